@@ -1,0 +1,36 @@
+"""Image files become the shards of a data set: pure Python, no Beam and no TensorFlow.
+
+The modules in the order in which data goes through them:
+
+    scan      a folder of images -> entries, nothing silently ignored
+    estimates a sample of the entries -> the size of a record
+    plan      entries + options -> shards, written to the output as data
+    mill      one shard: read -> images (geometry) -> examples -> tfrecords + indexes -> receipt
+    commit    receipts -> metadata, rejects, and manifest last
+    verification   the finished data set against its manifest
+
+`import converter` loads neither Beam nor TensorFlow; `reader` uses `manifest`, `indexes`,
+`tfrecords`, `examples`, `layout` and `errors` of it, `pipelines` all.
+"""
+
+from converter.errors import (
+    DatasetError,
+    ImageError,
+    OutputError,
+    RecordError,
+    ShardmillError,
+    UsageError,
+)
+from converter.options import ConvertOptions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvertOptions",
+    "DatasetError",
+    "ImageError",
+    "OutputError",
+    "RecordError",
+    "ShardmillError",
+    "UsageError",
+]

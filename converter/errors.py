@@ -1,0 +1,64 @@
+"""The errors that this project raises on purpose.
+
+    ShardmillError            exit code 1: the work could not be done
+    ├── UsageError            exit code 2: an argument or an input that makes no sense
+    ├── OutputError           the output could not be written as asked
+    ├── DatasetError          a data set on disk is damaged, incomplete or of a newer format
+    │   └── RecordError       one record is: carries the shard, its number and its offset
+    └── ImageError            one image cannot become a record: carries a reason code
+
+A message is one line: what is wrong, the value received, the limit, the way out.
+"""
+
+from __future__ import annotations
+
+
+class ShardmillError(Exception):
+    """Base of every error raised on purpose; `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class UsageError(ShardmillError):
+    """An argument, or the combination of arguments, makes no sense."""
+
+    exit_code = 2
+
+
+class OutputError(ShardmillError):
+    """The output could not be written, or reads back differently from what was written."""
+
+
+class DatasetError(ShardmillError):
+    """A data set on disk is damaged, incomplete, or of a format this version does not know."""
+
+
+class RecordError(DatasetError):
+    """One record of a shard is damaged.
+
+    Attributes:
+        shard: file name of the shard.
+        offset: where the record begins in that file, in bytes.
+        record: number of the record in the shard from 0, or None if not known.
+    """
+
+    def __init__(self, shard: str, offset: int, detail: str, record: int | None = None) -> None:
+        self.shard = shard
+        self.offset = offset
+        self.record = record
+        number = "" if record is None else f" (record {record})"
+        super().__init__(f"{shard}: damaged record at byte {offset}{number}: {detail}")
+
+
+class ImageError(ShardmillError):
+    """One image cannot become a record.
+
+    Attributes:
+        code: one of `converter.images.REJECT_CODES`.
+        detail: what the decoder said, for a person.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(f"{code}: {detail}")

@@ -1,0 +1,77 @@
+"""Which file of a data set lies where.
+
+OUT/{split}-{i:05d}-of-{n:05d}.tfrecord   and .tfindex: a shard and its index
+OUT/manifest.json                         last to appear: the data set is complete
+OUT/.shardmill/                           plan, receipts and temporary files until then
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+from converter.indexes import INDEX_SUFFIX, SHARD_SUFFIX
+
+MANIFEST: Final = "manifest.json"
+LABELS: Final = "labels.txt"
+REJECTS: Final = "rejects.jsonl"
+WORK_FOLDER: Final = ".shardmill"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one data set.
+
+    Attributes:
+        out: the data set's folder.
+    """
+
+    out: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.out / MANIFEST
+
+    @property
+    def work(self) -> Path:
+        return self.out / WORK_FOLDER
+
+    @property
+    def plan(self) -> Path:
+        return self.work / "plan.json"
+
+    @property
+    def entries(self) -> Path:
+        return self.work / "entries.jsonl"
+
+    @property
+    def skipped(self) -> Path:
+        return self.work / "skipped.jsonl"
+
+    @property
+    def receipts(self) -> Path:
+        return self.work / "receipts"
+
+    @property
+    def scratch(self) -> Path:
+        return self.work / "tmp"
+
+    def make_work_folders(self) -> None:
+        """Makes the output and the folders in which it is prepared."""
+        self.receipts.mkdir(parents=True, exist_ok=True)
+        self.scratch.mkdir(exist_ok=True)
+
+
+def name_shard(split: str, index: int, count: int) -> str:
+    """The file name of a shard.
+
+    >>> name_shard("train", 3, 16)
+    'train-00003-of-00016.tfrecord'
+    """
+    return f"{split}-{index:05d}-of-{count:05d}{SHARD_SUFFIX}"
+
+
+def list_data_files(folder: Path) -> list[str]:
+    """The names in a folder that look like shards or indexes, sorted."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix in (SHARD_SUFFIX, INDEX_SUFFIX))

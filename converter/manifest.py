@@ -1,0 +1,297 @@
+"""`manifest.json`: what a data set holds, and the sign that it is complete.
+
+    {"format": "shardmill", "format_version": "1.0", "generator": "shardmill 0.1.0",
+     "options": …, "plan": …, "classes": ["cats", "dogs"],
+     "image": {"height": 256, "width": 256, "max_height": 256, "max_width": 256, "channels": 3,
+               "formats": {"jpeg": 5000}},
+     "splits": {"train": {"records": 5000, "bytes": …, "shards": 16, "labels": [2500, 2500]}},
+     "shards": [{"name": …, "split": …, "records": …, "bytes": …, "sha256": …,
+                 "index_bytes": …, "index_sha256": …, "max_record_bytes": …}],
+     "files": {"labels.txt": {"bytes": …, "sha256": …}},
+     "totals": {"scanned": …, "written": …, "rejected": {…}, "skipped": {…}},
+     "digest": "…"}
+
+`height` and `width` are null where images differ. `digest` is the SHA-256 of the file without it,
+so that a change of any byte shows. Times, hosts and absolute paths are not in it: the same images
+and options give the same file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from converter.errors import DatasetError
+from converter.layout import MANIFEST
+
+FORMAT: Final = "shardmill"
+FORMAT_VERSION: Final = (1, 0)
+
+MAX_MANIFEST_BYTES: Final = 1 << 28
+"""About a million shards; a larger file is refused unread."""
+
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+_VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """One shard of a finished data set.
+
+    Attributes:
+        name: its file name.
+        split: the split it belongs to.
+        records: how many it holds.
+        bytes: its size.
+        sha256: of its content, in hexadecimal.
+        index_bytes: the size of its index.
+        index_sha256: of the index.
+        max_record_bytes: its largest record, framing included.
+    """
+
+    name: str
+    split: str
+    records: int
+    bytes: int
+    sha256: str
+    index_bytes: int
+    index_sha256: str
+    max_record_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SplitInfo:
+    """One split: its totals, and its number of records by label."""
+
+    records: int
+    bytes: int
+    shards: int
+    labels: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ImageInfo:
+    """What the stored images have in common.
+
+    Attributes:
+        height: in pixels, or None where images differ.
+        width: likewise.
+        max_height: the largest height.
+        max_width: the largest width.
+        channels: of every pixel.
+        formats: number of images by stored format.
+    """
+
+    height: int | None
+    width: int | None
+    max_height: int
+    max_width: int
+    channels: int
+    formats: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class FileInfo:
+    """Another file of the data set: its size and its SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Totals:
+    """The account of every file that was seen: scanned = written + rejected + skipped."""
+
+    scanned: int
+    written: int
+    rejected: dict[str, int]
+    skipped: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """A finished data set; see the module's text for the file."""
+
+    generator: str
+    options: dict[str, Any]
+    plan: str
+    classes: tuple[str, ...]
+    image: ImageInfo
+    splits: dict[str, SplitInfo]
+    shards: tuple[ShardInfo, ...]
+    files: dict[str, FileInfo]
+    totals: Totals
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+    def list_shards(self, split: str) -> tuple[ShardInfo, ...]:
+        """The shards of one split, in order.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        if split not in self.splits:
+            raise DatasetError(f"no split {split!r}: there are {', '.join(self.splits)}")
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+    def to_bytes(self) -> bytes:
+        """The content of `manifest.json`."""
+        content = {
+            "format": FORMAT,
+            "format_version": "{}.{}".format(*FORMAT_VERSION),
+            **dataclasses.asdict(self),
+        }
+        return _dump({**content, "digest": hashlib.sha256(_dump(content)).hexdigest()})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks the manifest of a data set.
+
+    Raises:
+        DatasetError: there is none, it is damaged or of a newer major version, or what it says
+            contradicts itself or leads out of the folder.
+    """
+    path = folder / MANIFEST
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{folder} is no finished data set: there is no {MANIFEST} in it"
+        ) from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise DatasetError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
+    return parse_manifest(data, str(path))
+
+
+def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
+    """The inverse of `Manifest.to_bytes`, for data that nobody vouches for.
+
+    Raises:
+        DatasetError: as `read_manifest` does; `path` is named in it.
+    """
+    try:
+        content = json.loads(data, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse)
+        _check_version(content, path)
+        digest = content.pop("digest")
+        if _dump({**content, "digest": digest}) != data or (
+            hashlib.sha256(_dump(content)).hexdigest() != digest
+        ):
+            raise ValueError("the content does not match its digest: it was changed or damaged")
+        return _build(content)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise DatasetError(f"{path} is damaged: {reason}") from error
+
+
+def _check_version(content: Any, path: str) -> None:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DatasetError(f"{path} is not the manifest of a shardmill data set")
+    match = _VERSION.fullmatch(str(content["format_version"]))
+    if match is None:
+        raise ValueError(f"format_version {content['format_version']!r} is not like 1.0")
+    if int(match[1]) != FORMAT_VERSION[0]:
+        raise DatasetError(
+            f"{path} has format version {match[0]}; this shardmill reads "
+            f"{FORMAT_VERSION[0]}.x: install the version that wrote it, or a newer one"
+        )
+
+
+def _build(content: dict[str, Any]) -> Manifest:
+    manifest = Manifest(
+        generator=_text(content["generator"]),
+        options=dict(content["options"]),
+        plan=_text(content["plan"]),
+        classes=tuple(_text(name) for name in content["classes"]),
+        image=ImageInfo(**content["image"]),
+        splits={
+            name: SplitInfo(**{**split, "labels": tuple(split["labels"])})
+            for name, split in content["splits"].items()
+        },
+        shards=tuple(ShardInfo(**shard) for shard in content["shards"]),
+        files={_name(name): FileInfo(**file) for name, file in content["files"].items()},
+        totals=Totals(**content["totals"]),
+    )
+    _check(manifest)
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    image, totals = manifest.image, manifest.totals
+    _counts(image.max_height, image.max_width, image.channels, *image.formats.values())
+    _counts(*(side for side in (image.height, image.width) if side is not None))
+    _counts(totals.scanned, totals.written, *totals.rejected.values(), *totals.skipped.values())
+    for file in manifest.files.values():
+        _counts(file.bytes)
+        _text(file.sha256)
+    for shard in manifest.shards:
+        _name(shard.name)
+        _text(shard.sha256)
+        _text(shard.index_sha256)
+        _counts(shard.records, shard.bytes, shard.index_bytes, shard.max_record_bytes)
+    if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
+        raise ValueError("a shard is listed twice")
+    for name, split in manifest.splits.items():
+        _check_split(name, split, manifest.list_shards(name), len(manifest.classes))
+    if {shard.split for shard in manifest.shards} != set(manifest.splits):
+        raise ValueError("shards and splits do not match")
+    accounted = totals.written + sum(totals.rejected.values()) + sum(totals.skipped.values())
+    if totals.scanned != accounted or totals.written != _sum(manifest.splits, "records"):
+        raise ValueError("its totals do not add up")
+
+
+def _check_split(name: str, split: SplitInfo, shards: Sequence[ShardInfo], classes: int) -> None:
+    _name(name)
+    _counts(split.records, split.bytes, split.shards, *split.labels)
+    counted = (sum(s.records for s in shards), sum(s.bytes for s in shards), len(shards))
+    if (split.records, split.bytes, split.shards) != counted:
+        raise ValueError(f"the shards of split {name} do not add up to it")
+    if len(split.labels) != classes or sum(split.labels) != split.records:
+        raise ValueError(f"the labels of split {name} do not add up to it")
+
+
+def _sum(splits: Mapping[str, SplitInfo], field: str) -> int:
+    return sum(getattr(split, field) for split in splits.values())
+
+
+def _counts(*values: int) -> None:
+    for value in values:
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise ValueError(f"{value!r} is not a count")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _name(value: Any) -> str:
+    """A file name that cannot lead out of the data set's folder."""
+    if _SAFE_NAME.fullmatch(_text(value)) is None:
+        raise ValueError(f"{value!r} is not a safe file name")
+    return str(value)
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return dict(pairs)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _dump(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode("ascii") + b"\n"

@@ -1,0 +1,219 @@
+"""Turns one planned shard into files: read, convert and frame each image, then leave a receipt.
+
+`mill_shard` is all that a worker does. It may run twice, also at the same time: its bytes depend
+on the plan alone, and a file gets its final name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from converter import examples
+from converter.errors import DatasetError, ImageError
+from converter.images import StoredImage, convert_image
+from converter.indexes import format_line, name_index
+from converter.layout import Layout
+from converter.options import ConvertOptions
+from converter.plan import Shard, read_entries
+from converter.scan import Entry
+from converter.storage import create_file, write_file
+from converter.tfrecords import frame_record
+
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Says something about this machine and nothing about the image: no reason to leave it out."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What all shards of a conversion have in common.
+
+    Attributes:
+        images: the folder that entries are relative to.
+        out: the data set.
+        options: how images are converted.
+    """
+
+    images: Path
+    out: Path
+    options: ConvertOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One image, ready to be framed.
+
+    Attributes:
+        payload: a serialized `tf.train.Example`.
+        image: what it holds.
+    """
+
+    payload: bytes
+    image: StoredImage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What was written for one shard.
+
+    Attributes:
+        name: the shard's file name.
+        split: the split it belongs to.
+        records: how many it holds.
+        bytes: its size.
+        sha256: of its content, in hexadecimal.
+        index_bytes: the size of its index.
+        index_sha256: of the index.
+        max_record_bytes: the largest record, framing included.
+        max_image_size: the largest height and the largest width of its images, in pixels.
+        formats: number of images by stored format.
+        labels: number of records by label, as [label, count] pairs in label order.
+        rejects: images that were refused, as path, code and detail, in plan order.
+    """
+
+    name: str
+    split: str
+    records: int
+    bytes: int
+    sha256: str
+    index_bytes: int
+    index_sha256: str
+    max_record_bytes: int
+    max_image_size: tuple[int, int]
+    formats: dict[str, int]
+    labels: list[tuple[int, int]]
+    rejects: list[dict[str, str]]
+
+    @property
+    def images(self) -> int:
+        """How many images are dealt with: written or rejected."""
+        return self.records + len(self.rejects)
+
+
+def mill_shard(shard: Shard, job: Job) -> Receipt:
+    """Converts the images of one shard and writes shard, index and receipt, in this order.
+
+    Memory is bounded by one image; records go to the disk as they come.
+
+    Raises:
+        OSError: the output cannot be written.
+        OutputError: a file reads back differently.
+    """
+    layout = Layout(job.out)
+    tally = _Tally()
+    path = job.out / shard.name
+    with (
+        create_file(path.with_name(name_index(shard.name)), layout.scratch) as index,
+        create_file(path, layout.scratch) as file,
+    ):
+        for record in _make_records(shard, job, tally):
+            framed = frame_record(record)
+            index.write(format_line(file.size, len(framed)))
+            file.write(framed)
+            tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
+    receipt = Receipt(
+        name=shard.name,
+        split=shard.split,
+        records=sum(tally.labels.values()),
+        bytes=file.size,
+        sha256=file.sha256,
+        index_bytes=index.size,
+        index_sha256=index.sha256,
+        max_record_bytes=tally.max_record_bytes,
+        max_image_size=(tally.max_height, tally.max_width),
+        formats=dict(sorted(tally.formats.items())),
+        labels=sorted(tally.labels.items()),
+        rejects=tally.rejects,
+    )
+    data = json.dumps(dataclasses.asdict(receipt)).encode("ascii")
+    write_file(receipt_path(layout, shard), data, layout.scratch)
+    return receipt
+
+
+def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) -> Record:
+    """Reads and converts one image.
+
+    Args:
+        entry: the image.
+        text: its class's name.
+        images: the folder that the entry is relative to.
+        options: how images are converted.
+
+    Raises:
+        ImageError: the image cannot become a record.
+    """
+    try:
+        data = (images / entry.path).read_bytes()
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
+        raise ImageError("unreadable", str(error.strerror)) from error
+    image = convert_image(data, options)
+    features: dict[str, examples.Value] = {
+        examples.ENCODED: image.data,
+        examples.FORMAT: image.format.encode(),
+        examples.HEIGHT: image.height,
+        examples.WIDTH: image.width,
+        examples.CHANNELS: image.channels,
+        examples.COLORSPACE: b"RGB",
+        examples.FILENAME: os.fsencode(PurePosixPath(entry.path).name),
+        examples.SOURCE_ID: os.fsencode(entry.path),
+        examples.SHA256: hashlib.sha256(data).hexdigest().encode(),
+        examples.LABEL: entry.label,
+        examples.TEXT: os.fsencode(text),
+    }
+    return Record(payload=examples.encode_example(features), image=image)
+
+
+def receipt_path(layout: Layout, shard: Shard) -> Path:
+    """Where the receipt of a shard lies."""
+    return layout.receipts / f"{Path(shard.name).stem}.json"
+
+
+def read_receipt(path: Path) -> Receipt:
+    """Reads a receipt.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        height, width = content.pop("max_image_size")
+        labels = [(label, count) for label, count in content.pop("labels")]
+        return Receipt(**content, max_image_size=(height, width), labels=labels)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{path}: cannot be read as a receipt: {error}") from error
+
+
+class _Tally:
+    """What is counted while records pass by."""
+
+    def __init__(self) -> None:
+        self.labels: Counter[int] = Counter()
+        self.formats: Counter[str] = Counter()
+        self.rejects: list[dict[str, str]] = []
+        self.max_record_bytes = self.max_height = self.max_width = 0
+
+    def add(self, label: int, image: StoredImage) -> None:
+        self.labels[label] += 1
+        self.formats[image.format] += 1
+        self.max_height = max(self.max_height, image.height)
+        self.max_width = max(self.max_width, image.width)
+
+
+def _make_records(shard: Shard, job: Job, tally: _Tally) -> Iterator[bytes]:
+    for entry, text in read_entries(job.out, shard):
+        try:
+            record = make_record(entry, text, job.images, job.options)
+        except ImageError as error:
+            tally.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
+        else:
+            tally.add(entry.label, record.image)
+            yield record.payload

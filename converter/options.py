@@ -1,0 +1,180 @@
+"""What a conversion is asked to do: `ConvertOptions`, and the spelling of sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from converter.errors import UsageError
+
+RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
+INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
+
+MAX_SIDE_PIXELS: Final = 16_383
+"""The longest side that all of JPEG (65,535), PNG and WebP (16,383) can hold."""
+
+MIN_SHARD_BYTES: Final = 1_000
+
+_UNITS: Final = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertOptions:
+    """Everything that decides the bytes of a data set, apart from the images themselves.
+
+    Attributes:
+        image_size: (height, width) of the stored images in pixels. `shorter` and `longer` need
+            both to be equal; `none` ignores it.
+        resize: `stretch` ignores the aspect ratio; `crop` fills the size and cuts what sticks
+            out, evenly on both sides; `pad` fits inside and fills up with black; `shorter` and
+            `longer` bring that side to the size and keep the aspect ratio; `none` leaves every
+            image as large as it is.
+        interpolation: Pillow's filter of that name. All but `nearest` are antialiased.
+        encoding: how pixels are stored. `raw` is uint8 (height, width, 3) without a header;
+            `keep` is the source's own encoding, and its very bytes where nothing has to change.
+        quality: 1 to 100, for JPEG and lossy WebP.
+        shard_bytes: the size of a shard that is aimed at.
+        num_shards: shards of the largest split; the others get as many records a shard.
+            None lets `shard_bytes` decide.
+        validation_split: fraction of all images, chosen by a hash of seed and file name, so that
+            an image stays in its split when others are added.
+        test_split: likewise.
+        seed: decides the splits and the order of the records.
+
+    Raises:
+        UsageError: a value is out of its range, or two contradict each other.
+    """
+
+    image_size: tuple[int, int] = (256, 256)
+    resize: str = "stretch"
+    interpolation: str = "bilinear"
+    encoding: str = "jpeg"
+    quality: int = 95
+    shard_bytes: int = 128_000_000
+    num_shards: int | None = None
+    validation_split: float = 0.0
+    test_split: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choice("resize", self.resize, RESIZES)
+        _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        _check_choice("encoding", self.encoding, ENCODINGS)
+        for side in self.image_size:
+            _check_range("image size", side, 1, MAX_SIDE_PIXELS)
+        _check_range("quality", self.quality, 1, 100)
+        if self.shard_bytes < MIN_SHARD_BYTES:
+            raise UsageError(
+                f"shard size {self.shard_bytes} bytes is too small: at least {MIN_SHARD_BYTES}"
+            )
+        if self.num_shards is not None:
+            _check_range("num shards", self.num_shards, 1, 99_999)
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
+        self._check_splits()
+        height, width = self.image_size
+        if self.resize in ("shorter", "longer") and height != width:
+            raise UsageError(
+                f"resize {self.resize} takes one number, not {height}x{width}: "
+                "the other side follows from the image"
+            )
+
+    def _check_splits(self) -> None:
+        for name in ("validation_split", "test_split"):
+            fraction = getattr(self, name)
+            if not 0 <= fraction < 1:
+                raise UsageError(
+                    f"{name.replace('_', ' ')} {fraction} is out of range: 0 up to, not including, 1"
+                )
+        if self.validation_split + self.test_split >= 1:
+            raise UsageError(
+                f"validation split {self.validation_split} and test split {self.test_split} "
+                "leave nothing to train on: their sum has to stay under 1"
+            )
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether every stored image has the same height and width."""
+        return self.resize in ("stretch", "crop", "pad")
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as JSON values, in the order in which they are declared."""
+        return {**dataclasses.asdict(self), "image_size": list(self.image_size)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ConvertOptions:
+        """The inverse of `to_json`.
+
+        Raises:
+            UsageError: an option is unknown or has a value that makes no sense.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UsageError(f"unknown option {unknown[0]!r}: known are {', '.join(sorted(known))}")
+        height, width = values.get("image_size", (256, 256))
+        return cls(**{**values, "image_size": (height, width)})
+
+
+def parse_bytes(text: str) -> int:
+    """Reads a number of bytes: `128MB` is 128,000,000, `128MiB` is 134,217,728.
+
+    >>> parse_bytes("1.5kB")
+    1500
+
+    Raises:
+        UsageError: `text` is not a number with one of the units B, kB, MB, GB, KiB, MiB, GiB.
+    """
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-zA-Z]*)", text.strip())
+    if match is None or match[2].lower() not in _UNITS:
+        raise UsageError(
+            f"{text!r} is not a size: write a number and a unit, such as 128MB or 1GiB"
+        )
+    return round(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """Reads an image size: one number for both sides, or `HEIGHTxWIDTH`.
+
+    >>> parse_image_size("224x320")
+    (224, 320)
+
+    Raises:
+        UsageError: `text` is neither.
+    """
+    match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip())
+    if match is None:
+        raise UsageError(
+            f"{text!r} is not an image size: write one number, such as 256, or 224x320 for "
+            "height x width"
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+def format_bytes(count: float) -> str:
+    """Writes a number of bytes for a person.
+
+    >>> format_bytes(127_900_000)
+    '127.9 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.95:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name} {value} is out of range: {low} to {high}")

@@ -1,0 +1,121 @@
+"""Files on disk: complete under their final name, or not there at all.
+
+A file is built under a unique temporary name, flushed to the disk, read back and compared, and
+only then renamed; then the folder is flushed too. So whoever sees a final name sees a whole file,
+also after a power loss, and two attempts at the same file cannot mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from converter.errors import OutputError
+
+_COPY_BYTES: Final = 1 << 20
+
+
+class HashedFile:
+    """A file that is being written, with the SHA-256 and the size of what was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "xb", buffering=_COPY_BYTES)  # noqa: SIM115 (closed by `close`)
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextlib.contextmanager
+def create_file(path: Path, scratch: Path, *, exclusive: bool = False) -> Iterator[HashedFile]:
+    """Opens a file that appears under `path` when the block ends without an error.
+
+    Args:
+        path: the final name; its folder has to exist.
+        scratch: folder for the temporary file, on the same file system as `path`.
+        exclusive: refuse to replace a file of that name, also one that appears meanwhile.
+
+    Raises:
+        OutputError: the file reads back differently, or `exclusive` and there is one already.
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    temporary = scratch / f"{path.name}.{uuid.uuid4().hex}"
+    file = HashedFile(temporary)
+    try:
+        yield file
+        file.sync()
+        file.close()
+        if hash_file(temporary) != file.sha256:
+            raise OutputError(
+                f"{path.name} reads back differently from what was written: check the disk"
+            )
+        _publish(temporary, path, exclusive=exclusive)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_file(path: Path, data: bytes, scratch: Path, *, exclusive: bool = False) -> str:
+    """Writes a small file in one go, as `create_file` does; returns its SHA-256."""
+    with create_file(path, scratch, exclusive=exclusive) as file:
+        file.write(data)
+    return file.sha256
+
+
+def read_range(path: Path, offset: int, size: int) -> bytes:
+    """Reads `size` bytes from `offset`; fewer only where the file ends."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal, read in pieces of 1 MiB."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(_COPY_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _publish(temporary: Path, path: Path, *, exclusive: bool) -> None:
+    if exclusive:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise OutputError(
+                f"{path} exists already: somebody else finished this data set"
+            ) from None
+        temporary.unlink()
+    else:
+        temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,8 @@
+"""`python -m pipelines` is `shardmill`."""
+
+import sys
+
+from pipelines.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

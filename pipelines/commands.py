@@ -1,0 +1,213 @@
+"""The command line: `shardmill convert|plan|verify|inspect`.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line; `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import converter
+from converter.errors import ShardmillError, UsageError
+from converter.examples import decode_example
+from converter.manifest import read_manifest
+from converter.options import (
+    ENCODINGS,
+    INTERPOLATIONS,
+    RESIZES,
+    ConvertOptions,
+    format_bytes,
+    parse_bytes,
+    parse_image_size,
+)
+from converter.tfrecords import read_records
+from converter.verification import verify_dataset
+from pipelines import conversion, summaries
+from pipelines.preflight import check_folders
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    # Beam reports on the root logger what only its developers need.
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
+    try:
+        options, extra = _make_parser().parse_known_args(arguments)
+        run: Callable[..., int] = options.run
+        return run(options, extra)
+    except KeyboardInterrupt:
+        print("shardmill: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except (ShardmillError, OSError) as error:
+        if debug:
+            raise
+        print(f"shardmill: error: {summaries.escape(str(error))}", file=sys.stderr)
+        return error.exit_code if isinstance(error, ShardmillError) else 1
+
+
+def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
+    """`shardmill convert IMAGES OUT`."""
+    start = time.monotonic()
+    runner = [f"--runner={arguments.runner}"] if arguments.runner else []
+    manifest = conversion.convert(
+        arguments.images,
+        arguments.out,
+        _read_options(arguments),
+        [*runner, *extra],
+        workers=arguments.workers,
+        progress=not arguments.no_progress,
+    )
+    seconds = time.monotonic() - start
+    _print(summaries.summarize_conversion(manifest, arguments.out, seconds))
+    return 0
+
+
+def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
+    """`shardmill plan IMAGES OUT`: what `convert` would do."""
+    _refuse_extra(extra)
+    options = _read_options(arguments)
+    check_folders(arguments.images, arguments.out)
+    proposal = conversion.propose(arguments.images, options)
+    _print(summaries.summarize_proposal(proposal, options, os.cpu_count() or 1))
+    print("nothing was written")
+    return 0
+
+
+def run_verify(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
+    """`shardmill verify OUT`: a line for each fault; exit code 1 if there is one."""
+    _refuse_extra(extra)
+    faults = verify_dataset(arguments.out)
+    for fault in faults:
+        print(f"{summaries.escape(fault.file)}: {fault.detail}")
+    manifest = read_manifest(arguments.out)
+    size = format_bytes(manifest.total_bytes)
+    whole = f"{manifest.totals.written:,} records in {len(manifest.shards):,} shards, {size}"
+    print(f"{len(faults)} faults in {whole}" if faults else f"no fault in {whole}")
+    return 1 if faults else 0
+
+
+def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
+    """`shardmill inspect OUT`: counts, sizes, and the first record."""
+    _refuse_extra(extra)
+    manifest = read_manifest(arguments.out)
+    _print(summaries.summarize_dataset(manifest, arguments.out))
+    shard = next(shard for shard in manifest.shards if shard.records)
+    with open(arguments.out / shard.name, "rb") as file:
+        _, payload = next(read_records(file, shard.name, shard.bytes))
+    print(f"first record of {shard.name}:")
+    _print(summaries.summarize_record(decode_example(payload)))
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="shardmill",
+        description="Image folders to sharded, resized TFRecords, and a look at them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"shardmill {converter.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    convert = _add_command(commands, "convert", run_convert, "write a data set")
+    _add_conversion_arguments(convert)
+    convert.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="local processes (default: all cores)"
+    )
+    convert.add_argument(
+        "--runner", metavar="RUNNER", help="any Beam runner (default: local processes)"
+    )
+    convert.add_argument("--no-progress", action="store_true", help="draw no progress bar")
+    plan = _add_command(commands, "plan", run_plan, "say what convert would do")
+    _add_conversion_arguments(plan)
+    for name, run, text in (
+        ("verify", run_verify, "check every byte of a data set"),
+        ("inspect", run_inspect, "show counts, sizes and a record"),
+    ):
+        _add_command(commands, name, run, text).add_argument(
+            "out", type=Path, metavar="OUT", help="the data set's folder"
+        )
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, run: Callable[..., int], text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text.capitalize()}.", allow_abbrev=False
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
+    default = ConvertOptions()
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder for each class")
+    parser.add_argument("out", type=Path, metavar="OUT", help="new folder for the data set")
+    add = parser.add_argument
+    add("--image-size", type=_typed(parse_image_size), default=default.image_size,
+        metavar="SIZE", help="256, or 224x320 for height x width (default: 256)")  # fmt: skip
+    add("--resize", choices=RESIZES, default=default.resize, help="default: %(default)s")
+    add("--interpolation", choices=INTERPOLATIONS, default=default.interpolation,
+        help="default: %(default)s")  # fmt: skip
+    add("--encoding", choices=ENCODINGS, default=default.encoding, help="default: %(default)s")
+    add("--quality", type=int, default=default.quality, metavar="1-100",
+        help="of JPEG and WebP (default: %(default)s)")  # fmt: skip
+    shards = parser.add_mutually_exclusive_group()
+    shards.add_argument("--shard-size", type=_typed(parse_bytes), default=default.shard_bytes,
+                        metavar="BYTES", help="aimed at, such as 64MB (default: 128MB)")  # fmt: skip
+    shards.add_argument("--num-shards", type=int, metavar="N", help="shards of the largest split")
+    for name in ("validation", "test"):
+        add(f"--{name}-split", type=float, default=0.0, metavar="FRACTION",
+            help=f"share of the images for a {name} split (default: none)")  # fmt: skip
+    add("--seed", type=int, default=default.seed, metavar="N",
+        help="decides splits and order (default: %(default)s)")  # fmt: skip
+
+
+def _read_options(arguments: argparse.Namespace) -> ConvertOptions:
+    return ConvertOptions(
+        image_size=arguments.image_size,
+        resize=arguments.resize,
+        interpolation=arguments.interpolation,
+        encoding=arguments.encoding,
+        quality=arguments.quality,
+        shard_bytes=arguments.shard_size,
+        num_shards=arguments.num_shards,
+        validation_split=arguments.validation_split,
+        test_split=arguments.test_split,
+        seed=arguments.seed,
+    )
+
+
+def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Lets argparse show the message of a UsageError, which it would swallow as a ValueError's."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _refuse_extra(extra: Sequence[str]) -> None:
+    if extra:
+        raise UsageError(f"{extra[0]} is not known here")
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)

@@ -1,0 +1,62 @@
+"""What has to be true before a conversion may touch anything."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Final
+
+from converter.errors import UsageError
+from converter.layout import MANIFEST, WORK_FOLDER
+
+IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
+DISTRIBUTION: Final = "shardmill"
+
+
+def check_folders(images: Path, out: Path) -> None:
+    """Refuses an output that would swallow its own input or something that is not ours.
+
+    Raises:
+        UsageError: says which, and what to do instead.
+    """
+    source, target = images.resolve(), out.resolve()
+    if target == source or target.is_relative_to(source):
+        raise UsageError(
+            f"output {out} lies inside the images {images}: the next run would take it for "
+            "images, choose a folder elsewhere"
+        )
+    if source.is_relative_to(target):
+        raise UsageError(
+            f"the images {images} lie inside the output {out}: choose a new folder for the output"
+        )
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"output {out} is a file: choose a folder")
+    found = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    if MANIFEST in found:
+        raise UsageError(
+            f"output {out} holds a finished data set, which is never overwritten: "
+            "choose another folder, or remove it first"
+        )
+    if found and WORK_FOLDER not in found:
+        raise UsageError(
+            f"output {out} is not empty and not ours (it holds {found[0]!r}): "
+            "choose a new or an empty folder"
+        )
+
+
+def check_import_names() -> None:
+    """Refuses an environment where another distribution has files under our import names.
+
+    pip installs both without a word, and whichever came last has overwritten the other; the
+    package `reader`, a feed reader, is one such.
+
+    Raises:
+        UsageError: names the other distribution.
+    """
+    owners = importlib.metadata.packages_distributions()
+    for name in IMPORT_NAMES:
+        if others := sorted(set(owners.get(name, ())) - {DISTRIBUTION}):
+            raise UsageError(
+                f"the package {name!r} also belongs to the distribution {others[0]!r}: "
+                f"install shardmill in an environment of its own"
+            )

@@ -1,0 +1,181 @@
+"""Which Beam runner runs a pipeline, with which options.
+
+`DirectRunner` of Beam 2.77 first tries to download the Prism binary, at every run, and hangs on a
+network that accepts and never answers. So a local run is pinned to FnApiRunner, on processes of
+our own (`pipelines.workers`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import apache_beam as beam
+from apache_beam.options import pipeline_options
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+
+from converter.errors import ShardmillError, UsageError
+from pipelines.workers import LocalWorkers
+
+LOCAL_RUNNERS: Final = ("", "directrunner", "fnapirunner", "local")
+
+POLL_S: Final = 0.2
+ABORT_TIMEOUT_S: Final = 5.0
+"""How long a runner may take to end once one of its workers has died."""
+
+_OWN_PROCESSES: Final = "own_processes"
+"""A running mode that FnApiRunner does not know: it then takes the environment it is given."""
+
+
+def parse_options(beam_args: Sequence[str]) -> PipelineOptions:
+    """Reads Beam's command-line options, all of which have to be ones that Beam knows.
+
+    Raises:
+        UsageError: an option is unknown; Beam itself would ignore it without a word.
+    """
+    parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, add_help=False)  # noqa: SLF001
+    for group in _list_groups(PipelineOptions):
+        group._add_argparse_args(parser)  # noqa: SLF001
+    known = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
+    parser.error = _refuse
+    _, unknown = parser.parse_known_args(list(beam_args))
+    if unknown:
+        refuse_unknown(unknown[0], known)
+    return PipelineOptions(list(beam_args))
+
+
+def refuse_unknown(argument: str, known: Iterable[str]) -> None:
+    """Raises a UsageError that names the nearest known option.
+
+    Raises:
+        UsageError: always.
+    """
+    name = argument.split("=", 1)[0]
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f": did you mean {near[0]}?" if near else ", neither by shardmill nor by Beam"
+    raise UsageError(f"{name} is not known{hint}")
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the pipeline runs on this machine, in processes that are ours."""
+    return (options.view_as(StandardOptions).runner or "").lower() in LOCAL_RUNNERS
+
+
+@contextlib.contextmanager
+def start_workers(options: PipelineOptions, count: int) -> Iterator[LocalWorkers | None]:
+    """Starts the worker processes that a pipeline with these options needs, if any.
+
+    Args:
+        options: Beam's options; `--direct_running_mode` other than multi_processing needs none.
+        count: number of processes; 0 for one a core.
+    """
+    mode = options.view_as(DirectOptions).direct_running_mode
+    threads = mode != "multi_processing" and _is_given(options, "direct_running_mode")
+    if not is_local(options) or threads:
+        yield None
+        return
+    given = options.view_as(DirectOptions).direct_num_workers
+    if not count and _is_given(options, "direct_num_workers"):
+        count = given
+    with LocalWorkers(count or os.cpu_count() or 1) as workers:
+        yield workers
+
+
+def run_pipeline(
+    transform: beam.PTransform,
+    options: PipelineOptions,
+    workers: LocalWorkers | None,
+    *,
+    on_poll: Callable[[], object],
+) -> None:
+    """Runs a pipeline of one transform to its end.
+
+    Args:
+        transform: applied to the pipeline's root.
+        options: Beam's options.
+        workers: what `start_workers` gave.
+        on_poll: called several times a second meanwhile.
+
+    Raises:
+        WorkerError: a local worker process died; at most 10 seconds later.
+        ShardmillError: the pipeline failed.
+    """
+    pipeline = beam.Pipeline(runner=_make_runner(options, workers), options=options)
+    _ = pipeline | transform
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            pipeline.run().wait_until_finish()
+        except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="run_pipeline", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_S)
+        on_poll()
+        if workers is not None and workers.death is not None:
+            thread.join(ABORT_TIMEOUT_S)
+            raise workers.death
+    if failures:
+        raise _shorten(failures[0]) from failures[0]
+
+
+def _make_runner(options: PipelineOptions, workers: LocalWorkers | None) -> Any:
+    if not is_local(options):
+        return options.view_as(StandardOptions).runner
+    logging.getLogger("apache_beam.runners.portability").setLevel(logging.ERROR)
+    if not _is_given(options, "default_sdk_harness_log_level"):
+        options.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
+    # Without this, workers would not see the options, credentials' locations among them.
+    given = options.get_all_options(drop_default=True)
+    provision = beam_provision_api_pb2.ProvisionInfo(
+        pipeline_options=JobServiceHandle.encode_pipeline_options(given),
+        retrieval_token="unused",
+    )
+    info = fn_runner.ExtendedProvisionInfo(provision)
+    if workers is None:
+        return fn_runner.FnApiRunner(provision_info=info)
+    direct = options.view_as(DirectOptions)
+    direct.direct_num_workers = workers.count
+    direct.direct_running_mode = _OWN_PROCESSES
+    return fn_runner.FnApiRunner(default_environment=workers.environment, provision_info=info)
+
+
+def _is_given(options: PipelineOptions, name: str) -> bool:
+    return name in options.get_all_options(drop_default=True)
+
+
+def _list_groups(group: type[PipelineOptions]) -> Iterator[type[PipelineOptions]]:
+    for subgroup in group.__subclasses__():
+        if "_add_argparse_args" in vars(subgroup):
+            yield subgroup
+        yield from _list_groups(subgroup)
+
+
+def _refuse(message: str) -> None:
+    raise UsageError(message)
+
+
+def _shorten(error: BaseException) -> BaseException:
+    """The last line of the worker's traceback, which is all that Beam's error is about."""
+    if not isinstance(error, RuntimeError):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
+    return ShardmillError(f"the pipeline failed: {reason.split(' [while running', 1)[0]}")

@@ -1,0 +1,129 @@
+"""What a person is told: plain text for the terminal, from proposals, manifests and faults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.layout import REJECTS
+from converter.manifest import Manifest, SplitInfo
+from converter.options import ConvertOptions, format_bytes
+from pipelines.conversion import Proposal
+
+
+def summarize_conversion(manifest: Manifest, out: Path, seconds: float) -> Iterator[str]:
+    """The lines that close a conversion."""
+    totals = manifest.totals
+    rejected, skipped = sum(totals.rejected.values()), sum(totals.skipped.values())
+    yield (
+        f"wrote {totals.written:,} images to {out} in {seconds:.1f} s "
+        f"({totals.written / seconds:,.0f} images/s)"
+    )
+    yield from summarize_splits(manifest)
+    yield f"  {totals.scanned:,} files: {totals.written:,} written, " + ", ".join(
+        (_tell("rejected", rejected, totals.rejected), _tell("skipped", skipped, totals.skipped))
+    )
+    if rejected or skipped:
+        yield f"  every file that was left out, and why: {out / REJECTS}"
+
+
+def summarize_splits(manifest: Manifest) -> Iterator[str]:
+    """A line for each split: records, shards, bytes and the mean size of a shard."""
+    for name, split in manifest.splits.items():
+        yield f"  {name:<11}{_tell_split(split)}"
+
+
+def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) -> Iterator[str]:
+    """What `shardmill plan` prints."""
+    scan, estimate = proposal.scan, proposal.estimate
+    yield (
+        f"{scan.scanned:,} files: {len(scan.entries):,} images in {len(scan.classes):,} classes, "
+        f"{len(scan.skipped):,} skipped"
+    )
+    counts = [0] * len(scan.classes)
+    for entry in scan.entries:
+        counts[entry.label] += 1
+    yield from _tell_classes(scan.classes, counts)
+    source = sum(entry.size_bytes for entry in scan.entries)
+    yield f"reads {format_bytes(source)}"
+    if estimate is None:
+        return
+    for split, records in proposal.shard_records.items():
+        total = sum(records) * estimate.record_bytes
+        yield (
+            f"writes {split}: {sum(records):,} records, about {format_bytes(total)}, in "
+            f"{len(records):,} shards of {min(records):,} to {max(records):,} records "
+            f"(about {format_bytes(total / len(records))} each; asked for "
+            f"{format_bytes(options.shard_bytes)})"
+        )
+    seconds = estimate.seconds_per_image * len(scan.entries)
+    yield (
+        f"takes about {seconds:,.0f} s of one core, {seconds / cores:,.0f} s on {cores} cores "
+        f"(measured on {estimate.samples:,} images, {estimate.rejected} of them rejected)"
+    )
+
+
+def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
+    """What `shardmill inspect` prints about the whole."""
+    image, totals = manifest.image, manifest.totals
+    size = (
+        f"{image.height}x{image.width}"
+        if image.height
+        else (f"of different sizes, up to {image.max_height}x{image.max_width}")
+    )
+    formats = ", ".join(f"{count:,} {name}" for name, count in image.formats.items())
+    yield f"{folder}: {totals.written:,} images in {len(manifest.classes):,} classes"
+    yield f"  images     {size}, {image.channels} channels, {formats}"
+    yield from summarize_splits(manifest)
+    rejected, skipped = sum(totals.rejected.values()), sum(totals.skipped.values())
+    yield f"  left out   {_tell('rejected', rejected, totals.rejected)}, " + _tell(
+        "skipped", skipped, totals.skipped
+    )
+    yield f"  written by {manifest.generator}"
+    sums = [
+        sum(counts) for counts in zip(*(s.labels for s in manifest.splits.values()), strict=True)
+    ]
+    yield from _tell_classes(manifest.classes, sums)
+
+
+def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
+    """A line for each feature of a record; long bytes are only measured."""
+    for name, values in sorted(features.items()):
+        shown = ", ".join(_tell_value(value) for value in values[:8])
+        yield f"  {name:<20} {shown}{' …' if len(values) > 8 else ''}"
+
+
+def escape(text: str) -> str:
+    """Makes a name from somebody's disk safe to print: no control characters, no lone surrogates."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in os.fsencode(text).decode("utf-8", "backslashreplace")
+    )
+
+
+def _tell(what: str, count: int, reasons: Mapping[str, int]) -> str:
+    detail = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
+    return f"{count:,} {what}" + (f" ({detail})" if reasons else "")
+
+
+def _tell_split(split: SplitInfo) -> str:
+    mean = format_bytes(split.bytes / split.shards)
+    return (
+        f"{split.records:,} records in {split.shards:,} shards, {format_bytes(split.bytes)} "
+        f"({mean} a shard)"
+    )
+
+
+def _tell_classes(classes: tuple[str, ...], counts: list[int], most: int = 20) -> Iterator[str]:
+    for label, (name, count) in enumerate(zip(classes[:most], counts, strict=False)):
+        yield f"  {label:>5}  {escape(name):<24} {count:>9,}"
+    if len(classes) > most:
+        yield f"         … and {len(classes) - most:,} more classes"
+
+
+def _tell_value(value: Any) -> str:
+    if not isinstance(value, bytes):
+        return str(value)
+    return escape(os.fsdecode(value)) if len(value) <= 200 else f"{len(value):,} bytes"

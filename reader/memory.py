@@ -1,0 +1,76 @@
+"""Divides a number of bytes among the buffers of a `tf.data` pipeline; pure arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from converter.errors import UsageError
+
+PREFETCH_BATCHES: Final = 2
+"""Fixed: an autotuned prefetch grows until the memory is gone."""
+
+BATCHES_IN_FLIGHT: Final = PREFETCH_BATCHES + 3
+"""Besides the prefetched ones: one being filled, one being converted, one with the caller."""
+
+MAX_CYCLE: Final = 16
+READ_BYTES: Final = 262_144
+"""The read buffer of one open shard."""
+
+MAX_SHUFFLE_RECORDS: Final = 2_048
+"""Records lie on disk in a random order, their shards are read in another one, `MAX_CYCLE` at a
+time: a larger buffer costs memory and mixes no better that anybody could measure."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Buffers:
+    """Sizes of the buffers of one pipeline.
+
+    Attributes:
+        cycle: shards that are read at the same time.
+        shuffle_records: encoded records in the shuffle buffer.
+        prefetch_batches: finished batches that wait for the caller.
+    """
+
+    cycle: int
+    shuffle_records: int
+    prefetch_batches: int
+
+
+def divide_memory(
+    max_ram_bytes: int,
+    *,
+    shards: int,
+    records: int,
+    record_bytes: int,
+    batch_bytes: int,
+) -> Buffers:
+    """Sizes the buffers so that they hold at most `max_ram_bytes` together.
+
+    Args:
+        max_ram_bytes: the budget.
+        shards: of the split.
+        records: of the split.
+        record_bytes: the largest record, encoded.
+        batch_bytes: one decoded batch, as the caller gets it.
+
+    Raises:
+        UsageError: the budget does not even hold the batches; says what would do.
+    """
+    batches = BATCHES_IN_FLIGHT * batch_bytes
+    per_shard = READ_BYTES + 2 * record_bytes
+    least = batches + per_shard + record_bytes
+    if max_ram_bytes < least:
+        raise UsageError(
+            f"max_ram of {max_ram_bytes:,} bytes is too small: {BATCHES_IN_FLIGHT} batches of "
+            f"{batch_bytes:,} bytes and their records need {least:,}; allow that, or take smaller "
+            "batches"
+        )
+    left = max_ram_bytes - batches
+    cycle = max(1, min(shards, MAX_CYCLE, left // 4 // per_shard))
+    room = (left - cycle * per_shard) // record_bytes
+    return Buffers(
+        cycle=cycle,
+        shuffle_records=max(1, min(records, MAX_SHUFFLE_RECORDS, room)),
+        prefetch_batches=PREFETCH_BATCHES,
+    )

@@ -1,0 +1,111 @@
+"""Any record of a split by its number, read where the index says it lies; no TensorFlow."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from converter import examples
+from converter.errors import RecordError
+from converter.indexes import name_index, parse_index
+from converter.manifest import ShardInfo
+from converter.tfrecords import unframe_record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One stored image and what is known of it.
+
+    Attributes:
+        encoded: the image as it is stored.
+        format: `jpeg`, `png`, `webp` or `raw`.
+        height: in pixels.
+        width: in pixels.
+        label: number of the class.
+        text: name of the class.
+        source_id: path of the original, relative to the folder that was converted.
+        sha256: of the original, in hexadecimal.
+    """
+
+    encoded: bytes
+    format: str
+    height: int
+    width: int
+    label: int
+    text: str
+    source_id: str
+    sha256: str
+
+
+class Source(Sequence[Record]):
+    """The records of one split as a sequence: `len(source)`, `source[7]`, `source[-1]`, slices.
+
+    Reads exactly the bytes of the records asked for, and keeps the indexes of the shards that
+    were touched: 16 bytes a record. Safe to share between threads.
+
+    Args:
+        folder: the data set.
+        shards: of one split, in order.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[ShardInfo]) -> None:
+        self._folder = folder
+        self._shards = shards
+        self._ends = list(itertools.accumulate(shard.records for shard in shards))
+        self._spans = functools.lru_cache(maxsize=None)(self._read_index)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self._read(number) for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        return self._read(index % len(self))
+
+    def _read(self, index: int) -> Record:
+        number = bisect.bisect_right(self._ends, index)
+        shard = self._shards[number]
+        place = index - (self._ends[number] - shard.records)
+        offset, size = (int(value) for value in self._spans(number)[place])
+        with open(self._folder / shard.name, "rb") as file:
+            record = os.pread(file.fileno(), size, offset)
+        payload = unframe_record(record, shard=shard.name, offset=offset, number=place)
+        try:
+            return _make_record(examples.decode_example(payload))
+        except (ValueError, KeyError, IndexError) as error:
+            raise RecordError(shard.name, offset, f"not an image: {error}", place) from error
+
+    def _read_index(self, number: int) -> npt.NDArray[np.int64]:
+        shard = self._shards[number]
+        index = name_index(shard.name)
+        data = (self._folder / index).read_bytes()
+        spans = parse_index(data, index=index, shard_bytes=shard.bytes)
+        return np.asarray(spans, np.int64).reshape(-1, 2)
+
+
+def _make_record(features: dict[str, Any]) -> Record:
+    return Record(
+        encoded=features[examples.ENCODED][0],
+        format=features[examples.FORMAT][0].decode(),
+        height=features[examples.HEIGHT][0],
+        width=features[examples.WIDTH][0],
+        label=features[examples.LABEL][0],
+        text=os.fsdecode(features[examples.TEXT][0]),
+        source_id=os.fsdecode(features[examples.SOURCE_ID][0]),
+        sha256=features[examples.SHA256][0].decode(),
+    )
