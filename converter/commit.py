@@ -49,7 +49,7 @@ def commit(plan: Plan) -> Manifest:
     shards = tuple(_describe_shard(receipt) for receipt in receipts)
     image = _describe_image(receipts, plan.options)
     files = {}
-    for name, data in describe_dataset(plan.out.name, image, plan.classes, shards).items():
+    for name, data in describe_dataset(image, plan.classes, shards).items():
         sha256 = write_file(layout.out / name, data, layout.scratch)
         files[name] = FileInfo(bytes=len(data), sha256=sha256)
     files[REJECTS] = _write_rejects(layout, receipts)

@@ -19,12 +19,11 @@ _FEATURES = "tensorflow_datasets.core.features."
 
 
 def describe_dataset(
-    name: str, image: ImageInfo, classes: Sequence[str], shards: Sequence[ShardInfo]
+    image: ImageInfo, classes: Sequence[str], shards: Sequence[ShardInfo]
 ) -> dict[str, bytes]:
     """The content of each metadata file, by file name.
 
     Args:
-        name: of the data set, as TFDS shows it.
         image: what the stored images have in common.
         classes: names in label order.
         shards: of all splits, in order.
@@ -33,18 +32,18 @@ def describe_dataset(
     return {
         LABELS: labels,
         f"{examples.LABEL.replace('/', '.')}.labels.txt": labels,
-        "dataset_info.json": _dump(_describe_info(name, shards)),
+        "dataset_info.json": _dump(_describe_info(shards)),
         "features.json": _dump(_describe_features(image, len(classes))),
     }
 
 
-def _describe_info(name: str, shards: Sequence[ShardInfo]) -> dict[str, Any]:
+def _describe_info(shards: Sequence[ShardInfo]) -> dict[str, Any]:
     splits: dict[str, list[ShardInfo]] = {}
     for shard in shards:
         splits.setdefault(shard.split, []).append(shard)
     supervised = [{"featureKey": examples.ENCODED}, {"featureKey": examples.LABEL}]
     return {
-        "name": name,
+        "name": "shardmill",
         "version": "1.0.0",
         "fileFormat": "tfrecord",
         "supervisedKeys": {"tuple": {"items": supervised}},

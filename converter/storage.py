@@ -55,25 +55,27 @@ def create_file(path: Path, scratch: Path, *, exclusive: bool = False) -> Iterat
         exclusive: refuse to replace a file of that name, also one that appears meanwhile.
 
     Raises:
-        OutputError: the file reads back differently, or `exclusive` and there is one already.
-        OSError: the disk is full, or the folder cannot be written.
+        OutputError: the file cannot be written, reads back differently from what was written, or
+            `exclusive` and there is one already.
     """
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}"
-    file = HashedFile(temporary)
     try:
-        yield file
-        file.sync()
-        file.close()
+        with contextlib.closing(HashedFile(temporary)) as file:
+            yield file
+            file.sync()
         if hash_file(temporary) != file.sha256:
             raise OutputError(
-                f"{path.name} reads back differently from what was written: check the disk"
+                f"{path} reads back differently from what was written: check the disk"
             )
         _publish(temporary, path, exclusive=exclusive)
-    except BaseException:
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or path} cannot be written or read: {error.strerror}; finished "
+            "shards are kept, run the same command again to go on"
+        ) from error
+    finally:
         with contextlib.suppress(OSError):
-            file.close()
-        temporary.unlink(missing_ok=True)
-        raise
+            temporary.unlink(missing_ok=True)
 
 
 def write_file(path: Path, data: bytes, scratch: Path, *, exclusive: bool = False) -> str:

@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -37,8 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    # Beam reports on the root logger what only its developers need.
-    logging.basicConfig(level=logging.INFO if debug else logging.ERROR)
+    # What goes wrong reaches `main` as an exception. Beam also logs it, as whole tracebacks, and
+    # its threads print their own when a worker is killed.
+    logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)
+    if not debug:
+        threading.excepthook = lambda _: None
     try:
         options, extra = _make_parser().parse_known_args(arguments)
         run: Callable[..., int] = options.run

@@ -7,11 +7,10 @@ our own (`pipelines.workers`).
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import difflib
-import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -139,7 +138,6 @@ def run_pipeline(
 def _make_runner(options: PipelineOptions, workers: LocalWorkers | None) -> Any:
     if not is_local(options):
         return options.view_as(StandardOptions).runner
-    logging.getLogger("apache_beam.runners.portability").setLevel(logging.ERROR)
     if not _is_given(options, "default_sdk_harness_log_level"):
         options.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     # Without this, workers would not see the options, credentials' locations among them.
@@ -177,5 +175,6 @@ def _shorten(error: BaseException) -> BaseException:
     if not isinstance(error, RuntimeError):
         return error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "")
-    return ShardmillError(f"the pipeline failed: {reason.split(' [while running', 1)[0]}")
+    reason = next((line for line in reversed(lines) if "Error: " in line), str(error)[:500])
+    reason = reason.split(" [while running", 1)[0].removeprefix("RuntimeError: ")
+    return ShardmillError(re.sub(r"^converter\.errors\.\w+: ", "", reason))

@@ -85,7 +85,7 @@ class LocalWorkers:
             return
         with self._lock:
             if self.death is None:
-                self.death = WorkerError(_describe_death(code, worker.read_last_line()))
+                self.death = WorkerError(_describe_death(code, worker.read_last_words()))
         # All of them, because Beam waits for the others' bundles before it looks at this one.
         for other, other_handler in list(self._busy):
             other.kill()
@@ -103,6 +103,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=self._stderr,
             stderr=self._stderr,
+            start_new_session=True,  # Ctrl-C is for the launcher, which ends them
         )
 
     def connect(self, variables: dict[str, str]) -> None:
@@ -113,10 +114,12 @@ class _Worker:
         except BrokenPipeError:
             pass  # it has ended: whoever watches it says so
 
-    def read_last_line(self) -> str:
+    def read_last_words(self) -> str:
+        """What it printed last, apart from what Beam logs there on its way up."""
         self._stderr.seek(0)
-        lines = self._stderr.read().decode("utf-8", "replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        lines = self._stderr.read().decode("utf-8", "replace").splitlines()
+        words = [line.strip() for line in lines if not line.startswith(("INFO:", "WARNING:"))]
+        return next((line for line in reversed(words) if line), "")
 
     def kill(self) -> None:
         self.process.kill()
@@ -175,9 +178,9 @@ class _LocalWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[mi
             self._worker.kill()
 
 
-def _describe_death(code: int, last_line: str) -> str:
+def _describe_death(code: int, last_words: str) -> str:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    said = f", its last words: {last_line[:300]}" if last_line else ""
+    said = f", its last words: {last_words[:300]}" if last_words else ""
     hint = " (often: out of memory)" if code == -9 else ""
     return (
         f"a worker process {how}{hint}{said}: finished shards are kept, "

@@ -86,6 +86,9 @@ def _finish(dataset: tf.data.Dataset, manifest: Manifest) -> tf.data.Dataset:
     # TensorFlow would add a prefetch of its own, sized by nobody.
     settings.experimental_optimization.inject_prefetch = False
     settings.deterministic = True
+    # As many threads as cores, and not those of the model: with TensorFlow's shared pool, every
+    # other epoch ran on one of two cores alone (measured: 1,950 or 3,400 images a second).
+    settings.threading.private_threadpool_size = os.cpu_count() or 1
     dataset = dataset.with_options(settings)
     dataset.class_names = list(manifest.classes)
     return dataset
