@@ -75,7 +75,7 @@ def estimate_records(
 
 
 def bound_record_bytes(options: ConvertOptions) -> float:
-    """A size that a record stays under, without looking at an image; infinite where none is known."""
+    """A size that a record stays under, whatever its image; infinite where none is known."""
     if not options.fixed_size:
         return math.inf
     height, width = options.image_size

@@ -170,7 +170,7 @@ def _read_orientation(image: Image.Image) -> int:
     """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense."""
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # broken EXIF says nothing about the pixels
+    except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -193,7 +193,7 @@ def _orient(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """RGB with transparency composited on `BACKGROUND`, and 16-bit grey scaled instead of clipped."""
+    """RGB: transparency composited on `BACKGROUND`, 16-bit grey scaled instead of clipped."""
     if image.mode.startswith("I;16") or image.mode == "I":
         # `convert` would clip: of a 16-bit ramp, 254 of 256 levels would come out white.
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")

@@ -1,6 +1,6 @@
-"""The index of a shard: where each record lies, one line a record.
+r"""The index of a shard: where each record lies, one line a record.
 
-A line is `"{offset} {size}\\n"` in decimal: the record's first byte in the shard, and its size
+A line is `"{offset} {size}\n"` in decimal: the record's first byte in the shard, and its size
 with the framing. NVIDIA DALI's and vahidk/tfrecord's `tfrecord2idx` write the same, and both
 read ours. The index of `x.tfrecord` is `x.tfindex`: `x.tfrecord.idx` would collide with the
 binary index of tfr-reader.

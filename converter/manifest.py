@@ -184,14 +184,17 @@ def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
         content = json.loads(data, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse)
         _check_version(content, path)
         digest = content.pop("digest")
-        if _dump({**content, "digest": digest}) != data or (
-            hashlib.sha256(_dump(content)).hexdigest() != digest
-        ):
-            raise ValueError("the content does not match its digest: it was changed or damaged")
+        _check_digest(content, digest, data)
         return _build(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise DatasetError(f"{path} is damaged: {reason}") from error
+
+
+def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
+    whole = {**content, "digest": digest}
+    if _dump(whole) != data or hashlib.sha256(_dump(content)).hexdigest() != digest:
+        raise ValueError("the content does not match its digest: it was changed or damaged")
 
 
 def _check_version(content: Any, path: str) -> None:

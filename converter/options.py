@@ -91,7 +91,7 @@ class ConvertOptions:
             fraction = getattr(self, name)
             if not 0 <= fraction < 1:
                 raise UsageError(
-                    f"{name.replace('_', ' ')} {fraction} is out of range: 0 up to, not including, 1"
+                    f"{name.replace('_', ' ')} {fraction} is out of range: 0 or more, under 1"
                 )
         if self.validation_split + self.test_split >= 1:
             raise UsageError(

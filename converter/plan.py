@@ -122,7 +122,7 @@ def assign_splits(entries: Iterable[Entry], options: ConvertOptions) -> dict[str
     for split, members in ranked.items():
         if not members:
             raise UsageError(
-                f"split {split!r} gets none of the images: ask for a larger fraction or another seed"
+                f"split {split!r} gets none of the images: ask for a larger fraction or other seed"
             )
         members.sort()
     return {split: [entry for _, entry in members] for split, members in ranked.items()}

@@ -16,8 +16,9 @@ from typing import Final, NamedTuple
 from converter.errors import UsageError
 
 IMAGE_SUFFIXES: Final = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif".split()
-)
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib",
+     ".tif", ".tiff", ".avif")
+)  # fmt: skip
 
 SKIP_RULES: Final = {
     "skipped_hidden": "a dotfile, or one that an operating system leaves behind",
@@ -184,4 +185,4 @@ def _describe(
 
 
 def _relate(path: str, root: Path) -> str:
-    return path[len(os.path.join(root, "")) :]
+    return path[len(str(root)) :].lstrip("/")

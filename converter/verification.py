@@ -23,9 +23,7 @@ class Fault(NamedTuple):
     detail: str
 
 
-def verify_dataset(
-    folder: Path, *, on_shard: Callable[[ShardInfo], object] = lambda shard: None
-) -> list[Fault]:
+def verify_dataset(folder: Path, *, on_shard: Callable[[ShardInfo], object] = id) -> list[Fault]:
     """Reads every byte of a data set and lists what does not fit its manifest.
 
     Memory is bounded by one record for each core.
@@ -101,7 +99,7 @@ def _find_strangers(folder: Path, manifest: Manifest) -> Iterator[Fault]:
     names = {MANIFEST, *manifest.files}
     for shard in manifest.shards:
         names |= {shard.name, name_index(shard.name)}
-    for name in sorted(os.listdir(folder), key=os.fsencode):
+    for name in sorted((path.name for path in folder.iterdir()), key=os.fsencode):
         if name == WORK_FOLDER:
             yield Fault(name, "is left over from a conversion")
         elif name not in names:

@@ -1,6 +1,7 @@
 """Runs a conversion on Apache Beam: the only folder that knows Beam.
 
     preflight     is this a sane place to run in?
+    proposals     scan -> plan, without writing anything
     conversion    scan -> plan -> run -> commit, as one function
     transforms    the pipeline: `MillShards`, one element = one shard
     runners       which Beam runner, with which options
@@ -19,13 +20,22 @@ Synopsis:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from pipelines.conversion import Proposal, convert, propose
+    from pipelines.conversion import convert
+    from pipelines.proposals import Proposal, propose
     from pipelines.transforms import MillShards
 
 __all__ = ["MillShards", "Proposal", "convert", "propose"]
+
+_HOMES: Final = {
+    "MillShards": "pipelines.transforms",
+    "Proposal": "pipelines.proposals",
+    "convert": "pipelines.conversion",
+    "propose": "pipelines.proposals",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -33,12 +43,6 @@ def __getattr__(name: str) -> Any:
 
     Importing Beam takes more than a second, which `shardmill inspect` should not have to wait.
     """
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
-    if name == "MillShards":
-        from pipelines import transforms
-
-        return transforms.MillShards
-    from pipelines import conversion
-
-    return getattr(conversion, name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

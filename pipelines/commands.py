@@ -30,7 +30,7 @@ from converter.options import (
 )
 from converter.tfrecords import read_records
 from converter.verification import verify_dataset
-from pipelines import conversion, summaries
+from pipelines import proposals, summaries
 from pipelines.preflight import check_folders
 
 
@@ -59,9 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill convert IMAGES OUT`."""
+    from pipelines.conversion import convert  # noqa: PLC0415 (Beam: a second to import)
+
     start = time.monotonic()
     runner = [f"--runner={arguments.runner}"] if arguments.runner else []
-    manifest = conversion.convert(
+    manifest = convert(
         arguments.images,
         arguments.out,
         _read_options(arguments),
@@ -79,7 +81,7 @@ def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     _refuse_extra(extra)
     options = _read_options(arguments)
     check_folders(arguments.images, arguments.out)
-    proposal = conversion.propose(arguments.images, options)
+    proposal = proposals.propose(arguments.images, options)
     _print(summaries.summarize_proposal(proposal, options, os.cpu_count() or 1))
     print("nothing was written")
     return 0
@@ -171,7 +173,7 @@ def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
         help="of JPEG and WebP (default: %(default)s)")  # fmt: skip
     shards = parser.add_mutually_exclusive_group()
     shards.add_argument("--shard-size", type=_typed(parse_bytes), default=default.shard_bytes,
-                        metavar="BYTES", help="aimed at, such as 64MB (default: 128MB)")  # fmt: skip
+                        metavar="BYTES", help="aimed at (default: 128MB)")  # fmt: skip
     shards.add_argument("--num-shards", type=int, metavar="N", help="shards of the largest split")
     for name in ("validation", "test"):
         add(f"--{name}-split", type=float, default=0.0, metavar="FRACTION",

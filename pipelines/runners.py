@@ -144,7 +144,7 @@ def _make_runner(options: PipelineOptions, workers: LocalWorkers | None) -> Any:
     given = options.get_all_options(drop_default=True)
     provision = beam_provision_api_pb2.ProvisionInfo(
         pipeline_options=JobServiceHandle.encode_pipeline_options(given),
-        retrieval_token="unused",
+        retrieval_token="unused",  # noqa: S106 (what Beam passes itself)
     )
     info = fn_runner.ExtendedProvisionInfo(provision)
     if workers is None:

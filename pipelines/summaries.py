@@ -10,7 +10,7 @@ from typing import Any
 from converter.layout import REJECTS
 from converter.manifest import Manifest, SplitInfo
 from converter.options import ConvertOptions, format_bytes
-from pipelines.conversion import Proposal
+from pipelines.proposals import Proposal
 
 
 def summarize_conversion(manifest: Manifest, out: Path, seconds: float) -> Iterator[str]:
@@ -82,9 +82,8 @@ def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
         "skipped", skipped, totals.skipped
     )
     yield f"  written by {manifest.generator}"
-    sums = [
-        sum(counts) for counts in zip(*(s.labels for s in manifest.splits.values()), strict=True)
-    ]
+    labels = (split.labels for split in manifest.splits.values())
+    sums = [sum(counts) for counts in zip(*labels, strict=True)]
     yield from _tell_classes(manifest.classes, sums)
 
 
@@ -96,7 +95,7 @@ def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Makes a name from somebody's disk safe to print: no control characters, no lone surrogates."""
+    """Makes a name from somebody's disk safe to print: no control characters or surrogates."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in os.fsencode(text).decode("utf-8", "backslashreplace")

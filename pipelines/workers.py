@@ -8,13 +8,14 @@ handed to the runner as an environment of their own.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import subprocess
 import sys
 import tempfile
 import threading
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from apache_beam.portability.api import endpoints_pb2
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
@@ -22,6 +23,9 @@ from apache_beam.transforms import environments
 from google.protobuf import json_format, text_format
 
 from converter.errors import ShardmillError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 URN: Final = "shardmill:environment:local_workers:v1"
 
@@ -53,7 +57,7 @@ class LocalWorkers:
         self._idle: list[_Worker] = []
         self._busy: list[tuple[_Worker, Any]] = []
 
-    def __enter__(self) -> LocalWorkers:
+    def __enter__(self) -> Self:
         self._idle = [_Worker() for _ in range(self.count)]
         _pools[self._id] = self
         return self
@@ -98,21 +102,20 @@ class _Worker:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `kill`)
         # Without -P the current folder comes first on sys.path, and a `proto.py` there breaks Beam.
         safe_path = ["-P"] if sys.version_info >= (3, 11) else []
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603 (this very interpreter)
             [sys.executable, *safe_path, "-m", "pipelines.worker_main"],
             stdin=subprocess.PIPE,
             stdout=self._stderr,
             stderr=self._stderr,
             start_new_session=True,  # Ctrl-C is for the launcher, which ends them
         )
+        self._stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]
 
     def connect(self, variables: dict[str, str]) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(variables).encode() + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended: whoever watches it says so
+        # A worker that has ended already breaks the pipe; whoever watches it says so.
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(json.dumps(variables).encode() + b"\n")
+            self._stdin.flush()
 
     def read_last_words(self) -> str:
         """What it printed last, apart from what Beam logs there on its way up."""
@@ -124,8 +127,9 @@ class _Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+        self._stderr.close()
 
 
 @environments.Environment.register_urn(URN, bytes)
@@ -134,12 +138,12 @@ class _LocalEnvironment(environments.Environment):  # type: ignore[misc]
         super().__init__(*(args or (environments.python_sdk_capabilities(),)))
         self._pool = pool
 
-    def to_runner_api_parameter(self, context: object) -> tuple[str, bytes]:
+    def to_runner_api_parameter(self, _context: object) -> tuple[str, bytes]:
         return URN, self._pool
 
     @staticmethod
     def from_runner_api_parameter(
-        payload: bytes, capabilities: Any, artifacts: Any, resource_hints: Any, context: object
+        payload: bytes, capabilities: Any, artifacts: Any, resource_hints: Any, _context: object
     ) -> _LocalEnvironment:
         return _LocalEnvironment(payload, capabilities, artifacts, resource_hints)
 

@@ -68,7 +68,7 @@ class ShardSet:
         """
         self._check_files(split)
         try:
-            from reader.dataset import make_dataset
+            from reader.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
         except ModuleNotFoundError as error:
             if error.name != "tensorflow":
                 raise

@@ -1,0 +1,77 @@
+"""What a conversion would do: scan, sample and plan, without writing anything. No Beam here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from converter.estimates import Estimate, bound_record_bytes, estimate_records
+from converter.options import ConvertOptions
+from converter.plan import MIN_SHARDS, assign_splits, plan_shards
+from converter.scan import Entry, Scan, scan_folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """What a conversion would do; nothing is written yet.
+
+    Attributes:
+        scan: the images, and what is left out.
+        splits: the entries of each split, in record order.
+        shard_records: how many records each shard of each split would hold.
+        estimate: what a sample says about sizes, or None where no sample was needed.
+    """
+
+    scan: Scan
+    splits: dict[str, list[Entry]]
+    shard_records: dict[str, list[int]]
+    estimate: Estimate | None
+
+
+def propose(
+    images: str | os.PathLike[str],
+    options: ConvertOptions | None = None,
+    *,
+    always_sample: bool = True,
+) -> Proposal:
+    """Finds out what converting a folder would give, without writing anything.
+
+    Args:
+        images: folder with a folder of images for each class.
+        options: what the conversion would be asked for.
+        always_sample: convert a sample even where the number of shards does not depend on it.
+
+    Raises:
+        UsageError: there is nothing to convert, or not as asked.
+    """
+    options = options or ConvertOptions()
+    folder = Path(images)
+    scan = scan_folder(folder)
+    splits = assign_splits(scan.entries, options)
+    estimate = None
+    bound = bound_record_bytes(options)
+    if always_sample or not _is_decided(splits, options, bound):
+        sample = max(splits.values(), key=len)
+        estimate = estimate_records(sample, scan.classes, folder, options)
+    record_bytes = estimate.record_bytes if estimate else bound
+    return Proposal(
+        scan=scan,
+        splits=splits,
+        shard_records=plan_shards(splits, options, record_bytes),
+        estimate=estimate,
+    )
+
+
+def _is_decided(
+    splits: dict[str, list[Entry]], options: ConvertOptions, record_bytes: float
+) -> bool:
+    """Whether the number of shards is known without knowing how large the records are.
+
+    It is where even records of the largest possible size would not fill the shards that a split
+    gets anyway.
+    """
+    if options.num_shards is not None:
+        return True
+    largest = max(map(len, splits.values()))
+    return largest * record_bytes <= MIN_SHARDS * options.shard_bytes
