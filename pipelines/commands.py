@@ -59,14 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill convert IMAGES OUT`."""
-    from pipelines.conversion import convert  # noqa: PLC0415 (Beam: a second to import)
+    # Beam: a second to import, which the other commands do without.
+    from pipelines import runners  # noqa: PLC0415
+    from pipelines.conversion import convert  # noqa: PLC0415
 
     start = time.monotonic()
+    options = _read_options(arguments)
+    runners.parse_options(extra, also_known=arguments.flags)
     runner = [f"--runner={arguments.runner}"] if arguments.runner else []
     manifest = convert(
         arguments.images,
         arguments.out,
-        _read_options(arguments),
+        options,
         [*runner, *extra],
         workers=arguments.workers,
         progress=not arguments.no_progress,
@@ -135,6 +139,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "--runner", metavar="RUNNER", help="any Beam runner (default: local processes)"
     )
     convert.add_argument("--no-progress", action="store_true", help="draw no progress bar")
+    flags = (flag for action in convert._actions for flag in action.option_strings)  # noqa: SLF001
+    convert.set_defaults(flags=list(flags))
     plan = _add_command(commands, "plan", run_plan, "say what convert would do")
     _add_conversion_arguments(plan)
     for name, run, text in (

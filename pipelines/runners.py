@@ -39,9 +39,15 @@ ABORT_TIMEOUT_S: Final = 5.0
 _OWN_PROCESSES: Final = "own_processes"
 """A running mode that FnApiRunner does not know: it then takes the environment it is given."""
 
+_PROCESS_MODES: Final = (_OWN_PROCESSES, "multi_processing")
 
-def parse_options(beam_args: Sequence[str]) -> PipelineOptions:
+
+def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -> PipelineOptions:
     """Reads Beam's command-line options, all of which have to be ones that Beam knows.
+
+    Args:
+        beam_args: as on a command line.
+        also_known: options of somebody else, which a misspelt one may have meant.
 
     Raises:
         UsageError: an option is unknown; Beam itself would ignore it without a word.
@@ -53,20 +59,12 @@ def parse_options(beam_args: Sequence[str]) -> PipelineOptions:
     parser.error = _refuse
     _, unknown = parser.parse_known_args(list(beam_args))
     if unknown:
-        refuse_unknown(unknown[0], known)
-    return PipelineOptions(list(beam_args))
-
-
-def refuse_unknown(argument: str, known: Iterable[str]) -> None:
-    """Raises a UsageError that names the nearest known option.
-
-    Raises:
-        UsageError: always.
-    """
-    name = argument.split("=", 1)[0]
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f": did you mean {near[0]}?" if near else ", neither by shardmill nor by Beam"
-    raise UsageError(f"{name} is not known{hint}")
+        raise _describe_unknown(unknown[0], {*known, *also_known})
+    options = PipelineOptions(list(beam_args))
+    # Beam's own default, in_memory, cannot be told from the same mode asked for.
+    if not any(argument.startswith("--direct_running_mode") for argument in beam_args):
+        options.view_as(DirectOptions).direct_running_mode = _OWN_PROCESSES
+    return options
 
 
 def is_local(options: PipelineOptions) -> bool:
@@ -81,15 +79,18 @@ def start_workers(options: PipelineOptions, count: int) -> Iterator[LocalWorkers
     Args:
         options: Beam's options; `--direct_running_mode` other than multi_processing needs none.
         count: number of processes; 0 for one a core.
+
+    Raises:
+        UsageError: the number is negative.
     """
-    mode = options.view_as(DirectOptions).direct_running_mode
-    threads = mode != "multi_processing" and _is_given(options, "direct_running_mode")
-    if not is_local(options) or threads:
+    if count < 0:
+        raise UsageError(f"workers {count} is out of range: 1 or more, or 0 for one a core")
+    direct = options.view_as(DirectOptions)
+    if not is_local(options) or direct.direct_running_mode not in _PROCESS_MODES:
         yield None
         return
-    given = options.view_as(DirectOptions).direct_num_workers
     if not count and _is_given(options, "direct_num_workers"):
-        count = given
+        count = direct.direct_num_workers
     with LocalWorkers(count or os.cpu_count() or 1) as workers:
         yield workers
 
@@ -164,6 +165,13 @@ def _list_groups(group: type[PipelineOptions]) -> Iterator[type[PipelineOptions]
         if "_add_argparse_args" in vars(subgroup):
             yield subgroup
         yield from _list_groups(subgroup)
+
+
+def _describe_unknown(argument: str, known: Iterable[str]) -> UsageError:
+    name = argument.split("=", 1)[0]
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f": did you mean {near[0]}?" if near else ", neither by shardmill nor by Beam"
+    return UsageError(f"{name} is not known{hint}")
 
 
 def _refuse(message: str) -> None:

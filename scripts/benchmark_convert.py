@@ -1,0 +1,383 @@
+"""Measures what a conversion is held to, and prints it beside the bar.
+
+    real images   accounts, verify, index lines, TFDS, sizes of shards      (needs --images)
+    draft         DCT-scaled decoding of large JPEGs: speed, likeness       (needs --images)
+    convert       wall time and memory against a bare process pool
+    read          images a second and memory against the tutorial's pipeline
+
+Everything that is compared is measured in this one run, because machines differ and drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from converter.images import decode_image
+from converter.indexes import name_index, parse_index
+from converter.manifest import read_manifest
+from converter.options import ConvertOptions
+from converter.tfrecords import unframe_record
+from converter.verification import verify_dataset
+
+HERE = Path(__file__).resolve()
+REAL = HERE.parents[2] / "shared" / "images"
+SAMPLE_S = 0.02
+
+
+class Run(NamedTuple):
+    seconds: float
+    peak_mb: float
+    output: str
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, default=REAL, help="photos, clipart and digits")
+    parser.add_argument("--work", type=Path, default=HERE.parents[1] / "build" / "benchmark")
+    parser.add_argument("--counts", type=int, nargs="*", default=[5_000, 20_000])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=("real", "draft", "convert", "read"))
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    sections = {
+        "real": lambda: measure_real(arguments.images, arguments.work),
+        "draft": lambda: measure_draft(arguments.images / "photos", arguments.repeats),
+        "convert": lambda: measure_convert(arguments.work, arguments.counts, arguments.repeats),
+        "read": lambda: measure_read(arguments.work, arguments.counts[0], arguments.repeats),
+    }
+    failed = 0
+    for name, section in sections.items():
+        if arguments.only in (None, name):
+            print(f"\n{name}")
+            failed += sum(not ok for ok in section())
+    print(f"\n{failed} bars missed" if failed else "\nevery bar reached")
+    return 1 if failed else 0
+
+
+def report(what: str, value: str, bar: str = "", *, ok: bool = True) -> bool:
+    print(f"  {what:<46} {value:>26}   {bar}{'' if ok else '   MISSED'}", flush=True)
+    return ok
+
+
+def measure_real(images: Path, work: Path) -> Iterator[bool]:
+    """Converts real images, twice: as they come, and into shards small enough to be 20."""
+    if not images.is_dir():
+        print(f"  skipped: no images at {images}")
+        return
+    for name in ("photos", "clipart", "digits"):
+        out = work / name
+        convert(images / name, out, "--validation-split=0.2")
+        manifest = read_manifest(out)
+        totals = manifest.totals
+        files = sum(path.is_file() for path in (images / name).rglob("*"))
+        left_out = sum(totals.rejected.values()) + sum(totals.skipped.values())
+        yield report(
+            f"{name}: files = written + left out",
+            f"{files} = {totals.written} + {left_out}",
+            ok=files == totals.scanned == totals.written + left_out,
+        )
+        yield report(f"{name}: faults found by verify", str(len(verify_dataset(out))), "0",
+                     ok=not verify_dataset(out))  # fmt: skip
+        yield report(f"{name}: index lines that match", str(count_index_lines(out)),
+                     ok=count_index_lines(out) == totals.written)  # fmt: skip
+        counts = count_with_tfds(out)
+        yield report(f"{name}: read by TFDS", str(counts),
+                     ok=counts == {k: v.records for k, v in manifest.splits.items()})  # fmt: skip
+        yield measure_shard_size(images / name, work / f"{name}-small", manifest.total_bytes)
+
+
+def measure_shard_size(images: Path, out: Path, total_bytes: int) -> bool:
+    asked = total_bytes // 24
+    convert(images, out, f"--shard-size={asked}")
+    manifest = read_manifest(out)
+    got = manifest.total_bytes / len(manifest.shards)
+    return report(
+        f"{images.name}: shard size, {len(manifest.shards)} shards",
+        f"{got / 1000:,.0f} kB, asked {asked / 1000:,.0f} kB",
+        "within 15 %",
+        ok=abs(got / asked - 1) <= 0.15 and len(manifest.shards) >= 20,
+    )
+
+
+def count_index_lines(out: Path) -> int:
+    """Reads every record by its index line alone, as DALI does."""
+    lines = 0
+    for shard in read_manifest(out).shards:
+        index = name_index(shard.name)
+        data = (out / shard.name).read_bytes()
+        spans = parse_index((out / index).read_bytes(), index=index, shard_bytes=len(data))
+        for offset, size in spans:
+            unframe_record(data[offset : offset + size], shard=shard.name, offset=offset)
+        lines += len(spans)
+    return lines
+
+
+def count_with_tfds(out: Path) -> dict[str, int]:
+    code = (
+        "import json, sys, tensorflow_datasets as tfds\n"
+        "b = tfds.builder_from_directory(sys.argv[1])\n"
+        "print(json.dumps({s: sum(1 for _ in b.as_dataset(split=s)) for s in b.info.splits}))"
+    )
+    return dict(json.loads(measure([sys.executable, "-c", code, str(out)]).output.splitlines()[-1]))
+
+
+def measure_draft(photos: Path, repeats: int) -> Iterator[bool]:
+    """Decodes camera photos to 256 pixels, whole and at a fraction."""
+    if not photos.is_dir():
+        print(f"  skipped: no photos at {photos}")
+        return
+    options = ConvertOptions(image_size=(256, 256))
+    files = [path.read_bytes() for path in sorted(photos.rglob("*")) if path.is_file()]
+
+    def decode(*, draft: bool) -> list[Image.Image]:
+        return [decode_image(data, options, draft=draft) for data in files]
+
+    whole, drafted = decode(draft=False), decode(draft=True)
+    ratio = median_ratio(
+        lambda: clock(lambda: decode(draft=False)),
+        lambda: clock(lambda: decode(draft=True)),
+        repeats,
+    )
+    yield report(
+        f"{len(files)} photos, times as fast", f"{ratio:.2f}", "at least 1.9", ok=ratio >= 1.9
+    )
+    worst = min(compute_psnr(a, b) for a, b in zip(whole, drafted, strict=True))
+    yield report(
+        "least PSNR against the full decode", f"{worst:.1f} dB", "at least 38", ok=worst >= 38
+    )
+
+
+def compute_psnr(one: Image.Image, other: Image.Image) -> float:
+    difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
+    mean_square = float(np.mean(difference**2))
+    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
+
+
+def measure_convert(work: Path, counts: list[int], repeats: int) -> Iterator[bool]:
+    """Converts JPEGs of 500x375 to 256x256, beside a pool that calls the same function."""
+    peaks = []
+    for count in counts:
+        images, out, pooled = make_photos(work, count), work / "converted", work / "pooled"
+        runs: list[Run] = []
+        pools: list[Run] = []
+        for _ in range(repeats):
+            shutil.rmtree(pooled, ignore_errors=True)
+            prepare_plan(images, pooled)
+            pools.append(measure([sys.executable, "-c", POOL, str(pooled)]))
+            runs.append(convert(images, out))
+        ratio = statistics.median(
+            run.seconds / pool.seconds for run, pool in zip(runs, pools, strict=True)
+        )
+        limit = 1.25 if count < 20_000 else 1.1
+        seconds = statistics.median(run.seconds for run in runs)
+        pool_seconds = statistics.median(run.seconds for run in pools)
+        peaks.append(max(run.peak_mb for run in runs))
+        report(f"{count:,} images", f"{seconds:.1f} s, {count / seconds:,.0f}/s")
+        report("  bare process pool", f"{pool_seconds:.1f} s, {count / pool_seconds:,.0f}/s")
+        yield report(
+            "  times the pool's wall time", f"{ratio:.2f}", f"at most {limit}", ok=ratio <= limit
+        )
+        yield report("  peak of launcher and workers (RSS)", f"{peaks[-1]:.0f} MB", "at most 600 MB",
+                     ok=peaks[-1] <= 600)  # fmt: skip
+    if len(peaks) > 1:
+        growth = peaks[-1] / peaks[0] - 1
+        yield report(f"memory at {counts[-1]:,} against {counts[0]:,}", f"{growth:+.1%}", "within 10 %",
+                     ok=abs(growth) <= 0.1)  # fmt: skip
+
+
+POOL = """
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from converter.mill import Job, mill_shard
+from converter.plan import read_plan
+
+if __name__ == "__main__":
+    plan = read_plan(Path(sys.argv[1]))
+    job = Job(images=plan.images, out=plan.out, options=plan.options)
+    with ProcessPoolExecutor() as pool:
+        print(sum(receipt.records for receipt in pool.map(partial(mill_shard, job=job), plan.shards)))
+"""
+
+PLAN = """
+import sys
+from pathlib import Path
+from converter.options import ConvertOptions
+from converter.plan import write_plan
+from pipelines import propose
+
+images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()
+proposal = propose(images, options, always_sample=False)
+write_plan(
+    proposal.scan, proposal.splits, proposal.shard_records, options, images=images, out=out
+)
+"""
+
+
+def prepare_plan(images: Path, out: Path) -> None:
+    subprocess.run([sys.executable, "-c", PLAN, str(images), str(out)], check=True)
+
+
+def measure_read(work: Path, count: int, repeats: int) -> Iterator[bool]:
+    """Reads an epoch at 64 a batch, shuffled: ours as uint8, and the pipeline of the tutorials."""
+    out = work / "converted"
+    if not out.exists():
+        convert(make_photos(work, count), out)
+    rates: dict[str, list[float]] = {}
+    growths: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for name in ("reader", "tutorial", "tutorial-float32"):
+            run = measure([sys.executable, "-c", READ, str(out), name])
+            rate, growth = map(float, run.output.split()[-2:])
+            rates.setdefault(name, []).append(rate)
+            growths.setdefault(name, []).append(growth)
+    for name in rates:
+        report(f"{name}: images a second", f"{statistics.median(rates[name]):,.0f}")
+        report(
+            f"{name}: growth over bare TensorFlow", f"{statistics.median(growths[name]):,.0f} MB"
+        )
+    for name in ("tutorial", "tutorial-float32"):
+        ratio = statistics.median(
+            ours / theirs for ours, theirs in zip(rates["reader"], rates[name], strict=True)
+        )
+        share = statistics.median(growths["reader"]) / statistics.median(growths[name])
+        yield report(f"times the rate of {name}", f"{ratio:.2f}", "at least 1.5", ok=ratio >= 1.5)
+        yield report(
+            f"share of the memory of {name}", f"{share:.2f}", "under 0.25", ok=share < 0.25
+        )
+
+
+READ = """
+import os, sys, time
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import psutil
+import tensorflow as tf
+from reader import load_dataset, open_shards
+
+out, name = sys.argv[1:]
+floats = name == "tutorial-float32"
+
+def parse(record):
+    features = {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+    }
+    parsed = tf.io.parse_single_example(record, features)
+    image = tf.io.decode_jpeg(parsed["image/encoded"], 3)
+    image.set_shape((256, 256, 3))
+    return (tf.cast(image, tf.float32) if floats else image), parsed["image/class/label"]
+
+if name == "reader":
+    dataset = load_dataset(out, "train", batch_size=64, dtype="uint8", seed=1)
+else:
+    files = sorted(tf.io.gfile.glob(out + "/train-*.tfrecord"))
+    dataset = tf.data.TFRecordDataset(files).map(parse, tf.data.AUTOTUNE)
+    dataset = dataset.shuffle(1000).batch(64).prefetch(tf.data.AUTOTUNE)
+
+next(iter(tf.data.Dataset.range(1).map(lambda x: x).batch(1)))
+process, before = psutil.Process(), psutil.Process().memory_info().rss
+peak, rates = before, []
+for epoch in range(4):
+    start, images = time.monotonic(), 0
+    for batch, labels in dataset:
+        images += int(labels.shape[0])
+        peak = max(peak, process.memory_info().rss)
+    rates.append(images / (time.monotonic() - start))
+print(sorted(rates[1:])[1], (peak - before) / 1e6)
+"""
+
+
+def convert(images: Path, out: Path, *arguments: str) -> Run:
+    shutil.rmtree(out, ignore_errors=True)
+    return measure(
+        [
+            sys.executable,
+            "-m",
+            "pipelines",
+            "convert",
+            str(images),
+            str(out),
+            "--no-progress",
+            *arguments,
+        ]
+    )
+
+
+def measure(command: list[str]) -> Run:
+    """Runs a command; its peak is that of all its processes together, 50 looks a second."""
+    start, peak = time.monotonic(), 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        tree = psutil.Process(process.pid)
+        while process.poll() is None:
+            peak = max(peak, sum_memory(tree))
+            time.sleep(SAMPLE_S)
+        seconds = time.monotonic() - start
+        output = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        raise SystemExit(f"{command} ended with {process.returncode}")
+    return Run(seconds, peak / 1e6, output)
+
+
+def sum_memory(tree: psutil.Process) -> int:
+    total = 0
+    try:
+        for process in (tree, *tree.children(recursive=True)):
+            total += process.memory_info().rss
+    except psutil.Error:
+        return 0  # one has just ended: the next look counts
+    return total
+
+
+def make_photos(work: Path, count: int) -> Path:
+    """Writes JPEGs of 500x375: crops of the two photographs that come with scikit-learn."""
+    from sklearn.datasets import load_sample_images
+
+    folder = work / f"photos-{count}"
+    if (folder / "complete").exists():
+        return folder / "images"
+    sources = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    random = np.random.default_rng(0)
+    for number in range(count):
+        source = sources[number % len(sources)]
+        height = int(random.integers(300, source.height))
+        width = height * 4 // 3
+        left = int(random.integers(0, source.width - width + 1))
+        top = int(random.integers(0, source.height - height + 1))
+        image = source.resize((500, 375), box=(left, top, left + width, top + height))
+        gain = random.uniform(0.8, 1.2)
+        path = folder / "images" / f"class-{number % 10}" / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.point(lambda value, gain=gain: value * gain).save(path, quality=95)
+    (folder / "complete").touch()
+    return folder / "images"
+
+
+def clock(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def median_ratio(one: Callable[[], float], other: Callable[[], float], repeats: int) -> float:
+    return statistics.median(one() / other() for _ in range(repeats))
+
+
+if __name__ == "__main__":
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Fixtures shared by all tests.
+
+Images: `image_folder`, a class-per-folder tree with every trait that matters; made once.
+Data sets: `converted`, that tree as a data set; read only.
+Both are made here from arithmetic, so the tests need no file from elsewhere.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from converter.commit import commit
+from converter.mill import Job, mill_shard
+from converter.options import ConvertOptions
+from converter.plan import Plan, write_plan
+from pipelines.proposals import propose
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+Convert = Callable[..., Plan]
+
+
+def make_image(seed: int, height: int = 24, width: int = 32, mode: str = "RGB") -> Image.Image:
+    """A smooth picture that no other seed gives: a gradient in each channel."""
+    bands = []
+    for band in range(len(mode)):
+        step = 1 + (seed * 7 + band * 3) % 11
+        rows = bytes(
+            (x * step + y * (band + 2) + seed * 13) % 256
+            for y in range(height)
+            for x in range(width)
+        )
+        bands.append(Image.frombytes("L", (width, height), rows))
+    return bands[0] if len(bands) == 1 else Image.merge(mode, bands)
+
+
+def encode_image(image: Image.Image, file_format: str = "JPEG", **options: object) -> bytes:
+    """The bytes of an image file."""
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def write_image(path: Path, seed: int, file_format: str = "PNG", **options: object) -> None:
+    """Writes one picture, and the folders that it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_image(make_image(seed), file_format, **options))
+
+
+def mill_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
+    """Plans and mills a folder in this process: all of a conversion but Beam and the commit."""
+    proposal = propose(images, options, always_sample=False)
+    plan = write_plan(
+        proposal.scan,
+        proposal.splits,
+        proposal.shard_records,
+        options,
+        images=images,
+        out=out,
+    )
+    for shard in plan.shards:
+        mill_shard(shard, Job(images=images, out=out, options=options))
+    return plan
+
+
+def convert_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
+    """`mill_folder` and the commit: a finished data set without Beam."""
+    plan = mill_folder(images, out, options)
+    commit(plan)
+    return plan
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """72 small images in 3 classes: PNG and JPEG, names with spaces and beyond ASCII, nested."""
+    root = tmp_path_factory.mktemp("images")
+    for seed in range(72):
+        label = ("ant", "bee", "cat with hat")[seed % 3]
+        suffix, file_format = ((".png", "PNG"), (".JPG", "JPEG"))[seed % 2]
+        nested = "deep/er" if seed % 5 == 0 else "."
+        write_image(root / label / nested / f"bild {seed} ü{suffix}", seed, file_format)
+    return root
+
+
+@pytest.fixture(scope="session")
+def converted(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`image_folder` as PNG of 16x20 in 3 shards a split, with a validation split."""
+    out = tmp_path_factory.mktemp("converted") / "set"
+    options = ConvertOptions(
+        image_size=(16, 20), encoding="png", num_shards=3, validation_split=0.25
+    )
+    convert_folder(image_folder, out, options)
+    return out
+
+
+@pytest.fixture(scope="session")
+def shared_images() -> Path:
+    """Real photographs and drawings, where the machine has them."""
+    if not (SHARED / "images").is_dir():
+        pytest.skip(f"no real images at {SHARED / 'images'}")
+    return SHARED / "images"

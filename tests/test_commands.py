@@ -1,0 +1,241 @@
+"""The command line: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_image
+
+from converter.manifest import read_manifest
+from pipelines.commands import main
+
+IN_MEMORY = "--direct_running_mode=in_memory"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for seed in range(6):
+        write_image(tmp_path / "images" / "ab"[seed % 2] / f"{seed}.png", seed)
+    return tmp_path / "images"
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_convert_tells_what_it_did(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "a" / "bad.jpg").write_bytes(b"bad")
+    (images / "a" / "notes.txt").touch()
+
+    assert main(["convert", str(images), str(tmp_path / "out"), "--image-size=8", IN_MEMORY]) == 0
+
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert lines[0].startswith(f"wrote 6 images to {tmp_path / 'out'} in ")
+    assert lines[1].startswith("  train      6 records in 1 shards, ")
+    assert lines[2:] == [
+        "  8 files: 6 written, 1 rejected (not_an_image 1), 1 skipped (skipped_extension 1)",
+        f"  every file that was left out, and why: {tmp_path / 'out' / 'rejects.jsonl'}",
+    ]
+    assert "converting: 100%" in printed.err
+    assert "7/7" in printed.err
+    assert "1/1 shards, 1 rejected" in printed.err
+
+
+def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
+    arguments = (
+        "--image-size=8x10 --resize=pad --interpolation=lanczos --encoding=webp --quality=80 "
+        "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --workers=1 --no-progress"
+    )
+    assert main(["convert", str(images), str(tmp_path / "out"), *arguments.split(), IN_MEMORY]) == 0
+
+    assert read_manifest(tmp_path / "out").options == {
+        "image_size": [8, 10],
+        "resize": "pad",
+        "interpolation": "lanczos",
+        "encoding": "webp",
+        "quality": 80,
+        "shard_bytes": 128_000_000,
+        "num_shards": 2,
+        "validation_split": 0.3,
+        "test_split": 0.3,
+        "seed": 5,
+    }
+
+
+def test_plan_says_what_would_happen_and_writes_nothing(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = list_files(tmp_path)
+    assert main(["plan", str(images), str(tmp_path / "out"), "--image-size=8"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "6 files: 6 images in 2 classes, 0 skipped"
+    assert [line.split() for line in lines[1:3]] == [["0", "a", "3"], ["1", "b", "3"]]
+    assert lines[4].startswith("writes train: 6 records, about ")
+    assert lines[-1] == "nothing was written"
+    assert list_files(tmp_path) == before
+
+
+def test_verify_passes_a_whole_data_set(
+    converted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(converted)]) == 0
+    assert capsys.readouterr().out.startswith("no fault in 72 records in ")
+
+
+def test_verify_names_each_fault(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "set"
+    shutil.copytree(converted, damaged)
+    shard = damaged / "train-00000-of-00003.tfrecord"
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    shard.write_bytes(data)
+    (damaged / "labels.txt").unlink()
+
+    assert main(["verify", str(damaged)]) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "train-00000-of-00003.tfrecord: its checksum does not match: bytes were changed",
+        "train-00000-of-00003.tfrecord: damaged record at byte 0 (record 0): "
+        "checksum of the payload does not match",
+        "labels.txt: is missing",
+    ]
+    assert lines[3].startswith("3 faults in 72 records in ")
+
+
+def test_inspect_shows_counts_and_a_record(
+    converted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(converted)]) == 0
+
+    text = capsys.readouterr().out
+    assert f"{converted}: 72 images in 3 classes" in text
+    assert "  images     16x20, 3 channels, 72 png" in text
+    assert "      2  cat with hat                    24" in text
+    assert "first record of train-00000-of-00003.tfrecord:" in text
+    assert "  image/height         16\n" in text
+
+
+def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
+    """Runs a command that has to fail with one line; returns the line."""
+    assert main(arguments) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    return printed.err.removeprefix("shardmill: error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--image-size=0"], "image size 0 is out of range: 1 to 16383"),
+        (["--image-size=99999"], "image size 99999 is out of range: 1 to 16383"),
+        (["--image-size=big"], "'big' is not an image size: write one number"),
+        (["--image-size=2x3", "--resize=shorter"], "resize shorter takes one number, not 2x3"),
+        (["--resize=squash"], "invalid choice: 'squash'"),
+        (["--quality=101"], "quality 101 is out of range: 1 to 100"),
+        (["--shard-size=many"], "'many' is not a size: write a number and a unit"),
+        (["--shard-size=1B"], "shard size 1 bytes is too small: at least 1000"),
+        (["--num-shards=0"], "num shards 0 is out of range: 1 to 99999"),
+        (["--num-shards=7"], "num shards 7 is more than the 6 images of the largest split"),
+        (["--validation-split=1"], "validation split 1.0 is out of range"),
+        (["--validation-split=0.5", "--test-split=0.5"], "leave nothing to train on"),
+        (["--seed=-1"], "seed -1 is out of range"),
+        (["--sed=1"], "--sed is not known: did you mean --seed?"),
+        (["--direct_num_worker=1"], "did you mean --direct_num_workers?"),
+        (["--zzzzzz"], "--zzzzzz is not known, neither by shardmill nor by Beam"),
+        (["--direct_running_mode=sideways"], "invalid choice: 'sideways'"),
+        (["--workers=-1"], "workers -1 is out of range"),
+        (["surplus"], "surplus is not known"),
+    ],
+)
+def test_nonsense_is_refused_with_one_line_and_nothing_is_written(
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    before = list_files(tmp_path)
+    assert message in refuse(["convert", str(images), str(tmp_path / "out"), *flags], capsys)
+    assert list_files(tmp_path) == before
+
+
+def test_folders_that_make_no_sense_are_refused_and_nothing_is_lost(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare" / "class").mkdir(parents=True)
+    (tmp_path / "flat").mkdir()
+    write_image(tmp_path / "flat" / "1.png", 1)
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    before = list_files(tmp_path)
+    for source, out, message in (
+        ("missing", "out", "missing does not exist"),
+        ("empty", "out", "empty has no class folders"),
+        ("bare", "out", "bare has 1 class folders but no image"),
+        ("flat", "out", "flat has no class folders"),
+        ("file", "out", "file is a file"),
+        ("images", "images", "lies inside the images"),
+        ("images", "images/a/out", "lies inside the images"),
+        ("images/a", "images", "lie inside the output"),
+        ("images", "file", "file is a file: choose a folder"),
+        ("images", "full", "is not empty and not ours (it holds 'letter.txt')"),
+    ):
+        arguments = ["convert", str(tmp_path / source), str(tmp_path / out)]
+        assert message in refuse(arguments, capsys), (source, out)
+    assert list_files(tmp_path) == before
+
+
+def test_a_finished_data_set_is_never_overwritten(
+    images: Path, converted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = list_files(converted)
+    assert "holds a finished data set" in refuse(["convert", str(images), str(converted)], capsys)
+    assert list_files(converted) == before
+
+
+def test_commands_on_what_is_no_data_set_fail_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("verify", "inspect"):
+        assert "is no finished data set" in refuse([command, str(tmp_path)], capsys, code=1)
+
+
+def test_wrong_usage_of_the_program_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "required" in refuse([], capsys)
+    assert "invalid choice: 'konvert'" in refuse(["konvert"], capsys)
+    assert "--nonsense is not known" in refuse(["verify", "x", "--nonsense"], capsys)
+
+
+def test_names_that_would_change_the_terminal_are_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refuse(["convert", str(tmp_path / "\x1b[31mred"), str(tmp_path / "out")], capsys)
+    assert "\\x1b[31mred does not exist" in line
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="no finished data set"):
+        main(["verify", str(tmp_path), "--debug"])
+
+
+def test_the_console_script_and_the_module_are_the_same_program() -> None:
+    script = Path(sys.executable).with_name("shardmill")
+    outputs = [
+        subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+        for command in ([str(script)], [sys.executable, "-m", "pipelines"])
+    ]
+    assert outputs == ["shardmill 0.1.0\n", "shardmill 0.1.0\n"]

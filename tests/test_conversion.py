@@ -1,0 +1,268 @@
+"""The whole conversion on real Beam: processes, threads and in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import convert_folder, encode_image, make_image, write_image
+
+from converter.errors import DatasetError, OutputError, ShardmillError, UsageError
+from converter.layout import Layout
+from converter.manifest import read_manifest
+from converter.options import ConvertOptions
+from converter.verification import verify_dataset
+from pipelines import convert
+from pipelines.workers import WorkerError
+
+OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=5, validation_split=0.2)
+IN_MEMORY = ["--direct_running_mode=in_memory"]
+
+
+def hash_tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The tree that a plain loop over the shards gives."""
+    out = tmp_path_factory.mktemp("reference") / "set"
+    convert_folder(image_folder, out, OPTIONS)
+    return hash_tree(out)
+
+
+@pytest.mark.parametrize(
+    "beam_args",
+    [
+        pytest.param([], id="own processes"),
+        pytest.param(["--runner=DirectRunner", "--direct_num_workers=1"], id="one process"),
+        pytest.param(["--direct_running_mode=multi_processing"], id="as Beam spells it"),
+        pytest.param(
+            ["--direct_running_mode=multi_threading", "--direct_num_workers=2"], id="threads"
+        ),
+        pytest.param(IN_MEMORY, id="in memory"),
+    ],
+)
+def test_every_way_of_running_writes_the_same_bytes(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str], beam_args: list[str]
+) -> None:
+    manifest = convert(image_folder, tmp_path / "out", OPTIONS, beam_args)
+
+    assert hash_tree(tmp_path / "out") == reference
+    assert manifest == read_manifest(tmp_path / "out")
+    assert not verify_dataset(tmp_path / "out")
+
+
+def test_two_runs_with_other_worker_counts_give_identical_bytes(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    for name, workers in (("one", 1), ("three", 3)):
+        convert(image_folder, tmp_path / name, OPTIONS, workers=workers)
+
+    assert hash_tree(tmp_path / "one") == hash_tree(tmp_path / "three")
+
+
+def test_bad_images_are_left_out_counted_and_told(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for seed in range(6):
+        write_image(images / "a" / f"{seed}.png", seed)
+    whole = encode_image(make_image(9))
+    (images / "a" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (images / "a" / "empty.jpg").touch()
+    (images / "a" / "text.jpg").write_text("not an image")
+    (images / "a" / "notes.txt").write_text("notes")
+
+    manifest = convert(images, tmp_path / "out", ConvertOptions(image_size=(8, 8)), IN_MEMORY)
+
+    totals = manifest.totals
+    assert (totals.scanned, totals.written) == (10, 6)
+    assert totals.rejected == {"decode_error": 1, "empty": 1, "not_an_image": 1}
+    assert totals.skipped == {"skipped_extension": 1}
+    lines = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+
+
+def test_a_folder_without_one_good_image_fails_and_is_no_data_set(tmp_path: Path) -> None:
+    images = tmp_path / "images" / "a"
+    images.mkdir(parents=True)
+    for name in ("1.jpg", "2.jpg"):
+        (images / name).write_bytes(b"junk")
+
+    with pytest.raises(
+        OutputError, match=r"none of the 2 images .* 2 of them because of not_an_image"
+    ):
+        convert(images.parent, tmp_path / "out", None, IN_MEMORY)
+    with pytest.raises(DatasetError, match="no finished data set"):
+        read_manifest(tmp_path / "out")
+
+
+def test_an_unfinished_conversion_goes_on_and_mills_nothing_twice(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    start_unfinished(image_folder, out)
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.tfrecord")}
+    assert kept
+
+    convert(image_folder, out, OPTIONS, IN_MEMORY)
+
+    assert hash_tree(out) == reference
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def start_unfinished(images: Path, out: Path) -> None:
+    """Leaves an output as a killed conversion does: two shards finished, a stray temporary."""
+    from conftest import mill_folder
+
+    from converter.mill import receipt_path
+
+    plan = mill_folder(images, out, OPTIONS)
+    layout = Layout(out)
+    for shard in plan.shards[2:]:
+        receipt_path(layout, shard).unlink()
+        (out / shard.name).unlink()
+    (layout.scratch / "train-00003-of-00005.tfrecord.1234").write_bytes(b"half")
+
+
+def test_an_unfinished_conversion_of_something_else_is_refused(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    start_unfinished(image_folder, out)
+    before = hash_tree_of_files(out)
+    other = ConvertOptions(image_size=(16, 21), encoding="png", num_shards=5, validation_split=0.2)
+
+    with pytest.raises(
+        UsageError, match=r"other options \(image_size was \[16, 20\], is \[16, 21\]\)"
+    ):
+        convert(image_folder, out, other, IN_MEMORY)
+    assert hash_tree_of_files(out) == before
+
+
+def hash_tree_of_files(folder: Path) -> dict[str, str]:
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_an_output_that_vanishes_meanwhile_is_one_clear_line(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import conversion
+
+    def sabotage(plan: object) -> list[object]:
+        Layout(tmp_path / "out").scratch.rmdir()
+        return []
+
+    monkeypatch.setattr(conversion, "list_finished", sabotage)
+    with pytest.raises(
+        ShardmillError, match=r"^\S+tmp/train-\S+ cannot be written or read: No such file"
+    ):
+        convert(image_folder, tmp_path / "out", OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def slow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 images that take a worker about 50 ms each."""
+    root = tmp_path_factory.mktemp("slow")
+    data = encode_image(make_image(1, 1200, 1600), "PNG", compress_level=1)
+    for number in range(160):
+        path = root / "only" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def wait_for_receipt(out: Path, deadline_s: float = 60) -> None:
+    end = time.monotonic() + deadline_s
+    while not list(Layout(out).receipts.glob("*.json")):
+        assert time.monotonic() < end, "no shard was finished"
+        time.sleep(0.05)
+
+
+def start_conversion(images: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pipelines", "convert", str(images), str(out)]
+    return subprocess.Popen(
+        [*command, "--num-shards=40", "--no-progress", "--workers=2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_worker_ends_the_run_within_ten_seconds_and_loses_nothing(
+    slow_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with start_conversion(slow_folder, out) as process:
+        wait_for_receipt(out)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) == 2
+        workers[0].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - killed < 10
+    assert process.returncode == 1
+    assert errors.splitlines() == [
+        "shardmill: error: a worker process was killed by signal 9 (often: out of memory): "
+        "finished shards are kept, run the same command again to go on"
+    ]
+    assert not psutil.wait_procs(workers, timeout=5)[1]
+
+    options = ConvertOptions(num_shards=40)
+    assert convert(slow_folder, out, options).totals.written == 160
+    assert not verify_dataset(out)
+
+
+def test_a_killed_launcher_takes_its_workers_along(slow_folder: Path, tmp_path: Path) -> None:
+    with start_conversion(slow_folder, tmp_path / "out") as process:
+        wait_for_receipt(tmp_path / "out")
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate(timeout=30)
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+
+
+def test_ctrl_c_ends_with_one_line(slow_folder: Path, tmp_path: Path) -> None:
+    with start_conversion(slow_folder, tmp_path / "out") as process:
+        wait_for_receipt(tmp_path / "out")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "shardmill: interrupted; run the same command again to go on\n"
+
+
+def test_a_worker_that_cannot_start_is_named(image_folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, os, converter, pipelines\n"
+        "from pipelines import convert\n"
+        "os.environ['PYTHONPATH'] = sys.argv[3]\n"
+        "convert(sys.argv[1], sys.argv[2])\n"
+    )
+    broken = tmp_path / "broken" / "apache_beam"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('this Beam is broken')")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(image_folder), str(tmp_path / "out"), str(broken.parent)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "exit code 1, its last words: ImportError: this Beam is broken" in done.stderr
+
+
+def test_worker_error_is_a_shardmill_error() -> None:
+    assert issubclass(WorkerError, ShardmillError)

@@ -1,0 +1,80 @@
+"""How a number of bytes is divided among the buffers of the reader."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter import UsageError
+from reader.memory import (
+    BATCHES_IN_FLIGHT,
+    MAX_CYCLE,
+    MAX_SHUFFLE_RECORDS,
+    PREFETCH_BATCHES,
+    READ_BYTES,
+    Buffers,
+    divide_memory,
+)
+
+SPLITS = st.fixed_dictionaries(
+    {
+        "shards": st.integers(1, 100_000),
+        "records": st.integers(1, 10**9),
+        "record_bytes": st.integers(17, 300_000_000),
+        "batch_bytes": st.integers(1, 10**10),
+    }
+)
+
+
+def find_least(batch_bytes: int, record_bytes: int) -> int:
+    """The smallest budget that works: one open shard, one record to shuffle, the batches."""
+    return BATCHES_IN_FLIGHT * batch_bytes + READ_BYTES + 3 * record_bytes
+
+
+@given(SPLITS, st.integers(0, 10**11))
+def test_the_buffers_together_never_exceed_the_budget(split, spare):
+    budget = find_least(split["batch_bytes"], split["record_bytes"]) + spare
+    buffers = divide_memory(budget, **split)
+    assert (
+        BATCHES_IN_FLIGHT * split["batch_bytes"]
+        + buffers.cycle * (READ_BYTES + 2 * split["record_bytes"])
+        + buffers.shuffle_records * split["record_bytes"]
+    ) <= budget
+
+
+@given(SPLITS, st.integers(0, 10**11))
+def test_each_buffer_holds_at_least_one_and_no_more_than_there_is(split, spare):
+    budget = find_least(split["batch_bytes"], split["record_bytes"]) + spare
+    buffers = divide_memory(budget, **split)
+    assert 1 <= buffers.cycle <= min(split["shards"], MAX_CYCLE)
+    assert 1 <= buffers.shuffle_records <= min(split["records"], MAX_SHUFFLE_RECORDS)
+    assert buffers.prefetch_batches == PREFETCH_BATCHES
+
+
+@given(SPLITS)
+def test_one_byte_less_than_the_least_is_refused_with_the_least_in_the_message(split):
+    least = find_least(split["batch_bytes"], split["record_bytes"])
+    message = (
+        f"max_ram of {least - 1:,} bytes is too small: 5 batches of {split['batch_bytes']:,} bytes "
+        f"and their records need {least:,}; allow that, or take smaller batches"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        divide_memory(least - 1, **split)
+
+
+@pytest.mark.parametrize(
+    ("budget", "cycle", "shuffle_records"),
+    [
+        (512_000_000, 16, 2_048),  # all that is of use
+        (70_000_000, 5, 508),  # a quarter of what the batches leave is for open shards
+        (64_100_000, 1, 31),  # hardly more than the batches
+    ],
+)
+def test_the_sizes_for_common_budgets(budget, cycle, shuffle_records):
+    found = divide_memory(
+        budget, shards=40, records=5_000, record_bytes=10_000, batch_bytes=12_700_000
+    )
+    assert found == Buffers(
+        cycle=cycle, shuffle_records=shuffle_records, prefetch_batches=PREFETCH_BATCHES
+    )

@@ -1,0 +1,198 @@
+"""The options of a conversion: what is refused, and what survives JSON."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.errors import UsageError
+from converter.options import (
+    ENCODINGS,
+    INTERPOLATIONS,
+    RESIZES,
+    ConvertOptions,
+    format_bytes,
+    parse_bytes,
+    parse_image_size,
+)
+
+SIDES = st.integers(1, 16_383)
+
+OPTIONS = st.builds(
+    ConvertOptions,
+    image_size=SIDES.map(lambda side: (side, side)),
+    resize=st.sampled_from(RESIZES),
+    interpolation=st.sampled_from(INTERPOLATIONS),
+    encoding=st.sampled_from(ENCODINGS),
+    quality=st.integers(1, 100),
+    shard_bytes=st.integers(1_000, 2**40),
+    num_shards=st.none() | st.integers(1, 99_999),
+    validation_split=st.floats(0, 0.49),
+    test_split=st.floats(0, 0.49),
+    seed=st.integers(0, 2**63 - 1),
+)
+
+
+@given(OPTIONS)
+def test_options_survive_json(options):
+    assert ConvertOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+
+
+def test_json_has_every_option_in_order():
+    assert list(ConvertOptions(image_size=(2, 3), num_shards=4).to_json().items()) == [
+        ("image_size", [2, 3]),
+        ("resize", "stretch"),
+        ("interpolation", "bilinear"),
+        ("encoding", "jpeg"),
+        ("quality", 95),
+        ("shard_bytes", 128_000_000),
+        ("num_shards", 4),
+        ("validation_split", 0.0),
+        ("test_split", 0.0),
+        ("seed", 0),
+    ]
+
+
+def test_an_unknown_option_is_refused():
+    message = "unknown option 'sise': known are encoding, image_size, interpolation, num_shards, "
+    with pytest.raises(UsageError, match=message):
+        ConvertOptions.from_json({"sise": 3})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"resize": "squeeze"},
+            "resize 'squeeze' is unknown: choose one of "
+            "stretch, crop, pad, shorter, longer, none",
+        ),
+        (
+            {"interpolation": "cubic"},
+            "interpolation 'cubic' is unknown: choose one of "
+            "nearest, box, bilinear, hamming, bicubic, lanczos",
+        ),
+        (
+            {"encoding": "gif"},
+            "encoding 'gif' is unknown: choose one of jpeg, png, webp, raw, keep",
+        ),
+        ({"image_size": (0, 5)}, "image size 0 is out of range: 1 to 16383"),
+        ({"image_size": (5, 16_384)}, "image size 16384 is out of range: 1 to 16383"),
+        ({"quality": 0}, "quality 0 is out of range: 1 to 100"),
+        ({"quality": 101}, "quality 101 is out of range: 1 to 100"),
+        ({"shard_bytes": 999}, "shard size 999 bytes is too small: at least 1000"),
+        ({"num_shards": 0}, "num shards 0 is out of range: 1 to 99999"),
+        ({"num_shards": 100_000}, "num shards 100000 is out of range: 1 to 99999"),
+        ({"seed": -1}, "seed -1 is out of range: 0 to 2**63 - 1"),
+        ({"seed": 2**63}, "seed 9223372036854775808 is out of range: 0 to 2**63 - 1"),
+        (
+            {"validation_split": -0.1},
+            "validation split -0.1 is out of range: 0 or more, under 1",
+        ),
+        ({"test_split": 1.0}, "test split 1.0 is out of range: 0 or more, under 1"),
+        (
+            {"test_split": float("nan")},
+            "test split nan is out of range: 0 or more, under 1",
+        ),
+        (
+            {"validation_split": 0.5, "test_split": 0.5},
+            "validation split 0.5 and test split 0.5 leave nothing to train on: "
+            "their sum has to stay under 1",
+        ),
+        (
+            {"resize": "shorter", "image_size": (224, 320)},
+            "resize shorter takes one number, not 224x320: the other side follows from the image",
+        ),
+        (
+            {"resize": "longer", "image_size": (224, 320)},
+            "resize longer takes one number, not 224x320: the other side follows from the image",
+        ),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(values, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        ConvertOptions(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image_size": 256},
+        {"image_size": (256,)},
+        {"image_size": (256, 256, 3)},
+        {"image_size": (22.5, 30)},
+        {"quality": 95.5},
+        {"num_shards": 2.5},
+    ],
+)
+def test_a_value_that_is_no_whole_number_is_refused(values):
+    with pytest.raises(UsageError, match="whole number"):
+        ConvertOptions(**values)
+
+
+def test_only_these_modes_give_every_image_the_same_size():
+    fixed = [resize for resize in RESIZES if ConvertOptions(resize=resize).fixed_size]
+    assert fixed == ["stretch", "crop", "pad"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1000", 1000),
+        ("128MB", 128_000_000),
+        ("128MiB", 134_217_728),
+        ("2 kib", 2048),
+        (" 1.5kB ", 1500),
+        ("3GB", 3_000_000_000),
+        ("1GiB", 1_073_741_824),
+        ("7b", 7),
+    ],
+)
+def test_sizes_are_read_with_their_unit(text, expected):
+    assert parse_bytes(text) == expected
+
+
+@given(st.integers(0, 10**12 - 1))
+def test_any_number_of_bytes_is_read_as_it_is(count):
+    assert parse_bytes(str(count)) == count
+
+
+@pytest.mark.parametrize("text", ["", "MB", "12 parsecs", "-1MB", "1e9", "1,5MB", "0x10", "nan"])
+def test_what_is_not_a_size_is_refused(text):
+    message = f"{text!r} is not a size: write a number and a unit, such as 128MB or 1GiB"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("256", (256, 256)), ("224x320", (224, 320)), (" 1x2 ", (1, 2))]
+)
+def test_image_sizes_are_height_x_width(text, expected):
+    assert parse_image_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "3x", "x3", "1x2x3", "-1", "2.5", "1000000"])
+def test_what_is_not_an_image_size_is_refused(text):
+    message = f"{text!r} is not an image size: write one number, such as 256, or 224x320"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        parse_image_size(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (127_900_000, "127.9 MB"),
+        (5_000_000_000, "5.0 GB"),
+        (2_500_000_000_000, "2.5 TB"),
+        (2_500_000_000_000_000, "2500.0 TB"),
+    ],
+)
+def test_bytes_are_written_for_a_person(count, expected):
+    assert format_bytes(count) == expected

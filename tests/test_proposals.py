@@ -1,0 +1,40 @@
+"""Whether a sample is taken, and what comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converter.options import ConvertOptions
+from pipelines import propose
+
+
+def test_a_sample_is_taken_only_where_the_number_of_shards_depends_on_it(
+    image_folder: Path,
+) -> None:
+    for options, needed in (
+        (ConvertOptions(), False),  # 72 images of 256x256 never fill 16 shards of 128 MB
+        (ConvertOptions(num_shards=3), False),
+        (ConvertOptions(shard_bytes=10_000), True),
+        (ConvertOptions(resize="none"), True),  # nobody knows how large they are
+    ):
+        proposal = propose(image_folder, options, always_sample=False)
+        assert (proposal.estimate is not None) is needed, options
+
+
+def test_leaving_the_sample_out_gives_the_same_plan(image_folder: Path) -> None:
+    options = ConvertOptions(validation_split=0.3)
+    sampled = propose(image_folder, options)
+    quick = propose(image_folder, options, always_sample=False)
+    assert sampled.estimate is not None
+    assert quick.estimate is None
+    assert quick.shard_records == sampled.shard_records
+
+
+def test_shards_come_out_in_the_size_asked_for(image_folder: Path) -> None:
+    options = ConvertOptions(image_size=(64, 64), encoding="png", shard_bytes=20_000)
+    proposal = propose(image_folder, options)
+    assert proposal.estimate is not None
+    shards = proposal.shard_records["train"]
+    mean = 72 * proposal.estimate.record_bytes / len(shards)
+    assert 0.85 < mean / options.shard_bytes < 1.15
+    assert max(shards) - min(shards) <= 1

@@ -1,0 +1,161 @@
+"""Opening a data set: what is known from the manifest, and what has to lie there."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from converter import DatasetError
+from converter.manifest import SplitInfo
+from reader import ShardSet, load_dataset, open_shards
+
+
+@pytest.fixture
+def damaged(converted, tmp_path):
+    """A copy of the data set that a test may change."""
+    return Path(shutil.copytree(converted, tmp_path / "set"))
+
+
+def run_without_tensorflow(script: str, *arguments: object) -> str:
+    """The output of a script in a process where TensorFlow is not installed."""
+    blocker = """if True:
+        import sys
+        class Blocker:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ("tensorflow", "keras"):
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        sys.meta_path.insert(0, Blocker())
+    """
+    command = [sys.executable, "-c", f"{blocker}\n{script}", *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout
+
+
+def test_a_data_set_says_what_it_holds(converted):
+    shards = open_shards(converted)
+    content = json.loads((converted / "manifest.json").read_bytes())
+    assert shards.class_names == ["ant", "bee", "cat with hat"]
+    assert shards.splits == {
+        name: SplitInfo(
+            records=split["records"],
+            bytes=split["bytes"],
+            shards=split["shards"],
+            labels=tuple(split["labels"]),
+        )
+        for name, split in content["splits"].items()
+    }
+    assert list(shards.splits) == ["train", "validation"]
+
+
+def test_opening_reads_the_manifest_alone(converted, tmp_path):
+    shutil.copy(converted / "manifest.json", tmp_path)
+    assert open_shards(tmp_path).splits == open_shards(converted).splits
+
+
+def test_changing_the_list_of_class_names_does_not_change_the_data_set(converted):
+    shards = open_shards(converted)
+    shards.class_names.clear()
+    assert shards.class_names == ["ant", "bee", "cat with hat"]
+
+
+@pytest.mark.parametrize("convert", [str, Path])
+def test_a_relative_folder_stays_the_same_folder(converted, monkeypatch, convert):
+    monkeypatch.chdir(converted.parent)
+    shards = open_shards(convert(converted.name))
+    monkeypatch.chdir("/")
+    assert shards == ShardSet(converted, shards.manifest)
+    assert shards.source("train")[0].format == "png"
+
+
+@pytest.mark.parametrize("open_folder", [open_shards, load_dataset])
+def test_a_folder_without_a_manifest_is_no_data_set(damaged, open_folder):
+    (damaged / "manifest.json").unlink()
+    message = f"^{damaged} is no finished data set: there is no manifest.json in it$"
+    with pytest.raises(DatasetError, match=message):
+        open_folder(damaged)
+
+
+@pytest.mark.parametrize("method", [ShardSet.source, ShardSet.dataset])
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(converted, method):
+    with pytest.raises(DatasetError, match="^no split 'test': there are train, validation$"):
+        method(open_shards(converted), "test")
+
+
+@pytest.mark.parametrize("method", [ShardSet.source, ShardSet.dataset])
+@pytest.mark.parametrize("suffix", ["tfrecord", "tfindex"])
+def test_a_missing_file_is_found_at_opening(damaged, method, suffix):
+    path = damaged / f"train-00001-of-00003.{suffix}"
+    path.unlink()
+    with pytest.raises(DatasetError, match=f"^{path} is missing$"):
+        method(open_shards(damaged), "train")
+
+
+@pytest.mark.parametrize("method", [ShardSet.source, ShardSet.dataset])
+@pytest.mark.parametrize("suffix", ["tfrecord", "tfindex"])
+@pytest.mark.parametrize("change", ["last record", "last byte", "everything", "one byte more"])
+def test_a_file_of_another_size_is_found_at_opening(damaged, method, suffix, change):
+    path = damaged / f"train-00001-of-00003.{suffix}"
+    data = path.read_bytes()
+    last_line = path.with_suffix(".tfindex").read_text().splitlines()[-1]
+    # Cut before the last record, a shard is a valid TFRecord file: only its size tells.
+    last_record = {"tfrecord": int(last_line.split()[1]), "tfindex": len(last_line) + 1}[suffix]
+    path.write_bytes(
+        {
+            "last record": data[:-last_record],
+            "last byte": data[:-1],
+            "everything": b"",
+            "one byte more": data + b"\0",
+        }[change]
+    )
+    found = path.stat().st_size
+    message = f"{path} has {found} bytes, expected {len(data)}: run shardmill verify"
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        method(open_shards(damaged), "train")
+
+
+def test_a_folder_in_the_place_of_a_shard_is_found_at_opening(damaged):
+    path = damaged / "train-00001-of-00003.tfrecord"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DatasetError, match=re.escape(str(path))):
+        open_shards(damaged).dataset("train")
+
+
+def test_a_damaged_split_leaves_the_others_readable(damaged):
+    (damaged / "train-00001-of-00003.tfrecord").unlink()
+    shards = open_shards(damaged)
+    assert len(shards.source("validation")) == shards.splits["validation"].records
+
+
+def test_a_damaged_shard_is_found_before_tensorflow_is_even_imported(damaged):
+    (damaged / "train-00002-of-00003.tfrecord").unlink()
+    script = """if True:
+        from converter import DatasetError
+        from reader import load_dataset
+        try:
+            load_dataset(sys.argv[1])
+        except DatasetError as error:
+            print(error)
+    """
+    path = damaged / "train-00002-of-00003.tfrecord"
+    assert run_without_tensorflow(script, damaged) == f"{path} is missing\n"
+
+
+def test_without_tensorflow_the_error_says_what_to_install(converted):
+    script = """if True:
+        from converter import ShardmillError
+        from reader import load_dataset, open_shards
+        try:
+            load_dataset(sys.argv[1])
+        except ShardmillError as error:
+            print(type(error).__name__, error, sep=": ")
+    """
+    assert run_without_tensorflow(script, converted) == (
+        "ShardmillError: reading as a tf.data.Dataset needs TensorFlow: "
+        "pip install 'shardmill[train]'\n"
+    )

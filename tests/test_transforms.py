@@ -1,0 +1,103 @@
+"""The pipeline's shape, and `MillShards` in a Beam pipeline of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
+
+from converter.commit import commit
+from converter.manifest import read_manifest
+from converter.options import ConvertOptions
+from converter.plan import Plan, write_plan
+from pipelines import MillShards, propose
+
+OPTIONS = ConvertOptions(image_size=(8, 8), num_shards=4)
+
+
+def plan_folder(images: Path, out: Path) -> Plan:
+    proposal = propose(images, OPTIONS, always_sample=False)
+    return write_plan(
+        proposal.scan, proposal.splits, proposal.shard_records, OPTIONS, images=images, out=out
+    )
+
+
+def test_it_gives_a_receipt_for_each_shard(image_folder: Path, tmp_path: Path) -> None:
+    plan = plan_folder(image_folder, tmp_path / "out")
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        receipts = pipeline | MillShards(plan)
+        summary = receipts | "Summarize" >> beam.Map(
+            lambda receipt: (receipt.name, receipt.records)
+        )
+        assert_that(summary, equal_to([(shard.name, shard.records) for shard in plan.shards]))
+
+    manifest = commit(plan)
+    assert manifest == read_manifest(tmp_path / "out")
+    assert manifest.totals.written == 72
+
+
+def test_it_mills_only_the_shards_asked_for(image_folder: Path, tmp_path: Path) -> None:
+    plan = plan_folder(image_folder, tmp_path / "out")
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        _ = pipeline | MillShards(plan, plan.shards[1:3])
+
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tfrecord")) == [
+        shard.name for shard in plan.shards[1:3]
+    ]
+
+
+def test_it_counts_what_it_wrote(image_folder: Path, tmp_path: Path) -> None:
+    plan = plan_folder(image_folder, tmp_path / "out")
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    _ = pipeline | MillShards(plan)
+    result = pipeline.run()
+    result.wait_until_finish()
+
+    counters = {
+        counter.key.metric.name: counter.committed
+        for counter in result.metrics().query()["counters"]
+    }
+    written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.tfrecord"))
+    assert counters == {
+        "shards-written": 4,
+        "images-written": 72,
+        "images-rejected": 0,
+        "bytes-written": written,
+    }
+
+
+def list_steps(pipeline: beam.Pipeline) -> list[tuple[str, int]]:
+    """The leaf transforms of a pipeline with the number of their outputs, in order."""
+    proto = pipeline.to_runner_api()
+    steps = proto.components.transforms.values()
+    return [(step.unique_name, len(step.outputs)) for step in steps if not step.subtransforms]
+
+
+def test_the_pipeline_is_linear_and_labelled(image_folder: Path, tmp_path: Path) -> None:
+    """Engines exist that compute only one leaf of several, without a word."""
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    _ = pipeline | MillShards(plan_folder(image_folder, tmp_path / "out"))
+
+    steps = list_steps(pipeline)
+    assert all(outputs == 1 for _, outputs in steps)
+    top = [name.split("/")[1] for name, _ in steps]
+    assert list(dict.fromkeys(top)) == ["CreateShards", "SpreadShards", "MillShard"]
+
+
+def test_the_pipeline_carries_references_and_no_paths(image_folder: Path, tmp_path: Path) -> None:
+    """Its size must not grow with the images: Dataflow takes 20 MB, a million paths are more."""
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    _ = pipeline | MillShards(plan_folder(image_folder, tmp_path / "out"))
+
+    proto = pipeline.to_runner_api().SerializeToString()
+    assert b"bild" not in proto
+    assert len(proto) < 60_000
+
+
+def test_the_heaviest_shards_come_first(image_folder: Path, tmp_path: Path) -> None:
+    plan = plan_folder(image_folder, tmp_path / "out")
+    weights = [shard.source_bytes for shard in MillShards(plan)._shards]
+    assert weights == sorted(weights, reverse=True)
+    assert sum(weights) == sum(path.stat().st_size for path in image_folder.rglob("bild*"))

@@ -1,0 +1,38 @@
+"""Local worker processes: they start, they end, and their death is noticed."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.workers import LocalWorkers, _describe_death, _pools
+
+
+def test_processes_live_as_long_as_the_block() -> None:
+    with LocalWorkers(2) as workers:
+        processes = [worker.process for worker in workers._idle]
+        assert [process.poll() for process in processes] == [None, None]
+        assert len(_pools) == 1
+    assert [process.returncode for process in processes] == [-9, -9]
+    assert not _pools
+    assert workers.death is None
+
+
+def test_an_error_in_the_block_ends_them_too() -> None:
+    with pytest.raises(ZeroDivisionError), LocalWorkers(1) as workers:
+        process = workers._idle[0].process
+        raise ZeroDivisionError
+    assert process.returncode == -9
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "text"),
+    [
+        (-9, "", "a worker process was killed by signal 9 (often: out of memory): "),
+        (-11, "", "a worker process was killed by signal 11: "),
+        (3, "Oh no", "a worker process ended with exit code 3, its last words: Oh no: "),
+    ],
+)
+def test_a_death_is_described(code: int, words: str, text: str) -> None:
+    assert _describe_death(code, words) == (
+        text + "finished shards are kept, run the same command again to go on"
+    )
