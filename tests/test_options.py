@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
@@ -17,6 +17,8 @@ from converter.options import (
     parse_bytes,
     parse_image_size,
 )
+
+QUICK = settings(deadline=None, max_examples=50)
 
 SIDES = st.integers(1, 16_383)
 
@@ -35,6 +37,7 @@ OPTIONS = st.builds(
 )
 
 
+@QUICK
 @given(OPTIONS)
 def test_options_survive_json(options):
     assert ConvertOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
@@ -117,19 +120,20 @@ def test_a_value_that_makes_no_sense_is_refused(values, message):
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("option", "value"),
     [
-        {"image_size": 256},
-        {"image_size": (256,)},
-        {"image_size": (256, 256, 3)},
-        {"image_size": (22.5, 30)},
-        {"quality": 95.5},
-        {"num_shards": 2.5},
+        ("image_size", 256),
+        ("image_size", (256,)),
+        ("image_size", (256, 256, 3)),
+        ("image_size", (22.5, 30)),
+        ("quality", 95.5),
+        ("num_shards", 2.5),
+        ("seed", 0.5),
     ],
 )
-def test_a_value_that_is_no_whole_number_is_refused(values):
-    with pytest.raises(UsageError, match="whole number"):
-        ConvertOptions(**values)
+def test_a_value_that_is_no_whole_number_is_refused(option, value):
+    with pytest.raises(UsageError, match=f"^{option.replace('_', ' ')} "):
+        ConvertOptions(**{option: value})
 
 
 def test_only_these_modes_give_every_image_the_same_size():
@@ -154,6 +158,7 @@ def test_sizes_are_read_with_their_unit(text, expected):
     assert parse_bytes(text) == expected
 
 
+@QUICK
 @given(st.integers(0, 10**12 - 1))
 def test_any_number_of_bytes_is_read_as_it_is(count):
     assert parse_bytes(str(count)) == count

@@ -82,7 +82,7 @@ def test_a_folder_without_a_manifest_is_no_data_set(damaged, open_folder):
 
 @pytest.mark.parametrize("method", [ShardSet.source, ShardSet.dataset])
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(converted, method):
-    with pytest.raises(DatasetError, match="^no split 'test': there are train, validation$"):
+    with pytest.raises(DatasetError, match=r"^no split 'test': there are train, validation$"):
         method(open_shards(converted), "test")
 
 

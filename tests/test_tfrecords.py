@@ -5,7 +5,7 @@ import re
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import RecordError
@@ -16,6 +16,8 @@ from converter.tfrecords import (
     read_records,
     unframe_record,
 )
+
+QUICK = settings(deadline=None, max_examples=50)
 
 PAYLOADS = [b"first", b"", b"the third record"]
 SHARD = b"".join(map(frame_record, PAYLOADS))
@@ -53,6 +55,7 @@ def test_a_record_has_the_documented_layout():
     )
 
 
+@QUICK
 @given(st.lists(st.binary(max_size=200), max_size=6))
 def test_records_read_back_with_their_offsets(payloads):
     records = [frame_record(payload) for payload in payloads]
@@ -60,6 +63,7 @@ def test_records_read_back_with_their_offsets(payloads):
     assert read(b"".join(records)) == list(zip(offsets, payloads, strict=True))
 
 
+@QUICK
 @given(st.binary(max_size=200))
 def test_one_record_reads_back(payload):
     record = frame_record(payload)
