@@ -1,6 +1,7 @@
 """A split as a `tf.data.Dataset`: length, order, shapes, values, memory and damage."""
 
 import dataclasses
+import functools
 import itertools
 import re
 import shutil
@@ -65,9 +66,15 @@ def read_images(folder: Path, **arguments: object) -> list[np.ndarray]:
     return list(dataset.as_numpy_iterator())
 
 
+@functools.cache
+def number_images(folder: Path) -> dict[bytes, int]:
+    """The number of the record that holds each image."""
+    return {image.tobytes(): number for number, image in enumerate(read_images(folder))}
+
+
 def list_order(dataset: tf.data.Dataset, folder: Path) -> list[int]:
     """The numbers of the records of one epoch, recognised by their pixels."""
-    numbers = {image.tobytes(): place for place, image in enumerate(read_images(folder))}
+    numbers = number_images(folder)
     return [
         numbers[image.astype(np.uint8).tobytes()]
         for images, _ in dataset.as_numpy_iterator()
@@ -87,9 +94,8 @@ def list_order(dataset: tf.data.Dataset, folder: Path) -> list[int]:
         ({"batch_size": 64, "drop_remainder": True}, 0),
     ],
 )
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_the_length_is_known_before_anything_is_read(two_classes, arguments, batches, shuffle):
-    dataset = load_dataset(two_classes, shuffle=shuffle, **arguments)
+def test_the_length_is_known_before_anything_is_read(two_classes, arguments, batches):
+    dataset = load_dataset(two_classes, **arguments)
     assert len(dataset) == dataset.cardinality() == batches
     assert sum(1 for _ in dataset) == batches
 
@@ -181,7 +187,7 @@ def test_without_shuffle_records_come_in_their_order_in_every_epoch(converted, b
         assert list_order(dataset, converted) == list(range(count))
 
 
-@pytest.mark.parametrize("seed", [None, 0, 7, 2**63 - 1])
+@pytest.mark.parametrize("seed", [None, 0, 2**63 - 1])
 def test_every_epoch_is_shuffled_anew_and_holds_each_record_once(converted, seed):
     dataset = load_dataset(converted, seed=seed)
     epochs = [list_order(dataset, converted) for _ in range(3)]
@@ -191,9 +197,8 @@ def test_every_epoch_is_shuffled_anew_and_holds_each_record_once(converted, seed
         assert one != other
 
 
-@pytest.mark.parametrize("seed", [0, 7])
-def test_the_same_seed_gives_the_same_orders_and_another_seed_others(converted, seed):
-    first, again, other = (load_dataset(converted, seed=value) for value in (seed, seed, seed + 1))
+def test_the_same_seed_gives_the_same_orders_and_another_seed_others(converted):
+    first, again, other = (load_dataset(converted, seed=seed) for seed in (0, 0, 1))
     for _ in range(2):
         order = list_order(first, converted)
         assert list_order(again, converted) == order

@@ -69,13 +69,12 @@ def test_an_unknown_option_is_refused():
     [
         (
             {"resize": "squeeze"},
-            "resize 'squeeze' is unknown: choose one of "
-            "stretch, crop, pad, shorter, longer, none",
+            "resize 'squeeze' is unknown: choose one of stretch, crop, pad, shorter, longer, none",
         ),
         (
             {"interpolation": "cubic"},
-            "interpolation 'cubic' is unknown: choose one of "
-            "nearest, box, bilinear, hamming, bicubic, lanczos",
+            "interpolation 'cubic' is unknown: "
+            + "choose one of nearest, box, bilinear, hamming, bicubic, lanczos",
         ),
         (
             {"encoding": "gif"},
@@ -102,7 +101,7 @@ def test_an_unknown_option_is_refused():
         (
             {"validation_split": 0.5, "test_split": 0.5},
             "validation split 0.5 and test split 0.5 leave nothing to train on: "
-            "their sum has to stay under 1",
+            + "their sum has to stay under 1",
         ),
         (
             {"resize": "shorter", "image_size": (224, 320)},
