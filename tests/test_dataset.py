@@ -219,13 +219,15 @@ def test_shuffling_mixes_the_records_of_different_shards(converted):
     assert {sum(number >= end for end in ends) for number in first} == {0, 1, 2}
 
 
-def test_a_shuffle_buffer_of_one_record_still_gives_each_record_once(converted):
-    shards = open_shards(converted)
+def test_the_least_memory_is_enough_for_shards_in_a_new_order_each_epoch(converted):
     with pytest.raises(UsageError, match="too small") as caught:
         load_dataset(converted, max_ram_bytes=1)
     (least,) = re.findall(r"need ([\d,]+);", str(caught.value))
-    dataset = load_dataset(converted, max_ram_bytes=int(least.replace(",", "")))
-    assert sorted(list_order(dataset, converted)) == list(range(shards.splits["train"].records))
+    dataset = load_dataset(converted, max_ram_bytes=int(least.replace(",", "")), seed=1)
+    epochs = [list_order(dataset, converted) for _ in range(4)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(len(epochs[0])))] * 4
+    # One shard after the other and one record in the shuffle buffer: only shards change places.
+    assert len({epoch[0] for epoch in epochs}) > 1
 
 
 def test_a_budget_that_cannot_hold_the_batches_is_refused_with_one_that_can(converted):
@@ -246,6 +248,16 @@ def test_smaller_batches_need_less_memory(converted, smaller):
     with pytest.raises(UsageError, match="too small"):
         load_dataset(converted, max_ram_bytes=budget)
     assert len(load_dataset(converted, max_ram_bytes=budget + 300_000, **smaller)) > 0
+
+
+def test_a_budget_that_cannot_hold_one_stored_image_is_refused(many_sizes):
+    # Before it is resized, an image is decoded as large as it is stored.
+    manifest = open_shards(many_sizes).manifest
+    image = dataclasses.replace(manifest.image, max_height=4_000, max_width=4_000)
+    shards = ShardSet(many_sizes, dataclasses.replace(manifest, image=image))
+    options = ReadOptions(image_size=(12, 14), max_ram_bytes=20_000_000)
+    with pytest.raises(UsageError, match="too small"):
+        shards.dataset("train", options)
 
 
 def test_only_train_is_shuffled_unless_asked_for(converted):

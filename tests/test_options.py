@@ -73,8 +73,10 @@ def test_an_unknown_option_is_refused():
         ),
         (
             {"interpolation": "cubic"},
-            "interpolation 'cubic' is unknown: "
-            + "choose one of nearest, box, bilinear, hamming, bicubic, lanczos",
+            (
+                "interpolation 'cubic' is unknown: "
+                "choose one of nearest, box, bilinear, hamming, bicubic, lanczos"
+            ),
         ),
         (
             {"encoding": "gif"},
@@ -100,8 +102,10 @@ def test_an_unknown_option_is_refused():
         ),
         (
             {"validation_split": 0.5, "test_split": 0.5},
-            "validation split 0.5 and test split 0.5 leave nothing to train on: "
-            + "their sum has to stay under 1",
+            (
+                "validation split 0.5 and test split 0.5 leave nothing to train on: "
+                "their sum has to stay under 1"
+            ),
         ),
         (
             {"resize": "shorter", "image_size": (224, 320)},

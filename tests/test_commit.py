@@ -1,0 +1,252 @@
+"""The commit: a manifest appears last, and only over shards that are all there."""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import encode_image, make_image, mill_folder, write_image
+
+from converter.commit import commit, list_finished
+from converter.errors import DatasetError, OutputError
+from converter.indexes import name_index
+from converter.layout import Layout
+from converter.manifest import FileInfo, ImageInfo, SplitInfo, Totals, read_manifest
+from converter.mill import Job, mill_shard, read_receipt, receipt_path
+from converter.options import ConvertOptions
+from converter.plan import Plan
+from converter.scan import scan_folder
+from converter.verification import verify_dataset
+
+OPTIONS = ConvertOptions(
+    image_size=(8, 10), encoding="png", num_shards=3, validation_split=0.4, seed=1
+)
+METADATA = [
+    "dataset_info.json",
+    "features.json",
+    "image.class.label.labels.txt",
+    "labels.txt",
+    "rejects.jsonl",
+]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Milled, not committed: 12 good images in 2 classes, 3 bad ones, 2 files to skip."""
+    images = tmp_path / "images"
+    for seed in range(12):
+        write_image(images / "ab"[seed % 2] / f"{seed}.png", seed)
+    (images / "a" / "empty.png").touch()
+    (images / "b" / "text.png").write_bytes(b"no image")
+    (images / "b" / "text.jpg").write_bytes(b"no image")
+    (images / "a" / "notes.txt").touch()
+    (images / "beside.png").touch()
+    return mill_folder(images, tmp_path / "out", OPTIONS)
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def change_receipt(plan: Plan, **values: object) -> None:
+    path = receipt_path(Layout(plan.out), plan.shards[0])
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **values}))
+
+
+def assert_refused(plan: Plan, message: str) -> None:
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        commit(plan)
+    assert not (plan.out / "manifest.json").exists()
+
+
+def test_a_data_set_has_these_files_and_no_other(plan):
+    commit(plan)
+    shards = [shard.name for shard in plan.shards]
+    indexes = [name_index(name) for name in shards]
+    expected = sorted([*METADATA, "manifest.json", *shards, *indexes])
+    assert sorted(path.name for path in plan.out.iterdir()) == expected
+
+
+def test_the_manifest_says_what_the_receipts_say(plan):
+    receipts = [read_receipt(receipt_path(Layout(plan.out), shard)) for shard in plan.shards]
+    manifest = commit(plan)
+    assert manifest == read_manifest(plan.out)
+    assert (manifest.generator, manifest.plan) == ("shardmill 0.1.0", plan.digest)
+    assert (manifest.classes, manifest.options) == (("a", "b"), OPTIONS.to_json())
+    assert [(s.name, s.split, s.records, s.bytes, s.sha256) for s in manifest.shards] == [
+        (r.name, r.split, r.records, r.bytes, r.sha256) for r in receipts
+    ]
+    assert [(s.index_bytes, s.index_sha256, s.max_record_bytes) for s in manifest.shards] == [
+        (r.index_bytes, r.index_sha256, r.max_record_bytes) for r in receipts
+    ]
+    assert manifest.image == ImageInfo(
+        height=8, width=10, max_height=8, max_width=10, channels=3, formats={"png": 12}
+    )
+    for split, info in manifest.splits.items():
+        members = [r for r in receipts if r.split == split]
+        assert info == SplitInfo(
+            records=sum(r.records for r in members),
+            bytes=sum(r.bytes for r in members),
+            shards=len(members),
+            labels=tuple(sum(dict(r.labels).get(label, 0) for r in members) for label in (0, 1)),
+        )
+    assert manifest.files == {
+        name: FileInfo(
+            bytes=len((plan.out / name).read_bytes()),
+            sha256=hashlib.sha256((plan.out / name).read_bytes()).hexdigest(),
+        )
+        for name in METADATA
+    }
+
+
+def test_every_file_is_accounted_for(plan):
+    manifest = commit(plan)
+    scan = scan_folder(plan.images)
+    assert manifest.totals == Totals(
+        scanned=17,
+        written=12,
+        rejected={"empty": 1, "not_an_image": 2},
+        skipped={"skipped_extension": 1, "skipped_no_class": 1},
+    )
+    rejects = [json.loads(line) for line in (plan.out / "rejects.jsonl").read_bytes().splitlines()]
+    assert {reject["path"]: reject["code"] for reject in rejects} == {
+        "a/empty.png": "empty",
+        "b/text.jpg": "not_an_image",
+        "b/text.png": "not_an_image",
+        "a/notes.txt": "skipped_extension",
+        "beside.png": "skipped_no_class",
+    }
+    assert rejects[3:] == [skip._asdict() for skip in scan.skipped]
+
+
+def test_images_of_many_sizes_leave_the_size_open(tmp_path):
+    for seed, size in enumerate([(4, 9), (7, 3)]):
+        path = tmp_path / "images" / "a" / f"{seed}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(make_image(seed, *size), "PNG"))
+    options = ConvertOptions(resize="none", encoding="raw", num_shards=2)
+    assert commit(mill_folder(tmp_path / "images", tmp_path / "out", options)).image == ImageInfo(
+        height=None, width=None, max_height=7, max_width=9, channels=3, formats={"raw": 2}
+    )
+
+
+def test_a_shard_without_a_good_image_is_a_part_like_any_other(tmp_path):
+    write_image(tmp_path / "images" / "a" / "1.png", 1)
+    for number in range(5):
+        (tmp_path / "images" / "a" / f"empty {number}.png").touch()
+    options = ConvertOptions(image_size=(8, 8), num_shards=3)
+    manifest = commit(mill_folder(tmp_path / "images", tmp_path / "out", options))
+    assert sorted(shard.records for shard in manifest.shards) == [0, 0, 1]
+    assert verify_dataset(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_the_manifest_is_last(plan, name):
+    (plan.out / name).mkdir()
+    with pytest.raises(OutputError, match=f"{name}.* cannot be written or read: Is a directory"):
+        commit(plan)
+    assert not (plan.out / "manifest.json").exists()
+    (plan.out / name).rmdir()
+    commit(plan)
+    assert verify_dataset(plan.out) == []
+
+
+def test_a_second_commit_changes_nothing(plan):
+    commit(plan)
+    before = read_tree(plan.out)
+    message = f"^{plan.shards[0].name} has no receipt: it was not finished$"
+    with pytest.raises(DatasetError, match=message):
+        commit(plan)
+    assert read_tree(plan.out) == before
+
+
+def test_a_commit_of_the_same_at_the_same_time_changes_nothing(plan, tmp_path):
+    shutil.copytree(plan.out / ".shardmill", tmp_path / "work")
+    commit(plan)
+    before = read_tree(plan.out)
+    shutil.copytree(tmp_path / "work", plan.out / ".shardmill")
+    message = f"{plan.out}/manifest.json exists already: somebody else finished this data set"
+    with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
+        commit(plan)
+    shutil.rmtree(plan.out / ".shardmill")
+    assert read_tree(plan.out) == before
+
+
+def test_two_conversions_of_the_same_are_byte_identical(plan, tmp_path):
+    other = mill_folder(plan.images, tmp_path / "other", OPTIONS)
+    commit(plan)
+    commit(other)
+    assert read_tree(plan.out) == read_tree(other.out)
+
+
+def test_none_converted_is_no_data_set(tmp_path):
+    for name in ("1.png", "2.png", "3.png"):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "a" / name).write_bytes(b"" if name == "1.png" else b"no image")
+    plan = mill_folder(tmp_path, tmp_path.parent / "none", ConvertOptions(num_shards=1))
+    message = (
+        "none of the 3 images could be converted, 2 of them because of not_an_image: "
+        "no data set is written"
+    )
+    with pytest.raises(OutputError, match=f"^{message}$"):
+        commit(plan)
+    assert not (plan.out / "manifest.json").exists()
+
+
+def test_a_missing_receipt_is_refused(plan):
+    receipt_path(Layout(plan.out), plan.shards[1]).unlink()
+    assert_refused(plan, f"{plan.shards[1].name} has no receipt: it was not finished")
+
+
+def test_a_receipt_that_leaves_images_out_is_refused(plan):
+    name, records = plan.shards[0].name, plan.shards[0].records
+    change_receipt(plan, records=0, rejects=[])
+    assert_refused(plan, f"{name}: 0 images are accounted for, planned were {records}")
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_shard_of_another_size_is_refused(plan, size):
+    name = plan.shards[2].name
+    (plan.out / name).write_bytes(bytes(size))
+    assert_refused(plan, f"{name} is not there in the size that its receipt states")
+
+
+def test_a_missing_shard_is_refused(plan):
+    name = plan.shards[2].name
+    (plan.out / name).unlink()
+    assert_refused(plan, f"{name} is not there in the size that its receipt states")
+
+
+def test_a_missing_index_is_refused(plan):
+    name = name_index(plan.shards[2].name)
+    (plan.out / name).unlink()
+    assert_refused(plan, f"{name} is not there in the size that its receipt states")
+
+
+def test_what_is_missing_is_not_finished(plan):
+    layout = Layout(plan.out)
+    assert list_finished(plan) == list(plan.shards)
+    receipt_path(layout, plan.shards[0]).unlink()
+    receipt_path(layout, plan.shards[1]).write_bytes(b"{")
+    (plan.out / plan.shards[2].name).unlink()
+    assert list_finished(plan) == list(plan.shards[3:])
+
+
+def test_an_interrupted_conversion_ends_as_a_clean_one(plan, tmp_path):
+    clean = mill_folder(plan.images, tmp_path / "clean", OPTIONS)
+    commit(clean)
+    receipt_path(Layout(plan.out), plan.shards[0]).unlink()
+    (plan.out / plan.shards[2].name).unlink()
+    (plan.out / ".shardmill" / "tmp" / "half.tfrecord.123").write_bytes(b"half")
+    finished = list_finished(plan)
+    assert len(finished) == len(plan.shards) - 2
+    for shard in set(plan.shards) - set(finished):
+        mill_shard(shard, Job(images=plan.images, out=plan.out, options=plan.options))
+    commit(plan)
+    assert read_tree(plan.out) == read_tree(clean.out)

@@ -1,0 +1,117 @@
+"""The six resize modes as arithmetic: within bounds for any size, and as Keras computes them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converter.geometry import Geometry, fit_image
+from converter.options import MAX_SIDE_PIXELS, RESIZES
+
+QUICK = settings(deadline=None, max_examples=100)
+
+SIDES = st.sampled_from([1, 2, 3, 65_535]) | st.integers(1, 65_535)
+TARGETS = st.sampled_from([1, 2, 256, MAX_SIDE_PIXELS]) | st.integers(1, MAX_SIDE_PIXELS)
+ANY_SIZE = st.tuples(SIDES, SIDES)
+ANY_TARGET = st.tuples(TARGETS, TARGETS)
+# So small that Keras can really draw the images, and larger than any of them after scaling.
+SMALL_SIZE = st.tuples(st.integers(1, 30), st.integers(1, 30))
+LARGER_TARGET = st.tuples(st.integers(60, 200), st.integers(60, 200))
+
+
+@pytest.mark.parametrize(
+    ("resize", "expected"),
+    [
+        ("stretch", Geometry(crop=(0, 0, 30, 60), scaled=(20, 20), canvas=(20, 20))),
+        ("crop", Geometry(crop=(0, 15, 30, 30), scaled=(20, 20), canvas=(20, 20))),
+        ("pad", Geometry(crop=(0, 0, 30, 60), scaled=(10, 20), canvas=(20, 20))),
+        ("shorter", Geometry(crop=(0, 0, 30, 60), scaled=(20, 40), canvas=(20, 40))),
+        ("longer", Geometry(crop=(0, 0, 30, 60), scaled=(10, 20), canvas=(10, 20))),
+        ("none", Geometry(crop=(0, 0, 30, 60), scaled=(30, 60), canvas=(30, 60))),
+    ],
+)
+def test_each_mode_on_one_image(resize, expected):
+    assert fit_image((30, 60), (20, 20), resize) == expected
+
+
+@QUICK
+@pytest.mark.parametrize("resize", RESIZES)
+@given(size=ANY_SIZE, target=ANY_TARGET)
+def test_everything_stays_within_bounds(resize, size, target):
+    geometry = fit_image(size, target, resize)
+    top, left, height, width = geometry.crop
+    assert top >= 0
+    assert left >= 0
+    assert 1 <= height <= size[0] - top
+    assert 1 <= width <= size[1] - left
+    assert 1 <= geometry.scaled[0] <= geometry.canvas[0]
+    assert 1 <= geometry.scaled[1] <= geometry.canvas[1]
+    limit = size if resize == "none" else (MAX_SIDE_PIXELS, MAX_SIDE_PIXELS)
+    assert geometry.canvas[0] <= limit[0]
+    assert geometry.canvas[1] <= limit[1]
+
+
+@QUICK
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@given(size=ANY_SIZE, target=ANY_TARGET)
+def test_these_modes_give_exactly_the_size_asked_for(resize, size, target):
+    assert fit_image(size, target, resize).canvas == target
+
+
+@QUICK
+@pytest.mark.parametrize(("resize", "choose"), [("shorter", min), ("longer", max)])
+@given(size=ANY_SIZE, side=TARGETS)
+def test_the_side_that_the_mode_names_gets_the_size(resize, choose, size, side):
+    assert choose(fit_image(size, (side, side), resize).canvas) == side
+
+
+@QUICK
+@pytest.mark.parametrize("resize", ["pad", "shorter", "longer"])
+@given(size=ANY_SIZE, target=ANY_TARGET)
+def test_the_aspect_ratio_is_kept_to_half_a_pixel(resize, size, target):
+    scales = {
+        "pad": min(target[0] / size[0], target[1] / size[1]),
+        "shorter": target[0] / min(size),
+        "longer": target[0] / max(size),
+    }
+    for side, scaled in zip(size, fit_image(size, target, resize).scaled, strict=True):
+        exact = side * scales[resize]
+        assert scaled == pytest.approx(min(max(exact, 1), MAX_SIDE_PIXELS), abs=0.5 + 1e-6)
+
+
+@QUICK
+@given(size=ANY_SIZE, target=ANY_TARGET)
+def test_a_crop_touches_two_opposite_edges_and_is_centred(size, target):
+    top, left, height, width = fit_image(size, target, "crop").crop
+    assert height == size[0] or width == size[1]
+    assert 0 <= (size[0] - height) - 2 * top <= 1
+    assert 0 <= (size[1] - width) - 2 * left <= 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(size=SMALL_SIZE, target=LARGER_TARGET)
+def test_a_crop_is_the_one_of_keras(size, target):
+    keras = pytest.importorskip("keras")
+    rows, columns = np.indices(size, dtype=np.float32)
+    # Each pixel holds its own place; enlarged without blending, every place that is kept shows.
+    kept = keras.preprocessing.image.smart_resize(
+        np.stack([rows, columns], axis=-1), target, interpolation="nearest"
+    )
+    top, left = kept.min(axis=(0, 1))
+    bottom, right = kept.max(axis=(0, 1))
+    crop = fit_image(size, target, "crop").crop
+    assert crop == (top, left, bottom - top + 1, right - left + 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(size=SMALL_SIZE, target=LARGER_TARGET)
+def test_padding_is_that_of_keras_to_one_pixel(size, target):
+    tf = pytest.importorskip("tensorflow")
+    # What `keras.utils.image_dataset_from_directory(pad_to_aspect_ratio=True)` calls.
+    padded = tf.image.resize_with_pad(np.ones((*size, 1), np.float32), *target, method="nearest")
+    rows, columns = np.nonzero(padded.numpy()[:, :, 0])
+    scaled = fit_image(size, target, "pad").scaled
+    theirs = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+    top, left = (target[0] - scaled[0]) // 2, (target[1] - scaled[1]) // 2
+    ours = (top, left, top + scaled[0], left + scaled[1])
+    assert np.abs(np.subtract(ours, theirs)).max() <= 1

@@ -1,0 +1,188 @@
+"""Who may import what: one heavy dependency a folder, and nothing that runs data as code."""
+
+import ast
+import json
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import converter
+import pipelines
+import reader
+
+ROOT = Path(converter.__file__).parents[1]
+PACKAGES = (converter, pipelines, reader)
+HEAVY = {"apache_beam", "tensorflow", "keras"}
+
+FORMAT_MODULES = {"errors", "examples", "indexes", "layout", "manifest", "tfrecords"}
+"""What `reader` may use of `converter`."""
+
+TENSORFLOW_MODULES = {"reader.dataset", "reader.parsing"}
+
+FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+
+
+def list_modules(package) -> list[str]:
+    """The names of a package and of all modules in it."""
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return [package.__name__, *(module.name for module in found)]
+
+
+def load_modules(*names: str) -> set[str]:
+    """The top-level modules that a process has loaded once it has imported these."""
+    script = (
+        "import importlib, json, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, *names], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(run.stdout))
+
+
+def test_no_module_of_converter_loads_beam_or_tensorflow():
+    names = list_modules(converter)
+    assert "converter.mill" in names
+    assert not load_modules(*names) & HEAVY
+
+
+def test_no_module_of_pipelines_loads_tensorflow():
+    names = list_modules(pipelines)
+    assert "pipelines.worker_main" in names
+    assert load_modules(*names) & HEAVY == {"apache_beam"}
+
+
+def test_only_two_modules_of_reader_load_tensorflow():
+    names = set(list_modules(reader)) - TENSORFLOW_MODULES
+    assert "reader.source" in names
+    assert not load_modules(*names) & HEAVY
+
+
+def test_no_module_of_reader_loads_beam():
+    loaded = load_modules(*list_modules(reader))
+    assert "tensorflow" in loaded
+    assert "apache_beam" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("name", "unneeded"),
+    [
+        ("converter", HEAVY | {"numpy", "PIL", "google"}),
+        ("pipelines", HEAVY | {"numpy", "PIL", "google"}),
+        ("pipelines.commands", HEAVY),  # `shardmill inspect` does not wait for Beam
+        ("reader", HEAVY | {"PIL"}),  # encoded images are handed out as they are
+    ],
+)
+def test_importing_a_package_loads_no_more_than_it_needs(name, unneeded):
+    assert not load_modules(name) & unneeded
+
+
+def parse_sources() -> Iterator[tuple[str, ast.Module]]:
+    """The name and the syntax tree of every module."""
+    for package in PACKAGES:
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            yield name.removesuffix(".__init__"), ast.parse(path.read_bytes())
+
+
+def list_imports(tree: ast.Module) -> Iterator[str]:
+    """Whatever a module imports, also within functions and for types alone, as full names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+SOURCES = dict(parse_sources())
+IMPORTS = {name: set(list_imports(tree)) for name, tree in SOURCES.items()}
+
+
+def find_importers(*packages: str) -> set[str]:
+    """The packages of ours in which something of these is imported."""
+    return {
+        name.partition(".")[0]
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if imported.partition(".")[0] in packages
+    }
+
+
+def test_the_sources_looked_at_are_all_there_are():
+    names = {name for package in PACKAGES for name in list_modules(package)}
+    assert set(SOURCES) == names
+
+
+def test_imports_between_the_packages_run_one_way():
+    assert find_importers("converter") == {"converter", "pipelines", "reader"}
+    assert find_importers("pipelines") == {"pipelines"}
+    assert find_importers("reader") == {"reader"}
+
+
+def test_reader_uses_of_converter_the_format_modules_alone():
+    used = {
+        imported.split(".")[1]
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if name.startswith("reader") and imported.startswith("converter.")
+    }
+    assert used <= FORMAT_MODULES
+
+
+def test_each_heavy_dependency_is_imported_in_one_package():
+    assert find_importers("apache_beam") == {"pipelines"}
+    assert find_importers("tensorflow", "keras") == {"reader"}
+
+
+def test_tensorflow_is_imported_for_real_in_two_modules():
+    eager = {
+        name
+        for name, tree in SOURCES.items()
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and any(module.startswith("tensorflow") for module in list_imports(ast.Module([node], [])))
+    }
+    assert eager == TENSORFLOW_MODULES
+
+
+def find_dangers(tree: ast.Module) -> Iterator[str]:
+    """Whatever in a module could run data as code."""
+    for imported in list_imports(tree):
+        if imported.partition(".")[0] in FORBIDDEN_IMPORTS:
+            yield f"imports {imported}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if ast.unparse(node.func) in FORBIDDEN_CALLS:
+                yield f"calls {ast.unparse(node.func)}"
+            for keyword in node.keywords:
+                if keyword.arg == "shell" and ast.unparse(keyword.value) != "False":
+                    yield "runs a shell"
+                if keyword.arg == "allow_pickle":
+                    yield "allows pickles"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_module_can_run_data_as_code(name):
+    assert list(find_dangers(SOURCES[name])) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "def load():\n    from marshal import loads",
+        "eval('1')",
+        "os.system('ls')",
+        "subprocess.run('ls', shell=True)",
+        "np.load(file, allow_pickle=True)",
+    ],
+)
+def test_what_could_run_data_as_code_is_recognised(source):
+    assert len(list(find_dangers(ast.parse(source)))) == 1

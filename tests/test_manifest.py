@@ -1,0 +1,286 @@
+"""The manifest: read back as written, and refused when it is damaged or lies."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import re
+
+import pytest
+
+from converter.errors import DatasetError
+from converter.manifest import (
+    MAX_MANIFEST_BYTES,
+    FileInfo,
+    ImageInfo,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    Totals,
+    parse_manifest,
+    read_manifest,
+)
+
+
+def describe_shard(name: str, split: str, records: int) -> ShardInfo:
+    return ShardInfo(
+        name=f"{name}.tfrecord", split=split, records=records, bytes=100 * records,
+        sha256="ab", index_bytes=10, index_sha256="cd", max_record_bytes=100,
+    )  # fmt: skip
+
+
+MANIFEST = Manifest(
+    generator="shardmill 0.1.0",
+    options={"seed": 7},
+    plan="ef",
+    classes=("ant", "b\udcff"),
+    image=ImageInfo(
+        height=8, width=None, max_height=8, max_width=9, channels=3, formats={"png": 9}
+    ),
+    splits={
+        "train": SplitInfo(records=7, bytes=700, shards=2, labels=(3, 4)),
+        "test": SplitInfo(records=2, bytes=200, shards=1, labels=(2, 0)),
+    },
+    shards=(
+        describe_shard("a", "train", 4),
+        describe_shard("b", "train", 3),
+        describe_shard("c", "test", 2),
+    ),
+    files={"labels.txt": FileInfo(bytes=6, sha256="01")},
+    totals=Totals(scanned=14, written=9, rejected={"empty": 2}, skipped={"skipped_link": 3}),
+)
+
+DATA = MANIFEST.to_bytes()
+CONTENT = {key: value for key, value in json.loads(DATA).items() if key != "digest"}
+
+
+def dump(content) -> bytes:
+    return json.dumps(content, indent=1).encode() + b"\n"
+
+
+def sign(content: dict) -> bytes:
+    """A manifest with that content whose digest is right, as whoever wants to harm would do."""
+    return dump({**content, "digest": hashlib.sha256(dump(content)).hexdigest()})
+
+
+def change(path: tuple, value) -> dict:
+    """A copy of the content with one value changed."""
+    content = copy.deepcopy(CONTENT)
+    parent = content
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    return content
+
+
+def list_places(value, path: tuple = ()):
+    """The path of every value in the content, from the outside in."""
+    if path:
+        yield path
+    match value:
+        case dict():
+            keys = list(value)
+        case list():
+            keys = range(len(value))
+        case _:
+            keys = []
+    for key in keys:
+        yield from list_places(value[key], (*path, key))
+
+
+def test_a_manifest_reads_back(tmp_path):
+    (tmp_path / "manifest.json").write_bytes(DATA)
+    assert read_manifest(tmp_path) == MANIFEST
+    assert parse_manifest(DATA).to_bytes() == DATA
+
+
+def test_the_file_is_the_documented_one():
+    assert json.loads(DATA) == {
+        "format": "shardmill",
+        "format_version": "1.0",
+        **json.loads(json.dumps(dataclasses.asdict(MANIFEST))),
+        "digest": hashlib.sha256(dump(CONTENT)).hexdigest(),
+    }
+    assert sign(CONTENT) == DATA
+
+
+def test_shards_are_listed_by_split():
+    assert MANIFEST.list_shards("train") == MANIFEST.shards[:2]
+    assert MANIFEST.list_shards("test") == MANIFEST.shards[2:]
+    assert MANIFEST.total_bytes == 900
+    with pytest.raises(DatasetError, match=r"^no split 'dev': there are train, test$"):
+        MANIFEST.list_shards("dev")
+
+
+def test_every_flipped_bit_is_found():
+    for bit in range(8 * len(DATA)):
+        damaged = bytearray(DATA)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DatasetError):
+            parse_manifest(bytes(damaged))
+
+
+def test_every_cut_is_found():
+    for size in range(len(DATA)):
+        with pytest.raises(DatasetError, match=r"^manifest\.json is "):
+            parse_manifest(DATA[:size])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [DATA + b"\n", b" " + DATA, b"\xef\xbb\xbf" + DATA, DATA.decode().encode("utf-16")],
+    ids=["line", "space", "bom", "utf-16"],
+)
+def test_the_same_content_in_other_bytes_is_refused(data):
+    with pytest.raises(DatasetError, match=r"^manifest\.json is damaged: "):
+        parse_manifest(data)
+
+
+def test_an_edited_manifest_is_refused():
+    message = "m is damaged: the content does not match its digest: it was changed or damaged"
+    with pytest.raises(DatasetError, match=f"^{message}$"):
+        parse_manifest(DATA.replace(b'"seed": 7', b'"seed": 8'), "m")
+
+
+def test_a_newer_major_version_is_named():
+    message = (
+        "m has format version 2.0; this shardmill reads 1.x: "
+        "install the version that wrote it, or a newer one"
+    )
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        parse_manifest(sign({**CONTENT, "format_version": "2.0", "unheard": "of"}), "m")
+
+
+@pytest.mark.parametrize("place", [(), ("image",), ("shards", 0), ("splits", "train"), ("totals",)])
+def test_a_newer_minor_version_may_say_more(place):
+    content = change((*place, "unheard"), "of")
+    assert parse_manifest(sign({**content, "format_version": "1.7"})) == MANIFEST
+
+
+@pytest.mark.parametrize("version", ["1", "one", "", None, "1.0\n", "-1.0", "1.0.0"])
+def test_what_is_no_version_is_refused(version):
+    message = f"manifest.json is damaged: format_version {version!r} is not like 1.0"
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        parse_manifest(sign({**CONTENT, "format_version": version}))
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b"3", b'"shardmill"', b'{"format": "other"}'])
+def test_another_json_file_is_refused(data):
+    with pytest.raises(DatasetError, match=r"^m is not the manifest of a shardmill data set$"):
+        parse_manifest(data, "m")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "Expecting value"),
+        (b"\x80", "codec can't decode byte"),
+        (b'{"format": "shardmill", "format": "shardmill"}', "a key stands twice in one object"),
+        (b'{"format": NaN}', "NaN is not JSON"),
+        (b'{"format": -Infinity}', "-Infinity is not JSON"),
+        (b"[" * 1_000_000, "recursion"),
+        (b'{"a":' * 1_000_000, "recursion"),
+        (b'{"format": ' + b"9" * 10_000 + b"}", "integer string conversion"),
+        (b'{"format": "shardmill"}', "'format_version' is missing"),
+        (dump(CONTENT), "'digest' is missing"),
+        (dump({**CONTENT, "digest": None}), "the content does not match its digest"),
+    ],
+)
+def test_hostile_json_is_refused(data, message):
+    with pytest.raises(DatasetError, match=f"^m is damaged: .*{message}"):
+        parse_manifest(data, "m")
+
+
+NAMES_THAT_LEAD_OUT = [
+    "../a.tfrecord", "/etc/passwd", "a/b", "..", ".", "", ".hidden", "a\0b", "a\n", "a\\b",
+    "C:a", "ü.tfrecord", "x" * 256, 3, None, ["a"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_LEAD_OUT, ids=repr)
+def test_a_shard_outside_the_folder_is_refused(name):
+    with pytest.raises(DatasetError, match=r"is not a (safe file name|string)$"):
+        parse_manifest(sign(change(("shards", 0, "name"), name)))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES_THAT_LEAD_OUT if isinstance(name, str)])
+def test_a_file_or_split_outside_the_folder_is_refused(name):
+    message = f"^manifest.json is damaged: {re.escape(repr(name))} is not a safe file name$"
+    with pytest.raises(DatasetError, match=message):
+        parse_manifest(sign({**CONTENT, "files": {name: {"bytes": 1, "sha256": ""}}}))
+    content = change(("shards", 2, "split"), name)
+    content["splits"][name] = content["splits"].pop("test")
+    with pytest.raises(DatasetError, match=message):
+        parse_manifest(sign(content))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("shards", 1, "name"), "a.tfrecord", "a shard is listed twice"),
+        (("shards", 1, "split"), "dev", "the shards of split train do not add up to it"),
+        (("shards", 1, "records"), 4, "the shards of split train do not add up to it"),
+        (("shards", 1, "bytes"), 301, "the shards of split train do not add up to it"),
+        (("splits", "train", "shards"), 3, "the shards of split train do not add up to it"),
+        (("splits", "train", "labels"), [4, 4], "the labels of split train do not add up to it"),
+        (("splits", "train", "labels"), [7], "the labels of split train do not add up to it"),
+        (("classes",), ["ant"], "the labels of split train do not add up to it"),
+        (("totals", "scanned"), 15, "its totals do not add up"),
+        (("totals", "written"), 8, "its totals do not add up"),
+        (("totals", "rejected", "empty"), 3, "its totals do not add up"),
+        (("totals", "skipped"), {}, "its totals do not add up"),
+        (("shards", 0, "max_record_bytes"), -1, "-1 is not a count"),
+        (("shards", 0, "index_bytes"), 2**63, "9223372036854775808 is not a count"),
+        (("image", "channels"), 3.0, "3.0 is not a count"),
+        (("image", "height"), True, "True is not a count"),
+        (("generator",), 1, "1 is not a string"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(path, value, message):
+    with pytest.raises(DatasetError, match=f"^manifest.json is damaged: {re.escape(message)}$"):
+        parse_manifest(sign(change(path, value)))
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 2**63, 1.5, "ab", [], ["a"], {}, {"a": 1}])
+def test_a_value_of_another_type_is_refused_or_kept_as_it_is(value):
+    for path in list_places(CONTENT):
+        data = sign(change(path, value))
+        try:
+            manifest = parse_manifest(data)
+        except DatasetError:
+            continue
+        assert manifest.to_bytes() == data, path
+
+
+def test_a_missing_value_is_refused():
+    free = [("options", "seed"), ("image", "formats", "png"), ("files", "labels.txt")]
+    for path in list_places(CONTENT):
+        content = copy.deepcopy(CONTENT)
+        parent = content
+        for key in path[:-1]:
+            parent = parent[key]
+        del parent[path[-1]]
+        if path not in free:
+            with pytest.raises(DatasetError):
+                parse_manifest(sign(content))
+
+
+def test_a_folder_without_a_manifest_is_no_data_set(tmp_path):
+    message = f"{tmp_path} is no finished data set: there is no manifest.json in it"
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "manifest.json").mkdir()
+    message = f"{tmp_path}/manifest.json cannot be read: Is a directory"
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        read_manifest(tmp_path)
+
+
+def test_a_vast_manifest_is_refused(tmp_path):
+    with open(tmp_path / "manifest.json", "wb") as file:
+        file.truncate(MAX_MANIFEST_BYTES + 1)
+    message = f"{tmp_path}/manifest.json is larger than {MAX_MANIFEST_BYTES} bytes"
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
+        read_manifest(tmp_path)

@@ -1,0 +1,276 @@
+"""Scanning: every file becomes an entry or a line that says why not."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converter.errors import UsageError
+from converter.scan import IMAGE_SUFFIXES, SKIP_RULES, Entry, Scan, Skipped, scan_folder
+
+
+def fill(root: Path, *paths: str, size: int = 3) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x" * size)
+
+
+def test_entries_are_relative_labelled_and_sized(tmp_path):
+    fill(tmp_path, "dog/1.png", "cat/deep/er/2.JPG", "cat/a b.webp")
+    fill(tmp_path, "cat/empty.gif", size=0)
+    (tmp_path / "no image").mkdir()
+    assert scan_folder(tmp_path) == Scan(
+        classes=("cat", "dog", "no image"),
+        entries=(
+            Entry("cat/a b.webp", 0, 3),
+            Entry("cat/deep/er/2.JPG", 0, 3),
+            Entry("cat/empty.gif", 0, 0),
+            Entry("dog/1.png", 1, 3),
+        ),
+        skipped=(),
+    )
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_suffix_counts_in_any_case(tmp_path, suffix):
+    fill(tmp_path, f"cat/1{suffix}", f"cat/2{suffix.upper()}")
+    assert len(scan_folder(tmp_path).entries) == 2
+
+
+def test_every_skip_rule_for_files(tmp_path):
+    fill(
+        tmp_path,
+        "cat/kept.png",
+        "cat/.hidden.png",
+        "cat/.git/1.png",
+        "cat/Thumbs.db",
+        "cat/@eaDir/1.png",
+        "cat/notes.txt",
+        "cat/png",
+        "beside.png",
+        ".DS_Store",
+        "__MACOSX/cat/1.png",
+    )
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    assert scan_folder(tmp_path) == Scan(
+        classes=("cat",),
+        entries=(Entry("cat/kept.png", 0, 3),),
+        skipped=tuple(
+            Skipped(path, code, SKIP_RULES[code])
+            for path, code in (
+                (".DS_Store", "skipped_hidden"),
+                ("__MACOSX/", "skipped_hidden"),
+                ("beside.png", "skipped_no_class"),
+                ("cat/.git/", "skipped_hidden"),
+                ("cat/.hidden.png", "skipped_hidden"),
+                ("cat/@eaDir/", "skipped_hidden"),
+                ("cat/Thumbs.db", "skipped_hidden"),
+                ("cat/notes.txt", "skipped_extension"),
+                ("cat/pipe.png", "skipped_special"),
+                ("cat/png", "skipped_extension"),
+            )
+        ),
+    )
+
+
+def test_links_are_followed_only_to_files_inside(tmp_path):
+    root = tmp_path / "images"
+    fill(root, "cat/kept.png")
+    fill(tmp_path, "outside.png")
+    for name, target in {
+        "cat/absolute.png": root / "cat" / "kept.png",
+        "cat/relative.png": "kept.png",
+        "cat/dangling.png": "nowhere.png",
+        "cat/folder": root / "cat",
+        "cat/itself.png": "itself.png",
+        "cat/ping.png": "pong.png",
+        "cat/pong.png": "ping.png",
+        "cat/outside.png": tmp_path / "outside.png",
+        "cat/up.png": "../../outside.png",
+        "dog": root / "cat",
+        "dog.png": root / "cat" / "kept.png",
+    }.items():
+        (root / name).symlink_to(target)
+    links = ("dangling.png", "folder", "itself.png", "outside.png", "ping.png", "pong.png")
+    assert scan_folder(root) == Scan(
+        classes=("cat",),
+        entries=tuple(
+            Entry(f"cat/{name}", 0, 3) for name in ("absolute.png", "kept.png", "relative.png")
+        ),
+        skipped=(
+            *(
+                Skipped(f"cat/{name}", "skipped_link", SKIP_RULES["skipped_link"])
+                for name in (*links, "up.png")
+            ),
+            Skipped("dog", "skipped_link", SKIP_RULES["skipped_link"]),
+            Skipped("dog.png", "skipped_no_class", SKIP_RULES["skipped_no_class"]),
+        ),
+    )
+
+
+def test_a_root_that_is_a_link_is_like_its_target(tmp_path):
+    fill(tmp_path / "images", "cat/kept.png")
+    (tmp_path / "images" / "cat" / "link.png").symlink_to(tmp_path / "images" / "cat" / "kept.png")
+    (tmp_path / "link").symlink_to("images")
+    assert scan_folder(tmp_path / "link") == scan_folder(tmp_path / "images")
+
+
+@pytest.mark.parametrize("root", [".", "images", "./images", "../{}/images", "images/../images"])
+def test_a_relative_root_gives_the_same_paths(tmp_path, monkeypatch, root):
+    folder = tmp_path / "images"
+    fill(folder, "cat/deep/1.png", "cat/notes.txt", "beside.png")
+    monkeypatch.chdir(folder if root == "." else tmp_path)
+    assert scan_folder(Path(root.format(tmp_path.name))) == scan_folder(folder)
+
+
+def test_names_that_are_not_utf8_pass_through(tmp_path):
+    fill(tmp_path, os.fsdecode(b"caf\xe9/\xff\xfe.png"))
+    scan = scan_folder(tmp_path)
+    assert [os.fsencode(name) for name in scan.classes] == [b"caf\xe9"]
+    assert [os.fsencode(entry.path) for entry in scan.entries] == [b"caf\xe9/\xff\xfe.png"]
+
+
+def test_a_folder_too_deep_to_be_read_is_accounted_for(tmp_path):
+    # Also root cannot open a path of more than 4096 bytes; deeper levels are made step by step.
+    fill(tmp_path, "cat/kept.png")
+    folder = os.open(tmp_path / "cat", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=folder)
+        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    scan = scan_folder(tmp_path)
+    assert scan.entries == (Entry("cat/kept.png", 0, 3),)
+    [skip] = scan.skipped
+    assert re.fullmatch(r"cat/(d{250}/)+", skip.path)
+    assert (skip.code, skip.detail) == ("unreadable", "File name too long")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every folder")
+def test_a_folder_without_permission_is_accounted_for(tmp_path):
+    fill(tmp_path, "cat/kept.png", "cat/secret/1.png")
+    (tmp_path / "cat" / "secret").chmod(0)
+    try:
+        scan = scan_folder(tmp_path)
+    finally:
+        (tmp_path / "cat" / "secret").chmod(0o700)
+    assert scan.entries == (Entry("cat/kept.png", 0, 3),)
+    assert scan.skipped == (Skipped("cat/secret/", "unreadable", "Permission denied"),)
+
+
+def test_the_order_is_that_of_bytes(tmp_path):
+    names = (
+        "B.png",
+        "a.png",
+        "a b.png",
+        "a/x.png",
+        "Ä.png",
+        "é.png",
+        "z.png",
+        "日本.png",
+        "😀.png",
+    )
+    fill(tmp_path, *(f"cat/{name}" for name in names), "Zoo/1.png", "élan/1.png", "zoo/1.png")
+    scan = scan_folder(tmp_path)
+    paths = [os.fsencode(entry.path) for entry in scan.entries]
+    assert paths == sorted(paths)
+    assert len(paths) == 12
+    assert scan.classes == ("Zoo", "cat", "zoo", "élan")
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C.UTF-8"},
+        {"LC_ALL": "POSIX"},
+        {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_the_locale_does_not_show(image_folder, locale):
+    script = """
+import os, sys
+from pathlib import Path
+from converter.scan import scan_folder
+for entry in scan_folder(Path(sys.argv[1])).entries:
+    print(os.fsencode(entry.path), entry.label, entry.size_bytes)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **locale}
+    printed = subprocess.run(
+        [sys.executable, "-c", script, image_folder],
+        env=environment, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert printed.splitlines() == [
+        f"{os.fsencode(path)} {label} {size}"
+        for path, label, size in scan_folder(image_folder).entries
+    ]
+
+
+NAMES = st.sampled_from(["cat", "dog", ".cache", "a.png", "b.JPG", "c.txt", "Thumbs.db", "d.webp"])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=12))
+def test_every_file_is_an_entry_or_a_skip(paths):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        fill(root, "cat/always.png")
+        for path in paths:
+            # Where a file and a folder want the same name, whichever came first keeps it.
+            with contextlib.suppress(OSError):
+                root.joinpath(*path[:-1]).mkdir(parents=True, exist_ok=True)
+                root.joinpath(*path).write_bytes(b"x")
+        expected = list(_list_visible(root, ""))
+        scan = scan_folder(root)
+    found = [entry.path for entry in scan.entries] + [skip.path for skip in scan.skipped]
+    assert sorted(found) == sorted(expected)
+    assert scan.scanned == len(expected)
+
+
+def _list_visible(folder: Path, prefix: str):
+    """All files, and hidden folders as one."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name not in (".cache", "Thumbs.db"):
+            yield from _list_visible(path, f"{prefix}{path.name}/")
+        else:
+            yield prefix + path.name + ("/" if path.is_dir() else "")
+
+
+def test_a_root_without_class_folders_is_refused(tmp_path):
+    fill(tmp_path, "1.png", ".hidden/1.png")
+    message = (
+        f"{tmp_path} has no class folders: put the images of each class in a folder of its own, "
+        f"such as {tmp_path}/cats and {tmp_path}/dogs"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        scan_folder(tmp_path)
+
+
+def test_a_root_without_images_is_refused(tmp_path):
+    fill(tmp_path, "cat/notes.txt", "dog/.hidden.png")
+    message = f"{tmp_path} has 2 class folders but no image: looked for names that end in .apng, "
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        scan_folder(tmp_path)
+
+
+def test_a_root_that_is_missing_or_a_file_is_refused(tmp_path):
+    fill(tmp_path, "file")
+    with pytest.raises(UsageError, match="/missing does not exist: give the folder that holds"):
+        scan_folder(tmp_path / "missing")
+    with pytest.raises(UsageError, match="/file is a file: give the folder that holds"):
+        scan_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb"])
+def test_a_class_whose_name_breaks_the_line_is_refused(tmp_path, name):
+    fill(tmp_path, f"{name}/1.png")
+    message = f"class folder {name!r} has a line break in its name"
+    with pytest.raises(UsageError, match=re.escape(message)):
+        scan_folder(tmp_path)

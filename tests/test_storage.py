@@ -1,0 +1,145 @@
+"""Files appear complete or not at all, whatever goes wrong while they are written."""
+
+import hashlib
+import re
+import resource
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from converter.errors import OutputError
+from converter.storage import create_file, hash_file, read_range, write_file
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+def list_names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_and_described(tmp_path, scratch):
+    path = tmp_path / "file"
+    with create_file(path, scratch) as file:
+        file.write(b"one ")
+        file.write(b"two")
+    assert path.read_bytes() == b"one two"
+    assert (file.size, file.sha256) == (7, hashlib.sha256(b"one two").hexdigest())
+    assert list_names(scratch) == []
+
+
+def test_the_final_name_appears_only_at_the_end(tmp_path, scratch):
+    path = tmp_path / "file"
+    with create_file(path, scratch) as file:
+        file.write(b"x" * 3_000_000)
+        assert not path.exists()
+    assert path.stat().st_size == 3_000_000
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, scratch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail():
+        with create_file(path, scratch) as file:
+            file.write(b"new")
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match=r"^interrupted$"):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list_names(scratch) == []
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, scratch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        message = (
+            f"{path} cannot be written or read: File too large; finished shards are kept, "
+            "run the same command again to go on"
+        )
+        with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
+            write_file(path, bytes(5000), scratch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"old"
+    assert list_names(scratch) == []
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path, scratch):
+    path = tmp_path / "missing" / "file"
+    with pytest.raises(OutputError, match="cannot be written or read: No such file or directory"):
+        write_file(path, b"data", scratch)
+    assert list_names(scratch) == []
+
+
+def test_a_file_that_changes_on_the_way_to_the_disk_is_not_published(tmp_path, scratch):
+    path = tmp_path / "file"
+
+    def write_and_damage():
+        with create_file(path, scratch) as file:
+            file.write(b"data")
+            file.sync()
+            next(scratch.iterdir()).write_bytes(b"dama")
+
+    message = f"{path} reads back differently from what was written: check the disk"
+    with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
+        write_and_damage()
+    assert list_names(tmp_path) == ["scratch"]
+    assert list_names(scratch) == []
+
+
+def test_a_file_replaces_the_one_before(tmp_path, scratch):
+    path = tmp_path / "file"
+    write_file(path, b"one", scratch)
+    assert write_file(path, b"two", scratch) == hashlib.sha256(b"two").hexdigest()
+    assert path.read_bytes() == b"two"
+
+
+def test_an_exclusive_file_replaces_nothing(tmp_path, scratch):
+    path = tmp_path / "file"
+    write_file(path, b"one", scratch, exclusive=True)
+    message = f"{path} exists already: somebody else finished this data set"
+    with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
+        write_file(path, b"two", scratch, exclusive=True)
+    assert path.read_bytes() == b"one"
+    assert list_names(scratch) == []
+
+
+def test_of_many_exclusive_writers_one_wins(tmp_path, scratch):
+    path = tmp_path / "file"
+
+    def write(number):
+        try:
+            write_file(path, b"%d" % number, scratch, exclusive=True)
+        except OutputError:
+            return None
+        return b"%d" % number
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [data for data in pool.map(write, range(8)) if data is not None]
+    assert winners == [path.read_bytes()]
+    assert list_names(scratch) == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "expected"), [(0, 3, b"012"), (4, 2, b"45"), (8, 5, b"89"), (20, 5, b"")]
+)
+def test_a_range_ends_where_the_file_ends(tmp_path, offset, size, expected):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    assert read_range(path, offset, size) == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1])
+def test_a_hash_is_over_the_whole_file(tmp_path, size):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * size)
+    assert hash_file(path) == hashlib.sha256(b"x" * size).hexdigest()
