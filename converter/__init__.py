@@ -9,8 +9,14 @@ The modules in the order in which data goes through them:
     commit    receipts -> metadata, rejects, and manifest last
     verification   the finished data set against its manifest
 
-`import converter` loads neither Beam nor TensorFlow; `reader` uses `manifest`, `indexes`,
-`tfrecords`, `examples`, `layout` and `errors` of it, `pipelines` all.
+and beside them
+
+    options   what a conversion is asked for          errors   what goes wrong, as a tree
+    layout    which file lies where                   names    file names free of the locale
+    storage   files that are whole or not there
+
+`import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
+`errors`; `pipelines` uses all.
 """
 
 from converter.errors import (

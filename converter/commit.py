@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import converter
 from converter.errors import DatasetError, OutputError
+from converter.indexes import name_index
 from converter.layout import REJECTS, Layout
 from converter.manifest import (
     FileInfo,
@@ -91,9 +92,11 @@ def _read_checked(plan: Plan, shard: Shard) -> Receipt:
         raise DatasetError(
             f"{shard.name}: {receipt.images} images are accounted for, planned were {shard.records}"
         )
-    file = plan.out / shard.name
-    if not file.exists() or file.stat().st_size != receipt.bytes:
-        raise DatasetError(f"{shard.name} is not there in the size that its receipt states")
+    sizes = {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
+    for name, size in sizes.items():
+        file = plan.out / name
+        if not file.exists() or file.stat().st_size != size:
+            raise DatasetError(f"{name} is not there in the size that its receipt states")
     return receipt
 
 

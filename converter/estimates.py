@@ -76,7 +76,7 @@ def estimate_records(
 
 def bound_record_bytes(options: ConvertOptions) -> float:
     """A size that a record stays under, whatever its image; infinite where none is known."""
-    if not options.fixed_size:
+    if not options.fixed_size or options.encoding == "keep":
         return math.inf
     height, width = options.image_size
     return height * width * 3 * 1.2 + 4096

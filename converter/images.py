@@ -45,9 +45,14 @@ On 192 camera photos to 256 pixels: 2 keeps 41 dB against a full decode at twice
 is 2.6 times as fast, but falls to 37 dB.
 """
 
+_PNG_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
+"""Pillow looks at no checksum of the last chunk, and shows an image that ends before it."""
+
 _COPIED: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
 
-# Pillow warns above its limit and raises above twice as much; both are refusals here.
+# What a decoder finds odd is no news in a conversion of a million files. Too many pixels are:
+# Pillow warns above its limit and raises above twice as much, and both are refusals here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
@@ -89,7 +94,7 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size)
             return _copy(image, data, options) or _transform(image, options, draft=draft)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise ImageError("not_an_image", f"begins with {data[:8]!r}") from None
@@ -112,6 +117,11 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ImageError("too_large", f"{size[0]}x{size[1]} pixels, at most {MAX_PIXELS:,}")
 
 
+def _check_sides(size: Size) -> None:
+    if max(size) > MAX_SIDE_PIXELS:
+        raise ImageError("too_large", f"{size[1]}x{size[0]}: a side is over {MAX_SIDE_PIXELS}")
+
+
 def _copy(image: Image.Image, data: bytes, options: ConvertOptions) -> StoredImage | None:
     """The file itself, where `keep` asks for nothing that it is not already."""
     width, height = image.size
@@ -122,11 +132,17 @@ def _copy(image: Image.Image, data: bytes, options: ConvertOptions) -> StoredIma
         and "transparency" not in image.info
         and _read_orientation(image) == 1
         and getattr(image, "n_frames", 1) == 1
+        and (image.format != "PNG" or data.endswith(_PNG_END))
         and fit_image((height, width), options.image_size, options.resize).canvas == (height, width)
     )
     if not unchanged:
         return None
-    image.load()  # a truncated file must not be copied
+    _check_sides((height, width))
+    # What is cut off or damaged must not be copied, where that can be found out: `verify` checks
+    # the checksums of a PNG, also behind its last pixel, `load` everything else.
+    with Image.open(io.BytesIO(data), formats=FORMATS) as again:
+        again.verify()
+    image.load()
     return StoredImage(data=data, format=_COPIED[str(image.format)], height=height, width=width)
 
 
@@ -147,11 +163,7 @@ def _resize(image: Image.Image, options: ConvertOptions, *, draft: bool) -> Imag
     width, height = image.size
     size = (width, height) if turned else (height, width)
     geometry = fit_image(size, options.image_size, options.resize)
-    if max(geometry.canvas) > MAX_SIDE_PIXELS:
-        raise ImageError(
-            "too_large",
-            f"{geometry.canvas[1]}x{geometry.canvas[0]}: a side is over {MAX_SIDE_PIXELS}",
-        )
+    _check_sides(geometry.canvas)
     if draft and image.format in ("JPEG", "MPO"):
         _draft(image, size, geometry, turned=turned)
     upright = _flatten(_orient(image, orientation))
@@ -168,6 +180,8 @@ def _draft(image: Image.Image, size: Size, geometry: Geometry, *, turned: bool) 
 
 def _read_orientation(image: Image.Image) -> int:
     """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
@@ -225,7 +239,8 @@ def _encode(image: Image.Image, encoding: str, quality: int) -> bytes:
     if encoding == "raw":
         return image.tobytes()
     file = io.BytesIO()
-    # Without `exif`, `icc_profile` and `info` nothing of the source but its pixels is written.
+    # Pillow would write comments and colour profiles of the source from here.
+    image.info = {}
     if encoding == "png":
         image.save(file, "PNG", compress_level=6)
     else:

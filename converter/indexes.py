@@ -52,7 +52,7 @@ def parse_index(data: bytes, *, index: str, shard_bytes: int) -> list[tuple[int,
     """
     if data and not data.endswith(b"\n"):
         raise DatasetError(f"{index}: the last line is cut off")
-    spans = [_parse_line(line, index) for line in data.splitlines()]
+    spans = [_parse_line(line, index) for line in data.split(b"\n")[:-1]]
     _check_cover(spans, index, shard_bytes)
     return spans
 

@@ -22,12 +22,14 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from converter.errors import DatasetError
 from converter.layout import MANIFEST
+
+T = TypeVar("T")
 
 FORMAT: Final = "shardmill"
 FORMAT_VERSION: Final = (1, 0)
@@ -35,6 +37,7 @@ FORMAT_VERSION: Final = (1, 0)
 MAX_MANIFEST_BYTES: Final = 1 << 28
 """About a million shards; a larger file is refused unread."""
 
+_KINDS: Final[dict[type, str]] = {str: "string", list: "list", dict: "JSON object"}
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
@@ -200,9 +203,10 @@ def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
 def _check_version(content: Any, path: str) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DatasetError(f"{path} is not the manifest of a shardmill data set")
-    match = _VERSION.fullmatch(str(content["format_version"]))
+    version = content["format_version"]
+    match = _VERSION.fullmatch(version) if isinstance(version, str) else None
     if match is None:
-        raise ValueError(f"format_version {content['format_version']!r} is not like 1.0")
+        raise ValueError(f"format_version {version!r} is not like 1.0")
     if int(match[1]) != FORMAT_VERSION[0]:
         raise DatasetError(
             f"{path} has format version {match[0]}; this shardmill reads "
@@ -213,20 +217,26 @@ def _check_version(content: Any, path: str) -> None:
 def _build(content: dict[str, Any]) -> Manifest:
     manifest = Manifest(
         generator=_text(content["generator"]),
-        options=dict(content["options"]),
+        options=_of(dict, content["options"]),
         plan=_text(content["plan"]),
-        classes=tuple(_text(name) for name in content["classes"]),
-        image=ImageInfo(**content["image"]),
+        classes=tuple(_text(name) for name in _of(list, content["classes"])),
+        image=_pick(ImageInfo, content["image"]),
         splits={
-            name: SplitInfo(**{**split, "labels": tuple(split["labels"])})
+            name: _pick(SplitInfo, {**split, "labels": tuple(_of(list, split["labels"]))})
             for name, split in content["splits"].items()
         },
-        shards=tuple(ShardInfo(**shard) for shard in content["shards"]),
-        files={_name(name): FileInfo(**file) for name, file in content["files"].items()},
-        totals=Totals(**content["totals"]),
+        shards=tuple(_pick(ShardInfo, shard) for shard in _of(list, content["shards"])),
+        files={_name(name): _pick(FileInfo, file) for name, file in content["files"].items()},
+        totals=_pick(Totals, content["totals"]),
     )
     _check(manifest)
     return manifest
+
+
+def _pick(kind: Callable[..., T], content: Mapping[str, Any]) -> T:
+    """Builds a dataclass from the keys that it has: a newer minor version may write more."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: content[name] for name in names})
 
 
 def _check(manifest: Manifest) -> None:
@@ -274,8 +284,12 @@ def _counts(*values: int) -> None:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
+    return _of(str, value)
+
+
+def _of(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not a {_KINDS[kind]}")
     return value
 
 

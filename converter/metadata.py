@@ -14,6 +14,7 @@ from typing import Any
 from converter import examples
 from converter.layout import LABELS
 from converter.manifest import ImageInfo, ShardInfo
+from converter.names import to_bytes
 
 _FEATURES = "tensorflow_datasets.core.features."
 
@@ -28,7 +29,7 @@ def describe_dataset(
         classes: names in label order.
         shards: of all splits, in order.
     """
-    labels = "".join(f"{label}\n" for label in classes).encode("utf-8", "surrogateescape")
+    labels = to_bytes("".join(f"{label}\n" for label in classes))
     return {
         LABELS: labels,
         f"{examples.LABEL.replace('/', '.')}.labels.txt": labels,
@@ -85,6 +86,10 @@ def _describe_features(image: ImageInfo, classes: int) -> dict[str, Any]:
 def _describe_image(image: ImageInfo) -> dict[str, Any]:
     sides = [image.height or -1, image.width or -1, image.channels]
     shape = {"dimensions": [str(side) for side in sides]}
+    if "webp" in image.formats:
+        # TFDS decodes WebP to four dimensions, as an animation, and then refuses the shape; so it
+        # is given the encoded bytes.
+        return _feature("text_feature.Text", text={})
     if "raw" not in image.formats:
         # No encodingFormat: TFDS then decodes by content, which may differ from image to image.
         return _feature("image_feature.Image", image={"dtype": "uint8", "shape": shape})

@@ -10,7 +10,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from converter.errors import DatasetError, ImageError
 from converter.images import StoredImage, convert_image
 from converter.indexes import format_line, name_index
 from converter.layout import Layout
+from converter.names import to_bytes, to_system
 from converter.options import ConvertOptions
 from converter.plan import Shard, read_entries
 from converter.scan import Entry
@@ -150,7 +150,7 @@ def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) 
         ImageError: the image cannot become a record.
     """
     try:
-        data = (images / entry.path).read_bytes()
+        data = (images / to_system(entry.path)).read_bytes()
     except OSError as error:
         if error.errno in _EXHAUSTED:
             raise
@@ -163,11 +163,11 @@ def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) 
         examples.WIDTH: image.width,
         examples.CHANNELS: image.channels,
         examples.COLORSPACE: b"RGB",
-        examples.FILENAME: os.fsencode(PurePosixPath(entry.path).name),
-        examples.SOURCE_ID: os.fsencode(entry.path),
+        examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
+        examples.SOURCE_ID: to_bytes(entry.path),
         examples.SHA256: hashlib.sha256(data).hexdigest().encode(),
         examples.LABEL: entry.label,
-        examples.TEXT: os.fsencode(text),
+        examples.TEXT: to_bytes(text),
     }
     return Record(payload=examples.encode_example(features), image=image)
 
@@ -188,7 +188,7 @@ def read_receipt(path: Path) -> Receipt:
         height, width = content.pop("max_image_size")
         labels = [(label, count) for label, count in content.pop("labels")]
         return Receipt(**content, max_image_size=(height, width), labels=labels)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DatasetError(f"{path}: cannot be read as a receipt: {error}") from error
 
 

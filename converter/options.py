@@ -67,7 +67,10 @@ class ConvertOptions:
         _check_choice("resize", self.resize, RESIZES)
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("encoding", self.encoding, ENCODINGS)
-        for side in self.image_size:
+        size: object = self.image_size  # nobody checks types at run time but we
+        if not isinstance(size, tuple) or len(size) != 2:
+            raise UsageError(f"image size {size!r} is not a pair (height, width)")
+        for side in size:
             _check_range("image size", side, 1, MAX_SIDE_PIXELS)
         _check_range("quality", self.quality, 1, 100)
         if self.shard_bytes < MIN_SHARD_BYTES:
@@ -76,7 +79,7 @@ class ConvertOptions:
             )
         if self.num_shards is not None:
             _check_range("num shards", self.num_shards, 1, 99_999)
-        if not 0 <= self.seed < 2**63:
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
         self._check_splits()
         height, width = self.image_size
@@ -176,5 +179,5 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
+    if type(value) is not int or not low <= value <= high:
         raise UsageError(f"{name} {value} is out of range: {low} to {high}")

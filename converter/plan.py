@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Final
 
 from converter.errors import DatasetError, UsageError
 from converter.layout import Layout, name_shard
+from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.scan import Entry, Scan
 from converter.storage import create_file, read_range, write_file
@@ -115,7 +115,7 @@ def assign_splits(entries: Iterable[Entry], options: ConvertOptions) -> dict[str
     limits = fractions["validation"], fractions["validation"] + fractions["test"]
     key = options.seed.to_bytes(8, "little")
     for entry in entries:
-        digest = hashlib.blake2b(os.fsencode(entry.path), digest_size=16, key=key).digest()
+        digest = hashlib.blake2b(to_bytes(entry.path), digest_size=16, key=key).digest()
         draw = int.from_bytes(digest[:8], "little") / 2**64
         split = "validation" if draw < limits[0] else "test" if draw < limits[1] else "train"
         ranked[split].append((int.from_bytes(digest[8:], "little"), entry))

@@ -1,8 +1,8 @@
 """Finds the images of a class-per-folder tree: `IMAGES/<class>/**/<image>`.
 
-Every file is accounted for: it becomes an entry, or a line that says why not. Names stay bytes in
-disguise (`os.fsdecode`), so one that is not UTF-8 passes through, and everything is ordered by
-those bytes, so neither the locale nor the order of the directory shows in the result.
+Every file is accounted for: it becomes an entry, or a line that says why not. Everything is ordered
+by the bytes of the names (`converter.names`), so neither the locale nor the order of the directory
+shows in the result.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import UsageError
+from converter.names import from_system, to_bytes
 
 IMAGE_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib",
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
     """One image to convert.
 
     Attributes:
-        path: relative to the root, with `/`, in `os.fsdecode` spelling.
+        path: relative to the root, with `/`, in the spelling of `converter.names`.
         label: index into the sorted class names.
         size_bytes: of the file.
     """
@@ -83,6 +84,7 @@ def scan_folder(root: Path) -> Scan:
         UsageError: `root` is missing, not a folder, or holds no class folder or no image.
     """
     _check_root(root)
+    root = root.absolute()
     skipped: list[Skipped] = []
     top = sorted(_list(root, root, skipped), key=lambda item: os.fsencode(item.name))
     folders = []
@@ -98,7 +100,7 @@ def scan_folder(root: Path) -> Scan:
             f"{root} has no class folders: put the images of each class in a folder of its own, "
             f"such as {root}/cats and {root}/dogs"
         )
-    classes = tuple(_check_class(item.name) for item in folders)
+    classes = tuple(_check_class(from_system(item.name)) for item in folders)
     entries = [
         Entry(path, label, size)
         for label, item in enumerate(folders)
@@ -109,8 +111,8 @@ def scan_folder(root: Path) -> Scan:
             f"{root} has {len(classes)} class folders but no image: looked for names that end in "
             + ", ".join(sorted(IMAGE_SUFFIXES))
         )
-    entries.sort(key=lambda entry: os.fsencode(entry.path))
-    skipped.sort(key=lambda skip: os.fsencode(skip.path))
+    entries.sort(key=lambda entry: to_bytes(entry.path))
+    skipped.sort(key=lambda skip: to_bytes(skip.path))
     return Scan(classes=classes, entries=tuple(entries), skipped=tuple(skipped))
 
 
@@ -185,4 +187,4 @@ def _describe(
 
 
 def _relate(path: str, root: Path) -> str:
-    return path[len(str(root)) :].lstrip("/")
+    return from_system(path[len(str(root)) :].lstrip("/"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from converter.layout import REJECTS
 from converter.manifest import Manifest, SplitInfo
+from converter.names import from_bytes, to_bytes
 from converter.options import ConvertOptions, format_bytes
 from pipelines.proposals import Proposal
 
@@ -98,7 +98,7 @@ def escape(text: str) -> str:
     """Makes a name from somebody's disk safe to print: no control characters or surrogates."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in os.fsencode(text).decode("utf-8", "backslashreplace")
+        for char in to_bytes(text).decode("utf-8", "backslashreplace")
     )
 
 
@@ -125,4 +125,4 @@ def _tell_classes(classes: tuple[str, ...], counts: list[int], most: int = 20) -
 def _tell_value(value: Any) -> str:
     if not isinstance(value, bytes):
         return str(value)
-    return escape(os.fsdecode(value)) if len(value) <= 200 else f"{len(value):,} bytes"
+    return escape(from_bytes(value)) if len(value) <= 200 else f"{len(value):,} bytes"

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from converter.errors import UsageError
 from converter.manifest import Manifest, ShardInfo
-from reader.memory import READ_BYTES, Buffers, divide_memory
+from reader.memory import Buffers, divide_memory
 from reader.options import ReadOptions
 from reader.parsing import format_images, format_labels, parse_record, resize_image
 
@@ -32,11 +32,12 @@ def make_dataset(
     classes = len(manifest.classes)
 
     # Empty shards are left out: they would idle in the interleave.
-    files = tf.data.Dataset.from_tensor_slices([str(folder / s.name) for s in shards if s.records])
+    names = tf.constant([str(folder / s.name) for s in shards if s.records], tf.string)
+    files = tf.data.Dataset.from_tensor_slices(names)
     if shuffle:
         files = files.shuffle(len(shards), seed=options.seed)
     dataset = files.interleave(
-        lambda file: tf.data.TFRecordDataset(file, buffer_size=READ_BYTES),
+        tf.data.TFRecordDataset,
         cycle_length=buffers.cycle if shuffle else 1,
         num_parallel_calls=min(cores, buffers.cycle) if shuffle else 1,
         deterministic=True,
@@ -108,15 +109,21 @@ def _check_modes(manifest: Manifest, options: ReadOptions) -> None:
 
 
 def _size_buffers(manifest: Manifest, shards: Sequence[ShardInfo], options: ReadOptions) -> Buffers:
-    height, width = options.image_size or (manifest.image.max_height, manifest.image.max_width)
+    image = manifest.image
+    stored = image.max_height * image.max_width * image.channels
+    height, width = options.image_size or (image.max_height, image.max_width)
+    given = height * width * image.channels
     value_bytes = 1 if options.dtype == "uint8" else 4
-    image_bytes = height * width * manifest.image.channels * value_bytes
     return divide_memory(
         options.max_ram_bytes,
         shards=len(shards),
         records=_count(shards),
-        record_bytes=max(shard.max_record_bytes for shard in shards),
-        batch_bytes=image_bytes * (options.batch_size or 1),
+        # Where every image was rejected there is no largest record.
+        record_bytes=max(1, *(shard.max_record_bytes for shard in shards)),
+        batch_bytes=given * value_bytes * (options.batch_size or 1),
+        # `tf.image.resize` gives float32, whatever is asked for.
+        image_bytes=stored + (4 * given if options.image_size else 0),
+        cores=os.cpu_count() or 1,
     )
 
 

@@ -15,7 +15,7 @@ BATCHES_IN_FLIGHT: Final = PREFETCH_BATCHES + 3
 
 MAX_CYCLE: Final = 16
 READ_BYTES: Final = 262_144
-"""The read buffer of one open shard."""
+"""The read buffer of one open shard: TensorFlow's own default."""
 
 MAX_SHUFFLE_RECORDS: Final = 2_048
 """Records lie on disk in a random order, their shards are read in another one, `MAX_CYCLE` at a
@@ -44,6 +44,8 @@ def divide_memory(
     records: int,
     record_bytes: int,
     batch_bytes: int,
+    image_bytes: int,
+    cores: int,
 ) -> Buffers:
     """Sizes the buffers so that they hold at most `max_ram_bytes` together.
 
@@ -53,18 +55,20 @@ def divide_memory(
         records: of the split.
         record_bytes: the largest record, encoded.
         batch_bytes: one decoded batch, as the caller gets it.
+        image_bytes: the largest image while it is decoded and resized.
+        cores: images that are decoded at the same time.
 
     Raises:
         UsageError: the budget does not even hold the batches; says what would do.
     """
-    batches = BATCHES_IN_FLIGHT * batch_bytes
+    batches = BATCHES_IN_FLIGHT * batch_bytes + cores * image_bytes
     per_shard = READ_BYTES + 2 * record_bytes
     least = batches + per_shard + record_bytes
     if max_ram_bytes < least:
         raise UsageError(
-            f"max_ram of {max_ram_bytes:,} bytes is too small: {BATCHES_IN_FLIGHT} batches of "
-            f"{batch_bytes:,} bytes and their records need {least:,}; allow that, or take smaller "
-            "batches"
+            f"max_ram_bytes {max_ram_bytes:,} is too small: {BATCHES_IN_FLIGHT} batches of "
+            f"{batch_bytes:,} bytes, {cores} images in the decoder and their records need "
+            f"{least:,}; allow that, or take smaller batches"
         )
     left = max_ram_bytes - batches
     cycle = max(1, min(shards, MAX_CYCLE, left // 4 // per_shard))

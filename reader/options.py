@@ -56,7 +56,21 @@ class ReadOptions:
                 raise UsageError(f"{name} {value!r} is unknown: choose one of {known}")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size {self.batch_size} is out of range: at least 1, or None")
-        if self.image_size is not None and not all(1 <= side <= 65_535 for side in self.image_size):
-            raise UsageError(f"image_size {self.image_size} is out of range: 1 to 65535 pixels")
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", check_image_size(self.image_size))
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
+
+
+def check_image_size(size: object) -> tuple[int, int]:
+    """A (height, width) from what a caller gave as one.
+
+    Raises:
+        UsageError: it is no pair of whole numbers from 1 to 65,535.
+    """
+    sides = tuple(size) if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or any(type(side) is not int for side in sides):
+        raise UsageError(f"image_size {size!r} is not a pair (height, width)")
+    if not all(1 <= side <= 65_535 for side in sides):
+        raise UsageError(f"image_size {size!r} is out of range: 1 to 65535 pixels")
+    return sides[0], sides[1]

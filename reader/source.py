@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from converter import examples
-from converter.errors import RecordError
+from converter.errors import DatasetError, RecordError
 from converter.indexes import name_index, parse_index
 from converter.manifest import ShardInfo
+from converter.names import from_bytes
 from converter.tfrecords import unframe_record
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +63,7 @@ class Source(Sequence[Record]):
         self._folder = folder
         self._shards = shards
         self._ends = list(itertools.accumulate(shard.records for shard in shards))
-        self._spans = functools.lru_cache(maxsize=None)(self._read_index)
+        self._spans: dict[int, npt.NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -81,31 +83,49 @@ class Source(Sequence[Record]):
         number = bisect.bisect_right(self._ends, index)
         shard = self._shards[number]
         place = index - (self._ends[number] - shard.records)
-        offset, size = (int(value) for value in self._spans(number)[place])
-        with open(self._folder / shard.name, "rb") as file:
-            record = os.pread(file.fileno(), size, offset)
+        offset, size = (int(value) for value in self._find_spans(number)[place])
+        path = self._folder / shard.name
+        try:
+            with open(path, "rb") as file:
+                record = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
         payload = unframe_record(record, shard=shard.name, offset=offset, number=place)
         try:
             return _make_record(examples.decode_example(payload))
-        except (ValueError, KeyError, IndexError) as error:
+        except (ValueError, TypeError) as error:
             raise RecordError(shard.name, offset, f"not an image: {error}", place) from error
+
+    def _find_spans(self, number: int) -> npt.NDArray[np.int64]:
+        # Two threads may read the same index at once; both read the same.
+        if number not in self._spans:
+            self._spans[number] = self._read_index(number)
+        return self._spans[number]
 
     def _read_index(self, number: int) -> npt.NDArray[np.int64]:
         shard = self._shards[number]
         index = name_index(shard.name)
         data = (self._folder / index).read_bytes()
         spans = parse_index(data, index=index, shard_bytes=shard.bytes)
+        if len(spans) != shard.records:
+            raise DatasetError(f"{index}: lists {len(spans)} records, expected {shard.records}")
         return np.asarray(spans, np.int64).reshape(-1, 2)
 
 
-def _make_record(features: dict[str, Any]) -> Record:
+def _make_record(features: Mapping[str, Sequence[object]]) -> Record:
+    def get(name: str, kind: type[T]) -> T:
+        values = features.get(name, ())
+        if len(values) != 1 or not isinstance(values[0], kind):
+            raise TypeError(f"feature {name!r} is not one {kind.__name__}")
+        return values[0]
+
     return Record(
-        encoded=features[examples.ENCODED][0],
-        format=features[examples.FORMAT][0].decode(),
-        height=features[examples.HEIGHT][0],
-        width=features[examples.WIDTH][0],
-        label=features[examples.LABEL][0],
-        text=os.fsdecode(features[examples.TEXT][0]),
-        source_id=os.fsdecode(features[examples.SOURCE_ID][0]),
-        sha256=features[examples.SHA256][0].decode(),
+        encoded=get(examples.ENCODED, bytes),
+        format=get(examples.FORMAT, bytes).decode(),
+        height=get(examples.HEIGHT, int),
+        width=get(examples.WIDTH, int),
+        label=get(examples.LABEL, int),
+        text=from_bytes(get(examples.TEXT, bytes)),
+        source_id=from_bytes(get(examples.SOURCE_ID, bytes)),
+        sha256=get(examples.SHA256, bytes).decode(),
     )

@@ -40,6 +40,8 @@ SAMPLE_S = 0.02
 
 
 class Run(NamedTuple):
+    """What one command took: its wall time, the memory of all its processes, what it printed."""
+
     seconds: float
     peak_mb: float
     output: str
@@ -192,12 +194,20 @@ def measure_convert(work: Path, counts: list[int], repeats: int) -> Iterator[boo
         yield report(
             "  times the pool's wall time", f"{ratio:.2f}", f"at most {limit}", ok=ratio <= limit
         )
-        yield report("  peak of launcher and workers (RSS)", f"{peaks[-1]:.0f} MB", "at most 600 MB",
-                     ok=peaks[-1] <= 600)  # fmt: skip
+        yield report(
+            "  peak of launcher and workers (RSS)",
+            f"{peaks[-1]:.0f} MB",
+            "at most 600 MB",
+            ok=peaks[-1] <= 600,
+        )
     if len(peaks) > 1:
         growth = peaks[-1] / peaks[0] - 1
-        yield report(f"memory at {counts[-1]:,} against {counts[0]:,}", f"{growth:+.1%}", "within 10 %",
-                     ok=abs(growth) <= 0.1)  # fmt: skip
+        yield report(
+            f"memory at {counts[-1]:,} against {counts[0]:,}",
+            f"{growth:+.1%}",
+            "within 10 %",
+            ok=abs(growth) <= 0.1,
+        )
 
 
 POOL = """
@@ -212,7 +222,8 @@ if __name__ == "__main__":
     plan = read_plan(Path(sys.argv[1]))
     job = Job(images=plan.images, out=plan.out, options=plan.options)
     with ProcessPoolExecutor() as pool:
-        print(sum(receipt.records for receipt in pool.map(partial(mill_shard, job=job), plan.shards)))
+        receipts = pool.map(partial(mill_shard, job=job), plan.shards)
+        print(sum(receipt.records for receipt in receipts))
 """
 
 PLAN = """
@@ -247,8 +258,8 @@ def measure_read(work: Path, count: int, repeats: int) -> Iterator[bool]:
             rate, growth = map(float, run.output.split()[-2:])
             rates.setdefault(name, []).append(rate)
             growths.setdefault(name, []).append(growth)
-    for name in rates:
-        report(f"{name}: images a second", f"{statistics.median(rates[name]):,.0f}")
+    for name, measured in rates.items():
+        report(f"{name}: images a second", f"{statistics.median(measured):,.0f}")
         report(
             f"{name}: growth over bare TensorFlow", f"{statistics.median(growths[name]):,.0f} MB"
         )

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import encode_image, make_image, mill_folder, write_image
+from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
 
 from converter.commit import commit, list_finished
 from converter.errors import DatasetError, OutputError
@@ -183,6 +186,29 @@ def test_two_conversions_of_the_same_are_byte_identical(plan, tmp_path):
     commit(plan)
     commit(other)
     assert read_tree(plan.out) == read_tree(other.out)
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [{"LC_ALL": "POSIX"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_the_locale_does_not_show_in_any_byte(image_folder, tmp_path, locale):
+    script = """
+import sys
+from pathlib import Path
+from conftest import convert_folder
+from converter.options import ConvertOptions
+images, out = map(Path, sys.argv[1:])
+convert_folder(images, out, ConvertOptions(image_size=(8, 8), num_shards=2))
+"""
+    out = tmp_path / "there"
+    subprocess.run(
+        [sys.executable, "-c", script, image_folder, out],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **locale},
+        check=True,
+    )
+    convert_folder(image_folder, tmp_path / "here", ConvertOptions(image_size=(8, 8), num_shards=2))
+    assert read_tree(out) == read_tree(tmp_path / "here")
 
 
 def test_none_converted_is_no_data_set(tmp_path):

@@ -5,9 +5,6 @@ import functools
 import itertools
 import re
 import shutil
-import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -16,9 +13,8 @@ import pytest
 import tensorflow as tf
 from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
 
-from converter import ConvertOptions, RecordError, UsageError
+from converter import ConvertOptions, UsageError
 from converter.plan import read_entries
-from converter.tfrecords import compute_masked_crc
 from reader import ReadOptions, ShardSet, load_dataset, open_shards
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3)
@@ -233,8 +229,8 @@ def test_the_least_memory_is_enough_for_shards_in_a_new_order_each_epoch(convert
 def test_a_budget_that_cannot_hold_the_batches_is_refused_with_one_that_can(converted):
     batch_bytes = 16 * 20 * 3 * 4 * 32
     message = (
-        rf"^max_ram of 100,000 bytes is too small: 5 batches of {batch_bytes:,} bytes and their "
-        r"records need [\d,]+; allow that, or take smaller batches$"
+        rf"^max_ram_bytes 100,000 is too small: 5 batches of {batch_bytes:,} bytes, \d+ images in "
+        r"the decoder and their records need [\d,]+; allow that, or take smaller batches$"
     )
     with pytest.raises(UsageError, match=message):
         load_dataset(converted, max_ram_bytes=100_000)
@@ -417,22 +413,3 @@ def test_a_flipped_bit_is_an_error(flip_bit, place, header, shuffle):
     message = f"corrupted record at {offset + header}"
     with pytest.raises(tf.errors.DataLossError, match=message):
         list(load_dataset(shard.parent, shuffle=shuffle))
-
-
-def test_the_error_for_a_flipped_bit_names_the_shard(flip_bit):
-    shard, _ = flip_bit(20)
-    with pytest.raises((tf.errors.DataLossError, RecordError), match=shard.name):
-        list(load_dataset(shard.parent))
-
-
-def test_a_hostile_length_does_not_crash_the_process(damaged):
-    shard = damaged / "train-00001-of-00003.tfrecord"
-    length = struct.pack("<Q", 10**12)
-    header = length + struct.pack("<I", compute_masked_crc(length))
-    shard.write_bytes(header + shard.read_bytes()[len(header) :])
-    script = "import sys, reader; list(reader.load_dataset(sys.argv[1]))"
-    run = subprocess.run(
-        [sys.executable, "-c", script, damaged], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 1
-    assert shard.name in run.stderr.splitlines()[-1]

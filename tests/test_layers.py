@@ -18,7 +18,7 @@ ROOT = Path(converter.__file__).parents[1]
 PACKAGES = (converter, pipelines, reader)
 HEAVY = {"apache_beam", "tensorflow", "keras"}
 
-FORMAT_MODULES = {"errors", "examples", "indexes", "layout", "manifest", "tfrecords"}
+FORMAT_MODULES = {"errors", "examples", "indexes", "layout", "manifest", "names", "tfrecords"}
 """What `reader` may use of `converter`."""
 
 TENSORFLOW_MODULES = {"reader.dataset", "reader.parsing"}

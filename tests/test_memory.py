@@ -23,21 +23,28 @@ SPLITS = st.fixed_dictionaries(
         "records": st.integers(1, 10**9),
         "record_bytes": st.integers(17, 300_000_000),
         "batch_bytes": st.integers(1, 10**10),
+        "image_bytes": st.integers(1, 10**9),
+        "cores": st.integers(1, 256),
     }
 )
 
 
-def find_least(batch_bytes: int, record_bytes: int) -> int:
-    """The smallest budget that works: one open shard, one record to shuffle, the batches."""
-    return BATCHES_IN_FLIGHT * batch_bytes + READ_BYTES + 3 * record_bytes
+def find_least(split: dict[str, int]) -> int:
+    """The smallest budget that works: one open shard, one record to shuffle, what is decoded."""
+    return hold_pixels(split) + READ_BYTES + 3 * split["record_bytes"]
+
+
+def hold_pixels(split: dict[str, int]) -> int:
+    """The bytes of all batches, and of the images that are not in a batch yet."""
+    return BATCHES_IN_FLIGHT * split["batch_bytes"] + split["cores"] * split["image_bytes"]
 
 
 @given(SPLITS, st.integers(0, 10**11))
 def test_the_buffers_together_never_exceed_the_budget(split, spare):
-    budget = find_least(split["batch_bytes"], split["record_bytes"]) + spare
+    budget = find_least(split) + spare
     buffers = divide_memory(budget, **split)
     assert (
-        BATCHES_IN_FLIGHT * split["batch_bytes"]
+        hold_pixels(split)
         + buffers.cycle * (READ_BYTES + 2 * split["record_bytes"])
         + buffers.shuffle_records * split["record_bytes"]
     ) <= budget
@@ -45,7 +52,7 @@ def test_the_buffers_together_never_exceed_the_budget(split, spare):
 
 @given(SPLITS, st.integers(0, 10**11))
 def test_each_buffer_holds_at_least_one_and_no_more_than_there_is(split, spare):
-    budget = find_least(split["batch_bytes"], split["record_bytes"]) + spare
+    budget = find_least(split) + spare
     buffers = divide_memory(budget, **split)
     assert 1 <= buffers.cycle <= min(split["shards"], MAX_CYCLE)
     assert 1 <= buffers.shuffle_records <= min(split["records"], MAX_SHUFFLE_RECORDS)
@@ -54,10 +61,11 @@ def test_each_buffer_holds_at_least_one_and_no_more_than_there_is(split, spare):
 
 @given(SPLITS)
 def test_one_byte_less_than_the_least_is_refused_with_the_least_in_the_message(split):
-    least = find_least(split["batch_bytes"], split["record_bytes"])
+    least = find_least(split)
     message = (
-        f"max_ram of {least - 1:,} bytes is too small: 5 batches of {split['batch_bytes']:,} bytes "
-        f"and their records need {least:,}; allow that, or take smaller batches"
+        f"max_ram_bytes {least - 1:,} is too small: 5 batches of {split['batch_bytes']:,} bytes, "
+        f"{split['cores']} images in the decoder and their records need {least:,}; allow that, or "
+        "take smaller batches"
     )
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         divide_memory(least - 1, **split)
@@ -73,7 +81,13 @@ def test_one_byte_less_than_the_least_is_refused_with_the_least_in_the_message(s
 )
 def test_the_sizes_for_common_budgets(budget, cycle, shuffle_records):
     found = divide_memory(
-        budget, shards=40, records=5_000, record_bytes=10_000, batch_bytes=12_700_000
+        budget,
+        shards=40,
+        records=5_000,
+        record_bytes=10_000,
+        batch_bytes=12_600_000,
+        image_bytes=125_000,
+        cores=4,
     )
     assert found == Buffers(
         cycle=cycle, shuffle_records=shuffle_records, prefetch_batches=PREFETCH_BATCHES

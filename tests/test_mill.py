@@ -180,7 +180,9 @@ def test_milling_again_gives_the_same_bytes(plan):
 def test_milling_in_two_processes_at_once_gives_the_same_bytes(plan):
     before = read_tree(plan.out)
     job = make_job(plan)
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    both_are_up = context.Barrier(2)
+    with ProcessPoolExecutor(2, context, initializer=both_are_up.wait) as pool:
         futures = [pool.submit(mill_shard, shard, job) for shard in plan.shards for _ in range(10)]
         receipts = [future.result() for future in futures]
     assert receipts[::10] == [

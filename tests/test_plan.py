@@ -39,8 +39,10 @@ SPLIT = ConvertOptions(validation_split=0.25, test_split=0.25)
 SEEDS = st.integers(0, 2**63 - 1)
 
 
-def make_entries(count: int) -> list[Entry]:
-    return [Entry(f"c{number % 3}/{number}.png", number % 3, number) for number in range(count)]
+def make_entries(count: int, suffix: str = "png") -> list[Entry]:
+    return [
+        Entry(f"c{number % 3}/{number}.{suffix}", number % 3, number) for number in range(count)
+    ]
 
 
 def make_scan(entries: list[Entry]) -> Scan:
@@ -54,9 +56,14 @@ def make_scan(entries: list[Entry]) -> Scan:
 
 
 def make_plan(
-    out: Path, options: ConvertOptions, *, entries: int = 200, images: str = "/images"
+    out: Path,
+    options: ConvertOptions,
+    *,
+    entries: int = 200,
+    suffix: str = "png",
+    images: str = "/images",
 ) -> Plan:
-    scan = make_scan(make_entries(entries))
+    scan = make_scan(make_entries(entries, suffix))
     splits = assign_splits(scan.entries, options)
     return write_plan(
         scan, splits, plan_shards(splits, options, 500.0), options, images=Path(images), out=out
@@ -245,9 +252,10 @@ def test_the_digest_is_over_what_decides_the_output(tmp_path):
     others = [
         make_plan(tmp_path / "c", dataclasses.replace(SPLIT, seed=1)),
         make_plan(tmp_path / "d", dataclasses.replace(SPLIT, quality=94)),
-        make_plan(tmp_path / "e", SPLIT, entries=201),
+        make_plan(tmp_path / "e", ConvertOptions(num_shards=1)),
+        make_plan(tmp_path / "f", ConvertOptions(num_shards=1), suffix="jpg"),
     ]
-    assert len({plan.digest, *(other.digest for other in others)}) == 4
+    assert len({plan.digest, *(other.digest for other in others)}) == 5
 
 
 def test_other_options_are_refused_by_name(tmp_path):

@@ -103,6 +103,16 @@ def test_a_file_replaces_the_one_before(tmp_path, scratch):
     assert path.read_bytes() == b"two"
 
 
+def test_two_attempts_at_the_same_file_do_not_mix(tmp_path, scratch):
+    path = tmp_path / "file"
+    with create_file(path, scratch) as one, create_file(path, scratch) as two:
+        one.write(b"one " * 500_000)
+        two.write(b"two " * 300_000)
+        one.write(b"one")
+    assert path.read_bytes() == b"one " * 500_000 + b"one"
+    assert list_names(scratch) == []
+
+
 def test_an_exclusive_file_replaces_nothing(tmp_path, scratch):
     path = tmp_path / "file"
     write_file(path, b"one", scratch, exclusive=True)
