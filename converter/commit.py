@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import converter
 from converter.errors import DatasetError, OutputError
@@ -18,6 +19,7 @@ from converter.manifest import (
     ShardInfo,
     SplitInfo,
     Totals,
+    read_manifest,
 )
 from converter.metadata import describe_dataset
 from converter.mill import Receipt, read_receipt, receipt_path
@@ -39,6 +41,8 @@ def commit(plan: Plan) -> Manifest:
         OutputError: not one image could be converted, or the data set was completed meanwhile.
     """
     layout = Layout(plan.out)
+    if layout.manifest.exists():
+        raise OutputError(f"{layout.manifest} exists already: the data set is finished")
     receipts = [_read_checked(plan, shard) for shard in plan.shards]
     written = sum(receipt.records for receipt in receipts)
     if not written:
@@ -73,6 +77,14 @@ def commit(plan: Plan) -> Manifest:
     write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
     shutil.rmtree(layout.work)
     return manifest
+
+
+def remove_leftovers(out: Path) -> None:
+    """Removes the work folder of a finished data set: what a kill right after the commit leaves."""
+    layout = Layout(out)
+    if layout.manifest.exists() and layout.work.exists():
+        read_manifest(out)
+        shutil.rmtree(layout.work)
 
 
 def _is_finished(plan: Plan, shard: Shard) -> bool:

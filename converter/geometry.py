@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from converter.options import MAX_SIDE_PIXELS
-
 Size = tuple[int, int]
 
 
@@ -31,7 +29,7 @@ def fit_image(size: Size, target: Size, resize: str) -> Geometry:
     """Computes the geometry of one image.
 
     `crop` cuts as `keras.utils.image_dataset_from_directory(crop_to_aspect_ratio=True)` does,
-    and `pad` fills up as its `pad_to_aspect_ratio` does, down to the rounding.
+    to the pixel, and `pad` fills up as its `pad_to_aspect_ratio` does, to within one.
 
     Args:
         size: of the image as a person sees it.
@@ -49,9 +47,9 @@ def fit_image(size: Size, target: Size, resize: str) -> Geometry:
             return Geometry(crop=_center_crop(size, target), scaled=target, canvas=target)
         case "pad":
             scale = min(target[0] / height, target[1] / width)
-            return Geometry(crop=whole, scaled=_scale(size, scale, limit=target), canvas=target)
+            return Geometry(crop=whole, scaled=_scale(size, scale), canvas=target)
     side = min(size) if resize == "shorter" else max(size)
-    scaled = _scale(size, target[0] / side, limit=(MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
+    scaled = _scale(size, target[0] / side)
     return Geometry(crop=whole, scaled=scaled, canvas=scaled)
 
 
@@ -61,6 +59,6 @@ def _center_crop(size: Size, target: Size) -> tuple[int, int, int, int]:
     return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
-def _scale(size: Size, scale: float, *, limit: Size) -> Size:
+def _scale(size: Size, scale: float) -> Size:
     height, width = (max(1, round(side * scale)) for side in size)
-    return min(height, limit[0]), min(width, limit[1])
+    return height, width

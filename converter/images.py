@@ -30,7 +30,8 @@ REJECT_CODES: Final = {
     "empty": "the file has no bytes",
     "unreadable": "the file is gone or cannot be read",
     "not_an_image": "the content is no image of a known format",
-    "too_large": f"more than {MAX_PIXELS:,} pixels, or a side of more than {MAX_SIDE_PIXELS:,}",
+    "too_large": f"over {MAX_PIXELS:,} pixels, or a stored side of over {MAX_SIDE_PIXELS:,}",
+    "unsupported_mode": "32-bit integer or float pixels, whose range nobody states",
     "decode_error": "the image is truncated or damaged",
 }
 """Why an image is not in the data set, by the code in `rejects.jsonl`."""
@@ -50,10 +51,8 @@ _PNG_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 
 _COPIED: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
 
-# What a decoder finds odd is no news in a conversion of a million files. Too many pixels are:
-# Pillow warns above its limit and raises above twice as much, and both are refusals here.
+# What a decoder finds odd is no news in a conversion of a million files.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +92,8 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size)
+            if image.format == "PNG":
+                _verify(data)
             return _copy(image, data, options) or _transform(image, options, draft=draft)
     except (ImageError, MemoryError):
         raise
@@ -117,6 +118,12 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ImageError("too_large", f"{size[0]}x{size[1]} pixels, at most {MAX_PIXELS:,}")
 
 
+def _verify(data: bytes) -> None:
+    """Checks the checksums of a PNG's chunks, which decoding alone does not do."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        image.verify()
+
+
 def _check_sides(size: Size) -> None:
     if max(size) > MAX_SIDE_PIXELS:
         raise ImageError("too_large", f"{size[1]}x{size[0]}: a side is over {MAX_SIDE_PIXELS}")
@@ -138,11 +145,7 @@ def _copy(image: Image.Image, data: bytes, options: ConvertOptions) -> StoredIma
     if not unchanged:
         return None
     _check_sides((height, width))
-    # What is cut off or damaged must not be copied, where that can be found out: `verify` checks
-    # the checksums of a PNG, also behind its last pixel, `load` everything else.
-    with Image.open(io.BytesIO(data), formats=FORMATS) as again:
-        again.verify()
-    image.load()
+    image.load()  # a truncated file must not be copied
     return StoredImage(data=data, format=_COPIED[str(image.format)], height=height, width=width)
 
 
@@ -164,7 +167,8 @@ def _resize(image: Image.Image, options: ConvertOptions, *, draft: bool) -> Imag
     size = (width, height) if turned else (height, width)
     geometry = fit_image(size, options.image_size, options.resize)
     _check_sides(geometry.canvas)
-    if draft and image.format in ("JPEG", "MPO"):
+    # A fraction is an average of pixels, which `nearest` asks not to take.
+    if draft and image.format in ("JPEG", "MPO") and options.interpolation != "nearest":
         _draft(image, size, geometry, turned=turned)
     upright = _flatten(_orient(image, orientation))
     return _apply(upright, size, geometry, Image.Resampling[options.interpolation.upper()])
@@ -208,7 +212,11 @@ def _orient(image: Image.Image, orientation: int) -> Image.Image:
 
 def _flatten(image: Image.Image) -> Image.Image:
     """RGB: transparency composited on `BACKGROUND`, 16-bit grey scaled instead of clipped."""
-    if image.mode.startswith("I;16") or image.mode == "I":
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            "unsupported_mode", f"mode {image.mode}: the range of its values is unknown"
+        )
+    if image.mode.startswith("I;16"):
         # `convert` would clip: of a 16-bit ramp, 254 of 256 levels would come out white.
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
@@ -224,8 +232,11 @@ def _apply(
     down, right = image.height / size[0], image.width / size[1]
     top, left, height, width = geometry.crop
     box = (left * right, top * down, (left + width) * right, (top + height) * down)
+    if (down, right) == (1, 1) and (height, width) != size:
+        # `resize` would let pixels beside a box bleed into its edge; Keras crops first, too.
+        image, box = image.crop((left, top, left + width, top + height)), (0, 0, width, height)
     scaled = (geometry.scaled[1], geometry.scaled[0])
-    if box != (0, 0, *scaled) or image.size != scaled:
+    if image.size != scaled:
         image = image.resize(scaled, interpolation, box=box)
     canvas = (geometry.canvas[1], geometry.canvas[0])
     if image.size == canvas:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePath
 from typing import Final
 
 from converter.errors import DatasetError
@@ -28,7 +27,7 @@ def name_index(shard: str) -> str:
     >>> name_index("train-00000-of-00016.tfrecord")
     'train-00000-of-00016.tfindex'
     """
-    return str(PurePath(shard).with_suffix(INDEX_SUFFIX))
+    return shard.removesuffix(SHARD_SUFFIX) + INDEX_SUFFIX
 
 
 def format_line(offset: int, size: int) -> bytes:

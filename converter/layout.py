@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 from typing import Final
 
-from converter.indexes import INDEX_SUFFIX, SHARD_SUFFIX
+from converter.indexes import SHARD_SUFFIX
 
 MANIFEST: Final = "manifest.json"
 LABELS: Final = "labels.txt"
@@ -70,8 +70,3 @@ def name_shard(split: str, index: int, count: int) -> str:
     'train-00003-of-00016.tfrecord'
     """
     return f"{split}-{index:05d}-of-{count:05d}{SHARD_SUFFIX}"
-
-
-def list_data_files(folder: Path) -> list[str]:
-    """The names in a folder that look like shards or indexes, sorted."""
-    return sorted(p.name for p in folder.iterdir() if p.suffix in (SHARD_SUFFIX, INDEX_SUFFIX))

@@ -164,16 +164,15 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_MANIFEST_BYTES + 1)
+        if path.stat().st_size > MAX_MANIFEST_BYTES or not path.is_file():
+            raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise DatasetError(
             f"{folder} is no finished data set: there is no {MANIFEST} in it"
         ) from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise DatasetError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
     return parse_manifest(data, str(path))
 
 

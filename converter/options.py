@@ -73,13 +73,17 @@ class ConvertOptions:
         for side in size:
             _check_range("image size", side, 1, MAX_SIDE_PIXELS)
         _check_range("quality", self.quality, 1, 100)
+        if type(self.shard_bytes) is not int:
+            raise UsageError(f"shard size {self.shard_bytes!r} is not a whole number of bytes")
         if self.shard_bytes < MIN_SHARD_BYTES:
             raise UsageError(
                 f"shard size {self.shard_bytes} bytes is too small: at least {MIN_SHARD_BYTES}"
             )
         if self.num_shards is not None:
             _check_range("num shards", self.num_shards, 1, 99_999)
-        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+        if type(self.seed) is not int:
+            raise UsageError(f"seed {self.seed!r} is not a whole number")
+        if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
         self._check_splits()
         height, width = self.image_size
@@ -121,8 +125,8 @@ class ConvertOptions:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UsageError(f"unknown option {unknown[0]!r}: known are {', '.join(sorted(known))}")
-        height, width = values.get("image_size", (256, 256))
-        return cls(**{**values, "image_size": (height, width)})
+        size = values.get("image_size", [256, 256])
+        return cls(**{**values, "image_size": tuple(size) if isinstance(size, list) else size})
 
 
 def parse_bytes(text: str) -> int:
@@ -179,5 +183,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
+    if type(value) is not int:
+        raise UsageError(f"{name} {value!r} is not a whole number")
+    if not low <= value <= high:
         raise UsageError(f"{name} {value} is out of range: {low} to {high}")

@@ -121,8 +121,9 @@ def assign_splits(entries: Iterable[Entry], options: ConvertOptions) -> dict[str
         ranked[split].append((int.from_bytes(digest[8:], "little"), entry))
     for split, members in ranked.items():
         if not members:
+            way_out = "smaller fractions" if split == "train" else "a larger fraction"
             raise UsageError(
-                f"split {split!r} gets none of the images: ask for a larger fraction or other seed"
+                f"split {split!r} gets none of the images: ask for {way_out} or another seed"
             )
         members.sort()
     return {split: [entry for _, entry in members] for split, members in ranked.items()}
@@ -237,7 +238,11 @@ def read_plan(out: Path) -> Plan:
 
 
 def read_entries(out: Path, shard: Shard) -> list[tuple[Entry, str]]:
-    """The entries of one shard with their class names, in record order."""
+    """The entries of one shard with their class names, in record order.
+
+    Raises:
+        DatasetError: there are fewer or more than were planned.
+    """
     path = Layout(out).entries
     lines = read_range(path, shard.offset, shard.size).splitlines()
     if len(lines) != shard.records:

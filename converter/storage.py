@@ -8,6 +8,7 @@ also after a power loss, and two attempts at the same file cannot mix.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import uuid
@@ -102,17 +103,22 @@ def hash_file(path: Path) -> str:
 
 
 def _publish(temporary: Path, path: Path, *, exclusive: bool) -> None:
-    if exclusive:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            raise OutputError(
-                f"{path} exists already: somebody else finished this data set"
-            ) from None
-        temporary.unlink()
-    else:
+    if not (exclusive and _link(temporary, path)):
         temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Gives a file its name unless there is one; False where the file system has no links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise OutputError(f"{path} exists already: somebody else finished this data set") from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -63,7 +63,9 @@ def _check_shard(folder: Path, shard: ShardInfo) -> Iterator[Fault]:
 def _check_file(path: Path, size: int, sha256: str) -> Iterator[Fault]:
     try:
         found = path.stat().st_size
-        if found != size:
+        if not path.is_file():
+            yield Fault(path.name, "is not a file")
+        elif found != size:
             yield Fault(path.name, f"has {found} bytes, expected {size}")
         elif hash_file(path) != sha256:
             yield Fault(path.name, "its checksum does not match: bytes were changed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from converter.commit import commit, list_finished
+from converter.commit import commit, list_finished, remove_leftovers
 from converter.manifest import Manifest
 from converter.options import ConvertOptions
 from converter.plan import Plan, write_plan
@@ -52,6 +52,7 @@ def convert(
     """
     options = options or ConvertOptions()
     source, target = Path(images).absolute(), Path(out).absolute()
+    remove_leftovers(target)
     check_folders(source, target)
     check_import_names()
     beam_options = runners.parse_options(beam_args)

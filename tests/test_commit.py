@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
 
-from converter.commit import commit, list_finished
+from converter.commit import commit, list_finished, remove_leftovers
 from converter.errors import DatasetError, OutputError
 from converter.indexes import name_index
 from converter.layout import Layout
@@ -163,9 +163,20 @@ def test_the_manifest_is_last(plan, name):
 def test_a_second_commit_changes_nothing(plan):
     commit(plan)
     before = read_tree(plan.out)
-    message = f"^{plan.shards[0].name} has no receipt: it was not finished$"
-    with pytest.raises(DatasetError, match=message):
+    message = f"{plan.out}/manifest.json exists already: the data set is finished"
+    with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
         commit(plan)
+    assert read_tree(plan.out) == before
+
+
+def test_the_work_folder_of_a_finished_data_set_is_removed(plan, tmp_path):
+    shutil.copytree(plan.out / ".shardmill", tmp_path / "work")
+    remove_leftovers(plan.out)
+    assert (plan.out / ".shardmill").is_dir()
+    commit(plan)
+    before = read_tree(plan.out)
+    shutil.copytree(tmp_path / "work", plan.out / ".shardmill")
+    remove_leftovers(plan.out)
     assert read_tree(plan.out) == before
 
 
@@ -174,7 +185,7 @@ def test_a_commit_of_the_same_at_the_same_time_changes_nothing(plan, tmp_path):
     commit(plan)
     before = read_tree(plan.out)
     shutil.copytree(tmp_path / "work", plan.out / ".shardmill")
-    message = f"{plan.out}/manifest.json exists already: somebody else finished this data set"
+    message = f"{plan.out}/manifest.json exists already: the data set is finished"
     with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
         commit(plan)
     shutil.rmtree(plan.out / ".shardmill")

@@ -46,9 +46,9 @@ def test_everything_stays_within_bounds(resize, size, target):
     assert 1 <= width <= size[1] - left
     assert 1 <= geometry.scaled[0] <= geometry.canvas[0]
     assert 1 <= geometry.scaled[1] <= geometry.canvas[1]
-    limit = size if resize == "none" else (MAX_SIDE_PIXELS, MAX_SIDE_PIXELS)
-    assert geometry.canvas[0] <= limit[0]
-    assert geometry.canvas[1] <= limit[1]
+    # What keeps its aspect ratio may get too long for an encoding; then the image is refused.
+    if resize not in ("none", "shorter"):
+        assert max(geometry.canvas) <= MAX_SIDE_PIXELS
 
 
 @QUICK
@@ -76,7 +76,7 @@ def test_the_aspect_ratio_is_kept_to_half_a_pixel(resize, size, target):
     }
     for side, scaled in zip(size, fit_image(size, target, resize).scaled, strict=True):
         exact = side * scales[resize]
-        assert scaled == pytest.approx(min(max(exact, 1), MAX_SIDE_PIXELS), abs=0.5 + 1e-6)
+        assert scaled == pytest.approx(max(exact, 1), abs=0.5 + 1e-6)
 
 
 @QUICK

@@ -273,7 +273,7 @@ def test_a_folder_without_a_manifest_is_no_data_set(tmp_path):
 
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "manifest.json").mkdir()
-    message = f"{tmp_path}/manifest.json cannot be read: Is a directory"
+    message = f"{tmp_path}/manifest.json is no file of up to 268,435,456 bytes"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
         read_manifest(tmp_path)
 
@@ -281,6 +281,6 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
 def test_a_vast_manifest_is_refused(tmp_path):
     with open(tmp_path / "manifest.json", "wb") as file:
         file.truncate(MAX_MANIFEST_BYTES + 1)
-    message = f"{tmp_path}/manifest.json is larger than {MAX_MANIFEST_BYTES} bytes"
+    message = f"{tmp_path}/manifest.json is no file of up to 268,435,456 bytes"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
         read_manifest(tmp_path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import encode_image, make_image, mill_folder, write_image
+from PIL import Image
 
 from converter.errors import DatasetError, OutputError
 from converter.examples import decode_example
@@ -33,6 +34,7 @@ def write_bad_images(folder: Path) -> None:
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.png").write_bytes(b"no image\n")
     (folder / "cut.png").write_bytes(encode_image(make_image(1), "PNG")[:100])
+    Image.new("F", (8, 8)).save(folder / "float.tif")
     small = encode_image(make_image(1), "GIF")
     (folder / "vast.gif").write_bytes(small[:6] + b"\xff" * 4 + small[10:])
 
@@ -136,6 +138,7 @@ def test_bad_images_are_rejected_with_their_code(plan):
     assert {reject["path"]: reject["code"] for reject in rejects} == {
         "b/cut.png": "decode_error",
         "b/empty.png": "empty",
+        "b/float.tif": "unsupported_mode",
         "b/text.png": "not_an_image",
         "b/vast.gif": "too_large",
     }

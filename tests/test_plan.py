@@ -126,9 +126,14 @@ def test_fractions_are_met_and_labels_are_mixed():
 
 
 def test_a_split_that_stays_empty_is_refused():
-    message = "split 'validation' gets none of the images: ask for a larger fraction or other seed"
+    message = (
+        "split 'validation' gets none of the images: ask for a larger fraction or another seed"
+    )
     with pytest.raises(UsageError, match=f"^{message}$"):
         assign_splits(make_entries(3), ConvertOptions(validation_split=1e-9))
+    message = "split 'train' gets none of the images: ask for smaller fractions or another seed"
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        assign_splits(make_entries(3), ConvertOptions(validation_split=0.999))
 
 
 # Sizes of shards

@@ -64,13 +64,13 @@ def flatten_image(image: Image.Image) -> Image.Image:
 
 
 def resize_image(image: Image.Image, resize: str) -> Image.Image:
-    """Pillow's own function for each resize mode."""
+    """What Pillow makes of an image in each resize mode."""
     size, filter_ = (WIDTH, HEIGHT), Image.Resampling.BILINEAR
     match resize:
         case "stretch":
             return image.resize(size, filter_)
         case "crop":
-            return ImageOps.fit(image, size, filter_)
+            return crop_center(image).resize(size, filter_)
         case "pad":
             return ImageOps.pad(image, size, filter_)
         case "shorter":
@@ -80,6 +80,14 @@ def resize_image(image: Image.Image, resize: str) -> Image.Image:
         case "none":
             return image
     raise ValueError(resize)
+
+
+def crop_center(image: Image.Image) -> Image.Image:
+    """The largest part of the asked aspect ratio, in the middle: Keras' crop_to_aspect_ratio."""
+    width = min(image.width, image.height * WIDTH // HEIGHT)
+    height = min(image.height, image.width * HEIGHT // WIDTH)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def is_unchanged(image: Image.Image, original: Image.Image) -> bool:
