@@ -26,6 +26,7 @@ from converter.errors import (
     RecordError,
     ShardmillError,
     UsageError,
+    WorkerError,
 )
 from converter.options import ConvertOptions
 
@@ -39,4 +40,5 @@ __all__ = [
     "RecordError",
     "ShardmillError",
     "UsageError",
+    "WorkerError",
 ]

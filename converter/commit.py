@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import converter
 from converter.errors import DatasetError, OutputError
 from converter.indexes import name_index
 from converter.layout import REJECTS, Layout
@@ -59,7 +58,7 @@ def commit(plan: Plan) -> Manifest:
         files[name] = FileInfo(bytes=len(data), sha256=sha256)
     files[REJECTS] = _write_rejects(layout, receipts)
     manifest = Manifest(
-        generator=f"shardmill {converter.__version__}",
+        generator=plan.generator,
         options=plan.options.to_json(),
         plan=plan.digest,
         classes=plan.classes,
@@ -75,7 +74,8 @@ def commit(plan: Plan) -> Manifest:
         ),
     )
     write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
-    shutil.rmtree(layout.work)
+    # The data set is finished: what cannot be removed now, the next run removes.
+    shutil.rmtree(layout.work, ignore_errors=True)
     return manifest
 
 

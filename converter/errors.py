@@ -2,6 +2,7 @@
 
     ShardmillError            exit code 1: the work could not be done
     ├── UsageError            exit code 2: an argument or an input that makes no sense
+    ├── WorkerError           a local worker process died before its work was done
     ├── OutputError           the output could not be written as asked
     ├── DatasetError          a data set on disk is damaged, incomplete or of a newer format
     │   └── RecordError       one record is: carries the shard, its number and its offset
@@ -23,6 +24,10 @@ class UsageError(ShardmillError):
     """An argument, or the combination of arguments, makes no sense."""
 
     exit_code = 2
+
+
+class WorkerError(ShardmillError):
+    """A worker process ended although it still had work."""
 
 
 class OutputError(ShardmillError):

@@ -219,6 +219,9 @@ def _flatten(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         # `convert` would clip: of a 16-bit ramp, 254 of 256 levels would come out white.
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()  # no copy; and loading later would bring `info` back
+        return image
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")

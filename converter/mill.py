@@ -103,8 +103,8 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
     Memory is bounded by one image; records go to the disk as they come.
 
     Raises:
-        OSError: the output cannot be written.
-        OutputError: a file reads back differently.
+        OutputError: a file cannot be written, or reads back differently.
+        DatasetError: the plan's entries are not there as planned.
     """
     layout = Layout(job.out)
     tally = _Tally()

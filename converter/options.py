@@ -96,6 +96,8 @@ class ConvertOptions:
     def _check_splits(self) -> None:
         for name in ("validation_split", "test_split"):
             fraction = getattr(self, name)
+            if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+                raise UsageError(f"{name.replace('_', ' ')} {fraction!r} is not a number")
             if not 0 <= fraction < 1:
                 raise UsageError(
                     f"{name.replace('_', ' ')} {fraction} is out of range: 0 or more, under 1"

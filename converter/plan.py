@@ -1,8 +1,8 @@
 """Decides, before any image is converted, which image goes into which shard at which place.
 
-    {"format_version": "1.0", "images": …, "options": …, "classes": …, "shards": […], …}   plan.json
-    ["cats/1.jpg", 0, "cats", 10423]                                                   entries.jsonl
-    {"path": …, "code": …, "detail": …}                                                skipped.jsonl
+    {"digest": …, "images": …, "options": …, "classes": …, "shards": […], …}      plan.json
+    ["cats/1.jpg", 0, "cats", 10423]                                              entries.jsonl
+    {"path": …, "code": …, "detail": …}                                           skipped.jsonl
 
 The entries lie in the order of the shards, so a shard's share is one range of bytes, and all that
 has to travel to a worker is that range. A hash of seed and path decides an image's split and its
@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import PIL
+
+import converter
 from converter.errors import DatasetError, UsageError
 from converter.layout import Layout, name_shard
 from converter.names import to_bytes
@@ -77,7 +80,9 @@ class Plan:
         classes: names in label order.
         shards: of all splits, in order.
         skipped: number of files that are not looked at, by code.
-        digest: SHA-256 over everything that decides the output's bytes; not over `images`, `out`.
+        generator: the versions that the output's bytes depend on, of shardmill and of Pillow.
+        digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`
+            and `skipped`.
     """
 
     images: Path
@@ -86,6 +91,7 @@ class Plan:
     classes: tuple[str, ...]
     shards: tuple[Shard, ...]
     skipped: dict[str, int]
+    generator: str
     digest: str
 
     @property
@@ -97,6 +103,11 @@ class Plan:
     def scanned(self) -> int:
         """How many files were seen."""
         return self.records + sum(self.skipped.values())
+
+
+def name_generator() -> str:
+    """The versions that the bytes of a data set depend on."""
+    return f"shardmill {converter.__version__}, Pillow {PIL.__version__}"
 
 
 def assign_splits(entries: Iterable[Entry], options: ConvertOptions) -> dict[str, list[Entry]]:
@@ -187,7 +198,8 @@ def write_plan(
 
     Raises:
         UsageError: the output holds an unfinished conversion that follows another plan.
-        OSError: the output cannot be written.
+        OutputError: a file cannot be written.
+        OSError: the output's folders cannot be made.
     """
     layout = Layout(out)
     layout.make_work_folders()
@@ -199,19 +211,21 @@ def write_plan(
         for skip in scan.skipped:
             skipped.write(_dump(skip._asdict()))
         content = {
-            "format_version": "1.0",
+            "generator": name_generator(),
             "options": options.to_json(),
             "classes": list(scan.classes),
-            "skipped": dict(sorted(Counter(skip.code for skip in scan.skipped).items())),
             "shards": [dataclasses.asdict(shard) for shard in shards],
             "entries_sha256": file.sha256,
-            "skipped_sha256": skipped.sha256,
         }
         digest = hashlib.sha256(_dump(content)).hexdigest()
         _refuse_other_plan(out, digest, options)
-    write_file(
-        layout.plan, _dump({"images": str(images), "digest": digest, **content}), layout.scratch
-    )
+    located = {
+        "digest": digest,
+        "images": str(images),
+        "skipped": dict(sorted(Counter(skip.code for skip in scan.skipped).items())),
+        **content,
+    }
+    write_file(layout.plan, _dump(located), layout.scratch)
     return read_plan(out)
 
 
@@ -231,6 +245,7 @@ def read_plan(out: Path) -> Plan:
             classes=tuple(content["classes"]),
             shards=tuple(Shard(**shard) for shard in content["shards"]),
             skipped=content["skipped"],
+            generator=content["generator"],
             digest=content["digest"],
         )
     except (OSError, ValueError, TypeError, KeyError, UsageError) as error:
@@ -258,7 +273,8 @@ def _refuse_other_plan(out: Path, digest: str, options: ConvertOptions) -> None:
     old = read_plan(out)
     if old.digest == digest:
         return
-    before, now = old.options.to_json(), options.to_json()
+    before = {**old.options.to_json(), "generator": old.generator}
+    now = {**options.to_json(), "generator": name_generator()}
     changed = [
         f"{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]
     ]

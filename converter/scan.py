@@ -31,6 +31,9 @@ SKIP_RULES: Final = {
 }
 """Why a file is not looked at, by the code in `rejects.jsonl`."""
 
+_SPLIT_NAMES: Final = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
+)
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 
@@ -101,6 +104,11 @@ def scan_folder(root: Path) -> Scan:
             f"such as {root}/cats and {root}/dogs"
         )
     classes = tuple(_check_class(from_system(item.name)) for item in folders)
+    if {name.lower() for name in classes} <= _SPLIT_NAMES:
+        raise UsageError(
+            f"the folders of {root} look like splits, not classes ({', '.join(classes)}): convert "
+            "each of them on its own"
+        )
     entries = [
         Entry(path, label, size)
         for label, item in enumerate(folders)

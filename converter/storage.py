@@ -113,12 +113,19 @@ def _link(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        raise OutputError(f"{path} exists already: somebody else finished this data set") from None
+        raise _describe_existing(path) from None
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise
+        # Two writers at the same instant may then both succeed.
+        if path.exists():
+            raise _describe_existing(path) from None
         return False
     return True
+
+
+def _describe_existing(path: Path) -> OutputError:
+    return OutputError(f"{path} exists already: somebody else finished this data set")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,23 +1,29 @@
 """The command line: `shardmill convert|plan|verify|inspect`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line; `--debug` shows the traceback.
+Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 130 interrupted. An error is one line;
+`--debug` shows the traceback.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+from tqdm import tqdm
 
 import converter
-from converter.errors import ShardmillError, UsageError
+from converter.errors import RecordError, ShardmillError, UsageError
 from converter.examples import decode_example
+from converter.layout import Layout
 from converter.manifest import read_manifest
 from converter.options import (
     ENCODINGS,
@@ -33,28 +39,36 @@ from converter.verification import verify_dataset
 from pipelines import proposals, summaries
 from pipelines.preflight import check_folders
 
+_BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|UnboundedThread")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    # What goes wrong reaches `main` as an exception. Beam also logs it, as whole tracebacks, and
-    # its threads print their own when a worker is killed.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
+    # What goes wrong reaches this function as an exception. Beam also logs it, as whole tracebacks.
     logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)
-    if not debug:
-        threading.excepthook = lambda _: None
     try:
         options, extra = _make_parser().parse_known_args(arguments)
         run: Callable[..., int] = options.run
         return run(options, extra)
     except KeyboardInterrupt:
-        print("shardmill: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    except (ShardmillError, OSError) as error:
+        return _fail("interrupted; run the same command again to go on", 130)
+    except BrokenPipeError:
+        # Nobody reads on, as with `| head`; Python would complain once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ShardmillError as error:
         if debug:
             raise
-        print(f"shardmill: error: {summaries.escape(str(error))}", file=sys.stderr)
-        return error.exit_code if isinstance(error, ShardmillError) else 1
+        return _fail(f"error: {error}", error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        return _fail(f"error: {error.filename or 'system'}: {error.strerror}", 1)
 
 
 def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
@@ -67,6 +81,9 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     options = _read_options(arguments)
     runners.parse_options(extra, also_known=arguments.flags)
     runner = [f"--runner={arguments.runner}"] if arguments.runner else []
+    resumed = Layout(arguments.out).plan.exists()
+    if not arguments.debug:
+        _silence_beam_threads()
     manifest = convert(
         arguments.images,
         arguments.out,
@@ -76,7 +93,7 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
         progress=not arguments.no_progress,
     )
     seconds = time.monotonic() - start
-    _print(summaries.summarize_conversion(manifest, arguments.out, seconds))
+    _print(summaries.summarize_conversion(manifest, arguments.out, seconds, resumed=resumed))
     return 0
 
 
@@ -87,20 +104,20 @@ def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     check_folders(arguments.images, arguments.out)
     proposal = proposals.propose(arguments.images, options)
     _print(summaries.summarize_proposal(proposal, options, os.cpu_count() or 1))
-    print("nothing was written")
+    _print(["nothing was written"])
     return 0
 
 
 def run_verify(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill verify OUT`: a line for each fault; exit code 1 if there is one."""
     _refuse_extra(extra)
-    faults = verify_dataset(arguments.out)
-    for fault in faults:
-        print(f"{summaries.escape(fault.file)}: {fault.detail}")
     manifest = read_manifest(arguments.out)
+    with tqdm(total=manifest.total_bytes, unit="B", unit_scale=True, desc="verifying") as bar:
+        faults = verify_dataset(arguments.out, on_shard=lambda shard: bar.update(shard.bytes))
+    _print(f"{fault.file}: {fault.detail}" for fault in faults)
     size = format_bytes(manifest.total_bytes)
     whole = f"{manifest.totals.written:,} records in {len(manifest.shards):,} shards, {size}"
-    print(f"{len(faults)} faults in {whole}" if faults else f"no fault in {whole}")
+    _print([f"{len(faults)} faults in {whole}" if faults else f"no fault in {whole}"])
     return 1 if faults else 0
 
 
@@ -111,9 +128,12 @@ def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     _print(summaries.summarize_dataset(manifest, arguments.out))
     shard = next(shard for shard in manifest.shards if shard.records)
     with open(arguments.out / shard.name, "rb") as file:
-        _, payload = next(read_records(file, shard.name, shard.bytes))
-    print(f"first record of {shard.name}:")
-    _print(summaries.summarize_record(decode_example(payload)))
+        offset, payload = next(read_records(file, shard.name, shard.bytes), (0, b""))
+    try:
+        lines = summaries.summarize_record(decode_example(payload))
+    except ValueError as error:
+        raise RecordError(shard.name, offset, str(error), 0) from error
+    _print([f"first record of {shard.name}:", *lines])
     return 0
 
 
@@ -126,17 +146,19 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="shardmill",
         description="Image folders to sharded, resized TFRecords, and a look at them.",
+        epilog="Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 130 interrupted.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"shardmill {converter.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     convert = _add_command(commands, "convert", run_convert, "write a data set")
+    convert.epilog = "Any other option goes to Beam; write it behind OUT, as --name=value."
     _add_conversion_arguments(convert)
     convert.add_argument(
         "--workers", type=int, default=0, metavar="N", help="local processes (default: all cores)"
     )
     convert.add_argument(
-        "--runner", metavar="RUNNER", help="any Beam runner (default: local processes)"
+        "--runner", metavar="RUNNER", help="any Beam runner (default: processes here)"
     )
     convert.add_argument("--no-progress", action="store_true", help="draw no progress bar")
     flags = (flag for action in convert._actions for flag in action.option_strings)  # noqa: SLF001
@@ -171,10 +193,13 @@ def _add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--image-size", type=_typed(parse_image_size), default=default.image_size,
         metavar="SIZE", help="256, or 224x320 for height x width (default: 256)")  # fmt: skip
-    add("--resize", choices=RESIZES, default=default.resize, help="default: %(default)s")
+    add("--resize", choices=RESIZES, default=default.resize,
+        help="stretch: exactly this size; crop: fill it and cut; pad: fit in, fill up with black; "
+        "shorter, longer: bring that side to it; none (default: %(default)s)")  # fmt: skip
     add("--interpolation", choices=INTERPOLATIONS, default=default.interpolation,
         help="default: %(default)s")  # fmt: skip
-    add("--encoding", choices=ENCODINGS, default=default.encoding, help="default: %(default)s")
+    add("--encoding", choices=ENCODINGS, default=default.encoding,
+        help="raw: bare pixels; keep: each image's own (default: %(default)s)")  # fmt: skip
     add("--quality", type=int, default=default.quality, metavar="1-100",
         help="of JPEG and WebP (default: %(default)s)")  # fmt: skip
     shards = parser.add_mutually_exclusive_group()
@@ -222,4 +247,20 @@ def _refuse_extra(extra: Sequence[str]) -> None:
 
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
-        print(line)
+        print(summaries.escape(line))
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"shardmill: {summaries.escape(message)}", file=sys.stderr)
+    return code
+
+
+def _silence_beam_threads() -> None:
+    """Suppresses the tracebacks that Beam's threads print when a worker is killed."""
+    show = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is None or not _BEAM_THREADS.match(failure.thread.name):
+            show(failure)
+
+    threading.excepthook = hook

@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from apache_beam.options.pipeline_options import PipelineOptions
-
 from converter.commit import commit, list_finished, remove_leftovers
 from converter.manifest import Manifest
 from converter.options import ConvertOptions
@@ -37,7 +35,7 @@ def convert(
         images: folder with a folder of images for each class.
         out: folder for the data set: new, empty, or with an unfinished conversion of the same.
         options: size, encoding, shards and splits.
-        beam_args: Beam's own options, as on a command line, such as `["--runner=DataflowRunner"]`.
+        beam_args: Beam's own options, as on a command line, such as `["--direct_num_workers=4"]`.
         workers: processes of a local run; 0 for one a core. Each takes about 150 MB and the
             pixels of one image.
         progress: draw a bar on standard error.
@@ -46,9 +44,10 @@ def convert(
         the manifest of the finished data set.
 
     Raises:
-        UsageError: an argument makes no sense; nothing was written.
+        UsageError: an argument makes no sense; no data was written.
         WorkerError: a local worker process died; finished shards are kept.
-        ShardmillError: the pipeline failed; finished shards are kept.
+        ShardmillError: the pipeline failed, the output cannot be written, or not one image could
+            be converted; finished shards are kept.
     """
     options = options or ConvertOptions()
     source, target = Path(images).absolute(), Path(out).absolute()
@@ -71,7 +70,7 @@ def convert(
 
 
 def _run(
-    plan: Plan, beam_options: PipelineOptions, pool: LocalWorkers | None, *, progress: bool
+    plan: Plan, beam_options: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
 ) -> None:
     finished = {shard.name for shard in list_finished(plan)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]

@@ -11,8 +11,9 @@ from typing import Final
 
 from tqdm import tqdm
 
+from converter.errors import DatasetError
 from converter.layout import Layout
-from converter.mill import read_receipt
+from converter.mill import read_receipt, receipt_path
 from converter.plan import Plan
 
 LOG_INTERVAL_S: Final = 10.0
@@ -30,30 +31,31 @@ class ReceiptWatch:
     def __init__(self, plan: Plan, *, bar: bool) -> None:
         self.written = 0
         self.rejected = 0
-        self._receipts = Layout(plan.out).receipts
-        self._seen: set[str] = set()
+        layout = Layout(plan.out)
+        self._unseen = {receipt_path(layout, shard) for shard in plan.shards}
         self._shards = len(plan.shards)
-        live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty()
         self._bar = tqdm(
             total=plan.records,
             unit=" images",
             desc="converting",
             disable=not bar,
-            dynamic_ncols=live,
-            mininterval=0.1 if live else LOG_INTERVAL_S,
+            dynamic_ncols=self._live,
+            mininterval=0.1 if self._live else LOG_INTERVAL_S,
         )
 
     def poll(self) -> None:
         """Takes in the receipts that are new, and redraws."""
-        for path in sorted(self._receipts.glob("*.json")):
-            if path.name not in self._seen:
+        for path in sorted(path for path in self._unseen if path.exists()):
+            try:
                 receipt = read_receipt(path)
-                self._seen.add(path.name)
-                self.written += receipt.records
-                self.rejected += len(receipt.rejects)
-                self._bar.update(receipt.images)
-        self._bar.set_postfix_str(self._describe(), refresh=False)
-        self._bar.refresh() if sys.stderr.isatty() else None
+            except DatasetError:
+                continue  # left by an earlier run; its shard is being milled again
+            self._unseen.remove(path)
+            self.written += receipt.records
+            self.rejected += len(receipt.rejects)
+            self._bar.update(receipt.images)
+        self._bar.set_postfix_str(self._describe(), refresh=self._live)
 
     def close(self) -> None:
         """Draws the bar for the last time."""
@@ -61,4 +63,4 @@ class ReceiptWatch:
 
     def _describe(self) -> str:
         rejected = f", {self.rejected} rejected" if self.rejected else ""
-        return f"{len(self._seen)}/{self._shards} shards{rejected}"
+        return f"{self._shards - len(self._unseen)}/{self._shards} shards{rejected}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 
 from converter.estimates import Estimate, bound_record_bytes, estimate_records
 from converter.options import ConvertOptions
-from converter.plan import MIN_SHARDS, assign_splits, plan_shards
+from converter.plan import assign_splits, plan_shards
 from converter.scan import Entry, Scan, scan_folder
 
 
@@ -66,12 +67,7 @@ def propose(
 def _is_decided(
     splits: dict[str, list[Entry]], options: ConvertOptions, record_bytes: float
 ) -> bool:
-    """Whether the number of shards is known without knowing how large the records are.
-
-    It is where even records of the largest possible size would not fill the shards that a split
-    gets anyway.
-    """
-    if options.num_shards is not None:
-        return True
-    largest = max(map(len, splits.values()))
-    return largest * record_bytes <= MIN_SHARDS * options.shard_bytes
+    """Whether records of the largest possible size make as many shards as empty ones would."""
+    if math.isinf(record_bytes):
+        return options.num_shards is not None
+    return plan_shards(splits, options, record_bytes) == plan_shards(splits, options, 0)

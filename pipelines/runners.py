@@ -8,6 +8,7 @@ our own (`pipelines.workers`).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import os
 import re
@@ -24,13 +25,14 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 from converter.errors import ShardmillError, UsageError
 from pipelines.workers import LocalWorkers
 
-LOCAL_RUNNERS: Final = ("", "directrunner", "fnapirunner", "local")
+LOCAL_RUNNERS: Final = ("", "directrunner", "fnapirunner")
 
 POLL_S: Final = 0.2
 ABORT_TIMEOUT_S: Final = 5.0
@@ -39,10 +41,36 @@ ABORT_TIMEOUT_S: Final = 5.0
 _OWN_PROCESSES: Final = "own_processes"
 """A running mode that FnApiRunner does not know: it then takes the environment it is given."""
 
-_PROCESS_MODES: Final = (_OWN_PROCESSES, "multi_processing")
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunnerOptions:
+    """Beam's options, and which of them somebody asked for.
+
+    Beam itself cannot tell: an option that was given its default looks like one that was not.
+
+    Attributes:
+        pipeline: what Beam reads.
+        given: names of the options that were given, such as `direct_num_workers`.
+    """
+
+    pipeline: PipelineOptions
+    given: frozenset[str]
+
+    @property
+    def local(self) -> bool:
+        """Whether the pipeline runs on this machine, by FnApiRunner."""
+        runner = self.pipeline.view_as(StandardOptions).runner or ""
+        return runner.lower() in LOCAL_RUNNERS
+
+    @property
+    def own_processes(self) -> bool:
+        """Whether it runs in processes of ours: unless threads or none at all are asked for."""
+        mode = self.pipeline.view_as(DirectOptions).direct_running_mode
+        asked = "direct_running_mode" in self.given
+        return self.local and (not asked or mode == "multi_processing")
 
 
-def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -> PipelineOptions:
+def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -> RunnerOptions:
     """Reads Beam's command-line options, all of which have to be ones that Beam knows.
 
     Args:
@@ -50,8 +78,15 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
         also_known: options of somebody else, which a misspelt one may have meant.
 
     Raises:
-        UsageError: an option is unknown; Beam itself would ignore it without a word.
+        UsageError: an option is unknown, which Beam itself would ignore without a word, or the
+            runner is.
     """
+    options = RunnerOptions(
+        pipeline=PipelineOptions(list(beam_args)),
+        given=frozenset(re.findall(r"^--(\w+)", "\n".join(beam_args), re.MULTILINE)),
+    )
+    if not options.local:
+        _load_runner(options.pipeline.view_as(StandardOptions).runner)
     parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, add_help=False)  # noqa: SLF001
     for group in _list_groups(PipelineOptions):
         group._add_argparse_args(parser)  # noqa: SLF001
@@ -60,44 +95,38 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
     _, unknown = parser.parse_known_args(list(beam_args))
     if unknown:
         raise _describe_unknown(unknown[0], {*known, *also_known})
-    options = PipelineOptions(list(beam_args))
-    # Beam's own default, in_memory, cannot be told from the same mode asked for.
-    if not any(argument.startswith("--direct_running_mode") for argument in beam_args):
-        options.view_as(DirectOptions).direct_running_mode = _OWN_PROCESSES
     return options
 
 
-def is_local(options: PipelineOptions) -> bool:
-    """Whether the pipeline runs on this machine, in processes that are ours."""
-    return (options.view_as(StandardOptions).runner or "").lower() in LOCAL_RUNNERS
-
-
 @contextlib.contextmanager
-def start_workers(options: PipelineOptions, count: int) -> Iterator[LocalWorkers | None]:
+def start_workers(options: RunnerOptions, count: int) -> Iterator[LocalWorkers | None]:
     """Starts the worker processes that a pipeline with these options needs, if any.
 
     Args:
-        options: Beam's options; `--direct_running_mode` other than multi_processing needs none.
+        options: `--direct_running_mode` other than multi_processing needs none.
         count: number of processes; 0 for one a core.
 
     Raises:
-        UsageError: the number is negative.
+        UsageError: the number is negative, or asked for where no process of ours runs.
     """
     if count < 0:
         raise UsageError(f"workers {count} is out of range: 1 or more, or 0 for one a core")
-    direct = options.view_as(DirectOptions)
-    if not is_local(options) or direct.direct_running_mode not in _PROCESS_MODES:
+    if not options.own_processes:
+        if count:
+            raise UsageError(
+                f"workers {count} is for local processes: leave it out, or use the runner's own"
+            )
         yield None
         return
-    if not count and _is_given(options, "direct_num_workers"):
-        count = direct.direct_num_workers
+    if not count and "direct_num_workers" in options.given:
+        count = options.pipeline.view_as(DirectOptions).direct_num_workers
     with LocalWorkers(count or os.cpu_count() or 1) as workers:
         yield workers
 
 
 def run_pipeline(
     transform: beam.PTransform,
-    options: PipelineOptions,
+    options: RunnerOptions,
     workers: LocalWorkers | None,
     *,
     on_poll: Callable[[], object],
@@ -114,7 +143,7 @@ def run_pipeline(
         WorkerError: a local worker process died; at most 10 seconds later.
         ShardmillError: the pipeline failed.
     """
-    pipeline = beam.Pipeline(runner=_make_runner(options, workers), options=options)
+    pipeline = beam.Pipeline(runner=_make_runner(options, workers), options=options.pipeline)
     _ = pipeline | transform
     failures: list[BaseException] = []
 
@@ -133,17 +162,16 @@ def run_pipeline(
             thread.join(ABORT_TIMEOUT_S)
             raise workers.death
     if failures:
-        raise _shorten(failures[0]) from failures[0]
+        raise ShardmillError(_shorten(failures[0])) from failures[0]
 
 
-def _make_runner(options: PipelineOptions, workers: LocalWorkers | None) -> Any:
-    if not is_local(options):
-        return options.view_as(StandardOptions).runner
-    if not _is_given(options, "default_sdk_harness_log_level"):
-        options.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
+def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
+    if not options.local:
+        return options.pipeline.view_as(StandardOptions).runner
+    if "default_sdk_harness_log_level" not in options.given:
+        options.pipeline.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     # Without this, workers would not see the options, credentials' locations among them.
-    given = options.get_all_options(drop_default=True)
-    given.pop("direct_running_mode", None)  # not theirs, and ours is unknown to them
+    given = options.pipeline.get_all_options(drop_default=True)
     provision = beam_provision_api_pb2.ProvisionInfo(
         pipeline_options=JobServiceHandle.encode_pipeline_options(given),
         retrieval_token="unused",  # noqa: S106 (what Beam passes itself)
@@ -151,14 +179,18 @@ def _make_runner(options: PipelineOptions, workers: LocalWorkers | None) -> Any:
     info = fn_runner.ExtendedProvisionInfo(provision)
     if workers is None:
         return fn_runner.FnApiRunner(provision_info=info)
-    direct = options.view_as(DirectOptions)
+    direct = options.pipeline.view_as(DirectOptions)
     direct.direct_num_workers = workers.count
     direct.direct_running_mode = _OWN_PROCESSES
     return fn_runner.FnApiRunner(default_environment=workers.environment, provision_info=info)
 
 
-def _is_given(options: PipelineOptions, name: str) -> bool:
-    return name in options.get_all_options(drop_default=True)
+def _load_runner(name: str) -> None:
+    """Imports a runner, which makes its options known, and finds out whether it is there."""
+    try:
+        create_runner(name)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"runner {name!r} is not to be had: {error}") from error
 
 
 def _list_groups(group: type[PipelineOptions]) -> Iterator[type[PipelineOptions]]:
@@ -179,11 +211,15 @@ def _refuse(message: str) -> None:
     raise UsageError(message)
 
 
-def _shorten(error: BaseException) -> BaseException:
-    """The last line of the worker's traceback, which is all that Beam's error is about."""
+def _shorten(error: BaseException) -> str:
+    """What went wrong, in one line: the last of the worker's traceback, where Beam shows one."""
+    if isinstance(error, ShardmillError):
+        return str(error)
     if not isinstance(error, RuntimeError):
-        return error
+        return f"the pipeline failed: {type(error).__name__}: {error}".splitlines()[0]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = next((line for line in reversed(lines) if "Error: " in line), str(error)[:500])
+    reason = next(
+        (line for line in reversed(lines) if "Error: " in line), lines[0] if lines else ""
+    )
     reason = reason.split(" [while running", 1)[0].removeprefix("RuntimeError: ")
-    return ShardmillError(re.sub(r"^converter\.errors\.\w+: ", "", reason))
+    return re.sub(r"^converter\.errors\.\w+: ", "", reason)

@@ -7,25 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from converter.layout import REJECTS
-from converter.manifest import Manifest, SplitInfo
-from converter.names import from_bytes, to_bytes
+from converter.manifest import Manifest, SplitInfo, Totals
+from converter.names import from_bytes
 from converter.options import ConvertOptions, format_bytes
 from pipelines.proposals import Proposal
 
 
-def summarize_conversion(manifest: Manifest, out: Path, seconds: float) -> Iterator[str]:
+def summarize_conversion(
+    manifest: Manifest, out: Path, seconds: float, *, resumed: bool
+) -> Iterator[str]:
     """The lines that close a conversion."""
     totals = manifest.totals
-    rejected, skipped = sum(totals.rejected.values()), sum(totals.skipped.values())
-    yield (
-        f"wrote {totals.written:,} images to {out} in {seconds:.1f} s "
-        f"({totals.written / seconds:,.0f} images/s)"
-    )
+    rate = "the rest earlier" if resumed else f"{totals.written / seconds:,.0f} images/s"
+    yield f"wrote {totals.written:,} images to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
-    yield f"  {totals.scanned:,} files: {totals.written:,} written, " + ", ".join(
-        (_tell("rejected", rejected, totals.rejected), _tell("skipped", skipped, totals.skipped))
-    )
-    if rejected or skipped:
+    yield f"  {totals.scanned:,} files: {totals.written:,} written, {_tell_left_out(totals)}"
+    if totals.rejected or totals.skipped:
         yield f"  every file that was left out, and why: {out / REJECTS}"
 
 
@@ -77,10 +74,7 @@ def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
     yield f"{folder}: {totals.written:,} images in {len(manifest.classes):,} classes"
     yield f"  images     {size}, {image.channels} channels, {formats}"
     yield from summarize_splits(manifest)
-    rejected, skipped = sum(totals.rejected.values()), sum(totals.skipped.values())
-    yield f"  left out   {_tell('rejected', rejected, totals.rejected)}, " + _tell(
-        "skipped", skipped, totals.skipped
-    )
+    yield f"  left out   {_tell_left_out(totals)}"
     yield f"  written by {manifest.generator}"
     labels = (split.labels for split in manifest.splits.values())
     sums = [sum(counts) for counts in zip(*labels, strict=True)]
@@ -95,16 +89,25 @@ def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Makes a name from somebody's disk safe to print: no control characters or surrogates."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in to_bytes(text).decode("utf-8", "backslashreplace")
-    )
+    """Makes text from somebody's disk safe to print: no control characters or surrogates."""
+    return "".join(char if char.isprintable() else _spell(char) for char in text)
 
 
-def _tell(what: str, count: int, reasons: Mapping[str, int]) -> str:
+def _spell(char: str) -> str:
+    """An escape sequence; of a byte that is not UTF-8, and so a surrogate, that byte's."""
+    byte = ord(char) - 0xDC00
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _tell_left_out(totals: Totals) -> str:
+    return f"{_tell('rejected', totals.rejected)}, {_tell('skipped', totals.skipped)}"
+
+
+def _tell(what: str, reasons: Mapping[str, int]) -> str:
     detail = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
-    return f"{count:,} {what}" + (f" ({detail})" if reasons else "")
+    return f"{sum(reasons.values()):,} {what}" + (f" ({detail})" if reasons else "")
 
 
 def _tell_split(split: SplitInfo) -> str:
@@ -117,7 +120,7 @@ def _tell_split(split: SplitInfo) -> str:
 
 def _tell_classes(classes: tuple[str, ...], counts: list[int], most: int = 20) -> Iterator[str]:
     for label, (name, count) in enumerate(zip(classes[:most], counts, strict=False)):
-        yield f"  {label:>5}  {escape(name):<24} {count:>9,}"
+        yield f"  {label:>5}  {name:<24} {count:>9,}"
     if len(classes) > most:
         yield f"         … and {len(classes) - most:,} more classes"
 
@@ -125,4 +128,4 @@ def _tell_classes(classes: tuple[str, ...], counts: list[int], most: int = 20) -
 def _tell_value(value: Any) -> str:
     if not isinstance(value, bytes):
         return str(value)
-    return escape(from_bytes(value)) if len(value) <= 200 else f"{len(value):,} bytes"
+    return from_bytes(value) if len(value) <= 200 else f"{len(value):,} bytes"

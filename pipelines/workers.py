@@ -22,7 +22,7 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.transforms import environments
 from google.protobuf import json_format, text_format
 
-from converter.errors import ShardmillError
+from converter.errors import WorkerError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,10 +34,6 @@ END_TIMEOUT_S: Final = 10.0
 
 _pools: dict[bytes, LocalWorkers] = {}
 _pool_numbers = itertools.count()
-
-
-class WorkerError(ShardmillError):
-    """A worker process ended although it still had work."""
 
 
 class LocalWorkers:
@@ -58,8 +54,13 @@ class LocalWorkers:
         self._busy: list[tuple[_Worker, Any]] = []
 
     def __enter__(self) -> Self:
-        self._idle = [_Worker() for _ in range(self.count)]
         _pools[self._id] = self
+        try:
+            for _ in range(self.count):
+                self._idle.append(_Worker())
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:

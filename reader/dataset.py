@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from converter.errors import UsageError
 from converter.manifest import Manifest, ShardInfo
-from reader.memory import Buffers, divide_memory
+from reader.memory import PARALLEL_BATCHES, Buffers, divide_memory
 from reader.options import ReadOptions
 from reader.parsing import format_images, format_labels, parse_record, resize_image
 
@@ -39,8 +39,8 @@ def make_dataset(
     dataset = files.interleave(
         tf.data.TFRecordDataset,
         cycle_length=buffers.cycle if shuffle else 1,
-        num_parallel_calls=min(cores, buffers.cycle) if shuffle else 1,
-        deterministic=True,
+        num_parallel_calls=min(cores, buffers.cycle) if shuffle else None,
+        deterministic=True if shuffle else None,
     )
     # The count is in the manifest: `len` works, and `fit` shows the steps of the first epoch. One
     # record too few is an error at the end of the epoch instead of nothing.
@@ -55,7 +55,7 @@ def make_dataset(
         dataset = dataset.batch(
             options.batch_size,
             drop_remainder=options.drop_remainder,
-            num_parallel_calls=cores,
+            num_parallel_calls=PARALLEL_BATCHES,
             deterministic=True,
         )
     # After batching: one cast of a whole batch instead of a float32 copy of every image.

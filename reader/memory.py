@@ -10,14 +10,23 @@ from converter.errors import UsageError
 PREFETCH_BATCHES: Final = 2
 """Fixed: an autotuned prefetch grows until the memory is gone."""
 
-BATCHES_IN_FLIGHT: Final = PREFETCH_BATCHES + 3
-"""Besides the prefetched ones: one being filled, one being converted, one with the caller."""
+PARALLEL_BATCHES: Final = 2
+"""Batches that are filled at the same time: one is copied while the next gathers its images."""
+
+BATCHES_IN_FLIGHT: Final = PREFETCH_BATCHES + PARALLEL_BATCHES + 2
+"""Besides those: one being converted, one with the caller."""
 
 MAX_CYCLE: Final = 16
 READ_BYTES: Final = 262_144
 """The read buffer of one open shard: TensorFlow's own default."""
 
-MAX_SHUFFLE_RECORDS: Final = 2_048
+OPEN_PER_CYCLE: Final = 3
+"""TensorFlow's parallel interleave opens that many shards for each one that it reads from …"""
+
+RECORDS_PER_SHARD: Final = 3
+"""… and holds that many records of each (`kDefaultCyclePrefetchFactor` and a block length of 1)."""
+
+MAX_SHUFFLE_RECORDS: Final = 1_024
 """Records lie on disk in a random order, their shards are read in another one, `MAX_CYCLE` at a
 time: a larger buffer costs memory and mixes no better that anybody could measure."""
 
@@ -62,7 +71,7 @@ def divide_memory(
         UsageError: the budget does not even hold the batches; says what would do.
     """
     batches = BATCHES_IN_FLIGHT * batch_bytes + cores * image_bytes
-    per_shard = READ_BYTES + 2 * record_bytes
+    per_shard = OPEN_PER_CYCLE * (READ_BYTES + RECORDS_PER_SHARD * record_bytes)
     least = batches + per_shard + record_bytes
     if max_ram_bytes < least:
         raise UsageError(

@@ -54,11 +54,12 @@ class ReadOptions:
             if value not in choices:
                 known = ", ".join(repr(choice) for choice in choices)
                 raise UsageError(f"{name} {value!r} is unknown: choose one of {known}")
-        if self.batch_size is not None and self.batch_size < 1:
+        if self.batch_size is not None and _whole("batch_size", self.batch_size) < 1:
             raise UsageError(f"batch_size {self.batch_size} is out of range: at least 1, or None")
+        _whole("max_ram_bytes", self.max_ram_bytes)
         if self.image_size is not None:
             object.__setattr__(self, "image_size", check_image_size(self.image_size))
-        if self.seed is not None and not 0 <= self.seed < 2**63:
+        if self.seed is not None and not 0 <= _whole("seed", self.seed) < 2**63:
             raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
 
 
@@ -74,3 +75,9 @@ def check_image_size(size: object) -> tuple[int, int]:
     if not all(1 <= side <= 65_535 for side in sides):
         raise UsageError(f"image_size {size!r} is out of range: 1 to 65535 pixels")
     return sides[0], sides[1]
+
+
+def _whole(name: str, value: object) -> int:
+    if type(value) is not int:
+        raise UsageError(f"{name} {value!r} is not a whole number")
+    return value

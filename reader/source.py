@@ -57,6 +57,11 @@ class Source(Sequence[Record]):
     Args:
         folder: the data set.
         shards: of one split, in order.
+
+    Raises:
+        IndexError: there is no record of that number.
+        RecordError: it is damaged.
+        DatasetError: its shard or the shard's index is missing or damaged.
     """
 
     def __init__(self, folder: Path, shards: Sequence[ShardInfo]) -> None:
@@ -105,7 +110,11 @@ class Source(Sequence[Record]):
     def _read_index(self, number: int) -> npt.NDArray[np.int64]:
         shard = self._shards[number]
         index = name_index(shard.name)
-        data = (self._folder / index).read_bytes()
+        path = self._folder / index
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
         spans = parse_index(data, index=index, shard_bytes=shard.bytes)
         if len(spans) != shard.records:
             raise DatasetError(f"{index}: lists {len(spans)} records, expected {shard.records}")

@@ -51,7 +51,7 @@ def test_convert_tells_what_it_did(
 def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
     arguments = (
         "--image-size=8x10 --resize=pad --interpolation=lanczos --encoding=webp --quality=80 "
-        "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --workers=1 --no-progress"
+        "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --no-progress"
     )
     assert main(["convert", str(images), str(tmp_path / "out"), *arguments.split(), IN_MEMORY]) == 0
 

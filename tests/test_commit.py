@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import PIL
 import pytest
 from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
 
@@ -80,7 +81,10 @@ def test_the_manifest_says_what_the_receipts_say(plan):
     receipts = [read_receipt(receipt_path(Layout(plan.out), shard)) for shard in plan.shards]
     manifest = commit(plan)
     assert manifest == read_manifest(plan.out)
-    assert (manifest.generator, manifest.plan) == ("shardmill 0.1.0", plan.digest)
+    assert (manifest.generator, manifest.plan) == (
+        f"shardmill 0.1.0, Pillow {PIL.__version__}",
+        plan.digest,
+    )
     assert (manifest.classes, manifest.options) == (("a", "b"), OPTIONS.to_json())
     assert [(s.name, s.split, s.records, s.bytes, s.sha256) for s in manifest.shards] == [
         (r.name, r.split, r.records, r.bytes, r.sha256) for r in receipts

@@ -13,13 +13,12 @@ import psutil
 import pytest
 from conftest import convert_folder, encode_image, make_image, write_image
 
-from converter.errors import DatasetError, OutputError, ShardmillError, UsageError
+from converter.errors import DatasetError, OutputError, ShardmillError, UsageError, WorkerError
 from converter.layout import Layout
 from converter.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.verification import verify_dataset
 from pipelines import convert
-from pipelines.workers import WorkerError
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=5, validation_split=0.2)
 IN_MEMORY = ["--direct_running_mode=in_memory"]

@@ -26,6 +26,7 @@ def test_each_receipt_is_counted_once(tmp_path: Path, capsys: pytest.CaptureFixt
     watch = ReceiptWatch(plan, bar=True)
 
     watch.poll()
+    path.write_bytes(b"damaged")
     watch.poll()
     assert watch.written + watch.rejected == plan.shards[1].records
     path.write_bytes(receipt)

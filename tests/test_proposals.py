@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from converter.options import ConvertOptions
 from pipelines import propose
 
@@ -28,6 +30,15 @@ def test_leaving_the_sample_out_gives_the_same_plan(image_folder: Path) -> None:
     assert sampled.estimate is not None
     assert quick.estimate is None
     assert quick.shard_records == sampled.shard_records
+
+
+@pytest.mark.parametrize("shard_bytes", [2_000, 20_000, 100_000, 300_000, 10_000_000])
+def test_the_sample_is_left_out_only_where_it_would_change_nothing(
+    image_folder: Path, shard_bytes: int
+) -> None:
+    options = ConvertOptions(image_size=(64, 64), shard_bytes=shard_bytes)
+    quick = propose(image_folder, options, always_sample=False)
+    assert quick.shard_records == propose(image_folder, options).shard_records
 
 
 def test_shards_come_out_in_the_size_asked_for(image_folder: Path) -> None:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import pytest
-from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from converter.errors import ShardmillError, UsageError
+from converter.errors import OutputError, UsageError
 from pipelines import runners
 
 
 def test_beam_options_are_read() -> None:
     options = runners.parse_options(["--project=mine", "--direct_num_workers=3"])
-    assert options.view_as(GoogleCloudOptions).project == "mine"
-    assert options.view_as(DirectOptions).direct_num_workers == 3
+    assert options.pipeline.view_as(GoogleCloudOptions).project == "mine"
+    assert options.pipeline.view_as(DirectOptions).direct_num_workers == 3
+    assert options.given == {"project", "direct_num_workers"}
+
+
+@pytest.mark.parametrize("runner", [[], ["--runner=FlinkRunner"]])
+def test_what_is_passed_on_to_workers_is_what_beam_reads(runner: list[str]) -> None:
+    given = runners.parse_options(runner).pipeline.get_all_options(drop_default=True)
+    again = PipelineOptions.from_dictionary(given)
+    assert again.get_all_options(drop_default=True) == given
+
+
+def test_a_runner_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^runner 'SpeedyRunner' is not to be had: "):
+        runners.parse_options(["--runner=SpeedyRunner"])
 
 
 @pytest.mark.parametrize(
@@ -30,18 +47,20 @@ def test_unknown_options_are_refused_with_the_nearest_spelling(argument: str, me
 
 
 @pytest.mark.parametrize(
-    ("argument", "local"),
+    ("arguments", "local", "own"),
     [
-        ("--runner=DirectRunner", True),
-        ("--runner=FnApiRunner", True),
-        ("--runner=local", True),
-        ("--project=none", True),
-        ("--runner=DataflowRunner", False),
-        ("--runner=FlinkRunner", False),
+        ([], True, True),
+        (["--runner=DirectRunner"], True, True),
+        (["--runner=FnApiRunner"], True, True),
+        (["--direct_running_mode=multi_processing"], True, True),
+        (["--direct_running_mode=in_memory"], True, False),
+        (["--direct_running_mode=multi_threading"], True, False),
+        (["--runner=FlinkRunner"], False, False),
     ],
 )
-def test_local_runners_are_told_from_remote_ones(argument: str, local: bool) -> None:  # noqa: FBT001
-    assert runners.is_local(runners.parse_options([argument])) is local
+def test_where_it_runs(arguments: list[str], local: bool, own: bool) -> None:  # noqa: FBT001
+    options = runners.parse_options(arguments)
+    assert (options.local, options.own_processes) == (local, own)
 
 
 def test_a_local_run_never_looks_for_prism() -> None:
@@ -51,7 +70,12 @@ def test_a_local_run_never_looks_for_prism() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "asked", "count"),
-    [([], 2, 2), (["--direct_num_workers=3"], 0, 3), (["--direct_num_workers=3"], 1, 1)],
+    [
+        ([], 2, 2),
+        (["--direct_num_workers=3"], 0, 3),
+        (["--direct_num_workers=1"], 0, 1),
+        (["--direct_num_workers=3"], 1, 1),
+    ],
 )
 def test_the_number_of_processes(arguments: list[str], asked: int, count: int) -> None:
     with runners.start_workers(runners.parse_options(arguments), asked) as workers:
@@ -61,7 +85,7 @@ def test_the_number_of_processes(arguments: list[str], asked: int, count: int) -
 
 @pytest.mark.parametrize(
     "argument",
-    ["--direct_running_mode=in_memory", "--direct_running_mode=multi_threading", "--runner=Flink"],
+    ["--direct_running_mode=in_memory", "--direct_running_mode=multi_threading"],
 )
 def test_no_process_is_started_where_none_is_needed(argument: str) -> None:
     with runners.start_workers(runners.parse_options([argument]), 0) as workers:
@@ -78,17 +102,28 @@ def test_a_negative_number_of_processes_is_refused() -> None:
         pass
 
 
-def test_beams_error_is_cut_down_to_its_reason() -> None:
-    beam_error = RuntimeError(
-        'Traceback (most recent call last):\n  File "x.py", line 1, in y\n'
-        "RuntimeError: converter.errors.OutputError: /out/a cannot be written: No space left on "
-        "device [while running 'MillShards/MillShard']\n\n"
-    )
-    short = runners._shorten(beam_error)
-    assert type(short) is ShardmillError
-    assert str(short) == "/out/a cannot be written: No space left on device"
+def test_processes_that_nobody_would_use_are_refused() -> None:
+    message = "workers 4 is for local processes: leave it out, or use the runner's own"
+    options = runners.parse_options(["--direct_running_mode=in_memory"])
+    with pytest.raises(UsageError, match=f"^{message}$"), runners.start_workers(options, 4):
+        pass
 
 
-def test_an_error_that_is_not_beams_stays_as_it_is() -> None:
-    error = ValueError("mine")
-    assert runners._shorten(error) is error
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            RuntimeError(
+                'Traceback (most recent call last):\n  File "x.py", line 1, in y\n'
+                "RuntimeError: converter.errors.OutputError: /out/a cannot be written: No space "
+                "left on device [while running 'MillShards/MillShard']\n\n"
+            ),
+            "/out/a cannot be written: No space left on device",
+        ),
+        (RuntimeError("Beam is\nconfused"), "Beam is"),
+        (ValueError("odd\nand long"), "the pipeline failed: ValueError: odd"),
+        (OutputError("/out/a is full"), "/out/a is full"),
+    ],
+)
+def test_an_error_is_cut_down_to_one_line(error: Exception, line: str) -> None:
+    assert runners._shorten(error) == line

@@ -18,6 +18,7 @@ from pipelines import summaries
         ("new\nline", "new\\nline"),
         ("\x1b[2J", "\\x1b[2J"),
         (os.fsdecode(b"latin-\xfc"), "latin-\\xfc"),
+        ("half of a pair \ud800", "half of a pair \\ud800"),
         ("right\u202eleft", "right\\u202eleft"),
     ],
 )
