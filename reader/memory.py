@@ -26,7 +26,7 @@ OPEN_PER_CYCLE: Final = 3
 RECORDS_PER_SHARD: Final = 3
 """… and holds that many records of each (`kDefaultCyclePrefetchFactor` and a block length of 1)."""
 
-MAX_SHUFFLE_RECORDS: Final = 1_024
+MAX_SHUFFLE_RECORDS: Final = 512
 """Records lie on disk in a random order, their shards are read in another one, `MAX_CYCLE` at a
 time: a larger buffer costs memory and mixes no better that anybody could measure."""
 

@@ -79,8 +79,8 @@ def test_one_byte_less_than_the_least_is_refused_with_the_least_in_the_message(s
 @pytest.mark.parametrize(
     ("budget", "cycle", "shuffle_records"),
     [
-        (512_000_000, 16, 1_024),  # all that is of use
-        (86_000_000, 2, 814),  # a quarter of what the batches leave is for open shards
+        (512_000_000, 16, 512),  # all that is of use
+        (86_000_000, 2, 512),  # a quarter of what the batches leave is for open shards
         (77_200_000, 1, 22),  # hardly more than the batches
     ],
 )
