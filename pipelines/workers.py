@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from apache_beam.portability.api import endpoints_pb2
@@ -31,6 +32,8 @@ URN: Final = "shardmill:environment:local_workers:v1"
 
 END_TIMEOUT_S: Final = 10.0
 """How long a worker may take to end once it was told to."""
+
+ABORT_TRIES: Final = 20
 
 _pools: dict[bytes, LocalWorkers] = {}
 _pool_numbers = itertools.count()
@@ -67,7 +70,7 @@ class LocalWorkers:
         self._closing = True
         del _pools[self._id]
         for worker in [*self._idle, *(worker for worker, _ in self._busy)]:
-            worker.kill()
+            worker.close()
 
     @property
     def environment(self) -> environments.Environment:
@@ -86,21 +89,33 @@ class LocalWorkers:
 
     def _watch(self, worker: _Worker, handler: _LocalWorkerHandler) -> None:
         code = worker.process.wait()
-        if handler.closing or self._closing:
-            return
         with self._lock:
-            if self.death is None:
-                self.death = WorkerError(_describe_death(code, worker.read_last_words()))
+            # Those that are killed below come by here, too.
+            if handler.closing or self._closing or self.death is not None:
+                return
+            self.death = WorkerError(_describe_death(code, worker.read_last_words()))
         # All of them, because Beam waits for the others' bundles before it looks at this one.
-        for other, other_handler in list(self._busy):
+        for other, _ in self._busy:
             other.kill()
-            other_handler.control_conn.abort(self.death)
+        for _, other_handler in self._busy:
+            _abort(other_handler, self.death)
+
+
+def _abort(handler: _LocalWorkerHandler, death: WorkerError) -> None:
+    """Wakes up whoever waits for an answer of a worker."""
+    for _ in range(ABORT_TRIES):
+        try:
+            handler.control_conn.abort(death)
+        except RuntimeError:  # noqa: PERF203 (another thread changed the dict meanwhile)
+            time.sleep(0.05)
+        else:
+            return
 
 
 class _Worker:
     def __init__(self) -> None:
         # What native decoders print ends up in this file, not among the progress.
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `kill`)
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         # Without -P the current folder comes first on sys.path, and a `proto.py` there breaks Beam.
         safe_path = ["-P"] if sys.version_info >= (3, 11) else []
         self.process = subprocess.Popen(  # noqa: S603 (this very interpreter)
@@ -120,14 +135,20 @@ class _Worker:
 
     def read_last_words(self) -> str:
         """What it printed last, apart from what Beam logs there on its way up."""
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode("utf-8", "replace").splitlines()
+        try:
+            self._stderr.seek(0)
+            lines = self._stderr.read().decode("utf-8", "replace").splitlines()
+        except (OSError, ValueError):
+            return ""  # closed meanwhile: that it died matters more than what it said
         words = [line.strip() for line in lines if not line.startswith(("INFO:", "WARNING:"))]
         return next((line for line in reversed(words) if line), "")
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def close(self) -> None:
+        self.kill()
         with contextlib.suppress(BrokenPipeError):
             self._stdin.close()
         self._stderr.close()
