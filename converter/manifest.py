@@ -152,7 +152,7 @@ class Manifest:
             "format_version": "{}.{}".format(*FORMAT_VERSION),
             **dataclasses.asdict(self),
         }
-        return _dump({**content, "digest": hashlib.sha256(_dump(content)).hexdigest()})
+        return dump_json({**content, "digest": hashlib.sha256(dump_json(content)).hexdigest()})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -195,7 +195,7 @@ def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
 
 def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
     whole = {**content, "digest": digest}
-    if _dump(whole) != data or hashlib.sha256(_dump(content)).hexdigest() != digest:
+    if dump_json(whole) != data or hashlib.sha256(dump_json(content)).hexdigest() != digest:
         raise ValueError("the content does not match its digest: it was changed or damaged")
 
 
@@ -309,5 +309,6 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _dump(content: Mapping[str, Any]) -> bytes:
+def dump_json(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file of a data set: ASCII, in the order of the keys."""
     return json.dumps(content, indent=1).encode("ascii") + b"\n"

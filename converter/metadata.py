@@ -7,13 +7,12 @@ so nothing of our own is added here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converter import examples
 from converter.layout import LABELS
-from converter.manifest import ImageInfo, ShardInfo
+from converter.manifest import ImageInfo, ShardInfo, dump_json
 from converter.names import to_bytes
 
 _FEATURES = "tensorflow_datasets.core.features."
@@ -33,8 +32,8 @@ def describe_dataset(
     return {
         LABELS: labels,
         f"{examples.LABEL.replace('/', '.')}.labels.txt": labels,
-        "dataset_info.json": _dump(_describe_info(shards)),
-        "features.json": _dump(_describe_features(image, len(classes))),
+        "dataset_info.json": dump_json(_describe_info(shards)),
+        "features.json": dump_json(_describe_features(image, len(classes))),
     }
 
 
@@ -101,7 +100,3 @@ def _describe_image(image: ImageInfo) -> dict[str, Any]:
 
 def _feature(name: str, **content: Mapping[str, Any]) -> dict[str, Any]:
     return {"pythonClassName": _FEATURES + name, **content}
-
-
-def _dump(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=1).encode("ascii") + b"\n"

@@ -16,6 +16,9 @@ ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
 MAX_SIDE_PIXELS: Final = 16_383
 """The longest side that all of JPEG (65,535), PNG and WebP (16,383) can hold."""
 
+MAX_SHARDS: Final = 99_999
+"""What five digits in a file name can count."""
+
 MIN_SHARD_BYTES: Final = 1_000
 
 _UNITS: Final = {
@@ -80,7 +83,7 @@ class ConvertOptions:
                 f"shard size {self.shard_bytes} bytes is too small: at least {MIN_SHARD_BYTES}"
             )
         if self.num_shards is not None:
-            _check_range("num shards", self.num_shards, 1, 99_999)
+            _check_range("num shards", self.num_shards, 1, MAX_SHARDS)
         if type(self.seed) is not int:
             raise UsageError(f"seed {self.seed!r} is not a whole number")
         if not 0 <= self.seed < 2**63:

@@ -25,7 +25,7 @@ import converter
 from converter.errors import DatasetError, UsageError
 from converter.layout import Layout, name_shard
 from converter.names import to_bytes
-from converter.options import ConvertOptions
+from converter.options import MAX_SHARDS, ConvertOptions
 from converter.scan import Entry, Scan
 from converter.storage import create_file, read_range, write_file
 
@@ -36,9 +36,6 @@ MIN_SHARDS: Final = 16
 
 MIN_SHARD_RECORDS: Final = 32
 """… while a shard keeps at least so many records."""
-
-MAX_SHARDS: Final = 99_999
-"""What five digits in a file name can count."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

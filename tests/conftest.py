@@ -8,7 +8,6 @@ Both are made here from arithmetic, so the tests need no file from elsewhere.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,6 @@ from converter.plan import Plan, write_plan
 from pipelines.proposals import propose
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-
-Convert = Callable[..., Plan]
 
 
 def make_image(seed: int, height: int = 24, width: int = 32, mode: str = "RGB") -> Image.Image:
