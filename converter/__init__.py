@@ -13,7 +13,8 @@ and beside them
 
     options   what a conversion is asked for          errors   what goes wrong, as a tree
     layout    which file lies where                   names    file names free of the locale
-    storage   files that are whole or not there
+    storage   files that are whole or not there      sizes    numbers of bytes, as people write them
+    indexing  TFRecords that something else wrote -> their indexes
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
 `errors`; `pipelines` uses all.

@@ -45,14 +45,31 @@ class RecordError(DatasetError):
         shard: file name of the shard.
         offset: where the record begins in that file, in bytes.
         record: number of the record in the shard from 0, or None if not known.
+        source: path of the original image as far as the damage lets it be read, or None.
     """
 
-    def __init__(self, shard: str, offset: int, detail: str, record: int | None = None) -> None:
+    def __init__(
+        self,
+        shard: str,
+        offset: int,
+        detail: str,
+        record: int | None = None,
+        source: str | None = None,
+    ) -> None:
         self.shard = shard
         self.offset = offset
+        self.detail = detail
         self.record = record
-        number = "" if record is None else f" (record {record})"
+        self.source = source
+        known = [] if record is None else [f"record {record}"]
+        if source is not None:
+            known.append(f"from {source[:200]!r}")
+        number = f" ({', '.join(known)})" if known else ""
         super().__init__(f"{shard}: damaged record at byte {offset}{number}: {detail}")
+
+    def __reduce__(self) -> tuple[type[RecordError], tuple[object, ...]]:
+        # An exception is pickled by its message, and this one is made of more.
+        return RecordError, (self.shard, self.offset, self.detail, self.record, self.source)
 
 
 class ImageError(ShardmillError):

@@ -8,7 +8,7 @@ default one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -30,6 +30,15 @@ LABEL: Final = "image/class/label"
 TEXT: Final = "image/class/text"
 
 _PACKAGE: Final = "tensorflow"
+
+# Tags of protobuf's wire format: the number of a field and its type, 2 for a length and a content.
+_FIELD_1: Final = 1 << 3 | 2
+_FIELD_2: Final = 2 << 3 | 2
+_FIELD_3: Final = 3 << 3 | 2
+_UNPACKED: Final = 1 << 3
+_MORE: Final = 128
+_MAX_SHIFT: Final = 63
+
 _Field = descriptor_pb2.FieldDescriptorProto
 
 
@@ -133,3 +142,93 @@ def _choose_kind(name: str, values: list[Any]) -> str:
     raise TypeError(
         f"feature {name!r} holds {values[:3]!r}: bytes, ints or floats of one type only"
     )
+
+
+def find_values(
+    data: memoryview, names: Collection[str], size: int | None = None
+) -> dict[str, tuple[int, int]]:
+    """Finds where the values of some scalar features lie in a serialized `tf.train.Example`.
+
+    Nothing is copied and nothing behind the last feature that was asked for is looked at: ours are
+    sorted by name, so an image's bytes are found in a quarter of the time of a whole parse.
+
+    Args:
+        data: the message, or only its beginning.
+        names: of features that hold one value.
+        size: of the whole message, if `data` is only its beginning.
+
+    Returns:
+        by name, from which byte to which the value lies: the bytes themselves, or an integer's
+        varint (`read_varint`). A feature that is not there is left out.
+
+    Raises:
+        ValueError: `data` is not such a message, or ends before a feature that was asked for.
+    """
+    try:
+        at, end = _enter(data, 0, size or len(data), _FIELD_1)  # Example.features
+        return find_entries(data, names, at, end)
+    except IndexError as error:
+        raise ValueError("not a tf.train.Example: it ends too early") from error
+
+
+def find_entries(
+    data: memoryview, names: Collection[str], at: int, end: int
+) -> dict[str, tuple[int, int]]:
+    """Does what `find_values` does, from one feature of a message on and up to a place in it."""
+    wanted = {name.encode(): name for name in names}
+    found: dict[str, tuple[int, int]] = {}
+    try:
+        while at < end and len(found) < len(wanted):
+            entry, entry_end = _enter(data, at, end, _FIELD_1)  # Features.feature
+            # The key, whose length is one byte: half of the time goes into calls of functions.
+            key, key_end = entry + 2, entry + 2 + data[entry + 1]
+            if data[entry] != _FIELD_1 or key_end - key >= _MORE or key_end > entry_end:
+                raise ValueError("not a tf.train.Example as shardmill writes it")
+            name = wanted.get(bytes(data[key:key_end]))
+            if name is not None:
+                found[name] = _find_value(data, key_end, entry_end)
+            at = entry_end
+    except IndexError as error:
+        raise ValueError("not a tf.train.Example: it ends too early") from error
+    return found
+
+
+def read_varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The integer at a place of a message, and the place behind it.
+
+    Raises:
+        ValueError: it has more than 64 bits.
+        IndexError: it is cut off.
+    """
+    value = shift = 0
+    while (byte := data[at]) >= _MORE:
+        value |= (byte - _MORE) << shift
+        shift += 7
+        at += 1
+        if shift > _MAX_SHIFT:
+            raise ValueError("not a tf.train.Example: a number of more than 64 bits")
+    return value | byte << shift, at + 1
+
+
+def _find_value(data: memoryview, at: int, end: int) -> tuple[int, int]:
+    feature, feature_end = _enter(data, at, end, _FIELD_2)  # FeatureEntry.value
+    kind = data[feature]
+    values, values_end = _enter(data, feature, feature_end, kind)
+    if kind == _FIELD_3 and data[values] == _UNPACKED:
+        return values + 1, values_end  # one integer alone, as older writers wrote it
+    value, value_end = _enter(data, values, values_end, _FIELD_1)
+    if value_end != values_end:
+        raise ValueError("not a tf.train.Example with one value in each feature")
+    return value, value_end
+
+
+def _enter(data: memoryview, at: int, end: int, tag: int) -> tuple[int, int]:
+    """The content of the length-delimited field that has to begin at `at` and end by `end`."""
+    if at >= end or data[at] != tag:
+        raise ValueError("not a tf.train.Example as shardmill writes it")
+    size, begin = data[at + 1], at + 2
+    if size >= _MORE:
+        size, begin = read_varint(data, at + 1)
+    if begin + size > end:
+        raise ValueError("not a tf.train.Example: a field goes past its end")
+    return begin, begin + size

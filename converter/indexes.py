@@ -4,13 +4,18 @@ A line is `"{offset} {size}\n"` in decimal: the record's first byte in the shard
 with the framing. NVIDIA DALI's and vahidk/tfrecord's `tfrecord2idx` write the same, and both
 read ours. The index of `x.tfrecord` is `x.tfindex`: `x.tfrecord.idx` would collide with the
 binary index of tfr-reader.
+
+An index says nothing that the sizes alone would not, so one that does not cover its shard without
+a gap is refused: what `parse_index` returns can be trusted to lie within the shard.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from converter.errors import DatasetError
 from converter.tfrecords import FRAMING_BYTES
@@ -19,6 +24,25 @@ SHARD_SUFFIX: Final = ".tfrecord"
 INDEX_SUFFIX: Final = ".tfindex"
 
 _LINE: Final = re.compile(rb"(0|[1-9]\d{0,17}) ([1-9]\d{0,17})")
+_MAX_DIGITS: Final = 18  # the end of a record, a sum of two such numbers, fits into 63 bits
+
+_Bytes = npt.NDArray[np.uint8]
+_Numbers = npt.NDArray[np.int64]
+
+# In front of the text, so that the 8 bytes before any digit of the first number exist.
+_PADDING: Final = bytes(24)
+
+# What remains of 8 characters of which the last 0 to 8 are digits: their values, highest byte last.
+_DIGITS: Final = np.array(
+    [0x0F0F0F0F0F0F0F0F >> 8 * (8 - n) << 8 * (8 - n) for n in range(9)], np.uint64
+)
+
+# Neighbours become one number, thrice: 8 digits, 4 pairs, 2 fours, 1 eight.
+_JOINS: Final = (
+    (np.uint64(10 * 2**8 + 1), np.uint64(8), np.uint64(0x00FF00FF00FF00FF)),
+    (np.uint64(100 * 2**16 + 1), np.uint64(16), np.uint64(0x0000FFFF0000FFFF)),
+    (np.uint64(10_000 * 2**32 + 1), np.uint64(32), np.uint64(0x00000000FFFFFFFF)),
+)
 
 
 def name_index(shard: str) -> str:
@@ -26,6 +50,8 @@ def name_index(shard: str) -> str:
 
     >>> name_index("train-00000-of-00016.tfrecord")
     'train-00000-of-00016.tfindex'
+    >>> name_index("mnist-train.tfrecord-00000-of-00001")
+    'mnist-train.tfrecord-00000-of-00001.tfindex'
     """
     return shard.removesuffix(SHARD_SUFFIX) + INDEX_SUFFIX
 
@@ -35,8 +61,10 @@ def format_line(offset: int, size: int) -> bytes:
     return b"%d %d\n" % (offset, size)
 
 
-def parse_index(data: bytes, *, index: str, shard_bytes: int) -> list[tuple[int, int]]:
+def parse_index(data: bytes, *, index: str, shard_bytes: int) -> npt.NDArray[np.int64]:
     """Reads an index, and checks that it describes a shard of that size without gaps.
+
+    Takes about 60 ns and, meanwhile, 100 bytes of memory for each record.
 
     Args:
         data: the whole index file.
@@ -44,32 +72,78 @@ def parse_index(data: bytes, *, index: str, shard_bytes: int) -> list[tuple[int,
         shard_bytes: the size of the shard it belongs to.
 
     Returns:
-        (offset, size with framing) of each record.
+        int64[records + 1], in bytes: where each record begins, and where the last one ends. The
+        record `i`, with its framing, lies from the `i`-th of them to the one after it.
 
     Raises:
         DatasetError: a line is malformed, or the records do not cover the shard exactly.
     """
     if data and not data.endswith(b"\n"):
         raise DatasetError(f"{index}: the last line is cut off")
-    spans = [_parse_line(line, index) for line in data.split(b"\n")[:-1]]
-    _check_cover(spans, index, shard_bytes)
-    return spans
-
-
-def _parse_line(line: bytes, index: str) -> tuple[int, int]:
-    match = _LINE.fullmatch(line)
-    if match is None:
+    text = np.frombuffer(_PADDING + data, np.uint8)
+    stops = np.flatnonzero(text < ord("0"))[len(_PADDING) :]
+    lengths = np.diff(stops, prepend=len(_PADDING) - 1) - 1
+    if not _is_well_formed(text, stops, lengths):
+        line = next(line for line in data.split(b"\n") if not _LINE.fullmatch(line))
         raise DatasetError(f"{index}: {line[:40]!r} is not a line of an index")
-    return int(match[1]), int(match[2])
+    offsets = _read_numbers(text, stops[::2], lengths[::2])
+    sizes = _read_numbers(text, stops[1::2], lengths[1::2])
+    return _check_cover(offsets, sizes, index, shard_bytes)
 
 
-def _check_cover(spans: Iterable[tuple[int, int]], index: str, shard_bytes: int) -> None:
-    end = 0
-    for number, (offset, size) in enumerate(spans):
-        if offset != end or size < FRAMING_BYTES:
-            raise DatasetError(
-                f"{index}: record {number} is at {offset} with {size} bytes, expected at {end}"
-            )
-        end = offset + size
-    if end != shard_bytes:
-        raise DatasetError(f"{index}: ends at byte {end} of a shard of {shard_bytes} bytes")
+def _is_well_formed(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> bool:
+    """Says of all lines at once what `_LINE` says of one.
+
+    Args:
+        text: the index behind its padding.
+        stops: where anything below a digit stands.
+        lengths: how many bytes are between each of these and the one before.
+    """
+    zeros = text[stops - lengths] == ord("0")
+    found = text[stops]
+    return (
+        len(stops) % 2 == 0
+        and int(text.max()) <= ord("9")
+        and bool(np.all(found[::2] == ord(" ")) and np.all(found[1::2] == ord("\n")))
+        and bool(np.all(lengths >= 1) and np.all(lengths <= _MAX_DIGITS))
+        and bool(np.all(lengths[zeros] == 1) and not np.any(zeros[1::2]))
+    )
+
+
+def _read_numbers(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> _Numbers:
+    """The decimal numbers of up to 18 digits that end in front of `stops`."""
+    numbers = _read_eight(text, stops, lengths)
+    for place in range(8, int(lengths.max(initial=0)), 8):
+        numbers += _read_eight(text, stops - place, lengths - place) * 10**place
+    return numbers
+
+
+def _read_eight(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> _Numbers:
+    """The last 8 digits, or fewer where the number is shorter; 0 where it has none.
+
+    One number is one word of 64 bits: digit by digit it would take three times as long.
+    """
+    windows: npt.NDArray[np.uint64] = np.ndarray((len(text) - 7,), "<u8", text, strides=(1,))
+    words = windows[stops - 8]
+    words &= _DIGITS.take(lengths, mode="clip")
+    for factor, shift, mask in _JOINS:
+        words *= factor
+        words >>= shift
+        words &= mask
+    return words.view(np.int64)
+
+
+def _check_cover(offsets: _Numbers, sizes: _Numbers, index: str, shard_bytes: int) -> _Numbers:
+    """Where records begin and the last one ends, if each begins where the one before ends."""
+    bounds = np.zeros(len(offsets) + 1, np.int64)
+    np.add(offsets, sizes, out=bounds[1:])
+    wrong = np.flatnonzero((offsets != bounds[:-1]) | (sizes < FRAMING_BYTES))
+    if wrong.size:
+        number = int(wrong[0])
+        raise DatasetError(
+            f"{index}: record {number} is at {offsets[number]} with {sizes[number]} bytes, "
+            f"expected at {bounds[number]}"
+        )
+    if int(bounds[-1]) != shard_bytes:
+        raise DatasetError(f"{index}: ends at byte {bounds[-1]} of a shard of {shard_bytes} bytes")
+    return bounds

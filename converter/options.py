@@ -21,12 +21,6 @@ MAX_SHARDS: Final = 99_999
 
 MIN_SHARD_BYTES: Final = 1_000
 
-_UNITS: Final = {
-    "": 1, "b": 1,
-    "kb": 10**3, "mb": 10**6, "gb": 10**9,
-    "kib": 2**10, "mib": 2**20, "gib": 2**30,
-}  # fmt: skip
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertOptions:
@@ -134,23 +128,6 @@ class ConvertOptions:
         return cls(**{**values, "image_size": tuple(size) if isinstance(size, list) else size})
 
 
-def parse_bytes(text: str) -> int:
-    """Reads a number of bytes: `128MB` is 128,000,000, `128MiB` is 134,217,728.
-
-    >>> parse_bytes("1.5kB")
-    1500
-
-    Raises:
-        UsageError: `text` is not a number with one of the units B, kB, MB, GB, KiB, MiB, GiB.
-    """
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-zA-Z]*)", text.strip())
-    if match is None or match[2].lower() not in _UNITS:
-        raise UsageError(
-            f"{text!r} is not a size: write a number and a unit, such as 128MB or 1GiB"
-        )
-    return round(float(match[1]) * _UNITS[match[2].lower()])
-
-
 def parse_image_size(text: str) -> tuple[int, int]:
     """Reads an image size: one number for both sides, or `HEIGHTxWIDTH`.
 
@@ -167,19 +144,6 @@ def parse_image_size(text: str) -> tuple[int, int]:
             "height x width"
         )
     return int(match[1]), int(match[2] or match[1])
-
-
-def format_bytes(count: float) -> str:
-    """Writes a number of bytes for a person.
-
-    >>> format_bytes(127_900_000)
-    '127.9 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.95:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

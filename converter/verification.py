@@ -5,15 +5,18 @@ from __future__ import annotations
 import concurrent.futures
 import os
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from converter.errors import DatasetError, RecordError
 from converter.indexes import name_index, parse_index
 from converter.layout import MANIFEST, WORK_FOLDER
 from converter.manifest import Manifest, ShardInfo, read_manifest
 from converter.storage import hash_file
-from converter.tfrecords import FRAMING_BYTES, read_records
+from converter.tfrecords import scan_records
 
 
 class Fault(NamedTuple):
@@ -28,7 +31,7 @@ def verify_dataset(
 ) -> list[Fault]:
     """Reads every byte of a data set and lists what does not fit its manifest.
 
-    Memory is bounded by one record for each core, and some 100 bytes for each record of a shard.
+    Memory is bounded by 1 MiB and some 150 bytes for each record of a shard, for each core.
 
     Args:
         folder: the data set.
@@ -80,21 +83,20 @@ def _check_file(path: Path, size: int, sha256: str) -> Iterator[Fault]:
 
 def _check_records(folder: Path, shard: ShardInfo, *, with_index: bool) -> Iterator[Fault]:
     """Names the damaged record where the checksum of a shard fails, and compares with the index."""
-    spans = []
     try:
         with open(folder / shard.name, "rb") as file:
-            for offset, payload in read_records(file, shard.name, shard.bytes):
-                spans.append((offset, len(payload) + FRAMING_BYTES))
+            bounds = [0, *accumulate(scan_records(file, shard.name, shard.bytes))]
     except RecordError as error:
         yield Fault(shard.name, str(error).removeprefix(f"{shard.name}: "))
         return
-    if len(spans) != shard.records:
-        yield Fault(shard.name, f"holds {len(spans)} records, expected {shard.records}")
+    if len(bounds) != shard.records + 1:
+        yield Fault(shard.name, f"holds {len(bounds) - 1} records, expected {shard.records}")
     if with_index:
         index = name_index(shard.name)
         try:
             data = (folder / index).read_bytes()
-            if parse_index(data, index=index, shard_bytes=shard.bytes) != spans:
+            offsets = parse_index(data, index=index, shard_bytes=shard.bytes)
+            if not np.array_equal(offsets, bounds):
                 yield Fault(index, "does not match the records of its shard")
         except DatasetError as error:
             yield Fault(index, str(error).removeprefix(f"{index}: "))

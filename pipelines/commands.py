@@ -1,4 +1,4 @@
-"""The command line: `shardmill convert|plan|verify|inspect`.
+"""The command line: `shardmill convert|plan|verify|inspect|index`.
 
 Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 130 interrupted. An error is one line;
 `--debug` shows the traceback.
@@ -23,6 +23,7 @@ from tqdm import tqdm
 import converter
 from converter.errors import RecordError, ShardmillError, UsageError
 from converter.examples import decode_example
+from converter.indexing import Outcome, find_files, index_files
 from converter.layout import Layout
 from converter.manifest import read_manifest
 from converter.options import (
@@ -30,10 +31,9 @@ from converter.options import (
     INTERPOLATIONS,
     RESIZES,
     ConvertOptions,
-    format_bytes,
-    parse_bytes,
     parse_image_size,
 )
+from converter.sizes import format_bytes, parse_bytes
 from converter.tfrecords import read_records
 from converter.verification import verify_dataset
 from pipelines import proposals, summaries
@@ -137,6 +137,37 @@ def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     return 0
 
 
+def run_index(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
+    """`shardmill index FILES`: a line for each fault; exit code 1 if there is one."""
+    _refuse_extra(extra)
+    files = find_files(arguments.files)
+    sizes = {path: path.stat().st_size if path.exists() else 0 for path in files}
+    with tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, desc="indexing") as bar:
+        outcomes = index_files(
+            files,
+            payloads=not arguments.no_checksums,
+            overwrite=arguments.overwrite,
+            on_file=lambda path, _: bar.update(sizes[path]),
+        )
+    faults = [outcome for outcome in outcomes if isinstance(outcome, ShardmillError)]
+    _print(map(str, faults))
+    _print([_summarize_indexes(outcomes)])
+    if faults and arguments.debug:
+        raise faults[0]
+    return 1 if faults else 0
+
+
+def _summarize_indexes(outcomes: Sequence[Outcome]) -> str:
+    done = [outcome for outcome in outcomes if not isinstance(outcome, ShardmillError)]
+    records, size = sum(file.records for file in done), sum(file.bytes for file in done)
+    line = f"indexed {records:,} records in {len(done):,} files, {format_bytes(size)}"
+    if earlier := sum(not file.written for file in done):
+        line += f", {earlier:,} of them earlier"
+    if failed := len(outcomes) - len(done):
+        line += f"; {failed:,} files failed"
+    return line
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -172,7 +203,18 @@ def _make_parser() -> argparse.ArgumentParser:
         _add_command(commands, name, run, text).add_argument(
             "out", type=Path, metavar="OUT", help="the data set's folder"
         )
+    _add_index_arguments(_add_command(commands, "index", run_index, "index other TFRecord files"))
     return parser
+
+
+def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Writes an index beside each TFRecord file, whatever wrote the file."
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILES",
+        help="files, folders (their *.tfrecord*), or patterns in quotes")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace an index that does not fit its file")
+    add("--no-checksums", action="store_true",
+        help="skip the checksums of payloads; those of lengths are compared")  # fmt: skip
 
 
 def _add_command(

@@ -9,7 +9,8 @@ from typing import Any
 from converter.layout import REJECTS
 from converter.manifest import Manifest, SplitInfo, Totals
 from converter.names import from_bytes
-from converter.options import ConvertOptions, format_bytes
+from converter.options import ConvertOptions
+from converter.sizes import format_bytes
 from pipelines.proposals import Proposal
 
 

@@ -1,10 +1,20 @@
 """Reads the shards of a data set: the only folder that knows TensorFlow.
 
-    shardset   a folder and its manifest -> `ShardSet`; nothing else is read
-    options    what the reading is asked for
-    memory     a number of bytes -> sizes of the buffers
-    dataset    shards -> `tf.data.Dataset`, top to bottom (`parsing` decodes one record)
-    source     shards -> any record by its number, without TensorFlow
+    shardset    a folder and its manifest -> `ShardSet`; files are only measured
+    plans       what is asked for (`options`) meets what there is -> everything decided beforehand:
+                selections    which records an epoch is made of
+                orders        in which order they come: pure functions of seed, epoch and position
+                steps         which positions are a batch, on which host
+                memory        a number of bytes -> sizes of the buffers
+    records     numbers -> payloads, located by index and checked (`runs`: in long reads)
+    batches     a step's payloads -> columns (`headers`, `damage`); `pixels` without a decoder
+    dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)
+
+and beside that way
+
+    source      any record by number or name (`columns`, `names`), without TensorFlow
+    sequence    any batch by number, for Keras        resuming   training goes on after a kill
+    tfrecords   files that something else wrote       cache      decoded images kept
 
 TensorFlow is imported when a `tf.data.Dataset` is asked for, and only then.
 
@@ -16,8 +26,35 @@ Synopsis:
     model.fit(train, validation_data=load_dataset("photos-256", "validation", batch_size=64))
 """
 
-from reader.options import ReadOptions
-from reader.shardset import ShardSet, load_dataset, open_shards
-from reader.source import Record, Source
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ReadOptions", "Record", "ShardSet", "Source", "load_dataset", "open_shards"]
+from reader.damage import typed_errors
+from reader.options import ReadOptions
+from reader.shardset import ShardSet, load_dataset, mix_datasets, open_shards
+from reader.source import Record, Source
+from reader.tfrecords import TFRecordSet, open_tfrecords
+
+if TYPE_CHECKING:
+    from reader.resuming import ResumeTraining
+
+__all__ = [
+    "ReadOptions",
+    "Record",
+    "ResumeTraining",
+    "ShardSet",
+    "Source",
+    "TFRecordSet",
+    "load_dataset",
+    "mix_datasets",
+    "open_shards",
+    "open_tfrecords",
+    "typed_errors",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ResumeTraining":
+        from reader.resuming import ResumeTraining  # noqa: PLC0415 (Keras)
+
+        return ResumeTraining
+    raise AttributeError(f"module 'reader' has no attribute {name!r}")

@@ -6,9 +6,16 @@ import dataclasses
 from typing import Final
 
 from converter.errors import UsageError
+from converter.sizes import parse_bytes
+from reader.damage import POLICIES
+from reader.steps import REMAINDERS
 
 LABEL_MODES: Final = ("int", "categorical", "binary", None)
+COLOR_CHANNELS: Final = {"grayscale": 1, "rgb": 3, "rgba": 4}
+DATA_FORMATS: Final = ("channels_last", "channels_first")
 DTYPES: Final = ("float32", "uint8")
+SUBSETS: Final = (None, "training", "validation")
+SHUFFLES: Final = (None, True, False, "exact", "buffer")
 INTERPOLATIONS: Final = (
     "bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic",
 )  # fmt: skip
@@ -16,68 +23,188 @@ INTERPOLATIONS: Final = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ReadOptions:
-    """How a split becomes a `tf.data.Dataset`.
+    """How a split becomes batches.
 
     Attributes:
         batch_size: images a batch; None for single images.
         label_mode: `int` for int32 labels (batch,); `categorical` for float32 one-hot labels
             (batch, classes); `binary` for float32 labels (batch, 1), of two classes only; None
             for images alone.
+        labels: labels to give instead of the stored ones, one for each record of the split, in
+            the order of the originals' paths; None for the stored ones.
+        class_names: the classes to read, in the order of their new labels; None for all. Leaving
+            some out takes a look at every record's label.
+        validation_split: share of the records to hold out, if the data set was converted without
+            a split for validation.
+        subset: `training` or `validation`: which part of that.
+        color_mode: `rgb`, `grayscale` or `rgba`.
         dtype: of the images: float32, or uint8 at a quarter of the memory. Both are 0 to 255.
+        data_format: `channels_last` or `channels_first`.
         image_size: (height, width) to resize to; None for the size they are stored in.
         interpolation: for that, one of `tf.image.resize`'s methods.
-        shuffle: a new order in every epoch. None shuffles the split `train` and no other.
-        seed: makes the orders repeatable; None for other ones in every run.
-        drop_remainder: leave out the last, smaller batch, for a static batch dimension.
-        max_ram_bytes: what all buffers together may hold.
+        crop_to_aspect_ratio: cut off what does not fit the shape of `image_size`, instead of
+            stretching.
+        pad_to_aspect_ratio: fill up with black instead.
+        random_crop: (least, greatest) share of an image's area: each epoch shows a random part of
+            each image, of a shape from 3:4 to 4:3, in the size asked for. Of a JPEG, only that
+            part is decoded.
+        random_flip: mirror half of the images in each epoch.
+        shuffle: `exact` gives a uniform order, fresh in each epoch; `buffer` shuffles within
+            windows of long sequential reads, for storage on which single reads are slow. True
+            chooses for the storage; None is True for the split `train` and False for others.
+        seed: decides all orders and random changes; None for other ones in every run.
+        remainder: of records that fill no batch: `keep` gives a smaller one, `drop` leaves them
+            out, `pad` fills it up, and gives a float32 mask (batch,) behind the labels, which
+            Keras takes as weights.
+        shard_index: number of this host, if several share the records of an epoch.
+        shard_count: of those hosts.
+        initial_epoch: the epoch that is read first.
+        initial_step: the step of that epoch that comes first.
+        on_damage: `raise` an error at a damaged record, or `skip` it, noted in the log.
+        max_damaged: different records that may be skipped before it is an error after all.
+        with_filename: give the path of each original too, as the last of the tensors.
+        cache: keep the decoded images in memory; refused if they do not fit into `max_ram`.
+        max_ram: what the reader may hold in memory in all, in bytes or like "512MB".
 
     Raises:
-        UsageError: a value is out of its range.
+        UsageError: a value is out of its range, or contradicts another.
     """
 
     batch_size: int | None = 32
     label_mode: str | None = "int"
+    labels: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    validation_split: float | None = None
+    subset: str | None = None
+    color_mode: str = "rgb"
     dtype: str = "float32"
+    data_format: str = "channels_last"
     image_size: tuple[int, int] | None = None
     interpolation: str = "bilinear"
-    shuffle: bool | None = None
+    crop_to_aspect_ratio: bool = False
+    pad_to_aspect_ratio: bool = False
+    random_crop: tuple[float, float] | None = None
+    random_flip: bool = False
+    shuffle: bool | str | None = None
     seed: int | None = None
-    drop_remainder: bool = False
-    max_ram_bytes: int = 512_000_000
+    remainder: str = "keep"
+    shard_index: int = 0
+    shard_count: int = 1
+    initial_epoch: int = 0
+    initial_step: int = 0
+    on_damage: str = "raise"
+    max_damaged: int = 100
+    with_filename: bool = False
+    cache: bool = False
+    max_ram: int | str = 512_000_000
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("label_mode", self.label_mode, LABEL_MODES),
-            ("dtype", self.dtype, DTYPES),
-            ("interpolation", self.interpolation, INTERPOLATIONS),
+        for name, choices in (
+            ("label_mode", LABEL_MODES),
+            ("color_mode", tuple(COLOR_CHANNELS)),
+            ("dtype", DTYPES),
+            ("data_format", DATA_FORMATS),
+            ("interpolation", INTERPOLATIONS),
+            ("shuffle", SHUFFLES),
+            ("remainder", REMAINDERS),
+            ("subset", SUBSETS),
+            ("on_damage", POLICIES),
         ):
-            if value not in choices:
-                known = ", ".join(repr(choice) for choice in choices)
-                raise UsageError(f"{name} {value!r} is unknown: choose one of {known}")
-        if self.batch_size is not None and _whole("batch_size", self.batch_size) < 1:
-            raise UsageError(f"batch_size {self.batch_size} is out of range: at least 1, or None")
-        _whole("max_ram_bytes", self.max_ram_bytes)
+            _check_choice(name, getattr(self, name), choices)
+        self._check_numbers()
+        self._check_sizes()
+        self._check_combinations()
+
+    @property
+    def max_ram_bytes(self) -> int:
+        """`max_ram` in bytes."""
+        return parse_bytes(self.max_ram) if isinstance(self.max_ram, str) else self.max_ram
+
+    def _check_numbers(self) -> None:
+        if self.batch_size is not None:
+            _check_range("batch_size", self.batch_size, 1, hint=", or None")
+        if self.seed is not None:
+            _check_range("seed", self.seed, 0, 2**63)
+        _check_range("shard_count", self.shard_count, 1)
+        _check_range("shard_index", self.shard_index, 0, self.shard_count)
+        for name in ("initial_epoch", "initial_step", "max_damaged"):
+            _check_range(name, getattr(self, name), 0)
+        _check_range("max_ram", self.max_ram_bytes, 0)
+
+    def _check_sizes(self) -> None:
         if self.image_size is not None:
             object.__setattr__(self, "image_size", check_image_size(self.image_size))
-        if self.seed is not None and not 0 <= _whole("seed", self.seed) < 2**63:
-            raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
+        for name in ("class_names", "labels"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.random_crop is not None:
+            least, greatest = self.random_crop
+            if not 0 < least <= greatest <= 1:
+                raise UsageError(
+                    f"random_crop {self.random_crop!r} is out of range: two shares of an image's "
+                    "area, above 0 and up to 1"
+                )
+
+    def _check_combinations(self) -> None:
+        if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
+            raise UsageError("crop_to_aspect_ratio and pad_to_aspect_ratio exclude each other")
+        if self.labels is not None and self.class_names is not None:
+            raise UsageError("class_names names the stored labels, which `labels` replaces")
+        if (self.validation_split is None) != (self.subset is None):
+            raise UsageError("validation_split and subset take each other: give both or none")
+        if self.validation_split is not None:
+            if not 0 < self.validation_split < 1:
+                raise UsageError(
+                    f"validation_split {self.validation_split} is out of range: above 0, below 1"
+                )
+            if self.seed is None:
+                raise UsageError(
+                    "validation_split draws records with the seed: give the same one for training "
+                    "and for validation, or they overlap"
+                )
+        if self.random_crop and (self.crop_to_aspect_ratio or self.pad_to_aspect_ratio):
+            raise UsageError(
+                "random_crop leaves nothing for an aspect ratio to be cropped or padded to"
+            )
+        if self.cache and (self.random_crop or self.random_flip):
+            raise UsageError("cache keeps decoded images, which random_crop and random_flip change")
+        if self.on_damage == "skip" and self.remainder == "drop":
+            raise UsageError(
+                "on_damage 'skip' can make a batch smaller, remainder 'drop' makes all equal: use "
+                "'pad', which gives a skipped record the weight 0, or 'keep'"
+            )
 
 
 def check_image_size(size: object) -> tuple[int, int]:
-    """A (height, width) from what a caller gave as one.
+    """A (height, width) from what a caller gave as one, or as the side of a square.
 
     Raises:
-        UsageError: it is no pair of whole numbers from 1 to 65,535.
+        UsageError: it is neither, or a side is not from 1 to 65,535.
     """
-    sides = tuple(size) if isinstance(size, tuple | list) else ()
-    if len(sides) != 2 or any(type(side) is not int for side in sides):
+    sides = (size, size) if type(size) is int else size
+    if (
+        not isinstance(sides, tuple | list)
+        or len(sides) != 2
+        or any(type(side) is not int for side in sides)
+    ):
         raise UsageError(f"image_size {size!r} is not a pair (height, width)")
     if not all(1 <= side <= 65_535 for side in sides):
         raise UsageError(f"image_size {size!r} is out of range: 1 to 65535 pixels")
     return sides[0], sides[1]
 
 
-def _whole(name: str, value: object) -> int:
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    # 1 == True, and is no choice.
+    if not any(value == choice and type(value) is type(choice) for choice in choices):
+        known = ", ".join(repr(choice) for choice in choices)
+        raise UsageError(f"{name} {value!r} is unknown: choose one of {known}")
+
+
+def _check_range(
+    name: str, value: object, least: int, end: int | None = None, hint: str = ""
+) -> None:
     if type(value) is not int:
         raise UsageError(f"{name} {value!r} is not a whole number")
-    return value
+    if value < least or (end is not None and value >= end):
+        limit = f"at least {least}" if end is None else f"{least} to {end - 1}"
+        raise UsageError(f"{name} {value} is out of range: {limit}{hint}")

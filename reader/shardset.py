@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from converter.errors import DatasetError, ShardmillError
+from converter.errors import DatasetError, ShardmillError, UsageError
 from converter.indexes import name_index
 from converter.manifest import Manifest, SplitInfo, read_manifest
+from reader.mixing import plan_mixture
 from reader.options import ReadOptions
+from reader.plans import ReadPlan, list_files, plan_reading
+from reader.records import RecordFiles
 from reader.source import Source
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from reader.sequence import BatchSequence
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,104 +45,218 @@ class ShardSet:
         """Records, bytes, shards and label counts of each split."""
         return self.manifest.splits
 
+    def class_weight(self, split: str = "train") -> dict[int, float]:
+        """Weights that make all classes count the same, for `model.fit(class_weight=…)`.
+
+        They are those of scikit-learn's "balanced": records / (classes * records of the class);
+        a class without a record has none.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        self.manifest.list_shards(split)
+        counts = self.splits[split].labels
+        present = sum(count > 0 for count in counts)
+        return {
+            label: sum(counts) / (present * count) for label, count in enumerate(counts) if count
+        }
+
     def source(self, split: str) -> Source:
         """Random access to one split, without TensorFlow.
 
         Raises:
-            DatasetError: there is no such split, or a file is not there in its size.
+            DatasetError: there is no such split.
         """
-        self._check_files(split)
-        return Source(self.folder, self.manifest.list_shards(split))
+        return Source(RecordFiles(list_files(self.folder, self.manifest, split)))
 
     def dataset(self, split: str, options: ReadOptions | None = None) -> tf.data.Dataset:
         """One split as a `tf.data.Dataset`.
 
-        Shards are read in parallel, their encoded records shuffled, then decoded and batched in
-        parallel, and two batches are kept ready. All buffers together hold at most
-        `options.max_ram_bytes`, whatever the size of the data set.
+        Records are read by their index, in an order that is a pure function of seed, epoch and
+        step, checked, and decoded in TensorFlow's threads. All that is held of them stays within
+        `options.max_ram`, whatever the size of the data set.
 
         Returns:
-            a dataset of (images, labels), or of images if `label_mode` is None:
-            images (batch, height, width, 3) of `dtype`, labels as `ReadOptions.label_mode` says;
-            without `batch` if `batch_size` is None. Its length is known, and it has an attribute
-            `class_names`.
+            a dataset of (images, labels), or of images if `label_mode` is None; with `remainder`
+            `pad` a mask float32 (batch,) comes behind them, with `with_filename` strings (batch,):
+            images (batch, height, width, channels) of `dtype`, labels as
+            `ReadOptions.label_mode` says; without `batch` if `batch_size` is None. Its length is
+            known. It has attributes: `class_names` and `file_paths` as from Keras; `position`,
+            which says which epoch the next iterator reads, and from which step on; `fingerprint`,
+            what its order depends on; `damage`, the records that were skipped.
 
         Raises:
-            DatasetError: there is no such split, or a file is not there in its size.
+            DatasetError: there is no such split, or a file is damaged that has to be looked at.
             UsageError: the options do not fit the data set.
             ShardmillError: TensorFlow is not installed.
         """
-        self._check_files(split)
-        try:
-            from reader.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
-        except ModuleNotFoundError as error:
-            if error.name != "tensorflow":
-                raise
-            raise ShardmillError(
-                "reading as a tf.data.Dataset needs TensorFlow: pip install 'shardmill[train]'"
-            ) from error
-        return make_dataset(self.folder, self.manifest, split, options or ReadOptions())
+        return _build(plan_reading(self.folder, self.manifest, split, options or ReadOptions()))
 
-    def _check_files(self, split: str) -> None:
-        """Compares sizes, because TensorFlow takes a shard cut between two records for whole."""
-        for shard in self.manifest.list_shards(split):
-            for name, size in (
-                (shard.name, shard.bytes),
-                (name_index(shard.name), shard.index_bytes),
-            ):
-                path = self.folder / name
-                if not path.exists():
-                    raise DatasetError(f"{path} is missing")
-                if path.stat().st_size != size:
-                    raise DatasetError(
-                        f"{path} has {path.stat().st_size} bytes, expected {size}: "
-                        "run shardmill verify"
-                    )
+    def sequence(self, split: str, batch_size: int = 32, **options: Any) -> BatchSequence:
+        """One split as a `keras.utils.PyDataset`: `sequence[7]` reads exactly one batch.
+
+        Args:
+            split: which.
+            batch_size: images a batch.
+            **options: any other of `ReadOptions`, and `workers`, `use_multiprocessing` and
+                `max_queue_size` of `keras.utils.PyDataset`.
+
+        Raises:
+            DatasetError, UsageError, ShardmillError: as `dataset` does.
+        """
+        try:
+            from reader.sequence import make_sequence  # noqa: PLC0415 (TensorFlow)
+        except ModuleNotFoundError as error:
+            raise _name_missing(error) from error
+        names = ("workers", "use_multiprocessing", "max_queue_size")
+        loading = {name: options.pop(name) for name in names if name in options}
+        read_options = ReadOptions(batch_size=batch_size, **options)
+        return make_sequence(
+            plan_reading(self.folder, self.manifest, split, read_options), **loading
+        )
 
 
 def open_shards(directory: str | os.PathLike[str]) -> ShardSet:
-    """Opens a data set; only its manifest is read.
+    """Opens a data set: reads its manifest, and compares the sizes of all files with it.
 
     Raises:
-        DatasetError: the folder holds no finished data set, or one of a newer format.
+        DatasetError: the folder holds no finished data set, or one of a newer format, or a file
+            is missing, shorter or longer than it was written.
     """
     folder = Path(directory).absolute()
-    return ShardSet(folder, read_manifest(folder))
+    manifest = read_manifest(folder)
+    for shard in manifest.shards:
+        _check_size(folder / shard.name, shard.bytes)
+        _check_size(folder / name_index(shard.name), shard.index_bytes)
+    return ShardSet(folder, manifest)
 
 
 def load_dataset(
     directory: str | os.PathLike[str],
     split: str = "train",
     *,
-    label_mode: str | None = "int",
-    batch_size: int | None = 32,
-    image_size: tuple[int, int] | None = None,
-    shuffle: bool | None = None,
-    seed: int | None = None,
-    interpolation: str = "bilinear",
-    dtype: str = "float32",
-    drop_remainder: bool = False,
-    max_ram_bytes: int = 512_000_000,
-) -> tf.data.Dataset:
+    labels: Sequence[int] | str | None = "inferred",
+    subset: str | None = None,
+    input_context: tf.distribute.InputContext | None = None,
+    **options: Any,
+) -> Any:
     """Opens a data set and gives one split as a `tf.data.Dataset`.
 
-    The names are those of `keras.utils.image_dataset_from_directory`, and mean the same; see
-    `ReadOptions` for each of them and `ShardSet.dataset` for what comes out.
+    Takes the arguments of `keras.utils.image_dataset_from_directory` that mean something after a
+    conversion, with the same names, values and results, and all others of `ReadOptions`.
+
+    Args:
+        directory: the data set.
+        split: which; a `subset` names it too, where the data set has such splits.
+        labels: `inferred` for those of the data set; a list of others, one for each record, in the
+            order of the originals' paths; None for none.
+        subset: `training` or `validation`; `both` gives a list of the two. They are the splits
+            `train` and `validation`, or drawn with `validation_split`.
+        input_context: of `tf.distribute`: stands for `shard_index` and `shard_count`.
+        **options: see `ReadOptions`.
+
+    Returns:
+        what `ShardSet.dataset` gives.
 
     Raises:
         DatasetError: the folder holds no finished data set, or no such split.
         UsageError: the arguments do not fit the data set.
         ShardmillError: TensorFlow is not installed.
     """
-    options = ReadOptions(
-        label_mode=label_mode,
-        batch_size=batch_size,
-        image_size=image_size,
-        shuffle=shuffle,
-        seed=seed,
-        interpolation=interpolation,
-        dtype=dtype,
-        drop_remainder=drop_remainder,
-        max_ram_bytes=max_ram_bytes,
+    shards = open_shards(directory)
+    if labels is None:
+        options["label_mode"] = None
+    elif labels != "inferred":
+        options["labels"] = _check_labels(labels)
+    if input_context is not None:
+        options["shard_index"] = input_context.input_pipeline_id
+        options["shard_count"] = input_context.num_input_pipelines
+    if subset == "both":
+        held_out = options | {"shuffle": False}  # as Keras does
+        return [
+            _read_subset(shards, split, "training", options),
+            _read_subset(shards, split, "validation", held_out),
+        ]
+    return _read_subset(shards, split, subset, options)
+
+
+def mix_datasets(
+    weights: Mapping[str | os.PathLike[str], float], split: str = "train", **options: Any
+) -> tf.data.Dataset:
+    """Mixes one split of several data sets at fixed shares.
+
+    Every hundred records hold the same number of each data set. The order is a pure function of
+    seed, epoch and step, as with one data set, so a mixture is resumed and divided among hosts in
+    the same way. An epoch ends when the first of them has been read to its end.
+
+    Args:
+        weights: by data set; only their ratios count. All have to have the same classes.
+        split: which.
+        **options: see `ReadOptions`; all that do not concern a single data set.
+
+    Raises:
+        DatasetError: a folder holds no finished data set, or no such split.
+        UsageError: the data sets or the options do not go together.
+        ShardmillError: TensorFlow is not installed.
+    """
+    opened = [(open_shards(directory), weight) for directory, weight in weights.items()]
+    parts = [(shards.folder, shards.manifest, weight) for shards, weight in opened]
+    return _build(plan_mixture(parts, split, _make_options(options)))
+
+
+_SPLITS = {"training": "train", "validation": "validation"}
+
+
+def _read_subset(
+    shards: ShardSet, split: str, subset: str | None, options: dict[str, Any]
+) -> tf.data.Dataset:
+    if subset in _SPLITS and options.get("validation_split") is None:
+        if "validation" not in shards.splits:
+            raise UsageError(
+                f"subset {subset!r}: this data set has no split 'validation': give a "
+                "validation_split and a seed to draw one"
+            )
+        return shards.dataset(_SPLITS[subset], _make_options(options))
+    return shards.dataset(split, _make_options(options | {"subset": subset}))
+
+
+def _build(plan: ReadPlan) -> tf.data.Dataset:
+    try:
+        from reader.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
+    except ModuleNotFoundError as error:
+        raise _name_missing(error) from error
+    return make_dataset(plan)
+
+
+def _make_options(options: dict[str, Any]) -> ReadOptions:
+    known = [field.name for field in dataclasses.fields(ReadOptions)]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")
+    return ReadOptions(**options)
+
+
+def _check_labels(labels: Sequence[int] | str) -> tuple[int, ...]:
+    if isinstance(labels, str) or not all(isinstance(label, int) for label in labels):
+        raise UsageError(
+            f"labels {labels!r:.60} is unknown: 'inferred', a list of numbers, or None"
+        )
+    return tuple(labels)
+
+
+def _check_size(path: Path, size: int) -> None:
+    # TensorFlow, for one, takes a shard that was cut between two records for whole.
+    try:
+        found = path.stat().st_size
+    except OSError:
+        raise DatasetError(f"{path} is missing") from None
+    if found != size:
+        raise DatasetError(f"{path} has {found} bytes, expected {size}: run shardmill verify")
+
+
+def _name_missing(error: ModuleNotFoundError) -> Exception:
+    if error.name not in ("tensorflow", "keras"):
+        return error
+    return ShardmillError(
+        "reading as a tf.data.Dataset needs TensorFlow: pip install 'shardmill[train]'"
     )
-    return open_shards(directory).dataset(split, options)

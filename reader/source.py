@@ -1,24 +1,23 @@
-"""Any record of a split by its number, read where the index says it lies; no TensorFlow."""
+"""Any record of a split by its number or its original's name; numpy alone, no TensorFlow."""
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import itertools
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TypeVar, overload
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from converter import examples
-from converter.errors import DatasetError, RecordError
-from converter.indexes import name_index, parse_index
-from converter.manifest import ShardInfo
+from converter.errors import RecordError
 from converter.names import from_bytes
-from converter.tfrecords import unframe_record
+from reader.columns import FilePaths, read_labels
+from reader.names import NameIndex
+from reader.orders import Numbers
+from reader.records import Place, RecordFiles, find_source
+from reader.selections import select_all
 
 T = TypeVar("T")
 
@@ -48,77 +47,115 @@ class Record:
     sha256: str
 
 
-class Source(Sequence[Record]):
-    """The records of one split as a sequence: `len(source)`, `source[7]`, `source[-1]`, slices.
+class RecordSequence(Sequence[T]):
+    """Numbered records as a sequence: `records[7]`, `records[-1]`, slices, arrays of numbers.
 
-    Reads exactly the bytes of the records asked for, and keeps the indexes of the shards that
-    were touched: 16 bytes a record. Safe to share between threads.
+    Reads exactly the bytes of the records asked for, checks them, and keeps the indexes of the
+    files that were touched: 8 bytes a record. It holds no open file: share it between threads, use
+    it after a fork, pickle it for worker processes; PyTorch's `DataLoader` and Grain take it as it
+    is.
 
     Args:
-        folder: the data set.
-        shards: of one split, in order.
+        files: that hold the records.
+        parse: makes of a record's place and payload what is given for it.
 
     Raises:
         IndexError: there is no record of that number.
         RecordError: it is damaged.
-        DatasetError: its shard or the shard's index is missing or damaged.
+        DatasetError: its file or the file's index is missing or damaged.
     """
 
-    def __init__(self, folder: Path, shards: Sequence[ShardInfo]) -> None:
-        self._folder = folder
-        self._shards = shards
-        self._ends = list(itertools.accumulate(shard.records for shard in shards))
-        self._spans: dict[int, npt.NDArray[np.int64]] = {}
+    def __init__(self, files: RecordFiles, parse: Callable[[Place, memoryview], T]) -> None:
+        self._files = files
+        self._parse = parse
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return len(self._files)
 
     @overload
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+    def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> list[T]: ...
+    def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[Any]) -> T | list[T]:
         if isinstance(index, slice):
-            return [self._read(number) for number in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        return self._read(index % len(self))
+            return self._read(np.arange(*index.indices(len(self)), dtype=np.int64))
+        if isinstance(index, Sequence) or (isinstance(index, np.ndarray) and index.ndim):
+            return self._read(self._check(np.asarray(index)))
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"record {number} of {len(self)}")
+        return self._read(np.array([number % len(self)], np.int64))[0]
 
-    def _read(self, index: int) -> Record:
-        number = bisect.bisect_right(self._ends, index)
-        shard = self._shards[number]
-        place = index - (self._ends[number] - shard.records)
-        offset, size = (int(value) for value in self._find_spans(number)[place])
-        path = self._folder / shard.name
-        try:
-            with open(path, "rb") as file:
-                record = os.pread(file.fileno(), size, offset)
-        except OSError as error:
-            raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-        payload = unframe_record(record, shard=shard.name, offset=offset, number=place)
-        try:
-            return _make_record(examples.decode_example(payload))
-        except (ValueError, TypeError) as error:
-            raise RecordError(shard.name, offset, f"not an image: {error}", place) from error
+    def _check(self, numbers: npt.NDArray[Any]) -> Numbers:
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise IndexError(
+                f"an array of {numbers.dtype} {numbers.shape} is no list of numbers of records"
+            )
+        wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
+        if wrong.size:
+            raise IndexError(f"record {wrong[0]} of {len(self)}")
+        return np.where(numbers < 0, numbers + len(self), numbers).astype(np.int64)
 
-    def _find_spans(self, number: int) -> npt.NDArray[np.int64]:
-        # Two threads may read the same index at once; both read the same.
-        if number not in self._spans:
-            self._spans[number] = self._read_index(number)
-        return self._spans[number]
+    def _read(self, numbers: Numbers) -> list[T]:
+        records: list[Any] = [None] * len(numbers)
+        for index, place, payload in self._files.read_many(numbers):
+            if isinstance(payload, RecordError):
+                raise payload
+            records[index] = self._parse(place, payload)
+        return records
 
-    def _read_index(self, number: int) -> npt.NDArray[np.int64]:
-        shard = self._shards[number]
-        index = name_index(shard.name)
-        path = self._folder / index
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-        spans = parse_index(data, index=index, shard_bytes=shard.bytes)
-        if len(spans) != shard.records:
-            raise DatasetError(f"{index}: lists {len(spans)} records, expected {shard.records}")
-        return np.asarray(spans, np.int64).reshape(-1, 2)
+
+class Source(RecordSequence[Record]):
+    """The records of one split; see `RecordSequence` for all that it is good for.
+
+    Args:
+        files: of the split.
+    """
+
+    def __init__(self, files: RecordFiles) -> None:
+        super().__init__(files, parse_record)
+        self._names: NameIndex | None = None
+
+    def __reduce__(self) -> tuple[type[Source], tuple[RecordFiles]]:
+        return Source, (self._files,)
+
+    @property
+    def file_paths(self) -> FilePaths:
+        """Paths of the originals in record order, each read when it is asked for."""
+        return FilePaths(self._files, select_all(len(self)))
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """The labels of all records, int32 (records,); reads half a kilobyte of each record."""
+        return read_labels(self._files)
+
+    def by_id(self, source_id: str) -> Record:
+        """The record made from the original of that path, relative to the folder it was in.
+
+        The first call reads the names of all records, and keeps 16 bytes for each.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self[self.find(source_id)]
+
+    def find(self, source_id: str) -> int:
+        """The number of that record; see `by_id`."""
+        if self._names is None:
+            self._names = NameIndex(self.file_paths)
+        return self._names.find(source_id)
+
+
+def parse_record(place: Place, payload: memoryview) -> Record:
+    """What is stored of one image.
+
+    Raises:
+        RecordError: the payload is something else.
+    """
+    try:
+        return _make_record(examples.decode_example(bytes(payload)))
+    except (ValueError, TypeError) as error:
+        raise place.describe(f"not an image: {error}", find_source(payload)) from error
 
 
 def _make_record(features: Mapping[str, Sequence[object]]) -> Record:

@@ -3,7 +3,6 @@
     real images   accounts, verify, index lines, TFDS, sizes of shards      (needs --images)
     draft         DCT-scaled decoding of large JPEGs: speed, likeness       (needs --images)
     convert       wall time and memory against a bare process pool
-    read          images a second and memory against the tutorial's pipeline
 
 Everything that is compared is measured in this one run, because machines differ and drift.
 """
@@ -11,6 +10,7 @@ Everything that is compared is measured in this one run, because machines differ
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -21,10 +21,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import psutil
+from corpora import convert, make_photos
+from measuring import Run, measure, report, run_sections
 from PIL import Image
 
 from converter.images import decode_image
@@ -36,15 +36,6 @@ from converter.verification import verify_dataset
 
 HERE = Path(__file__).resolve()
 REAL = HERE.parents[2] / "shared" / "images"
-SAMPLE_S = 0.1
-
-
-class Run(NamedTuple):
-    """What one command took: its wall time, the memory of all its processes, what it printed."""
-
-    seconds: float
-    peak_mb: float
-    output: str
 
 
 def main() -> int:
@@ -53,27 +44,15 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "build" / "benchmark")
     parser.add_argument("--counts", type=int, nargs="*", default=[5_000, 20_000])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("real", "draft", "convert", "read"))
+    parser.add_argument("--only", choices=("real", "draft", "convert"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     sections = {
         "real": lambda: measure_real(arguments.images, arguments.work),
         "draft": lambda: measure_draft(arguments.images / "photos", arguments.repeats),
         "convert": lambda: measure_convert(arguments.work, arguments.counts, arguments.repeats),
-        "read": lambda: measure_read(arguments.work, arguments.counts[0], arguments.repeats),
     }
-    failed = 0
-    for name, section in sections.items():
-        if arguments.only in (None, name):
-            print(f"\n{name}")
-            failed += sum(not ok for ok in section())
-    print(f"\n{failed} bars missed" if failed else "\nevery bar reached")
-    return 1 if failed else 0
-
-
-def report(what: str, value: str, bar: str = "", *, ok: bool = True) -> bool:
-    print(f"  {what:<46} {value:>26}   {bar}{'' if ok else '   MISSED'}", flush=True)
-    return ok
+    return run_sections(sections, arguments.only)
 
 
 def measure_real(images: Path, work: Path) -> Iterator[bool]:
@@ -122,10 +101,10 @@ def count_index_lines(out: Path) -> int:
     for shard in read_manifest(out).shards:
         index = name_index(shard.name)
         data = (out / shard.name).read_bytes()
-        spans = parse_index((out / index).read_bytes(), index=index, shard_bytes=len(data))
-        for offset, size in spans:
-            unframe_record(data[offset : offset + size], shard=shard.name, offset=offset)
-        lines += len(spans)
+        offsets = parse_index((out / index).read_bytes(), index=index, shard_bytes=len(data))
+        for begin, end in itertools.pairwise(offsets.tolist()):
+            unframe_record(data[begin:end], shard=shard.name, offset=begin)
+        lines += len(offsets) - 1
     return lines
 
 
@@ -243,160 +222,6 @@ write_plan(
 
 def prepare_plan(images: Path, out: Path) -> None:
     subprocess.run([sys.executable, "-c", PLAN, str(images), str(out)], check=True)
-
-
-def measure_read(work: Path, count: int, repeats: int) -> Iterator[bool]:
-    """Reads epochs at 64 a batch, shuffled: ours as uint8, beside what tutorials show.
-
-    What ours is held to is `tutorial-float32`: parse and cast in a parallel map, shuffle what is
-    decoded, batch, prefetch. The other two keep uint8 and are shown without a bar: all three decode
-    with the same operation on all cores, TensorFlow runs also the plain map of `tutorial` in
-    parallel, and 1.5 times the rate of one that does nothing but decode is not to be had on two
-    cores.
-    """
-    out = work / f"read-{count}"
-    if not out.exists():
-        convert(make_photos(work, count), out)
-    others = ("tutorial", "tutorial-float32", "tutorial-parallel")
-    rates: dict[str, list[float]] = {}
-    growths: dict[str, list[float]] = {}
-    for _ in range(repeats):
-        for name in ("reader", *others):
-            # Its own memory is what it prints; looking on from here would take a core's time.
-            command = [sys.executable, "-c", READ, str(out), name]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rate, growth = map(float, done.stdout.split()[-2:])
-            rates.setdefault(name, []).append(rate)
-            growths.setdefault(name, []).append(growth)
-    for name, measured in rates.items():
-        report(f"{name}: images a second", f"{statistics.median(measured):,.0f}")
-        report(
-            f"{name}: growth over bare TensorFlow", f"{statistics.median(growths[name]):,.0f} MB"
-        )
-    for name in others:
-        ratio = statistics.median(
-            ours / theirs for ours, theirs in zip(rates["reader"], rates[name], strict=True)
-        )
-        share = statistics.median(growths["reader"]) / statistics.median(growths[name])
-        held = name == "tutorial-float32"
-        yield report(
-            f"times the rate of {name}",
-            f"{ratio:.2f}",
-            "at least 1.5" if held else "",
-            ok=not held or ratio >= 1.5,
-        )
-        yield report(
-            f"share of the memory of {name}",
-            f"{share:.2f}",
-            "under 0.25" if held else "",
-            ok=not held or share < 0.25,
-        )
-
-
-READ = """
-import os, statistics, sys, time
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import psutil
-import tensorflow as tf
-from reader import load_dataset, open_shards
-
-out, name = sys.argv[1:]
-floats = name == "tutorial-float32"
-
-def parse(record):
-    features = {
-        "image/encoded": tf.io.FixedLenFeature([], tf.string),
-        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
-    }
-    parsed = tf.io.parse_single_example(record, features)
-    image = tf.io.decode_jpeg(parsed["image/encoded"], 3)
-    image.set_shape((256, 256, 3))
-    return (tf.cast(image, tf.float32) if floats else image), parsed["image/class/label"]
-
-if name == "reader":
-    dataset = load_dataset(out, "train", batch_size=64, dtype="uint8", seed=1)
-else:
-    files = sorted(tf.io.gfile.glob(out + "/train-*.tfrecord"))
-    parallel = None if name == "tutorial" else tf.data.AUTOTUNE
-    dataset = tf.data.TFRecordDataset(files).map(parse, parallel)
-    dataset = dataset.shuffle(1000).batch(64).prefetch(tf.data.AUTOTUNE)
-
-next(iter(tf.data.Dataset.range(1).map(lambda x: x).batch(1)))
-process, before = psutil.Process(), psutil.Process().memory_info().rss
-peak, rates = before, []
-for epoch in range(6):
-    start, images = time.monotonic(), 0
-    for batch, labels in dataset:
-        images += int(labels.shape[0])
-        peak = max(peak, process.memory_info().rss)
-    rates.append(images / (time.monotonic() - start))
-print(statistics.median(rates[1:]), (peak - before) / 1e6)
-"""
-
-
-def convert(images: Path, out: Path, *arguments: str) -> Run:
-    shutil.rmtree(out, ignore_errors=True)
-    return measure(
-        [
-            sys.executable,
-            "-m",
-            "pipelines",
-            "convert",
-            str(images),
-            str(out),
-            "--no-progress",
-            *arguments,
-        ]
-    )
-
-
-def measure(command: list[str]) -> Run:
-    """Runs a command; its peak is that of all its processes together, ten looks a second."""
-    start, peak = time.monotonic(), 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        tree = psutil.Process(process.pid)
-        while process.poll() is None:
-            peak = max(peak, sum_memory(tree))
-            time.sleep(SAMPLE_S)
-        seconds = time.monotonic() - start
-        output = process.stdout.read() if process.stdout else ""
-    if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
-    return Run(seconds, peak / 1e6, output)
-
-
-def sum_memory(tree: psutil.Process) -> int:
-    total = 0
-    try:
-        for process in (tree, *tree.children(recursive=True)):
-            total += process.memory_info().rss
-    except psutil.Error:
-        return 0  # one has just ended: the next look counts
-    return total
-
-
-def make_photos(work: Path, count: int) -> Path:
-    """Writes JPEGs of 500x375: crops of the two photographs that come with scikit-learn."""
-    from sklearn.datasets import load_sample_images
-
-    folder = work / f"photos-{count}"
-    if (folder / "complete").exists():
-        return folder / "images"
-    sources = [Image.fromarray(pixels) for pixels in load_sample_images().images]
-    random = np.random.default_rng(0)
-    for number in range(count):
-        source = sources[number % len(sources)]
-        height = int(random.integers(300, source.height))
-        width = height * 4 // 3
-        left = int(random.integers(0, source.width - width + 1))
-        top = int(random.integers(0, source.height - height + 1))
-        image = source.resize((500, 375), box=(left, top, left + width, top + height))
-        gain = random.uniform(0.8, 1.2)
-        path = folder / "images" / f"class-{number % 10}" / f"{number:06d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.point(lambda value, gain=gain: value * gain).save(path, quality=95)
-    (folder / "complete").touch()
-    return folder / "images"
 
 
 def clock(work: Callable[[], object]) -> float:

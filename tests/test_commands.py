@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import write_image
 
+from converter.errors import RecordError
 from converter.manifest import read_manifest
+from converter.tfrecords import frame_record
 from pipelines.commands import main
 
 IN_MEMORY = "--direct_running_mode=in_memory"
@@ -239,3 +241,66 @@ def test_the_console_script_and_the_module_are_the_same_program() -> None:
         for command in ([str(script)], [sys.executable, "-m", "pipelines"])
     ]
     assert outputs == ["shardmill 0.1.0\n", "shardmill 0.1.0\n"]
+
+
+def write_records(path: Path, count: int) -> None:
+    path.write_bytes(b"".join(frame_record(bytes(number)) for number in range(count)))
+
+
+def test_index_tells_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_records(tmp_path / "a.tfrecord", 1200)
+    write_records(tmp_path / "b.tfrecord-00000-of-00001", 34)
+
+    assert main(["index", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "indexed 1,234 records in 2 files, 739.7 kB\n"
+    assert "indexing: 100%" in printed.err
+    assert list_files(tmp_path) == [
+        "a.tfindex",
+        "a.tfrecord",
+        "b.tfrecord-00000-of-00001",
+        "b.tfrecord-00000-of-00001.tfindex",
+    ]
+
+    (tmp_path / "a.tfindex").unlink()
+    assert main(["index", str(tmp_path / "*")]) == 0
+    line = "indexed 1,234 records in 2 files, 739.7 kB, 1 of them earlier\n"
+    assert capsys.readouterr().out == line
+
+
+def test_index_names_each_fault_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b\x1b[31m", "c"):
+        write_records(tmp_path / f"{name}.tfrecord", 3)
+    damaged = tmp_path / "b\x1b[31m.tfrecord"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\xff")
+    (tmp_path / "a.tfindex").write_bytes(b"another")
+
+    assert main(["index", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}/a.tfindex exists already and does not fit a.tfrecord: move it away, or "
+        "replace it with --overwrite (overwrite=True)",
+        f"{tmp_path}/b\\x1b[31m.tfrecord: damaged record at byte 33 (record 2): "
+        "checksum of the payload does not match",
+        "indexed 3 records in 1 files, 51 B; 2 files failed",
+    ]
+    assert (tmp_path / "c.tfindex").exists()
+
+    assert main(["index", str(tmp_path), "--overwrite", "--no-checksums"]) == 0
+    line = "indexed 9 records in 3 files, 153 B, 1 of them earlier\n"
+    assert capsys.readouterr().out == line
+    assert (tmp_path / "a.tfindex").read_bytes() == b"0 16\n16 17\n33 18\n"
+
+
+def test_index_of_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "FILES" in refuse(["index"], capsys)
+    assert "holds no file named *.tfrecord*" in refuse(["index", str(tmp_path)], capsys)
+    assert "no file matches it" in refuse(["index", str(tmp_path / "*.tfrecord")], capsys)
+    assert "--nonsense is not known" in refuse(["index", str(tmp_path), "--nonsense"], capsys)
+
+
+def test_index_shows_the_traceback_of_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.tfrecord").write_bytes(b"no record")
+    with pytest.raises(RecordError, match="header cut off after 9 bytes"):
+        main(["index", str(tmp_path), "--debug"])

@@ -13,8 +13,6 @@ from converter.options import (
     INTERPOLATIONS,
     RESIZES,
     ConvertOptions,
-    format_bytes,
-    parse_bytes,
     parse_image_size,
 )
 
@@ -145,36 +143,6 @@ def test_only_these_modes_give_every_image_the_same_size():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1000", 1000),
-        ("128MB", 128_000_000),
-        ("128MiB", 134_217_728),
-        ("2 kib", 2048),
-        (" 1.5kB ", 1500),
-        ("3GB", 3_000_000_000),
-        ("1GiB", 1_073_741_824),
-        ("7b", 7),
-    ],
-)
-def test_sizes_are_read_with_their_unit(text, expected):
-    assert parse_bytes(text) == expected
-
-
-@QUICK
-@given(st.integers(0, 10**12 - 1))
-def test_any_number_of_bytes_is_read_as_it_is(count):
-    assert parse_bytes(str(count)) == count
-
-
-@pytest.mark.parametrize("text", ["", "MB", "12 parsecs", "-1MB", "1e9", "1,5MB", "0x10", "nan"])
-def test_what_is_not_a_size_is_refused(text):
-    message = f"{text!r} is not a size: write a number and a unit, such as 128MB or 1GiB"
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
-        parse_bytes(text)
-
-
-@pytest.mark.parametrize(
     ("text", "expected"), [("256", (256, 256)), ("224x320", (224, 320)), (" 1x2 ", (1, 2))]
 )
 def test_image_sizes_are_height_x_width(text, expected):
@@ -186,21 +154,3 @@ def test_what_is_not_an_image_size_is_refused(text):
     message = f"{text!r} is not an image size: write one number, such as 256, or 224x320"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
         parse_image_size(text)
-
-
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (127_900_000, "127.9 MB"),
-        (5_000_000_000, "5.0 GB"),
-        (2_500_000_000_000, "2.5 TB"),
-        (2_500_000_000_000_000, "2500.0 TB"),
-    ],
-)
-def test_bytes_are_written_for_a_person(count, expected):
-    assert format_bytes(count) == expected

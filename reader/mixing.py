@@ -1,0 +1,121 @@
+"""Several data sets as one: their files follow each other, their orders are mixed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from converter.errors import UsageError
+from converter.manifest import ImageInfo, Manifest
+from reader.options import ReadOptions
+from reader.orders import MixedOrder
+from reader.plans import Choice, ReadPlan, arrange, list_files, plan_records, settle_order
+from reader.records import RecordFiles
+from reader.selections import select_all
+
+BLOCK: Final = 100
+"""Records of which every data set has a fixed number: shares are rounded to hundredths."""
+
+FIXED: Final = ("labels", "class_names", "validation_split")
+
+
+def plan_mixture(
+    parts: Sequence[tuple[Path, Manifest, float]], split: str, options: ReadOptions
+) -> ReadPlan:
+    """Decides how one split of several data sets is read as one.
+
+    An epoch ends before the first of them would have to begin again; of the others it then has
+    seen a part, a different one in each epoch.
+
+    Args:
+        parts: folder, manifest and weight of each.
+        split: which.
+        options: how.
+
+    Raises:
+        DatasetError: one has no such split.
+        UsageError: the data sets or options do not go together.
+    """
+    manifests = [manifest for _, manifest, _ in parts]
+    for name in FIXED:
+        if getattr(options, name) is not None:
+            raise UsageError(f"{name} cannot be given for a mixture: it is about one data set")
+    if len({manifest.classes for manifest in manifests}) > 1:
+        raise UsageError("data sets with different classes cannot be mixed: convert them alike")
+    order, seed = settle_order(options, split, remote=False)
+    if order == "buffer":
+        raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
+    groups = [list_files(folder, manifest, split) for folder, manifest, _ in parts]
+    counts = [sum(file.records for file in group) for group in groups]
+    shares = share_block([weight for _, _, weight in parts])
+    blocks = min(count // share for count, share in zip(counts, shares, strict=True))
+    if not blocks:
+        raise UsageError(
+            f"data sets of {', '.join(map(str, counts))} records are too small to be mixed at "
+            f"{':'.join(map(str, shares))}"
+        )
+    selection = dataclasses.replace(select_all(sum(counts)), count=blocks * BLOCK)
+    classes = list(manifests[0].classes)
+    choice = Choice(class_names=classes, stored_classes=len(classes), selection=selection)
+    files = RecordFiles([file for group in groups for file in group])
+    image = join_images([manifest.image for manifest in manifests])
+    plan = plan_records(files, image, choice, order, dataclasses.replace(options, seed=seed))
+    mixed = MixedOrder(
+        orders=tuple(arrange(files, plan.buffers, order, count, seed)[1] for count in counts),
+        begins=tuple(sum(counts[:index]) for index in range(len(counts))),
+        shares=tuple(shares),
+        seed=seed,
+    )
+    files, _ = arrange(files, plan.buffers, order, len(files), seed)
+    return dataclasses.replace(
+        plan, reader=dataclasses.replace(plan.reader, files=files, order=mixed)
+    )
+
+
+def share_block(weights: Sequence[float]) -> list[int]:
+    """How many records of a block each data set has: at least one, `BLOCK` in all.
+
+    >>> share_block([2, 1])
+    [67, 33]
+
+    Raises:
+        UsageError: a weight is not above 0, or there are too many.
+    """
+    if not 1 <= len(weights) <= BLOCK or not all(weight > 0 for weight in weights):
+        raise UsageError(f"weights {weights} are out of range: 1 to {BLOCK} numbers above 0")
+    exact = [weight * BLOCK / sum(weights) for weight in weights]
+    shares = [max(1, int(share)) for share in exact]
+    while sum(shares) != BLOCK:
+        step = 1 if sum(shares) < BLOCK else -1
+        gaps = [step * (share - given) for share, given in zip(exact, shares, strict=True)]
+        able = [index for index, given in enumerate(shares) if given + step >= 1]
+        shares[max(able, key=gaps.__getitem__)] += step
+    return shares
+
+
+def join_images(images: Sequence[ImageInfo]) -> ImageInfo:
+    """What the images of several data sets have in common.
+
+    Raises:
+        UsageError: they have different channels, or only some are raw.
+    """
+    formats: dict[str, int] = {}
+    for image in images:
+        for name, count in image.formats.items():
+            formats[name] = formats.get(name, 0) + count
+    if len({image.channels for image in images}) > 1 or ("raw" in formats and len(formats) > 1):
+        raise UsageError(
+            "data sets of different channels, or raw and encoded ones, cannot be mixed"
+        )
+    sizes = {(image.height, image.width) for image in images}
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    return ImageInfo(
+        height=height,
+        width=width,
+        max_height=max(image.max_height for image in images),
+        max_width=max(image.max_width for image in images),
+        channels=images[0].channels,
+        formats=formats,
+    )

@@ -1,0 +1,378 @@
+"""What is asked for meets what there is: a manifest and options become a `ReadPlan`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.errors import UsageError
+from converter.manifest import ImageInfo, Manifest
+from converter.sizes import format_bytes
+from reader.batches import RAW, BatchReader
+from reader.columns import FilePaths, read_labels
+from reader.damage import DamageLog
+from reader.memory import Buffers, Demand, divide_memory
+from reader.options import COLOR_CHANNELS, ReadOptions
+from reader.orders import Order, SequentialOrder, ShuffledOrder, WindowedOrder
+from reader.positions import Position
+from reader.records import RecordFile, RecordFiles
+from reader.runs import RunFiles
+from reader.selections import Selection, choose_labels, divide, select_all, select_chosen
+from reader.steps import Steps
+
+LABEL_BYTES: Final = 5
+"""Of a cached image besides its pixels: its label, and whether it is there."""
+
+VALUE_BYTES: Final = {"uint8": 1, "float32": 4}
+
+SINGLES: Final = 32
+"""Single images are read that many at a time."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadPlan:
+    """Everything that is decided before the first record is read.
+
+    Attributes:
+        options: what is asked for; its seed is the one in use.
+        order: `sequential`, `exact` or `buffer`.
+        image: what the stored images have in common.
+        class_names: in label order.
+        height: of the images given, or None where they differ.
+        width: likewise.
+        reader: reads the records of any step.
+        buffers: sizes of the buffers.
+        position: where the next iterator begins.
+    """
+
+    options: ReadOptions
+    order: str
+    image: ImageInfo
+    class_names: list[str]
+    height: int | None
+    width: int | None
+    reader: BatchReader
+    buffers: Buffers
+    position: Position
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the images are stored, raw, as they are asked for."""
+        options, image = self.options, self.image
+        return (
+            options.batch_size is not None
+            and tuple(image.formats) == (RAW,)
+            and image.height is not None
+            and (self.height, self.width) == (image.height, image.width)
+            and COLOR_CHANNELS[options.color_mode] == image.channels
+            and options.random_crop is None
+            and not options.random_flip
+        )
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether an image is given in another size than it is stored in."""
+        return self.height is not None and (
+            (self.height, self.width) != (self.image.height, self.image.width)
+            or self.options.random_crop is not None
+        )
+
+    @property
+    def decoded_dtype(self) -> str:
+        """Of an image when it is decoded and resized: only a resize makes fractions."""
+        return self.options.dtype if self.is_resized else "uint8"
+
+    @property
+    def values(self) -> int:
+        """Of one image as it is given, or of the largest."""
+        height, width = self.height or self.image.max_height, self.width or self.image.max_width
+        return height * width * COLOR_CHANNELS[self.options.color_mode]
+
+    @property
+    def file_paths(self) -> FilePaths:
+        """Paths of the originals, in the order of an epoch that is not shuffled."""
+        return FilePaths(self.reader.files, self.reader.selection)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides an order; an epoch can only be continued where it is the same."""
+        steps = self.reader.steps
+        return {
+            "seed": self.options.seed,
+            "order": self.order,
+            "window": self.buffers.window,
+            "records": steps.records,
+            "batch_size": self.options.batch_size,
+            "remainder": steps.remainder,
+            "shard_index": steps.shard_index,
+            "shard_count": steps.shard_count,
+        }
+
+
+def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOptions) -> ReadPlan:
+    """Decides how a split is read.
+
+    Raises:
+        DatasetError: there is no such split, or a file that has to be looked at is damaged.
+        UsageError: the options do not fit the data set.
+    """
+    files = RecordFiles(list_files(folder, manifest, split))
+    order, seed = settle_order(options, split, remote=False)
+    options = dataclasses.replace(options, seed=seed)
+    choice = choose_records(files, manifest, options)
+    plan = plan_records(files, manifest.image, choice, order, options)
+    reader = plan.reader
+    files, arranged = arrange(reader.files, plan.buffers, order, choice.selection.count, seed)
+    return dataclasses.replace(
+        plan, reader=dataclasses.replace(reader, files=files, order=arranged)
+    )
+
+
+def list_files(folder: Path, manifest: Manifest, split: str) -> list[RecordFile]:
+    """The shards of a split that hold anything.
+
+    Raises:
+        DatasetError: there is no such split.
+    """
+    shards = [shard for shard in manifest.list_shards(split) if shard.records]
+    return [RecordFile.of_shard(folder, shard) for shard in shards]
+
+
+def plan_records(
+    files: RecordFiles, image: ImageInfo, choice: Choice, order: str, options: ReadOptions
+) -> ReadPlan:
+    """Decides all but the order, which is left as the records are stored.
+
+    Raises:
+        UsageError: the options do not fit the records.
+    """
+    _check_options(image, options, choice)
+    steps = Steps(
+        records=choice.selection.count,
+        batch_size=options.batch_size or 1,
+        remainder=options.remainder,
+        shard_index=options.shard_index,
+        shard_count=options.shard_count,
+    )
+    if options.initial_step > steps.count:
+        raise UsageError(
+            f"initial_step {options.initial_step} is out of range: an epoch has {steps.count} steps"
+        )
+    height, width = options.image_size or (image.height, image.width)
+    reader = BatchReader(
+        files=files,
+        image=image,
+        classes=choice.stored_classes,
+        selection=choice.selection,
+        order=SequentialOrder(),
+        steps=steps,
+        damage=DamageLog(options.on_damage, options.max_damaged),
+        seed=options.seed or 0,
+        labels=choice.labels,
+        record_labels=choice.record_labels,
+        with_names=options.with_filename,
+    )
+    plan = ReadPlan(
+        options=options,
+        order=order,
+        image=image,
+        class_names=choice.class_names,
+        height=height,
+        width=width,
+        reader=reader,
+        buffers=Buffers(calls=1, prefetch_batches=1, index_bytes=0),
+        position=Position(options.initial_epoch, options.initial_step),
+    )
+    return dataclasses.replace(plan, buffers=_size_buffers(plan))
+
+
+def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str, int]:
+    """Decides which order is meant, and draws a seed if none is given.
+
+    Returns:
+        `sequential`, `exact` or `buffer`; and the seed.
+
+    Raises:
+        UsageError: an order without a seed is to be continued, or shared with other hosts.
+    """
+    shuffle = options.shuffle
+    if shuffle is None:
+        shuffle = split == "train" if options.subset is None else options.subset == "training"
+    if isinstance(shuffle, bool):
+        shuffle = ("buffer" if remote else "exact") if shuffle else "sequential"
+    order = str(shuffle)
+    random = order != "sequential" or options.random_crop is not None or options.random_flip
+    if options.seed is None and random:
+        if options.initial_epoch or options.initial_step:
+            raise UsageError(
+                "initial_epoch and initial_step go on with an order that only its seed repeats: "
+                "give the seed of the run that is to be continued"
+            )
+        if options.shard_count > 1:
+            raise UsageError(
+                f"shard_count {options.shard_count}: hosts that share an epoch need the same "
+                "order, give all of them the same seed"
+            )
+    return order, secrets.randbits(63) if options.seed is None else options.seed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """Which records, with which labels.
+
+    Attributes:
+        class_names: in the order of the labels that are given.
+        stored_classes: how many labels are stored.
+        selection: which records.
+        labels: int32 (stored_classes,), the label to give for each stored one.
+        record_labels: int32 (records,), labels instead of the stored ones.
+    """
+
+    class_names: list[str]
+    stored_classes: int
+    selection: Selection
+    labels: npt.NDArray[np.int32] | None = None
+    record_labels: npt.NDArray[np.int32] | None = None
+
+
+def choose_records(files: RecordFiles, manifest: Manifest, options: ReadOptions) -> Choice:
+    """Decides which records are read, and which labels they have.
+
+    Raises:
+        RecordError: a record is damaged that had to be looked at.
+        UsageError: the options do not fit the data set.
+    """
+    if options.labels is not None:
+        choice = _replace_labels(files, len(manifest.classes), options.labels)
+    elif options.class_names is not None:
+        choice = _choose_classes(files, list(manifest.classes), options.class_names)
+    else:
+        classes = list(manifest.classes)
+        choice = Choice(
+            class_names=classes, stored_classes=len(classes), selection=select_all(len(files))
+        )
+    if options.validation_split is None or options.subset is None or options.seed is None:
+        return choice
+    if len(manifest.splits) > 1:
+        raise UsageError(
+            f"this data set was converted with splits, {', '.join(manifest.splits)}: read those "
+            "instead of drawing a validation_split"
+        )
+    parts = divide(choice.selection, options.validation_split, options.seed)
+    return dataclasses.replace(choice, selection=parts[options.subset])
+
+
+def _choose_classes(files: RecordFiles, stored: list[str], wanted: tuple[str, ...]) -> Choice:
+    unknown = [name for name in wanted if name not in stored]
+    if unknown or len(set(wanted)) != len(wanted) or not wanted:
+        problem = f"{unknown[0]!r} is none of the classes" if unknown else "a class is named twice"
+        raise UsageError(f"class_names: {problem}: there are {', '.join(stored)}")
+    table = np.full(len(stored), -1, np.int32)
+    table[[stored.index(name) for name in wanted]] = np.arange(len(wanted))
+    if len(wanted) == len(stored):
+        selection = select_all(len(files))
+    else:
+        selection = select_chosen(choose_labels(read_labels(files), table >= 0))
+    return Choice(
+        class_names=list(wanted), stored_classes=len(stored), selection=selection, labels=table
+    )
+
+
+def _replace_labels(files: RecordFiles, stored: int, labels: tuple[int, ...]) -> Choice:
+    if len(labels) != len(files):
+        raise UsageError(
+            f"labels has {len(labels)} entries for {len(files)} records: give one for each, in the "
+            "order of the originals' paths"
+        )
+    selection = select_all(len(files))
+    # Folder by folder, as `os.walk` lists them and Keras sorts them.
+    names = [os.path.split(name) for name in FilePaths(files, selection)]
+    by_record = np.empty(len(files), np.int32)
+    by_record[sorted(range(len(files)), key=names.__getitem__)] = labels
+    return Choice(
+        class_names=[str(label) for label in sorted(set(labels))],
+        stored_classes=stored,
+        selection=selection,
+        record_labels=by_record,
+    )
+
+
+def _check_options(image: ImageInfo, options: ReadOptions, choice: Choice) -> None:
+    if options.label_mode == "binary" and len(choice.class_names) != 2:
+        raise UsageError(
+            f"label_mode 'binary' takes 2 classes, this data set has {len(choice.class_names)}: "
+            "use 'int' or 'categorical'"
+        )
+    if image.height is None and options.image_size is None:
+        if options.batch_size is not None or options.cache:
+            raise UsageError(
+                "the stored images differ in size and cannot be batched as they are: "
+                "give image_size=(height, width) to resize them, or batch_size=None for single ones"
+            )
+        if options.random_crop is not None:
+            raise UsageError(
+                "the stored images differ in size: give the image_size that random_crop is to have"
+            )
+    if options.cache and options.batch_size is None:
+        raise UsageError("cache keeps batches ready: give a batch_size")
+
+
+def _size_buffers(plan: ReadPlan) -> Buffers:
+    demand, max_ram_bytes = _measure_demand(plan), plan.options.max_ram_bytes
+    if demand.fixed_bytes > max_ram_bytes:
+        raise UsageError(
+            f"cache would keep {plan.reader.selection.count:,} images of {_cached_bytes(plan):,} "
+            f"bytes, {format_bytes(demand.fixed_bytes)} in all, and max_ram is "
+            f"{format_bytes(max_ram_bytes)}: allow more, or leave it out"
+        )
+    return divide_memory(max_ram_bytes, demand)
+
+
+def arrange(
+    files: RecordFiles, buffers: Buffers, order: str, records: int, seed: int
+) -> tuple[RecordFiles, Order]:
+    """Chooses how files are read in an order of that name, within the sizes of some buffers.
+
+    Args:
+        files: that hold the records.
+        buffers: what they may take.
+        order: `sequential`, `exact` or `buffer`.
+        records: of an epoch.
+        seed: decides the order.
+    """
+    files = RecordFiles(files.files, buffers.index_bytes)
+    if order == "exact":
+        return files, ShuffledOrder(records=records, seed=seed)
+    if order == "buffer" and buffers.window:
+        windowed = WindowedOrder(records=records, seed=seed, run=buffers.run, window=buffers.window)
+        return RunFiles(files, buffers.run, 2 * buffers.window // buffers.run), windowed
+    return files, SequentialOrder()
+
+
+def _measure_demand(plan: ReadPlan) -> Demand:
+    options, image, files = plan.options, plan.image, plan.reader.files.files
+    records = sum(file.records for file in files)
+    stored = image.max_height * image.max_width * COLOR_CHANNELS[options.color_mode]
+    return Demand(
+        records=records,
+        # Where every image was rejected there is nothing at all.
+        shard_records=max((file.records for file in files), default=0),
+        record_bytes=max((file.max_record_bytes for file in files), default=1),
+        mean_record_bytes=max(1, sum(file.bytes for file in files) // max(1, records)),
+        batch_size=options.batch_size or SINGLES,
+        image_bytes=plan.values * VALUE_BYTES[options.dtype],
+        # `tf.image.resize` gives float32, whatever is asked for.
+        decoded_bytes=0 if plan.is_direct else stored + plan.values * 4 * plan.is_resized,
+        fixed_bytes=plan.reader.selection.count * _cached_bytes(plan) if options.cache else 0,
+        order=plan.order,
+    )
+
+
+def _cached_bytes(plan: ReadPlan) -> int:
+    return plan.values * VALUE_BYTES[plan.decoded_dtype] + LABEL_BYTES

@@ -1,0 +1,58 @@
+"""Long sequential reads: records are read with their neighbours, which are kept for later."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+
+from converter.errors import RecordError
+from reader.orders import Numbers
+from reader.records import Place, RecordFiles
+
+Run: TypeAlias = list[tuple[Place, memoryview | RecordError]]
+
+
+class RunFiles(RecordFiles):
+    """Record files that are read in runs of neighbours.
+
+    Args:
+        files: as of `RecordFiles`.
+        run: how many records are read at once.
+        keep: how many runs are kept, those used last.
+    """
+
+    def __init__(self, files: RecordFiles, run: int, keep: int) -> None:
+        super().__init__(files.files, files.max_index_bytes)
+        self._arguments = (files, run, keep)
+        self._run = run
+        self._keep = keep
+        self._runs: collections.OrderedDict[int, Run] = collections.OrderedDict()
+        self._runs_lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[RunFiles], tuple[object, ...]]:
+        return RunFiles, self._arguments
+
+    def read_many(self, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
+        """Reads some records, in any order; see `RecordFiles.read_many`."""
+        for number in np.unique(numbers // self._run).tolist():
+            run = self._get(number)
+            for index in np.flatnonzero(numbers // self._run == number).tolist():
+                yield index, *run[int(numbers[index]) % self._run]
+
+    def _get(self, number: int) -> Run:
+        with self._runs_lock:
+            run = self._runs.pop(number, None) or self._read(number)
+            self._runs[number] = run
+            while len(self._runs) > self._keep:
+                self._runs.popitem(last=False)
+            return run
+
+    def _read(self, number: int) -> Run:
+        begin = number * self._run
+        neighbours = np.arange(begin, min(begin + self._run, len(self)), dtype=np.int64)
+        # The payloads are parts of one block: thousands of small ones would leave fragments.
+        return [(place, payload) for _, place, payload in super().read_many(neighbours)]

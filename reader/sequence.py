@@ -1,0 +1,86 @@
+"""A plan becomes a `keras.utils.PyDataset`: any batch of an epoch, by its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from converter.errors import UsageError
+from reader.buffers import Array
+from reader.columns import FilePaths
+from reader.dataset import format_element, make_gatherer, make_ready_reader
+from reader.decoding import make_decoder
+from reader.plans import ReadPlan
+
+
+class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+    """The batches of an epoch: `sequence[7]` reads that one alone, decoded as numpy arrays.
+
+    `model.fit` takes it, with `workers` threads that read ahead. After each epoch the order is a
+    new one, if it is shuffled. Batches are the same as those of `ShardSet.dataset`.
+
+    Args:
+        plan: what is read and how.
+        **loading: of `keras.utils.PyDataset`.
+
+    Attributes:
+        class_names: in label order.
+        file_paths: of the originals, in the order of an epoch that is not shuffled.
+        epoch: whose batches are given.
+    """
+
+    def __init__(self, plan: ReadPlan, **loading: Any) -> None:
+        super().__init__(**loading)
+        self.class_names: list[str] = plan.class_names
+        self.file_paths: FilePaths = plan.file_paths
+        self.epoch = plan.position.epoch
+        self._plan = plan
+        self._read = _make_reader(plan)
+
+    def __len__(self) -> int:
+        return self._plan.reader.steps.count
+
+    def __getitem__(self, index: int) -> Any:
+        step = range(len(self))[index]
+        element = format_element(self._plan, [*self._read(self.epoch, step)])
+        return tf.nest.map_structure(np.asarray, element)
+
+    def on_epoch_end(self) -> None:
+        """Goes on to the order of the next epoch; Keras calls it."""
+        self.epoch += 1
+
+
+def make_sequence(plan: ReadPlan, **loading: Any) -> BatchSequence:
+    """Makes the sequence that `ShardSet.sequence` describes.
+
+    Raises:
+        UsageError: a plan without batches, or one that begins in the middle of an epoch.
+    """
+    if plan.options.batch_size is None:
+        raise UsageError("a sequence is one of batches: give a batch_size")
+    if plan.options.initial_step:
+        raise UsageError("a sequence has no initial_step: take its batches from that number on")
+    return BatchSequence(plan, **loading)
+
+
+def _make_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]:
+    if plan.is_direct or plan.options.cache:
+        return make_ready_reader(plan)
+    decode = make_decoder(plan.image, plan.options)
+    gather = make_gatherer(plan)
+
+    def read(epoch: int, step: int) -> tuple[Array, ...]:
+        examples = plan.reader.read_examples(epoch, [step])
+        # One by one: to compile a whole batch would take a second before the first one comes.
+        columns = (examples.valid, examples.encoded, examples.sizes, examples.seeds)
+        images = [
+            decode(*map(tf.constant, image)).numpy() if valid else None
+            for valid, *image in zip(*columns, strict=True)
+        ]
+        return gather(examples.valid, examples.labels, examples.names, *images)
+
+    return read

@@ -1,0 +1,130 @@
+"""TFRecords that something else wrote, read by their indexes: `open_tfrecords`."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+
+from converter import examples
+from converter.errors import DatasetError, UsageError
+from converter.indexes import INDEX_SUFFIX, name_index, parse_index
+from reader.options import ReadOptions
+from reader.records import Place, RecordFile, RecordFiles, describe_failure
+from reader.source import RecordSequence
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Features: TypeAlias = dict[str, list[bytes] | list[int] | list[float]]
+
+OPTIONS: Final = (
+    "batch_size", "shuffle", "seed", "remainder", "shard_index", "shard_count", "initial_epoch",
+    "initial_step", "on_damage", "max_damaged", "max_ram",
+)  # fmt: skip
+"""Those of `ReadOptions` that do not depend on what a record holds."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TFRecordSet:
+    """Some TFRecord files with indexes beside them.
+
+    Attributes:
+        files: the files and their records.
+        features: what the records hold, as `tf.io.parse_example` takes it; None for any bytes.
+    """
+
+    files: RecordFiles
+    features: Mapping[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def source(self) -> RecordSequence[Features]:
+        """Random access without TensorFlow: a record is a dict of lists, one for each feature."""
+        return RecordSequence(self.files, parse_features)
+
+    def dataset(self, **options: Any) -> tf.data.Dataset:
+        """The records as a `tf.data.Dataset`, in any of the orders, from any step on.
+
+        Args:
+            **options: those of `ReadOptions` that are listed in `OPTIONS`; `shuffle` is off unless
+                it is asked for.
+
+        Returns:
+            a dataset of dicts of tensors (batch, …) as `features` says, or of serialized records,
+            strings (batch,); without `batch` if `batch_size` is None.
+
+        Raises:
+            UsageError: an option is unknown or out of its range, or the records cannot be padded.
+        """
+        from reader.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
+
+        unknown = [name for name in options if name not in OPTIONS]
+        if unknown:
+            raise UsageError(f"argument {unknown[0]!r} is unknown: there are {', '.join(OPTIONS)}")
+        return make_dataset(self.files, self.features, ReadOptions(**{"shuffle": False} | options))
+
+
+def open_tfrecords(
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    features: Mapping[str, Any] | None = None,
+) -> TFRecordSet:
+    """Opens TFRecord files for which `shardmill index` has written indexes.
+
+    Args:
+        files: a path, a pattern such as `data/train.tfrecord-*`, or a list of paths, whose order
+            numbers the records; the matches of a pattern are sorted.
+        features: what the records hold, as `tf.io.parse_example` takes it: used by `dataset`.
+
+    Raises:
+        DatasetError: no file matches, or an index is missing or does not fit its file.
+    """
+    if isinstance(files, str | os.PathLike):
+        matches = sorted(glob.glob(os.fspath(files)))  # noqa: PTH207 (a whole pattern)
+        paths = [Path(match) for match in matches if not match.endswith(INDEX_SUFFIX)]
+    else:
+        paths = [Path(path) for path in files]
+    if not paths:
+        raise DatasetError(f"{files} matches no file")
+    return TFRecordSet(RecordFiles([_describe_file(path.absolute()) for path in paths]), features)
+
+
+def parse_features(place: Place, payload: memoryview) -> Features:
+    """The features of a record that holds a `tf.train.Example`.
+
+    Raises:
+        RecordError: it holds something else.
+    """
+    try:
+        return examples.decode_example(bytes(payload))
+    except ValueError as error:
+        raise place.describe(str(error)) from error
+
+
+def _describe_file(path: Path) -> RecordFile:
+    """Counts the records of a file by its index; the sizes that it lists have to fit the file."""
+    index = path.with_name(name_index(path.name))
+    try:
+        size = path.stat().st_size
+        data = index.read_bytes()
+    except FileNotFoundError as error:
+        if error.filename == os.fspath(index):
+            raise DatasetError(
+                f"{index} is missing: write it with `shardmill index {path}`"
+            ) from None
+        raise DatasetError(f"{path} is missing") from None
+    except OSError as error:
+        raise describe_failure(path, error) from error
+    offsets = parse_index(data, index=index.name, shard_bytes=size)
+    return RecordFile(
+        path=path,
+        records=len(offsets) - 1,
+        bytes=size,
+        max_record_bytes=int(np.diff(offsets).max(initial=0)),
+    )

@@ -1,0 +1,114 @@
+"""One record as tensors: eagerly, and inside `tf.data`, where less is known of shapes."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import encode_image, make_image
+from PIL import Image
+
+from converter.manifest import ImageInfo
+from reader.decoding import decode_pixels, fit_image, format_labels
+from reader.options import ReadOptions
+
+FORMATS = ("jpeg", "png", "webp", "raw")
+
+
+def describe(*formats: str, height: int | None = 24, width: int | None = 32) -> ImageInfo:
+    return ImageInfo(
+        height=height,
+        width=width,
+        max_height=24,
+        max_width=32,
+        channels=3,
+        formats=dict.fromkeys(formats, 1),
+    )
+
+
+def make_stored(seed: int, stored_format: str) -> tuple[bytes, np.ndarray]:
+    """A picture of 24x32 as it is stored, and the pixels that Pillow sees in it."""
+    image = make_image(seed)
+    if stored_format == "raw":
+        return image.tobytes(), np.asarray(image)
+    encoded = encode_image(image, stored_format.upper(), quality=90)
+    return encoded, np.asarray(Image.open(io.BytesIO(encoded)))
+
+
+def decode_eagerly(stored: list[bytes], image: ImageInfo, color_mode: str) -> list[np.ndarray]:
+    return [
+        decode_pixels(tf.constant(encoded), tf.constant([24, 32]), image, color_mode).numpy()
+        for encoded in stored
+    ]
+
+
+def decode_in_map(stored: list[bytes], image: ImageInfo, color_mode: str) -> list[np.ndarray]:
+    dataset = tf.data.Dataset.from_tensor_slices(stored)
+    size = tf.constant([24, 32])
+    decoded = dataset.map(lambda encoded: decode_pixels(encoded, size, image, color_mode))
+    return list(decoded.as_numpy_iterator())
+
+
+@pytest.mark.parametrize("decode", [decode_eagerly, decode_in_map])
+@pytest.mark.parametrize(
+    "formats",
+    [*((name,) for name in FORMATS), ("jpeg", "png"), ("jpeg", "png", "webp")],
+    ids="+".join,
+)
+def test_pixels_are_those_of_pillow(formats, decode):
+    made = [make_stored(number, formats[number % len(formats)]) for number in range(6)]
+    decoded = decode([encoded for encoded, _ in made], describe(*formats), "rgb")
+    for pixels, (_, expected) in zip(decoded, made, strict=True):
+        np.testing.assert_array_equal(pixels, expected, strict=True)
+
+
+@pytest.mark.parametrize("decode", [decode_eagerly, decode_in_map])
+@pytest.mark.parametrize("stored_format", FORMATS)
+@pytest.mark.parametrize(("color_mode", "channels"), [("grayscale", 1), ("rgba", 4)])
+def test_a_color_mode_decides_the_channels(stored_format, color_mode, channels, decode):
+    encoded, expected = make_stored(3, stored_format)
+    (pixels,) = decode([encoded], describe(stored_format), color_mode)
+    assert (pixels.shape, pixels.dtype) == ((24, 32, channels), np.uint8)
+    if color_mode == "rgba":
+        np.testing.assert_array_equal(pixels[..., :3], expected)
+        assert (pixels[..., 3] == 255).all()
+    else:
+        grey = expected @ [0.299, 0.587, 0.114]
+        assert np.abs(pixels[..., 0] - grey).max() <= 3
+
+
+def resize_image(pixels: tf.Tensor, size: tuple[int, int], interpolation: str) -> tf.Tensor:
+    options = ReadOptions(image_size=size, interpolation=interpolation, dtype="uint8")
+    return fit_image(pixels, describe("png"), options)
+
+
+def test_a_resized_image_is_rounded_not_cut_off():
+    pixels = tf.constant([[[0, 0, 0], [255, 3, 1]]], tf.uint8)
+    resized = resize_image(pixels, (1, 3), "bilinear")
+    np.testing.assert_array_equal(
+        resized, np.array([[[0, 0, 0], [128, 2, 0], [255, 3, 1]]], np.uint8), strict=True
+    )
+
+
+def test_an_interpolation_that_overshoots_stays_within_0_to_255():
+    pixels = tf.constant([[[0] * 3] * 3 + [[255] * 3] * 3], tf.uint8)
+    resized = resize_image(pixels, (1, 24), "bicubic").numpy()[0, :, 0]
+    assert list(resized[:8]) == [0] * 8
+    assert list(resized[-8:]) == [255] * 8
+    assert all(np.diff(resized[8:-8].astype(int)) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("label_mode", "labels", "expected"),
+    [
+        ("int", [2, 0], np.array([2, 0], np.int32)),
+        ("int", 1, np.array(1, np.int32)),
+        ("categorical", [2, 0], np.array([[0, 0, 1], [1, 0, 0]], np.float32)),
+        ("categorical", 1, np.array([0, 1, 0], np.float32)),
+        ("binary", [1, 0], np.array([[1], [0]], np.float32)),
+        ("binary", 1, np.array([1], np.float32)),
+    ],
+)
+def test_labels_of_each_mode_batched_and_single(label_mode, labels, expected):
+    formatted = format_labels(tf.constant(labels, tf.int32), label_mode, 3).numpy()
+    np.testing.assert_array_equal(formatted, expected, strict=True)
