@@ -40,7 +40,7 @@ def test_all_that_is_held_fits_or_is_refused(demand, max_ram_bytes):
     except UsageError:
         return
     batches = buffers.batches * demand.batch_size * demand.image_bytes
-    assert batches + RUNTIME_BYTES + buffers.index_bytes < buffers.bytes <= max_ram_bytes
+    assert batches + RUNTIME_BYTES + buffers.index_bytes <= buffers.bytes <= max_ram_bytes
     if demand.order == "buffer" and buffers.window:
         assert buffers.window % buffers.run == 0
 
