@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
 from converter.manifest import ImageInfo, Manifest
 from reader.options import ReadOptions
-from reader.orders import MixedOrder
+from reader.orders import MixedOrder, derive_key
 from reader.plans import Choice, ReadPlan, arrange, list_files, plan_records, settle_order
 from reader.records import RecordFiles
 from reader.selections import select_all
 
 BLOCK: Final = 100
 """Records of which every data set has a fixed number: shares are rounded to hundredths."""
+
+FIRST_KEY: Final = -3
+"""Of the data sets' own seeds, downwards: 0 and up are epochs, -2 draws a validation split."""
 
 FIXED: Final = ("labels", "class_names", "validation_split")
 
@@ -27,7 +32,7 @@ def plan_mixture(
     """Decides how one split of several data sets is read as one.
 
     An epoch ends before the first of them would have to begin again; of the others it then has
-    seen a part, a different one in each epoch.
+    seen a part, a different one in each epoch if it is shuffled.
 
     Args:
         parts: folder, manifest and weight of each.
@@ -56,17 +61,24 @@ def plan_mixture(
             f"data sets of {', '.join(map(str, counts))} records are too small to be mixed at "
             f"{':'.join(map(str, shares))}"
         )
-    selection = dataclasses.replace(select_all(sum(counts)), count=blocks * BLOCK)
     classes = list(manifests[0].classes)
-    choice = Choice(class_names=classes, stored_classes=len(classes), selection=selection)
+    choice = Choice(
+        class_names=classes, stored_classes=len(classes), selection=select_all(sum(counts))
+    )
     files = RecordFiles([file for group in groups for file in group])
     image = join_images([manifest.image for manifest in manifests])
-    plan = plan_records(files, image, choice, order, dataclasses.replace(options, seed=seed))
+    options = dataclasses.replace(options, seed=seed)
+    plan = plan_records(files, image, choice, order, options, records=blocks * BLOCK)
     mixed = MixedOrder(
-        orders=tuple(arrange(files, plan.buffers, order, count, seed)[1] for count in counts),
+        # With one seed, data sets of one size would always come in the same order.
+        orders=tuple(
+            arrange(files, plan.buffers, order, count, derive_key(seed, FIRST_KEY - index))[1]
+            for index, count in enumerate(counts)
+        ),
         begins=tuple(sum(counts[:index]) for index in range(len(counts))),
         shares=tuple(shares),
         seed=seed,
+        is_fresh=order != "sequential",
     )
     files, _ = arrange(files, plan.buffers, order, len(files), seed)
     return dataclasses.replace(
@@ -83,9 +95,11 @@ def share_block(weights: Sequence[float]) -> list[int]:
     Raises:
         UsageError: a weight is not above 0, or there are too many.
     """
-    if not 1 <= len(weights) <= BLOCK or not all(weight > 0 for weight in weights):
+    if not 1 <= len(weights) <= BLOCK or not all(0 < weight < math.inf for weight in weights):
         raise UsageError(f"weights {weights} are out of range: 1 to {BLOCK} numbers above 0")
-    exact = [weight * BLOCK / sum(weights) for weight in weights]
+    fractions = [Fraction(float(weight)) for weight in weights]  # their sum is always finite
+    total = sum(fractions)
+    exact = [weight * BLOCK / total for weight in fractions]
     shares = [max(1, int(share)) for share in exact]
     while sum(shares) != BLOCK:
         step = 1 if sum(shares) < BLOCK else -1

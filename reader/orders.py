@@ -26,6 +26,9 @@ ROUNDS: Final = 72
 BLOCK: Final = 4_096
 """Positions that are permuted at once: alone, numpy's overhead would be 1 ms a batch."""
 
+KEPT_BLOCKS: Final = 32
+"""1 MB."""
+
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
 
@@ -114,18 +117,20 @@ class MixedOrder:
         begins: number of each one's first record among all.
         shares: records of each in a block.
         seed: decides all epochs.
+        is_fresh: whether the sequence is another one in every epoch.
     """
 
     orders: tuple[Order, ...]
     begins: tuple[int, ...]
     shares: tuple[int, ...]
     seed: int
+    is_fresh: bool = True
 
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
         size = sum(self.shares)
         ends = np.cumsum(self.shares)
         blocks, places = positions // size, positions % size
-        key = derive_key(self.seed, epoch)
+        key = derive_key(self.seed, epoch if self.is_fresh else 0)
         slots = np.empty_like(positions)
         for block in np.unique(blocks).tolist():
             chosen = blocks == block
@@ -175,14 +180,17 @@ def permute_blockwise(positions: Numbers, count: int, key: int) -> Numbers:
     """Does what `permute` does, faster for the many small batches of an epoch's neighbours."""
     permuted = np.empty_like(positions)
     blocks = positions // BLOCK
-    for block in np.unique(blocks):
+    touched = np.unique(blocks).tolist()
+    if count > KEPT_BLOCKS // 2 * BLOCK and 4 * positions.size < (len(touched) - 2) * BLOCK:
+        return permute(positions, count, key)  # scattered: each would cost a block of its own
+    for block in touched:
         chosen = blocks == block
-        whole = _permute_block(int(block), count, key)
-        permuted[chosen] = whole[positions[chosen] - int(block) * BLOCK]
+        whole = _permute_block(block, count, key)
+        permuted[chosen] = whole[positions[chosen] - block * BLOCK]
     return permuted
 
 
-@functools.lru_cache(maxsize=32)  # 1 MB; the steps of an epoch go through a block one after another
+@functools.lru_cache(maxsize=KEPT_BLOCKS)  # steps go through a block one after another
 def _permute_block(block: int, count: int, key: int) -> Numbers:
     begin = block * BLOCK
     return permute(np.arange(begin, min(begin + BLOCK, count), dtype=np.int64), count, key)

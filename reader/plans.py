@@ -19,7 +19,7 @@ from reader.columns import FilePaths, read_labels
 from reader.damage import DamageLog
 from reader.memory import Buffers, Demand, divide_memory
 from reader.options import COLOR_CHANNELS, ReadOptions
-from reader.orders import Order, SequentialOrder, ShuffledOrder, WindowedOrder
+from reader.orders import MixedOrder, Order, SequentialOrder, ShuffledOrder, WindowedOrder
 from reader.positions import Position
 from reader.records import RecordFile, RecordFiles
 from reader.runs import RunFiles
@@ -102,7 +102,10 @@ class ReadPlan:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """All that decides an order; an epoch can only be continued where it is the same."""
-        steps = self.reader.steps
+        steps, order, mixture = self.reader.steps, self.reader.order, None
+        if isinstance(order, MixedOrder):
+            ends = [*order.begins[1:], self.reader.selection.total]
+            mixture = [list(part) for part in zip(ends, order.shares, strict=True)]
         return {
             "seed": self.options.seed,
             "order": self.order,
@@ -112,6 +115,7 @@ class ReadPlan:
             "remainder": steps.remainder,
             "shard_index": steps.shard_index,
             "shard_count": steps.shard_count,
+            "mixture": mixture,
         }
 
 
@@ -126,9 +130,10 @@ def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOpti
     order, seed = settle_order(options, split, remote=False)
     options = dataclasses.replace(options, seed=seed)
     choice = choose_records(files, manifest, options)
-    plan = plan_records(files, manifest.image, choice, order, options)
+    records = choice.selection.count
+    plan = plan_records(files, manifest.image, choice, order, options, records=records)
     reader = plan.reader
-    files, arranged = arrange(reader.files, plan.buffers, order, choice.selection.count, seed)
+    files, arranged = arrange(reader.files, plan.buffers, order, records, seed)
     return dataclasses.replace(
         plan, reader=dataclasses.replace(reader, files=files, order=arranged)
     )
@@ -145,16 +150,30 @@ def list_files(folder: Path, manifest: Manifest, split: str) -> list[RecordFile]
 
 
 def plan_records(
-    files: RecordFiles, image: ImageInfo, choice: Choice, order: str, options: ReadOptions
+    files: RecordFiles,
+    image: ImageInfo,
+    choice: Choice,
+    order: str,
+    options: ReadOptions,
+    *,
+    records: int,
 ) -> ReadPlan:
     """Decides all but the order, which is left as the records are stored.
+
+    Args:
+        files: that hold the records.
+        image: what the stored images have in common.
+        choice: which records may come, with which labels.
+        order: `sequential`, `exact` or `buffer`.
+        options: what is asked for; its seed is the one in use.
+        records: of an epoch.
 
     Raises:
         UsageError: the options do not fit the records.
     """
     _check_options(image, options, choice)
     steps = Steps(
-        records=choice.selection.count,
+        records=records,
         batch_size=options.batch_size or 1,
         remainder=options.remainder,
         shard_index=options.shard_index,
@@ -193,7 +212,7 @@ def plan_records(
 
 
 def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str, int]:
-    """Decides which order is meant, and draws a seed if none is given.
+    """Decides which order is meant, and draws a seed if one is needed and none is given.
 
     Returns:
         `sequential`, `exact` or `buffer`; and the seed.
@@ -219,7 +238,10 @@ def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str
                 f"shard_count {options.shard_count}: hosts that share an epoch need the same "
                 "order, give all of them the same seed"
             )
-    return order, secrets.randbits(63) if options.seed is None else options.seed
+    if options.seed is None:
+        # Where nothing is random, all runs and hosts are to be the same.
+        return order, secrets.randbits(63) if random else 0
+    return order, options.seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
