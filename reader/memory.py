@@ -154,7 +154,7 @@ def _describe_lack(max_ram_bytes: int, demand: Demand, least: Buffers, run: int)
     empty = _measure(dataclasses.replace(demand, batch_size=0), least, window)
     fitting = (max_ram_bytes - empty) // max(1, (needed - empty) // demand.batch_size)
     way_out = f"or batches of at most {fitting}" if fitting > 0 else "or smaller images"
-    if demand.fixed_bytes:
+    if demand.fixed_bytes and needed - demand.fixed_bytes <= max_ram_bytes:
         way_out = "or leave out the cache"
     return (
         f"max_ram {format_bytes(max_ram_bytes)} is too small: batches of {demand.batch_size} "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
+from collections.abc import Iterable
 from typing import Final
 
 from converter.errors import UsageError
@@ -46,8 +48,8 @@ class ReadOptions:
             stretching.
         pad_to_aspect_ratio: fill up with black instead.
         random_crop: (least, greatest) share of an image's area: each epoch shows a random part of
-            each image, of a shape from 3:4 to 4:3, in the size asked for. Of a JPEG, only that
-            part is decoded.
+            each image, of a shape from 3:4 to 4:3 if there is room for it, in the size asked for.
+            Of a JPEG, only that part is decoded.
         random_flip: mirror half of the images in each epoch.
         shuffle: `exact` gives a uniform order, fresh in each epoch; `buffer` shuffles within
             windows of long sequential reads, for storage on which single reads are slow. True
@@ -60,7 +62,8 @@ class ReadOptions:
         shard_count: of those hosts.
         initial_epoch: the epoch that is read first.
         initial_step: the step of that epoch that comes first.
-        on_damage: `raise` an error at a damaged record, or `skip` it, noted in the log.
+        on_damage: `raise` an error at a damaged record, or `skip` it, noted in the log; of single
+            images, there are then fewer than the length says.
         max_damaged: different records that may be skipped before it is an error after all.
         with_filename: give the path of each original too, as the last of the tensors.
         cache: keep the decoded images in memory; refused if they do not fit into `max_ram`.
@@ -132,18 +135,14 @@ class ReadOptions:
         _check_range("max_ram", self.max_ram_bytes, 0)
 
     def _check_sizes(self) -> None:
-        if self.image_size is not None:
-            object.__setattr__(self, "image_size", check_image_size(self.image_size))
-        for name in ("class_names", "labels"):
+        for name, check in (
+            ("image_size", check_image_size),
+            ("class_names", _check_names),
+            ("labels", _check_labels),
+            ("random_crop", _check_shares),
+        ):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.random_crop is not None:
-            least, greatest = self.random_crop
-            if not 0 < least <= greatest <= 1:
-                raise UsageError(
-                    f"random_crop {self.random_crop!r} is out of range: two shares of an image's "
-                    "area, above 0 and up to 1"
-                )
+                object.__setattr__(self, name, check(getattr(self, name)))
 
     def _check_combinations(self) -> None:
         if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
@@ -153,9 +152,9 @@ class ReadOptions:
         if (self.validation_split is None) != (self.subset is None):
             raise UsageError("validation_split and subset take each other: give both or none")
         if self.validation_split is not None:
-            if not 0 < self.validation_split < 1:
+            if not _is_number(self.validation_split) or not 0 < self.validation_split < 1:
                 raise UsageError(
-                    f"validation_split {self.validation_split} is out of range: above 0, below 1"
+                    f"validation_split {self.validation_split!r} is out of range: above 0, below 1"
                 )
             if self.seed is None:
                 raise UsageError(
@@ -191,6 +190,41 @@ def check_image_size(size: object) -> tuple[int, int]:
     if not all(1 <= side <= 65_535 for side in sides):
         raise UsageError(f"image_size {size!r} is out of range: 1 to 65535 pixels")
     return sides[0], sides[1]
+
+
+def _check_names(names: object) -> tuple[str, ...]:
+    # A string is a sequence of strings too.
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise UsageError(f"class_names {names!r} is not a list of names")
+    return tuple(names)
+
+
+def _check_labels(labels: object) -> tuple[int, ...]:
+    try:
+        numbers = [operator.index(label) for label in labels]  # type: ignore[attr-defined]
+    except TypeError:
+        raise UsageError(f"labels {labels!r:.60} is not a list of whole numbers") from None
+    for number in numbers:
+        _check_range("a label", number, -(2**31), 2**31)
+    return tuple(numbers)
+
+
+def _check_shares(shares: object) -> tuple[float, float]:
+    if (
+        not isinstance(shares, tuple | list)
+        or len(shares) != 2
+        or not all(map(_is_number, shares))
+        or not 0 < shares[0] <= shares[1] <= 1
+    ):
+        raise UsageError(
+            f"random_crop {shares!r} is out of range: two shares of an image's area, "
+            "above 0 and up to 1"
+        )
+    return shares[0], shares[1]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

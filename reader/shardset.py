@@ -110,7 +110,7 @@ class ShardSet:
             raise _name_missing(error) from error
         names = ("workers", "use_multiprocessing", "max_queue_size")
         loading = {name: options.pop(name) for name in names if name in options}
-        read_options = ReadOptions(batch_size=batch_size, **options)
+        read_options = _make_options({"batch_size": batch_size, **options})
         return make_sequence(
             plan_reading(self.folder, self.manifest, split, read_options), **loading
         )
@@ -166,8 +166,10 @@ def load_dataset(
     shards = open_shards(directory)
     if labels is None:
         options["label_mode"] = None
+    elif not isinstance(labels, str):
+        options["labels"] = labels
     elif labels != "inferred":
-        options["labels"] = _check_labels(labels)
+        raise UsageError(f"labels {labels!r} is unknown: 'inferred', a list of numbers, or None")
     if input_context is not None:
         options["shard_index"] = input_context.input_pipeline_id
         options["shard_count"] = input_context.num_input_pipelines
@@ -234,14 +236,6 @@ def _make_options(options: dict[str, Any]) -> ReadOptions:
         if name not in known:
             raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")
     return ReadOptions(**options)
-
-
-def _check_labels(labels: Sequence[int] | str) -> tuple[int, ...]:
-    if isinstance(labels, str) or not all(isinstance(label, int) for label in labels):
-        raise UsageError(
-            f"labels {labels!r:.60} is unknown: 'inferred', a list of numbers, or None"
-        )
-    return tuple(labels)
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -8,17 +8,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter import UsageError
-from reader.memory import RUNTIME_BYTES, Demand, divide_memory
+from reader.memory import (
+    COPIES,
+    LENT_BATCHES,
+    MAX_WINDOW_RECORDS,
+    MIN_RUNS,
+    RUN_BYTES,
+    RUNTIME_BYTES,
+    Buffers,
+    Demand,
+    divide_memory,
+)
+
+QUICK = settings(deadline=None, max_examples=300)
+BYTES = st.integers(0, 10**8) | st.integers(0, 10**11)
+
+
+def make_demand(mean: int, above: int, records: int, **others: object) -> Demand:
+    return Demand(records=records, record_bytes=mean + above, mean_record_bytes=mean, **others)
+
 
 DEMANDS = st.builds(
-    Demand,
-    records=st.integers(1, 10**7),
-    shard_records=st.integers(1, 10**5),
-    record_bytes=st.integers(1_000, 10**6),
-    mean_record_bytes=st.integers(17, 1_000),
+    make_demand,
+    mean=st.integers(1, 1_000) | st.integers(1, 10**6),
+    above=st.integers(0, 10**6),
+    records=st.integers(0, 40) | st.integers(0, 10**7),
+    shard_records=st.integers(0, 10**5),
     batch_size=st.integers(1, 512),
     image_bytes=st.integers(1, 10**6),
-    decoded_bytes=st.integers(0, 10**6),
+    decoded_bytes=st.just(0) | st.integers(0, 10**6),
+    fixed_bytes=st.just(0) | st.integers(0, 10**8),
     order=st.sampled_from(["sequential", "exact", "buffer"]),
 )
 PHOTOS = Demand(
@@ -32,49 +51,184 @@ PHOTOS = Demand(
 )
 
 
-@given(demand=DEMANDS, max_ram_bytes=st.integers(0, 10**11))
-@settings(deadline=None)
-def test_all_that_is_held_fits_or_is_refused(demand, max_ram_bytes):
+def add_up(demand: Demand, buffers: Buffers) -> int:
+    """All that is held at most, buffer by buffer."""
+    given = buffers.calls + buffers.prefetch_batches + LENT_BATCHES
+    encoded = 0 if demand.decoded_bytes == 0 else buffers.calls + 2
+    image = (
+        given * demand.image_bytes
+        + buffers.calls * demand.decoded_bytes
+        + encoded * COPIES * demand.record_bytes
+    )
+    return (
+        RUNTIME_BYTES
+        + demand.fixed_bytes
+        + buffers.index_bytes
+        + demand.batch_size * image
+        + 2 * buffers.window * demand.record_bytes
+    )
+
+
+def find_refusal(max_ram_bytes: int, demand: Demand) -> str:
+    """The message, or nothing."""
     try:
-        buffers = divide_memory(max_ram_bytes, demand)
-    except UsageError:
-        return
-    batches = buffers.batches * demand.batch_size * demand.image_bytes
-    assert batches + RUNTIME_BYTES + buffers.index_bytes <= buffers.bytes <= max_ram_bytes
-    if demand.order == "buffer" and buffers.window:
-        assert buffers.window % buffers.run == 0
+        divide_memory(max_ram_bytes, demand)
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
+def find_least(demand: Demand) -> int:
+    """What a refusal says that is needed."""
+    (needed,) = re.findall(r"\(([\d,]+) bytes\)", find_refusal(0, demand))
+    return int(needed.replace(",", ""))
+
+
+@QUICK
+@given(demand=DEMANDS, spare=BYTES)
+def test_all_that_is_held_fits(demand, spare):
+    max_ram_bytes = find_least(demand) + spare
+    buffers = divide_memory(max_ram_bytes, demand)
+    assert add_up(demand, buffers) == buffers.bytes <= max_ram_bytes
+    assert 1 <= buffers.prefetch_batches <= buffers.calls <= 2
+    assert buffers.batches == buffers.calls + buffers.prefetch_batches + 2
+
+
+@QUICK
 @given(demand=DEMANDS)
-@settings(deadline=None)
 def test_what_is_said_to_do_does_and_one_byte_less_does_not(demand):
-    with pytest.raises(UsageError) as caught:
-        divide_memory(0, demand)
-    (needed,) = re.findall(r"\(([\d,]+) bytes\)", str(caught.value))
-    enough = int(needed.replace(",", ""))
+    enough = find_least(demand)
     assert divide_memory(enough, demand).bytes <= enough
+    assert find_least(demand) == enough
     with pytest.raises(UsageError):
         divide_memory(enough - 1, demand)
 
 
-def test_the_batch_that_would_fit_is_named():
-    with pytest.raises(UsageError, match="is too small") as caught:
-        divide_memory(64_000_000, PHOTOS)
-    (fitting,) = re.findall(r"batches of at most (\d+)$", str(caught.value))
-    assert divide_memory(64_000_000, dataclasses.replace(PHOTOS, batch_size=int(fitting)))
-    with pytest.raises(UsageError):
-        divide_memory(64_000_000, dataclasses.replace(PHOTOS, batch_size=int(fitting) + 1))
+@QUICK
+@given(demand=DEMANDS, spare=BYTES, more=BYTES)
+def test_more_memory_never_gives_less(demand, spare, more):
+    least = find_least(demand)
+    small, large = (divide_memory(least + size, demand) for size in (spare, spare + more))
+    assert (small.calls, small.prefetch_batches, small.window) <= (
+        large.calls,
+        large.prefetch_batches,
+        large.window,
+    )
+    assert (small.run, small.index_bytes) == (large.run, large.index_bytes)
 
 
-def test_more_memory_gives_more_calls_and_larger_windows():
-    windowed = dataclasses.replace(PHOTOS, order="buffer")
-    small, large = (divide_memory(size, windowed) for size in (180_000_000, 1_000_000_000))
-    assert small.window < large.window
-    assert (large.calls, large.prefetch_batches) == (2, 2)
+@QUICK
+@given(demand=DEMANDS, max_ram_bytes=BYTES)
+def test_a_way_out_that_is_named_is_one(demand, max_ram_bytes):
+    message = find_refusal(max_ram_bytes, demand)
+    if way_out := re.search(r"; allow that, or batches of at most (\d+)$", message):
+        fitting = int(way_out[1])
+        assert 1 <= fitting < demand.batch_size
+        assert divide_memory(max_ram_bytes, dataclasses.replace(demand, batch_size=fitting))
+        with pytest.raises(UsageError):
+            divide_memory(max_ram_bytes, dataclasses.replace(demand, batch_size=fitting + 1))
+    elif message.endswith("; allow that, or leave out the cache"):
+        assert divide_memory(max_ram_bytes, dataclasses.replace(demand, fixed_bytes=0))
+    elif message:
+        assert message.endswith("; allow that, or smaller images")
+        with pytest.raises(UsageError):
+            divide_memory(max_ram_bytes, dataclasses.replace(demand, batch_size=1))
 
 
-def test_an_exact_shuffle_holds_all_indexes():
-    many = dataclasses.replace(PHOTOS, records=10**7)
-    assert divide_memory(10**9, many).index_bytes == 80_000_000
-    ordered = dataclasses.replace(many, order="sequential")
-    assert divide_memory(10**9, ordered).index_bytes == 4 * 313 * 8
+@pytest.mark.parametrize(
+    ("max_ram_bytes", "changes", "message"),
+    [
+        (
+            64_000_000,
+            {},
+            "max_ram 64.0 MB is too small: batches of 64 images of 196,608 bytes, with all that is "
+            "read and decoded for them, need 102.3 MB (102,314,560 bytes); allow that, or batches "
+            "of at most 32",
+        ),
+        (
+            20_000_000,
+            {},
+            "max_ram 20.0 MB is too small: batches of 64 images of 196,608 bytes, with all that is "
+            "read and decoded for them, need 102.3 MB (102,314,560 bytes); allow that, or smaller "
+            "images",
+        ),
+        (
+            150_000_000,
+            {"fixed_bytes": 50_000_000},
+            "max_ram 150.0 MB is too small: batches of 64 images of 196,608 bytes, with all that "
+            "is read and decoded for them, need 152.3 MB (152,314,560 bytes); allow that, or leave "
+            "out the cache",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_way_out(max_ram_bytes, changes, message):
+    demand = dataclasses.replace(PHOTOS, **changes)
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        divide_memory(max_ram_bytes, demand)
+
+
+@QUICK
+@given(demand=DEMANDS, spare=BYTES)
+def test_windows_are_of_several_whole_runs(demand, spare):
+    demand = dataclasses.replace(demand, order="buffer")
+    buffers = divide_memory(find_least(demand) + spare, demand)
+    if not demand.records:
+        assert (buffers.run, buffers.window) == (0, 0)
+        return
+    assert buffers.window % buffers.run == 0
+    assert buffers.window <= min(MAX_WINDOW_RECORDS, demand.records)
+    assert buffers.window >= min(MIN_RUNS, demand.records) * buffers.run
+    # No longer than it takes to be worth its way, and at least twice as many as in a window.
+    assert buffers.run == 1 or buffers.run * demand.mean_record_bytes <= RUN_BYTES
+    assert buffers.run == 1 or demand.records >= 2 * MIN_RUNS * buffers.run
+
+
+@pytest.mark.parametrize("order", ["sequential", "exact"])
+def test_other_orders_have_no_windows(order):
+    buffers = divide_memory(10**9, dataclasses.replace(PHOTOS, order=order))
+    assert (buffers.run, buffers.window) == (0, 0)
+
+
+@pytest.mark.parametrize("mean_record_bytes", [1, 17, 100, 300, 488, 489, 1_000])
+def test_tiny_records_can_be_shuffled_in_windows(mean_record_bytes):
+    demand = dataclasses.replace(
+        PHOTOS,
+        records=60_000,
+        record_bytes=mean_record_bytes + 100,
+        mean_record_bytes=mean_record_bytes,
+        order="buffer",
+    )
+    buffers = divide_memory(512_000_000, demand)
+    assert buffers.window // buffers.run >= MIN_RUNS
+
+
+@pytest.mark.parametrize(
+    ("max_ram_bytes", "calls", "prefetch_batches", "window"),
+    [
+        (512_000_000, 2, 2, 4_560),
+        (180_000_000, 2, 2, 400),
+        (150_000_000, 2, 1, 200),
+        (120_000_000, 1, 1, 200),
+    ],
+)
+def test_the_sizes_for_common_budgets(max_ram_bytes, calls, prefetch_batches, window):
+    buffers = divide_memory(max_ram_bytes, dataclasses.replace(PHOTOS, order="buffer"))
+    assert (buffers.calls, buffers.prefetch_batches) == (calls, prefetch_batches)
+    assert (buffers.run, buffers.window) == (40, window)
+
+
+@pytest.mark.parametrize(
+    ("order", "records", "index_bytes"),
+    [
+        ("exact", 10**7, 80_000_000),
+        ("exact", 100, 800),
+        # Neighbours lie in one shard or two, here and at the next steps.
+        ("sequential", 10**7, 4 * 313 * 8),
+        ("buffer", 10**7, 4 * 313 * 8),
+        ("sequential", 1_000, 8_000),
+        ("buffer", 1_000, 8_000),
+    ],
+)
+def test_an_exact_shuffle_alone_holds_all_indexes(order, records, index_bytes):
+    demand = dataclasses.replace(PHOTOS, records=records, order=order)
+    assert divide_memory(10**9, demand).index_bytes == index_bytes

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from converter import UsageError
@@ -36,10 +37,51 @@ def test_a_value_out_of_its_range_is_refused(arguments, message):
         ReadOptions(**arguments)
 
 
-@pytest.mark.parametrize("image_size", [(16,), (16, 20, 3), "16"])
+@pytest.mark.parametrize("image_size", [(16,), (16, 20, 3), "16", (16.0, 20), (True, 4), 16.0])
 def test_an_image_size_that_is_not_height_and_width_is_refused(image_size):
-    with pytest.raises(UsageError, match="image_size"):
+    message = f"image_size {image_size!r} is not a pair (height, width)"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         ReadOptions(image_size=image_size)
+
+
+@pytest.mark.parametrize(
+    "random_crop",
+    [(0.5, 0.2), (0, 1), (0.5, 1.1), (0.5,), (0.1, 0.2, 0.3), 0.5, "ab", (True, True)],
+)
+def test_what_is_no_pair_of_shares_is_refused(random_crop):
+    message = (
+        f"random_crop {random_crop!r} is out of range: two shares of an image's area, above 0 and "
+        "up to 1"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        ReadOptions(random_crop=random_crop)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": 5}, "labels 5 is not a list of whole numbers"),
+        ({"labels": ["a", "b"]}, "labels ['a', 'b'] is not a list of whole numbers"),
+        ({"labels": [0.0, 1.0]}, "labels [0.0, 1.0] is not a list of whole numbers"),
+        ({"labels": [0, 2**31]}, "a label 2147483648 is out of range: -2147483648 to 2147483647"),
+        ({"class_names": "ab"}, "class_names 'ab' is not a list of names"),
+        ({"class_names": 5}, "class_names 5 is not a list of names"),
+        ({"batch_size": True}, "batch_size True is not a whole number"),
+        ({"batch_size": 8.0}, "batch_size 8.0 is not a whole number"),
+        ({"max_ram": None}, "max_ram None is not a whole number"),
+        ({"initial_epoch": -1}, "initial_epoch -1 is out of range: at least 0"),
+        ({"subset": "both"}, "subset 'both' is unknown: choose one of None, 'training', 'validati"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(arguments, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        ReadOptions(**arguments)
+
+
+def test_labels_and_classes_may_come_as_any_list_or_array():
+    assert ReadOptions(labels=np.array([3, 1])).labels == (3, 1)
+    assert ReadOptions(labels=range(3)).labels == (0, 1, 2)
+    assert ReadOptions(class_names=["b", "a"]).class_names == ("b", "a")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +111,19 @@ def test_the_ends_of_each_range_are_accepted(arguments):
         ({"validation_split": 0.2, "subset": "training"}, "validation_split draws records with"),
         ({"validation_split": 1.0, "subset": "training", "seed": 1}, "validation_split 1.0 is out"),
         ({"shard_index": 2, "shard_count": 2}, "shard_index 2 is out of range: 0 to 1"),
-        ({"random_crop": (0.5, 0.2)}, "random_crop (0.5, 0.2) is out of range"),
+        (
+            {"validation_split": "a", "subset": "training", "seed": 1},
+            "validation_split 'a' is out of range: above 0, below 1",
+        ),
+        (
+            {"crop_to_aspect_ratio": True, "pad_to_aspect_ratio": True},
+            "crop_to_aspect_ratio and pad_to_aspect_ratio exclude each other",
+        ),
+        (
+            {"random_crop": (0.5, 1.0), "pad_to_aspect_ratio": True},
+            "random_crop leaves nothing for an aspect ratio to be cropped or padded to",
+        ),
+        ({"labels": [1], "class_names": ["a"]}, "class_names names the stored labels, which"),
         ({"shuffle": 1}, "shuffle 1 is unknown"),
         ({"max_ram": "lots"}, "'lots' is not a size"),
     ],
