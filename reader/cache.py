@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from converter.sizes import format_bytes
 from reader.batches import BatchReader, Examples
 from reader.buffers import Array
+from reader.damage import typed_errors
 from reader.orders import SequentialOrder
 from reader.plans import ReadPlan
 from reader.positions import Position
@@ -50,7 +51,7 @@ class ImageCache:
         return examples
 
 
-def fill_cache(plan: ReadPlan, make_dataset: Callable[[ReadPlan], Iterable[Any]]) -> ImageCache:
+def fill_cache(plan: ReadPlan, make_dataset: Callable[[ReadPlan], Any]) -> ImageCache:
     """Reads and decodes all records of a plan, whatever the host; logs what they take.
 
     Args:
@@ -75,23 +76,22 @@ def fill_cache(plan: ReadPlan, make_dataset: Callable[[ReadPlan], Iterable[Any]]
         reader=dataclasses.replace(plan.reader, order=SequentialOrder(), steps=steps),
         position=Position(),
     )
-    images, labels, valid, names = _gather(make_dataset(whole), records)
+    with typed_errors():
+        images, labels, valid, names = _gather(make_dataset(whole), records)
     _log.info("cached %s images, %s", f"{records:,}", format_bytes(images.nbytes))
     return ImageCache(reader=plan.reader, images=images, labels=labels, valid=valid, names=names)
 
 
 def _gather(
-    batches: Iterable[Any], records: int
+    batches: Any, records: int
 ) -> tuple[Array, npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[np.object_]]:
-    kept: list[Array] = []
-    begin = 0
-    for batch in batches:
-        columns = [np.asarray(column) for column in batch]
-        if not kept:
-            kept = [np.empty((records, *column.shape[1:]), column.dtype) for column in columns]
-        count = min(len(columns[0]), records - begin)
-        for array, column in zip(kept, columns, strict=True):
-            array[begin : begin + count] = column[:count]
-        begin += count
+    kept: list[Array] = [
+        np.empty((records, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
+        for spec in batches.element_spec
+    ]
+    for number, batch in enumerate(batches):
+        for array, column in zip(kept, batch, strict=True):
+            place = array[number * len(column) : (number + 1) * len(column)]
+            place[:] = column[: len(place)]
     images, labels, mask, names = kept
     return images, labels, mask > 0, names

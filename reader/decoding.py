@@ -39,6 +39,8 @@ def make_decoder(
         pixels = fit_image(pixels, image, options)
         if options.random_flip:
             pixels = tf.image.stateless_random_flip_left_right(pixels, tf.stack([seed, 1]))
+        # Only now: what stands where there is no image is smaller, unless it has been resized.
+        pixels.set_shape((*(options.image_size or (image.height, image.width)), None))
         return pixels
 
     return decode
@@ -48,7 +50,7 @@ def encode_filler(image: ImageInfo) -> bytes:
     """The smallest image that is decoded as the stored ones are; stands where there is none."""
     pixels = tf.zeros((1, 1, image.channels), tf.uint8)
     if RAW in image.formats:
-        return bytes(image.channels)
+        return b"\xff" * image.channels  # numpy cuts zeros off the end of bytes
     encode = tf.io.encode_png if tuple(image.formats) == ("png",) else tf.io.encode_jpeg
     filler: bytes = encode(pixels).numpy()
     return filler
@@ -63,9 +65,7 @@ def decode_pixels(
         pixels = tf.reshape(tf.io.decode_raw(encoded, tf.uint8), shape)
     else:
         pixels = decode_image(encoded, image, 1 if color_mode == "grayscale" else 3)
-    pixels = convert_color(pixels, color_mode)
-    pixels.set_shape((image.height, image.width, COLOR_CHANNELS[color_mode]))
-    return pixels
+    return convert_color(pixels, color_mode)
 
 
 def decode_image(encoded: tf.Tensor, image: ImageInfo, channels: int) -> tf.Tensor:
@@ -117,8 +117,9 @@ def fit_image(pixels: tf.Tensor, image: ImageInfo, options: ReadOptions) -> tf.T
     if options.crop_to_aspect_ratio:
         pixels = crop_to_ratio(pixels, size)
     if options.pad_to_aspect_ratio:
-        pixels = pad_to_ratio(pixels, size)
-    pixels = tf.image.resize(pixels, size, method=options.interpolation)
+        pixels = tf.image.resize_with_pad(pixels, *size, method=options.interpolation)
+    else:
+        pixels = tf.image.resize(pixels, size, method=options.interpolation)
     return pixels if options.dtype == "float32" else tf.saturate_cast(tf.round(pixels), tf.uint8)
 
 
@@ -129,14 +130,6 @@ def crop_to_ratio(pixels: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     part_width = tf.maximum(tf.minimum(width, height * size[1] // size[0]), 1)
     top, left = (height - part_height) // 2, (width - part_width) // 2
     return pixels[top : top + part_height, left : left + part_width]
-
-
-def pad_to_ratio(pixels: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Puts black around an image until it has the shape of `size`, as Keras does."""
-    height, width = tf.unstack(tf.shape(pixels)[:2])
-    vertical = (tf.maximum(height, width * size[0] // size[1]) - height) // 2
-    horizontal = (tf.maximum(width, height * size[1] // size[0]) - width) // 2
-    return tf.pad(pixels, [[vertical, vertical], [horizontal, horizontal], [0, 0]])
 
 
 def draw_window(size: tf.Tensor, shares: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
@@ -153,7 +146,9 @@ def draw_window(size: tf.Tensor, shares: tuple[float, float], seed: tf.Tensor) -
     area, shape, down, right = tf.unstack(tf.random.stateless_uniform([4], tf.stack([seed, 0])))
     height, width = tf.unstack(tf.cast(size, tf.float32))
     area = height * width * (shares[0] + area * (shares[1] - shares[0]))
-    low, high = tf.math.log(ASPECTS[0]), tf.math.log(ASPECTS[1])
+    # Of a long image, only a long part can have that area.
+    shapes = tf.clip_by_value(tf.constant(ASPECTS), area / height**2, width**2 / area)
+    low, high = tf.unstack(tf.math.log(shapes))
     aspect = tf.exp(low + shape * (high - low))
     part = tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)])
     part = tf.clip_by_value(tf.round(part), 1.0, tf.stack([height, width]))

@@ -3,8 +3,11 @@
 import dataclasses
 import functools
 import itertools
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -16,6 +19,7 @@ from conftest import convert_folder, encode_image, make_image, mill_folder, writ
 from converter import ConvertOptions, DatasetError, RecordError, UsageError
 from converter.plan import read_entries
 from reader import ReadOptions, ShardSet, load_dataset, open_shards, typed_errors
+from reader.steps import REMAINDERS
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3)
 
@@ -40,6 +44,18 @@ def two_classes(tmp_path_factory):
         write_image(root / "images" / "ab"[seed % 2] / f"{seed}.png", seed)
     convert_folder(root / "images", root / "set", OPTIONS)
     return root / "set"
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """10 images in 3 classes, once as PNG and once raw, in one shard."""
+    root = tmp_path_factory.mktemp("few")
+    for seed in range(10):
+        write_image(root / "images" / "abc"[seed % 3] / f"{seed}.png", seed)
+    for encoding in ("png", "raw"):
+        options = dataclasses.replace(OPTIONS, encoding=encoding, num_shards=1)
+        convert_folder(root / "images", root / encoding, options)
+    return {encoding: root / encoding for encoding in ("png", "raw")}
 
 
 @pytest.fixture(scope="module")
@@ -96,44 +112,37 @@ def test_the_length_is_known_before_anything_is_read(two_classes, arguments, bat
     assert sum(1 for _ in dataset) == batches
 
 
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize(
-    ("batch_size", "drop_remainder", "batch"),
-    [(None, False, ()), (8, False, (None,)), (8, True, (8,))],
+    ("batch_size", "remainder", "batch"),
+    [
+        (None, "keep", ()),
+        (None, "pad", ()),
+        (2, "keep", (None,)),
+        (2, "drop", (2,)),
+        (2, "pad", (2,)),
+    ],
 )
 @pytest.mark.parametrize("label_mode", ["int", "categorical", "binary", None])
+@pytest.mark.parametrize(("dtype", "with_filename"), [("float32", False), ("uint8", True)])
 def test_the_element_spec_says_shapes_and_dtypes(
-    two_classes, label_mode, batch_size, drop_remainder, batch, dtype
+    two_classes, with_filename, label_mode, batch_size, remainder, batch, dtype
 ):
     dataset = load_dataset(
         two_classes,
         label_mode=label_mode,
         batch_size=batch_size,
-        remainder="drop" if drop_remainder else "keep",
+        remainder=remainder,
         dtype=dtype,
+        with_filename=with_filename,
     )
-    images = tf.TensorSpec((*batch, 16, 20, 3), tf.as_dtype(dtype))
-    expected = (images, LABEL_SPECS[label_mode](batch)) if label_mode else images
-    assert dataset.element_spec == expected
-
-
-@pytest.mark.parametrize("batch_size", [4, None])
-@pytest.mark.parametrize("label_mode", ["int", "categorical", "binary", None])
-def test_what_comes_out_is_shaped_as_by_keras(tmp_path, label_mode, batch_size):
-    for seed in range(6):
-        write_image(tmp_path / "images" / "ab"[seed % 2] / f"{seed}.png", seed)
-    convert_folder(tmp_path / "images", tmp_path / "set", OPTIONS)
-    theirs = keras.utils.image_dataset_from_directory(
-        tmp_path / "images",
-        label_mode=label_mode,
-        batch_size=batch_size,
-        image_size=(16, 20),
-        verbose=False,
-    )
-    ours = load_dataset(tmp_path / "set", label_mode=label_mode, batch_size=batch_size)
-    assert ours.element_spec == theirs.element_spec
-    if label_mode:  # without labels, Keras knows no classes
-        assert ours.class_names == theirs.class_names
+    expected = [tf.TensorSpec((*batch, 16, 20, 3), tf.as_dtype(dtype))]
+    if label_mode:
+        expected.append(LABEL_SPECS[label_mode](batch))
+    if remainder == "pad":
+        expected.append(tf.TensorSpec(batch, tf.float32))
+    if with_filename:
+        expected.append(tf.TensorSpec(batch, tf.string))
+    assert dataset.element_spec == (tuple(expected) if len(expected) > 1 else expected[0])
 
 
 @pytest.mark.parametrize("batch_size", [None, 8])
@@ -392,3 +401,505 @@ def test_a_flipped_bit_is_an_error(flip_bit, place, shuffle):
         with typed_errors():
             list(load_dataset(shard.parent, shuffle=shuffle))
     assert (caught.value.shard, caught.value.record) == (shard.name, 2)
+
+
+ORDERS = [False, "exact", "buffer"]
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Lets `buffer` have several windows in data sets of a few records."""
+    monkeypatch.setattr("reader.memory.MAX_WINDOW_RECORDS", 8)
+
+
+def read_steps(dataset: tf.data.Dataset) -> list[list[object]]:
+    """All that each element of an epoch holds."""
+    return [
+        [column.tolist() for column in map(np.asarray, element)]
+        for element in dataset.as_numpy_iterator()
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize("shuffle", ORDERS)
+def test_an_epoch_goes_on_at_any_step_as_if_it_had_not_been_left(
+    few, small_windows, shuffle, batch_size
+):
+    arguments = {"batch_size": batch_size, "shuffle": shuffle, "seed": 5, "with_filename": True}
+    arguments["random_flip"] = True
+    dataset = load_dataset(few["png"], **arguments)
+    epochs = [read_steps(dataset) for _ in range(3)]
+    assert len({str(epoch) for epoch in epochs}) == 3
+    for epoch, step in itertools.product((0, 1), range(len(dataset) + 1)):
+        dataset.position.seek(epoch, step)
+        assert read_steps(dataset) == epochs[epoch][step:]
+    assert read_steps(dataset) == epochs[2]
+    for epoch, step in ((0, 1), (1, len(dataset) - 1), (0, len(dataset))):
+        resumed = load_dataset(few["png"], **arguments, initial_epoch=epoch, initial_step=step)
+        assert len(resumed) == len(dataset)
+        assert read_steps(resumed) == epochs[epoch][step:]
+        assert read_steps(resumed) == epochs[epoch + 1]
+
+
+@pytest.mark.parametrize("remainder", REMAINDERS)
+def test_an_epoch_goes_on_whatever_becomes_of_the_remainder(two_classes, remainder):
+    arguments = {"batch_size": 8, "seed": 5, "remainder": remainder}
+    epochs = [read_steps(dataset) for dataset in [load_dataset(two_classes, **arguments)] * 2]
+    resumed = load_dataset(two_classes, **arguments, initial_step=1)
+    assert read_steps(resumed) == epochs[0][1:]
+    assert read_steps(resumed) == epochs[1]
+
+
+def test_where_to_go_on_has_to_exist_and_takes_a_seed(two_classes):
+    message = "initial_step 6 is out of range: an epoch has 5 steps"
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        load_dataset(two_classes, batch_size=4, seed=1, initial_step=6)
+    message = (
+        "initial_epoch and initial_step go on with an order that only its seed repeats: give the "
+        "seed of the run that is to be continued"
+    )
+    for arguments in (
+        {"initial_step": 1},
+        {"initial_epoch": 1, "shuffle": "buffer"},
+        {"initial_step": 1, "shuffle": False, "random_flip": True},
+        {"initial_step": 1, "shuffle": False, "random_crop": (0.5, 1.0)},
+    ):
+        with pytest.raises(UsageError, match=f"^{message}$"):
+            load_dataset(two_classes, batch_size=4, **arguments)
+    assert len([*load_dataset(two_classes, batch_size=4, shuffle=False, initial_step=1)]) == 4
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("shuffle", ORDERS)
+def test_an_order_does_not_depend_on_the_number_of_threads(
+    two_classes, small_windows, monkeypatch, shuffle, batch_size
+):
+    found = []
+    for threads in (1, 2, 7):
+        monkeypatch.setattr("reader.pipeline.count_cores", lambda threads=threads: threads)
+        monkeypatch.setattr("reader.dataset.count_cores", lambda threads=threads: threads)
+        dataset = load_dataset(
+            two_classes, seed=3, batch_size=batch_size, shuffle=shuffle, random_flip=True
+        )
+        found.append([read_steps(dataset) for _ in range(2)])
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("shuffle", ["exact", "buffer"])
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_every_order_holds_each_record_once_in_every_epoch(
+    two_classes, small_windows, shuffle, batch_size
+):
+    dataset = load_dataset(two_classes, shuffle=shuffle, batch_size=batch_size, with_filename=True)
+    single = dataset if batch_size is None else dataset.unbatch()
+    epochs = [[name for *_, name in single.as_numpy_iterator()] for _ in range(3)]
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    paths = sorted(path.encode() for path in dataset.file_paths)
+    assert [sorted(epoch) for epoch in epochs] == [paths] * 3
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_names_belong_to_their_images_and_labels(converted, image_folder, shuffle):
+    dataset = load_dataset(converted, with_filename=True, shuffle=shuffle, batch_size=10)
+    source = open_shards(converted).source("train")
+    for images, labels, names in dataset.as_numpy_iterator():
+        for image, label, name in zip(images, labels, names, strict=True):
+            record = source.by_id(name.decode())
+            assert (image_folder / record.source_id).is_file()
+            assert record.label == label
+            np.testing.assert_array_equal(tf.io.decode_png(record.encoded), image)
+    if not shuffle:
+        read = [name.decode() for *_, names in dataset.as_numpy_iterator() for name in names]
+        assert read == dataset.file_paths
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+@pytest.mark.parametrize("image_size", [None, (8, 9)])
+@pytest.mark.parametrize("batch_size", [3, 32])
+def test_what_is_padded_is_black_has_no_name_and_weighs_nothing(
+    few, encoding, image_size, batch_size
+):
+    arguments = {"image_size": image_size, "shuffle": False, "with_filename": True}
+    expected = read_rows(load_dataset(few[encoding], batch_size=None, **arguments))
+    padded = load_dataset(few[encoding], batch_size=batch_size, remainder="pad", **arguments)
+    rows = read_rows(padded)
+    assert len(rows) == len(padded) * batch_size
+    assert [[image, label, name] for image, label, _, name in rows[:10]] == expected
+    assert [mask for _, _, mask, _ in rows] == [1] * 10 + [0] * (len(rows) - 10)
+    for image, label, _, name in rows[10:]:
+        assert (np.sum(image), label, name) == (0, 0, b"")
+
+
+@pytest.mark.parametrize("remainder", REMAINDERS)
+def test_a_remainder_is_kept_or_dropped_or_padded(two_classes, remainder):
+    dataset = load_dataset(two_classes, batch_size=8, remainder=remainder, seed=1)
+    sizes = {"keep": [8, 8, 4], "drop": [8, 8], "pad": [8, 8, 8]}[remainder]
+    for _ in range(2):
+        elements = list(dataset.as_numpy_iterator())
+        assert [len(images) for images, *_ in elements] == sizes
+        if remainder == "pad":
+            assert [mask.tolist() for *_, mask in elements] == [[1] * 8, [1] * 8, [1] * 4 + [0] * 4]
+
+
+def spoil(folder: Path, record: int) -> str:
+    """Flips the last bit of a record's payload; gives the path of its original."""
+    name = open_shards(folder).source("train")[record].source_id
+    shard = min(folder.glob("train-*.tfrecord"))
+    begin, size = map(int, shard.with_suffix(".tfindex").read_text().splitlines()[record].split())
+    data = bytearray(shard.read_bytes())
+    data[begin + size - 5] ^= 1
+    shard.write_bytes(data)
+    return name
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("remainder", ["keep", "pad"])
+@pytest.mark.parametrize("image_size", [None, (8, 9)])
+def test_a_damaged_record_is_left_out_of_its_batch_or_blanked(
+    few, tmp_path, encoding, batch_size, remainder, image_size
+):
+    folder = Path(shutil.copytree(few[encoding], tmp_path / "set"))
+    arguments = {
+        "batch_size": batch_size,
+        "remainder": remainder,
+        "image_size": image_size,
+        "shuffle": False,
+        "with_filename": True,
+        "class_names": ["c", "b"],  # so that there is no label 0 for what was not read
+    }
+    before = {row[-1]: row for row in read_rows(load_dataset(folder, **arguments))}
+    source = open_shards(folder).source("train")
+    record = next(number for number, kept in enumerate(source) if kept.text == "b")
+    del before[spoil(folder, record).encode()]
+    before.pop(b"", None)
+    dataset = load_dataset(folder, **arguments, on_damage="skip")
+    rows = read_rows(dataset)
+    assert [error.record for error in dataset.damage.errors.values()] == [record]
+    blank = [row for row in rows if row[-1] not in before]
+    assert [row for row in rows if row[-1] in before] == [*before.values()]
+    if remainder == "pad":
+        assert len(rows) == len(dataset) * (batch_size or 1)
+        for image, label, mask, empty in blank:
+            assert np.shape(image) == (*(image_size or (16, 20)), 3)
+            assert (np.sum(image), label, mask, empty) == (0, 0, 0, b"")
+    else:
+        assert not blank
+    if batch_size is not None:  # how many are damaged, nobody knows before
+        assert sum(1 for _ in dataset) == len(dataset)
+
+
+def read_rows(dataset: tf.data.Dataset) -> list[list[object]]:
+    """All that is known of each single image."""
+    batched = tf.nest.flatten(dataset.element_spec)[0].shape.rank == 4
+    single = dataset.unbatch() if batched else dataset
+    return [
+        [column.tolist() if isinstance(column, np.ndarray) else column for column in element]
+        for element in single.as_numpy_iterator()
+    ]
+
+
+def test_a_batch_without_a_whole_record_is_an_error(two_classes, tmp_path):
+    folder = Path(shutil.copytree(two_classes, tmp_path / "set"))
+    spoil(folder, 0)
+    dataset = load_dataset(folder, batch_size=1, shuffle=False, on_damage="skip")
+    message = "^not one record of a batch is whole: run shardmill verify$"
+    with pytest.raises(DatasetError, match=message), typed_errors():
+        list(dataset)
+
+
+def test_more_damage_than_allowed_is_an_error(two_classes, tmp_path):
+    folder = Path(shutil.copytree(two_classes, tmp_path / "set"))
+    spoil(folder, 0)
+    spoil(folder, 1)
+    arguments = {"batch_size": 4, "shuffle": False, "on_damage": "skip"}
+    assert len(list(load_dataset(folder, **arguments, max_damaged=2))) == 5
+    with pytest.raises(DatasetError, match=r"^more than 1 damaged records, the"), typed_errors():
+        list(load_dataset(folder, **arguments, max_damaged=1))
+
+
+def test_several_iterators_read_epochs_of_their_own_side_by_side(two_classes):
+    dataset = load_dataset(two_classes, batch_size=3, seed=2)
+    epochs = [read_steps(dataset) for _ in range(3)]
+    dataset.position.seek(0)
+    iterators = [dataset.as_numpy_iterator() for _ in range(3)]
+    found = [[], [], []]
+    for elements in zip(*iterators, strict=True):
+        for number, element in enumerate(elements):
+            found[number].append([column.tolist() for column in element])
+    assert found == epochs
+
+
+def test_an_abandoned_iterator_leaves_the_next_epoch_whole(two_classes):
+    dataset = load_dataset(two_classes, batch_size=None, seed=2)
+    epochs = [read_steps(dataset) for _ in range(4)]
+    dataset.position.seek(0)
+    for number in (0, 1):
+        begun = itertools.islice(dataset.as_numpy_iterator(), 3)
+        assert [[np.asarray(c).tolist() for c in element] for element in begun] == epochs[number][
+            :3
+        ]
+    iter(dataset)  # nothing was asked of it
+    assert read_steps(dataset) == epochs[2]
+    assert dataset.position.epoch == 3
+
+
+def test_repeated_epochs_are_different_ones(two_classes):
+    dataset = load_dataset(two_classes, batch_size=6, seed=2)
+    epochs = [read_steps(dataset) for _ in range(2)]
+    dataset.position.seek(0)
+    assert read_steps(dataset.repeat(2)) == epochs[0] + epochs[1]
+
+
+@pytest.mark.parametrize("batch_size", [None, 6])
+def test_what_is_made_of_a_dataset_keeps_its_length_and_order(two_classes, batch_size):
+    dataset = load_dataset(two_classes, batch_size=batch_size, seed=2)
+    epochs = [read_steps(dataset) for _ in range(2)]
+    dataset.position.seek(0)
+    made = dataset.map(lambda image, label: (image / 2 * 2, label), 2).prefetch(3)
+    assert len(made) == made.cardinality() == len(dataset)
+    assert [read_steps(made) for _ in range(2)] == epochs
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_batches_that_are_kept_are_not_written_over(few, encoding):
+    dataset = load_dataset(few[encoding], batch_size=2, seed=1, dtype="uint8")
+    kept, copies = [], []
+    for _ in range(9):
+        for images, _ in dataset:
+            kept.append(images)
+            copies.append(images.numpy().copy())
+    for images, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(images, copy)
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize(
+    ("dtype", "data_format"), [("uint8", "channels_first"), ("float32", "channels_last")]
+)
+@pytest.mark.parametrize("change", [{}, {"image_size": (9, 7)}, {"color_mode": "grayscale"}])
+def test_raw_images_are_those_that_were_stored_as_png(few, change, data_format, dtype, batch_size):
+    arguments = {"data_format": data_format, "dtype": dtype, "batch_size": batch_size, **change}
+    arguments |= {"shuffle": False, "with_filename": True}
+    raw, png = (load_dataset(few[name], **arguments) for name in ("raw", "png"))
+    assert raw.element_spec == png.element_spec
+    for element, expected in zip(read_rows(raw), read_rows(png), strict=True):
+        assert element[1:] == expected[1:]
+        # The PNG decoder weighs the colours in whole numbers, TensorFlow in fractions.
+        tolerance = 1 if "color_mode" in change else 0
+        np.testing.assert_allclose(element[0], expected[0], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "keep", "webp"])
+def test_images_of_different_sizes_come_singly_in_every_encoding(tmp_path, encoding):
+    sizes = {}
+    for seed in range(9):
+        suffix = ("png", "jpeg", "webp")[seed % 3]
+        picture = make_image(seed, height=10 + seed, width=30 - 2 * seed)
+        path = tmp_path / "images" / "ab"[seed % 2] / f"{seed}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(picture, suffix.upper(), quality=90))
+        sizes[f"{path.parent.name}/{path.name}".encode()] = (10 + seed, 30 - 2 * seed, 3)
+    options = dataclasses.replace(OPTIONS, encoding=encoding, resize="none")
+    convert_folder(tmp_path / "images", tmp_path / "set", options)
+    arguments = {"with_filename": True, "seed": 1}
+    single = load_dataset(tmp_path / "set", batch_size=None, **arguments)
+    assert {name: image.shape for image, _, name in single.as_numpy_iterator()} == sizes
+    changed = load_dataset(
+        tmp_path / "set", batch_size=4, image_size=(8, 8), random_crop=(0.2, 0.7), **arguments
+    )
+    (first, *_), *_, (last, *_) = changed.as_numpy_iterator()
+    assert (first.shape, last.shape) == ((4, 8, 8, 3), (1, 8, 8, 3))
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "webp", "raw"])
+def test_random_changes_depend_on_seed_epoch_and_record_alone(tmp_path, encoding):
+    for seed in range(12):
+        write_image(tmp_path / "images" / "ab"[seed % 2] / f"{seed}.png", seed)
+    options = dataclasses.replace(OPTIONS, encoding=encoding)
+    convert_folder(tmp_path / "images", tmp_path / "set", options)
+    changes = {"random_crop": (0.2, 0.8), "random_flip": True, "with_filename": True}
+
+    def read(seed, epochs=2, **arguments):
+        dataset = load_dataset(tmp_path / "set", seed=seed, **changes | arguments)
+        return [{row[-1]: row for row in read_rows(dataset)} for _ in range(epochs)]
+
+    first, second = read(1, batch_size=3)
+    assert read(1, batch_size=None, shuffle=False) == [first, second]
+    assert read(1, batch_size=2, shuffle="buffer", initial_epoch=1, epochs=1) == [second]
+    other, _ = read(2, batch_size=None)
+    for one, two in ((first, second), (first, other)):
+        assert sum(one[name] != two[name] for name in one) >= 11
+
+
+def test_about_half_of_the_images_are_mirrored_others_in_every_epoch(converted):
+    arguments = {"with_filename": True, "seed": 4, "batch_size": None}
+    stored = {row[-1]: row[0] for row in read_rows(load_dataset(converted, **arguments))}
+    dataset = load_dataset(converted, **arguments, random_flip=True)
+    epochs = []
+    for _ in range(4):
+        flipped = set()
+        for image, _, name in read_rows(dataset):
+            if image != stored[name]:
+                np.testing.assert_array_equal(np.array(image)[:, ::-1], stored[name])
+                flipped.add(name)
+        epochs.append(flipped)
+    assert len(stored) == 52
+    assert all(14 <= len(flipped) <= 38 for flipped in epochs)
+    assert len(set.union(*epochs)) > 42
+    assert len(set.intersection(*epochs)) < 12
+
+
+def test_a_random_crop_of_everything_is_the_image_itself(converted):
+    arguments = {"shuffle": False, "seed": 1, "batch_size": 4}
+    whole = read_rows(load_dataset(converted, **arguments))
+    assert read_rows(load_dataset(converted, **arguments, random_crop=(1.0, 1.0))) == whole
+
+
+def test_class_weights_are_those_of_scikit_learn(tmp_path):
+    class_weight = pytest.importorskip("sklearn.utils.class_weight")
+    for seed in range(17):
+        write_image(tmp_path / "images" / "aaaabbc"[seed % 7] / f"{seed}.png", seed)
+    convert_folder(tmp_path / "images", tmp_path / "set", OPTIONS)
+    shards = open_shards(tmp_path / "set")
+    labels = shards.source("train").labels
+    expected = class_weight.compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    assert shards.class_weight("train") == pytest.approx(dict(enumerate(expected)))
+    with pytest.raises(DatasetError, match="validation"):
+        shards.class_weight("validation")
+
+
+class Diary(keras.Model):
+    """Notes the labels that it is trained and tested with."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.trained, self.tested = [], []
+
+    def call(self, images):
+        return self.dense(keras.ops.mean(images, (1, 2)))
+
+    def train_step(self, data):
+        self.trained.append(data[1].numpy().tolist())
+        return super().train_step(data)
+
+    def test_step(self, data):
+        self.tested.append(data[1].numpy().tolist())
+        return super().test_step(data)
+
+
+def test_a_fit_is_trained_with_the_epochs_from_the_first_on(two_classes):
+    arguments = {"labels": range(20), "batch_size": 6, "seed": 1}
+    dataset = load_dataset(two_classes, **arguments)
+    epochs = [[labels.tolist() for _, labels in dataset.as_numpy_iterator()] for _ in range(4)]
+    validation = load_dataset(two_classes, **arguments, shuffle=False)
+    held_out = [labels.tolist() for _, labels in validation.as_numpy_iterator()]
+    model = Diary()
+    model.compile("sgd", "mse", run_eagerly=True)
+    dataset.position.seek(0)
+    settings = {"validation_data": validation, "verbose": 0, "shuffle": False}
+    model.fit(dataset, epochs=2, **settings)
+    assert model.trained == epochs[0] + epochs[1]
+    assert model.tested == held_out * 2
+    model.fit(dataset, epochs=4, initial_epoch=2, **settings)
+    assert model.trained == [labels for epoch in epochs for labels in epoch]
+    assert dataset.position.epoch == 4
+
+
+def test_a_fit_under_a_strategy_is_trained_with_whole_epochs(two_classes):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    dataset = load_dataset(two_classes, labels=range(20), batch_size=6, seed=1)
+    epochs = [[labels.tolist() for _, labels in dataset.as_numpy_iterator()] for _ in range(2)]
+    seek = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: dataset.position.seek(epoch)
+    )
+    with strategy.scope():
+        model = keras.Sequential(
+            [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(1)]
+        )
+        model.compile("sgd", "mse")
+    # Under a strategy, Keras looks at a batch before the first epoch: that takes an epoch too.
+    dataset.position.seek(0)
+    model.fit(dataset, epochs=2, verbose=0, shuffle=False)
+    assert dataset.position.epoch == 3
+    history = model.fit(dataset, epochs=2, verbose=0, shuffle=False, callbacks=[seek])
+    assert dataset.position.epoch == 2
+    assert np.isfinite(history.history["loss"]).all()
+    distributed = strategy.experimental_distribute_dataset(dataset)
+    dataset.position.seek(0)
+    assert [[labels.numpy().tolist() for _, labels in distributed] for _ in range(2)] == epochs
+
+
+DETERMINISTIC = """
+import sys
+import keras
+import tensorflow as tf
+from reader import load_dataset
+
+tf.config.experimental.enable_op_determinism()
+for _ in range(2):
+    keras.utils.set_random_seed(1)
+    train = load_dataset(
+        sys.argv[1], batch_size=8, seed=1, random_crop=(0.3, 1.0), random_flip=True
+    )
+    model = keras.Sequential(
+        [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(train, epochs=2, verbose=0, shuffle=False)
+    print(sum(weight.numpy().astype("float64").sum() for weight in model.weights).hex())
+"""
+
+
+def test_a_training_can_be_repeated_to_the_last_bit(two_classes):
+    done = subprocess.run(
+        [sys.executable, "-c", DETERMINISTIC, two_classes],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    once, again = done.stdout.split()
+    assert once == again
+
+
+def test_hosts_share_an_epoch(two_classes):
+    arguments = {"batch_size": 4, "seed": 1, "with_filename": True, "remainder": "pad"}
+    hosts = [
+        load_dataset(two_classes, **arguments, shard_index=index, shard_count=3)
+        for index in range(3)
+    ]
+    assert [len(host) for host in hosts] == [2, 2, 2]
+    for _ in range(2):
+        names = [name for host in hosts for *_, mask, name in read_rows(host) if mask]
+        assert sorted(names) == sorted(path.encode() for path in hosts[0].file_paths)
+    message = "shard_count 3: hosts that share an epoch need the same order, give all of them the s"
+    with pytest.raises(UsageError, match=f"^{message}"):
+        load_dataset(two_classes, shard_index=0, shard_count=3)
+    context = tf.distribute.InputContext(num_input_pipelines=3, input_pipeline_id=1)
+    given = load_dataset(two_classes, **arguments, input_context=context)
+    given.position.seek(2)
+    assert read_rows(given) == read_rows(hosts[1])
+
+
+@pytest.mark.parametrize(("encoding", "batch_size"), [("png", 4), ("raw", 4), ("raw", None)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": (30, 8), "crop_to_aspect_ratio": True},
+        {"image_size": (30, 8), "pad_to_aspect_ratio": True},
+        {"random_crop": (0.5, 0.9), "random_flip": True},
+        {"random_crop": (0.5, 0.9), "image_size": (30, 8), "color_mode": "rgba"},
+        {"random_flip": True, "color_mode": "grayscale"},
+    ],
+    ids=str,
+)
+def test_nothing_depends_on_where_in_a_batch_an_image_is(few, encoding, batch_size, change):
+    arguments = {"batch_size": batch_size, "seed": 1, "with_filename": True, **change}
+    dataset = load_dataset(few[encoding], **arguments, remainder="pad")
+    rows = {row[-1]: row[:2] for row in read_rows(dataset) if row[2]}
+    other = load_dataset(few[encoding], **arguments | {"batch_size": 3, "shuffle": False})
+    assert rows == {row[-1]: row[:2] for row in read_rows(other)}
+    assert len(rows) == 10

@@ -9,7 +9,15 @@ from conftest import encode_image, make_image
 from PIL import Image
 
 from converter.manifest import ImageInfo
-from reader.decoding import decode_pixels, fit_image, format_labels
+from reader.decoding import (
+    decode_pixels,
+    decode_window,
+    draw_window,
+    encode_filler,
+    fit_image,
+    format_labels,
+    make_decoder,
+)
 from reader.options import ReadOptions
 
 FORMATS = ("jpeg", "png", "webp", "raw")
@@ -112,3 +120,74 @@ def test_an_interpolation_that_overshoots_stays_within_0_to_255():
 def test_labels_of_each_mode_batched_and_single(label_mode, labels, expected):
     formatted = format_labels(tf.constant(labels, tf.int32), label_mode, 3).numpy()
     np.testing.assert_array_equal(formatted, expected, strict=True)
+
+
+@pytest.mark.parametrize("shares", [(0.08, 1.0), (0.5, 0.5), (1.0, 1.0), (0.3, 0.4)])
+@pytest.mark.parametrize("size", [(64, 80), (16, 200), (300, 20), (5, 5), (1, 40)])
+def test_a_random_window_has_the_area_asked_for_whatever_the_shape_of_the_image(size, shares):
+    windows = np.array(
+        [draw_window(tf.constant(size), shares, tf.constant(seed, tf.int64)) for seed in range(40)]
+    )
+    top, left, height, width = windows.T
+    assert (windows >= [0, 0, 1, 1]).all()
+    assert (top + height <= size[0]).all()
+    assert (left + width <= size[1]).all()
+    rounding = (height + width) / 2 + 1
+    assert (height * width >= shares[0] * size[0] * size[1] - rounding).all()
+    assert (height * width <= shares[1] * size[0] * size[1] + rounding).all()
+    again = draw_window(tf.constant(size), shares, tf.constant(7, tf.int64))
+    np.testing.assert_array_equal(again, windows[7])
+
+
+def test_random_windows_are_anywhere_and_of_many_shapes():
+    windows = np.array(
+        [
+            draw_window(tf.constant([90, 90]), (0.25, 0.5), tf.constant(seed, tf.int64))
+            for seed in range(200)
+        ]
+    )
+    top, left, height, width = windows.T
+    for begin, length in ((top, height), (left, width)):
+        place = begin / (90 - length)
+        assert np.histogram(place, 4, (0, 1))[0].min() > 30
+    assert np.histogram(np.log(width / height), 4, np.log([0.75, 4 / 3]))[0].min() > 30
+    assert np.histogram(height * width / 8100, 4, (0.25, 0.5))[0].min() > 30
+
+
+@pytest.mark.parametrize("color_mode", ["rgb", "grayscale", "rgba"])
+@pytest.mark.parametrize("formats", [*((name,) for name in FORMATS), ("jpeg", "png")], ids="+".join)
+def test_part_of_an_image_is_that_part_of_its_pixels(formats, color_mode):
+    image, size = describe(*formats), tf.constant([24, 32])
+    for seed in range(8):
+        encoded, _ = make_stored(seed, formats[seed % len(formats)])
+        window = draw_window(size, (0.2, 0.7), tf.constant(seed, tf.int64))
+        top, left, height, width = window.numpy()
+        whole = decode_pixels(tf.constant(encoded), size, image, color_mode).numpy()
+        expected = whole[top : top + height, left : left + width]
+        part = decode_window(tf.constant(encoded), size, window, image, color_mode).numpy()
+        if formats == ("jpeg",) and color_mode != "grayscale":
+            # The colours of its outermost pixels would have been smoothed with neighbours' beyond.
+            expected, part = expected[1:-1, 1:-1], part[1:-1, 1:-1]
+        np.testing.assert_array_equal(part, expected, strict=True)
+
+
+@pytest.mark.parametrize("height", [24, None])
+@pytest.mark.parametrize(
+    "formats", [*((name,) for name in FORMATS), ("jpeg", "webp")], ids="+".join
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"image_size": (9, 50), "crop_to_aspect_ratio": True},
+        {"image_size": (9, 50), "pad_to_aspect_ratio": True},
+        {"image_size": (24, 32), "random_crop": (0.1, 0.9), "random_flip": True},
+    ],
+    ids=str,
+)
+def test_what_stands_where_no_image_is_can_be_decoded_as_they_are(formats, arguments, height):
+    image = describe(*formats, height=height, width=height and 32)
+    decode = tf.function(make_decoder(image, ReadOptions(**arguments)), autograph=False)
+    filler = tf.constant(np.full(1, encode_filler(image), np.object_)[0])
+    pixels = decode(filler, tf.ones(2, tf.int32), tf.constant(0, tf.int64))
+    assert pixels.shape == (*arguments.get("image_size", (1, 1)), 3)

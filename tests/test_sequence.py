@@ -1,0 +1,177 @@
+"""`ShardSet.sequence`: any batch of an epoch, for Keras."""
+
+import dataclasses
+import os
+import re
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import convert_folder, write_image
+
+from converter import ConvertOptions, DatasetError, RecordError, UsageError
+from reader import ReadOptions, load_dataset, open_shards
+
+OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """50 images in 2 classes, once as PNG and once raw."""
+    root = tmp_path_factory.mktemp("sequence")
+    for seed in range(50):
+        write_image(root / "images" / "ab"[seed % 2] / f"{seed}.png", seed)
+    for encoding in ("png", "raw"):
+        options = dataclasses.replace(OPTIONS, encoding=encoding)
+        convert_folder(root / "images", root / encoding, options)
+    return root
+
+
+def check_equal(one: object, other: object) -> None:
+    one, other = (batch if isinstance(batch, tuple) else (batch,) for batch in (one, other))
+    for mine, column in zip(one, other, strict=True):
+        assert isinstance(mine, np.ndarray)
+        np.testing.assert_array_equal(mine, column, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "arguments"),
+    [
+        ("png", {}),
+        ("raw", {}),
+        ("png", {"shuffle": "buffer"}),
+        ("png", {"shuffle": False, "label_mode": None}),
+        ("png", {"remainder": "pad", "label_mode": "categorical", "dtype": "uint8"}),
+        ("raw", {"remainder": "pad", "label_mode": "categorical", "dtype": "uint8"}),
+        ("png", {"remainder": "drop", "label_mode": "binary", "data_format": "channels_first"}),
+        ("raw", {"random_crop": (0.3, 0.9), "random_flip": True, "with_filename": True}),
+        ("png", {"random_crop": (0.3, 0.9), "random_flip": True, "with_filename": True}),
+        ("raw", {"image_size": (9, 7), "color_mode": "grayscale", "interpolation": "area"}),
+        ("png", {"class_names": ["b"], "shard_index": 1, "shard_count": 2}),
+    ],
+    ids=str,
+)
+def test_a_sequence_has_the_batches_of_the_dataset(stored, encoding, arguments):
+    shards = open_shards(stored / encoding)
+    sequence = shards.sequence("train", 6, seed=3, **arguments)
+    dataset = shards.dataset("train", ReadOptions(batch_size=6, seed=3, **arguments))
+    assert (sequence.class_names, len(sequence)) == (dataset.class_names, len(dataset))
+    assert sequence.file_paths == dataset.file_paths
+    for _ in range(2):
+        batches = list(dataset.as_numpy_iterator())
+        for step in (len(batches) - 1, 0, 2):
+            check_equal(sequence[step], batches[step])
+            check_equal(sequence[step - len(batches)], batches[step])
+        sequence.on_epoch_end()
+    assert sequence.epoch == 2
+
+
+def test_the_eighth_batch_is_the_eighth(stored):
+    sequence = open_shards(stored / "png").sequence("train", 6, seed=3, initial_epoch=5)
+    dataset = load_dataset(stored / "png", batch_size=6, seed=3, initial_epoch=5, initial_step=7)
+    check_equal(sequence[7], next(dataset.as_numpy_iterator()))
+
+
+@pytest.mark.parametrize("index", [9, -10, 1000])
+def test_there_is_no_batch_beyond_the_last(stored, index):
+    sequence = open_shards(stored / "png").sequence("train", 6)
+    assert len(sequence) == 9
+    with pytest.raises(IndexError):
+        sequence[index]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": None}, "a sequence is one of batches: give a batch_size"),
+        (
+            {"initial_step": 1, "seed": 1},
+            "a sequence has no initial_step: take its batches from that number on",
+        ),
+        ({"batches": 3}, "argument 'batches' is unknown: there are batch_size, label_mode, "),
+    ],
+)
+def test_what_a_sequence_cannot_be_is_refused(stored, arguments, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        open_shards(stored / "png").sequence("train", **arguments)
+
+
+def test_only_the_records_of_a_batch_are_read(stored, monkeypatch):
+    read = []
+
+    def watch(call):
+        def spy(*arguments):
+            result = call(*arguments)
+            read.append(result if isinstance(result, int) else len(result))
+            return result
+
+        return spy
+
+    for name in ("pread", "preadv"):
+        monkeypatch.setattr(os, name, watch(getattr(os, name)))
+    for encoding in ("png", "raw"):
+        shards = open_shards(stored / encoding)
+        split = shards.splits["train"]
+        sequence = shards.sequence("train", 6, seed=3)
+        read.clear()
+        sequence[4]
+        assert 0.5 < sum(read) / (6 * split.bytes / split.records) < 2
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_a_damaged_record_is_an_error_of_its_batch_alone(stored, tmp_path, encoding):
+    folder = Path(shutil.copytree(stored / encoding, tmp_path / "set"))
+    shard = min(folder.glob("*.tfrecord"))
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    shard.write_bytes(data)
+    sequence = open_shards(folder).sequence("train", 6, shuffle=False)
+    with pytest.raises(RecordError, match=rf"^{shard.name}: damaged record at byte 0 ") as caught:
+        sequence[0]
+    assert (caught.value.shard, caught.value.record) == (shard.name, 0)
+    assert len(sequence[1][0]) == 6
+    skipping = open_shards(folder).sequence("train", 6, shuffle=False, on_damage="skip")
+    assert len(skipping[0][0]) == 5
+    shard.unlink()
+    with pytest.raises(DatasetError, match=r"cannot be read: No such file or directory$"):
+        sequence[1]
+
+
+def make_model() -> keras.Model:
+    model = keras.Sequential(
+        [
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_model_is_fitted_with_whole_epochs(stored, workers, cache, monkeypatch):
+    sequence = open_shards(stored / "png").sequence(
+        "train", 6, seed=3, workers=workers, cache=cache
+    )
+    assert sequence.workers == workers
+    taken = []
+    read = sequence._read
+
+    def spy(epoch, step):
+        taken.append((epoch, step))
+        return read(epoch, step)
+
+    sequence._read = spy
+    validation = open_shards(stored / "png").sequence("train", 6, shuffle=False)
+    history = make_model().fit(
+        sequence, validation_data=validation, epochs=2, verbose=0, shuffle=False
+    )
+    assert np.isfinite(history.history["loss"] + history.history["val_loss"]).all()
+    # Keras looks at some batches before, and calls `on_epoch_end` once for that.
+    whole = [(epoch, step) for epoch in (1, 2) for step in range(9)]
+    assert sorted(taken[-18:]) == whole
+    assert sequence.epoch == 3
