@@ -6,7 +6,7 @@ import dataclasses
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from reader.columns import FilePaths, read_labels
 from reader.damage import DamageLog
 from reader.memory import Buffers, Demand, divide_memory
 from reader.options import COLOR_CHANNELS, ReadOptions
-from reader.orders import MixedOrder, Order, SequentialOrder, ShuffledOrder, WindowedOrder
+from reader.orders import Order, SequentialOrder, ShuffledOrder, WindowedOrder
 from reader.positions import Position
 from reader.records import RecordFile, RecordFiles
 from reader.runs import RunFiles
@@ -99,25 +99,6 @@ class ReadPlan:
         """Paths of the originals, in the order of an epoch that is not shuffled."""
         return FilePaths(self.reader.files, self.reader.selection)
 
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """All that decides an order; an epoch can only be continued where it is the same."""
-        steps, order, mixture = self.reader.steps, self.reader.order, None
-        if isinstance(order, MixedOrder):
-            ends = [*order.begins[1:], self.reader.selection.total]
-            mixture = [list(part) for part in zip(ends, order.shares, strict=True)]
-        return {
-            "seed": self.options.seed,
-            "order": self.order,
-            "window": self.buffers.window,
-            "records": steps.records,
-            "batch_size": self.options.batch_size,
-            "remainder": steps.remainder,
-            "shard_index": steps.shard_index,
-            "shard_count": steps.shard_count,
-            "mixture": mixture,
-        }
-
 
 def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOptions) -> ReadPlan:
     """Decides how a split is read.
@@ -172,17 +153,7 @@ def plan_records(
         UsageError: the options do not fit the records.
     """
     _check_options(image, options, choice)
-    steps = Steps(
-        records=records,
-        batch_size=options.batch_size or 1,
-        remainder=options.remainder,
-        shard_index=options.shard_index,
-        shard_count=options.shard_count,
-    )
-    if options.initial_step > steps.count:
-        raise UsageError(
-            f"initial_step {options.initial_step} is out of range: an epoch has {steps.count} steps"
-        )
+    steps = plan_steps(records, order, options)
     height, width = options.image_size or (image.height, image.width)
     reader = BatchReader(
         files=files,
@@ -209,6 +180,27 @@ def plan_records(
         position=Position(options.initial_epoch, options.initial_step),
     )
     return dataclasses.replace(plan, buffers=_size_buffers(plan))
+
+
+def plan_steps(records: int, order: str, options: ReadOptions) -> Steps:
+    """Divides an epoch of so many records, which is read in an order of that name, into steps.
+
+    Raises:
+        UsageError: there are too few records for all hosts, or no step where to begin.
+    """
+    steps = Steps(
+        records=records,
+        batch_size=options.batch_size or 1,
+        remainder=options.remainder,
+        shard_index=options.shard_index,
+        shard_count=options.shard_count,
+        contiguous=order == "buffer",
+    )
+    if options.initial_step > steps.count:
+        raise UsageError(
+            f"initial_step {options.initial_step} is out of range: an epoch has {steps.count} steps"
+        )
+    return steps
 
 
 def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str, int]:

@@ -48,6 +48,7 @@ class RecordFile:
         bytes: its size.
         max_record_bytes: its largest record, framing included.
         index_sha256: of its index, or None if nobody noted it.
+        digest: tells its content from that of other files.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class RecordFile:
     bytes: int
     max_record_bytes: int
     index_sha256: str | None = None
+    digest: str = ""
 
     @property
     def index(self) -> Path:
@@ -68,6 +70,7 @@ class RecordFile:
             bytes=shard.bytes,
             max_record_bytes=shard.max_record_bytes,
             index_sha256=shard.index_sha256,
+            digest=shard.sha256,
         )
 
 
