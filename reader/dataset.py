@@ -215,7 +215,7 @@ def _finish(dataset: tf.data.Dataset, plan: ReadPlan) -> tf.data.Dataset:
     dataset.class_names = plan.class_names
     dataset.file_paths = plan.file_paths
     dataset.position = plan.position
-    dataset.fingerprint = describe_plan(plan)
+    dataset.epoch_fingerprint = describe_plan(plan)
     dataset.damage = plan.reader.damage
     return dataset
 

@@ -82,8 +82,8 @@ class ShardSet:
             images (batch, height, width, channels) of `dtype`, labels as
             `ReadOptions.label_mode` says; without `batch` if `batch_size` is None. Its length is
             known. It has attributes: `class_names` and `file_paths` as from Keras; `position`,
-            which says which epoch the next iterator reads, and from which step on; `fingerprint`,
-            what its order depends on; `damage`, the records that were skipped.
+            which says which epoch the next iterator reads, and from which step on;
+            `epoch_fingerprint`, what its epochs depend on; `damage`, the records that were skipped.
 
         Raises:
             DatasetError: there is no such split, or a file is damaged that has to be looked at.

@@ -89,7 +89,7 @@ def make_dataset(
     dataset = apply_settings(dataset.prefetch(buffers.prefetch_batches))
     dataset.position, dataset.damage = position, damage
     options = dataclasses.replace(options, seed=seed)
-    dataset.fingerprint = describe_order(files, order, options, buffers, steps)
+    dataset.epoch_fingerprint = describe_order(files, order, options, buffers, steps)
     return dataset
 
 

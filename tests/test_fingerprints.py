@@ -140,15 +140,15 @@ def test_a_mixture_of_other_data_is_another(stored, tmp_path):
     sets = [write_set(tmp_path / name, range(60 + which, 120 + which))
             for which, name in enumerate(("x", "y", "z"))]  # fmt: skip
     prints = [
-        mix_datasets(dict.fromkeys(chosen, 1), **READING).fingerprint
+        mix_datasets(dict.fromkeys(chosen, 1), **READING).epoch_fingerprint
         for chosen in (sets[:2], sets[1:], sets[1::-1])
     ]
     assert len({json.dumps(one) for one in prints}) == 3
-    assert prints[0] == mix_datasets(dict.fromkeys(sets[:2], 2), **READING).fingerprint
+    assert prints[0] == mix_datasets(dict.fromkeys(sets[:2], 2), **READING).epoch_fingerprint
 
 
 def test_a_dataset_carries_it(stored):
-    assert load_dataset(stored, **READING).fingerprint == describe(stored)
+    assert load_dataset(stored, **READING).epoch_fingerprint == describe(stored)
 
 
 def test_records_of_others_are_known_by_their_indexes(tmp_path):
@@ -157,7 +157,7 @@ def test_records_of_others_are_known_by_their_indexes(tmp_path):
             for size in sizes:
                 writer.write(b"x" * size)
         index_files([tmp_path / name])
-        return open_tfrecords(tmp_path / name).dataset(**READING).fingerprint
+        return open_tfrecords(tmp_path / name).dataset(**READING).epoch_fingerprint
 
     first = write("a.tfrecord", [3, 4, 5])
     assert first == write("b.tfrecord", [3, 4, 5])

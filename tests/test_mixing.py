@@ -247,7 +247,7 @@ def test_all_paths_of_all_sets_are_known(mix, sets):
 
 def test_another_mixture_is_not_taken_for_the_same(mix):
     prints = [
-        mix(weights).fingerprint
+        mix(weights).epoch_fingerprint
         for weights in (
             {"few": 1, "many": 1},
             {"many": 1, "few": 1},
@@ -256,7 +256,7 @@ def test_another_mixture_is_not_taken_for_the_same(mix):
         )
     ]
     assert all(prints.count(one) == 1 for one in prints)
-    assert mix({"few": 2, "many": 2}).fingerprint == prints[0]
+    assert mix({"few": 2, "many": 2}).epoch_fingerprint == prints[0]
 
 
 @pytest.mark.parametrize(
