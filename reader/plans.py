@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +18,12 @@ from converter.sizes import format_bytes
 from reader.batches import RAW, BatchReader
 from reader.columns import FilePaths, read_labels
 from reader.damage import DamageLog
+from reader.files import RecordFile
 from reader.memory import Buffers, Demand, divide_memory
 from reader.options import COLOR_CHANNELS, ReadOptions
 from reader.orders import Order, SequentialOrder, ShuffledOrder, WindowedOrder
 from reader.positions import Position
-from reader.records import RecordFile, RecordFiles
+from reader.records import RecordFiles
 from reader.runs import RunFiles
 from reader.selections import Selection, choose_labels, divide, select_all, select_chosen
 from reader.steps import Steps
@@ -110,7 +112,7 @@ def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOpti
     files = RecordFiles(list_files(folder, manifest, split))
     order, seed = settle_order(options, split, remote=False)
     options = dataclasses.replace(options, seed=seed)
-    choice = choose_records(files, manifest, options)
+    choice = choose_records(files, manifest, split, options)
     records = choice.selection.count
     plan = plan_records(files, manifest.image, choice, order, options, records=records)
     reader = plan.reader
@@ -255,7 +257,9 @@ class Choice:
     record_labels: npt.NDArray[np.int32] | None = None
 
 
-def choose_records(files: RecordFiles, manifest: Manifest, options: ReadOptions) -> Choice:
+def choose_records(
+    files: RecordFiles, manifest: Manifest, split: str, options: ReadOptions
+) -> Choice:
     """Decides which records are read, and which labels they have.
 
     Raises:
@@ -265,7 +269,8 @@ def choose_records(files: RecordFiles, manifest: Manifest, options: ReadOptions)
     if options.labels is not None:
         choice = _replace_labels(files, len(manifest.classes), options.labels)
     elif options.class_names is not None:
-        choice = _choose_classes(files, list(manifest.classes), options.class_names)
+        counts = manifest.splits[split].labels
+        choice = _choose_classes(files, list(manifest.classes), counts, options.class_names)
     else:
         classes = list(manifest.classes)
         choice = Choice(
@@ -282,7 +287,9 @@ def choose_records(files: RecordFiles, manifest: Manifest, options: ReadOptions)
     return dataclasses.replace(choice, selection=parts[options.subset])
 
 
-def _choose_classes(files: RecordFiles, stored: list[str], wanted: tuple[str, ...]) -> Choice:
+def _choose_classes(
+    files: RecordFiles, stored: list[str], counts: Sequence[int], wanted: tuple[str, ...]
+) -> Choice:
     unknown = [name for name in wanted if name not in stored]
     if unknown or len(set(wanted)) != len(wanted) or not wanted:
         problem = f"{unknown[0]!r} is none of the classes" if unknown else "a class is named twice"
@@ -292,7 +299,7 @@ def _choose_classes(files: RecordFiles, stored: list[str], wanted: tuple[str, ..
     if len(wanted) == len(stored):
         selection = select_all(len(files))
     else:
-        selection = select_chosen(choose_labels(read_labels(files), table >= 0))
+        selection = select_chosen(choose_labels(read_labels(files, counts), table >= 0))
     return Choice(
         class_names=list(wanted), stored_classes=len(stored), selection=selection, labels=table
     )
