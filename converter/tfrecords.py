@@ -24,7 +24,9 @@ from converter.errors import RecordError
 
 Buffer: TypeAlias = bytes | memoryview | npt.NDArray[np.uint8]
 Bytes = TypeVar("Bytes", bytes, memoryview)
+Crcs = TypeVar("Crcs", int, npt.NDArray[np.int64])
 
+LENGTH_BYTES: Final = 8
 HEADER_BYTES: Final = 12
 FOOTER_BYTES: Final = 4
 FRAMING_BYTES: Final = HEADER_BYTES + FOOTER_BYTES
@@ -38,16 +40,21 @@ _CRC: Final = struct.Struct("<I")
 
 
 def compute_masked_crc(*pieces: Buffer) -> int:
-    """The CRC-32C of some data, which may lie in several pieces, rotated and offset.
-
-    The mask keeps a CRC stored beside its data from being summed into a useless CRC of a CRC.
-    """
+    """The masked CRC-32C of some data, which may lie in several pieces."""
     crc = 0
     for piece in pieces:
         # google_crc32c takes bytes and arrays, but no memoryview.
         data = np.frombuffer(piece, np.uint8) if isinstance(piece, memoryview) else piece
         crc = google_crc32c.extend(crc, data)
-    return _mask_crc(crc)
+    return mask_crc(crc)
+
+
+def mask_crc(crc: Crcs) -> Crcs:
+    """Rotates and offsets a CRC-32C, or an int64 array of them.
+
+    So a CRC that is stored beside its data is not summed into a useless CRC of a CRC.
+    """
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def frame_record(payload: bytes) -> bytes:
@@ -181,10 +188,6 @@ def is_header(data: bytes) -> bool:
     return len(data) == HEADER_BYTES and _HEADER.unpack(data)[1] == compute_masked_crc(data[:8])
 
 
-def _mask_crc(crc: int) -> int:
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 def _scan_payload(file: BinaryIO, length: int, shard: str, offset: int, number: int) -> None:
     crc = 0
     while length and (piece := file.read(min(length, PIECE_BYTES))):
@@ -193,7 +196,7 @@ def _scan_payload(file: BinaryIO, length: int, shard: str, offset: int, number: 
     footer = file.read(FOOTER_BYTES)
     if length or len(footer) < FOOTER_BYTES:
         raise RecordError(shard, offset, "payload cut off", number)
-    if _CRC.unpack(footer)[0] != _mask_crc(crc):
+    if _CRC.unpack(footer)[0] != mask_crc(crc):
         raise RecordError(shard, offset, "checksum of the payload does not match", number)
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from converter import examples
 from converter.errors import RecordError
 from converter.manifest import ImageInfo
 from reader.buffers import Array
 from reader.damage import DamageLog
-from reader.headers import measure_image
+from reader.fields import Field, find_fields, parse_payload
 from reader.orders import Numbers, Order, derive_key
 from reader.pixels import read_pixels
 from reader.records import RecordFiles, find_source
 from reader.selections import Selection
+from reader.spans import Mask
 from reader.steps import Steps
 
 RAW: Final = "raw"
@@ -87,15 +87,11 @@ class BatchReader:
             DatasetError: too many are, or a file is missing or not what it should be.
         """
         slots, numbers, columns = self._begin(epoch, steps)
-        for index, place, payload in self.files.read_many(numbers):
-            slot = int(slots[index])
-            if isinstance(payload, RecordError):
-                self.damage.report(payload)
-                continue
-            try:
-                self._fill(columns, slot, payload)
-            except ValueError as error:
-                self.damage.report(place.describe(str(error), find_source(payload)))
+        if len(numbers):
+            for index, field in self._read_singly(numbers, self._fill(columns, slots, numbers)):
+                slot = slots[index]
+                columns.encoded[slot], columns.sizes[slot] = bytes(field.image), field.size
+                _describe(columns, slot, field)
         return self._finish(columns, slots, numbers)
 
     def read_images(self, epoch: int, step: int, rows: Array) -> Examples:
@@ -111,18 +107,16 @@ class BatchReader:
             DatasetError: too many are, or a file is missing or not what it should be.
         """
         slots, numbers, columns = self._begin(epoch, [step])
-        for index, label, name in read_pixels(
-            self.files,
-            numbers,
-            rows,
-            slots,
-            self.damage,
-            classes=self.classes,
-            with_names=self.with_names,
-        ):
-            slot = int(slots[index])
-            columns.labels[slot], columns.names[slot] = label, name
-            columns.valid[slot] = True
+        if len(numbers):
+            found = read_pixels(self.files, numbers, rows, slots, with_names=self.with_names)
+            sound = found.sound & (found.labels < self.classes)
+            columns.labels[slots[sound]] = found.labels[sound]
+            columns.names[slots[sound]] = found.names[sound]
+            columns.valid[slots[sound]] = True
+            for index, field in self._read_singly(numbers, np.flatnonzero(~sound)):
+                slot = slots[index]
+                rows[slot] = np.frombuffer(field.image, np.uint8).reshape(rows.shape[1:])
+                _describe(columns, slot, field)
         return self._finish(columns, slots, numbers)
 
     def find_ordered(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
@@ -150,51 +144,75 @@ class BatchReader:
         columns.seeds[slots] = (numbers * _ODD) ^ np.int64(key >> 1)
         return slots, numbers, columns
 
-    def _fill(self, columns: Examples, slot: int, payload: memoryview) -> None:
-        found = examples.find_values(payload, self._wanted)
-        try:
-            begin, end = found[examples.ENCODED]
-            label = _read_number(payload, found[examples.LABEL])
-            if RAW in self.image.formats:
-                height = _read_number(payload, found[examples.HEIGHT])
-                width = _read_number(payload, found[examples.WIDTH])
-            else:
-                height, width = measure_image(payload[begin:end])
-            if self.with_names:
-                name_begin, name_end = found[examples.SOURCE_ID]
-                columns.names[slot] = bytes(payload[name_begin:name_end])
-        except KeyError as error:
-            raise ValueError(f"feature {error} is missing") from error
-        self._check(height, width, label, end - begin)
-        columns.sizes[slot] = height, width
-        columns.labels[slot] = label
-        columns.encoded[slot] = bytes(payload[begin:end])
-        columns.valid[slot] = True
-
-    @property
-    def _wanted(self) -> tuple[str, ...]:
-        wanted = [examples.LABEL, examples.ENCODED]
-        if RAW in self.image.formats:
-            wanted += [examples.HEIGHT, examples.WIDTH]
+    def _fill(self, columns: Examples, slots: Numbers, numbers: Numbers) -> Numbers:
+        """Reads all records that are as they should be; gives the indexes of those that are not."""
+        block = self.files.read_block(numbers)
+        if not len(block.indexes):
+            return np.arange(len(numbers))
+        fields = find_fields(block, raw=self._is_raw, with_names=self.with_names)
+        sound = (
+            fields.sound
+            & (fields.labels < self.classes)
+            & self._fits(fields.sizes, fields.ends - fields.begins)
+        )
+        slots = slots[block.indexes[sound]]
+        columns.labels[slots] = fields.labels[sound]
+        columns.sizes[slots] = fields.sizes[sound]
+        columns.valid[slots] = True
+        spans = fields.begins[sound].tolist(), fields.ends[sound].tolist()
+        for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
+            columns.encoded[slot] = block.data[begin:end].tobytes()
         if self.with_names:
-            wanted.append(examples.SOURCE_ID)
-        return tuple(wanted)
+            spans = fields.names[0, sound].tolist(), fields.names[1, sound].tolist()
+            for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
+                columns.names[slot] = block.data[begin:end].tobytes()
+        rest = np.ones(len(numbers), np.bool_)
+        rest[block.indexes[sound]] = False
+        return np.flatnonzero(rest)
 
-    def _check(self, height: int, width: int, label: int, size: int) -> None:
+    def _read_singly(self, numbers: Numbers, rest: Numbers) -> Iterator[tuple[int, Field]]:
+        """Reads with care what was not as it should be, and takes note of what is damaged."""
+        for row, place, payload in self.files.read_many(numbers[rest]):
+            if isinstance(payload, RecordError):
+                self.damage.report(payload)
+                continue
+            try:
+                field = parse_payload(payload, raw=self._is_raw, with_names=self.with_names)
+                self._check(field)
+            except ValueError as error:
+                self.damage.report(place.describe(str(error), find_source(payload)))
+            else:
+                yield int(rest[row]), field
+
+    def _check(self, field: Field) -> None:
         """Compares with the manifest, before a decoder takes memory for what a header claims."""
-        image = self.image
-        fits = 1 <= height <= image.max_height and 1 <= width <= image.max_width
-        if image.height is not None:
-            fits = (height, width) == (image.height, image.width)
-        if RAW in image.formats:
-            fits = fits and size == height * width * image.channels
-        if not fits:
+        image, (height, width) = self.image, field.size
+        if not self._fits(np.array([field.size]), np.array([len(field.image)])).all():
             raise ValueError(
-                f"an image of {height}x{width} in {size} bytes, expected up to "
+                f"an image of {height}x{width} in {len(field.image)} bytes, expected up to "
                 f"{image.max_height}x{image.max_width}"
             )
-        if label >= self.classes:
-            raise ValueError(f"label {label}, expected less than {self.classes}")
+        if field.label >= self.classes:
+            raise ValueError(f"label {field.label}, expected less than {self.classes}")
+
+    def _fits(self, sizes: Numbers, image_bytes: Numbers) -> Mask:
+        """Whether images are of a size that the manifest allows.
+
+        Args:
+            sizes: int64 (records, 2), height and width.
+            image_bytes: int64 (records,).
+        """
+        image = self.image
+        least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
+        inside = (sizes >= least) & (sizes <= most)
+        fits: Mask = inside[:, 0] & inside[:, 1]
+        if self._is_raw:
+            fits &= image_bytes == sizes[:, 0] * sizes[:, 1] * image.channels
+        return fits
+
+    @property
+    def _is_raw(self) -> bool:
+        return RAW in self.image.formats
 
     def _finish(self, columns: Examples, slots: Numbers, numbers: Numbers) -> Examples:
         if self.record_labels is not None:
@@ -204,11 +222,6 @@ class BatchReader:
         return columns
 
 
-def _read_number(payload: memoryview, span: tuple[int, int]) -> int:
-    try:
-        value, end = examples.read_varint(payload, span[0])
-    except IndexError as error:
-        raise ValueError("a number is cut off") from error
-    if end != span[1]:
-        raise ValueError("not one number where one has to be")
-    return value
+def _describe(columns: Examples, slot: int, field: Field) -> None:
+    columns.labels[slot], columns.names[slot] = field.label, field.name
+    columns.valid[slot] = True

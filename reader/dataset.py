@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from converter.errors import DatasetError
 from reader.batches import BatchReader
-from reader.buffers import Array, BufferPool
+from reader.buffers import Array, BufferPool, keep_heap
 from reader.cache import fill_cache
 from reader.decoding import encode_filler, format_labels, make_decoder
 from reader.fingerprints import describe_plan
@@ -32,6 +32,7 @@ DECODED_SPECS: Final = tuple(map(tf.TensorSpec, EXAMPLE_SHAPES[2:5], EXAMPLE_TYP
 
 def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
     """Builds the pipeline that `ShardSet.dataset` describes."""
+    keep_heap()
     steps = count_steps(plan.position, plan.reader.steps.count)
     if plan.options.batch_size is None:
         dataset = _decode_singles(plan, steps)

@@ -83,6 +83,32 @@ class Place(NamedTuple):
         return RecordError(self.file.path.name, self.offset, detail, self.record, source)
 
 
+class Group(NamedTuple):
+    """Where some records of one file lie, in the order in which they lie there.
+
+    Attributes:
+        file: that holds them.
+        indexes: int64 (records,), the place of each among the numbers that were asked for.
+        records: int64 (records,), their numbers within the file.
+        begins: int64 (records,), the first byte of each.
+        ends: int64 (records,), the byte behind each.
+    """
+
+    file: RecordFile
+    indexes: npt.NDArray[np.int64]
+    records: npt.NDArray[np.int64]
+    begins: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+    def list_places(self) -> list[tuple[int, Place]]:
+        """The same, one by one: (index, place)."""
+        columns = (self.indexes, self.records, self.begins, self.ends - self.begins)
+        return [
+            (index, Place(self.file, *place))
+            for index, *place in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+
+
 class open_file:  # noqa: N801 (used as the function that it replaces)
     """Opens a file for `os.pread`; a plain descriptor costs a third of a Python file object."""
 

@@ -6,8 +6,12 @@ them (measured). So what a header claims is compared with the manifest first.
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Final
+
+START_BYTES: Final = 256
+"""Of a JPEG, they reach behind the frame's header unless there is a profile or a preview."""
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
@@ -37,10 +41,10 @@ def measure_image(data: memoryview) -> tuple[int, int]:
         ValueError: it is none of those, or its header is cut off.
     """
     try:
-        start = bytes(data[:16])
+        start = bytes(data[:START_BYTES])
         if start.startswith(_JPEG):
-            return _measure_jpeg(data)
-        if start.startswith(_PNG) and start.endswith(b"IHDR"):
+            return _measure_start(start) or _measure_jpeg(data)
+        if start.startswith(_PNG) and start[12:16] == b"IHDR":
             width, height = struct.unpack_from(">II", data, 16)
             return height, width
         if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
@@ -50,7 +54,25 @@ def measure_image(data: memoryview) -> tuple[int, int]:
     raise ValueError("not a JPEG, PNG or WebP image")
 
 
+@functools.lru_cache(maxsize=16)  # the images of a data set have few beginnings, or only one
+def _measure_start(start: bytes) -> tuple[int, int] | None:
+    """The size by the first bytes of a JPEG, where they are enough to tell."""
+    try:
+        at = _find_frame(memoryview(start))
+        return None if start[at + 1] in _PROGRESSIVE else _SIDES.unpack_from(start, at + 5)
+    except (ValueError, IndexError, struct.error):
+        return None
+
+
 def _measure_jpeg(data: memoryview) -> tuple[int, int]:
+    at = _find_frame(data)
+    if data[at + 1] in _PROGRESSIVE:
+        _check_scans(data)
+    height, width = _SIDES.unpack_from(data, at + 5)
+    return height, width
+
+
+def _find_frame(data: memoryview) -> int:
     """Goes from marker to marker up to the frame's (ITU T.81, B.1.1).
 
     Where no marker is, decoders go on searching. What they might find there is not looked for: it
@@ -62,10 +84,7 @@ def _measure_jpeg(data: memoryview) -> tuple[int, int]:
         if data[at] != 0xFF or marker == 0:
             raise ValueError("not a JPEG: no marker where one has to be")
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
-            if marker in _PROGRESSIVE:
-                _check_scans(data)
-            height, width = _SIDES.unpack_from(data, at + 5)
-            return height, width
+            return at
         if marker == 0xFF:
             at += 1  # a marker may be preceded by any number of these
         else:

@@ -19,7 +19,8 @@ from converter import examples
 from converter.errors import RecordError
 from converter.names import from_bytes
 from converter.tfrecords import HEADER_BYTES, unframe_record
-from reader.files import Place, RecordFile, open_file, read_at, read_index
+from reader.blocks import Block, read_block
+from reader.files import Group, Place, RecordFile, open_file, read_at, read_index
 from reader.orders import Numbers
 
 MAX_RUN_BYTES: Final = 1 << 22
@@ -80,6 +81,14 @@ class RecordFiles:
                 for run in _join_neighbours(places):
                     yield from _read_run(descriptor, run)
 
+    def read_block(self, numbers: Numbers) -> Block:
+        """Reads some records, at least one, in any order, into one block of memory.
+
+        Raises:
+            DatasetError: a file or an index is missing, or is not what it should be.
+        """
+        return read_block(list(self.find(numbers)))
+
     def locate(self, numbers: Numbers) -> Iterator[tuple[RecordFile, list[tuple[int, Place]]]]:
         """Finds where some records lie.
 
@@ -90,26 +99,21 @@ class RecordFiles:
         Raises:
             DatasetError: an index is missing, or does not fit its file.
         """
+        for group in self.find(numbers):
+            yield group.file, group.list_places()
+
+    def find(self, numbers: Numbers) -> Iterator[Group]:
+        """Finds the same as `locate`, file by file, as arrays."""
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]
         which = np.searchsorted(self._ends, ordered, side="right")
         for number in np.unique(which).tolist():
             file = self.files[number]
-            chosen = which == number
-            records = ordered[chosen] - (self._ends[number] - file.records)
+            first, last = np.searchsorted(which, [number, number + 1]).tolist()
+            records = ordered[first:last] - (self._ends[number] - file.records)
             offsets = self._get_index(file)
             begins, ends = offsets[records], offsets[records + 1]
-            places = [
-                (index, Place(file, record, begin, end - begin))
-                for index, record, begin, end in zip(
-                    order[chosen].tolist(),
-                    records.tolist(),
-                    begins.tolist(),
-                    ends.tolist(),
-                    strict=True,
-                )
-            ]
-            yield file, places
+            yield Group(file, order[first:last], records, begins, ends)
 
     def _get_index(self, file: RecordFile) -> Numbers:
         with self._lock:

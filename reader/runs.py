@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from converter.errors import RecordError
+from reader.blocks import Block
 from reader.files import Place
 from reader.orders import Numbers
 from reader.records import RecordFiles
@@ -43,6 +44,22 @@ class RunFiles(RecordFiles):
             run = self._get(number)
             for index in np.flatnonzero(numbers // self._run == number).tolist():
                 yield index, *run[int(numbers[index]) % self._run]
+
+    def read_block(self, numbers: Numbers) -> Block:
+        """Copies some records out of their runs; see `RecordFiles.read_block`."""
+        found = [
+            (index, payload)
+            for index, _, payload in self.read_many(numbers)
+            if not isinstance(payload, RecordError)
+        ]
+        ends = np.cumsum([0, *(len(payload) for _, payload in found)])
+        return Block(
+            data=np.frombuffer(b"".join(payload for _, payload in found), np.uint8),
+            indexes=np.array([index for index, _ in found], np.int64),
+            begins=ends[:-1],
+            ends=ends[1:],
+            sound=np.ones(len(found), np.bool_),
+        )
 
     def _get(self, number: int) -> Run:
         with self._runs_lock:
