@@ -22,7 +22,6 @@ from converter.tfrecords import (
     FRAMING_BYTES,
     HEADER_BYTES,
     LENGTH_BYTES,
-    compute_masked_crc,
     mask_crc,
 )
 from reader.blocks import read_integers
@@ -86,22 +85,24 @@ def read_pixels(
         DatasetError: a file or index is missing, or is not what it should be.
     """
     groups = list(files.find(numbers))
+    indexes = np.concatenate([group.indexes for group in groups])
     heads = _read_heads(groups, rows[0].nbytes)
-    labels = np.zeros(len(numbers), np.int64)
+    tail_bytes = np.where(heads.sound, heads.sizes - heads.begins - rows[0].nbytes, FOOTER_BYTES)
+    stops = np.cumsum(tail_bytes)
+    tails = np.zeros(int(stops[-1]), np.uint8)
+    parts = [
+        (rows[slot], tails[start:stop])
+        for slot, start, stop in zip(slots[indexes], stops - tail_bytes, stops, strict=True)
+    ]
+    crcs, there = _read_rows(groups, heads, parts)
+    labels, sound = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.bool_)
     names = np.full(len(numbers), b"", np.object_)
-    sound = np.zeros(len(numbers), np.bool_)
-    number = 0
-    for group in groups:
-        with open_file(group.file.path) as descriptor:
-            for index, offset in zip(group.indexes.tolist(), group.begins.tolist(), strict=True):
-                tail = None
-                if heads.sound[number]:
-                    row = rows[slots[index]]
-                    tail = _read_row(descriptor, heads, number, offset, row)
-                name = _find_name(tail) if with_names and tail is not None else b""
-                sound[index] = tail is not None and name is not None
-                labels[index], names[index] = heads.labels[number], name
-                number += 1
+    labels[indexes] = heads.labels
+    sound[indexes] = there & (mask_crc(crcs) == read_integers(tails, stops - FOOTER_BYTES, "<u4"))
+    for index, (_, tail) in zip(indexes.tolist(), parts, strict=True) if with_names else ():
+        name = _find_name(tail.data) if sound[index] else None
+        sound[index] &= name is not None
+        names[index] = name or b""
     return Found(labels=labels, names=names, sound=sound)
 
 
@@ -113,7 +114,7 @@ def _read_heads(groups: Sequence[Group], image_bytes: int) -> Heads:
         with open_file(group.file.path) as descriptor:
             for offset in group.begins.tolist():
                 with contextlib.suppress(OSError):
-                    os.preadv(descriptor, [data[number].data], offset)
+                    os.preadv(descriptor, (data[number],), offset)
                 number += 1
     flat, starts = data.reshape(-1), np.arange(len(sizes)) * HEAD_BYTES
     begins, ends, sound = find_spans(
@@ -129,25 +130,40 @@ def _read_heads(groups: Sequence[Group], image_bytes: int) -> Heads:
     return Heads(data=data, labels=labels, begins=begins[1] - starts, sizes=sizes, sound=sound)
 
 
-def _read_row(descriptor: int, heads: Heads, number: int, offset: int, row: Array) -> bytes | None:
-    """Reads the image of one record; what comes behind it, or None if something is wrong."""
-    begin, size = int(heads.begins[number]), int(heads.sizes[number])
-    tail = bytearray(size - begin - row.nbytes)
-    try:
-        read = os.preadv(descriptor, [row.data, tail], offset + begin)
-    except OSError:
-        return None
-    rest, footer = bytes(tail[:-FOOTER_BYTES]), bytes(tail[-FOOTER_BYTES:])
-    crc = compute_masked_crc(heads.data[number, HEADER_BYTES:begin], row, rest)
-    whole = read == size - begin and crc.to_bytes(FOOTER_BYTES, "little") == footer
-    return rest if whole else None
+def _read_rows(
+    groups: Sequence[Group], heads: Heads, parts: Sequence[tuple[Array, Array]]
+) -> tuple[Numbers, Mask]:
+    """Reads the images of records, and what comes behind them.
+
+    Returns:
+        the checksums of their payloads, not yet masked, int64 (records,); and which records are
+        there, bool (records,).
+    """
+    extend = google_crc32c.extend
+    crcs, there = np.zeros(len(parts), np.int64), heads.sound.copy()
+    number = 0
+    for group in groups:
+        with open_file(group.file.path) as descriptor:
+            for offset in group.begins.tolist():
+                if there[number]:
+                    (row, tail), begin = parts[number], int(heads.begins[number])
+                    try:
+                        read = os.preadv(descriptor, [row.data, tail.data], offset + begin)
+                    except OSError:
+                        read = 0
+                    there[number] = read == row.nbytes + tail.nbytes
+                    crc = extend(0, heads.data[number, HEADER_BYTES:begin])
+                    crcs[number] = extend(extend(crc, row.reshape(-1)), tail[:-FOOTER_BYTES])
+                number += 1
+    return crcs, there
 
 
-def _find_name(tail: bytes) -> bytes | None:
+def _find_name(tail: memoryview) -> bytes | None:
     """The path of the original, in what comes behind an image's bytes in its record."""
     try:
-        found = examples.find_entries(memoryview(tail), (examples.SOURCE_ID,), 0, len(tail))
+        size = len(tail) - FOOTER_BYTES
+        found = examples.find_entries(tail, (examples.SOURCE_ID,), 0, size)
         begin, end = found[examples.SOURCE_ID]
     except (ValueError, KeyError):
         return None
-    return tail[begin:end]
+    return bytes(tail[begin:end])
