@@ -12,7 +12,7 @@ import tensorflow as tf
 from converter.errors import UsageError
 from reader.buffers import Array
 from reader.columns import FilePaths
-from reader.dataset import format_element, make_gatherer, make_ready_reader
+from reader.dataset import decode_singly, format_element, make_gatherer, make_ready_reader
 from reader.decoding import make_decoder
 from reader.plans import ReadPlan
 
@@ -21,11 +21,14 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     """The batches of an epoch: `sequence[7]` reads that one alone, decoded as numpy arrays.
 
     `model.fit` takes it, with `workers` threads that read ahead. After each epoch the order is a
-    new one, if it is shuffled. Batches are the same as those of `ShardSet.dataset`.
+    new one, if it is shuffled; `fit` begins with the epoch after the first one, as Keras ends an
+    epoch when it has looked at a batch. Batches are the same as those of `ShardSet.dataset`. Unless
+    `fit` is told `shuffle=False`, it takes them in an order of its own.
 
     Args:
         plan: what is read and how.
-        **loading: of `keras.utils.PyDataset`.
+        **loading: of `keras.utils.PyDataset`; `max_queue_size` as `max_ram` allows if it is left
+            out.
 
     Attributes:
         class_names: in label order.
@@ -34,7 +37,8 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     """
 
     def __init__(self, plan: ReadPlan, **loading: Any) -> None:
-        super().__init__(**loading)
+        ahead = plan.buffers.calls + plan.buffers.prefetch_batches
+        super().__init__(**{"max_queue_size": ahead} | loading)
         self.class_names: list[str] = plan.class_names
         self.file_paths: FilePaths = plan.file_paths
         self.epoch = plan.position.epoch
@@ -58,12 +62,18 @@ def make_sequence(plan: ReadPlan, **loading: Any) -> BatchSequence:
     """Makes the sequence that `ShardSet.sequence` describes.
 
     Raises:
-        UsageError: a plan without batches, or one that begins in the middle of an epoch.
+        UsageError: a plan without batches, or one that begins in the middle of an epoch; or other
+            processes are to read.
     """
     if plan.options.batch_size is None:
         raise UsageError("a sequence is one of batches: give a batch_size")
     if plan.options.initial_step:
         raise UsageError("a sequence has no initial_step: take its batches from that number on")
+    if loading.get("use_multiprocessing"):
+        raise UsageError(
+            "use_multiprocessing forks a process in which TensorFlow runs, which TensorFlow does "
+            "not support: use workers, whose threads read and decode at the same time"
+        )
     return BatchSequence(plan, **loading)
 
 
@@ -75,12 +85,13 @@ def _make_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]:
 
     def read(epoch: int, step: int) -> tuple[Array, ...]:
         examples = plan.reader.read_examples(epoch, [step])
+        images: list[Array | None] = []
         # One by one: to compile a whole batch would take a second before the first one comes.
-        columns = (examples.valid, examples.encoded, examples.sizes, examples.seeds)
-        images = [
-            decode(*map(tf.constant, image)).numpy() if valid else None
-            for valid, *image in zip(*columns, strict=True)
-        ]
+        for slot, image in enumerate(decode_singly(decode, examples)):
+            if isinstance(image, str):
+                plan.reader.damage.report(plan.reader.describe(epoch, [step], slot, image))
+                examples.valid[slot], image = False, None
+            images.append(None if image is None else image.numpy())
         return gather(examples.valid, examples.labels, examples.names, *images)
 
     return read

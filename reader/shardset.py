@@ -100,8 +100,8 @@ class ShardSet:
         Args:
             split: which.
             batch_size: images a batch.
-            **options: any other of `ReadOptions`, and `workers`, `use_multiprocessing` and
-                `max_queue_size` of `keras.utils.PyDataset`.
+            **options: any other of `ReadOptions`, and `workers` and `max_queue_size` of
+                `keras.utils.PyDataset`.
 
         Raises:
             DatasetError, UsageError, ShardmillError: as `dataset` does.

@@ -90,6 +90,10 @@ def test_there_is_no_batch_beyond_the_last(stored, index):
             {"initial_step": 1, "seed": 1},
             "a sequence has no initial_step: take its batches from that number on",
         ),
+        (
+            {"use_multiprocessing": True, "workers": 2},
+            "use_multiprocessing forks a process in which TensorFlow runs, which TensorFlow does ",
+        ),
         ({"batches": 3}, "argument 'batches' is unknown: there are batch_size, label_mode, "),
     ],
 )
@@ -175,3 +179,62 @@ def test_a_model_is_fitted_with_whole_epochs(stored, workers, cache, monkeypatch
     whole = [(epoch, step) for epoch in (1, 2) for step in range(9)]
     assert sorted(taken[-18:]) == whole
     assert sequence.epoch == 3
+
+
+class Diary(keras.Model):
+    """Notes the labels that it is trained with."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.trained = []
+
+    def call(self, images):
+        return self.dense(keras.ops.mean(images, (1, 2)))
+
+    def train_step(self, data):
+        self.trained.append(data[1].numpy().tolist())
+        return super().train_step(data)
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_model_sees_each_record_once_an_epoch_in_a_new_order(stored, encoding, shuffle):
+    sequence = open_shards(stored / encoding).sequence(
+        "train", 6, seed=3, labels=range(50), workers=2
+    )
+    model = Diary()
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(sequence, epochs=3, verbose=0, shuffle=shuffle)
+    epochs = [model.trained[begin : begin + 9] for begin in (0, 9, 18)]
+    assert len(model.trained) == 27
+    for number, epoch in enumerate(epochs):
+        assert sorted(label for batch in epoch for label in batch) == [*range(50)]
+        dataset = load_dataset(
+            stored / encoding, batch_size=6, seed=3, labels=range(50), initial_epoch=number + 1
+        )
+        expected = [labels.tolist() for _, labels in dataset.as_numpy_iterator()]
+        # Keras has the batches in another order if it shuffles them, but no others.
+        assert (epoch == expected) != shuffle
+        assert sorted(epoch) == sorted(expected)
+    assert len({str(sorted(epoch)) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_is_evaluated_and_predicts_as_with_the_dataset(stored, workers):
+    shards = open_shards(stored / "png")
+    sequence = shards.sequence("train", 6, shuffle=False, workers=workers)
+    dataset = shards.dataset("train", ReadOptions(batch_size=6, shuffle=False))
+    model = make_model()
+    model.fit(dataset, verbose=0, shuffle=False)
+    for _ in range(2):
+        assert model.evaluate(sequence, verbose=0) == model.evaluate(dataset, verbose=0)
+        expected = model.predict(dataset, verbose=0)
+        np.testing.assert_array_equal(model.predict(sequence, verbose=0), expected)
+    assert len(expected) == 50
+
+
+def test_no_more_batches_wait_than_the_memory_is_meant_for(stored):
+    shards = open_shards(stored / "png")
+    assert shards.sequence("train", 6).max_queue_size == 4
+    assert shards.sequence("train", 6, max_queue_size=7).max_queue_size == 7
