@@ -23,6 +23,7 @@ and beside them
 from converter.errors import (
     DatasetError,
     ImageError,
+    LockedError,
     OutputError,
     RecordError,
     ShardmillError,
@@ -37,6 +38,7 @@ __all__ = [
     "ConvertOptions",
     "DatasetError",
     "ImageError",
+    "LockedError",
     "OutputError",
     "RecordError",
     "ShardmillError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converter.layout import REJECTS
 from converter.manifest import Manifest, SplitInfo, Totals
@@ -13,13 +13,20 @@ from converter.options import ConvertOptions
 from converter.sizes import format_bytes
 from pipelines.proposals import Proposal
 
+if TYPE_CHECKING:
+    from pipelines.conversion import Conversion
 
-def summarize_conversion(
-    manifest: Manifest, out: Path, seconds: float, *, resumed: bool
-) -> Iterator[str]:
+
+def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> Iterator[str]:
     """The lines that close a conversion."""
-    totals = manifest.totals
-    rate = "the rest earlier" if resumed else f"{totals.written / seconds:,.0f} images/s"
+    manifest = conversion.manifest
+    totals, shards = manifest.totals, len(manifest.shards)
+    if conversion.unchanged:
+        yield f"nothing to do: {out} is finished, {totals.written:,} images in {shards:,} shards"
+        return
+    rate = f"{totals.written / seconds:,.0f} images/s"
+    if conversion.kept:
+        rate = f"{conversion.kept:,} of {shards:,} shards were finished before"
     yield f"wrote {totals.written:,} images to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
     yield f"  {totals.scanned:,} files: {totals.written:,} written, {_tell_left_out(totals)}"

@@ -205,7 +205,15 @@ def test_a_finished_data_set_is_never_overwritten(
     images: Path, converted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = list_files(converted)
-    assert "holds a finished data set" in refuse(["convert", str(images), str(converted)], capsys)
+    line = refuse(["convert", str(images), str(converted)], capsys)
+    assert line.startswith(
+        f"output {converted} holds a finished data set (image_size was [16, 20], is [256, 256]; "
+        "encoding was png, is jpeg; "
+    )
+    assert line.endswith(
+        "): take changed files in with --update, replace it with --overwrite, or choose another "
+        "folder"
+    )
     assert list_files(converted) == before
 
 

@@ -18,10 +18,8 @@ OPTIONS = ConvertOptions(image_size=(8, 8), num_shards=4)
 
 
 def plan_folder(images: Path, out: Path) -> Plan:
-    proposal = propose(images, OPTIONS, always_sample=False)
-    return write_plan(
-        proposal.scan, proposal.splits, proposal.shard_records, OPTIONS, images=images, out=out
-    )
+    draft = propose(images, OPTIONS, always_sample=False).draft
+    return write_plan(draft, OPTIONS, images=images, out=out)
 
 
 def test_it_gives_a_receipt_for_each_shard(image_folder: Path, tmp_path: Path) -> None:
