@@ -28,7 +28,9 @@ MAX_PIXELS: Final = 89_478_485
 
 REJECT_CODES: Final = {
     "empty": "the file has no bytes",
-    "unreadable": "the file is gone or cannot be read",
+    "vanished": "the file is gone since the images were listed",
+    "changed": "the file changed since the images were listed, or while it was read",
+    "unreadable": "the file cannot be read",
     "not_an_image": "the content is no image of a known format",
     "too_large": f"over {MAX_PIXELS:,} pixels, or a stored side of over {MAX_SIDE_PIXELS:,}",
     "unsupported_mode": "32-bit integer or float pixels, whose range nobody states",

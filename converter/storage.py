@@ -92,6 +92,11 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
+def hash_bytes(data: bytes) -> str:
+    """The SHA-256 of some bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal, read in pieces of 1 MiB."""
     with open(path, "rb") as file:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -54,29 +55,31 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_options(arguments: argparse.Namespace) -> ConvertOptions:
-    """The options of a conversion."""
-    return ConvertOptions(
-        image_size=arguments.image_size,
-        resize=arguments.resize,
-        interpolation=arguments.interpolation,
-        encoding=arguments.encoding,
-        quality=arguments.quality,
-        shard_bytes=arguments.shard_size,
-        num_shards=arguments.num_shards,
-        validation_split=arguments.validation_split,
-        test_split=arguments.test_split,
-        seed=arguments.seed,
-    )
+def read_options(
+    arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None
+) -> ConvertOptions:
+    """The options of a conversion: those that were given, and `defaults` for the others."""
+    names = (field.name for field in dataclasses.fields(ConvertOptions))
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return ConvertOptions.from_json({**(defaults or {}), **given})
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _BEAM
     _add_conversion(parser)
-    add = parser.add_argument
-    add("--overwrite", action="store_true",
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--overwrite",
+        action="store_true",
         help="replace the data set in OUT once the new one is complete; give up an unfinished "
-        "conversion of something else")  # fmt: skip
+        "conversion of something else",
+    )
+    again.add_argument(
+        "--update",
+        action="store_true",
+        help="take added, changed and removed images into the data set in OUT, with its options; "
+        "shards in which nothing is different stay as they are",
+    )
     _add_lock(parser)
     _add_running(parser)
     flags = (flag for action in parser._actions for flag in action.option_strings)  # noqa: SLF001
@@ -87,27 +90,27 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
     default = ConvertOptions()
     parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder for each class")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the data set")
-    add = parser.add_argument
-    add("--image-size", type=_typed(parse_image_size), default=default.image_size,
-        metavar="SIZE", help="256, or 224x320 for height x width (default: 256)")  # fmt: skip
-    add("--resize", choices=RESIZES, default=default.resize,
+    options = parser.add_argument_group("what is written", argument_default=argparse.SUPPRESS)
+    add = options.add_argument
+    add("--image-size", type=_typed(parse_image_size), metavar="SIZE",
+        help="256, or 224x320 for height x width (default: 256)")  # fmt: skip
+    add("--resize", choices=RESIZES,
         help="stretch: exactly this size; crop: fill it and cut; pad: fit in, fill up with black; "
-        "shorter, longer: bring that side to it; none (default: %(default)s)")  # fmt: skip
-    add("--interpolation", choices=INTERPOLATIONS, default=default.interpolation,
-        help="default: %(default)s")  # fmt: skip
-    add("--encoding", choices=ENCODINGS, default=default.encoding,
-        help="raw: bare pixels; keep: each image's own (default: %(default)s)")  # fmt: skip
-    add("--quality", type=int, default=default.quality, metavar="1-100",
-        help="of JPEG and WebP (default: %(default)s)")  # fmt: skip
-    shards = parser.add_mutually_exclusive_group()
-    shards.add_argument("--shard-size", type=_typed(parse_bytes), default=default.shard_bytes,
+        f"shorter, longer: bring that side to it; none (default: {default.resize})")  # fmt: skip
+    add("--interpolation", choices=INTERPOLATIONS, help=f"default: {default.interpolation}")
+    add("--encoding", choices=ENCODINGS,
+        help=f"raw: bare pixels; keep: each image's own (default: {default.encoding})")  # fmt: skip
+    add("--quality", type=int, metavar="1-100",
+        help=f"of JPEG and WebP (default: {default.quality})")  # fmt: skip
+    shards = options.add_mutually_exclusive_group()
+    shards.add_argument("--shard-size", type=_typed(parse_bytes), dest="shard_bytes",
                         metavar="BYTES", help="aimed at (default: 128MB)")  # fmt: skip
     shards.add_argument("--num-shards", type=int, metavar="N", help="shards of the largest split")
     for name in ("validation", "test"):
-        add(f"--{name}-split", type=float, default=0.0, metavar="FRACTION",
+        add(f"--{name}-split", type=float, metavar="FRACTION",
             help=f"share of the images for a {name} split (default: none)")  # fmt: skip
-    add("--seed", type=int, default=default.seed, metavar="N",
-        help="decides splits and order (default: %(default)s)")  # fmt: skip
+    add("--seed", type=int, metavar="N",
+        help=f"decides splits and order (default: {default.seed})")  # fmt: skip
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:

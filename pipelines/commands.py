@@ -14,14 +14,15 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from tqdm import tqdm
 
 from converter.errors import RecordError, ShardmillError, UsageError
 from converter.examples import decode_example
 from converter.indexing import Outcome, find_files, index_files
+from converter.layout import Layout
 from converter.leftovers import clean_folder
 from converter.manifest import read_manifest
 from converter.sizes import format_bytes
@@ -69,7 +70,7 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     from pipelines.conversion import run_conversion  # noqa: PLC0415
 
     start = time.monotonic()
-    options = read_options(arguments)
+    options = read_options(arguments, _read_stored(arguments))
     runners.parse_options(extra, also_known=arguments.flags)
     runner = [f"--runner={arguments.runner}"] if arguments.runner else []
     if not arguments.debug:
@@ -82,11 +83,19 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
         workers=arguments.workers,
         progress=not arguments.no_progress,
         overwrite=arguments.overwrite,
+        update=arguments.update,
         break_lock=arguments.break_lock,
     )
     seconds = time.monotonic() - start
     _print(summaries.summarize_conversion(conversion, arguments.out, seconds))
     return 0
+
+
+def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
+    """The options of the data set that is to be updated."""
+    if arguments.update and Layout(arguments.out).manifest.exists():
+        return read_manifest(arguments.out).options
+    return None
 
 
 def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,6 +25,8 @@ from converter.replacements import (
     restore_folder,
     settle_folder,
 )
+from converter.scan import scan_folder
+from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
 from pipelines.preflight import check_folders, check_import_names
 from pipelines.progress import ReceiptWatch
@@ -42,12 +44,14 @@ class Conversion:
         milled: how many shards were milled.
         kept: how many were found finished, by an earlier run or because an update left them alone.
         unchanged: whether the data set was finished before, as it was asked for.
+        update: what was different, if an update was asked for.
     """
 
     manifest: Manifest
     milled: int
     kept: int
     unchanged: bool = False
+    update: Update | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +75,7 @@ def convert(
     workers: int = 0,
     progress: bool = False,
     overwrite: bool = False,
+    update: bool = False,
     break_lock: bool = False,
 ) -> Manifest:
     """Converts a folder of images into a data set.
@@ -81,13 +86,16 @@ def convert(
     Args:
         images: folder with a folder of images for each class.
         out: folder for the data set: new, empty, or with a conversion of the same.
-        options: size, encoding, shards and splits.
+        options: size, encoding, shards and splits. An update takes those of the data set, and no
+            other ones.
         beam_args: Beam's own options, as on a command line, such as `["--direct_num_workers=4"]`.
         workers: processes of a local run; 0 for one a core. Each takes about 150 MB and the
             pixels of one image.
         progress: draw a bar on standard error.
         overwrite: replace the data set that lies there, once the new one is complete; give up an
             unfinished conversion of something else.
+        update: take into the data set that lies there what was added, changed or removed, and
+            leave shards alone in which nothing is different.
         break_lock: take the lock of a process on another machine for stale.
 
     Returns:
@@ -108,6 +116,7 @@ def convert(
         workers=workers,
         progress=progress,
         overwrite=overwrite,
+        update=update,
         break_lock=break_lock,
     )
     return conversion.manifest
@@ -122,6 +131,7 @@ def run_conversion(
     workers: int = 0,
     progress: bool = False,
     overwrite: bool = False,
+    update: bool = False,
     break_lock: bool = False,
 ) -> Conversion:
     """Does what `convert` does, and tells more about it."""
@@ -132,16 +142,18 @@ def run_conversion(
     request = Request(
         images=Path(images).absolute(),
         out=target,
-        options=options or ConvertOptions(),
+        options=_choose_options(target, options, overwrite=overwrite, update=update),
         beam=runners.parse_options(beam_args),
         workers=workers,
         progress=progress,
     )
     layout = Layout(target)
-    if layout.manifest.exists() and not layout.work.exists() and not overwrite:
+    if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
         return _confirm(request)
     with lock_folder(target, break_lock=break_lock):
         ended = settle_folder(target)
+        if update:
+            return _update(request)
         if not layout.manifest.exists():
             return _build(request, discard=overwrite)
         if overwrite and ended:
@@ -155,6 +167,27 @@ def _locate(out: str | os.PathLike[str]) -> Path:
     """An absolute path; of a link, the folder that it leads to, which is what may be replaced."""
     path = Path(out).absolute()
     return path.resolve() if path.is_symlink() else path
+
+
+def _choose_options(
+    out: Path, options: ConvertOptions | None, *, overwrite: bool, update: bool
+) -> ConvertOptions:
+    if not update:
+        return options or ConvertOptions()
+    if overwrite:
+        raise UsageError("overwrite and update exclude each other: leave one of them out")
+    if not Layout(out).manifest.exists():
+        raise UsageError(
+            f"output {out} holds no finished data set that could be updated: leave out --update"
+        )
+    manifest = read_manifest(out)
+    options = options or ConvertOptions.from_json(manifest.options)
+    if changed := name_changes(manifest.options, manifest.generator, options):
+        raise UsageError(
+            f"output {out} cannot be updated with other options or versions than it was converted "
+            f"with ({'; '.join(changed)}): give the same ones, or replace it with --overwrite"
+        )
+    return options
 
 
 def _confirm(request: Request) -> Conversion:
@@ -184,6 +217,28 @@ def _overwrite(request: Request) -> Conversion:
     return conversion
 
 
+def _update(request: Request) -> Conversion:
+    check_replaceable(request.out)
+    old = read_manifest(request.out)
+    stage = Layout(request.out).stage
+    with runners.start_workers(request.beam, request.workers) as pool:
+        with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
+            update = plan_update(
+                request.out, old, request.images, scan_folder(request.images), on_shard=count
+            )
+        if not update.needed:
+            return Conversion(
+                manifest=old, milled=0, kept=len(old.shards), unchanged=True, update=update
+            )
+        with lock_folder(stage, moves_to=request.out):
+            _discard_other(stage, update.draft, request.options)
+            plan = write_plan(update.draft, request.options, images=request.images, out=stage)
+            carry_shards(update, request.out, plan)
+            conversion = _finish(plan, request, pool, staged=True)
+            replace_dataset(request.out)
+    return dataclasses.replace(conversion, update=update)
+
+
 def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversion:
     """Converts into a folder without a finished data set, or goes on with it.
 
@@ -198,9 +253,14 @@ def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversi
         if discard:
             _discard_other(request.out, draft, options)
         plan = write_plan(draft, options, images=request.images, out=request.out)
-        kept = run_plan(plan, request, pool)
-    if Layout(request.out).manifest.exists():
-        manifest = read_manifest(request.out)
+        return _finish(plan, request, pool, staged=staged)
+
+
+def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
+    """Mills what is not milled yet, and commits what is not committed."""
+    kept = _run(plan, request, pool)
+    if Layout(plan.out).manifest.exists():
+        manifest = read_manifest(plan.out)
     else:
         manifest = commit(plan, keep_work=staged)
     return Conversion(manifest=manifest, milled=len(plan.shards) - kept, kept=kept)
@@ -218,7 +278,7 @@ def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:
         discard_dataset(out)
 
 
-def run_plan(plan: Plan, request: Request, pool: LocalWorkers | None) -> int:
+def _run(plan: Plan, request: Request, pool: LocalWorkers | None) -> int:
     """Mills the shards of a plan that are not finished; returns how many were."""
     finished = {shard.name for shard in _list_finished(plan, progress=request.progress)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
@@ -237,7 +297,12 @@ def run_plan(plan: Plan, request: Request, pool: LocalWorkers | None) -> int:
 
 
 def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:
-    layout = Layout(plan.out)
-    bar = progress and any(layout.receipts.iterdir())
-    with tqdm(total=len(plan.shards), unit=" shards", desc="checking", disable=not bar) as ticks:
-        return list_finished(plan, on_shard=lambda _: ticks.update())
+    shown = progress and any(Layout(plan.out).receipts.iterdir())
+    with _count_shards(len(plan.shards), "checking", shown=shown) as count:
+        return list_finished(plan, on_shard=count)
+
+
+@contextlib.contextmanager
+def _count_shards(total: int, what: str, *, shown: bool) -> Iterator[Callable[[object], object]]:
+    with tqdm(total=total, unit=" shards", desc=what, disable=not shown) as bar:
+        yield lambda _: bar.update()

@@ -11,6 +11,7 @@ from converter.manifest import Manifest, SplitInfo, Totals
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes
+from converter.updates import Update
 from pipelines.proposals import Proposal
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> I
     totals, shards = manifest.totals, len(manifest.shards)
     if conversion.unchanged:
         yield f"nothing to do: {out} is finished, {totals.written:,} images in {shards:,} shards"
+        return
+    if conversion.update is not None:
+        yield from _tell_update(conversion.update, out, seconds, milled=conversion.milled)
+        yield from summarize_splits(manifest)
         return
     rate = f"{totals.written / seconds:,.0f} images/s"
     if conversion.kept:
@@ -107,6 +112,14 @@ def _spell(char: str) -> str:
     if 0x80 <= byte <= 0xFF:
         return f"\\x{byte:02x}"
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _tell_update(update: Update, out: Path, seconds: float, *, milled: int) -> Iterator[str]:
+    kept = len(update.kept)
+    yield f"updated {out} in {seconds:.1f} s: milled {milled:,} shards, left {kept:,} as they were"
+    yield (
+        f"  images: {update.added:,} added, {update.changed:,} changed, {update.removed:,} removed"
+    )
 
 
 def _tell_left_out(totals: Totals) -> str:
