@@ -1,4 +1,4 @@
-"""Which originals a data set was made from: read back from its records, and compared with a folder.
+"""Which originals a data set was made from, read back from its records, and what became of them.
 
 A record holds its image in the middle. What is needed here stands before and behind it, so that a
 data set is read in a fraction of its bytes.
@@ -6,9 +6,7 @@ data set is read in a fraction of its bytes.
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -16,7 +14,7 @@ from typing import BinaryIO, Final, NamedTuple
 from converter import examples
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.indexes import name_index, parse_index
-from converter.manifest import Manifest, ShardInfo
+from converter.manifest import ShardInfo
 from converter.mill import read_source
 from converter.names import from_bytes
 from converter.storage import hash_bytes
@@ -76,48 +74,19 @@ def read_sources(folder: Path, shard: ShardInfo) -> list[Source]:
         raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
 
 
-def compare_sources(
-    folder: Path,
-    manifest: Manifest,
-    images: Path,
-    *,
-    on_shard: Callable[[ShardInfo], object] | None = None,
-) -> Iterator[tuple[str, str]]:
-    """Compares every record with the original that it was made from.
+def describe_change(path: str, sha256: str, images: Path) -> str | None:
+    """What became of an original since its record was made; None if it is what it was.
 
     Args:
-        folder: the data set.
-        manifest: its manifest.
-        images: the folder of the originals.
-        on_shard: called with each shard once it is compared, in order.
-
-    Yields:
-        path, and what became of it, of each original that is not what it was.
-
-    Raises:
-        DatasetError: a shard is damaged.
+        path: as in `Source.path`.
+        sha256: of what it was.
+        images: the folder that it is relative to.
     """
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        work = pool.map(lambda shard: list(_compare_shard(folder, shard, images)), manifest.shards)
-        for shard, changes in zip(manifest.shards, work, strict=True):
-            yield from changes
-            if on_shard is not None:
-                on_shard(shard)
-
-
-def describe_change(source: Source, images: Path) -> str | None:
-    """What became of an original since its record was made; None if it is what it was."""
     try:
-        data = read_source(source.path, images)
+        data = read_source(path, images)
     except ImageError as error:
         return "is gone" if error.code == "vanished" else f"cannot be read: {error.detail}"
-    return None if hash_bytes(data) == source.sha256 else "has other content"
-
-
-def _compare_shard(folder: Path, shard: ShardInfo, images: Path) -> Iterator[tuple[str, str]]:
-    for source in read_sources(folder, shard):
-        if (change := describe_change(source, images)) is not None:
-            yield source.path, change
+    return None if hash_bytes(data) == sha256 else "has other content"
 
 
 def _read_source(file: BinaryIO, shard: str, offset: int, size: int) -> Source:

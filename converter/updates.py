@@ -212,7 +212,9 @@ def _compare_shard(
         if entry is not None:
             entries.append(entry)
             other_label = entry.label != source.label
-            changed += other_label or describe_change(source, images) is not None
+            changed += (
+                other_label or describe_change(source.path, source.sha256, images) is not None
+            )
     return _Share(
         entries=entries,
         changed=changed,

@@ -82,8 +82,6 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     _add_lock(parser)
     _add_running(parser)
-    flags = (flag for action in parser._actions for flag in action.option_strings)  # noqa: SLF001
-    parser.set_defaults(flags=list(flags))
 
 
 def _add_conversion(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +112,15 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"With --runner it is a Beam job. {_BEAM}"
     _add_out(parser)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="look at names and sizes only")
+    add("--no-decode", action="store_true", help="look at headers of images only")
+    add("--sources", type=Path, metavar="IMAGES",
+        help="also compare each record with its original in this folder")  # fmt: skip
+    add("--json", action="store_true", help="print one JSON object instead of lines")
+    _add_running(parser)
 
 
 def _add_clean(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +164,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=0, metavar="N", help="local processes (default: all cores)")
     add("--runner", metavar="RUNNER", help="any Beam runner (default: processes here)")
     add("--no-progress", action="store_true", help="draw no progress bar")
+    flags = (flag for action in parser._actions for flag in action.option_strings)  # noqa: SLF001
+    parser.set_defaults(flags=list(flags))
 
 
 def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:

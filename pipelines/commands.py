@@ -27,7 +27,6 @@ from converter.leftovers import clean_folder
 from converter.manifest import read_manifest
 from converter.sizes import format_bytes
 from converter.tfrecords import read_records
-from converter.verification import verify_dataset
 from pipelines import proposals, summaries
 from pipelines.arguments import make_parser, read_options
 from pipelines.preflight import check_folders
@@ -66,20 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill convert IMAGES OUT`."""
     # Beam: a second to import, which the other commands do without.
-    from pipelines import runners  # noqa: PLC0415
     from pipelines.conversion import run_conversion  # noqa: PLC0415
 
     start = time.monotonic()
     options = read_options(arguments, _read_stored(arguments))
-    runners.parse_options(extra, also_known=arguments.flags)
-    runner = [f"--runner={arguments.runner}"] if arguments.runner else []
-    if not arguments.debug:
-        _silence_beam_threads()
+    beam_args = _read_beam_args(arguments, extra)
     conversion = run_conversion(
         arguments.images,
         arguments.out,
         options,
-        [*runner, *extra],
+        beam_args,
         workers=arguments.workers,
         progress=not arguments.no_progress,
         overwrite=arguments.overwrite,
@@ -89,6 +84,15 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     seconds = time.monotonic() - start
     _print(summaries.summarize_conversion(conversion, arguments.out, seconds))
     return 0
+
+
+def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list[str]:
+    from pipelines import runners  # noqa: PLC0415
+
+    runners.parse_options(extra, also_known=arguments.flags)
+    if not arguments.debug:
+        _silence_beam_threads()
+    return [f"--runner={arguments.runner}", *extra] if arguments.runner else list(extra)
 
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
@@ -111,14 +115,24 @@ def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
 
 def run_verify(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill verify OUT`: a line for each fault; exit code 1 if there is one."""
-    _refuse_extra(extra)
-    manifest = read_manifest(arguments.out)
-    with tqdm(total=manifest.total_bytes, unit="B", unit_scale=True, desc="verifying") as bar:
-        faults = verify_dataset(arguments.out, on_shard=lambda shard: bar.update(shard.bytes))
-    _print(f"{fault.file}: {fault.detail}" for fault in faults)
-    size = format_bytes(manifest.total_bytes)
-    whole = f"{manifest.totals.written:,} records in {len(manifest.shards):,} shards, {size}"
-    _print([f"{len(faults)} faults in {whole}" if faults else f"no fault in {whole}"])
+    from pipelines.verification import verify  # noqa: PLC0415
+
+    beam_args = None
+    if arguments.runner or extra or arguments.workers:
+        beam_args = _read_beam_args(arguments, extra)
+    faults = verify(
+        arguments.out,
+        quick=arguments.quick,
+        decode=not arguments.no_decode,
+        sources=arguments.sources,
+        beam_args=beam_args,
+        workers=arguments.workers,
+        progress=not (arguments.no_progress or arguments.json),
+    )
+    if arguments.json:
+        print(summaries.dump_faults(faults, arguments.out))
+    else:
+        _print(summaries.summarize_faults(faults, arguments.out))
     return 1 if faults else 0
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.layout import REJECTS
-from converter.manifest import Manifest, SplitInfo, Totals
+from converter.layout import REJECTS, Layout
+from converter.manifest import Manifest, SplitInfo, Totals, read_manifest
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes
 from converter.updates import Update
+from converter.verification import Fault
 from pipelines.proposals import Proposal
 
 if TYPE_CHECKING:
@@ -92,6 +94,23 @@ def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
     labels = (split.labels for split in manifest.splits.values())
     sums = [sum(counts) for counts in zip(*labels, strict=True)]
     yield from _tell_classes(manifest.classes, sums)
+
+
+def summarize_faults(faults: Sequence[Fault], folder: Path) -> Iterator[str]:
+    """What `shardmill verify` prints: a line for each fault, and one about the whole."""
+    yield from (f"{fault.file}: {fault.detail}" for fault in faults)
+    whole = f"{folder}"
+    if Layout(folder).manifest.exists():
+        manifest = read_manifest(folder)
+        size = format_bytes(manifest.total_bytes)
+        whole = f"{manifest.totals.written:,} records in {len(manifest.shards):,} shards, {size}"
+    yield f"{len(faults):,} faults in {whole}" if faults else f"no fault in {whole}"
+
+
+def dump_faults(faults: Sequence[Fault], folder: Path) -> str:
+    """The same for a program: one JSON object in ASCII."""
+    found = {"folder": str(folder), "whole": not faults}
+    return json.dumps({**found, "faults": [fault._asdict() for fault in faults]})
 
 
 def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:

@@ -65,6 +65,12 @@ def convert_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
     return plan
 
 
+def list_states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """What changes when a file is written or replaced, by its path."""
+    states = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*")}
+    return {name: (s.st_ino, s.st_mtime_ns, s.st_size) for name, s in states.items()}
+
+
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """72 small images in 3 classes: PNG and JPEG, names with spaces and beyond ASCII, nested."""

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    list_states,
+    make_image,
+    mill_folder,
+    write_image,
+)
 
 from converter.commit import commit
 from converter.errors import (
@@ -178,10 +185,10 @@ def test_the_same_again_does_nothing(
 ) -> None:
     out = tmp_path / "out"
     convert_folder(image_folder, out, OPTIONS)
-    before = {path: path.stat() for path in out.iterdir()}
+    before = list_states(out)
     conversion = run_conversion(image_folder, out, OPTIONS)
     assert (conversion.milled, conversion.unchanged) == (0, True)
-    assert {path: path.stat() for path in out.iterdir()} == before
+    assert list_states(out) == before
     assert hash_tree(out) == reference
 
 

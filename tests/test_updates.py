@@ -9,7 +9,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    list_states,
+    make_image,
+    mill_folder,
+    write_image,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,11 +93,11 @@ def list_inodes(out: Path) -> dict[str, int]:
 
 
 def test_nothing_different_is_nothing_to_do(root: Path) -> None:
-    before = {path.name: path.stat() for path in (root / "out").iterdir()}
+    before = list_states(root / "out")
     update = update_folder(root)
     assert (update.needed, update.added, update.changed, update.removed) == (False, 0, 0, 0)
     assert len(update.kept) == len(read_manifest(root / "out").shards)
-    assert {path.name: path.stat() for path in (root / "out").iterdir()} == before
+    assert list_states(root / "out") == before
 
 
 @pytest.mark.parametrize("what", ["changed", "removed"])
