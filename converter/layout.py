@@ -60,6 +60,10 @@ class Layout:
         return self.work / "lock"
 
     @property
+    def repair(self) -> Path:
+        return self.work / "repair"
+
+    @property
     def stage(self) -> Path:
         return self.out.with_name(f".{self.out.name}.shardmill-new")
 

@@ -86,6 +86,8 @@ def _list_leftovers(layout: Layout, *, unfinished: bool) -> Iterator[Leftover]:
         yield Leftover(path, "a file that was being written")
     if layout.manifest.exists() and layout.plan.exists():
         yield Leftover(layout.work, "the plan and the receipts of a finished conversion")
+    if layout.manifest.exists() and layout.repair.exists():
+        yield Leftover(layout.repair, "a repair that was not finished")
     for old in (layout.stage, layout.retired):
         if old.exists() and layout.manifest.exists() and not is_staged(old):
             yield Leftover(old, "a data set that was replaced")

@@ -93,10 +93,10 @@ def restore_folder(out: Path) -> None:
 
 
 def settle_folder(out: Path) -> bool:
-    """Ends what a kill after the exchange, or after a commit, has left open; needs the lock.
+    """Ends what a kill after the exchange, a commit or a repair has left open; needs the lock.
 
     Returns:
-        whether there was something to end.
+        whether there was an exchange or a commit to end.
 
     Raises:
         DatasetError: the manifest is damaged, so that it cannot be told.
@@ -108,6 +108,8 @@ def settle_folder(out: Path) -> bool:
     for old in (layout.stage, layout.retired):
         if old.exists() and not is_staged(old):
             _remove_old(old, out)
+    if layout.repair.exists():
+        shutil.rmtree(layout.repair)
     if not layout.plan.exists():
         return False
     read_manifest(out)

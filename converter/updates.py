@@ -103,13 +103,13 @@ def plan_update(
         DatasetError: a shard is damaged, so that nobody can tell what is in it.
     """
     options = ConvertOptions.from_json(manifest.options)
-    scan = _keep_labels(scan, manifest.classes)
+    scan = keep_labels(scan, manifest.classes)
     present = {entry.path: entry for entry in scan.entries}
     shares = _compare_shards(folder, manifest, images, present, on_shard)
     for share in shares.values():
         for entry in share.entries:
             present.pop(entry.path, None)
-    refused = _read_rejects(folder)
+    refused = read_rejects(folder)
     known = [present[path] for path in refused if path in present]
     rejected = _try_again(known, scan, images, options)
     for reject in rejected:
@@ -151,6 +151,24 @@ def carry_shards(update: Update, folder: Path, plan: Plan) -> None:
             write_receipt(update.kept[shard.name], layout, shard)
 
 
+def keep_labels(scan: Scan, classes: Sequence[str]) -> Scan:
+    """The scan with the labels that classes had before; new ones come behind them."""
+    known = set(classes)
+    merged = (*classes, *(name for name in scan.classes if name not in known))
+    labels = {name: label for label, name in enumerate(merged)}
+    entries = (entry._replace(label=labels[scan.classes[entry.label]]) for entry in scan.entries)
+    return dataclasses.replace(scan, classes=merged, entries=tuple(entries))
+
+
+def read_rejects(folder: Path) -> dict[str, str]:
+    """The code of every file that was left out, by its path."""
+    try:
+        with open(folder / REJECTS, "rb") as file:
+            return {line["path"]: line["code"] for line in map(json.loads, file)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{folder / REJECTS}: cannot be read: {error}") from error
+
+
 def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]) -> list[int]:
     """How many new images each shard of a split takes.
 
@@ -172,15 +190,6 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
         taken[place] = max(0, min(additions, limit - sizes[place]))
         additions -= taken[place]
     return taken
-
-
-def _keep_labels(scan: Scan, classes: Sequence[str]) -> Scan:
-    """The scan with the labels that classes had before; new ones come behind them."""
-    known = set(classes)
-    merged = (*classes, *(name for name in scan.classes if name not in known))
-    labels = {name: label for label, name in enumerate(merged)}
-    entries = (entry._replace(label=labels[scan.classes[entry.label]]) for entry in scan.entries)
-    return dataclasses.replace(scan, classes=merged, entries=tuple(entries))
 
 
 def _compare_shards(
@@ -234,15 +243,6 @@ def _describe_shard(shard: ShardInfo, sources: Sequence[Source]) -> Receipt:
         labels=sorted(Counter(source.label for source in sources).items()),
         rejects=[],
     )
-
-
-def _read_rejects(folder: Path) -> dict[str, str]:
-    """The code of every file that was left out, by its path."""
-    try:
-        with open(folder / REJECTS, "rb") as file:
-            return {line["path"]: line["code"] for line in map(json.loads, file)}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DatasetError(f"{folder / REJECTS}: cannot be read: {error}") from error
 
 
 def _try_again(

@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("convert", "write a data set, or go on with it", _add_convert),
         ("plan", "say what convert would do", _add_conversion),
         ("verify", "check every byte of a data set", _add_verify),
+        ("repair", "make again what is damaged", _add_repair),
         ("inspect", "show counts, sizes and a record", _add_out),
         ("clean", "remove what killed runs left behind", _add_clean),
         ("index", "index other TFRecord files", _add_index),
@@ -120,6 +121,20 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     add("--sources", type=Path, metavar="IMAGES",
         help="also compare each record with its original in this folder")  # fmt: skip
     add("--json", action="store_true", help="print one JSON object instead of lines")
+    _add_running(parser)
+
+
+def _add_repair(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Verifies OUT, and makes again from the originals what is damaged or missing. It takes its "
+        "place only if it comes out as the manifest states, byte for byte."
+    )
+    parser.epilog = _BEAM
+    _add_out(parser)
+    parser.add_argument(
+        "--images", type=Path, metavar="IMAGES", required=True, help="the folder of the originals"
+    )
+    _add_lock(parser)
     _add_running(parser)
 
 

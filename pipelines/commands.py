@@ -1,4 +1,4 @@
-"""The command line: `shardmill convert|plan|verify|inspect|clean|index`.
+"""The command line: `shardmill convert|plan|verify|repair|inspect|clean|index`.
 
 Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 130 interrupted. An error is one line;
 `--debug` shows the traceback.
@@ -19,14 +19,15 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from converter.errors import RecordError, ShardmillError, UsageError
+from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
 from converter.examples import decode_example
 from converter.indexing import Outcome, find_files, index_files
-from converter.layout import Layout
+from converter.layout import MANIFEST, Layout
 from converter.leftovers import clean_folder
 from converter.manifest import read_manifest
 from converter.sizes import format_bytes
 from converter.tfrecords import read_records
+from converter.verification import Fault
 from pipelines import proposals, summaries
 from pipelines.arguments import make_parser, read_options
 from pipelines.preflight import check_folders
@@ -120,20 +121,41 @@ def run_verify(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     beam_args = None
     if arguments.runner or extra or arguments.workers:
         beam_args = _read_beam_args(arguments, extra)
-    faults = verify(
-        arguments.out,
-        quick=arguments.quick,
-        decode=not arguments.no_decode,
-        sources=arguments.sources,
-        beam_args=beam_args,
-        workers=arguments.workers,
-        progress=not (arguments.no_progress or arguments.json),
-    )
+    try:
+        faults = verify(
+            arguments.out,
+            quick=arguments.quick,
+            decode=not arguments.no_decode,
+            sources=arguments.sources,
+            beam_args=beam_args,
+            workers=arguments.workers,
+            progress=not (arguments.no_progress or arguments.json),
+        )
+    except DatasetError as error:
+        if not arguments.json:
+            raise
+        faults = [Fault(MANIFEST, str(error))]
     if arguments.json:
         print(summaries.dump_faults(faults, arguments.out))
     else:
         _print(summaries.summarize_faults(faults, arguments.out))
     return 1 if faults else 0
+
+
+def run_repair(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
+    """`shardmill repair OUT --images IMAGES`: a line for each file; exit code 1 if faults stay."""
+    from pipelines.repairs import repair  # noqa: PLC0415
+
+    result = repair(
+        arguments.out,
+        arguments.images,
+        _read_beam_args(arguments, extra),
+        workers=arguments.workers,
+        progress=not arguments.no_progress,
+        break_lock=arguments.break_lock,
+    )
+    _print(summaries.summarize_repair(result, arguments.out))
+    return 1 if result.left else 0
 
 
 def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
@@ -229,6 +251,7 @@ _COMMANDS: Final[dict[str, Callable[..., int]]] = {
     "convert": run_convert,
     "plan": run_plan,
     "verify": run_verify,
+    "repair": run_repair,
     "inspect": run_inspect,
     "clean": run_clean,
     "index": run_index,

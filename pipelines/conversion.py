@@ -258,7 +258,7 @@ def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversi
 
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
     """Mills what is not milled yet, and commits what is not committed."""
-    kept = _run(plan, request, pool)
+    kept = mill_plan(plan, request.beam, pool, progress=request.progress)
     if Layout(plan.out).manifest.exists():
         manifest = read_manifest(plan.out)
     else:
@@ -278,18 +278,20 @@ def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:
         discard_dataset(out)
 
 
-def _run(plan: Plan, request: Request, pool: LocalWorkers | None) -> int:
+def mill_plan(
+    plan: Plan, beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
+) -> int:
     """Mills the shards of a plan that are not finished; returns how many were."""
-    finished = {shard.name for shard in _list_finished(plan, progress=request.progress)}
+    finished = {shard.name for shard in _list_finished(plan, progress=progress)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
     for shard in remaining:
         receipt_path(Layout(plan.out), shard).unlink(missing_ok=True)
-    watch = ReceiptWatch(plan, finished=len(finished), bar=request.progress)
+    watch = ReceiptWatch(plan, finished=len(finished), bar=progress)
     try:
         watch.poll()
         if remaining:
             transform = MillShards(plan, remaining)
-            runners.run_pipeline(transform, request.beam, pool, on_poll=watch.poll)
+            runners.run_pipeline(transform, beam, pool, on_poll=watch.poll)
         watch.poll()
     finally:
         watch.close()

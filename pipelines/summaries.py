@@ -18,6 +18,7 @@ from pipelines.proposals import Proposal
 
 if TYPE_CHECKING:
     from pipelines.conversion import Conversion
+    from pipelines.repairs import Repair
 
 
 def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> Iterator[str]:
@@ -105,6 +106,20 @@ def summarize_faults(faults: Sequence[Fault], folder: Path) -> Iterator[str]:
         size = format_bytes(manifest.total_bytes)
         whole = f"{manifest.totals.written:,} records in {len(manifest.shards):,} shards, {size}"
     yield f"{len(faults):,} faults in {whole}" if faults else f"no fault in {whole}"
+
+
+def summarize_repair(repair: Repair, folder: Path) -> Iterator[str]:
+    """What `shardmill repair` prints: a line for each file, and one about the whole."""
+    yield from (f"repaired {name}" for name in repair.repaired)
+    yield from (f"{fault.file}: {fault.detail}" for fault in repair.left)
+    if repair.left:
+        yield (
+            f"{len(repair.left):,} faults stay in {folder}: what could not be made again has other "
+            "originals or other versions by now, and --overwrite converts all of it; what does not "
+            "belong to it is left alone"
+        )
+    else:
+        yield f"no fault in {folder}, {len(repair.repaired):,} files were made again"
 
 
 def dump_faults(faults: Sequence[Fault], folder: Path) -> str:
