@@ -87,7 +87,7 @@ def replace_dataset(out: Path) -> None:
 def restore_folder(out: Path) -> None:
     """Gives a data set its name back that a kill caught between two renames."""
     layout = Layout(out)
-    if not out.exists():
+    if layout.retired.exists() and not out.exists():
         with contextlib.suppress(FileNotFoundError):
             layout.retired.rename(out)
 
