@@ -380,13 +380,19 @@ def test_a_killed_worker_ends_the_run_within_ten_seconds_and_loses_nothing(
     assert not verify_dataset(out)
 
 
-def test_a_killed_launcher_takes_its_workers_along(slow_folder: Path, tmp_path: Path) -> None:
+def test_a_launcher_keeps_others_out_and_takes_its_workers_along_when_it_is_killed(
+    slow_folder: Path, tmp_path: Path
+) -> None:
     with start_conversion(slow_folder, tmp_path / "out") as process:
         wait_for_receipt(tmp_path / "out")
+        with pytest.raises(LockedError, match=f"is being written by process {process.pid} on"):
+            convert(slow_folder, tmp_path / "out", overwrite=True)
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.communicate(timeout=30)
     assert not psutil.wait_procs(workers, timeout=10)[1]
+    with lock_folder(tmp_path / "out"):
+        pass
 
 
 def test_ctrl_c_ends_with_one_line(slow_folder: Path, tmp_path: Path) -> None:
