@@ -26,6 +26,7 @@ from converter.layout import Layout
 from converter.storage import link_file
 
 _TRIES: Final = 20
+_PAUSE_S: Final = 0.005
 _OWNER_BYTES: Final = 4096
 _UNSUPPORTED: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
@@ -112,13 +113,14 @@ def find_owner(folder: Path) -> Owner | None:
 
 def _acquire(layout: Layout, *, break_lock: bool) -> int:
     for _ in range(_TRIES):
-        layout.scratch.mkdir(parents=True, exist_ok=True)
-        # Who finishes meanwhile removes the folder under our feet.
-        with contextlib.suppress(FileNotFoundError):
+        # Who finishes meanwhile removes the folders under our feet.
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            layout.scratch.mkdir(parents=True, exist_ok=True)
             descriptor = _create(layout)
             if descriptor is not None:
                 return descriptor
             _remove_stale(layout, break_lock=break_lock)
+        time.sleep(_PAUSE_S)
     raise LockedError(f"{layout.out} changes hands all the time: run the same command again")
 
 

@@ -5,6 +5,7 @@
     conversion    scan -> plan -> run -> commit, as one function; overwrite and update, too
     verification  a finished data set against its manifest, also as a Beam job
     repairs       what a check condemns, made again
+    cleaning      what killed runs leave behind, removed
     transforms    the pipelines: `MillShards` and `VerifyShards`, one element = one shard
     runners       which Beam runner, with which options
     workers       local worker processes, started early and watched (`worker_main` is one of them)
@@ -26,6 +27,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from pipelines.cleaning import clean
     from pipelines.conversion import convert
     from pipelines.proposals import Proposal, propose
     from pipelines.repairs import Repair, repair
@@ -37,6 +39,7 @@ __all__ = [
     "Proposal",
     "Repair",
     "VerifyShards",
+    "clean",
     "convert",
     "propose",
     "repair",
@@ -48,6 +51,7 @@ _HOMES: Final = {
     "Proposal": "pipelines.proposals",
     "Repair": "pipelines.repairs",
     "VerifyShards": "pipelines.transforms",
+    "clean": "pipelines.cleaning",
     "convert": "pipelines.conversion",
     "propose": "pipelines.proposals",
     "repair": "pipelines.repairs",

@@ -23,13 +23,13 @@ from converter.errors import DatasetError, RecordError, ShardmillError, UsageErr
 from converter.examples import decode_example
 from converter.indexing import Outcome, find_files, index_files
 from converter.layout import MANIFEST, Layout
-from converter.leftovers import clean_folder
 from converter.manifest import read_manifest
 from converter.sizes import format_bytes
 from converter.tfrecords import read_records
 from converter.verification import Fault
 from pipelines import proposals, summaries
 from pipelines.arguments import make_parser, read_options
+from pipelines.cleaning import clean
 from pipelines.preflight import check_folders
 
 _BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|UnboundedThread")
@@ -177,7 +177,7 @@ def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
 def run_clean(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill clean OUT`: a line for each thing that was left behind."""
     _refuse_extra(extra)
-    found = clean_folder(
+    found = clean(
         arguments.out,
         unfinished=arguments.unfinished,
         dry_run=arguments.dry_run,

@@ -92,6 +92,8 @@ def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
     yield from summarize_splits(manifest)
     yield f"  left out   {_tell_left_out(totals)}"
     yield f"  written by {manifest.generator}"
+    if manifest.updated:
+        yield f"  updated    {manifest.updated:,} times since it was converted as a whole"
     labels = (split.labels for split in manifest.splits.values())
     sums = [sum(counts) for counts in zip(*labels, strict=True)]
     yield from _tell_classes(manifest.classes, sums)

@@ -402,6 +402,8 @@ def test_ctrl_c_ends_with_one_line(slow_folder: Path, tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors == "shardmill: interrupted; run the same command again to go on\n"
+    assert Layout(tmp_path / "out").plan.exists()
+    assert not Layout(tmp_path / "out").lock.exists()
 
 
 def test_a_worker_that_cannot_start_is_named(image_folder: Path, tmp_path: Path) -> None:

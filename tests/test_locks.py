@@ -114,6 +114,13 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_that_was_broken_is_not_released_for_whoever_holds_it_now(tmp_path: Path) -> None:
+    with lock_folder(tmp_path):
+        Layout(tmp_path).lock.unlink()
+        Layout(tmp_path).lock.write_text("of somebody else")
+    assert Layout(tmp_path).lock.read_text() == "of somebody else"
+
+
 def test_a_lock_from_before_a_restart_is_taken_over(tmp_path: Path) -> None:
     write_owner(tmp_path, boot="an earlier one", pid=1)
     with lock_folder(tmp_path):

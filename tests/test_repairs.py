@@ -16,7 +16,7 @@ from converter.errors import DatasetError, LockedError
 from converter.layout import Layout
 from converter.leftovers import clean_folder
 from converter.locks import lock_folder
-from converter.manifest import read_manifest
+from converter.manifest import FileInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.verification import verify_dataset
 from pipelines import repair
@@ -155,6 +155,31 @@ def test_other_originals_are_never_taken_for_the_old_ones(root: Path) -> None:
     assert {fault.file for fault in result.left} == {f"{ONE}.tfrecord", f"{ONE}.tfindex"}
     rest = {name: data for name, data in before.items() if not name.startswith(ONE)}
     assert read_tree(out) == rest
+
+
+def test_a_shard_of_the_right_size_and_index_is_not_enough(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    for seed in range(4):
+        write_image(images / "a" / f"{seed}.bmp", seed, "BMP")
+    convert_folder(images, out, ConvertOptions(image_size=(8, 10), encoding="raw", num_shards=1))
+    for path in images.rglob("*.bmp"):
+        flip(path, -20)
+    shard = out / "train-00000-of-00001.tfrecord"
+    shard.write_bytes(b"")
+    result = repair(out, images, IN_MEMORY)
+    assert (result.repaired, [fault.file for fault in result.left]) == ((), [shard.name])
+    assert shard.read_bytes() == b""
+
+
+def test_a_small_file_that_would_come_out_otherwise_is_left_alone(root: Path) -> None:
+    manifest = read_manifest(root / "out")
+    files = {**manifest.files, "labels.txt": FileInfo(bytes=4, sha256="00")}
+    other = dataclasses.replace(manifest, files=files)
+    (root / "out" / "manifest.json").write_bytes(other.to_bytes())
+    (root / "out" / "labels.txt").unlink()
+    result = repair(root / "out", root / "images")
+    assert (result.repaired, [fault.file for fault in result.left]) == ((), ["labels.txt"])
+    assert not (root / "out" / "labels.txt").exists()
 
 
 def test_a_lost_shard_of_an_updated_data_set_is_what_no_other_one_holds(root: Path) -> None:

@@ -34,6 +34,7 @@ from converter.sources import Source, read_sources
 from converter.updates import Update, carry_shards, place_additions, plan_update
 from converter.verification import verify_dataset
 from pipelines.conversion import run_conversion
+from reader import open_shards
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=4, validation_split=0.3, seed=3
@@ -233,6 +234,16 @@ def test_a_data_set_says_how_often_it_was_updated(root: Path) -> None:
         assert read_manifest(root / "out").updated == number
     with pytest.raises(UsageError, match="which was updated since it was converted"):
         run_conversion(root / "images", root / "out", OPTIONS)
+
+
+def test_readers_read_what_was_updated(root: Path) -> None:
+    write_image(root / "images" / "a" / "new.png", 90)
+    (root / "images" / "d" / "5.png").unlink()
+    update_folder(root)
+    shards = open_shards(root / "out")
+    assert shards.class_names == ["b", "d", "a"]
+    paths = {record.source_id for split in shards.splits for record in shards.source(split)[:]}
+    assert paths == {entry.path for entry in scan_folder(root / "images").entries} - {"b/bad.png"}
 
 
 def test_the_same_update_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
