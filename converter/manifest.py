@@ -29,15 +29,25 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from converter.errors import DatasetError
+from converter.indexes import MAX_LINE_BYTES
 from converter.layout import MANIFEST
+from converter.tfrecords import FRAMING_BYTES
 
 T = TypeVar("T")
 
 FORMAT: Final = "shardmill"
 FORMAT_VERSION: Final = (1, 0)
 
-MAX_MANIFEST_BYTES: Final = 1 << 28
-"""About a million shards; a larger file is refused unread."""
+MAX_MANIFEST_BYTES: Final = 1 << 27
+"""Three splits of `options.MAX_SHARDS` each; a larger file is refused unread. Of hostile JSON, 17
+times as much memory is taken meanwhile (measured)."""
+
+MAX_SIDE: Final = 2**31 - 1
+MAX_CHANNELS: Final = 4
+MAX_RECORD_BYTES: Final = 2**31 - 1
+"""What protobuf can parse."""
+
+_MAX_REASON: Final = 300
 
 _KINDS: Final[dict[type, str]] = {str: "string", list: "list", dict: "JSON object"}
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
@@ -169,7 +179,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES or not path.is_file():
             raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(path.stat().st_size)
     except FileNotFoundError:
         raise DatasetError(
             f"{folder} is no finished data set: there is no {MANIFEST} in it"
@@ -193,7 +204,7 @@ def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
         return _build(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise DatasetError(f"{path} is damaged: {reason}") from error
+        raise DatasetError(f"{path} is damaged: {reason[:_MAX_REASON]}") from error
 
 
 def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
@@ -243,24 +254,15 @@ def _pick(kind: Callable[..., T], content: Mapping[str, Any]) -> T:
 
 
 def _check(manifest: Manifest) -> None:
-    image, totals = manifest.image, manifest.totals
-    _counts(image.max_height, image.max_width, image.channels, *image.formats.values())
-    _counts(*(side for side in (image.height, image.width) if side is not None))
-    _counts(
-        manifest.updated,
-        totals.scanned,
-        totals.written,
-        *totals.rejected.values(),
-        *totals.skipped.values(),
-    )
+    totals = manifest.totals
+    _check_image(manifest.image)
+    _counts(totals.scanned, totals.written, *totals.rejected.values(), *totals.skipped.values())
+    _counts(manifest.updated)
     for file in manifest.files.values():
         _counts(file.bytes)
         _text(file.sha256)
     for shard in manifest.shards:
-        _name(shard.name)
-        _text(shard.sha256)
-        _text(shard.index_sha256)
-        _counts(shard.records, shard.bytes, shard.index_bytes, shard.max_record_bytes)
+        _check_shard(shard)
     if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
         raise ValueError("a shard is listed twice")
     for name, split in manifest.splits.items():
@@ -270,6 +272,25 @@ def _check(manifest: Manifest) -> None:
     accounted = totals.written + sum(totals.rejected.values()) + sum(totals.skipped.values())
     if totals.scanned != accounted or totals.written != _sum(manifest.splits, "records"):
         raise ValueError("its totals do not add up")
+
+
+def _check_image(image: ImageInfo) -> None:
+    sides = [side for side in (image.height, image.width) if side is not None]
+    _counts(*image.formats.values())
+    _counts(image.max_height, image.max_width, *sides, limit=MAX_SIDE)
+    _counts(image.channels, limit=MAX_CHANNELS)
+
+
+def _check_shard(shard: ShardInfo) -> None:
+    """Says no to what no shard can be; readers take memory for as much as these numbers say."""
+    _name(shard.name)
+    _text(shard.sha256)
+    _text(shard.index_sha256)
+    _counts(shard.records, shard.bytes)
+    _counts(shard.index_bytes, limit=MAX_LINE_BYTES * shard.records)
+    _counts(shard.max_record_bytes, limit=min(shard.bytes, MAX_RECORD_BYTES))
+    if shard.records * FRAMING_BYTES > shard.bytes:
+        raise ValueError(f"{shard.records} records do not fit into {shard.bytes} bytes")
 
 
 def _check_split(name: str, split: SplitInfo, shards: Sequence[ShardInfo], classes: int) -> None:
@@ -286,10 +307,12 @@ def _sum(splits: Mapping[str, SplitInfo], field: str) -> int:
     return sum(getattr(split, field) for split in splits.values())
 
 
-def _counts(*values: int) -> None:
+def _counts(*values: int, limit: int = 2**63 - 1) -> None:
     for value in values:
         if type(value) is not int or not 0 <= value < 2**63:
             raise ValueError(f"{value!r} is not a count")
+        if value > limit:
+            raise ValueError(f"{value} is out of range: up to {limit}")
 
 
 def _text(value: Any) -> str:

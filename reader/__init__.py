@@ -6,7 +6,7 @@
                 orders        in which order they come: pure functions of seed, epoch and position
                 steps         which positions are a batch, on which host
                 memory        a number of bytes -> sizes of the buffers
-    records     numbers -> payloads, located by index and checked (`runs`: in long reads)
+    records     numbers -> payloads, located by index and checked (`runs`: in long reads; `files`)
     batches     a step's payloads -> columns (`headers`, `damage`); `pixels` without a decoder
     dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)
 

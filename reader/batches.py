@@ -112,11 +112,17 @@ class BatchReader:
         """
         slots, numbers, columns = self._begin(epoch, [step])
         for index, label, name in read_pixels(
-            self.files, numbers, rows, slots, self.damage, with_names=self.with_names
+            self.files,
+            numbers,
+            rows,
+            slots,
+            self.damage,
+            classes=self.classes,
+            with_names=self.with_names,
         ):
             slot = int(slots[index])
             columns.labels[slot], columns.names[slot] = label, name
-            columns.valid[slot] = label < self.classes
+            columns.valid[slot] = True
         return self._finish(columns, slots, numbers)
 
     def find_ordered(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
@@ -177,7 +183,7 @@ class BatchReader:
     def _check(self, height: int, width: int, label: int, size: int) -> None:
         """Compares with the manifest, before a decoder takes memory for what a header claims."""
         image = self.image
-        fits = height <= image.max_height and width <= image.max_width
+        fits = 1 <= height <= image.max_height and 1 <= width <= image.max_width
         if image.height is not None:
             fits = (height, width) == (image.height, image.width)
         if RAW in image.formats:

@@ -1,4 +1,4 @@
-"""Single features of all records: labels and names, read without the images between them."""
+"""Single features of all records: labels without the images between them, and names."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ import numpy as np
 import numpy.typing as npt
 
 from converter import examples
+from converter.errors import DatasetError, RecordError
 from converter.names import from_bytes
 from converter.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES
+from reader.files import LARGE_BYTES, Place, check_large, open_file, read_at, read_into
 from reader.orders import Numbers
-from reader.records import Place, RecordFiles, open_file, read_at
+from reader.records import RecordFiles, check_record, find_source
 from reader.selections import Selection
 
 HEAD_BYTES: Final = 512
 """Holds all that comes before an image's bytes, unless a class has a name of 400 letters."""
+
+MAX_LABEL: Final = 2**31 - 1
 
 
 class Head(NamedTuple):
     """The beginning of a record, up to the bytes of its image.
 
     Attributes:
-        data: of the payload.
+        data: of the record.
         label: number of the class.
         begin: where the image's bytes begin in the payload.
         end: where they end.
     """
 
-    data: bytes
+    data: memoryview
     label: int
     begin: int
     end: int
@@ -41,34 +45,65 @@ def read_head(descriptor: int, place: Place) -> Head:
     Raises:
         RecordError: it does not begin like a record that shardmill wrote.
     """
-    payload_bytes = place.size - FRAMING_BYTES
     size = min(HEAD_BYTES, place.size - FOOTER_BYTES)
-    while True:
-        data = bytes(read_at(descriptor, place, place.offset, size))
-        try:
-            return _parse_head(data, payload_bytes)
-        except ValueError as error:
-            if size == place.size - FOOTER_BYTES:
-                raise place.describe(str(error)) from error
-        size = place.size - FOOTER_BYTES  # a name of hundreds of letters, or damage
+    data = memoryview(read_at(descriptor, place, place.offset, size))
+    try:
+        return _parse_head(data, place.size - FRAMING_BYTES)
+    except ValueError:  # a name of hundreds of letters, or damage
+        data = memoryview(read_at(descriptor, place, place.offset, place.size))
+    payload = check_record(data, place)
+    if isinstance(payload, RecordError):
+        raise payload
+    return _take_head(data, place)
 
 
-def _parse_head(data: bytes, payload_bytes: int) -> Head:
-    payload = memoryview(data)[HEADER_BYTES:]
+def _take_head(record: memoryview, place: Place) -> Head:
+    try:
+        return _parse_head(record, place.size - FRAMING_BYTES)
+    except ValueError as error:
+        raise place.describe(str(error), find_source(record[HEADER_BYTES:])) from error
+
+
+def _parse_head(data: memoryview, payload_bytes: int) -> Head:
+    payload = data[HEADER_BYTES:]
     found = examples.find_values(payload, (examples.LABEL, examples.ENCODED), payload_bytes)
     try:
         begin, end = found[examples.ENCODED]
         label, _ = examples.read_varint(payload, found[examples.LABEL][0])
     except (KeyError, IndexError) as error:
         raise ValueError(f"no image with a label: {error}") from error
+    if label > MAX_LABEL:
+        raise ValueError(f"label {label} is out of range: up to {MAX_LABEL}")
     return Head(data, label, begin, end)
 
 
-def read_labels(files: RecordFiles) -> npt.NDArray[np.int32]:
-    """The labels of all records: int32 (records,). Reads half a kilobyte of each."""
+def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.NDArray[np.int32]:
+    """The labels of all records: int32 (records,).
+
+    Reads half a kilobyte of each, whose checksum then cannot be compared, if the labels add up to
+    `counts`; or else every record, to find out which one is damaged.
+
+    Args:
+        files: that hold the records.
+        counts: how many records there are of each label, if that is known.
+
+    Raises:
+        RecordError: a record is damaged.
+        DatasetError: all are whole, and other records than were counted.
+    """
+    everything = np.arange(len(files))
     labels = np.empty(len(files), np.int32)
-    for index, descriptor, place in _visit(files, np.arange(len(files))):
-        labels[index] = read_head(descriptor, place).label
+    if counts is not None:
+        for index, descriptor, place in _visit(files, everything):
+            labels[index] = read_head(descriptor, place).label
+        if _add_up(labels, counts):
+            return labels
+    for index, place, record in _read_whole(files, everything):
+        labels[index] = _take_head(record, place).label
+    if counts is not None and not _add_up(labels, counts):
+        raise DatasetError(
+            "the labels of the records are not those that the manifest counts: run shardmill verify"
+        )
     return labels
 
 
@@ -79,11 +114,9 @@ def read_names(files: RecordFiles, numbers: Numbers) -> list[str]:
         RecordError: a record is damaged.
     """
     names = [""] * len(numbers)
-    for index, descriptor, place in _visit(files, numbers):
-        head = read_head(descriptor, place)
-        rest = place.size - FRAMING_BYTES - head.end
-        tail = read_at(descriptor, place, place.offset + HEADER_BYTES + head.end, rest)
-        names[index] = find_name(memoryview(tail), place)
+    for index, place, record in _read_whole(files, numbers):
+        head = _take_head(record, place)
+        names[index] = find_name(head.data[HEADER_BYTES + head.end : -FOOTER_BYTES], place)
     return names
 
 
@@ -137,3 +170,32 @@ def _visit(files: RecordFiles, numbers: Numbers) -> Iterator[tuple[int, int, Pla
         with open_file(file.path) as descriptor:
             for index, place in places:
                 yield index, descriptor, place
+
+
+def _read_whole(files: RecordFiles, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview]]:
+    """Reads and checks records, one after another into the same memory.
+
+    Yields:
+        (index into `numbers`, place, record); the record is gone with the next one.
+
+    Raises:
+        RecordError: a record is damaged.
+    """
+    memory = bytearray()
+    for index, descriptor, place in _visit(files, numbers):
+        if place.size > len(memory):
+            if place.size > LARGE_BYTES:
+                check_large(descriptor, place)
+            memory = bytearray(place.size)
+        record = memoryview(memory)[: place.size]
+        read_into(descriptor, place, place.offset, [record])
+        payload = check_record(record, place)
+        if isinstance(payload, RecordError):
+            raise payload
+        yield index, place, record
+
+
+def _add_up(labels: npt.NDArray[np.int32], counts: Sequence[int]) -> bool:
+    return int(labels.max(initial=-1)) < len(counts) and np.array_equal(
+        np.bincount(labels, minlength=len(counts)), counts
+    )

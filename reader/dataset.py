@@ -17,6 +17,7 @@ from reader.batches import BatchReader
 from reader.buffers import Array, BufferPool
 from reader.cache import fill_cache
 from reader.decoding import encode_filler, format_labels, make_decoder
+from reader.fingerprints import describe_plan
 from reader.options import COLOR_CHANNELS
 from reader.pipeline import Columns, apply_settings, call_python, count_cores, count_steps
 from reader.plans import SINGLES, ReadPlan
@@ -214,7 +215,7 @@ def _finish(dataset: tf.data.Dataset, plan: ReadPlan) -> tf.data.Dataset:
     dataset.class_names = plan.class_names
     dataset.file_paths = plan.file_paths
     dataset.position = plan.position
-    dataset.fingerprint = plan.fingerprint
+    dataset.epoch_fingerprint = describe_plan(plan)
     dataset.damage = plan.reader.damage
     return dataset
 

@@ -6,7 +6,6 @@ is computed there, while they are still in the processor's cache.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from converter.errors import RecordError
@@ -15,8 +14,9 @@ from converter.tfrecords import FOOTER_BYTES, HEADER_BYTES, check_framing
 from reader.buffers import Array
 from reader.columns import find_name, read_head
 from reader.damage import DamageLog
+from reader.files import LARGE_BYTES, Place, check_large, open_file, read_into
 from reader.orders import Numbers
-from reader.records import Place, RecordFiles, describe_failure, open_file
+from reader.records import RecordFiles
 
 
 def read_pixels(
@@ -26,6 +26,7 @@ def read_pixels(
     slots: Numbers,
     damage: DamageLog,
     *,
+    classes: int,
     with_names: bool,
 ) -> Iterator[tuple[int, int, bytes]]:
     """Reads raw images of one size.
@@ -36,6 +37,7 @@ def read_pixels(
         rows: uint8 (batch, height, width, channels); row `slots[i]` becomes record `numbers[i]`.
         slots: int64 (n,).
         damage: is told of damaged records, which are then left out.
+        classes: how many labels there are.
         with_names: give the paths of the originals too.
 
     Yields:
@@ -50,6 +52,10 @@ def read_pixels(
             for index, place in places:
                 try:
                     label, tail = _read_row(descriptor, place, rows[slots[index]])
+                    if label >= classes:
+                        raise place.describe(
+                            f"label {label}, expected less than {classes}", _guess_name(tail, place)
+                        )
                     name = to_bytes(find_name(tail, place)) if with_names else b""
                 except RecordError as error:  # noqa: PERF203 (each may be damaged)
                     damage.report(error)
@@ -62,14 +68,12 @@ def _read_row(descriptor: int, place: Place, row: Array) -> tuple[int, memoryvie
     if head.end - head.begin != row.nbytes:
         raise place.describe(f"an image of {head.end - head.begin} bytes, expected {row.nbytes}")
     begin = HEADER_BYTES + head.begin
-    tail = bytearray(place.size - begin - row.nbytes)
-    try:
-        read = os.preadv(descriptor, [row.data, tail], place.offset + begin)
-    except OSError as error:
-        raise describe_failure(place.file.path, error) from error
-    if read != row.nbytes + len(tail):
-        raise place.describe("the file ends before it does")
-    rest = memoryview(bytes(tail))
+    tail_bytes = place.size - begin - row.nbytes
+    if tail_bytes > LARGE_BYTES:
+        check_large(descriptor, place)
+    tail = bytearray(tail_bytes)
+    read_into(descriptor, place, place.offset + begin, [row.data, tail])
+    rest = memoryview(tail).toreadonly()
     try:
         check_framing(
             head.data[:HEADER_BYTES],
@@ -79,12 +83,12 @@ def _read_row(descriptor: int, place: Place, row: Array) -> tuple[int, memoryvie
             offset=place.offset,
         )
     except RecordError as error:
-        raise place.describe(error.detail, _guess_name(rest, place)) from error
+        raise place.describe(error.detail, _guess_name(rest[:-FOOTER_BYTES], place)) from error
     return head.label, rest[:-FOOTER_BYTES]
 
 
 def _guess_name(tail: memoryview, place: Place) -> str | None:
     try:
-        return find_name(tail[:-FOOTER_BYTES], place)
+        return find_name(tail, place)
     except RecordError:
         return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,12 @@ from converter.sizes import format_bytes
 from reader.batches import RAW, BatchReader
 from reader.columns import FilePaths, read_labels
 from reader.damage import DamageLog
+from reader.files import RecordFile
 from reader.memory import Buffers, Demand, divide_memory
 from reader.options import COLOR_CHANNELS, ReadOptions
-from reader.orders import MixedOrder, Order, SequentialOrder, ShuffledOrder, WindowedOrder
+from reader.orders import Order, SequentialOrder, ShuffledOrder, WindowedOrder
 from reader.positions import Position
-from reader.records import RecordFile, RecordFiles
+from reader.records import RecordFiles
 from reader.runs import RunFiles
 from reader.selections import Selection, choose_labels, divide, select_all, select_chosen
 from reader.steps import Steps
@@ -99,25 +101,6 @@ class ReadPlan:
         """Paths of the originals, in the order of an epoch that is not shuffled."""
         return FilePaths(self.reader.files, self.reader.selection)
 
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """All that decides an order; an epoch can only be continued where it is the same."""
-        steps, order, mixture = self.reader.steps, self.reader.order, None
-        if isinstance(order, MixedOrder):
-            ends = [*order.begins[1:], self.reader.selection.total]
-            mixture = [list(part) for part in zip(ends, order.shares, strict=True)]
-        return {
-            "seed": self.options.seed,
-            "order": self.order,
-            "window": self.buffers.window,
-            "records": steps.records,
-            "batch_size": self.options.batch_size,
-            "remainder": steps.remainder,
-            "shard_index": steps.shard_index,
-            "shard_count": steps.shard_count,
-            "mixture": mixture,
-        }
-
 
 def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOptions) -> ReadPlan:
     """Decides how a split is read.
@@ -129,7 +112,7 @@ def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOpti
     files = RecordFiles(list_files(folder, manifest, split))
     order, seed = settle_order(options, split, remote=False)
     options = dataclasses.replace(options, seed=seed)
-    choice = choose_records(files, manifest, options)
+    choice = choose_records(files, manifest, split, options)
     records = choice.selection.count
     plan = plan_records(files, manifest.image, choice, order, options, records=records)
     reader = plan.reader
@@ -172,17 +155,7 @@ def plan_records(
         UsageError: the options do not fit the records.
     """
     _check_options(image, options, choice)
-    steps = Steps(
-        records=records,
-        batch_size=options.batch_size or 1,
-        remainder=options.remainder,
-        shard_index=options.shard_index,
-        shard_count=options.shard_count,
-    )
-    if options.initial_step > steps.count:
-        raise UsageError(
-            f"initial_step {options.initial_step} is out of range: an epoch has {steps.count} steps"
-        )
+    steps = plan_steps(records, order, options)
     height, width = options.image_size or (image.height, image.width)
     reader = BatchReader(
         files=files,
@@ -209,6 +182,27 @@ def plan_records(
         position=Position(options.initial_epoch, options.initial_step),
     )
     return dataclasses.replace(plan, buffers=_size_buffers(plan))
+
+
+def plan_steps(records: int, order: str, options: ReadOptions) -> Steps:
+    """Divides an epoch of so many records, which is read in an order of that name, into steps.
+
+    Raises:
+        UsageError: there are too few records for all hosts, or no step where to begin.
+    """
+    steps = Steps(
+        records=records,
+        batch_size=options.batch_size or 1,
+        remainder=options.remainder,
+        shard_index=options.shard_index,
+        shard_count=options.shard_count,
+        contiguous=order == "buffer",
+    )
+    if options.initial_step > steps.count:
+        raise UsageError(
+            f"initial_step {options.initial_step} is out of range: an epoch has {steps.count} steps"
+        )
+    return steps
 
 
 def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str, int]:
@@ -263,7 +257,9 @@ class Choice:
     record_labels: npt.NDArray[np.int32] | None = None
 
 
-def choose_records(files: RecordFiles, manifest: Manifest, options: ReadOptions) -> Choice:
+def choose_records(
+    files: RecordFiles, manifest: Manifest, split: str, options: ReadOptions
+) -> Choice:
     """Decides which records are read, and which labels they have.
 
     Raises:
@@ -273,7 +269,8 @@ def choose_records(files: RecordFiles, manifest: Manifest, options: ReadOptions)
     if options.labels is not None:
         choice = _replace_labels(files, len(manifest.classes), options.labels)
     elif options.class_names is not None:
-        choice = _choose_classes(files, list(manifest.classes), options.class_names)
+        counts = manifest.splits[split].labels
+        choice = _choose_classes(files, list(manifest.classes), counts, options.class_names)
     else:
         classes = list(manifest.classes)
         choice = Choice(
@@ -290,7 +287,9 @@ def choose_records(files: RecordFiles, manifest: Manifest, options: ReadOptions)
     return dataclasses.replace(choice, selection=parts[options.subset])
 
 
-def _choose_classes(files: RecordFiles, stored: list[str], wanted: tuple[str, ...]) -> Choice:
+def _choose_classes(
+    files: RecordFiles, stored: list[str], counts: Sequence[int], wanted: tuple[str, ...]
+) -> Choice:
     unknown = [name for name in wanted if name not in stored]
     if unknown or len(set(wanted)) != len(wanted) or not wanted:
         problem = f"{unknown[0]!r} is none of the classes" if unknown else "a class is named twice"
@@ -300,7 +299,7 @@ def _choose_classes(files: RecordFiles, stored: list[str], wanted: tuple[str, ..
     if len(wanted) == len(stored):
         selection = select_all(len(files))
     else:
-        selection = select_chosen(choose_labels(read_labels(files), table >= 0))
+        selection = select_chosen(choose_labels(read_labels(files, counts), table >= 0))
     return Choice(
         class_names=list(wanted), stored_classes=len(stored), selection=selection, labels=table
     )

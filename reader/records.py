@@ -8,79 +8,25 @@ at once: objects of this module can be shared by threads, pickled, and used afte
 from __future__ import annotations
 
 import collections
-import dataclasses
-import hashlib
-import mmap
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from converter import examples
-from converter.errors import DatasetError, RecordError
-from converter.indexes import name_index, parse_index
-from converter.manifest import ShardInfo
+from converter.errors import RecordError
 from converter.names import from_bytes
 from converter.tfrecords import HEADER_BYTES, unframe_record
+from reader.files import Place, RecordFile, open_file, read_at, read_index
 from reader.orders import Numbers
 
 MAX_RUN_BYTES: Final = 1 << 22
 """Neighbours are read with one call up to this size."""
 
-MAPPED_BYTES: Final = 1 << 18
-"""From this size on, memory comes from the system and goes back to it at once: what every thread's
-part of the C library's heap kept of long reads doubled the memory of `shuffle="buffer"`."""
-
-Block: TypeAlias = bytes | mmap.mmap
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class RecordFile:
-    """One TFRecord file and its index.
-
-    Attributes:
-        path: of the file.
-        records: how many it holds.
-        bytes: its size.
-        max_record_bytes: its largest record, framing included.
-        index_sha256: of its index, or None if nobody noted it.
-    """
-
-    path: Path
-    records: int
-    bytes: int
-    max_record_bytes: int
-    index_sha256: str | None = None
-
-    @property
-    def index(self) -> Path:
-        return self.path.with_name(name_index(self.path.name))
-
-    @classmethod
-    def of_shard(cls, folder: Path, shard: ShardInfo) -> RecordFile:
-        return cls(
-            path=folder / shard.name,
-            records=shard.records,
-            bytes=shard.bytes,
-            max_record_bytes=shard.max_record_bytes,
-            index_sha256=shard.index_sha256,
-        )
-
-
-class Place(NamedTuple):
-    """Where a record lies: the file, its number in there, its first byte and its size."""
-
-    file: RecordFile
-    record: int
-    offset: int
-    size: int
-
-    def describe(self, detail: str, source: str | None = None) -> RecordError:
-        return RecordError(self.file.path.name, self.offset, detail, self.record, source)
+MAX_NAME_BYTES: Final = 4_096
+"""Of a name that is read from a damaged record."""
 
 
 class RecordFiles:
@@ -181,58 +127,15 @@ class RecordFiles:
         return offsets
 
 
-class open_file:  # noqa: N801 (used as the function that it replaces)
-    """Opens a file for `os.pread`; a plain descriptor costs a third of a Python file object."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> int:
-        try:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise describe_failure(self._path, error) from error
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-
-def read_at(descriptor: int, place: Place, offset: int, size: int) -> Block:
-    """Reads bytes of a record's file.
-
-    Raises:
-        RecordError: the file ends before.
-        DatasetError: it cannot be read.
-    """
-    try:
-        if size < MAPPED_BYTES:
-            data: Block = os.pread(descriptor, size, offset)
-            read = len(data)
-        else:
-            data = mmap.mmap(-1, size)
-            read = os.preadv(descriptor, [data], offset)
-    except OSError as error:
-        raise describe_failure(place.file.path, error) from error
-    if read != size:
-        raise place.describe("the file ends before it does")
-    return data
-
-
-def describe_failure(path: Path, error: OSError) -> DatasetError:
-    """What a person is told about a file that the system does not give."""
-    return DatasetError(f"{path} cannot be read: {error.strerror}")
-
-
 def _read_run(
     descriptor: int, run: Sequence[tuple[int, Place]]
 ) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
     begin, last = run[0][1], run[-1][1]
     try:
         data = read_at(descriptor, begin, begin.offset, last.offset + last.size - begin.offset)
-    except RecordError:
+    except RecordError as error:
         if len(run) == 1:
-            yield (*run[0], begin.describe("the file ends before it does"))
+            yield (*run[0], error)
         for item in run if len(run) > 1 else ():  # those that are there can still be read
             yield from _read_run(descriptor, [item])
         return
@@ -257,7 +160,7 @@ def find_source(payload: memoryview) -> str | None:
         begin, end = examples.find_values(payload, (examples.SOURCE_ID,))[examples.SOURCE_ID]
     except (ValueError, KeyError):
         return None
-    return from_bytes(bytes(payload[begin:end]))
+    return from_bytes(bytes(payload[begin : min(end, begin + MAX_NAME_BYTES)]))
 
 
 def _join_neighbours(
@@ -273,40 +176,3 @@ def _join_neighbours(
         end, size = place.offset + place.size, size + place.size
     if run:
         yield run
-
-
-def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
-    """Reads a file's index and checks it against what is known of the file.
-
-    Returns:
-        int64 (records + 1,): the first byte of each record, and the end.
-
-    Raises:
-        DatasetError: it is missing, damaged, or that of another file.
-    """
-    try:
-        data = file.index.read_bytes()
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{file.index} is missing: write it with `shardmill index {file.path}`"
-        ) from None
-    except OSError as error:
-        raise describe_failure(file.index, error) from error
-    if file.index_sha256 not in (None, hashlib.sha256(data).hexdigest()):
-        raise DatasetError(
-            f"{file.index} is not the index that was written: its checksum does not match; "
-            "run shardmill verify"
-        )
-    offsets = parse_index(data, index=file.index.name, shard_bytes=file.bytes)
-    if len(offsets) - 1 != file.records:
-        raise DatasetError(
-            f"{file.index} lists {len(offsets) - 1} records, expected {file.records}"
-        )
-    # A size decides how much memory is asked for.
-    largest = int(np.diff(offsets).max(initial=0))
-    if largest > file.max_record_bytes:
-        raise DatasetError(
-            f"{file.index} lists a record of {largest} bytes, expected no more than "
-            f"{file.max_record_bytes}"
-        )
-    return offsets

@@ -10,8 +10,9 @@ from typing import TypeAlias
 import numpy as np
 
 from converter.errors import RecordError
+from reader.files import Place
 from reader.orders import Numbers
-from reader.records import Place, RecordFiles
+from reader.records import RecordFiles
 
 Run: TypeAlias = list[tuple[Place, memoryview | RecordError]]
 

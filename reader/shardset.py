@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from converter.errors import DatasetError, ShardmillError, UsageError
 from converter.indexes import name_index
 from converter.manifest import Manifest, SplitInfo, read_manifest
+from reader.files import measure_file
 from reader.mixing import plan_mixture
 from reader.options import ReadOptions
 from reader.plans import ReadPlan, list_files, plan_reading
@@ -67,7 +68,8 @@ class ShardSet:
         Raises:
             DatasetError: there is no such split.
         """
-        return Source(RecordFiles(list_files(self.folder, self.manifest, split)))
+        files = RecordFiles(list_files(self.folder, self.manifest, split))
+        return Source(files, self.splits[split].labels)
 
     def dataset(self, split: str, options: ReadOptions | None = None) -> tf.data.Dataset:
         """One split as a `tf.data.Dataset`.
@@ -82,8 +84,8 @@ class ShardSet:
             images (batch, height, width, channels) of `dtype`, labels as
             `ReadOptions.label_mode` says; without `batch` if `batch_size` is None. Its length is
             known. It has attributes: `class_names` and `file_paths` as from Keras; `position`,
-            which says which epoch the next iterator reads, and from which step on; `fingerprint`,
-            what its order depends on; `damage`, the records that were skipped.
+            which says which epoch the next iterator reads, and from which step on;
+            `epoch_fingerprint`, what its epochs depend on; `damage`, the records that were skipped.
 
         Raises:
             DatasetError: there is no such split, or a file is damaged that has to be looked at.
@@ -240,10 +242,7 @@ def _make_options(options: dict[str, Any]) -> ReadOptions:
 
 def _check_size(path: Path, size: int) -> None:
     # TensorFlow, for one, takes a shard that was cut between two records for whole.
-    try:
-        found = path.stat().st_size
-    except OSError:
-        raise DatasetError(f"{path} is missing") from None
+    found = measure_file(path)
     if found != size:
         raise DatasetError(f"{path} has {found} bytes, expected {size}: run shardmill verify")
 

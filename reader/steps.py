@@ -20,8 +20,10 @@ NOTHING: Final = -1
 class Steps:
     """The steps of an epoch on one host of several.
 
-    Every host takes an equal range of the epoch's positions, up to one, and as many steps as all
-    others; so together they see each record once, however few shards there are.
+    All hosts take as many steps, and together see each record once, however few shards there are.
+    Each step is a range of the epoch's positions that the hosts divide among them; so another
+    number of hosts sees the same records in the same steps, if its batches make up for it. For the
+    sake of long reads, the epoch itself can be divided instead.
 
     Attributes:
         records: of the epoch, on all hosts together.
@@ -30,6 +32,7 @@ class Steps:
             fills it up with nothing.
         shard_index: number of this host.
         shard_count: of hosts.
+        contiguous: whether each host takes one range of the epoch.
 
     Raises:
         UsageError: with `keep`, some host would have a step without any record.
@@ -40,6 +43,7 @@ class Steps:
     remainder: str = "keep"
     shard_index: int = 0
     shard_count: int = 1
+    contiguous: bool = False
 
     def __post_init__(self) -> None:
         least = self.records // self.shard_count
@@ -57,31 +61,37 @@ class Steps:
             return self.records // self.shard_count // self.batch_size
         return -(-self.records // (self.shard_count * self.batch_size))
 
-    @property
-    def range(self) -> tuple[int, int]:
-        """The positions of this host, from and up to."""
-        return (
-            self.shard_index * self.records // self.shard_count,
-            (self.shard_index + 1) * self.records // self.shard_count,
-        )
-
     def find_positions(self, step: int) -> Numbers:
         """The positions of a step: int64 (batch_size,), `NOTHING` at the end where there are none.
 
         >>> Steps(records=5, batch_size=2).find_positions(2)
         array([ 4, -1])
         """
-        begin, end = self.range
-        first = begin + min(step * self.batch_size, self._leave(end - begin, step))
-        last = begin + min((step + 1) * self.batch_size, self._leave(end - begin, step + 1))
+        if self.contiguous:
+            begin, end = self._share(0, self.records)
+            first = begin + self._use_up(step, end - begin, hosts=1)
+            last = begin + self._use_up(step + 1, end - begin, hosts=1)
+        else:
+            hosts = self.shard_count
+            used = (self._use_up(number, self.records, hosts) for number in (step, step + 1))
+            first, last = self._share(*used)
         positions = np.full(self.batch_size, NOTHING, np.int64)
         positions[: last - first] = np.arange(first, last)
         return positions
 
-    def _leave(self, records: int, step: int) -> int:
-        """How many of this host's records may be used up before a step.
+    def _share(self, begin: int, end: int) -> tuple[int, int]:
+        """This host's part of some positions: equal to all others', up to one."""
+        size, hosts = end - begin, self.shard_count
+        return (
+            begin + self.shard_index * size // hosts,
+            begin + (self.shard_index + 1) * size // hosts,
+        )
 
-        With `keep` one is left for each step to come: without it, a host whose share is smaller by
-        one could end up with nothing to show in the last.
+    def _use_up(self, step: int, records: int, hosts: int) -> int:
+        """How many of so many hosts' records are used up before a step.
+
+        With `keep`, one is left for each host and step to come: without it, a host could end up
+        with nothing to show in the last.
         """
-        return records - (self.count - step) if self.remainder == "keep" else records
+        left = hosts * (self.count - step) if self.remainder == "keep" else 0
+        return min(step * self.batch_size * hosts, records - left)

@@ -12,11 +12,12 @@ import tensorflow as tf
 from converter.errors import DatasetError, RecordError, UsageError
 from reader.buffers import Array
 from reader.damage import DamageLog
+from reader.fingerprints import describe_order
 from reader.memory import Demand, divide_memory
 from reader.options import ReadOptions
 from reader.orders import Order
 from reader.pipeline import apply_settings, call_python, count_steps
-from reader.plans import SINGLES, arrange, settle_order
+from reader.plans import SINGLES, arrange, plan_steps, settle_order
 from reader.positions import Position
 from reader.records import RecordFiles
 from reader.steps import Steps
@@ -77,13 +78,7 @@ def make_dataset(
     )
     buffers = divide_memory(options.max_ram_bytes, demand)
     files, arranged = arrange(files, buffers, order, len(files), seed)
-    steps = Steps(
-        records=len(files),
-        batch_size=options.batch_size or 1,
-        remainder=options.remainder,
-        shard_index=options.shard_index,
-        shard_count=options.shard_count,
-    )
+    steps = plan_steps(len(files), order, options)
     damage = DamageLog(options.on_damage, options.max_damaged)
     reader = PayloadReader(files=files, order=arranged, steps=steps, damage=damage)
     position = Position(options.initial_epoch, options.initial_step)
@@ -93,9 +88,8 @@ def make_dataset(
         dataset = dataset.map(lambda data: parse(data, features), buffers.calls)
     dataset = apply_settings(dataset.prefetch(buffers.prefetch_batches))
     dataset.position, dataset.damage = position, damage
-    dataset.fingerprint = {
-        "seed": seed, "order": order, "window": buffers.window, **dataclasses.asdict(steps),
-    }  # fmt: skip
+    options = dataclasses.replace(options, seed=seed)
+    dataset.epoch_fingerprint = describe_order(files, order, options, buffers, steps)
     return dataset
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from converter import examples
 from converter.errors import DatasetError, UsageError
-from converter.indexes import INDEX_SUFFIX, name_index, parse_index
+from converter.indexes import INDEX_SUFFIX
+from reader.files import Place, RecordFile, load_index, measure_file
 from reader.options import ReadOptions
-from reader.records import Place, RecordFile, RecordFiles, describe_failure
+from reader.records import RecordFiles
 from reader.source import RecordSequence
 
 if TYPE_CHECKING:
@@ -109,22 +110,13 @@ def parse_features(place: Place, payload: memoryview) -> Features:
 
 def _describe_file(path: Path) -> RecordFile:
     """Counts the records of a file by its index; the sizes that it lists have to fit the file."""
-    index = path.with_name(name_index(path.name))
-    try:
-        size = path.stat().st_size
-        data = index.read_bytes()
-    except FileNotFoundError as error:
-        if error.filename == os.fspath(index):
-            raise DatasetError(
-                f"{index} is missing: write it with `shardmill index {path}`"
-            ) from None
-        raise DatasetError(f"{path} is missing") from None
-    except OSError as error:
-        raise describe_failure(path, error) from error
-    offsets = parse_index(data, index=index.name, shard_bytes=size)
+    size = measure_file(path)
+    offsets, sha256 = load_index(path, size)
     return RecordFile(
         path=path,
         records=len(offsets) - 1,
         bytes=size,
         max_record_bytes=int(np.diff(offsets).max(initial=0)),
+        # The sizes of all records: as much as can be told without reading them.
+        digest=sha256,
     )

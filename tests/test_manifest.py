@@ -231,6 +231,11 @@ def test_a_file_or_split_outside_the_folder_is_refused(name):
         (("totals", "skipped"), {}, "its totals do not add up"),
         (("shards", 0, "max_record_bytes"), -1, "-1 is not a count"),
         (("shards", 0, "index_bytes"), 2**63, "9223372036854775808 is not a count"),
+        (("shards", 0, "index_bytes"), 153, "153 is out of range: up to 152"),
+        (("shards", 0, "max_record_bytes"), 401, "401 is out of range: up to 400"),
+        (("image", "max_height"), 2**31, "2147483648 is out of range: up to 2147483647"),
+        (("image", "width"), 2**31, "2147483648 is out of range: up to 2147483647"),
+        (("image", "channels"), 5, "5 is out of range: up to 4"),
         (("image", "channels"), 3.0, "3.0 is not a count"),
         (("image", "height"), True, "True is not a count"),
         (("generator",), 1, "1 is not a string"),
@@ -239,6 +244,30 @@ def test_a_file_or_split_outside_the_folder_is_refused(name):
 def test_a_manifest_that_contradicts_itself_is_refused(path, value, message):
     with pytest.raises(DatasetError, match=f"^manifest.json is damaged: {re.escape(message)}$"):
         parse_manifest(sign(change(path, value)))
+
+
+def test_a_shard_cannot_hold_more_records_than_their_framing_takes():
+    content = change(("shards", 0, "records"), 26)
+    content["splits"]["train"].update(records=29, labels=[25, 4])
+    content["totals"].update(scanned=36, written=31)
+    message = "manifest.json is damaged: 26 records do not fit into 400 bytes"
+    with pytest.raises(DatasetError, match=f"^{message}$"):
+        parse_manifest(sign(content))
+
+
+def test_a_record_beyond_what_protobuf_parses_is_refused():
+    content = change(("shards", 0, "bytes"), 2**31)
+    content["shards"][0]["max_record_bytes"] = 2**31
+    content["splits"]["train"]["bytes"] += 2**31 - 400
+    message = "2147483648 is out of range: up to 2147483647"
+    with pytest.raises(DatasetError, match=f"^manifest.json is damaged: {message}$"):
+        parse_manifest(sign(content))
+
+
+def test_an_error_does_not_quote_all_of_a_long_value():
+    with pytest.raises(DatasetError, match=r"^m is damaged: 'xxxx") as caught:
+        parse_manifest(sign(change(("shards", 0, "name"), "x" * 1_000_000)), "m")
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("value", [None, True, -1, 2**63, 1.5, "ab", [], ["a"], {}, {"a": 1}])
@@ -273,7 +302,7 @@ def test_a_folder_without_a_manifest_is_no_data_set(tmp_path):
 
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "manifest.json").mkdir()
-    message = f"{tmp_path}/manifest.json is no file of up to 268,435,456 bytes"
+    message = f"{tmp_path}/manifest.json is no file of up to 134,217,728 bytes"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
         read_manifest(tmp_path)
 
@@ -281,6 +310,6 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path):
 def test_a_vast_manifest_is_refused(tmp_path):
     with open(tmp_path / "manifest.json", "wb") as file:
         file.truncate(MAX_MANIFEST_BYTES + 1)
-    message = f"{tmp_path}/manifest.json is no file of up to 268,435,456 bytes"
+    message = f"{tmp_path}/manifest.json is no file of up to 134,217,728 bytes"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
         read_manifest(tmp_path)

@@ -111,36 +111,6 @@ def test_what_is_stored_as_it_is_wanted_needs_no_decoder(
     assert not make_plan(converted, **arguments).is_direct
 
 
-def test_a_fingerprint_says_all_that_decides_an_order(raw):
-    arguments = {"seed": 5, "batch_size": 4}
-    first = make_plan(raw, **arguments).fingerprint
-    assert first == {
-        "seed": 5,
-        "order": "exact",
-        "window": 0,
-        "records": 20,
-        "batch_size": 4,
-        "remainder": "keep",
-        "shard_index": 0,
-        "shard_count": 1,
-        "mixture": None,
-    }
-    for change in ({"dtype": "uint8"}, {"label_mode": None}, {"max_ram": "1GB"}):
-        assert make_plan(raw, **arguments, **change).fingerprint == first
-    for change in (
-        {"seed": 6},
-        {"batch_size": 5},
-        {"batch_size": None},
-        {"shuffle": "buffer"},
-        {"shuffle": False},
-        {"remainder": "drop"},
-        {"class_names": ["a"]},
-        {"shard_count": 2},
-        {"validation_split": 0.5, "subset": "training"},
-    ):
-        assert make_plan(raw, **arguments | change).fingerprint != first
-
-
 def test_paths_are_in_the_order_of_an_epoch_that_is_not_shuffled(raw):
     source = open_shards(raw).source("train")
     stored = [record.source_id for record in source]

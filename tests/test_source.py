@@ -17,7 +17,8 @@ from converter.indexes import format_line, name_index
 from converter.manifest import ShardInfo
 from converter.tfrecords import FRAMING_BYTES, frame_record
 from reader import Record, Source, open_shards
-from reader.records import RecordFile, RecordFiles
+from reader.files import RecordFile
+from reader.records import RecordFiles
 
 FEATURES = {
     "image/encoded": b"pixels",
@@ -197,12 +198,28 @@ def test_a_shard_that_was_cut_since_it_was_opened_is_a_record_error(damaged):
 
 
 @pytest.mark.parametrize(
-    "lines", [[b"0 50\n", b"40 60\n"], [b"0 99999\n"], [b"zero 50\n"], [b"0 50"], []]
+    ("change", "message"),
+    [
+        (lambda data: b"0 50\n40 60\n", ": record 1 is at 40 with 60 bytes, expected at 50"),
+        (lambda data: b"0 99999\n", ": ends at byte 99999 of a shard of "),
+        (lambda data: b"zero 50\n", ": b'zero 50' is not a line of an index"),
+        (lambda data: data[:-1], ": the last line is cut off"),
+        (lambda data: b"", ": ends at byte 0 of a shard of "),
+    ],
 )
-def test_a_damaged_index_is_named(damaged, lines):
+def test_a_damaged_index_is_named(damaged, change, message):
     source = open_shards(damaged).source("train")
     index = damaged / "train-00000-of-00003.tfindex"
-    index.write_bytes(b"".join(lines))
+    index.write_bytes(change(index.read_bytes()))
+    with pytest.raises(DatasetError, match=f"^{re.escape(str(index) + message)}"):
+        source[0]
+
+
+def test_an_index_that_fits_but_is_another_one_is_named(damaged):
+    source = open_shards(damaged).source("train")
+    index = damaged / "train-00000-of-00003.tfindex"
+    size = index.with_suffix(".tfrecord").stat().st_size
+    index.write_bytes(b"0 %d\n" % size)
     message = f"{index} is not the index that was written: its checksum does not match"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}"):
         source[0]

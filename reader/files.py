@@ -1,0 +1,257 @@
+"""One TFRecord file on disk and its index: measured, opened and read, and never trusted.
+
+Nothing here waits for a pipe, takes memory because a file claims to be large, or lets another error
+out than a `DatasetError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import io
+import mmap
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.errors import DatasetError, RecordError
+from converter.indexes import PIECE_BYTES, name_index, parse_pieces
+from converter.manifest import ShardInfo
+from converter.tfrecords import FRAMING_BYTES, scan_records
+
+MAPPED_BYTES: Final = 1 << 18
+"""From this size on, memory comes from the system and goes back to it at once: what every thread's
+part of the C library's heap kept of long reads doubled the memory of `shuffle="buffer"`."""
+
+LARGE_BYTES: Final = 1 << 24
+"""A larger record's checksum is compared before memory is taken for it: a file can be all holes."""
+
+Block: TypeAlias = bytes | mmap.mmap
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RecordFile:
+    """One TFRecord file and its index.
+
+    Attributes:
+        path: of the file.
+        records: how many it holds.
+        bytes: its size.
+        max_record_bytes: its largest record, framing included.
+        index_sha256: of its index, or None if nobody noted it.
+        digest: tells its content from that of other files.
+    """
+
+    path: Path
+    records: int
+    bytes: int
+    max_record_bytes: int
+    index_sha256: str | None = None
+    digest: str = ""
+
+    @property
+    def index(self) -> Path:
+        return self.path.with_name(name_index(self.path.name))
+
+    @classmethod
+    def of_shard(cls, folder: Path, shard: ShardInfo) -> RecordFile:
+        return cls(
+            path=folder / shard.name,
+            records=shard.records,
+            bytes=shard.bytes,
+            max_record_bytes=shard.max_record_bytes,
+            index_sha256=shard.index_sha256,
+            digest=shard.sha256,
+        )
+
+
+class Place(NamedTuple):
+    """Where a record lies: the file, its number in there, its first byte and its size."""
+
+    file: RecordFile
+    record: int
+    offset: int
+    size: int
+
+    def describe(self, detail: str, source: str | None = None) -> RecordError:
+        return RecordError(self.file.path.name, self.offset, detail, self.record, source)
+
+
+class open_file:  # noqa: N801 (used as the function that it replaces)
+    """Opens a file for `os.pread`; a plain descriptor costs a third of a Python file object."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> int:
+        try:
+            self._descriptor = open_regular(self._path)
+        except OSError as error:
+            raise describe_failure(self._path, error) from error
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor of a file: a pipe would be waited for, and a device has no end.
+
+    Raises:
+        OSError: it is not there, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
+def read_at(descriptor: int, place: Place, offset: int, size: int) -> Block:
+    """Reads bytes of a record's file.
+
+    Raises:
+        RecordError: the file ends before, or cannot be read there; or they are those of a very
+            large record that is damaged.
+    """
+    if size >= MAPPED_BYTES:
+        data = mmap.mmap(-1, size) if size <= LARGE_BYTES else _map_large(descriptor, place, size)
+        read_into(descriptor, place, offset, [data])
+        return data
+    try:
+        found = os.pread(descriptor, size, offset)
+    except OSError as error:
+        raise place.describe(f"cannot be read: {error.strerror}") from error
+    if len(found) != size:
+        raise place.describe("the file ends before it does")
+    return found
+
+
+def read_into(
+    descriptor: int, place: Place, offset: int, parts: Sequence[memoryview | mmap.mmap | bytearray]
+) -> None:
+    """Fills memory with bytes of a record's file.
+
+    Raises:
+        RecordError: the file ends before, or cannot be read there.
+    """
+    try:
+        read = os.preadv(descriptor, parts, offset)
+    except OSError as error:
+        raise place.describe(f"cannot be read: {error.strerror}") from error
+    if read != sum(memoryview(part).nbytes for part in parts):
+        raise place.describe("the file ends before it does")
+
+
+def check_large(descriptor: int, place: Place) -> None:
+    """Compares the checksums of a record in 512 KiB of memory.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    try:
+        with open(descriptor, "rb", PIECE_BYTES, closefd=False) as file:
+            file.seek(place.offset)
+            size = next(scan_records(file, place.file.path.name, place.size))
+    except RecordError as error:
+        raise place.describe(error.detail) from error
+    except OSError as error:
+        raise place.describe(f"cannot be read: {error.strerror}") from error
+    if size != place.size:
+        raise place.describe(
+            f"length {size - FRAMING_BYTES}, expected {place.size - FRAMING_BYTES}"
+        )
+
+
+def _map_large(descriptor: int, place: Place, size: int) -> mmap.mmap:
+    check_large(descriptor, place)
+    try:
+        return mmap.mmap(-1, size)
+    except OSError as error:
+        raise place.describe(f"{size:,} bytes of memory: {error.strerror}") from error
+
+
+def measure_file(path: Path) -> int:
+    """The size of a regular file; it is not opened.
+
+    Raises:
+        DatasetError: it is missing, or something else than a file.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing") from None
+    except OSError as error:
+        raise describe_failure(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DatasetError(f"{path} is not a regular file")
+    return found.st_size
+
+
+def describe_failure(path: Path, error: OSError) -> DatasetError:
+    """What a person is told about a file that the system does not give."""
+    return DatasetError(f"{path} cannot be read: {error.strerror}")
+
+
+def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
+    """Reads a file's index and checks it against what is known of the file.
+
+    Returns:
+        int64 (records + 1,): the first byte of each record, and the end.
+
+    Raises:
+        DatasetError: it is missing, damaged, or that of another file.
+    """
+    offsets, sha256 = load_index(file.path, file.bytes)
+    if file.index_sha256 not in (None, sha256):
+        raise DatasetError(
+            f"{file.index} is not the index that was written: its checksum does not match; "
+            "run shardmill verify"
+        )
+    if len(offsets) - 1 != file.records:
+        raise DatasetError(
+            f"{file.index} lists {len(offsets) - 1} records, expected {file.records}"
+        )
+    # A size decides how much memory is asked for.
+    largest = int(np.diff(offsets).max(initial=0))
+    if largest > file.max_record_bytes:
+        raise DatasetError(
+            f"{file.index} lists a record of {largest} bytes, expected no more than "
+            f"{file.max_record_bytes}"
+        )
+    return offsets
+
+
+def load_index(path: Path, size: int) -> tuple[npt.NDArray[np.int64], str]:
+    """Reads the index of a file of that size.
+
+    Returns:
+        where records begin and the last one ends, int64 (records + 1,); and the SHA-256 of the
+        index in hexadecimal.
+
+    Raises:
+        DatasetError: it is missing, or does not describe a file of that size.
+    """
+    index = path.with_name(name_index(path.name))
+    digest = hashlib.sha256()
+    try:
+        with open(open_regular(index), "rb", buffering=0) as file:
+            pieces = _note_pieces(file, digest)
+            offsets = parse_pieces(pieces, index=str(index), shard_bytes=size)
+    except FileNotFoundError:
+        raise DatasetError(f"{index} is missing: write it with `shardmill index {path}`") from None
+    except OSError as error:
+        raise describe_failure(index, error) from error
+    return offsets, digest.hexdigest()
+
+
+def _note_pieces(file: io.FileIO, digest: hashlib._Hash) -> Iterator[bytes]:
+    while piece := file.read(PIECE_BYTES):
+        digest.update(piece)
+        yield piece
