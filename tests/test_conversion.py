@@ -232,6 +232,18 @@ def test_overwrite_goes_on_with_a_replacement_and_leaves_the_old_one_until_then(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_overwrite_replaces_what_is_damaged_beyond_reading(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    convert_folder(image_folder, out, OTHER)
+    (out / "manifest.json").write_bytes(b"{")
+    with pytest.raises(DatasetError, match=r"manifest\.json is damaged"):
+        convert(image_folder, out, OPTIONS)
+    convert(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+    assert hash_tree(out) == reference
+
+
 def test_overwrite_that_fails_leaves_the_old_one(image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     convert_folder(image_folder, out, OTHER)
