@@ -7,13 +7,18 @@ The modules in the order in which data goes through them:
     plan      entries + options -> shards, written to the output as data
     mill      one shard: read -> images (geometry) -> examples -> tfrecords + indexes -> receipt
     commit    receipts -> metadata, rejects, and manifest last
-    verification   the finished data set against its manifest
+    verification   the finished data set against its manifest (contents: record by record)
+    sources   its records -> the originals that they were made from
+    updates   originals that are different -> the few shards to be milled again
+    repairs   damaged shards -> the originals to make them from again
+    replacements   a complete data set -> the place of another, in one step
 
 and beside them
 
     options   what a conversion is asked for          errors   what goes wrong, as a tree
     layout    which file lies where                   names    file names free of the locale
     storage   files that are whole or not there      sizes    numbers of bytes, as people write them
+    locks     one writer at a time          leftovers     what killed runs leave behind
     indexing  TFRecords that something else wrote -> their indexes
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
@@ -23,6 +28,7 @@ and beside them
 from converter.errors import (
     DatasetError,
     ImageError,
+    LockedError,
     OutputError,
     RecordError,
     ShardmillError,
@@ -37,6 +43,7 @@ __all__ = [
     "ConvertOptions",
     "DatasetError",
     "ImageError",
+    "LockedError",
     "OutputError",
     "RecordError",
     "ShardmillError",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
+import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from converter.errors import DatasetError, OutputError
 from converter.indexes import name_index
@@ -18,22 +20,39 @@ from converter.manifest import (
     ShardInfo,
     SplitInfo,
     Totals,
-    read_manifest,
 )
 from converter.metadata import describe_dataset
 from converter.mill import Receipt, read_receipt, receipt_path
 from converter.options import ConvertOptions
 from converter.plan import Plan, Shard
-from converter.storage import create_file, write_file
+from converter.storage import create_file, hash_file, sync_folder, write_file
 
 
-def list_finished(plan: Plan) -> list[Shard]:
-    """The shards of a plan that have a receipt and lie there in the size that it states."""
-    return [shard for shard in plan.shards if _is_finished(plan, shard)]
+def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
+    """The shards of a plan that need not be milled: they are, byte for byte, what receipts state.
+
+    Args:
+        plan: a plan that is written to its output.
+        on_shard: called with each shard of the plan once it is looked at, in order.
+    """
+    finished = []
+    # Hashing leaves the interpreter to others: threads are enough to keep all cores at it.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = pool.map(lambda shard: _is_finished(plan, shard), plan.shards)
+        for shard, good in zip(plan.shards, checks, strict=True):
+            if good:
+                finished.append(shard)
+            if on_shard is not None:
+                on_shard(shard)
+    return finished
 
 
-def commit(plan: Plan) -> Manifest:
+def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     """Completes a data set whose shards are all written.
+
+    Args:
+        plan: a plan that is written to its output.
+        keep_work: leave the work folder there, which else is removed.
 
     Raises:
         DatasetError: a shard or its receipt is missing, or images are unaccounted for.
@@ -69,30 +88,47 @@ def commit(plan: Plan) -> Manifest:
         totals=Totals(
             scanned=plan.scanned,
             written=written,
-            rejected=dict(sorted(Counter(_list_codes(receipts)).items())),
+            rejected=dict(
+                sorted((Counter(_list_codes(receipts)) + Counter(plan.rejected)).items())
+            ),
             skipped=plan.skipped,
         ),
+        updated=plan.base.updated if plan.base else 0,
     )
     write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
     # The data set is finished: what cannot be removed now, the next run removes.
-    shutil.rmtree(layout.work, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        sync_folder(plan.out.parent)
+        if not keep_work:
+            remove_work(layout)
     return manifest
 
 
-def remove_leftovers(out: Path) -> None:
-    """Removes the work folder of a finished data set: what a kill right after the commit leaves."""
-    layout = Layout(out)
-    if layout.manifest.exists() and layout.work.exists():
-        read_manifest(out)
-        shutil.rmtree(layout.work)
+def remove_work(layout: Layout) -> None:
+    """Removes the work folder, apart from the lock of whoever removes it.
+
+    Raises:
+        OSError: something in it cannot be removed.
+    """
+    # The plan goes last: as long as it lies there, the rest is known to be a conversion's.
+    for path in sorted(layout.work.iterdir(), key=lambda path: path == layout.plan):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != layout.lock:
+            path.unlink()
+    with contextlib.suppress(OSError):
+        layout.work.rmdir()
 
 
 def _is_finished(plan: Plan, shard: Shard) -> bool:
     try:
-        _read_checked(plan, shard)
-    except DatasetError:
+        receipt = _read_checked(plan, shard)
+        return (
+            hash_file(plan.out / shard.name) == receipt.sha256
+            and hash_file(plan.out / name_index(shard.name)) == receipt.index_sha256
+        )
+    except (DatasetError, OSError):
         return False
-    return True
 
 
 def _read_checked(plan: Plan, shard: Shard) -> Receipt:
@@ -107,7 +143,7 @@ def _read_checked(plan: Plan, shard: Shard) -> Receipt:
     sizes = {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
     for name, size in sizes.items():
         file = plan.out / name
-        if not file.exists() or file.stat().st_size != size:
+        if not file.is_file() or file.stat().st_size != size:
             raise DatasetError(f"{name} is not there in the size that its receipt states")
     return receipt
 
@@ -169,7 +205,7 @@ def _write_rejects(layout: Layout, receipts: Iterable[Receipt]) -> FileInfo:
         for receipt in receipts:
             for reject in receipt.rejects:
                 file.write(json.dumps(reject).encode("ascii") + b"\n")
-        with open(layout.skipped, "rb") as skipped:
-            for line in skipped:
+        with open(layout.left_out, "rb") as left_out:
+            for line in left_out:
                 file.write(line)
     return FileInfo(bytes=file.size, sha256=file.sha256)

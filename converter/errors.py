@@ -34,6 +34,10 @@ class OutputError(ShardmillError):
     """The output could not be written, or reads back differently from what was written."""
 
 
+class LockedError(ShardmillError):
+    """Somebody else is writing to the same data set, or may be."""
+
+
 class DatasetError(ShardmillError):
     """A data set on disk is damaged, incomplete, or of a format this version does not know."""
 

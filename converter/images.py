@@ -28,7 +28,9 @@ MAX_PIXELS: Final = 89_478_485
 
 REJECT_CODES: Final = {
     "empty": "the file has no bytes",
-    "unreadable": "the file is gone or cannot be read",
+    "vanished": "the file is gone since the images were listed",
+    "changed": "the file changed since the images were listed, or while it was read",
+    "unreadable": "the file cannot be read",
     "not_an_image": "the content is no image of a known format",
     "too_large": f"over {MAX_PIXELS:,} pixels, or a stored side of over {MAX_SIDE_PIXELS:,}",
     "unsupported_mode": "32-bit integer or float pixels, whose range nobody states",
@@ -111,6 +113,39 @@ def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) ->
     """Decodes and resizes one image without encoding it: what `convert_image` stores, as RGB."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return _resize(image, options, draft=draft)
+
+
+def check_image(image: StoredImage, *, decode: bool) -> None:
+    """Makes sure that a stored image is one, of the size that is stated.
+
+    Args:
+        image: what a record holds.
+        decode: decode all of it, and not its header alone.
+
+    Raises:
+        ImageError: it is not.
+    """
+    if image.format == "raw":
+        size = image.height * image.width * image.channels
+        if len(image.data) != size:
+            raise ImageError("decode_error", f"{len(image.data)} raw bytes, expected {size}")
+        return
+    if image.format not in _COPIED.values():
+        raise ImageError("not_an_image", f"stored as {image.format[:20]!r}, which nobody reads")
+    try:
+        with Image.open(io.BytesIO(image.data), formats=[image.format.upper()]) as opened:
+            width, height = opened.size
+            if decode and (height, width) == (image.height, image.width):
+                if opened.format == "PNG":
+                    _verify(image.data)
+                opened.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error
+    if (height, width) != (image.height, image.width):
+        stated = f"{image.height}x{image.width}"
+        raise ImageError("decode_error", f"{height}x{width} pixels, stated are {stated}")
 
 
 def _check_size(size: tuple[int, int]) -> None:

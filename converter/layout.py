@@ -2,7 +2,9 @@
 
 OUT/{split}-{i:05d}-of-{n:05d}.tfrecord   and .tfindex: a shard and its index
 OUT/manifest.json                         last to appear: the data set is complete
-OUT/.shardmill/                           plan, receipts and temporary files until then
+OUT/.shardmill/                           plan, receipts, temporary files and a lock until then
+.OUT.shardmill-new/                       beside it: what is to replace OUT once it is complete
+.OUT.shardmill-old/                       beside it: what was replaced and is being removed
 """
 
 from __future__ import annotations
@@ -46,12 +48,28 @@ class Layout:
         return self.work / "entries.jsonl"
 
     @property
-    def skipped(self) -> Path:
-        return self.work / "skipped.jsonl"
+    def left_out(self) -> Path:
+        return self.work / "left_out.jsonl"
 
     @property
     def receipts(self) -> Path:
         return self.work / "receipts"
+
+    @property
+    def lock(self) -> Path:
+        return self.work / "lock"
+
+    @property
+    def repair(self) -> Path:
+        return self.work / "repair"
+
+    @property
+    def stage(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.shardmill-new")
+
+    @property
+    def retired(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.shardmill-old")
 
     @property
     def scratch(self) -> Path:

@@ -9,9 +9,11 @@
                  "index_bytes": …, "index_sha256": …, "max_record_bytes": …}],
      "files": {"labels.txt": {"bytes": …, "sha256": …}},
      "totals": {"scanned": …, "written": …, "rejected": {…}, "skipped": {…}},
-     "digest": "…"}
+     "updated": 0, "digest": "…"}
 
-`height` and `width` are null where images differ. `digest` is the SHA-256 of the file without it,
+`height` and `width` are null where images differ. `updated` counts the updates since the last
+conversion as a whole: after one, shards may differ in length, and classes need not be in the
+order of their names. `digest` is the SHA-256 of the file without it,
 so that a change of any byte shows. Times, hosts and absolute paths are not in it: the same images
 and options give the same file.
 """
@@ -139,6 +141,7 @@ class Manifest:
     shards: tuple[ShardInfo, ...]
     files: dict[str, FileInfo]
     totals: Totals
+    updated: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -238,6 +241,7 @@ def _build(content: dict[str, Any]) -> Manifest:
         shards=tuple(_pick(ShardInfo, shard) for shard in _of(list, content["shards"])),
         files={_name(name): _pick(FileInfo, file) for name, file in content["files"].items()},
         totals=_pick(Totals, content["totals"]),
+        updated=content.get("updated", 0),
     )
     _check(manifest)
     return manifest
@@ -253,6 +257,7 @@ def _check(manifest: Manifest) -> None:
     totals = manifest.totals
     _check_image(manifest.image)
     _counts(totals.scanned, totals.written, *totals.rejected.values(), *totals.skipped.values())
+    _counts(manifest.updated)
     for file in manifest.files.values():
         _counts(file.bytes)
         _text(file.sha256)

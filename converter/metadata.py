@@ -8,12 +8,20 @@ so nothing of our own is added here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from converter import examples
 from converter.layout import LABELS
 from converter.manifest import ImageInfo, ShardInfo, dump_json
 from converter.names import to_bytes
+
+METADATA: Final = (
+    LABELS,
+    f"{examples.LABEL.replace('/', '.')}.labels.txt",
+    "dataset_info.json",
+    "features.json",
+)
+"""The names of these files."""
 
 _FEATURES = "tensorflow_datasets.core.features."
 
@@ -29,12 +37,9 @@ def describe_dataset(
         shards: of all splits, in order.
     """
     labels = to_bytes("".join(f"{label}\n" for label in classes))
-    return {
-        LABELS: labels,
-        f"{examples.LABEL.replace('/', '.')}.labels.txt": labels,
-        "dataset_info.json": dump_json(_describe_info(shards)),
-        "features.json": dump_json(_describe_features(image, len(classes))),
-    }
+    info = dump_json(_describe_info(shards))
+    features = dump_json(_describe_features(image, len(classes)))
+    return dict(zip(METADATA, (labels, labels, info, features), strict=True))
 
 
 def _describe_info(shards: Sequence[ShardInfo]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
 import json
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,14 +18,14 @@ from typing import Any, Final
 
 from converter import examples
 from converter.errors import DatasetError, ImageError
-from converter.images import StoredImage, convert_image
+from converter.images import REJECT_CODES, StoredImage, convert_image
 from converter.indexes import format_line, name_index
 from converter.layout import Layout
 from converter.names import to_bytes, to_system
 from converter.options import ConvertOptions
 from converter.plan import Shard, read_entries
 from converter.scan import Entry
-from converter.storage import create_file, write_file
+from converter.storage import create_file, hash_bytes, write_file
 from converter.tfrecords import frame_record
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -132,8 +133,7 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
         labels=sorted(tally.labels.items()),
         rejects=tally.rejects,
     )
-    data = json.dumps(dataclasses.asdict(receipt)).encode("ascii")
-    write_file(receipt_path(layout, shard), data, layout.scratch)
+    write_receipt(receipt, layout, shard)
     return receipt
 
 
@@ -149,12 +149,9 @@ def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) 
     Raises:
         ImageError: the image cannot become a record.
     """
-    try:
-        data = (images / to_system(entry.path)).read_bytes()
-    except OSError as error:
-        if error.errno in _EXHAUSTED:
-            raise
-        raise ImageError("unreadable", str(error.strerror)) from error
+    data = read_source(entry.path, images)
+    if len(data) != entry.size_bytes:
+        raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     image = convert_image(data, options)
     features: dict[str, examples.Value] = {
         examples.ENCODED: image.data,
@@ -165,16 +162,60 @@ def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) 
         examples.COLORSPACE: b"RGB",
         examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
         examples.SOURCE_ID: to_bytes(entry.path),
-        examples.SHA256: hashlib.sha256(data).hexdigest().encode(),
+        examples.SHA256: hash_bytes(data).encode(),
         examples.LABEL: entry.label,
         examples.TEXT: to_bytes(text),
     }
     return Record(payload=examples.encode_example(features), image=image)
 
 
+def read_source(path: str, images: Path) -> bytes:
+    """Reads an original.
+
+    Args:
+        path: as in `Entry.path`.
+        images: the folder that it is relative to.
+
+    Raises:
+        ImageError: it is gone, changes while it is read, or cannot be read.
+        OSError: this machine has run out of something.
+    """
+    try:
+        # Without waiting: a pipe that took a file's name would wait for somebody to write.
+        descriptor = os.open(images / to_system(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise ImageError("unreadable", "not a file")
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                data = file.read()
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise ImageError("vanished", REJECT_CODES["vanished"]) from None
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
+        raise ImageError("unreadable", str(error.strerror)) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ImageError("changed", REJECT_CODES["changed"])
+    return data
+
+
 def receipt_path(layout: Layout, shard: Shard) -> Path:
     """Where the receipt of a shard lies."""
     return layout.receipts / f"{Path(shard.name).stem}.json"
+
+
+def write_receipt(receipt: Receipt, layout: Layout, shard: Shard) -> None:
+    """Leaves the sign that a shard is finished.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    data = json.dumps(dataclasses.asdict(receipt)).encode("ascii")
+    write_file(receipt_path(layout, shard), data, layout.scratch)
 
 
 def read_receipt(path: Path) -> Receipt:

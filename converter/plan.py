@@ -2,7 +2,7 @@
 
     {"digest": …, "images": …, "options": …, "classes": …, "shards": […], …}      plan.json
     ["cats/1.jpg", 0, "cats", 10423]                                              entries.jsonl
-    {"path": …, "code": …, "detail": …}                                           skipped.jsonl
+    {"path": …, "code": …, "detail": …}                                           left_out.jsonl
 
 The entries lie in the order of the shards, so a shard's share is one range of bytes, and all that
 has to travel to a worker is that range. A hash of seed and path decides an image's split and its
@@ -15,9 +15,9 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import PIL
 
@@ -66,6 +66,37 @@ class Shard:
         return name_shard(self.split, self.index, self.count)
 
 
+class Base(NamedTuple):
+    """The data set that an update starts from.
+
+    Attributes:
+        digest: SHA-256 of its manifest.
+        updated: how many updates there will have been.
+    """
+
+    digest: str
+    updated: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A plan that is not written yet.
+
+    Attributes:
+        scan: the images, and what is left out.
+        splits: the entries of each split, in record order.
+        shard_records: how many of them each shard of each split holds.
+        rejected: images that an update need not try again: path, code and detail of each.
+        base: what an update starts from, or None.
+    """
+
+    scan: Scan
+    splits: dict[str, list[Entry]]
+    shard_records: dict[str, list[int]]
+    rejected: tuple[dict[str, str], ...] = ()
+    base: Base | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """A conversion that is ready to run.
@@ -76,10 +107,12 @@ class Plan:
         options: what was asked for.
         classes: names in label order.
         shards: of all splits, in order.
+        rejected: number of images that an update need not try again, by code.
         skipped: number of files that are not looked at, by code.
         generator: the versions that the output's bytes depend on, of shardmill and of Pillow.
-        digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`
-            and `skipped`.
+        base: what an update starts from, or None.
+        digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`,
+            `rejected` and `skipped`.
     """
 
     images: Path
@@ -87,8 +120,10 @@ class Plan:
     options: ConvertOptions
     classes: tuple[str, ...]
     shards: tuple[Shard, ...]
+    rejected: dict[str, int]
     skipped: dict[str, int]
     generator: str
+    base: Base | None
     digest: str
 
     @property
@@ -99,7 +134,7 @@ class Plan:
     @property
     def scanned(self) -> int:
         """How many files were seen."""
-        return self.records + sum(self.skipped.values())
+        return self.records + sum(self.rejected.values()) + sum(self.skipped.values())
 
 
 def name_generator() -> str:
@@ -116,17 +151,10 @@ def assign_splits(entries: Iterable[Entry], options: ConvertOptions) -> dict[str
     Raises:
         UsageError: a split that was asked for gets no image.
     """
-    fractions = {"validation": options.validation_split, "test": options.test_split}
-    ranked: dict[str, list[tuple[int, Entry]]] = {
-        split: [] for split in SPLITS if split == "train" or fractions[split]
-    }
-    limits = fractions["validation"], fractions["validation"] + fractions["test"]
-    key = options.seed.to_bytes(8, "little")
+    ranked: dict[str, list[tuple[int, Entry]]] = {split: [] for split in list_splits(options)}
     for entry in entries:
-        digest = hashlib.blake2b(to_bytes(entry.path), digest_size=16, key=key).digest()
-        draw = int.from_bytes(digest[:8], "little") / 2**64
-        split = "validation" if draw < limits[0] else "test" if draw < limits[1] else "train"
-        ranked[split].append((int.from_bytes(digest[8:], "little"), entry))
+        split, rank = draw_place(entry.path, options)
+        ranked[split].append((rank, entry))
     for split, members in ranked.items():
         if not members:
             way_out = "smaller fractions" if split == "train" else "a larger fraction"
@@ -135,6 +163,25 @@ def assign_splits(entries: Iterable[Entry], options: ConvertOptions) -> dict[str
             )
         members.sort()
     return {split: [entry for _, entry in members] for split, members in ranked.items()}
+
+
+def list_splits(options: ConvertOptions) -> tuple[str, ...]:
+    """The splits that were asked for, in the order of `SPLITS`."""
+    fractions = {"train": 1.0, "validation": options.validation_split, "test": options.test_split}
+    return tuple(split for split in SPLITS if fractions[split])
+
+
+def draw_place(path: str, options: ConvertOptions) -> tuple[str, int]:
+    """The split of an image, and its rank in the order of that split.
+
+    Both follow from a hash of seed and path, and so from no other image.
+    """
+    key = options.seed.to_bytes(8, "little")
+    digest = hashlib.blake2b(to_bytes(path), digest_size=16, key=key).digest()
+    draw = int.from_bytes(digest[:8], "little") / 2**64
+    limits = options.validation_split, options.validation_split + options.test_split
+    split = "validation" if draw < limits[0] else "test" if draw < limits[1] else "train"
+    return split, int.from_bytes(digest[8:], "little")
 
 
 def count_shards(records: int, split_bytes: float, shard_bytes: int) -> int:
@@ -182,15 +229,7 @@ def plan_shards(
     return counts
 
 
-def write_plan(
-    scan: Scan,
-    splits: dict[str, list[Entry]],
-    shard_records: dict[str, list[int]],
-    options: ConvertOptions,
-    *,
-    images: Path,
-    out: Path,
-) -> Plan:
+def write_plan(draft: Draft, options: ConvertOptions, *, images: Path, out: Path) -> Plan:
     """Writes a plan into the output's work folder; the same plan may lie there already.
 
     Raises:
@@ -200,30 +239,34 @@ def write_plan(
     """
     layout = Layout(out)
     layout.make_work_folders()
+    skipped = draft.scan.skipped
     with (
         create_file(layout.entries, layout.scratch) as file,
-        create_file(layout.skipped, layout.scratch) as skipped,
+        create_file(layout.left_out, layout.scratch) as left_out,
     ):
-        shards = tuple(_write_entries(file.write, splits, shard_records, scan.classes))
-        for skip in scan.skipped:
-            skipped.write(_dump(skip._asdict()))
-        content = {
-            "generator": name_generator(),
-            "options": options.to_json(),
-            "classes": list(scan.classes),
-            "shards": [dataclasses.asdict(shard) for shard in shards],
-            "entries_sha256": file.sha256,
-        }
+        shards = tuple(_write_entries(file.write, draft))
+        for line in (*draft.rejected, *(skip._asdict() for skip in skipped)):
+            left_out.write(_dump(line))
+        content = _describe(draft, options, shards, file.sha256)
         digest = hashlib.sha256(_dump(content)).hexdigest()
         _refuse_other_plan(out, digest, options)
     located = {
         "digest": digest,
         "images": str(images),
-        "skipped": dict(sorted(Counter(skip.code for skip in scan.skipped).items())),
+        "rejected": dict(sorted(Counter(line["code"] for line in draft.rejected).items())),
+        "skipped": dict(sorted(Counter(skip.code for skip in skipped).items())),
         **content,
     }
     write_file(layout.plan, _dump(located), layout.scratch)
     return read_plan(out)
+
+
+def digest_plan(draft: Draft, options: ConvertOptions) -> str:
+    """The digest that a plan will have, without writing it."""
+    entries = hashlib.sha256()
+    shards = tuple(_write_entries(entries.update, draft))
+    content = _describe(draft, options, shards, entries.hexdigest())
+    return hashlib.sha256(_dump(content)).hexdigest()
 
 
 def read_plan(out: Path) -> Plan:
@@ -241,8 +284,10 @@ def read_plan(out: Path) -> Plan:
             options=ConvertOptions.from_json(content["options"]),
             classes=tuple(content["classes"]),
             shards=tuple(Shard(**shard) for shard in content["shards"]),
+            rejected=content["rejected"],
             skipped=content["skipped"],
             generator=content["generator"],
+            base=Base(**content["base"]) if "base" in content else None,
             digest=content["digest"],
         )
     except (OSError, ValueError, TypeError, KeyError, UsageError) as error:
@@ -264,33 +309,56 @@ def read_entries(out: Path, shard: Shard) -> list[tuple[Entry, str]]:
     return [(Entry(name, label, size), text) for name, label, text, size in map(json.loads, lines)]
 
 
+def name_changes(
+    before: Mapping[str, Any], generator: str, options: ConvertOptions
+) -> tuple[str, ...]:
+    """Which options, and which versions, differ between a conversion and the one before it.
+
+    Args:
+        before: the options before, as JSON values.
+        generator: the versions before.
+        options: the options now.
+    """
+    old = {**before, "generator": generator}
+    new = {**options.to_json(), "generator": name_generator()}
+    return tuple(
+        f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]
+    )
+
+
 def _refuse_other_plan(out: Path, digest: str, options: ConvertOptions) -> None:
     if not Layout(out).plan.exists():
         return
     old = read_plan(out)
     if old.digest == digest:
         return
-    before = {**old.options.to_json(), "generator": old.generator}
-    now = {**options.to_json(), "generator": name_generator()}
-    changed = [
-        f"{name} was {before[name]}, is {now[name]}" for name in now if before[name] != now[name]
-    ]
+    changed = name_changes(old.options.to_json(), old.generator, options)
     raise UsageError(
         f"{out} holds an unfinished conversion of other {'options' if changed else 'images'} "
-        f"({'; '.join(changed) or 'files were added, changed or removed'}): "
-        "go on with the same ones, or choose another folder"
+        f"({'; '.join(changed) or 'files were added, changed or removed'}): go on with the same "
+        "ones, give it up with --overwrite, or choose another folder"
     )
 
 
-def _write_entries(
-    write: Callable[[bytes], None],
-    splits: dict[str, list[Entry]],
-    shard_records: dict[str, list[int]],
-    classes: Sequence[str],
-) -> Iterator[Shard]:
+def _describe(
+    draft: Draft, options: ConvertOptions, shards: Sequence[Shard], entries_sha256: str
+) -> dict[str, Any]:
+    """All that decides the bytes of the shards."""
+    return {
+        "generator": name_generator(),
+        "options": options.to_json(),
+        "classes": list(draft.scan.classes),
+        "shards": [dataclasses.asdict(shard) for shard in shards],
+        "entries_sha256": entries_sha256,
+        **({"base": draft.base._asdict()} if draft.base else {}),
+    }
+
+
+def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[Shard]:
+    classes = draft.scan.classes
     offset = 0
-    for split, entries in splits.items():
-        counts = shard_records[split]
+    for split, entries in draft.splits.items():
+        counts = draft.shard_records[split]
         remaining = iter(entries)
         for index, records in enumerate(counts):
             members = [next(remaining) for _ in range(records)]

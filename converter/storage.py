@@ -11,12 +11,14 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from converter.errors import OutputError
+from converter.sizes import format_bytes
 
 _COPY_BYTES: Final = 1 << 20
 
@@ -70,10 +72,7 @@ def create_file(path: Path, scratch: Path, *, exclusive: bool = False) -> Iterat
             )
         _publish(temporary, path, exclusive=exclusive)
     except OSError as error:
-        raise OutputError(
-            f"{error.filename or path} cannot be written or read: {error.strerror}; finished "
-            "shards are kept, run the same command again to go on"
-        ) from error
+        raise _describe(error, path) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -93,6 +92,11 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
+def hash_bytes(data: bytes) -> str:
+    """The SHA-256 of some bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file in hexadecimal, read in pieces of 1 MiB."""
     with open(path, "rb") as file:
@@ -102,35 +106,49 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _publish(temporary: Path, path: Path, *, exclusive: bool) -> None:
-    if not (exclusive and _link(temporary, path)):
-        temporary.replace(path)
-    _sync_folder(path.parent)
+def link_file(file: Path, path: Path) -> bool:
+    """Gives a file one more name; False where the file system has no links.
 
-
-def _link(temporary: Path, path: Path) -> bool:
-    """Gives a file its name unless there is one; False where the file system has no links."""
+    Raises:
+        FileExistsError: there is a file of that name. Without links, two callers at the same
+            instant may both be told that there is none.
+        OSError: the link cannot be made.
+    """
     try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise _describe_existing(path) from None
+        os.link(file, path)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise
-        # Two writers at the same instant may then both succeed.
         if path.exists():
-            raise _describe_existing(path) from None
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         return False
     return True
 
 
-def _describe_existing(path: Path) -> OutputError:
-    return OutputError(f"{path} exists already: somebody else finished this data set")
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flushes the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _publish(temporary: Path, path: Path, *, exclusive: bool) -> None:
+    try:
+        if not (exclusive and link_file(temporary, path)):
+            temporary.replace(path)
+    except FileExistsError:
+        raise OutputError(f"{path} exists already: somebody else finished this data set") from None
+    sync_folder(path.parent)
+
+
+def _describe(error: OSError, path: Path) -> OutputError:
+    free = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            free = f" ({format_bytes(shutil.disk_usage(path.parent).free)} free)"
+    return OutputError(
+        f"{error.filename or path} cannot be written or read: {error.strerror}{free}; finished "
+        "shards are kept, run the same command again to go on"
+    )

@@ -1,40 +1,130 @@
-"""Checks a finished data set against its manifest: every byte, count and name."""
+"""Checks a data set against its manifest: every byte, count and name, and every image.
+
+`check_shard` is all the work there is on one shard, here in a thread or on a worker elsewhere;
+`collect_faults` adds what only shows over all shards.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from itertools import accumulate
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from converter.contents import Content, check_content
 from converter.errors import DatasetError, RecordError
 from converter.indexes import name_index, parse_index
-from converter.layout import MANIFEST, WORK_FOLDER
-from converter.manifest import Manifest, ShardInfo, read_manifest
+from converter.layout import MANIFEST, WORK_FOLDER, Layout
+from converter.locks import find_owner
+from converter.manifest import ImageInfo, Manifest, ShardInfo, read_manifest
+from converter.mill import read_receipt, receipt_path
+from converter.names import from_bytes
+from converter.plan import read_plan
+from converter.sources import describe_change
 from converter.storage import hash_file
-from converter.tfrecords import scan_records
+from converter.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
+
+MAX_FAULTS: Final = 20
+"""So many damaged records of a shard are named; the others are counted."""
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong: the file's name, and what is wrong with it."""
+    """One thing that is wrong.
+
+    Attributes:
+        file: name of a file of the data set, or path of an original.
+        detail: what is wrong with it.
+        original: whether `file` is an original, that its record was compared with.
+    """
 
     file: str
     detail: str
+    original: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """How shards are checked; the same for all of them.
+
+    Attributes:
+        folder: the data set.
+        classes: names in label order.
+        image: what its images have in common.
+        quick: look at names and sizes only.
+        decode: decode every image, and not its header alone.
+        originals: folder of the originals to compare records with, or None.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    image: ImageInfo
+    quick: bool = False
+    decode: bool = True
+    originals: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What was found in one shard.
+
+    Attributes:
+        shard: its file name.
+        faults: what is wrong with it.
+        whole: whether all its records could be read, so that they can be counted.
+        labels: number of records by label.
+        formats: number of images by stored format.
+        max_image_size: the largest height and the largest width, in pixels.
+    """
+
+    shard: str
+    faults: tuple[Fault, ...]
+    whole: bool
+    labels: Mapping[int, int]
+    formats: Mapping[str, int]
+    max_image_size: tuple[int, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {**dataclasses.asdict(self), "labels": list(self.labels.items())}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Report:
+        """The inverse of `to_json`."""
+        height, width = values["max_image_size"]
+        return cls(
+            **{
+                **values,
+                "faults": tuple(Fault(*fault) for fault in values["faults"]),
+                "labels": dict(values["labels"]),
+                "max_image_size": (height, width),
+            }
+        )
 
 
 def verify_dataset(
-    folder: Path, *, on_shard: Callable[[ShardInfo], object] | None = None
+    folder: Path,
+    *,
+    quick: bool = False,
+    decode: bool = True,
+    originals: Path | None = None,
+    on_shard: Callable[[ShardInfo], object] | None = None,
 ) -> list[Fault]:
     """Reads every byte of a data set and lists what does not fit its manifest.
 
-    Memory is bounded by 1 MiB and some 150 bytes for each record of a shard, for each core.
+    Memory is bounded by 1 MiB, the largest record and its image, and some 150 bytes for each
+    record of a shard, for each core.
 
     Args:
-        folder: the data set.
+        folder: the data set. Of an unfinished conversion, what is finished is checked.
+        quick: look at names and sizes only.
+        decode: decode every image, and not its header alone.
+        originals: also compare each record with its original in this folder.
         on_shard: called with each shard once it is checked, in order.
 
     Returns:
@@ -43,37 +133,106 @@ def verify_dataset(
     Raises:
         DatasetError: the manifest itself is missing, damaged or of a newer format.
     """
+    if not Layout(folder).manifest.exists() and Layout(folder).plan.exists():
+        return _verify_unfinished(folder, quick=quick)
     manifest = read_manifest(folder)
-    faults = []
+    check = make_check(folder, manifest, quick=quick, decode=decode, originals=originals)
+    reports = []
+    # Threads: hashing, reading and decoding leave the interpreter to others.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(lambda shard: list(_check_shard(folder, shard)), manifest.shards)
-        for shard, found in zip(manifest.shards, checks, strict=True):
-            faults += found
+        found = pool.map(lambda shard: check_shard(shard, check), manifest.shards)
+        for shard, report in zip(manifest.shards, found, strict=True):
+            reports.append(report)
             if on_shard is not None:
                 on_shard(shard)
+    return collect_faults(manifest, check, reports)
+
+
+def make_check(
+    folder: Path, manifest: Manifest, *, quick: bool, decode: bool, originals: Path | None
+) -> Check:
+    """What workers have to know to check a shard of a data set."""
+    return Check(
+        folder=folder,
+        classes=manifest.classes,
+        image=manifest.image,
+        quick=quick,
+        decode=decode,
+        originals=originals,
+    )
+
+
+def check_shard(shard: ShardInfo, check: Check) -> Report:
+    """Checks one shard and its index."""
+    index = name_index(shard.name)
+    faults = [
+        *_check_file(check.folder / shard.name, shard.bytes, None if check.quick else shard.sha256),
+        *_check_file(
+            check.folder / index, shard.index_bytes, None if check.quick else shard.index_sha256
+        ),
+    ]
+    contents: list[Content] = []
+    if not check.quick:
+        unread = {fault.file for fault in faults if "checksum" not in fault.detail}
+        if shard.name not in unread:
+            with_index = index not in {fault.file for fault in faults}
+            faults += _check_records(shard, check, contents, with_index=with_index)
+    return Report(
+        shard=shard.name,
+        faults=tuple(faults),
+        whole=len(contents) == shard.records,
+        labels=dict(sorted(Counter(content.label for content in contents).items())),
+        formats=dict(sorted(Counter(content.format for content in contents).items())),
+        max_image_size=(
+            max((content.height for content in contents), default=0),
+            max((content.width for content in contents), default=0),
+        ),
+    )
+
+
+def collect_faults(manifest: Manifest, check: Check, reports: Sequence[Report]) -> list[Fault]:
+    """The faults of all shards, and those of the data set as a whole."""
+    faults = [fault for report in reports for fault in report.faults]
+    if not check.quick and all(report.whole for report in reports):
+        faults += _check_counts(manifest, reports)
     for name, info in manifest.files.items():
-        faults += _check_file(folder / name, info.bytes, info.sha256)
-    return faults + list(_find_strangers(folder, manifest))
+        sha256 = None if check.quick else info.sha256
+        faults += _check_file(check.folder / name, info.bytes, sha256)
+    return faults + list(_find_strangers(check.folder, manifest))
 
 
-def _check_shard(folder: Path, shard: ShardInfo) -> Iterator[Fault]:
-    index = folder / name_index(shard.name)
-    file_faults = list(_check_file(folder / shard.name, shard.bytes, shard.sha256))
-    index_faults = list(_check_file(index, shard.index_bytes, shard.index_sha256))
-    yield from file_faults
-    yield from index_faults
-    if not file_faults or "checksum" in file_faults[0].detail:
-        yield from _check_records(folder, shard, with_index=not index_faults)
+def _verify_unfinished(folder: Path, *, quick: bool) -> list[Fault]:
+    plan, faults, finished = read_plan(folder), [], 0
+    for shard in plan.shards:
+        path = receipt_path(Layout(folder), shard)
+        if not path.exists():
+            continue
+        finished += 1
+        try:
+            receipt = read_receipt(path)
+        except DatasetError:
+            faults.append(Fault(path.name, "cannot be read as a receipt"))
+            continue
+        for name, size, sha256 in (
+            (shard.name, receipt.bytes, receipt.sha256),
+            (name_index(shard.name), receipt.index_bytes, receipt.index_sha256),
+        ):
+            faults += _check_file(folder / name, size, None if quick else sha256)
+    state = (
+        f"is missing: the conversion is not finished, {finished} of {len(plan.shards)} shards are; "
+        "run the same convert command again to go on"
+    )
+    return [*faults, Fault(MANIFEST, state)]
 
 
-def _check_file(path: Path, size: int, sha256: str) -> Iterator[Fault]:
+def _check_file(path: Path, size: int, sha256: str | None) -> Iterator[Fault]:
     try:
         found = path.stat().st_size
         if not path.is_file():
             yield Fault(path.name, "is not a file")
         elif found != size:
             yield Fault(path.name, f"has {found} bytes, expected {size}")
-        elif hash_file(path) != sha256:
+        elif sha256 is not None and hash_file(path) != sha256:
             yield Fault(path.name, "its checksum does not match: bytes were changed")
     except OSError as error:
         yield Fault(
@@ -81,10 +240,12 @@ def _check_file(path: Path, size: int, sha256: str) -> Iterator[Fault]:
         )
 
 
-def _check_records(folder: Path, shard: ShardInfo, *, with_index: bool) -> Iterator[Fault]:
-    """Names the damaged record where the checksum of a shard fails, and compares with the index."""
+def _check_records(
+    shard: ShardInfo, check: Check, contents: list[Content], *, with_index: bool
+) -> Iterator[Fault]:
+    """Names damaged records, compares with the index, and collects what the records hold."""
     try:
-        with open(folder / shard.name, "rb") as file:
+        with open(check.folder / shard.name, "rb") as file:
             bounds = [0, *accumulate(scan_records(file, shard.name, shard.bytes))]
     except RecordError as error:
         yield Fault(shard.name, str(error).removeprefix(f"{shard.name}: "))
@@ -92,14 +253,83 @@ def _check_records(folder: Path, shard: ShardInfo, *, with_index: bool) -> Itera
     if len(bounds) != shard.records + 1:
         yield Fault(shard.name, f"holds {len(bounds) - 1} records, expected {shard.records}")
     if with_index:
-        index = name_index(shard.name)
-        try:
-            data = (folder / index).read_bytes()
-            offsets = parse_index(data, index=index, shard_bytes=shard.bytes)
-            if not np.array_equal(offsets, bounds):
-                yield Fault(index, "does not match the records of its shard")
-        except DatasetError as error:
-            yield Fault(index, str(error).removeprefix(f"{index}: "))
+        yield from _check_index(check.folder, shard, bounds)
+    largest = max((end - start for start, end in pairwise(bounds)), default=0)
+    if largest != shard.max_record_bytes:
+        yield Fault(
+            shard.name, f"its largest record has {largest} bytes, expected {shard.max_record_bytes}"
+        )
+        return
+    yield from _limit(shard.name, _check_contents(shard, check, bounds, contents))
+
+
+def _check_index(folder: Path, shard: ShardInfo, bounds: Sequence[int]) -> Iterator[Fault]:
+    index = name_index(shard.name)
+    try:
+        data = (folder / index).read_bytes()
+        offsets = parse_index(data, index=index, shard_bytes=shard.bytes)
+        if not np.array_equal(offsets, bounds):
+            yield Fault(index, "does not match the records of its shard")
+    except DatasetError as error:
+        yield Fault(index, str(error).removeprefix(f"{index}: "))
+
+
+def _check_contents(
+    shard: ShardInfo, check: Check, bounds: Sequence[int], contents: list[Content]
+) -> Iterator[Fault]:
+    with open(check.folder / shard.name, "rb") as file:
+        for number, (start, end) in enumerate(pairwise(bounds)):
+            record = file.read(end - start)
+            payload = record[HEADER_BYTES:-FOOTER_BYTES]
+            try:
+                content = check_content(payload, check.classes, check.image, decode=check.decode)
+            except ValueError as error:
+                yield Fault(shard.name, f"record {number} at byte {start}: {error}")
+                continue
+            contents.append(content)
+            if check.originals is not None:
+                change = describe_change(
+                    from_bytes(content.source), content.sha256, check.originals
+                )
+                if change is not None:
+                    yield Fault(from_bytes(content.source), f"the original {change}", original=True)
+
+
+def _limit(name: str, faults: Iterable[Fault]) -> Iterator[Fault]:
+    """Cuts a long list of damaged records short; originals are all named."""
+    more = 0
+    for number, fault in enumerate(faults):
+        if fault.original or number < MAX_FAULTS:
+            yield fault
+        else:
+            more += 1
+    if more:
+        yield Fault(name, f"{more} more records do not fit the manifest")
+
+
+def _check_counts(manifest: Manifest, reports: Sequence[Report]) -> Iterator[Fault]:
+    """Compares the manifest's counts with the records themselves."""
+    by_split: dict[str, Counter[int]] = {split: Counter() for split in manifest.splits}
+    for shard, report in zip(manifest.shards, reports, strict=True):
+        by_split[shard.split].update(report.labels)
+    for split, info in manifest.splits.items():
+        for label, expected in enumerate(info.labels):
+            if (found := by_split[split][label]) != expected:
+                detail = (
+                    f"split {split}: label {label} is on {found} records, stated are {expected}"
+                )
+                yield Fault(MANIFEST, detail)
+    formats: Counter[str] = Counter()
+    for report in reports:
+        formats.update(report.formats)
+    image = manifest.image
+    if formats != image.formats:
+        yield Fault(MANIFEST, f"formats are {dict(formats)}, stated are {image.formats}")
+    height = max(report.max_image_size[0] for report in reports)
+    width = max(report.max_image_size[1] for report in reports)
+    if (height, width) != (image.max_height, image.max_width):
+        stated = f"{image.max_height}x{image.max_width}"
+        yield Fault(MANIFEST, f"images are up to {height}x{width}, stated is {stated}")
 
 
 def _find_strangers(folder: Path, manifest: Manifest) -> Iterator[Fault]:
@@ -108,6 +338,8 @@ def _find_strangers(folder: Path, manifest: Manifest) -> Iterator[Fault]:
         names |= {shard.name, name_index(shard.name)}
     for name in sorted((path.name for path in folder.iterdir()), key=os.fsencode):
         if name == WORK_FOLDER:
-            yield Fault(name, "is left over from a conversion")
+            # Of whoever makes a replacement just now; this data set is whole until then.
+            if find_owner(folder) is None:
+                yield Fault(name, "is left over from a conversion")
         elif name not in names:
             yield Fault(name, "does not belong to the data set")

@@ -2,13 +2,16 @@
 
     preflight     is this a sane place to run in?
     proposals     scan -> plan, without writing anything
-    conversion    scan -> plan -> run -> commit, as one function
-    transforms    the pipeline: `MillShards`, one element = one shard
+    conversion    scan -> plan -> run -> commit, as one function; overwrite and update, too
+    verification  a finished data set against its manifest, also as a Beam job
+    repairs       what a check condemns, made again
+    cleaning      what killed runs leave behind, removed
+    transforms    the pipelines: `MillShards` and `VerifyShards`, one element = one shard
     runners       which Beam runner, with which options
     workers       local worker processes, started early and watched (`worker_main` is one of them)
     progress      a bar over images, fed by the receipts of finished shards
     summaries     what a person is told
-    commands      the command line
+    commands      the command line, of which `arguments` says what it takes
 
 Synopsis:
 
@@ -24,17 +27,35 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from pipelines.cleaning import clean
     from pipelines.conversion import convert
     from pipelines.proposals import Proposal, propose
-    from pipelines.transforms import MillShards
+    from pipelines.repairs import Repair, repair
+    from pipelines.transforms import MillShards, VerifyShards
+    from pipelines.verification import verify
 
-__all__ = ["MillShards", "Proposal", "convert", "propose"]
+__all__ = [
+    "MillShards",
+    "Proposal",
+    "Repair",
+    "VerifyShards",
+    "clean",
+    "convert",
+    "propose",
+    "repair",
+    "verify",
+]
 
 _HOMES: Final = {
     "MillShards": "pipelines.transforms",
     "Proposal": "pipelines.proposals",
+    "Repair": "pipelines.repairs",
+    "VerifyShards": "pipelines.transforms",
+    "clean": "pipelines.cleaning",
     "convert": "pipelines.conversion",
     "propose": "pipelines.proposals",
+    "repair": "pipelines.repairs",
+    "verify": "pipelines.verification",
 }
 
 

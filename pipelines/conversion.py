@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from converter.commit import commit, list_finished, remove_leftovers
-from converter.manifest import Manifest
+from tqdm import tqdm
+
+from converter.commit import commit, list_finished
+from converter.errors import DatasetError, UsageError
+from converter.layout import Layout
+from converter.locks import lock_folder
+from converter.manifest import Manifest, read_manifest
+from converter.mill import receipt_path
 from converter.options import ConvertOptions
-from converter.plan import Plan, write_plan
+from converter.plan import Draft, Plan, Shard, digest_plan, name_changes, read_plan, write_plan
+from converter.replacements import (
+    check_replaceable,
+    discard_dataset,
+    replace_dataset,
+    restore_folder,
+    settle_folder,
+)
+from converter.scan import scan_folder
+from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
 from pipelines.preflight import check_folders, check_import_names
 from pipelines.progress import ReceiptWatch
 from pipelines.proposals import propose
 from pipelines.transforms import MillShards
 from pipelines.workers import LocalWorkers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """What came of a conversion.
+
+    Attributes:
+        manifest: of the data set, as it lies there now.
+        milled: how many shards were milled.
+        kept: how many were found finished, by an earlier run or because an update left them alone.
+        unchanged: whether the data set was finished before, as it was asked for.
+        update: what was different, if an update was asked for.
+    """
+
+    manifest: Manifest
+    milled: int
+    kept: int
+    unchanged: bool = False
+    update: Update | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is asked of a conversion; see `convert`."""
+
+    images: Path
+    out: Path
+    options: ConvertOptions
+    beam: runners.RunnerOptions
+    workers: int
+    progress: bool
 
 
 def convert(
@@ -26,60 +74,237 @@ def convert(
     *,
     workers: int = 0,
     progress: bool = False,
+    overwrite: bool = False,
+    update: bool = False,
+    break_lock: bool = False,
 ) -> Manifest:
     """Converts a folder of images into a data set.
 
-    The same call again goes on where an interrupted one ended.
+    The same call again goes on where an interrupted one ended, and does nothing where the data set
+    is finished.
 
     Args:
         images: folder with a folder of images for each class.
-        out: folder for the data set: new, empty, or with an unfinished conversion of the same.
-        options: size, encoding, shards and splits.
+        out: folder for the data set: new, empty, or with a conversion of the same.
+        options: size, encoding, shards and splits. An update takes those of the data set, and no
+            other ones.
         beam_args: Beam's own options, as on a command line, such as `["--direct_num_workers=4"]`.
         workers: processes of a local run; 0 for one a core. Each takes about 150 MB and the
             pixels of one image.
         progress: draw a bar on standard error.
+        overwrite: replace the data set that lies there, once the new one is complete; give up an
+            unfinished conversion of something else.
+        update: take into the data set that lies there what was added, changed or removed, and
+            leave shards alone in which nothing is different.
+        break_lock: take the lock of a process on another machine for stale.
 
     Returns:
         the manifest of the finished data set.
 
     Raises:
         UsageError: an argument makes no sense; no data was written.
+        LockedError: somebody else is writing to `out`; no data was written.
         WorkerError: a local worker process died; finished shards are kept.
         ShardmillError: the pipeline failed, the output cannot be written, or not one image could
             be converted; finished shards are kept.
     """
-    options = options or ConvertOptions()
-    source, target = Path(images).absolute(), Path(out).absolute()
-    remove_leftovers(target)
-    check_folders(source, target)
+    conversion = run_conversion(
+        images,
+        out,
+        options,
+        beam_args,
+        workers=workers,
+        progress=progress,
+        overwrite=overwrite,
+        update=update,
+        break_lock=break_lock,
+    )
+    return conversion.manifest
+
+
+def run_conversion(
+    images: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: ConvertOptions | None = None,
+    beam_args: Sequence[str] = (),
+    *,
+    workers: int = 0,
+    progress: bool = False,
+    overwrite: bool = False,
+    update: bool = False,
+    break_lock: bool = False,
+) -> Conversion:
+    """Does what `convert` does, and tells more about it."""
+    target = _locate(out)
+    restore_folder(target)
+    check_folders(Path(images).absolute(), target)
     check_import_names()
-    beam_options = runners.parse_options(beam_args)
-    with runners.start_workers(beam_options, workers) as pool:
-        proposal = propose(source, options, always_sample=False)
-        plan = write_plan(
-            proposal.scan,
-            proposal.splits,
-            proposal.shard_records,
-            options,
-            images=source,
-            out=target,
+    request = Request(
+        images=Path(images).absolute(),
+        out=target,
+        options=_choose_options(target, options, overwrite=overwrite, update=update),
+        beam=runners.parse_options(beam_args),
+        workers=workers,
+        progress=progress,
+    )
+    layout = Layout(target)
+    if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
+        return _confirm(request)
+    with lock_folder(target, break_lock=break_lock):
+        ended = settle_folder(target)
+        if update:
+            return _update(request)
+        if not layout.manifest.exists():
+            return _build(request, discard=overwrite)
+        if overwrite and ended:
+            # What was killed after the replacement need not be done once more.
+            with contextlib.suppress(UsageError):
+                return _confirm(request)
+        return _overwrite(request) if overwrite else _confirm(request)
+
+
+def _locate(out: str | os.PathLike[str]) -> Path:
+    """An absolute path; of a link, the folder that it leads to, which is what may be replaced."""
+    path = Path(out).absolute()
+    return path.resolve() if path.is_symlink() else path
+
+
+def _choose_options(
+    out: Path, options: ConvertOptions | None, *, overwrite: bool, update: bool
+) -> ConvertOptions:
+    if not update:
+        return options or ConvertOptions()
+    if overwrite:
+        raise UsageError("overwrite and update exclude each other: leave one of them out")
+    if not Layout(out).manifest.exists():
+        raise UsageError(
+            f"output {out} holds no finished data set that could be updated: leave out --update"
         )
-        _run(plan, beam_options, pool, progress=progress)
-    return commit(plan)
+    manifest = read_manifest(out)
+    options = options or ConvertOptions.from_json(manifest.options)
+    if changed := name_changes(manifest.options, manifest.generator, options):
+        raise UsageError(
+            f"output {out} cannot be updated with other options or versions than it was converted "
+            f"with ({'; '.join(changed)}): give the same ones, or replace it with --overwrite"
+        )
+    return options
 
 
-def _run(
-    plan: Plan, beam_options: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
-) -> None:
-    finished = {shard.name for shard in list_finished(plan)}
+def _confirm(request: Request) -> Conversion:
+    """Makes sure that the finished data set is the one that is asked for."""
+    manifest = read_manifest(request.out)
+    changed = name_changes(manifest.options, manifest.generator, request.options)
+    if not changed and not manifest.updated:
+        draft = propose(request.images, request.options, always_sample=False).draft
+        if digest_plan(draft, request.options) == manifest.plan:
+            return Conversion(
+                manifest=manifest, milled=0, kept=len(manifest.shards), unchanged=True
+            )
+        changed = ("files were added, changed or removed",)
+    raise UsageError(
+        f"output {request.out} holds a finished data set "
+        f"({'; '.join(changed) or 'which was updated since it was converted'}): take changed files "
+        "in with --update, replace it with --overwrite, or choose another folder"
+    )
+
+
+def _overwrite(request: Request) -> Conversion:
+    check_replaceable(request.out)
+    stage = Layout(request.out).stage
+    with lock_folder(stage, moves_to=request.out):
+        conversion = _build(dataclasses.replace(request, out=stage), discard=True, staged=True)
+        replace_dataset(request.out)
+    return conversion
+
+
+def _update(request: Request) -> Conversion:
+    check_replaceable(request.out)
+    old = read_manifest(request.out)
+    stage = Layout(request.out).stage
+    with runners.start_workers(request.beam, request.workers) as pool:
+        with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
+            update = plan_update(
+                request.out, old, request.images, scan_folder(request.images), on_shard=count
+            )
+        if not update.needed:
+            return Conversion(
+                manifest=old, milled=0, kept=len(old.shards), unchanged=True, update=update
+            )
+        with lock_folder(stage, moves_to=request.out):
+            _discard_other(stage, update.draft, request.options)
+            plan = write_plan(update.draft, request.options, images=request.images, out=stage)
+            carry_shards(update, request.out, plan)
+            conversion = _finish(plan, request, pool, staged=True)
+            replace_dataset(request.out)
+    return dataclasses.replace(conversion, update=update)
+
+
+def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversion:
+    """Converts into a folder without a finished data set, or goes on with it.
+
+    Args:
+        request: what is asked for.
+        discard: remove what another plan left there.
+        staged: the folder is to replace another, and its plan says so as long as it lies there.
+    """
+    options = request.options
+    with runners.start_workers(request.beam, request.workers) as pool:
+        draft = propose(request.images, options, always_sample=False).draft
+        if discard:
+            _discard_other(request.out, draft, options)
+        plan = write_plan(draft, options, images=request.images, out=request.out)
+        return _finish(plan, request, pool, staged=staged)
+
+
+def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
+    """Mills what is not milled yet, and commits what is not committed."""
+    kept = mill_plan(plan, request.beam, pool, progress=request.progress)
+    if Layout(plan.out).manifest.exists():
+        manifest = read_manifest(plan.out)
+    else:
+        manifest = commit(plan, keep_work=staged)
+    return Conversion(manifest=manifest, milled=len(plan.shards) - kept, kept=kept)
+
+
+def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:
+    """Gives up an unfinished conversion that follows another plan."""
+    if not Layout(out).plan.exists():
+        return
+    try:
+        same = read_plan(out).digest == digest_plan(draft, options)
+    except DatasetError:
+        same = False
+    if not same:
+        discard_dataset(out)
+
+
+def mill_plan(
+    plan: Plan, beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
+) -> int:
+    """Mills the shards of a plan that are not finished; returns how many were."""
+    finished = {shard.name for shard in _list_finished(plan, progress=progress)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
-    watch = ReceiptWatch(plan, bar=progress)
+    for shard in remaining:
+        receipt_path(Layout(plan.out), shard).unlink(missing_ok=True)
+    watch = ReceiptWatch(plan, finished=len(finished), bar=progress)
     try:
         watch.poll()
         if remaining:
             transform = MillShards(plan, remaining)
-            runners.run_pipeline(transform, beam_options, pool, on_poll=watch.poll)
+            runners.run_pipeline(transform, beam, pool, on_poll=watch.poll)
         watch.poll()
     finally:
         watch.close()
+    return len(finished)
+
+
+def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:
+    shown = progress and any(Layout(plan.out).receipts.iterdir())
+    with _count_shards(len(plan.shards), "checking", shown=shown) as count:
+        return list_finished(plan, on_shard=count)
+
+
+@contextlib.contextmanager
+def _count_shards(total: int, what: str, *, shown: bool) -> Iterator[Callable[[object], object]]:
+    with tqdm(total=total, unit=" shards", desc=what, disable=not shown) as bar:
+        yield lambda _: bar.update()

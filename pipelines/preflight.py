@@ -32,12 +32,7 @@ def check_folders(images: Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"output {out} is a file: choose a folder")
     found = sorted(path.name for path in out.iterdir()) if out.exists() else []
-    if MANIFEST in found:
-        raise UsageError(
-            f"output {out} holds a finished data set, which is never overwritten: "
-            "choose another folder, or remove it first"
-        )
-    if found and WORK_FOLDER not in found:
+    if found and not {MANIFEST, WORK_FOLDER} & set(found):
         raise UsageError(
             f"output {out} is not empty and not ours (it holds {found[0]!r}): "
             "choose a new or an empty folder"

@@ -25,15 +25,17 @@ class ReceiptWatch:
 
     Args:
         plan: the conversion that is watched.
+        finished: how many of its shards were finished before.
         bar: draw the bar; without it, only the counts are kept.
     """
 
-    def __init__(self, plan: Plan, *, bar: bool) -> None:
+    def __init__(self, plan: Plan, *, finished: int = 0, bar: bool) -> None:
         self.written = 0
         self.rejected = 0
         layout = Layout(plan.out)
         self._unseen = {receipt_path(layout, shard) for shard in plan.shards}
         self._shards = len(plan.shards)
+        self._finished = finished
         self._live = sys.stderr.isatty()
         self._bar = tqdm(
             total=plan.records,
@@ -50,7 +52,7 @@ class ReceiptWatch:
             try:
                 receipt = read_receipt(path)
             except DatasetError:
-                continue  # left by an earlier run; its shard is being milled again
+                continue  # half written by a file system that does not rename in one step
             self._unseen.remove(path)
             self.written += receipt.records
             self.rejected += len(receipt.rejects)
@@ -62,5 +64,6 @@ class ReceiptWatch:
         self._bar.close()
 
     def _describe(self) -> str:
+        before = f", {self._finished} finished before" if self._finished else ""
         rejected = f", {self.rejected} rejected" if self.rejected else ""
-        return f"{self._shards - len(self._unseen)}/{self._shards} shards{rejected}"
+        return f"{self._shards - len(self._unseen)}/{self._shards} shards{before}{rejected}"

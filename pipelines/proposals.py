@@ -9,7 +9,7 @@ from pathlib import Path
 
 from converter.estimates import Estimate, bound_record_bytes, estimate_records
 from converter.options import ConvertOptions
-from converter.plan import assign_splits, plan_shards
+from converter.plan import Draft, assign_splits, plan_shards
 from converter.scan import Entry, Scan, scan_folder
 
 
@@ -28,6 +28,11 @@ class Proposal:
     splits: dict[str, list[Entry]]
     shard_records: dict[str, list[int]]
     estimate: Estimate | None
+
+    @property
+    def draft(self) -> Draft:
+        """What `converter.plan.write_plan` writes."""
+        return Draft(scan=self.scan, splits=self.splits, shard_records=self.shard_records)
 
 
 def propose(

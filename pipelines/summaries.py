@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from converter.layout import REJECTS
-from converter.manifest import Manifest, SplitInfo, Totals
+from converter.layout import REJECTS, Layout
+from converter.manifest import Manifest, SplitInfo, Totals, read_manifest
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes
+from converter.updates import Update
+from converter.verification import Fault
 from pipelines.proposals import Proposal
 
+if TYPE_CHECKING:
+    from pipelines.conversion import Conversion
+    from pipelines.repairs import Repair
 
-def summarize_conversion(
-    manifest: Manifest, out: Path, seconds: float, *, resumed: bool
-) -> Iterator[str]:
+
+def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> Iterator[str]:
     """The lines that close a conversion."""
-    totals = manifest.totals
-    rate = "the rest earlier" if resumed else f"{totals.written / seconds:,.0f} images/s"
+    manifest = conversion.manifest
+    totals, shards = manifest.totals, len(manifest.shards)
+    if conversion.unchanged:
+        yield f"nothing to do: {out} is finished, {totals.written:,} images in {shards:,} shards"
+        return
+    if conversion.update is not None:
+        yield from _tell_update(conversion.update, out, seconds, milled=conversion.milled)
+        yield from summarize_splits(manifest)
+        return
+    rate = f"{totals.written / seconds:,.0f} images/s"
+    if conversion.kept:
+        rate = f"{conversion.kept:,} of {shards:,} shards were finished before"
     yield f"wrote {totals.written:,} images to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
     yield f"  {totals.scanned:,} files: {totals.written:,} written, {_tell_left_out(totals)}"
@@ -77,9 +92,42 @@ def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
     yield from summarize_splits(manifest)
     yield f"  left out   {_tell_left_out(totals)}"
     yield f"  written by {manifest.generator}"
+    if manifest.updated:
+        yield f"  updated    {manifest.updated:,} times since it was converted as a whole"
     labels = (split.labels for split in manifest.splits.values())
     sums = [sum(counts) for counts in zip(*labels, strict=True)]
     yield from _tell_classes(manifest.classes, sums)
+
+
+def summarize_faults(faults: Sequence[Fault], folder: Path) -> Iterator[str]:
+    """What `shardmill verify` prints: a line for each fault, and one about the whole."""
+    yield from (f"{fault.file}: {fault.detail}" for fault in faults)
+    whole = f"{folder}"
+    if Layout(folder).manifest.exists():
+        manifest = read_manifest(folder)
+        size = format_bytes(manifest.total_bytes)
+        whole = f"{manifest.totals.written:,} records in {len(manifest.shards):,} shards, {size}"
+    yield f"{len(faults):,} faults in {whole}" if faults else f"no fault in {whole}"
+
+
+def summarize_repair(repair: Repair, folder: Path) -> Iterator[str]:
+    """What `shardmill repair` prints: a line for each file, and one about the whole."""
+    yield from (f"repaired {name}" for name in repair.repaired)
+    yield from (f"{fault.file}: {fault.detail}" for fault in repair.left)
+    if repair.left:
+        yield (
+            f"{len(repair.left):,} faults stay in {folder}: what could not be made again has other "
+            "originals or other versions by now, and --overwrite converts all of it; what does not "
+            "belong to it is left alone"
+        )
+    else:
+        yield f"no fault in {folder}, {len(repair.repaired):,} files were made again"
+
+
+def dump_faults(faults: Sequence[Fault], folder: Path) -> str:
+    """The same for a program: one JSON object in ASCII."""
+    found = {"folder": str(folder), "whole": not faults}
+    return json.dumps({**found, "faults": [fault._asdict() for fault in faults]})
 
 
 def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
@@ -100,6 +148,14 @@ def _spell(char: str) -> str:
     if 0x80 <= byte <= 0xFF:
         return f"\\x{byte:02x}"
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _tell_update(update: Update, out: Path, seconds: float, *, milled: int) -> Iterator[str]:
+    kept = len(update.kept)
+    yield f"updated {out} in {seconds:.1f} s: milled {milled:,} shards, left {kept:,} as they were"
+    yield (
+        f"  images: {update.added:,} added, {update.changed:,} changed, {update.removed:,} removed"
+    )
 
 
 def _tell_left_out(totals: Totals) -> str:

@@ -1,20 +1,25 @@
-"""The pipeline: wiring only, the work is `converter.mill.mill_shard`.
+"""The pipelines: wiring only, the work is `mill_shard` and `check_shard` of `converter`.
 
-It is strictly linear, because engines that translate a graph with several leaves do it wrong
+They are strictly linear, because engines that translate a graph with several leaves do it wrong
 (the Dask runner computes only the last one, and says DONE), and nothing but references to shards
 crosses the shuffle, because a local runner holds whatever does whole in memory, five times over.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 
+from converter.manifest import ShardInfo
 from converter.mill import Job, Receipt, mill_shard
 from converter.plan import Plan, Shard
+from converter.storage import write_file
+from converter.verification import Check, check_shard
 
 
 class MillShards(beam.PTransform):  # type: ignore[misc]
@@ -57,3 +62,41 @@ def mill_counted(shard: Shard, job: Job) -> Receipt:
     ):
         Metrics.counter("shardmill", name).inc(count)
     return receipt
+
+
+class VerifyShards(beam.PTransform):  # type: ignore[misc]
+    """Checks the shards of a data set; leaves a report of each as a file.
+
+    A file, because an element that comes out of a pipeline is not to be had on every runner.
+
+    Args:
+        shards: what the manifest states of them.
+        check: how they are checked.
+        reports: folder for the reports, which workers and launcher see under the same path.
+    """
+
+    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Path) -> None:
+        super().__init__()
+        self._shards = sorted(shards, key=lambda shard: (-shard.bytes, shard.name))
+        self._check = check
+        self._reports = reports
+
+    def expand(self, begin: PBegin) -> PCollection[None]:
+        return (
+            begin
+            | "CreateShards" >> beam.Create(self._shards, reshuffle=False)
+            | "SpreadShards" >> beam.Reshuffle()
+            | "VerifyShard" >> beam.Map(write_report, self._check, self._reports)
+        )
+
+
+def report_path(reports: Path, shard: ShardInfo) -> Path:
+    """Where the report on a shard lies."""
+    return reports / f"{Path(shard.name).stem}.json"
+
+
+def write_report(shard: ShardInfo, check: Check, reports: Path) -> None:
+    """`check_shard`, with its report in a file."""
+    data = json.dumps(check_shard(shard, check).to_json()).encode("ascii")
+    write_file(report_path(reports, shard), data, reports)
+    Metrics.counter("shardmill", "shards-verified").inc()

@@ -213,10 +213,8 @@ from converter.plan import write_plan
 from pipelines import propose
 
 images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()
-proposal = propose(images, options, always_sample=False)
-write_plan(
-    proposal.scan, proposal.splits, proposal.shard_records, options, images=images, out=out
-)
+draft = propose(images, options, always_sample=False).draft
+write_plan(draft, options, images=images, out=out)
 """
 
 

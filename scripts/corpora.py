@@ -17,7 +17,7 @@ from PIL import Image
 from converter.commit import commit
 from converter.mill import Job, mill_shard
 from converter.options import ConvertOptions
-from converter.plan import plan_shards, write_plan
+from converter.plan import Draft, plan_shards, write_plan
 from converter.scan import scan_folder
 from reader import open_shards
 
@@ -110,7 +110,8 @@ def mill_repeated(
     order = np.random.default_rng(0).permutation(records)
     splits = {"train": [entries[place] for place in order]}
     shard_records = plan_shards(splits, options, record_bytes)
-    plan = write_plan(scan, splits, shard_records, options, images=images, out=out)
+    draft = Draft(scan=scan, splits=splits, shard_records=shard_records)
+    plan = write_plan(draft, options, images=images, out=out)
     job = Job(images=images, out=out, options=options)
     with ProcessPoolExecutor() as pool:
         list(pool.map(partial(mill_shard, job=job), plan.shards))

@@ -51,15 +51,8 @@ def write_image(path: Path, seed: int, file_format: str = "PNG", **options: obje
 
 def mill_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
     """Plans and mills a folder in this process: all of a conversion but Beam and the commit."""
-    proposal = propose(images, options, always_sample=False)
-    plan = write_plan(
-        proposal.scan,
-        proposal.splits,
-        proposal.shard_records,
-        options,
-        images=images,
-        out=out,
-    )
+    draft = propose(images, options, always_sample=False).draft
+    plan = write_plan(draft, options, images=images, out=out)
     for shard in plan.shards:
         mill_shard(shard, Job(images=images, out=out, options=options))
     return plan
@@ -70,6 +63,12 @@ def convert_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
     plan = mill_folder(images, out, options)
     commit(plan)
     return plan
+
+
+def list_states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """What changes when a file is written or replaced, by its path."""
+    states = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*")}
+    return {name: (s.st_ino, s.st_mtime_ns, s.st_size) for name, s in states.items()}
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from converter.manifest import read_manifest
 from converter.tfrecords import frame_record
 from pipelines.commands import main
 
+Capture = pytest.CaptureFixture[str]
 IN_MEMORY = "--direct_running_mode=in_memory"
 
 
@@ -205,7 +207,15 @@ def test_a_finished_data_set_is_never_overwritten(
     images: Path, converted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = list_files(converted)
-    assert "holds a finished data set" in refuse(["convert", str(images), str(converted)], capsys)
+    line = refuse(["convert", str(images), str(converted)], capsys)
+    assert line.startswith(
+        f"output {converted} holds a finished data set (image_size was [16, 20], is [256, 256]; "
+        "encoding was png, is jpeg; "
+    )
+    assert line.endswith(
+        "): take changed files in with --update, replace it with --overwrite, or choose another "
+        "folder"
+    )
     assert list_files(converted) == before
 
 
@@ -304,3 +314,87 @@ def test_index_shows_the_traceback_of_a_fault(tmp_path: Path) -> None:
     (tmp_path / "a.tfrecord").write_bytes(b"no record")
     with pytest.raises(RecordError, match="header cut off after 9 bytes"):
         main(["index", str(tmp_path), "--debug"])
+
+
+def test_verify_answers_programs(converted: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["verify", str(converted), "--json"]) == 0
+    found = {"folder": str(converted), "whole": True, "faults": []}
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == found
+    assert printed.err == ""
+
+    damaged = Path(shutil.copytree(converted, tmp_path / "set"))
+    (damaged / "labels.txt").unlink()
+    assert main(["verify", str(damaged), "--json", "--quick"]) == 1
+    fault = {"file": "labels.txt", "detail": "is missing", "original": False}
+    assert json.loads(capsys.readouterr().out)["faults"] == [fault]
+
+    (damaged / "manifest.json").write_bytes(b"{}")
+    assert main(["verify", str(damaged), "--json"]) == 1
+    [fault] = json.loads(capsys.readouterr().out)["faults"]
+    assert "is not the manifest of a shardmill data set" in fault["detail"]
+
+
+def test_verify_compares_with_originals_and_names_what_is_unknown(
+    converted: Path, image_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["verify", str(converted), "--sources", str(image_folder), "--no-decode"]) == 0
+    assert main(["verify", str(converted), "--sources", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.endswith(": the original is gone")]) == 72
+    assert "--nonsense is not known" in refuse(["verify", str(converted), "--nonsense=1"], capsys)
+
+
+def test_repair_tells_what_it_did(
+    converted: Path, image_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    damaged = Path(shutil.copytree(converted, tmp_path / "set"))
+    (damaged / "labels.txt").unlink()
+    (damaged / "letter.txt").touch()
+    arguments = ["repair", str(damaged), "--images", str(image_folder), "--no-progress"]
+    assert main(arguments) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["repaired labels.txt", "letter.txt: does not belong to the data set"]
+    assert lines[2].startswith(f"1 faults stay in {damaged}: ")
+    (damaged / "letter.txt").unlink()
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"no fault in {damaged}, 0 files were made again\n"
+
+
+def test_clean_tells_what_it_did(converted: Path, tmp_path: Path, capsys: Capture) -> None:
+    left = Path(shutil.copytree(converted, tmp_path / "set"))
+    assert main(["clean", str(left)]) == 0
+    assert capsys.readouterr().out == f"nothing was left behind in {left}\n"
+    (left / ".shardmill" / "repair").mkdir(parents=True)
+    line = f"{left}/.shardmill/repair: a repair that was not finished\n"
+    assert main(["clean", str(left), "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"would remove {line}"
+    assert main(["clean", str(left)]) == 0
+    assert capsys.readouterr().out == f"removed {line}"
+    assert list_files(left) == list_files(converted)
+    assert "is neither a data set nor" in refuse(["clean", str(tmp_path)], capsys)
+
+
+def test_convert_again_updates_and_overwrites(
+    images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    convert = ["convert", str(images), str(tmp_path / "out")]
+    assert main([*convert, "--image-size=8", "--seed=3", "--no-progress", IN_MEMORY]) == 0
+    capsys.readouterr()
+
+    assert main([*convert, "--image-size=8", "--seed=3"]) == 0
+    line = f"nothing to do: {tmp_path / 'out'} is finished, 6 images in 1 shards\n"
+    assert capsys.readouterr().out == line
+
+    write_image(images / "a" / "new.png", 9)
+    assert main([*convert, "--update", IN_MEMORY]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"updated {tmp_path / 'out'} in ")
+    assert lines[0].endswith(" s: milled 1 shards, left 0 as they were")
+    assert lines[1] == "  images: 1 added, 0 changed, 0 removed"
+    assert read_manifest(tmp_path / "out").options["seed"] == 3
+
+    assert "(seed was 3, is 4)" in refuse([*convert, "--update", "--seed=4"], capsys)
+    assert "not allowed with" in refuse([*convert, "--update", "--overwrite"], capsys)
+    assert main([*convert, "--overwrite", "--image-size=9", IN_MEMORY]) == 0
+    assert read_manifest(tmp_path / "out").image.height == 9

@@ -13,7 +13,7 @@ import PIL
 import pytest
 from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
 
-from converter.commit import commit, list_finished, remove_leftovers
+from converter.commit import commit, list_finished, remove_work
 from converter.errors import DatasetError, OutputError
 from converter.indexes import name_index
 from converter.layout import Layout
@@ -174,14 +174,14 @@ def test_a_second_commit_changes_nothing(plan):
 
 
 def test_the_work_folder_of_a_finished_data_set_is_removed(plan, tmp_path):
-    shutil.copytree(plan.out / ".shardmill", tmp_path / "work")
-    remove_leftovers(plan.out)
-    assert (plan.out / ".shardmill").is_dir()
-    commit(plan)
-    before = read_tree(plan.out)
-    shutil.copytree(tmp_path / "work", plan.out / ".shardmill")
-    remove_leftovers(plan.out)
-    assert read_tree(plan.out) == before
+    layout = Layout(plan.out)
+    layout.lock.touch()
+    commit(plan, keep_work=True)
+    remove_work(layout)
+    assert list(layout.work.iterdir()) == [layout.lock]
+    layout.lock.unlink()
+    remove_work(layout)
+    assert not layout.work.exists()
 
 
 def test_a_commit_of_the_same_at_the_same_time_changes_nothing(plan, tmp_path):
@@ -276,7 +276,18 @@ def test_what_is_missing_is_not_finished(plan):
     receipt_path(layout, plan.shards[0]).unlink()
     receipt_path(layout, plan.shards[1]).write_bytes(b"{")
     (plan.out / plan.shards[2].name).unlink()
-    assert list_finished(plan) == list(plan.shards[3:])
+    seen = []
+    assert list_finished(plan, on_shard=seen.append) == list(plan.shards[3:])
+    assert seen == list(plan.shards)
+
+
+@pytest.mark.parametrize("suffix", [".tfrecord", ".tfindex"])
+def test_a_shard_of_other_bytes_than_its_receipt_states_is_not_finished(plan, suffix):
+    path = (plan.out / plan.shards[1].name).with_suffix(suffix)
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    assert list_finished(plan) == [plan.shards[0], *plan.shards[2:]]
 
 
 def test_an_interrupted_conversion_ends_as_a_clean_one(plan, tmp_path):

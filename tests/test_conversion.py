@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,16 +13,35 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import convert_folder, encode_image, make_image, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    list_states,
+    make_image,
+    mill_folder,
+    write_image,
+)
 
-from converter.errors import DatasetError, OutputError, ShardmillError, UsageError, WorkerError
+from converter.commit import commit
+from converter.errors import (
+    DatasetError,
+    LockedError,
+    OutputError,
+    ShardmillError,
+    UsageError,
+    WorkerError,
+)
 from converter.layout import Layout
+from converter.locks import lock_folder
 from converter.manifest import read_manifest
+from converter.mill import receipt_path
 from converter.options import ConvertOptions
 from converter.verification import verify_dataset
 from pipelines import convert
+from pipelines.conversion import run_conversion
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=5, validation_split=0.2)
+OTHER = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=3)
 IN_MEMORY = ["--direct_running_mode=in_memory"]
 
 
@@ -120,10 +141,6 @@ def test_an_unfinished_conversion_goes_on_and_mills_nothing_twice(
 
 def start_unfinished(images: Path, out: Path) -> None:
     """Leaves an output as a killed conversion does: two shards finished, a stray temporary."""
-    from conftest import mill_folder
-
-    from converter.mill import receipt_path
-
     plan = mill_folder(images, out, OPTIONS)
     layout = Layout(out)
     for shard in plan.shards[2:]:
@@ -147,6 +164,157 @@ def test_an_unfinished_conversion_of_something_else_is_refused(
     assert hash_tree_of_files(out) == before
 
 
+def test_a_finished_shard_that_was_damaged_is_milled_again(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    start_unfinished(image_folder, out)
+    shard = out / "train-00000-of-00005.tfrecord"
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+
+    conversion = run_conversion(image_folder, out, OPTIONS, IN_MEMORY)
+
+    assert hash_tree(out) == reference
+    assert (conversion.kept, conversion.milled, conversion.unchanged) == (1, 5, False)
+
+
+def test_the_same_again_does_nothing(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    convert_folder(image_folder, out, OPTIONS)
+    before = list_states(out)
+    conversion = run_conversion(image_folder, out, OPTIONS)
+    assert (conversion.milled, conversion.unchanged) == (0, True)
+    assert list_states(out) == before
+    assert hash_tree(out) == reference
+
+
+def test_other_images_in_a_finished_data_set_are_refused(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    images, out = shutil.copytree(image_folder, tmp_path / "images"), tmp_path / "out"
+    convert_folder(images, out, OPTIONS)
+    write_image(images / "ant" / "new.png", 99)
+    with pytest.raises(
+        UsageError, match=r"finished data set \(files were added, changed or removed\): take"
+    ):
+        convert(images, out, OPTIONS)
+
+
+def test_what_a_kill_after_the_commit_leaves_is_removed(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    commit(mill_folder(image_folder, out, OPTIONS), keep_work=True)
+    assert run_conversion(image_folder, out, OPTIONS).unchanged
+    assert hash_tree(out) == reference
+
+
+def test_overwrite_goes_on_with_a_replacement_and_leaves_the_old_one_until_then(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    convert_folder(image_folder, out, OTHER)
+    old = hash_tree(out)
+    start_unfinished(image_folder, Layout(out).stage)
+    (out / "letter.txt").write_text("mine")
+    assert hash_tree(out).items() >= old.items()
+
+    conversion = run_conversion(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+
+    assert (conversion.kept, conversion.milled) == (2, 4)
+    assert (out / "letter.txt").read_text() == "mine"
+    (out / "letter.txt").unlink()
+    assert hash_tree(out) == reference
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_overwrite_replaces_what_is_damaged_beyond_reading(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    convert_folder(image_folder, out, OTHER)
+    (out / "manifest.json").write_bytes(b"{")
+    with pytest.raises(DatasetError, match=r"manifest\.json is damaged"):
+        convert(image_folder, out, OPTIONS)
+    convert(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+    assert hash_tree(out) == reference
+
+
+def test_overwrite_that_fails_leaves_the_old_one(image_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert_folder(image_folder, out, OTHER)
+    old = hash_tree(out)
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "images" / "a" / "1.png").write_bytes(b"junk")
+    with pytest.raises(OutputError, match="none of the 1 images could be converted"):
+        convert(tmp_path / "images", out, ConvertOptions(), IN_MEMORY, overwrite=True)
+    assert hash_tree(out) == old
+    # What is left beside it is in nobody's way.
+    convert(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "out"}
+
+
+def test_overwrite_that_was_killed_after_the_exchange_is_not_done_twice(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    commit(mill_folder(image_folder, out, OPTIONS), keep_work=True)
+    convert_folder(image_folder, Layout(out).stage, OTHER)
+    assert run_conversion(image_folder, out, OPTIONS, overwrite=True).unchanged
+    assert hash_tree(out) == reference
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_overwrite_gives_up_an_unfinished_conversion_of_something_else(
+    image_folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    mill_folder(image_folder, out, OTHER)
+    (out / "letter.txt").write_text("mine")
+    convert(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+    (out / "letter.txt").unlink()
+    assert hash_tree(out) == reference
+
+
+def test_an_output_that_somebody_writes_to_is_refused_before_any_work(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with lock_folder(out):
+        before = hash_tree_of_files(tmp_path)
+        with pytest.raises(LockedError, match="is being written by process"):
+            convert(tmp_path / "no images are looked for", out, OPTIONS)
+        assert hash_tree_of_files(tmp_path) == before
+
+
+def test_a_link_to_a_data_set_stays_a_link(image_folder: Path, tmp_path: Path) -> None:
+    convert_folder(image_folder, tmp_path / "real", OTHER)
+    (tmp_path / "out").symlink_to("real")
+    convert(image_folder, tmp_path / "out", OPTIONS, IN_MEMORY, overwrite=True)
+    assert (tmp_path / "out").is_symlink()
+    assert not verify_dataset(tmp_path / "real")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "real"}
+
+
+def test_a_mount_point_is_not_replaced(image_folder: Path, tmp_path: Path) -> None:
+    if os.geteuid() or shutil.which("mount") is None:
+        pytest.skip("mounting takes root")
+    out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", out], check=True)
+    try:
+        convert_folder(image_folder, out, OTHER)
+        with pytest.raises(UsageError, match="is a mount point, which cannot give way to a new"):
+            convert(image_folder, out, OPTIONS, overwrite=True)
+        assert not verify_dataset(out)
+    finally:
+        subprocess.run(["umount", out], check=True)
+
+
 def hash_tree_of_files(folder: Path) -> dict[str, str]:
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -160,7 +328,7 @@ def test_an_output_that_vanishes_meanwhile_is_one_clear_line(
 ) -> None:
     from pipelines import conversion
 
-    def sabotage(plan: object) -> list[object]:
+    def sabotage(plan: object, **_: object) -> list[object]:
         Layout(tmp_path / "out").scratch.rmdir()
         return []
 
@@ -224,13 +392,19 @@ def test_a_killed_worker_ends_the_run_within_ten_seconds_and_loses_nothing(
     assert not verify_dataset(out)
 
 
-def test_a_killed_launcher_takes_its_workers_along(slow_folder: Path, tmp_path: Path) -> None:
+def test_a_launcher_keeps_others_out_and_takes_its_workers_along_when_it_is_killed(
+    slow_folder: Path, tmp_path: Path
+) -> None:
     with start_conversion(slow_folder, tmp_path / "out") as process:
         wait_for_receipt(tmp_path / "out")
+        with pytest.raises(LockedError, match=f"is being written by process {process.pid} on"):
+            convert(slow_folder, tmp_path / "out", overwrite=True)
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.communicate(timeout=30)
     assert not psutil.wait_procs(workers, timeout=10)[1]
+    with lock_folder(tmp_path / "out"):
+        pass
 
 
 def test_ctrl_c_ends_with_one_line(slow_folder: Path, tmp_path: Path) -> None:
@@ -240,6 +414,8 @@ def test_ctrl_c_ends_with_one_line(slow_folder: Path, tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors == "shardmill: interrupted; run the same command again to go on\n"
+    assert Layout(tmp_path / "out").plan.exists()
+    assert not Layout(tmp_path / "out").lock.exists()
 
 
 def test_a_worker_that_cannot_start_is_named(image_folder: Path, tmp_path: Path) -> None:

@@ -29,18 +29,22 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def list_entry(name: str, images: Path) -> Entry:
+    return Entry(name, 0, (images / name).stat().st_size)
+
+
 def measure(entry: Entry, images: Path) -> int:
     return len(make_record(entry, "ant", images, RAW).payload) + FRAMING_BYTES
 
 
 def estimate(names: list[str], images: Path):
-    return estimate_records([Entry(name, 0, 1) for name in names], ["ant"], images, RAW)
+    return estimate_records([list_entry(name, images) for name in names], ["ant"], images, RAW)
 
 
 def test_a_small_set_is_measured_exactly(images):
     names = ["small.png", "large.png", "small.png", "none.png"]
     found = estimate(names, images)
-    sizes = [measure(Entry(name, 0, 1), images) for name in names[:3]]
+    sizes = [measure(list_entry(name, images), images) for name in names[:3]]
     assert found.record_bytes == sum(sizes) / 4
     assert (found.samples, found.rejected) == (4, 1)
     assert found.seconds_per_image > 0
@@ -48,14 +52,16 @@ def test_a_small_set_is_measured_exactly(images):
 
 def test_equal_images_need_few_samples(images):
     found = estimate(["small.png"] * 5000, images)
-    assert found.record_bytes == measure(Entry("small.png", 0, 1), images)
+    assert found.record_bytes == measure(list_entry("small.png", images), images)
     assert (found.samples, found.rejected) == (64, 0)
 
 
 def test_different_images_need_more_samples_up_to_the_limit(images):
     found = estimate((["small.png"] * 15 + ["large.png"]) * 200, images)
     assert found.samples == MAX_SAMPLES
-    small, large = (measure(Entry(f"{name}.png", 0, 1), images) for name in ("small", "large"))
+    small, large = (
+        measure(list_entry(f"{name}.png", images), images) for name in ("small", "large")
+    )
     assert found.record_bytes == pytest.approx((15 * small + large) / 16)
 
 
@@ -79,7 +85,7 @@ def test_no_record_is_larger_than_the_bound(tmp_path, encoding, size):
     )
     (tmp_path / "noise.png").write_bytes(encode_image(noise, "PNG"))
     options = ConvertOptions(image_size=size, encoding=encoding, quality=100)
-    record = make_record(Entry("noise.png", 0, 1), "x" * 255, tmp_path, options)
+    record = make_record(list_entry("noise.png", tmp_path), "x" * 255, tmp_path, options)
     assert len(record.payload) + FRAMING_BYTES < bound_record_bytes(options)
 
 
@@ -88,7 +94,7 @@ def test_no_kept_file_is_larger_than_the_bound(tmp_path):
     text.add_text("comment", "x" * 100_000)
     write_image(tmp_path / "long.png", 1, pnginfo=text)
     options = ConvertOptions(image_size=(24, 32), encoding="keep")
-    record = make_record(Entry("long.png", 0, 1), "ant", tmp_path, options)
+    record = make_record(list_entry("long.png", tmp_path), "ant", tmp_path, options)
     assert len(record.payload) + FRAMING_BYTES < bound_record_bytes(options)
 
 

@@ -11,7 +11,7 @@ def test_every_file_has_its_place():
     assert layout.work == Path("/data/out/.shardmill")
     assert layout.plan == Path("/data/out/.shardmill/plan.json")
     assert layout.entries == Path("/data/out/.shardmill/entries.jsonl")
-    assert layout.skipped == Path("/data/out/.shardmill/skipped.jsonl")
+    assert layout.left_out == Path("/data/out/.shardmill/left_out.jsonl")
     assert layout.receipts == Path("/data/out/.shardmill/receipts")
     assert layout.scratch == Path("/data/out/.shardmill/tmp")
 

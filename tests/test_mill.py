@@ -15,16 +15,26 @@ import pytest
 from conftest import encode_image, make_image, mill_folder, write_image
 from PIL import Image
 
-from converter.errors import DatasetError, OutputError
+from converter.errors import DatasetError, ImageError, OutputError
 from converter.examples import decode_example
 from converter.images import REJECT_CODES, convert_image
 from converter.indexes import name_index, parse_index
 from converter.layout import Layout
-from converter.mill import Job, Receipt, make_record, mill_shard, read_receipt, receipt_path
+from converter.mill import (
+    Job,
+    Receipt,
+    make_record,
+    mill_shard,
+    read_receipt,
+    read_source,
+    receipt_path,
+)
 from converter.options import ConvertOptions
 from converter.plan import Plan, read_entries
 from converter.scan import Entry
 from converter.tfrecords import read_records
+
+RACES = {"changed", "unreadable", "vanished"}
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
 
@@ -107,7 +117,8 @@ def test_every_image_is_written_or_rejected_in_plan_order(plan):
 
 def test_a_record_holds_every_feature(plan):
     source = (plan.images / "b" / "3 ü.png").read_bytes()
-    payload = make_record(Entry("b/3 ü.png", 1, 0), "b", plan.images, OPTIONS).payload
+    entry = Entry("b/3 ü.png", 1, len(source))
+    payload = make_record(entry, "b", plan.images, OPTIONS).payload
     assert decode_example(payload) == {
         "image/encoded": [convert_image(source, OPTIONS).data],
         "image/format": [b"png"],
@@ -126,7 +137,8 @@ def test_a_record_holds_every_feature(plan):
 def test_names_that_are_not_utf8_are_stored_as_they_are(tmp_path):
     folder, path = os.fsdecode(b"caf\xe9"), os.fsdecode(b"caf\xe9/\xff.png")
     write_image(tmp_path / path, 1)
-    record = make_record(Entry(path, 0, 0), folder, tmp_path, OPTIONS)
+    size = (tmp_path / path).stat().st_size
+    record = make_record(Entry(path, 0, size), folder, tmp_path, OPTIONS)
     features = decode_example(record.payload)
     assert features["image/source_id"] == [b"caf\xe9/\xff.png"]
     assert features["image/filename"] == [b"\xff.png"]
@@ -148,16 +160,51 @@ def test_bad_images_are_rejected_with_their_code(plan):
     assert details["not_an_image"] == r"begins with b'no image'"
 
 
-def test_an_image_that_is_gone_is_rejected(plan):
-    missing = plan.images / "a" / "0 ü.png"
-    missing.unlink()
-    missing.mkdir()
-    (plan.images / "a" / "2 ü.png").unlink()
+def test_an_image_that_is_not_what_was_planned_is_rejected(plan):
+    folder = plan.images / "a"
+    for number in (0, 2, 4):
+        (folder / f"{number} ü.png").unlink()
+    (folder / "0 ü.png").mkdir()
+    os.mkfifo(folder / "4 ü.png")
+    size = (folder / "6 ü.png").stat().st_size
+    write_image(folder / "6 ü.png", 6, "BMP")
     receipts = [mill_shard(shard, make_job(plan)) for shard in plan.shards]
     rejects = [reject for receipt in receipts for reject in receipt.rejects]
-    details = {r["path"]: r["detail"] for r in rejects if r["code"] == "unreadable"}
-    assert details == {"a/0 ü.png": "Is a directory", "a/2 ü.png": "No such file or directory"}
+    assert {r["path"]: (r["code"], r["detail"]) for r in rejects if r["path"][0] == "a"} == {
+        "a/0 ü.png": ("unreadable", "not a file"),
+        "a/2 ü.png": ("vanished", "the file is gone since the images were listed"),
+        "a/4 ü.png": ("unreadable", "not a file"),
+        "a/6 ü.png": ("changed", f"{size} bytes when planned, 2358 now"),
+    }
     assert sum(receipt.images for receipt in receipts) == plan.records
+
+
+def test_an_image_that_changes_while_it_is_read_is_rejected(plan, monkeypatch):
+    path = plan.images / "a" / "0 ü.png"
+    real, calls = os.fstat, []
+
+    def touch_between(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            os.utime(path, ns=(0, 0))
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fstat", touch_between)
+    with pytest.raises(ImageError, match=r"^changed: .*, or while it was read$"):
+        read_source("a/0 ü.png", plan.images)
+
+
+def test_a_file_that_may_not_be_read_is_rejected(plan):
+    secret = plan.images / "a" / "0 ü.png"
+    secret.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read every file
+    try:
+        with pytest.raises(ImageError, match=r"^unreadable: Permission denied$"):
+            read_source("a/0 ü.png", plan.images)
+    finally:
+        os.seteuid(user)
 
 
 def test_a_shard_without_a_single_good_image_is_an_empty_file(tmp_path):
@@ -170,7 +217,7 @@ def test_a_shard_without_a_single_good_image_is_an_empty_file(tmp_path):
         bytes=0, sha256=nothing, index_bytes=0, index_sha256=nothing,
         max_record_bytes=0, max_image_size=(0, 0), formats={}, labels=[], rejects=[],
     )  # fmt: skip
-    assert {reject["code"] for reject in receipt.rejects} == set(REJECT_CODES) - {"unreadable"}
+    assert {reject["code"] for reject in receipt.rejects} == set(REJECT_CODES) - RACES
     assert (plan.out / receipt.name).read_bytes() == b""
 
 

@@ -21,11 +21,13 @@ from converter.plan import (
     MAX_SHARDS,
     MIN_SHARD_RECORDS,
     MIN_SHARDS,
+    Draft,
     Plan,
     Shard,
     assign_splits,
     count_shards,
     cut_evenly,
+    digest_plan,
     plan_shards,
     read_entries,
     read_plan,
@@ -65,9 +67,10 @@ def make_plan(
 ) -> Plan:
     scan = make_scan(make_entries(entries, suffix))
     splits = assign_splits(scan.entries, options)
-    return write_plan(
-        scan, splits, plan_shards(splits, options, 500.0), options, images=Path(images), out=out
-    )
+    draft = Draft(scan=scan, splits=splits, shard_records=plan_shards(splits, options, 500.0))
+    plan = write_plan(draft, options, images=Path(images), out=out)
+    assert plan.digest == digest_plan(draft, options)
+    return plan
 
 
 # Splits
@@ -238,7 +241,7 @@ def test_a_plan_reads_back_with_every_entry_in_its_place(tmp_path):
 
 def test_skipped_files_are_kept_as_lines(tmp_path):
     make_plan(tmp_path, ConvertOptions())
-    lines = Layout(tmp_path).skipped.read_text("ascii").splitlines()
+    lines = Layout(tmp_path).left_out.read_text("ascii").splitlines()
     assert [json.loads(line) for line in lines] == [
         skip._asdict() for skip in make_scan([]).skipped
     ]
@@ -269,7 +272,7 @@ def test_other_options_are_refused_by_name(tmp_path):
     message = (
         f"{tmp_path} holds an unfinished conversion of other options "
         "(quality was 95, is 90; seed was 0, is 3): "
-        "go on with the same ones, or choose another folder"
+        "go on with the same ones, give it up with --overwrite, or choose another folder"
     )
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         make_plan(tmp_path, dataclasses.replace(SPLIT, seed=3, quality=90))
@@ -298,13 +301,14 @@ def test_the_locale_does_not_show_in_the_plan(image_folder, tmp_path, locale):
 import sys
 from pathlib import Path
 from converter.options import ConvertOptions
-from converter.plan import assign_splits, plan_shards, write_plan
+from converter.plan import Draft, assign_splits, plan_shards, write_plan
 from converter.scan import scan_folder
 images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()
 scan = scan_folder(images)
 splits = assign_splits(scan.entries, options)
 shards = plan_shards(splits, options, 500.0)
-print(write_plan(scan, splits, shards, options, images=images, out=out).digest)
+draft = Draft(scan=scan, splits=splits, shard_records=shards)
+print(write_plan(draft, options, images=images, out=out).digest)
 """
     digests = {
         subprocess.run(

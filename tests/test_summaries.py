@@ -36,8 +36,9 @@ def test_long_bytes_are_only_measured() -> None:
     ]
 
 
-def make_manifest(classes: int) -> Manifest:
+def make_manifest(classes: int, updated: int = 0) -> Manifest:
     return Manifest(
+        updated=updated,
         generator="shardmill 0",
         options={},
         plan="",
@@ -57,6 +58,14 @@ def test_a_data_set_of_mixed_sizes_says_so(tmp_path: os.PathLike[str]) -> None:
     assert lines[1] == "  images     of different sizes, up to 9x8, 3 channels, 2 png"
     assert lines[2] == "  train      2 records in 2 shards, 4.0 kB (2.0 kB a shard)"
     assert lines[3] == "  left out   1 rejected (empty 1), 0 skipped"
+
+
+def test_a_data_set_that_was_updated_says_so(tmp_path: os.PathLike[str]) -> None:
+    line = "  updated    3 times since it was converted as a whole"
+    for updated in (0, 3):
+        manifest = make_manifest(2, updated)
+        lines = list(summaries.summarize_dataset(manifest, tmp_path))  # type: ignore[arg-type]
+        assert (line in lines) == bool(updated)
 
 
 def test_many_classes_are_cut_short(tmp_path: os.PathLike[str]) -> None:

@@ -1,27 +1,31 @@
-"""The pipeline's shape, and `MillShards` in a Beam pipeline of one's own."""
+"""The pipelines' shape, and their transforms in a Beam pipeline of one's own."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import apache_beam as beam
+import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
+from conftest import mill_folder
 
 from converter.commit import commit
 from converter.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.plan import Plan, write_plan
-from pipelines import MillShards, propose
+from converter.verification import Report, check_shard, make_check
+from pipelines import MillShards, VerifyShards, propose, verify
+from pipelines.transforms import report_path
 
 OPTIONS = ConvertOptions(image_size=(8, 8), num_shards=4)
 
 
 def plan_folder(images: Path, out: Path) -> Plan:
-    proposal = propose(images, OPTIONS, always_sample=False)
-    return write_plan(
-        proposal.scan, proposal.splits, proposal.shard_records, OPTIONS, images=images, out=out
-    )
+    draft = propose(images, OPTIONS, always_sample=False).draft
+    return write_plan(draft, OPTIONS, images=images, out=out)
 
 
 def test_it_gives_a_receipt_for_each_shard(image_folder: Path, tmp_path: Path) -> None:
@@ -75,7 +79,9 @@ def list_steps(pipeline: beam.Pipeline) -> list[tuple[str, int]]:
     return [(step.unique_name, len(step.outputs)) for step in steps if not step.subtransforms]
 
 
-def test_the_pipeline_is_linear_and_labelled(image_folder: Path, tmp_path: Path) -> None:
+def test_the_pipelines_are_linear_and_labelled(
+    image_folder: Path, converted: Path, tmp_path: Path
+) -> None:
     """Engines exist that compute only one leaf of several, without a word."""
     pipeline = beam.Pipeline(runner=FnApiRunner())
     _ = pipeline | MillShards(plan_folder(image_folder, tmp_path / "out"))
@@ -84,6 +90,16 @@ def test_the_pipeline_is_linear_and_labelled(image_folder: Path, tmp_path: Path)
     assert all(outputs == 1 for _, outputs in steps)
     top = [name.split("/")[1] for name, _ in steps]
     assert set(top) == {"CreateShards", "SpreadShards", "MillShard"}
+
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    manifest = read_manifest(converted)
+    check = make_check(converted, manifest, quick=False, decode=True, originals=None)
+    _ = pipeline | VerifyShards(manifest.shards, check, tmp_path)
+    steps = list_steps(pipeline)
+    assert all(outputs == 1 for _, outputs in steps)
+    assert {name.split("/")[1] for name, _ in steps} == {
+        "CreateShards", "SpreadShards", "VerifyShard",
+    }  # fmt: skip
 
 
 def test_the_pipeline_carries_references_and_no_paths(image_folder: Path, tmp_path: Path) -> None:
@@ -101,3 +117,32 @@ def test_the_heaviest_shards_come_first(image_folder: Path, tmp_path: Path) -> N
     weights = [shard.source_bytes for shard in MillShards(plan)._shards]
     assert weights == sorted(weights, reverse=True)
     assert sum(weights) == sum(path.stat().st_size for path in image_folder.rglob("bild*"))
+
+
+def test_checking_leaves_a_report_of_each_shard(image_folder: Path, tmp_path: Path) -> None:
+    plan = mill_folder(image_folder, tmp_path / "out", OPTIONS)
+    manifest = commit(plan)
+    damaged = tmp_path / "out" / manifest.shards[1].name
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    check = make_check(tmp_path / "out", manifest, quick=False, decode=True, originals=None)
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        _ = pipeline | VerifyShards(manifest.shards, check, tmp_path)
+    for shard in manifest.shards:
+        report = Report.from_json(json.loads(report_path(tmp_path, shard).read_bytes()))
+        assert report == check_shard(shard, check)
+        assert bool(report.faults) == (shard == manifest.shards[1])
+
+
+@pytest.mark.parametrize("beam_args", [["--direct_running_mode=in_memory"], []])
+def test_a_check_as_a_job_finds_what_threads_find(
+    converted: Path, image_folder: Path, tmp_path: Path, beam_args: list[str]
+) -> None:
+    copy = Path(shutil.copytree(converted, tmp_path / "copy"))
+    (copy / "extra").touch()
+    index = next(copy.glob("*.tfindex"))
+    index.write_bytes(index.read_bytes()[:-1])
+    faults = verify(copy, sources=tmp_path, beam_args=beam_args)
+    assert faults == verify(copy, sources=tmp_path)
+    assert len(faults) == 72 + 2
+    assert verify(converted, sources=image_folder, beam_args=beam_args) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]

@@ -2,17 +2,32 @@
 
 import dataclasses
 import hashlib
+import itertools
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image
+from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
 
 from converter.errors import DatasetError
-from converter.indexes import name_index
+from converter.examples import decode_example, encode_example
+from converter.indexes import format_line, name_index
+from converter.layout import Layout
+from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
+from converter.mill import receipt_path
 from converter.options import ConvertOptions
-from converter.verification import Fault, verify_dataset
+from converter.tfrecords import frame_record, read_records
+from converter.verification import (
+    MAX_FAULTS,
+    Fault,
+    Report,
+    check_shard,
+    make_check,
+    verify_dataset,
+)
 
 FILES = [
     "dataset_info.json",
@@ -226,3 +241,166 @@ def test_every_fault_is_listed_in_the_order_of_the_manifest(copy):
     assert [fault.file for fault in verify_dataset(copy)] == [
         ONE, name_index(TWO), "labels.txt", "extra",
     ]  # fmt: skip
+
+
+def test_a_quick_look_finds_sizes_and_names_and_reads_nothing(copy):
+    (copy / ONE).write_bytes(bytes((copy / ONE).stat().st_size))
+    assert verify_dataset(copy, quick=True) == []
+    (copy / ONE).write_bytes(b"short")
+    (copy / TWO).unlink()
+    (copy / "labels.txt").write_bytes(b"x")
+    (copy / "extra").touch()
+    assert {fault.file for fault in verify_dataset(copy, quick=True)} == {
+        ONE, TWO, "labels.txt", "extra",
+    }  # fmt: skip
+
+
+def rewrite(folder: Path, number: int = 1, **changes: object) -> None:
+    """Changes features of one record of the first shard, checksums, index and manifest with it."""
+    manifest = read_manifest(folder)
+    shard = manifest.shards[0]
+    with open(folder / shard.name, "rb") as file:
+        records = [decode_example(payload) for _, payload in read_records(file, "s", shard.bytes)]
+    for name, value in changes.items():
+        assert f"image/{name}" in records[number]
+        records[number][f"image/{name}"] = [value]
+    framed = [frame_record(encode_example(record)) for record in records]
+    bounds = [0, *itertools.accumulate(map(len, framed))]
+    lines = (format_line(start, len(record)) for start, record in zip(bounds, framed, strict=False))
+    (folder / shard.name).write_bytes(b"".join(framed))
+    (folder / name_index(shard.name)).write_bytes(b"".join(lines))
+    new = dataclasses.replace(shard, bytes=bounds[-1], max_record_bytes=max(map(len, framed)))
+    grown = new.bytes - shard.bytes
+    split = manifest.splits[shard.split]
+    vouch(
+        folder,
+        dataclasses.replace(
+            manifest,
+            shards=(new, *manifest.shards[1:]),
+            splits={
+                **manifest.splits,
+                shard.split: dataclasses.replace(split, bytes=split.bytes + grown),
+            },
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"class/label": 7}, "label 7 is out of range: there are 2 classes"),
+        ({"class/text": b"z"}, r"label \d does not go with class b'z'"),
+        ({"height": 3}, "image of 3x2x3, where the manifest states 2x2x3"),
+        ({"channels": 1}, "image of 2x2x1, where the manifest states 2x2x3"),
+        ({"encoded": b"123"}, "image does not decode: 3 raw bytes, expected 12"),
+        ({"format": b"gif"}, "image does not decode: stored as 'gif', which nobody reads"),
+        ({"format": b"jpeg"}, "image does not decode: UnidentifiedImageError: .*"),
+        ({"key/sha256": 1}, "image/key/sha256 is not one value of type bytes"),
+        ({"width": b"2"}, "image/width is not one value of type int"),
+    ],
+)
+def test_a_record_that_does_not_fit_the_manifest_is_named(copy, changes, detail):
+    rewrite(copy, **changes)
+    [fault] = verify_dataset(copy)
+    assert fault.file == ONE
+    assert re.fullmatch(rf"record 1 at byte \d+: {detail}", fault.detail), fault
+
+
+def test_an_image_that_does_not_decode_is_found_unless_only_headers_are_asked_for(
+    converted, tmp_path
+):
+    copy = Path(shutil.copytree(converted, tmp_path / "copy"))
+    shard = read_manifest(copy).shards[0]
+    with open(copy / shard.name, "rb") as file:
+        _, payload = next(read_records(file, shard.name, shard.bytes))
+    image = bytearray(decode_example(payload)["image/encoded"][0])
+    image[-20] ^= 1
+    rewrite(copy, 0, encoded=bytes(image))
+    [fault] = verify_dataset(copy)
+    assert "record 0 at byte 0: image does not decode: SyntaxError: broken PNG" in fault.detail
+    assert verify_dataset(copy, decode=False) == []
+    rewrite(copy, 0, encoded=encode_image(make_image(1, 16, 21), "PNG"))
+    [fault] = verify_dataset(copy, decode=False)
+    assert fault.detail.endswith("image does not decode: 16x21 pixels, stated are 16x20")
+
+
+def test_counts_are_compared_with_the_records(copy):
+    manifest = read_manifest(copy)
+    split = dataclasses.replace(manifest.splits["train"], labels=(2, 4))
+    image = dataclasses.replace(manifest.image, formats={"png": 6})
+    vouch(copy, dataclasses.replace(manifest, splits={"train": split}, image=image))
+    assert verify_dataset(copy) == [
+        Fault("manifest.json", "split train: label 0 is on 3 records, stated are 2"),
+        Fault("manifest.json", "split train: label 1 is on 3 records, stated are 4"),
+        Fault("manifest.json", "formats are {'raw': 6}, stated are {'png': 6}"),
+    ]
+    image = dataclasses.replace(manifest.image, height=None, max_height=5)
+    vouch(copy, dataclasses.replace(manifest, image=image))
+    assert verify_dataset(copy) == [Fault("manifest.json", "images are up to 2x2, stated is 5x2")]
+
+
+def test_many_damaged_records_are_counted_and_not_all_named(tmp_path):
+    for seed in range(30):
+        write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
+    options = ConvertOptions(image_size=(2, 2), encoding="raw", num_shards=1)
+    convert_folder(tmp_path / "images", tmp_path / "out", options)
+    manifest = read_manifest(tmp_path / "out")
+    vouch(tmp_path / "out", dataclasses.replace(manifest, classes=("b",)))
+    faults = verify_dataset(tmp_path / "out")
+    assert len(faults) == MAX_FAULTS + 1
+    assert faults[-1].detail == "10 more records do not fit the manifest"
+
+
+def test_originals_are_compared_with_what_was_read(tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    for seed in range(8):
+        write_image(images / "ab"[seed % 2] / f"{seed} ü.png", seed)
+    options = ConvertOptions(image_size=(2, 2), encoding="raw", num_shards=2)
+    convert_folder(images, out, options)
+    assert verify_dataset(out, originals=images) == []
+    (images / "a" / "2 ü.png").unlink()
+    write_image(images / "b" / "3 ü.png", 4)
+    write_image(images / "b" / "new.png", 4)
+    assert verify_dataset(out) == []
+    assert sorted(verify_dataset(out, originals=images)) == [
+        Fault("a/2 ü.png", "the original is gone", original=True),
+        Fault("b/3 ü.png", "the original has other content", original=True),
+    ]
+
+
+def test_of_an_unfinished_conversion_what_is_finished_is_checked(tmp_path):
+    for seed in range(8):
+        write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
+    options = ConvertOptions(image_size=(2, 2), encoding="raw", num_shards=4)
+    plan = mill_folder(tmp_path / "images", tmp_path / "out", options)
+    receipts = [receipt_path(Layout(plan.out), shard) for shard in plan.shards]
+    receipts[0].unlink()
+    unfinished = Fault(
+        "manifest.json",
+        "is missing: the conversion is not finished, 3 of 4 shards are; run the same convert "
+        "command again to go on",
+    )
+    assert verify_dataset(plan.out) == [unfinished]
+    (plan.out / plan.shards[1].name).write_bytes(b"short")
+    path = plan.out / plan.shards[2].name
+    path.write_bytes(bytes(path.stat().st_size))
+    receipts[3].write_bytes(b"{")
+    faults = verify_dataset(plan.out)
+    assert [fault.file for fault in faults] == [
+        plan.shards[1].name, plan.shards[2].name, receipts[3].name, "manifest.json",
+    ]  # fmt: skip
+    assert len(verify_dataset(plan.out, quick=True)) == 3
+
+
+def test_the_lock_of_a_running_replacement_is_no_fault(copy):
+    with lock_folder(copy):
+        assert verify_dataset(copy) == []
+
+
+def test_a_report_survives_json(tiny):
+    manifest = read_manifest(tiny)
+    check = make_check(tiny, manifest, quick=False, decode=True, originals=tiny)
+    for shard in manifest.shards:
+        report = check_shard(shard, check)
+        assert report.faults
+        assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report

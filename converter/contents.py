@@ -1,0 +1,109 @@
+"""Whether a record holds what the manifest says of all of them: features, label, and an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+from converter import examples
+from converter.errors import ImageError
+from converter.images import StoredImage, check_image
+from converter.manifest import ImageInfo
+from converter.names import to_bytes
+
+_BYTES: Final = (
+    examples.COLORSPACE,
+    examples.ENCODED,
+    examples.FILENAME,
+    examples.FORMAT,
+    examples.SHA256,
+    examples.SOURCE_ID,
+    examples.TEXT,
+)
+_NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.WIDTH)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What a record was found to hold.
+
+    Attributes:
+        source: path of the original.
+        sha256: of the original, in hexadecimal.
+        label: index into the class names.
+        format: how the image is stored.
+        height: of the stored image, in pixels.
+        width: likewise.
+    """
+
+    source: bytes
+    sha256: str
+    label: int
+    format: str
+    height: int
+    width: int
+
+
+def check_content(
+    payload: bytes, classes: tuple[str, ...], expected: ImageInfo, *, decode: bool
+) -> Content:
+    """Checks one record against what the manifest states.
+
+    Args:
+        payload: the serialized `tf.train.Example`.
+        classes: names in label order.
+        expected: what all stored images have in common.
+        decode: decode the whole image, and not its header alone.
+
+    Raises:
+        ValueError: says what does not fit.
+    """
+    features = examples.decode_example(payload)
+    for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
+        for name in names:
+            values = features.get(name, [])
+            if len(values) != 1 or not isinstance(values[0], kind):
+                raise ValueError(f"{name} is not one value of type {kind.__name__}")
+    found: Mapping[str, Any] = {name: values[0] for name, values in features.items() if values}
+    label = found[examples.LABEL]
+    if not 0 <= label < len(classes):
+        raise ValueError(f"label {label} is out of range: there are {len(classes)} classes")
+    if found[examples.TEXT] != to_bytes(classes[label]):
+        raise ValueError(f"label {label} does not go with class {found[examples.TEXT][:100]!r}")
+    image = StoredImage(
+        data=found[examples.ENCODED],
+        format=found[examples.FORMAT].decode("ascii", "replace"),
+        height=found[examples.HEIGHT],
+        width=found[examples.WIDTH],
+        channels=found[examples.CHANNELS],
+    )
+    _check_size(image, expected)
+    try:
+        check_image(image, decode=decode)
+    except ImageError as error:
+        raise ValueError(f"image does not decode: {error.detail}") from error
+    return Content(
+        source=found[examples.SOURCE_ID],
+        sha256=found[examples.SHA256].decode("ascii", "replace"),
+        label=label,
+        format=image.format,
+        height=image.height,
+        width=image.width,
+    )
+
+
+def _check_size(image: StoredImage, expected: ImageInfo) -> None:
+    size = (image.height, image.width, image.channels)
+    limits = (
+        expected.height or expected.max_height,
+        expected.width or expected.max_width,
+        expected.channels,
+    )
+    fixed = (bool(expected.height), bool(expected.width), True)
+    for found, limit, exact in zip(size, limits, fixed, strict=True):
+        if found < 1 or found > limit or (exact and found != limit):
+            raise ValueError(
+                f"image of {'x'.join(map(str, size))}, where the manifest states "
+                f"{'' if all(fixed) else 'up to '}{'x'.join(map(str, limits))}"
+            )

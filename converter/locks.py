@@ -1,0 +1,225 @@
+"""One writer at a time: a file in the work folder that says who is writing.
+
+The file appears with its content and with a `flock` on it, in one step. The system drops the flock
+when its process ends, however it ends; so on one machine a lock that nobody holds is known to be
+stale, and the next writer takes it over. Where `flock` does not work, or the owner sits on another
+machine, the file itself counts: host, boot and start time of the process say whether it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from converter.errors import LockedError, OutputError
+from converter.layout import Layout
+from converter.storage import link_file
+
+_TRIES: Final = 20
+_PAUSE_S: Final = 0.005
+_OWNER_BYTES: Final = 4096
+_UNSUPPORTED: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """Who holds a lock.
+
+    Attributes:
+        host: the machine's name.
+        boot: which of its boots, so that a restart shows; empty where the system does not tell.
+        pid: the process.
+        started: when that process began, as the system counts, so that a reused `pid` shows.
+        since: when the lock was taken, for a person.
+    """
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+    since: str
+
+    def is_gone(self, *, unheld: bool) -> bool:
+        """Whether this owner has ended, as far as that is known here.
+
+        Args:
+            unheld: nobody on this machine holds the lock's `flock`.
+        """
+        if self.host == socket.gethostname() and self.boot != _read_boot():
+            return True
+        if self.boot != _read_boot() or (not self.boot and self.host != socket.gethostname()):
+            return False
+        return unheld or _read_start(self.pid) != self.started
+
+
+@contextlib.contextmanager
+def lock_folder(
+    folder: Path, *, break_lock: bool = False, moves_to: Path | None = None
+) -> Iterator[None]:
+    """Keeps every other writer out of a data set's folder; makes the folder if there is none.
+
+    Args:
+        folder: the data set.
+        moves_to: where the folder, and the lock with it, may lie by the end of the block.
+        break_lock: take the lock of an owner on another machine, of whom nothing is known here.
+
+    Raises:
+        LockedError: somebody else is writing there, or may be.
+        OutputError: the lock cannot be written.
+    """
+    layout = Layout(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        descriptor = _acquire(layout, break_lock=break_lock)
+    except OSError as error:
+        _remove_empty(layout, made)
+        raise OutputError(
+            f"{error.filename or layout.lock} cannot be written: {error.strerror}"
+        ) from error
+    try:
+        yield
+    finally:
+        for place in (layout, Layout(moves_to or folder)):
+            with contextlib.suppress(OSError):
+                if _is_same(place.lock, descriptor):
+                    place.lock.unlink()
+            _remove_empty(place, made)
+        os.close(descriptor)
+
+
+def find_owner(folder: Path) -> Owner | None:
+    """Who is writing to a folder, or may be; None if nobody is."""
+    try:
+        descriptor = os.open(Layout(folder).lock, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        held = _take(descriptor) is False
+        owner = _read_owner(descriptor)
+    finally:
+        os.close(descriptor)
+    return owner if held or not owner.is_gone(unheld=True) else None
+
+
+def _acquire(layout: Layout, *, break_lock: bool) -> int:
+    for _ in range(_TRIES):
+        # Who finishes meanwhile removes the folders under our feet.
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            layout.scratch.mkdir(parents=True, exist_ok=True)
+            descriptor = _create(layout)
+            if descriptor is not None:
+                return descriptor
+            _remove_stale(layout, break_lock=break_lock)
+        time.sleep(_PAUSE_S)
+    raise LockedError(f"{layout.out} changes hands all the time: run the same command again")
+
+
+def _create(layout: Layout) -> int | None:
+    """Writes the lock; None if there is one already."""
+    temporary = layout.scratch / f"{layout.lock.name}.{uuid.uuid4().hex}"
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        _take(descriptor)
+        os.write(descriptor, json.dumps(dataclasses.asdict(_describe_self())).encode("ascii"))
+        if not link_file(temporary, layout.lock):
+            temporary.replace(layout.lock)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, FileExistsError):
+            return None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    return descriptor
+
+
+def _remove_stale(layout: Layout, *, break_lock: bool) -> None:
+    """Removes the lock of an owner that is gone; whoever holds its flock alone may do so."""
+    descriptor = os.open(layout.lock, os.O_RDWR)
+    try:
+        taken = _take(descriptor)
+        owner = _read_owner(descriptor)
+        who = f"process {owner.pid} on {owner.host}"
+        if taken is False:
+            raise LockedError(
+                f"{layout.out} is being written by {who}, since {owner.since}: wait for it to end, "
+                "or choose another folder"
+            )
+        if not (break_lock or owner.is_gone(unheld=taken is True)):
+            raise LockedError(
+                f"{layout.out} is locked by {who}, since {owner.since}, and from here nobody can "
+                "tell whether it still runs: if it does not, run again with --break-lock"
+            )
+        if _is_same(layout.lock, descriptor):
+            layout.lock.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool | None:
+    """Takes an open file's flock: False if another holds it, None where there are no flocks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return None
+        raise
+    return True
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
+
+
+def _remove_empty(layout: Layout, made: list[Path]) -> None:
+    """Removes the folders that only the lock needed."""
+    for path in (layout.scratch, layout.work, *made):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def _describe_self() -> Owner:
+    return Owner(
+        host=socket.gethostname(),
+        boot=_read_boot(),
+        pid=os.getpid(),
+        started=_read_start(os.getpid()),
+        since=time.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+
+
+def _read_owner(descriptor: int) -> Owner:
+    try:
+        content = json.loads(os.pread(descriptor, _OWNER_BYTES, 0))
+        return Owner(**{**content, "pid": int(content["pid"])})
+    except (ValueError, TypeError, KeyError):
+        return Owner(host="an unknown host", boot="?", pid=0, started="", since="an unknown time")
+
+
+def _read_boot() -> str:
+    return _read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
+
+
+def _read_start(pid: int) -> str:
+    """The 22nd field of Linux' /proc/PID/stat; a name in brackets comes before and may hold any."""
+    fields = _read_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,214 @@
+"""Makes again what is damaged in a data set, from the originals, or not at all.
+
+Nothing is believed on the way but the manifest: whatever is made again has to have the SHA-256 that
+stands there, and only then takes the place of what was damaged. So the list of a shard's originals
+may come from wherever it can be had: from the shard itself, from planning the conversion once more,
+or, of an updated data set, from what no other shard holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from converter.errors import DatasetError, ImageError
+from converter.indexes import format_line, name_index
+from converter.layout import Layout
+from converter.manifest import Manifest, ShardInfo
+from converter.metadata import describe_dataset
+from converter.mill import make_record
+from converter.names import to_system
+from converter.options import ConvertOptions
+from converter.plan import Draft, Plan, draw_place, write_plan
+from converter.scan import Entry, Scan
+from converter.sources import describe_change, read_sources
+from converter.storage import hash_bytes, hash_file, sync_folder, write_file
+from converter.tfrecords import scan_records
+from converter.updates import read_rejects
+from converter.verification import Fault
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Condemned:
+    """What of a data set has to be made again.
+
+    Attributes:
+        shards: those that are damaged.
+        indexes: shards whose index is.
+        files: names of other files.
+    """
+
+    shards: tuple[ShardInfo, ...]
+    indexes: tuple[ShardInfo, ...]
+    files: tuple[str, ...]
+
+
+def list_condemned(manifest: Manifest, faults: Iterable[Fault]) -> Condemned:
+    """Sorts faults by what can be done about them; strangers and wrong counts are left out."""
+    names = {fault.file for fault in faults if not fault.original}
+    return Condemned(
+        shards=tuple(shard for shard in manifest.shards if shard.name in names),
+        indexes=tuple(shard for shard in manifest.shards if name_index(shard.name) in names),
+        files=tuple(name for name in manifest.files if name in names),
+    )
+
+
+def rebuild_index(folder: Path, shard: ShardInfo) -> bool:
+    """Writes the index of a shard from the framing of its records; False if it is not that one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    lines, offset = bytearray(), 0
+    try:
+        with open(folder / shard.name, "rb") as file:
+            for size in scan_records(file, shard.name, shard.bytes, payloads=False):
+                lines += format_line(offset, size)
+                offset += size
+    except (OSError, DatasetError):
+        return False
+    return _write(folder, name_index(shard.name), bytes(lines), shard.index_sha256)
+
+
+def rebuild_file(folder: Path, manifest: Manifest, name: str, data: bytes | None) -> bool:
+    """Writes another file of a data set; False if nobody knows what was in it.
+
+    Args:
+        folder: the data set.
+        manifest: its manifest.
+        name: of the file.
+        data: its content, if it does not follow from the manifest.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    known = describe_dataset(manifest.image, manifest.classes, manifest.shards)
+    content = known.get(name, data)
+    return content is not None and _write(folder, name, content, manifest.files[name].sha256)
+
+
+def recall_members(folder: Path, shard: ShardInfo, images: Path) -> list[Entry] | None:
+    """The originals of a damaged shard by its own word, if they all are what they were."""
+    try:
+        sources = read_sources(folder, shard)
+        if any(describe_change(s.path, s.sha256, images) is not None for s in sources):
+            return None
+        return [
+            Entry(source.path, source.label, (images / to_system(source.path)).stat().st_size)
+            for source in sources
+        ]
+    except (DatasetError, OSError, ValueError):
+        return None
+
+
+def deduce_members(
+    folder: Path, manifest: Manifest, lost: Sequence[ShardInfo], scan: Scan
+) -> dict[str, list[Entry]]:
+    """The originals of shards that are the only lost ones of their split: what no other one holds.
+
+    Args:
+        folder: the data set.
+        manifest: its manifest.
+        lost: shards whose originals are not known.
+        scan: the images, with the labels of the manifest.
+
+    Raises:
+        DatasetError: another shard is damaged, so that nobody can tell what is in it.
+    """
+    options = ConvertOptions.from_json(manifest.options)
+    names = {shard.name for shard in lost}
+    taken = set(read_rejects(folder))
+    for shard in manifest.shards:
+        if shard.name not in names:
+            taken |= {source.path for source in read_sources(folder, shard)}
+    left: dict[str, list[tuple[int, Entry]]] = {}
+    for entry in scan.entries:
+        if entry.path not in taken:
+            split, rank = draw_place(entry.path, options)
+            left.setdefault(split, []).append((rank, entry))
+    found = {}
+    for shard in lost:
+        alone = [other.split for other in lost].count(shard.split) == 1
+        if alone and len(left.get(shard.split, ())) == shard.records:
+            found[shard.name] = [entry for _, entry in sorted(left.get(shard.split, ()))]
+    return found
+
+
+def list_members(draft: Draft, manifest: Manifest) -> dict[str, list[Entry]]:
+    """The images of each shard as a conversion plans them, rejected ones included."""
+    members = {}
+    for split, counts in draft.shard_records.items():
+        entries = iter(draft.splits[split])
+        for shard, count in zip(manifest.list_shards(split), counts, strict=True):
+            members[shard.name] = list(itertools.islice(entries, count))
+    return members
+
+
+def describe_rejects(
+    folder: Path, manifest: Manifest, draft: Draft, images: Path, options: ConvertOptions
+) -> bytes:
+    """What `rejects.jsonl` has to say, if the plan of the conversion is known.
+
+    Raises:
+        DatasetError: a shard is damaged, so that nobody can tell what is in it.
+    """
+    members = list_members(draft, manifest)
+    lines = []
+    for shard in manifest.shards:
+        written = {source.path for source in read_sources(folder, shard)}
+        for entry in members[shard.name]:
+            if entry.path not in written:
+                try:
+                    make_record(entry, draft.scan.classes[entry.label], images, options)
+                except ImageError as error:
+                    reason = {"path": entry.path, "code": error.code, "detail": error.detail}
+                    lines.append(json.dumps(reason))
+    lines += [json.dumps(skip._asdict(), separators=(",", ":")) for skip in draft.scan.skipped]
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def write_repair(
+    members: Mapping[str, list[Entry]], manifest: Manifest, images: Path, out: Path
+) -> Plan:
+    """Plans to mill some shards of a data set once more, in a folder of their own.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    lists = {
+        split: [members.get(shard.name, []) for shard in manifest.list_shards(split)]
+        for split in manifest.splits
+    }
+    draft = Draft(
+        scan=Scan(classes=manifest.classes, entries=(), skipped=()),
+        splits={split: list(itertools.chain(*parts)) for split, parts in lists.items()},
+        shard_records={split: [len(part) for part in parts] for split, parts in lists.items()},
+    )
+    options = ConvertOptions.from_json(manifest.options)
+    plan = write_plan(draft, options, images=images, out=out)
+    return dataclasses.replace(
+        plan, shards=tuple(shard for shard in plan.shards if shard.name in members)
+    )
+
+
+def take_shard(shard: ShardInfo, made: Path, folder: Path) -> bool:
+    """Puts a shard that was made again in its place; False if it is not the one it has to be."""
+    index = name_index(shard.name)
+    if hash_file(made / shard.name) != shard.sha256:
+        return False
+    if hash_file(made / index) != shard.index_sha256:
+        return False
+    for name in (shard.name, index):
+        (made / name).replace(folder / name)
+    sync_folder(folder)
+    return True
+
+
+def _write(folder: Path, name: str, data: bytes, sha256: str) -> bool:
+    if hash_bytes(data) != sha256:
+        return False
+    write_file(folder / name, data, Layout(folder).scratch)
+    return True

@@ -1,0 +1,128 @@
+"""Which originals a data set was made from, read back from its records, and what became of them.
+
+A record holds its image in the middle. What is needed here stands before and behind it, so that a
+data set is read in a fraction of its bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from converter import examples
+from converter.errors import DatasetError, ImageError, RecordError
+from converter.indexes import name_index, parse_index
+from converter.manifest import ShardInfo
+from converter.mill import read_source
+from converter.names import from_bytes
+from converter.storage import hash_bytes
+from converter.tfrecords import FOOTER_BYTES, HEADER_BYTES
+
+_HEAD_BYTES: Final = 1024
+_BEFORE: Final = (examples.LABEL, examples.ENCODED)
+_BEHIND: Final = (
+    examples.FORMAT,
+    examples.HEIGHT,
+    examples.SHA256,
+    examples.SOURCE_ID,
+    examples.WIDTH,
+)
+
+
+class Source(NamedTuple):
+    """What a record says about its image, apart from the pixels.
+
+    Attributes:
+        path: of the original, relative to the folder of images.
+        sha256: of the original, in hexadecimal.
+        label: index into the class names.
+        format: how the image is stored.
+        height: of the stored image, in pixels.
+        width: likewise.
+    """
+
+    path: str
+    sha256: str
+    label: int
+    format: str
+    height: int
+    width: int
+
+
+def read_sources(folder: Path, shard: ShardInfo) -> list[Source]:
+    """What the records of a shard were made from, in record order; no checksum is compared.
+
+    Raises:
+        DatasetError: shard or index are not there as the manifest states, or a record cannot be
+            read.
+    """
+    index = name_index(shard.name)
+    try:
+        bounds = parse_index(
+            (folder / index).read_bytes(), index=index, shard_bytes=shard.bytes
+        ).tolist()
+        if len(bounds) != shard.records + 1 or (folder / shard.name).stat().st_size != shard.bytes:
+            raise DatasetError(f"{shard.name} is not as large as the manifest states")
+        with open(folder / shard.name, "rb", buffering=0) as file:
+            return [
+                _read_source(file, shard.name, start, end - start)
+                for start, end in pairwise(bounds)
+            ]
+    except OSError as error:
+        raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
+
+
+def describe_change(path: str, sha256: str, images: Path) -> str | None:
+    """What became of an original since its record was made; None if it is what it was.
+
+    Args:
+        path: as in `Source.path`.
+        sha256: of what it was.
+        images: the folder that it is relative to.
+    """
+    try:
+        data = read_source(path, images)
+    except ImageError as error:
+        return "is gone" if error.code == "vanished" else f"cannot be read: {error.detail}"
+    return None if hash_bytes(data) == sha256 else "has other content"
+
+
+def _read_source(file: BinaryIO, shard: str, offset: int, size: int) -> Source:
+    begin, size = offset + HEADER_BYTES, size - HEADER_BYTES - FOOTER_BYTES
+    try:
+        head = _read(file, begin, min(size, _HEAD_BYTES))
+        try:
+            found = examples.find_values(head, _BEFORE, size)
+        except ValueError:
+            # A class of a very long name stands before the image; and what is small is read whole.
+            head = _read(file, begin, size)
+            found = examples.find_values(head, _BEFORE, size)
+        label, _ = examples.read_varint(head, found[examples.LABEL][0])
+        rest = found[examples.ENCODED][1]
+        tail = _read(file, begin + rest, size - rest)
+        return _parse_tail(tail, label)
+    except (ValueError, KeyError, IndexError) as error:
+        raise RecordError(shard, offset, f"its source cannot be read: {error}") from error
+
+
+def _parse_tail(tail: memoryview, label: int) -> Source:
+    found = examples.find_entries(tail, _BEHIND, 0, len(tail))
+
+    def read_text(name: str) -> str:
+        start, end = found[name]
+        return from_bytes(bytes(tail[start:end]))
+
+    return Source(
+        path=read_text(examples.SOURCE_ID),
+        sha256=read_text(examples.SHA256),
+        label=label,
+        format=read_text(examples.FORMAT),
+        height=examples.read_varint(tail, found[examples.HEIGHT][0])[0],
+        width=examples.read_varint(tail, found[examples.WIDTH][0])[0],
+    )
+
+
+def _read(file: BinaryIO, offset: int, size: int) -> memoryview:
+    return memoryview(os.pread(file.fileno(), size, offset))

@@ -1,0 +1,321 @@
+"""Takes what was added, changed or removed into a finished data set, and mills little for it.
+
+Every image that stays keeps its split, its shard and its label. A shard that loses an image or has
+a changed one is milled again; new images go into those shards first and then into the smallest
+ones, as few as hold them. All other shards are carried over as they are, byte for byte.
+
+The number of shards is in their names and stays. So shards may differ in length after an update,
+and new classes come behind the old ones, not in the order of their names. A conversion as a whole
+puts both right.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from converter.errors import DatasetError, ImageError
+from converter.indexes import name_index
+from converter.layout import MANIFEST, REJECTS, Layout
+from converter.manifest import Manifest, ShardInfo
+from converter.mill import Receipt, make_record, write_receipt
+from converter.options import ConvertOptions
+from converter.plan import Base, Draft, Plan, draw_place
+from converter.scan import Entry, Scan
+from converter.sources import Source, describe_change, read_sources
+from converter.storage import create_file, hash_file, link_file, sync_folder
+
+SPARE_SHARE: Final = 4
+"""A shard takes new images up to a quarter over the mean length, so that few shards are milled."""
+
+_PIECE_BYTES: Final = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Update:
+    """What an update of a data set would do.
+
+    Attributes:
+        draft: the whole data set as it will be.
+        kept: receipts of the shards that stay as they are, by name.
+        added: number of images that are new, or could not be converted before.
+        changed: number of images with other content than before.
+        removed: number of images that are gone.
+        needed: whether anything at all is different.
+    """
+
+    draft: Draft
+    kept: Mapping[str, Receipt]
+    added: int
+    changed: int
+    removed: int
+    needed: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Share:
+    """One shard compared with the images that are there now.
+
+    Attributes:
+        entries: its images that are still there, in record order.
+        changed: how many of them have other content.
+        removed: how many are gone.
+        receipt: of the shard as it lies there.
+    """
+
+    entries: list[Entry]
+    changed: int
+    removed: int
+    receipt: Receipt
+
+    @property
+    def touched(self) -> bool:
+        return bool(self.changed or self.removed)
+
+
+def plan_update(
+    folder: Path,
+    manifest: Manifest,
+    images: Path,
+    scan: Scan,
+    *,
+    on_shard: Callable[[ShardInfo], object] | None = None,
+) -> Update:
+    """Finds out what became of the images of a data set, and where new ones go.
+
+    Every image is read, because its content is compared; none of the old ones is decoded.
+
+    Args:
+        folder: the data set.
+        manifest: its manifest.
+        images: the folder of the originals.
+        scan: what lies in it now.
+        on_shard: called with each shard once it is compared, in order.
+
+    Raises:
+        DatasetError: a shard is damaged, so that nobody can tell what is in it.
+    """
+    options = ConvertOptions.from_json(manifest.options)
+    scan = keep_labels(scan, manifest.classes)
+    present = {entry.path: entry for entry in scan.entries}
+    shares = _compare_shards(folder, manifest, images, present, on_shard)
+    for share in shares.values():
+        for entry in share.entries:
+            present.pop(entry.path, None)
+    refused = read_rejects(folder)
+    known = [present[path] for path in refused if path in present]
+    rejected = _try_again(known, scan, images, options)
+    for reject in rejected:
+        del present[reject["path"]]
+    members = _place(shares, manifest, list(present.values()), options)
+    kept = {
+        name: share.receipt
+        for name, share in shares.items()
+        if not share.touched and members[name] == share.entries
+    }
+    left_out = {reject["path"]: reject["code"] for reject in rejected}
+    left_out |= {skip.path: skip.code for skip in scan.skipped}
+    return Update(
+        draft=_draft(scan, members, manifest, rejected, hash_file(folder / MANIFEST)),
+        kept=kept,
+        added=len(present),
+        changed=sum(share.changed for share in shares.values()),
+        removed=sum(share.removed for share in shares.values()),
+        needed=(len(kept), scan.classes, left_out) != (len(shares), manifest.classes, refused),
+    )
+
+
+def carry_shards(update: Update, folder: Path, plan: Plan) -> None:
+    """Gives the shards that stay a second name in the output of a plan, and their receipts.
+
+    Where the file system has no links, they are copied.
+
+    Raises:
+        OutputError: a file cannot be written.
+        OSError: a link cannot be made.
+    """
+    layout = Layout(plan.out)
+    for name in update.kept:
+        for file in (name, name_index(name)):
+            _carry_file(folder / file, plan.out / file, layout.scratch)
+    sync_folder(plan.out)
+    for shard in plan.shards:
+        if shard.name in update.kept:
+            write_receipt(update.kept[shard.name], layout, shard)
+
+
+def keep_labels(scan: Scan, classes: Sequence[str]) -> Scan:
+    """The scan with the labels that classes had before; new ones come behind them."""
+    known = set(classes)
+    merged = (*classes, *(name for name in scan.classes if name not in known))
+    labels = {name: label for label, name in enumerate(merged)}
+    entries = (entry._replace(label=labels[scan.classes[entry.label]]) for entry in scan.entries)
+    return dataclasses.replace(scan, classes=merged, entries=tuple(entries))
+
+
+def read_rejects(folder: Path) -> dict[str, str]:
+    """The code of every file that was left out, by its path."""
+    try:
+        with open(folder / REJECTS, "rb") as file:
+            return {line["path"]: line["code"] for line in map(json.loads, file)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{folder / REJECTS}: cannot be read: {error}") from error
+
+
+def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]) -> list[int]:
+    """How many new images each shard of a split takes.
+
+    Args:
+        sizes: how many images each shard holds.
+        additions: how many new ones there are.
+        touched: the shards that are milled again in any case.
+
+    >>> place_additions([10, 10, 9, 10], 3, [])
+    [0, 0, 3, 0]
+    >>> place_additions([10, 10, 9, 10], 3, [0])
+    [3, 0, 0, 0]
+    """
+    first = set(touched)
+    mean = -(-(sum(sizes) + additions) // len(sizes))
+    limit = mean + mean // SPARE_SHARE
+    taken = [0] * len(sizes)
+    for place in sorted(range(len(sizes)), key=lambda n: (n not in first, sizes[n], n)):
+        taken[place] = max(0, min(additions, limit - sizes[place]))
+        additions -= taken[place]
+    return taken
+
+
+def _compare_shards(
+    folder: Path,
+    manifest: Manifest,
+    images: Path,
+    present: Mapping[str, Entry],
+    on_shard: Callable[[ShardInfo], object] | None,
+) -> dict[str, _Share]:
+    shares = {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        work = pool.map(
+            lambda shard: _compare_shard(folder, shard, images, present), manifest.shards
+        )
+        for shard, share in zip(manifest.shards, work, strict=True):
+            shares[shard.name] = share
+            if on_shard is not None:
+                on_shard(shard)
+    return shares
+
+
+def _compare_shard(
+    folder: Path, shard: ShardInfo, images: Path, present: Mapping[str, Entry]
+) -> _Share:
+    sources = read_sources(folder, shard)
+    entries, changed = [], 0
+    for source in sources:
+        entry = present.get(source.path)
+        if entry is not None:
+            entries.append(entry)
+            other_label = entry.label != source.label
+            changed += (
+                other_label or describe_change(source.path, source.sha256, images) is not None
+            )
+    return _Share(
+        entries=entries,
+        changed=changed,
+        removed=len(sources) - len(entries),
+        receipt=_describe_shard(shard, sources),
+    )
+
+
+def _describe_shard(shard: ShardInfo, sources: Sequence[Source]) -> Receipt:
+    return Receipt(
+        **dataclasses.asdict(shard),
+        max_image_size=(
+            max((source.height for source in sources), default=0),
+            max((source.width for source in sources), default=0),
+        ),
+        formats=dict(sorted(Counter(source.format for source in sources).items())),
+        labels=sorted(Counter(source.label for source in sources).items()),
+        rejects=[],
+    )
+
+
+def _try_again(
+    entries: Sequence[Entry], scan: Scan, images: Path, options: ConvertOptions
+) -> list[dict[str, str]]:
+    """Those of the images that cannot be converted now either, and why."""
+
+    def find_reason(entry: Entry) -> dict[str, str] | None:
+        try:
+            make_record(entry, scan.classes[entry.label], images, options)
+        except ImageError as error:
+            return {"path": entry.path, "code": error.code, "detail": error.detail}
+        return None
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [reason for reason in pool.map(find_reason, entries) if reason is not None]
+
+
+def _place(
+    shares: Mapping[str, _Share],
+    manifest: Manifest,
+    additions: Sequence[Entry],
+    options: ConvertOptions,
+) -> dict[str, list[Entry]]:
+    """The images of each shard in record order, new ones included."""
+    drawn: dict[str, list[tuple[int, Entry]]] = {split: [] for split in manifest.splits}
+    for entry in additions:
+        split, rank = draw_place(entry.path, options)
+        drawn[split].append((rank, entry))
+    members = {}
+    for split, ranked in drawn.items():
+        names = [shard.name for shard in manifest.list_shards(split)]
+        sizes = [len(shares[name].entries) for name in names]
+        touched = [place for place, name in enumerate(names) if shares[name].touched]
+        fresh = iter([entry for _, entry in sorted(ranked)])
+        for name, count in zip(names, place_additions(sizes, len(ranked), touched), strict=True):
+            new = [next(fresh) for _ in range(count)]
+            members[name] = (
+                _sort(shares[name].entries + new, options) if new else shares[name].entries
+            )
+    return members
+
+
+def _draft(
+    scan: Scan,
+    members: Mapping[str, list[Entry]],
+    manifest: Manifest,
+    rejected: Sequence[dict[str, str]],
+    digest: str,
+) -> Draft:
+    shares = {
+        split: [members[shard.name] for shard in manifest.list_shards(split)]
+        for split in manifest.splits
+    }
+    return Draft(
+        scan=scan,
+        splits={split: list(itertools.chain(*parts)) for split, parts in shares.items()},
+        shard_records={split: [len(part) for part in parts] for split, parts in shares.items()},
+        rejected=tuple(rejected),
+        base=Base(digest, manifest.updated + 1),
+    )
+
+
+def _sort(entries: list[Entry], options: ConvertOptions) -> list[Entry]:
+    """The order that a conversion as a whole gives: old images keep theirs, new ones mix in."""
+    return sorted(entries, key=lambda entry: (draw_place(entry.path, options)[1], entry))
+
+
+def _carry_file(source: Path, target: Path, scratch: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    target.unlink(missing_ok=True)
+    if not link_file(source, target):
+        with create_file(target, scratch) as copy, open(source, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                copy.write(piece)

@@ -1,0 +1,195 @@
+"""What the command line takes: commands, options, and their help texts."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import converter
+from converter.errors import UsageError
+from converter.options import (
+    ENCODINGS,
+    INTERPOLATIONS,
+    RESIZES,
+    ConvertOptions,
+    parse_image_size,
+)
+from converter.sizes import parse_bytes
+
+_BEAM: Final = "Any other option goes to Beam; write it behind OUT, as --name=value."
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; `command` of its result says which command it is."""
+    parser = _Parser(
+        prog="shardmill",
+        description="Image folders to sharded, resized TFRecords, and a look at them.",
+        epilog="Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"shardmill {converter.__version__}")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", dest="command"
+    )
+    for name, text, add in (
+        ("convert", "write a data set, or go on with it", _add_convert),
+        ("plan", "say what convert would do", _add_conversion),
+        ("verify", "check every byte of a data set", _add_verify),
+        ("repair", "make again what is damaged", _add_repair),
+        ("inspect", "show counts, sizes and a record", _add_out),
+        ("clean", "remove what killed runs left behind", _add_clean),
+        ("index", "index other TFRecord files", _add_index),
+    ):
+        command: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=f"{text.capitalize()}.", allow_abbrev=False
+        )
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        add(command)
+    return parser
+
+
+def read_options(
+    arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None
+) -> ConvertOptions:
+    """The options of a conversion: those that were given, and `defaults` for the others."""
+    names = (field.name for field in dataclasses.fields(ConvertOptions))
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return ConvertOptions.from_json({**(defaults or {}), **given})
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _BEAM
+    _add_conversion(parser)
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the data set in OUT once the new one is complete; give up an unfinished "
+        "conversion of something else",
+    )
+    again.add_argument(
+        "--update",
+        action="store_true",
+        help="take added, changed and removed images into the data set in OUT, with its options; "
+        "shards in which nothing is different stay as they are",
+    )
+    _add_lock(parser)
+    _add_running(parser)
+
+
+def _add_conversion(parser: argparse.ArgumentParser) -> None:
+    default = ConvertOptions()
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder for each class")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the data set")
+    options = parser.add_argument_group("what is written", argument_default=argparse.SUPPRESS)
+    add = options.add_argument
+    add("--image-size", type=_typed(parse_image_size), metavar="SIZE",
+        help="256, or 224x320 for height x width (default: 256)")  # fmt: skip
+    add("--resize", choices=RESIZES,
+        help="stretch: exactly this size; crop: fill it and cut; pad: fit in, fill up with black; "
+        f"shorter, longer: bring that side to it; none (default: {default.resize})")  # fmt: skip
+    add("--interpolation", choices=INTERPOLATIONS, help=f"default: {default.interpolation}")
+    add("--encoding", choices=ENCODINGS,
+        help=f"raw: bare pixels; keep: each image's own (default: {default.encoding})")  # fmt: skip
+    add("--quality", type=int, metavar="1-100",
+        help=f"of JPEG and WebP (default: {default.quality})")  # fmt: skip
+    shards = options.add_mutually_exclusive_group()
+    shards.add_argument("--shard-size", type=_typed(parse_bytes), dest="shard_bytes",
+                        metavar="BYTES", help="aimed at (default: 128MB)")  # fmt: skip
+    shards.add_argument("--num-shards", type=int, metavar="N", help="shards of the largest split")
+    for name in ("validation", "test"):
+        add(f"--{name}-split", type=float, metavar="FRACTION",
+            help=f"share of the images for a {name} split (default: none)")  # fmt: skip
+    add("--seed", type=int, metavar="N",
+        help=f"decides splits and order (default: {default.seed})")  # fmt: skip
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"With --runner it is a Beam job. {_BEAM}"
+    _add_out(parser)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="look at names and sizes only")
+    add("--no-decode", action="store_true", help="look at headers of images only")
+    add("--sources", type=Path, metavar="IMAGES",
+        help="also compare each record with its original in this folder")  # fmt: skip
+    add("--json", action="store_true", help="print one JSON object instead of lines")
+    _add_running(parser)
+
+
+def _add_repair(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Verifies OUT, and makes again from the originals what is damaged or missing. It takes its "
+        "place only if it comes out as the manifest states, byte for byte."
+    )
+    parser.epilog = _BEAM
+    _add_out(parser)
+    parser.add_argument(
+        "--images", type=Path, metavar="IMAGES", required=True, help="the folder of the originals"
+    )
+    _add_lock(parser)
+    _add_running(parser)
+
+
+def _add_clean(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Removes temporary files, stale locks and replaced data sets that killed runs left in OUT "
+        "and beside it. What a running conversion uses, and what is not of it, stays."
+    )
+    _add_out(parser)
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="list it and remove nothing")
+    add("--unfinished", action="store_true",
+        help="also give up an unfinished conversion or replacement, finished shards and "
+        "all")  # fmt: skip
+    _add_lock(parser)
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Writes an index beside each TFRecord file, whatever wrote the file."
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILES",
+        help="files, folders (their *.tfrecord*), or patterns in quotes")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace an index that does not fit its file")
+    add("--no-checksums", action="store_true",
+        help="skip the checksums of payloads; those of lengths are compared")  # fmt: skip
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="the data set's folder")
+
+
+def _add_lock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--break-lock",
+        action="store_true",
+        help="take the lock of a process on another machine for stale",
+    )
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--workers", type=int, default=0, metavar="N", help="local processes (default: all cores)")
+    add("--runner", metavar="RUNNER", help="any Beam runner (default: processes here)")
+    add("--no-progress", action="store_true", help="draw no progress bar")
+    flags = (flag for action in parser._actions for flag in action.option_strings)  # noqa: SLF001
+    parser.set_defaults(flags=list(flags))
+
+
+def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Lets argparse show the message of a UsageError, which it would swallow as a ValueError's."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert

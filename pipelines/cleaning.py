@@ -1,0 +1,35 @@
+"""Removes what killed runs left behind, as a plain function."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from converter.leftovers import Leftover, clean_folder
+
+
+def clean(
+    out: str | os.PathLike[str],
+    *,
+    unfinished: bool = False,
+    dry_run: bool = False,
+    break_lock: bool = False,
+) -> list[Leftover]:
+    """Removes temporary files, stale locks and replaced data sets; see `clean_folder`.
+
+    Args:
+        out: the data set's folder.
+        unfinished: also give up an unfinished conversion or replacement, finished shards and all.
+        dry_run: remove nothing.
+        break_lock: take the lock of a process on another machine for stale.
+
+    Returns:
+        what was removed, or would be.
+
+    Raises:
+        UsageError: `out` is no folder of ours.
+        LockedError: somebody is writing to it, or may be.
+    """
+    return clean_folder(
+        Path(out).absolute(), unfinished=unfinished, dry_run=dry_run, break_lock=break_lock
+    )

@@ -1,0 +1,184 @@
+"""Repairs a data set: what a check condemns is made again from the originals."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from converter import repairs
+from converter.errors import DatasetError
+from converter.indexes import name_index
+from converter.layout import REJECTS, Layout
+from converter.locks import lock_folder
+from converter.manifest import Manifest, ShardInfo, read_manifest
+from converter.options import ConvertOptions
+from converter.plan import Draft, digest_plan
+from converter.replacements import settle_folder
+from converter.scan import Entry, scan_folder
+from converter.updates import keep_labels
+from converter.verification import Fault
+from pipelines.preflight import check_folders
+from pipelines.proposals import propose
+from pipelines.verification import verify
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Site:
+    """Where and how is repaired; see `repair`."""
+
+    folder: Path
+    images: Path
+    manifest: Manifest
+    beam_args: Sequence[str]
+    workers: int
+    progress: bool
+
+    @property
+    def options(self) -> ConvertOptions:
+        return ConvertOptions.from_json(self.manifest.options)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Repair:
+    """What came of a repair.
+
+    Attributes:
+        repaired: names of the files that were made again.
+        left: what is still wrong.
+    """
+
+    repaired: tuple[str, ...]
+    left: tuple[Fault, ...]
+
+
+def repair(
+    out: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    beam_args: Sequence[str] = (),
+    *,
+    workers: int = 0,
+    progress: bool = False,
+    break_lock: bool = False,
+) -> Repair:
+    """Checks a data set, and makes again what is damaged or missing, byte for byte as it was.
+
+    What is made again takes its place only if it has the SHA-256 that the manifest states: the
+    originals have to be what they were, and the versions of shardmill and Pillow, too.
+
+    Args:
+        out: the data set's folder.
+        images: the folder of the originals.
+        beam_args: Beam's own options.
+        workers: processes of a local run; 0 for one a core.
+        progress: draw bars on standard error.
+        break_lock: take the lock of a process on another machine for stale.
+
+    Raises:
+        UsageError: an argument makes no sense.
+        LockedError: somebody else is writing to `out`.
+        DatasetError: the manifest itself is missing, damaged or of a newer format.
+        ShardmillError: the pipeline failed, or a file cannot be written.
+    """
+    folder, originals = Path(out).absolute(), Path(images).absolute()
+    manifest = _read_manifest(folder)
+    check_folders(originals, folder)
+    with lock_folder(folder, break_lock=break_lock):
+        settle_folder(folder)
+        faults = verify(folder, progress=progress)
+        site = _Site(
+            folder=folder,
+            images=originals,
+            manifest=manifest,
+            beam_args=beam_args,
+            workers=workers,
+            progress=progress,
+        )
+        repaired = tuple(_repair(site, repairs.list_condemned(manifest, faults)))
+    left = tuple(fault for fault in faults if fault.file not in repaired)
+    return Repair(repaired=repaired, left=left)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        return read_manifest(folder)
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error}; without it nothing says what has to be in the data set: convert it again, "
+            "with --overwrite if it lies in the way"
+        ) from error
+
+
+def _repair(site: _Site, condemned: repairs.Condemned) -> Iterator[str]:
+    """Makes files again, and yields the names of those that came out right."""
+    for shard in condemned.indexes:
+        if repairs.rebuild_index(site.folder, shard):
+            yield name_index(shard.name)
+    members, draft = {}, None
+    if condemned.shards or REJECTS in condemned.files:
+        draft = _plan_again(site)
+    if condemned.shards:
+        members = _find_members(site, condemned.shards, draft)
+    if members:
+        yield from _mill(site, members)
+    for name in condemned.files:
+        rejects = _describe_rejects(site, draft) if name == REJECTS else None
+        if repairs.rebuild_file(site.folder, site.manifest, name, rejects):
+            yield name
+
+
+def _plan_again(site: _Site) -> Draft | None:
+    """The plan of the conversion, if planning it now gives the same."""
+    if site.manifest.updated:
+        return None
+    draft = propose(site.images, site.options, always_sample=False).draft
+    return draft if digest_plan(draft, site.options) == site.manifest.plan else None
+
+
+def _find_members(
+    site: _Site, shards: Sequence[ShardInfo], draft: Draft | None
+) -> dict[str, list[Entry]]:
+    """The originals of each shard of which they can be found out."""
+    if draft is not None:
+        planned = repairs.list_members(draft, site.manifest)
+        return {shard.name: planned[shard.name] for shard in shards}
+    recalled = {
+        shard.name: repairs.recall_members(site.folder, shard, site.images) for shard in shards
+    }
+    found = {name: entries for name, entries in recalled.items() if entries is not None}
+    lost = [shard for shard in shards if shard.name not in found]
+    if lost:
+        scan = keep_labels(scan_folder(site.images), site.manifest.classes)
+        with contextlib.suppress(DatasetError):
+            found |= repairs.deduce_members(site.folder, site.manifest, lost, scan)
+    return found
+
+
+def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
+    # Beam: a second to import, which the rest does without.
+    from pipelines import runners  # noqa: PLC0415
+    from pipelines.conversion import mill_plan  # noqa: PLC0415
+
+    made = Layout(site.folder).repair
+    shutil.rmtree(made, ignore_errors=True)
+    plan = repairs.write_repair(members, site.manifest, site.images, made)
+    beam = runners.parse_options(site.beam_args)
+    with runners.start_workers(beam, site.workers) as pool:
+        mill_plan(plan, beam, pool, progress=site.progress)
+    for shard in site.manifest.shards:
+        if shard.name in members and repairs.take_shard(shard, made, site.folder):
+            yield from (shard.name, name_index(shard.name))
+    shutil.rmtree(made)
+
+
+def _describe_rejects(site: _Site, draft: Draft | None) -> bytes | None:
+    if draft is None:
+        return None
+    with contextlib.suppress(DatasetError):
+        return repairs.describe_rejects(
+            site.folder, site.manifest, draft, site.images, site.options
+        )
+    return None

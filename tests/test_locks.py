@@ -1,0 +1,198 @@
+"""One writer at a time, and no lock outlives its owner."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from converter.errors import LockedError, OutputError
+from converter.layout import Layout
+from converter.locks import find_owner, lock_folder
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from converter.locks import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def start_holder(folder: Path) -> subprocess.Popen[str]:
+    """Another process that holds the lock until its standard input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+def write_owner(folder: Path, **changes: object) -> None:
+    """Leaves a lock that nobody holds, as its owner would have written it."""
+    with lock_folder(folder):
+        owner = find_owner(folder)
+    assert owner is not None
+    layout = Layout(folder)
+    layout.work.mkdir(parents=True, exist_ok=True)
+    layout.lock.write_text(json.dumps({**dataclasses.asdict(owner), **changes}))
+
+
+def test_a_lock_says_who_holds_it_and_goes_with_its_folders(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with lock_folder(out):
+        owner = find_owner(out)
+        assert owner is not None
+        assert (owner.host, owner.pid) == (socket.gethostname(), os.getpid())
+        assert list(Layout(out).scratch.iterdir()) == []
+    assert find_owner(out) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_releases_the_lock_and_keeps_what_is_not_its_own(tmp_path: Path) -> None:
+    Layout(tmp_path).make_work_folders()
+    (Layout(tmp_path).scratch / "half").touch()
+
+    def fail() -> None:
+        with lock_folder(tmp_path):
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match=r"^interrupted$"):
+        fail()
+    assert not Layout(tmp_path).lock.exists()
+    assert (Layout(tmp_path).scratch / "half").exists()
+
+
+@pytest.mark.parametrize("break_lock", [False, True])
+def test_a_folder_that_is_being_written_is_refused(tmp_path: Path, *, break_lock: bool) -> None:
+    with start_holder(tmp_path) as process:
+        message = (
+            rf"^{re.escape(str(tmp_path))} is being written by process {process.pid} on \S+, since "
+            r"\S+ \S+: wait for it to end, or choose another folder$"
+        )
+        with (
+            pytest.raises(LockedError, match=message),
+            lock_folder(tmp_path, break_lock=break_lock),
+        ):
+            pass
+        assert find_owner(tmp_path) is not None
+        process.communicate()
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_this_very_process_is_no_exception(tmp_path: Path) -> None:
+    with lock_folder(tmp_path):
+        with pytest.raises(LockedError, match="is being written by"), lock_folder(tmp_path):
+            pass
+        assert Layout(tmp_path).lock.exists()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    with start_holder(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+    assert Layout(tmp_path).lock.exists()
+    assert find_owner(tmp_path) is None
+    with lock_folder(tmp_path):
+        owner = find_owner(tmp_path)
+        assert owner is not None
+        assert owner.pid == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_broken_is_not_released_for_whoever_holds_it_now(tmp_path: Path) -> None:
+    with lock_folder(tmp_path):
+        Layout(tmp_path).lock.unlink()
+        Layout(tmp_path).lock.write_text("of somebody else")
+    assert Layout(tmp_path).lock.read_text() == "of somebody else"
+
+
+def test_a_lock_from_before_a_restart_is_taken_over(tmp_path: Path) -> None:
+    write_owner(tmp_path, boot="an earlier one", pid=1)
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_the_lock_of_another_machine_is_respected_until_it_is_broken(tmp_path: Path) -> None:
+    write_owner(tmp_path, host="elsewhere", boot="its own", pid=77)
+    message = "is locked by process 77 on elsewhere, .* if it does not, run again with --break-lock"
+    with pytest.raises(LockedError, match=message), lock_folder(tmp_path):
+        pass
+    assert find_owner(tmp_path) is not None
+    with lock_folder(tmp_path, break_lock=True):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff"])
+def test_a_lock_that_cannot_be_read_is_respected_until_it_is_broken(
+    tmp_path: Path, content: bytes
+) -> None:
+    Layout(tmp_path).work.mkdir()
+    Layout(tmp_path).lock.write_bytes(content)
+    with pytest.raises(LockedError, match="process 0 on an unknown host"), lock_folder(tmp_path):
+        pass
+    with lock_folder(tmp_path, break_lock=True):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "unheld", "gone"),
+    [
+        ({}, False, False),
+        ({}, True, True),
+        ({"started": "1"}, False, True),  # the number of a process is used again
+        ({"boot": "other"}, False, True),
+        ({"host": "other"}, False, False),
+        ({"host": "other", "boot": "other"}, True, False),
+    ],
+)
+def test_an_owner_is_gone_if_its_process_or_its_boot_is(
+    tmp_path: Path, changes: dict[str, str], *, unheld: bool, gone: bool
+) -> None:
+    with lock_folder(tmp_path):
+        owner = find_owner(tmp_path)
+    assert owner is not None
+    assert dataclasses.replace(owner, **changes).is_gone(unheld=unheld) is gone
+
+
+def test_of_many_at_once_one_wins_also_over_a_stale_lock(tmp_path: Path) -> None:
+    for stale in (False, True) * 10:
+        if stale:
+            write_owner(tmp_path, pid=1, started="1")
+        held = []
+
+        def take(_: int, held: list[int] = held) -> bool:
+            try:
+                with lock_folder(tmp_path):
+                    held.append(1)
+                    assert len(held) == 1
+                    held.pop()
+            except LockedError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            assert any(pool.map(take, range(8)))
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = rf"^{tmp_path}/file/out\S* cannot be written: Not a directory$"
+    with pytest.raises(OutputError, match=message), lock_folder(tmp_path / "file" / "out"):
+        pass

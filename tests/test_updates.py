@@ -1,0 +1,342 @@
+"""An update mills what it has to, and leaves everything else as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import (
+    convert_folder,
+    encode_image,
+    list_states,
+    make_image,
+    mill_folder,
+    write_image,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.commit import commit, list_finished
+from converter.errors import DatasetError, UsageError
+from converter.indexes import name_index
+from converter.layout import Layout
+from converter.manifest import read_manifest
+from converter.mill import Job, mill_shard, read_receipt, receipt_path
+from converter.options import ConvertOptions
+from converter.plan import draw_place, write_plan
+from converter.replacements import replace_dataset
+from converter.scan import scan_folder
+from converter.sources import Source, read_sources
+from converter.updates import Update, carry_shards, place_additions, plan_update
+from converter.verification import verify_dataset
+from pipelines.conversion import run_conversion
+from reader import open_shards
+
+OPTIONS = ConvertOptions(
+    image_size=(8, 10), encoding="png", num_shards=4, validation_split=0.3, seed=3
+)
+IN_MEMORY = ["--direct_running_mode=in_memory"]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, one of them bad, and the data set of them: `images` and `out`."""
+    root = tmp_path_factory.mktemp("original")
+    for seed in range(40):
+        write_image(root / "images" / "bd"[seed % 2] / f"{seed}.png", seed)
+    (root / "images" / "b" / "bad.png").write_bytes(b"bad")
+    convert_folder(root / "images", root / "out", OPTIONS)
+    return root
+
+
+@pytest.fixture
+def root(original: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return Path(shutil.copytree(original, tmp_path / "root"))
+
+
+def update_folder(root: Path) -> Update:
+    """An update without Beam."""
+    images, out = root / "images", root / "out"
+    update = plan_update(out, read_manifest(out), images, scan_folder(images))
+    if update.needed:
+        stage = Layout(out).stage
+        plan = write_plan(update.draft, OPTIONS, images=images, out=stage)
+        carry_shards(update, out, plan)
+        finished = list_finished(plan)
+        assert {shard.name for shard in finished} == set(update.kept)
+        for shard in set(plan.shards) - set(finished):
+            mill_shard(shard, Job(images=images, out=stage, options=OPTIONS))
+        commit(plan, keep_work=True)
+        replace_dataset(out)
+    assert verify_dataset(out) == []
+    return update
+
+
+def list_sources(out: Path) -> dict[str, list[Source]]:
+    return {shard.name: read_sources(out, shard) for shard in read_manifest(out).shards}
+
+
+def find_shard(out: Path, path: str) -> str:
+    return next(
+        name
+        for name, sources in list_sources(out).items()
+        if path in [source.path for source in sources]
+    )
+
+
+def list_inodes(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in out.iterdir() if "train-" in path.name}
+
+
+def test_nothing_different_is_nothing_to_do(root: Path) -> None:
+    before = list_states(root / "out")
+    update = update_folder(root)
+    assert (update.needed, update.added, update.changed, update.removed) == (False, 0, 0, 0)
+    assert len(update.kept) == len(read_manifest(root / "out").shards)
+    assert list_states(root / "out") == before
+
+
+@pytest.mark.parametrize("what", ["changed", "removed"])
+def test_only_the_shard_of_an_image_is_milled_again(root: Path, what: str) -> None:
+    out, path = root / "out", "b/8.png"
+    old, shard, inodes = list_sources(out), find_shard(out, path), list_inodes(out)
+    if what == "changed":
+        write_image(root / "images" / path, 99)
+    else:
+        (root / "images" / path).unlink()
+
+    update = update_folder(root)
+
+    assert set(old) - set(update.kept) == {shard}
+    assert (update.added, update.changed + update.removed) == (0, 1)
+    new = list_sources(out)
+    for name, sources in old.items():
+        rest = [source for source in new[name] if source.path != path]
+        assert rest == [source for source in sources if source.path != path]
+    assert (path in [source.path for source in new[shard]]) == (what == "changed")
+    kept = {name for name, inode in list_inodes(out).items() if inodes[name] == inode}
+    assert set(inodes) - kept == {shard, name_index(shard)} & set(inodes)
+
+
+def test_what_only_looks_changed_is_not(root: Path) -> None:
+    for path in (root / "images").rglob("*.png"):
+        os.utime(path, ns=(1, 1))
+    assert not update_folder(root).needed
+
+
+def test_a_change_that_keeps_the_size_is_found(root: Path) -> None:
+    path = root / "images" / "b" / "8.png"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    assert update_folder(root).changed == 1
+
+
+def test_new_images_go_into_few_shards_and_the_split_that_a_conversion_would_give(
+    root: Path,
+) -> None:
+    out = root / "out"
+    old = list_sources(out)
+    for seed in range(50, 54):
+        write_image(root / "images" / "b" / f"{seed}.png", seed)
+    update = update_folder(root)
+    assert update.added == 4
+    assert len(old) - len(update.kept) <= 2
+    new = list_sources(out)
+    for name, sources in new.items():
+        ranks = [draw_place(source.path, OPTIONS) for source in sources]
+        assert {split for split, _ in ranks} == {name.split("-")[0]}
+        assert ranks == sorted(ranks)
+        assert set(old[name]) <= set(sources)
+    assert sum(map(len, new.values())) == sum(map(len, old.values())) + 4
+
+
+def test_a_shard_that_is_milled_anyway_takes_the_new_image(root: Path) -> None:
+    out = root / "out"
+    train = [name for name in list_sources(out) if name.startswith("train")]
+    largest = max(train, key=lambda name: len(list_sources(out)[name]))
+    (root / "images" / list_sources(out)[largest][0].path).unlink()
+    new = next(
+        f"b/{seed}.png"
+        for seed in range(60, 99)
+        if draw_place(f"b/{seed}.png", OPTIONS)[0] == "train"
+    )
+    write_image(root / "images" / new, 60)
+    assert len(read_manifest(out).shards) - len(update_folder(root).kept) == 1
+    assert find_shard(out, new) == largest
+
+
+def test_old_classes_keep_their_labels_and_new_ones_come_behind(root: Path) -> None:
+    for name, seed in (("a", 70), ("c", 71)):
+        write_image(root / "images" / name / "1.png", seed)
+    labels = {s.path: s.label for sources in list_sources(root / "out").values() for s in sources}
+    update_folder(root)
+    manifest = read_manifest(root / "out")
+    assert manifest.classes == ("b", "d", "a", "c")
+    assert (root / "out" / "labels.txt").read_text() == "b\nd\na\nc\n"
+    after = {s.path: s.label for sources in list_sources(root / "out").values() for s in sources}
+    assert after == {**labels, "a/1.png": 2, "c/1.png": 3}
+
+
+def test_a_class_that_is_gone_keeps_its_label(root: Path) -> None:
+    shutil.rmtree(root / "images" / "b")
+    update = update_folder(root)
+    assert update.removed == 20
+    manifest = read_manifest(root / "out")
+    assert manifest.classes == ("b", "d")
+    assert [split.labels[0] for split in manifest.splits.values()] == [0, 0]
+
+
+def test_a_bad_image_is_tried_again_and_costs_no_shard_while_it_is_bad(root: Path) -> None:
+    (root / "images" / "b" / "bad.png").write_bytes(b"worse than before")
+    assert not update_folder(root).needed
+    (root / "images" / "b" / "bad.png").write_bytes(b"")
+    update = update_folder(root)
+    assert (update.needed, update.added, len(update.kept)) == (True, 0, 5)
+    assert read_manifest(root / "out").totals.rejected == {"empty": 1}
+    write_image(root / "images" / "b" / "bad.png", 80)
+    assert update_folder(root).added == 1
+    assert read_manifest(root / "out").totals.rejected == {}
+
+
+def test_everything_stays_accounted_for(root: Path) -> None:
+    (root / "images" / "d" / "cut.png").write_bytes(encode_image(make_image(1), "PNG")[:99])
+    (root / "images" / "d" / "notes.txt").touch()
+    (root / "images" / "d" / "1.png").write_bytes(b"spoilt")
+    (root / "images" / "d" / "3.png").unlink()
+    update_folder(root)
+    manifest = read_manifest(root / "out")
+    totals = manifest.totals
+    assert (totals.scanned, totals.written) == (scan_folder(root / "images").scanned, 38)
+    assert totals.rejected == {"decode_error": 1, "not_an_image": 2}
+    assert totals.skipped == {"skipped_extension": 1}
+    lines = (root / "out" / "rejects.jsonl").read_text().splitlines()
+    assert {(line["path"], line["code"]) for line in map(json.loads, lines)} == {
+        ("b/bad.png", "not_an_image"),
+        ("d/1.png", "not_an_image"),
+        ("d/cut.png", "decode_error"),
+        ("d/notes.txt", "skipped_extension"),
+    }
+    update = update_folder(root)
+    assert not update.needed
+
+
+def test_a_data_set_says_how_often_it_was_updated(root: Path) -> None:
+    assert read_manifest(root / "out").updated == 0
+    for number in (1, 2):
+        write_image(root / "images" / "b" / f"new {number}.png", number)
+        update_folder(root)
+        assert read_manifest(root / "out").updated == number
+    with pytest.raises(UsageError, match="which was updated since it was converted"):
+        run_conversion(root / "images", root / "out", OPTIONS)
+
+
+def test_readers_read_what_was_updated(root: Path) -> None:
+    write_image(root / "images" / "a" / "new.png", 90)
+    (root / "images" / "d" / "5.png").unlink()
+    update_folder(root)
+    shards = open_shards(root / "out")
+    assert shards.class_names == ["b", "d", "a"]
+    paths = {record.source_id for split in shards.splits for record in shards.source(split)[:]}
+    assert paths == {entry.path for entry in scan_folder(root / "images").entries} - {"b/bad.png"}
+
+
+def test_the_same_update_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    write_image(root / "images" / "b" / "new.png", 90)
+    (root / "images" / "d" / "5.png").unlink()
+    other = Path(shutil.copytree(root, tmp_path / "other"))
+    update_folder(root)
+    run_conversion(other / "images", other / "out", None, IN_MEMORY, update=True)
+    assert read_tree(root / "out") == read_tree(other / "out")
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_update_that_was_killed_goes_on(root: Path, tmp_path: Path) -> None:
+    write_image(root / "images" / "b" / "new.png", 90)
+    (root / "images" / "d" / "5.png").unlink()
+    other = Path(shutil.copytree(root, tmp_path / "other"))
+    images, out = root / "images", root / "out"
+    old = read_tree(out)
+    update = plan_update(out, read_manifest(out), images, scan_folder(images))
+    plan = write_plan(update.draft, OPTIONS, images=images, out=Layout(out).stage)
+    carry_shards(update, out, plan)
+    assert read_tree(out) == old
+
+    conversion = run_conversion(images, out, None, IN_MEMORY, update=True)
+    assert conversion.kept == len(update.kept)
+    assert conversion.milled == len(plan.shards) - len(update.kept)
+    update_folder(other)
+    assert read_tree(out) == read_tree(other / "out")
+    assert {path.name for path in root.iterdir()} == {"images", "out"}
+
+
+def test_a_replacement_of_something_else_that_was_left_is_given_up(root: Path) -> None:
+    convert_folder(root / "images", root / "other", OPTIONS)
+    (root / "other").rename(Layout(root / "out").stage)
+    write_image(root / "images" / "b" / "new.png", 90)
+    run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True)
+    assert verify_dataset(root / "out") == []
+    assert {path.name for path in root.iterdir()} == {"images", "out"}
+
+
+def test_receipts_of_kept_shards_say_what_milling_said(root: Path) -> None:
+    plan = mill_folder(root / "images", root / "again", OPTIONS)
+    (root / "images" / "b" / "bad.png").unlink()
+    commit(plan, keep_work=True)
+    update = plan_update(plan.out, read_manifest(plan.out), plan.images, scan_folder(plan.images))
+    for shard in plan.shards:
+        milled = read_receipt(receipt_path(Layout(plan.out), shard))
+        assert update.kept[shard.name] == dataclasses.replace(milled, rejects=[])
+
+
+def test_copies_do_where_there_are_no_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from converter import updates
+
+    monkeypatch.setattr(updates, "link_file", lambda *_: False)
+    write_image(root / "images" / "b" / "new.png", 90)
+    assert update_folder(root).added == 1
+
+
+@pytest.mark.parametrize("suffix", [".tfindex", ".tfrecord"])
+def test_a_damaged_shard_is_named(root: Path, suffix: str) -> None:
+    path = (root / "out" / "train-00001-of-00004.tfrecord").with_suffix(suffix)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DatasetError, match=r"train-00001-of-00004\.tf"):
+        update_folder(root)
+
+
+def test_other_options_are_refused_by_name(root: Path) -> None:
+    options = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=4)
+    with pytest.raises(UsageError, match=r"\(validation_split was 0.3, is 0.0; seed was 3, is 0\)"):
+        run_conversion(root / "images", root / "out", options, update=True)
+
+
+def test_there_has_to_be_something_to_update(root: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no finished data set .* leave out --update"):
+        run_conversion(root / "images", root / "new", OPTIONS, update=True)
+    with pytest.raises(UsageError, match="overwrite and update exclude each other"):
+        run_conversion(root / "images", root / "out", OPTIONS, update=True, overwrite=True)
+    assert not (root / "new").exists()
+
+
+@given(
+    st.lists(st.integers(0, 50), min_size=1, max_size=20),
+    st.integers(0, 300),
+    st.sets(st.integers(0, 19)),
+)
+def test_every_addition_has_a_place_and_no_shard_outgrows_the_others(
+    sizes: list[int], additions: int, touched: set[int]
+) -> None:
+    taken = place_additions(sizes, additions, touched)
+    assert sum(taken) == additions
+    assert min(taken) >= 0
+    mean = -(-(sum(sizes) + additions) // len(sizes))
+    assert all(size + new <= mean * 1.25 for size, new in zip(sizes, taken, strict=True) if new)
