@@ -67,6 +67,7 @@ def run_loop(
 def mill_one(out: Path, name: str) -> int:
     plan = read_plan(out)
     shard = next(shard for shard in plan.shards if shard.name == name)
+    print("ready", flush=True)
     sys.stdin.readline()
     run_loop((plan, [shard]), None, None, on_poll=lambda: None)
     return 0

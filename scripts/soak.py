@@ -2,8 +2,8 @@
 
     kills           one process, at random moments, also twice in a row         100 times
     process-kills   Beam: a worker, the launcher, all of them                   100
-    errors          each call that concerns the output fails; --times 100 for
-                    each of them with each error, which takes four times as long   25 %
+    errors          each call that concerns the output fails once; with --times 5000
+                    it fails with each error, which takes four times as long    1,000
     process-errors  a random one fails, in all of Beam's processes              20
     disks           too few bytes, too few inodes, then room                    10 sizes of each
     races           two converters on one folder, 0 to 1 s apart                50
@@ -45,7 +45,7 @@ EXPERIMENTS: dict[str, tuple[Experiment, int]] = {
     "kills": (kill_converters, 100),
     "process-kills": (kill_processes, 100),
     "process-errors": (inject_processes, 20),
-    "errors": (inject_errors, 25),
+    "errors": (inject_errors, 1000),
 }
 
 

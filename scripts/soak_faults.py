@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -45,32 +46,35 @@ class Call(NamedTuple):
 
 
 def inject_errors(soak: Soak) -> Iterator[str]:
-    """Lets calls that concern the output fail, one at a time.
-
-    With `times` 100, each call is tried with each error; with 25, each call with one of them.
-    """
+    """Lets calls that concern the output fail, one in each run: `times` of all that there are."""
     need_strace()
-    number = 0
-    for case in (soak.cases[name] for name in CASES):
-        for call in CALLS:
-            for place in list_places(soak, case, call):
-                for turn in range(len(ERRORS)):
-                    number += 1
-                    if number * soak.times // 100 > (number - 1) * soak.times // 100:
-                        error = ERRORS[(turn + place) % len(ERRORS)]
-                        yield inject_once(soak, case, call, error, place)
+    sweep = [
+        (case, call, ERRORS[(turn + place) % len(ERRORS)], place)
+        for case in (soak.cases[name] for name in CASES)
+        for call, place in list_places(soak, case)
+        for turn in range(len(ERRORS))
+    ]
+    times = min(soak.times, len(sweep))
+    for number in range(times):
+        yield inject_once(soak, *sweep[number * len(sweep) // times])
 
 
-def list_places(soak: Soak, case: Case, call: str) -> list[int]:
-    """Which of a conversion's calls of that name, counted from 1, concern its output."""
+def list_places(soak: Soak, case: Case) -> list[tuple[str, int]]:
+    """Which calls of a conversion concern its output: their names, and their numbers from 1."""
     out = case.place(soak.work / "counted")
     log = soak.work / "log"
-    finish(start(strace(log, f"trace={call}", case.command(out, soak.launch))))
-    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if f" {call}(" in line]
-    first = lines[0].split()[0] if lines else ""
-    # strace counts for each thread; all but the main one only read.
-    own = [line for line in lines if line.split()[0] == first]
-    return [place for place, line in enumerate(own, 1) if str(out.parent) in line]
+    finish(start(strace(log, f"trace={','.join(CALLS)}", case.command(out, soak.launch))))
+    lines = log.read_text("utf-8", "replace").splitlines()
+    counts: Counter[str] = Counter()
+    places = []
+    for line in lines:
+        thread, call = re.match(r"(\d+) +(\w*)", line).groups()
+        # strace counts for each thread; all but the main one only read.
+        if thread == lines[0].split()[0] and call in CALLS:
+            counts[call] += 1
+            if str(out.parent) in line:
+                places.append((call, counts[call]))
+    return places
 
 
 def inject_once(soak: Soak, case: Case, call: str, error: str, place: int) -> str:
@@ -152,7 +156,7 @@ def check_order(soak: Soak) -> Iterator[str]:
         out = case.place(soak.work / "traced")
         code, lines = finish(start(trace(soak.work / "log", case, out, soak.launch)))
         faults = find_disorder(read_calls(soak.work / "log", out.parent))
-        yield f"failed: {lines}" if code else "; ".join(faults[:3]) or judge_end(case, out)
+        yield f"failed: {lines}" if code else "; ".join(faults[:5]) or judge_end(case, out)
 
 
 def trace(log: Path, case: Case, out: Path, launch: tuple[str, ...]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -11,11 +12,11 @@ from pathlib import Path
 
 from soaking import (
     BEAM,
+    TIMEOUT_S,
     Case,
     Soak,
     finish,
     judge_end,
-    judge_failure,
     judge_moment,
     judge_resume,
     kill_all,
@@ -36,28 +37,38 @@ from pipelines.proposals import propose
 
 KILLED = ("convert", "overwrite", "update")
 
+_REFUSAL = re.compile(
+    r"shardmill: error: .*"
+    r"(is being written by|changes hands|holds a finished|holds an unfinished).*\n"
+)
+
 
 def kill_converters(soak: Soak) -> Iterator[str]:
     """Kills a conversion in one process at a random moment, and often the next one, too."""
-    seconds = {name: clock(soak, soak.cases[name]) for name in KILLED}
+    seconds: dict[str, float] = {}
     for number in range(soak.times):
-        case = soak.cases[KILLED[number % len(KILLED)]]
-        yield kill_once(soak, case, seconds[case.name], "all", kills=soak.random.choice((1, 1, 2)))
+        name = KILLED[number % len(KILLED)]
+        if name not in seconds:
+            seconds[name] = clock(soak, soak.cases[name], soak.launch)
+        kills = soak.random.choice((1, 1, 2))
+        yield kill_once(soak, soak.cases[name], seconds[name], soak.launch, kills=kills)
 
 
 def kill_processes(soak: Soak) -> Iterator[str]:
     """Kills a worker, the launcher, or all of them, of a conversion on Beam."""
-    seconds = {name: clock(soak, soak.cases[name], BEAM) for name in KILLED}
+    seconds: dict[str, float] = {}
     for number in range(soak.times):
-        case = soak.cases[KILLED[number // 3 % len(KILLED)]]
+        name = KILLED[number // 3 % len(KILLED)]
+        if name not in seconds:
+            seconds[name] = clock(soak, soak.cases[name], BEAM)
         who = ("worker", "launcher", "all")[number % 3]
-        yield kill_once(soak, case, seconds[case.name], who, launch=BEAM)
+        yield kill_once(soak, soak.cases[name], seconds[name], BEAM, who=who)
 
 
-def clock(soak: Soak, case: Case, launch: tuple[str, ...] | None = None) -> float:
+def clock(soak: Soak, case: Case, launch: tuple[str, ...]) -> float:
     """How long a conversion takes from its lock to its end."""
     out = case.place(soak.work / "clocked")
-    process = start(case.command(out, launch or soak.launch))
+    process = start(case.command(out, launch))
     wait_for(Layout(out).lock, process)
     begin = time.monotonic()
     finish(process)
@@ -68,12 +79,11 @@ def kill_once(
     soak: Soak,
     case: Case,
     seconds: float,
-    who: str,
+    launch: tuple[str, ...],
     *,
+    who: str = "all",
     kills: int = 1,
-    launch: tuple[str, ...] | None = None,
 ) -> str:
-    launch = launch or soak.launch
     out = case.place(soak.work / "killed")
     for _ in range(kills):
         process = start(case.command(out, launch))
@@ -101,44 +111,49 @@ def race_once(soak: Soak, cases: list[Case], launch: tuple[str, ...], pause: flo
     processes = [start(cases[0].command(out, launch))]
     time.sleep(pause)
     processes.append(start(cases[1].command(out, launch)))
-    ends = [finish(process) for process in processes]
-    winners = [case for case, (code, _) in zip(cases, ends, strict=True) if code == 0]
-    if not winners:
-        return f"nobody won: {ends}"
-    if len({case.name for case in winners}) > 1:
-        return "two data sets in one folder, and both are said to be done"
-    for code, lines in ends:
-        if code and (lost := judge_failure(code, lines)):
-            return lost
+    ends = [(*process.communicate(timeout=TIMEOUT_S), process.returncode) for process in processes]
+    winners = [case for case, (_, _, code) in zip(cases, ends, strict=True) if code == 0]
+    busy = [said for said, _, code in ends if code == 0 and "nothing to do" not in said]
+    if len(busy) != 1 or len({case.name for case in winners}) != 1:
+        return f"{len(busy)} did the work: {ends}"
+    for _, errors, code in ends:
+        if code and not _REFUSAL.fullmatch(errors):
+            return f"refused with {errors}"
     return judge_end(winners[0], out)
 
 
 def mill_twice(soak: Soak) -> Iterator[str]:
-    """Mills one shard in two processes at once, one of which may be killed."""
+    """Mills one shard in two processes at once, and kills one of them every other time."""
     case = soak.cases["convert"]
+    options = ConvertOptions(
+        image_size=(16, 16), encoding="raw", num_shards=6, validation_split=0.2
+    )
     for number in range(soak.times):
         out = case.place(soak.work / "doubled")
-        options = ConvertOptions(
-            image_size=(16, 16), encoding="raw", num_shards=6, validation_split=0.2
-        )
         draft = propose(case.images, options, always_sample=False).draft
         plan = write_plan(draft, options, images=case.images, out=out)
-        shard = plan.shards[number % len(plan.shards)]
-        attempts = [start([*soak.launch, "mill", str(out), shard.name]) for _ in range(2)]
-        time.sleep(0.3)  # until both wait for the word
-        for attempt in attempts:
-            attempt.stdin.write("go\n")
-            attempt.stdin.flush()
-        if number % 2:
-            time.sleep(soak.random.uniform(0, 0.06))
-            attempts[0].kill()
-        codes = [finish(attempt)[0] for attempt in attempts]
-        lost = judge_moment(case, out)
-        if not lost and codes[1]:
-            lost = f"the attempt that nobody killed ended with {codes}"
-        if not lost and shard.name not in read_named(out):
-            lost = "the shard is not there"
-        yield lost or judge_resume(case, out, soak.launch)
+        name = plan.shards[number % len(plan.shards)].name
+        yield mill_both(soak, out, name, kill=number % 2 == 1) or judge_resume(
+            case, out, soak.launch
+        )
+
+
+def mill_both(soak: Soak, out: Path, name: str, *, kill: bool) -> str:
+    attempts = [start([*soak.launch, "mill", str(out), name]) for _ in range(2)]
+    for attempt in attempts:
+        attempt.stdout.readline()  # it has imported all and waits for the word
+    for attempt in attempts:
+        attempt.stdin.write("go\n")
+        attempt.stdin.flush()
+    if kill:
+        time.sleep(soak.random.uniform(0, 0.06))
+        attempts[0].kill()
+    ends = [finish(attempt) for attempt in attempts]
+    if any(code for code, _ in ends[kill:]):
+        return f"an attempt that nobody killed failed: {ends}"
+    if name not in read_named(out):
+        return "the shard is not there"
+    return judge_moment(soak.cases["convert"], out)
 
 
 def change_sources(soak: Soak) -> Iterator[str]:

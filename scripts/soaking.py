@@ -143,7 +143,7 @@ def start(command: list[str], **options: object) -> subprocess.Popen[str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(SCRIPTS.parent), str(SCRIPTS)]),
         "PYTHONDONTWRITEBYTECODE": "1",  # else .pyc files are hit instead of ours
-        "PYTHONHASHSEED": "0",
+        "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"),
         "PYTHONSAFEPATH": "1",
     }
     return subprocess.Popen(

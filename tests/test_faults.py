@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
+from soak_faults import mount_tmpfs, remount
 
 from converter.commit import commit
 from converter.errors import OutputError, ShardmillError
@@ -56,20 +55,6 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def assert_nothing_is_half(out: Path, reference: dict[str, bytes]) -> None:
     if out.exists():
         assert read_files(out).items() <= reference.items()
-
-
-@contextlib.contextmanager
-def mount_tmpfs(folder: Path, options: str) -> Iterator[None]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
 
 
 @NEED_ROOT
