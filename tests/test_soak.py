@@ -1,0 +1,208 @@
+"""A sample of the long sweeps of `scripts/soak`, and proof that each of them can fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+import sys
+
+import pytest
+import soak as sweeps
+from soak_faults import CASES, inject_once, list_places
+from soak_kills import KILLED
+from soaking import Skip, Soak, judge_failure, make_cases
+
+IMPORTS = """
+import contextlib, os, sys, time, types
+from converter import errors, layout, locks, storage
+from converter.storage import _publish as publish
+"""
+
+RUN = """
+import loop_runner
+sys.exit(loop_runner.main())
+"""
+
+SLOW = """
+from converter import mill
+frame = mill.frame_record
+mill.frame_record = lambda record: (time.sleep(0.005), frame(record))[1]
+"""
+
+LAX = """
+from converter import commit, mill
+commit._read_checked = lambda plan, shard: mill.read_receipt(
+    mill.receipt_path(layout.Layout(plan.out), shard)
+)
+"""
+
+HOLD = """
+held = []
+def hold(temporary, path, *, exclusive):
+    if path.name.startswith("train-00005") and path.suffix == ".tfrecord":
+        os.link(temporary, temporary.with_name(path.name + ".held"))
+        held.append((temporary.with_name(path.name + ".held"), path))
+        return
+    publish(temporary, path, exclusive=exclusive)
+    while held and UNTIL in str(path):
+        time.sleep(0.5)
+        publish(*held.pop(), exclusive=False)
+storage._publish = hold
+"""
+
+BUGS = {
+    "no flush of files": "storage.HashedFile.sync = lambda self: self._file.flush()",
+    "no flush of folders": "storage.sync_folder = lambda folder: None",
+    "written under its final name": """
+@contextlib.contextmanager
+def create_file(path, scratch, *, exclusive=False):
+    path.unlink(missing_ok=True)
+    with contextlib.closing(storage.HashedFile(path)) as file:
+        yield file
+        file.sync()
+storage.create_file = create_file
+"""
+    + SLOW,
+    "receipt before shard": HOLD.replace("UNTIL", "'/receipts/'"),
+    "manifest before shards": HOLD.replace("UNTIL", "'manifest.json'") + LAX,
+    "last record lost": """
+from converter import mill
+read = mill.read_entries
+mill.read_entries = lambda out, shard: [*read(out, shard)[:-1], read(out, shard)[-2]]
+""",
+    "lock ignored": "locks.lock_folder = lambda *_, **__: contextlib.nullcontext()" + SLOW,
+    "one name for all temporaries": """
+storage.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" * 32))
+"""
+    + SLOW,
+    "errors swallowed": LAX
+    + """
+def lose(temporary, path, *, exclusive):
+    with contextlib.suppress(OSError):
+        publish(temporary, path, exclusive=exclusive)
+storage._publish = lose
+""",
+    "error without a word": """
+def fail(error, path):
+    raise SystemExit(1)
+storage._describe = fail
+""",
+    "rejects forgotten": SLOW
+    + """
+from converter import commit
+write = commit._write_rejects
+commit._write_rejects = lambda layout, receipts: write(layout, [])
+""",
+    "resume mills all again": """
+from converter import commit
+commit.list_finished = lambda plan, on_shard: []
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Soak:
+    work = tmp_path_factory.mktemp("soak")
+    (work / "trials").mkdir()
+    return Soak(
+        cases=make_cases(work), work=work / "trials", times=1, random=random.Random(20260101)
+    )
+
+
+def plant(soak: Soak, bug: str) -> Soak:
+    launch = (sys.executable, "-c", IMPORTS + BUGS[bug] + RUN)
+    return dataclasses.replace(soak, launch=launch)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "times"),
+    [
+        ("order", 3),
+        ("disks", 2),
+        ("sources", 3),
+        ("races", 4),
+        ("doubles", 4),
+        ("kills", 6),
+        ("process-kills", 3),
+        ("process-errors", 1),
+        ("errors", 10),
+    ],
+)
+def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
+    tally = sweeps.run(experiment, whole, times)
+    if tally.skipped:
+        pytest.skip(tally.skipped)
+    assert tally.tried >= times
+    assert not tally.lost
+
+
+@pytest.mark.parametrize(
+    ("experiment", "bug", "times", "words"),
+    [
+        ("order", "no flush of files", 1, "before it is flushed"),
+        ("order", "no flush of folders", 1, "whose name is not flushed"),
+        ("order", "written under its final name", 1, "is written under its final name"),
+        ("order", "receipt before shard", 1, "comes before its shard"),
+        ("order", "manifest before shards", 1, "comes after the manifest"),
+        ("order", "last record lost", 1, "another tree at the end"),
+        ("kills", "written under its final name", 9, "final names without their content"),
+        ("kills", "receipt before shard", 9, "a receipt of a shard that is not there"),
+        ("kills", "manifest before shards", 9, "neither the old data set nor the new one"),
+        ("kills", "last record lost", 1, ""),
+        ("kills", "resume mills all again", 9, "a finished shard was milled again"),
+        ("races", "lock ignored", 4, ""),
+        ("doubles", "one name for all temporaries", 6, ""),
+        ("sources", "rejects forgotten", 4, ""),
+        ("disks", "error without a word", 1, "exit code 1 with 'no word'"),
+    ],
+)
+def test_an_experiment_fails_on_a_planted_bug(
+    whole: Soak, experiment: str, bug: str, times: int, words: str
+) -> None:
+    trials, _ = sweeps.EXPERIMENTS[experiment]
+    soak = dataclasses.replace(plant(whole, bug), times=times)
+    if experiment == "kills":
+        # What a bug does in a folder beside the old data set is not seen before the exchange.
+        soak = dataclasses.replace(soak, cases=dict.fromkeys(KILLED, soak.cases["convert"]))
+    try:
+        assert any(lost and words in lost for lost in trials(soak))
+    except Skip as reason:
+        pytest.skip(str(reason))
+
+
+def test_a_swallowed_error_is_seen_by_the_sweep_over_errors(whole: Soak) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    bad = plant(whole, "errors swallowed")
+    case = whole.cases[CASES[0]]
+    renames = [place for call, place in list_places(bad, case) if call == "rename"]
+    # The first three are of the plan, and then come shard, index and receipt in turn.
+    lost = [inject_once(bad, case, "rename", "EIO", place) for place in renames[3:5]]
+    assert any("success is claimed, with another tree" in text for text in lost)
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        (1, []),
+        (1, ["Traceback (most recent call last):", "OSError"]),
+        (139, ["shardmill: error: a crash"]),
+        (0, ["shardmill: error: but no exit code"]),
+    ],
+)
+def test_a_failure_has_to_be_one_clear_line(code: int, lines: list[str]) -> None:
+    assert judge_failure(code, lines)
+    assert not judge_failure(1, ["shardmill: error: out cannot be written: No space left"])
+
+
+def test_the_table_says_what_was_tried_survived_lost_and_skipped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tallies = {"kills": sweeps.Tally(5, ["a", "b"]), "disks": sweeps.Tally(0, [], "it takes root")}
+    sweeps.print_table(tallies)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["experiment", "tried", "survived", "lost"],
+        ["kills", "5", "3", "2"],
+        ["disks", "0", "0", "0", "skipped:", "it", "takes", "root"],
+    ]
