@@ -11,14 +11,17 @@ place in the order: neither depends on the other images, on the runner or on the
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import PIL
 
 import converter
@@ -151,18 +154,21 @@ def assign_splits(entries: Iterable[Entry], options: ConvertOptions) -> dict[str
     Raises:
         UsageError: a split that was asked for gets no image.
     """
-    ranked: dict[str, list[tuple[int, Entry]]] = {split: [] for split in list_splits(options)}
+    members: dict[str, list[Entry]] = {split: [] for split in list_splits(options)}
+    ranks = {split: array.array("Q") for split in members}
     for entry in entries:
         split, rank = draw_place(entry.path, options)
-        ranked[split].append((rank, entry))
-    for split, members in ranked.items():
-        if not members:
+        members[split].append(entry)
+        ranks[split].append(rank)
+    for split, drawn in members.items():
+        if not drawn:
             way_out = "smaller fractions" if split == "train" else "a larger fraction"
             raise UsageError(
                 f"split {split!r} gets none of the images: ask for {way_out} or another seed"
             )
-        members.sort()
-    return {split: [entry for _, entry in members] for split, members in ranked.items()}
+        order = np.argsort(np.asarray(ranks.pop(split)), kind="stable")
+        members[split] = [drawn[place] for place in order]
+    return members
 
 
 def list_splits(options: ConvertOptions) -> tuple[str, ...]:
@@ -294,19 +300,18 @@ def read_plan(out: Path) -> Plan:
         raise DatasetError(f"{path}: cannot be read as a plan: {error}") from error
 
 
-def read_entries(out: Path, shard: Shard) -> list[tuple[Entry, str]]:
-    """The entries of one shard with their class names, in record order.
+def read_entries(out: Path, shard: Shard) -> Iterator[tuple[Entry, str]]:
+    """The entries of one shard with their class names, in record order, one after the other.
 
     Raises:
         DatasetError: there are fewer or more than were planned.
     """
     path = Layout(out).entries
-    lines = read_range(path, shard.offset, shard.size).splitlines()
-    if len(lines) != shard.records:
-        raise DatasetError(
-            f"{path}: {len(lines)} entries for {shard.name}, expected {shard.records}"
-        )
-    return [(Entry(name, label, size), text) for name, label, text, size in map(json.loads, lines)]
+    data = read_range(path, shard.offset, shard.size)
+    if (count := data.count(b"\n")) != shard.records:
+        raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
+    for name, label, text, size in map(json.loads, io.BytesIO(data)):
+        yield Entry(name, label, size), text
 
 
 def name_changes(

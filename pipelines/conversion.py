@@ -247,13 +247,17 @@ def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversi
         discard: remove what another plan left there.
         staged: the folder is to replace another, and its plan says so as long as it lies there.
     """
-    options = request.options
     with runners.start_workers(request.beam, request.workers) as pool:
-        draft = propose(request.images, options, always_sample=False).draft
-        if discard:
-            _discard_other(request.out, draft, options)
-        plan = write_plan(draft, options, images=request.images, out=request.out)
+        plan = _write_plan(request, discard=discard)
         return _finish(plan, request, pool, staged=staged)
+
+
+def _write_plan(request: Request, *, discard: bool) -> Plan:
+    """Scans and plans; the list of all images, which takes memory, ends with this function."""
+    draft = propose(request.images, request.options, always_sample=False).draft
+    if discard:
+        _discard_other(request.out, draft, request.options)
+    return write_plan(draft, request.options, images=request.images, out=request.out)
 
 
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:

@@ -28,6 +28,7 @@ from converter.plan import (
     count_shards,
     cut_evenly,
     digest_plan,
+    draw_place,
     plan_shards,
     read_entries,
     read_plan,
@@ -111,6 +112,13 @@ def test_a_seed_decides_both_the_splits_and_the_order():
     assert set(one["validation"]) != set(two["validation"])
     both = set(one["train"]) & set(two["train"])
     assert [e for e in one["train"] if e in both] != [e for e in two["train"] if e in both]
+
+
+def test_an_order_is_that_of_the_ranks():
+    entries = make_entries(2000)
+    drawn = [(*draw_place(entry.path, SPLIT), entry) for entry in entries]
+    for split, members in assign_splits(entries, SPLIT).items():
+        assert members == [entry for name, _, entry in sorted(drawn) if name == split]
 
 
 def test_only_splits_that_were_asked_for_are_made():
@@ -231,7 +239,7 @@ def test_a_plan_reads_back_with_every_entry_in_its_place(tmp_path):
         shards = [shard for shard in plan.shards if shard.split == split]
         assert [shard.index for shard in shards] == list(range(len(shards)))
         assert {shard.count for shard in shards} == {len(shards)}
-        read = [read_entries(tmp_path, shard) for shard in shards]
+        read = [list(read_entries(tmp_path, shard)) for shard in shards]
         assert [len(share) for share in read] == [shard.records for shard in shards]
         assert [sum(entry.size_bytes for entry, _ in share) for share in read] == [
             shard.source_bytes for shard in shards
@@ -339,10 +347,10 @@ def test_entries_that_are_cut_off_are_refused(tmp_path):
     plan = make_plan(tmp_path, ConvertOptions(num_shards=2))
     path = Layout(tmp_path).entries
     path.write_bytes(path.read_bytes()[: plan.shards[1].offset])
-    assert len(read_entries(tmp_path, plan.shards[0])) == 100
+    assert len(list(read_entries(tmp_path, plan.shards[0]))) == 100
     message = f"{path}: 0 entries for train-00001-of-00002.tfrecord, expected 100"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
-        read_entries(tmp_path, plan.shards[1])
+        list(read_entries(tmp_path, plan.shards[1]))
 
 
 def test_a_shard_is_named_by_split_index_and_count():
