@@ -1,4 +1,4 @@
-"""What both benchmarks share: a command is run and measured, a value is printed beside its bar."""
+"""What the benchmarks share: a command is run and measured, a value is printed beside its bar."""
 
 from __future__ import annotations
 
@@ -13,11 +13,21 @@ SAMPLE_S = 0.1
 
 
 class Run(NamedTuple):
-    """What one command took: its wall time, the memory of all its processes, what it printed."""
+    """What one command took, and what it printed.
+
+    Attributes:
+        seconds: its wall time.
+        peak_mb: the memory of all its processes together.
+        output: what it printed.
+        launcher_mb: the memory of the process that was started.
+        worker_mb: the largest memory of a process that this one started.
+    """
 
     seconds: float
     peak_mb: float
     output: str
+    launcher_mb: float
+    worker_mb: float
 
 
 def run_sections(sections: Mapping[str, Callable[[], Iterator[bool]]], only: str | None) -> int:
@@ -37,25 +47,25 @@ def report(what: str, value: str, bar: str = "", *, ok: bool = True) -> bool:
 
 
 def measure(command: list[str]) -> Run:
-    """Runs a command; its peak is that of all its processes together, ten looks a second."""
-    start, peak = time.monotonic(), 0
+    """Runs a command; its peaks are what ten looks a second see."""
+    start, peak, launcher, worker = time.monotonic(), 0, 0, 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         tree = psutil.Process(process.pid)
         while process.poll() is None:
-            peak = max(peak, sum_memory(tree))
+            first, *others = list_memory(tree)
+            peak = max(peak, first + sum(others))
+            launcher, worker = max(launcher, first), max(worker, *others, 0)
             time.sleep(SAMPLE_S)
         seconds = time.monotonic() - start
         output = process.stdout.read() if process.stdout else ""
     if process.returncode:
         raise SystemExit(f"{command} ended with {process.returncode}")
-    return Run(seconds, peak / 1e6, output)
+    return Run(seconds, peak / 1e6, output, launcher / 1e6, worker / 1e6)
 
 
-def sum_memory(tree: psutil.Process) -> int:
-    total = 0
+def list_memory(tree: psutil.Process) -> list[int]:
+    """What a process holds, and then each of those that it started."""
     try:
-        for process in (tree, *tree.children(recursive=True)):
-            total += process.memory_info().rss
+        return [process.memory_info().rss for process in (tree, *tree.children(recursive=True))]
     except psutil.Error:
-        return 0  # one has just ended: the next look counts
-    return total
+        return [0]  # one has just ended: the next look counts
