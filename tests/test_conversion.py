@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
@@ -36,6 +37,7 @@ from converter.locks import lock_folder
 from converter.manifest import read_manifest
 from converter.mill import receipt_path
 from converter.options import ConvertOptions
+from converter.scan import Entry
 from converter.verification import verify_dataset
 from pipelines import convert
 from pipelines.conversion import run_conversion
@@ -177,6 +179,31 @@ def test_a_finished_shard_that_was_damaged_is_milled_again(
 
     assert hash_tree(out) == reference
     assert (conversion.kept, conversion.milled, conversion.unchanged) == (1, 5, False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_list_of_images_is_let_go_before_any_is_milled(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
+) -> None:
+    from pipelines import conversion
+
+    alive = []
+
+    def look(*_: object, **__: object) -> int:
+        gc.collect()
+        found = (item for item in gc.get_objects() if isinstance(item, Entry))
+        alive.extend(entry for entry in found if "only here" in entry.path)
+        raise ShardmillError("seen")
+
+    write_image(tmp_path / "images" / "a" / "only here.png", 1)
+    if overwrite:
+        convert_folder(image_folder, tmp_path / "out", OPTIONS)
+    monkeypatch.setattr(conversion, "mill_plan", look)
+    with pytest.raises(ShardmillError, match="seen"):
+        convert(
+            tmp_path / "images", tmp_path / "out", ConvertOptions(), IN_MEMORY, overwrite=overwrite
+        )
+    assert not alive
 
 
 def test_the_same_again_does_nothing(
