@@ -119,14 +119,14 @@ def plant(soak: Soak, bug: str) -> Soak:
     ("experiment", "times"),
     [
         ("order", 3),
-        ("disks", 2),
+        ("disks", 1),
         ("sources", 3),
-        ("races", 4),
-        ("doubles", 4),
-        ("kills", 6),
+        ("races", 3),
+        ("doubles", 2),
+        ("kills", 4),
         ("process-kills", 3),
         ("process-errors", 1),
-        ("errors", 10),
+        ("errors", 8),
     ],
 )
 def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
