@@ -119,6 +119,13 @@ class BatchReader:
                 _describe(columns, slot, field)
         return self._finish(columns, slots, numbers)
 
+    def describe(self, epoch: int, steps: Sequence[int], slot: int, detail: str) -> RecordError:
+        """What to say of the record at one of the places of some steps' batches."""
+        slots, ordered = self.find_ordered(epoch, steps)
+        number = self.selection.find_records(ordered[slots == slot])
+        place, payload = self.files.read(int(number[0]))
+        return place.describe(detail, find_source(payload))
+
     def find_ordered(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
         """Which places of some steps' batches hold a record, and which of the selected ones."""
         positions = np.concatenate([self.steps.find_positions(step) for step in steps])

@@ -6,17 +6,19 @@ steps -> read (Python, by index) -> decode (TensorFlow's threads) -> gather into
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
 
-from converter.errors import DatasetError
-from reader.batches import BatchReader
+from converter.errors import DatasetError, RecordError
+from reader.batches import BatchReader, Examples
 from reader.buffers import Array, BufferPool, keep_heap
 from reader.cache import fill_cache
-from reader.decoding import encode_filler, format_labels, make_decoder
+from reader.damage import RecentSteps
+from reader.decoding import describe_refusal, encode_filler, format_labels, make_decoder
 from reader.fingerprints import describe_plan
 from reader.options import COLOR_CHANNELS
 from reader.pipeline import Columns, apply_settings, call_python, count_cores, count_steps
@@ -152,10 +154,13 @@ def _decode_singles(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
 
 def _read_examples(plan: ReadPlan, steps: tf.data.Dataset, records: int) -> tf.data.Dataset:
     reader = with_filler(plan)
+    recent = RecentSteps(functools.partial(find_undecoded, plan))
     compact = plan.options.batch_size is None and plan.options.remainder != "pad"
 
     def read(epoch: Array, steps: Array) -> list[Array]:
-        examples = reader.read_examples(int(np.ravel(epoch)[0]), np.ravel(steps).tolist())
+        asked = int(np.ravel(epoch)[0]), np.ravel(steps).tolist()
+        recent.note(*asked)
+        examples = reader.read_examples(*asked)
         columns = [getattr(examples, field.name) for field in dataclasses.fields(examples)]
         return [column[examples.valid] for column in columns] if compact else columns
 
@@ -167,6 +172,27 @@ def _read_examples(plan: ReadPlan, steps: tf.data.Dataset, records: int) -> tf.d
 
     # One at a time: reading takes a thirtieth of the time that decoding takes.
     return steps.map(call, 1, deterministic=True)
+
+
+def find_undecoded(plan: ReadPlan, epoch: int, steps: Sequence[int]) -> RecordError | None:
+    """The error of the first image of some steps that cannot be decoded, tried one by one."""
+    examples = plan.reader.read_examples(epoch, steps)
+    for slot, image in enumerate(decode_singly(make_decoder(plan.image, plan.options), examples)):
+        if isinstance(image, str):
+            return plan.reader.describe(epoch, steps, slot, image)
+    return None
+
+
+def decode_singly(
+    decode: Callable[..., tf.Tensor], examples: Examples
+) -> Iterator[tf.Tensor | str | None]:
+    """Each image, or what a decoder said that did not take it; None where there is none."""
+    columns = (examples.valid, examples.encoded, examples.sizes, examples.seeds)
+    for valid, *image in zip(*columns, strict=True):
+        try:
+            yield decode(*map(tf.constant, image)) if valid else None
+        except tf.errors.InvalidArgumentError as error:  # noqa: PERF203 (each may be one)
+            yield describe_refusal(error)
 
 
 def with_filler(plan: ReadPlan) -> BatchReader:

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
-from reader.buffers import trim_heap
-from reader.damage import keep_errors
+from converter.errors import ShardmillError
+from reader.buffers import Array, trim_heap
+from reader.damage import keep_error
 from reader.orders import Numbers
 from reader.positions import Position
 
@@ -53,10 +55,21 @@ def call_python(
 ) -> Columns:
     """Calls Python in a graph; what it gives depends on the inputs alone.
 
-    Arrays are handed over without a copy, in both directions.
+    Arrays are handed over without a copy, in both directions. An error of ours is handed over as
+    its text and raised by TensorFlow: raised in Python, it would be shown with a traceback, 700
+    letters more.
     """
-    columns: Columns = tf.numpy_function(keep_errors()(function), inputs, types, stateful=False)
-    return columns
+
+    def call(*arrays: Array) -> list[Any]:
+        try:
+            given = function(*arrays)
+        except ShardmillError as error:
+            return [*(np.zeros(0, kind.as_numpy_dtype) for kind in types), keep_error(error)]
+        return [*(given if isinstance(given, list | tuple) else [given]), ""]
+
+    *columns, error = tf.numpy_function(call, inputs, [*types, tf.string], stateful=False)
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=tf.equal(error, ""), data=[error])]):
+        return [tf.identity(column) for column in columns]
 
 
 def apply_settings(dataset: tf.data.Dataset) -> tf.data.Dataset:
