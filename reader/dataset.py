@@ -21,7 +21,14 @@ from reader.damage import RecentSteps
 from reader.decoding import describe_refusal, encode_filler, format_labels, make_decoder
 from reader.fingerprints import describe_plan
 from reader.options import COLOR_CHANNELS
-from reader.pipeline import Columns, apply_settings, call_python, count_cores, count_steps
+from reader.pipeline import (
+    Columns,
+    apply_settings,
+    call_python,
+    count_cores,
+    count_steps,
+    map_elements,
+)
 from reader.plans import SINGLES, ReadPlan
 
 # Of the columns of `Examples`, in order; the shapes without their first axis.
@@ -42,7 +49,7 @@ def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
         dataset = _read_ready(plan, steps)
     else:
         dataset = _decode_batches(plan, steps)
-    dataset = dataset.map(lambda *columns: format_element(plan, columns), 1, deterministic=True)
+    dataset = map_elements(dataset, lambda *columns: format_element(plan, [*columns]))
     return _finish(dataset.prefetch(plan.buffers.prefetch_batches), plan)
 
 
@@ -125,12 +132,12 @@ def _read_ready(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
     def call(epoch: tf.Tensor, step: tf.Tensor) -> Columns:
         return _set_shapes(plan, call_python(read, [epoch, step], _types(plan)))
 
-    return steps.map(call, plan.buffers.calls, deterministic=True)
+    return map_elements(steps, call, plan.buffers.calls)
 
 
 def _decode_batches(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
     examples = _read_examples(plan, steps, plan.reader.steps.batch_size).prefetch(1)
-    return examples.map(make_batch_decoder(plan), plan.buffers.calls, deterministic=True)
+    return map_elements(examples, make_batch_decoder(plan), plan.buffers.calls)
 
 
 def _decode_singles(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
@@ -149,7 +156,7 @@ def _decode_singles(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
 
     # The last block is smaller, and `take` makes up for what `unbatch` is told of it.
     singles = _read_examples(plan, steps.batch(SINGLES), SINGLES).unbatch()
-    return singles.take(plan.reader.steps.count).map(call, 2 * count_cores(), deterministic=True)
+    return map_elements(singles.take(plan.reader.steps.count), call, 2 * count_cores())
 
 
 def _read_examples(plan: ReadPlan, steps: tf.data.Dataset, records: int) -> tf.data.Dataset:
@@ -171,7 +178,7 @@ def _read_examples(plan: ReadPlan, steps: tf.data.Dataset, records: int) -> tf.d
         return columns
 
     # One at a time: reading takes a thirtieth of the time that decoding takes.
-    return steps.map(call, 1, deterministic=True)
+    return map_elements(steps, call)
 
 
 def find_undecoded(plan: ReadPlan, epoch: int, steps: Sequence[int]) -> RecordError | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,10 @@ from reader.orders import Numbers
 from reader.positions import Position
 
 Columns: TypeAlias = list[tf.Tensor]
+
+# What AutoGraph rewrites goes into files in the system's temporary folder, eleven for a dataset,
+# which a process that is killed leaves there.
+leave_alone: Final = tf.autograph.experimental.do_not_convert
 
 
 def count_steps(position: Position, count: int) -> tf.data.Dataset:
@@ -45,11 +49,17 @@ def count_steps(position: Position, count: int) -> tf.data.Dataset:
         epoch.set_shape([1])
         return epoch, here
 
-    steps = tf.data.Dataset.range(count).scan(tf.constant([-1, 0], tf.int64), enter)
-    return steps.map(leave_out).unbatch()
+    steps = tf.data.Dataset.range(count).scan(tf.constant([-1, 0], tf.int64), leave_alone(enter))
+    return map_elements(steps, leave_out).unbatch()
 
 
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # Python stays Python
+def map_elements(
+    dataset: tf.data.Dataset, function: Callable[..., Any], calls: int = 1
+) -> tf.data.Dataset:
+    """Applies a function to all elements in order, to `calls` of them at the same time."""
+    return dataset.map(leave_alone(function), calls, deterministic=True)
+
+
 def call_python(
     function: Callable[..., Any], inputs: Sequence[tf.Tensor], types: Sequence[tf.DType]
 ) -> Columns:
