@@ -6,8 +6,10 @@
                 orders        in which order they come: pure functions of seed, epoch and position
                 steps         which positions are a batch, on which host
                 memory        a number of bytes -> sizes of the buffers
-    records     numbers -> payloads, located by index and checked (`runs`: in long reads; `files`)
-    batches     a step's payloads -> columns (`headers`, `damage`); `pixels` without a decoder
+    records     numbers -> `blocks` of payloads in `files`, located by index and checked (`runs`:
+                in long reads)
+    batches     a step's payloads -> columns: `fields` by their `spans`, sizes by `headers`, what is
+                wrong by `damage`; `pixels` of raw images go straight to their place
     dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)
 
 and beside that way
