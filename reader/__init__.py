@@ -15,8 +15,9 @@
 and beside that way
 
     source      any record by number or name (`columns`, `names`), without TensorFlow
-    sequence    any batch by number, for Keras        resuming   training goes on after a kill
-    tfrecords   files that something else wrote       cache      decoded images kept
+    sequence    any batch by number, for Keras        cache      decoded images kept
+    resuming    training goes on after a kill, from `checkpoints`, as far as `fingerprints` agree
+    tfrecords   files that something else wrote
 
 TensorFlow is imported when a `tf.data.Dataset` is asked for, and only then.
 
