@@ -17,7 +17,6 @@ from reader.fields import Field, find_fields, parse_payload
 from reader.orders import Numbers, Order, derive_key
 from reader.pixels import read_pixels
 from reader.records import RecordFiles, find_source
-from reader.runs import RunFiles
 from reader.selections import Selection
 from reader.spans import Bytes, Mask
 from reader.steps import Steps
@@ -114,17 +113,10 @@ class BatchReader:
         """
         slots, numbers, columns = self._begin(epoch, [step])
         if len(numbers):
-
-            def put(slot: int, image: Bytes) -> None:
-                rows[slot] = image.reshape(rows.shape[1:])
-
-            if isinstance(self.files, RunFiles):
-                rest = self._fill(columns, slots, numbers, put)
-            else:
-                rest = self._fill_pixels(columns, slots, numbers, rows)
+            rest = self._fill_pixels(columns, slots, numbers, rows)
             for index, field in self._read_singly(numbers, rest):
                 slot = slots[index]
-                put(slot, np.frombuffer(field.image, np.uint8))
+                rows[slot] = np.frombuffer(field.image, np.uint8).reshape(rows.shape[1:])
                 _describe(columns, slot, field)
         return self._finish(columns, slots, numbers)
 

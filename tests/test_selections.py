@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reader.orders import BLOCK, KEPT_BLOCKS, ShuffledOrder
-from reader.selections import Selection, choose_labels, divide, select_all, select_chosen, sort_selection
+from reader.selections import (
+    Selection,
+    choose_labels,
+    divide,
+    select_all,
+    select_chosen,
+    sort_selection,
+)
 
 QUICK = settings(deadline=None, max_examples=60)
 SPLITS = st.floats(0, 1, exclude_min=True, exclude_max=True)
