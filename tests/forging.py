@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from converter import examples
 from converter.indexes import format_line, name_index
@@ -19,18 +21,23 @@ CLASSES = ("ant", "bee")
 def make_payload(
     encoded: bytes, number: int = 0, height: int = 24, width: int = 32, **changes: object
 ) -> bytes:
-    """The payload of an image's record; `label=…` and so on change its features."""
-    features = {
+    """The payload of an image's record; `source_id=…` or `class_label=…` change its features."""
+    name = f"{number}.png"
+    features: dict[str, object] = {
         examples.ENCODED: encoded,
         examples.FORMAT: b"png",
         examples.HEIGHT: height,
         examples.WIDTH: width,
+        examples.CHANNELS: 3,
+        examples.COLORSPACE: b"RGB",
         examples.LABEL: number % 2,
         examples.TEXT: CLASSES[number % 2].encode(),
-        examples.SOURCE_ID: b"%s/%d.png" % (CLASSES[number % 2].encode(), number),
-        examples.SHA256: b"ab",
+        examples.FILENAME: name.encode(),
+        examples.SOURCE_ID: f"{CLASSES[number % 2]}/{name}".encode(),
+        examples.SHA256: hashlib.sha256(encoded).hexdigest().encode(),
     }
-    return examples.encode_example(features | {f"image/{k}": v for k, v in changes.items()})
+    changed = {f"image/{key.replace('class_', 'class/')}": value for key, value in changes.items()}
+    return examples.encode_example(features | changed)
 
 
 def forge(
@@ -93,8 +100,32 @@ def _write_shard(folder: Path, name: str, payloads: Sequence[bytes]) -> ShardInf
         split="train",
         records=len(records),
         bytes=bounds[-1],
-        sha256="",
+        sha256=hashlib.sha256(b"".join(records)).hexdigest(),
         index_bytes=len(index),
         index_sha256=hashlib.sha256(index).hexdigest(),
         max_record_bytes=max(map(len, records), default=0),
     )
+
+
+def resign(folder: Path, **changes: Any) -> None:
+    """Changes what the manifest says of the first shard, and its digest."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_bytes())
+    del content["digest"]
+    shard, (split,) = content["shards"][0], content["splits"].values()
+    for name in ("bytes", "records"):
+        split[name] += changes.get(name, shard[name]) - shard[name]
+    split["labels"] = [split["records"], 0]
+    content["totals"] |= {"scanned": split["records"], "written": split["records"]}
+    shard |= changes
+    sign(path, content)
+
+
+def sign(path: Path, content: dict[str, Any]) -> None:
+    """Writes a manifest of that content, with the digest that belongs to it."""
+    digest = hashlib.sha256(dump(content)).hexdigest()
+    path.write_bytes(dump({**content, "digest": digest}))
+
+
+def dump(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode() + b"\n"
