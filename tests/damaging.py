@@ -193,8 +193,8 @@ class Judge:
         reads.append(("file_paths", lambda: list(source.file_paths), names, everything))
         reads += [
             (f"by_id({record.source_id!r})", lambda r=record: source.by_id(r.source_id), record,
-             everything)
-            for record in self.records
+             everything if hurt.by_index or number in hurt.records else {number})
+            for number, record in enumerate(self.records)
         ]  # fmt: skip
         for name, read, expected, touched in reads:
             yield from self._judge_read(name, read, expected, hurt, touched)
