@@ -348,7 +348,7 @@ def copy_set(folder: Path, name: str) -> Path:
 
 
 def run_apart(
-    function: Callable[..., list[str]], *arguments: Any, limit_s: float = 60
+    function: Callable[..., list[str]], *arguments: Any, limit_s: float = 120
 ) -> list[str]:
     """What a function finds in a process of its own; if that dies or hangs, it is a problem too.
 

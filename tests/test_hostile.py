@@ -32,10 +32,10 @@ from forging import forge, make_payload
 from converter import ConvertOptions, verification
 from reader import load_dataset, typed_errors
 
-STEP = 1 if EXHAUSTIVE else 151
+STEP = 1 if EXHAUSTIVE else 211
 """Prime, so that the sample holds every bit of a byte and every way of reading."""
 
-DATASETS = 5_000 if EXHAUSTIVE else 49
+DATASETS = 5_000 if EXHAUSTIVE else 25
 
 LIMIT_S = 7_200 if EXHAUSTIVE else 240
 

@@ -157,7 +157,7 @@ def try_payloads(at, folder, payload):
         lambda: plan.reader.read_examples(0, [0]),
         lambda: plan.reader.read_images(0, 0, rows),
     ]
-    for bit in range(0, 8 * len(payload), 1 if EXHAUSTIVE else 11):
+    for bit in range(0, 8 * len(payload), 1 if EXHAUSTIVE else 23):
         at.value = bit
         changed = bytearray(payload)
         changed[bit // 8] ^= 1 << bit % 8

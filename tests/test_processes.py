@@ -21,7 +21,7 @@ from reader import load_dataset, open_shards, open_tfrecords
 from reader.files import RecordFile
 from reader.records import RecordFiles
 
-KILLS = 20 if EXHAUSTIVE else 5
+KILLS = 20 if EXHAUSTIVE else 3
 
 
 def digest(source, first=0):
