@@ -13,6 +13,12 @@ A message is one line: what is wrong, the value received, the limit, the way out
 
 from __future__ import annotations
 
+from typing import Final
+
+_SHOWN: Final = 120
+"""Letters of a name, or of what is wrong, that are shown: with all of them a `RecordError` has
+less than 500."""
+
 
 class ShardmillError(Exception):
     """Base of every error raised on purpose; `exit_code` is what a command ends with."""
@@ -67,9 +73,12 @@ class RecordError(DatasetError):
         self.source = source
         known = [] if record is None else [f"record {record}"]
         if source is not None:
-            known.append(f"from {source[:200]!r}")
+            known.append(f"from {_show_end(repr(source))}")
         number = f" ({', '.join(known)})" if known else ""
-        super().__init__(f"{shard}: damaged record at byte {offset}{number}: {detail}")
+        super().__init__(
+            f"{_show_end(_escape(shard))}: damaged record at byte {offset}{number}: "
+            f"{_escape(detail)[:_SHOWN]}"
+        )
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[object, ...]]:
         # An exception is pickled by its message, and this one is made of more.
@@ -88,3 +97,13 @@ class ImageError(ShardmillError):
         self.code = code
         self.detail = detail
         super().__init__(f"{code}: {detail}")
+
+
+def _escape(text: str) -> str:
+    """On one line, and without what a terminal would obey."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _show_end(name: str) -> str:
+    """Of a long name, its end tells it from others."""
+    return name if len(name) <= _SHOWN else f"…{name[1 - _SHOWN :]}"

@@ -31,6 +31,7 @@ from typing import Any, Final, TypeVar
 from converter.errors import DatasetError
 from converter.indexes import MAX_LINE_BYTES
 from converter.layout import MANIFEST
+from converter.names import to_bytes
 from converter.tfrecords import FRAMING_BYTES
 
 T = TypeVar("T")
@@ -232,7 +233,7 @@ def _build(content: dict[str, Any]) -> Manifest:
         generator=_text(content["generator"]),
         options=_of(dict, content["options"]),
         plan=_text(content["plan"]),
-        classes=tuple(_text(name) for name in _of(list, content["classes"])),
+        classes=tuple(_class(name) for name in _of(list, content["classes"])),
         image=_pick(ImageInfo, content["image"]),
         splits={
             name: _pick(SplitInfo, {**split, "labels": tuple(_of(list, split["labels"]))})
@@ -279,6 +280,9 @@ def _check_image(image: ImageInfo) -> None:
     _counts(*image.formats.values())
     _counts(image.max_height, image.max_width, *sides, limit=MAX_SIDE)
     _counts(image.channels, limit=MAX_CHANNELS)
+    for side, most in ((image.height, image.max_height), (image.width, image.max_width)):
+        if side is not None and most not in (0, side):
+            raise ValueError(f"images of {side} pixels that have up to {most}")
 
 
 def _check_shard(shard: ShardInfo) -> None:
@@ -323,6 +327,12 @@ def _of(kind: type[T], value: Any) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} is not a {_KINDS[kind]}")
     return value
+
+
+def _class(value: Any) -> str:
+    """The name of a class, which stands for the bytes of a folder's name."""
+    to_bytes(_text(value))  # not of any surrogates: a ValueError
+    return str(value)
 
 
 def _name(value: Any) -> str:

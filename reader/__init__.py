@@ -6,15 +6,18 @@
                 orders        in which order they come: pure functions of seed, epoch and position
                 steps         which positions are a batch, on which host
                 memory        a number of bytes -> sizes of the buffers
-    records     numbers -> payloads, located by index and checked (`runs`: in long reads; `files`)
-    batches     a step's payloads -> columns (`headers`, `damage`); `pixels` without a decoder
+    records     numbers -> `blocks` of payloads in `files`, located by index and checked (`runs`:
+                in long reads)
+    batches     a step's payloads -> columns: `fields` by their `spans`, sizes by `headers`, what is
+                wrong by `damage`; `pixels` of raw images go straight to their place
     dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)
 
 and beside that way
 
     source      any record by number or name (`columns`, `names`), without TensorFlow
-    sequence    any batch by number, for Keras        resuming   training goes on after a kill
-    tfrecords   files that something else wrote       cache      decoded images kept
+    sequence    any batch by number, for Keras        cache      decoded images kept
+    resuming    training goes on after a kill, from `checkpoints`, as far as `fingerprints` agree
+    tfrecords   files that something else wrote
 
 TensorFlow is imported when a `tf.data.Dataset` is asked for, and only then.
 

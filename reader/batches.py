@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from reader.orders import Numbers, Order, derive_key
 from reader.pixels import read_pixels
 from reader.records import RecordFiles, find_source
 from reader.selections import Selection
-from reader.spans import Mask
+from reader.spans import Bytes, Mask
 from reader.steps import Steps
 
 RAW: Final = "raw"
@@ -88,7 +88,12 @@ class BatchReader:
         """
         slots, numbers, columns = self._begin(epoch, steps)
         if len(numbers):
-            for index, field in self._read_singly(numbers, self._fill(columns, slots, numbers)):
+
+            def put(slot: int, image: Bytes) -> None:
+                columns.encoded[slot] = image.tobytes()
+
+            rest = self._fill(columns, slots, numbers, put)
+            for index, field in self._read_singly(numbers, rest):
                 slot = slots[index]
                 columns.encoded[slot], columns.sizes[slot] = bytes(field.image), field.size
                 _describe(columns, slot, field)
@@ -108,16 +113,19 @@ class BatchReader:
         """
         slots, numbers, columns = self._begin(epoch, [step])
         if len(numbers):
-            found = read_pixels(self.files, numbers, rows, slots, with_names=self.with_names)
-            sound = found.sound & (found.labels < self.classes)
-            columns.labels[slots[sound]] = found.labels[sound]
-            columns.names[slots[sound]] = found.names[sound]
-            columns.valid[slots[sound]] = True
-            for index, field in self._read_singly(numbers, np.flatnonzero(~sound)):
+            rest = self._fill_pixels(columns, slots, numbers, rows)
+            for index, field in self._read_singly(numbers, rest):
                 slot = slots[index]
                 rows[slot] = np.frombuffer(field.image, np.uint8).reshape(rows.shape[1:])
                 _describe(columns, slot, field)
         return self._finish(columns, slots, numbers)
+
+    def describe(self, epoch: int, steps: Sequence[int], slot: int, detail: str) -> RecordError:
+        """What to say of the record at one of the places of some steps' batches."""
+        slots, ordered = self.find_ordered(epoch, steps)
+        number = self.selection.find_records(ordered[slots == slot])
+        place, payload = self.files.read(int(number[0]))
+        return place.describe(detail, find_source(payload))
 
     def find_ordered(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
         """Which places of some steps' batches hold a record, and which of the selected ones."""
@@ -144,8 +152,21 @@ class BatchReader:
         columns.seeds[slots] = (numbers * _ODD) ^ np.int64(key >> 1)
         return slots, numbers, columns
 
-    def _fill(self, columns: Examples, slots: Numbers, numbers: Numbers) -> Numbers:
-        """Reads all records that are as they should be; gives the indexes of those that are not."""
+    def _fill(
+        self,
+        columns: Examples,
+        slots: Numbers,
+        numbers: Numbers,
+        put: Callable[[int, Bytes], None],
+    ) -> Numbers:
+        """Reads all records that are as they should be; gives the indexes of those that are not.
+
+        Args:
+            columns: to be filled.
+            slots: int64 (records,), where in there each record goes.
+            numbers: int64 (records,), which they are; at least one.
+            put: is called with a slot and the bytes of the image that goes there.
+        """
         block = self.files.read_block(numbers)
         if not len(block.indexes):
             return np.arange(len(numbers))
@@ -161,7 +182,7 @@ class BatchReader:
         columns.valid[slots] = True
         spans = fields.begins[sound].tolist(), fields.ends[sound].tolist()
         for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
-            columns.encoded[slot] = block.data[begin:end].tobytes()
+            put(slot, block.data[begin:end])
         if self.with_names:
             spans = fields.names[0, sound].tolist(), fields.names[1, sound].tolist()
             for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
@@ -169,6 +190,17 @@ class BatchReader:
         rest = np.ones(len(numbers), np.bool_)
         rest[block.indexes[sound]] = False
         return np.flatnonzero(rest)
+
+    def _fill_pixels(
+        self, columns: Examples, slots: Numbers, numbers: Numbers, rows: Array
+    ) -> Numbers:
+        """Does the same with images that are stored raw, without a copy of them between."""
+        found = read_pixels(self.files, numbers, rows, slots, with_names=self.with_names)
+        sound = found.sound & (found.labels < self.classes)
+        columns.labels[slots[sound]] = found.labels[sound]
+        columns.names[slots[sound]] = found.names[sound]
+        columns.valid[slots[sound]] = True
+        return np.flatnonzero(~sound)
 
     def _read_singly(self, numbers: Numbers, rest: Numbers) -> Iterator[tuple[int, Field]]:
         """Reads with care what was not as it should be, and takes note of what is damaged."""

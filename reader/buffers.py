@@ -22,7 +22,7 @@ ALIGNMENT: Final = 64
 """`EIGEN_MAX_ALIGN_BYTES`: py_func.cc copies what is aligned to less."""
 
 
-KEPT_BYTES: Final = 31 << 20
+KEPT_BYTES: Final = 2 << 20
 
 
 class _Loan:
@@ -74,13 +74,13 @@ def trim_heap() -> None:
 
 
 def keep_heap() -> None:
-    """Lets the C library keep the memory of decoded images for the next ones.
+    """Lets the C library keep some memory of decoded images for the next ones.
 
     glibc takes whatever is larger than a threshold from the system, and gives the end of a heap
     back beyond twice that: at first 128 KB, so that the memory of nearly every image came anew, 20
-    pages of it, which took a fifth of the time that decoding takes. When a larger block is freed,
-    the threshold grows to its size, 32 MB at the most. So one is, untouched. `trim_heap` still
-    returns everything. Elsewhere it does nothing.
+    pages of it. When a larger block is freed, the threshold grows to its size: so one is, unused.
+    32 MB would be a tenth faster, but memory then grew by 50 MB from epoch to epoch. Elsewhere than
+    with glibc this does nothing.
     """
     library = ctypes.CDLL(None)
     library.malloc.restype = ctypes.c_void_p

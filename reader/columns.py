@@ -99,6 +99,8 @@ def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.
         if _add_up(labels, counts):
             return labels
     for index, place, record in _read_whole(files, everything):
+        if isinstance(record, RecordError):
+            raise record
         labels[index] = _take_head(record, place).label
     if counts is not None and not _add_up(labels, counts):
         raise DatasetError(
@@ -107,17 +109,24 @@ def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.
     return labels
 
 
-def read_names(files: RecordFiles, numbers: Numbers) -> list[str]:
+def read_names(files: RecordFiles, numbers: Numbers) -> list[str | RecordError]:
     """Paths of the originals of some records, relative to the folder that was converted.
 
-    Raises:
-        RecordError: a record is damaged.
+    Returns:
+        in the order of `numbers`, a path, or the error of a record that is damaged.
     """
-    names = [""] * len(numbers)
+    names: list[str | RecordError] = [""] * len(numbers)
     for index, place, record in _read_whole(files, numbers):
-        head = _take_head(record, place)
-        names[index] = find_name(head.data[HEADER_BYTES + head.end : -FOOTER_BYTES], place)
+        try:
+            names[index] = record if isinstance(record, RecordError) else _take_name(record, place)
+        except RecordError as error:  # noqa: PERF203 (each may be damaged)
+            names[index] = error
     return names
+
+
+def _take_name(record: memoryview, place: Place) -> str:
+    head = _take_head(record, place)
+    return find_name(head.data[HEADER_BYTES + head.end : -FOOTER_BYTES], place)
 
 
 def find_name(tail: memoryview, place: Place) -> str:
@@ -151,13 +160,24 @@ class FilePaths(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        positions = np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])
-        names = read_names(self._files, self._selection.find_records(positions))
+        names = []
+        for name in self._read(np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])):
+            if isinstance(name, RecordError):
+                raise name
+            names.append(name)
         return names if isinstance(index, slice) else names[0]
 
     def __iter__(self) -> Iterator[str]:
         for begin in range(0, len(self), HEAD_BYTES):
             yield from self[begin : begin + HEAD_BYTES]
+
+    def look(self) -> Iterator[str | RecordError]:
+        """All of them, with the error of each record that is damaged in its place."""
+        for begin in range(0, len(self), HEAD_BYTES):
+            yield from self._read(np.arange(begin, min(begin + HEAD_BYTES, len(self))))
+
+    def _read(self, positions: Numbers) -> list[str | RecordError]:
+        return read_names(self._files, self._selection.find_records(positions))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -172,27 +192,28 @@ def _visit(files: RecordFiles, numbers: Numbers) -> Iterator[tuple[int, int, Pla
                 yield index, descriptor, place
 
 
-def _read_whole(files: RecordFiles, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview]]:
+def _read_whole(
+    files: RecordFiles, numbers: Numbers
+) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
     """Reads and checks records, one after another into the same memory.
 
     Yields:
-        (index into `numbers`, place, record); the record is gone with the next one.
-
-    Raises:
-        RecordError: a record is damaged.
+        (index into `numbers`, place, record), or the error of a damaged record; the record is gone
+        with the next one.
     """
     memory = bytearray()
     for index, descriptor, place in _visit(files, numbers):
-        if place.size > len(memory):
-            if place.size > LARGE_BYTES:
-                check_large(descriptor, place)
-            memory = bytearray(place.size)
-        record = memoryview(memory)[: place.size]
-        read_into(descriptor, place, place.offset, [record])
-        payload = check_record(record, place)
-        if isinstance(payload, RecordError):
-            raise payload
-        yield index, place, record
+        try:
+            if place.size > len(memory):
+                if place.size > LARGE_BYTES:
+                    check_large(descriptor, place)
+                memory = bytearray(place.size)
+            record = memoryview(memory)[: place.size]
+            read_into(descriptor, place, place.offset, [record])
+            payload = check_record(record, place)
+        except RecordError as error:
+            payload = error
+        yield index, place, payload if isinstance(payload, RecordError) else record
 
 
 def _add_up(labels: npt.NDArray[np.int32], counts: Sequence[int]) -> bool:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import logging
+import re
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from converter.errors import DatasetError, RecordError, ShardmillError
 
 POLICIES: Final = ("raise", "skip")
+REFUSAL: Final = "cannot be decoded: "
+"""Stands in front of what a decoder says of an image."""
+
 _REMEMBERED: Final = 64
-_MARK: Final = "ShardmillError: "
+_KEPT: Final = 16
+"""More than can be on their way between the reading and the caller."""
+
+_MARK: Final = re.compile(r"ShardmillError (\d+): ")
 
 _log = logging.getLogger("shardmill.reader")
-_raised: dict[str, ShardmillError] = {}
+_kept: dict[int, ShardmillError] = {}
+_numbers = itertools.count(1)
+_recent: weakref.WeakSet[RecentSteps] = weakref.WeakSet()
 
 
 class DamageLog:
@@ -60,17 +72,41 @@ class DamageLog:
         _log.warning("skipped: %s", error)
 
 
-@contextlib.contextmanager
-def keep_errors() -> Iterator[None]:
-    """Lets `typed_errors` find an error that is raised inside TensorFlow."""
-    try:
-        yield
-    except ShardmillError as error:
-        while len(_raised) >= _REMEMBERED:
-            _raised.pop(next(iter(_raised)), None)
-        _raised[str(error)] = error
-        # TensorFlow turns a ValueError into an InvalidArgumentError with its text.
-        raise ValueError(f"{_MARK}{error}") from None
+class RecentSteps:
+    """The steps that were read last: among them is the one whose image no decoder took.
+
+    A decoder in a graph cannot say which record it was given, so they are looked at once more.
+
+    Args:
+        find: gives the error of the first such image of some steps of an epoch.
+    """
+
+    def __init__(self, find: Callable[[int, Sequence[int]], RecordError | None]) -> None:
+        self._find = find
+        self._steps: collections.deque[tuple[int, Sequence[int]]] = collections.deque(maxlen=_KEPT)
+        _recent.add(self)
+
+    def note(self, epoch: int, steps: Sequence[int]) -> None:
+        """Takes note of steps that are being read."""
+        self._steps.append((epoch, steps))
+
+    def find(self, text: str) -> RecordError | None:
+        """The error of the first image of which a decoder says what is said in `text`."""
+        for epoch, steps in tuple(self._steps):
+            with contextlib.suppress(ShardmillError):  # damage of another kind: it has an error
+                error = self._find(epoch, steps)
+                if error is not None and error.detail.removeprefix(REFUSAL) in text:
+                    return error
+        return None
+
+
+def keep_error(error: ShardmillError) -> str:
+    """Lets `typed_errors` find an error by the text that TensorFlow is to show for it."""
+    number = next(_numbers)
+    while len(_kept) >= _REMEMBERED:
+        _kept.pop(next(iter(_kept)), None)
+    _kept[number] = error
+    return f"ShardmillError {number}: {error}"
 
 
 @contextlib.contextmanager
@@ -78,7 +114,8 @@ def typed_errors() -> Iterator[None]:
     """Raises as a `RecordError` or `DatasetError` what TensorFlow reports as an error of its own.
 
     TensorFlow's operations can only fail with TensorFlow's errors. Their text says which shard,
-    record and offset is concerned; in here, it becomes the error again that it was:
+    record and offset is concerned; in here, it becomes the error again that it was. What a decoder
+    says of an image that it does not take names no record; in here, the record is looked for.
 
         with typed_errors():
             model.fit(train)
@@ -86,10 +123,17 @@ def typed_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = str(error)
-        if _MARK not in text:
+        original = _find_original(error)
+        if original is None:
             raise
-        for known, original in reversed(_raised.items()):
-            if f"{_MARK}{known}" in text:
-                raise original from error
-        raise
+        raise original from error
+
+
+def _find_original(error: Exception) -> ShardmillError | None:
+    text = str(error)
+    mark = _MARK.search(text)
+    if mark is not None:
+        return _kept.get(int(mark[1]))
+    if type(error).__name__ != "InvalidArgumentError":  # TensorFlow's, which is not imported here
+        return None
+    return next((found for recent in tuple(_recent) if (found := recent.find(text))), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from converter.manifest import ImageInfo
 from reader.batches import RAW
+from reader.damage import REFUSAL
 from reader.options import COLOR_CHANNELS, ReadOptions
 
 ASPECTS: Final = (3 / 4, 4 / 3)
@@ -44,6 +46,11 @@ def make_decoder(
         return pixels
 
     return decode
+
+
+def describe_refusal(error: tf.errors.InvalidArgumentError) -> str:
+    """What a decoder said of an image that it did not take."""
+    return REFUSAL + re.sub(r"\{\{.*?\}\} ?|\s*\[Op:.*", "", error.message)
 
 
 def encode_filler(image: ImageInfo) -> bytes:

@@ -41,6 +41,7 @@ class Demand:
         decoded_bytes: the largest image while it is decoded and resized; 0 if it is stored as the
             caller gets it.
         fixed_bytes: what is held whatever else happens, such as a cache.
+        selection_bytes: numbers or labels of the records that were chosen.
         order: `sequential`, `exact` or `buffer`.
     """
 
@@ -52,6 +53,7 @@ class Demand:
     image_bytes: int
     decoded_bytes: int
     fixed_bytes: int = 0
+    selection_bytes: int = 0
     order: str = "exact"
 
 
@@ -110,6 +112,7 @@ def _measure(demand: Demand, buffers: Buffers, window: int) -> int:
     return (
         RUNTIME_BYTES
         + demand.fixed_bytes
+        + demand.selection_bytes
         + buffers.index_bytes
         + buffers.batches * batch * demand.image_bytes
         + decoded

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from converter.errors import RecordError
 from converter.names import to_bytes
 
 
@@ -14,12 +15,14 @@ class NameIndex:
     """A sorted list of the names' hashes; a name is compared itself before it counts as found.
 
     Args:
-        names: by record; all are read once, and single ones again when they are looked for.
+        names: by record; of a damaged one, its error.
+        read: gives the name of the record of a number again.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        hashes = np.fromiter((_hash(name) for name in names), np.uint64, len(names))
+    def __init__(self, names: Iterable[str | RecordError], read: Callable[[int], str]) -> None:
+        self._read = read
+        self._error: RecordError | None = None
+        hashes = np.fromiter(map(self._note, names), np.uint64)
         self._numbers = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._numbers]
 
@@ -28,14 +31,21 @@ class NameIndex:
 
         Raises:
             KeyError: there is none.
+            RecordError: there is none, but that of a damaged record is not known.
         """
         wanted = np.uint64(_hash(name))
         first = np.searchsorted(self._hashes, wanted, side="left")
         last = np.searchsorted(self._hashes, wanted, side="right")
         for number in self._numbers[first:last]:
-            if self._names[int(number)] == name:
+            if self._read(int(number)) == name:
                 return int(number)
-        raise KeyError(name)
+        raise self._error or KeyError(name)
+
+    def _note(self, name: str | RecordError) -> int:
+        if isinstance(name, str):
+            return _hash(name)
+        self._error = self._error or name
+        return 0
 
 
 def _hash(name: str) -> int:

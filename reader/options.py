@@ -61,7 +61,9 @@ class ReadOptions:
         shard_index: number of this host, if several share the records of an epoch.
         shard_count: of those hosts.
         initial_epoch: the epoch that is read first.
-        initial_step: the step of that epoch that comes first.
+        initial_step: the step of that epoch that comes first. Where `batch_size * shard_count` is
+            the same, any number of hosts may go on, but with `buffer` from an epoch's beginning
+            alone. At the end of such an epoch `fit` wants more: see `ResumeTraining`.
         on_damage: `raise` an error at a damaged record, or `skip` it, noted in the log; of single
             images, there are then fewer than the length says.
         max_damaged: different records that may be skipped before it is an error after all.

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
-from reader.buffers import trim_heap
-from reader.damage import keep_errors
+from converter.errors import ShardmillError
+from reader.buffers import Array, trim_heap
+from reader.damage import keep_error
 from reader.orders import Numbers
 from reader.positions import Position
 
 Columns: TypeAlias = list[tf.Tensor]
+
+# What AutoGraph rewrites goes into files in the system's temporary folder, eleven for a dataset,
+# which a process that is killed leaves there.
+leave_alone: Final = tf.autograph.experimental.do_not_convert
 
 
 def count_steps(position: Position, count: int) -> tf.data.Dataset:
@@ -43,20 +49,37 @@ def count_steps(position: Position, count: int) -> tf.data.Dataset:
         epoch.set_shape([1])
         return epoch, here
 
-    steps = tf.data.Dataset.range(count).scan(tf.constant([-1, 0], tf.int64), enter)
-    return steps.map(leave_out).unbatch()
+    steps = tf.data.Dataset.range(count).scan(tf.constant([-1, 0], tf.int64), leave_alone(enter))
+    return map_elements(steps, leave_out).unbatch()
 
 
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # Python stays Python
+def map_elements(
+    dataset: tf.data.Dataset, function: Callable[..., Any], calls: int = 1
+) -> tf.data.Dataset:
+    """Applies a function to all elements in order, to `calls` of them at the same time."""
+    return dataset.map(leave_alone(function), calls, deterministic=True)
+
+
 def call_python(
     function: Callable[..., Any], inputs: Sequence[tf.Tensor], types: Sequence[tf.DType]
 ) -> Columns:
     """Calls Python in a graph; what it gives depends on the inputs alone.
 
-    Arrays are handed over without a copy, in both directions.
+    Arrays are handed over without a copy, in both directions. An error of ours is handed over as
+    its text and raised by TensorFlow: raised in Python, it would be shown with a traceback, 700
+    letters more.
     """
-    columns: Columns = tf.numpy_function(keep_errors()(function), inputs, types, stateful=False)
-    return columns
+
+    def call(*arrays: Array) -> list[Any]:
+        try:
+            given = function(*arrays)
+        except ShardmillError as error:
+            return [*(np.zeros(0, kind.as_numpy_dtype) for kind in types), keep_error(error)]
+        return [*(given if isinstance(given, list | tuple) else [given]), ""]
+
+    *columns, error = tf.numpy_function(call, inputs, [*types, tf.string], stateful=False)
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=tf.equal(error, ""), data=[error])]):
+        return [tf.identity(column) for column in columns]
 
 
 def apply_settings(dataset: tf.data.Dataset) -> tf.data.Dataset:

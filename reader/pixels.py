@@ -26,13 +26,16 @@ from converter.tfrecords import (
 )
 from reader.blocks import read_integers
 from reader.buffers import Array
-from reader.files import LARGE_BYTES, Group, open_file
+from reader.files import Group, open_file
 from reader.orders import Numbers
 from reader.records import RecordFiles
 from reader.spans import Bytes, Mask, find_spans, read_numbers
 
 HEAD_BYTES: Final = 512
 """Holds all that comes before an image's bytes, unless a class has a name of 400 letters."""
+
+MAX_REST_BYTES: Final = 1 << 16
+"""Of a record besides its image; what has more is read alone, as `max_ram` does not count it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +125,9 @@ def _read_heads(groups: Sequence[Group], image_bytes: int) -> Heads:
         (examples.LABEL, examples.ENCODED),
     )  # fmt: skip
     labels, single = read_numbers(flat, begins[0], ends[0])
-    sound &= sizes - image_bytes <= LARGE_BYTES  # no memory for what may be nothing but holes
-    sound &= single & (ends[1] - begins[1] == image_bytes) & (begins[1] <= starts + HEAD_BYTES)
+    sound &= sizes - image_bytes <= MAX_REST_BYTES  # no memory for what may be nothing but holes
+    sound &= single & (ends[1] - begins[1] == image_bytes)
+    sound &= np.maximum(ends[0], begins[1]) <= starts + HEAD_BYTES
     sound &= read_integers(flat, starts, "<u8") == sizes - FRAMING_BYTES
     crcs = [google_crc32c.extend(0, row[:LENGTH_BYTES]) for row in data]
     sound &= read_integers(flat, starts + LENGTH_BYTES, "<u4") == mask_crc(np.array(crcs, np.int64))

@@ -25,7 +25,14 @@ from reader.orders import Order, SequentialOrder, ShuffledOrder, WindowedOrder
 from reader.positions import Position
 from reader.records import RecordFiles
 from reader.runs import RunFiles
-from reader.selections import Selection, choose_labels, divide, select_all, select_chosen
+from reader.selections import (
+    Selection,
+    choose_labels,
+    divide,
+    select_all,
+    select_chosen,
+    sort_selection,
+)
 from reader.steps import Steps
 
 LABEL_BYTES: Final = 5
@@ -113,6 +120,9 @@ def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOpti
     order, seed = settle_order(options, split, remote=False)
     options = dataclasses.replace(options, seed=seed)
     choice = choose_records(files, manifest, split, options)
+    if order == "buffer":
+        # Neighbours have to be neighbours on disk: in a drawn order, each read served one record.
+        choice = dataclasses.replace(choice, selection=sort_selection(choice.selection))
     records = choice.selection.count
     plan = plan_records(files, manifest.image, choice, order, options, records=records)
     reader = plan.reader
@@ -391,6 +401,11 @@ def _measure_demand(plan: ReadPlan) -> Demand:
         # `tf.image.resize` gives float32, whatever is asked for.
         decoded_bytes=0 if plan.is_direct else stored + plan.values * 4 * plan.is_resized,
         fixed_bytes=plan.reader.selection.count * _cached_bytes(plan) if options.cache else 0,
+        selection_bytes=sum(
+            held.nbytes
+            for held in (plan.reader.selection.chosen, plan.reader.record_labels)
+            if held is not None
+        ),
         order=plan.order,
     )
 

@@ -8,7 +8,9 @@ at once: objects of this module can be shared by threads, pickled, and used afte
 from __future__ import annotations
 
 import collections
+import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -30,6 +32,9 @@ MAX_NAME_BYTES: Final = 4_096
 """Of a name that is read from a damaged record."""
 
 
+_instances: weakref.WeakSet[RecordFiles] = weakref.WeakSet()
+
+
 class RecordFiles:
     """Numbered records: those of the first file, then those of the second, and so on.
 
@@ -45,6 +50,7 @@ class RecordFiles:
         self._ends = np.cumsum([file.records for file in files], dtype=np.int64)
         self._indexes: collections.OrderedDict[Path, Numbers] = collections.OrderedDict()
         self._lock = threading.Lock()
+        _instances.add(self)
 
     def __reduce__(self) -> tuple[type[RecordFiles], tuple[object, ...]]:
         return RecordFiles, (self.files, self.max_index_bytes)
@@ -129,6 +135,15 @@ class RecordFiles:
             while size > self.max_index_bytes and len(self._indexes) > 1:
                 size -= self._indexes.popitem(last=False)[1][:-1].nbytes
         return offsets
+
+
+def _unlock() -> None:
+    """A lock that another thread held when this process was forked is never released here."""
+    for files in _instances:
+        files._lock = threading.Lock()  # noqa: SLF001 (their own module)
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 def _read_run(

@@ -54,7 +54,8 @@ class RunFiles(RecordFiles):
         ]
         ends = np.cumsum([0, *(len(payload) for _, payload in found)])
         return Block(
-            data=np.frombuffer(b"".join(payload for _, payload in found), np.uint8),
+            # Not without a byte, from which numpy can take none.
+            data=np.frombuffer(b"".join((*(payload for _, payload in found), b"\0")), np.uint8),
             indexes=np.array([index for index, _ in found], np.int64),
             begins=ends[:-1],
             ends=ends[1:],

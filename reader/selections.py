@@ -46,6 +46,13 @@ def select_chosen(chosen: Numbers) -> Selection:
     return Selection(count=len(chosen), total=len(chosen), chosen=chosen)
 
 
+def sort_selection(selection: Selection) -> Selection:
+    """The same records in the order in which they are stored; takes 8 bytes for each."""
+    if selection.key is None:
+        return selection
+    return select_chosen(np.sort(selection.find_records(np.arange(selection.count))))
+
+
 def divide(selection: Selection, validation_split: float, seed: int) -> dict[str, Selection]:
     """Divides records at random into `training` and `validation`.
 

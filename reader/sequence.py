@@ -90,8 +90,10 @@ def _make_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]:
         for slot, image in enumerate(decode_singly(decode, examples)):
             if isinstance(image, str):
                 plan.reader.damage.report(plan.reader.describe(epoch, [step], slot, image))
-                examples.valid[slot], image = False, None
-            images.append(None if image is None else image.numpy())
+                examples.valid[slot] = False
+                images.append(None)
+            else:
+                images.append(None if image is None else image.numpy())
         return gather(examples.valid, examples.labels, examples.names, *images)
 
     return read

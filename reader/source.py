@@ -148,13 +148,15 @@ class Source(RecordSequence[Record]):
 
         Raises:
             KeyError: there is none.
+            RecordError: there is none, but that of a damaged record is not known.
         """
         return self[self.find(source_id)]
 
     def find(self, source_id: str) -> int:
         """The number of that record; see `by_id`."""
         if self._names is None:
-            self._names = NameIndex(self.file_paths)
+            paths = self.file_paths
+            self._names = NameIndex(paths.look(), paths.__getitem__)
         return self._names.find(source_id)
 
 

@@ -16,7 +16,7 @@ from reader.fingerprints import describe_order
 from reader.memory import Demand, divide_memory
 from reader.options import ReadOptions
 from reader.orders import Order
-from reader.pipeline import apply_settings, call_python, count_steps
+from reader.pipeline import apply_settings, call_python, count_steps, map_elements
 from reader.plans import SINGLES, arrange, plan_steps, settle_order
 from reader.positions import Position
 from reader.records import RecordFiles
@@ -85,7 +85,7 @@ def make_dataset(
     dataset = _read_batches(reader, count_steps(position, steps.count), options)
     if features is not None:
         parse = tf.io.parse_single_example if options.batch_size is None else tf.io.parse_example
-        dataset = dataset.map(lambda data: parse(data, features), buffers.calls)
+        dataset = map_elements(dataset, lambda data: parse(data, features), buffers.calls)
     dataset = apply_settings(dataset.prefetch(buffers.prefetch_batches))
     dataset.position, dataset.damage = position, damage
     options = dataclasses.replace(options, seed=seed)
@@ -105,5 +105,5 @@ def _read_batches(
         payloads.set_shape((size,))
         return payloads
 
-    batches = (steps.batch(SINGLES) if single else steps).map(call, 1, deterministic=True)
+    batches = map_elements(steps.batch(SINGLES) if single else steps, call)
     return batches.unbatch().take(reader.steps.count) if single else batches

@@ -65,6 +65,56 @@ def test_an_order_without_a_seed_cannot_be_continued(converted):
         load_dataset(converted, initial_step=1)
 
 
+@pytest.mark.parametrize("batch_size", [8, None])
+@pytest.mark.parametrize("shuffle", [False, "exact", "buffer"])
+def test_every_host_goes_on_at_every_step(converted, monkeypatch, shuffle, batch_size):
+    monkeypatch.setattr("reader.memory.MAX_WINDOW_RECORDS", 16)
+    arguments = OPTIONS | {"shuffle": shuffle, "batch_size": batch_size, "shard_count": 4}
+    for host in (0, 3):
+        dataset = load_dataset(converted, **arguments, shard_index=host)
+        epochs = [list_elements(dataset) for _ in range(3)]
+        for step in range(len(dataset) + 1):
+            dataset.position.seek(1, step)
+            assert list_elements(dataset) == epochs[1][step:]
+        assert list_elements(dataset) == epochs[2]
+
+
+def list_elements(dataset: tf.data.Dataset) -> list[list[bytes]]:
+    return [[np.asarray(column).tobytes() for column in element[:-1]]
+            + np.ravel(element[-1].numpy()).tolist() for element in dataset]  # fmt: skip
+
+
+@pytest.mark.parametrize("remainder", ["drop", "pad"])
+@pytest.mark.parametrize("shuffle", [False, "exact"])
+def test_an_epoch_goes_on_at_every_step_on_another_number_of_hosts(converted, shuffle, remainder):
+    arguments = OPTIONS | {"shuffle": shuffle, "remainder": remainder}
+    hosts = {
+        count: [
+            load_dataset(
+                converted,
+                **arguments | {"batch_size": 8 // count},
+                shard_index=host,
+                shard_count=count,
+            )
+            for host in range(count)
+        ]
+        for count in (1, 2, 4)
+    }
+
+    def read_from(step: int, count: int) -> list[list[bytes]]:
+        for host in hosts[count]:
+            host.position.seek(1, step)
+        return [
+            [name for batch in batches for name in batch[-1].numpy() if name]
+            for batches in zip(*hosts[count], strict=True)
+        ]
+
+    whole = read_from(0, 1)
+    for step in range(len(whole)):
+        for count in hosts:
+            assert read_from(step, count) == whole[step:]
+
+
 @pytest.mark.parametrize("remainder", ["keep", "drop", "pad"])
 @pytest.mark.parametrize("hosts", [2, 5])
 def test_hosts_see_every_record_once_in_equal_steps(converted, hosts, remainder):

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reader.orders import BLOCK, KEPT_BLOCKS, ShuffledOrder
-from reader.selections import Selection, choose_labels, divide, select_all, select_chosen
+from reader.selections import (
+    Selection,
+    choose_labels,
+    divide,
+    select_all,
+    select_chosen,
+    sort_selection,
+)
 
 QUICK = settings(deadline=None, max_examples=60)
 SPLITS = st.floats(0, 1, exclude_min=True, exclude_max=True)
@@ -88,3 +95,15 @@ def test_some_records_are_divided_as_all_are(numbers, split, seed):
     assert sorted(training + validation) == sorted(numbers)
     places = map(list_records, divide(select_all(len(numbers)), split, seed).values())
     assert [training, validation] == [chosen[place].tolist() for place in places]
+
+
+def test_a_drawn_selection_can_be_read_as_it_is_stored():
+    parts = divide(select_all(50), 0.3, seed=4)
+    everything = np.arange(50)
+    for part in parts.values():
+        stored = sort_selection(part)
+        found = stored.find_records(everything[: part.count])
+        assert found.tolist() == sorted(part.find_records(everything[: part.count]).tolist())
+        assert stored.count == part.count
+    whole = select_all(50)
+    assert sort_selection(whole) is whole

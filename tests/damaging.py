@@ -1,0 +1,389 @@
+"""Damages data sets bit by bit, reads them in every way, and judges what comes of it.
+
+What comes is what was written, or a typed error that names the damage; anything else is a problem.
+Cases are tried in processes of their own, forked from one without TensorFlow: a crash is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import multiprocessing
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from converter import DatasetError, RecordError, ShardmillError, tfrecords
+from reader import ReadOptions, open_shards
+from reader.batches import BatchReader
+from reader.damage import DamageLog
+from reader.files import RecordFile
+from reader.orders import WindowedOrder
+from reader.plans import ReadPlan, plan_reading
+from reader.records import RecordFiles
+from reader.runs import RunFiles
+
+Rows: TypeAlias = dict[str, tuple[object, ...]]
+"""Label and image, and what else is known of it, by the path of its original."""
+
+EXHAUSTIVE = bool(os.environ.get("SHARDMILL_EXHAUSTIVE"))
+"""Every case in every way, instead of a fixed sample of both; see CONTRIBUTING.md."""
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["damaging"])
+
+MAX_PROBLEMS = 20
+
+MAX_GROWTH_MB = 64
+"""That whatever is hostile may take."""
+
+EMPTY = "not one record of a batch is whole"
+"""No batch can be left out: the last one, of one record, ends the reading if that is lost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One damage: `flip` of a bit, `cut` to a number of bytes, `grow` by a number of zeros."""
+
+    file: str
+    kind: str
+    place: int
+
+    def apply(self, data: bytes) -> bytes:
+        if self.kind == "cut":
+            return data[: self.place]
+        if self.kind == "grow":
+            return data + bytes(self.place)
+        damaged = bytearray(data)
+        damaged[self.place // 8] ^= 1 << self.place % 8
+        return bytes(damaged)
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way of reading batches."""
+
+    shuffle: bool | str
+    batch_size: int | None
+    on_damage: str
+    remainder: str
+
+    @property
+    def options(self) -> ReadOptions:
+        return ReadOptions(**dataclasses.asdict(self), seed=3, with_filename=True)
+
+
+WAYS = [
+    Way(*choices)
+    for choices in itertools.product(
+        (False, "exact", "buffer"), (None, 2), ("raise", "skip"), ("keep", "pad")
+    )
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hurt:
+    """The numbers of the records that are damaged: they themselves, or their shard's index."""
+
+    records: frozenset[int]
+    by_index: bool = False
+
+
+def list_cases(folder: Path) -> list[Case]:
+    """Every bit flipped, every prefix and some zeros more, of shards, indexes and manifest."""
+    cases = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".tfrecord", ".tfindex") or path.name == "manifest.json":
+            size = path.stat().st_size
+            cases += [Case(path.name, "flip", bit) for bit in range(8 * size)]
+            cases += [Case(path.name, "cut", length) for length in range(size)]
+            cases += [Case(path.name, "grow", length) for length in (1, 7, 8, 11, 12, 16, 4096)]
+    return cases
+
+
+class Judge:
+    """Knows what a data set holds, and finds what is wrong with what a damaged one gives.
+
+    Args:
+        folder: of a whole data set, which is damaged and mended again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards = open_shards(folder)
+        self.records = list(self.shards.source("train"))
+        self.rows = {r.source_id: (r.label, r.encoded, (r.height, r.width)) for r in self.records}
+        self.bounds = [
+            (shard.name, record, *map(int, line.split()))
+            for shard in self.shards.manifest.list_shards("train")
+            for record, line in enumerate(
+                (folder / shard.name).with_suffix(".tfindex").read_text().splitlines()
+            )
+        ]
+        self.plans = {way: self._plan(way) for way in WAYS}
+        self.log: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: self.log.append(record.getMessage())
+        logging.getLogger("shardmill.reader").addHandler(handler)
+
+    def try_case(self, case: Case, ways: Iterable[Way]) -> Iterator[str]:
+        """Damages a file; opens the data set, and reads what was opened before in some ways."""
+        path = self.folder / case.file
+        whole = path.read_bytes()
+        path.write_bytes(case.apply(whole))
+        try:
+            yield from self._judge_open(case)
+            if case.file != "manifest.json":
+                yield from self.judge_reading(self.find_hurt(case), ways)
+        finally:
+            path.write_bytes(whole)
+
+    def judge_reading(self, hurt: Hurt, ways: Iterable[Way]) -> Iterator[str]:
+        yield from self._judge_source(hurt)
+        for way in ways:
+            plan, reader = self.plans[way], renew(self.plans[way])
+            yield from self.judge_epochs(
+                way,
+                lambda epoch, plan=plan, reader=reader: dict(read_epoch(plan, reader, epoch)),
+                self.rows, reader.damage, hurt,
+            )  # fmt: skip
+
+    def find_hurt(self, case: Case) -> Hurt:
+        if case.file.endswith(".tfindex"):
+            shard = case.file.replace(".tfindex", ".tfrecord")
+            numbers = (n for n, (name, *_) in enumerate(self.bounds) if name == shard)
+            return Hurt(frozenset(numbers), by_index=True)
+        begin, end = (case.place, 1 << 62) if case.kind == "cut" else (case.place // 8, 0)
+        begin = 1 << 62 if case.kind == "grow" else begin
+        return Hurt(
+            frozenset(
+                number
+                for number, (name, _, offset, size) in enumerate(self.bounds)
+                if name == case.file and offset < max(end, begin + 1) and begin < offset + size
+            )
+        )
+
+    def _judge_open(self, case: Case) -> Iterator[str]:
+        refused = case.file == "manifest.json" or case.kind != "flip"
+        try:
+            open_shards(self.folder)
+        except DatasetError as error:
+            if isinstance(error, RecordError) or not refused:
+                yield f"open: {error}"
+        else:
+            if refused:
+                yield "open: the damage was not seen"
+
+    def _judge_source(self, hurt: Hurt) -> Iterator[str]:
+        source = self.shards.source("train")
+        everything = set(range(len(self.records)))
+        reads: list[tuple[str, Callable[[], object], object, set[int]]] = [
+            (f"source[{number}]", lambda n=number: source[n], record, {number})
+            for number, record in enumerate(self.records)
+        ]
+        reads.append(("source[:]", lambda: source[:], self.records, everything))
+        names = [record.source_id for record in self.records]
+        reads.append(("file_paths", lambda: list(source.file_paths), names, everything))
+        reads += [
+            (f"by_id({record.source_id!r})", lambda r=record: source.by_id(r.source_id), record,
+             everything if hurt.by_index or number in hurt.records else {number})
+            for number, record in enumerate(self.records)
+        ]  # fmt: skip
+        for name, read, expected, touched in reads:
+            yield from self._judge_read(name, read, expected, hurt, touched)
+        labels = [record.label for record in self.records]
+        yield from self._judge_read(
+            "labels", lambda: list(source.labels), labels, hurt, everything, must_see=False
+        )
+
+    def _judge_read(
+        self,
+        name: str,
+        read: Callable[[], object],
+        expected: object,
+        hurt: Hurt,
+        touched: set[int],
+        *,
+        must_see: bool = True,
+    ) -> Iterator[str]:
+        """What is whole has to come; what is not has to be an error that says so."""
+        try:
+            found = read()
+        except Exception as error:  # noqa: BLE001 (that there is no other is what is tested)
+            if not self._is_right(error, hurt, touched):
+                yield f"{name}: {error!r:.300}"
+        else:
+            if found != expected:
+                yield f"{name}: gives {found!r:.300}"
+            elif must_see and hurt.records & touched:
+                yield f"{name}: the damage was not seen"
+
+    def _is_right(self, error: Exception, hurt: Hurt, touched: Iterable[int]) -> bool:
+        if isinstance(error, RecordError):
+            return not hurt.by_index and self._locate(error) in hurt.records.intersection(touched)
+        seen = isinstance(error, DatasetError) and hurt.by_index
+        return seen and bool(hurt.records.intersection(touched))
+
+    def _locate(self, error: RecordError) -> int | None:
+        """The number of the record that an error names by shard, number in it, and offset."""
+        for number, (name, record, offset, _) in enumerate(self.bounds):
+            if (name, record, offset) == (error.shard, error.record, error.offset):
+                return number
+        return None
+
+    def judge_epochs(
+        self, way: Way, read: Callable[[int], Rows], expected: Rows, damage: DamageLog, hurt: Hurt
+    ) -> Iterator[str]:
+        """Reads two epochs, which with `skip` have to hold exactly what is whole."""
+        self.log.clear()
+        try:
+            for epoch in (0, 1):
+                found = read(epoch)
+                for name, row in found.items():
+                    if row != expected.get(name):
+                        yield f"{way}: gives {name!r}: {row!r:.300}"
+        except Exception as error:  # noqa: BLE001
+            if way.on_damage == "skip" and hurt.records and str(error).startswith(EMPTY):
+                return
+            skipped = way.on_damage == "skip" and isinstance(error, RecordError)
+            if skipped or not self._is_right(error, hurt, hurt.records):
+                yield f"{way}: {error!r:.300}"
+            return
+        if hurt.records and (hurt.by_index or way.on_damage == "raise"):
+            yield f"{way}: the damage was not seen"
+        missing = {n for n, record in enumerate(self.records) if record.source_id not in found}
+        noted = {self._locate(error) for error in damage.errors.values()}
+        if not missing == noted == hurt.records or len(self.log) != len(missing):
+            yield f"{way}: {missing} are missing, {noted} noted, {self.log} logged: {hurt}"
+
+    def _plan(self, way: Way) -> ReadPlan:
+        plan = plan_reading(self.folder, self.shards.manifest, "train", way.options)
+        if plan.order != "buffer":
+            return plan
+        # Of so few records, windows would be of runs of one.
+        order = WindowedOrder(records=len(self.records), seed=3, run=2, window=4)
+        return dataclasses.replace(plan, reader=dataclasses.replace(plan.reader, order=order))
+
+
+def renew(plan: ReadPlan) -> BatchReader:
+    """The reader of a plan, as if nothing had been read yet."""
+    files = RecordFiles(plan.reader.files.files)
+    if plan.order == "buffer":
+        files = RunFiles(files, run=2, keep=2)
+    damage = DamageLog(plan.options.on_damage, plan.options.max_damaged)
+    return dataclasses.replace(plan.reader, files=files, damage=damage)
+
+
+def read_epoch(
+    plan: ReadPlan, reader: BatchReader, epoch: int
+) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """All that TensorFlow would be given of an epoch, by name."""
+    steps = list(range(reader.steps.count))
+    for part in [steps] if plan.options.batch_size is None else [[step] for step in steps]:
+        if plan.is_direct:
+            images = np.zeros((2, plan.height, plan.width, 3), np.uint8)
+            columns = reader.read_images(epoch, *part, images)
+            encoded, sizes = [image.tobytes() for image in images], [images.shape[1:3]] * 2
+        else:
+            columns = reader.read_examples(epoch, part)
+            encoded, sizes = columns.encoded, [tuple(size) for size in columns.sizes.tolist()]
+        for slot in np.flatnonzero(columns.valid).tolist():
+            row = (int(columns.labels[slot]), encoded[slot], sizes[slot])
+            yield columns.names[slot].decode(), row
+
+
+def try_cases(at: Any, folder: Path, begin: int, step: int, plant: str = "") -> list[str]:
+    """Tries every `step`th case from `begin` on, in a copy of a data set.
+
+    Args:
+        at: shared with the parent: is told the case.
+        folder: of the data set.
+        begin: number of the first case.
+        step: from case to case.
+        plant: name of a function here that spoils the reader first.
+    """
+    if plant:
+        globals()[plant]()
+    judge = Judge(copy_set(folder, f"{begin}-{plant}"))
+    cases = list_cases(folder)
+    problems: list[str] = []
+    for number in range(begin, len(cases), step):
+        at.value = number
+        ways = WAYS if EXHAUSTIVE else [WAYS[number // step % len(WAYS)]]
+        problems += [f"{cases[number]}: {found}" for found in judge.try_case(cases[number], ways)]
+        if len(problems) >= MAX_PROBLEMS:
+            break
+    return problems
+
+
+def forget_payload_checksums() -> None:
+    """A planted bug: nobody compares the checksum of a payload."""
+    tfrecords._check_payload = lambda *arguments: None
+
+
+def forget_lengths() -> None:
+    """A planted bug: nobody compares the checksum of a length, nor the length with the index."""
+    tfrecords.check_framing = lambda header, payload, footer, *, shard, offset, number=None: (
+        tfrecords._check_payload(payload, footer, shard, offset, number)
+    )
+
+
+def forget_index_checksums() -> None:
+    """A planted bug: nobody compares the checksum of an index."""
+    of_shard = RecordFile.of_shard
+    RecordFile.of_shard = lambda folder, shard: dataclasses.replace(
+        of_shard(folder, shard), index_sha256=None
+    )
+
+
+def copy_set(folder: Path, name: str) -> Path:
+    return Path(shutil.copytree(folder, folder.with_name(f"{folder.name}-{name}")))
+
+
+def run_apart(
+    function: Callable[..., list[str]], *arguments: Any, limit_s: float = 120
+) -> list[str]:
+    """What a function finds in a process of its own; if that dies or hangs, it is a problem too.
+
+    Args:
+        function: takes a shared number, in which it notes where it is, and `arguments`.
+        *arguments: have to be pickled.
+        limit_s: how long it may take.
+    """
+    at = CONTEXT.Value("q", -1, lock=False)
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_report, args=(sender, function, at, *arguments))
+    process.start()
+    sender.close()
+    problems: list[str] = []
+    with contextlib.suppress(EOFError):
+        if receiver.poll(limit_s):
+            problems = receiver.recv()
+        else:
+            process.kill()
+    process.join()
+    if process.exitcode:
+        problems.append(f"the process ended with {process.exitcode} at {at.value}")
+    return problems
+
+
+def note_growth(at: Any, read: Callable[..., object], *arguments: Any) -> list[str]:
+    """What reading something ends with, and by how many MB memory had grown at its peak."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        said = f"gives {read(*arguments)!r:.200}"
+    except ShardmillError as error:
+        said = f"{type(error).__name__}: {error}"
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return [said, str(grown // 1000)]
+
+
+def _report(sender: Any, function: Callable[..., list[str]], *arguments: Any) -> None:
+    sender.send(function(*arguments))

@@ -1,0 +1,175 @@
+"""What is told of a damaged record, by us and by TensorFlow; and an image that nobody decodes."""
+
+import gc
+import logging
+import re
+import shutil
+from pathlib import Path
+
+import keras
+import pytest
+import tensorflow as tf
+from conftest import convert_folder, encode_image, make_image, write_image
+from forging import forge, make_payload
+
+from converter import ConvertOptions, DatasetError, RecordError
+from reader import damage, load_dataset, open_shards, typed_errors
+
+
+@pytest.fixture(scope="module", params=["png", "raw"])
+def damaged(request, tmp_path_factory):
+    """Three images, one with a flipped bit; its shard, number, offset and original."""
+    root = tmp_path_factory.mktemp("damaged")
+    for number in range(3):
+        write_image(root / "images" / "abc"[number] / f"ein bild {number} mit ü.png", number)
+    options = ConvertOptions(image_size=(16, 20), encoding=request.param, num_shards=1)
+    convert_folder(root / "images", root / "set", options)
+    name = open_shards(root / "set").source("train")[1].source_id
+    (shard,) = (root / "set").glob("*.tfrecord")
+    offset, size = map(int, shard.with_suffix(".tfindex").read_text().splitlines()[1].split())
+    data = bytearray(shard.read_bytes())
+    data[offset + size // 2] ^= 4
+    shard.write_bytes(data)
+    return root / "set", (shard.name, 1, offset, name)
+
+
+def fit(dataset: tf.data.Dataset) -> None:
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(dataset, verbose=0, shuffle=False)
+
+
+def test_an_error_stays_short_and_on_one_line_whatever_it_is_about():
+    hostile = "../\x1b[2J\n\r\udcff" * 1000
+    error = RecordError(f"{hostile}.tfrecord", 2**63, hostile, 2**63, f"{hostile}.png")
+    assert len(str(error)) < 500
+    assert str(error).isprintable()
+    for part in (".tfrecord: damaged record at byte 9223372036854775808 (record 9", ".png'): ../"):
+        assert part in str(error)
+    assert error.source == f"{hostile}.png"
+    plain = RecordError("a.tfrecord", 7, "too long", 3, "bee/ü 1.png")
+    assert (
+        str(plain)
+        == "a.tfrecord: damaged record at byte 7 (record 3, from 'bee/ü 1.png'): too long"
+    )
+
+
+@pytest.mark.parametrize("read", [list, fit])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_tensorflow_tells_of_a_damaged_record_what_we_do(damaged, batch_size, read):
+    folder, (shard, number, offset, name) = damaged
+    dataset = load_dataset(folder, batch_size=batch_size, shuffle=False)
+    if batch_size is None and read is fit:
+        dataset = dataset.batch(2)
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        read(dataset)
+    text = str(caught.value)
+    told = rf"{shard}: damaged record at byte {offset} \(record {number}, from \\'{name}\\'\): ch"
+    assert re.search(told, text)
+    assert "Traceback" not in text
+    # About 330 of it are TensorFlow's.
+    assert len(text) < 600
+    with pytest.raises(RecordError) as typed, typed_errors():
+        read(dataset)
+    error = typed.value
+    assert (error.shard, error.record, error.offset, error.source) == (shard, number, offset, name)
+
+
+def test_the_errors_of_two_data_sets_are_told_apart(damaged, tmp_path):
+    folder, (shard, *_) = damaged
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    first, second = load_dataset(folder, shuffle=False), load_dataset(other, shuffle=False)
+    (other / shard).unlink()
+    with pytest.raises(RecordError), typed_errors():
+        list(first)
+    with pytest.raises(DatasetError, match=r"other/.*: No such file"), typed_errors():
+        list(second)
+
+
+def test_errors_of_others_go_through_as_they_are():
+    with pytest.raises(KeyError, match="mine"), typed_errors():
+        raise KeyError("mine")
+    with pytest.raises(tf.errors.InvalidArgumentError), typed_errors():
+        tf.reshape(tf.zeros(2), (3,))
+
+
+def test_errors_that_nobody_asks_for_are_forgotten():
+    for number in range(200):
+        text = damage.keep_error(DatasetError(f"{number}"))
+    assert len(damage._kept) <= 64
+    with pytest.raises(DatasetError, match=r"^199$"), typed_errors():
+        raise ValueError(f"TensorFlow says: [{text}]")
+
+
+PICTURE = encode_image(make_image(1), "PNG")
+BROKEN = {
+    "png": PICTURE[:-30] + b"\xff" * 10 + PICTURE[-20:],
+    "jpeg": encode_image(make_image(1), "JPEG")[:-200],
+}
+
+
+@pytest.fixture(scope="module", params=["png", "jpeg"])
+def undecodable(request, tmp_path_factory):
+    """Five records, all with right checksums; the image of the fourth cannot be decoded."""
+    good = encode_image(make_image(2), request.param.upper())
+    images = [good] * 3 + [BROKEN[request.param], good]
+    payloads = [make_payload(image, number) for number, image in enumerate(images)]
+    folder = tmp_path_factory.mktemp("undecodable") / "set"
+    return forge(folder, {"train-0": payloads[:2], "train-1": payloads[2:]}, request.param)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 2},
+        {"batch_size": None, "on_damage": "skip"},
+        {"batch_size": 2, "shuffle": "buffer", "seed": 1},
+        {"batch_size": 2, "remainder": "pad", "on_damage": "skip"},
+        {"batch_size": 2, "random_crop": (0.9, 1.0), "image_size": (10, 10)},
+        {"batch_size": 3, "cache": True},
+    ],
+    ids=str,
+)
+def test_an_image_that_no_decoder_takes_is_named(undecodable, options):
+    with pytest.raises(RecordError) as caught, typed_errors():
+        list(load_dataset(undecodable, **options))
+    error = caught.value
+    assert (error.shard, error.record, error.source) == ("train-1.tfrecord", 1, "bee/3.png")
+    assert re.search(r"cannot be decoded: .*(PNG|JPEG)", str(error))
+    assert "node" not in str(error)
+
+
+def test_it_is_named_in_a_training_too(undecodable):
+    with pytest.raises(RecordError, match=r"record 1, from 'bee/3.png'\): cannot be decod"):  # noqa: SIM117
+        with typed_errors():
+            fit(load_dataset(undecodable, batch_size=2, seed=1))
+
+
+def test_a_sequence_names_it_or_leaves_it_out(undecodable, caplog):
+    shards = open_shards(undecodable)
+    with pytest.raises(RecordError, match=r"record 1, from 'bee/3.png'\): cannot be decoded: "):
+        list(shards.sequence("train", batch_size=5))
+    options = {"batch_size": 5, "shuffle": False, "with_filename": True, "on_damage": "skip"}
+    with caplog.at_level(logging.WARNING):
+        (images, labels, names), *_ = shards.sequence("train", **options)
+    assert names.tolist() == [b"ant/0.png", b"bee/1.png", b"ant/2.png", b"ant/4.png"]
+    assert (images.shape, labels.tolist()) == ((4, 24, 32, 3), [0, 1, 0, 0])
+    assert [message[:8] for message in caplog.messages] == ["skipped:"]
+
+
+def test_it_is_not_blamed_for_the_errors_of_others(undecodable):
+    dataset = load_dataset(undecodable, batch_size=2)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        list(dataset)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="reshape"), typed_errors():
+        tf.reshape(tf.zeros(2), (3,))
+    del dataset
+
+
+def test_a_dataset_that_is_gone_is_not_looked_at():
+    gc.collect()
+    before = len(damage._recent)
+    recent = damage.RecentSteps(lambda epoch, steps: None)
+    assert len(damage._recent) == before + 1
+    del recent
+    assert len(damage._recent) == before

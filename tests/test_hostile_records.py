@@ -1,0 +1,216 @@
+"""Records whose checksums are right, made by somebody in order to harm."""
+
+import contextlib
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from conftest import encode_image, make_image
+from damaging import EXHAUSTIVE, MAX_GROWTH_MB, note_growth, run_apart
+from forging import forge, make_payload
+from PIL import Image
+
+from converter import DatasetError, RecordError, examples
+from converter.tfrecords import FRAMING_BYTES, frame_record
+from reader import ReadOptions, load_dataset, open_shards
+from reader.plans import plan_reading
+
+PICTURE = encode_image(make_image(1), "PNG")
+
+
+def claim_png(side: int) -> bytes:
+    """A PNG whose header claims so many pixels a side, and is right in itself."""
+    chunk = b"IHDR" + struct.pack(">II", side, side) + PICTURE[24:29]
+    return PICTURE[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + PICTURE[33:]
+
+
+def claim_jpeg(side: int) -> bytes:
+    data = bytearray(encode_image(make_image(1), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    return bytes(data)
+
+
+HOSTILE_RECORDS = {
+    "png of 20000": make_payload(claim_png(20_000)),
+    "jpeg of 20000": make_payload(claim_jpeg(20_000)),
+    "png of 2**32": make_payload(claim_png(2**32 - 1)),
+    "png of 0": make_payload(claim_png(0)),
+    "gif": make_payload(encode_image(make_image(1), "GIF")),
+    "no image": make_payload(b""),
+    "label of another class": make_payload(PICTURE, class_label=2),
+    "label of 32 bits": make_payload(PICTURE, class_label=2**31),
+    "label of 63 bits": make_payload(PICTURE, class_label=2**63 - 1),
+    "negative label": make_payload(PICTURE, class_label=-1),
+    "no features": examples.encode_example({}),
+    "nothing": b"",
+    "zeros": bytes(1000),
+    "noise": np.random.default_rng(0).bytes(1000),
+    "a feature that does not end": b"\n\xff\xff\xff\xff\x0f" + make_payload(PICTURE)[6:],
+}
+
+PIXELS = bytes(36)
+
+HOSTILE_PIXELS = {
+    name: make_payload(image, 0, *size, format=b"raw", **changes)
+    for name, image, size, changes in (
+        ("too few bytes", PIXELS[1:], (3, 4), {}),
+        ("too many bytes", PIXELS + b"\0", (3, 4), {}),
+        ("sides exchanged", PIXELS, (4, 3), {}),
+        ("a side of 0", b"", (0, 4), {}),
+        ("sides of 2**63", PIXELS, (2**63 - 1, 2**63 - 1), {}),
+        ("negative sides", PIXELS, (-3, -4), {}),
+        ("label of another class", PIXELS, (3, 4), {"class_label": 2}),
+        ("label of 32 bits", PIXELS, (3, 4), {"class_label": 2**31}),
+        ("label of 36 bits", PIXELS, (3, 4), {"class_label": 2**35}),
+        ("label of 63 bits", PIXELS, (3, 4), {"class_label": 2**63 - 1}),
+        ("negative label", PIXELS, (3, 4), {"class_label": -1}),
+    )
+} | {"nothing": b"", "zeros": bytes(1000)}
+
+
+@pytest.mark.parametrize("name", HOSTILE_RECORDS)
+@pytest.mark.parametrize("shuffle", [False, "buffer"])
+def test_a_record_that_lies_is_named_or_left_out(tmp_path, name, shuffle):
+    good = make_payload(PICTURE, 1)
+    folder = forge(tmp_path / "set", {"train-0": [good, HOSTILE_RECORDS[name], good]})
+    place = ("train-0.tfrecord", 1, len(good) + FRAMING_BYTES)
+    judge_lie(folder, place, shuffle, lambda reader, batch, step: reader.read_examples(0, [step]))
+
+
+@pytest.mark.parametrize("name", HOSTILE_PIXELS)
+@pytest.mark.parametrize("shuffle", [False, "buffer"])
+def test_a_raw_record_that_lies_is_named_or_left_out(tmp_path, name, shuffle):
+    good = make_payload(PIXELS, 1, 3, 4, format=b"raw")
+    folder = forge(tmp_path / "set", {"train-0": [good, HOSTILE_PIXELS[name], good]}, "raw", (3, 4))
+    place = ("train-0.tfrecord", 1, len(good) + FRAMING_BYTES)
+    judge_lie(folder, place, shuffle, lambda reader, batch, step: reader.read_examples(0, [step]))
+    if "sides" not in name:  # of which nothing is believed, nor read, where the bytes are enough
+        judge_lie(folder, place, shuffle, read_pixels)
+
+
+def read_pixels(reader, batch, step):
+    return reader.read_images(0, step, np.zeros((batch, 3, 4, 3), np.uint8))
+
+
+def judge_lie(folder, place, shuffle, read):
+    """Reads all in one batch and each in a batch of its own, with both policies."""
+    manifest = open_shards(folder).manifest
+    arguments = {"shuffle": shuffle, "seed": 1, "with_filename": True}
+    for batch in (1, 3):
+        options = ReadOptions(batch_size=batch, **arguments)
+        reader = plan_reading(folder, manifest, "train", options).reader
+        with pytest.raises(RecordError) as caught:
+            [read(reader, batch, step) for step in range(reader.steps.count)]
+        options = ReadOptions(batch_size=batch, on_damage="skip", **arguments)
+        reader = plan_reading(folder, manifest, "train", options).reader
+        found = [read(reader, batch, step) for step in range(reader.steps.count)]
+        assert sum(int(columns.valid.sum()) for columns in found) == 2
+        for error in (caught.value, *reader.damage.errors.values()):
+            assert (error.shard, error.record, error.offset) == place
+            assert len(str(error)) < 500
+
+
+@pytest.mark.parametrize("label", [2, 2**31, 2**32, 2**35, 2**63 - 1, -1])
+def test_labels_that_no_class_has_are_refused(tmp_path, label):
+    payloads = [make_payload(PICTURE, 1), make_payload(PICTURE, 2, class_label=label)]
+    folder = forge(tmp_path / "set", {"train-0": payloads})
+    with pytest.raises(DatasetError, match="label"):
+        _ = open_shards(folder).source("train").labels
+    options = ReadOptions(class_names=("ant",))
+    with pytest.raises(DatasetError, match="label"):
+        plan_reading(folder, open_shards(folder).manifest, "train", options)
+
+
+def test_raw_images_with_much_beside_them_take_no_more_memory_than_one(tmp_path):
+    payload = make_payload(PIXELS, 0, 3, 4, format=b"raw", zzz=bytes(12_000_000))
+    folder = forge(tmp_path / "set", {"train-0": [payload] * 8}, "raw", (3, 4))
+    said, grown = run_apart(note_growth, read_all_pixels, folder)
+    assert said == "gives 8"
+    assert int(grown) <= MAX_GROWTH_MB
+
+
+def read_all_pixels(folder):
+    options = ReadOptions(batch_size=8, max_ram=10**10)
+    reader = plan_reading(folder, open_shards(folder).manifest, "train", options).reader
+    return int(read_pixels(reader, 8, 0).valid.sum())
+
+
+def test_any_bit_of_a_record_may_be_anything_its_checksum_says(tmp_path):
+    for image, image_format in ((PICTURE[:60], "png"), (b"\x80" * 36, "raw")):
+        payload = make_payload(image, 0, 3, 4, format=image_format.encode())
+        folder = forge(tmp_path / image_format, {"train-0": [payload]}, image_format, (3, 4))
+        assert run_apart(try_payloads, folder, payload) == []
+
+
+def try_payloads(at, folder, payload):
+    shards = open_shards(folder)
+    options = ReadOptions(batch_size=1, with_filename=True, on_damage="skip", max_damaged=10**6)
+    plan = plan_reading(folder, shards.manifest, "train", options)
+    source, rows = shards.source("train"), np.zeros((1, 3, 4, 3), np.uint8)
+    reads = [
+        lambda: source[0],
+        lambda: source.labels,
+        lambda: list(source.file_paths),
+        lambda: plan.reader.read_examples(0, [0]),
+        lambda: plan.reader.read_images(0, 0, rows),
+    ]
+    for bit in range(0, 8 * len(payload), 1 if EXHAUSTIVE else 23):
+        at.value = bit
+        changed = bytearray(payload)
+        changed[bit // 8] ^= 1 << bit % 8
+        (folder / "train-0.tfrecord").write_bytes(frame_record(bytes(changed)))
+        for read in reads:
+            with contextlib.suppress(DatasetError):
+                read()
+    return []
+
+
+def test_tensorflow_never_sees_what_would_take_its_memory(tmp_path):
+    hidden = encode_image(Image.new("RGB", (5_000, 5_000)), "JPEG")[2:]
+    frame = encode_image(make_image(1), "JPEG")
+    begin = frame.index(b"\xff\xc0")
+    images = [
+        claim_png(20_000),
+        claim_jpeg(20_000),
+        b"\xff\xd8\xff\x00" + struct.pack(">H", 60_002) + hidden[:60_000] + frame[begin:],
+    ]
+    good = make_payload(PICTURE, 1)
+    usual = forge(tmp_path / "usual", {"train-0": [good] * 5})
+    hostile = forge(tmp_path / "hostile", {"train-0": [good, *map(make_payload, images), good]})
+    said, skipped, grown = run_apart(read_with_tensorflow, usual, hostile)
+    assert (said, skipped) == ("gives [2]", "3 skipped")
+    assert int(grown) <= MAX_GROWTH_MB
+
+
+def read_with_tensorflow(at, usual, hostile):
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    for folder in (usual, hostile):  # TensorFlow's own memory comes with the first
+        dataset = load_dataset(folder, batch_size=5, shuffle=False, on_damage="skip")
+        said, grown = note_growth(at, count_images, dataset)
+    return [said, f"{len(dataset.damage)} skipped", grown]
+
+
+def count_images(dataset):
+    return [len(images) for images, _ in dataset]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("progressive", {"progressive": True}),
+        ("restart markers", {"restart_marker_blocks": 1}),
+        ("fill bytes", {}),
+    ],
+)
+def test_unusual_jpegs_are_read_as_they_are(tmp_path, name, options):
+    tf = pytest.importorskip("tensorflow")
+    data = encode_image(make_image(1), "JPEG", **options)
+    if name == "fill bytes":
+        data = data[:2] + b"\xff" * 5 + data[2:]
+    folder = forge(tmp_path / "set", {"train-0": [make_payload(data)]}, "jpeg")
+    ((images, _),) = load_dataset(folder, batch_size=1, dtype="uint8")
+    expected = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE")
+    np.testing.assert_array_equal(images[0], expected)
