@@ -175,7 +175,7 @@ def _describe_image(receipts: Sequence[Receipt], options: ConvertOptions) -> Ima
         width=width,
         max_height=max(receipt.max_image_size[0] for receipt in receipts),
         max_width=max(receipt.max_image_size[1] for receipt in receipts),
-        channels=3,
+        channels=options.channels,
         formats=dict(sorted(formats.items())),
     )
 

@@ -89,7 +89,7 @@ class ImageError(ShardmillError):
     """One image cannot become a record.
 
     Attributes:
-        code: one of `converter.images.REJECT_CODES`.
+        code: one of `converter.reasons.REJECT_CODES`.
         detail: what the decoder said, for a person.
     """
 

@@ -79,7 +79,7 @@ def bound_record_bytes(options: ConvertOptions) -> float:
     if not options.fixed_size or options.encoding == "keep":
         return math.inf
     height, width = options.image_size
-    return height * width * 3 * 1.2 + 4096
+    return height * width * options.channels * 1.2 + 4096
 
 
 def _measure(entry: Entry, text: str, images: Path, options: ConvertOptions) -> tuple[int, float]:

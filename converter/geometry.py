@@ -6,6 +6,7 @@ Pure numbers, no pixels; sizes are (height, width), as in NumPy and TensorFlow.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 Size = tuple[int, int]
 
@@ -25,7 +26,7 @@ class Geometry:
     canvas: Size
 
 
-def fit_image(size: Size, target: Size, resize: str) -> Geometry:
+def fit_image(size: Size, target: Size, resize: str, *, enlarge: bool = True) -> Geometry:
     """Computes the geometry of one image.
 
     `crop` cuts as `keras.utils.image_dataset_from_directory(crop_to_aspect_ratio=True)` does,
@@ -35,7 +36,9 @@ def fit_image(size: Size, target: Size, resize: str) -> Geometry:
         size: of the image as a person sees it.
         target: the size asked for; of `shorter` and `longer` only its first number counts.
         resize: one of `converter.options.RESIZES`.
+        enlarge: whether `pad`, `shorter` and `longer` may make an image larger than it is.
     """
+    most = math.inf if enlarge else 1.0
     height, width = size
     whole = (0, 0, height, width)
     match resize:
@@ -46,10 +49,10 @@ def fit_image(size: Size, target: Size, resize: str) -> Geometry:
         case "crop":
             return Geometry(crop=_center_crop(size, target), scaled=target, canvas=target)
         case "pad":
-            scale = min(target[0] / height, target[1] / width)
+            scale = min(target[0] / height, target[1] / width, most)
             return Geometry(crop=whole, scaled=_scale(size, scale), canvas=target)
     side = min(size) if resize == "shorter" else max(size)
-    scaled = _scale(size, target[0] / side)
+    scaled = _scale(size, min(target[0] / side, most))
     return Geometry(crop=whole, scaled=scaled, canvas=scaled)
 
 

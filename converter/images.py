@@ -8,38 +8,23 @@ import math
 import warnings
 from typing import Final
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-# Registers these, so that `Image.open` does not import every plugin there is to find them.
-from PIL import AvifImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
-
-from converter.errors import ImageError
+from converter.decoders import open_image
+from converter.errors import ImageError, ShardmillError
 from converter.geometry import Geometry, Size, fit_image
+from converter.limits import check_header, is_animated, is_huffman
 from converter.options import MAX_SIDE_PIXELS, ConvertOptions
-
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""The only Pillow plugins that ever see a file; the content decides, not its name.
-
-MPO, a JPEG with more pictures behind it, comes with JPEG.
-"""
-
-MAX_PIXELS: Final = 89_478_485
-"""Larger images are refused by their header, unread. Pillow's own limit: 256 MiB as RGB."""
-
-REJECT_CODES: Final = {
-    "empty": "the file has no bytes",
-    "vanished": "the file is gone since the images were listed",
-    "changed": "the file changed since the images were listed, or while it was read",
-    "unreadable": "the file cannot be read",
-    "not_an_image": "the content is no image of a known format",
-    "too_large": f"over {MAX_PIXELS:,} pixels, or a stored side of over {MAX_SIDE_PIXELS:,}",
-    "unsupported_mode": "32-bit integer or float pixels, whose range nobody states",
-    "decode_error": "the image is truncated or damaged",
-}
-"""Why an image is not in the data set, by the code in `rejects.jsonl`."""
-
-BACKGROUND: Final = (255, 255, 255)
-"""Shows through where an image is transparent."""
+from converter.pixels import (
+    MODES,
+    find_transform,
+    flatten,
+    has_wide_samples,
+    mend_key,
+    orient,
+    read_orientation,
+)
+from converter.reasons import REJECT_CODES
 
 DRAFT_FACTOR: Final = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 if that still is this many times the size asked for.
@@ -52,9 +37,17 @@ _PNG_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 """Pillow looks at no checksum of the last chunk, and shows an image that ends before it."""
 
 _COPIED: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
+_PLAIN_SEGMENTS: Final = frozenset(("APP0", "APP14"))
+_PLAIN_INFO: Final = frozenset(
+    ("aspect", "background", "chromaticity", "dpi", "duration", "gamma", "interlace", "loop",
+     "srgb", "timestamp")
+)  # fmt: skip
+_PLAIN_BYTES: Final = 4096
+"""Over its pixels, that a file without metadata may have to be copied."""
 
 # What a decoder finds odd is no news in a conversion of a million files.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +72,8 @@ class StoredImage:
 def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> StoredImage:
     """Converts one image file.
 
-    Memory peaks at about 5 bytes a decoded pixel, 16 where the image is transparent (measured).
+    Memory peaks at about 5 bytes a decoded pixel, 9 where the image is transparent or turned, and
+    17 where its samples have 16 bits or more (measured).
 
     Args:
         data: the file's content.
@@ -91,16 +85,17 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
     """
     if not data:
         raise ImageError("empty", REJECT_CODES["empty"])
+    if len(data) > options.max_file_bytes:
+        raise describe_large_file(len(data), options)
+    _let_pass(options.max_pixels)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size)
+        with open_image(data, options.formats) as image:
+            check_header(image, data, options)
             if image.format == "PNG":
                 _verify(data)
             return _copy(image, data, options) or _transform(image, options, draft=draft)
-    except (ImageError, MemoryError):
+    except (ShardmillError, MemoryError):
         raise
-    except UnidentifiedImageError:
-        raise ImageError("not_an_image", f"begins with {data[:8]!r}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("too_large", str(error)) from None
     # On hostile files Pillow raises OSError, ValueError, SyntaxError, IndexError, TypeError and
@@ -109,9 +104,15 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
         raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error
 
 
+def describe_large_file(size_bytes: int, options: ConvertOptions) -> ImageError:
+    """What is wrong with a file of more bytes than asked for."""
+    limit = options.max_file_bytes
+    return ImageError("too_many_bytes", f"{size_bytes:,} bytes, at most {limit:,}")
+
+
 def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> Image.Image:
-    """Decodes and resizes one image without encoding it: what `convert_image` stores, as RGB."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    """Decodes and resizes one image without encoding it: what `convert_image` stores."""
+    with open_image(data, options.formats) as image:
         return _resize(image, options, draft=draft)
 
 
@@ -135,6 +136,7 @@ def check_image(image: StoredImage, *, decode: bool) -> None:
     try:
         with Image.open(io.BytesIO(image.data), formats=[image.format.upper()]) as opened:
             width, height = opened.size
+            bands = len(opened.getbands())
             if decode and (height, width) == (image.height, image.width):
                 if opened.format == "PNG":
                     _verify(image.data)
@@ -143,19 +145,23 @@ def check_image(image: StoredImage, *, decode: bool) -> None:
         raise
     except Exception as error:
         raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error
+    if bands != image.channels:
+        raise ImageError("decode_error", f"{bands} channels, stated are {image.channels}")
     if (height, width) != (image.height, image.width):
         stated = f"{image.height}x{image.width}"
         raise ImageError("decode_error", f"{height}x{width} pixels, stated are {stated}")
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImageError("too_large", f"{size[0]}x{size[1]} pixels, at most {MAX_PIXELS:,}")
+def _let_pass(max_pixels: int) -> None:
+    """Raises Pillow's own limit to ours, which is checked as soon as a header is read."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and limit < max_pixels:
+        Image.MAX_IMAGE_PIXELS = max_pixels
 
 
 def _verify(data: bytes) -> None:
     """Checks the checksums of a PNG's chunks, which decoding alone does not do."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         image.verify()
 
 
@@ -165,48 +171,91 @@ def _check_sides(size: Size) -> None:
 
 
 def _copy(image: Image.Image, data: bytes, options: ConvertOptions) -> StoredImage | None:
-    """The file itself, where `keep` asks for nothing that it is not already."""
+    """The file itself, where nothing is asked for that it is not already."""
     width, height = image.size
+    stored = _COPIED.get(str(image.format))
     unchanged = (
-        options.encoding == "keep"
-        and image.format in _COPIED
-        and image.mode == "RGB"
+        stored is not None
+        and options.encoding in (stored, "keep")
+        and image.mode == MODES[options.color_mode]
+        and _fit((height, width), options).canvas == (height, width)
         and "transparency" not in image.info
-        and _read_orientation(image) == 1
-        and getattr(image, "n_frames", 1) == 1
+        and read_orientation(image) == 1
+        and not has_wide_samples(image)
+        and not is_animated(image)
+        and find_transform(image, options) is None
         and (image.format != "PNG" or data.endswith(_PNG_END))
-        and fit_image((height, width), options.image_size, options.resize).canvas == (height, width)
+        and (image.format != "JPEG" or is_huffman(data))
     )
-    if not unchanged:
+    if stored is None or not unchanged:
         return None
     _check_sides((height, width))
+    if options.encoding != "keep" and not _is_plain(image, data):
+        return None
     image.load()  # a truncated file must not be copied
-    return StoredImage(data=data, format=_COPIED[str(image.format)], height=height, width=width)
+    return StoredImage(
+        data=data, format=stored, height=height, width=width, channels=options.channels
+    )
+
+
+def _is_plain(image: Image.Image, data: bytes) -> bool:
+    """Whether a file holds pixels and no metadata, which may say where and by whom."""
+    pixels = image.width * image.height * len(image.getbands())
+    if len(data) > pixels + _PLAIN_BYTES:
+        return False
+    if image.format == "JPEG":
+        segments = {name for name, _ in getattr(image, "applist", ())}
+        return segments <= _PLAIN_SEGMENTS and data.endswith(b"\xff\xd9")
+    if image.format == "WEBP":
+        return data[12:15] == b"VP8" and data[15:16] in b" L"
+    image.load()  # chunks may also lie behind the pixels
+    chunks = getattr(image, "private_chunks", ())
+    return not chunks and not getattr(image, "text", ()) and set(image.info) <= _PLAIN_INFO
 
 
 def _transform(image: Image.Image, options: ConvertOptions, *, draft: bool) -> StoredImage:
-    source_format = str(image.format)
-    pixels = _resize(image, options, draft=draft)
     encoding = options.encoding
     if encoding == "keep":
-        encoding = _COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
+        encoding = _choose_encoding(str(image.format), options)
+    pixels = _resize(image, options, draft=draft)
     width, height = pixels.size
     data = _encode(pixels, encoding, options.quality)
-    return StoredImage(data=data, format=encoding, height=height, width=width)
+    return StoredImage(
+        data=data, format=encoding, height=height, width=width, channels=options.channels
+    )
+
+
+def _choose_encoding(source_format: str, options: ConvertOptions) -> str:
+    """The image's own, or the nearest one that holds the colour mode."""
+    encoding = _COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
+    unable = {"rgba": "jpeg", "grayscale": "webp"}.get(options.color_mode)
+    return "png" if encoding == unable else encoding
+
+
+def _fit(size: Size, options: ConvertOptions) -> Geometry:
+    return fit_image(size, options.image_size, options.resize, enlarge=options.enlarge)
 
 
 def _resize(image: Image.Image, options: ConvertOptions, *, draft: bool) -> Image.Image:
-    orientation = _read_orientation(image)
+    orientation = read_orientation(image)
     turned = orientation >= 5
     width, height = image.size
     size = (width, height) if turned else (height, width)
-    geometry = fit_image(size, options.image_size, options.resize)
+    geometry = _fit(size, options)
     _check_sides(geometry.canvas)
+    interpolation = _choose_interpolation(geometry, options)
     # A fraction is an average of pixels, which `nearest` asks not to take.
-    if draft and image.format in ("JPEG", "MPO") and options.interpolation != "nearest":
+    if draft and image.format in ("JPEG", "MPO") and interpolation != "nearest":
         _draft(image, size, geometry, turned=turned)
-    upright = _flatten(_orient(image, orientation))
-    return _apply(upright, size, geometry, Image.Resampling[options.interpolation.upper()])
+    mend_key(image)
+    upright = flatten(orient(image, orientation), options)
+    return _apply(upright, size, geometry, Image.Resampling[interpolation.upper()])
+
+
+def _choose_interpolation(geometry: Geometry, options: ConvertOptions) -> str:
+    _, _, height, width = geometry.crop
+    enlarged = geometry.scaled[0] * geometry.scaled[1] > height * width
+    return (options.enlarge_interpolation if enlarged else None) or options.interpolation
 
 
 def _draft(image: Image.Image, size: Size, geometry: Geometry, *, turned: bool) -> None:
@@ -215,52 +264,6 @@ def _draft(image: Image.Image, size: Size, geometry: Geometry, *, turned: bool) 
     rows = math.ceil(DRAFT_FACTOR * geometry.scaled[0] * size[0] / height)
     columns = math.ceil(DRAFT_FACTOR * geometry.scaled[1] * size[1] / width)
     image.draft(None, (rows, columns) if turned else (columns, rows))
-
-
-def _read_orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense."""
-    if image.format == "TIFF":
-        return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-_TRANSPOSES: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def _orient(image: Image.Image, orientation: int) -> Image.Image:
-    if orientation == 1:
-        return image
-    return image.transpose(_TRANSPOSES[orientation])
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """RGB: transparency composited on `BACKGROUND`, 16-bit grey scaled instead of clipped."""
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            "unsupported_mode", f"mode {image.mode}: the range of its values is unknown"
-        )
-    if image.mode.startswith("I;16"):
-        # `convert` would clip: of a 16-bit ramp, 254 of 256 levels would come out white.
-        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
-    if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()  # no copy; and loading later would bring `info` back
-        return image
-    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
-        canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
 
 
 def _apply(
@@ -279,7 +282,7 @@ def _apply(
     canvas = (geometry.canvas[1], geometry.canvas[0])
     if image.size == canvas:
         return image
-    padded = Image.new("RGB", canvas)
+    padded = Image.new(image.mode, canvas, (0, 0, 0, 255) if image.mode == "RGBA" else 0)
     padded.paste(image, ((canvas[0] - scaled[0]) // 2, (canvas[1] - scaled[1]) // 2))
     return padded
 

@@ -17,16 +17,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from converter import examples
-from converter.errors import DatasetError, ImageError
-from converter.images import REJECT_CODES, StoredImage, convert_image
+from converter.errors import DatasetError, ImageError, ShardmillError
+from converter.images import StoredImage, convert_image, describe_large_file
 from converter.indexes import format_line, name_index
+from converter.isolation import convert_isolated
 from converter.layout import Layout
 from converter.names import to_bytes, to_system
 from converter.options import ConvertOptions
 from converter.plan import Shard, read_entries
+from converter.reasons import FILTERS, REJECT_CODES
 from converter.scan import Entry
 from converter.storage import create_file, hash_bytes, write_file
 from converter.tfrecords import frame_record
+
+_COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Says something about this machine and nothing about the image: no reason to leave it out."""
@@ -149,17 +153,19 @@ def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) 
     Raises:
         ImageError: the image cannot become a record.
     """
+    if entry.size_bytes > options.max_file_bytes:
+        raise describe_large_file(entry.size_bytes, options)
     data = read_source(entry.path, images)
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
-    image = convert_image(data, options)
+    image = (convert_isolated if options.isolate else convert_image)(data, options)
     features: dict[str, examples.Value] = {
         examples.ENCODED: image.data,
         examples.FORMAT: image.format.encode(),
         examples.HEIGHT: image.height,
         examples.WIDTH: image.width,
         examples.CHANNELS: image.channels,
-        examples.COLORSPACE: b"RGB",
+        examples.COLORSPACE: _COLORSPACES[image.channels],
         examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
         examples.SOURCE_ID: to_bytes(entry.path),
         examples.SHA256: hash_bytes(data).encode(),
@@ -254,6 +260,11 @@ def _make_records(shard: Shard, job: Job, tally: _Tally) -> Iterator[bytes]:
         try:
             record = make_record(entry, text, job.images, job.options)
         except ImageError as error:  # noqa: PERF203 (one image must not cost the others)
+            if job.options.on_error == "fail" and error.code not in FILTERS:
+                raise ShardmillError(
+                    f"{ascii(entry.path)[1:-1]} cannot be converted: {error}: mend or remove "
+                    "it, or leave out --on-error fail"
+                ) from error
             tally.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
         else:
             tally.add(entry.label, record.image)

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from converter.errors import UsageError
+from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions
+from converter.image_options import check_choice as _check_choice
+from converter.image_options import check_range as _check_range
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
-INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
 
 MAX_SIDE_PIXELS: Final = 16_383
@@ -23,8 +25,11 @@ MIN_SHARD_BYTES: Final = 1_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ConvertOptions:
+class ConvertOptions(ImageOptions):
     """Everything that decides the bytes of a data set, apart from the images themselves.
+
+    The options of `ImageOptions` are among them, and some that decide what becomes of a
+    conversion instead: `converter.image_options.POLICIES`.
 
     Attributes:
         image_size: (height, width) of the stored images in pixels. `shorter` and `longer` need
@@ -34,9 +39,11 @@ class ConvertOptions:
             `longer` bring that side to the size and keep the aspect ratio; `none` leaves every
             image as large as it is.
         interpolation: Pillow's filter of that name. All but `nearest` are antialiased.
-        encoding: how pixels are stored. `raw` is uint8 (height, width, 3) without a header;
-            `keep` is the source's own encoding, and its very bytes where nothing has to change.
-        quality: 1 to 100, for JPEG and lossy WebP.
+        encoding: how pixels are stored. `raw` is uint8 (height, width, channels) without a
+            header; `keep` is the source's own encoding. A file that has the size, the mode and
+            the encoding asked for is stored as it is, byte for byte; if it holds metadata, such
+            as the place where a photograph was taken, only by `keep`.
+        quality: 1 to 100, for JPEG and lossy WebP that are encoded anew.
         shard_bytes: the size of a shard that is aimed at.
         num_shards: shards of the largest split; the others get as many records a shard.
             None lets `shard_bytes` decide.
@@ -61,6 +68,7 @@ class ConvertOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        ImageOptions.__post_init__(self)
         _check_choice("resize", self.resize, RESIZES)
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("encoding", self.encoding, ENCODINGS)
@@ -83,6 +91,12 @@ class ConvertOptions:
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
         self._check_splits()
+        self._check_colors()
+        if not self.enlarge and self.resize in ("stretch", "crop"):
+            raise UsageError(
+                f"resize {self.resize} gives every image the same size, so small ones have to be "
+                "enlarged: choose pad, shorter, longer or none, or leave them out with min side"
+            )
         height, width = self.image_size
         if self.resize in ("shorter", "longer") and height != width:
             raise UsageError(
@@ -105,18 +119,35 @@ class ConvertOptions:
                 "leave nothing to train on: their sum has to stay under 1"
             )
 
+    def _check_colors(self) -> None:
+        unable = {"rgba": "jpeg", "grayscale": "webp"}.get(self.color_mode)
+        if self.encoding == unable:
+            raise UsageError(
+                f"encoding {unable} cannot hold color mode {self.color_mode}: choose "
+                f"{'webp, png' if unable == 'jpeg' else 'jpeg, png'}, raw or keep"
+            )
+
     @property
     def fixed_size(self) -> bool:
         """Whether every stored image has the same height and width."""
         return self.resize in ("stretch", "crop", "pad")
 
     def to_json(self) -> dict[str, Any]:
-        """The options as JSON values, in the order in which they are declared."""
-        return {**dataclasses.asdict(self), "image_size": list(self.image_size)}
+        """The options that decide bytes as JSON values, in the order in which they are declared."""
+        values = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if name not in POLICIES
+        }
+
+    def policies_to_json(self) -> dict[str, Any]:
+        """The other options, likewise."""
+        return {name: getattr(self, name) for name in POLICIES}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ConvertOptions:
-        """The inverse of `to_json`.
+        """The inverse of `to_json`; other options have their defaults where they are not given.
 
         Raises:
             UsageError: an option is unknown or has a value that makes no sense.
@@ -124,8 +155,10 @@ class ConvertOptions:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UsageError(f"unknown option {unknown[0]!r}: known are {', '.join(sorted(known))}")
-        size = values.get("image_size", [256, 256])
-        return cls(**{**values, "image_size": tuple(size) if isinstance(size, list) else size})
+        tuples: dict[str, Any] = {
+            name: tuple(value) for name, value in values.items() if isinstance(value, list)
+        }
+        return cls(**{**values, **tuples})
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
@@ -144,15 +177,3 @@ def parse_image_size(text: str) -> tuple[int, int]:
             "height x width"
         )
     return int(match[1]), int(match[2] or match[1])
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
-
-
-def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if type(value) is not int:
-        raise UsageError(f"{name} {value!r} is not a whole number")
-    if not low <= value <= high:
-        raise UsageError(f"{name} {value} is out of range: {low} to {high}")

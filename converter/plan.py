@@ -261,6 +261,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Path, out: Path
         "images": str(images),
         "rejected": dict(sorted(Counter(line["code"] for line in draft.rejected).items())),
         "skipped": dict(sorted(Counter(skip.code for skip in skipped).items())),
+        "policies": options.policies_to_json(),
         **content,
     }
     write_file(layout.plan, _dump(located), layout.scratch)
@@ -287,7 +288,7 @@ def read_plan(out: Path) -> Plan:
         return Plan(
             images=Path(content["images"]),
             out=out,
-            options=ConvertOptions.from_json(content["options"]),
+            options=ConvertOptions.from_json({**content["options"], **content["policies"]}),
             classes=tuple(content["classes"]),
             shards=tuple(Shard(**shard) for shard in content["shards"]),
             rejected=content["rejected"],
@@ -324,7 +325,7 @@ def name_changes(
         generator: the versions before.
         options: the options now.
     """
-    old = {**before, "generator": generator}
+    old = {**ConvertOptions().to_json(), **before, "generator": generator}
     new = {**options.to_json(), "generator": name_generator()}
     return tuple(
         f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import UsageError
+from converter.formats import SUFFIXES
 from converter.names import from_system, to_bytes
 
-IMAGE_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib",
-     ".tif", ".tiff", ".avif")
-)  # fmt: skip
+IMAGE_SUFFIXES: Final = SUFFIXES
 
 SKIP_RULES: Final = {
     "skipped_hidden": "a dotfile, or one that an operating system leaves behind",

@@ -10,9 +10,18 @@ from typing import Any, Final, NoReturn
 
 import converter
 from converter.errors import UsageError
+from converter.image_options import (
+    COLOR_CHANNELS,
+    COLOR_PROFILES,
+    FRAMES,
+    INTERPOLATIONS,
+    ON_ERRORS,
+    parse_color,
+    parse_formats,
+    parse_share,
+)
 from converter.options import (
     ENCODINGS,
-    INTERPOLATIONS,
     RESIZES,
     ConvertOptions,
     parse_image_size,
@@ -32,7 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="shardmill",
         description="Image folders to sharded, resized TFRecords, and a look at them.",
-        epilog="Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 130 interrupted.",
+        epilog="Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 3 done but over "
+        "--max-rejects, 130 interrupted.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"shardmill {converter.__version__}")
@@ -97,6 +107,10 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
         help="stretch: exactly this size; crop: fill it and cut; pad: fit in, fill up with black; "
         f"shorter, longer: bring that side to it; none (default: {default.resize})")  # fmt: skip
     add("--interpolation", choices=INTERPOLATIONS, help=f"default: {default.interpolation}")
+    add("--enlarge-interpolation", choices=INTERPOLATIONS,
+        help="where images are enlarged (default: the same)")  # fmt: skip
+    add("--no-enlarge", dest="enlarge", action="store_false",
+        help="leave smaller images as small as they are (pad, shorter, longer)")  # fmt: skip
     add("--encoding", choices=ENCODINGS,
         help=f"raw: bare pixels; keep: each image's own (default: {default.encoding})")  # fmt: skip
     add("--quality", type=int, metavar="1-100",
@@ -110,6 +124,45 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
             help=f"share of the images for a {name} split (default: none)")  # fmt: skip
     add("--seed", type=int, metavar="N",
         help=f"decides splits and order (default: {default.seed})")  # fmt: skip
+    _add_image_options(parser)
+
+
+def _add_image_options(parser: argparse.ArgumentParser) -> None:
+    default = ConvertOptions()
+    group = parser.add_argument_group(
+        "which images, and how they look", argument_default=argparse.SUPPRESS
+    )
+    add = group.add_argument
+    add("--formats", type=_typed(parse_formats), metavar="LIST",
+        help="jpeg,png for these alone; +jpeg2000,-gif to add and take away; also to be had: ppm, "
+        f"tga, ico, heif (default: {','.join(default.formats)})")  # fmt: skip
+    add("--color-mode", choices=tuple(COLOR_CHANNELS), help=f"default: {default.color_mode}")
+    add("--color-profiles", choices=COLOR_PROFILES,
+        help="ICC profiles are converted to srgb, or ignored (default: srgb)")  # fmt: skip
+    add("--background", type=_typed(parse_color), metavar="COLOR",
+        help="behind transparent images: white, black, gray, #rrggbb or r,g,b")  # fmt: skip
+    add("--frames", choices=FRAMES,
+        help="of animations and files of several pages: the first, or reject them")  # fmt: skip
+    add("--min-side", type=int, metavar="PIXELS", help="leave out images with a shorter side")
+    add("--min-area", type=int, metavar="PIXELS", help="leave out images of fewer pixels")
+    add("--max-aspect", type=float, metavar="RATIO",
+        help="leave out images that are longer for their width, such as 4 to 1")  # fmt: skip
+    add("--max-pixels", type=int, metavar="N",
+        help=f"reject larger images unread (default: {default.max_pixels:,})")  # fmt: skip
+    add("--max-file-bytes", type=_typed(parse_bytes), metavar="BYTES",
+        help="reject larger files unread (default: 268MB)")  # fmt: skip
+    group = parser.add_argument_group("what may go wrong", argument_default=argparse.SUPPRESS)
+    add = group.add_argument
+    add("--on-error", choices=ON_ERRORS,
+        help="an image that cannot be converted is noted in rejects.jsonl, or ends the "
+        "conversion (default: reject)")  # fmt: skip
+    add("--max-rejects", type=_typed(parse_share), metavar="N|P%",
+        help="with more rejected images, the exit code is 3 (default: no limit)")  # fmt: skip
+    add("--isolate", action="store_true",
+        help="decode in child processes: an image at which a decoder crashes or hangs is "
+        "rejected")  # fmt: skip
+    add("--max-seconds", type=int, metavar="S",
+        help=f"CPU time for an isolated image (default: {default.max_seconds})")  # fmt: skip
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:

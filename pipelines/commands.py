@@ -1,7 +1,7 @@
 """The command line: `shardmill convert|plan|verify|repair|inspect|clean|index`.
 
-Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 130 interrupted. An error is one line;
-`--debug` shows the traceback.
+Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 3 done but over the limit of rejected
+images, 130 interrupted. An error is one line; `--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from converter.examples import decode_example
 from converter.indexing import Outcome, find_files, index_files
 from converter.layout import MANIFEST, Layout
 from converter.manifest import read_manifest
+from converter.reasons import describe_excess
 from converter.sizes import format_bytes
 from converter.tfrecords import read_records
 from converter.verification import Fault
@@ -84,6 +85,8 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     )
     seconds = time.monotonic() - start
     _print(summaries.summarize_conversion(conversion, arguments.out, seconds))
+    if excess := describe_excess(conversion.manifest.totals, options.max_rejects):
+        return _fail(excess, 3)
     return 0
 
 

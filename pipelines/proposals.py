@@ -7,6 +7,7 @@ import math
 import os
 from pathlib import Path
 
+from converter.decoders import register_formats
 from converter.estimates import Estimate, bound_record_bytes, estimate_records
 from converter.options import ConvertOptions
 from converter.plan import Draft, assign_splits, plan_shards
@@ -53,6 +54,7 @@ def propose(
     """
     options = options or ConvertOptions()
     folder = Path(images)
+    register_formats(options.formats)  # an extra that is missing shows here, not in every worker
     scan = scan_folder(folder)
     splits = assign_splits(scan.entries, options)
     estimate = None

@@ -11,6 +11,8 @@ from converter.layout import REJECTS, Layout
 from converter.manifest import Manifest, SplitInfo, Totals, read_manifest
 from converter.names import from_bytes
 from converter.options import ConvertOptions
+from converter.reasons import REJECT_CODES
+from converter.scan import SKIP_RULES
 from converter.sizes import format_bytes
 from converter.updates import Update
 from converter.verification import Fault
@@ -39,6 +41,7 @@ def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> I
     yield from summarize_splits(manifest)
     yield f"  {totals.scanned:,} files: {totals.written:,} written, {_tell_left_out(totals)}"
     if totals.rejected or totals.skipped:
+        yield from _tell_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
 
 
@@ -160,6 +163,14 @@ def _tell_update(update: Update, out: Path, seconds: float, *, milled: int) -> I
 
 def _tell_left_out(totals: Totals) -> str:
     return f"{_tell('rejected', totals.rejected)}, {_tell('skipped', totals.skipped)}"
+
+
+def _tell_reasons(totals: Totals) -> Iterator[str]:
+    """A table: how many, the code, what it means."""
+    meanings = {**REJECT_CODES, **SKIP_RULES}
+    for reasons in (totals.rejected, totals.skipped):
+        for code, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+            yield f"  {count:>9,}  {code:<18} {meanings.get(code, '')}".rstrip()
 
 
 def _tell(what: str, reasons: Mapping[str, int]) -> str:

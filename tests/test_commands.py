@@ -45,6 +45,8 @@ def test_convert_tells_what_it_did(
     assert lines[1].startswith("  train      6 records in 1 shards, ")
     assert lines[2:] == [
         "  8 files: 6 written, 1 rejected (not_an_image 1), 1 skipped (skipped_extension 1)",
+        "          1  not_an_image       the content is no image of a known format",
+        "          1  skipped_extension  the name does not end like an image's",
         f"  every file that was left out, and why: {tmp_path / 'out' / 'rejects.jsonl'}",
     ]
     assert "converting: 100%" in printed.err
@@ -55,11 +57,27 @@ def test_convert_tells_what_it_did(
 def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
     arguments = (
         "--image-size=8x10 --resize=pad --interpolation=lanczos --encoding=webp --quality=80 "
-        "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --no-progress"
+        "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --no-progress "
+        "--formats=+ppm,-gif --color-mode=rgba --color-profiles=ignore --background=#0a0b0c "
+        "--frames=reject --no-enlarge --enlarge-interpolation=nearest --min-side=2 --min-area=9 "
+        "--max-aspect=4 --max-pixels=5000 --max-file-bytes=1MB --on-error=fail --max-rejects=1% "
+        "--isolate --max-seconds=9"
     )
     assert main(["convert", str(images), str(tmp_path / "out"), *arguments.split(), IN_MEMORY]) == 0
 
     assert read_manifest(tmp_path / "out").options == {
+        "formats": ["jpeg", "mpo", "png", "webp", "bmp", "tiff", "avif", "ppm"],
+        "color_mode": "rgba",
+        "color_profiles": "ignore",
+        "background": [10, 11, 12],
+        "frames": "reject",
+        "enlarge": False,
+        "enlarge_interpolation": "nearest",
+        "min_side": 2,
+        "min_area": 9,
+        "max_aspect": 4.0,
+        "max_pixels": 5000,
+        "max_file_bytes": 1_000_000,
         "image_size": [8, 10],
         "resize": "pad",
         "interpolation": "lanczos",

@@ -18,8 +18,10 @@ from PIL import Image, ImageOps
 
 from converter.errors import ImageError
 from converter.geometry import fit_image
-from converter.images import MAX_PIXELS, REJECT_CODES, convert_image, decode_image
+from converter.image_options import MAX_PIXELS
+from converter.images import convert_image, decode_image
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
+from converter.reasons import REJECT_CODES
 
 AS_IT_IS = ConvertOptions(resize="none", encoding="raw")
 KEEP = ConvertOptions(resize="none", encoding="keep")
@@ -431,12 +433,10 @@ def test_no_bytes_are_no_image():
         b"no image at all",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         b"%PDF-1.7\n",
-        encode_image(make_image(1), "PPM"),
-        encode_image(make_image(1), "ICO"),
         encode_image(make_image(1), "TGA"),
         encode_image(make_image(1), "EPS"),
     ],
-    ids=["text", "svg", "pdf", "ppm", "ico", "tga", "eps"],
+    ids=["text", "svg", "pdf", "tga", "eps"],
 )
 def test_other_content_is_not_an_image(data):
     with pytest.raises(ImageError) as caught:

@@ -43,6 +43,18 @@ def test_options_survive_json(options):
 
 def test_json_has_every_option_in_order():
     assert list(ConvertOptions(image_size=(2, 3), num_shards=4).to_json().items()) == [
+        ("formats", ["jpeg", "mpo", "png", "webp", "gif", "bmp", "tiff", "avif"]),
+        ("color_mode", "rgb"),
+        ("color_profiles", "srgb"),
+        ("background", [255, 255, 255]),
+        ("frames", "first"),
+        ("enlarge", True),
+        ("enlarge_interpolation", None),
+        ("min_side", 1),
+        ("min_area", 1),
+        ("max_aspect", None),
+        ("max_pixels", 89_478_485),
+        ("max_file_bytes", 1 << 28),
         ("image_size", [2, 3]),
         ("resize", "stretch"),
         ("interpolation", "bilinear"),
@@ -57,7 +69,7 @@ def test_json_has_every_option_in_order():
 
 
 def test_an_unknown_option_is_refused():
-    message = "unknown option 'sise': known are encoding, image_size, interpolation, num_shards, "
+    message = "unknown option 'sise': known are background, color_mode, color_profiles, encoding, "
     with pytest.raises(UsageError, match=message):
         ConvertOptions.from_json({"sise": 3})
 

@@ -1,0 +1,213 @@
+"""Pixels as a person sees them: upright, on a background, scaled to 8 bits, in sRGB."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from converter.errors import ImageError
+from converter.image_options import ImageOptions
+
+MODES: Final = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
+"""Pillow's name of each colour mode."""
+
+MAX_PROFILE_BYTES: Final = 8 << 20
+"""Of an ICC profile; those of printing machines have 2 MB. Larger ones are ignored."""
+
+SRGB_LEVELS: Final = 2
+"""A profile by which no colour of a grid moves by more levels than these is taken for sRGB."""
+
+_WITH_ALPHA: Final = ("LA", "PA", "La", "RGBA", "RGBa")
+_PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""By the colour space of a profile: the mode of the pixels that it is for."""
+
+_KEY_FACTORS: Final = {"L;2": 85, "L;4": 17}
+
+_Transform: TypeAlias = Callable[[Image.Image], Image.Image]
+
+_TRANSPOSES: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def orient(image: Image.Image, orientation: int) -> Image.Image:
+    """Turns an image upright."""
+    if orientation == 1:
+        return image
+    return image.transpose(_TRANSPOSES[orientation])
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether some of an image may be transparent."""
+    return image.mode in _WITH_ALPHA or "transparency" in image.info
+
+
+def find_transform(image: Image.Image, options: ImageOptions) -> _Transform | None:
+    """What brings the colours of an image to sRGB; None where they are, or are taken for it."""
+    profile = image.info.get("icc_profile")
+    if options.color_profiles == "ignore" or not isinstance(profile, bytes) or not profile:
+        return None
+    return _build_transform(profile, image.mode) if len(profile) <= MAX_PROFILE_BYTES else None
+
+
+def flatten(image: Image.Image, options: ImageOptions) -> Image.Image:
+    """Gives an image of any mode the pixels of the colour mode asked for.
+
+    Raises:
+        ImageError: nobody can say what its numbers mean.
+    """
+    transform = find_transform(image, options)
+    target = MODES[options.color_mode]
+    if transform is None and image.mode == target and "transparency" not in image.info:
+        image.load()  # no copy; and loading later would bring `info` back
+        return image
+    image = _reduce(image)
+    if has_alpha(image):
+        image = _convert_alpha(image, transform)
+        if target == "RGBA":
+            return image
+        canvas = Image.new("RGB", image.size, options.background)
+        canvas.paste(image, mask=image)
+        image = canvas
+    elif transform is not None:
+        image = transform(image)
+    return image if image.mode == target else image.convert(target)
+
+
+def _reduce(image: Image.Image) -> Image.Image:
+    """Scales samples of more than 8 bits, which `convert` would clip, and transparent keys too."""
+    key = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        wide = image.convert("I")
+        grey = wide.point(lambda value: value * (1 / 257)).convert("L")
+        if not isinstance(key, int):
+            return grey
+        grey.info.pop("transparency", None)
+        mask = Image.fromarray(np.where(np.asarray(wide) == key, 0, 255).astype(np.uint8))
+        return Image.merge("LA", (grey, mask))
+    if image.mode in ("I", "F"):
+        return _scale_range(image)
+    if image.mode == "LAB":
+        return _convert_lab(image)
+    return image
+
+
+def mend_key(image: Image.Image) -> None:
+    """Brings the transparent colour of a PNG to the 8 bits that Pillow brings its pixels to.
+
+    Pillow leaves it as it stands in the file (12.3); without this, it matches other pixels or
+    none. To be called before the image is loaded.
+    """
+    key = image.info.get("transparency")
+    raw = {str(tile[3]) for tile in getattr(image, "tile", ())}
+    if isinstance(key, tuple) and any("16" in mode for mode in raw):
+        image.info["transparency"] = tuple(sample >> 8 for sample in key)
+    elif isinstance(key, int) and image.mode == "L":
+        for mode, factor in _KEY_FACTORS.items():
+            if mode in raw:
+                image.info["transparency"] = key * factor
+
+
+def has_wide_samples(image: Image.Image) -> bool:
+    """Whether the file has 16 bits a sample, of which Pillow may decode the upper half alone."""
+    return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _scale_range(image: Image.Image) -> Image.Image:
+    """Whole numbers from 0 to 65,535 and fractions from 0 to 1 as such, others by their range."""
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise ImageError("unsupported_mode", f"mode {image.mode}: not all values are numbers")
+    usual = 1.0 if image.mode == "F" else 65_535.0
+    if 0 <= low <= high <= usual:
+        low, high = 0.0, usual
+    if low == high:
+        return Image.new("L", image.size)
+    scale = 255 / (high - low)
+    scaled = np.empty(values.shape, np.uint8)
+    for row, line in zip(scaled, values, strict=True):  # in float64, a row at a time
+        np.rint((line.astype(np.float64) - low) * scale, out=row, casting="unsafe")
+    return Image.fromarray(scaled)
+
+
+def _convert_lab(image: Image.Image) -> Image.Image:
+    source, target = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    assert converted is not None  # noqa: S101 (None only where the image is changed in place)
+    return converted
+
+
+def _convert_alpha(image: Image.Image, transform: _Transform | None) -> Image.Image:
+    converted = image.convert("RGBA")
+    converted.info.pop("transparency", None)
+    if transform is not None:
+        alpha = converted.getchannel("A")
+        grey = image.mode in ("LA", "La")
+        converted = transform(converted.convert("L" if grey else "RGB"))
+        converted.putalpha(alpha)
+    return converted
+
+
+@functools.lru_cache(maxsize=16)  # of the images of a data set, most have the same
+def _build_transform(profile: bytes, mode: str) -> _Transform | None:
+    """What brings pixels to sRGB; None if the profile is broken, or is sRGB, or is for others."""
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        wanted = _PROFILED.get(opened.profile.xcolor_space)
+        if wanted is None or not _fits(mode, wanted):
+            return None
+        transform = ImageCms.buildTransform(
+            opened, ImageCms.createProfile("sRGB"), wanted, "RGB", ImageCms.Intent.PERCEPTUAL
+        )
+        if wanted == "RGB" and _keeps_colors(transform):
+            return None
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, SyntaxError):
+        return None
+
+    def apply(image: Image.Image) -> Image.Image:
+        converted = ImageCms.applyTransform(
+            image if image.mode == wanted else image.convert(wanted), transform
+        )
+        assert converted is not None  # noqa: S101 (None only where it is changed in place)
+        return converted
+
+    return apply
+
+
+def _fits(mode: str, wanted: str) -> bool:
+    """Whether pixels of a mode may have a profile for pixels of another one."""
+    grey = mode in ("1", "L", "LA", "La") or mode.startswith("I;16")
+    if wanted == "CMYK":
+        return mode == "CMYK"
+    return mode != "CMYK" and (wanted == "RGB" or grey)
+
+
+def _keeps_colors(transform: ImageCms.ImageCmsTransform) -> bool:
+    levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+    grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    moved = ImageCms.applyTransform(Image.fromarray(grid), transform)
+    difference = np.asarray(moved).astype(int) - grid
+    return bool(np.abs(difference).max() <= SRGB_LEVELS)

@@ -1,0 +1,58 @@
+"""Why an image is not in the data set: every code that `rejects.jsonl` has for what was rejected.
+
+What is not even looked at, because of its name or its kind, has a code of `converter.scan`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from converter.manifest import Totals
+
+REJECT_CODES: Final = {
+    "empty": "the file has no bytes",
+    "vanished": "the file is gone since the images were listed",
+    "changed": "the file changed since the images were listed, or while it was read",
+    "unreadable": "the file cannot be read",
+    "too_many_bytes": "the file is larger than --max-file-bytes",
+    "not_an_image": "the content is no image of a known format",
+    "other_format": "an image of a format that --formats does not name",
+    "too_large": "more pixels than --max-pixels, or a stored side that no encoding can hold",
+    "too_slow": "so many scans through so many pixels that decoding would take minutes",
+    "implausible": "the header claims more pixels than so few bytes can hold",
+    "unsupported_mode": "pixels of which nobody can say what colour they are",
+    "animated": "several frames or pages, which --frames reject refuses",
+    "decode_error": "the image is truncated or damaged",
+    "decoder_crash": "the decoder crashed at it, in a process of its own",
+    "too_much_memory": "decoding took more memory than --max-pixels allows, in such a process",
+    "timeout": "decoding took more CPU time than --max-seconds",
+    "filtered_side": "a side is shorter than --min-side",
+    "filtered_area": "fewer pixels than --min-area",
+    "filtered_aspect": "longer and narrower than --max-aspect",
+}
+"""What each code means, for a person."""
+
+FILTERS: Final = frozenset(code for code in REJECT_CODES if code.startswith("filtered_"))
+"""Sound images that were asked to be left out: `--on-error` and `--max-rejects` do not count
+them."""
+
+
+def describe_excess(totals: Totals, max_rejects: float | None) -> str | None:
+    """Says that more images are rejected than may be; None if it is not so.
+
+    Args:
+        totals: of a data set.
+        max_rejects: as in `ConvertOptions`.
+    """
+    rejected = sum(count for code, count in totals.rejected.items() if code not in FILTERS)
+    images = totals.written + sum(totals.rejected.values())
+    if max_rejects is None:
+        return None
+    limit = max_rejects if isinstance(max_rejects, int) else max_rejects * images
+    if rejected <= limit:
+        return None
+    allowed = f"{max_rejects:,}" if isinstance(max_rejects, int) else f"{max_rejects:.6g} of them"
+    return (
+        f"{rejected:,} of {images:,} images were rejected, more than --max-rejects allows "
+        f"({allowed}): the data set is complete without them"
+    )
