@@ -18,6 +18,8 @@ from converter.formats import FORMATS
 
 _NAMES: Final = {each.pillow: name for name, each in FORMATS.items()}
 
+_KEY_FACTORS: Final = {"L;2": 85, "L;4": 17}
+
 _SIGNATURES: Final = (
     ("jpeg", 0, (b"\xff\xd8\xff",)),
     ("png", 0, (b"\x89PNG\r\n\x1a\n",)),
@@ -49,6 +51,7 @@ def open_image(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     if name not in formats:  # what opens JPEGs also opens MPOs
         image.close()
         raise ImageError("other_format", f"{name}, which is not among the formats asked for")
+    _mend_key(image)
     return image
 
 
@@ -78,6 +81,22 @@ def register_formats(formats: tuple[str, ...]) -> list[str]:
             module.register_heif_opener(thumbnails=False)
     # An MPO is opened by what opens JPEGs.
     return sorted({"JPEG" if name == "mpo" else FORMATS[name].pillow for name in formats})
+
+
+def _mend_key(image: Image.Image) -> None:
+    """Brings the transparent colour of a PNG to the 8 bits that Pillow brings its pixels to.
+
+    Pillow leaves it as it stands in the file (12.3); without this, it matches other pixels or
+    none.
+    """
+    key = image.info.get("transparency")
+    raw = {str(tile[3]) for tile in getattr(image, "tile", ())}
+    if isinstance(key, tuple) and any("16" in mode for mode in raw):
+        image.info["transparency"] = tuple(sample >> 8 for sample in key)
+    elif isinstance(key, int) and image.mode == "L":
+        for mode, factor in _KEY_FACTORS.items():
+            if mode in raw:
+                image.info["transparency"] = key * factor
 
 
 def _describe_other(data: bytes, formats: tuple[str, ...]) -> ImageError:

@@ -20,7 +20,6 @@ from converter.pixels import (
     find_transform,
     flatten,
     has_wide_samples,
-    mend_key,
     orient,
     read_orientation,
 )
@@ -180,8 +179,8 @@ def _copy(image: Image.Image, data: bytes, options: ConvertOptions) -> StoredIma
         and image.mode == MODES[options.color_mode]
         and _fit((height, width), options).canvas == (height, width)
         and "transparency" not in image.info
+        and not has_wide_samples(image)  # before EXIF is read, which may load it
         and read_orientation(image) == 1
-        and not has_wide_samples(image)
         and not is_animated(image)
         and find_transform(image, options) is None
         and (image.format != "PNG" or data.endswith(_PNG_END))
@@ -247,7 +246,6 @@ def _resize(image: Image.Image, options: ConvertOptions, *, draft: bool) -> Imag
     # A fraction is an average of pixels, which `nearest` asks not to take.
     if draft and image.format in ("JPEG", "MPO") and interpolation != "nearest":
         _draft(image, size, geometry, turned=turned)
-    mend_key(image)
     upright = flatten(orient(image, orientation), options)
     return _apply(upright, size, geometry, Image.Resampling[interpolation.upper()])
 

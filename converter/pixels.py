@@ -26,8 +26,6 @@ _WITH_ALPHA: Final = ("LA", "PA", "La", "RGBA", "RGBa")
 _PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """By the colour space of a profile: the mode of the pixels that it is for."""
 
-_KEY_FACTORS: Final = {"L;2": 85, "L;4": 17}
-
 _Transform: TypeAlias = Callable[[Image.Image], Image.Image]
 
 _TRANSPOSES: Final = {
@@ -112,22 +110,6 @@ def _reduce(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         return _convert_lab(image)
     return image
-
-
-def mend_key(image: Image.Image) -> None:
-    """Brings the transparent colour of a PNG to the 8 bits that Pillow brings its pixels to.
-
-    Pillow leaves it as it stands in the file (12.3); without this, it matches other pixels or
-    none. To be called before the image is loaded.
-    """
-    key = image.info.get("transparency")
-    raw = {str(tile[3]) for tile in getattr(image, "tile", ())}
-    if isinstance(key, tuple) and any("16" in mode for mode in raw):
-        image.info["transparency"] = tuple(sample >> 8 for sample in key)
-    elif isinstance(key, int) and image.mode == "L":
-        for mode, factor in _KEY_FACTORS.items():
-            if mode in raw:
-                image.info["transparency"] = key * factor
 
 
 def has_wide_samples(image: Image.Image) -> bool:
