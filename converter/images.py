@@ -19,6 +19,7 @@ from converter.pixels import (
     MODES,
     find_transform,
     flatten,
+    has_alpha,
     has_wide_samples,
     orient,
     read_orientation,
@@ -246,8 +247,13 @@ def _resize(image: Image.Image, options: ConvertOptions, *, draft: bool) -> Imag
     # A fraction is an average of pixels, which `nearest` asks not to take.
     if draft and image.format in ("JPEG", "MPO") and interpolation != "nearest":
         _draft(image, size, geometry, turned=turned)
-    upright = flatten(orient(image, orientation), options)
-    return _apply(upright, size, geometry, Image.Resampling[interpolation.upper()])
+    upright = orient(image, orientation)
+    # A profile costs less on fewer pixels; whatever else is to be done, resizing needs it done.
+    profile_alone = upright.mode == MODES[options.color_mode] and not has_alpha(upright)
+    if not profile_alone:
+        upright = flatten(upright, options)
+    scaled = _scale(upright, size, geometry, Image.Resampling[interpolation.upper()])
+    return _pad(flatten(scaled, options) if profile_alone else scaled, geometry.canvas)
 
 
 def _choose_interpolation(geometry: Geometry, options: ConvertOptions) -> str:
@@ -264,10 +270,10 @@ def _draft(image: Image.Image, size: Size, geometry: Geometry, *, turned: bool) 
     image.draft(None, (rows, columns) if turned else (columns, rows))
 
 
-def _apply(
+def _scale(
     image: Image.Image, size: Size, geometry: Geometry, interpolation: Image.Resampling
 ) -> Image.Image:
-    """Crops, scales and centres `image`, which a draft may have made smaller than `size`."""
+    """Crops and scales `image`, which a draft may have made smaller than `size`."""
     down, right = image.height / size[0], image.width / size[1]
     top, left, height, width = geometry.crop
     box = (left * right, top * down, (left + width) * right, (top + height) * down)
@@ -277,11 +283,15 @@ def _apply(
     scaled = (geometry.scaled[1], geometry.scaled[0])
     if image.size != scaled:
         image = image.resize(scaled, interpolation, box=box)
-    canvas = (geometry.canvas[1], geometry.canvas[0])
+    return image
+
+
+def _pad(image: Image.Image, size: Size) -> Image.Image:
+    canvas = (size[1], size[0])
     if image.size == canvas:
         return image
     padded = Image.new(image.mode, canvas, (0, 0, 0, 255) if image.mode == "RGBA" else 0)
-    padded.paste(image, ((canvas[0] - scaled[0]) // 2, (canvas[1] - scaled[1]) // 2))
+    padded.paste(image, ((canvas[0] - image.width) // 2, (canvas[1] - image.height) // 2))
     return padded
 
 

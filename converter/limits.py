@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from PIL import Image
@@ -21,7 +22,8 @@ JPEG_RATIO: Final = 512
 
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _HUFFMAN: Final = frozenset({0xC0, 0xC1, 0xC2})
-_NO_FRAME: Final = frozenset({0xC4, 0xC8, 0xCC})
+_SEQUENTIAL: Final = (0xC0, 0xC1)
+_SCAN: Final = 0xDA
 
 
 def check_header(image: Image.Image, data: bytes, options: ImageOptions) -> None:
@@ -52,26 +54,32 @@ def is_animated(image: Image.Image) -> bool:
     return bool(getattr(image, "is_animated", False))
 
 
-def find_frame(data: bytes) -> int | None:
-    """The marker of a JPEG's frame, which tells how it is coded; None if it is not found.
+def is_huffman(data: bytes) -> bool:
+    """Whether a JPEG is coded as every decoder knows it: baseline or progressive, Huffman."""
+    return any(marker in _HUFFMAN for marker, _ in _list_markers(data))
+
+
+def _list_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """The markers of a JPEG and where they lie, up to that of the first scan.
 
     Decoders search where no marker is; what they might find there is not looked for.
     """
-    at = 2
-    while at + 3 < len(data) and data[at] == 0xFF:
+    at, marker = 2, 0
+    while at + 9 < len(data) and data[at] == 0xFF and marker != _SCAN:
         marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
-            return marker
         if marker == 0xFF:
             at += 1
-        else:
-            at += 2 + (data[at + 2] << 8 | data[at + 3])
-    return None
+            continue
+        yield marker, at
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
 
 
-def is_huffman(data: bytes) -> bool:
-    """Whether a JPEG is coded as every decoder knows it: baseline or progressive, Huffman."""
-    return find_frame(data) in _HUFFMAN
+def _has_one_scan(data: bytes) -> bool:
+    """Whether the first scan of a sequential JPEG has all components, so that it is the last."""
+    places = dict(_list_markers(data))
+    frame = next((places[marker] for marker in _SEQUENTIAL if marker in places), None)
+    scan = places.get(_SCAN)
+    return frame is not None and scan is not None and data[frame + 9] == data[scan + 4]
 
 
 def _check_png(data: bytes) -> None:
@@ -84,6 +92,8 @@ def _check_png(data: bytes) -> None:
 def _check_jpeg(data: bytes, pixels: int) -> None:
     if pixels > JPEG_RATIO * len(data) and is_huffman(data):
         raise ImageError("implausible", f"{pixels:,} pixels in {len(data):,} bytes of JPEG")
+    if _has_one_scan(data):
+        return
     # Within a scan, no byte FF is followed by one like this.
     scans = data.count(b"\xff\xda")
     if scans > MAX_SCANS:
