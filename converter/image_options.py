@@ -45,8 +45,8 @@ class ImageOptions:
         min_area: images of fewer pixels are left out.
         max_aspect: images whose longer side is more than so many times the shorter one are
             left out; None for no limit.
-        max_pixels: larger images are refused by their header. A worker takes up to 9 bytes for
-            each of them.
+        max_pixels: larger images are refused by their header. A worker takes up to 16 bytes for
+            each of these.
         max_file_bytes: larger files are refused unread.
         on_error: `reject` notes an image that cannot be converted and goes on; `fail` ends the
             conversion there.

@@ -14,7 +14,7 @@ from converter.decoders import open_image
 from converter.errors import ImageError, ShardmillError
 from converter.geometry import Geometry, Size, fit_image
 from converter.limits import check_header, is_animated, is_huffman
-from converter.options import MAX_SIDE_PIXELS, ConvertOptions
+from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
 from converter.pixels import (
     MODES,
     find_transform,
@@ -72,8 +72,8 @@ class StoredImage:
 def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> StoredImage:
     """Converts one image file.
 
-    Memory peaks at about 5 bytes a decoded pixel, 9 where the image is transparent or turned, and
-    17 where its samples have 16 bits or more (measured).
+    Memory peaks at about 5 bytes a decoded pixel, 12 where the image is transparent or has samples
+    of 16 bits or more, 16 for a WebP (measured).
 
     Args:
         data: the file's content.
@@ -176,6 +176,7 @@ def _copy(image: Image.Image, data: bytes, options: ConvertOptions) -> StoredIma
     stored = _COPIED.get(str(image.format))
     unchanged = (
         stored is not None
+        and stored in HELD_BY[options.color_mode]
         and options.encoding in (stored, "keep")
         and image.mode == MODES[options.color_mode]
         and _fit((height, width), options).canvas == (height, width)
@@ -228,8 +229,7 @@ def _transform(image: Image.Image, options: ConvertOptions, *, draft: bool) -> S
 def _choose_encoding(source_format: str, options: ConvertOptions) -> str:
     """The image's own, or the nearest one that holds the colour mode."""
     encoding = _COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
-    unable = {"rgba": "jpeg", "grayscale": "webp"}.get(options.color_mode)
-    return "png" if encoding == unable else encoding
+    return encoding if encoding in HELD_BY[options.color_mode] else "png"
 
 
 def _fit(size: Size, options: ConvertOptions) -> Geometry:

@@ -15,6 +15,14 @@ from converter.image_options import check_range as _check_range
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
 
+HELD_BY: Final = {
+    "rgb": ("jpeg", "png", "webp", "raw"),
+    "grayscale": ("jpeg", "png", "raw"),
+    "rgba": ("png", "raw"),
+}
+"""The encodings of each colour mode. WebP has no grey, and drops an alpha channel where it is
+opaque everywhere, which TensorFlow then refuses to decode as the others."""
+
 MAX_SIDE_PIXELS: Final = 16_383
 """The longest side that all of JPEG (65,535), PNG and WebP (16,383) can hold."""
 
@@ -120,11 +128,11 @@ class ConvertOptions(ImageOptions):
             )
 
     def _check_colors(self) -> None:
-        unable = {"rgba": "jpeg", "grayscale": "webp"}.get(self.color_mode)
-        if self.encoding == unable:
+        held = HELD_BY[self.color_mode]
+        if self.encoding not in (*held, "keep"):
             raise UsageError(
-                f"encoding {unable} cannot hold color mode {self.color_mode}: choose "
-                f"{'webp, png' if unable == 'jpeg' else 'jpeg, png'}, raw or keep"
+                f"encoding {self.encoding} cannot hold color mode {self.color_mode}: choose one of "
+                f"{', '.join(held)}, keep"
             )
 
     @property

@@ -214,7 +214,7 @@ def _refuse(message: str) -> None:
 def _shorten(error: BaseException) -> str:
     """What went wrong, in one line: the last of the worker's traceback, where Beam shows one."""
     if isinstance(error, ShardmillError):
-        return str(error)
+        return str(error).split(" [while running", 1)[0]  # which Beam writes behind it
     if not isinstance(error, RuntimeError):
         return f"the pipeline failed: {type(error).__name__}: {error}".splitlines()[0]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

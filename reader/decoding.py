@@ -58,7 +58,7 @@ def encode_filler(image: ImageInfo) -> bytes:
     pixels = tf.zeros((1, 1, image.channels), tf.uint8)
     if RAW in image.formats:
         return b"\xff" * image.channels  # numpy cuts zeros off the end of bytes
-    encode = tf.io.encode_png if tuple(image.formats) == ("png",) else tf.io.encode_jpeg
+    encode = tf.io.encode_jpeg if "jpeg" in image.formats else tf.io.encode_png
     filler: bytes = encode(pixels).numpy()
     return filler
 
@@ -71,7 +71,10 @@ def decode_pixels(
         shape = tf.concat([size, [image.channels]], 0)
         pixels = tf.reshape(tf.io.decode_raw(encoded, tf.uint8), shape)
     else:
-        pixels = decode_image(encoded, image, 1 if color_mode == "grayscale" else 3)
+        # Alpha is not made up here: only if it is stored, it is decoded.
+        channels = 1 if color_mode == "grayscale" else 3
+        channels = 4 if color_mode == "rgba" and image.channels == 4 else channels
+        pixels = decode_image(encoded, image, channels)
     return convert_color(pixels, color_mode)
 
 
@@ -103,9 +106,14 @@ def decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def convert_color(pixels: tf.Tensor, color_mode: str) -> tf.Tensor:
-    """Turns uint8 pixels of one or three channels into those of a colour mode."""
+    """Turns uint8 pixels of one, three or four channels into those of a colour mode."""
     channels = COLOR_CHANNELS[color_mode]
     if pixels.shape[-1] == channels:
+        return pixels
+    if pixels.shape[-1] == 1:
+        pixels = tf.image.grayscale_to_rgb(pixels)
+    pixels = pixels[..., :3]
+    if channels == 3:
         return pixels
     if channels == 1:
         return tf.image.rgb_to_grayscale(pixels)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_image
+from conftest import encode_image, make_image, write_image
 
 from converter.errors import RecordError
 from converter.manifest import read_manifest
@@ -54,9 +54,70 @@ def test_convert_tells_what_it_did(
     assert "1/1 shards, 1 rejected" in printed.err
 
 
+@pytest.mark.parametrize(
+    ("allowed", "code"), [("1", 0), ("0", 3), ("15%", 0), ("12%", 3), (None, 0)]
+)
+def test_too_many_rejected_images_are_an_exit_code(
+    allowed: str | None,
+    code: int,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (images / "a" / "bad.jpg").write_bytes(b"bad")
+    write_image(images / "a" / "small.png", 9)
+    (images / "a" / "small.png").write_bytes(encode_image(make_image(9, 8, 8), "PNG"))
+    limit = [] if allowed is None else [f"--max-rejects={allowed}"]
+    command = ["convert", str(images), str(tmp_path / "out"), "--min-side=9", IN_MEMORY, *limit]
+    for _ in range(2):  # of what is finished, the same is said
+        assert main(command) == code
+        said = capsys.readouterr().err.splitlines()
+        assert (said[-1:] == [f"shardmill: {EXCESS.get(allowed)}"]) == (code == 3)
+    totals = read_manifest(tmp_path / "out").totals
+    assert (totals.written, totals.rejected) == (6, {"filtered_side": 1, "not_an_image": 1})
+
+
+EXCESS = {
+    "0": "1 of 8 images were rejected, more than --max-rejects allows (0): the data set is "
+    "complete without them",
+    "12%": "1 of 8 images were rejected, more than --max-rejects allows (0.12 of them): the data "
+    "set is complete without them",
+}
+
+
+def test_a_policy_may_change_when_a_conversion_goes_on(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "a" / "bad.jpg").write_bytes(b"bad")
+    command = ["convert", str(images), str(tmp_path / "out"), IN_MEMORY, "--no-progress"]
+    assert main([*command, "--on-error=fail"]) == 1
+    assert capsys.readouterr().err == (
+        "shardmill: error: a/bad.jpg cannot be converted: not_an_image: begins with b'bad': mend "
+        "or remove it, or leave out --on-error fail\n"
+    )
+    assert main([*command, "--isolate"]) == 0
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.totals.rejected == {"not_an_image": 1}
+    assert not {"on_error", "isolate"} & set(manifest.options)
+    assert main(command) == 0  # and it is the same data set
+
+
+def test_a_format_that_is_not_installed_is_said_at_once(
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    command = ["convert", str(images), str(tmp_path / "out"), "--formats=+heif", IN_MEMORY]
+    assert main(command) == 2
+    assert "install shardmill[heif]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
     arguments = (
-        "--image-size=8x10 --resize=pad --interpolation=lanczos --encoding=webp --quality=80 "
+        "--image-size=8x10 --resize=pad --interpolation=lanczos --encoding=png --quality=80 "
         "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --no-progress "
         "--formats=+ppm,-gif --color-mode=rgba --color-profiles=ignore --background=#0a0b0c "
         "--frames=reject --no-enlarge --enlarge-interpolation=nearest --min-side=2 --min-area=9 "
@@ -81,7 +142,7 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         "image_size": [8, 10],
         "resize": "pad",
         "interpolation": "lanczos",
-        "encoding": "webp",
+        "encoding": "png",
         "quality": 80,
         "shard_bytes": 128_000_000,
         "num_shards": 2,

@@ -1,5 +1,6 @@
 """One record as tensors: eagerly, and inside `tf.data`, where less is known of shapes."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -191,3 +192,30 @@ def test_what_stands_where_no_image_is_can_be_decoded_as_they_are(formats, argum
     filler = tf.constant(np.full(1, encode_filler(image), np.object_)[0])
     pixels = decode(filler, tf.ones(2, tf.int32), tf.constant(0, tf.int64))
     assert pixels.shape == (*arguments.get("image_size", (1, 1)), 3)
+
+
+@pytest.mark.parametrize("decode", [decode_eagerly, decode_in_map])
+@pytest.mark.parametrize("stored_format", ["png", "raw"])
+def test_stored_transparency_is_decoded_where_it_is_asked_for(stored_format, decode):
+    image = make_image(1, mode="RGBA")
+    described = dataclasses.replace(describe(stored_format), channels=4)
+    stored = image.tobytes() if stored_format == "raw" else encode_image(image, "PNG")
+    pixels = np.asarray(image)
+    np.testing.assert_array_equal(decode([stored], described, "rgba")[0], pixels)
+    np.testing.assert_array_equal(decode([stored], described, "rgb")[0], pixels[..., :3])
+    assert encode_filler(described)
+
+
+@pytest.mark.parametrize("decode", [decode_eagerly, decode_in_map])
+@pytest.mark.parametrize("stored_format", ["png", "jpeg", "raw"])
+def test_stored_gray_is_decoded_to_every_color_mode(stored_format, decode):
+    image = make_image(1, mode="L")
+    described = dataclasses.replace(describe(stored_format), channels=1)
+    stored = image.tobytes()
+    if stored_format != "raw":
+        stored = encode_image(image, stored_format.upper())
+        image = Image.open(io.BytesIO(stored))
+    for color_mode, mode in (("grayscale", "L"), ("rgb", "RGB"), ("rgba", "RGBA")):
+        expected = np.asarray(image.convert(mode)).reshape(24, 32, -1)
+        np.testing.assert_array_equal(decode([stored], described, color_mode)[0], expected)
+    assert encode_filler(described)

@@ -115,3 +115,19 @@ def test_padding_is_that_of_keras_to_one_pixel(size, target):
     top, left = (target[0] - scaled[0]) // 2, (target[1] - scaled[1]) // 2
     ours = (top, left, top + scaled[0], left + scaled[1])
     assert np.abs(np.subtract(ours, theirs)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "scaled", "canvas"),
+    [
+        ((10, 20), "pad", (10, 20), (64, 64)),
+        ((10, 20), "shorter", (10, 20), (10, 20)),
+        ((10, 20), "longer", (10, 20), (10, 20)),
+        ((128, 20), "pad", (64, 10), (64, 64)),
+        ((128, 20), "shorter", (128, 20), (128, 20)),
+        ((128, 20), "longer", (64, 10), (64, 10)),
+    ],
+)
+def test_without_enlarging_a_small_image_stays_as_it_is(size, resize, scaled, canvas):
+    geometry = fit_image(size, (64, 64), resize, enlarge=False)
+    assert (geometry.scaled, geometry.canvas) == (scaled, canvas)

@@ -15,11 +15,12 @@ from conftest import encode_image, make_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from converter.errors import ImageError
 from converter.geometry import fit_image
 from converter.image_options import MAX_PIXELS
-from converter.images import convert_image, decode_image
+from converter.images import check_image, convert_image, decode_image
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
 from converter.reasons import REJECT_CODES
 
@@ -217,6 +218,67 @@ def test_a_side_that_not_every_encoding_can_hold_is_refused(encoding):
         convert_image(source, options)
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_a_file_that_is_what_was_asked_for_is_copied_also_without_keep(file_format):
+    encoding = file_format.lower()
+    source = encode_image(make_image(1, 24, 32), file_format)
+    options = ConvertOptions(image_size=(24, 32), encoding=encoding, quality=10)
+    assert convert_image(source, options).data == source
+    others = {
+        "size": ConvertOptions(image_size=(24, 31), encoding=encoding),
+        "encoding": ConvertOptions(
+            image_size=(24, 32), encoding="png" if encoding != "png" else "jpeg"
+        ),
+    }
+    for name, other in others.items():
+        assert convert_image(source, other).data != source, name
+
+
+@pytest.mark.parametrize(
+    ("file_format", "metadata"),
+    [
+        ("JPEG", {"exif": make_exif(1)}),
+        ("JPEG", {"comment": b"secret"}),
+        ("JPEG", {"xmp": b"secret"}),
+        ("PNG", {"exif": make_exif(1)}),
+        ("PNG", {"pnginfo": PngInfo()}),
+        ("WEBP", {"exif": make_exif(1)}),
+        ("WEBP", {"xmp": b"secret"}),
+    ],
+)
+def test_only_keep_copies_a_file_with_metadata(file_format, metadata):
+    if "pnginfo" in metadata:
+        metadata["pnginfo"].add_text("where", "secret")
+    source = encode_image(make_image(1), file_format, **metadata)
+    options = ConvertOptions(image_size=(24, 32), encoding=file_format.lower())
+    assert convert_image(source, options).data != source
+    assert convert_image(source, KEEP).data == source
+    padded = encode_image(make_image(1), file_format) + bytes(9000)
+    assert convert_image(padded, options).data != padded
+
+
+@pytest.mark.parametrize(
+    ("color_mode", "source", "expected"),
+    [
+        ("grayscale", encode_image(make_image(1, mode="L"), "JPEG"), "copied"),
+        ("grayscale", encode_image(make_image(1), "JPEG"), "jpeg"),
+        ("grayscale", encode_image(make_image(1), "WEBP"), "png"),
+        ("rgba", encode_image(make_image(1, mode="RGBA"), "PNG"), "copied"),
+        ("rgba", encode_image(make_image(1), "JPEG"), "png"),
+        ("rgba", encode_image(make_image(1, mode="RGBA"), "WEBP"), "png"),
+    ],
+)
+def test_keep_gives_every_image_the_channels_asked_for(color_mode, source, expected):
+    options = ConvertOptions(resize="none", encoding="keep", color_mode=color_mode)
+    stored = convert_image(source, options)
+    assert (stored.data == source) == (expected == "copied")
+    assert expected in ("copied", stored.format)
+    mode = {"grayscale": "L", "rgba": "RGBA"}[color_mode]
+    assert Image.open(io.BytesIO(stored.data)).mode == mode
+    assert stored.channels == len(mode)
+    check_image(stored, decode=True)
+
+
 # Orientation
 
 
@@ -375,6 +437,14 @@ def test_a_crop_keeps_the_middle():
     # Filters reach beyond the cut, so the outermost columns are only nearly of one colour.
     assert (pixels[:, 1:-1] == [0, 255, 0]).all()
     assert (pixels[:, :, 1] > 200).all()
+
+
+def test_enlarging_may_have_an_interpolation_of_its_own():
+    source = encode_image(make_image(1, 24, 32), "PNG")
+    values = {"encoding": "raw", "interpolation": "box", "enlarge_interpolation": "nearest"}
+    for side, used in ((12, Image.Resampling.BOX), (48, Image.Resampling.NEAREST)):
+        stored = convert_image(source, ConvertOptions(image_size=(side, side), **values))
+        assert stored.data == make_image(1, 24, 32).resize((side, side), used).tobytes()
 
 
 def test_the_interpolation_asked_for_is_used():

@@ -8,9 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
+from converter.image_options import (
+    INTERPOLATIONS,
+    parse_color,
+    parse_formats,
+    parse_share,
+)
 from converter.options import (
     ENCODINGS,
-    INTERPOLATIONS,
     RESIZES,
     ConvertOptions,
     parse_image_size,
@@ -118,6 +123,39 @@ def test_an_unknown_option_is_refused():
             ),
         ),
         (
+            {"enlarge": False},
+            (
+                "resize stretch gives every image the same size, so small ones have to be "
+                "enlarged: choose pad, shorter, longer or none, or leave them out with min side"
+            ),
+        ),
+        (
+            {"color_mode": "rgba"},
+            ("encoding jpeg cannot hold color mode rgba: choose one of png, raw, keep"),
+        ),
+        (
+            {"color_mode": "grayscale", "encoding": "webp"},
+            ("encoding webp cannot hold color mode grayscale: choose one of jpeg, png, raw, keep"),
+        ),
+        (
+            {"color_mode": "cmyk"},
+            "color mode 'cmyk' is unknown: choose one of rgb, grayscale, rgba",
+        ),
+        ({"color_profiles": "p3"}, "color profiles 'p3' is unknown: choose one of srgb, ignore"),
+        ({"frames": "last"}, "frames 'last' is unknown: choose one of first, reject"),
+        ({"on_error": "retry"}, "on error 'retry' is unknown: choose one of reject, fail"),
+        ({"formats": ()}, "formats () are not a tuple of one name or more"),
+        ({"background": (0, 0)}, "background (0, 0) is not (red, green, blue)"),
+        ({"background": (0, 0, 256)}, "background 256 is out of range: 0 to 255"),
+        ({"max_aspect": 0.5}, "max aspect 0.5 is out of range: 1 or more"),
+        ({"max_rejects": -1}, "max rejects -1 is out of range: 0 or more"),
+        (
+            {"max_rejects": 1.5},
+            "max rejects 1.5 is neither a whole number nor a fraction up to 1",
+        ),
+        ({"isolate": 1}, "isolate 1 is neither True nor False"),
+        ({"max_pixels": 0}, "max pixels 0 is out of range: 1 to 2147483647"),
+        (
             {"resize": "shorter", "image_size": (224, 320)},
             "resize shorter takes one number, not 224x320: the other side follows from the image",
         ),
@@ -147,6 +185,30 @@ def test_a_value_that_makes_no_sense_is_refused(values, message):
 def test_a_value_that_is_no_whole_number_is_refused(option, value):
     with pytest.raises(UsageError, match=f"^{option.replace('_', ' ')} "):
         ConvertOptions(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "message"),
+    [
+        (parse_formats, "png,-gif", "formats 'png,-gif' mix names with and without + and -: "),
+        (parse_formats, "+eps", "format 'eps' is unknown: choose one of jpeg, mpo, png, "),
+        (parse_formats, "", "formats () are not a tuple of one name or more"),
+        (parse_color, "pink", "'pink' is not a colour: write white, black, gray, #rrggbb or r,g,b"),
+        (parse_color, "1,2,256", "'1,2,256' is not a colour: "),
+        (parse_share, "some", "'some' is neither a number of images, such as 10, nor a share: "),
+        (parse_share, "-1", "'-1' is neither a number of images, such as 10, nor a share: "),
+    ],
+)
+def test_a_text_that_makes_no_sense_is_refused(parse, text, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        parse(text)
+
+
+def test_policies_are_no_part_of_what_decides_bytes():
+    options = ConvertOptions(on_error="fail", max_rejects=0.5, isolate=True, max_seconds=3)
+    assert options.to_json() == ConvertOptions().to_json()
+    both = {**options.to_json(), **options.policies_to_json()}
+    assert ConvertOptions.from_json(json.loads(json.dumps(both))) == options
 
 
 def test_only_these_modes_give_every_image_the_same_size():

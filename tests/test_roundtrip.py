@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from converter import ConvertOptions
 from converter.manifest import Totals
 from converter.options import ENCODINGS, RESIZES
+from converter.verification import verify_dataset
 from reader import Record, load_dataset, open_shards
 
 CLASSES = ("ant", "bee", "cat with hat")
@@ -109,7 +110,7 @@ def expect_record(path: Path, folder: Path, options: ConvertOptions) -> tuple[Re
     stored_format = kept if options.encoding == "keep" else options.encoding
     if stored_format == "raw":
         encoded = image.tobytes()
-    elif options.encoding == "keep" and is_unchanged(image, original):
+    elif options.encoding in ("keep", kept) and is_unchanged(image, original):
         encoded = data
     else:
         settings = {} if stored_format == "png" else {"quality": options.quality}
@@ -234,3 +235,22 @@ def test_real_images_come_out_as_pillow_shows_them(shared_images, tmp_path, enco
         stored = Image.open(io.BytesIO(record.encoded))
         np.testing.assert_array_equal(pixels, np.asarray(stored), strict=True)
     assert {record.source_id for record in source} == list_files(images.parent)
+
+
+@pytest.mark.parametrize(("color_mode", "mode"), [("grayscale", "L"), ("rgba", "RGBA")])
+@pytest.mark.parametrize("encoding", ["png", "raw", "keep"])
+def test_other_channels_are_read_as_they_were_stored(tmp_path, encoding, color_mode, mode):
+    image = make_image(1, 16, 20, "RGBA")
+    for name in "ab":
+        write_path = tmp_path / "images" / name / "one.png"
+        write_path.parent.mkdir(parents=True)
+        write_path.write_bytes(encode_image(image, "PNG"))
+    options = ConvertOptions(image_size=(16, 20), encoding=encoding, color_mode=color_mode)
+    convert_folder(tmp_path / "images", tmp_path / "out", options)
+    white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    expected = np.asarray(image if mode == "RGBA" else white.convert("RGB").convert("L"))
+    assert open_shards(tmp_path / "out").manifest.image.channels == len(mode)
+    assert verify_dataset(tmp_path / "out") == []
+    images, _ = next(iter(load_dataset(tmp_path / "out", color_mode=color_mode, dtype="uint8")))
+    found = images.numpy()[0].reshape(expected.shape)
+    np.testing.assert_allclose(found.astype(int), expected, rtol=0, atol=1)
