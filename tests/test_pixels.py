@@ -159,13 +159,14 @@ def test_a_16_bit_gray_image_may_have_a_transparent_level():
         (np.array([[0.0, 0.25, 1.0]], np.float32), [0, 64, 255]),
         (np.array([[-10.0, 0.0, 30.0]], np.float32), [0, 64, 255]),
         (np.array([[0.0, 1000.0, 2000.0]], np.float32), [0, 128, 255]),
+        (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 128, 255]),
         (np.array([[0, 257, 65_535]], np.int32), [0, 1, 255]),
         (np.array([[0, 1 << 20, 1 << 22]], np.int32), [0, 64, 255]),
         (np.array([[-(2**31), 0, 2**31 - 1]], np.int32), [0, 128, 255]),
         (np.full((1, 3), 5e8, np.float32), [0, 0, 0]),
         (np.array([[-3e38, 0, 3e38]], np.float32), [0, 128, 255]),
     ],
-    ids=["unit", "negative", "large", "16 bits", "24 bits", "32 bits", "flat", "huge"],
+    ids=["unit", "negative", "large", "signed", "16 bits", "24 bits", "32 bits", "flat", "huge"],
 )
 def test_whole_and_fractional_samples_are_scaled_and_never_clipped(values, expected):
     data = encode_image(Image.fromarray(values), "TIFF")
@@ -187,13 +188,41 @@ def test_lab_becomes_the_color_that_it_names():
     np.testing.assert_allclose(found, np.full((4, 4, 3), (255, 0, 0)), rtol=0, atol=6)
 
 
-def test_keep_never_copies_samples_of_16_bits():
-    wide = bytearray(zlib.compress(bytes(2 * (1 + 2 * 6))))
-    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+def make_png(depth: int, kind: int, rows: list[bytes], width: int, key: bytes) -> bytes:
+    """A PNG of samples that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     data = b"\x89PNG\r\n\x1a\n"
-    for name, body in ((b"IHDR", header), (b"IDAT", bytes(wide)), (b"IEND", b"")):
-        data += struct.pack(">I", len(body)) + name + body
-        data += struct.pack(">I", zlib.crc32(name + body))
+    chunks = [(b"IHDR", header), (b"tRNS", key), (b"IDAT", pixels), (b"IEND", b"")]
+    for name, body in chunks:
+        if body or name == b"IEND":
+            data += struct.pack(">I", len(body)) + name + body
+            data += struct.pack(">I", zlib.crc32(name + body))
+    return data
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "levels"),
+    [(4, b"\x0f\x50", [0, 255, 85, 0]), (2, b"\x34", [0, 255, 85, 0])],
+)
+def test_the_transparent_level_of_few_bits_is_the_right_one(depth, row, levels):
+    for key in (0, 5 if depth == 4 else 1, 15 if depth == 4 else 3):
+        data = make_png(depth, 0, [row], 4, struct.pack(">H", key))
+        found = read_pixels(data, RGBA)[0]
+        hidden = key * (17 if depth == 4 else 85)
+        assert [pixel[3] == 0 for pixel in found] == [level == hidden for level in levels]
+        assert [pixel[0] for pixel in found if pixel[3]] == [n for n in levels if n != hidden]
+
+
+def test_the_transparent_color_of_16_bits_is_the_right_one():
+    colors = [(0x1234, 0x5678, 0x9ABC), (0x2234, 0x5678, 0x9ABC)]
+    row = b"".join(struct.pack(">HHH", *color) for color in colors)
+    data = make_png(16, 2, [row], 2, struct.pack(">HHH", *colors[0]))
+    assert read_pixels(data, RGBA)[0, :, 3].tolist() == [0, 255]
+
+
+def test_keep_never_copies_samples_of_16_bits():
+    data = make_png(16, 2, [bytes(12)] * 2, 2, b"")
     stored = convert_image(data, ConvertOptions(resize="none", encoding="keep"))
     assert stored.data != data
     assert Image.open(io.BytesIO(stored.data)).size == (2, 2)
