@@ -114,6 +114,12 @@ def summarize_repair(repair: Repair, folder: Path) -> Iterator[str]:
     """What `shardmill repair` prints: a line for each file, and one about the whole."""
     yield from (f"repaired {name}" for name in repair.repaired)
     yield from (f"{fault.file}: {fault.detail}" for fault in repair.left)
+    if repair.unknown:
+        yield (
+            f"nothing tells which originals were in {', '.join(repair.unknown)}: images came or "
+            "went since, or several shards of an updated split are lost; copy these from a backup, "
+            "or convert all of it with --overwrite"
+        )
     if repair.left:
         yield (
             f"{len(repair.left):,} faults stay in {folder}: what could not be made again has other "

@@ -9,9 +9,24 @@ import sys
 
 import pytest
 import soak as sweeps
-from soak_faults import CASES, inject_once, list_places
+from soak_faults import CASES, inject_once, list_places, strace
 from soak_kills import KILLED
-from soaking import Skip, Soak, judge_failure, make_cases
+from soaking import (
+    Skip,
+    Soak,
+    finish,
+    judge_end,
+    judge_failure,
+    judge_moment,
+    judge_resume,
+    kill_all,
+    list_family,
+    make_cases,
+    start,
+    wait_for,
+)
+
+from converter.layout import Layout
 
 IMPORTS = """
 import contextlib, os, sys, time, types
@@ -180,6 +195,27 @@ def test_a_swallowed_error_is_seen_by_the_sweep_over_errors(whole: Soak) -> None
     # The first three are of the plan, and then come shard, index and receipt in turn.
     lost = [inject_once(bad, case, "rename", "EIO", place) for place in renames[3:5]]
     assert any("success is claimed, with another tree" in text for text in lost)
+
+
+def test_a_slow_disk_is_only_slow_and_can_be_killed_like_a_fast_one(whole: Soak) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    case = whole.cases["convert"]
+    log = whole.work / "log"
+    slow = "inject=fsync,rename:delay_exit=15000"
+    for kill in (False, True):
+        out = case.place(whole.work / "slow")
+        command = strace(log, "trace=fsync,rename", case.command(out, whole.launch), slow)
+        process = start(command)
+        if not kill:
+            assert finish(process) == (0, [])
+            assert not judge_end(case, out)
+            continue
+        wait_for(Layout(out).receipts / "train-00002-of-00006.json", process)
+        kill_all(process, list_family(process))
+        assert not Layout(out).manifest.exists()
+        assert not judge_moment(case, out)
+        assert not judge_resume(case, out, whole.launch)
 
 
 @pytest.mark.parametrize(
