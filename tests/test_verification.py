@@ -70,7 +70,7 @@ def find_files(folder: Path) -> set[str]:
     try:
         return {fault.file for fault in verify_dataset(folder)}
     except DatasetError as error:
-        return {"manifest.json"} if f"{folder}/manifest.json is " in str(error) else set()
+        return {"manifest.json"} if str(error).startswith(f"{folder}/manifest.json ") else set()
 
 
 def vouch(folder: Path, manifest: Manifest) -> None:
