@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,7 +9,8 @@ from converter import examples
 from converter.errors import ImageError
 from converter.images import StoredImage, check_image
 from converter.manifest import ImageInfo
-from converter.names import to_bytes
+from converter.names import from_bytes, to_bytes
+from converter.sources import Source
 
 _BYTES: Final = (
     examples.COLORSPACE,
@@ -24,30 +24,9 @@ _BYTES: Final = (
 _NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.WIDTH)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Content:
-    """What a record was found to hold.
-
-    Attributes:
-        source: path of the original.
-        sha256: of the original, in hexadecimal.
-        label: index into the class names.
-        format: how the image is stored.
-        height: of the stored image, in pixels.
-        width: likewise.
-    """
-
-    source: bytes
-    sha256: str
-    label: int
-    format: str
-    height: int
-    width: int
-
-
 def check_content(
     payload: bytes, classes: tuple[str, ...], expected: ImageInfo, *, decode: bool
-) -> Content:
+) -> Source:
     """Checks one record against what the manifest states.
 
     Args:
@@ -55,6 +34,9 @@ def check_content(
         classes: names in label order.
         expected: what all stored images have in common.
         decode: decode the whole image, and not its header alone.
+
+    Returns:
+        what the record says about its image.
 
     Raises:
         ValueError: says what does not fit.
@@ -83,8 +65,8 @@ def check_content(
         check_image(image, decode=decode)
     except ImageError as error:
         raise ValueError(f"image does not decode: {error.detail}") from error
-    return Content(
-        source=found[examples.SOURCE_ID],
+    return Source(
+        path=from_bytes(found[examples.SOURCE_ID]),
         sha256=found[examples.SHA256].decode("ascii", "replace"),
         label=label,
         format=image.format,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from pathlib import Path
 
 from converter.decoders import register_formats
 from converter.estimates import Estimate, bound_record_bytes, estimate_records
+from converter.layout import locate
 from converter.options import ConvertOptions
 from converter.plan import Draft, assign_splits, plan_shards
 from converter.scan import Entry, Scan, scan_folder
@@ -31,6 +31,11 @@ class Proposal:
     estimate: Estimate | None
 
     @property
+    def bytes(self) -> float:
+        """About how many bytes the shards take; 0 where no sample was needed."""
+        return self.estimate.record_bytes * len(self.scan.entries) if self.estimate else 0.0
+
+    @property
     def draft(self) -> Draft:
         """What `converter.plan.write_plan` writes."""
         return Draft(scan=self.scan, splits=self.splits, shard_records=self.shard_records)
@@ -41,6 +46,7 @@ def propose(
     options: ConvertOptions | None = None,
     *,
     always_sample: bool = True,
+    room: float = math.inf,
 ) -> Proposal:
     """Finds out what converting a folder would give, without writing anything.
 
@@ -48,18 +54,20 @@ def propose(
         images: folder with a folder of images for each class.
         options: what the conversion would be asked for.
         always_sample: convert a sample even where the number of shards does not depend on it.
+        room: how many bytes are free; a sample tells whether what might not fit into them does.
 
     Raises:
         UsageError: there is nothing to convert, or not as asked.
     """
     options = options or ConvertOptions()
-    folder = Path(images)
+    folder = locate(images)
     register_formats(options.formats)  # an extra that is missing shows here, not in every worker
     scan = scan_folder(folder)
     splits = assign_splits(scan.entries, options)
     estimate = None
     bound = bound_record_bytes(options)
-    if always_sample or not _is_decided(splits, options, bound):
+    doubtful = bound * len(scan.entries) > room
+    if always_sample or doubtful or not _is_decided(splits, options, bound):
         sample = max(splits.values(), key=len)
         estimate = estimate_records(sample, scan.classes, folder, options)
     record_bytes = estimate.record_bytes if estimate else bound

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from converter.errors import DatasetError
-from converter.layout import Layout
+from converter.layout import Layout, locate
 from converter.manifest import Manifest, ShardInfo, read_manifest
 from converter.verification import (
     Check,
@@ -54,8 +54,8 @@ def verify(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the Beam job failed.
     """
-    folder = Path(out).absolute()
-    originals = None if sources is None else Path(sources).absolute()
+    folder = locate(out)
+    originals = None if sources is None else locate(sources)
     manifest = read_manifest(folder) if Layout(folder).manifest.exists() else None
     with _draw_bar(manifest, shown=progress) as on_shard:
         if manifest is None or beam_args is None:
