@@ -117,6 +117,7 @@ def test_each_extra_brings_what_it_is_for(metadata):
         ]
 
     assert list_extra("train") == ["tensorflow"]
+    assert list_extra("heif") == ["pillow-heif"]
     assert list_extra("gcp") == ["apache-beam[gcp]"]
     assert list_extra("aws") == ["apache-beam[aws]"]
     assert {"hypothesis", "pytest", "ruff", "mypy"} <= set(list_extra("dev"))
