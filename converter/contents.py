@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from converter import examples
+from converter.entries import NO_LABEL
 from converter.errors import ImageError
 from converter.images import StoredImage, check_image
 from converter.manifest import ImageInfo
 from converter.names import to_bytes
+from converter.schema import Column, check_values
 
 _BYTES: Final = (
     examples.COLORSPACE,
@@ -31,7 +33,7 @@ class Content:
     Attributes:
         source: path of the original.
         sha256: of the original, in hexadecimal.
-        label: index into the class names.
+        label: index into the class names, or `NO_LABEL`.
         format: how the image is stored.
         height: of the stored image, in pixels.
         width: likewise.
@@ -46,7 +48,13 @@ class Content:
 
 
 def check_content(
-    payload: bytes, classes: tuple[str, ...], expected: ImageInfo, *, decode: bool
+    payload: bytes,
+    classes: tuple[str, ...],
+    expected: ImageInfo,
+    *,
+    decode: bool,
+    columns: Sequence[Column] = (),
+    labelled: bool = True,
 ) -> Content:
     """Checks one record against what the manifest states.
 
@@ -55,21 +63,25 @@ def check_content(
         classes: names in label order.
         expected: what all stored images have in common.
         decode: decode the whole image, and not its header alone.
+        columns: what else it has to hold.
+        labelled: whether it has to hold a label.
 
     Raises:
         ValueError: says what does not fit.
     """
     features = examples.decode_example(payload)
+    unexpected = () if labelled else (examples.LABEL, examples.TEXT)
     for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
-        for name in names:
+        for name in [name for name in names if name not in unexpected]:
             values = features.get(name, [])
             if len(values) != 1 or not isinstance(values[0], kind):
                 raise ValueError(f"{name} is not one value of type {kind.__name__}")
     found: Mapping[str, Any] = {name: values[0] for name, values in features.items() if values}
-    label = found[examples.LABEL]
-    if not 0 <= label < len(classes):
+    check_values(columns, features, len(classes))
+    label = found[examples.LABEL] if labelled else NO_LABEL
+    if labelled and not 0 <= label < len(classes):
         raise ValueError(f"label {label} is out of range: there are {len(classes)} classes")
-    if found[examples.TEXT] != to_bytes(classes[label]):
+    if labelled and found[examples.TEXT] != to_bytes(classes[label]):
         raise ValueError(f"label {label} does not go with class {found[examples.TEXT][:100]!r}")
     image = StoredImage(
         data=found[examples.ENCODED],

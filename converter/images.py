@@ -115,6 +115,13 @@ def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) ->
         return _resize(image, options, draft=draft)
 
 
+def measure_upright(data: bytes) -> Size:
+    """Height and width of an image that can be decoded, as a person sees it."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        return (width, height) if _read_orientation(image) >= 5 else (height, width)
+
+
 def check_image(image: StoredImage, *, decode: bool) -> None:
     """Makes sure that a stored image is one, of the size that is stated.
 

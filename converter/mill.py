@@ -7,29 +7,26 @@ on the plan alone, and a file gets its final name only when it is whole.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import os
-import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 
 from converter import examples
+from converter.boxes import fit_boxes
+from converter.entries import NO_LABEL, Entry
 from converter.errors import DatasetError, ImageError
-from converter.images import REJECT_CODES, StoredImage, convert_image
+from converter.images import StoredImage, convert_image
 from converter.indexes import format_line, name_index
 from converter.layout import Layout
-from converter.names import to_bytes, to_system
+from converter.names import to_bytes
 from converter.options import ConvertOptions
+from converter.originals import read_source
 from converter.plan import Shard, read_entries
-from converter.scan import Entry
+from converter.schema import Column, make_features
 from converter.storage import create_file, hash_bytes, write_file
 from converter.tfrecords import frame_record
-
-_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Says something about this machine and nothing about the image: no reason to leave it out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +37,13 @@ class Job:
         images: the folder that entries are relative to.
         out: the data set.
         options: how images are converted.
+        columns: what else records hold.
     """
 
     images: Path
     out: Path
     options: ConvertOptions
+    columns: tuple[Column, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +74,8 @@ class Receipt:
         max_record_bytes: the largest record, framing included.
         max_image_size: the largest height and the largest width of its images, in pixels.
         formats: number of images by stored format.
-        labels: number of records by label, as [label, count] pairs in label order.
+        labels: number of records by label, as [label, count] pairs in label order; `NO_LABEL` of
+            those without one.
         rejects: images that were refused, as path, code and detail, in plan order.
     """
 
@@ -137,14 +137,21 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
     return receipt
 
 
-def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) -> Record:
+def make_record(
+    entry: Entry,
+    text: str,
+    images: Path,
+    options: ConvertOptions,
+    columns: Sequence[Column] = (),
+) -> Record:
     """Reads and converts one image.
 
     Args:
         entry: the image.
-        text: its class's name.
+        text: its class's name, if it has a label.
         images: the folder that the entry is relative to.
         options: how images are converted.
+        columns: what the entry's values are.
 
     Raises:
         ImageError: the image cannot become a record.
@@ -163,44 +170,14 @@ def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) 
         examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
         examples.SOURCE_ID: to_bytes(entry.path),
         examples.SHA256: hash_bytes(data).encode(),
-        examples.LABEL: entry.label,
-        examples.TEXT: to_bytes(text),
     }
-    return Record(payload=examples.encode_example(features), image=image)
-
-
-def read_source(path: str, images: Path) -> bytes:
-    """Reads an original.
-
-    Args:
-        path: as in `Entry.path`.
-        images: the folder that it is relative to.
-
-    Raises:
-        ImageError: it is gone, changes while it is read, or cannot be read.
-        OSError: this machine has run out of something.
-    """
-    try:
-        # Without waiting: a pipe that took a file's name would wait for somebody to write.
-        descriptor = os.open(images / to_system(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise ImageError("unreadable", "not a file")
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                data = file.read()
-            after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise ImageError("vanished", REJECT_CODES["vanished"]) from None
-    except OSError as error:
-        if error.errno in _EXHAUSTED:
-            raise
-        raise ImageError("unreadable", str(error.strerror)) from error
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ImageError("changed", REJECT_CODES["changed"])
-    return data
+    if entry.label != NO_LABEL:
+        features |= {examples.LABEL: entry.label, examples.TEXT: to_bytes(text)}
+    if columns:
+        values = json.loads(entry.values)
+        features |= make_features(columns, fit_boxes(columns, values, data, options))
+    types = {column.name: column.type for column in columns}
+    return Record(payload=examples.encode_example(features, types), image=image)
 
 
 def receipt_path(layout: Layout, shard: Shard) -> Path:
@@ -252,7 +229,7 @@ class _Tally:
 def _make_records(shard: Shard, job: Job, tally: _Tally) -> Iterator[bytes]:
     for entry, text in read_entries(job.out, shard):
         try:
-            record = make_record(entry, text, job.images, job.options)
+            record = make_record(entry, text, job.images, job.options, job.columns)
         except ImageError as error:  # noqa: PERF203 (one image must not cost the others)
             tally.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
         else:

@@ -12,6 +12,16 @@ from converter.errors import UsageError
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
+LABEL_SOURCES: Final = ("top", "parent", "none")
+SPLIT_CHOICES: Final = ("auto", "yes", "no")
+DEDUPES: Final = ("report", "drop", "off")
+BOX_FORMATS: Final = ("xyxy", "xywh", "yolo", "yxyx")
+
+COLUMN_OPTIONS: Final = (
+    "label_column", "labels_column", "target_column", "caption_column", "boxes_column",
+    "box_labels_column", "split_column", "group_column",
+)  # fmt: skip
+"""The options that name a column of a table which an image may have."""
 
 MAX_SIDE_PIXELS: Final = 16_383
 """The longest side that all of JPEG (65,535), PNG and WebP (16,383) can hold."""
@@ -42,7 +52,35 @@ class ConvertOptions:
             None lets `shard_bytes` decide.
         validation_split: fraction of all images, chosen by a hash of seed and file name, so that
             an image stays in its split when others are added.
-        test_split: likewise.
+        test_split: likewise. Where images have a split already, by folder or by table, the
+            fractions are of those in `train`.
+        stratify: draw the same fraction of every class, and not only of all images.
+        group_by: a pattern in the paths of the images: what it matches is a group, such as a
+            patient, that is never divided between splits. `folder` makes each folder one.
+        dedupe: of images with the same content: `report` names them and keeps them in one split,
+            `drop` converts the first one alone, `off` does not look for them.
+        label_from: which folder is the class: `top`, the first below IMAGES or below a split's;
+            `parent`, the one that the image lies in; `none`, images have no labels.
+        split_folders: whether the folders in IMAGES are splits: `train`, `validation`, `test` and
+            other usual names of theirs; `auto` takes them for splits if all have such names.
+        class_names: the classes in label order; images of others are left out. None for all, in
+            the order of the bytes of their names.
+        label_offset: 1 leaves label 0 to an empty class `background`.
+        path_column: of a table: paths of the images.
+        label_column: name of a class. None for no labels, unless there is a column `label`.
+        labels_column: names of any number of classes.
+        target_column: a number to be predicted.
+        caption_column: a text about the image.
+        boxes_column: boxes around objects, four numbers for each.
+        box_labels_column: names of classes, one for each box.
+        box_format: `xyxy` for left, top, right, bottom and `xywh` for left, top, width, height in
+            pixels of the image as a person sees it; `yolo` for centre x, centre y, width, height
+            and `yxyx` for top, left, bottom, right in fractions of its size.
+        split_column: names of splits, as folders have them.
+        group_column: what is not to be divided between splits.
+        keep_columns: what else is carried into the records.
+        table_root: folder or archive that the paths of a table are relative to, itself relative to
+            the table's folder.
         seed: decides the splits and the order of the records.
 
     Raises:
@@ -58,6 +96,25 @@ class ConvertOptions:
     num_shards: int | None = None
     validation_split: float = 0.0
     test_split: float = 0.0
+    stratify: bool = False
+    group_by: str | None = None
+    dedupe: str = "report"
+    label_from: str = "top"
+    split_folders: str = "auto"
+    class_names: tuple[str, ...] | None = None
+    label_offset: int = 0
+    path_column: str = "path"
+    label_column: str | None = None
+    labels_column: str | None = None
+    target_column: str | None = None
+    caption_column: str | None = None
+    boxes_column: str | None = None
+    box_labels_column: str | None = None
+    box_format: str = "xyxy"
+    split_column: str | None = None
+    group_column: str | None = None
+    keep_columns: tuple[str, ...] = ()
+    table_root: str = "."
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +140,7 @@ class ConvertOptions:
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
         self._check_splits()
+        self._check_labels()
         height, width = self.image_size
         if self.resize in ("shorter", "longer") and height != width:
             raise UsageError(
@@ -105,6 +163,43 @@ class ConvertOptions:
                 "leave nothing to train on: their sum has to stay under 1"
             )
 
+        if self.stratify and not self.validation_split and not self.test_split:
+            raise UsageError("stratify draws splits class by class: ask for a validation_split")
+        if self.group_by is not None:
+            check_pattern(self.group_by)
+
+    def _check_labels(self) -> None:
+        _check_choice("dedupe", self.dedupe, DEDUPES)
+        _check_choice("label from", self.label_from, LABEL_SOURCES)
+        _check_choice("split folders", self.split_folders, SPLIT_CHOICES)
+        _check_choice("box format", self.box_format, BOX_FORMATS)
+        _check_range("label offset", self.label_offset, 0, 1)
+        self._check_columns()
+        if self.class_names is not None:
+            check_names(self.class_names)
+            if self.label_from == "none":
+                raise UsageError("class names are given, and label from 'none' asks for no labels")
+        if self.label_from == "none" and (self.stratify or self.label_offset):
+            raise UsageError("without labels, there is nothing to stratify by or to offset")
+
+    def _check_columns(self) -> None:
+        for name in ("path_column", *COLUMN_OPTIONS, "table_root"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise UsageError(f"{name.replace('_', ' ')} {value!r} is not a name")
+        if self.label_column and self.labels_column:
+            raise UsageError(
+                "label column and labels column exclude each other: an image has one label, or any "
+                "number of them"
+            )
+        if self.box_labels_column and not self.boxes_column:
+            raise UsageError("box labels column is given without a boxes column")
+        keep: object = self.keep_columns  # nobody checks types at run time but we
+        if not isinstance(keep, tuple) or not all(isinstance(name, str) for name in keep):
+            raise UsageError(f"keep columns {keep!r:.60} are not a tuple of names")
+        if len(set(keep)) != len(keep):
+            raise UsageError("a column stands twice in keep columns")
+
     @property
     def fixed_size(self) -> bool:
         """Whether every stored image has the same height and width."""
@@ -112,7 +207,11 @@ class ConvertOptions:
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, in the order in which they are declared."""
-        return {**dataclasses.asdict(self), "image_size": list(self.image_size)}
+        values = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ConvertOptions:
@@ -124,8 +223,10 @@ class ConvertOptions:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UsageError(f"unknown option {unknown[0]!r}: known are {', '.join(sorted(known))}")
-        size = values.get("image_size", [256, 256])
-        return cls(**{**values, "image_size": tuple(size) if isinstance(size, list) else size})
+        tuples: dict[str, Any] = {
+            name: tuple(value) for name, value in values.items() if isinstance(value, list)
+        }
+        return cls(**{**values, **tuples})
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
@@ -144,6 +245,33 @@ def parse_image_size(text: str) -> tuple[int, int]:
             "height x width"
         )
     return int(match[1]), int(match[2] or match[1])
+
+
+def check_pattern(pattern: str) -> None:
+    """Makes sure that a text is a regular expression.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError, TypeError) as error:
+        raise UsageError(f"group by {pattern!r} is not a regular expression: {error}") from None
+
+
+def check_names(names: Any) -> None:
+    """Makes sure that something is a list of classes.
+
+    Raises:
+        UsageError: it is not, or a class is named twice, or has no name.
+    """
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"class names {names!r:.60} are not a tuple of names")
+    if not names or not all(names):
+        raise UsageError("class names are empty: give one name or more, each of a letter or more")
+    if len(set(names)) != len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"class {double!r} stands twice in the class names")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

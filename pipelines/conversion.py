@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from converter.commit import commit, list_finished
+from converter.commit import commit, list_finished, read_notes
+from converter.entries import Note
 from converter.errors import DatasetError, UsageError
 from converter.layout import Layout
 from converter.locks import lock_folder
@@ -25,7 +26,7 @@ from converter.replacements import (
     restore_folder,
     settle_folder,
 )
-from converter.scan import scan_folder
+from converter.scan import scan_images
 from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
 from pipelines.preflight import check_folders, check_import_names
@@ -45,6 +46,7 @@ class Conversion:
         kept: how many were found finished, by an earlier run or because an update left them alone.
         unchanged: whether the data set was finished before, as it was asked for.
         update: what was different, if an update was asked for.
+        notes: what is odd about the images, and yet converted.
     """
 
     manifest: Manifest
@@ -52,6 +54,7 @@ class Conversion:
     kept: int
     unchanged: bool = False
     update: Update | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +227,11 @@ def _update(request: Request) -> Conversion:
     with runners.start_workers(request.beam, request.workers) as pool:
         with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
-                request.out, old, request.images, scan_folder(request.images), on_shard=count
+                request.out,
+                old,
+                request.images,
+                scan_images(request.images, request.options),
+                on_shard=count,
             )
         if not update.needed:
             return Conversion(
@@ -267,7 +274,12 @@ def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: 
         manifest = read_manifest(plan.out)
     else:
         manifest = commit(plan, keep_work=staged)
-    return Conversion(manifest=manifest, milled=len(plan.shards) - kept, kept=kept)
+    return Conversion(
+        manifest=manifest,
+        milled=len(plan.shards) - kept,
+        kept=kept,
+        notes=read_notes(plan.out),
+    )
 
 
 def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:

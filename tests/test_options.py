@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from converter.errors import UsageError
 from converter.options import (
+    COLUMN_OPTIONS,
     ENCODINGS,
     INTERPOLATIONS,
     RESIZES,
@@ -52,12 +53,25 @@ def test_json_has_every_option_in_order():
         ("num_shards", 4),
         ("validation_split", 0.0),
         ("test_split", 0.0),
+        ("stratify", False),
+        ("group_by", None),
+        ("dedupe", "report"),
+        ("label_from", "top"),
+        ("split_folders", "auto"),
+        ("class_names", None),
+        ("label_offset", 0),
+        ("path_column", "path"),
+        *((name, None) for name in COLUMN_OPTIONS[:6]),
+        ("box_format", "xyxy"),
+        *((name, None) for name in COLUMN_OPTIONS[6:]),
+        ("keep_columns", []),
+        ("table_root", "."),
         ("seed", 0),
     ]
 
 
 def test_an_unknown_option_is_refused():
-    message = "unknown option 'sise': known are encoding, image_size, interpolation, num_shards, "
+    message = "unknown option 'sise': known are box_format, box_labels_column, "
     with pytest.raises(UsageError, match=message):
         ConvertOptions.from_json({"sise": 3})
 

@@ -27,10 +27,11 @@ from converter.layout import Layout
 from converter.manifest import read_manifest
 from converter.mill import Job, mill_shard, read_receipt, receipt_path
 from converter.options import ConvertOptions
-from converter.plan import draw_place, write_plan
+from converter.plan import write_plan
 from converter.replacements import replace_dataset
 from converter.scan import scan_folder
 from converter.sources import Source, read_sources
+from converter.splits import draw, draw_split
 from converter.updates import Update, carry_shards, place_additions, plan_update
 from converter.verification import verify_dataset
 from pipelines.conversion import run_conversion
@@ -149,8 +150,8 @@ def test_new_images_go_into_few_shards_and_the_split_that_a_conversion_would_giv
     assert len(old) - len(update.kept) <= 2
     new = list_sources(out)
     for name, sources in new.items():
-        ranks = [draw_place(source.path, OPTIONS) for source in sources]
-        assert {split for split, _ in ranks} == {name.split("-")[0]}
+        assert {draw_split(source.path, OPTIONS) for source in sources} == {name.split("-")[0]}
+        ranks = [draw(source.path, OPTIONS).rank for source in sources]
         assert ranks == sorted(ranks)
         assert set(old[name]) <= set(sources)
     assert sum(map(len, new.values())) == sum(map(len, old.values())) + 4
@@ -162,9 +163,7 @@ def test_a_shard_that_is_milled_anyway_takes_the_new_image(root: Path) -> None:
     largest = max(train, key=lambda name: len(list_sources(out)[name]))
     (root / "images" / list_sources(out)[largest][0].path).unlink()
     new = next(
-        f"b/{seed}.png"
-        for seed in range(60, 99)
-        if draw_place(f"b/{seed}.png", OPTIONS)[0] == "train"
+        f"b/{seed}.png" for seed in range(60, 99) if draw_split(f"b/{seed}.png", OPTIONS) == "train"
     )
     write_image(root / "images" / new, 60)
     assert len(read_manifest(out).shards) - len(update_folder(root).kept) == 1
