@@ -8,8 +8,8 @@ train|valid|test/…             split folders before any of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.names import to_bytes
@@ -94,13 +94,20 @@ class Labeller:
         return Place(split, names[0] if self._from == "top" else names[-1])
 
 
-def order_classes(found: set[str], options: ConvertOptions) -> tuple[str, ...]:
+def order_classes(
+    found: set[str], options: ConvertOptions, key: Callable[[str], Any] = to_bytes
+) -> tuple[str, ...]:
     """The classes in label order: as they are pinned, or else by their bytes.
+
+    Args:
+        found: those that there are.
+        options: the pinned ones.
+        key: orders them in another way.
 
     Raises:
         UsageError: a name cannot be a line of labels.txt, or is taken.
     """
-    names = options.class_names or tuple(sorted(found, key=to_bytes))
+    names = options.class_names or tuple(sorted(found, key=key))
     if not names:
         return ()
     for name in names:

@@ -19,28 +19,37 @@ from converter.duplicates import drop_duplicates, find_duplicates, note_duplicat
 from converter.entries import NO_LABEL, SKIP_RULES, Entry, Note, Scan, Skipped, make_note
 from converter.errors import UsageError
 from converter.folders import IMAGE_SUFFIXES, check_folder, list_folders, walk_folder
+from converter.inputs import locate_root
 from converter.labelling import Labeller, order_classes
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.originals import digest_source
+from converter.rows import is_table
+from converter.tables import FolderLocator, scan_table
 
 
 def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
     """Finds all images that are to be converted, and those of them that have the same content.
 
     Args:
-        images: a folder.
+        images: a folder, an archive, or a table.
         options: what is asked for.
 
     Raises:
         UsageError: there is nothing to convert, or not as asked.
     """
     options = options or ConvertOptions()
-    scan = scan_folder(images, options)
+    root = locate_root(images, options)
+    if is_table(images):
+        scan = scan_table(images, options, FolderLocator(root))
+        notes = find_oddities(scan.entries, scan.classes)
+        scan = dataclasses.replace(scan, notes=notes)
+    else:
+        scan = scan_folder(images, options)
     if options.dedupe == "off":
         return scan
     sets = find_duplicates(
-        scan.entries, lambda entry, end_bytes: digest_source(entry, images, end_bytes)
+        scan.entries, lambda entry, end_bytes: digest_source(entry, root, end_bytes)
     )
     notes = (*scan.notes, *note_duplicates(scan.entries, sets))
     if options.dedupe == "report":
@@ -131,6 +140,8 @@ def find_oddities(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Not
     if twins:
         notes.append(make_note("twin_path", list(itertools.chain(*twins.values()))))
     used = {entry.label for entry in entries}
+    if NO_LABEL in used:
+        return tuple(notes)
     empty = [name for label, name in enumerate(classes) if label not in used]
     if empty:
         notes.append(make_note("empty_class", empty))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from converter.commit import commit, list_finished, read_notes
 from converter.entries import Note
 from converter.errors import DatasetError, UsageError
+from converter.inputs import locate_root
 from converter.layout import Layout
 from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
@@ -68,6 +69,11 @@ class Request:
     workers: int
     progress: bool
 
+    @property
+    def root(self) -> Path:
+        """What the paths of the images are relative to."""
+        return locate_root(self.images, self.options)
+
 
 def convert(
     images: str | os.PathLike[str],
@@ -87,7 +93,8 @@ def convert(
     is finished.
 
     Args:
-        images: folder with a folder of images for each class.
+        images: folder with a folder of images for each class, or with folders of splits; or a
+            table of images.
         out: folder for the data set: new, empty, or with a conversion of the same.
         options: size, encoding, shards and splits. An update takes those of the data set, and no
             other ones.
@@ -229,7 +236,7 @@ def _update(request: Request) -> Conversion:
             update = plan_update(
                 request.out,
                 old,
-                request.images,
+                request.root,
                 scan_images(request.images, request.options),
                 on_shard=count,
             )
@@ -239,7 +246,7 @@ def _update(request: Request) -> Conversion:
             )
         with lock_folder(stage, moves_to=request.out):
             _discard_other(stage, update.draft, request.options)
-            plan = write_plan(update.draft, request.options, images=request.images, out=stage)
+            plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             carry_shards(update, request.out, plan)
             conversion = _finish(plan, request, pool, staged=True)
             replace_dataset(request.out)
@@ -264,7 +271,7 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
     draft = propose(request.images, request.options, always_sample=False).draft
     if discard:
         _discard_other(request.out, draft, request.options)
-    return write_plan(draft, request.options, images=request.images, out=request.out)
+    return write_plan(draft, request.options, images=request.root, out=request.out)
 
 
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from converter.entries import Entry, Scan
 from converter.estimates import Estimate, bound_record_bytes, estimate_records
+from converter.inputs import locate_root
 from converter.options import ConvertOptions
 from converter.plan import Draft, plan_shards
 from converter.scan import scan_images
@@ -61,7 +62,7 @@ def propose(
     bound = bound_record_bytes(options)
     if always_sample or not _is_decided(splits, options, bound):
         sample = max(splits.values(), key=len)
-        estimate = estimate_records(sample, scan, folder, options)
+        estimate = estimate_records(sample, scan, locate_root(folder, options), options)
     record_bytes = estimate.record_bytes if estimate else bound
     return Proposal(
         scan=scan,

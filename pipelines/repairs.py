@@ -13,6 +13,7 @@ from converter import repairs
 from converter.entries import Entry
 from converter.errors import DatasetError
 from converter.indexes import name_index
+from converter.inputs import locate_root
 from converter.layout import NOTES, REJECTS, Layout
 from converter.locks import lock_folder
 from converter.manifest import Manifest, ShardInfo, read_manifest
@@ -37,6 +38,11 @@ class _Site:
     beam_args: Sequence[str]
     workers: int
     progress: bool
+
+    @property
+    def root(self) -> Path:
+        """What the paths of the originals are relative to."""
+        return locate_root(self.images, self.options)
 
     @property
     def options(self) -> ConvertOptions:
@@ -147,7 +153,7 @@ def _find_members(
         planned = repairs.list_members(draft, site.manifest)
         return {shard.name: planned[shard.name] for shard in shards}
     recalled = {
-        shard.name: repairs.recall_members(site.folder, site.manifest, shard, site.images)
+        shard.name: repairs.recall_members(site.folder, site.manifest, shard, site.root)
         for shard in shards
     }
     found = {name: entries for name, entries in recalled.items() if entries is not None}
@@ -166,7 +172,7 @@ def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
 
     made = Layout(site.folder).repair
     shutil.rmtree(made, ignore_errors=True)
-    plan = repairs.write_repair(members, site.manifest, site.images, made)
+    plan = repairs.write_repair(members, site.manifest, site.root, made)
     beam = runners.parse_options(site.beam_args)
     with runners.start_workers(beam, site.workers) as pool:
         mill_plan(plan, beam, pool, progress=site.progress)
@@ -182,7 +188,5 @@ def _describe_file(site: _Site, draft: Draft | None, name: str) -> bytes | None:
     if name == NOTES:
         return repairs.describe_notes(draft)
     with contextlib.suppress(DatasetError):
-        return repairs.describe_rejects(
-            site.folder, site.manifest, draft, site.images, site.options
-        )
+        return repairs.describe_rejects(site.folder, site.manifest, draft, site.root, site.options)
     return None

@@ -92,7 +92,7 @@ class ReadPlan:
     @property
     def has_classes(self) -> bool:
         """Whether each record has one label, stored or given instead."""
-        return self.reader.labelled or self.reader.record_labels is not None
+        return self.given.labelled or self.reader.record_labels is not None
 
     @property
     def is_resized(self) -> bool:
