@@ -17,6 +17,8 @@ SKIP_RULES: Final = {
     "skipped_no_split": "lies beside the split folders, not in one",
     "skipped_no_label": "its class is not in the list of labels",
     "skipped_duplicate": "has the content of another image",
+    "skipped_repeated": "a later member of the archive has its name",
+    "skipped_outside": "its name leads out of the archive",
     "skipped_link": "a symbolic link that leaves the tree, leads nowhere or is a folder",
     "skipped_special": "neither a file nor a folder",
     "unreadable": "the folder or its file cannot be read",
@@ -90,7 +92,7 @@ class Scan:
             labels.
         entries: the images, ordered by the bytes of their paths.
         skipped: everything else, in the same order.
-        rejected: rows of a table that no image can be made of, in the order of the table.
+        rejected: rows of a table that no image can be made of.
         notes: what is odd.
         columns: what the entries' values are.
         duplicates: places in `entries` of images with the same content, set by set.

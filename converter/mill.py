@@ -22,7 +22,7 @@ from converter.indexes import format_line, name_index
 from converter.layout import Layout
 from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.originals import read_source
+from converter.originals import read_entry
 from converter.plan import Shard, read_entries
 from converter.schema import Column, make_features
 from converter.storage import create_file, hash_bytes, write_file
@@ -149,14 +149,14 @@ def make_record(
     Args:
         entry: the image.
         text: its class's name, if it has a label.
-        images: the folder that the entry is relative to.
+        images: the folder that the entry is relative to, or the archive that it lies in.
         options: how images are converted.
         columns: what the entry's values are.
 
     Raises:
         ImageError: the image cannot become a record.
     """
-    data = read_source(entry.path, images)
+    data = read_entry(entry, images)
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     image = convert_image(data, options)

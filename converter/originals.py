@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from converter.archives import find_member, is_archive, peek_member, read_member
 from converter.entries import Entry
 from converter.errors import ImageError
 from converter.images import REJECT_CODES
@@ -23,17 +24,29 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Says something about this machine and nothing about the image: no reason to leave it out."""
 
 
+def read_entry(entry: Entry, images: Path) -> bytes:
+    """Reads the original of an entry; arguments and errors are those of `read_source`."""
+    if not is_archive(images):
+        return read_source(entry.path, images)
+    try:
+        return read_member(images, entry.place, entry.size_bytes)
+    except OSError as error:
+        raise _describe(error) from error
+
+
 def read_source(path: str, images: Path) -> bytes:
-    """Reads an original.
+    """Reads an original by its path alone.
 
     Args:
         path: as in `Entry.path`.
-        images: the folder that it is relative to.
+        images: the folder that it is relative to, or the archive that it lies in.
 
     Raises:
         ImageError: it is gone, changes while it is read, or cannot be read.
         OSError: this machine has run out of something.
     """
+    if is_archive(images):
+        return _read_archived(path, images)
     try:
         descriptor = os.open(_locate(path, images), _FLAGS)
         try:
@@ -45,15 +58,30 @@ def read_source(path: str, images: Path) -> bytes:
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-    except FileNotFoundError:
-        raise ImageError("vanished", REJECT_CODES["vanished"]) from None
     except OSError as error:
-        if error.errno in _EXHAUSTED:
-            raise
-        raise ImageError("unreadable", str(error.strerror)) from error
+        raise _describe(error) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ImageError("changed", REJECT_CODES["changed"])
     return data
+
+
+def _read_archived(path: str, archive: Path) -> bytes:
+    try:
+        member = find_member(archive, path)
+        if member is None:
+            raise ImageError("vanished", REJECT_CODES["vanished"])
+        return read_member(archive, member.place, member.size)
+    except OSError as error:
+        raise _describe(error) from error
+
+
+def _describe(error: OSError) -> Exception:
+    """What an error says of an original; or the error itself, if it is about this machine."""
+    if isinstance(error, FileNotFoundError):
+        return ImageError("vanished", REJECT_CODES["vanished"])
+    if error.errno in _EXHAUSTED:
+        return error
+    return ImageError("unreadable", str(error.strerror))
 
 
 def digest_source(entry: Entry, images: Path, end_bytes: int) -> bytes:
@@ -70,6 +98,8 @@ def digest_source(entry: Entry, images: Path, end_bytes: int) -> bytes:
     Raises:
         OSError: this machine has run out of something.
     """
+    if is_archive(images):
+        return _digest_archived(entry, images, end_bytes)
     # Plain calls, and none that could be left out: a million small files are to take 20 seconds.
     try:
         descriptor = os.open(_locate(entry.path, images), _FLAGS)
@@ -97,6 +127,18 @@ def _digest(descriptor: int, size: int, end_bytes: int) -> bytes:
         if read > size:
             break
     return state.digest() if read == size else b""
+
+
+def _digest_archived(entry: Entry, archive: Path, end_bytes: int) -> bytes:
+    try:
+        if end_bytes and entry.size_bytes > 2 * end_bytes:
+            # Not the end of it, which in a zip takes all of it.
+            data = peek_member(archive, entry.place, end_bytes)
+        else:
+            data = read_entry(entry, archive)
+    except (ImageError, OSError):
+        return b""
+    return hashlib.sha256(data).digest()
 
 
 def _locate(path: str, images: Path) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from converter.archives import is_archive, list_archive
 from converter.duplicates import drop_duplicates, find_duplicates, note_duplicates
 from converter.entries import NO_LABEL, SKIP_RULES, Entry, Note, Scan, Skipped, make_note
 from converter.errors import UsageError
@@ -25,7 +26,7 @@ from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.originals import digest_source
 from converter.rows import is_table
-from converter.tables import FolderLocator, scan_table
+from converter.tables import ArchiveLocator, FolderLocator, scan_table
 
 
 def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
@@ -41,9 +42,14 @@ def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
     options = options or ConvertOptions()
     root = locate_root(images, options)
     if is_table(images):
-        scan = scan_table(images, options, FolderLocator(root))
+        locate = ArchiveLocator(root) if is_archive(root) else FolderLocator(root)
+        scan = scan_table(images, options, locate)
         notes = find_oddities(scan.entries, scan.classes)
         scan = dataclasses.replace(scan, notes=notes)
+    elif is_archive(images):
+        skipped: list[Skipped] = []
+        entries, folders = list_archive(images, skipped)
+        scan = label_images(images, entries, folders, skipped, options)
     else:
         scan = scan_folder(images, options)
     if options.dedupe == "off":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from converter import schema
+from converter.archives import find_member
 from converter.boxes import parse_boxes
 from converter.cells import (
     UNKNOWN,
@@ -38,7 +39,7 @@ from converter.schema import Column, require_free
 REJECT_CODES: Final = {
     "missing": "there is no such file",
     "outside": "the path leads out of the folder",
-    "repeated": "another row has this image",
+    "repeated": "an earlier row has this image, too",
     "bad_row": "a value is missing or makes no sense",
     "unreadable": "not a file",
 }
@@ -49,6 +50,9 @@ LABEL_COLUMN: Final = "label"
 
 Locate: TypeAlias = Callable[[str], tuple[int, int]]
 """Finds an image by its path: its size, and its place if it lies in an archive."""
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class RowError(Exception):
@@ -94,7 +98,7 @@ class Reading:
                 size,
                 split=_read_split(row.get(options.split_column or "")),
                 group=_read_group(row.get(options.group_column or "")),
-                values=json.dumps(values, separators=(",", ":")) if self.columns else "",
+                values=_ENCODER.encode(values) if self.columns else "",
                 place=place,
             )
         except ValueError as error:
@@ -141,17 +145,16 @@ def scan_table(table: Path, options: ConvertOptions, locate: Locate) -> Scan:
         UsageError: it cannot be read, or has no such columns, or not one image.
     """
     reading = look_over(table, options)
-    entries: list[tuple[Entry, int]] = []
-    rejected: list[tuple[int, Skipped]] = []
+    entries: list[Entry] = []
+    rejected: list[Skipped] = []
     skipped: list[Skipped] = []
     for number, row in read_rows(table):
         shown = str(row.get(reading.options.path_column) or f"row {number}")
         try:
             path = normalize_path(row.get(reading.options.path_column))
-            entries.append((reading.read(row, path, locate(path)), number))
+            entries.append(reading.read(row, path, locate(path)))
         except RowError as error:
-            detail = f"row {number}: {error.detail}"
-            rejected.append((number, Skipped(shown, error.code, detail)))
+            rejected.append(Skipped(shown, error.code, f"row {number}: {error.detail}"))
         except LookupError:
             skipped.append(Skipped(shown, "skipped_no_label", SKIP_RULES["skipped_no_label"]))
     if not entries:
@@ -161,7 +164,7 @@ def scan_table(table: Path, options: ConvertOptions, locate: Locate) -> Scan:
         classes=order_classes(set(reading.classes), reading.options, key=_sort_name),
         entries=kept,
         skipped=tuple(sorted(skipped, key=lambda skip: to_bytes(skip.path))),
-        rejected=tuple(reject for _, reject in sorted(rejected)),
+        rejected=tuple(rejected),
         columns=reading.columns,
         labelled=reading.options.label_column is not None,
     )
@@ -220,6 +223,7 @@ class FolderLocator:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._prefix = os.fsencode(root) + b"/"
         self._inside: dict[str, bool] = {}
 
     def __call__(self, path: str) -> tuple[int, int]:
@@ -229,10 +233,11 @@ class FolderLocator:
             self._inside[folder] = target.is_relative_to(self._root.resolve())
         if not self._inside[folder]:
             raise RowError("outside")
-        file = self._root / to_system(path)
         try:
-            status = os.lstat(file)
+            # Not with `Path`, which takes longer than the call itself.
+            status = os.lstat(self._prefix + to_bytes(path))
             if stat.S_ISLNK(status.st_mode):
+                file = self._root / to_system(path)
                 status = file.stat()
                 if not stays_inside(file, self._root):
                     raise RowError("outside")
@@ -243,6 +248,19 @@ class FolderLocator:
         if not stat.S_ISREG(status.st_mode):
             raise RowError("unreadable")
         return status.st_size, 0
+
+
+class ArchiveLocator:
+    """Finds images in an archive, which is listed once."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+
+    def __call__(self, path: str) -> tuple[int, int]:
+        member = find_member(self._archive, path)
+        if member is None:
+            raise RowError("missing")
+        return member.size, member.place
 
 
 def _settle(options: ConvertOptions, row: Row) -> ConvertOptions:
@@ -318,22 +336,22 @@ def _read_group(cell: Any) -> str:
     return "" if is_blank(cell) else read_name(cell)
 
 
-def _leave_out_repeated(
-    entries: list[tuple[Entry, int]], rejected: list[tuple[int, Skipped]]
-) -> Iterator[Entry]:
-    entries.sort(key=lambda item: (to_bytes(item[0].path), item[1]))
-    last = None
-    for entry, number in entries:
-        if last is not None and entry.path == last[0].path:
-            detail = f"row {number}: row {last[1]} has this image, too"
-            rejected.append((number, Skipped(entry.path, "repeated", detail)))
+def _leave_out_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterator[Entry]:
+    """The entries in the order of their paths; of several with one path, the first row's."""
+    # Names of ASCII alone are in the order of their bytes by themselves, without a copy of each.
+    plain = all(entry.path.isascii() for entry in entries)
+    entries.sort(key=lambda entry: entry.path if plain else to_bytes(entry.path))
+    last = ""
+    for entry in entries:
+        if entry.path == last:
+            rejected.append(Skipped(entry.path, "repeated", REJECT_CODES["repeated"]))
         else:
-            last = entry, number
+            last = entry.path
             yield entry
 
 
-def _tell_nothing(table: Path, rejected: list[tuple[int, Skipped]]) -> str:
+def _tell_nothing(table: Path, rejected: list[Skipped]) -> str:
     if not rejected:
         return f"{table} has no rows of images that are asked for"
-    _, first = rejected[0]
+    first = rejected[0]
     return f"{table}: no image can be made of any row; of {first.path!r}: {first.detail}"

@@ -68,6 +68,7 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
     yield (
         f"{scan.scanned:,} files: {len(scan.entries):,} images in {len(scan.classes):,} classes, "
         f"{len(scan.skipped):,} skipped"
+        + (f", {len(scan.rejected):,} rows rejected" if scan.rejected else "")
     )
     counts = [0] * len(scan.classes)
     for entry in scan.entries:
