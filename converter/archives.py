@@ -1,4 +1,4 @@
-"""Images in an archive, read where they lie: tar, tars within a tar, and zip; nothing is unpacked.
+"""Images in an archive, read where they lie: tar, tars in a tar, and zip; nothing is unpacked.
 
 A member is found by the place of its header in the file, so that a worker reads exactly the bytes
 of an image. Nothing in a header is believed: names that lead out of the archive, links, devices and
@@ -7,7 +7,9 @@ what is encrypted are left out, and no more is inflated than the size that is st
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
 import stat
 import struct
@@ -21,9 +23,17 @@ from converter.entries import SKIP_RULES, Entry, Skipped
 from converter.errors import ImageError, UsageError
 from converter.folders import has_image_suffix, is_clutter
 from converter.names import from_bytes, to_bytes
+from converter.streams import (
+    BROKEN,
+    CURSOR,
+    FREE_BYTES,
+    MAX_RATIO,
+    OPENERS,
+    is_compressed,
+    open_stream,
+)
 
 SUFFIXES: Final = (".tar", ".zip")
-COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 MAX_DEPTH: Final = 3
 """Of tars within tars."""
@@ -67,7 +77,7 @@ class Member(NamedTuple):
 
 def is_archive(path: Path) -> bool:
     """Whether a path is that of an archive, by its name."""
-    return path.name.lower().endswith((*SUFFIXES, *COMPRESSED)) and not path.is_dir()
+    return path.name.lower().endswith((*SUFFIXES, *OPENERS)) and not path.is_dir()
 
 
 def list_archive(archive: Path, skipped: list[Skipped]) -> tuple[list[Entry], dict[str, list[str]]]:
@@ -106,20 +116,18 @@ def read_members(archive: Path) -> Iterator[Member]:
     Raises:
         UsageError: it cannot be read as an archive.
     """
-    if archive.name.lower().endswith(COMPRESSED):
-        raise UsageError(
-            f"{archive} is compressed as a whole: each image could be read only after all before "
-            "it; decompress it to a .tar, which is read where it lies, or make a .zip of it"
-        )
     try:
-        with open(archive, "rb") as file:
+        packed = archive.stat().st_size
+        compressed = is_compressed(archive)
+        with open_stream(archive) if compressed else open(archive, "rb") as file:
             if archive.name.lower().endswith(".zip"):
                 yield from _read_zip(file, archive)
             else:
-                yield from _read_tar(_Window(file, 0, os.fstat(file.fileno()).st_size), "", 1)
+                size = FREE_BYTES + MAX_RATIO * packed if compressed else packed
+                yield from _read_tar(_Window(file, 0, size), "", 1)
     except FileNotFoundError:
         raise UsageError(f"{archive} does not exist: give an archive of images") from None
-    except (OSError, tarfile.TarError, struct.error, ValueError, EOFError) as error:
+    except (OSError, tarfile.TarError, struct.error, zlib.error, ValueError, *BROKEN) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{archive} cannot be read as an archive: {reason}") from error
 
@@ -138,18 +146,47 @@ def read_member(archive: Path, place: int, size: int) -> bytes:
     """
     if size > MAX_MEMBER_BYTES:
         raise ImageError("too_large", f"{size:,} bytes, at most {MAX_MEMBER_BYTES:,}")
+    if is_compressed(archive):
+        try:
+            data = CURSOR.read(archive, place, _BLOCK + size)
+        except (zlib.error, *BROKEN) as error:
+            raise ImageError("decode_error", f"damaged in the archive: {error}") from error
+        return _check_tarred(data, size)
     with open(archive, "rb", buffering=0) as file:
         if archive.name.lower().endswith(".zip"):
             return _read_zipped(file, place, size)
-        header = os.pread(file.fileno(), _BLOCK, place)
-        try:
-            tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-        except tarfile.TarError:
-            raise ImageError("changed", "the archive changed since it was listed") from None
-        data = os.pread(file.fileno(), size, place + _BLOCK)
-    if len(data) != size:
-        raise ImageError("changed", f"{size} bytes when listed, {len(data)} now")
-    return data
+        return _check_tarred(os.pread(file.fileno(), _BLOCK + size, place), size)
+
+
+def digest_members(archive: Path) -> dict[str, str]:
+    """The SHA-256 of every image of an archive in hexadecimal, by its path, in one reading of it.
+
+    Raises:
+        UsageError: it cannot be read as an archive.
+    """
+    status = archive.stat()
+    return _digest_all(archive, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _digest_all(archive: Path, _size: int, _mtime_ns: int) -> dict[str, str]:
+    digests = {}
+    for path, member in _index_archive(archive, _size, _mtime_ns).items():
+        with contextlib.suppress(ImageError):
+            data = read_member(archive, member.place, member.size)
+            digests[path] = hashlib.sha256(data).hexdigest()
+    return digests
+
+
+def _check_tarred(data: bytes, size: int) -> bytes:
+    """The content of a member, which comes behind its header."""
+    try:
+        tarfile.TarInfo.frombuf(data[:_BLOCK], "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        raise ImageError("changed", "the archive changed since it was listed") from None
+    if len(data) != _BLOCK + size:
+        raise ImageError("changed", f"{size} bytes when listed, {len(data) - _BLOCK} now")
+    return data[_BLOCK:]
 
 
 def peek_member(archive: Path, place: int, size: int) -> bytes:
@@ -224,7 +261,8 @@ class _Window:
         size = min(size if size >= 0 else self.size, max(0, self.size - self._at))
         if size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes, at most {MAX_HEADER_BYTES:,}")
-        data = os.pread(self.file.fileno(), size, self.begin + self._at)
+        self.file.seek(self.begin + self._at)
+        data = self.file.read(size)
         self._at += len(data)
         return data
 
@@ -253,7 +291,9 @@ def _read_tar(window: _Window, folder: str, depth: int) -> Iterator[Member]:
             elif not info.isreg() or info.issparse():
                 yield Member(path, code="skipped_special")
             elif info.offset_data + info.size > window.size:
-                raise tarfile.ReadError(f"{path!r} goes past the end: the archive is cut off")
+                raise tarfile.ReadError(
+                    f"{path!r} goes past the end, or past what can be in it: cut off, or a bomb"
+                )
             elif path.lower().endswith(".tar") and depth < MAX_DEPTH:
                 inner = _Window(window.file, window.begin + info.offset_data, info.size)
                 yield from _read_tar(inner, f"{path[: -len('.tar')]}/", depth + 1)

@@ -16,6 +16,7 @@ from converter.entries import Entry, Scan, name_class
 from converter.errors import ImageError
 from converter.mill import make_record
 from converter.options import ConvertOptions
+from converter.streams import is_compressed
 from converter.tfrecords import FRAMING_BYTES
 
 BATCH: Final = 32
@@ -56,9 +57,13 @@ def estimate_records(
         images: the folder that the entries are relative to.
         options: what will be asked of the conversion.
     """
+    threads = os.cpu_count()
+    if is_compressed(images):
+        # In the order in which they can be read at all, one after the other.
+        entries, threads = sorted(entries, key=lambda entry: entry.place), 1
     sizes: list[int] = []
     seconds = 0.0
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         while len(sizes) < min(len(entries), MAX_SAMPLES) and not _is_enough(sizes, len(entries)):
             batch = entries[len(sizes) : len(sizes) + BATCH]
             for size, spent in pool.map(

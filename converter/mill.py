@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from converter import examples
 from converter.boxes import fit_boxes
@@ -57,6 +57,10 @@ class Record:
 
     payload: bytes
     image: StoredImage
+
+
+Outcome: TypeAlias = Record | ImageError
+"""What becomes of an image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +111,26 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
         OutputError: a file cannot be written, or reads back differently.
         DatasetError: the plan's entries are not there as planned.
     """
+    outcomes = (
+        (entry, convert_entry(entry, text, job)) for entry, text in read_entries(job.out, shard)
+    )
+    return write_shard(shard, job, outcomes)
+
+
+def convert_entry(entry: Entry, text: str, job: Job) -> Outcome:
+    """The record of one image, or why it has none."""
+    try:
+        return make_record(entry, text, job.images, job.options, job.columns)
+    except ImageError as error:  # one image must not cost the others
+        return error
+
+
+def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]) -> Receipt:
+    """Writes shard, index and receipt, in this order, of what became of each image of a shard.
+
+    Raises:
+        OutputError: a file cannot be written, or reads back differently.
+    """
     layout = Layout(job.out)
     tally = _Tally()
     path = job.out / shard.name
@@ -114,8 +138,12 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
         create_file(path.with_name(name_index(shard.name)), layout.scratch) as index,
         create_file(path, layout.scratch) as file,
     ):
-        for record in _make_records(shard, job, tally):
-            framed = frame_record(record)
+        for entry, outcome in outcomes:
+            if isinstance(outcome, ImageError):
+                tally.reject(entry, outcome)
+                continue
+            tally.add(entry.label, outcome.image)
+            framed = frame_record(outcome.payload)
             index.write(format_line(file.size, len(framed)))
             file.write(framed)
             tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
@@ -219,19 +247,11 @@ class _Tally:
         self.rejects: list[dict[str, str]] = []
         self.max_record_bytes = self.max_height = self.max_width = 0
 
+    def reject(self, entry: Entry, error: ImageError) -> None:
+        self.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
+
     def add(self, label: int, image: StoredImage) -> None:
         self.labels[label] += 1
         self.formats[image.format] += 1
         self.max_height = max(self.max_height, image.height)
         self.max_width = max(self.max_width, image.width)
-
-
-def _make_records(shard: Shard, job: Job, tally: _Tally) -> Iterator[bytes]:
-    for entry, text in read_entries(job.out, shard):
-        try:
-            record = make_record(entry, text, job.images, job.options, job.columns)
-        except ImageError as error:  # noqa: PERF203 (one image must not cost the others)
-            tally.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
-        else:
-            tally.add(entry.label, record.image)
-            yield record.payload

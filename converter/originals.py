@@ -9,11 +9,12 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from converter.archives import find_member, is_archive, peek_member, read_member
+from converter.archives import digest_members, find_member, is_archive, peek_member, read_member
 from converter.entries import Entry
 from converter.errors import ImageError
 from converter.images import REJECT_CODES
 from converter.names import to_bytes
+from converter.streams import is_compressed
 
 _PIECE_BYTES: Final = 1 << 20
 
@@ -130,6 +131,8 @@ def _digest(descriptor: int, size: int, end_bytes: int) -> bytes:
 
 
 def _digest_archived(entry: Entry, archive: Path, end_bytes: int) -> bytes:
+    if is_compressed(archive):
+        return bytes.fromhex(digest_members(archive).get(entry.path, ""))
     try:
         if end_bytes and entry.size_bytes > 2 * end_bytes:
             # Not the end of it, which in a zip takes all of it.

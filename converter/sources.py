@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from converter import examples
+from converter.archives import digest_members
 from converter.entries import NO_LABEL
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.indexes import name_index, parse_index
@@ -19,6 +20,7 @@ from converter.manifest import ShardInfo
 from converter.names import from_bytes
 from converter.originals import read_source
 from converter.storage import hash_bytes
+from converter.streams import is_compressed
 from converter.tfrecords import FOOTER_BYTES, HEADER_BYTES
 
 _HEAD_BYTES: Final = 1024
@@ -88,6 +90,9 @@ def describe_change(path: str, sha256: str, images: Path) -> str | None:
         sha256: of what it was.
         images: the folder that it is relative to.
     """
+    if is_compressed(images):
+        now = digest_members(images).get(path)
+        return "is gone" if now is None else None if now == sha256 else "has other content"
     try:
         data = read_source(path, images)
     except ImageError as error:

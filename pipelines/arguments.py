@@ -98,7 +98,7 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="IMAGES",
         help="a folder with a folder for each class, or with split folders; an archive of such "
-        "(.tar, .zip); or a table (.csv, .tsv, .jsonl, .parquet)",
+        "(.tar, .tar.gz, .zip); or a table (.csv, .tsv, .jsonl, .parquet)",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the data set")
     options = parser.add_argument_group("what is written", argument_default=argparse.SUPPRESS)

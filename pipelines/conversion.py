@@ -313,7 +313,7 @@ def mill_plan(
     try:
         watch.poll()
         if remaining:
-            transform = MillShards(plan, remaining)
+            transform = MillShards(plan, remaining, pool.count if pool else 0)
             runners.run_pipeline(transform, beam, pool, on_poll=watch.poll)
         watch.poll()
     finally:
