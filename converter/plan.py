@@ -296,7 +296,9 @@ def name_changes(
     old = {**before, "generator": generator}
     new = {**options.to_json(), "generator": name_generator()}
     return tuple(
-        f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]
+        f"{name} was {old.get(name)!s:.60}, is {new[name]!s:.60}"
+        for name in new
+        if old.get(name) != new[name]
     )
 
 
