@@ -28,7 +28,7 @@ from converter.originals import read_entry, read_source
 from converter.passes import deal_shards, mill_together
 from converter.plan import Shard, write_plan
 from converter.scan import scan_images
-from converter.streams import CURSOR, OPENERS
+from converter.streams import CURSOR, OPENERS, Cursor
 from converter.verification import verify_dataset
 from pipelines.conversion import run_conversion
 from pipelines.proposals import propose
@@ -347,16 +347,19 @@ def test_what_is_compressed_as_a_whole_is_milled_in_one_reading(
     archive = tmp_path / f"t.{suffix}"
     with tarfile.open(archive, f"w:{suffix[-3:].strip('.').replace('tgz', 'gz')}") as tar:
         tar.add(folder, ".")
-    opened = []
+    opened, places = [], []
+    read = Cursor.read
     for name, opener in OPENERS.items():
         monkeypatch.setitem(OPENERS, name, lambda path, o=opener: opened.append(path) or o(path))
     draft = propose(archive, OPTIONS, always_sample=False).draft
     plan = write_plan(draft, OPTIONS, images=archive, out=tmp_path / "out")
     CURSOR.close()
+    monkeypatch.setattr(Cursor, "read", lambda *given: places.append(given[2]) or read(*given))
     opened.clear()
     job = Job(images=archive, out=tmp_path / "out", options=OPTIONS)
     receipts = mill_together(plan.shards, job)
     assert opened == [archive]
+    assert places == sorted(places)
     assert {receipt.name for receipt in receipts} == {shard.name for shard in plan.shards}
     CURSOR.close()
     convert_folder(folder, tmp_path / "other", OPTIONS)

@@ -20,6 +20,7 @@ from converter.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.scan import scan_images
 from converter.schema import Column
+from converter.tables import RowError, normalize_path
 from converter.verification import verify_dataset
 from pipelines.repairs import repair
 from pipelines.verification import verify
@@ -404,3 +405,27 @@ def test_tensorflow_datasets_reads_all_columns(detected):
         assert example["age"] == record.values["age"]
     image, labels = next(iter(builder.as_dataset(split="validation", as_supervised=True)))
     assert (image.shape, labels.dtype) == ((16, 20, 3), "int64")
+
+
+@pytest.mark.parametrize(
+    "path", ["/a", "..", "a/../b", "../a", "a/..", "file://a", "gs://a/b", "a\0b", ".", "//", "./"]
+)
+def test_a_path_that_leads_out_is_told_by_its_text(path):
+    with pytest.raises(RowError) as caught:
+        normalize_path(path)
+    assert caught.value.code == "outside"
+
+
+def test_a_path_loses_what_means_nothing():
+    assert normalize_path("./a//b/./..c.png") == "a/b/..c.png"
+
+
+def test_a_batch_without_any_label_is_all_zeros():
+    tf = pytest.importorskip("tensorflow")
+    from reader.details import make_label
+    from reader.values import Values
+
+    column = Column(schema.LABELS, "labels")
+    empty = {column.name: tf.ragged.constant([[], []], tf.int64)}
+    labels = make_label(column, empty, Values(classes=3))
+    assert labels.numpy().tolist() == [[0, 0, 0], [0, 0, 0]]
