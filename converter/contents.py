@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,8 +10,9 @@ from converter.entries import NO_LABEL
 from converter.errors import ImageError
 from converter.images import StoredImage, check_image
 from converter.manifest import ImageInfo
-from converter.names import to_bytes
+from converter.names import from_bytes, to_bytes
 from converter.schema import Column, check_values
+from converter.sources import Source
 
 _BYTES: Final = (
     examples.COLORSPACE,
@@ -26,27 +26,6 @@ _BYTES: Final = (
 _NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.WIDTH)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Content:
-    """What a record was found to hold.
-
-    Attributes:
-        source: path of the original.
-        sha256: of the original, in hexadecimal.
-        label: index into the class names, or `NO_LABEL`.
-        format: how the image is stored.
-        height: of the stored image, in pixels.
-        width: likewise.
-    """
-
-    source: bytes
-    sha256: str
-    label: int
-    format: str
-    height: int
-    width: int
-
-
 def check_content(
     payload: bytes,
     classes: tuple[str, ...],
@@ -55,7 +34,7 @@ def check_content(
     decode: bool,
     columns: Sequence[Column] = (),
     labelled: bool = True,
-) -> Content:
+) -> Source:
     """Checks one record against what the manifest states.
 
     Args:
@@ -65,6 +44,9 @@ def check_content(
         decode: decode the whole image, and not its header alone.
         columns: what else it has to hold.
         labelled: whether it has to hold a label.
+
+    Returns:
+        what the record says about its image.
 
     Raises:
         ValueError: says what does not fit.
@@ -95,8 +77,8 @@ def check_content(
         check_image(image, decode=decode)
     except ImageError as error:
         raise ValueError(f"image does not decode: {error.detail}") from error
-    return Content(
-        source=found[examples.SOURCE_ID],
+    return Source(
+        path=from_bytes(found[examples.SOURCE_ID]),
         sha256=found[examples.SHA256].decode("ascii", "replace"),
         label=label,
         format=image.format,

@@ -12,7 +12,7 @@ a gap is refused: what `parse_index` returns can be trusted to lie within the sh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -94,21 +94,50 @@ def parse_pieces(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _N
     Takes 16 bytes of memory for each record, and ends with the first piece that is wrong: what a
     file claims to hold may be more than any memory.
     """
-    ends, records, end, rest = [np.zeros(1, np.int64)], 0, 0, b""
-    for piece in pieces:
-        lines, newline, cut = (rest + piece).rpartition(b"\n")
-        rest = cut
-        if len(rest) > MAX_LINE_BYTES or end > shard_bytes:
+    ends, records, end = [np.zeros(1, np.int64)], 0, 0
+    for lines in _cut_lines(pieces, index):
+        ends.append(_parse_lines(lines, index, records, end))
+        records, end = records + len(ends[-1]), int(ends[-1][-1])
+        if end > shard_bytes:
             break
-        ends.append(_parse_lines(lines + newline, index, records, end))
-        records, end = records + len(ends[-1]), int(ends[-1][-1]) if len(ends[-1]) else end
-    if len(rest) > MAX_LINE_BYTES:
-        raise _describe_line(rest, index)
-    if rest:
-        raise DatasetError(f"{index}: the last line is cut off")
     if end != shard_bytes:
         raise DatasetError(f"{index}: ends at byte {end} of a shard of {shard_bytes} bytes")
     return np.concatenate(ends)
+
+
+def parse_offsets(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _Numbers:
+    """Does what `parse_pieces` does, in a third of its time, if the index is known by its checksum.
+
+    Only the offsets are looked at; what a forged index leads to still lies within the shard.
+    """
+    parts = [_parse_offsets(lines, index) for lines in _cut_lines(pieces, index)]
+    bounds = np.concatenate([*parts, np.array([shard_bytes], np.int64)])
+    if bounds[0] or int(np.diff(bounds).min(initial=FRAMING_BYTES)) < FRAMING_BYTES:
+        raise DatasetError(f"{index}: is not that of a shard of {shard_bytes} bytes")
+    return bounds
+
+
+def _cut_lines(pieces: Iterable[bytes], index: str) -> Iterator[bytes]:
+    """Whole lines of an index, many at a time."""
+    rest = b""
+    for piece in pieces:
+        lines, newline, rest = (rest + piece).rpartition(b"\n")
+        if newline:
+            yield lines + newline
+        if len(rest) > MAX_LINE_BYTES:
+            raise _describe_line(rest, index)
+    if rest:
+        raise DatasetError(f"{index}: the last line is cut off")
+
+
+def _parse_offsets(data: bytes, index: str) -> _Numbers:
+    """Where the records of some whole lines begin."""
+    text = np.frombuffer(_PADDING + data, np.uint8)
+    stops = np.flatnonzero(text < ord("0"))[len(_PADDING) :]
+    lengths = np.diff(stops, prepend=len(_PADDING) - 1)[::2] - 1
+    if len(stops) % 2 or int(lengths.max()) > _MAX_DIGITS:
+        raise _describe_line(data, index)
+    return _read_numbers(text, stops[::2], lengths)
 
 
 def _parse_lines(data: bytes, index: str, first: int, begin: int) -> _Numbers:

@@ -10,9 +10,12 @@ OUT/.shardmill/                           plan, receipts, temporary files and a 
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from pathlib import Path
 from typing import Final
 
+from converter.errors import UsageError
 from converter.indexes import SHARD_SUFFIX
 
 MANIFEST: Final = "manifest.json"
@@ -20,6 +23,8 @@ LABELS: Final = "labels.txt"
 REJECTS: Final = "rejects.jsonl"
 NOTES: Final = "notes.jsonl"
 WORK_FOLDER: Final = ".shardmill"
+
+_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,6 +89,21 @@ class Layout:
         """Makes the output and the folders in which it is prepared."""
         self.receipts.mkdir(parents=True, exist_ok=True)
         self.scratch.mkdir(exist_ok=True)
+
+
+def locate(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of a file or folder.
+
+    Raises:
+        UsageError: it is an address such as `s3://bucket/images`, which would else be taken for a
+            folder `s3:` here.
+    """
+    if _ADDRESS.match(os.fspath(path)):
+        raise UsageError(
+            f"{os.fspath(path)} is an address and no folder: object stores are not supported, "
+            "mount the bucket, or use a folder here and copy it"
+        )
+    return Path(path).absolute()
 
 
 def name_shard(split: str, index: int, count: int) -> str:

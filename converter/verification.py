@@ -17,17 +17,16 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from converter.contents import Content, check_content
+from converter.contents import check_content
 from converter.errors import DatasetError, RecordError
 from converter.indexes import name_index, parse_index
 from converter.layout import MANIFEST, WORK_FOLDER, Layout
 from converter.locks import find_owner
 from converter.manifest import ImageInfo, Manifest, ShardInfo, read_manifest
 from converter.mill import read_receipt, receipt_path
-from converter.names import from_bytes
 from converter.plan import read_plan
 from converter.schema import Column
-from converter.sources import describe_change
+from converter.sources import Source, describe_change
 from converter.storage import hash_file
 from converter.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
 
@@ -178,7 +177,7 @@ def check_shard(shard: ShardInfo, check: Check) -> Report:
             check.folder / index, shard.index_bytes, None if check.quick else shard.index_sha256
         ),
     ]
-    contents: list[Content] = []
+    contents: list[Source] = []
     if not check.quick:
         unread = {fault.file for fault in faults if "checksum" not in fault.detail}
         if shard.name not in unread:
@@ -248,7 +247,7 @@ def _check_file(path: Path, size: int, sha256: str | None) -> Iterator[Fault]:
 
 
 def _check_records(
-    shard: ShardInfo, check: Check, contents: list[Content], *, with_index: bool
+    shard: ShardInfo, check: Check, contents: list[Source], *, with_index: bool
 ) -> Iterator[Fault]:
     """Names damaged records, compares with the index, and collects what the records hold."""
     try:
@@ -282,7 +281,7 @@ def _check_index(folder: Path, shard: ShardInfo, bounds: Sequence[int]) -> Itera
 
 
 def _check_contents(
-    shard: ShardInfo, check: Check, bounds: Sequence[int], contents: list[Content]
+    shard: ShardInfo, check: Check, bounds: Sequence[int], contents: list[Source]
 ) -> Iterator[Fault]:
     with open(check.folder / shard.name, "rb") as file:
         for number, (start, end) in enumerate(pairwise(bounds)):
@@ -302,11 +301,9 @@ def _check_contents(
                 continue
             contents.append(content)
             if check.originals is not None:
-                change = describe_change(
-                    from_bytes(content.source), content.sha256, check.originals
-                )
+                change = describe_change(content.path, content.sha256, check.originals)
                 if change is not None:
-                    yield Fault(from_bytes(content.source), f"the original {change}", original=True)
+                    yield Fault(content.path, f"the original {change}", original=True)
 
 
 def _limit(name: str, faults: Iterable[Fault]) -> Iterator[Fault]:

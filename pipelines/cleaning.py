@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from converter.layout import locate
 from converter.leftovers import Leftover, clean_folder
 
 
@@ -30,6 +30,4 @@ def clean(
         UsageError: `out` is no folder of ours.
         LockedError: somebody is writing to it, or may be.
     """
-    return clean_folder(
-        Path(out).absolute(), unfinished=unfinished, dry_run=dry_run, break_lock=break_lock
-    )
+    return clean_folder(locate(out), unfinished=unfinished, dry_run=dry_run, break_lock=break_lock)

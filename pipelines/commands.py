@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 130 interrupted. An
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -14,7 +15,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tqdm import tqdm
@@ -22,7 +24,7 @@ from tqdm import tqdm
 from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
 from converter.examples import decode_example
 from converter.indexing import Outcome, find_files, index_files
-from converter.layout import MANIFEST, Layout
+from converter.layout import MANIFEST, Layout, locate
 from converter.manifest import read_manifest
 from converter.sizes import format_bytes
 from converter.tfrecords import read_records
@@ -30,7 +32,7 @@ from converter.verification import Fault
 from pipelines import proposals, summaries
 from pipelines.arguments import make_parser, read_options
 from pipelines.cleaning import clean
-from pipelines.preflight import check_folders
+from pipelines.preflight import SpaceWarning, check_folders, check_room
 
 _BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|UnboundedThread")
 
@@ -46,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)
     try:
         options, extra = make_parser().parse_known_args(arguments)
-        return _COMMANDS[options.command](options, extra)
+        with _tell_warnings():
+            return _COMMANDS[options.command](options, extra)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", 130)
     except BrokenPipeError:
@@ -107,8 +110,10 @@ def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill plan IMAGES OUT`: what `convert` would do."""
     _refuse_extra(extra)
     options = read_options(arguments)
-    check_folders(arguments.images, arguments.out)
+    out = locate(arguments.out)
+    check_folders(locate(arguments.images), out)
     proposal = proposals.propose(arguments.images, options)
+    check_room(out, proposal.bytes)
     _print(summaries.summarize_proposal(proposal, options, os.cpu_count() or 1))
     _print(["nothing was written"])
     return 0
@@ -161,7 +166,7 @@ def run_repair(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
 def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill inspect OUT`: counts, sizes, and the first record."""
     _refuse_extra(extra)
-    manifest = read_manifest(arguments.out)
+    manifest = read_manifest(locate(arguments.out))
     _print(summaries.summarize_dataset(manifest, arguments.out))
     shard = next(shard for shard in manifest.shards if shard.records)
     with open(arguments.out / shard.name, "rb") as file:
@@ -234,6 +239,23 @@ def _print(lines: Iterable[str]) -> None:
 def _fail(message: str, code: int) -> int:
     print(f"shardmill: {summaries.escape(message)}", file=sys.stderr)
     return code
+
+
+@contextlib.contextmanager
+def _tell_warnings() -> Iterator[None]:
+    """Shows warnings of ours as a line; those of others come as Python shows them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, SpaceWarning):
+                print(f"shardmill: warning: {summaries.escape(str(message))}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.simplefilter("always", SpaceWarning)
+        warnings.showwarning = tell
+        yield
 
 
 def _silence_beam_threads() -> None:

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from converter.commit import commit, list_finished, read_notes
 from converter.entries import Note
 from converter.errors import DatasetError, UsageError
+from converter.indexes import SHARD_SUFFIX
 from converter.inputs import locate_root
-from converter.layout import Layout
+from converter.layout import Layout, locate
 from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
 from converter.mill import receipt_path
@@ -30,7 +31,7 @@ from converter.replacements import (
 from converter.scan import scan_images
 from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
-from pipelines.preflight import check_folders, check_import_names
+from pipelines.preflight import check_folders, check_import_names, check_room, find_room
 from pipelines.progress import ReceiptWatch
 from pipelines.proposals import propose
 from pipelines.transforms import MillShards
@@ -145,12 +146,12 @@ def run_conversion(
     break_lock: bool = False,
 ) -> Conversion:
     """Does what `convert` does, and tells more about it."""
-    target = _locate(out)
+    target, originals = _locate_output(out), locate(images)
     restore_folder(target)
-    check_folders(Path(images).absolute(), target)
+    check_folders(originals, target)
     check_import_names()
     request = Request(
-        images=Path(images).absolute(),
+        images=originals,
         out=target,
         options=_choose_options(target, options, overwrite=overwrite, update=update),
         beam=runners.parse_options(beam_args),
@@ -173,9 +174,9 @@ def run_conversion(
         return _overwrite(request) if overwrite else _confirm(request)
 
 
-def _locate(out: str | os.PathLike[str]) -> Path:
+def _locate_output(out: str | os.PathLike[str]) -> Path:
     """An absolute path; of a link, the folder that it leads to, which is what may be replaced."""
-    path = Path(out).absolute()
+    path = locate(out)
     return path.resolve() if path.is_symlink() else path
 
 
@@ -244,6 +245,8 @@ def _update(request: Request) -> Conversion:
             return Conversion(
                 manifest=old, milled=0, kept=len(old.shards), unchanged=True, update=update
             )
+        milled = (shard.bytes for shard in old.shards if shard.name not in update.kept)
+        check_room(request.out, sum(milled))
         with lock_folder(stage, moves_to=request.out):
             _discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
@@ -268,9 +271,13 @@ def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversi
 
 def _write_plan(request: Request, *, discard: bool) -> Plan:
     """Scans and plans; the list of all images, which takes memory, ends with this function."""
-    draft = propose(request.images, request.options, always_sample=False).draft
+    room = find_room(request.out)
+    proposal = propose(request.images, request.options, always_sample=False, room=room)
+    draft = proposal.draft
     if discard:
         _discard_other(request.out, draft, request.options)
+    finished = sum(path.stat().st_size for path in request.out.glob(f"*{SHARD_SUFFIX}"))
+    check_room(request.out, proposal.bytes - finished)
     return write_plan(draft, request.options, images=request.root, out=request.out)
 
 

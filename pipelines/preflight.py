@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
+import warnings
 from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
 from converter.layout import MANIFEST, WORK_FOLDER
+from converter.sizes import format_bytes
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
+
+
+class SpaceWarning(UserWarning):
+    """The disk is likely to be full before a conversion ends."""
 
 
 def check_folders(images: Path, out: Path) -> None:
@@ -36,6 +43,28 @@ def check_folders(images: Path, out: Path) -> None:
         raise UsageError(
             f"output {out} is not empty and not ours (it holds {found[0]!r}): "
             "choose a new or an empty folder"
+        )
+
+
+def find_room(out: Path) -> int:
+    """How many bytes are free where an output lies, or will lie."""
+    return shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
+
+
+def check_room(out: Path, needed: float) -> None:
+    """Warns if an output is likely not to fit; no error, because what is needed is an estimate.
+
+    Args:
+        out: the output.
+        needed: how many bytes more it takes.
+    """
+    if needed > (room := find_room(out)):
+        warnings.warn(
+            f"about {format_bytes(needed)} more are to be written to {out}, where "
+            f"{format_bytes(room)} are free: make room; on a full disk the conversion ends, "
+            "finished shards are kept, and the same command goes on",
+            SpaceWarning,
+            stacklevel=2,
         )
 
 

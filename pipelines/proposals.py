@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from pathlib import Path
 
 from converter.entries import Entry, Scan
 from converter.estimates import Estimate, bound_record_bytes, estimate_records
 from converter.inputs import locate_root
+from converter.layout import locate
 from converter.options import ConvertOptions
 from converter.plan import Draft, plan_shards
 from converter.scan import scan_images
@@ -33,6 +33,11 @@ class Proposal:
     estimate: Estimate | None
 
     @property
+    def bytes(self) -> float:
+        """About how many bytes the shards take; 0 where no sample was needed."""
+        return self.estimate.record_bytes * len(self.scan.entries) if self.estimate else 0.0
+
+    @property
     def draft(self) -> Draft:
         """What `converter.plan.write_plan` writes."""
         return Draft(scan=self.scan, splits=self.splits, shard_records=self.shard_records)
@@ -43,6 +48,7 @@ def propose(
     options: ConvertOptions | None = None,
     *,
     always_sample: bool = True,
+    room: float = math.inf,
 ) -> Proposal:
     """Finds out what converting a folder would give, without writing anything.
 
@@ -50,17 +56,19 @@ def propose(
         images: folder with a folder of images for each class.
         options: what the conversion would be asked for.
         always_sample: convert a sample even where the number of shards does not depend on it.
+        room: how many bytes are free; a sample tells whether what might not fit into them does.
 
     Raises:
         UsageError: there is nothing to convert, or not as asked.
     """
     options = options or ConvertOptions()
-    folder = Path(images)
+    folder = locate(images)
     scan = scan_images(folder, options)
     splits = assign_splits(scan.entries, options, scan.duplicates)
     estimate = None
     bound = bound_record_bytes(options)
-    if always_sample or not _is_decided(splits, options, bound):
+    doubtful = bound * len(scan.entries) > room
+    if always_sample or doubtful or not _is_decided(splits, options, bound):
         sample = max(splits.values(), key=len)
         estimate = estimate_records(sample, scan, locate_root(folder, options), options)
     record_bytes = estimate.record_bytes if estimate else bound

@@ -14,7 +14,7 @@ from converter.entries import Entry
 from converter.errors import DatasetError
 from converter.indexes import name_index
 from converter.inputs import locate_root
-from converter.layout import NOTES, REJECTS, Layout
+from converter.layout import NOTES, REJECTS, Layout, locate
 from converter.locks import lock_folder
 from converter.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
@@ -55,10 +55,12 @@ class Repair:
 
     Attributes:
         repaired: names of the files that were made again.
+        unknown: names of shards of which nothing tells what they were made from.
         left: what is still wrong.
     """
 
     repaired: tuple[str, ...]
+    unknown: tuple[str, ...]
     left: tuple[Fault, ...]
 
 
@@ -90,7 +92,7 @@ def repair(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
-    folder, originals = Path(out).absolute(), Path(images).absolute()
+    folder, originals = locate(out), locate(images)
     manifest = _read_manifest(folder)
     check_folders(originals, folder)
     with lock_folder(folder, break_lock=break_lock):
@@ -104,9 +106,9 @@ def repair(
             workers=workers,
             progress=progress,
         )
-        repaired = tuple(_repair(site, repairs.list_condemned(manifest, faults)))
+        repaired, unknown = _repair(site, repairs.list_condemned(manifest, faults))
     left = tuple(fault for fault in faults if fault.file not in repaired)
-    return Repair(repaired=repaired, left=left)
+    return Repair(repaired=repaired, unknown=unknown, left=left)
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -119,22 +121,25 @@ def _read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def _repair(site: _Site, condemned: repairs.Condemned) -> Iterator[str]:
-    """Makes files again, and yields the names of those that came out right."""
-    for shard in condemned.indexes:
-        if repairs.rebuild_index(site.folder, shard):
-            yield name_index(shard.name)
-    members, draft = {}, None
-    if condemned.shards or {REJECTS, NOTES} & set(condemned.files):
-        draft = _plan_again(site)
-    if condemned.shards:
-        members = _find_members(site, condemned.shards, draft)
+def _repair(site: _Site, condemned: repairs.Condemned) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Makes files again; the names of those that came out right, and of shards nobody knows."""
+    repaired = [
+        name_index(shard.name)
+        for shard in condemned.indexes
+        if repairs.rebuild_index(site.folder, shard)
+    ]
+    draft = (
+        _plan_again(site) if condemned.shards or {REJECTS, NOTES} & set(condemned.files) else None
+    )
+    members = _find_members(site, condemned.shards, draft)
     if members:
-        yield from _mill(site, members)
+        repaired += _mill(site, members)
     for name in condemned.files:
         content = _describe_file(site, draft, name)
         if repairs.rebuild_file(site.folder, site.manifest, name, content):
-            yield name
+            repaired.append(name)
+    unknown = (shard.name for shard in condemned.shards if shard.name not in members)
+    return tuple(repaired), tuple(unknown)
 
 
 def _plan_again(site: _Site) -> Draft | None:

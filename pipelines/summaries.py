@@ -125,18 +125,24 @@ def summarize_faults(faults: Sequence[Fault], folder: Path) -> Iterator[str]:
         manifest = read_manifest(folder)
         size = format_bytes(manifest.total_bytes)
         whole = f"{manifest.totals.written:,} records in {len(manifest.shards):,} shards, {size}"
-    yield f"{len(faults):,} faults in {whole}" if faults else f"no fault in {whole}"
+    yield f"{_count_faults(faults)} in {whole}"
 
 
 def summarize_repair(repair: Repair, folder: Path) -> Iterator[str]:
     """What `shardmill repair` prints: a line for each file, and one about the whole."""
     yield from (f"repaired {name}" for name in repair.repaired)
     yield from (f"{fault.file}: {fault.detail}" for fault in repair.left)
+    if repair.unknown:
+        yield (
+            f"nothing tells which originals were in {', '.join(repair.unknown)}: images came or "
+            "went since, or several shards of an updated split are lost; copy these from a backup, "
+            "or convert all of it with --overwrite"
+        )
     if repair.left:
         yield (
-            f"{len(repair.left):,} faults stay in {folder}: what could not be made again has other "
-            "originals or other versions by now, and --overwrite converts all of it; what does not "
-            "belong to it is left alone"
+            f"{_count_faults(repair.left)} left in {folder}: what could not be made again has "
+            "other originals or other versions by now, and --overwrite converts all of it; what "
+            "does not belong to it is left alone"
         )
     else:
         yield f"no fault in {folder}, {len(repair.repaired):,} files were made again"
@@ -166,6 +172,12 @@ def _spell(char: str) -> str:
     if 0x80 <= byte <= 0xFF:
         return f"\\x{byte:02x}"
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _count_faults(faults: Sequence[Fault]) -> str:
+    if len(faults) > 1:
+        return f"{len(faults):,} faults"
+    return "1 fault" if faults else "no fault"
 
 
 def _tell_update(update: Update, out: Path, seconds: float, *, milled: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from converter.errors import DatasetError
 from converter.inputs import locate_root
-from converter.layout import Layout
+from converter.layout import Layout, locate
 from converter.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.verification import (
@@ -56,8 +56,8 @@ def verify(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the Beam job failed.
     """
-    folder = Path(out).absolute()
-    originals = None if sources is None else Path(sources).absolute()
+    folder = locate(out)
+    originals = None if sources is None else locate(sources)
     manifest = read_manifest(folder) if Layout(folder).manifest.exists() else None
     if originals is not None and manifest is not None:
         originals = locate_root(originals, ConvertOptions.from_json(manifest.options))

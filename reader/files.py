@@ -6,6 +6,7 @@ out than a `DatasetError`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -13,7 +14,7 @@ import io
 import mmap
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.errors import DatasetError, RecordError
-from converter.indexes import PIECE_BYTES, name_index, parse_pieces
+from converter.indexes import PIECE_BYTES, name_index, parse_offsets, parse_pieces
 from converter.manifest import ShardInfo
 from converter.tfrecords import FRAMING_BYTES, scan_records
 
@@ -234,12 +235,7 @@ def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
     Raises:
         DatasetError: it is missing, damaged, or that of another file.
     """
-    offsets, sha256 = load_index(file.path, file.bytes)
-    if file.index_sha256 not in (None, sha256):
-        raise DatasetError(
-            f"{file.index} is not the index that was written: its checksum does not match; "
-            "run shardmill verify"
-        )
+    offsets = _load_known(file) if file.index_sha256 else load_index(file.path, file.bytes)[0]
     if len(offsets) - 1 != file.records:
         raise DatasetError(
             f"{file.index} lists {len(offsets) - 1} records, expected {file.records}"
@@ -254,8 +250,27 @@ def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
     return offsets
 
 
-def load_index(path: Path, size: int) -> tuple[npt.NDArray[np.int64], str]:
+def _load_known(file: RecordFile) -> npt.NDArray[np.int64]:
+    with contextlib.suppress(DatasetError):
+        offsets, sha256 = load_index(file.path, file.bytes, parse_offsets)
+        if sha256 == file.index_sha256:
+            return offsets
+    load_index(file.path, file.bytes)  # which says what is wrong with it
+    raise DatasetError(
+        f"{file.index} is not the index that was written: its checksum does not match; "
+        "run shardmill verify"
+    )
+
+
+def load_index(
+    path: Path, size: int, parse: Callable[..., npt.NDArray[np.int64]] = parse_pieces
+) -> tuple[npt.NDArray[np.int64], str]:
     """Reads the index of a file of that size.
+
+    Args:
+        path: of the file.
+        size: of the file, in bytes.
+        parse: reads the index from its pieces.
 
     Returns:
         where records begin and the last one ends, int64 (records + 1,); and the SHA-256 of the
@@ -269,7 +284,7 @@ def load_index(path: Path, size: int) -> tuple[npt.NDArray[np.int64], str]:
     try:
         with open(open_regular(index), "rb", buffering=0) as file:
             pieces = _note_pieces(file, digest)
-            offsets = parse_pieces(pieces, index=str(index), shard_bytes=size)
+            offsets = parse(pieces, index=str(index), shard_bytes=size)
     except FileNotFoundError:
         raise DatasetError(f"{index} is missing: write it with `shardmill index {path}`") from None
     except OSError as error:

@@ -224,7 +224,8 @@ def judge_end(case: Case, out: Path) -> str:
 
 
 def judge_failure(code: int, lines: list[str]) -> str:
-    """What is wrong with how a command failed: it has to be one clear line."""
+    """What is wrong with how a command failed: it has to be one clear line, warnings apart."""
+    lines = [line for line in lines if not line.startswith("shardmill: warning: ")]
     if code in (1, 2) and len(lines) == 1 and lines[0].startswith("shardmill: error: "):
         return ""
     return f"exit code {code} with {lines[-1] if lines else 'no word'!r} of {len(lines)} lines"

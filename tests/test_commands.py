@@ -357,7 +357,7 @@ def test_repair_tells_what_it_did(
     assert main(arguments) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["repaired labels.txt", "letter.txt: does not belong to the data set"]
-    assert lines[2].startswith(f"1 faults stay in {damaged}: ")
+    assert lines[2].startswith(f"1 fault left in {damaged}: ")
     (damaged / "letter.txt").unlink()
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"no fault in {damaged}, 0 files were made again\n"

@@ -391,6 +391,9 @@ def start_conversion(images: Path, out: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background, these tests perhaps, ignores Ctrl-C, and hands
+        # that on: the conversion would be done, with exit code 0.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 

@@ -1,5 +1,6 @@
 """The index of a shard: read back as written, and refused where it does not cover the shard."""
 
+import contextlib
 import re
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import DatasetError
-from converter.indexes import format_line, name_index, parse_index
+from converter.indexes import format_line, name_index, parse_index, parse_offsets
 
 QUICK = settings(deadline=None, max_examples=50)
 MANY = settings(deadline=None, max_examples=500)
@@ -163,3 +164,43 @@ def test_every_cut_is_refused():
 def test_an_index_that_does_not_describe_the_shard_is_refused(data, message):
     with pytest.raises(DatasetError, match=f"^{re.escape(f's.tfindex: {message}')}$"):
         parse(data)
+
+
+def parse_known(data: bytes, shard_bytes: int, piece: int = 1 << 18) -> list[int]:
+    pieces = (data[at : at + piece] for at in range(0, len(data), piece))
+    return parse_offsets(pieces, index="s.tfindex", shard_bytes=shard_bytes).tolist()
+
+
+@QUICK
+@given(st.lists(st.integers(16, 10**9) | st.integers(16, 10**16), max_size=9), st.integers(1, 99))
+def test_a_known_index_reads_the_same_in_pieces_of_any_size(sizes, piece):
+    offsets = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
+    data = b"".join(format_line(begin, end - begin) for begin, end in pairwise(offsets))
+    assert parse_known(data, offsets[-1], piece) == offsets
+
+
+@MANY
+@given(st.lists(st.sampled_from(PARTS + ODD_PARTS), max_size=12).map(b"".join))
+def test_a_forged_index_never_leads_out_of_its_shard(data):
+    with contextlib.suppress(DatasetError):
+        bounds = parse_known(data, 150)
+        assert bounds[0] == 0
+        assert bounds[-1] == 150
+        assert all(end - begin >= 16 for begin, end in pairwise(bounds))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        INDEX[:-1],
+        INDEX + b"200 16\n",
+        b"0 30\n10 140\n",
+        b"1 149\n",
+        b"0\n",
+        b"9" * 60 + b" 1\n",
+    ],
+)
+def test_a_forged_index_is_refused(data):
+    with pytest.raises(DatasetError, match=r"^s\.tfindex: "):
+        parse_known(data, 150)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from conftest import mill_folder, write_image
+from soak_faults import mount_tmpfs
 
 from converter.errors import UsageError
+from converter.layout import Layout
+from converter.mill import receipt_path
+from converter.options import ConvertOptions
 from pipelines import preflight
+from pipelines.commands import main
+from pipelines.conversion import convert
 
 
 def test_a_new_an_empty_and_an_unfinished_output_are_accepted(tmp_path: Path) -> None:
@@ -47,3 +56,60 @@ def test_another_owner_of_an_import_name_is_named(monkeypatch: pytest.MonkeyPatc
         match=r"^the package 'reader' also belongs to the distribution 'reader': install",
     ):
         preflight.check_import_names()
+
+
+NEED_ROOT = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
+)
+RAW = ConvertOptions(image_size=(100, 100), encoding="raw", num_shards=4)
+IN_MEMORY = ["--direct_running_mode=in_memory"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 images that take 30 kB each when they are raw: 1.2 MB."""
+    root = tmp_path_factory.mktemp("images")
+    for seed in range(40):
+        write_image(root / "ab"[seed % 2] / f"{seed}.png", seed)
+    return root
+
+
+@NEED_ROOT
+def test_a_disk_that_is_too_small_is_told_of_before_the_first_image(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mount_tmpfs(tmp_path / "disk", "size=1m"):
+        out = tmp_path / "disk" / "out"
+        options = ["--image-size=100", "--encoding=raw", "--num-shards=4", "--no-progress"]
+        assert main(["convert", str(images), str(out), *options, *IN_MEMORY]) == 1
+        warning, error = capsys.readouterr().err.splitlines()
+        assert warning == (
+            f"shardmill: warning: about 1.2 MB more are to be written to {out}, where 1.0 MB are "
+            "free: make room; on a full disk the conversion ends, finished shards are kept, and "
+            "the same command goes on"
+        )
+        assert error.startswith("shardmill: error: ")
+        assert "No space left on device" in error
+        assert main(["plan", str(images), str(tmp_path / "disk" / "other"), *options[:3]]) == 0
+        assert "shardmill: warning: about 1.2 MB more" in capsys.readouterr().err
+
+
+@NEED_ROOT
+def test_what_is_finished_needs_no_room_any_more(images: Path, tmp_path: Path) -> None:
+    with mount_tmpfs(tmp_path / "disk", "size=1400k"):
+        out = tmp_path / "disk" / "out"
+        plan = mill_folder(images, out, RAW)
+        for path in (out / plan.shards[3].name, receipt_path(Layout(out), plan.shards[3])):
+            path.unlink()
+        assert preflight.find_room(out) < 600_000
+        assert (
+            convert(images, out, RAW, IN_MEMORY).plan == plan.digest
+        )  # a warning is an error here
+
+
+def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
+    room = preflight.find_room(tmp_path / "not" / "there")
+    assert abs(room - shutil.disk_usage(tmp_path).free) < 100_000_000
+    preflight.check_room(tmp_path / "not" / "there", room / 2)
+    with pytest.warns(preflight.SpaceWarning, match=r"more are to be written to .*/not/there"):
+        preflight.check_room(tmp_path / "not" / "there", room * 2)

@@ -23,6 +23,15 @@ def test_a_sample_is_taken_only_where_the_number_of_shards_depends_on_it(
         assert (proposal.estimate is not None) is needed, options
 
 
+def test_a_sample_also_tells_whether_what_may_not_fit_does(image_folder: Path) -> None:
+    for options in (ConvertOptions(), ConvertOptions(resize="none", num_shards=3)):
+        for room, needed in ((0, True), (1e12, options.resize == "none")):
+            proposal = propose(image_folder, options, always_sample=False, room=room)
+            assert (proposal.estimate is not None) is needed
+            assert (proposal.bytes > 72 * 1000) is needed
+        assert proposal.shard_records == propose(image_folder, options).shard_records
+
+
 def test_leaving_the_sample_out_gives_the_same_plan(image_folder: Path) -> None:
     options = ConvertOptions(validation_split=0.3)
     sampled = propose(image_folder, options)

@@ -21,6 +21,7 @@ from converter.options import ConvertOptions
 from converter.verification import verify_dataset
 from pipelines import repair
 from pipelines.conversion import convert
+from pipelines.summaries import summarize_repair
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=3, validation_split=0.3, seed=3
@@ -120,7 +121,7 @@ def test_what_is_damaged_comes_back_byte_for_byte(
 
 def test_a_whole_data_set_is_left_alone(root: Path) -> None:
     result = repair(root / "out", root / "images")
-    assert (result.repaired, result.left) == ((), ())
+    assert (result.repaired, result.unknown, result.left) == ((), (), ())
 
 
 def test_an_index_needs_no_originals(root: Path, original: Path) -> None:
@@ -196,6 +197,15 @@ def test_a_lost_shard_of_an_updated_data_set_is_what_no_other_one_holds(root: Pa
     cut_two_shards_of(root / "out")
     result = repair(root / "out", root / "images", IN_MEMORY)
     assert {fault.file for fault in result.left} >= {f"{ONE}.tfrecord", f"{TWO}.tfrecord"}
+    assert result.unknown == (f"{ONE}.tfrecord", f"{TWO}.tfrecord")
+    line = next(line for line in summarize_repair(result, root / "out") if "nothing tells" in line)
+    assert line == (
+        f"nothing tells which originals were in {ONE}.tfrecord, {TWO}.tfrecord: images came or "
+        "went since, or several shards of an updated split are lost; copy these from a backup, or "
+        "convert all of it with --overwrite"
+    )
+    convert(root / "images", root / "out", OPTIONS, IN_MEMORY, overwrite=True)
+    assert verify_dataset(root / "out") == []
 
 
 def cut_two_shards_of(out: Path) -> None:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 import shutil
 import sys
 
 import pytest
 import soak as sweeps
-from soak_faults import CASES, inject_once, list_places
+from soak_faults import CASES, inject_once, list_places, strace
 from soak_kills import KILLED
-from soaking import Skip, Soak, judge_failure, make_cases
+from soaking import (
+    Skip,
+    Soak,
+    finish,
+    judge_end,
+    judge_failure,
+    judge_moment,
+    judge_resume,
+    kill_all,
+    list_family,
+    make_cases,
+    start,
+    wait_for,
+)
+
+from converter.layout import Layout
 
 IMPORTS = """
 import contextlib, os, sys, time, types
@@ -52,6 +68,7 @@ storage._publish = hold
 """
 
 BUGS = {
+    "none": "",
     "no flush of files": "storage.HashedFile.sync = lambda self: self._file.flush()",
     "no flush of folders": "storage.sync_folder = lambda folder: None",
     "written under its final name": """
@@ -71,7 +88,8 @@ from converter import mill
 read = mill.read_entries
 mill.read_entries = lambda out, shard: (lambda all: [*all[:-1], all[-2]])(list(read(out, shard)))
 """,
-    "lock ignored": "locks.lock_folder = lambda *_, **__: contextlib.nullcontext()" + SLOW,
+    "lock ignored": "locks.lock_folder = lambda *_, **__: contextlib.nullcontext()"
+    + SLOW.replace("0.005", "0.03"),
     "one name for all temporaries": """
 storage.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" * 32))
 """
@@ -149,26 +167,37 @@ def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
         ("kills", "written under its final name", 9, "final names without their content"),
         ("kills", "receipt before shard", 9, "a receipt of a shard that is not there"),
         ("kills", "manifest before shards", 9, "neither the old data set nor the new one"),
-        ("kills", "last record lost", 1, ""),
+        ("kills", "last record lost", 1, "content|nor the new one"),
         ("kills", "resume mills all again", 9, "a finished shard was milled again"),
-        ("races", "lock ignored", 4, ""),
-        ("doubles", "one name for all temporaries", 6, ""),
-        ("sources", "rejects forgotten", 4, ""),
+        ("races", "lock ignored", 3, "did the work|refused with"),
+        ("doubles", "one name for all temporaries", 6, "nobody killed failed|is not there"),
+        ("sources", "rejects forgotten", 4, "60 files, but"),
         ("disks", "error without a word", 1, "exit code 1 with 'no word'"),
+        # By the bugs, and not by how they are planted.
+        ("order", "none", 1, ""),
+        ("kills", "none", 2, ""),
+        ("races", "none", 1, ""),
+        ("doubles", "none", 2, ""),
+        ("sources", "none", 1, ""),
+        ("disks", "none", 1, ""),
     ],
 )
-def test_an_experiment_fails_on_a_planted_bug(
+def test_an_experiment_fails_on_a_planted_bug_and_on_nothing_else(
     whole: Soak, experiment: str, bug: str, times: int, words: str
 ) -> None:
     trials, _ = sweeps.EXPERIMENTS[experiment]
     soak = dataclasses.replace(plant(whole, bug), times=times)
-    if experiment == "kills":
-        # What a bug does in a folder beside the old data set is not seen before the exchange.
-        soak = dataclasses.replace(soak, cases=dict.fromkeys(KILLED, soak.cases["convert"]))
+    if experiment in ("kills", "races"):
+        # What a bug does in a folder beside the old data set is not seen before the exchange, and
+        # two data sets in one folder are refused for another reason than the lock.
+        cases = dict.fromkeys((*KILLED, "other"), soak.cases["convert"])
+        soak = dataclasses.replace(soak, cases=cases)
     try:
-        assert any(lost and words in lost for lost in trials(soak))
+        found = next((lost for lost in trials(soak) if lost), "")
     except Skip as reason:
         pytest.skip(str(reason))
+    assert bool(found) == bool(words)
+    assert re.search(words, found)
 
 
 def test_a_swallowed_error_is_seen_by_the_sweep_over_errors(whole: Soak) -> None:
@@ -182,6 +211,27 @@ def test_a_swallowed_error_is_seen_by_the_sweep_over_errors(whole: Soak) -> None
     assert any("success is claimed, with another tree" in text for text in lost)
 
 
+def test_a_slow_disk_is_only_slow_and_can_be_killed_like_a_fast_one(whole: Soak) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    case = whole.cases["convert"]
+    log = whole.work / "log"
+    slow = "inject=fsync,rename:delay_exit=15000"
+    for kill in (False, True):
+        out = case.place(whole.work / "slow")
+        command = strace(log, "trace=fsync,rename", case.command(out, whole.launch), slow)
+        process = start(command)
+        if not kill:
+            assert finish(process) == (0, [])
+            assert not judge_end(case, out)
+            continue
+        wait_for(Layout(out).receipts / "train-00002-of-00006.json", process)
+        kill_all(process, list_family(process))
+        assert not Layout(out).manifest.exists()
+        assert not judge_moment(case, out)
+        assert not judge_resume(case, out, whole.launch)
+
+
 @pytest.mark.parametrize(
     ("code", "lines"),
     [
@@ -193,7 +243,10 @@ def test_a_swallowed_error_is_seen_by_the_sweep_over_errors(whole: Soak) -> None
 )
 def test_a_failure_has_to_be_one_clear_line(code: int, lines: list[str]) -> None:
     assert judge_failure(code, lines)
-    assert not judge_failure(1, ["shardmill: error: out cannot be written: No space left"])
+    line = "shardmill: error: out cannot be written: No space left"
+    assert not judge_failure(1, [line])
+    assert not judge_failure(1, ["shardmill: warning: 1 kB is free", line])
+    assert judge_failure(1, ["shardmill: warning: 1 kB is free"])
 
 
 def test_the_table_says_what_was_tried_survived_lost_and_skipped(

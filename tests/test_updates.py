@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.commit import commit, list_finished
+from converter.entries import Entry, Scan
 from converter.errors import DatasetError, UsageError
 from converter.indexes import name_index
 from converter.layout import Layout
@@ -32,7 +33,7 @@ from converter.replacements import replace_dataset
 from converter.scan import scan_folder
 from converter.sources import Source, read_sources
 from converter.splits import draw, draw_split
-from converter.updates import Update, carry_shards, place_additions, plan_update
+from converter.updates import Update, carry_shards, keep_labels, place_additions, plan_update
 from converter.verification import verify_dataset
 from pipelines.conversion import run_conversion
 from reader import open_shards
@@ -180,6 +181,17 @@ def test_old_classes_keep_their_labels_and_new_ones_come_behind(root: Path) -> N
     assert (root / "out" / "labels.txt").read_text() == "b\nd\na\nc\n"
     after = {s.path: s.label for sources in list_sources(root / "out").values() for s in sources}
     assert after == {**labels, "a/1.png": 2, "c/1.png": 3}
+
+
+def test_images_whose_label_stays_are_not_copied() -> None:
+    # A million copies would take 70 MB.
+    entries = (Entry("a/1.png", 0, 10), Entry("b/2.png", 1, 20), Entry("c/3.png", 2, 30))
+    scan = Scan(classes=("a", "b", "c"), entries=entries, skipped=())
+    same = keep_labels(scan, ("a", "b", "c"))
+    assert all(new is old for new, old in zip(same.entries, entries, strict=True))
+    other = keep_labels(scan, ("a", "c"))
+    assert other.classes == ("a", "c", "b")
+    assert [entry.label for entry in other.entries] == [0, 2, 1]
 
 
 def test_a_class_that_is_gone_keeps_its_label(root: Path) -> None:
