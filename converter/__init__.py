@@ -2,10 +2,14 @@
 
 The modules in the order in which data goes through them:
 
-    scan      a folder of images -> entries, nothing silently ignored
+    scan      images -> entries, nothing silently ignored
+                from folders, archives (streams) or tables (rows of cells; inputs says which), with
+                labels and splits off their paths (labelling); duplicates have the same content
+    splits    entries -> train, validation, test, and their order
     estimates a sample of the entries -> the size of a record
     plan      entries + options -> shards, written to the output as data
-    mill      one shard: read -> images (geometry) -> examples -> tfrecords + indexes -> receipt
+    mill      one shard: read (originals) -> images (geometry), boxes -> examples -> tfrecords +
+                indexes -> receipt; passes: several shards in one reading of their archive
     commit    receipts -> metadata, rejects, and manifest last
     verification   the finished data set against its manifest (contents: record by record)
     sources   its records -> the originals that they were made from
@@ -15,6 +19,7 @@ The modules in the order in which data goes through them:
 
 and beside them
 
+    entries   what is found before anything is converted    schema    columns of a table, in records
     options   what a conversion is asked for          errors   what goes wrong, as a tree
     layout    which file lies where                   names    file names free of the locale
     storage   files that are whole or not there      sizes    numbers of bytes, as people write them

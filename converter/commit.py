@@ -9,10 +9,12 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
+from converter.entries import Note
 from converter.errors import DatasetError, OutputError
 from converter.indexes import name_index
-from converter.layout import REJECTS, Layout
+from converter.layout import NOTES, REJECTS, Layout
 from converter.manifest import (
     FileInfo,
     ImageInfo,
@@ -72,17 +74,19 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     shards = tuple(_describe_shard(receipt) for receipt in receipts)
     image = _describe_image(receipts, plan.options)
     files = {}
-    for name, data in describe_dataset(image, plan.classes, shards).items():
+    metadata = describe_dataset(image, plan.classes, shards, plan.columns, labelled=plan.labelled)
+    for name, data in metadata.items():
         sha256 = write_file(layout.out / name, data, layout.scratch)
         files[name] = FileInfo(bytes=len(data), sha256=sha256)
     files[REJECTS] = _write_rejects(layout, receipts)
+    files[NOTES] = _write_notes(layout)
     manifest = Manifest(
         generator=plan.generator,
         options=plan.options.to_json(),
         plan=plan.digest,
         classes=plan.classes,
         image=image,
-        splits=_describe_splits(receipts, len(plan.classes)),
+        splits=_describe_splits(receipts, len(plan.classes) if plan.labelled else 0),
         shards=shards,
         files=files,
         totals=Totals(
@@ -94,6 +98,8 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
             skipped=plan.skipped,
         ),
         updated=plan.base.updated if plan.base else 0,
+        columns=plan.columns,
+        labelled=plan.labelled,
     )
     write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
     # The data set is finished: what cannot be removed now, the next run removes.
@@ -102,6 +108,20 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
         if not keep_work:
             remove_work(layout)
     return manifest
+
+
+def read_notes(out: Path) -> tuple[Note, ...]:
+    """What is odd about the images of a finished data set.
+
+    Raises:
+        DatasetError: its `notes.jsonl` is missing or damaged.
+    """
+    try:
+        with open(out / NOTES, "rb") as file:
+            lines = [json.loads(line) for line in file]
+        return tuple(Note(line["code"], tuple(line["names"]), line["total"]) for line in lines)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{out / NOTES}: cannot be read: {error}") from error
 
 
 def remove_work(layout: Layout) -> None:
@@ -190,7 +210,7 @@ def _describe_splits(receipts: Iterable[Receipt], classes: int) -> dict[str, Spl
 def _describe_split(receipts: Sequence[Receipt], classes: int) -> SplitInfo:
     labels = [0] * classes
     for receipt in receipts:
-        for label, count in receipt.labels:
+        for label, count in receipt.labels if classes else ():
             labels[label] += count
     return SplitInfo(
         records=sum(receipt.records for receipt in receipts),
@@ -198,6 +218,12 @@ def _describe_split(receipts: Sequence[Receipt], classes: int) -> SplitInfo:
         shards=len(receipts),
         labels=tuple(labels),
     )
+
+
+def _write_notes(layout: Layout) -> FileInfo:
+    data = layout.notes.read_bytes()
+    sha256 = write_file(layout.out / NOTES, data, layout.scratch)
+    return FileInfo(bytes=len(data), sha256=sha256)
 
 
 def _write_rejects(layout: Layout, receipts: Iterable[Receipt]) -> FileInfo:

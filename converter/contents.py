@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from converter import examples
+from converter.entries import NO_LABEL
 from converter.errors import ImageError
 from converter.images import StoredImage, check_image
 from converter.manifest import ImageInfo
 from converter.names import from_bytes, to_bytes
+from converter.schema import Column, check_values
 from converter.sources import Source
 
 _BYTES: Final = (
@@ -25,7 +27,13 @@ _NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.
 
 
 def check_content(
-    payload: bytes, classes: tuple[str, ...], expected: ImageInfo, *, decode: bool
+    payload: bytes,
+    classes: tuple[str, ...],
+    expected: ImageInfo,
+    *,
+    decode: bool,
+    columns: Sequence[Column] = (),
+    labelled: bool = True,
 ) -> Source:
     """Checks one record against what the manifest states.
 
@@ -34,6 +42,8 @@ def check_content(
         classes: names in label order.
         expected: what all stored images have in common.
         decode: decode the whole image, and not its header alone.
+        columns: what else it has to hold.
+        labelled: whether it has to hold a label.
 
     Returns:
         what the record says about its image.
@@ -42,16 +52,18 @@ def check_content(
         ValueError: says what does not fit.
     """
     features = examples.decode_example(payload)
+    unexpected = () if labelled else (examples.LABEL, examples.TEXT)
     for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
-        for name in names:
+        for name in [name for name in names if name not in unexpected]:
             values = features.get(name, [])
             if len(values) != 1 or not isinstance(values[0], kind):
                 raise ValueError(f"{name} is not one value of type {kind.__name__}")
     found: Mapping[str, Any] = {name: values[0] for name, values in features.items() if values}
-    label = found[examples.LABEL]
-    if not 0 <= label < len(classes):
+    check_values(columns, features, len(classes))
+    label = found[examples.LABEL] if labelled else NO_LABEL
+    if labelled and not 0 <= label < len(classes):
         raise ValueError(f"label {label} is out of range: there are {len(classes)} classes")
-    if found[examples.TEXT] != to_bytes(classes[label]):
+    if labelled and found[examples.TEXT] != to_bytes(classes[label]):
         raise ValueError(f"label {label} does not go with class {found[examples.TEXT][:100]!r}")
     image = StoredImage(
         data=found[examples.ENCODED],

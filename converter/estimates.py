@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from converter.entries import Entry, Scan, name_class
 from converter.errors import ImageError
 from converter.mill import make_record
 from converter.options import ConvertOptions
-from converter.scan import Entry
+from converter.streams import is_compressed
 from converter.tfrecords import FRAMING_BYTES
 
 BATCH: Final = 32
@@ -43,7 +44,7 @@ class Estimate:
 
 
 def estimate_records(
-    entries: Sequence[Entry], classes: Sequence[str], images: Path, options: ConvertOptions
+    entries: Sequence[Entry], scan: Scan, images: Path, options: ConvertOptions
 ) -> Estimate:
     """Converts images from the front of `entries` until their mean size is known well enough.
 
@@ -52,17 +53,21 @@ def estimate_records(
 
     Args:
         entries: in random order.
-        classes: names in label order.
+        scan: that they are from.
         images: the folder that the entries are relative to.
         options: what will be asked of the conversion.
     """
+    threads = os.cpu_count()
+    if is_compressed(images):
+        # In the order in which they can be read at all, one after the other.
+        entries, threads = sorted(entries, key=lambda entry: entry.place), 1
     sizes: list[int] = []
     seconds = 0.0
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         while len(sizes) < min(len(entries), MAX_SAMPLES) and not _is_enough(sizes, len(entries)):
             batch = entries[len(sizes) : len(sizes) + BATCH]
             for size, spent in pool.map(
-                lambda entry: _measure(entry, classes[entry.label], images, options), batch
+                lambda entry: _measure(entry, scan, images, options), batch
             ):
                 sizes.append(size)
                 seconds += spent
@@ -82,10 +87,11 @@ def bound_record_bytes(options: ConvertOptions) -> float:
     return height * width * options.channels * 1.2 + 4096
 
 
-def _measure(entry: Entry, text: str, images: Path, options: ConvertOptions) -> tuple[int, float]:
-    start = time.thread_time()
+def _measure(entry: Entry, scan: Scan, images: Path, options: ConvertOptions) -> tuple[int, float]:
+    start, text = time.thread_time(), name_class(scan, entry)
     try:
-        size = len(make_record(entry, text, images, options).payload) + FRAMING_BYTES
+        record = make_record(entry, text, images, options, scan.columns)
+        size = len(record.payload) + FRAMING_BYTES
     except ImageError:
         size = 0
     return size, time.thread_time() - start

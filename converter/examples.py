@@ -99,8 +99,12 @@ def _build_example_class() -> Any:
 _Example = _build_example_class()
 
 
-def encode_example(features: Mapping[str, Value]) -> bytes:
+def encode_example(features: Mapping[str, Value], types: Mapping[str, type] | None = None) -> bytes:
     """Serializes features as a `tf.train.Example`, the same bytes for the same features.
+
+    Args:
+        features: their values.
+        types: of those that may have no value.
 
     Raises:
         TypeError: a value is not bytes, int, float or a sequence of one of them.
@@ -108,8 +112,10 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
     example = _Example()
     for name, value in features.items():
         values = [value] if isinstance(value, bytes | int | float) else list(value)
-        kind = _choose_kind(name, values)
-        getattr(example.features.feature[name], kind).value.extend(values)
+        kind = _choose_kind(name, values, (types or {}).get(name))
+        field = getattr(example.features.feature[name], kind)
+        field.SetInParent()  # it has its type also without a value
+        field.value.extend(values)
     # Maps have no order of their own; `deterministic` sorts them by key.
     data: bytes = example.SerializeToString(deterministic=True)
     return data
@@ -135,13 +141,43 @@ def decode_example(data: bytes) -> dict[str, list[bytes] | list[int] | list[floa
     return decoded
 
 
-def _choose_kind(name: str, values: list[Any]) -> str:
+def _choose_kind(name: str, values: list[Any], expected: type | None) -> str:
     for kind, types in (("bytes_list", bytes), ("int64_list", int), ("float_list", float)):
-        if all(isinstance(value, types) for value in values):
+        if expected in (None, types) and all(isinstance(value, types) for value in values):
             return kind
     raise TypeError(
         f"feature {name!r} holds {values[:3]!r}: bytes, ints or floats of one type only"
     )
+
+
+def strip_feature(data: memoryview, name: str) -> bytes:
+    """A serialized `tf.train.Example` without one of its features.
+
+    Raises:
+        ValueError: `data` is not such a message.
+    """
+    wanted = name.encode()
+    try:
+        begin, end = _enter(data, 0, len(data), _FIELD_1)
+        at = begin
+        while at < end:
+            entry, entry_end = _enter(data, at, end, _FIELD_1)
+            if bytes(data[entry + 2 : entry + 2 + data[entry + 1]]) == wanted:
+                rest = bytes(data[begin:at]) + bytes(data[entry_end:end])
+                return bytes([_FIELD_1]) + _write_varint(len(rest)) + rest
+            at = entry_end
+    except IndexError as error:
+        raise ValueError("not a tf.train.Example: it ends too early") from error
+    return bytes(data)
+
+
+def _write_varint(value: int) -> bytes:
+    data = bytearray()
+    while value >= _MORE:
+        data.append(value % _MORE + _MORE)
+        value //= _MORE
+    data.append(value)
+    return bytes(data)
 
 
 def find_values(

@@ -116,6 +116,13 @@ def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) ->
         return _resize(image, options, draft=draft)
 
 
+def measure_upright(data: bytes, options: ConvertOptions) -> Size:
+    """Height and width of an image that can be decoded, as a person sees it."""
+    with open_image(data, options.formats) as image:
+        width, height = image.size
+        return (width, height) if read_orientation(image) >= 5 else (height, width)
+
+
 def check_image(image: StoredImage, *, decode: bool) -> None:
     """Makes sure that a stored image is one, of the size that is stated.
 

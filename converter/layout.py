@@ -21,6 +21,7 @@ from converter.indexes import SHARD_SUFFIX
 MANIFEST: Final = "manifest.json"
 LABELS: Final = "labels.txt"
 REJECTS: Final = "rejects.jsonl"
+NOTES: Final = "notes.jsonl"
 WORK_FOLDER: Final = ".shardmill"
 
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
@@ -55,6 +56,10 @@ class Layout:
     @property
     def left_out(self) -> Path:
         return self.work / "left_out.jsonl"
+
+    @property
+    def notes(self) -> Path:
+        return self.work / NOTES
 
     @property
     def receipts(self) -> Path:

@@ -7,13 +7,15 @@
      "splits": {"train": {"records": 5000, "bytes": …, "shards": 16, "labels": [2500, 2500]}},
      "shards": [{"name": …, "split": …, "records": …, "bytes": …, "sha256": …,
                  "index_bytes": …, "index_sha256": …, "max_record_bytes": …}],
+     "columns": [{"name": "image/caption", "kind": "text"}], "labelled": true,
      "files": {"labels.txt": {"bytes": …, "sha256": …}},
      "totals": {"scanned": …, "written": …, "rejected": {…}, "skipped": {…}},
      "updated": 0, "digest": "…"}
 
 `height` and `width` are null where images differ. `updated` counts the updates since the last
 conversion as a whole: after one, shards may differ in length, and classes need not be in the
-order of their names. `digest` is the SHA-256 of the file without it,
+order of their names. Without `labelled`, records have
+no label, and splits no counts of them. `digest` is the SHA-256 of the file without it,
 so that a change of any byte shows. Times, hosts and absolute paths are not in it: the same images
 and options give the same file.
 """
@@ -32,6 +34,7 @@ from converter.errors import DatasetError
 from converter.indexes import MAX_LINE_BYTES
 from converter.layout import MANIFEST
 from converter.names import to_bytes
+from converter.schema import Column, check_columns
 from converter.tfrecords import FRAMING_BYTES
 
 T = TypeVar("T")
@@ -50,7 +53,12 @@ MAX_RECORD_BYTES: Final = 2**31 - 1
 
 _MAX_REASON: Final = 300
 
-_KINDS: Final[dict[type, str]] = {str: "string", list: "list", dict: "JSON object"}
+_KINDS: Final[dict[type, str]] = {
+    str: "string",
+    list: "list",
+    dict: "JSON object",
+    bool: "truth value",
+}
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
@@ -143,6 +151,8 @@ class Manifest:
     files: dict[str, FileInfo]
     totals: Totals
     updated: int = 0
+    columns: tuple[Column, ...] = ()
+    labelled: bool = True
 
     @property
     def total_bytes(self) -> int:
@@ -243,6 +253,8 @@ def _build(content: dict[str, Any]) -> Manifest:
         files={_name(name): _pick(FileInfo, file) for name, file in content["files"].items()},
         totals=_pick(Totals, content["totals"]),
         updated=content.get("updated", 0),
+        columns=tuple(_pick(Column, column) for column in _of(list, content.get("columns", []))),
+        labelled=_of(bool, content.get("labelled", True)),
     )
     _check(manifest)
     return manifest
@@ -259,6 +271,7 @@ def _check(manifest: Manifest) -> None:
     _check_image(manifest.image)
     _counts(totals.scanned, totals.written, *totals.rejected.values(), *totals.skipped.values())
     _counts(manifest.updated)
+    check_columns(manifest.columns)
     for file in manifest.files.values():
         _counts(file.bytes)
         _text(file.sha256)
@@ -267,7 +280,8 @@ def _check(manifest: Manifest) -> None:
     if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
         raise ValueError("a shard is listed twice")
     for name, split in manifest.splits.items():
-        _check_split(name, split, manifest.list_shards(name), len(manifest.classes))
+        classes = len(manifest.classes) if manifest.labelled else None
+        _check_split(name, split, manifest.list_shards(name), classes)
     if {shard.split for shard in manifest.shards} != set(manifest.splits):
         raise ValueError("shards and splits do not match")
     accounted = totals.written + sum(totals.rejected.values()) + sum(totals.skipped.values())
@@ -297,13 +311,19 @@ def _check_shard(shard: ShardInfo) -> None:
         raise ValueError(f"{shard.records} records do not fit into {shard.bytes} bytes")
 
 
-def _check_split(name: str, split: SplitInfo, shards: Sequence[ShardInfo], classes: int) -> None:
+def _check_split(
+    name: str, split: SplitInfo, shards: Sequence[ShardInfo], classes: int | None
+) -> None:
     _name(name)
     _counts(split.records, split.bytes, split.shards, *split.labels)
     counted = (sum(s.records for s in shards), sum(s.bytes for s in shards), len(shards))
     if (split.records, split.bytes, split.shards) != counted:
         raise ValueError(f"the shards of split {name} do not add up to it")
-    if len(split.labels) != classes or sum(split.labels) != split.records:
+    if classes is None:
+        fits = not split.labels
+    else:
+        fits = len(split.labels) == classes and sum(split.labels) == split.records
+    if not fits:
         raise ValueError(f"the labels of split {name} do not add up to it")
 
 

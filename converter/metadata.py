@@ -10,24 +10,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from converter import examples
+from converter import examples, schema
 from converter.layout import LABELS
 from converter.manifest import ImageInfo, ShardInfo, dump_json
 from converter.names import to_bytes
+from converter.schema import Column
+
+INFO: Final = "dataset_info.json"
+FEATURES: Final = "features.json"
+
+
+def name_labels(feature: str) -> str:
+    """The name of the file in which TFDS looks for the class names of a feature."""
+    return f"{feature.replace('/', '.')}.labels.txt"
+
 
 METADATA: Final = (
     LABELS,
-    f"{examples.LABEL.replace('/', '.')}.labels.txt",
-    "dataset_info.json",
-    "features.json",
+    *map(name_labels, (examples.LABEL, schema.LABELS, schema.BOX_LABELS)),
+    INFO,
+    FEATURES,
 )
-"""The names of these files."""
+"""The names of these files; not all data sets have all of them."""
+
+TARGETS: Final = (examples.LABEL, schema.LABELS, schema.TARGET)
+"""What a record may hold that is to be predicted: the first of them that there is."""
 
 _FEATURES = "tensorflow_datasets.core.features."
 
 
 def describe_dataset(
-    image: ImageInfo, classes: Sequence[str], shards: Sequence[ShardInfo]
+    image: ImageInfo,
+    classes: Sequence[str],
+    shards: Sequence[ShardInfo],
+    columns: Sequence[Column] = (),
+    *,
+    labelled: bool = True,
 ) -> dict[str, bytes]:
     """The content of each metadata file, by file name.
 
@@ -35,23 +53,34 @@ def describe_dataset(
         image: what the stored images have in common.
         classes: names in label order.
         shards: of all splits, in order.
+        columns: what records hold besides.
+        labelled: whether they hold a label.
     """
     labels = to_bytes("".join(f"{label}\n" for label in classes))
-    info = dump_json(_describe_info(shards))
-    features = dump_json(_describe_features(image, len(classes)))
-    return dict(zip(METADATA, (labels, labels, info, features), strict=True))
+    label = [Column(examples.LABEL, "label")] if labelled else []
+    features = _describe_features(image, len(classes), [*label, *columns])
+    named = [column.name for column in (*label, *columns) if column.kind in ("label", "labels")]
+    return {
+        **({LABELS: labels} if classes else {}),
+        **{name_labels(name): labels for name in named},
+        INFO: dump_json(_describe_info(shards, features)),
+        FEATURES: dump_json(_feature("features_dict.FeaturesDict", featuresDict=features)),
+    }
 
 
-def _describe_info(shards: Sequence[ShardInfo]) -> dict[str, Any]:
+def _describe_info(
+    shards: Sequence[ShardInfo], features: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     splits: dict[str, list[ShardInfo]] = {}
     for shard in shards:
         splits.setdefault(shard.split, []).append(shard)
-    supervised = [{"featureKey": examples.ENCODED}, {"featureKey": examples.LABEL}]
+    targets = [name for name in TARGETS if name in features["features"]]
+    supervised = [{"featureKey": name} for name in (examples.ENCODED, *targets[:1])]
     return {
         "name": "shardmill",
         "version": "1.0.0",
         "fileFormat": "tfrecord",
-        "supervisedKeys": {"tuple": {"items": supervised}},
+        **({"supervisedKeys": {"tuple": {"items": supervised}}} if targets else {}),
         "splits": [
             {
                 "name": split,
@@ -64,27 +93,45 @@ def _describe_info(shards: Sequence[ShardInfo]) -> dict[str, Any]:
     }
 
 
-def _describe_features(image: ImageInfo, classes: int) -> dict[str, Any]:
-    label = {"numClasses": str(classes)}
-    features = {
-        examples.ENCODED: _describe_image(image),
-        examples.LABEL: _feature("class_label_feature.ClassLabel", classLabel=label),
-    }
+def _describe_features(
+    image: ImageInfo, classes: int, columns: Sequence[Column]
+) -> dict[str, dict[str, Any]]:
+    features = {column.name: _describe_column(column, classes) for column in columns}
+    features[examples.ENCODED] = _describe_image(image)
+    texts = [examples.TEXT] if examples.LABEL in features else []
     for text in (
         examples.COLORSPACE,
         examples.FILENAME,
         examples.FORMAT,
         examples.SHA256,
         examples.SOURCE_ID,
-        examples.TEXT,
+        *texts,
     ):
         features[text] = _feature("text_feature.Text", text={})
     for number in (examples.CHANNELS, examples.HEIGHT, examples.WIDTH):
-        features[number] = _feature(
-            "scalar.Scalar", tensor={"shape": {}, "dtype": "int64", "encoding": "none"}
-        )
-    ordered = dict(sorted(features.items()))
-    return _feature("features_dict.FeaturesDict", featuresDict={"features": ordered})
+        features[number] = _describe_scalar("int64")
+    return {"features": dict(sorted(features.items()))}
+
+
+def _describe_column(column: Column, classes: int) -> dict[str, Any]:
+    label = _feature("class_label_feature.ClassLabel", classLabel={"numClasses": str(classes)})
+    box = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_YXYX"}
+    value = {
+        "label": label,
+        "labels": label,
+        "boxes": _feature("bounding_boxes.BBoxFeature", boundingBox=box),
+        "int": _describe_scalar("int64"),
+        "float": _describe_scalar("float32"),
+        "text": _feature("text_feature.Text", text={}),
+    }
+    if column.kind == "label" or column.is_scalar:
+        return value[column.kind]
+    inner = value[column.kind if column.kind in value else column.kind[:-1]]
+    return _feature("sequence_feature.Sequence", sequence={"feature": inner, "length": "-1"})
+
+
+def _describe_scalar(dtype: str) -> dict[str, Any]:
+    return _feature("scalar.Scalar", tensor={"shape": {}, "dtype": dtype, "encoding": "none"})
 
 
 def _describe_image(image: ImageInfo) -> dict[str, Any]:

@@ -7,33 +7,30 @@ on the plan alone, and a file gets its final name only when it is whole.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import os
-import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from converter import examples
+from converter.boxes import fit_boxes
+from converter.entries import NO_LABEL, Entry
 from converter.errors import DatasetError, ImageError, ShardmillError
 from converter.images import StoredImage, convert_image, describe_large_file
 from converter.indexes import format_line, name_index
 from converter.isolation import convert_isolated
 from converter.layout import Layout
-from converter.names import to_bytes, to_system
+from converter.names import to_bytes
 from converter.options import ConvertOptions
+from converter.originals import read_entry
 from converter.plan import Shard, read_entries
-from converter.reasons import FILTERS, REJECT_CODES
-from converter.scan import Entry
+from converter.reasons import FILTERS
+from converter.schema import Column, make_features
 from converter.storage import create_file, hash_bytes, write_file
 from converter.tfrecords import frame_record
 
 _COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}
-
-_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Says something about this machine and nothing about the image: no reason to leave it out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +41,13 @@ class Job:
         images: the folder that entries are relative to.
         out: the data set.
         options: how images are converted.
+        columns: what else records hold.
     """
 
     images: Path
     out: Path
     options: ConvertOptions
+    columns: tuple[Column, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +61,10 @@ class Record:
 
     payload: bytes
     image: StoredImage
+
+
+Outcome: TypeAlias = Record | ImageError
+"""What becomes of an image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +82,8 @@ class Receipt:
         max_record_bytes: the largest record, framing included.
         max_image_size: the largest height and the largest width of its images, in pixels.
         formats: number of images by stored format.
-        labels: number of records by label, as [label, count] pairs in label order.
+        labels: number of records by label, as [label, count] pairs in label order; `NO_LABEL` of
+            those without one.
         rejects: images that were refused, as path, code and detail, in plan order.
     """
 
@@ -111,6 +115,35 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
         OutputError: a file cannot be written, or reads back differently.
         DatasetError: the plan's entries are not there as planned.
     """
+    outcomes = (
+        (entry, convert_entry(entry, text, job)) for entry, text in read_entries(job.out, shard)
+    )
+    return write_shard(shard, job, outcomes)
+
+
+def convert_entry(entry: Entry, text: str, job: Job) -> Outcome:
+    """The record of one image, or why it has none.
+
+    Raises:
+        ShardmillError: it has none, and `on_error` is `fail`.
+    """
+    try:
+        return make_record(entry, text, job.images, job.options, job.columns)
+    except ImageError as error:  # one image must not cost the others
+        if job.options.on_error == "fail" and error.code not in FILTERS:
+            raise ShardmillError(
+                f"{ascii(entry.path)[1:-1]} cannot be converted: {error}: mend or remove it, or "
+                "leave out --on-error fail"
+            ) from error
+        return error
+
+
+def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]) -> Receipt:
+    """Writes shard, index and receipt, in this order, of what became of each image of a shard.
+
+    Raises:
+        OutputError: a file cannot be written, or reads back differently.
+    """
     layout = Layout(job.out)
     tally = _Tally()
     path = job.out / shard.name
@@ -118,8 +151,12 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
         create_file(path.with_name(name_index(shard.name)), layout.scratch) as index,
         create_file(path, layout.scratch) as file,
     ):
-        for record in _make_records(shard, job, tally):
-            framed = frame_record(record)
+        for entry, outcome in outcomes:
+            if isinstance(outcome, ImageError):
+                tally.reject(entry, outcome)
+                continue
+            tally.add(entry.label, outcome.image)
+            framed = frame_record(outcome.payload)
             index.write(format_line(file.size, len(framed)))
             file.write(framed)
             tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
@@ -141,21 +178,28 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
     return receipt
 
 
-def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) -> Record:
+def make_record(
+    entry: Entry,
+    text: str,
+    images: Path,
+    options: ConvertOptions,
+    columns: Sequence[Column] = (),
+) -> Record:
     """Reads and converts one image.
 
     Args:
         entry: the image.
-        text: its class's name.
-        images: the folder that the entry is relative to.
+        text: its class's name, if it has a label.
+        images: the folder that the entry is relative to, or the archive that it lies in.
         options: how images are converted.
+        columns: what the entry's values are.
 
     Raises:
         ImageError: the image cannot become a record.
     """
     if entry.size_bytes > options.max_file_bytes:
         raise describe_large_file(entry.size_bytes, options)
-    data = read_source(entry.path, images)
+    data = read_entry(entry, images)
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     image = (convert_isolated if options.isolate else convert_image)(data, options)
@@ -169,44 +213,14 @@ def make_record(entry: Entry, text: str, images: Path, options: ConvertOptions) 
         examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
         examples.SOURCE_ID: to_bytes(entry.path),
         examples.SHA256: hash_bytes(data).encode(),
-        examples.LABEL: entry.label,
-        examples.TEXT: to_bytes(text),
     }
-    return Record(payload=examples.encode_example(features), image=image)
-
-
-def read_source(path: str, images: Path) -> bytes:
-    """Reads an original.
-
-    Args:
-        path: as in `Entry.path`.
-        images: the folder that it is relative to.
-
-    Raises:
-        ImageError: it is gone, changes while it is read, or cannot be read.
-        OSError: this machine has run out of something.
-    """
-    try:
-        # Without waiting: a pipe that took a file's name would wait for somebody to write.
-        descriptor = os.open(images / to_system(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise ImageError("unreadable", "not a file")
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                data = file.read()
-            after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        raise ImageError("vanished", REJECT_CODES["vanished"]) from None
-    except OSError as error:
-        if error.errno in _EXHAUSTED:
-            raise
-        raise ImageError("unreadable", str(error.strerror)) from error
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ImageError("changed", REJECT_CODES["changed"])
-    return data
+    if entry.label != NO_LABEL:
+        features |= {examples.LABEL: entry.label, examples.TEXT: to_bytes(text)}
+    if columns:
+        values = json.loads(entry.values)
+        features |= make_features(columns, fit_boxes(columns, values, data, options))
+    types = {column.name: column.type for column in columns}
+    return Record(payload=examples.encode_example(features, types), image=image)
 
 
 def receipt_path(layout: Layout, shard: Shard) -> Path:
@@ -248,24 +262,11 @@ class _Tally:
         self.rejects: list[dict[str, str]] = []
         self.max_record_bytes = self.max_height = self.max_width = 0
 
+    def reject(self, entry: Entry, error: ImageError) -> None:
+        self.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
+
     def add(self, label: int, image: StoredImage) -> None:
         self.labels[label] += 1
         self.formats[image.format] += 1
         self.max_height = max(self.max_height, image.height)
         self.max_width = max(self.max_width, image.width)
-
-
-def _make_records(shard: Shard, job: Job, tally: _Tally) -> Iterator[bytes]:
-    for entry, text in read_entries(job.out, shard):
-        try:
-            record = make_record(entry, text, job.images, job.options)
-        except ImageError as error:  # noqa: PERF203 (one image must not cost the others)
-            if job.options.on_error == "fail" and error.code not in FILTERS:
-                raise ShardmillError(
-                    f"{ascii(entry.path)[1:-1]} cannot be converted: {error}: mend or remove "
-                    "it, or leave out --on-error fail"
-                ) from error
-            tally.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
-        else:
-            tally.add(entry.label, record.image)
-            yield record.payload

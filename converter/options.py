@@ -14,6 +14,16 @@ from converter.image_options import check_range as _check_range
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
+LABEL_SOURCES: Final = ("top", "parent", "none")
+SPLIT_CHOICES: Final = ("auto", "yes", "no")
+DEDUPES: Final = ("report", "drop", "off")
+BOX_FORMATS: Final = ("xyxy", "xywh", "yolo", "yxyx")
+
+COLUMN_OPTIONS: Final = (
+    "label_column", "labels_column", "target_column", "caption_column", "boxes_column",
+    "box_labels_column", "split_column", "group_column",
+)  # fmt: skip
+"""The options that name a column of a table which an image may have."""
 
 HELD_BY: Final = {
     "rgb": ("jpeg", "png", "webp", "raw"),
@@ -57,7 +67,35 @@ class ConvertOptions(ImageOptions):
             None lets `shard_bytes` decide.
         validation_split: fraction of all images, chosen by a hash of seed and file name, so that
             an image stays in its split when others are added.
-        test_split: likewise.
+        test_split: likewise. Where images have a split already, by folder or by table, the
+            fractions are of those in `train`.
+        stratify: draw the same fraction of every class, and not only of all images.
+        group_by: a pattern in the paths of the images: what it matches is a group, such as a
+            patient, that is never divided between splits. `folder` makes each folder one.
+        dedupe: of images with the same content: `report` names them and keeps them in one split,
+            `drop` converts the first one alone, `off` does not look for them.
+        label_from: which folder is the class: `top`, the first below IMAGES or below a split's;
+            `parent`, the one that the image lies in; `none`, images have no labels.
+        split_folders: whether the folders in IMAGES are splits: `train`, `validation`, `test` and
+            other usual names of theirs; `auto` takes them for splits if all have such names.
+        class_names: the classes in label order; images of others are left out. None for all, in
+            the order of the bytes of their names.
+        label_offset: 1 leaves label 0 to an empty class `background`.
+        path_column: of a table: paths of the images.
+        label_column: name of a class. None for no labels, unless there is a column `label`.
+        labels_column: names of any number of classes.
+        target_column: a number to be predicted.
+        caption_column: a text about the image.
+        boxes_column: boxes around objects, four numbers for each.
+        box_labels_column: names of classes, one for each box.
+        box_format: `xyxy` for left, top, right, bottom and `xywh` for left, top, width, height in
+            pixels of the image as a person sees it; `yolo` for centre x, centre y, width, height
+            and `yxyx` for top, left, bottom, right in fractions of its size.
+        split_column: names of splits, as folders have them.
+        group_column: what is not to be divided between splits.
+        keep_columns: what else is carried into the records.
+        table_root: folder or archive that the paths of a table are relative to, itself relative to
+            the table's folder.
         seed: decides the splits and the order of the records.
 
     Raises:
@@ -73,6 +111,25 @@ class ConvertOptions(ImageOptions):
     num_shards: int | None = None
     validation_split: float = 0.0
     test_split: float = 0.0
+    stratify: bool = False
+    group_by: str | None = None
+    dedupe: str = "report"
+    label_from: str = "top"
+    split_folders: str = "auto"
+    class_names: tuple[str, ...] | None = None
+    label_offset: int = 0
+    path_column: str = "path"
+    label_column: str | None = None
+    labels_column: str | None = None
+    target_column: str | None = None
+    caption_column: str | None = None
+    boxes_column: str | None = None
+    box_labels_column: str | None = None
+    box_format: str = "xyxy"
+    split_column: str | None = None
+    group_column: str | None = None
+    keep_columns: tuple[str, ...] = ()
+    table_root: str = "."
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -105,6 +162,7 @@ class ConvertOptions(ImageOptions):
                 f"resize {self.resize} gives every image the same size, so small ones have to be "
                 "enlarged: choose pad, shorter, longer or none, or leave them out with min side"
             )
+        self._check_labels()
         height, width = self.image_size
         if self.resize in ("shorter", "longer") and height != width:
             raise UsageError(
@@ -126,6 +184,10 @@ class ConvertOptions(ImageOptions):
                 f"validation split {self.validation_split} and test split {self.test_split} "
                 "leave nothing to train on: their sum has to stay under 1"
             )
+        if self.stratify and not self.validation_split and not self.test_split:
+            raise UsageError("stratify draws splits class by class: ask for a validation_split")
+        if self.group_by is not None:
+            check_pattern(self.group_by)
 
     def _check_colors(self) -> None:
         held = HELD_BY[self.color_mode]
@@ -134,6 +196,38 @@ class ConvertOptions(ImageOptions):
                 f"encoding {self.encoding} cannot hold color mode {self.color_mode}: choose one of "
                 f"{', '.join(held)}, keep"
             )
+
+    def _check_labels(self) -> None:
+        _check_choice("dedupe", self.dedupe, DEDUPES)
+        _check_choice("label from", self.label_from, LABEL_SOURCES)
+        _check_choice("split folders", self.split_folders, SPLIT_CHOICES)
+        _check_choice("box format", self.box_format, BOX_FORMATS)
+        _check_range("label offset", self.label_offset, 0, 1)
+        self._check_columns()
+        if self.class_names is not None:
+            check_names(self.class_names)
+            if self.label_from == "none":
+                raise UsageError("class names are given, and label from 'none' asks for no labels")
+        if self.label_from == "none" and (self.stratify or self.label_offset):
+            raise UsageError("without labels, there is nothing to stratify by or to offset")
+
+    def _check_columns(self) -> None:
+        for name in ("path_column", *COLUMN_OPTIONS, "table_root"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise UsageError(f"{name.replace('_', ' ')} {value!r} is not a name")
+        if self.label_column and self.labels_column:
+            raise UsageError(
+                "label column and labels column exclude each other: an image has one label, or any "
+                "number of them"
+            )
+        if self.box_labels_column and not self.boxes_column:
+            raise UsageError("box labels column is given without a boxes column")
+        keep: object = self.keep_columns  # nobody checks types at run time but we
+        if not isinstance(keep, tuple) or not all(isinstance(name, str) for name in keep):
+            raise UsageError(f"keep columns {keep!r:.60} are not a tuple of names")
+        if len(set(keep)) != len(keep):
+            raise UsageError("a column stands twice in keep columns")
 
     @property
     def fixed_size(self) -> bool:
@@ -185,3 +279,30 @@ def parse_image_size(text: str) -> tuple[int, int]:
             "height x width"
         )
     return int(match[1]), int(match[2] or match[1])
+
+
+def check_pattern(pattern: str) -> None:
+    """Makes sure that a text is a regular expression.
+
+    Raises:
+        UsageError: it is not.
+    """
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError, TypeError) as error:
+        raise UsageError(f"group by {pattern!r} is not a regular expression: {error}") from None
+
+
+def check_names(names: Any) -> None:
+    """Makes sure that something is a list of classes.
+
+    Raises:
+        UsageError: it is not, or a class is named twice, or has no name.
+    """
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"class names {names!r:.60} are not a tuple of names")
+    if not names or not all(names):
+        raise UsageError("class names are empty: give one name or more, each of a letter or more")
+    if len(set(names)) != len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"class {double!r} stands twice in the class names")

@@ -3,15 +3,14 @@
     {"digest": …, "images": …, "options": …, "classes": …, "shards": […], …}      plan.json
     ["cats/1.jpg", 0, "cats", 10423]                                              entries.jsonl
     {"path": …, "code": …, "detail": …}                                           left_out.jsonl
+    {"code": …, "names": […], "total": …}                                         notes.jsonl
 
 The entries lie in the order of the shards, so a shard's share is one range of bytes, and all that
-has to travel to a worker is that range. A hash of seed and path decides an image's split and its
-place in the order: neither depends on the other images, on the runner or on the number of workers.
+has to travel to a worker is that range. `converter.splits` decides the order.
 """
 
 from __future__ import annotations
 
-import array
 import dataclasses
 import hashlib
 import io
@@ -21,18 +20,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import PIL
 
 import converter
+from converter.entries import NO_LABEL, Entry, Scan
 from converter.errors import DatasetError, UsageError
 from converter.layout import Layout, name_shard
-from converter.names import to_bytes
 from converter.options import MAX_SHARDS, ConvertOptions
-from converter.scan import Entry, Scan
+from converter.schema import Column
 from converter.storage import create_file, read_range, write_file
-
-SPLITS: Final = ("train", "validation", "test")
 
 MIN_SHARDS: Final = 16
 """A split has at least so many shards, for all cores to convert and for interleaved reading …"""
@@ -112,6 +108,8 @@ class Plan:
         shards: of all splits, in order.
         rejected: number of images that an update need not try again, by code.
         skipped: number of files that are not looked at, by code.
+        columns: what records hold besides an image and its label.
+        labelled: whether records hold a label.
         generator: the versions that the output's bytes depend on, of shardmill and of Pillow.
         base: what an update starts from, or None.
         digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`,
@@ -125,6 +123,8 @@ class Plan:
     shards: tuple[Shard, ...]
     rejected: dict[str, int]
     skipped: dict[str, int]
+    columns: tuple[Column, ...]
+    labelled: bool
     generator: str
     base: Base | None
     digest: str
@@ -143,51 +143,6 @@ class Plan:
 def name_generator() -> str:
     """The versions that the bytes of a data set depend on."""
     return f"shardmill {converter.__version__}, Pillow {PIL.__version__}"
-
-
-def assign_splits(entries: Iterable[Entry], options: ConvertOptions) -> dict[str, list[Entry]]:
-    """Deals the entries out to splits and puts each split into its seeded order.
-
-    Returns:
-        the entries of each split that was asked for, in the order of `SPLITS`.
-
-    Raises:
-        UsageError: a split that was asked for gets no image.
-    """
-    members: dict[str, list[Entry]] = {split: [] for split in list_splits(options)}
-    ranks = {split: array.array("Q") for split in members}
-    for entry in entries:
-        split, rank = draw_place(entry.path, options)
-        members[split].append(entry)
-        ranks[split].append(rank)
-    for split, drawn in members.items():
-        if not drawn:
-            way_out = "smaller fractions" if split == "train" else "a larger fraction"
-            raise UsageError(
-                f"split {split!r} gets none of the images: ask for {way_out} or another seed"
-            )
-        order = np.argsort(np.asarray(ranks.pop(split)), kind="stable")
-        members[split] = [drawn[place] for place in order]
-    return members
-
-
-def list_splits(options: ConvertOptions) -> tuple[str, ...]:
-    """The splits that were asked for, in the order of `SPLITS`."""
-    fractions = {"train": 1.0, "validation": options.validation_split, "test": options.test_split}
-    return tuple(split for split in SPLITS if fractions[split])
-
-
-def draw_place(path: str, options: ConvertOptions) -> tuple[str, int]:
-    """The split of an image, and its rank in the order of that split.
-
-    Both follow from a hash of seed and path, and so from no other image.
-    """
-    key = options.seed.to_bytes(8, "little")
-    digest = hashlib.blake2b(to_bytes(path), digest_size=16, key=key).digest()
-    draw = int.from_bytes(digest[:8], "little") / 2**64
-    limits = options.validation_split, options.validation_split + options.test_split
-    split = "validation" if draw < limits[0] else "test" if draw < limits[1] else "train"
-    return split, int.from_bytes(digest[8:], "little")
 
 
 def count_shards(records: int, split_bytes: float, shard_bytes: int) -> int:
@@ -245,27 +200,38 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Path, out: Path
     """
     layout = Layout(out)
     layout.make_work_folders()
-    skipped = draft.scan.skipped
+    scan = draft.scan
     with (
         create_file(layout.entries, layout.scratch) as file,
         create_file(layout.left_out, layout.scratch) as left_out,
+        create_file(layout.notes, layout.scratch) as notes,
     ):
         shards = tuple(_write_entries(file.write, draft))
-        for line in (*draft.rejected, *(skip._asdict() for skip in skipped)):
-            left_out.write(_dump(line))
+        for line in list_left_out(draft):
+            left_out.write(dump_line(line))
+        for note in scan.notes:
+            notes.write(dump_line(note._asdict()))
         content = _describe(draft, options, shards, file.sha256)
-        digest = hashlib.sha256(_dump(content)).hexdigest()
+        digest = hashlib.sha256(dump_line(content)).hexdigest()
         _refuse_other_plan(out, digest, options)
     located = {
         "digest": digest,
         "images": str(images),
-        "rejected": dict(sorted(Counter(line["code"] for line in draft.rejected).items())),
-        "skipped": dict(sorted(Counter(skip.code for skip in skipped).items())),
+        "rejected": _count(
+            [line["code"] for line in draft.rejected] + [line.code for line in scan.rejected]
+        ),
+        "skipped": _count([skip.code for skip in scan.skipped]),
         "policies": options.policies_to_json(),
         **content,
     }
-    write_file(layout.plan, _dump(located), layout.scratch)
+    write_file(layout.plan, dump_line(located), layout.scratch)
     return read_plan(out)
+
+
+def list_left_out(draft: Draft) -> Iterator[dict[str, str]]:
+    """What is known beforehand not to be converted, as lines of `rejects.jsonl`."""
+    yield from draft.rejected
+    yield from (line._asdict() for line in (*draft.scan.rejected, *draft.scan.skipped))
 
 
 def digest_plan(draft: Draft, options: ConvertOptions) -> str:
@@ -273,7 +239,7 @@ def digest_plan(draft: Draft, options: ConvertOptions) -> str:
     entries = hashlib.sha256()
     shards = tuple(_write_entries(entries.update, draft))
     content = _describe(draft, options, shards, entries.hexdigest())
-    return hashlib.sha256(_dump(content)).hexdigest()
+    return hashlib.sha256(dump_line(content)).hexdigest()
 
 
 def read_plan(out: Path) -> Plan:
@@ -293,6 +259,8 @@ def read_plan(out: Path) -> Plan:
             shards=tuple(Shard(**shard) for shard in content["shards"]),
             rejected=content["rejected"],
             skipped=content["skipped"],
+            columns=tuple(Column(**column) for column in content["columns"]),
+            labelled=content["labelled"],
             generator=content["generator"],
             base=Base(**content["base"]) if "base" in content else None,
             digest=content["digest"],
@@ -311,8 +279,9 @@ def read_entries(out: Path, shard: Shard) -> Iterator[tuple[Entry, str]]:
     data = read_range(path, shard.offset, shard.size)
     if (count := data.count(b"\n")) != shard.records:
         raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
-    for name, label, text, size in map(json.loads, io.BytesIO(data)):
-        yield Entry(name, label, size), text
+    for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):
+        place, values = more or (0, "")
+        yield Entry(name, label, size, place=place, values=values), text
 
 
 def name_changes(
@@ -328,7 +297,9 @@ def name_changes(
     old = {**ConvertOptions().to_json(), **before, "generator": generator}
     new = {**options.to_json(), "generator": name_generator()}
     return tuple(
-        f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]
+        f"{name} was {old.get(name)!s:.60}, is {new[name]!s:.60}"
+        for name in new
+        if old.get(name) != new[name]
     )
 
 
@@ -354,6 +325,8 @@ def _describe(
         "generator": name_generator(),
         "options": options.to_json(),
         "classes": list(draft.scan.classes),
+        "columns": [dataclasses.asdict(column) for column in draft.scan.columns],
+        "labelled": draft.scan.labelled,
         "shards": [dataclasses.asdict(shard) for shard in shards],
         "entries_sha256": entries_sha256,
         **({"base": draft.base._asdict()} if draft.base else {}),
@@ -368,10 +341,7 @@ def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[S
         remaining = iter(entries)
         for index, records in enumerate(counts):
             members = [next(remaining) for _ in range(records)]
-            lines = b"".join(
-                _dump([entry.path, entry.label, classes[entry.label], entry.size_bytes])
-                for entry in members
-            )
+            lines = b"".join(_describe_entry(entry, classes) for entry in members)
             write(lines)
             yield Shard(
                 split=split,
@@ -385,6 +355,16 @@ def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[S
             offset += len(lines)
 
 
-def _dump(value: object) -> bytes:
+def _describe_entry(entry: Entry, classes: Sequence[str]) -> bytes:
+    text = "" if entry.label == NO_LABEL else classes[entry.label]
+    more = (entry.place, entry.values) if entry.place or entry.values else ()
+    return dump_line([entry.path, entry.label, text, entry.size_bytes, *more])
+
+
+def _count(codes: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(codes).items()))
+
+
+def dump_line(value: object) -> bytes:
     """One line of JSON in ASCII: names that are not UTF-8 survive as lone surrogates."""
     return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from converter.entries import Entry, Scan, name_class
 from converter.errors import DatasetError, ImageError
 from converter.indexes import format_line, name_index
 from converter.layout import Layout
@@ -22,9 +23,9 @@ from converter.metadata import describe_dataset
 from converter.mill import make_record
 from converter.names import to_system
 from converter.options import ConvertOptions
-from converter.plan import Draft, Plan, draw_place, write_plan
-from converter.scan import Entry, Scan
+from converter.plan import Draft, Plan, dump_line, list_left_out, write_plan
 from converter.sources import describe_change, read_sources
+from converter.splits import assign_splits
 from converter.storage import hash_bytes, hash_file, sync_folder, write_file
 from converter.tfrecords import scan_records
 from converter.updates import read_rejects
@@ -85,15 +86,25 @@ def rebuild_file(folder: Path, manifest: Manifest, name: str, data: bytes | None
     Raises:
         OutputError: it cannot be written.
     """
-    known = describe_dataset(manifest.image, manifest.classes, manifest.shards)
+    known = describe_dataset(
+        manifest.image,
+        manifest.classes,
+        manifest.shards,
+        manifest.columns,
+        labelled=manifest.labelled,
+    )
     content = known.get(name, data)
     return content is not None and _write(folder, name, content, manifest.files[name].sha256)
 
 
-def recall_members(folder: Path, shard: ShardInfo, images: Path) -> list[Entry] | None:
+def recall_members(
+    folder: Path, manifest: Manifest, shard: ShardInfo, images: Path
+) -> list[Entry] | None:
     """The originals of a damaged shard by its own word, if they all are what they were."""
+    if manifest.columns or not images.is_dir():
+        return None  # a record does not say which row, or which place in an archive, it is from
     try:
-        sources = read_sources(folder, shard)
+        sources = read_sources(folder, shard, labelled=manifest.labelled)
         if any(describe_change(s.path, s.sha256, images) is not None for s in sources):
             return None
         return [
@@ -120,20 +131,23 @@ def deduce_members(
     """
     options = ConvertOptions.from_json(manifest.options)
     names = {shard.name for shard in lost}
-    taken = set(read_rejects(folder))
+    taken = dict.fromkeys(read_rejects(folder), "train")
     for shard in manifest.shards:
         if shard.name not in names:
-            taken |= {source.path for source in read_sources(folder, shard)}
-    left: dict[str, list[tuple[int, Entry]]] = {}
-    for entry in scan.entries:
-        if entry.path not in taken:
-            split, rank = draw_place(entry.path, options)
-            left.setdefault(split, []).append((rank, entry))
+            taken |= {
+                source.path: shard.split
+                for source in read_sources(folder, shard, labelled=manifest.labelled)
+            }
+    members = assign_splits(scan.entries, options, scan.duplicates, taken)
+    left = {
+        split: [entry for entry in group if entry.path not in taken]
+        for split, group in members.items()
+    }
     found = {}
     for shard in lost:
         alone = [other.split for other in lost].count(shard.split) == 1
         if alone and len(left.get(shard.split, ())) == shard.records:
-            found[shard.name] = [entry for _, entry in sorted(left.get(shard.split, ()))]
+            found[shard.name] = left.get(shard.split, [])
     return found
 
 
@@ -158,16 +172,25 @@ def describe_rejects(
     members = list_members(draft, manifest)
     lines = []
     for shard in manifest.shards:
-        written = {source.path for source in read_sources(folder, shard)}
+        written = {
+            source.path for source in read_sources(folder, shard, labelled=manifest.labelled)
+        }
         for entry in members[shard.name]:
             if entry.path not in written:
                 try:
-                    make_record(entry, draft.scan.classes[entry.label], images, options)
+                    make_record(
+                        entry, name_class(draft.scan, entry), images, options, draft.scan.columns
+                    )
                 except ImageError as error:
                     reason = {"path": entry.path, "code": error.code, "detail": error.detail}
                     lines.append(json.dumps(reason))
-    lines += [json.dumps(skip._asdict(), separators=(",", ":")) for skip in draft.scan.skipped]
+    lines += [json.dumps(line, separators=(",", ":")) for line in list_left_out(draft)]
     return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def describe_notes(draft: Draft) -> bytes:
+    """What `notes.jsonl` has to say, if the plan of the conversion is known."""
+    return b"".join(dump_line(note._asdict()) for note in draft.scan.notes)
 
 
 def write_repair(
@@ -183,7 +206,13 @@ def write_repair(
         for split in manifest.splits
     }
     draft = Draft(
-        scan=Scan(classes=manifest.classes, entries=(), skipped=()),
+        scan=Scan(
+            classes=manifest.classes,
+            entries=(),
+            skipped=(),
+            columns=manifest.columns,
+            labelled=manifest.labelled,
+        ),
         splits={split: list(itertools.chain(*parts)) for split, parts in lists.items()},
         shard_records={split: [len(part) for part in parts] for split, parts in lists.items()},
     )

@@ -28,7 +28,7 @@ from typing import Final
 from converter.commit import remove_work
 from converter.errors import DatasetError, OutputError, UsageError
 from converter.indexes import INDEX_SUFFIX, SHARD_SUFFIX, name_index
-from converter.layout import MANIFEST, REJECTS, WORK_FOLDER, Layout
+from converter.layout import MANIFEST, NOTES, REJECTS, WORK_FOLDER, Layout
 from converter.manifest import ShardInfo, read_manifest
 from converter.metadata import METADATA
 from converter.plan import Shard, read_plan
@@ -137,7 +137,7 @@ def discard_dataset(folder: Path) -> None:
 
 def list_own_files(folder: Path) -> frozenset[str]:
     """The names of the files of a data set, finished or not: as it states them, or as they look."""
-    fixed = {MANIFEST, REJECTS, *METADATA}
+    fixed = {MANIFEST, REJECTS, NOTES, *METADATA}
     try:
         return frozenset({*fixed, *_list_stated(folder)})
     except DatasetError:

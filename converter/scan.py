@@ -1,209 +1,184 @@
-"""Finds the images of a class-per-folder tree: `IMAGES/<class>/**/<image>`.
+"""Finds the images of a conversion: in a folder, an archive or a table.
 
-Every file is accounted for: it becomes an entry, or a line that says why not. Everything is ordered
-by the bytes of the names (`converter.names`), so neither the locale nor the order of the directory
-shows in the result.
+Every file is accounted for: it becomes an entry, or a line that says why not. What folders mean is
+for `converter.labelling` to say, which files there are for `folders`, `archives` and `tables`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator
+import itertools
+import unicodedata
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
 
+import numpy as np
+
+from converter.archives import is_archive, list_archive
+from converter.duplicates import drop_duplicates, find_duplicates, note_duplicates
+from converter.entries import NO_LABEL, SKIP_RULES, Entry, Note, Scan, Skipped, make_note
 from converter.errors import UsageError
-from converter.formats import SUFFIXES
-from converter.names import from_system, to_bytes
-
-IMAGE_SUFFIXES: Final = SUFFIXES
-
-SKIP_RULES: Final = {
-    "skipped_hidden": "a dotfile, or one that an operating system leaves behind",
-    "skipped_extension": "the name does not end like an image's",
-    "skipped_no_class": "lies beside the class folders, not in one",
-    "skipped_link": "a symbolic link that leaves the tree, leads nowhere or is a folder",
-    "skipped_special": "neither a file nor a folder",
-    "unreadable": "the folder or its file cannot be read",
-}
-"""Why a file is not looked at, by the code in `rejects.jsonl`."""
-
-_SPLIT_NAMES: Final = frozenset(
-    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
-)
-_CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
+from converter.folders import IMAGE_SUFFIXES, check_folder, list_folders, walk_folder
+from converter.inputs import locate_root
+from converter.labelling import Labeller, order_classes
+from converter.names import to_bytes
+from converter.options import ConvertOptions
+from converter.originals import digest_source
+from converter.rows import is_table
+from converter.tables import ArchiveLocator, FolderLocator, scan_table
 
 
-class Entry(NamedTuple):
-    """One image to convert.
+def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
+    """Finds all images that are to be converted, and those of them that have the same content.
 
-    Attributes:
-        path: relative to the root, with `/`, in the spelling of `converter.names`.
-        label: index into the sorted class names.
-        size_bytes: of the file.
+    Args:
+        images: a folder, an archive, or a table.
+        options: what is asked for.
+
+    Raises:
+        UsageError: there is nothing to convert, or not as asked.
     """
-
-    path: str
-    label: int
-    size_bytes: int
-
-
-class Skipped(NamedTuple):
-    """One file or folder that is not looked at: its relative path, the rule, and a detail."""
-
-    path: str
-    code: str
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Scan:
-    """What was found under a root.
-
-    Attributes:
-        classes: names of the class folders in label order; also those without an image.
-        entries: the images, ordered by the bytes of their paths.
-        skipped: everything else, in the same order.
-    """
-
-    classes: tuple[str, ...]
-    entries: tuple[Entry, ...]
-    skipped: tuple[Skipped, ...]
-
-    @property
-    def scanned(self) -> int:
-        return len(self.entries) + len(self.skipped)
+    options = options or ConvertOptions()
+    root = locate_root(images, options)
+    if is_table(images):
+        locate = ArchiveLocator(root) if is_archive(root) else FolderLocator(root)
+        scan = scan_table(images, options, locate)
+        notes = find_oddities(scan.entries, scan.classes)
+        scan = dataclasses.replace(scan, notes=notes)
+    elif is_archive(images):
+        skipped: list[Skipped] = []
+        entries, folders = list_archive(images, skipped)
+        scan = label_images(images, entries, folders, skipped, options)
+    else:
+        scan = scan_folder(images, options)
+    if options.dedupe == "off":
+        return scan
+    sets = find_duplicates(
+        scan.entries, lambda entry, end_bytes: digest_source(entry, root, end_bytes)
+    )
+    notes = (*scan.notes, *note_duplicates(scan.entries, sets))
+    if options.dedupe == "report":
+        return dataclasses.replace(scan, notes=notes, duplicates=tuple(map(tuple, sets)))
+    kept, dropped = drop_duplicates(scan.entries, sets)
+    skipped = sorted((*scan.skipped, *dropped), key=lambda skip: to_bytes(skip.path))
+    return dataclasses.replace(scan, entries=kept, skipped=tuple(skipped), notes=notes)
 
 
-def scan_folder(root: Path) -> Scan:
-    """Lists the images below the class folders of `root`.
+def scan_folder(root: Path, options: ConvertOptions | None = None) -> Scan:
+    """Lists the images of a folder, with what its folders say of them.
 
-    Memory grows with the number of files, by about 200 bytes each.
+    Memory grows with the number of files, by about 250 bytes each.
 
     Raises:
         UsageError: `root` is missing, not a folder, or holds no class folder or no image.
     """
-    _check_root(root)
-    root = root.absolute()
-    skipped: list[Skipped] = []
-    top = sorted(_list(root, root, skipped), key=lambda item: os.fsencode(item.name))
-    folders = []
-    for item in top:
-        if code := _skip(item, root):
-            skipped.append(_describe(item, root, code))
-        elif item.is_dir(follow_symlinks=False):
-            folders.append(item)
-        else:
-            skipped.append(_describe(item, root, "skipped_no_class"))
-    if not folders:
+    options = options or ConvertOptions()
+    check_folder(root)
+    folders = list_folders(root.absolute())
+    if not folders and options.label_from == "top":
         raise UsageError(
             f"{root} has no class folders: put the images of each class in a folder of its own, "
-            f"such as {root}/cats and {root}/dogs"
+            f"such as {root}/cats and {root}/dogs, or convert it without labels, with "
+            "--label-from none"
         )
-    classes = tuple(_check_class(from_system(item.name)) for item in folders)
-    if {name.lower() for name in classes} <= _SPLIT_NAMES:
-        raise UsageError(
-            f"the folders of {root} look like splits, not classes ({', '.join(classes)}): convert "
-            "each of them on its own"
-        )
-    labels = {item.name: label for label, item in enumerate(folders)}
-    entries = tuple(
-        Entry(path, labels[item.name], size)
-        for item in sorted(folders, key=_order)
-        for path, size in _walk(Path(item.path), root, skipped)
-    )
+    skipped: list[Skipped] = []
+    found = (Entry(path, 0, size) for path, size in walk_folder(root.absolute(), skipped))
+    return label_images(root, found, folders, skipped, options)
+
+
+def label_images(
+    root: Path,
+    found: Iterable[Entry],
+    folders: Mapping[str, Sequence[str]],
+    skipped: list[Skipped],
+    options: ConvertOptions,
+) -> Scan:
+    """Gives images the labels and splits that their folders say.
+
+    Args:
+        root: what holds them.
+        found: the images, ordered by the bytes of their paths; their labels mean nothing.
+        folders: those in the root, and those in each of them.
+        skipped: what is left out; complete when `found` has been read to its end.
+        options: what folders are asked to mean.
+
+    Raises:
+        UsageError: there is no image, or no class where there has to be one.
+    """
+    labeller = Labeller(folders, options)
+    # In the order in which they are met at first: their order is known when all are.
+    numbers: dict[str, int] = {}
+    entries: list[Entry] = []
+    pinned = None if options.class_names is None else frozenset(options.class_names)
+    for entry in found:
+        place = labeller.read(entry.path)
+        code = place.code
+        if not code and place.name and pinned is not None and place.name not in pinned:
+            code = "skipped_no_label"
+        if code:
+            skipped.append(Skipped(entry.path, code, SKIP_RULES[code]))
+            continue
+        label = numbers.setdefault(place.name, len(numbers)) if place.name else NO_LABEL
+        entries.append(Entry(entry.path, label, entry.size_bytes, place.split, place=entry.place))
+    classes = order_classes(labeller.find_classes() | set(numbers), options)
     if not entries:
-        raise UsageError(
-            f"{root} has {len(classes)} class folders but no image: looked for names that end in "
-            + ", ".join(sorted(IMAGE_SUFFIXES))
-        )
+        raise UsageError(_tell_nothing(root, classes, skipped))
+    _renumber(entries, numbers, classes)
     skipped.sort(key=lambda skip: to_bytes(skip.path))
-    return Scan(classes=classes, entries=entries, skipped=tuple(skipped))
+    return Scan(
+        classes=classes,
+        entries=tuple(entries),
+        skipped=tuple(skipped),
+        notes=find_oddities(entries, classes),
+        labelled=options.label_from != "none",
+    )
 
 
-def _check_root(root: Path) -> None:
-    if not root.exists():
-        raise UsageError(f"{root} does not exist: give the folder that holds the class folders")
-    if not root.is_dir():
-        raise UsageError(f"{root} is a file: give the folder that holds the class folders")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise UsageError(f"{root} cannot be read: check its permissions")
+def find_oddities(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Note, ...]:
+    """What is odd about the names of images and classes."""
+    notes = [make_note("twin_class", names) for names in _find_twins(classes).values()]
+    # Of a million paths, eight bytes each: their hashes, of which equal ones are looked at.
+    hashes = np.asarray(array("q", (hash(_fold(entry.path)) for entry in entries)))
+    values, counts = np.unique(hashes, return_counts=True)
+    alike = np.flatnonzero(np.isin(hashes, values[counts > 1]))
+    twins = _find_twins([entries[place].path for place in alike.tolist()])
+    if twins:
+        notes.append(make_note("twin_path", list(itertools.chain(*twins.values()))))
+    used = {entry.label for entry in entries}
+    if NO_LABEL in used:
+        return tuple(notes)
+    empty = [name for label, name in enumerate(classes) if label not in used]
+    if empty:
+        notes.append(make_note("empty_class", empty))
+    return tuple(notes)
 
 
-def _check_class(name: str) -> str:
-    if "\n" in name or "\r" in name:
-        raise UsageError(
-            f"class folder {name!r} has a line break in its name, which labels.txt cannot hold: "
-            "rename it"
-        )
-    return name
+def _find_twins(names: Iterable[str]) -> dict[str, list[str]]:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_fold(name), []).append(name)
+    return {folded: group for folded, group in alike.items() if len(group) > 1}
 
 
-def _walk(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]]:
-    """Paths and sizes, ordered by the bytes of the paths without holding all of them for it."""
-    pending = [_list_ordered(folder, root, skipped)]
-    while pending:
-        item = next(pending[-1], None)
-        if item is None:
-            pending.pop()
-        elif code := _skip(item, root):
-            skipped.append(_describe(item, root, code))
-        elif item.is_dir(follow_symlinks=False):
-            pending.append(_list_ordered(Path(item.path), root, skipped))
-        elif os.path.splitext(item.name)[1].lower() not in IMAGE_SUFFIXES:
-            skipped.append(_describe(item, root, "skipped_extension"))
-        else:
-            try:
-                yield _relate(item.path, root), item.stat().st_size
-            except OSError as error:
-                skipped.append(_describe(item, root, "unreadable", error))
+def _fold(name: str) -> str:
+    """What is left of a name where neither case nor composition of letters counts."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
-def _list_ordered(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
-    return iter(sorted(_list(folder, root, skipped), key=_order))
+def _renumber(entries: list[Entry], numbers: Mapping[str, int], classes: Sequence[str]) -> None:
+    """Replaces numbers in the order of appearance by labels, one by one, to save memory."""
+    labels = {name: label for label, name in enumerate(classes)}
+    table = [labels[name] for name in numbers]
+    if table == list(range(len(table))):
+        return
+    for place, entry in enumerate(entries):
+        if entry.label != NO_LABEL:
+            entries[place] = entry._replace(label=table[entry.label])
 
 
-def _order(item: os.DirEntry[str]) -> bytes:
-    """What comes first among paths: those in `a-b/` before those in `a/`."""
-    slash = b"/" if item.is_dir(follow_symlinks=False) else b""
-    return os.fsencode(item.name) + slash
-
-
-def _list(folder: Path, root: Path, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as items:
-            return list(items)
-    except OSError as error:
-        skipped.append(Skipped(_relate(str(folder), root) + "/", "unreadable", str(error.strerror)))
-        return []
-
-
-def _skip(item: os.DirEntry[str], root: Path) -> str | None:
-    if item.name.startswith(".") or item.name.lower() in _CLUTTER:
-        return "skipped_hidden"
-    if item.is_symlink():
-        return None if _stays_inside(item, root) else "skipped_link"
-    if not item.is_dir() and not item.is_file():
-        return "skipped_special"
-    return None
-
-
-def _stays_inside(item: os.DirEntry[str], root: Path) -> bool:
-    try:
-        target = Path(item.path).resolve(strict=True)
-    except (OSError, RuntimeError):
-        return False
-    return target.is_file() and target.is_relative_to(root.resolve())
-
-
-def _describe(
-    item: os.DirEntry[str], root: Path, code: str, error: OSError | None = None
-) -> Skipped:
-    slash = "/" if item.is_dir(follow_symlinks=False) else ""
-    detail = str(error.strerror) if error else SKIP_RULES[code]
-    return Skipped(_relate(item.path, root) + slash, code, detail)
-
-
-def _relate(path: str, root: Path) -> str:
-    return from_system(path[len(str(root)) :].lstrip("/"))
+def _tell_nothing(root: Path, classes: Sequence[str], skipped: Sequence[Skipped]) -> str:
+    if classes and any(skip.code == "skipped_no_label" for skip in skipped):
+        return f"{root} has no image in any of the {len(classes)} classes that are asked for"
+    what = f"{len(classes)} class folders but no image" if classes else "no image in any folder"
+    return f"{root} has {what}: looked for names that end in " + ", ".join(sorted(IMAGE_SUFFIXES))

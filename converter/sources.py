@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from converter import examples
+from converter.archives import digest_members
+from converter.entries import NO_LABEL
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.indexes import name_index, parse_index
 from converter.manifest import ShardInfo
-from converter.mill import read_source
 from converter.names import from_bytes
+from converter.originals import read_source
 from converter.storage import hash_bytes
+from converter.streams import is_compressed
 from converter.tfrecords import FOOTER_BYTES, HEADER_BYTES
 
 _HEAD_BYTES: Final = 1024
@@ -37,7 +40,7 @@ class Source(NamedTuple):
     Attributes:
         path: of the original, relative to the folder of images.
         sha256: of the original, in hexadecimal.
-        label: index into the class names.
+        label: index into the class names, or `NO_LABEL`.
         format: how the image is stored.
         height: of the stored image, in pixels.
         width: likewise.
@@ -51,8 +54,13 @@ class Source(NamedTuple):
     width: int
 
 
-def read_sources(folder: Path, shard: ShardInfo) -> list[Source]:
+def read_sources(folder: Path, shard: ShardInfo, *, labelled: bool = True) -> list[Source]:
     """What the records of a shard were made from, in record order; no checksum is compared.
+
+    Args:
+        folder: the data set.
+        shard: which.
+        labelled: whether its records hold a label.
 
     Raises:
         DatasetError: shard or index are not there as the manifest states, or a record cannot be
@@ -67,7 +75,7 @@ def read_sources(folder: Path, shard: ShardInfo) -> list[Source]:
             raise DatasetError(f"{shard.name} is not as large as the manifest states")
         with open(folder / shard.name, "rb", buffering=0) as file:
             return [
-                _read_source(file, shard.name, start, end - start)
+                _read_source(file, shard.name, start, end - start, labelled=labelled)
                 for start, end in pairwise(bounds)
             ]
     except OSError as error:
@@ -82,6 +90,9 @@ def describe_change(path: str, sha256: str, images: Path) -> str | None:
         sha256: of what it was.
         images: the folder that it is relative to.
     """
+    if is_compressed(images):
+        now = digest_members(images).get(path)
+        return "is gone" if now is None else None if now == sha256 else "has other content"
     try:
         data = read_source(path, images)
     except ImageError as error:
@@ -89,17 +100,20 @@ def describe_change(path: str, sha256: str, images: Path) -> str | None:
     return None if hash_bytes(data) == sha256 else "has other content"
 
 
-def _read_source(file: BinaryIO, shard: str, offset: int, size: int) -> Source:
+def _read_source(file: BinaryIO, shard: str, offset: int, size: int, *, labelled: bool) -> Source:
+    wanted = _BEFORE if labelled else _BEFORE[1:]
     begin, size = offset + HEADER_BYTES, size - HEADER_BYTES - FOOTER_BYTES
     try:
         head = _read(file, begin, min(size, _HEAD_BYTES))
         try:
-            found = examples.find_values(head, _BEFORE, size)
+            found = examples.find_values(head, wanted, size)
         except ValueError:
             # A class of a very long name stands before the image; and what is small is read whole.
             head = _read(file, begin, size)
-            found = examples.find_values(head, _BEFORE, size)
-        label, _ = examples.read_varint(head, found[examples.LABEL][0])
+            found = examples.find_values(head, wanted, size)
+        label = NO_LABEL
+        if labelled:
+            label, _ = examples.read_varint(head, found[examples.LABEL][0])
         rest = found[examples.ENCODED][1]
         tail = _read(file, begin + rest, size - rest)
         return _parse_tail(tail, label)

@@ -21,15 +21,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from converter.errors import DatasetError, ImageError
+from converter.entries import NO_LABEL, Entry, Scan, name_class
+from converter.errors import DatasetError, ImageError, UsageError
 from converter.indexes import name_index
 from converter.layout import MANIFEST, REJECTS, Layout
 from converter.manifest import Manifest, ShardInfo
 from converter.mill import Receipt, make_record, write_receipt
 from converter.options import ConvertOptions
-from converter.plan import Base, Draft, Plan, draw_place
-from converter.scan import Entry, Scan
+from converter.plan import Base, Draft, Plan
 from converter.sources import Source, describe_change, read_sources
+from converter.splits import assign_splits, draw, may_stay
 from converter.storage import create_file, hash_file, link_file, sync_folder
 
 SPARE_SHARE: Final = 4
@@ -103,9 +104,10 @@ def plan_update(
         DatasetError: a shard is damaged, so that nobody can tell what is in it.
     """
     options = ConvertOptions.from_json(manifest.options)
+    _check_kind(manifest, scan)
     scan = keep_labels(scan, manifest.classes)
     present = {entry.path: entry for entry in scan.entries}
-    shares = _compare_shards(folder, manifest, images, present, on_shard)
+    shares = _compare_shards(folder, manifest, images, present, options=options, on_shard=on_shard)
     for share in shares.values():
         for entry in share.entries:
             present.pop(entry.path, None)
@@ -114,14 +116,14 @@ def plan_update(
     rejected = _try_again(known, scan, images, options)
     for reject in rejected:
         del present[reject["path"]]
-    members = _place(shares, manifest, list(present.values()), options)
+    members = _place(shares, manifest, _assign(scan, shares, manifest, present, options), options)
     kept = {
         name: share.receipt
         for name, share in shares.items()
         if not share.touched and members[name] == share.entries
     }
     left_out = {reject["path"]: reject["code"] for reject in rejected}
-    left_out |= {skip.path: skip.code for skip in scan.skipped}
+    left_out |= {line.path: line.code for line in (*scan.rejected, *scan.skipped)}
     return Update(
         draft=_draft(scan, members, manifest, rejected, hash_file(folder / MANIFEST)),
         kept=kept,
@@ -130,6 +132,14 @@ def plan_update(
         removed=sum(share.removed for share in shares.values()),
         needed=(len(kept), scan.classes, left_out) != (len(shares), manifest.classes, refused),
     )
+
+
+def _check_kind(manifest: Manifest, scan: Scan) -> None:
+    if manifest.columns or scan.columns or manifest.labelled != scan.labelled:
+        raise UsageError(
+            "a data set with columns of a table cannot be updated, because its records do not say "
+            "which row they were made from: convert it anew with --overwrite"
+        )
 
 
 def carry_shards(update: Update, folder: Path, plan: Plan) -> None:
@@ -156,7 +166,8 @@ def keep_labels(scan: Scan, classes: Sequence[str]) -> Scan:
     known = set(classes)
     merged = (*classes, *(name for name in scan.classes if name not in known))
     places = {name: label for label, name in enumerate(merged)}
-    labels = [places[name] for name in scan.classes]
+    labels = {label: places[name] for label, name in enumerate(scan.classes)}
+    labels[NO_LABEL] = NO_LABEL
     # Most stay the same object: a million copies would take 70 MB.
     entries = (
         entry if entry.label == labels[entry.label] else entry._replace(label=labels[entry.label])
@@ -202,12 +213,21 @@ def _compare_shards(
     manifest: Manifest,
     images: Path,
     present: Mapping[str, Entry],
+    *,
+    options: ConvertOptions,
     on_shard: Callable[[ShardInfo], object] | None,
 ) -> dict[str, _Share]:
     shares = {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         work = pool.map(
-            lambda shard: _compare_shard(folder, shard, images, present), manifest.shards
+            lambda shard: _compare_shard(
+                shard,
+                read_sources(folder, shard, labelled=manifest.labelled),
+                images,
+                present,
+                options,
+            ),
+            manifest.shards,
         )
         for shard, share in zip(manifest.shards, work, strict=True):
             shares[shard.name] = share
@@ -217,13 +237,16 @@ def _compare_shards(
 
 
 def _compare_shard(
-    folder: Path, shard: ShardInfo, images: Path, present: Mapping[str, Entry]
+    shard: ShardInfo,
+    sources: Sequence[Source],
+    images: Path,
+    present: Mapping[str, Entry],
+    options: ConvertOptions,
 ) -> _Share:
-    sources = read_sources(folder, shard)
     entries, changed = [], 0
     for source in sources:
         entry = present.get(source.path)
-        if entry is not None:
+        if entry is not None and may_stay(entry, shard.split, options):
             entries.append(entry)
             other_label = entry.label != source.label
             changed += (
@@ -257,7 +280,7 @@ def _try_again(
 
     def find_reason(entry: Entry) -> dict[str, str] | None:
         try:
-            make_record(entry, scan.classes[entry.label], images, options)
+            make_record(entry, name_class(scan, entry), images, options)
         except ImageError as error:
             return {"path": entry.path, "code": error.code, "detail": error.detail}
         return None
@@ -266,24 +289,51 @@ def _try_again(
         return [reason for reason in pool.map(find_reason, entries) if reason is not None]
 
 
+def _assign(
+    scan: Scan,
+    shares: Mapping[str, _Share],
+    manifest: Manifest,
+    additions: Mapping[str, Entry],
+    options: ConvertOptions,
+) -> dict[str, list[Entry]]:
+    """The new images of each split, in the order of their ranks.
+
+    Raises:
+        UsageError: the data set has no split of that name.
+    """
+    kept = {
+        entry.path: shard.split for shard in manifest.shards for entry in shares[shard.name].entries
+    }
+    members = assign_splits(scan.entries, options, scan.duplicates, kept)
+    fresh = {
+        split: [entry for entry in group if entry.path in additions]
+        for split, group in members.items()
+    }
+    for split, group in fresh.items():
+        if group and split not in manifest.splits:
+            raise UsageError(
+                f"{group[0].path!r} goes into split {split!r}, and the data set has none: convert "
+                "it anew with --overwrite"
+            )
+    return fresh
+
+
 def _place(
     shares: Mapping[str, _Share],
     manifest: Manifest,
-    additions: Sequence[Entry],
+    additions: Mapping[str, Sequence[Entry]],
     options: ConvertOptions,
 ) -> dict[str, list[Entry]]:
     """The images of each shard in record order, new ones included."""
-    drawn: dict[str, list[tuple[int, Entry]]] = {split: [] for split in manifest.splits}
-    for entry in additions:
-        split, rank = draw_place(entry.path, options)
-        drawn[split].append((rank, entry))
     members = {}
-    for split, ranked in drawn.items():
+    for split in manifest.splits:
+        fresh_ones = additions.get(split, ())
         names = [shard.name for shard in manifest.list_shards(split)]
         sizes = [len(shares[name].entries) for name in names]
         touched = [place for place, name in enumerate(names) if shares[name].touched]
-        fresh = iter([entry for _, entry in sorted(ranked)])
-        for name, count in zip(names, place_additions(sizes, len(ranked), touched), strict=True):
+        fresh = iter(fresh_ones)
+        counts = place_additions(sizes, len(fresh_ones), touched)
+        for name, count in zip(names, counts, strict=True):
             new = [next(fresh) for _ in range(count)]
             members[name] = (
                 _sort(shares[name].entries + new, options) if new else shares[name].entries
@@ -313,7 +363,7 @@ def _draft(
 
 def _sort(entries: list[Entry], options: ConvertOptions) -> list[Entry]:
     """The order that a conversion as a whole gives: old images keep theirs, new ones mix in."""
-    return sorted(entries, key=lambda entry: (draw_place(entry.path, options)[1], entry))
+    return sorted(entries, key=lambda entry: (draw(entry.path, options).rank, entry))
 
 
 def _carry_file(source: Path, target: Path, scratch: Path) -> None:

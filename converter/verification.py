@@ -25,6 +25,7 @@ from converter.locks import find_owner
 from converter.manifest import ImageInfo, Manifest, ShardInfo, read_manifest
 from converter.mill import read_receipt, receipt_path
 from converter.plan import read_plan
+from converter.schema import Column
 from converter.sources import Source, describe_change
 from converter.storage import hash_file
 from converter.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
@@ -58,6 +59,8 @@ class Check:
         quick: look at names and sizes only.
         decode: decode every image, and not its header alone.
         originals: folder of the originals to compare records with, or None.
+        columns: what records hold besides an image and its label.
+        labelled: whether they hold a label.
     """
 
     folder: Path
@@ -66,6 +69,8 @@ class Check:
     quick: bool = False
     decode: bool = True
     originals: Path | None = None
+    columns: tuple[Column, ...] = ()
+    labelled: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +163,8 @@ def make_check(
         quick=quick,
         decode=decode,
         originals=originals,
+        columns=manifest.columns,
+        labelled=manifest.labelled,
     )
 
 
@@ -281,7 +288,14 @@ def _check_contents(
             record = file.read(end - start)
             payload = record[HEADER_BYTES:-FOOTER_BYTES]
             try:
-                content = check_content(payload, check.classes, check.image, decode=check.decode)
+                content = check_content(
+                    payload,
+                    check.classes,
+                    check.image,
+                    decode=check.decode,
+                    columns=check.columns,
+                    labelled=check.labelled,
+                )
             except ValueError as error:
                 yield Fault(shard.name, f"record {number} at byte {start}: {error}")
                 continue

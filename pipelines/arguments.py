@@ -20,9 +20,15 @@ from converter.image_options import (
     parse_formats,
     parse_share,
 )
+from converter.names import from_bytes
 from converter.options import (
+    BOX_FORMATS,
+    COLUMN_OPTIONS,
+    DEDUPES,
     ENCODINGS,
+    LABEL_SOURCES,
     RESIZES,
+    SPLIT_CHOICES,
     ConvertOptions,
     parse_image_size,
 )
@@ -97,7 +103,13 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 def _add_conversion(parser: argparse.ArgumentParser) -> None:
     default = ConvertOptions()
-    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder for each class")
+    parser.add_argument(
+        "images",
+        type=Path,
+        metavar="IMAGES",
+        help="a folder with a folder for each class, or with split folders; an archive of such "
+        "(.tar, .tar.gz, .zip); or a table (.csv, .tsv, .jsonl, .parquet)",
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the data set")
     options = parser.add_argument_group("what is written", argument_default=argparse.SUPPRESS)
     add = options.add_argument
@@ -122,9 +134,18 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
     for name in ("validation", "test"):
         add(f"--{name}-split", type=float, metavar="FRACTION",
             help=f"share of the images for a {name} split (default: none)")  # fmt: skip
+    add("--stratify", action="store_true", help="take that share of each class")
+    add("--group-by", metavar="PATTERN",
+        help="never divide what this regular expression matches in the paths, such as a patient, "
+        "between splits; 'folder': each folder")  # fmt: skip
+    add("--dedupe", choices=DEDUPES,
+        help="images with the same content: report them and keep them in one split, drop all but "
+        f"one, or off (default: {default.dedupe})")  # fmt: skip
     add("--seed", type=int, metavar="N",
         help=f"decides splits and order (default: {default.seed})")  # fmt: skip
     _add_image_options(parser)
+    _add_labels(parser)
+    _add_table(parser)
 
 
 def _add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +184,53 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
         "rejected")  # fmt: skip
     add("--max-seconds", type=int, metavar="S",
         help=f"CPU time for an isolated image (default: {default.max_seconds})")  # fmt: skip
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    default = ConvertOptions()
+    group = parser.add_argument_group("labels of folders", argument_default=argparse.SUPPRESS)
+    add = group.add_argument
+    add("--label-from", choices=LABEL_SOURCES,
+        help="the class is the top folder, or the parent folder of each image; none: no labels "
+        f"(default: {default.label_from})")  # fmt: skip
+    add("--split-folders", choices=SPLIT_CHOICES,
+        help="whether the top folders are splits: train, training; validation, valid, val, dev; "
+        "test, testing, eval, evaluation (default: auto, if all have such names)")  # fmt: skip
+    add("--labels", type=_read_names, dest="class_names", metavar="FILE",
+        help="the classes in label order, one a line; images of others are left out")  # fmt: skip
+    add("--label-offset", type=int, choices=(0, 1),
+        help="1: leave label 0 to a class 'background' (default: 0)")  # fmt: skip
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    default = ConvertOptions()
+    group = parser.add_argument_group("columns of a table", argument_default=argparse.SUPPRESS)
+    add = group.add_argument
+    add("--path-column", metavar="NAME", help=f"paths of images (default: {default.path_column})")
+    helps = (
+        "one class", "a list of classes, or names with | between", "a number to be predicted",
+        "a text", "a list of boxes, four numbers each", "the class of each box",
+        "a split, as folders are called", "what is never divided between splits",
+    )  # fmt: skip
+    for name, text in zip(COLUMN_OPTIONS, helps, strict=True):
+        add(f"--{name.replace('_', '-')}", metavar="NAME", help=text)
+    add("--box-format", choices=BOX_FORMATS,
+        help="xyxy, xywh: pixels; yolo: centre and size, yxyx: edges, as fractions (default: "
+        f"{default.box_format})")  # fmt: skip
+    add("--keep-column", action="append", dest="keep_columns", metavar="NAME",
+        help="carry this column into the records; may be given several times")  # fmt: skip
+    add("--table-root", metavar="PATH",
+        help="folder or archive that the paths are relative to, itself relative to the table's "
+        "folder (default: that folder)")  # fmt: skip
+
+
+def _read_names(path: str) -> list[str]:
+    """The lines of a file of class names, in the spelling of `converter.names`."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
+    return [from_bytes(line) for line in data.splitlines() if line]
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:

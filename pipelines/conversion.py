@@ -10,9 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from converter.commit import commit, list_finished
+from converter.commit import commit, list_finished, read_notes
+from converter.entries import Note
 from converter.errors import DatasetError, UsageError
 from converter.indexes import SHARD_SUFFIX
+from converter.inputs import locate_root
 from converter.layout import Layout, locate
 from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
@@ -26,7 +28,7 @@ from converter.replacements import (
     restore_folder,
     settle_folder,
 )
-from converter.scan import scan_folder
+from converter.scan import scan_images
 from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
 from pipelines.preflight import check_folders, check_import_names, check_room, find_room
@@ -46,6 +48,7 @@ class Conversion:
         kept: how many were found finished, by an earlier run or because an update left them alone.
         unchanged: whether the data set was finished before, as it was asked for.
         update: what was different, if an update was asked for.
+        notes: what is odd about the images, and yet converted.
     """
 
     manifest: Manifest
@@ -53,6 +56,7 @@ class Conversion:
     kept: int
     unchanged: bool = False
     update: Update | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +69,11 @@ class Request:
     beam: runners.RunnerOptions
     workers: int
     progress: bool
+
+    @property
+    def root(self) -> Path:
+        """What the paths of the images are relative to."""
+        return locate_root(self.images, self.options)
 
 
 def convert(
@@ -85,7 +94,8 @@ def convert(
     is finished.
 
     Args:
-        images: folder with a folder of images for each class.
+        images: folder with a folder of images for each class, or with folders of splits; or a
+            table of images.
         out: folder for the data set: new, empty, or with a conversion of the same.
         options: size, encoding, shards and splits. An update takes those of the data set, and no
             other ones.
@@ -225,7 +235,11 @@ def _update(request: Request) -> Conversion:
     with runners.start_workers(request.beam, request.workers) as pool:
         with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
-                request.out, old, request.images, scan_folder(request.images), on_shard=count
+                request.out,
+                old,
+                request.root,
+                scan_images(request.images, request.options),
+                on_shard=count,
             )
         if not update.needed:
             return Conversion(
@@ -235,7 +249,7 @@ def _update(request: Request) -> Conversion:
         check_room(request.out, sum(milled))
         with lock_folder(stage, moves_to=request.out):
             _discard_other(stage, update.draft, request.options)
-            plan = write_plan(update.draft, request.options, images=request.images, out=stage)
+            plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             carry_shards(update, request.out, plan)
             conversion = _finish(plan, request, pool, staged=True)
             replace_dataset(request.out)
@@ -264,7 +278,7 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
         _discard_other(request.out, draft, request.options)
     finished = sum(path.stat().st_size for path in request.out.glob(f"*{SHARD_SUFFIX}"))
     check_room(request.out, proposal.bytes - finished)
-    return write_plan(draft, request.options, images=request.images, out=request.out)
+    return write_plan(draft, request.options, images=request.root, out=request.out)
 
 
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
@@ -274,7 +288,12 @@ def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: 
         manifest = read_manifest(plan.out)
     else:
         manifest = commit(plan, keep_work=staged)
-    return Conversion(manifest=manifest, milled=len(plan.shards) - kept, kept=kept)
+    return Conversion(
+        manifest=manifest,
+        milled=len(plan.shards) - kept,
+        kept=kept,
+        notes=read_notes(plan.out),
+    )
 
 
 def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:
@@ -301,7 +320,7 @@ def mill_plan(
     try:
         watch.poll()
         if remaining:
-            transform = MillShards(plan, remaining)
+            transform = MillShards(plan, remaining, pool.count if pool else 0)
             runners.run_pipeline(transform, beam, pool, on_poll=watch.poll)
         watch.poll()
     finally:

@@ -7,11 +7,14 @@ import math
 import os
 
 from converter.decoders import register_formats
+from converter.entries import Entry, Scan
 from converter.estimates import Estimate, bound_record_bytes, estimate_records
+from converter.inputs import locate_root
 from converter.layout import locate
 from converter.options import ConvertOptions
-from converter.plan import Draft, assign_splits, plan_shards
-from converter.scan import Entry, Scan, scan_folder
+from converter.plan import Draft, plan_shards
+from converter.scan import scan_images
+from converter.splits import assign_splits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,14 +65,14 @@ def propose(
     options = options or ConvertOptions()
     folder = locate(images)
     register_formats(options.formats)  # an extra that is missing shows here, not in every worker
-    scan = scan_folder(folder)
-    splits = assign_splits(scan.entries, options)
+    scan = scan_images(folder, options)
+    splits = assign_splits(scan.entries, options, scan.duplicates)
     estimate = None
     bound = bound_record_bytes(options)
     doubtful = bound * len(scan.entries) > room
     if always_sample or doubtful or not _is_decided(splits, options, bound):
         sample = max(splits.values(), key=len)
-        estimate = estimate_records(sample, scan.classes, folder, options)
+        estimate = estimate_records(sample, scan, locate_root(folder, options), options)
     record_bytes = estimate.record_bytes if estimate else bound
     return Proposal(
         scan=scan,

@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from converter import repairs
+from converter.entries import Entry
 from converter.errors import DatasetError
 from converter.indexes import name_index
-from converter.layout import REJECTS, Layout, locate
+from converter.inputs import locate_root
+from converter.layout import NOTES, REJECTS, Layout, locate
 from converter.locks import lock_folder
 from converter.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.plan import Draft, digest_plan
 from converter.replacements import settle_folder
-from converter.scan import Entry, scan_folder
+from converter.scan import scan_images
 from converter.updates import keep_labels
 from converter.verification import Fault
 from pipelines.preflight import check_folders
@@ -36,6 +38,11 @@ class _Site:
     beam_args: Sequence[str]
     workers: int
     progress: bool
+
+    @property
+    def root(self) -> Path:
+        """What the paths of the originals are relative to."""
+        return locate_root(self.images, self.options)
 
     @property
     def options(self) -> ConvertOptions:
@@ -121,13 +128,15 @@ def _repair(site: _Site, condemned: repairs.Condemned) -> tuple[tuple[str, ...],
         for shard in condemned.indexes
         if repairs.rebuild_index(site.folder, shard)
     ]
-    draft = _plan_again(site) if condemned.shards or REJECTS in condemned.files else None
+    draft = (
+        _plan_again(site) if condemned.shards or {REJECTS, NOTES} & set(condemned.files) else None
+    )
     members = _find_members(site, condemned.shards, draft)
     if members:
         repaired += _mill(site, members)
     for name in condemned.files:
-        rejects = _describe_rejects(site, draft) if name == REJECTS else None
-        if repairs.rebuild_file(site.folder, site.manifest, name, rejects):
+        content = _describe_file(site, draft, name)
+        if repairs.rebuild_file(site.folder, site.manifest, name, content):
             repaired.append(name)
     unknown = (shard.name for shard in condemned.shards if shard.name not in members)
     return tuple(repaired), tuple(unknown)
@@ -149,12 +158,13 @@ def _find_members(
         planned = repairs.list_members(draft, site.manifest)
         return {shard.name: planned[shard.name] for shard in shards}
     recalled = {
-        shard.name: repairs.recall_members(site.folder, shard, site.images) for shard in shards
+        shard.name: repairs.recall_members(site.folder, site.manifest, shard, site.root)
+        for shard in shards
     }
     found = {name: entries for name, entries in recalled.items() if entries is not None}
     lost = [shard for shard in shards if shard.name not in found]
     if lost:
-        scan = keep_labels(scan_folder(site.images), site.manifest.classes)
+        scan = keep_labels(scan_images(site.images, site.options), site.manifest.classes)
         with contextlib.suppress(DatasetError):
             found |= repairs.deduce_members(site.folder, site.manifest, lost, scan)
     return found
@@ -167,7 +177,7 @@ def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
 
     made = Layout(site.folder).repair
     shutil.rmtree(made, ignore_errors=True)
-    plan = repairs.write_repair(members, site.manifest, site.images, made)
+    plan = repairs.write_repair(members, site.manifest, site.root, made)
     beam = runners.parse_options(site.beam_args)
     with runners.start_workers(beam, site.workers) as pool:
         mill_plan(plan, beam, pool, progress=site.progress)
@@ -177,11 +187,11 @@ def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
     shutil.rmtree(made)
 
 
-def _describe_rejects(site: _Site, draft: Draft | None) -> bytes | None:
-    if draft is None:
+def _describe_file(site: _Site, draft: Draft | None, name: str) -> bytes | None:
+    if draft is None or name not in (REJECTS, NOTES):
         return None
+    if name == NOTES:
+        return repairs.describe_notes(draft)
     with contextlib.suppress(DatasetError):
-        return repairs.describe_rejects(
-            site.folder, site.manifest, draft, site.images, site.options
-        )
+        return repairs.describe_rejects(site.folder, site.manifest, draft, site.root, site.options)
     return None

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converter.entries import NO_LABEL, NOTES, SKIP_RULES, Note
 from converter.layout import REJECTS, Layout
 from converter.manifest import Manifest, SplitInfo, Totals, read_manifest
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
-from converter.scan import SKIP_RULES
 from converter.sizes import format_bytes
 from converter.updates import Update
 from converter.verification import Fault
@@ -40,9 +40,22 @@ def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> I
     yield f"wrote {totals.written:,} images to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
     yield f"  {totals.scanned:,} files: {totals.written:,} written, {_tell_left_out(totals)}"
+    yield from tell_notes(conversion.notes)
     if totals.rejected or totals.skipped:
         yield from _tell_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
+
+
+def tell_notes(notes: Sequence[Note]) -> Iterator[str]:
+    """A line for each kind of oddity, with the names of the first one."""
+    by_code: dict[str, list[Note]] = {}
+    for note in notes:
+        by_code.setdefault(note.code, []).append(note)
+    for code, group in by_code.items():
+        first = group[0]
+        names = ", ".join(first.names[:2]) + (", …" if first.total > 2 else "")
+        total = sum(note.total for note in group)
+        yield f"  note: {code} {total:,} in {len(group):,} sets, {NOTES[code]}: {names}"
 
 
 def summarize_splits(manifest: Manifest) -> Iterator[str]:
@@ -57,11 +70,15 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
     yield (
         f"{scan.scanned:,} files: {len(scan.entries):,} images in {len(scan.classes):,} classes, "
         f"{len(scan.skipped):,} skipped"
+        + (f", {len(scan.rejected):,} rows rejected" if scan.rejected else "")
     )
     counts = [0] * len(scan.classes)
     for entry in scan.entries:
-        counts[entry.label] += 1
-    yield from _tell_classes(scan.classes, counts)
+        if entry.label != NO_LABEL:
+            counts[entry.label] += 1
+    if scan.labelled:
+        yield from _tell_classes(scan.classes, counts)
+    yield from tell_notes(scan.notes)
     source = sum(entry.size_bytes for entry in scan.entries)
     yield f"reads {format_bytes(source)}"
     if estimate is None:

@@ -8,6 +8,7 @@ crosses the shuffle, because a local runner holds whatever does whole in memory,
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from apache_beam.pvalue import PBegin, PCollection
 
 from converter.manifest import ShardInfo
 from converter.mill import Job, Receipt, mill_shard
+from converter.passes import deal_shards, mill_together
 from converter.plan import Plan, Shard
 from converter.storage import write_file
+from converter.streams import is_compressed
 from converter.verification import Check, check_shard
 
 
@@ -31,17 +34,30 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
     Args:
         plan: a plan that is written to its output; workers read their entries there.
         shards: which of its shards to write; None for all.
+        passes: how many times an archive may be read that is compressed as a whole, all at the
+            same time; 0 for once a core of this machine.
     """
 
-    def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None) -> None:
+    def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
         super().__init__()
-        self._job = Job(images=plan.images, out=plan.out, options=plan.options)
+        self._job = Job(
+            images=plan.images, out=plan.out, options=plan.options, columns=plan.columns
+        )
         chosen = plan.shards if shards is None else shards
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
         # the shares weigh the same.
         self._shards = sorted(chosen, key=lambda shard: (-shard.source_bytes, shard.name))
 
+        self._passes = passes or os.cpu_count() or 1
+
     def expand(self, begin: PBegin) -> PCollection[Receipt]:
+        if is_compressed(self._job.images):
+            return (
+                begin
+                | "CreateGroups" >> beam.Create(self._deal(), reshuffle=False)
+                | "SpreadGroups" >> beam.Reshuffle()
+                | "MillGroup" >> beam.FlatMap(mill_group, self._job).with_output_types(Receipt)
+            )
         return (
             begin
             # `Reshuffle` follows at once; one of Create's own would mix the order first.
@@ -50,10 +66,22 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
             | "MillShard" >> beam.Map(mill_counted, self._job).with_output_types(Receipt)
         )
 
+    def _deal(self) -> list[tuple[Shard, ...]]:
+        return deal_shards(self._shards, self._passes)
+
+
+def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
+    """`mill_together`, counted for the runners that show counters."""
+    return [count_receipt(receipt) for receipt in mill_together(shards, job)]
+
 
 def mill_counted(shard: Shard, job: Job) -> Receipt:
     """`mill_shard`, counted for the runners that show counters."""
-    receipt = mill_shard(shard, job)
+    return count_receipt(mill_shard(shard, job))
+
+
+def count_receipt(receipt: Receipt) -> Receipt:
+    """Counts what was written for a shard."""
     for name, count in (
         ("shards-written", 1),
         ("images-written", receipt.records),

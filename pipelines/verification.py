@@ -12,8 +12,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from converter.errors import DatasetError
+from converter.inputs import locate_root
 from converter.layout import Layout, locate
 from converter.manifest import Manifest, ShardInfo, read_manifest
+from converter.options import ConvertOptions
 from converter.verification import (
     Check,
     Fault,
@@ -40,7 +42,7 @@ def verify(
         out: the data set's folder. Of an unfinished conversion, what is finished is checked.
         quick: look at names and sizes only.
         decode: decode every image, and not its header alone.
-        sources: also compare every record with its original in this folder of images.
+        sources: also compare every record with its original: the images that were converted.
         beam_args: run as a Beam job with these options; None for threads of this process. Workers
             on other machines have to see `out`, and the folder beside it, under the same path.
         workers: processes of a local Beam job; 0 for one a core.
@@ -57,6 +59,8 @@ def verify(
     folder = locate(out)
     originals = None if sources is None else locate(sources)
     manifest = read_manifest(folder) if Layout(folder).manifest.exists() else None
+    if originals is not None and manifest is not None:
+        originals = locate_root(originals, ConvertOptions.from_json(manifest.options))
     with _draw_bar(manifest, shown=progress) as on_shard:
         if manifest is None or beam_args is None:
             return verify_dataset(

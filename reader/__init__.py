@@ -11,6 +11,7 @@
     batches     a step's payloads -> columns: `fields` by their `spans`, sizes by `headers`, what is
                 wrong by `damage`; `pixels` of raw images go straight to their place
     dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)
+                (`values` of a table: `details`)
 
 and beside that way
 

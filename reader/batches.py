@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -11,9 +12,11 @@ import numpy.typing as npt
 
 from converter.errors import RecordError
 from converter.manifest import ImageInfo
+from converter.schema import Column
+from reader.blocks import Block
 from reader.buffers import Array
 from reader.damage import DamageLog
-from reader.fields import Field, find_fields, parse_payload
+from reader.fields import Field, Wanted, find_fields, parse_payload, read_details
 from reader.orders import Numbers, Order, derive_key
 from reader.pixels import read_pixels
 from reader.records import RecordFiles, find_source
@@ -36,7 +39,8 @@ class Examples:
         encoded: bytes (n,), the images as they are stored.
         sizes: int32 (n, 2), height and width of the stored images.
         seeds: int64 (n,), for random changes of each image in this epoch.
-        names: bytes (n,), paths of the originals; empty if they were not asked for.
+        names: bytes (n,), paths of the originals, or all of the records but the images if columns
+            were asked for; empty if neither was.
     """
 
     valid: npt.NDArray[np.bool_]
@@ -63,6 +67,8 @@ class BatchReader:
         labels: int32 (classes,), the label to give for each stored one.
         record_labels: int32 (records of the split,), labels instead of the stored ones.
         with_names: read the paths of the originals too.
+        labelled: whether records hold a label.
+        columns: of the records, to be read too.
         filler: encoded image that stands where there is none.
     """
 
@@ -77,6 +83,8 @@ class BatchReader:
     labels: npt.NDArray[np.int32] | None = None
     record_labels: npt.NDArray[np.int32] | None = None
     with_names: bool = False
+    labelled: bool = True
+    columns: tuple[Column, ...] = ()
     filler: bytes = b""
 
     def read_examples(self, epoch: int, steps: Sequence[int]) -> Examples:
@@ -170,12 +178,14 @@ class BatchReader:
         block = self.files.read_block(numbers)
         if not len(block.indexes):
             return np.arange(len(numbers))
-        fields = find_fields(block, raw=self._is_raw, with_names=self.with_names)
+        fields = find_fields(block, self._wanted)
         sound = (
             fields.sound
-            & (fields.labels < self.classes)
+            & (fields.labels < self._limit)
             & self._fits(fields.sizes, fields.ends - fields.begins)
         )
+        if self.columns:
+            sound &= self._read_details(columns, slots, block)
         slots = slots[block.indexes[sound]]
         columns.labels[slots] = fields.labels[sound]
         columns.sizes[slots] = fields.sizes[sound]
@@ -183,7 +193,7 @@ class BatchReader:
         spans = fields.begins[sound].tolist(), fields.ends[sound].tolist()
         for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
             put(slot, block.data[begin:end])
-        if self.with_names:
+        if self.with_names and not self.columns:
             spans = fields.names[0, sound].tolist(), fields.names[1, sound].tolist()
             for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
                 columns.names[slot] = block.data[begin:end].tobytes()
@@ -196,7 +206,7 @@ class BatchReader:
     ) -> Numbers:
         """Does the same with images that are stored raw, without a copy of them between."""
         found = read_pixels(self.files, numbers, rows, slots, with_names=self.with_names)
-        sound = found.sound & (found.labels < self.classes)
+        sound = found.sound & (found.labels < self._limit)
         columns.labels[slots[sound]] = found.labels[sound]
         columns.names[slots[sound]] = found.names[sound]
         columns.valid[slots[sound]] = True
@@ -209,7 +219,7 @@ class BatchReader:
                 self.damage.report(payload)
                 continue
             try:
-                field = parse_payload(payload, raw=self._is_raw, with_names=self.with_names)
+                field = parse_payload(payload, self._wanted)
                 self._check(field)
             except ValueError as error:
                 self.damage.report(place.describe(str(error), find_source(payload)))
@@ -224,8 +234,8 @@ class BatchReader:
                 f"an image of {height}x{width} in {len(field.image)} bytes, expected up to "
                 f"{image.max_height}x{image.max_width}"
             )
-        if field.label >= self.classes:
-            raise ValueError(f"label {field.label}, expected less than {self.classes}")
+        if field.label >= self._limit:
+            raise ValueError(f"label {field.label}, expected less than {self._limit}")
 
     def _fits(self, sizes: Numbers, image_bytes: Numbers) -> Mask:
         """Whether images are of a size that the manifest allows.
@@ -242,6 +252,35 @@ class BatchReader:
             fits &= image_bytes == sizes[:, 0] * sizes[:, 1] * image.channels
         return fits
 
+    def _read_details(self, columns: Examples, slots: Numbers, block: Block) -> Mask:
+        """Reads all but the images, and says of which records that could be done."""
+        read: Mask = block.sound.copy()
+        spans = block.begins.tolist(), block.ends.tolist()
+        for row, (begin, end) in enumerate(zip(*spans, strict=True)):
+            with contextlib.suppress(ValueError):
+                payload = block.data[begin:end].data
+                columns.names[slots[block.indexes[row]]] = read_details(
+                    payload, self.columns, self.classes
+                )
+                continue
+            read[row] = False
+        return read
+
+    @property
+    def _limit(self) -> int:
+        """What labels have to be below."""
+        return self.classes if self.labelled else 1
+
+    @property
+    def _wanted(self) -> Wanted:
+        return Wanted(
+            raw=self._is_raw,
+            with_names=self.with_names,
+            labelled=self.labelled,
+            columns=self.columns,
+            classes=self.classes,
+        )
+
     @property
     def _is_raw(self) -> bool:
         return RAW in self.image.formats
@@ -249,7 +288,7 @@ class BatchReader:
     def _finish(self, columns: Examples, slots: Numbers, numbers: Numbers) -> Examples:
         if self.record_labels is not None:
             columns.labels[slots] = self.record_labels[numbers]
-        elif self.labels is not None:
+        elif self.labels is not None and self.labelled:
             columns.labels[slots] = self.labels[columns.labels[slots]]
         return columns
 

@@ -18,6 +18,7 @@ from reader.orders import SequentialOrder
 from reader.plans import ReadPlan
 from reader.positions import Position
 from reader.steps import Steps
+from reader.values import NO_VALUES
 
 _log = logging.getLogger("shardmill.reader")
 
@@ -75,6 +76,7 @@ def fill_cache(plan: ReadPlan, make_dataset: Callable[[ReadPlan], Any]) -> Image
         order="sequential",
         reader=dataclasses.replace(plan.reader, order=SequentialOrder(), steps=steps),
         position=Position(),
+        given=NO_VALUES,
     )
     with typed_errors():
         images, labels, valid, names = _gather(make_dataset(whole), records)

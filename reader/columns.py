@@ -20,6 +20,9 @@ from reader.selections import Selection
 HEAD_BYTES: Final = 512
 """Holds all that comes before an image's bytes, unless a class has a name of 400 letters."""
 
+NO_LABEL: Final = -1
+"""Stands where a record has no label."""
+
 MAX_LABEL: Final = 2**31 - 1
 
 
@@ -28,7 +31,7 @@ class Head(NamedTuple):
 
     Attributes:
         data: of the record.
-        label: number of the class.
+        label: number of the class, or `NO_LABEL`.
         begin: where the image's bytes begin in the payload.
         end: where they end.
     """
@@ -69,7 +72,9 @@ def _parse_head(data: memoryview, payload_bytes: int) -> Head:
     found = examples.find_values(payload, (examples.LABEL, examples.ENCODED), payload_bytes)
     try:
         begin, end = found[examples.ENCODED]
-        label, _ = examples.read_varint(payload, found[examples.LABEL][0])
+        label = NO_LABEL
+        if examples.LABEL in found:
+            label, _ = examples.read_varint(payload, found[examples.LABEL][0])
     except (KeyError, IndexError) as error:
         raise ValueError(f"no image with a label: {error}") from error
     if label > MAX_LABEL:
@@ -95,18 +100,24 @@ def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.
     labels = np.empty(len(files), np.int32)
     if counts is not None:
         for index, descriptor, place in _visit(files, everything):
-            labels[index] = read_head(descriptor, place).label
+            labels[index] = _check_label(read_head(descriptor, place).label, place)
         if _add_up(labels, counts):
             return labels
     for index, place, record in _read_whole(files, everything):
         if isinstance(record, RecordError):
             raise record
-        labels[index] = _take_head(record, place).label
+        labels[index] = _check_label(_take_head(record, place).label, place)
     if counts is not None and not _add_up(labels, counts):
         raise DatasetError(
             "the labels of the records are not those that the manifest counts: run shardmill verify"
         )
     return labels
+
+
+def _check_label(label: int, place: Place) -> int:
+    if label == NO_LABEL:
+        raise place.describe("no label")
+    return label
 
 
 def read_names(files: RecordFiles, numbers: Numbers) -> list[str | RecordError]:

@@ -13,12 +13,14 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
+from converter import examples
 from converter.errors import DatasetError, RecordError
 from reader.batches import BatchReader, Examples
 from reader.buffers import Array, BufferPool, keep_heap
 from reader.cache import fill_cache
 from reader.damage import RecentSteps
 from reader.decoding import describe_refusal, encode_filler, format_labels, make_decoder
+from reader.details import make_label, parse_details
 from reader.fingerprints import describe_plan
 from reader.options import COLOR_CHANNELS
 from reader.pipeline import (
@@ -234,15 +236,24 @@ def _copy_images(rows: Array, images: Array, plan: ReadPlan) -> Array:
 
 
 def format_element(plan: ReadPlan, columns: Columns) -> Any:
-    """What the caller gets of images, labels, mask and names."""
+    """What the caller gets of images, labels, mask and names, or what stands for the names."""
     images, labels, mask, names = columns
     element = [images]
-    if plan.options.label_mode is not None:
+    given, parsed = plan.given, {}
+    if given.needed:
+        single = plan.options.batch_size is None
+        parsed = parse_details(names, given.needed, single=single)
+        names = parsed[examples.SOURCE_ID]
+    if given.label is not None:
+        element.append(make_label(given.label, parsed, given))
+    elif plan.options.label_mode is not None and plan.has_classes:
         element.append(format_labels(labels, plan.options.label_mode, len(plan.class_names)))
     if plan.options.remainder == "pad":
         element.append(mask)
     if plan.options.with_filename:
         element.append(names)
+    if given.columns:
+        element.append({name: parsed[column.name] for name, column in given.columns.items()})
     return tuple(element) if len(element) > 1 else images
 
 

@@ -7,15 +7,19 @@ for in one record, and says what is wrong with it.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from converter import examples
+from converter.schema import Column, check_values
 from reader.blocks import Block
 from reader.headers import measure_image
 from reader.orders import Numbers
 from reader.spans import Mask, find_spans, read_numbers
+
+_NUMBERS: Final = (examples.HEIGHT, examples.WIDTH, examples.LABEL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +45,7 @@ class Fields:
 
 
 class Field(NamedTuple):
-    """The same parts of one record."""
+    """The same parts of one record; where columns are wanted, `name` is all but the image."""
 
     label: int
     image: memoryview
@@ -49,63 +53,97 @@ class Field(NamedTuple):
     name: bytes
 
 
-def find_fields(block: Block, *, raw: bool, with_names: bool) -> Fields:
-    """Finds the fields of all records of a block.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which parts of records are looked for.
+
+    Attributes:
+        raw: whether images are stored without headers, so that records say their sizes.
+        with_names: the paths of the originals too.
+        labelled: labels; where there are none, they are 0.
+        columns: all but the image, with these columns in it, instead of the path alone.
+        classes: how many there are.
+    """
+
+    raw: bool = False
+    with_names: bool = False
+    labelled: bool = True
+    columns: tuple[Column, ...] = ()
+    classes: int = 0
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Their names in a record: image, size, label, path."""
+        sizes = (examples.HEIGHT, examples.WIDTH) if self.raw else ()
+        labels = (examples.LABEL,) if self.labelled else ()
+        names = (examples.SOURCE_ID,) if self.with_names else ()
+        return (examples.ENCODED, *sizes, *labels, *names)
+
+
+def find_fields(block: Block, wanted: Wanted) -> Fields:
+    """Finds the fields of all records of a block; where columns are wanted, names mean nothing.
 
     Args:
         block: that holds them.
-        raw: whether images are stored without headers, so that records say their sizes.
-        with_names: look for the paths of the originals too.
+        wanted: which fields.
     """
-    data, names = block.data, _list_features(raw=raw, with_names=with_names)
+    data, names = block.data, wanted.features
     begins, ends, sound = find_spans(data, block.begins, block.ends, names)
     sound &= block.sound
-    numbers = []
-    for row in (0, 2, 3) if raw else (0,):
-        values, single = read_numbers(data, begins[row], ends[row])
-        numbers.append(values)
-        sound &= single
-    sizes = np.stack(numbers[1:], -1) if raw else np.zeros((len(sound), 2), np.int64)
-    for row in np.flatnonzero(sound).tolist() if not raw else ():
+    numbers = {name: np.zeros(len(sound), np.int64) for name in _NUMBERS}
+    for row, name in enumerate(names):
+        if name in numbers:
+            numbers[name], single = read_numbers(data, begins[row], ends[row])
+            sound &= single
+    sizes = np.stack((numbers[examples.HEIGHT], numbers[examples.WIDTH]), -1)
+    for row in np.flatnonzero(sound).tolist() if not wanted.raw else ():
         try:
-            sizes[row] = measure_image(data[begins[1, row] : ends[1, row]].data)
+            sizes[row] = measure_image(data[begins[0, row] : ends[0, row]].data)
         except ValueError:  # noqa: PERF203 (each may be damaged)
             sound[row] = False
     return Fields(
-        labels=numbers[0],
-        begins=begins[1],
-        ends=ends[1],
+        labels=numbers[examples.LABEL],
+        begins=begins[0],
+        ends=ends[0],
         sizes=sizes,
         names=np.stack((begins[-1], ends[-1])),
         sound=sound,
     )
 
 
-def parse_payload(payload: memoryview, *, raw: bool, with_names: bool) -> Field:
-    """Finds the fields of one record; arguments as of `find_fields`.
+def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
+    """Finds the fields of one record, as `find_fields` does.
 
     Raises:
         ValueError: it is not a `tf.train.Example`, or does not have them.
     """
-    names = _list_features(raw=raw, with_names=with_names)
-    found = examples.find_values(payload, names)
-    for name in names:
+    found = examples.find_values(payload, wanted.features)
+    for name in wanted.features:
         if name not in found:
             raise ValueError(f"feature {name!r} is missing")
-    label, *size = (
-        _read_number(payload, found[name]) for name in (names[0], *names[2:4][: 2 * raw])
-    )
+    numbers = {name: _read_number(payload, found[name]) for name in _NUMBERS if name in found}
     begin, end = found[examples.ENCODED]
     name_begin, name_end = found.get(examples.SOURCE_ID, (0, 0))
+    path = bytes(payload[name_begin:name_end])
+    if wanted.columns:
+        path = read_details(payload, wanted.columns, wanted.classes)
     image = payload[begin:end]
-    height, width = size or measure_image(image)
-    return Field(label, image, (height, width), bytes(payload[name_begin:name_end]))
+    if wanted.raw:
+        size = numbers[examples.HEIGHT], numbers[examples.WIDTH]
+    else:
+        size = measure_image(image)
+    return Field(numbers.get(examples.LABEL, 0), image, size, path)
 
 
-def _list_features(*, raw: bool, with_names: bool) -> tuple[str, ...]:
-    sizes = (examples.HEIGHT, examples.WIDTH) if raw else ()
-    names = (examples.SOURCE_ID,) if with_names else ()
-    return (examples.LABEL, examples.ENCODED, *sizes, *names)
+def read_details(payload: memoryview, columns: Sequence[Column], classes: int) -> bytes:
+    """All of a record but its image, as a `tf.train.Example`.
+
+    Raises:
+        ValueError: it is none, or does not hold what its columns say.
+    """
+    details = examples.strip_feature(payload, examples.ENCODED)
+    check_values(columns, examples.decode_example(details), classes)
+    return details
 
 
 def _read_number(payload: memoryview, span: tuple[int, int]) -> int:

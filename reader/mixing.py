@@ -16,6 +16,7 @@ from reader.orders import MixedOrder, derive_key
 from reader.plans import Choice, ReadPlan, arrange, list_files, plan_records, settle_order
 from reader.records import RecordFiles
 from reader.selections import select_all
+from reader.values import choose_values
 
 BLOCK: Final = 100
 """Records of which every data set has a fixed number: shares are rounded to hundredths."""
@@ -49,6 +50,8 @@ def plan_mixture(
             raise UsageError(f"{name} cannot be given for a mixture: it is about one data set")
     if len({manifest.classes for manifest in manifests}) > 1:
         raise UsageError("data sets with different classes cannot be mixed: convert them alike")
+    if len({(manifest.labelled, manifest.columns) for manifest in manifests}) > 1:
+        raise UsageError("data sets with different columns cannot be mixed: convert them alike")
     order, seed = settle_order(options, split, remote=False)
     if order == "buffer":
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
@@ -63,7 +66,10 @@ def plan_mixture(
         )
     classes = list(manifests[0].classes)
     choice = Choice(
-        class_names=classes, stored_classes=len(classes), selection=select_all(sum(counts))
+        class_names=classes,
+        stored_classes=len(classes),
+        selection=select_all(sum(counts)),
+        given=choose_values(manifests[0], options),
     )
     files = RecordFiles([file for group in groups for file in group])
     image = join_images([manifest.image for manifest in manifests])

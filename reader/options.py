@@ -68,6 +68,9 @@ class ReadOptions:
             images, there are then fewer than the length says.
         max_damaged: different records that may be skipped before it is an error after all.
         with_filename: give the path of each original too, as the last of the tensors.
+        columns: of a table that was converted, to give as a dict behind all others: int64, float32
+            or strings (batch,), or ragged (batch, None), of boxes (batch, None, 4) as top, left,
+            bottom, right in fractions of the image, which no crop or flip moves.
         cache: keep the decoded images in memory; refused if they do not fit into `max_ram`.
         max_ram: what the reader may hold in memory in all, in bytes or like "512MB".
 
@@ -100,6 +103,7 @@ class ReadOptions:
     on_damage: str = "raise"
     max_damaged: int = 100
     with_filename: bool = False
+    columns: tuple[str, ...] = ()
     cache: bool = False
     max_ram: int | str = 512_000_000
 
@@ -140,6 +144,7 @@ class ReadOptions:
         for name, check in (
             ("image_size", check_image_size),
             ("class_names", _check_names),
+            ("columns", _check_columns),
             ("labels", _check_labels),
             ("random_crop", _check_shares),
         ):
@@ -199,6 +204,12 @@ def _check_names(names: object) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise UsageError(f"class_names {names!r} is not a list of names")
     return tuple(names)
+
+
+def _check_columns(names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise UsageError(f"columns {names!r} is not a list of names")
+    return tuple(dict.fromkeys(names))
 
 
 def _check_labels(labels: object) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ from reader.selections import (
     sort_selection,
 )
 from reader.steps import Steps
+from reader.values import NO_VALUES, Values, choose_values
 
 LABEL_BYTES: Final = 5
 """Of a cached image besides its pixels: its label, and whether it is there."""
@@ -58,6 +59,7 @@ class ReadPlan:
         reader: reads the records of any step.
         buffers: sizes of the buffers.
         position: where the next iterator begins.
+        given: what is given besides the images.
     """
 
     options: ReadOptions
@@ -69,6 +71,7 @@ class ReadPlan:
     reader: BatchReader
     buffers: Buffers
     position: Position
+    given: Values = NO_VALUES
 
     @property
     def is_direct(self) -> bool:
@@ -82,7 +85,14 @@ class ReadPlan:
             and COLOR_CHANNELS[options.color_mode] == image.channels
             and options.random_crop is None
             and not options.random_flip
+            and self.reader.labelled
+            and not self.reader.columns
         )
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each record has one label, stored or given instead."""
+        return self.given.labelled or self.reader.record_labels is not None
 
     @property
     def is_resized(self) -> bool:
@@ -179,6 +189,8 @@ def plan_records(
         labels=choice.labels,
         record_labels=choice.record_labels,
         with_names=options.with_filename,
+        labelled=choice.given.labelled,
+        columns=choice.given.needed,
     )
     plan = ReadPlan(
         options=options,
@@ -190,6 +202,7 @@ def plan_records(
         reader=reader,
         buffers=Buffers(calls=1, prefetch_batches=1, index_bytes=0),
         position=Position(options.initial_epoch, options.initial_step),
+        given=choice.given,
     )
     return dataclasses.replace(plan, buffers=_size_buffers(plan))
 
@@ -258,6 +271,7 @@ class Choice:
         selection: which records.
         labels: int32 (stored_classes,), the label to give for each stored one.
         record_labels: int32 (records,), labels instead of the stored ones.
+        given: what is given besides the images.
     """
 
     class_names: list[str]
@@ -265,6 +279,7 @@ class Choice:
     selection: Selection
     labels: npt.NDArray[np.int32] | None = None
     record_labels: npt.NDArray[np.int32] | None = None
+    given: Values = NO_VALUES
 
 
 def choose_records(
@@ -276,6 +291,7 @@ def choose_records(
         RecordError: a record is damaged that had to be looked at.
         UsageError: the options do not fit the data set.
     """
+    given = choose_values(manifest, options)
     if options.labels is not None:
         choice = _replace_labels(files, len(manifest.classes), options.labels)
     elif options.class_names is not None:
@@ -286,6 +302,7 @@ def choose_records(
         choice = Choice(
             class_names=classes, stored_classes=len(classes), selection=select_all(len(files))
         )
+    choice = dataclasses.replace(choice, given=given)
     if options.validation_split is None or options.subset is None or options.seed is None:
         return choice
     if len(manifest.splits) > 1:
@@ -389,17 +406,20 @@ def arrange(
 def _measure_demand(plan: ReadPlan) -> Demand:
     options, image, files = plan.options, plan.image, plan.reader.files.files
     records = sum(file.records for file in files)
+    largest = max((file.max_record_bytes for file in files), default=1)
     stored = image.max_height * image.max_width * COLOR_CHANNELS[options.color_mode]
     return Demand(
         records=records,
         # Where every image was rejected there is nothing at all.
         shard_records=max((file.records for file in files), default=0),
-        record_bytes=max((file.max_record_bytes for file in files), default=1),
+        record_bytes=largest,
         mean_record_bytes=max(1, sum(file.bytes for file in files) // max(1, records)),
         batch_size=options.batch_size or SINGLES,
         image_bytes=plan.values * VALUE_BYTES[options.dtype],
         # `tf.image.resize` gives float32, whatever is asked for.
-        decoded_bytes=0 if plan.is_direct else stored + plan.values * 4 * plan.is_resized,
+        decoded_bytes=(0 if plan.is_direct else stored + plan.values * 4 * plan.is_resized)
+        # Of a record whose columns are given, next to nothing may be the image.
+        + (largest if plan.reader.columns else 0),
         fixed_bytes=plan.reader.selection.count * _cached_bytes(plan) if options.cache else 0,
         selection_bytes=sum(
             held.nbytes

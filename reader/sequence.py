@@ -51,11 +51,16 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     def __getitem__(self, index: int) -> Any:
         step = range(len(self))[index]
         element = format_element(self._plan, [*self._read(self.epoch, step)])
-        return tf.nest.map_structure(np.asarray, element)
+        return tf.nest.map_structure(_to_numpy, element)
 
     def on_epoch_end(self) -> None:
         """Goes on to the order of the next epoch; Keras calls it."""
         self.epoch += 1
+
+
+def _to_numpy(value: Array | tf.Tensor | tf.RaggedTensor) -> Array:
+    """An array; of a ragged tensor, one of arrays."""
+    return value.numpy() if isinstance(value, tf.RaggedTensor) else np.asarray(value)
 
 
 def make_sequence(plan: ReadPlan, **loading: Any) -> BatchSequence:

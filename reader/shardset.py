@@ -57,6 +57,8 @@ class ShardSet:
             DatasetError: there is no such split.
         """
         self.manifest.list_shards(split)
+        if not self.manifest.labelled:
+            raise UsageError("this data set has no labels that weights could belong to")
         counts = self.splits[split].labels
         present = sum(count > 0 for count in counts)
         return {
@@ -70,7 +72,8 @@ class ShardSet:
             DatasetError: there is no such split.
         """
         files = RecordFiles(list_files(self.folder, self.manifest, split))
-        return Source(files, self.splits[split].labels)
+        labels = self.splits[split].labels if self.manifest.labelled else None
+        return Source(files, labels, self.manifest.columns, self.manifest.labelled)
 
     def dataset(self, split: str, options: ReadOptions | None = None) -> tf.data.Dataset:
         """One split as a `tf.data.Dataset`.
@@ -80,7 +83,9 @@ class ShardSet:
         `options.max_ram`, whatever the size of the data set.
 
         Returns:
-            a dataset of (images, labels), or of images if `label_mode` is None; with `remainder`
+            a dataset of (images, labels), or of images if `label_mode` is None or there are no
+            labels. Of a table, labels may be a number each, float32 (batch,), or any number of
+            classes, float32 (batch, classes) of 0 and 1. With `remainder`
             `pad` a mask float32 (batch,) comes behind them, with `with_filename` strings (batch,):
             images (batch, height, width, channels) of `dtype`, labels as
             `ReadOptions.label_mode` says; without `batch` if `batch_size` is None. Its length is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
@@ -11,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from converter import examples
-from converter.errors import RecordError
+from converter.errors import RecordError, UsageError
 from converter.names import from_bytes
-from reader.columns import FilePaths, read_labels
+from converter.schema import Column
+from reader.columns import NO_LABEL, FilePaths, read_labels
 from reader.files import Place
 from reader.names import NameIndex
 from reader.orders import Numbers
@@ -32,10 +34,11 @@ class Record:
         format: `jpeg`, `png`, `webp` or `raw`.
         height: in pixels.
         width: in pixels.
-        label: number of the class.
-        text: name of the class.
+        label: number of the class; -1 if there is none.
+        text: name of the class, or nothing.
         source_id: path of the original, relative to the folder that was converted.
         sha256: of the original, in hexadecimal.
+        values: of the columns of a table, by their names.
     """
 
     encoded: bytes
@@ -46,6 +49,7 @@ class Record:
     text: str
     source_id: str
     sha256: str
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class RecordSequence(Sequence[T]):
@@ -120,15 +124,25 @@ class Source(RecordSequence[Record]):
     Args:
         files: of the split.
         label_counts: how many records it has of each label, if that is known.
+        columns: what records hold besides an image and its label.
+        labelled: whether they hold a label.
     """
 
-    def __init__(self, files: RecordFiles, label_counts: Sequence[int] | None = None) -> None:
-        super().__init__(files, parse_record)
+    def __init__(
+        self,
+        files: RecordFiles,
+        label_counts: Sequence[int] | None = None,
+        columns: tuple[Column, ...] = (),
+        labelled: bool = True,  # noqa: FBT001, FBT002 (pickled as it stands here)
+    ) -> None:
+        parse = functools.partial(parse_record, columns=columns, labelled=labelled)
+        super().__init__(files, parse)
+        self._arguments = (label_counts, columns, labelled)
         self._label_counts = label_counts
         self._names: NameIndex | None = None
 
-    def __reduce__(self) -> tuple[type[Source], tuple[RecordFiles, Sequence[int] | None]]:
-        return Source, (self._files, self._label_counts)
+    def __reduce__(self) -> tuple[type[Source], tuple[object, ...]]:
+        return Source, (self._files, *self._arguments)
 
     @property
     def file_paths(self) -> FilePaths:
@@ -138,6 +152,8 @@ class Source(RecordSequence[Record]):
     @property
     def labels(self) -> npt.NDArray[np.int32]:
         """The labels of all records, int32 (records,); reads half a kilobyte of each record."""
+        if not self._arguments[-1]:
+            raise UsageError("the records have no labels")
         return read_labels(self._files, self._label_counts)
 
     def by_id(self, source_id: str) -> Record:
@@ -160,19 +176,24 @@ class Source(RecordSequence[Record]):
         return self._names.find(source_id)
 
 
-def parse_record(place: Place, payload: memoryview) -> Record:
+def parse_record(
+    place: Place, payload: memoryview, columns: Sequence[Column] = (), *, labelled: bool = True
+) -> Record:
     """What is stored of one image.
 
     Raises:
         RecordError: the payload is something else.
     """
     try:
-        return _make_record(examples.decode_example(bytes(payload)))
+        features = examples.decode_example(bytes(payload))
+        return _make_record(features, columns, labelled=labelled)
     except (ValueError, TypeError) as error:
         raise place.describe(f"not an image: {error}", find_source(payload)) from error
 
 
-def _make_record(features: Mapping[str, Sequence[object]]) -> Record:
+def _make_record(
+    features: Mapping[str, Sequence[Any]], columns: Sequence[Column], *, labelled: bool
+) -> Record:
     def get(name: str, kind: type[T]) -> T:
         values = features.get(name, ())
         if len(values) != 1 or not isinstance(values[0], kind):
@@ -184,8 +205,9 @@ def _make_record(features: Mapping[str, Sequence[object]]) -> Record:
         format=get(examples.FORMAT, bytes).decode(),
         height=get(examples.HEIGHT, int),
         width=get(examples.WIDTH, int),
-        label=get(examples.LABEL, int),
-        text=from_bytes(get(examples.TEXT, bytes)),
+        label=get(examples.LABEL, int) if labelled else NO_LABEL,
+        text=from_bytes(get(examples.TEXT, bytes)) if labelled else "",
         source_id=from_bytes(get(examples.SOURCE_ID, bytes)),
         sha256=get(examples.SHA256, bytes).decode(),
+        values={column.name: column.read(features.get(column.name, ())) for column in columns},
     )

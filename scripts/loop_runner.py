@@ -29,7 +29,7 @@ def main() -> int:
 def replace_beam() -> None:
     """Puts these functions where `pipelines.conversion` looks for those that use Beam."""
     parts = {
-        "transforms": {"MillShards": lambda plan, shards: (plan, shards)},
+        "transforms": {"MillShards": lambda plan, shards, _: (plan, shards)},
         "workers": {"LocalWorkers": object},
         "runners": {
             "RunnerOptions": object,
@@ -58,7 +58,7 @@ def run_loop(
     on_poll: Callable[[], object],
 ) -> None:
     plan, shards = transform
-    job = mill.Job(images=plan.images, out=plan.out, options=plan.options)
+    job = mill.Job(images=plan.images, out=plan.out, options=plan.options, columns=plan.columns)
     for shard in shards:
         mill.mill_shard(shard, job)
         on_poll()

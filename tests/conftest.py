@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from converter.commit import commit
+from converter.inputs import locate_root
 from converter.mill import Job, mill_shard
 from converter.options import ConvertOptions
 from converter.plan import Plan, write_plan
@@ -52,9 +53,11 @@ def write_image(path: Path, seed: int, file_format: str = "PNG", **options: obje
 def mill_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
     """Plans and mills a folder in this process: all of a conversion but Beam and the commit."""
     draft = propose(images, options, always_sample=False).draft
-    plan = write_plan(draft, options, images=images, out=out)
+    root = locate_root(images, options)
+    plan = write_plan(draft, options, images=root, out=out)
+    job = Job(images=root, out=out, options=options, columns=plan.columns)
     for shard in plan.shards:
-        mill_shard(shard, Job(images=images, out=out, options=options))
+        mill_shard(shard, job)
     return plan
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import encode_image, make_image, write_image
 
-from converter.errors import RecordError
+from converter.errors import RecordError, UsageError
 from converter.manifest import read_manifest
+from converter.options import ConvertOptions
 from converter.tfrecords import frame_record
+from pipelines.arguments import make_parser, read_options
 from pipelines.commands import main
 
 Capture = pytest.CaptureFixture[str]
@@ -126,30 +128,30 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
     )
     assert main(["convert", str(images), str(tmp_path / "out"), *arguments.split(), IN_MEMORY]) == 0
 
-    assert read_manifest(tmp_path / "out").options == {
-        "formats": ["jpeg", "mpo", "png", "webp", "bmp", "tiff", "avif", "ppm"],
-        "color_mode": "rgba",
-        "color_profiles": "ignore",
-        "background": [10, 11, 12],
-        "frames": "reject",
-        "enlarge": False,
-        "enlarge_interpolation": "nearest",
-        "min_side": 2,
-        "min_area": 9,
-        "max_aspect": 4.0,
-        "max_pixels": 5000,
-        "max_file_bytes": 1_000_000,
-        "image_size": [8, 10],
-        "resize": "pad",
-        "interpolation": "lanczos",
-        "encoding": "png",
-        "quality": 80,
-        "shard_bytes": 128_000_000,
-        "num_shards": 2,
-        "validation_split": 0.3,
-        "test_split": 0.3,
-        "seed": 5,
-    }
+    expected = ConvertOptions(
+        formats=("jpeg", "mpo", "png", "png", "bmp", "tiff", "avif", "ppm"),
+        color_mode="rgba",
+        color_profiles="ignore",
+        background=(10, 11, 12),
+        frames="reject",
+        enlarge=False,
+        enlarge_interpolation="nearest",
+        min_side=2,
+        min_area=9,
+        max_aspect=4.0,
+        max_pixels=5000,
+        max_file_bytes=1_000_000,
+        image_size=(8, 10),
+        resize="pad",
+        interpolation="lanczos",
+        encoding="webp",
+        quality=80,
+        num_shards=2,
+        validation_split=0.3,
+        test_split=0.3,
+        seed=5,
+    )
+    assert read_manifest(tmp_path / "out").options == expected.to_json()
 
 
 def test_plan_says_what_would_happen_and_writes_nothing(
@@ -477,3 +479,54 @@ def test_convert_again_updates_and_overwrites(
     assert "not allowed with" in refuse([*convert, "--update", "--overwrite"], capsys)
     assert main([*convert, "--overwrite", "--image-size=9", IN_MEMORY]) == 0
     assert read_manifest(tmp_path / "out").image.height == 9
+
+
+def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(b"b\r\ncaf\xe9\na\n\n")
+    arguments = make_parser().parse_args(
+        f"plan IMAGES OUT --validation-split=0.5 --stratify --group-by=folder --dedupe=drop "
+        f"--label-from=parent --split-folders=no --labels={tmp_path}/labels.txt --label-offset=1 "
+        "--path-column=p --labels-column=l --target-column=t --caption-column=c --boxes-column=b "
+        "--box-labels-column=x --box-format=yolo --split-column=s --group-column=g "
+        "--keep-column=one --keep-column=two --table-root=../photos".split()
+    )
+    assert read_options(arguments) == ConvertOptions(
+        validation_split=0.5,
+        stratify=True,
+        group_by="folder",
+        dedupe="drop",
+        label_from="parent",
+        split_folders="no",
+        class_names=("b", "caf\udce9", "a"),
+        label_offset=1,
+        path_column="p",
+        labels_column="l",
+        target_column="t",
+        caption_column="c",
+        boxes_column="b",
+        box_labels_column="x",
+        box_format="yolo",
+        split_column="s",
+        group_column="g",
+        keep_columns=("one", "two"),
+        table_root="../photos",
+    )
+    with pytest.raises(UsageError, match=r"--labels: .*/none: No such file or directory"):
+        make_parser().parse_args(["plan", "IMAGES", "OUT", f"--labels={tmp_path}/none"])
+
+
+def test_a_table_with_split_folders_and_notes_is_summarized(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    for split in ("train", "Valid"):
+        for seed in range(3):
+            write_image(images / split / "ab"[seed % 2] / f"{seed}.png", seed)
+    arguments = ["convert", str(images), str(tmp_path / "out"), "--image-size=8", "--no-progress"]
+    assert main([*arguments, IN_MEMORY]) == 0
+    printed = capsys.readouterr().out
+    assert "  validation 3 records in 1 shards" in printed
+    assert (
+        "  note: duplicate_split 6 in 3 sets, the same content in different splits: "
+        "Valid/a/0.png, train/a/0.png\n"
+    ) in printed

@@ -32,6 +32,7 @@ METADATA = [
     "features.json",
     "image.class.label.labels.txt",
     "labels.txt",
+    "notes.jsonl",
     "rejects.jsonl",
 ]
 

@@ -24,6 +24,7 @@ from conftest import (
 )
 
 from converter.commit import commit
+from converter.entries import Entry
 from converter.errors import (
     DatasetError,
     LockedError,
@@ -37,7 +38,6 @@ from converter.locks import lock_folder
 from converter.manifest import read_manifest
 from converter.mill import receipt_path
 from converter.options import ConvertOptions
-from converter.scan import Entry
 from converter.verification import verify_dataset
 from pipelines import convert
 from pipelines.conversion import run_conversion

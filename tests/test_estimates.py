@@ -10,10 +10,10 @@ from conftest import encode_image, make_image, write_image
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from converter.entries import Entry, Scan
 from converter.estimates import MAX_SAMPLES, bound_record_bytes, estimate_records
 from converter.mill import make_record
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
-from converter.scan import Entry
 from converter.tfrecords import FRAMING_BYTES
 
 RAW = ConvertOptions(resize="none", encoding="raw")
@@ -38,7 +38,9 @@ def measure(entry: Entry, images: Path) -> int:
 
 
 def estimate(names: list[str], images: Path):
-    return estimate_records([list_entry(name, images) for name in names], ["ant"], images, RAW)
+    entries = tuple(list_entry(name, images) for name in names)
+    scan = Scan(classes=("ant",), entries=entries, skipped=())
+    return estimate_records(entries, scan, images, RAW)
 
 
 def test_a_small_set_is_measured_exactly(images):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.examples import decode_example, encode_example
+from converter.examples import decode_example, encode_example, strip_feature
 
 QUICK = settings(deadline=None, max_examples=50)
 
@@ -99,3 +99,20 @@ def test_a_cut_example_is_never_read_as_a_whole_one():
     for size in range(len(data)):
         with contextlib.suppress(ValueError):
             assert decode_example(data[:size]) != whole
+
+
+def test_a_feature_without_a_value_has_its_type():
+    one, other = (encode_example({"a": []}, {"a": kind}) for kind in (int, float))
+    assert one != other
+    assert decode_example(one) == decode_example(other) == {"a": []}
+
+
+def test_a_feature_can_be_stripped():
+    features = {"a": b"x" * 300, "image/encoded": b"y" * 70_000, "z": [1, 2]}
+    data = memoryview(encode_example(features))
+    stripped = strip_feature(data, "image/encoded")
+    assert decode_example(stripped) == {"a": [b"x" * 300], "z": [1, 2]}
+    assert stripped == encode_example({"a": b"x" * 300, "z": [1, 2]})
+    assert strip_feature(data, "b") == bytes(data)
+    with pytest.raises(ValueError, match=r"not a tf\.train\.Example"):
+        strip_feature(data[:100], "z")

@@ -7,7 +7,7 @@ from conftest import encode_image, make_image
 from converter.examples import encode_example
 from converter.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, frame_record
 from reader.blocks import Block, check_records
-from reader.fields import find_fields, parse_payload
+from reader.fields import Wanted, find_fields, parse_payload
 
 GOOD = {
     "image/class/label": 2,
@@ -47,10 +47,10 @@ def test_both_ways_find_the_same(raw, with_names, file_format):
         for seed in range(5)
     ]
     block = lay_out(payloads)
-    found = find_fields(block, raw=raw, with_names=with_names)
+    found = find_fields(block, Wanted(raw=raw, with_names=with_names))
     assert found.sound.all()
     for number, payload in enumerate(payloads):
-        field = parse_payload(memoryview(payload), raw=raw, with_names=with_names)
+        field = parse_payload(memoryview(payload), Wanted(raw=raw, with_names=with_names))
         assert field.label == found.labels[number] == number
         assert field.size == tuple(found.sizes[number]) == (24 + number, 32)
         assert field.image == block.data[found.begins[number] : found.ends[number]].tobytes()
@@ -70,15 +70,15 @@ def test_both_ways_find_the_same(raw, with_names, file_format):
 )
 def test_what_is_wrong_with_a_record_is_left_to_the_careful_way_which_says_it(change, message):
     good, bad = encode_example(GOOD), encode_example(GOOD | change)
-    found = find_fields(lay_out([good, bad, good]), raw=False, with_names=True)
+    found = find_fields(lay_out([good, bad, good]), Wanted(with_names=True))
     assert found.sound.tolist() == [True, False, True]
     with pytest.raises(ValueError, match=message):
-        parse_payload(memoryview(bad), raw=False, with_names=True)
+        parse_payload(memoryview(bad), Wanted(with_names=True))
 
 
 @pytest.mark.parametrize("missing", ["image/class/label", "image/encoded", "image/source_id"])
 def test_a_feature_that_is_not_there_is_named(missing):
     payload = encode_example({name: value for name, value in GOOD.items() if name != missing})
-    assert not find_fields(lay_out([payload]), raw=False, with_names=True).sound.any()
+    assert not find_fields(lay_out([payload]), Wanted(with_names=True)).sound.any()
     with pytest.raises(ValueError, match=f"feature '{missing}' is missing"):
-        parse_payload(memoryview(payload), raw=False, with_names=True)
+        parse_payload(memoryview(payload), Wanted(with_names=True))

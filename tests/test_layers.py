@@ -19,12 +19,12 @@ PACKAGES = (converter, pipelines, reader)
 HEAVY = {"apache_beam", "tensorflow", "keras"}
 
 FORMAT_MODULES = {
-    "errors", "examples", "indexes", "layout", "manifest", "names", "sizes", "tfrecords",
+    "errors", "examples", "indexes", "layout", "manifest", "names", "schema", "sizes", "tfrecords",
 }  # fmt: skip
 """What `reader` may use of `converter`."""
 
 TENSORFLOW_MODULES = {
-    "reader.dataset", "reader.decoding", "reader.pipeline", "reader.sequence",
+    "reader.dataset", "reader.decoding", "reader.details", "reader.pipeline", "reader.sequence",
     "reader.tfrecord_dataset",
 }  # fmt: skip
 KERAS_MODULES = {"reader.resuming", "reader.sequence"}

@@ -282,7 +282,8 @@ def test_a_value_of_another_type_is_refused_or_kept_as_it_is(value):
 
 
 def test_a_missing_value_is_refused():
-    free = [("options", "seed"), ("image", "formats", "png"), ("files", "labels.txt"), ("updated",)]
+    free = [("options", "seed"), ("image", "formats", "png"), ("files", "labels.txt")]
+    free += [("updated",), ("columns",), ("labelled",)]
     for path in list_places(CONTENT):
         content = copy.deepcopy(CONTENT)
         parent = content

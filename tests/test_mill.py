@@ -15,6 +15,7 @@ import pytest
 from conftest import encode_image, make_image, mill_folder, write_image
 from PIL import Image
 
+from converter.entries import Entry
 from converter.errors import DatasetError, ImageError, OutputError
 from converter.examples import decode_example
 from converter.images import convert_image
@@ -26,12 +27,11 @@ from converter.mill import (
     make_record,
     mill_shard,
     read_receipt,
-    read_source,
     receipt_path,
 )
 from converter.options import ConvertOptions
+from converter.originals import read_source
 from converter.plan import Plan, read_entries
-from converter.scan import Entry
 from converter.tfrecords import read_records
 
 OTHERS = {"empty", "not_an_image", "other_format", "decode_error", "unsupported_mode", "too_large"}

@@ -15,6 +15,7 @@ from converter.image_options import (
     parse_share,
 )
 from converter.options import (
+    COLUMN_OPTIONS,
     ENCODINGS,
     RESIZES,
     ConvertOptions,
@@ -69,12 +70,25 @@ def test_json_has_every_option_in_order():
         ("num_shards", 4),
         ("validation_split", 0.0),
         ("test_split", 0.0),
+        ("stratify", False),
+        ("group_by", None),
+        ("dedupe", "report"),
+        ("label_from", "top"),
+        ("split_folders", "auto"),
+        ("class_names", None),
+        ("label_offset", 0),
+        ("path_column", "path"),
+        *((name, None) for name in COLUMN_OPTIONS[:6]),
+        ("box_format", "xyxy"),
+        *((name, None) for name in COLUMN_OPTIONS[6:]),
+        ("keep_columns", []),
+        ("table_root", "."),
         ("seed", 0),
     ]
 
 
 def test_an_unknown_option_is_refused():
-    message = "unknown option 'sise': known are background, color_mode, color_profiles, encoding, "
+    message = "unknown option 'sise': known are background, box_format, box_labels_column, "
     with pytest.raises(UsageError, match=message):
         ConvertOptions.from_json({"sise": 3})
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.entries import Entry, Scan, Skipped
 from converter.errors import DatasetError, UsageError
 from converter.layout import Layout
 from converter.options import ConvertOptions
@@ -24,17 +25,15 @@ from converter.plan import (
     Draft,
     Plan,
     Shard,
-    assign_splits,
     count_shards,
     cut_evenly,
     digest_plan,
-    draw_place,
     plan_shards,
     read_entries,
     read_plan,
     write_plan,
 )
-from converter.scan import Entry, Scan, Skipped
+from converter.splits import assign_splits, draw, draw_split
 
 QUICK = settings(deadline=None, max_examples=50)
 
@@ -116,7 +115,9 @@ def test_a_seed_decides_both_the_splits_and_the_order():
 
 def test_an_order_is_that_of_the_ranks():
     entries = make_entries(2000)
-    drawn = [(*draw_place(entry.path, SPLIT), entry) for entry in entries]
+    drawn = [
+        (draw_split(entry.path, SPLIT), draw(entry.path, SPLIT).rank, entry) for entry in entries
+    ]
     for split, members in assign_splits(entries, SPLIT).items():
         assert members == [entry for name, _, entry in sorted(drawn) if name == split]
 
@@ -309,7 +310,8 @@ def test_the_locale_does_not_show_in_the_plan(image_folder, tmp_path, locale):
 import sys
 from pathlib import Path
 from converter.options import ConvertOptions
-from converter.plan import Draft, assign_splits, plan_shards, write_plan
+from converter.plan import Draft, plan_shards, write_plan
+from converter.splits import assign_splits
 from converter.scan import scan_folder
 images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()
 scan = scan_folder(images)

@@ -231,7 +231,7 @@ def test_a_data_set_of_other_versions_is_left_alone(root: Path) -> None:
     cut_two_shards(root / "out")
     result = repair(root / "out", root / "images", IN_MEMORY)
     assert {fault.file for fault in result.left} == {
-        f"{ONE}.tfrecord", f"{TWO}.tfrecord", "rejects.jsonl"
+        f"{ONE}.tfrecord", f"{TWO}.tfrecord", "notes.jsonl", "rejects.jsonl"
     }  # fmt: skip
 
 

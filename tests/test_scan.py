@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.entries import SKIP_RULES, Entry, Note, Scan, Skipped
 from converter.errors import UsageError
 from converter.names import to_bytes
-from converter.scan import SKIP_RULES, Entry, Scan, Skipped, scan_folder
+from converter.scan import scan_folder
 
 
 def fill(root: Path, *paths: str, size: int = 3) -> None:
@@ -29,6 +30,7 @@ def test_entries_are_relative_labelled_and_sized(tmp_path):
     (tmp_path / "no image").mkdir()
     assert scan_folder(tmp_path) == Scan(
         classes=("cat", "dog", "no image"),
+        notes=(Note("empty_class", ("no image",), 1),),
         entries=(
             Entry("cat/a b.webp", 0, 3),
             Entry("cat/deep/er/2.JPG", 0, 3),
@@ -219,7 +221,7 @@ for entry in scan_folder(Path(sys.argv[1])).entries:
     ).stdout  # fmt: skip
     assert printed.splitlines() == [
         f"{to_bytes(path)} {label} {size}"
-        for path, label, size in scan_folder(image_folder).entries
+        for path, label, size, *_ in scan_folder(image_folder).entries
     ]
 
 
@@ -257,7 +259,8 @@ def test_a_root_without_class_folders_is_refused(tmp_path):
     fill(tmp_path, "1.png", ".hidden/1.png")
     message = (
         f"{tmp_path} has no class folders: put the images of each class in a folder of its own, "
-        f"such as {tmp_path}/cats and {tmp_path}/dogs"
+        f"such as {tmp_path}/cats and {tmp_path}/dogs, or convert it without labels, with "
+        "--label-from none"
     )
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         scan_folder(tmp_path)
@@ -281,6 +284,6 @@ def test_a_root_that_is_missing_or_a_file_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["a\nb", "a\rb"])
 def test_a_class_whose_name_breaks_the_line_is_refused(tmp_path, name):
     fill(tmp_path, f"{name}/1.png")
-    message = f"class folder {name!r} has a line break in its name"
+    message = f"class {name!r} has a line break in its name"
     with pytest.raises(UsageError, match=re.escape(message)):
         scan_folder(tmp_path)

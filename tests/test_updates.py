@@ -21,16 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.commit import commit, list_finished
+from converter.entries import Entry, Scan
 from converter.errors import DatasetError, UsageError
 from converter.indexes import name_index
 from converter.layout import Layout
 from converter.manifest import read_manifest
 from converter.mill import Job, mill_shard, read_receipt, receipt_path
 from converter.options import ConvertOptions
-from converter.plan import draw_place, write_plan
+from converter.plan import write_plan
 from converter.replacements import replace_dataset
-from converter.scan import Entry, Scan, scan_folder
+from converter.scan import scan_folder
 from converter.sources import Source, read_sources
+from converter.splits import draw, draw_split
 from converter.updates import Update, carry_shards, keep_labels, place_additions, plan_update
 from converter.verification import verify_dataset
 from pipelines.conversion import run_conversion
@@ -149,8 +151,8 @@ def test_new_images_go_into_few_shards_and_the_split_that_a_conversion_would_giv
     assert len(old) - len(update.kept) <= 2
     new = list_sources(out)
     for name, sources in new.items():
-        ranks = [draw_place(source.path, OPTIONS) for source in sources]
-        assert {split for split, _ in ranks} == {name.split("-")[0]}
+        assert {draw_split(source.path, OPTIONS) for source in sources} == {name.split("-")[0]}
+        ranks = [draw(source.path, OPTIONS).rank for source in sources]
         assert ranks == sorted(ranks)
         assert set(old[name]) <= set(sources)
     assert sum(map(len, new.values())) == sum(map(len, old.values())) + 4
@@ -162,9 +164,7 @@ def test_a_shard_that_is_milled_anyway_takes_the_new_image(root: Path) -> None:
     largest = max(train, key=lambda name: len(list_sources(out)[name]))
     (root / "images" / list_sources(out)[largest][0].path).unlink()
     new = next(
-        f"b/{seed}.png"
-        for seed in range(60, 99)
-        if draw_place(f"b/{seed}.png", OPTIONS)[0] == "train"
+        f"b/{seed}.png" for seed in range(60, 99) if draw_split(f"b/{seed}.png", OPTIONS) == "train"
     )
     write_image(root / "images" / new, 60)
     assert len(read_manifest(out).shards) - len(update_folder(root).kept) == 1
@@ -351,3 +351,83 @@ def test_every_addition_has_a_place_and_no_shard_outgrows_the_others(
     assert min(taken) >= 0
     mean = -(-(sum(sizes) + additions) // len(sizes))
     assert all(size + new <= mean * 1.25 for size, new in zip(sizes, taken, strict=True) if new)
+
+
+def list_splits(out: Path) -> dict[str, tuple[str, str]]:
+    """Split and class of each original, by its path."""
+    manifest = read_manifest(out)
+    return {
+        source.path: (
+            shard.split,
+            manifest.classes[source.label] if manifest.labelled else "",
+        )
+        for shard in manifest.shards
+        for source in read_sources(out, shard, labelled=manifest.labelled)
+    }
+
+
+def test_a_row_that_changes_its_split_or_its_label_moves(tmp_path: Path) -> None:
+    rows = {}
+    for seed in range(20):
+        write_image(tmp_path / f"{seed:02}.png", seed)
+        rows[f"{seed:02}.png"] = ["ab"[seed % 2], ("train", "test")[seed % 4 == 0]]
+
+    def write() -> None:
+        lines = [f"{path},{label},{split}\n" for path, (label, split) in rows.items()]
+        (tmp_path / "t.csv").write_text("path,label,split\n" + "".join(lines))
+
+    write()
+    out, options = tmp_path / "out", dataclasses.replace(OPTIONS, split_column="split")
+    options = dataclasses.replace(options, validation_split=0.0, num_shards=3)
+    run_conversion(tmp_path / "t.csv", out, options, IN_MEMORY)
+    assert list_splits(out) == {path: (split, label) for path, (label, split) in rows.items()}
+    rows["01.png"], rows["02.png"] = ["b", "test"], ["b", "train"]
+    del rows["03.png"]
+    write()
+    update = run_conversion(tmp_path / "t.csv", out, None, IN_MEMORY, update=True).update
+    assert (update.added, update.changed, update.removed) == (1, 1, 2)
+    assert list_splits(out) == {path: (split, label) for path, (label, split) in rows.items()}
+    assert verify_dataset(out) == []
+    rows["04.png"] = ["a", "valid"]
+    write()
+    with pytest.raises(UsageError, match="goes into split 'validation', and the"):
+        run_conversion(tmp_path / "t.csv", out, None, IN_MEMORY, update=True)
+
+
+def test_images_without_labels_are_updated(tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, label_from="none")
+    for seed in range(20):
+        write_image(tmp_path / "images" / f"{seed}.png", seed)
+    run_conversion(tmp_path / "images", tmp_path / "out", options, IN_MEMORY)
+    before = list_splits(tmp_path / "out")
+    write_image(tmp_path / "images" / "new.png", 77)
+    (tmp_path / "images" / "3.png").unlink()
+    update = run_conversion(
+        tmp_path / "images", tmp_path / "out", None, IN_MEMORY, update=True
+    ).update
+    assert (update.added, update.changed, update.removed) == (1, 0, 1)
+    after = list_splits(tmp_path / "out")
+    assert set(after) ^ set(before) == {"new.png", "3.png"}
+    assert all(after[path] == before[path] for path in set(after) & set(before))
+    assert verify_dataset(tmp_path / "out") == []
+
+
+def test_a_copy_of_an_old_image_joins_its_split(root: Path) -> None:
+    before = list_splits(root / "out")
+    for path in list(before):
+        target = root / "images" / path.replace("/", "/copy of ")
+        target.write_bytes((root / "images" / path).read_bytes())
+    run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True)
+    after = list_splits(root / "out")
+    assert len(after) == 2 * len(before)
+    for path, place in before.items():
+        assert after[path] == after[path.replace("/", "/copy of ")] == place
+
+
+def test_columns_of_a_table_cannot_be_updated(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png", 1)
+    (tmp_path / "t.csv").write_text("path,caption\n1.png,one\n")
+    options = ConvertOptions(image_size=(8, 10), encoding="png", caption_column="caption")
+    run_conversion(tmp_path / "t.csv", tmp_path / "out", options, IN_MEMORY)
+    with pytest.raises(UsageError, match="a data set with columns of a table cannot be updated"):
+        run_conversion(tmp_path / "t.csv", tmp_path / "out", None, IN_MEMORY, update=True)

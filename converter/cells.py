@@ -1,0 +1,137 @@
+"""Cells of a table: what they mean, and of which kind a whole column is."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final
+
+SEPARATOR: Final = "|"
+"""Between the names in a cell of text."""
+
+MAX_INT: Final = 2**63 - 1
+
+_INT: Final = re.compile(r"[+-]?\d{1,19}")
+_BLANK: Final = "blank"
+
+UNKNOWN: Final = ""
+"""The kind of a column of which no cell has been seen."""
+
+
+def is_blank(cell: Any) -> bool:
+    """Whether a cell holds nothing."""
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
+
+
+def read_name(cell: Any) -> str:
+    """A name, of a class for example; whole numbers are names too.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if is_blank(cell) or isinstance(cell, list | dict | bool):
+        raise ValueError(f"{cell!r:.60} is not a name")
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)  # of a column in which others are blank
+    return str(cell)
+
+
+def read_list(cell: Any) -> list[Any]:
+    """A list: as JSON, or as text with `SEPARATOR` between its parts; blank is an empty one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if is_blank(cell):
+        return []
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{cell!r:.60} is not a list in JSON: {error}") from error
+    if isinstance(cell, str):
+        return [part.strip() for part in cell.split(SEPARATOR)]
+    return cell if isinstance(cell, list) else [cell]
+
+
+def read_number(cell: Any) -> float:
+    """A number.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    try:
+        number = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(cell, bool) or not math.isfinite(number):
+        raise ValueError(f"{cell!r:.60} is not a number")
+    return number
+
+
+def find_kind(cell: Any) -> str:
+    """Of which kind a cell would make a column: a key of `schema.KINDS`, `list` or `blank`.
+
+    Raises:
+        ValueError: no column of records can hold it.
+    """
+    if is_blank(cell):
+        return _BLANK
+    if isinstance(cell, list):
+        kinds = [find_kind(part) for part in cell]
+        joined = "list"
+        for kind in kinds:
+            if kind not in ("int", "float", "text"):
+                raise ValueError(f"{cell!r:.60} holds more than numbers and text")
+            joined = join_kinds(joined, f"{kind}s")
+        return joined
+    if isinstance(cell, bool | int):
+        return "int" if -MAX_INT <= cell <= MAX_INT else "text"
+    if isinstance(cell, float):
+        return "float"
+    text = cell if isinstance(cell, str) else None
+    if text is None:
+        raise ValueError(f"{type(cell).__name__} {cell!r:.60} is neither a number nor text")
+    if _INT.fullmatch(text) and abs(int(text)) <= MAX_INT:
+        return "int"
+    return "float" if _is_float(text) else "text"
+
+
+def join_kinds(one: str, other: str) -> str:
+    """The kind of a column that holds cells of two kinds.
+
+    Raises:
+        ValueError: there is none.
+    """
+    kinds = {one, other} - {_BLANK, UNKNOWN}
+    if len(kinds) < 2:
+        # A number that is missing is no whole number, but NaN.
+        found = kinds.pop() if kinds else _BLANK
+        return "float" if found == "int" and _BLANK in (one, other) else found
+    plural = {kind for kind in kinds if kind.endswith("s") or kind == "list"}
+    if len(plural) == 1:
+        raise ValueError("lists in some rows, and single values in others")
+    kinds -= {"list"}
+    ending = "s" if plural else ""
+    singular = {kind.removesuffix("s") for kind in kinds}
+    return ("text" if "text" in singular else "float" if "float" in singular else "int") + ending
+
+
+def convert_cell(cell: Any, kind: str) -> Any:
+    """A cell as a value of a column of that kind."""
+    if kind.endswith("s"):
+        return [convert_cell(part, kind[:-1]) for part in (cell or [])]
+    if is_blank(cell):
+        return "" if kind == "text" else math.nan
+    if kind == "text":
+        return str(cell)
+    return int(cell) if kind == "int" else float(cell)
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text

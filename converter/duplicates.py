@@ -1,0 +1,132 @@
+"""Finds images with the same content, without reading most of the others.
+
+Only files of the same size can be alike. Of those, both ends are read; and only those with the same
+ends are read whole.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from converter.entries import MAX_NAMES, SKIP_RULES, Entry, Note, Skipped
+from converter.splits import SPLITS
+
+Sets: TypeAlias = list[list[int]]
+"""Places of entries with the same content, set by set."""
+
+END_BYTES: Final = 4_096
+"""Of each end of a file that is read at first: two of them are read in the time of one seek."""
+
+MAX_SETS: Final = 1_000
+"""So many sets of duplicates are named."""
+
+HASH_BYTES: Final = 16
+"""Of a SHA-256 that are compared: nobody can make two files that have them in common."""
+
+_CHUNK: Final = 256
+
+Digest: TypeAlias = Callable[[Entry, int], bytes]
+"""Gives a hash of so many bytes at both ends of an image, or of all of it if there are no more;
+nothing if it cannot be read. It is called from several threads."""
+
+
+def find_duplicates(entries: Sequence[Entry], digest: Digest) -> Sets:
+    """The images that have the same content as another one.
+
+    Empty files are left out, and so are those that cannot be read.
+
+    Args:
+        entries: the images.
+        digest: reads them.
+
+    Returns:
+        sets of at least two places in `entries`, in order, each in order.
+    """
+    sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
+    values, counts = np.unique(sizes, return_counts=True)
+    alike = np.flatnonzero(np.isin(sizes, values[(counts > 1) & (values > 0)]))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        sets = _group(alike.tolist(), entries, digest, END_BYTES, pool)
+        small = [group for group in sets if entries[group[0]].size_bytes <= 2 * END_BYTES]
+        large = [group for group in sets if entries[group[0]].size_bytes > 2 * END_BYTES]
+        places = list(itertools.chain(*large))
+        return sorted([*small, *_group(places, entries, digest, 0, pool)])
+
+
+def drop_duplicates(
+    entries: Sequence[Entry], sets: Sets
+) -> tuple[tuple[Entry, ...], tuple[Skipped, ...]]:
+    """Keeps one image of each set: of a split that is held out before `train`, the first one.
+
+    Returns:
+        the entries that are kept, and the others, in order.
+    """
+    dropped: dict[int, int] = {}
+    for group in sets:
+        kept = min(group, key=lambda place: (-_rank_split(entries[place]), place))
+        dropped |= {place: kept for place in group if place != kept}
+    skipped = (
+        Skipped(
+            entries[place].path,
+            "skipped_duplicate",
+            f"{SKIP_RULES['skipped_duplicate']}: {entries[dropped[place]].path}",
+        )
+        for place in sorted(dropped)
+    )
+    kept_ones = (entry for place, entry in enumerate(entries) if place not in dropped)
+    return tuple(kept_ones), tuple(skipped)
+
+
+def note_duplicates(entries: Sequence[Entry], sets: Sets) -> tuple[Note, ...]:
+    """What to say of images that have the same content, the gravest first."""
+    notes = [_note_set([entries[place] for place in group]) for group in sets]
+    notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
+    return tuple(notes[:MAX_SETS])
+
+
+def _note_set(group: Sequence[Entry]) -> Note:
+    code = "duplicate"
+    if len({(entry.label, entry.values) for entry in group}) > 1:
+        code = "duplicate_class"
+    if len({entry.split for entry in group}) > 1:
+        code = "duplicate_split"
+    return Note(code, tuple(entry.path for entry in group[:MAX_NAMES]), len(group))
+
+
+def _rank_split(entry: Entry) -> int:
+    return SPLITS.index(entry.split) if entry.split else 0
+
+
+def _group(
+    places: Sequence[int],
+    entries: Sequence[Entry],
+    digest: Digest,
+    end_bytes: int,
+    pool: concurrent.futures.Executor,
+) -> Sets:
+    """Those of some entries that have the same size and the same hash."""
+    if not places:
+        return []
+
+    def read(chunk: Sequence[int]) -> bytes:
+        return b"".join(
+            digest(entries[place], end_bytes)[:HASH_BYTES].ljust(HASH_BYTES, b"\0")
+            for place in chunk
+        )
+
+    chunks = [places[begin : begin + _CHUNK] for begin in range(0, len(places), _CHUNK)]
+    # As numbers in an array, which takes a tenth of what a dictionary of a million would take.
+    hashes = np.frombuffer(b"".join(pool.map(read, chunks)), np.uint64).reshape(-1, 2)
+    sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))
+    keys = np.column_stack((sizes, hashes))[hashes.any(axis=1)]
+    known = np.asarray(places)[hashes.any(axis=1)]
+    order = np.lexsort(keys.T)
+    differs = (keys[order][1:] != keys[order][:-1]).any(axis=1)
+    groups = np.split(known[order], np.flatnonzero(differs) + 1)
+    return [sorted(group.tolist()) for group in groups if len(group) > 1]

@@ -1,0 +1,78 @@
+"""Mills several shards in one reading of an archive that is compressed as a whole.
+
+Images are converted in the order in which they lie in the archive, and records wait in a file of
+the scratch folder until each shard is put together in its own order. So the archive is decompressed
+once for each group of shards, and not for each shard; and its shards are finished when all of the
+archive is read.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.entries import Entry
+from converter.errors import ImageError
+from converter.images import StoredImage
+from converter.layout import Layout
+from converter.mill import Job, Outcome, Receipt, Record, convert_entry, write_shard
+from converter.plan import Shard, read_entries
+
+
+def mill_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
+    """Converts the images of some shards; errors are those of `mill_shard`.
+
+    Memory is bounded by one image and some 300 bytes for each image of these shards; the scratch
+    folder takes their records, and gives them back.
+    """
+    planned = [(shard, *item) for shard in shards for item in read_entries(job.out, shard)]
+    spans = np.zeros((len(planned), 2), np.int64)
+    with tempfile.TemporaryFile(dir=Layout(job.out).scratch) as spool:
+        for number in sorted(range(len(planned)), key=lambda number: planned[number][1].place):
+            _, entry, text = planned[number]
+            begin = spool.tell()
+            spool.write(_pack(convert_entry(entry, text, job)))
+            spans[number] = begin, spool.tell() - begin
+        first, receipts = 0, []
+        for shard in shards:
+            part = range(first, first + shard.records)
+            entries = [planned[number][1] for number in part]
+            receipts.append(write_shard(shard, job, _unpack(spool, entries, spans[part])))
+            first += shard.records
+        return receipts
+
+
+def deal_shards(shards: Sequence[Shard], groups: int) -> list[tuple[Shard, ...]]:
+    """Deals shards out to groups that weigh the same, in as far as they can."""
+    ordered = sorted(shards, key=lambda shard: (-shard.source_bytes, shard.name))
+    return [tuple(ordered[first::groups]) for first in range(min(groups, len(ordered)))]
+
+
+def _pack(outcome: Outcome) -> bytes:
+    if isinstance(outcome, ImageError):
+        return json.dumps([outcome.code, outcome.detail]).encode("ascii") + b"\n"
+    image = outcome.image
+    head = [image.format, image.height, image.width, image.channels]
+    return json.dumps(head).encode("ascii") + b"\n" + outcome.payload
+
+
+def _unpack(
+    spool: BinaryIO, entries: Sequence[Entry], spans: npt.NDArray[np.int64]
+) -> Iterator[tuple[Entry, Outcome]]:
+    for entry, (begin, size) in zip(entries, spans.tolist(), strict=True):
+        spool.seek(begin)
+        line, _, payload = spool.read(size).partition(b"\n")
+        head = json.loads(line)
+        if len(head) == 2:
+            yield entry, ImageError(*head)
+        else:
+            kind, height, width, channels = head
+            image = StoredImage(
+                data=b"", format=kind, height=height, width=width, channels=channels
+            )
+            yield entry, Record(payload=payload, image=image)
