@@ -129,7 +129,7 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
     assert main(["convert", str(images), str(tmp_path / "out"), *arguments.split(), IN_MEMORY]) == 0
 
     expected = ConvertOptions(
-        formats=("jpeg", "mpo", "png", "png", "bmp", "tiff", "avif", "ppm"),
+        formats=("jpeg", "mpo", "png", "webp", "bmp", "tiff", "avif", "ppm"),
         color_mode="rgba",
         color_profiles="ignore",
         background=(10, 11, 12),
@@ -144,7 +144,7 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         image_size=(8, 10),
         resize="pad",
         interpolation="lanczos",
-        encoding="webp",
+        encoding="png",
         quality=80,
         num_shards=2,
         validation_split=0.3,

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from converter.entries import NO_LABEL, Entry
@@ -99,7 +99,10 @@ def test_duplicates_never_straddle_splits_nor_divide_groups(seed, sets):
     entries = make_entries(200)
     for group_by in (None, r"p(\d+)-"):
         options = dataclasses.replace(SPLIT, seed=seed, group_by=group_by)
-        splits = find_splits(assign_splits(entries, options, duplicates))
+        try:
+            splits = find_splits(assign_splits(entries, options, duplicates))
+        except UsageError:  # so few groups may leave a split without any
+            assume(False)
         for group in duplicates:
             assert len({splits[entries[place].path] for place in group}) == 1
         if group_by:
