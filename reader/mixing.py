@@ -11,9 +11,10 @@ from typing import Final
 
 from converter.errors import UsageError
 from converter.manifest import ImageInfo, Manifest
+from reader.choices import Choice
 from reader.options import ReadOptions
 from reader.orders import MixedOrder, derive_key
-from reader.plans import Choice, ReadPlan, arrange, list_files, plan_records, settle_order
+from reader.plans import ReadPlan, arrange, list_files, plan_records, settle_order
 from reader.records import RecordFiles
 from reader.selections import select_all
 from reader.values import choose_values
