@@ -113,7 +113,8 @@ class RecordFiles:
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]
         which = np.searchsorted(self._ends, ordered, side="right")
-        for number in np.unique(which).tolist():
+        # np.unique would import numpy.ma, which takes as long as reading a batch.
+        for number in np.flatnonzero(np.bincount(which)).tolist():
             file = self.files[number]
             first, last = np.searchsorted(which, [number, number + 1]).tolist()
             records = ordered[first:last] - (self._ends[number] - file.records)
