@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
-from converter.geometry import Geometry, Size, fit_image
-from converter.images import measure_upright
+from converter.geometry import Geometry, Size
+from converter.images import fit_upright, measure_upright
 from converter.options import ConvertOptions
 from converter.schema import BOX_LABELS, BOXES, Column
 
@@ -51,7 +51,7 @@ def fit_boxes(
     if BOXES not in places:
         return values
     size = measure_upright(data, options)
-    geometry = fit_image(size, options.image_size, options.resize, enlarge=options.enlarge)
+    geometry = fit_upright(size, options)
     moved = [
         move_box(box, size, geometry, in_fractions=options.box_format in FRACTIONS)
         for box in values[places[BOXES]]

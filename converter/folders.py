@@ -16,8 +16,6 @@ from converter.errors import UsageError
 from converter.formats import SUFFIXES
 from converter.names import from_system
 
-IMAGE_SUFFIXES: Final = SUFFIXES
-
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 
@@ -80,7 +78,7 @@ def is_clutter(name: str) -> bool:
 
 def has_image_suffix(name: str) -> bool:
     """Whether a name ends like an image's."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def stays_inside(path: Path, root: Path) -> bool:

@@ -186,7 +186,7 @@ def _copy(image: Image.Image, data: bytes, options: ConvertOptions) -> StoredIma
         and stored in HELD_BY[options.color_mode]
         and options.encoding in (stored, "keep")
         and image.mode == MODES[options.color_mode]
-        and _fit((height, width), options).canvas == (height, width)
+        and fit_upright((height, width), options).canvas == (height, width)
         and "transparency" not in image.info
         and not has_wide_samples(image)  # before EXIF is read, which may load it
         and read_orientation(image) == 1
@@ -239,7 +239,8 @@ def _choose_encoding(source_format: str, options: ConvertOptions) -> str:
     return encoding if encoding in HELD_BY[options.color_mode] else "png"
 
 
-def _fit(size: Size, options: ConvertOptions) -> Geometry:
+def fit_upright(size: Size, options: ConvertOptions) -> Geometry:
+    """How an image of that size, as a person sees it, becomes the one that is stored."""
     return fit_image(size, options.image_size, options.resize, enlarge=options.enlarge)
 
 
@@ -248,7 +249,7 @@ def _resize(image: Image.Image, options: ConvertOptions, *, draft: bool) -> Imag
     turned = orientation >= 5
     width, height = image.size
     size = (width, height) if turned else (height, width)
-    geometry = _fit(size, options)
+    geometry = fit_upright(size, options)
     _check_sides(geometry.canvas)
     interpolation = _choose_interpolation(geometry, options)
     # A fraction is an average of pixels, which `nearest` asks not to take.

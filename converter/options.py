@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from converter.errors import UsageError
-from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions
-from converter.image_options import check_choice as _check_choice
-from converter.image_options import check_range as _check_range
+from converter.image_options import (
+    INTERPOLATIONS,
+    POLICIES,
+    ImageOptions,
+    check_choice,
+    check_range,
+)
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
@@ -134,15 +138,15 @@ class ConvertOptions(ImageOptions):
 
     def __post_init__(self) -> None:
         ImageOptions.__post_init__(self)
-        _check_choice("resize", self.resize, RESIZES)
-        _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        _check_choice("encoding", self.encoding, ENCODINGS)
+        check_choice("resize", self.resize, RESIZES)
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        check_choice("encoding", self.encoding, ENCODINGS)
         size: object = self.image_size  # nobody checks types at run time but we
         if not isinstance(size, tuple) or len(size) != 2:
             raise UsageError(f"image size {size!r} is not a pair (height, width)")
         for side in size:
-            _check_range("image size", side, 1, MAX_SIDE_PIXELS)
-        _check_range("quality", self.quality, 1, 100)
+            check_range("image size", side, 1, MAX_SIDE_PIXELS)
+        check_range("quality", self.quality, 1, 100)
         if type(self.shard_bytes) is not int:
             raise UsageError(f"shard size {self.shard_bytes!r} is not a whole number of bytes")
         if self.shard_bytes < MIN_SHARD_BYTES:
@@ -150,7 +154,7 @@ class ConvertOptions(ImageOptions):
                 f"shard size {self.shard_bytes} bytes is too small: at least {MIN_SHARD_BYTES}"
             )
         if self.num_shards is not None:
-            _check_range("num shards", self.num_shards, 1, MAX_SHARDS)
+            check_range("num shards", self.num_shards, 1, MAX_SHARDS)
         if type(self.seed) is not int:
             raise UsageError(f"seed {self.seed!r} is not a whole number")
         if not 0 <= self.seed < 2**63:
@@ -198,11 +202,11 @@ class ConvertOptions(ImageOptions):
             )
 
     def _check_labels(self) -> None:
-        _check_choice("dedupe", self.dedupe, DEDUPES)
-        _check_choice("label from", self.label_from, LABEL_SOURCES)
-        _check_choice("split folders", self.split_folders, SPLIT_CHOICES)
-        _check_choice("box format", self.box_format, BOX_FORMATS)
-        _check_range("label offset", self.label_offset, 0, 1)
+        check_choice("dedupe", self.dedupe, DEDUPES)
+        check_choice("label from", self.label_from, LABEL_SOURCES)
+        check_choice("split folders", self.split_folders, SPLIT_CHOICES)
+        check_choice("box format", self.box_format, BOX_FORMATS)
+        check_range("label offset", self.label_offset, 0, 1)
         self._check_columns()
         if self.class_names is not None:
             check_names(self.class_names)
@@ -228,6 +232,11 @@ class ConvertOptions(ImageOptions):
             raise UsageError(f"keep columns {keep!r:.60} are not a tuple of names")
         if len(set(keep)) != len(keep):
             raise UsageError("a column stands twice in keep columns")
+
+    @property
+    def held_out(self) -> dict[str, float]:
+        """The share of the images that each split but `train` is to get."""
+        return {"validation": self.validation_split, "test": self.test_split}
 
     @property
     def fixed_size(self) -> bool:

@@ -19,7 +19,8 @@ from converter.archives import is_archive, list_archive
 from converter.duplicates import drop_duplicates, find_duplicates, note_duplicates
 from converter.entries import NO_LABEL, SKIP_RULES, Entry, Note, Scan, Skipped, make_note
 from converter.errors import UsageError
-from converter.folders import IMAGE_SUFFIXES, check_folder, list_folders, walk_folder
+from converter.folders import check_folder, list_folders, walk_folder
+from converter.formats import SUFFIXES
 from converter.inputs import locate_root
 from converter.labelling import Labeller, order_classes
 from converter.names import to_bytes
@@ -181,4 +182,4 @@ def _tell_nothing(root: Path, classes: Sequence[str], skipped: Sequence[Skipped]
     if classes and any(skip.code == "skipped_no_label" for skip in skipped):
         return f"{root} has no image in any of the {len(classes)} classes that are asked for"
     what = f"{len(classes)} class folders but no image" if classes else "no image in any folder"
-    return f"{root} has {what}: looked for names that end in " + ", ".join(sorted(IMAGE_SUFFIXES))
+    return f"{root} has {what}: looked for names that end in " + ", ".join(sorted(SUFFIXES))

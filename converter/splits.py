@@ -58,13 +58,6 @@ def draw(path: str, options: ConvertOptions) -> Drawn:
     return Drawn(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
 
 
-def draw_split(path: str, options: ConvertOptions) -> str:
-    """The split of an image that is in no group, where no split is given and none stratified."""
-    share = draw(path, options).draw / 2**64
-    limits = options.validation_split, options.validation_split + options.test_split
-    return "validation" if share < limits[0] else "test" if share < limits[1] else "train"
-
-
 def assign_splits(
     entries: Sequence[Entry],
     options: ConvertOptions,
@@ -104,8 +97,7 @@ def assign_splits(
 
 def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
     """Whether an image that is in a split is not given to another one meanwhile."""
-    shares = {"validation": options.validation_split, "test": options.test_split}
-    drawn = entry.split == "train" and shares.get(split)
+    drawn = entry.split == "train" and options.held_out.get(split)
     return not entry.split or entry.split == split or bool(drawn)
 
 
@@ -220,7 +212,7 @@ def _read_given(
 ) -> Numbers:
     """The split of each image that has one already, as its number: int64 (images,)."""
     hints = {entry.split for entry in entries}
-    asked = {"validation": options.validation_split, "test": options.test_split}
+    asked = options.held_out
     for split in hints & {name for name, share in asked.items() if share}:
         raise UsageError(
             f"split {split!r} is given by the images' folders or table, and asked for as a "
@@ -283,8 +275,7 @@ def _spread(given: Numbers, units: Numbers, entries: Sequence[Entry]) -> Numbers
 
 def _draw_freely(draws: Draws, options: ConvertOptions) -> Numbers:
     shares = draws / 2.0**64
-    held_out = options.validation_split + options.test_split
-    chosen = np.where(shares < held_out, TEST, TRAIN)
+    chosen = np.where(shares < sum(options.held_out.values()), TEST, TRAIN)
     return np.where(shares < options.validation_split, VALIDATION, chosen)
 
 
@@ -300,9 +291,8 @@ def _sort(entries: Sequence[Entry], chosen: Numbers, ranks: Draws) -> dict[str, 
 def _check_filled(
     members: Mapping[str, Sequence[Entry]], options: ConvertOptions, *, is_given: bool
 ) -> None:
-    shares = {"validation": options.validation_split, "test": options.test_split}
     for split, group in members.items():
-        if not group and shares.get(split, not is_given):
+        if not group and options.held_out.get(split, not is_given):
             way_out = "smaller fractions" if split == "train" else "a larger fraction"
             raise UsageError(
                 f"split {split!r} gets none of the images: ask for {way_out} or another seed"

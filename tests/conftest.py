@@ -8,6 +8,8 @@ Both are made here from arithmetic, so the tests need no file from elsewhere.
 from __future__ import annotations
 
 import io
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from converter.inputs import locate_root
 from converter.mill import Job, mill_shard
 from converter.options import ConvertOptions
 from converter.plan import Plan, write_plan
+from converter.splits import draw
 from pipelines.proposals import propose
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -103,3 +106,15 @@ def shared_images() -> Path:
     if not (SHARED / "images").is_dir():
         pytest.skip(f"no real images at {SHARED / 'images'}")
     return SHARED / "images"
+
+
+def draw_split(path: str, options: ConvertOptions) -> str:
+    """The split of an image that is in no group, where no split is given and none stratified."""
+    share = draw(path, options).draw / 2**64
+    limits = options.validation_split, options.validation_split + options.test_split
+    return "validation" if share < limits[0] else "test" if share < limits[1] else "train"
+
+
+def make_environment(**variables: str) -> dict[str, str]:
+    """The environment of a process that imports what this one can."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,14 @@ from pathlib import Path
 
 import PIL
 import pytest
-from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    make_environment,
+    make_image,
+    mill_folder,
+    write_image,
+)
 
 from converter.commit import commit, list_finished, remove_work
 from converter.errors import DatasetError, OutputError
@@ -220,7 +226,7 @@ convert_folder(images, out, ConvertOptions(image_size=(8, 8), num_shards=2))
     out = tmp_path / "there"
     subprocess.run(
         [sys.executable, "-c", script, image_folder, out],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **locale},
+        env=make_environment(**locale),
         check=True,
     )
     convert_folder(image_folder, tmp_path / "here", ConvertOptions(image_size=(8, 8), num_shards=2))

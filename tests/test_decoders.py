@@ -1,12 +1,11 @@
 """Formats: which ones are read, by content, and that no other reader of Pillow is in reach."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import encode_image, make_image
+from conftest import encode_image, make_environment, make_image
 from PIL import Image
 
 from converter.decoders import register_formats
@@ -77,7 +76,7 @@ print(*sorted(Image.OPEN))
 """
     printed = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=make_environment(),
         check=True,
         capture_output=True,
         text=True,

@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    make_environment,
+    make_image,
+    mill_folder,
+    write_image,
+)
 from soak_faults import mount_tmpfs, remount
 
 from converter.commit import commit
@@ -176,7 +183,7 @@ def trace_conversion(images: Path, out: Path, log: Path) -> list[str]:
     subprocess.run(
         [STRACE, "-f", "-y", "-qq", "-s", "0", "-e", f"trace={calls}", "-o", log, sys.executable,
          "-c", CONVERT, images, out],
-        check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True, env=make_environment(),
     )  # fmt: skip
     steps = []
     for line in log.read_text().splitlines():

@@ -1,14 +1,13 @@
 """Hostile images: each has the outcome that stands in the table, and none does more than that."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
 
 import fuzz_images
 import pytest
-from conftest import convert_folder
+from conftest import convert_folder, make_environment
 from making import HOSTILE, OPTIONS, describe_outcome, list_hostile, make_images, read_golden
 
 from converter.layout import REJECTS
@@ -72,7 +71,7 @@ print(len(events))
 """
     ended = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=make_environment(),
         check=True,
         capture_output=True,
         text=True,

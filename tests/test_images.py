@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import struct
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import encode_image, make_image
+from conftest import encode_image, make_environment, make_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -535,7 +534,7 @@ except ImageError as error:
     printed = subprocess.run(
         [sys.executable, "-c", script],
         input=encode_image(make_image(1), "EPS"),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=make_environment(),
         check=True,
         capture_output=True,
     ).stdout
@@ -623,7 +622,7 @@ except MemoryError:
     ended = subprocess.run(
         [sys.executable, "-c", script],
         input=encode_image(Image.new("L", (6000, 6000)), "PNG"),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=make_environment(),
         check=False,
         capture_output=True,
     )
@@ -644,7 +643,7 @@ print(convert_image(sys.stdin.buffer.read(), ConvertOptions(resize="none")).widt
     ended = subprocess.run(
         [sys.executable, "-W", filters, "-c", script],
         input=source,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=make_environment(),
         check=False,
         capture_output=True,
     )

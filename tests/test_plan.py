@@ -4,13 +4,13 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import draw_split, make_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,7 @@ from converter.plan import (
     read_plan,
     write_plan,
 )
-from converter.splits import assign_splits, draw, draw_split
+from converter.splits import assign_splits, draw
 
 QUICK = settings(deadline=None, max_examples=50)
 
@@ -323,7 +323,7 @@ print(write_plan(draft, options, images=images, out=out).digest)
     digests = {
         subprocess.run(
             [sys.executable, "-c", script, image_folder, tmp_path / str(number)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+            env=make_environment(**environment),
             check=True, capture_output=True, text=True,
         ).stdout
         for number, environment in enumerate([{"LC_ALL": "C.UTF-8"}, locale])

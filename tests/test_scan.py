@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from conftest import make_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -214,7 +215,7 @@ from converter.scan import scan_folder
 for entry in scan_folder(Path(sys.argv[1])).entries:
     print(to_bytes(entry.path), entry.label, entry.size_bytes)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **locale}
+    environment = make_environment(**locale)
     printed = subprocess.run(
         [sys.executable, "-c", script, image_folder],
         env=environment, check=True, capture_output=True, text=True,

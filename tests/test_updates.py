@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import (
     convert_folder,
+    draw_split,
     encode_image,
     list_states,
     make_image,
@@ -32,7 +33,7 @@ from converter.plan import write_plan
 from converter.replacements import replace_dataset
 from converter.scan import scan_folder
 from converter.sources import Source, read_sources
-from converter.splits import draw, draw_split
+from converter.splits import draw
 from converter.updates import Update, carry_shards, keep_labels, place_additions, plan_update
 from converter.verification import verify_dataset
 from pipelines.conversion import run_conversion
