@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from converter.entries import Note
+from converter.entries import Note, NoteTally
 from converter.errors import DatasetError, OutputError
 from converter.indexes import name_index
 from converter.layout import NOTES, REJECTS, Layout
@@ -26,7 +26,7 @@ from converter.manifest import (
 from converter.metadata import describe_dataset
 from converter.mill import Receipt, read_receipt, receipt_path
 from converter.options import ConvertOptions
-from converter.plan import Plan, Shard
+from converter.plan import Plan, Shard, dump_line
 from converter.storage import create_file, hash_file, sync_folder, write_file
 
 
@@ -79,7 +79,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
         sha256 = write_file(layout.out / name, data, layout.scratch)
         files[name] = FileInfo(bytes=len(data), sha256=sha256)
     files[REJECTS] = _write_rejects(layout, receipts)
-    files[NOTES] = _write_notes(layout)
+    files[NOTES] = _write_notes(layout, receipts)
     manifest = Manifest(
         generator=plan.generator,
         options=plan.options.to_json(),
@@ -96,6 +96,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
                 sorted((Counter(_list_codes(receipts)) + Counter(plan.rejected)).items())
             ),
             skipped=plan.skipped,
+            frames=sum(receipt.frames for receipt in receipts),
         ),
         updated=plan.base.updated if plan.base else 0,
         columns=plan.columns,
@@ -220,8 +221,13 @@ def _describe_split(receipts: Sequence[Receipt], classes: int) -> SplitInfo:
     )
 
 
-def _write_notes(layout: Layout) -> FileInfo:
-    data = layout.notes.read_bytes()
+def _write_notes(layout: Layout, receipts: Iterable[Receipt]) -> FileInfo:
+    tally = NoteTally()
+    for receipt in receipts:
+        for note in receipt.notes:
+            tally.add(note["code"], *note["names"], total=note["total"])
+    lines = b"".join(dump_line(note._asdict()) for note in tally.list_notes())
+    data = layout.notes.read_bytes() + lines
     sha256 = write_file(layout.out / NOTES, data, layout.scratch)
     return FileInfo(bytes=len(data), sha256=sha256)
 

@@ -280,8 +280,9 @@ def read_entries(out: Path, shard: Shard) -> Iterator[tuple[Entry, str]]:
     if (count := data.count(b"\n")) != shard.records:
         raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
     for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):
-        place, values = more or (0, "")
-        yield Entry(name, label, size, place=place, values=values), text
+        place, values, *mask = more or (0, "")
+        found = _read_mask(*mask) if mask else None
+        yield Entry(name, label, size, place=place, values=values, mask=found), text
 
 
 def name_changes(
@@ -357,8 +358,16 @@ def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[S
 
 def _describe_entry(entry: Entry, classes: Sequence[str]) -> bytes:
     text = "" if entry.label == NO_LABEL else classes[entry.label]
-    more = (entry.place, entry.values) if entry.place or entry.values else ()
+    more: tuple[object, ...] = ()
+    if entry.place or entry.values or entry.mask:
+        more = entry.place, entry.values
+    if entry.mask:
+        more += entry.mask.path, entry.mask.size_bytes, entry.mask.place
     return dump_line([entry.path, entry.label, text, entry.size_bytes, *more])
+
+
+def _read_mask(path: str, size_bytes: int, place: int) -> Entry:
+    return Entry(path, NO_LABEL, size_bytes, place=place)
 
 
 def _count(codes: Iterable[str]) -> dict[str, int]:

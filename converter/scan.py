@@ -26,6 +26,7 @@ from converter.labelling import Labeller, order_classes
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.originals import digest_source
+from converter.pairing import locate_masks, pair_masks
 from converter.rows import is_table
 from converter.tables import ArchiveLocator, FolderLocator, scan_table
 
@@ -53,6 +54,8 @@ def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
         scan = label_images(images, entries, folders, skipped, options)
     else:
         scan = scan_folder(images, options)
+    if options.masked:
+        scan = pair_masks(scan, root, options)
     if options.dedupe == "off":
         return scan
     sets = find_duplicates(
@@ -76,6 +79,12 @@ def scan_folder(root: Path, options: ConvertOptions | None = None) -> Scan:
     """
     options = options or ConvertOptions()
     check_folder(root)
+    masks = locate_masks(root.absolute(), options)
+    if options.mask_dir is not None and masks.is_relative_to(root.absolute()):
+        raise UsageError(
+            f"the masks {masks} lie among the images {root}, where they would be taken for images: "
+            "give the folder of the images alone"
+        )
     folders = list_folders(root.absolute())
     if not folders and options.label_from == "top":
         raise UsageError(

@@ -44,6 +44,7 @@ class Source(NamedTuple):
         format: how the image is stored.
         height: of the stored image, in pixels.
         width: likewise.
+        details: all of the record but its image, if that was asked for.
     """
 
     path: str
@@ -52,15 +53,19 @@ class Source(NamedTuple):
     format: str
     height: int
     width: int
+    details: bytes = b""
 
 
-def read_sources(folder: Path, shard: ShardInfo, *, labelled: bool = True) -> list[Source]:
+def read_sources(
+    folder: Path, shard: ShardInfo, *, labelled: bool = True, detailed: bool = False
+) -> list[Source]:
     """What the records of a shard were made from, in record order; no checksum is compared.
 
     Args:
         folder: the data set.
         shard: which.
         labelled: whether its records hold a label.
+        detailed: keep all else that they hold; then they are read whole.
 
     Raises:
         DatasetError: shard or index are not there as the manifest states, or a record cannot be
@@ -75,7 +80,9 @@ def read_sources(folder: Path, shard: ShardInfo, *, labelled: bool = True) -> li
             raise DatasetError(f"{shard.name} is not as large as the manifest states")
         with open(folder / shard.name, "rb", buffering=0) as file:
             return [
-                _read_source(file, shard.name, start, end - start, labelled=labelled)
+                _read_source(
+                    file, shard.name, start, end - start, labelled=labelled, detailed=detailed
+                )
                 for start, end in pairwise(bounds)
             ]
     except OSError as error:
@@ -100,7 +107,9 @@ def describe_change(path: str, sha256: str, images: Path) -> str | None:
     return None if hash_bytes(data) == sha256 else "has other content"
 
 
-def _read_source(file: BinaryIO, shard: str, offset: int, size: int, *, labelled: bool) -> Source:
+def _read_source(
+    file: BinaryIO, shard: str, offset: int, size: int, *, labelled: bool, detailed: bool
+) -> Source:
     wanted = _BEFORE if labelled else _BEFORE[1:]
     begin, size = offset + HEADER_BYTES, size - HEADER_BYTES - FOOTER_BYTES
     try:
@@ -116,7 +125,9 @@ def _read_source(file: BinaryIO, shard: str, offset: int, size: int, *, labelled
             label, _ = examples.read_varint(head, found[examples.LABEL][0])
         rest = found[examples.ENCODED][1]
         tail = _read(file, begin + rest, size - rest)
-        return _parse_tail(tail, label)
+        payload = _read(file, begin, size) if detailed else memoryview(b"")
+        details = examples.strip_feature(payload, examples.ENCODED) if detailed else b""
+        return _parse_tail(tail, label)._replace(details=details)
     except (ValueError, KeyError, IndexError) as error:
         raise RecordError(shard, offset, f"its source cannot be read: {error}") from error
 

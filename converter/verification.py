@@ -19,6 +19,7 @@ import numpy as np
 
 from converter.contents import check_content
 from converter.errors import DatasetError, RecordError
+from converter.frames import find_file
 from converter.indexes import name_index, parse_index
 from converter.layout import MANIFEST, WORK_FOLDER, Layout
 from converter.locks import find_owner
@@ -61,6 +62,7 @@ class Check:
         originals: folder of the originals to compare records with, or None.
         columns: what records hold besides an image and its label.
         labelled: whether they hold a label.
+        frames: which frames of files were converted, as in `ConvertOptions`.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class Check:
     originals: Path | None = None
     columns: tuple[Column, ...] = ()
     labelled: bool = True
+    frames: str = "first"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +168,7 @@ def make_check(
         originals=originals,
         columns=manifest.columns,
         labelled=manifest.labelled,
+        frames=str(manifest.options.get("frames")),
     )
 
 
@@ -301,7 +305,8 @@ def _check_contents(
                 continue
             contents.append(content)
             if check.originals is not None:
-                change = describe_change(content.path, content.sha256, check.originals)
+                path = find_file(content.path, check.frames)
+                change = describe_change(path, content.sha256, check.originals)
                 if change is not None:
                     yield Fault(content.path, f"the original {change}", original=True)
 

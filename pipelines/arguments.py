@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import converter
+from converter.archives import is_archive
 from converter.errors import UsageError
 from converter.image_options import (
     COLOR_CHANNELS,
@@ -20,6 +22,8 @@ from converter.image_options import (
     parse_formats,
     parse_share,
 )
+from converter.inputs import locate_root
+from converter.layout import locate
 from converter.names import from_bytes
 from converter.options import (
     BOX_FORMATS,
@@ -78,7 +82,21 @@ def read_options(
     """The options of a conversion: those that were given, and `defaults` for the others."""
     names = (field.name for field in dataclasses.fields(ConvertOptions))
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    if "mask_dir" in given:
+        given["mask_dir"] = relate_masks(arguments.images, given["mask_dir"], given)
     return ConvertOptions.from_json({**(defaults or {}), **given})
+
+
+def relate_masks(images: Path, masks: str, options: Mapping[str, Any]) -> str:
+    """The folder of masks as options have it: from where the images lie, as both may move.
+
+    Args:
+        images: a folder, an archive or a table.
+        masks: as it was given: from the current folder.
+        options: which were given, too.
+    """
+    root = locate_root(locate(images), ConvertOptions(table_root=options.get("table_root", ".")))
+    return os.path.relpath(locate(masks), root.parent if is_archive(root) else root)
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +164,7 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
     _add_image_options(parser)
     _add_labels(parser)
     _add_table(parser)
+    _add_masks(parser)
 
 
 def _add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +182,10 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
     add("--background", type=_typed(parse_color), metavar="COLOR",
         help="behind transparent images: white, black, gray, #rrggbb or r,g,b")  # fmt: skip
     add("--frames", choices=FRAMES,
-        help="of animations and files of several pages: the first, or reject them")  # fmt: skip
+        help="of animations and files of several pages: the first, all of them as images of their "
+        f"own, or reject them (default: {default.frames})")  # fmt: skip
+    add("--max-frames", type=int, metavar="N",
+        help=f"of each such file, with all (default: {default.max_frames:,})")  # fmt: skip
     add("--min-side", type=int, metavar="PIXELS", help="leave out images with a shorter side")
     add("--min-area", type=int, metavar="PIXELS", help="leave out images of fewer pixels")
     add("--max-aspect", type=float, metavar="RATIO",
@@ -210,7 +232,8 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
     helps = (
         "one class", "a list of classes, or names with | between", "a number to be predicted",
         "a text", "a list of boxes, four numbers each", "the class of each box",
-        "a split, as folders are called", "what is never divided between splits",
+        "the path of a mask", "a split, as folders are called",
+        "what is never divided between splits",
     )  # fmt: skip
     for name, text in zip(COLUMN_OPTIONS, helps, strict=True):
         add(f"--{name.replace('_', '-')}", metavar="NAME", help=text)
@@ -222,6 +245,18 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
     add("--table-root", metavar="PATH",
         help="folder or archive that the paths are relative to, itself relative to the table's "
         "folder (default: that folder)")  # fmt: skip
+
+
+def _add_masks(parser: argparse.ArgumentParser) -> None:
+    default = ConvertOptions()
+    group = parser.add_argument_group("masks", argument_default=argparse.SUPPRESS)
+    add = group.add_argument
+    add("--mask-dir", metavar="DIR",
+        help="folder or archive with a mask of class numbers for each image, of the same path but "
+        "for its suffix")  # fmt: skip
+    add("--mask-padding", type=int, metavar="0-255",
+        help="the number where the image is padded (default: "
+        f"{default.mask_padding})")  # fmt: skip
 
 
 def _read_names(path: str) -> list[str]:

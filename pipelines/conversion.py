@@ -20,6 +20,7 @@ from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
 from converter.mill import receipt_path
 from converter.options import ConvertOptions
+from converter.pairing import locate_masks
 from converter.plan import Draft, Plan, Shard, digest_plan, name_changes, read_plan, write_plan
 from converter.replacements import (
     check_replaceable,
@@ -158,6 +159,8 @@ def run_conversion(
         workers=workers,
         progress=progress,
     )
+    if request.options.mask_dir is not None:
+        check_folders(locate_masks(request.root, request.options), target)
     layout = Layout(target)
     if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
         return _confirm(request)

@@ -24,8 +24,8 @@ import numpy as np
 from measuring import report, run_sections
 from PIL import Image
 
+from converter.frames import convert_frames
 from converter.image_options import MAX_PIXELS
-from converter.images import convert_image
 from converter.isolation import convert_isolated
 from converter.options import ConvertOptions
 
@@ -131,12 +131,12 @@ def measure_isolation(count: int = 400) -> Iterator[bool]:
     noise = np.random.default_rng(1).integers(0, 256, (47, 63, 3), np.uint8)
     photo = encode(Image.fromarray(noise).resize((500, 375)), "JPEG", quality=97)
     options = ConvertOptions(isolate=True)
-    convert_isolated(photo, options)
+    list(convert_isolated(photo, [options]))
     seconds = {}
-    for name, convert in (("here", convert_image), ("isolated", convert_isolated)):
+    for name, convert in (("here", convert_frames), ("isolated", convert_isolated)):
         start = time.monotonic()
         for _ in range(count):
-            convert(photo, options)
+            list(convert(photo, [options]))
         seconds[name] = (time.monotonic() - start) / count
     added = seconds["isolated"] - seconds["here"]
     yield report(
