@@ -3,6 +3,7 @@
     preflight     is this a sane place to run in?
     proposals     scan -> plan, without writing anything
     conversion    scan -> plan -> run -> commit, as one function; overwrite and update, too
+    resolutions   the same for several sizes in one pass
     verification  a finished data set against its manifest, also as a Beam job
     repairs       what a check condemns, made again
     cleaning      what killed runs leave behind, removed
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pipelines.conversion import convert
     from pipelines.proposals import Proposal, propose
     from pipelines.repairs import Repair, repair
+    from pipelines.resolutions import convert_sizes
     from pipelines.transforms import MillShards, VerifyShards
     from pipelines.verification import verify
 
@@ -41,6 +43,7 @@ __all__ = [
     "VerifyShards",
     "clean",
     "convert",
+    "convert_sizes",
     "propose",
     "repair",
     "verify",
@@ -53,6 +56,7 @@ _HOMES: Final = {
     "VerifyShards": "pipelines.transforms",
     "clean": "pipelines.cleaning",
     "convert": "pipelines.conversion",
+    "convert_sizes": "pipelines.resolutions",
     "propose": "pipelines.proposals",
     "repair": "pipelines.repairs",
     "verify": "pipelines.verification",

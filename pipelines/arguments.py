@@ -78,13 +78,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 def read_options(
     arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None
-) -> ConvertOptions:
-    """The options of a conversion: those that were given, and `defaults` for the others."""
+) -> list[ConvertOptions]:
+    """The options of a conversion for each size: those given, and `defaults` for the others."""
     names = (field.name for field in dataclasses.fields(ConvertOptions))
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     if "mask_dir" in given:
         given["mask_dir"] = relate_masks(arguments.images, given["mask_dir"], given)
-    return ConvertOptions.from_json({**(defaults or {}), **given})
+    values = {**(defaults or {}), **given}
+    sizes = given.get("image_size")
+    if sizes is None:
+        return [ConvertOptions.from_json(values)]
+    return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]
 
 
 def relate_masks(images: Path, masks: str, options: Mapping[str, Any]) -> str:
@@ -131,8 +135,9 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the data set")
     options = parser.add_argument_group("what is written", argument_default=argparse.SUPPRESS)
     add = options.add_argument
-    add("--image-size", type=_typed(parse_image_size), metavar="SIZE",
-        help="256, or 224x320 for height x width (default: 256)")  # fmt: skip
+    add("--image-size", type=_typed(parse_image_size), metavar="SIZE", action="append",
+        help="256, or 224x320 for height x width (default: 256); several times for several data "
+        "sets, OUT/256x256 and so on, from one reading")  # fmt: skip
     add("--resize", choices=RESIZES,
         help="stretch: exactly this size; crop: fill it and cut; pad: fit in, fill up with black; "
         f"shorter, longer: bring that side to it; none (default: {default.resize})")  # fmt: skip

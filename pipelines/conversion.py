@@ -163,18 +163,18 @@ def run_conversion(
         check_folders(locate_masks(request.root, request.options), target)
     layout = Layout(target)
     if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
-        return _confirm(request)
+        return confirm(request)
     with lock_folder(target, break_lock=break_lock):
         ended = settle_folder(target)
         if update:
             return _update(request)
         if not layout.manifest.exists():
-            return _build(request, discard=overwrite)
+            return build(request, discard=overwrite)
         if overwrite and ended:
             # What was killed after the replacement need not be done once more.
             with contextlib.suppress(UsageError):
-                return _confirm(request)
-        return _overwrite(request) if overwrite else _confirm(request)
+                return confirm(request)
+        return _overwrite(request) if overwrite else confirm(request)
 
 
 def _locate_output(out: str | os.PathLike[str]) -> Path:
@@ -204,7 +204,7 @@ def _choose_options(
     return options
 
 
-def _confirm(request: Request) -> Conversion:
+def confirm(request: Request) -> Conversion:
     """Makes sure that the finished data set is the one that is asked for."""
     manifest = read_manifest(request.out)
     changed = name_changes(manifest.options, manifest.generator, request.options)
@@ -226,7 +226,7 @@ def _overwrite(request: Request) -> Conversion:
     check_replaceable(request.out)
     stage = Layout(request.out).stage
     with lock_folder(stage, moves_to=request.out):
-        conversion = _build(dataclasses.replace(request, out=stage), discard=True, staged=True)
+        conversion = build(dataclasses.replace(request, out=stage), discard=True, staged=True)
         replace_dataset(request.out)
     return conversion
 
@@ -259,7 +259,7 @@ def _update(request: Request) -> Conversion:
     return dataclasses.replace(conversion, update=update)
 
 
-def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversion:
+def build(request: Request, *, discard: bool, staged: bool = False) -> Conversion:
     """Converts into a folder without a finished data set, or goes on with it.
 
     Args:
@@ -287,6 +287,17 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
     """Mills what is not milled yet, and commits what is not committed."""
     kept = mill_plan(plan, request.beam, pool, progress=request.progress)
+    return complete(plan, kept=kept, staged=staged)
+
+
+def complete(plan: Plan, *, kept: int, staged: bool) -> Conversion:
+    """Commits what is milled, if it is not committed; see `build`.
+
+    Args:
+        plan: whose shards are all there.
+        kept: how many of them were found finished.
+        staged: as in `build`.
+    """
     if Layout(plan.out).manifest.exists():
         manifest = read_manifest(plan.out)
     else:
