@@ -96,7 +96,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
                 sorted((Counter(_list_codes(receipts)) + Counter(plan.rejected)).items())
             ),
             skipped=plan.skipped,
-            frames=sum(receipt.frames for receipt in receipts),
+            frames=plan.frames + sum(receipt.frames for receipt in receipts),
         ),
         updated=plan.base.updated if plan.base else 0,
         columns=plan.columns,

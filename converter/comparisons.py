@@ -19,7 +19,7 @@ from converter import examples
 from converter.boxes import fit_boxes
 from converter.entries import Entry, NoteTally
 from converter.errors import ImageError
-from converter.frames import find_file
+from converter.frame_paths import find_file
 from converter.geometry import Size
 from converter.manifest import Manifest, ShardInfo
 from converter.mill import Receipt

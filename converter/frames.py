@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
+from converter.copies import verify_png
 from converter.errors import ImageError
 from converter.images import (
     Opened,
@@ -19,13 +20,10 @@ from converter.images import (
     convert_opened,
     convert_sizes,
     name_errors,
-    open_checked,
+    open_file,
 )
 from converter.limits import check_header, has_frames
 from converter.options import ConvertOptions
-
-MARK: Final = "#"
-"""Stands between the path of a file and the number of a frame: `cats/one.gif#3`."""
 
 
 class Frame(NamedTuple):
@@ -60,27 +58,14 @@ def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Fra
     yield Frame(None, images)
 
 
-def name_frame(path: str, number: int | None) -> str:
-    """The path of a frame, by which its record is known."""
-    return path if number is None else f"{path}{MARK}{number}"
-
-
-def find_file(path: str, frames: str) -> str:
-    """The path of the file that a record is from; the inverse of `name_frame`.
-
-    Args:
-        path: of a record.
-        frames: as in `ConvertOptions`: only with `all`, a path may be that of a frame.
-    """
-    file, mark, number = path.rpartition(MARK)
-    return file if frames == "all" and mark and number.isdecimal() else path
-
-
 def _convert_all(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame]:
     options = sizes[0]
     with name_errors():
-        image = open_checked(data, options)
+        image = open_file(data, options)
         several = has_frames(image, data)
+        if several and image.format == "PNG":
+            check_header(image, data, options)
+            verify_png(data)
     if not several:
         image.close()
         yield Frame(None, convert_sizes(data, sizes))

@@ -164,16 +164,21 @@ def open_checked(data: bytes, options: ConvertOptions) -> Image.Image:
         ImageError: it does not.
         Exception: whatever Pillow raises on a damaged header.
     """
+    image = open_file(data, options)
+    check_header(image, data, options)
+    if image.format == "PNG":
+        verify_png(data)
+    return image
+
+
+def open_file(data: bytes, options: ConvertOptions) -> Image.Image:
+    """Opens a file of images, whatever the first of them is; errors are those of `open_checked`."""
     if not data:
         raise ImageError("empty", REJECT_CODES["empty"])
     if len(data) > options.max_file_bytes:
         raise describe_large_file(len(data), options)
     _let_pass(options.max_pixels)
-    image = open_image(data, options.formats)
-    check_header(image, data, options)
-    if image.format == "PNG":
-        verify_png(data)
-    return image
+    return open_image(data, options.formats)
 
 
 def describe_large_file(size_bytes: int, options: ConvertOptions) -> ImageError:

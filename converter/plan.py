@@ -25,6 +25,7 @@ import PIL
 import converter
 from converter.entries import NO_LABEL, Entry, Scan
 from converter.errors import DatasetError, UsageError
+from converter.frame_paths import find_file
 from converter.layout import Layout, name_shard
 from converter.options import MAX_SHARDS, ConvertOptions
 from converter.schema import Column
@@ -108,12 +109,13 @@ class Plan:
         shards: of all splits, in order.
         rejected: number of images that an update need not try again, by code.
         skipped: number of files that are not looked at, by code.
+        frames: how many of the rejected ones are frames beyond the first one of their file.
         columns: what records hold besides an image and its label.
         labelled: whether records hold a label.
         generator: the versions that the output's bytes depend on, of shardmill and of Pillow.
         base: what an update starts from, or None.
         digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`,
-            `rejected` and `skipped`.
+            `rejected`, `skipped` and `frames`.
     """
 
     images: Path
@@ -123,6 +125,7 @@ class Plan:
     shards: tuple[Shard, ...]
     rejected: dict[str, int]
     skipped: dict[str, int]
+    frames: int
     columns: tuple[Column, ...]
     labelled: bool
     generator: str
@@ -137,7 +140,8 @@ class Plan:
     @property
     def scanned(self) -> int:
         """How many files were seen."""
-        return self.records + sum(self.rejected.values()) + sum(self.skipped.values())
+        left_out = sum(self.rejected.values()) + sum(self.skipped.values())
+        return self.records + left_out - self.frames
 
 
 def name_generator() -> str:
@@ -221,6 +225,8 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Path, out: Path
             [line["code"] for line in draft.rejected] + [line.code for line in scan.rejected]
         ),
         "skipped": _count([skip.code for skip in scan.skipped]),
+        "frames": len(draft.rejected)
+        - len({find_file(line["path"], options.frames) for line in draft.rejected}),
         "policies": options.policies_to_json(),
         **content,
     }
@@ -259,6 +265,7 @@ def read_plan(out: Path) -> Plan:
             shards=tuple(Shard(**shard) for shard in content["shards"]),
             rejected=content["rejected"],
             skipped=content["skipped"],
+            frames=content["frames"],
             columns=tuple(Column(**column) for column in content["columns"]),
             labelled=content["labelled"],
             generator=content["generator"],

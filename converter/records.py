@@ -12,7 +12,8 @@ from converter import examples
 from converter.boxes import fit_boxes
 from converter.entries import NO_LABEL, Entry
 from converter.errors import ImageError
-from converter.frames import convert_frames, name_frame
+from converter.frame_paths import name_frame
+from converter.frames import convert_frames
 from converter.images import Origin, StoredImage, describe_large_file
 from converter.isolation import convert_isolated, convert_mask_isolated
 from converter.masks import convert_mask

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from converter.entries import Entry, NoteTally, Scan, name_class
 from converter.errors import DatasetError, ImageError
-from converter.frames import find_file
+from converter.frame_paths import find_file
 from converter.indexes import format_line, name_index
 from converter.layout import Layout
 from converter.manifest import Manifest, ShardInfo

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from converter.formats import FORMATS, SUFFIXES
-from converter.frames import find_file
+from converter.frame_paths import find_file
 from converter.images import Opened, Origin, name_errors, open_checked
 from converter.options import ConvertOptions
 

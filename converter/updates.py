@@ -24,7 +24,7 @@ from converter.commit import read_notes
 from converter.comparisons import Comparison, Share
 from converter.entries import CONTENT_NOTES, NO_LABEL, Entry, Scan, name_class
 from converter.errors import DatasetError, ImageError, UsageError
-from converter.frames import find_file
+from converter.frame_paths import find_file
 from converter.indexes import name_index
 from converter.layout import MANIFEST, REJECTS, Layout
 from converter.manifest import Manifest, ShardInfo
@@ -106,8 +106,8 @@ def plan_update(
     files = dict.fromkeys(find_file(path, options.frames) for path in refused)
     known = [present[path] for path in files if path in present]
     rejected = _try_again(known, scan, images, options)
-    for reject in rejected:
-        del present[find_file(reject["path"], options.frames)]
+    for path in {find_file(reject["path"], options.frames) for reject in rejected}:
+        del present[path]
     members = _place(shares, manifest, _assign(scan, shares, manifest, present, options), options)
     kept = {
         name: share.receipt
@@ -224,19 +224,18 @@ def _try_again(
 ) -> list[dict[str, str]]:
     """Those of the images that cannot be converted now either, and why."""
 
-    def find_reason(entry: Entry) -> dict[str, str] | None:
-        first = None
+    def find_reasons(entry: Entry) -> list[dict[str, str]]:
+        reasons = []
         for found, (outcome,) in make_records(
             entry, name_class(scan, entry), images, [options], scan.columns
         ):
             if not isinstance(outcome, ImageError):
-                return None
-            reason = {"path": found.path, "code": outcome.code, "detail": outcome.detail}
-            first = first or reason
-        return first
+                return []
+            reasons.append({"path": found.path, "code": outcome.code, "detail": outcome.detail})
+        return reasons
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [reason for reason in pool.map(find_reason, entries) if reason is not None]
+        return [reason for reasons in pool.map(find_reasons, entries) for reason in reasons]
 
 
 def _assign(

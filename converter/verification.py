@@ -19,7 +19,7 @@ import numpy as np
 
 from converter.contents import check_content
 from converter.errors import DatasetError, RecordError
-from converter.frames import find_file
+from converter.frame_paths import find_file
 from converter.indexes import name_index, parse_index
 from converter.layout import MANIFEST, WORK_FOLDER, Layout
 from converter.locks import find_owner
