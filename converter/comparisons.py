@@ -118,7 +118,8 @@ class Comparison:
     def _is_changed(self, entry: Entry, source: Source) -> bool:
         if entry.label != source.label:
             return True
-        if describe_change(entry.path, source.sha256, self.images) is not None:
+        limit = self.options.max_file_bytes
+        if describe_change(entry.path, source.sha256, self.images, limit) is not None:
             return True
         if not self.manifest.columns:
             return False
@@ -156,7 +157,8 @@ class Comparison:
         if is_compressed(self.images):
             return  # nothing in it is to be had without all before it
         with contextlib.suppress(ImageError):
-            data = read_source(self._name_file(frames[0]), self.images)
+            path = self._name_file(frames[0])
+            data = read_source(path, self.images, self.options.max_file_bytes)
             origin = examine_image(data, self.options)
             for frame in frames:
                 for code in list_traits(frame.path, origin, self.options):

@@ -22,7 +22,7 @@ MAX_FILE_BYTES: Final = 256 << 20
 MAX_SECONDS: Final = 60
 MAX_FRAMES: Final = 1_000
 
-POLICIES: Final = ("on_error", "max_rejects", "isolate", "max_seconds")
+POLICIES: Final = ("on_error", "max_rejects", "strict", "isolate", "max_seconds")
 """Options that decide what becomes of a conversion, and not what it writes: they may be others
 when it goes on, and are not kept in the data set."""
 
@@ -58,6 +58,8 @@ class ImageOptions:
             conversion there.
         max_rejects: a number of images, or a fraction of them below 1, that may be rejected;
             with more, the data set is complete, but the command ends with exit code 3.
+        strict: end before anything is converted where names look alike, the same content lies in
+            different classes or splits, masks belong to no image, or files cannot be read.
         isolate: decode in a child process, so that an image at which a decoder crashes or hangs
             is rejected, and costs no more.
         max_seconds: CPU time for one image, where it is isolated.
@@ -81,6 +83,7 @@ class ImageOptions:
     max_file_bytes: int = MAX_FILE_BYTES
     on_error: str = "reject"
     max_rejects: int | float | None = None
+    strict: bool = False
     isolate: bool = False
     max_seconds: int = MAX_SECONDS
 
@@ -97,7 +100,7 @@ class ImageOptions:
             raise UsageError(f"background {background!r} is not (red, green, blue)")
         for level in background:
             check_range("background", level, 0, 255)
-        for name in ("enlarge", "isolate"):
+        for name in ("enlarge", "strict", "isolate"):
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"{name} {getattr(self, name)!r} is neither True nor False")
         for name in _COUNTS:

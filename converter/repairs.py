@@ -19,6 +19,7 @@ from pathlib import Path
 from converter.entries import Entry, NoteTally, Scan, name_class
 from converter.errors import DatasetError, ImageError
 from converter.frame_paths import find_file
+from converter.image_options import MAX_FILE_BYTES
 from converter.indexes import format_line, name_index
 from converter.layout import Layout
 from converter.manifest import Manifest, ShardInfo
@@ -112,7 +113,8 @@ def recall_members(
         sources = read_sources(folder, shard, labelled=manifest.labelled)
         frames = str(manifest.options.get("frames"))
         files = {find_file(source.path, frames): source for source in sources}
-        if any(describe_change(path, s.sha256, images) for path, s in files.items()):
+        limit = int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES))
+        if any(describe_change(path, s.sha256, images, limit) for path, s in files.items()):
             return None
         return [
             Entry(path, source.label, (images / to_system(path)).stat().st_size)
@@ -203,7 +205,8 @@ def describe_notes(
     for shard in manifest.shards:
         for source in read_sources(folder, shard, labelled=manifest.labelled):
             with contextlib.suppress(ImageError):
-                data = read_source(find_file(source.path, options.frames), images)
+                path = find_file(source.path, options.frames)
+                data = read_source(path, images, options.max_file_bytes)
                 for code in list_traits(source.path, examine_image(data, options), options):
                     tally.add(code, source.path)
     notes = (*draft.scan.notes, *tally.list_notes())

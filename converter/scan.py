@@ -59,7 +59,13 @@ def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
     if options.dedupe == "off":
         return scan
     sets = find_duplicates(
-        scan.entries, lambda entry, end_bytes: digest_source(entry, root, end_bytes)
+        scan.entries,
+        # What is larger is rejected, and need not be read before that.
+        lambda entry, end_bytes: (
+            digest_source(entry, root, end_bytes)
+            if entry.size_bytes <= options.max_file_bytes
+            else b""
+        ),
     )
     notes = (*scan.notes, *note_duplicates(scan.entries, sets))
     if options.dedupe == "report":

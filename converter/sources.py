@@ -15,6 +15,7 @@ from converter import examples
 from converter.archives import digest_members
 from converter.entries import NO_LABEL
 from converter.errors import DatasetError, ImageError, RecordError
+from converter.image_options import MAX_FILE_BYTES
 from converter.indexes import name_index, parse_index
 from converter.manifest import ShardInfo
 from converter.names import from_bytes
@@ -89,19 +90,22 @@ def read_sources(
         raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
 
 
-def describe_change(path: str, sha256: str, images: Path) -> str | None:
+def describe_change(
+    path: str, sha256: str, images: Path, max_bytes: int = MAX_FILE_BYTES
+) -> str | None:
     """What became of an original since its record was made; None if it is what it was.
 
     Args:
         path: as in `Source.path`.
         sha256: of what it was.
         images: the folder that it is relative to.
+        max_bytes: what is larger cannot be what it was.
     """
     if is_compressed(images):
         now = digest_members(images).get(path)
         return "is gone" if now is None else None if now == sha256 else "has other content"
     try:
-        data = read_source(path, images)
+        data = read_source(path, images, max_bytes)
     except ImageError as error:
         return "is gone" if error.code == "vanished" else f"cannot be read: {error.detail}"
     return None if hash_bytes(data) == sha256 else "has other content"

@@ -20,6 +20,7 @@ import numpy as np
 from converter.contents import check_content
 from converter.errors import DatasetError, RecordError
 from converter.frame_paths import find_file
+from converter.image_options import MAX_FILE_BYTES
 from converter.indexes import name_index, parse_index
 from converter.layout import MANIFEST, WORK_FOLDER, Layout
 from converter.locks import find_owner
@@ -63,6 +64,7 @@ class Check:
         columns: what records hold besides an image and its label.
         labelled: whether they hold a label.
         frames: which frames of files were converted, as in `ConvertOptions`.
+        max_file_bytes: of an original, as in `ConvertOptions`.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class Check:
     columns: tuple[Column, ...] = ()
     labelled: bool = True
     frames: str = "first"
+    max_file_bytes: int = MAX_FILE_BYTES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +172,7 @@ def make_check(
         columns=manifest.columns,
         labelled=manifest.labelled,
         frames=str(manifest.options.get("frames")),
+        max_file_bytes=int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES)),
     )
 
 
@@ -306,7 +310,9 @@ def _check_contents(
             contents.append(content)
             if check.originals is not None:
                 path = find_file(content.path, check.frames)
-                change = describe_change(path, content.sha256, check.originals)
+                change = describe_change(
+                    path, content.sha256, check.originals, check.max_file_bytes
+                )
                 if change is not None:
                     yield Fault(content.path, f"the original {change}", original=True)
 

@@ -206,6 +206,9 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
         "conversion (default: reject)")  # fmt: skip
     add("--max-rejects", type=_typed(parse_share), metavar="N|P%",
         help="with more rejected images, the exit code is 3 (default: no limit)")  # fmt: skip
+    add("--strict", action="store_true",
+        help="end before anything is converted where names look alike, the same content lies in "
+        "different classes or splits, masks have no image, or files cannot be read")  # fmt: skip
     add("--isolate", action="store_true",
         help="decode in child processes: an image at which a decoder crashes or hangs is "
         "rejected")  # fmt: skip

@@ -30,6 +30,7 @@ from converter.replacements import (
     settle_folder,
 )
 from converter.scan import scan_images
+from converter.strictness import check_scan
 from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
 from pipelines.preflight import check_folders, check_import_names, check_room, find_room
@@ -235,13 +236,15 @@ def _update(request: Request) -> Conversion:
     check_replaceable(request.out)
     old = read_manifest(request.out)
     stage = Layout(request.out).stage
+    scan = scan_images(request.images, request.options)
+    check_scan(scan, request.options)
     with runners.start_workers(request.beam, request.workers) as pool:
         with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
                 request.out,
                 old,
                 request.root,
-                scan_images(request.images, request.options),
+                scan,
                 on_shard=count,
             )
         if not update.needed:

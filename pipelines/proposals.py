@@ -15,6 +15,7 @@ from converter.options import ConvertOptions
 from converter.plan import Draft, plan_shards
 from converter.scan import scan_images
 from converter.splits import assign_splits
+from converter.strictness import check_scan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +69,7 @@ def propose(
     folder = locate(images)
     register_formats(options.formats)  # an extra that is missing shows here, not in every worker
     scan = scan or scan_images(folder, options)
+    check_scan(scan, options)
     splits = assign_splits(scan.entries, options, scan.duplicates)
     estimate = None
     bound = bound_record_bytes(options)
