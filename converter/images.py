@@ -216,7 +216,7 @@ class Opened:
             format=name_format(image),
             height=width if self.orientation >= 5 else height,
             width=height if self.orientation >= 5 else width,
-            orientation=read_turn(image),
+            orientation=read_turn(image) if image.format == "TIFF" else self.orientation,
             animated=has_frames(image, data),
             profiled=find_transform(image, options) is not None,
         )
