@@ -96,10 +96,11 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
 def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list[str]:
     from pipelines import runners  # noqa: PLC0415
 
-    runners.parse_options(extra, also_known=arguments.flags)
+    beam_args = [f"--runner={arguments.runner}", *extra] if arguments.runner else list(extra)
+    runners.parse_options(beam_args, also_known=arguments.flags)
     if not arguments.debug:
         _silence_beam_threads()
-    return [f"--runner={arguments.runner}", *extra] if arguments.runner else list(extra)
+    return beam_args
 
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:

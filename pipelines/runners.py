@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import importlib.util
 import os
 import re
 import threading
@@ -38,8 +39,13 @@ POLL_S: Final = 0.2
 ABORT_TIMEOUT_S: Final = 5.0
 """How long a runner may take to end once one of its workers has died."""
 
+DASK_RUNNER: Final = "apache_beam.runners.dask.dask_runner.DaskRunner"
+"""Beam knows it by its full name only."""
+
 _OWN_PROCESSES: Final = "own_processes"
 """A running mode that FnApiRunner does not know: it then takes the environment it is given."""
+
+_DASK_PARTITIONS: Final = {"dask_npartitions", "dask_partition_size"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +87,10 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
         UsageError: an option is unknown, which Beam itself would ignore without a word, or the
             runner is.
     """
-    options = RunnerOptions(
-        pipeline=PipelineOptions(list(beam_args)),
-        given=frozenset(re.findall(r"^--(\w+)", "\n".join(beam_args), re.MULTILINE)),
-    )
+    given = frozenset(re.findall(r"^--(\w+)", "\n".join(beam_args), re.MULTILINE))
+    options = RunnerOptions(pipeline=PipelineOptions(list(beam_args)), given=given)
     if not options.local:
-        _load_runner(options.pipeline.view_as(StandardOptions).runner)
+        _choose_runner(options)
     parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, add_help=False)  # noqa: SLF001
     for group in _list_groups(PipelineOptions):
         group._add_argparse_args(parser)  # noqa: SLF001
@@ -185,12 +189,21 @@ def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
     return fn_runner.FnApiRunner(default_environment=workers.environment, provision_info=info)
 
 
-def _load_runner(name: str) -> None:
-    """Imports a runner, which makes its options known, and finds out whether it is there."""
+def _choose_runner(options: RunnerOptions) -> None:
+    """Imports the runner, which makes its options known, and finds out whether it is there."""
+    standard = options.pipeline.view_as(StandardOptions)
+    if standard.runner.rpartition(".")[2].lower() == "daskrunner":
+        standard.runner = DASK_RUNNER
+        if importlib.util.find_spec("distributed") is None:
+            raise UsageError(f"runner {DASK_RUNNER} is not to be had: install shardmill[dask]")
     try:
-        create_runner(name)
+        create_runner(standard.runner)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"runner {name!r} is not to be had: {error}") from error
+        raise UsageError(f"runner {standard.runner!r} is not to be had: {error}") from error
+    # Dask would give 128 shards at a time to a worker.
+    if standard.runner == DASK_RUNNER and not options.given & _DASK_PARTITIONS:
+        dask: Any = importlib.import_module(DASK_RUNNER.rpartition(".")[0])
+        options.pipeline.view_as(dask.DaskOptions).partition_size = 1
 
 
 def _list_groups(group: type[PipelineOptions]) -> Iterator[type[PipelineOptions]]:
