@@ -22,6 +22,7 @@ import psutil
 from corpora import make_photos
 from measuring import report
 from soaking import Tree, list_differences, read_tree
+from typing_extensions import Self
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 WORK: Final = ROOT / "build" / "engines"
@@ -29,8 +30,9 @@ WORK: Final = ROOT / "build" / "engines"
 ASKED: Final = ("--encoding=png", "--num-shards=16", "--validation-split=0.2", "--no-progress")
 """PNG, because it takes long to encode: there is a middle to kill something in."""
 
+SHARDS: Final = 20
 KILL_AT: Final = 5
-"""So many of the 20 shards are finished when something is killed."""
+"""So many shards are finished when something is killed."""
 
 START_S: Final = 60
 CONVERT_S: Final = 180
@@ -53,18 +55,21 @@ class Cluster:
         self.folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         for name in reversed(self._processes):
             self.signal(name, signal.SIGTERM)
+        deadline = time.monotonic() + END_S
+        while time.monotonic() < deadline and any(map(self.is_up, self._processes)):
+            time.sleep(0.05)
         for name, process in self._processes.items():
-            try:
-                process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                self.signal(name, signal.SIGKILL)
-                process.wait()
+            self.signal(name, signal.SIGKILL)
+            process.wait()
+
+    def is_up(self, name: str) -> bool:
+        return self._processes[name].poll() is None
 
     def start(self, name: str, command: Sequence[object], **variables: str) -> None:
         with open(self.log(name), "wb") as log:
@@ -84,7 +89,7 @@ class Cluster:
         """Waits until a process is ready; if it ends or takes too long, so does the script."""
         deadline = time.monotonic() + START_S
         while not ready():
-            if self._processes[name].poll() is not None or time.monotonic() > deadline:
+            if not self.is_up(name) or time.monotonic() > deadline:
                 raise SystemExit(f"{name} did not start:\n{tail(self.log(name))}")
             time.sleep(0.1)
 
@@ -95,9 +100,6 @@ class Cluster:
         """Signals a process and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._processes[name].pid, number)
-
-    def kill(self, name: str) -> None:
-        self.signal(name, signal.SIGKILL)
 
     def measure_cpu(self, name: str) -> float:
         """Seconds of CPU of a process and of all that it started."""
@@ -136,35 +138,42 @@ class Proof:
             workers: names of processes all of which have to do a fair share.
             victim: the name of one that is killed in the middle.
         """
-        shutil.rmtree(self.out, ignore_errors=True)
-        command = [sys.executable, "-m", "pipelines", "convert", self.images, self.out]
-        begin, moment, used = time.monotonic(), "", {}
-        with (
-            open(self.log, "wb") as log,
-            subprocess.Popen(
-                [*command, *ASKED, *arguments], stdout=log, stderr=log, env=make_environment()
-            ) as process,
-        ):
-            while process.poll() is None:
-                finished = len(list(self.out.glob(".shardmill/receipts/*.json")))
-                if cluster and victim and not moment and finished >= KILL_AT:
-                    cluster.kill(victim)
-                    moment = f", {victim} killed at {finished}"
-                if time.monotonic() > begin + CONVERT_S:
-                    process.kill()
-                time.sleep(0.05)
-        seconds = time.monotonic() - begin
-        self._judge(
-            what, process.returncode, f"{seconds:.1f} s{moment}", bool(moment or not victim)
-        )
+        begin = time.monotonic()
+        with self._start(arguments) as process:
+            if cluster and victim:
+                finished = self._wait(process, KILL_AT)
+                cluster.signal(victim, signal.SIGKILL)
+                self.missed += finished == SHARDS  # too late
+                what = f"{what} at {finished} of {SHARDS}"
+            self._wait(process)
+        value = f"{time.monotonic() - begin:.1f} s"
+        self._judge(what, process.returncode, value)
         if cluster and workers:
             self._judge_shares({name: cluster.measure_cpu(name) for name in workers})
 
-    def _judge(self, what: str, code: int, value: str, in_time: bool) -> None:
+    def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        shutil.rmtree(self.out, ignore_errors=True)
+        command = [sys.executable, "-m", "pipelines", "convert", self.images, self.out]
+        with open(self.log, "wb") as log:
+            return subprocess.Popen(
+                [*command, *ASKED, *arguments], stdout=log, stderr=log, env=make_environment()
+            )
+
+    def _wait(self, process: subprocess.Popen[bytes], shards: int = SHARDS + 1) -> int:
+        """Waits until so many shards are finished, or the process has ended; says how many are."""
+        deadline, finished = time.monotonic() + CONVERT_S, 0
+        while process.poll() is None and finished < shards:
+            finished = len(list(self.out.glob(".shardmill/receipts/*.json")))
+            if time.monotonic() > deadline:
+                process.kill()
+            time.sleep(0.05)
+        return finished
+
+    def _judge(self, what: str, code: int, value: str) -> None:
         tree = read_tree(self.out)
         self.expected = self.expected or tree
         differences = list_differences(tree, self.expected)
-        ok = code == 0 and in_time and not differences and "manifest.json" in tree
+        ok = code == 0 and not differences and "manifest.json" in tree
         self.missed += not report(what, value, f"{len(tree)} files, the same bytes", ok=ok)
         if not ok:
             print(f"exit code {code}, other files: {differences or None}\n{tail(self.log)}")
