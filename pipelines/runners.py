@@ -149,11 +149,12 @@ def run_pipeline(
     """
     pipeline = beam.Pipeline(runner=_make_runner(options, workers), options=options.pipeline)
     _ = pipeline | transform
+    wait = _start_pipeline(pipeline, options)
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            pipeline.run().wait_until_finish()
+            wait()
         except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
             failures.append(error)
 
@@ -167,6 +168,18 @@ def run_pipeline(
             raise workers.death
     if failures:
         raise ShardmillError(_shorten(failures[0])) from failures[0]
+
+
+def _start_pipeline(pipeline: beam.Pipeline, options: RunnerOptions) -> Callable[[], object]:
+    """Starts a pipeline, as far as that does not mean to run it; returns what waits for its end."""
+    if options.local:
+        return lambda: pipeline.run().wait_until_finish()
+    try:
+        # Not in another thread: Beam handles signals if it starts Prism, or Flink's job server.
+        wait: Callable[[], object] = pipeline.run().wait_until_finish
+    except Exception as error:
+        raise ShardmillError(_shorten(error)) from error
+    return wait
 
 
 def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:

@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import psutil
 from corpora import make_photos
 from measuring import report
+from parts import Unavailable
 from soaking import Tree, list_differences, read_tree
 from typing_extensions import Self
 
@@ -34,16 +35,21 @@ SHARDS: Final = 20
 KILL_AT: Final = 5
 """So many shards are finished when something is killed."""
 
+OPENED: Final = tuple(
+    f"--add-opens=java.base/{name}=ALL-UNNAMED"
+    for name in (
+        *("java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio"),
+        *("java.time", "java.util", "java.util.concurrent", "sun.nio.ch", "sun.util.calendar"),
+    )
+)
+"""Flink and Spark look into these by reflection, which Java 17 allows only if told so."""
+
 START_S: Final = 60
 CONVERT_S: Final = 180
 END_S: Final = 5
 
 UNAVAILABLE: Final = 69
 """The exit code of a script whose engine is not to be had; what was tried is said before."""
-
-
-class Unavailable(Exception):  # noqa: N818 (says what is missing, and is no error of ours)
-    """An engine cannot be had on this machine: says why."""
 
 
 class Cluster:
@@ -212,3 +218,18 @@ def find_free_port() -> int:
 
 def tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens at a port of this machine."""
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Ends with the exit code of `main`, or with that of an engine that is not to be had."""
+    try:
+        sys.exit(main())
+    except Unavailable as reason:
+        print(f"not to be had: {reason}", file=sys.stderr)
+        sys.exit(UNAVAILABLE)
