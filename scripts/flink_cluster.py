@@ -55,7 +55,7 @@ io.tmp.dirs: {folder}
 
 
 def main() -> int:
-    flink, job_server = find_flink(), find_job_server("flink-1.19")
+    job_server, flink = find_job_server("flink-1.19"), find_flink()
     images, work = make_images(), WORK / "flink"
     with Cluster(work) as cluster:
         proof = Proof(images, work)
@@ -79,7 +79,7 @@ def start_flink(cluster: Cluster, flink: Path, job_server: Path, pool_port: int)
         rpc_port=find_free_port(), rest_port=rest_port, folder=cluster.folder
     )
     (cluster.folder / "config.yaml").write_text(settings)
-    java = ("java", *OPENED, "-XX:+UseSerialGC", "-Xmx384m", "-cp")
+    java = ("java", *OPENED, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx384m", "-cp")
     here = (f"{flink}/*", f"{RUNTIME}.entrypoint.StandaloneSessionClusterEntrypoint")
     cluster.start("JobManager", [*java, *here, "--configDir", cluster.folder])
     for number in range(len(MANAGERS)):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -56,6 +57,8 @@ def find_spark() -> Path:
 
 def find_job_server(engine: str) -> Path:
     """The folder of the jars of Beam's job server for an engine, such as `flink-1.19`."""
+    if shutil.which("java") is None:
+        raise Unavailable("java is not installed")
     pom = Path(__file__).with_name("job_server.xml")
     command = ["mvn", "-B", "-q", "-C", "-f", pom, f"-Dengine={engine}"]
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime"]

@@ -12,7 +12,7 @@ DRIVER = "org.apache.beam.runners.spark.SparkJobServerDriver"
 
 
 def main() -> int:
-    spark, job_server = find_spark(), find_job_server("spark-3")
+    job_server, spark = find_job_server("spark-3"), find_spark()
     with Cluster(WORK / "spark") as cluster:
         proof = Proof(make_images(), cluster.folder)
         pool = f"127.0.0.1:{find_free_port()}"
