@@ -41,7 +41,11 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
     def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
         super().__init__()
         self._job = Job(
-            images=plan.images, out=plan.out, options=plan.options, columns=plan.columns
+            images=plan.images,
+            out=plan.out,
+            options=plan.options,
+            columns=plan.columns,
+            generator=plan.generator,
         )
         chosen = plan.shards if shards is None else shards
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
@@ -72,11 +76,13 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
 
 def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
     """`mill_together`, counted for the runners that show counters."""
+    job.check_versions()
     return [count_receipt(receipt) for receipt in mill_together(shards, job)]
 
 
 def mill_counted(shard: Shard, job: Job) -> Receipt:
     """`mill_shard`, counted for the runners that show counters."""
+    job.check_versions()
     return count_receipt(mill_shard(shard, job))
 
 
