@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from converter import examples
 from converter.boxes import fit_boxes
 from converter.entries import NO_LABEL, Entry
-from converter.errors import DatasetError, ImageError, ShardmillError, OutputError
+from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
 from converter.images import StoredImage, convert_image, describe_large_file
 from converter.indexes import format_line, name_index
 from converter.isolation import convert_isolated
