@@ -17,7 +17,7 @@ from converter import examples
 from converter.boxes import fit_boxes
 from converter.costs import count_read, enter
 from converter.entries import NO_LABEL, Entry
-from converter.errors import DatasetError, ImageError, ShardmillError
+from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
 from converter.images import StoredImage, convert_image, describe_large_file
 from converter.indexes import format_line, name_index
 from converter.isolation import convert_isolated
@@ -25,7 +25,7 @@ from converter.layout import Layout
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.originals import read_entry
-from converter.plan import Shard, read_entries
+from converter.plan import Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.schema import Column, make_features
 from converter.storage import create_file, hash_bytes, write_file
@@ -43,12 +43,27 @@ class Job:
         out: the data set.
         options: how images are converted.
         columns: what else records hold.
+        generator: the versions that the plan was made with; without them, any will do.
     """
 
     images: Path
     out: Path
     options: ConvertOptions
     columns: tuple[Column, ...] = ()
+    generator: str = ""
+
+    def check_versions(self) -> None:
+        """Makes sure that this worker writes what the manifest will say was written.
+
+        Raises:
+            OutputError: it has other versions of what the bytes depend on.
+        """
+        here = name_generator()
+        if self.generator not in ("", here):
+            raise OutputError(
+                f"a worker has {here}, the conversion was planned with {self.generator}, and the "
+                "bytes depend on it: install the same versions on all machines"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

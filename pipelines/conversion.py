@@ -161,6 +161,7 @@ def run_conversion(
         workers=workers,
         progress=progress,
     )
+    runners.check_paths(request.beam, request.root, target)
     layout = Layout(target)
     if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
         return _confirm(request)
@@ -325,7 +326,8 @@ def mill_plan(
         watch.poll()
         if remaining:
             transform = MillShards(plan, remaining, pool.count if pool else 0)
-            runners.run_pipeline(transform, beam, pool, on_poll=watch.poll)
+            job = f"shardmill-{plan.digest[:20]}"
+            runners.run_pipeline(transform, beam, pool, job=job, on_poll=watch.poll)
         watch.poll()
     finally:
         watch.close()

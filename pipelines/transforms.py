@@ -45,7 +45,11 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
     def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
         super().__init__()
         self._job = Job(
-            images=plan.images, out=plan.out, options=plan.options, columns=plan.columns
+            images=plan.images,
+            out=plan.out,
+            options=plan.options,
+            columns=plan.columns,
+            generator=plan.generator,
         )
         chosen = plan.shards if shards is None else shards
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
@@ -76,6 +80,7 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
 
 def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
     """`mill_together`, with what it cost."""
+    job.check_versions()
     start_cost()
     receipts = mill_together(shards, job)
     _log_cost(take_cost(), job, shards[0].name)
@@ -84,6 +89,7 @@ def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
 
 def mill_counted(shard: Shard, job: Job) -> Receipt:
     """`mill_shard`, with what it cost."""
+    job.check_versions()
     start_cost()
     receipt = mill_shard(shard, job)
     _log_cost(take_cost(), job, shard.name)

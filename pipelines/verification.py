@@ -95,6 +95,7 @@ def _run_job(
     from pipelines.transforms import VerifyShards, report_path  # noqa: PLC0415
 
     options = runners.parse_options(beam_args)
+    runners.check_paths(options, check.folder)
     # Workers elsewhere share with this machine what holds the data set, if anything.
     beside = None if options.local else check.folder.parent
     with (
@@ -109,7 +110,8 @@ def _run_job(
                 on_shard(shard)
 
         transform = VerifyShards(manifest.shards, check, reports)
-        runners.run_pipeline(transform, options, pool, on_poll=poll)
+        job = f"shardmill-verify-{manifest.plan[:20]}"
+        runners.run_pipeline(transform, options, pool, job=job, on_poll=poll)
         poll()
         if unseen:
             raise DatasetError(f"no report on {unseen[0].name}: the job ended without checking it")
