@@ -9,6 +9,7 @@ from typing import Final
 
 from converter.errors import UsageError
 from converter.manifest import ImageInfo, Manifest
+from converter.objects import ObjectPath
 from converter.sizes import format_bytes
 from reader.batches import RAW, BatchReader
 from reader.choices import Choice, choose_records
@@ -17,13 +18,21 @@ from reader.damage import DamageLog
 from reader.files import RecordFile
 from reader.memory import Buffers, Demand, divide_memory
 from reader.options import COLOR_CHANNELS, ReadOptions
-from reader.orders import Order, SequentialOrder, ShuffledOrder, WindowedOrder
-from reader.positions import Position
-from reader.records import RecordFiles
-from reader.runs import RunFiles
-from reader.selections import (
-    sort_selection,
+from reader.orders import (
+    Order,
+    SequentialOrder,
+    ShardwiseOrder,
+    ShuffledOrder,
+    WindowedOrder,
 )
+from reader.outlook import Outlook
+from reader.positions import Position
+from reader.ranges import RangeFiles
+from reader.records import RecordFiles
+from reader.remote import RemoteFile, count_mixed, fits_cache, list_remote
+from reader.runs import RunFiles
+from reader.selections import Selection, count_selected, sort_selection
+from reader.shard_cache import check_room, open_cache
 from reader.steps import Steps
 from reader.values import NO_VALUES, Values
 
@@ -110,15 +119,30 @@ class ReadPlan:
         return FilePaths(self.reader.files, self.reader.selection)
 
 
-def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOptions) -> ReadPlan:
+def plan_reading(
+    folder: Path | ObjectPath,
+    manifest: Manifest,
+    split: str,
+    options: ReadOptions,
+    *,
+    singly: bool = False,
+) -> ReadPlan:
     """Decides how a split is read.
+
+    Args:
+        folder: of the data set.
+        manifest: of the data set.
+        split: which.
+        options: how.
+        singly: whether steps are read at random, so that of far-away shards only what is needed
+            is fetched.
 
     Raises:
         DatasetError: there is no such split, or a file that has to be looked at is damaged.
         UsageError: the options do not fit the data set.
     """
-    files = RecordFiles(list_files(folder, manifest, split))
-    order, seed = settle_order(options, split, remote=False)
+    files = RecordFiles(list_files(folder, manifest, split, options))
+    order, seed = settle_order(options, split, remote=bool(list_remote(files.files)) and not singly)
     options = dataclasses.replace(options, seed=seed)
     choice = choose_records(files, manifest, split, options)
     if order == "buffer":
@@ -126,21 +150,45 @@ def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOpti
         choice = dataclasses.replace(choice, selection=sort_selection(choice.selection))
     records = choice.selection.count
     plan = plan_records(files, manifest.image, choice, order, options, records=records)
-    reader = plan.reader
-    files, arranged = arrange(reader.files, plan.buffers, order, records, seed)
-    return dataclasses.replace(
-        plan, reader=dataclasses.replace(reader, files=files, order=arranged)
-    )
+    if order == "buffer" and plan.buffers.window and list_remote(files.files):
+        files, arranged = arrange_shardwise(files, plan.buffers, choice.selection, seed)
+    else:
+        files, arranged = arrange(files, plan.buffers, order, records, seed, singly=singly)
+    return place_reader(plan, files, arranged)
 
 
-def list_files(folder: Path, manifest: Manifest, split: str) -> list[RecordFile]:
+def place_reader(plan: ReadPlan, files: RecordFiles, order: Order) -> ReadPlan:
+    """Lets a plan read these files in this order."""
+    steps = plan.reader.steps
+    is_ahead = list_remote(files.files) and not isinstance(files, RangeFiles)
+    outlook = Outlook(files.files, steps) if is_ahead and steps.count else None
+    reader = dataclasses.replace(plan.reader, files=files, order=order, outlook=outlook)
+    return dataclasses.replace(plan, reader=reader)
+
+
+def list_files(
+    folder: Path | ObjectPath, manifest: Manifest, split: str, options: ReadOptions | None = None
+) -> list[RecordFile]:
     """The shards of a split that hold anything.
+
+    Args:
+        folder: of the data set.
+        manifest: of the data set.
+        split: which.
+        options: say where objects are kept.
 
     Raises:
         DatasetError: there is no such split.
+        UsageError: the cache is too small for one of them.
     """
     shards = [shard for shard in manifest.list_shards(split) if shard.records]
-    return [RecordFile.of_shard(folder, shard) for shard in shards]
+    if isinstance(folder, Path):
+        return [RecordFile.of_shard(folder, shard) for shard in shards]
+    options = options or ReadOptions()
+    cache = open_cache(options.cache_dir, options.cache_bytes)
+    for shard in shards:
+        check_room(cache, shard.bytes, shard.index_bytes)
+    return [RemoteFile.of_object(folder, shard, cache) for shard in shards]
 
 
 def plan_records(
@@ -284,7 +332,13 @@ def _size_buffers(plan: ReadPlan) -> Buffers:
 
 
 def arrange(
-    files: RecordFiles, buffers: Buffers, order: str, records: int, seed: int
+    files: RecordFiles,
+    buffers: Buffers,
+    order: str,
+    records: int,
+    seed: int,
+    *,
+    singly: bool = False,
 ) -> tuple[RecordFiles, Order]:
     """Chooses how files are read in an order of that name, within the sizes of some buffers.
 
@@ -294,14 +348,33 @@ def arrange(
         order: `sequential`, `exact` or `buffer`.
         records: of an epoch.
         seed: decides the order.
+        singly: whether steps are read at random.
     """
-    files = RecordFiles(files.files, buffers.index_bytes)
+    is_scattered = singly or (order == "exact" and not fits_cache(files.files))
+    kind = RangeFiles if is_scattered and list_remote(files.files) else RecordFiles
+    files = kind(files.files, buffers.index_bytes)
     if order == "exact":
         return files, ShuffledOrder(records=records, seed=seed)
     if order == "buffer" and buffers.window:
         windowed = WindowedOrder(records=records, seed=seed, run=buffers.run, window=buffers.window)
         return RunFiles(files, buffers.run, 2 * buffers.window // buffers.run), windowed
     return files, SequentialOrder()
+
+
+def arrange_shardwise(
+    files: RecordFiles, buffers: Buffers, selection: Selection, seed: int
+) -> tuple[RecordFiles, Order]:
+    """Does it for `buffer`, so that whole shards can be fetched one after the other."""
+    files = RecordFiles(files.files, buffers.index_bytes)
+    order = ShardwiseOrder(
+        counts=count_selected(selection, [file.records for file in files.files]),
+        seed=seed,
+        run=buffers.run,
+        # Of the runs at both ends of a window, a part is held for nothing.
+        window=max(buffers.run, buffers.window - buffers.run),
+        shards=count_mixed(files.files),
+    )
+    return RunFiles(files, buffers.run, 2 * buffers.window // buffers.run, by_file=True), order
 
 
 def _measure_demand(plan: ReadPlan) -> Demand:

@@ -20,6 +20,7 @@ import numpy as np
 from converter import examples
 from converter.errors import RecordError
 from converter.names import from_bytes
+from converter.objects import ObjectPath
 from converter.tfrecords import HEADER_BYTES, unframe_record
 from reader.blocks import Block, read_block
 from reader.files import Group, Place, RecordFile, open_file, read_at, read_index
@@ -48,7 +49,9 @@ class RecordFiles:
         self.files = tuple(files)
         self.max_index_bytes = max_index_bytes
         self._ends = np.cumsum([file.records for file in files], dtype=np.int64)
-        self._indexes: collections.OrderedDict[Path, Numbers] = collections.OrderedDict()
+        self._indexes: collections.OrderedDict[Path | ObjectPath, Numbers] = (
+            collections.OrderedDict()
+        )
         self._lock = threading.Lock()
         _instances.add(self)
 
@@ -83,7 +86,7 @@ class RecordFiles:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
         for file, places in self.locate(numbers):
-            with open_file(file.path) as descriptor:
+            with open_file(file) as descriptor:
                 for run in _join_neighbours(places):
                     yield from _read_run(descriptor, run)
 

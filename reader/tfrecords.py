@@ -110,12 +110,11 @@ def parse_features(place: Place, payload: memoryview) -> Features:
 
 def _describe_file(path: Path) -> RecordFile:
     """Counts the records of a file by its index; the sizes that it lists have to fit the file."""
-    size = measure_file(path)
-    offsets, sha256 = load_index(path, size)
-    return RecordFile(
-        path=path,
+    file = RecordFile(path=path, records=0, bytes=measure_file(path), max_record_bytes=0)
+    offsets, sha256 = load_index(file)
+    return dataclasses.replace(
+        file,
         records=len(offsets) - 1,
-        bytes=size,
         max_record_bytes=int(np.diff(offsets).max(initial=0)),
         # The sizes of all records: as much as can be told without reading them.
         digest=sha256,

@@ -1,0 +1,111 @@
+"""Files of a data set in an object store: known by its manifest, read through a cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+from converter.errors import DatasetError
+from converter.indexes import name_index
+from converter.layout import MANIFEST
+from converter.manifest import MAX_MANIFEST_BYTES, Manifest, ShardInfo, parse_manifest
+from converter.objects import ObjectPath, list_objects, read_object_range
+from reader.files import RecordFile
+from reader.shard_cache import Content, ShardCache
+
+MIXED_SHARDS: Final = 8
+"""Whose runs `shuffle="buffer"` mixes, where the cache holds them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteFile(RecordFile):
+    """A shard in a store.
+
+    Attributes:
+        path: its address.
+        index_bytes: the size of its index.
+        cache: where it is kept, once it has been fetched.
+    """
+
+    path: ObjectPath
+    index_bytes: int
+    index_sha256: str
+    cache: ShardCache
+
+    @classmethod
+    def of_object(cls, folder: ObjectPath, shard: ShardInfo, cache: ShardCache) -> RemoteFile:
+        return cls(
+            path=folder / shard.name,
+            records=shard.records,
+            bytes=shard.bytes,
+            max_record_bytes=shard.max_record_bytes,
+            index_bytes=shard.index_bytes,
+            index_sha256=shard.index_sha256,
+            digest=shard.sha256,
+            cache=cache,
+        )
+
+    @property
+    def content(self) -> Content:
+        return Content(self.path, self.bytes, self.digest)
+
+    @property
+    def index_content(self) -> Content:
+        index = self.path.with_name(name_index(self.path.name))
+        return Content(index, self.index_bytes, self.index_sha256)
+
+    def open(self) -> int:
+        return self.cache.open(self.content)
+
+    def open_index(self) -> int:
+        return self.cache.open(self.index_content)
+
+
+def open_objects(folder: ObjectPath) -> Manifest:
+    """Reads the manifest of a data set in a store, and compares all sizes with one listing.
+
+    Raises:
+        DatasetError: there is no finished data set, or one of a newer format, or an object is
+            missing, shorter or longer than it was written.
+        StoreError: the store does not answer, or refuses.
+    """
+    sizes = {found.path.key: found.size for found in list_objects(folder)}
+    path = folder / MANIFEST
+    size = sizes.get(path.key)
+    if size is None:
+        raise DatasetError(f"{folder} is no finished data set: there is no {MANIFEST} in it")
+    if size > MAX_MANIFEST_BYTES:
+        raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
+    manifest = parse_manifest(read_object_range(path, 0, size), str(path))
+    for shard in manifest.shards:
+        for name, expected in (
+            (shard.name, shard.bytes), (name_index(shard.name), shard.index_bytes),
+        ):  # fmt: skip
+            found = sizes.get((folder / name).key)
+            if found is None:
+                raise DatasetError(f"{folder / name} is missing")
+            if found != expected:
+                raise DatasetError(
+                    f"{folder / name} has {found} bytes, expected {expected}: run shardmill verify"
+                )
+    return manifest
+
+
+def list_remote(files: Sequence[RecordFile]) -> list[RemoteFile]:
+    """Those of some files that lie in a store."""
+    return [file for file in files if isinstance(file, RemoteFile)]
+
+
+def fits_cache(files: Sequence[RecordFile]) -> bool:
+    """Whether their cache holds all of them at the same time."""
+    remote = list_remote(files)
+    needed = sum(file.bytes + file.index_bytes for file in remote)
+    return not remote or needed <= min(file.cache.limit_bytes for file in remote)
+
+
+def count_mixed(files: Sequence[RecordFile]) -> int:
+    """How many shards `shuffle="buffer"` mixes: few enough for the cache to hold another one."""
+    remote = list_remote(files)
+    largest = max(file.bytes + file.index_bytes for file in remote)
+    return min(MIXED_SHARDS, max(1, remote[0].cache.limit_bytes // max(1, largest) - 1))
