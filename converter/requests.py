@@ -56,7 +56,7 @@ os.register_at_fork(after_in_child=_forget)
 def _open(scheme: str) -> _Opened:
     with _lock:
         if scheme not in _opened:
-            answer_s = min(_LONGEST_ANSWER_S, read_patience() / 4)
+            answer_s = min(_LONGEST_ANSWER_S, read_patience() / 6)
             store = open_store(scheme, answer_s)
             _opened[scheme] = _Opened(store, asyncio.Semaphore(CONNECTIONS))
         return _opened[scheme]
@@ -128,7 +128,7 @@ async def insist(
                 f"{address} cannot be reached for {now - began:.0f} s: {what}; check "
                 f"the network and the store, or be more patient with {PATIENCE_VARIABLE}"
             ) from failure
-        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries, 10), patience / 4)
+        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries, 10), patience / 10)
         await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (keeps callers apart)
 
 
