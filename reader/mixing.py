@@ -12,12 +12,12 @@ from typing import Final
 from converter.errors import UsageError
 from converter.manifest import ImageInfo, Manifest
 from converter.objects import ObjectPath
+from reader.arrangements import arrange
 from reader.choices import Choice
 from reader.options import ReadOptions
 from reader.orders import MixedOrder, derive_key
 from reader.plans import (
     ReadPlan,
-    arrange,
     list_files,
     place_reader,
     plan_records,
