@@ -26,6 +26,7 @@ from reader.spans import Bytes, Mask
 from reader.steps import Steps
 
 RAW: Final = "raw"
+SAMPLED_RECORDS: Final = 8
 _ODD: Final = np.int64(0x1E3779B97F4A7C15)
 """Spreads neighbouring numbers over the seeds of their images."""
 
@@ -159,18 +160,18 @@ class BatchReader:
         slots, ordered = self.find_ordered(epoch, steps)
         numbers = self.selection.find_records(ordered)
         if self.outlook is not None:
-            self.outlook.look(epoch, steps[-1], numbers, self._find_first)
+            self.outlook.look(epoch, steps[-1], numbers, self._sample)
         columns = self.make_examples(len(steps) * self.steps.batch_size)
         key = derive_key(self.seed, epoch)
         columns.seeds[slots] = (numbers * _ODD) ^ np.int64(key >> 1)
         return slots, numbers, columns
 
-    def _find_first(self, epoch: int, step: int) -> Numbers:
-        """The number of the first record of a step, if it has one."""
-        positions = self.steps.find_positions(step)[:1]
-        return self.selection.find_records(
-            self.order.find_records(epoch, positions[positions >= 0])
-        )
+    def _sample(self, epoch: int, steps: Sequence[int]) -> Numbers:
+        """The numbers of a few records of each of some steps."""
+        stride = -(-self.steps.batch_size // SAMPLED_RECORDS)
+        positions = np.concatenate([self.steps.find_positions(step)[::stride] for step in steps])
+        ordered = self.order.find_records(epoch, positions[positions >= 0])
+        return self.selection.find_records(ordered)
 
     def _fill(
         self,

@@ -28,8 +28,8 @@ FETCHERS: Final = 4
 """Threads, each with one object on its way."""
 
 SHARDS_AHEAD: Final = 32
-SAMPLES: Final = 256
-"""Steps of those to come that are looked at, by their first record."""
+SAMPLED_STEPS: Final = 256
+"""Of the steps to come that are looked at, by a few of their records."""
 
 LOOKS: Final = 16
 """Into the future, until it is the present."""
@@ -49,7 +49,7 @@ class Outlook:
         self._cache = list_remote(files)[0].cache
         self._count = steps.count
         ahead = int(self._ends[-1]) * SHARDS_AHEAD // len(files) // steps.batch_size
-        self._horizon = max(LOOKS, min(ahead, steps.count))
+        self._horizon = max(1, min(ahead, steps.count))
         self._looked = (-1, 0)
         self._wanted: collections.deque[Content] = collections.deque()
         self._busy: set[Content] = set()
@@ -57,7 +57,7 @@ class Outlook:
         weakref.finalize(self, self._wanted.clear)
 
     def look(
-        self, epoch: int, step: int, numbers: Numbers, find: Callable[[int, int], Numbers]
+        self, epoch: int, step: int, numbers: Numbers, sample: Callable[[int, list[int]], Numbers]
     ) -> None:
         """Sees to it that what is needed next is on its way.
 
@@ -65,28 +65,29 @@ class Outlook:
             epoch: that is read.
             step: that is read.
             numbers: int64 (n,), of its records.
-            find: gives the number of the first record of a step of an epoch, int64 (1,) or (0,).
+            sample: gives numbers of a few records of each of some steps of an epoch, in order.
         """
         looked_epoch, looked_step = self._looked
-        if epoch == looked_epoch and 0 <= step - looked_step < self._horizon // LOOKS:
+        if epoch == looked_epoch and looked_step <= step < looked_step + self._horizon // LOOKS:
             return
         self._looked = epoch, step
-        stride = max(1, self._horizon // SAMPLES)
-        samples = [
-            find(epoch + later // self._count, later % self._count)
-            for later in range(step + stride, step + self._horizon, stride)
-        ]
+        stride = max(1, self._horizon // SAMPLED_STEPS)
+        later = list(range(step + 1, step + self._horizon, stride))
+        here = [number for number in later if number < self._count]
+        samples = [sample(epoch, here)] if here else []
+        if len(here) < len(later):
+            samples.append(sample(epoch + 1, [n - self._count for n in later[len(here) :]]))
         self._want(np.concatenate([numbers, *samples]))
 
     def _want(self, numbers: Numbers) -> None:
         which = np.searchsorted(self._ends, numbers, side="right").tolist()
         needed = list(self._take_what_fits(dict.fromkeys(which)))
-        for content in reversed(needed):  # what is needed first is to be kept longest
-            self._cache.touch(content)
+        # What is needed first is to be kept longest.
+        missing = [content for content in reversed(needed) if not self._cache.touch(content)]
         self._wanted.clear()
-        self._wanted.extend(needed)
+        self._wanted.extend(reversed(missing))
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        while len(self._threads) < min(FETCHERS, len(needed)):
+        while len(self._threads) < min(FETCHERS, len(missing)):
             arguments = (self._cache, self._wanted, self._busy)
             thread = threading.Thread(target=_fetch, args=arguments, daemon=True)
             thread.start()

@@ -17,14 +17,14 @@ from reader.choices import Choice, choose_records
 from reader.columns import FilePaths
 from reader.damage import DamageLog
 from reader.files import RecordFile
-from reader.memory import Buffers, Demand, divide_memory
+from reader.memory import STORE_BYTES, Buffers, Demand, divide_memory
 from reader.options import COLOR_CHANNELS, ReadOptions
 from reader.orders import Order, SequentialOrder
 from reader.outlook import Outlook
 from reader.positions import Position
 from reader.ranges import RangeFiles
 from reader.records import RecordFiles
-from reader.remote import RemoteFile, list_remote
+from reader.remote import MIXED_SHARDS, RemoteFile, list_remote
 from reader.selections import sort_selection
 from reader.shard_cache import check_room, open_cache
 from reader.steps import Steps
@@ -348,6 +348,8 @@ def _measure_demand(plan: ReadPlan) -> Demand:
             for held in (plan.reader.selection.chosen, plan.reader.record_labels)
             if held is not None
         ),
+        store_bytes=STORE_BYTES if list_remote(files) else 0,
+        open_shards=2 * MIXED_SHARDS if list_remote(files) else 4,
         order=plan.order,
     )
 

@@ -155,7 +155,7 @@ def _is_whole(group: Group) -> bool:
     if not isinstance(file, RemoteFile):
         return True
     wanted = int((group.ends - group.begins).sum())
-    return wanted > WHOLE_SHARE * file.bytes or file.cache.touch(file.content)
+    return wanted > WHOLE_SHARE * file.bytes or file.cache.has(file.content)
 
 
 def _join(group: Group) -> Iterator[Piece]:

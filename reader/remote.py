@@ -105,7 +105,9 @@ def fits_cache(files: Sequence[RecordFile]) -> bool:
 
 
 def count_mixed(files: Sequence[RecordFile]) -> int:
-    """How many shards `shuffle="buffer"` mixes: few enough for the cache to hold another one."""
+    """How many shards `shuffle="buffer"` mixes: the cache has to hold those that come next, too."""
     remote = list_remote(files)
     largest = max(file.bytes + file.index_bytes for file in remote)
-    return min(MIXED_SHARDS, max(1, remote[0].cache.limit_bytes // max(1, largest) - 1))
+    most = min(MIXED_SHARDS, max(1, remote[0].cache.limit_bytes // (2 * largest)))
+    groups = -(-len(files) // most)
+    return -(-len(files) // groups)  # the last group is not left with a single one

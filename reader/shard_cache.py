@@ -33,7 +33,7 @@ from reader.files import open_regular
 
 DEFAULT_BYTES: Final = 20_000_000_000
 
-PAUSES_S: Final = (0.01, 0.25)
+PAUSES_S: Final = (0.005, 0.05)
 """The first and the longest between two looks at what another process does."""
 
 _HASHED_BYTES: Final = 1 << 20
@@ -93,24 +93,21 @@ class ShardCache:
         except OSError as error:
             raise self.describe(error, content.path) from error
 
-    def find(self, content: Content) -> int | None:
-        """A descriptor of an object's content, if it is there."""
-        if not _SHA256.fullmatch(content.sha256):
-            return None
-        with contextlib.suppress(OSError):
-            return self._open_whole(content)
-        return None
+    def has(self, content: Content) -> bool:
+        """Whether an object is there, whatever its content."""
+        return bool(_SHA256.fullmatch(content.sha256)) and self._locate(content).exists()
 
     def touch(self, content: Content) -> bool:
-        """Says that an object is going to be used; whether it is there."""
+        """Says that an object is going to be used; whether it is there and has been checked."""
         if not _SHA256.fullmatch(content.sha256):
             return False
         path = self._locate(content)
         try:
-            _note_use(path, path.stat())
+            state = path.stat()
         except OSError:
             return False
-        return True
+        _note_use(path, state)
+        return _identify(state) in _checked
 
     def describe(self, error: OSError, path: ObjectPath) -> ShardmillError:
         """What a person is told of an object that cannot be kept."""
@@ -316,14 +313,17 @@ def check_room(cache: ShardCache, shard_bytes: int, index_bytes: int) -> None:
 
 def _is_intact(descriptor: int, state: os.stat_result, content: Content) -> bool:
     """Compares a file with its checksum, once for each process and state of the file."""
-    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
     if state.st_size != content.bytes:
         return False
-    if key not in _checked:
+    if _identify(state) not in _checked:
         if _hash(descriptor) != content.sha256:
             return False
-        _checked.add(key)
+        _checked.add(_identify(state))
     return True
+
+
+def _identify(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _hash(descriptor: int) -> str:
