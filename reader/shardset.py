@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from converter.errors import DatasetError, ShardmillError, UsageError
 from converter.indexes import name_index
-from converter.layout import locate
+from converter.layout import locate, locate_folder
 from converter.manifest import Manifest, SplitInfo, read_manifest
 from reader.files import measure_file
 from reader.mixing import plan_mixture
@@ -131,7 +131,7 @@ def open_shards(directory: str | os.PathLike[str]) -> ShardSet:
         DatasetError: the folder holds no finished data set, or one of a newer format, or a file
             is missing, shorter or longer than it was written.
     """
-    folder = locate(directory)
+    folder = locate_folder(locate(directory), "copy the data set here, or mount the bucket")
     manifest = read_manifest(folder)
     for shard in manifest.shards:
         _check_size(folder / shard.name, shard.bytes)
