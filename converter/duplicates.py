@@ -16,6 +16,7 @@ import numpy as np
 
 from converter.entries import MAX_NAMES, SKIP_RULES, Entry, Note, Skipped
 from converter.splits import SPLITS
+from converter.stores import CONNECTIONS
 
 Sets: TypeAlias = list[list[int]]
 """Places of entries with the same content, set by set."""
@@ -36,7 +37,7 @@ Digest: TypeAlias = Callable[[Entry, int], bytes]
 nothing if it cannot be read. It is called from several threads."""
 
 
-def find_duplicates(entries: Sequence[Entry], digest: Digest) -> Sets:
+def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = False) -> Sets:
     """The images that have the same content as another one.
 
     Empty files are left out, and so are those that cannot be read.
@@ -44,6 +45,7 @@ def find_duplicates(entries: Sequence[Entry], digest: Digest) -> Sets:
     Args:
         entries: the images.
         digest: reads them.
+        remote: they lie in an object store, where one waits for each: many are read at once.
 
     Returns:
         sets of at least two places in `entries`, in order, each in order.
@@ -51,12 +53,13 @@ def find_duplicates(entries: Sequence[Entry], digest: Digest) -> Sets:
     sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
     values, counts = np.unique(sizes, return_counts=True)
     alike = np.flatnonzero(np.isin(sizes, values[(counts > 1) & (values > 0)]))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        sets = _group(alike.tolist(), entries, digest, END_BYTES, pool)
+    threads, chunk = (CONNECTIONS, 1) if remote else (os.cpu_count(), _CHUNK)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        sets = _group(alike.tolist(), entries, digest, END_BYTES, pool=pool, chunk=chunk)
         small = [group for group in sets if entries[group[0]].size_bytes <= 2 * END_BYTES]
         large = [group for group in sets if entries[group[0]].size_bytes > 2 * END_BYTES]
         places = list(itertools.chain(*large))
-        return sorted([*small, *_group(places, entries, digest, 0, pool)])
+        return sorted([*small, *_group(places, entries, digest, 0, pool=pool, chunk=chunk)])
 
 
 def drop_duplicates(
@@ -108,19 +111,21 @@ def _group(
     entries: Sequence[Entry],
     digest: Digest,
     end_bytes: int,
+    *,
     pool: concurrent.futures.Executor,
+    chunk: int,
 ) -> Sets:
     """Those of some entries that have the same size and the same hash."""
     if not places:
         return []
 
-    def read(chunk: Sequence[int]) -> bytes:
+    def read(part: Sequence[int]) -> bytes:
         return b"".join(
             digest(entries[place], end_bytes)[:HASH_BYTES].ljust(HASH_BYTES, b"\0")
-            for place in chunk
+            for place in part
         )
 
-    chunks = [places[begin : begin + _CHUNK] for begin in range(0, len(places), _CHUNK)]
+    chunks = [places[begin : begin + chunk] for begin in range(0, len(places), chunk)]
     # As numbers in an array, which takes a tenth of what a dictionary of a million would take.
     hashes = np.frombuffer(b"".join(pool.map(read, chunks)), np.uint64).reshape(-1, 2)
     sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))

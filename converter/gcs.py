@@ -11,14 +11,14 @@ import os
 import urllib.parse
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from converter.errors import StoreError
 from converter.stores import (
     CHUNK_BYTES,
     CONNECT_S,
     PAGE_OBJECTS,
+    Body,
     Found,
     Page,
     Stat,
@@ -92,23 +92,22 @@ class GcsStore:
             page.get("nextPageToken") or None,
         )
 
-    async def put(self, bucket: str, key: str, data: bytes | Path, attempt: str | None) -> None:
+    async def put(self, bucket: str, key: str, data: Body, attempt: str | None) -> None:
         if isinstance(data, bytes):
             await self._put_described(bucket, key, data, attempt)
         else:
             await self._put_file(bucket, key, data)
 
-    async def _put_file(self, bucket: str, key: str, data: Path) -> None:
+    async def _put_file(self, bucket: str, key: str, data: BinaryIO) -> None:
         query = {"uploadType": "media", "name": key}
         headers = {"Content-Type": "application/octet-stream"}
-        with open_body(data) as body:
-            async with self._ask(
-                "POST", bucket, "", query, headers=headers, data=body, upload=True
-            ) as answer:
-                item = await answer.json()
+        async with self._ask(
+            "POST", bucket, "", query, headers=headers, data=open_body(data), upload=True
+        ) as answer:
+            item = await answer.json()
         _check_md5(data, item.get("md5Hash"))
 
-    async def put_parts(self, bucket: str, key: str, file: Path, part_bytes: int) -> None:
+    async def put_parts(self, bucket: str, key: str, file: BinaryIO, part_bytes: int) -> None:
         raise NotImplementedError("one request is enough for every file")
 
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None:
@@ -200,14 +199,14 @@ def _find_message(text: str) -> str:
     return shorten(text)
 
 
-def _check_md5(data: bytes | Path, stored: str | None) -> None:
+def _check_md5(data: Body, stored: str | None) -> None:
     if stored is not None and stored != _hash_md5(data):
         raise TransientError("the store received other bytes than were sent")
 
 
-def _hash_md5(data: bytes | Path) -> str:
+def _hash_md5(data: Body) -> str:
     digest = hashlib.md5(data if isinstance(data, bytes) else b"", usedforsecurity=False)
-    if isinstance(data, Path):
+    if not isinstance(data, bytes):
         for part in read_parts(data, CHUNK_BYTES):
             digest.update(part)
     return base64.b64encode(digest.digest()).decode()

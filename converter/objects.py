@@ -17,16 +17,17 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.listings import has_any, list_below
 from converter.requests import describe_missing, insist, start, wait
-from converter.stores import Stat, Store, Transfer
+from converter.stores import Stat, Store, Transfer, read_parts
 
 SCHEMES: Final = ("s3", "gs")
 
 _SMALL_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 4 << 20
 _PART_BYTES: Final = 256 << 20
 
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
@@ -189,6 +190,26 @@ def start_read(
     return start(path.scheme, lambda store: _read(store, path, offset, stop))
 
 
+def read_pieces(path: ObjectPath, piece_bytes: int = _PIECE_BYTES) -> Iterator[bytes]:
+    """An object from its beginning to its end; the next piece is on its way meanwhile.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        StoreError: the store does not answer, or refuses.
+    """
+    following = start_read(path, 0, piece_bytes)
+    try:
+        for number in itertools.count(1):
+            piece = wait(following)
+            if len(piece) == piece_bytes:
+                following = start_read(path, number * piece_bytes, piece_bytes)
+            yield piece
+            if len(piece) < piece_bytes:
+                return
+    finally:
+        following.cancel()
+
+
 def download_object(
     path: ObjectPath,
     file: Path,
@@ -247,14 +268,14 @@ def find_object(path: ObjectPath) -> int | None:
         return None
 
 
-def put_file(path: ObjectPath, file: Path) -> None:
-    """Writes a file of this machine as an object, which appears whole.
+def put_file(path: ObjectPath, file: BinaryIO) -> None:
+    """Writes an open file of this machine as an object, which appears whole.
 
     Raises:
         OSError: the file cannot be read.
         StoreError: the store does not answer, or refuses.
     """
-    size = file.stat().st_size
+    size = os.fstat(file.fileno()).st_size
 
     async def put(store: Store) -> None:
         if size > store.max_put_bytes:
@@ -265,7 +286,7 @@ def put_file(path: ObjectPath, file: Path) -> None:
     if size > _SMALL_BYTES:
         wait(start(path.scheme, lambda store: insist(path, lambda: put(store), size)))
     else:
-        put_bytes(path, file.read_bytes())
+        put_bytes(path, b"".join(read_parts(file, _SMALL_BYTES)))
 
 
 def put_bytes(path: ObjectPath, data: bytes) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from converter.errors import StoreError
 from converter.stores import (
@@ -14,6 +13,7 @@ from converter.stores import (
     CONNECT_S,
     CONNECTIONS,
     PAGE_OBJECTS,
+    Body,
     Found,
     Page,
     Stat,
@@ -85,15 +85,15 @@ class S3Store:
             answer.get("NextContinuationToken"),
         )
 
-    async def put(self, bucket: str, key: str, data: bytes | Path, attempt: str | None) -> None:
+    async def put(self, bucket: str, key: str, data: Body, attempt: str | None) -> None:
         condition: dict[str, Any] = {}
         if attempt is not None:
             condition = {"IfNoneMatch": "*", "Metadata": {"attempt": attempt}}
-        with _translate(bucket, key), open_body(data) as body:
+        with _translate(bucket, key):
             client = await self._open(bucket)
-            await client.put_object(Bucket=bucket, Key=key, Body=body, **condition)
+            await client.put_object(Bucket=bucket, Key=key, Body=open_body(data), **condition)
 
-    async def put_parts(self, bucket: str, key: str, file: Path, part_bytes: int) -> None:
+    async def put_parts(self, bucket: str, key: str, file: BinaryIO, part_bytes: int) -> None:
         with _translate(bucket, key):
             client = await self._open(bucket)
             where = {"Bucket": bucket, "Key": key}

@@ -8,11 +8,11 @@ themselves hides what a store said, and how long it took.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
+import io
+import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, TypeAlias
 
 from converter.errors import StoreError, UsageError
 
@@ -22,6 +22,7 @@ CONNECTIONS: Final = 64
 PAGE_OBJECTS: Final = 1000
 """Objects that one answer lists, at most."""
 
+_BUFFER_BYTES: Final = 1 << 20
 CHUNK_BYTES: Final = 1 << 18
 CONNECT_S: Final = 10.0
 _BUSY: Final = (408, 429)
@@ -31,6 +32,10 @@ _BUSY_CODES: Final = frozenset(
      "RequestTimeTooSkewed", "SlowDown", "Throttling", "ThrottlingException")
 )  # fmt: skip
 _EXPECTED: Final = {404: FileNotFoundError, 412: FileExistsError, 416: EOFError}
+
+
+Body: TypeAlias = bytes | BinaryIO
+"""What is sent: bytes, or a file that is open."""
 
 
 class TransientError(Exception):
@@ -118,8 +123,8 @@ class Store(Protocol):
     async def get(self, bucket: str, key: str, transfer: Transfer) -> None: ...
     async def stat(self, bucket: str, key: str) -> Stat: ...
     async def list(self, bucket: str, prefix: str, *, nested: bool, token: str | None) -> Page: ...
-    async def put(self, bucket: str, key: str, data: bytes | Path, attempt: str | None) -> None: ...
-    async def put_parts(self, bucket: str, key: str, file: Path, part_bytes: int) -> None: ...
+    async def put(self, bucket: str, key: str, data: Body, attempt: str | None) -> None: ...
+    async def put_parts(self, bucket: str, key: str, file: BinaryIO, part_bytes: int) -> None: ...
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None: ...
     async def delete(self, bucket: str, key: str) -> None: ...
 
@@ -179,18 +184,43 @@ def check_length(transfer: Transfer, end: int) -> None:
         raise TransientError(f"the answer ends {end - transfer.place} bytes early")
 
 
-@contextlib.contextmanager
-def open_body(data: bytes | Path) -> Iterator[Any]:
-    """What is sent: bytes, or a file from its beginning."""
-    if isinstance(data, bytes):
-        yield data
-        return
-    with open(data, "rb") as file:
-        yield file
+class Section(io.RawIOBase):
+    """A file that is open elsewhere, read from its beginning; that one's place does not move."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._descriptor = file.fileno()
+        self._size = os.fstat(self._descriptor).st_size
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + {os.SEEK_CUR: self._place, os.SEEK_END: self._size}.get(whence, 0)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        count = os.preadv(self._descriptor, [buffer], self._place)
+        self._place += count
+        return count
 
 
-def read_parts(file: Path, part_bytes: int) -> Iterator[bytes]:
-    """A file in pieces."""
-    with open(file, "rb") as stream:
+def open_body(data: Body) -> Any:
+    """What is sent, from its beginning: a request that is made again begins anew."""
+    return data if isinstance(data, bytes) else io.BufferedReader(Section(data), _BUFFER_BYTES)
+
+
+def read_parts(file: BinaryIO, part_bytes: int) -> Iterator[bytes]:
+    """A file in pieces, from its beginning."""
+    with open_body(file) as stream:
         while part := stream.read(part_bytes):
             yield part

@@ -16,6 +16,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 
+from converter.layout import Location
 from converter.manifest import ShardInfo
 from converter.mill import Job, Receipt, mill_shard
 from converter.passes import deal_shards, mill_together
@@ -103,7 +104,7 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]
         reports: folder for the reports, which workers and launcher see under the same path.
     """
 
-    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Path) -> None:
+    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Location) -> None:
         super().__init__()
         self._shards = sorted(shards, key=lambda shard: (-shard.bytes, shard.name))
         self._check = check
@@ -118,12 +119,12 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]
         )
 
 
-def report_path(reports: Path, shard: ShardInfo) -> Path:
+def report_path(reports: Location, shard: ShardInfo) -> Location:
     """Where the report on a shard lies."""
     return reports / f"{Path(shard.name).stem}.json"
 
 
-def write_report(shard: ShardInfo, check: Check, reports: Path) -> None:
+def write_report(shard: ShardInfo, check: Check, reports: Location) -> None:
     """`check_shard`, with its report in a file."""
     data = json.dumps(check_shard(shard, check).to_json()).encode("ascii")
     write_file(report_path(reports, shard), data, reports)

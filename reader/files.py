@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from converter.errors import DatasetError, RecordError
 from converter.indexes import PIECE_BYTES, name_index, parse_offsets, parse_pieces
+from converter.layout import Location
 from converter.manifest import ShardInfo
-from converter.objects import ObjectPath
 from converter.tfrecords import FRAMING_BYTES, scan_records
 
 MAPPED_BYTES: Final = 1 << 18
@@ -50,7 +50,7 @@ class RecordFile:
         digest: tells its content from that of other files.
     """
 
-    path: Path | ObjectPath
+    path: Location
     records: int
     bytes: int
     max_record_bytes: int
@@ -58,7 +58,7 @@ class RecordFile:
     digest: str = ""
 
     @property
-    def index(self) -> Path | ObjectPath:
+    def index(self) -> Location:
         return self.path.with_name(name_index(self.path.name))
 
     def open(self) -> int:
@@ -140,7 +140,7 @@ class open_file:  # noqa: N801 (used as the function that it replaces)
         os.close(self._descriptor)
 
 
-def open_regular(path: Path | ObjectPath) -> int:
+def open_regular(path: Location) -> int:
     """A descriptor of a file: a pipe would be waited for, and a device has no end.
 
     Raises:
@@ -234,7 +234,7 @@ def measure_file(path: Path) -> int:
     return found.st_size
 
 
-def describe_failure(path: Path | ObjectPath, error: OSError) -> DatasetError:
+def describe_failure(path: Location, error: OSError) -> DatasetError:
     """What a person is told about a file that the system does not give."""
     return DatasetError(f"{path} cannot be read: {error.strerror}")
 

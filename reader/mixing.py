@@ -6,12 +6,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
+from converter.layout import Location
 from converter.manifest import ImageInfo, Manifest
-from converter.objects import ObjectPath
 from reader.arrangements import arrange
 from reader.choices import Choice
 from reader.options import ReadOptions
@@ -37,7 +36,7 @@ FIXED: Final = ("labels", "class_names", "validation_split")
 
 
 def plan_mixture(
-    parts: Sequence[tuple[Path | ObjectPath, Manifest, float]], split: str, options: ReadOptions
+    parts: Sequence[tuple[Location, Manifest, float]], split: str, options: ReadOptions
 ) -> ReadPlan:
     """Decides how one split of several data sets is read as one.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
+from converter.layout import Location
 from converter.manifest import ImageInfo, Manifest
-from converter.objects import ObjectPath
 from converter.sizes import format_bytes
 from reader.arrangements import arrange, arrange_shardwise
 from reader.batches import RAW, BatchReader
@@ -114,7 +114,7 @@ class ReadPlan:
 
 
 def plan_reading(
-    folder: Path | ObjectPath,
+    folder: Location,
     manifest: Manifest,
     split: str,
     options: ReadOptions,
@@ -161,7 +161,7 @@ def place_reader(plan: ReadPlan, files: RecordFiles, order: Order) -> ReadPlan:
 
 
 def list_files(
-    folder: Path | ObjectPath, manifest: Manifest, split: str, options: ReadOptions | None = None
+    folder: Location, manifest: Manifest, split: str, options: ReadOptions | None = None
 ) -> list[RecordFile]:
     """The shards of a split that hold anything.
 

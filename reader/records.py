@@ -12,15 +12,14 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from converter import examples
 from converter.errors import RecordError
+from converter.layout import Location
 from converter.names import from_bytes
-from converter.objects import ObjectPath
 from converter.tfrecords import HEADER_BYTES, unframe_record
 from reader.blocks import Block, read_block
 from reader.files import Group, Place, RecordFile, open_file, read_at, read_index
@@ -49,9 +48,7 @@ class RecordFiles:
         self.files = tuple(files)
         self.max_index_bytes = max_index_bytes
         self._ends = np.cumsum([file.records for file in files], dtype=np.int64)
-        self._indexes: collections.OrderedDict[Path | ObjectPath, Numbers] = (
-            collections.OrderedDict()
-        )
+        self._indexes: collections.OrderedDict[Location, Numbers] = collections.OrderedDict()
         self._lock = threading.Lock()
         _instances.add(self)
 

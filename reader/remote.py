@@ -8,9 +8,8 @@ from typing import Final
 
 from converter.errors import DatasetError
 from converter.indexes import name_index
-from converter.layout import MANIFEST
-from converter.manifest import MAX_MANIFEST_BYTES, Manifest, ShardInfo, parse_manifest
-from converter.objects import ObjectPath, list_objects, read_object_range
+from converter.manifest import Manifest, ShardInfo
+from converter.objects import ObjectPath, list_objects
 from reader.files import RecordFile
 from reader.shard_cache import Content, ShardCache
 
@@ -62,34 +61,24 @@ class RemoteFile(RecordFile):
         return self.cache.open(self.index_content)
 
 
-def open_objects(folder: ObjectPath) -> Manifest:
-    """Reads the manifest of a data set in a store, and compares all sizes with one listing.
+def check_objects(folder: ObjectPath, manifest: Manifest) -> None:
+    """Compares the sizes of a data set's objects with its manifest, by one listing.
 
     Raises:
-        DatasetError: there is no finished data set, or one of a newer format, or an object is
-            missing, shorter or longer than it was written.
+        DatasetError: an object is missing, shorter or longer than it was written.
         StoreError: the store does not answer, or refuses.
     """
     sizes = {found.path.key: found.size for found in list_objects(folder)}
-    path = folder / MANIFEST
-    size = sizes.get(path.key)
-    if size is None:
-        raise DatasetError(f"{folder} is no finished data set: there is no {MANIFEST} in it")
-    if size > MAX_MANIFEST_BYTES:
-        raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
-    manifest = parse_manifest(read_object_range(path, 0, size), str(path))
     for shard in manifest.shards:
-        for name, expected in (
-            (shard.name, shard.bytes), (name_index(shard.name), shard.index_bytes),
-        ):  # fmt: skip
-            found = sizes.get((folder / name).key)
-            if found is None:
-                raise DatasetError(f"{folder / name} is missing")
-            if found != expected:
+        index = name_index(shard.name)
+        for name, size in ((shard.name, shard.bytes), (index, shard.index_bytes)):
+            path = folder / name
+            if path.key not in sizes:
+                raise DatasetError(f"{path} is missing")
+            if sizes[path.key] != size:
                 raise DatasetError(
-                    f"{folder / name} has {found} bytes, expected {expected}: run shardmill verify"
+                    f"{path} has {sizes[path.key]} bytes, expected {size}: run shardmill verify"
                 )
-    return manifest
 
 
 def list_remote(files: Sequence[RecordFile]) -> list[RemoteFile]:

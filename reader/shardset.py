@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from converter.errors import DatasetError, ShardmillError, UsageError
 from converter.indexes import name_index
-from converter.layout import locate
+from converter.layout import Location, locate
 from converter.manifest import Manifest, SplitInfo, read_manifest
-from converter.objects import ObjectPath, is_address, parse_address
+from converter.objects import ObjectPath
 from reader.files import measure_file
 from reader.mixing import plan_mixture
 from reader.options import ReadOptions, check_cache
 from reader.plans import ReadPlan, list_files, plan_reading
 from reader.ranges import RangeFiles
 from reader.records import RecordFiles
-from reader.remote import open_objects
+from reader.remote import check_objects
 from reader.source import Source
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ShardSet:
         cache_bytes: what they may take.
     """
 
-    folder: Path | ObjectPath
+    folder: Location
     manifest: Manifest
     cache_dir: str | os.PathLike[str] | None = None
     cache_bytes: int | str | None = None
@@ -161,11 +161,11 @@ def open_shards(
         UsageError: the address makes no sense, or a package for it is missing.
     """
     check_cache(cache_dir, cache_bytes)
-    if is_address(os.fspath(directory)):
-        address = parse_address(os.fspath(directory))
-        return ShardSet(address, open_objects(address), cache_dir, cache_bytes)
     folder = locate(directory)
     manifest = read_manifest(folder)
+    if isinstance(folder, ObjectPath):
+        check_objects(folder, manifest)
+        return ShardSet(folder, manifest, cache_dir, cache_bytes)
     for shard in manifest.shards:
         _check_size(folder / shard.name, shard.bytes)
         _check_size(folder / name_index(shard.name), shard.index_bytes)
