@@ -269,7 +269,7 @@ def bring_here(folder: Location, names: Iterable[str]) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            if find_object(folder / name) is not None:
                 download_object(folder / name, Path(here, name))
         yield Path(here)
 

@@ -24,7 +24,7 @@ from typing import Final
 from converter.entries import NO_LABEL, Entry, Scan, name_class
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.indexes import name_index
-from converter.layout import MANIFEST, REJECTS, Layout, Location
+from converter.layout import MANIFEST, REJECTS, Layout, Location, locate_folder
 from converter.manifest import Manifest, ShardInfo
 from converter.mill import Receipt, make_record, write_receipt
 from converter.options import ConvertOptions
@@ -142,7 +142,7 @@ def _check_kind(manifest: Manifest, scan: Scan) -> None:
         )
 
 
-def carry_shards(update: Update, folder: Path, plan: Plan, out: Path) -> None:
+def carry_shards(update: Update, folder: Path, plan: Plan) -> None:
     """Gives the shards that stay a second name in the output of a plan, and their receipts.
 
     Where the file system has no links, they are copied.
@@ -151,6 +151,7 @@ def carry_shards(update: Update, folder: Path, plan: Plan, out: Path) -> None:
         OutputError: a file cannot be written.
         OSError: a link cannot be made.
     """
+    out = locate_folder(plan.out, "shards are carried over from folder to folder")
     layout = Layout(out)
     for name in update.kept:
         for file in (name, name_index(name)):

@@ -244,7 +244,7 @@ def _update(request: Request) -> Conversion:
         with lock_folder(stage, moves_to=out):
             _discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
-            carry_shards(update, out, plan, stage)
+            carry_shards(update, out, plan)
             conversion = _finish(plan, request, pool, staged=True)
             replace_dataset(out)
     return dataclasses.replace(conversion, update=update)

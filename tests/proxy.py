@@ -40,6 +40,8 @@ class Proxy:
         self.target = target
         self.counts: Counter[str] = Counter()
         self.conditional = asyncio.Lock()
+        # The emulator serves one connection at a time, and lets five wait.
+        self.gate = asyncio.Semaphore(5)
         self.answers: dict[bytes, bytes] = {}
         self.configure({})
 
@@ -121,13 +123,14 @@ class Proxy:
         if body and not find_header(head, b"content-length"):
             lines.append(b"Content-Length: %d" % len(body))
         head = b"\r\n".join([*lines, b"Connection: close", b"", b""])
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.target)
-        try:
-            writer.write(head + body)
-            await writer.drain()
-            return await reader.read()
-        finally:
-            writer.close()
+        async with self.gate:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.target)
+            try:
+                writer.write(head + body)
+                await writer.drain()
+                return await reader.read()
+            finally:
+                writer.close()
 
 
 async def read_request(
