@@ -53,7 +53,7 @@ class RecordFiles:
         _instances.add(self)
 
     def __reduce__(self) -> tuple[type[RecordFiles], tuple[object, ...]]:
-        return RecordFiles, (self.files, self.max_index_bytes)
+        return type(self), (self.files, self.max_index_bytes)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.files else 0
