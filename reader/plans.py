@@ -180,8 +180,7 @@ def list_files(
         return [RecordFile.of_shard(folder, shard) for shard in shards]
     options = options or ReadOptions()
     cache = open_cache(options.cache_dir, options.cache_bytes)
-    for shard in shards:
-        check_room(cache, shard.bytes, shard.index_bytes)
+    check_room(cache, shards)
     return [RemoteFile.of_object(folder, shard, cache) for shard in shards]
 
 

@@ -21,11 +21,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import DatasetError, OutputError, ShardmillError, StoreError, UsageError
+from converter.manifest import ShardInfo
 from converter.objects import ObjectPath, download_object
 from converter.requests import read_patience
 from converter.sizes import format_bytes, parse_bytes
@@ -160,10 +161,15 @@ class ShardCache:
     def _claim(self, content: Content) -> int | None:
         """The part to be filled, locked; None while somebody else does it, or there is no room."""
         part, whole = self._locate(content, is_part=True), self._locate(content)
-        if whole.exists() or not (part.exists() or self._make_room(content.bytes)):
+        is_begun = part.exists()
+        if whole.exists() or not (is_begun or self._make_room(content.bytes)):
             return None
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make = 0 if is_begun else os.O_CREAT | os.O_EXCL
         # Between two of these lines it may have become whole, or have been given up.
+        try:
+            descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | make, 0o600)
+        except FileNotFoundError:
+            return None
         if _try_lock(descriptor) and not whole.exists() and _is_named(descriptor, part):
             return descriptor
         _release(descriptor)
@@ -296,18 +302,20 @@ def open_cache(
     )
 
 
-def check_room(cache: ShardCache, shard_bytes: int, index_bytes: int) -> None:
-    """Makes sure that a shard of that size fits into a cache, and its index.
+def check_room(cache: ShardCache, shards: Sequence[ShardInfo]) -> None:
+    """Makes sure that each of some shards fits into a cache, with its index.
 
     Raises:
-        UsageError: it does not; says what would.
+        UsageError: one does not; says what would do.
     """
+    shard_bytes = max((shard.bytes for shard in shards), default=0)
+    index_bytes = max((shard.index_bytes for shard in shards), default=0)
     needed = shard_bytes + index_bytes
     if needed > cache.limit_bytes:
         raise UsageError(
             f"cache_bytes {format_bytes(cache.limit_bytes)} is too small: the largest shard has "
-            f"{format_bytes(shard_bytes)} and its index {format_bytes(index_bytes)}; allow at "
-            f"least {needed} bytes"
+            f"{format_bytes(shard_bytes)} and the largest index {format_bytes(index_bytes)}; allow "
+            f"at least {needed} bytes"
         )
 
 

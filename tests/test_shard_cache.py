@@ -20,6 +20,7 @@ from conftest import make_environment
 from soak_faults import mount_tmpfs
 
 from converter.errors import DatasetError, OutputError, StoreError, UsageError
+from converter.manifest import ShardInfo
 from converter.objects import put_file
 from reader import shard_cache
 from reader.shard_cache import Content, ShardCache, Watch, check_room, open_cache
@@ -347,9 +348,22 @@ def test_the_cache_is_in_the_users_folder_unless_another_is_given(monkeypatch, t
 def test_a_cache_that_is_too_small_for_a_shard_is_refused_with_what_would_do(tmp_path):
     cache = ShardCache(folder=tmp_path, limit_bytes=1_099)
     message = (
-        "cache_bytes 1.1 kB is too small: the largest shard has 1.0 kB and its index 100 B; allow "
-        "at least 1100 bytes"
+        "cache_bytes 1.1 kB is too small: the largest shard has 1.0 kB and the largest index 100 "
+        "B; allow at least 1100 bytes"
     )
+    shards = [
+        ShardInfo(
+            name="",
+            split="train",
+            records=1,
+            bytes=size,
+            sha256="",
+            index_bytes=index_bytes,
+            index_sha256="",
+            max_record_bytes=1,
+        )
+        for size, index_bytes in ((10, 100), (1_000, 90))
+    ]
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
-        check_room(cache, 1_000, 100)
-    check_room(ShardCache(folder=tmp_path, limit_bytes=1_100), 1_000, 100)
+        check_room(cache, shards)
+    check_room(ShardCache(folder=tmp_path, limit_bytes=1_100), shards)
