@@ -36,7 +36,7 @@ _UNSUPPORTED: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 @contextlib.contextmanager
 def lock_folder(
-    folder: Location, *, break_lock: bool = False, moves_to: Path | None = None
+    folder: Location, *, break_lock: bool = False, moves_to: Location | None = None
 ) -> Iterator[None]:
     """Keeps every other writer out of a data set's folder; makes the folder if there is none.
 
@@ -65,7 +65,8 @@ def lock_folder(
     try:
         yield
     finally:
-        for place in (layout, Layout(moves_to or folder)):
+        later = moves_to if isinstance(moves_to, Path) else folder
+        for place in (layout, Layout(later)):
             with contextlib.suppress(OSError):
                 if _is_same(place.lock, descriptor):
                     place.lock.unlink()

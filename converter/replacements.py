@@ -31,6 +31,7 @@ from converter.indexes import INDEX_SUFFIX, SHARD_SUFFIX, name_index
 from converter.layout import MANIFEST, NOTES, REJECTS, WORK_FOLDER, Layout, Location
 from converter.manifest import ShardInfo, read_manifest
 from converter.metadata import METADATA
+from converter.object_replacements import finish_replacement, replace_objects
 from converter.objects import ObjectPath
 from converter.plan import Shard, read_plan
 from converter.storage import list_names, remove_files, sync_folder
@@ -44,26 +45,20 @@ _SHARD_FILE: Final = re.compile(
 )
 
 
-def check_replaceable(out: Location) -> Path:
+def check_replaceable(out: Location) -> None:
     """Refuses a folder that cannot give way to another.
 
     Raises:
-        UsageError: it is a mount point, or lies in an object store.
+        UsageError: it is a mount point.
     """
-    if isinstance(out, ObjectPath):
-        raise UsageError(
-            f"{out} holds a finished data set, and in an object store none can be replaced, "
-            "updated or repaired: convert to another prefix, and delete this one when that is done"
-        )
-    if os.path.ismount(out):
+    if isinstance(out, Path) and os.path.ismount(out):
         raise UsageError(
             f"{out} is a mount point, which cannot give way to a new folder: convert to a folder "
             "inside it"
         )
-    return out
 
 
-def replace_dataset(out: Path) -> None:
+def replace_dataset(out: Location) -> None:
     """Puts the complete data set that lies beside `out` in its place, and removes the old one.
 
     Files in `out` that are not of the old data set move into the new one.
@@ -72,7 +67,11 @@ def replace_dataset(out: Path) -> None:
         OutputError: a file that is not of the old data set is in the way, or `out` is in use as a
             mount point; the old one stays, and so does the new one beside it.
         OSError: a folder cannot be renamed, or something of the old one cannot be removed.
+        StoreError: the store does not answer, or refuses.
     """
+    if isinstance(out, ObjectPath):
+        replace_objects(out, list_own_files(out))
+        return
     layout = Layout(out)
     _check_strangers(out, layout.stage)
     layout.stage.chmod(stat.S_IMODE(out.stat().st_mode))
@@ -112,6 +111,8 @@ def settle_folder(out: Location) -> bool:
         OSError: something cannot be removed.
     """
     layout = Layout(out)
+    if isinstance(out, ObjectPath) and finish_replacement(out):
+        return True
     if not layout.manifest.exists():
         return False
     if isinstance(out, Path):

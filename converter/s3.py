@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from converter.errors import StoreError
 from converter.stores import (
@@ -28,6 +30,9 @@ from converter.stores import (
     shorten,
 )
 
+_SAID: Final = re.compile(r"<(Code|Message)>([^<]*)</")
+_CLOSE_S: Final = 1.0
+
 
 class S3Store:
     """Amazon S3, and what speaks its language."""
@@ -37,19 +42,75 @@ class S3Store:
 
     def __init__(self, timeout_s: float) -> None:
         s3fs = load_package("s3fs", "s3")
+        self._timeout_s, self._connect_s = timeout_s, min(timeout_s, CONNECT_S)
+        self._session: Any = None
+        self._modeled: set[str] = set()
+        """Buckets whose objects botocore has to get."""
         self._files = s3fs.S3FileSystem(
             skip_instance_cache=True,
             use_listings_cache=False,
             config_kwargs={
                 "retries": {"mode": "standard", "total_max_attempts": 1},
-                "connect_timeout": min(timeout_s, CONNECT_S),
+                "connect_timeout": self._connect_s,
                 "read_timeout": timeout_s,
                 "max_pool_connections": CONNECTIONS,
+                "signature_version": "s3v4",
             },
         )
         self.loop: asyncio.AbstractEventLoop = self._files.loop
 
     async def get(self, bucket: str, key: str, transfer: Transfer) -> None:
+        if bucket in self._modeled or not await self._get_plainly(bucket, key, transfer):
+            self._modeled.add(bucket)
+            await self._get_modeled(bucket, key, transfer)
+
+    async def _get_plainly(self, bucket: str, key: str, transfer: Transfer) -> bool:
+        """Gets an object by an address that is signed, and nothing else.
+
+        botocore takes 2.7 ms of a core for an answer, this 1.0 (measured); a small image is
+        converted in 5.
+
+        Returns:
+            whether that is possible: not where the bucket lies in another region.
+        """
+        aiohttp = load_package("aiohttp", "s3")
+        wanted = {"Range": transfer.range, "If-Match": transfer.version}
+        headers = {name: value for name, value in wanted.items() if value}
+        with _translate(bucket, key):
+            client = await self._open(bucket)
+            where = {"Bucket": bucket, "Key": key}
+            url = await client.generate_presigned_url("get_object", Params=where, ExpiresIn=900)
+            address = load_package("yarl", "s3").URL(url, encoded=True)
+            with contextlib.suppress(aiohttp.ClientSSLError):  # botocore knows more certificates
+                session = self._find_session()
+                async with session.get(address, headers=headers, allow_redirects=False) as answer:
+                    if 300 <= answer.status <= 400:
+                        return False
+                    if answer.status > 400:
+                        raise _judge_plain(answer.status, await answer.text(), bucket, key)
+                    transfer.version = answer.headers["ETag"]
+                    end = transfer.place + int(answer.headers["Content-Length"])
+                    async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
+                        transfer.take(chunk)
+                check_length(transfer, end)
+                return True
+        return False
+
+    def _find_session(self) -> Any:
+        if self._session is None:
+            aiohttp = load_package("aiohttp", "s3")
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self._connect_s, sock_read=self._timeout_s
+                ),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                auto_decompress=False,
+                trust_env=True,
+            )
+            atexit.register(_close, self._session, self.loop)
+        return self._session
+
+    async def _get_modeled(self, bucket: str, key: str, transfer: Transfer) -> None:
         wanted = {"Range": transfer.range, "IfMatch": transfer.version}
         with _translate(bucket, key):
             client = await self._open(bucket)
@@ -125,6 +186,18 @@ class S3Store:
     async def _open(self, bucket: str) -> Any:
         await self._files.set_session()
         return await self._files.get_s3(bucket)
+
+
+def _judge_plain(status: int, text: str, bucket: str, key: str) -> Exception:
+    said = dict(_SAID.findall(text))
+    return judge_answer(status, said.get("Code", ""), said.get("Message", ""), bucket, key)
+
+
+def _close(session: Any, loop: asyncio.AbstractEventLoop) -> None:
+    """Says goodbye to a store when the process ends."""
+    if loop.is_running():
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(session.close(), loop).result(_CLOSE_S)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, TypeAlias
 
@@ -31,6 +32,7 @@ _BUSY_CODES: Final = frozenset(
     ("ConditionalRequestConflict", "InternalError", "OperationAborted", "RequestTimeout",
      "RequestTimeTooSkewed", "SlowDown", "Throttling", "ThrottlingException")
 )  # fmt: skip
+_QUERY: Final = re.compile(r"\?\S*=\S*")
 _EXPECTED: Final = {404: FileNotFoundError, 412: FileExistsError, 416: EOFError}
 
 
@@ -169,8 +171,8 @@ def judge_answer(status: int, code: str, message: str, bucket: str, key: str) ->
 
 
 def shorten(text: object) -> str:
-    """What a library says on one line, and not more than fits there."""
-    words = " ".join(str(text).split()) or type(text).__name__
+    """What a library says on one line, without the queries of addresses, which may be signed."""
+    words = _QUERY.sub("?…", " ".join(str(text).split())) or type(text).__name__
     return words if len(words) <= 200 else f"{words[:199]}…"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from tqdm import tqdm
 
@@ -13,7 +14,7 @@ from converter.entries import Note
 from converter.errors import DatasetError, UsageError
 from converter.indexes import SHARD_SUFFIX
 from converter.inputs import locate_root
-from converter.layout import Layout, Location, Place, locate, locate_output
+from converter.layout import Layout, Location, Place, locate, locate_folder, locate_output
 from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
 from converter.mill import receipt_path
@@ -35,6 +36,8 @@ from pipelines.progress import ReceiptWatch
 from pipelines.proposals import propose
 from pipelines.transforms import MillShards
 from pipelines.workers import LocalWorkers
+
+_NO_UPDATE: Final = "a data set in an object store is not updated: replace it with --overwrite"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,16 +217,17 @@ def _confirm(request: Request) -> Conversion:
 
 
 def _overwrite(request: Request) -> Conversion:
-    out = check_replaceable(request.out)
-    stage = Layout(out).stage
-    with lock_folder(stage, moves_to=out):
+    check_replaceable(request.out)
+    stage = Layout(request.out).stage
+    with lock_folder(stage, moves_to=request.out):
         conversion = _build(dataclasses.replace(request, out=stage), discard=True, staged=True)
-        replace_dataset(out)
+        replace_dataset(request.out)
     return conversion
 
 
 def _update(request: Request) -> Conversion:
-    out = check_replaceable(request.out)
+    out = locate_folder(request.out, _NO_UPDATE)
+    check_replaceable(out)
     old = read_manifest(out)
     stage = Layout(out).stage
     with runners.start_workers(request.beam, request.workers) as pool:

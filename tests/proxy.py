@@ -13,6 +13,7 @@ counts since the last one. Faults are drawn request by request, of those named i
     hang     nothing is answered
     slow     the answer dribbles in over half a second
     deny     403, the request is not passed on; only if it is named
+    move     301 without saying where to; only if it is named
 
 The emulator of Google Cloud Storage knows no conditions: `ifGenerationMatch=0` is kept here, for it
 and for S3, one such request after the other.
@@ -84,6 +85,9 @@ class Proxy:
         if kind == "deny":
             writer.write(frame(DENIED, b"403 Forbidden"))
             return True
+        if kind == "move":
+            writer.write(frame(b"", b"301 Moved Permanently"))
+            return True
         if kind == "reset":
             return reset(writer)
         if kind == "hang":
@@ -93,8 +97,10 @@ class Proxy:
         return await send(answer, kind, writer)
 
     async def ask(self, method: bytes, url: bytes, head: bytes, body: bytes) -> bytes:
-        plain = method == b"GET" and not url.count(b"list-type")
-        known = (url + find_header(head, b"range")) if plain and self.remember else b""
+        media = b"alt=media" in url if b"/storage/v1/" in url else b"list-type" not in url
+        known = b""
+        if method == b"GET" and media and self.remember:
+            known = url.partition(b"?")[0] + b" " + find_header(head, b"range")
         if known and known in self.answers:
             return self.answers[known]
         if b"ifGenerationMatch=0" in url or find_header(head, b"if-none-match"):

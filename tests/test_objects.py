@@ -27,6 +27,7 @@ from converter.objects import (
     read_object_range,
     start_read,
 )
+from converter.stores import shorten
 
 NAMES = ("a.txt", "a/1.jpg", "a/2 é%#?+&.jpg", "a/b/3.jpg", "aa", "c", "c/1\t.jpg", "z")
 
@@ -203,6 +204,21 @@ def test_who_is_denied_is_told_so_after_one_request(server, folder):
         read_object(folder / "x")
     assert server.set_faults()["GET"] == 1
     assert "canary" not in str(caught.value)
+
+
+def test_a_signed_address_is_not_shown():
+    said = shorten("https://b.s3.amazonaws.com/k?X-Amz-Signature=canary&X-Amz-Date=1 is broken")
+    assert said == "https://b.s3.amazonaws.com/k?… is broken"
+
+
+def test_an_object_that_is_elsewhere_is_left_to_botocore(s3_server):
+    path = s3_server.path("elsewhere")
+    put_bytes(path, b"data")
+    s3_server.set_faults(faults=1, kinds="move", only="X-Amz-Signature")
+    assert read_object(path) == b"data"
+    counts = s3_server.set_faults()
+    requests._opened["s3"].store._modeled.clear()
+    assert (counts["GET"], counts["move"]) == (2, 1)
 
 
 def try_to_create(path: ObjectPath, data: bytes) -> bool:

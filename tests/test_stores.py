@@ -1,6 +1,7 @@
 """Conversions from and to object stores: the same bytes as here, whatever happens on the way."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from conftest import convert_folder, write_image
 from servers import Server
 
+from converter import object_replacements
 from converter.commit import commit, list_finished
 from converter.errors import OutputError, StoreError, UsageError
 from converter.layout import Layout, Location
@@ -28,6 +30,7 @@ from converter.objects import (
 from converter.options import ConvertOptions
 from converter.originals import read_ahead
 from converter.plan import Plan, write_plan
+from converter.replacements import replace_dataset, settle_folder
 from converter.scan import scan_images
 from converter.storage import remove_tree
 from converter.verification import verify_dataset
@@ -36,6 +39,7 @@ from pipelines.commands import main
 from pipelines.proposals import propose
 
 OPTIONS = ConvertOptions(image_size=(24, 24), num_shards=4, validation_split=0.25)
+OTHER = ConvertOptions(image_size=(16, 16), num_shards=2)
 FLAGS = ("--image-size=24", "--num-shards=4", "--validation-split=0.25", "--no-progress")
 
 
@@ -234,15 +238,70 @@ def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
 def test_what_cannot_be_done_in_a_store_is_said(server, images, tmp_path, capsys):
     out = new_out(server)
     commit(mill(images, out))
-    with pytest.raises(UsageError, match="in an object store none can be replaced"):
-        convert(images, out, OPTIONS, overwrite=True)
-    with pytest.raises(UsageError, match="in an object store none can be replaced"):
+    with pytest.raises(UsageError, match="a data set in an object store is not updated"):
         convert(images, out, update=True)
     assert main(["repair", str(out), "--images", str(images)]) == 2
     assert "in an object store nothing is repaired" in capsys.readouterr().err
     for name in ("table.csv", "images.tar"):
         assert main(["plan", str(out / name), str(tmp_path / "out")]) == 2
         assert "is a table or an archive in an object store" in capsys.readouterr().err
+
+
+def stage_other(images: Path, out: ObjectPath) -> dict[str, bytes]:
+    """Puts another data set where it waits to take the place of the one in `out`; what it is."""
+    stage = Layout(out).stage
+    draft = propose(images, OTHER, always_sample=False).draft
+    plan = write_plan(draft, OTHER, images=images, out=stage)
+    for shard in plan.shards:
+        mill_shard(shard, Job(images=images, out=stage, options=OTHER))
+    commit(plan, keep_work=True)
+    tree = read_tree(stage)
+    return {name: data for name, data in tree.items() if "/" not in name}
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 4, None])
+def test_a_replacement_goes_on_wherever_it_was_killed(s3_server, images, monkeypatch, calls):
+    s3_server.set_faults()
+    out = new_out(s3_server)
+    commit(mill(images, out))
+    put_bytes(out / "letter.txt", b"foreign")
+    old = read_tree(out)
+    new = stage_other(images, out)
+    steps = itertools.count(1)
+
+    def die(do):
+        def step(*arguments):
+            if next(steps) == calls:
+                raise KeyboardInterrupt
+            do(*arguments)
+
+        return step
+
+    for name in ("remove_files", "copy_objects", "create_object", "remove_tree"):
+        done = getattr(object_replacements, name)
+        monkeypatch.setattr(object_replacements, name, die(done))
+    with contextlib.suppress(KeyboardInterrupt):
+        replace_dataset(out)
+    tree = read_tree(out)
+    whole = {"manifest.json": b"", **tree}["manifest.json"]
+    if whole:
+        wanted = new if whole == new["manifest.json"] else old
+        assert wanted.items() <= tree.items()
+    assert settle_folder(out) is (calls is not None)
+    assert read_tree(out) == {**new, "letter.txt": b"foreign"}
+    assert not Layout(out).stage.exists()
+
+
+def test_a_foreign_object_is_not_replaced(s3_server, images):
+    s3_server.set_faults()
+    out = new_out(s3_server)
+    commit(mill(images, out))
+    before = read_tree(out)
+    put_bytes(out / "train-00000-of-00002.tfrecord", b"foreign")
+    stage_other(images, out)
+    with pytest.raises(OutputError, match="is not of the data set that is to be replaced"):
+        replace_dataset(out)
+    assert read_tree(out) == {**before, "train-00000-of-00002.tfrecord": b"foreign"}
 
 
 def start_convert(images: Location, out: Location) -> subprocess.Popen[str]:
