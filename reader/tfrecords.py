@@ -14,6 +14,7 @@ import numpy as np
 from converter import examples
 from converter.errors import DatasetError, UsageError
 from converter.indexes import INDEX_SUFFIX
+from converter.objects import is_address
 from reader.files import Place, RecordFile, load_index, measure_file
 from reader.options import ReadOptions
 from reader.records import RecordFiles
@@ -87,6 +88,11 @@ def open_tfrecords(
         DatasetError: no file matches, or an index is missing or does not fit its file.
     """
     if isinstance(files, str | os.PathLike):
+        if is_address(os.fspath(files)):
+            raise UsageError(
+                f"{os.fspath(files)} is an address: files without a manifest are read from folders "
+                "alone, copy them, or mount the bucket"
+            )
         matches = sorted(glob.glob(os.fspath(files)))  # noqa: PTH207 (a whole pattern)
         paths = [Path(match) for match in matches if not match.endswith(INDEX_SUFFIX)]
     else:

@@ -375,3 +375,8 @@ def test_a_limit_that_is_none_is_refused(limit):
         open_shards("s3://bucket/flowers", cache_bytes=limit)
     with pytest.raises(UsageError, match=r"^cache_dir 7 is not a path$"):
         open_shards("s3://bucket/flowers", cache_dir=7)
+
+
+def test_files_without_a_manifest_are_read_from_folders_alone():
+    with pytest.raises(UsageError, match=r"^gs://bucket/\*\.tfrecord is an address: .*, copy them"):
+        open_tfrecords("gs://bucket/*.tfrecord")
