@@ -16,7 +16,7 @@ from servers import upload
 
 from converter.errors import DatasetError, StoreError, UsageError
 from converter.objects import delete_object, put_bytes
-from reader import ReadOptions, load_dataset, mix_datasets, open_shards
+from reader import ReadOptions, load_dataset, mix_datasets, open_shards, open_tfrecords
 from reader.fingerprints import describe_plan
 from reader.memory import STORE_BYTES
 from reader.plans import plan_reading
