@@ -19,7 +19,8 @@ PACKAGES = (converter, pipelines, reader)
 HEAVY = {"apache_beam", "tensorflow", "keras"}
 
 FORMAT_MODULES = {
-    "errors", "examples", "indexes", "layout", "manifest", "names", "schema", "sizes", "tfrecords",
+    "errors", "examples", "indexes", "layout", "manifest", "names", "objects", "requests",
+    "schema", "sizes", "tfrecords",
 }  # fmt: skip
 """What `reader` may use of `converter`."""
 
