@@ -3,9 +3,10 @@
 The modules in the order in which data goes through them:
 
     scan      images -> entries, nothing silently ignored
-                from folders, archives (streams) or tables (rows of cells; inputs says which), with
-                labels and splits off their paths (labelling); duplicates have the same content;
-                masks join their images (pairing); strictness: what is not to be gone on with
+                from folders, prefixes of stores, archives (streams) or tables (rows of cells;
+                inputs says which), with labels and splits off their paths (labelling);
+                duplicates have the same content; masks join their images (pairing); strictness:
+                what is not to be gone on with
     splits    entries -> train, validation, test, and their order
     estimates a sample of the entries -> the size of a record
     plan      entries + options -> shards, written to the output as data
@@ -21,6 +22,7 @@ The modules in the order in which data goes through them:
     updates   comparisons: originals that are different -> the few shards to be milled again
     repairs   damaged shards -> the originals to make them from again
     replacements   a complete data set -> the place of another, in one step
+                   (object_replacements: in a store, in several that can be gone on with)
 
 and beside them
 
@@ -28,7 +30,10 @@ and beside them
     options   what a conversion is asked for          errors   what goes wrong, as a tree
     layout    which file lies where                   names    file names free of the locale
     storage   files that are whole or not there      sizes    numbers of bytes, as people write them
-    locks     one writer at a time          leftovers     what killed runs leave behind
+    locks     one writer at a time (object_locks: in a store; owners: who that is)
+    costs     where the time of a worker goes       leftovers     what killed runs leave behind
+    objects   of a store, as paths: read, written, listed (listings), by requests that are made as
+              often as it takes, of stores: s3 and gcs
     indexing  TFRecords that something else wrote -> their indexes
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
@@ -42,6 +47,7 @@ from converter.errors import (
     OutputError,
     RecordError,
     ShardmillError,
+    StoreError,
     UsageError,
     WorkerError,
 )
@@ -57,6 +63,7 @@ __all__ = [
     "OutputError",
     "RecordError",
     "ShardmillError",
+    "StoreError",
     "UsageError",
     "WorkerError",
 ]

@@ -21,6 +21,7 @@ from typing import Final
 from converter.entries import SKIP_RULES, Entry, Skipped
 from converter.errors import ImageError, UsageError
 from converter.folders import has_image_suffix, is_clutter
+from converter.layout import Location
 from converter.members import Member
 from converter.names import to_bytes
 from converter.streams import (
@@ -40,7 +41,7 @@ SUFFIXES: Final = (".tar", ".zip")
 _PIECE_BYTES: Final = 1 << 20
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: Location) -> bool:
     """Whether a path is that of an archive, by its name."""
     return path.name.lower().endswith((*SUFFIXES, *OPENERS)) and not path.is_dir()
 

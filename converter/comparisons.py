@@ -21,6 +21,7 @@ from converter.entries import Entry, NoteTally
 from converter.errors import ImageError
 from converter.frame_paths import find_file
 from converter.geometry import Size
+from converter.layout import Location
 from converter.manifest import Manifest, ShardInfo
 from converter.mill import Receipt
 from converter.options import ConvertOptions
@@ -71,7 +72,7 @@ class Comparison:
 
     folder: Path
     manifest: Manifest
-    images: Path
+    images: Location
     present: Mapping[str, Entry]
     options: ConvertOptions
     refused: Mapping[str, dict[str, str]]
@@ -154,7 +155,7 @@ class Comparison:
         return examine_image(read_entry(entry, self.images), self.options).size
 
     def _note(self, frames: Sequence[Source], tally: NoteTally) -> None:
-        if is_compressed(self.images):
+        if isinstance(self.images, Path) and is_compressed(self.images):
             return  # nothing in it is to be had without all before it
         with contextlib.suppress(ImageError):
             path = self._name_file(frames[0])

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
+from converter.costs import start_cost, take_spent
 from converter.errors import ImageError
 from converter.frames import Frame, convert_frames
 from converter.images import Origin, Outcome, StoredImage
@@ -56,14 +57,18 @@ Answer: TypeAlias = tuple[dict[str, object], list[bytes]]
 
 
 def _limit(answers: Iterator[Answer], seconds: int) -> Iterator[Answer]:
-    """Gives each answer so much time; then the kernel ends this process, in whatever code it is."""
+    """Gives each answer so much time; then the kernel ends this process, in whatever code it is.
+
+    Each says what was spent on it.
+    """
     while True:
         signal.setitimer(signal.ITIMER_PROF, seconds)
+        start_cost()
         answer = next(answers, None)
         signal.setitimer(signal.ITIMER_PROF, 0)
         if answer is None:
             return
-        yield answer
+        yield {**answer[0], "spent_ns": take_spent()}, answer[1]
 
 
 def _convert_image(

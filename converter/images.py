@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 from PIL import Image
 
 from converter.copies import COPIED, is_copy, verify_png
+from converter.costs import enter
 from converter.decoders import name_format, open_image
 from converter.errors import ImageError, ShardmillError
 from converter.geometry import Geometry, Size, fit_image
@@ -173,6 +174,7 @@ def open_checked(data: bytes, options: ConvertOptions) -> Image.Image:
 
 def open_file(data: bytes, options: ConvertOptions) -> Image.Image:
     """Opens a file of images, whatever the first of them is; errors are those of `open_checked`."""
+    enter("decode")
     if not data:
         raise ImageError("empty", REJECT_CODES["empty"])
     if len(data) > options.max_file_bytes:
@@ -233,6 +235,9 @@ class Opened:
         """
         image = self._draft(least) if least else self.image
         if image.size not in self._upright:
+            enter("decode")
+            image.load()
+            enter("convert")
             upright = orient(image, self.orientation)
             plain = upright.mode == MODES[self.options.color_mode] and not has_alpha(upright)
             upright = upright if plain else flatten(upright, self.options)
@@ -323,6 +328,7 @@ def _transform(opened: Opened, options: ConvertOptions) -> StoredImage:
         encoding = _choose_encoding(str(opened.image.format), options)
     pixels = _resize(opened, options)
     width, height = pixels.size
+    enter("encode")
     data = _encode(pixels, encoding, options.quality)
     return StoredImage(
         data=data,
@@ -353,6 +359,7 @@ def _resize(opened: Opened, options: ConvertOptions) -> Image.Image:
     # A fraction is an average of pixels, which `nearest` asks not to take.
     draft = opened.may_draft and interpolation != "nearest"
     upright, plain = opened.decode(measure_draft(geometry, size) if draft else None)
+    enter("convert")
     scaled = scale(upright, size, geometry, Image.Resampling[interpolation.upper()])
     return pad(flatten(scaled, options) if plain else scaled, geometry.canvas)
 

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, Final
 
+from converter.costs import credit, enter
 from converter.errors import ImageError
 from converter.frames import Frame
 from converter.images import Origin, Outcome, StoredImage
@@ -46,6 +47,7 @@ def convert_isolated(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[F
     Raises:
         MemoryError: the child was killed from outside, as a system does that is out of memory.
     """
+    enter("other")  # the child says what it did in the meantime
     decoder, number, ended = _get_decoder(sizes), None, False
     try:
         decoder.ask({}, data)
@@ -126,6 +128,7 @@ class _Decoder:
     def read_answer(self) -> dict[str, Any]:
         """Reads what JSON says of it."""
         answer: dict[str, Any] = json.loads(receive(self.stdout))
+        credit(answer.pop("spent_ns"))
         return answer
 
     def end(self) -> int:

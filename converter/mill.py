@@ -13,13 +13,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from converter.costs import enter
 from converter.entries import Entry, NoteTally
-from converter.errors import DatasetError, ImageError, ShardmillError
+from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
 from converter.images import StoredImage
 from converter.indexes import format_line, name_index
-from converter.layout import Layout
+from converter.layout import Layout, Location
 from converter.options import ConvertOptions
-from converter.plan import Shard, read_entries
+from converter.originals import Read, read_ahead
+from converter.plan import Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.records import Outcome, make_records
 from converter.schema import Column
@@ -37,12 +39,27 @@ class Job:
         out: the data set.
         options: how images are converted.
         columns: what else records hold.
+        generator: the versions that the plan was made with; without them, any will do.
     """
 
-    images: Path
-    out: Path
+    images: Location
+    out: Location
     options: ConvertOptions
     columns: tuple[Column, ...] = ()
+    generator: str = ""
+
+    def check_versions(self) -> None:
+        """Makes sure that this worker writes what the manifest will say was written.
+
+        Raises:
+            OutputError: it has other versions of what the bytes depend on.
+        """
+        here = name_generator()
+        if self.generator not in ("", here):
+            raise OutputError(
+                f"a worker has {here}, the conversion was planned with {self.generator}, and the "
+                "bytes depend on it: install the same versions on all machines"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,17 +115,24 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
         DatasetError: the plan's entries are not there as planned.
     """
     planned = read_entries(job.out, shard)
-    outcomes = (found for entry, text in planned for found in convert_entry(entry, text, job))
+    outcomes = (
+        found
+        for (entry, text), read in read_ahead(planned, job.images, job.options.max_file_bytes)
+        for found in convert_entry(entry, text, job, read)
+    )
     return write_shard(shard, job, outcomes)
 
 
-def convert_entry(entry: Entry, text: str, job: Job) -> Iterator[tuple[Entry, Outcome]]:
+def convert_entry(
+    entry: Entry, text: str, job: Job, read: Read | None = None
+) -> Iterator[tuple[Entry, Outcome]]:
     """The record of one image, or of each of its frames, or why it has none.
 
     Raises:
         ShardmillError: it has none, and `on_error` is `fail`.
     """
-    for found, (outcome,) in make_records(entry, text, job.images, [job.options], job.columns):
+    records = make_records(entry, text, job.images, [job.options], job.columns, read=read)
+    for found, (outcome,) in records:
         check_policy(found, outcome, job.options)
         yield found, outcome
 
@@ -146,10 +170,13 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
                 tally.reject(entry, outcome)
                 continue
             tally.add(entry, outcome.image, job.options)
+            enter("write")
             framed = frame_record(outcome.payload)
             index.write(format_line(file.size, len(framed)))
             file.write(framed)
             tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
+            enter("other")
+        enter("write")  # what is closed here is flushed, read back and renamed
     receipt = Receipt(
         name=shard.name,
         split=shard.split,
@@ -170,12 +197,12 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
     return receipt
 
 
-def receipt_path(layout: Layout, shard: Shard) -> Path:
+def receipt_path(layout: Layout[Location], shard: Shard) -> Location:
     """Where the receipt of a shard lies."""
     return layout.receipts / f"{Path(shard.name).stem}.json"
 
 
-def write_receipt(receipt: Receipt, layout: Layout, shard: Shard) -> None:
+def write_receipt(receipt: Receipt, layout: Layout[Location], shard: Shard) -> None:
     """Leaves the sign that a shard is finished.
 
     Raises:
@@ -185,14 +212,19 @@ def write_receipt(receipt: Receipt, layout: Layout, shard: Shard) -> None:
     write_file(receipt_path(layout, shard), data, layout.scratch)
 
 
-def read_receipt(path: Path) -> Receipt:
+def read_receipt(path: Location) -> Receipt:
     """Reads a receipt.
 
     Raises:
         DatasetError: it is damaged.
     """
+    return parse_receipt(path.read_bytes(), path)
+
+
+def parse_receipt(data: bytes, path: Location) -> Receipt:
+    """A receipt of that content; raises what `read_receipt` does."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(data)
         height, width = content.pop("max_image_size")
         labels = [(label, count) for label, count in content.pop("labels")]
         return Receipt(**content, max_image_size=(height, width), labels=labels)

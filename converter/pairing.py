@@ -6,19 +6,24 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from converter.archives import is_archive, list_archive
 from converter.entries import Entry, Scan, Skipped, make_note
 from converter.errors import UsageError
 from converter.folders import check_folder, walk_folder
+from converter.layout import Location, locate_folder
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 from converter.schema import MASK, Column
 from converter.streams import is_compressed
 
+MASKS_HERE: Final = "masks are read from a folder or an archive here: copy them"
+"""What is wrong with an address of masks."""
 
-def locate_masks(images: Path, options: ConvertOptions) -> Path:
+
+def locate_masks(images: Location, options: ConvertOptions) -> Location:
     """What the paths of masks are relative to.
 
     Args:
@@ -27,11 +32,12 @@ def locate_masks(images: Path, options: ConvertOptions) -> Path:
     """
     if options.mask_dir is None:
         return images
-    folder = images.parent if is_archive(images) else images
+    root = locate_folder(images, MASKS_HERE)
+    folder = root.parent if is_archive(root) else root
     return Path(os.path.normpath(folder / options.mask_dir))
 
 
-def pair_masks(scan: Scan, images: Path, options: ConvertOptions) -> Scan:
+def pair_masks(scan: Scan, images: Location, options: ConvertOptions) -> Scan:
     """Gives each image its mask; one without is rejected.
 
     Args:
@@ -42,7 +48,7 @@ def pair_masks(scan: Scan, images: Path, options: ConvertOptions) -> Scan:
     Raises:
         UsageError: there are no masks, or they lie where images are looked for.
     """
-    masks = locate_masks(images, options)
+    masks = locate_folder(locate_masks(images, options), MASKS_HERE)
     if is_compressed(masks):
         raise UsageError(
             f"{masks} holds masks and is compressed as a whole, so that none of them is to be had "

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
 from converter import examples
 from converter.boxes import fit_boxes
+from converter.costs import count_read, enter
 from converter.entries import NO_LABEL, Entry
 from converter.errors import ImageError
 from converter.frame_paths import name_frame
 from converter.frames import convert_frames
 from converter.images import Origin, StoredImage, describe_large_file
 from converter.isolation import convert_isolated, convert_mask_isolated
+from converter.layout import Location
 from converter.masks import convert_mask
 from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.originals import read_entry
+from converter.originals import Read, read_entry
 from converter.pairing import locate_masks
 from converter.schema import MASK, Column, make_features
 from converter.storage import hash_bytes
@@ -47,9 +49,11 @@ Outcome: TypeAlias = Record | ImageError
 def make_records(
     entry: Entry,
     text: str,
-    images: Path,
+    images: Location,
     sizes: Sequence[ConvertOptions],
     columns: Sequence[Column] = (),
+    *,
+    read: Read | None = None,
 ) -> Iterator[tuple[Entry, list[Outcome]]]:
     """Reads and converts one original.
 
@@ -59,6 +63,7 @@ def make_records(
         images: the folder that the entry is relative to, or the archive that it lies in.
         sizes: how it is converted: options that differ in nothing but the size.
         columns: what the entry's values are.
+        read: gives the original's content; None if nobody has begun to read it.
 
     Yields:
         for each frame that is taken the entry, with the path of that frame, and for each size the
@@ -66,15 +71,19 @@ def make_records(
     """
     options = sizes[0]
     try:
-        data = _read(entry, images, options)
+        data = _read(entry, images, options, read)
+        count_read(len(data))
         mask = None
         if entry.mask is not None:
             mask = _read_mask(entry.mask, locate_masks(images, options), options)
     except ImageError as error:
+        enter("other")
         yield entry, [error] * len(sizes)
         return
+    enter("other")
     facts = _Facts(entry, text, tuple(columns), hash_bytes(data), mask)
     for number, outcomes in (convert_isolated if options.isolate else convert_frames)(data, sizes):
+        enter("other")
         found = entry._replace(path=name_frame(entry.path, number))
         yield found, facts.describe(found.path, outcomes, sizes)
 
@@ -138,16 +147,19 @@ class _Facts:
         return Record(payload=examples.encode_example(features, types), image=image)
 
 
-def _read(entry: Entry, images: Path, options: ConvertOptions) -> bytes:
+def _read(
+    entry: Entry, images: Location, options: ConvertOptions, read: Read | None = None
+) -> bytes:
     if entry.size_bytes > options.max_file_bytes:
         raise describe_large_file(entry.size_bytes, options)
-    data = read_entry(entry, images)
+    enter("read")
+    data = read() if read else read_entry(entry, images)
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     return data
 
 
-def _read_mask(mask: Entry, masks: Path, options: ConvertOptions) -> bytes:
+def _read_mask(mask: Entry, masks: Location, options: ConvertOptions) -> bytes:
     try:
         return _read(mask, masks, options)
     except ImageError as error:

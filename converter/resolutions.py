@@ -18,17 +18,21 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from converter.entries import Entry
 from converter.errors import DatasetError
 from converter.indexes import SHARD_SUFFIX
-from converter.layout import Layout
+from converter.layout import Layout, locate_folder
 from converter.mill import Job, Receipt, check_policy, write_shard
+from converter.originals import read_ahead
 from converter.plan import Plan, Shard, read_entries
 from converter.records import Outcome, make_records
 from converter.spools import pack_outcomes, unpack_outcomes
 from converter.storage import HashedFile, create_file, hash_file, write_file
+
+PARTS_HERE: Final = "several sizes at once are written to folders here: give one image size"
+"""What is wrong with an address of several data sets."""
 
 
 class Piece(NamedTuple):
@@ -93,7 +97,8 @@ def plan_work(plans: Sequence[Plan], finished: Sequence[Sequence[Shard]]) -> Wor
     """
     leader = choose_leader(plans)
     followers = [plan for plan in plans if plan is not leader]
-    folders = tuple(Layout(plan.out).work / f"parts-{leader.digest[:16]}" for plan in followers)
+    outs = (locate_folder(plan.out, PARTS_HERE) for plan in followers)
+    folders = tuple(Layout(out).work / f"parts-{leader.digest[:16]}" for out in outs)
     done = {
         id(plan): {shard.name for shard in of} for plan, of in zip(plans, finished, strict=True)
     }
@@ -117,7 +122,13 @@ def plan_work(plans: Sequence[Plan], finished: Sequence[Sequence[Shard]]) -> Wor
 
 def make_job(plan: Plan) -> Job:
     """What all shards of a plan have in common."""
-    return Job(images=plan.images, out=plan.out, options=plan.options, columns=plan.columns)
+    return Job(
+        images=plan.images,
+        out=plan.out,
+        options=plan.options,
+        columns=plan.columns,
+        generator=plan.generator,
+    )
 
 
 def mill_leader(shard: Shard, work: Work) -> Receipt:
@@ -151,9 +162,12 @@ def _convert(
     """The leader's records; those of the followers go into their parts."""
     job = work.leader
     options = [job.options, *(follower.options for follower in work.followers)]
-    for entry, text in read_entries(job.out, shard):
+    planned = read_entries(job.out, shard)
+    for (entry, text), read in read_ahead(planned, job.images, job.options.max_file_bytes):
         begins = [file.size for file in files]
-        for found, outcomes in make_records(entry, text, job.images, options, job.columns):
+        for found, outcomes in make_records(
+            entry, text, job.images, options, job.columns, read=read
+        ):
             for file, outcome in zip(files, outcomes[1:], strict=True):
                 check_policy(found, outcome, job.options)
                 for piece in pack_outcomes([(found, outcome)]):

@@ -17,6 +17,7 @@ from converter.entries import NO_LABEL
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.image_options import MAX_FILE_BYTES
 from converter.indexes import name_index, parse_index
+from converter.layout import Location
 from converter.manifest import ShardInfo
 from converter.names import from_bytes
 from converter.originals import read_source
@@ -91,7 +92,7 @@ def read_sources(
 
 
 def describe_change(
-    path: str, sha256: str, images: Path, max_bytes: int = MAX_FILE_BYTES
+    path: str, sha256: str, images: Location, max_bytes: int = MAX_FILE_BYTES
 ) -> str | None:
     """What became of an original since its record was made; None if it is what it was.
 
@@ -101,7 +102,7 @@ def describe_change(
         images: the folder that it is relative to.
         max_bytes: what is larger cannot be what it was.
     """
-    if is_compressed(images):
+    if isinstance(images, Path) and is_compressed(images):
         now = digest_members(images).get(path)
         return "is gone" if now is None else None if now == sha256 else "has other content"
     try:

@@ -26,7 +26,7 @@ from converter.entries import CONTENT_NOTES, NO_LABEL, Entry, Scan, name_class
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.frame_paths import find_file
 from converter.indexes import name_index
-from converter.layout import MANIFEST, REJECTS, Layout
+from converter.layout import MANIFEST, REJECTS, Layout, Location, locate_folder
 from converter.manifest import Manifest, ShardInfo
 from converter.mill import Receipt, write_receipt
 from converter.options import ConvertOptions
@@ -66,7 +66,7 @@ class Update:
 def plan_update(
     folder: Path,
     manifest: Manifest,
-    images: Path,
+    images: Location,
     scan: Scan,
     *,
     on_shard: Callable[[ShardInfo], object] | None = None,
@@ -148,11 +148,12 @@ def carry_shards(update: Update, folder: Path, plan: Plan) -> None:
         OutputError: a file cannot be written.
         OSError: a link cannot be made.
     """
-    layout = Layout(plan.out)
+    out = locate_folder(plan.out, "shards are carried over from folder to folder")
+    layout = Layout(out)
     for name in update.kept:
         for file in (name, name_index(name)):
-            _carry_file(folder / file, plan.out / file, layout.scratch)
-    sync_folder(plan.out)
+            _carry_file(folder / file, out / file, layout.scratch)
+    sync_folder(out)
     for shard in plan.shards:
         if shard.name in update.kept:
             write_receipt(update.kept[shard.name], layout, shard)
@@ -220,7 +221,7 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
 
 
 def _try_again(
-    entries: Sequence[Entry], scan: Scan, images: Path, options: ConvertOptions
+    entries: Sequence[Entry], scan: Scan, images: Location, options: ConvertOptions
 ) -> list[dict[str, str]]:
     """Those of the images that cannot be converted now either, and why."""
 

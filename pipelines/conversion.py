@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from typing import Final
 
 from tqdm import tqdm
 
 from converter.commit import commit, list_finished, read_notes
+from converter.costs import Cost, read_costs
 from converter.entries import Note
 from converter.errors import DatasetError, UsageError
 from converter.indexes import SHARD_SUFFIX
 from converter.inputs import locate_root
-from converter.layout import Layout, locate
+from converter.layout import Layout, Location, Place, locate, locate_folder, locate_output
 from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
 from converter.mill import receipt_path
@@ -30,6 +30,7 @@ from converter.replacements import (
     settle_folder,
 )
 from converter.scan import scan_images
+from converter.storage import list_sizes, remove_files
 from converter.strictness import check_scan
 from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
@@ -38,6 +39,8 @@ from pipelines.progress import ReceiptWatch
 from pipelines.proposals import propose
 from pipelines.transforms import MillShards
 from pipelines.workers import LocalWorkers
+
+_NO_UPDATE: Final = "a data set in an object store is not updated: replace it with --overwrite"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,7 @@ class Conversion:
         unchanged: whether the data set was finished before, as it was asked for.
         update: what was different, if an update was asked for.
         notes: what is odd about the images, and yet converted.
+        cost: what milling them cost.
     """
 
     manifest: Manifest
@@ -59,28 +63,29 @@ class Conversion:
     unchanged: bool = False
     update: Update | None = None
     notes: tuple[Note, ...] = ()
+    cost: Cost = dataclasses.field(default_factory=Cost)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """What is asked of a conversion; see `convert`."""
 
-    images: Path
-    out: Path
+    images: Location
+    out: Location
     options: ConvertOptions
     beam: runners.RunnerOptions
     workers: int
     progress: bool
 
     @property
-    def root(self) -> Path:
+    def root(self) -> Location:
         """What the paths of the images are relative to."""
         return locate_root(self.images, self.options)
 
 
 def convert(
-    images: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    images: Place,
+    out: Place,
     options: ConvertOptions | None = None,
     beam_args: Sequence[str] = (),
     *,
@@ -96,9 +101,10 @@ def convert(
     is finished.
 
     Args:
-        images: folder with a folder of images for each class, or with folders of splits; or a
-            table of images.
-        out: folder for the data set: new, empty, or with a conversion of the same.
+        images: folder with a folder of images for each class, or with folders of splits, here or
+            in an object store; or a table of images.
+        out: folder for the data set: new, empty, or with a conversion of the same; here or in an
+            object store.
         options: size, encoding, shards and splits. An update takes those of the data set, and no
             other ones.
         beam_args: Beam's own options, as on a command line, such as `["--direct_num_workers=4"]`.
@@ -136,8 +142,8 @@ def convert(
 
 
 def run_conversion(
-    images: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    images: Place,
+    out: Place,
     options: ConvertOptions | None = None,
     beam_args: Sequence[str] = (),
     *,
@@ -148,7 +154,7 @@ def run_conversion(
     break_lock: bool = False,
 ) -> Conversion:
     """Does what `convert` does, and tells more about it."""
-    target, originals = _locate_output(out), locate(images)
+    target, originals = locate_output(out), locate(images)
     restore_folder(target)
     check_folders(originals, target)
     check_import_names()
@@ -162,6 +168,7 @@ def run_conversion(
     )
     if request.options.mask_dir is not None:
         check_folders(locate_masks(request.root, request.options), target)
+    runners.check_paths(request.beam, request.root, target)
     layout = Layout(target)
     if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
         return confirm(request)
@@ -178,14 +185,8 @@ def run_conversion(
         return _overwrite(request) if overwrite else confirm(request)
 
 
-def _locate_output(out: str | os.PathLike[str]) -> Path:
-    """An absolute path; of a link, the folder that it leads to, which is what may be replaced."""
-    path = locate(out)
-    return path.resolve() if path.is_symlink() else path
-
-
 def _choose_options(
-    out: Path, options: ConvertOptions | None, *, overwrite: bool, update: bool
+    out: Location, options: ConvertOptions | None, *, overwrite: bool, update: bool
 ) -> ConvertOptions:
     if not update:
         return options or ConvertOptions()
@@ -233,15 +234,16 @@ def _overwrite(request: Request) -> Conversion:
 
 
 def _update(request: Request) -> Conversion:
-    check_replaceable(request.out)
-    old = read_manifest(request.out)
-    stage = Layout(request.out).stage
+    out = locate_folder(request.out, _NO_UPDATE)
+    check_replaceable(out)
+    old = read_manifest(out)
+    stage = Layout(out).stage
     scan = scan_images(request.images, request.options)
     check_scan(scan, request.options)
     with runners.start_workers(request.beam, request.workers) as pool:
         with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
-                request.out,
+                out,
                 old,
                 request.root,
                 scan,
@@ -252,13 +254,13 @@ def _update(request: Request) -> Conversion:
                 manifest=old, milled=0, kept=len(old.shards), unchanged=True, update=update
             )
         milled = (shard.bytes for shard in old.shards if shard.name not in update.kept)
-        check_room(request.out, sum(milled))
-        with lock_folder(stage, moves_to=request.out):
+        check_room(out, sum(milled))
+        with lock_folder(stage, moves_to=out):
             _discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
-            carry_shards(update, request.out, plan)
+            carry_shards(update, out, plan)
             conversion = _finish(plan, request, pool, staged=True)
-            replace_dataset(request.out)
+            replace_dataset(out)
     return dataclasses.replace(conversion, update=update)
 
 
@@ -282,23 +284,25 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
     draft = proposal.draft
     if discard:
         _discard_other(request.out, draft, request.options)
-    finished = sum(path.stat().st_size for path in request.out.glob(f"*{SHARD_SUFFIX}"))
+    sizes = list_sizes(request.out)
+    finished = sum(size for name, size in sizes.items() if name.endswith(SHARD_SUFFIX))
     check_room(request.out, proposal.bytes - finished)
     return write_plan(draft, request.options, images=request.root, out=request.out)
 
 
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
     """Mills what is not milled yet, and commits what is not committed."""
-    kept = mill_plan(plan, request.beam, pool, progress=request.progress)
-    return complete(plan, kept=kept, staged=staged)
+    kept, cost = mill_plan(plan, request.beam, pool, progress=request.progress)
+    return complete(plan, kept=kept, cost=cost, staged=staged)
 
 
-def complete(plan: Plan, *, kept: int, staged: bool) -> Conversion:
+def complete(plan: Plan, *, kept: int, cost: Cost, staged: bool) -> Conversion:
     """Commits what is milled, if it is not committed; see `build`.
 
     Args:
         plan: whose shards are all there.
         kept: how many of them were found finished.
+        cost: of those that were milled.
         staged: as in `build`.
     """
     if Layout(plan.out).manifest.exists():
@@ -310,10 +314,11 @@ def complete(plan: Plan, *, kept: int, staged: bool) -> Conversion:
         milled=len(plan.shards) - kept,
         kept=kept,
         notes=read_notes(plan.out),
+        cost=cost,
     )
 
 
-def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:
+def _discard_other(out: Location, draft: Draft, options: ConvertOptions) -> None:
     """Gives up an unfinished conversion that follows another plan."""
     if not Layout(out).plan.exists():
         return
@@ -327,26 +332,26 @@ def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:
 
 def mill_plan(
     plan: Plan, beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
-) -> int:
-    """Mills the shards of a plan that are not finished; returns how many were."""
+) -> tuple[int, Cost]:
+    """Mills the shards of a plan that are not finished; says how many were, and what it cost."""
     finished = {shard.name for shard in _list_finished(plan, progress=progress)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
-    for shard in remaining:
-        receipt_path(Layout(plan.out), shard).unlink(missing_ok=True)
+    remove_files(receipt_path(Layout(plan.out), shard) for shard in remaining)
     watch = ReceiptWatch(plan, finished=len(finished), bar=progress)
     try:
         watch.poll()
         if remaining:
             transform = MillShards(plan, remaining, pool.count if pool else 0)
-            runners.run_pipeline(transform, beam, pool, on_poll=watch.poll)
-        watch.poll()
+            job = f"shardmill-{plan.digest[:20]}"
+            runners.run_pipeline(transform, beam, pool, job=job, on_poll=watch.poll)
+        watch.poll(final=True)
     finally:
         watch.close()
-    return len(finished)
+    return len(finished), read_costs(Layout(plan.out), (shard.name for shard in remaining))
 
 
 def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:
-    shown = progress and any(Layout(plan.out).receipts.iterdir())
+    shown = progress and bool(list_sizes(Layout(plan.out).receipts))
     with _count_shards(len(plan.shards), "checking", shown=shown) as count:
         return list_finished(plan, on_shard=count)
 

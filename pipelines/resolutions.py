@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from converter.commit import list_finished
+from converter.costs import Cost, read_costs
 from converter.errors import UsageError
-from converter.layout import Layout, locate
+from converter.layout import Layout, locate, locate_folder
 from converter.locks import lock_folder
 from converter.manifest import Manifest
 from converter.mill import receipt_path
 from converter.options import ConvertOptions
+from converter.pairing import locate_masks
 from converter.plan import Plan, write_plan
 from converter.replacements import settle_folder
-from converter.resolutions import choose_leader, plan_work
+from converter.resolutions import PARTS_HERE, choose_leader, plan_work
 from converter.scan import scan_images
+from converter.storage import remove_files
 from converter.streams import is_compressed
 from pipelines import runners
 from pipelines.conversion import Conversion, Request, build, complete, confirm
@@ -75,7 +78,7 @@ def run_sizes(
     break_lock: bool = False,
 ) -> dict[str, Conversion]:
     """Does what `convert_sizes` does, and tells more about it."""
-    target, originals = locate(out), locate(images)
+    target, originals = locate_folder(locate(out), PARTS_HERE), locate(images)
     check_sizes(target, sizes)
     check_import_names()
     requests = {
@@ -91,7 +94,10 @@ def run_sizes(
     }
     for request in requests.values():
         check_folders(originals, request.out)
-        if is_compressed(request.root):
+        if request.options.mask_dir is not None:
+            check_folders(locate_masks(request.root, request.options), request.out)
+        runners.check_paths(request.beam, request.root, request.out)
+        if isinstance(request.root, Path) and is_compressed(request.root):
             raise UsageError(
                 f"{request.root} is compressed as a whole, and converted to one size at a time: "
                 "unpack it, or give one image size"
@@ -147,9 +153,9 @@ def _build_together(requests: Sequence[Request]) -> Iterator[Conversion]:
     first = requests[0]
     with runners.start_workers(first.beam, first.workers) as pool:
         plans = _write_plans(requests)
-        kept = mill_plans(plans, first.beam, pool, progress=first.progress)
-    for plan, count in zip(plans, kept, strict=True):
-        yield complete(plan, kept=count, staged=False)
+        milled = mill_plans(plans, first.beam, pool, progress=first.progress)
+    for plan, (kept, cost) in zip(plans, milled, strict=True):
+        yield complete(plan, kept=kept, cost=cost, staged=False)
 
 
 def _write_plans(requests: Sequence[Request]) -> list[Plan]:
@@ -173,23 +179,29 @@ def mill_plans(
     pool: LocalWorkers | None,
     *,
     progress: bool,
-) -> list[int]:
-    """Mills the shards of all plans that are not finished; returns how many of each were."""
+) -> list[tuple[int, Cost]]:
+    """Mills the shards of all plans that are not finished.
+
+    Returns:
+        of each plan how many were, and what the others cost; all of it is the leader's.
+    """
     finished = [list_finished(plan) for plan in plans]
     for plan, shards in zip(plans, finished, strict=True):
         names = {shard.name for shard in shards}
-        for shard in plan.shards:
-            if shard.name not in names:
-                receipt_path(Layout(plan.out), shard).unlink(missing_ok=True)
+        left = (shard for shard in plan.shards if shard.name not in names)
+        remove_files(receipt_path(Layout(plan.out), shard) for shard in left)
     work = plan_work(plans, finished)
     leader = choose_leader(plans)
-    kept = [len(shards) for shards in finished]
-    watch = ReceiptWatch(leader, finished=kept[plans.index(leader)], bar=progress)
+    place = next(place for place, plan in enumerate(plans) if plan is leader)
+    watch = ReceiptWatch(leader, finished=len(finished[place]), bar=progress)
     try:
         watch.poll()
         if work.shards or work.assemblies:
-            runners.run_pipeline(MillSizes(work), beam, pool, on_poll=watch.poll)
-        watch.poll()
+            job = f"shardmill-{leader.digest[:20]}"
+            runners.run_pipeline(MillSizes(work), beam, pool, job=job, on_poll=watch.poll)
+        watch.poll(final=True)
     finally:
         watch.close()
-    return kept
+    costs = [Cost()] * len(plans)
+    costs[place] = read_costs(Layout(leader.out), (shard.name for shard in work.shards))
+    return [(len(shards), cost) for shards, cost in zip(finished, costs, strict=True)]

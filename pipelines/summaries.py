@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from converter.costs import Cost
 from converter.entries import NO_LABEL, NOTES, SKIP_RULES, Note
-from converter.layout import REJECTS, Layout
+from converter.layout import REJECTS, Layout, Location
 from converter.manifest import Manifest, SplitInfo, Totals, read_manifest
 from converter.names import from_bytes
 from converter.options import ConvertOptions
@@ -22,8 +22,17 @@ if TYPE_CHECKING:
     from pipelines.conversion import Conversion
     from pipelines.repairs import Repair
 
+_STEPS: Final = {
+    "read": "reading",
+    "decode": "decoding",
+    "convert": "resizing",
+    "encode": "encoding",
+    "write": "writing",
+    "other": "bookkeeping",
+}
 
-def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> Iterator[str]:
+
+def summarize_conversion(conversion: Conversion, out: Location, seconds: float) -> Iterator[str]:
     """The lines that close a conversion."""
     manifest = conversion.manifest
     totals, shards = manifest.totals, len(manifest.shards)
@@ -33,6 +42,7 @@ def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> I
     if conversion.update is not None:
         yield from _tell_update(conversion.update, out, seconds, milled=conversion.milled)
         yield from summarize_splits(manifest)
+        yield from tell_cost(conversion.cost)
         return
     rate = f"{totals.written / seconds:,.0f} images/s"
     if conversion.kept:
@@ -40,10 +50,23 @@ def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> I
     yield f"wrote {totals.written:,} images to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
     yield f"  {totals.scanned:,} files: {totals.written:,} written, {_tell_left_out(totals)}"
+    yield from tell_cost(conversion.cost)
     yield from tell_notes(conversion.notes)
     if totals.rejected or totals.skipped:
         yield from _tell_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
+
+
+def tell_cost(cost: Cost) -> Iterator[str]:
+    """A line about what workers spent most of their time on, and what on the others."""
+    if not cost.total_msec:
+        return
+    shares = sorted(
+        ((msec / cost.total_msec, step) for step, msec in cost.msec.items()), reverse=True
+    )
+    first, *others = (f"{_STEPS[step]} {share:.0%}" for share, step in shares)
+    seconds = f"{cost.total_msec / 1000:,.1f} s"
+    yield f"  bottleneck: {first} of {seconds} of worker time ({', '.join(others)})"
 
 
 def tell_notes(notes: Sequence[Note]) -> Iterator[str]:
@@ -98,7 +121,7 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
     )
 
 
-def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
+def summarize_dataset(manifest: Manifest, folder: Location) -> Iterator[str]:
     """What `shardmill inspect` prints about the whole."""
     image, totals = manifest.image, manifest.totals
     size = (
@@ -119,7 +142,7 @@ def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
     yield from _tell_classes(manifest.classes, sums)
 
 
-def summarize_faults(faults: Sequence[Fault], folder: Path) -> Iterator[str]:
+def summarize_faults(faults: Sequence[Fault], folder: Location) -> Iterator[str]:
     """What `shardmill verify` prints: a line for each fault, and one about the whole."""
     yield from (f"{fault.file}: {fault.detail}" for fault in faults)
     whole = f"{folder}"
@@ -130,7 +153,7 @@ def summarize_faults(faults: Sequence[Fault], folder: Path) -> Iterator[str]:
     yield f"{_count_faults(faults)} in {whole}"
 
 
-def summarize_repair(repair: Repair, folder: Path) -> Iterator[str]:
+def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
     """What `shardmill repair` prints: a line for each file, and one about the whole."""
     yield from (f"repaired {name}" for name in repair.repaired)
     yield from (f"{fault.file}: {fault.detail}" for fault in repair.left)
@@ -150,7 +173,7 @@ def summarize_repair(repair: Repair, folder: Path) -> Iterator[str]:
         yield f"no fault in {folder}, {len(repair.repaired):,} files were made again"
 
 
-def dump_faults(faults: Sequence[Fault], folder: Path) -> str:
+def dump_faults(faults: Sequence[Fault], folder: Location) -> str:
     """The same for a program: one JSON object in ASCII."""
     found = {"folder": str(folder), "whole": not faults}
     return json.dumps({**found, "faults": [fault._asdict() for fault in faults]})
@@ -182,7 +205,7 @@ def _count_faults(faults: Sequence[Fault]) -> str:
     return "1 fault" if faults else "no fault"
 
 
-def _tell_update(update: Update, out: Path, seconds: float, *, milled: int) -> Iterator[str]:
+def _tell_update(update: Update, out: Location, seconds: float, *, milled: int) -> Iterator[str]:
     kept = len(update.kept)
     yield f"updated {out} in {seconds:.1f} s: milled {milled:,} shards, left {kept:,} as they were"
     yield (

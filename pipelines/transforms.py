@@ -7,16 +7,20 @@ crosses the shuffle, because a local runner holds whatever does whole in memory,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 
+from converter.costs import Cost, start_cost, take_cost, write_cost
+from converter.errors import OutputError, StoreError
+from converter.layout import Layout, Location
 from converter.manifest import ShardInfo
 from converter.mill import Job, Receipt, mill_shard
 from converter.passes import deal_shards, mill_together
@@ -43,7 +47,11 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
     def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
         super().__init__()
         self._job = Job(
-            images=plan.images, out=plan.out, options=plan.options, columns=plan.columns
+            images=plan.images,
+            out=plan.out,
+            options=plan.options,
+            columns=plan.columns,
+            generator=plan.generator,
         )
         chosen = plan.shards if shards is None else shards
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
@@ -73,25 +81,52 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
 
 
 def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
-    """`mill_together`, counted for the runners that show counters."""
-    return [count_receipt(receipt) for receipt in mill_together(shards, job)]
+    """`mill_together`, with what it cost."""
+    job.check_versions()
+    start_cost()
+    receipts = mill_together(shards, job)
+    _log_cost(take_cost(), job, shards[0].name)
+    return [count_receipt(receipt) for receipt in receipts]
 
 
 def mill_counted(shard: Shard, job: Job) -> Receipt:
-    """`mill_shard`, counted for the runners that show counters."""
-    return count_receipt(mill_shard(shard, job))
+    """`mill_shard`, with what it cost."""
+    job.check_versions()
+    start_cost()
+    receipt = mill_shard(shard, job)
+    _log_cost(take_cost(), job, shard.name)
+    return count_receipt(receipt)
 
 
 def count_receipt(receipt: Receipt) -> Receipt:
-    """Counts what was written for a shard."""
-    for name, count in (
-        ("shards-written", 1),
-        ("images-written", receipt.records),
-        ("images-rejected", len(receipt.rejects)),
-        ("bytes-written", receipt.bytes),
-    ):
-        Metrics.counter("shardmill", name).inc(count)
+    """Counts what was written for a shard, for the runners that show counters."""
+    _count(
+        {
+            "shards-written": 1,
+            "images-written": receipt.records,
+            "images-rejected": len(receipt.rejects),
+            "bytes-written": receipt.bytes,
+        }
+    )
     return receipt
+
+
+def count_cost(cost: Cost) -> None:
+    """Counts what was read, and the time of each step, for the runners that show counters."""
+    times = {f"{step}-msec": round(msec) for step, msec in cost.msec.items()}
+    _count({"images-read": cost.images_read, "bytes-read": cost.bytes_read, **times})
+
+
+def _log_cost(cost: Cost, job: Job, name: str) -> None:
+    count_cost(cost)
+    # What is only told must not cost a shard that is finished.
+    with contextlib.suppress(OutputError, StoreError):
+        write_cost(cost, Layout(job.out), name)
+
+
+def _count(counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        Metrics.counter("shardmill", name).inc(count)
 
 
 class MillSizes(beam.PTransform):  # type: ignore[misc]
@@ -128,7 +163,11 @@ class MillSizes(beam.PTransform):  # type: ignore[misc]
 def mill_led(shard: Shard | None, work: Work) -> tuple[int, int]:
     """`mill_leader`, counted, as one of all that have to be done."""
     if shard is not None:
-        count_receipt(mill_leader(shard, work))
+        work.leader.check_versions()
+        start_cost()
+        receipt = mill_leader(shard, work)
+        _log_cost(take_cost(), work.leader, shard.name)
+        count_receipt(receipt)
     return 0, 1
 
 
@@ -139,6 +178,7 @@ def list_assemblies(_done: object, assemblies: Sequence[Assembly]) -> Iterator[A
 
 def assemble_counted(assembly: Assembly) -> Receipt:
     """`assemble_shard`, counted for the runners that show counters."""
+    assembly.job.check_versions()
     return count_receipt(assemble_shard(assembly))
 
 
@@ -153,7 +193,7 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]
         reports: folder for the reports, which workers and launcher see under the same path.
     """
 
-    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Path) -> None:
+    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Location) -> None:
         super().__init__()
         self._shards = sorted(shards, key=lambda shard: (-shard.bytes, shard.name))
         self._check = check
@@ -168,12 +208,12 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]
         )
 
 
-def report_path(reports: Path, shard: ShardInfo) -> Path:
+def report_path(reports: Location, shard: ShardInfo) -> Location:
     """Where the report on a shard lies."""
     return reports / f"{Path(shard.name).stem}.json"
 
 
-def write_report(shard: ShardInfo, check: Check, reports: Path) -> None:
+def write_report(shard: ShardInfo, check: Check, reports: Location) -> None:
     """`check_shard`, with its report in a file."""
     data = json.dumps(check_shard(shard, check).to_json()).encode("ascii")
     write_file(report_path(reports, shard), data, reports)

@@ -42,7 +42,7 @@ class Record:
         mask: a PNG of one channel whose pixels are numbers of classes, if there is one.
     """
 
-    encoded: bytes
+    encoded: bytes = dataclasses.field(repr=False)
     format: str
     height: int
     width: int

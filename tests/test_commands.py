@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,8 @@ def test_convert_tells_what_it_did(
     lines = printed.out.splitlines()
     assert lines[0].startswith(f"wrote 6 images to {tmp_path / 'out'} in ")
     assert lines[1].startswith("  train      6 records in 1 shards, ")
+    bottleneck = lines.pop(3)
+    assert re.match(r"  bottleneck: \w+ \d+% of \d+\.\d s of worker time \(", bottleneck)
     assert lines[2:] == [
         "  8 files: 6 written, 1 rejected (not_an_image 1), 1 skipped (skipped_extension 1)",
         "          1  not_an_image       the content is no image of a known format",
@@ -122,7 +125,8 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         "--image-size=8x10 --resize=pad --interpolation=lanczos --encoding=png --quality=80 "
         "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --no-progress "
         "--formats=+ppm,-gif --color-mode=rgba --color-profiles=ignore --background=#0a0b0c "
-        "--frames=reject --no-enlarge --enlarge-interpolation=nearest --min-side=2 --min-area=9 "
+        "--frames=reject --max-frames=9 --strict --no-enlarge --enlarge-interpolation=nearest "
+        "--min-side=2 --min-area=9 "
         "--max-aspect=4 --max-pixels=5000 --max-file-bytes=1MB --on-error=fail --max-rejects=1% "
         "--isolate --max-seconds=9"
     )
@@ -134,6 +138,7 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         color_profiles="ignore",
         background=(10, 11, 12),
         frames="reject",
+        max_frames=9,
         enlarge=False,
         enlarge_interpolation="nearest",
         min_side=2,
@@ -488,9 +493,11 @@ def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
         f"--label-from=parent --split-folders=no --labels={tmp_path}/labels.txt --label-offset=1 "
         "--path-column=p --labels-column=l --target-column=t --caption-column=c --boxes-column=b "
         "--box-labels-column=x --box-format=yolo --split-column=s --group-column=g "
-        "--keep-column=one --keep-column=two --table-root=../photos".split()
+        "--keep-column=one --keep-column=two --table-root=../photos --mask-column=m "
+        "--mask-padding=255".split()
     )
-    assert read_options(arguments) == ConvertOptions(
+    (options,) = read_options(arguments)
+    assert options == ConvertOptions(
         validation_split=0.5,
         stratify=True,
         group_by="folder",
@@ -508,6 +515,8 @@ def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
         box_format="yolo",
         split_column="s",
         group_column="g",
+        mask_column="m",
+        mask_padding=255,
         keep_columns=("one", "two"),
         table_root="../photos",
     )

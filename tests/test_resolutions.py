@@ -102,13 +102,13 @@ def test_an_interruption_costs_only_what_it_interrupts(
     out, left, seen = tmp_path / "out", [interrupted], []
     convert = resolutions.make_records
 
-    def stop_there(entry, *others):
+    def stop_there(entry, *others, read):
         seen.append(entry.path)
         if left and not left[0]:
             raise ShardmillError("killed")
         if left:
             left[0] -= 1
-        return convert(entry, *others)
+        return convert(entry, *others, read=read)
 
     monkeypatch.setattr(resolutions, "make_records", stop_there)
     with pytest.raises(ShardmillError, match="killed"):
