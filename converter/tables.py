@@ -30,6 +30,7 @@ from converter.cells import (
 from converter.entries import NO_LABEL, SKIP_RULES, Entry, Scan, Skipped
 from converter.errors import UsageError
 from converter.folders import stays_inside
+from converter.frame_paths import find_file
 from converter.labelling import SPLIT_FOLDERS, order_classes
 from converter.names import to_bytes, to_system
 from converter.options import COLUMN_OPTIONS, ConvertOptions
@@ -77,6 +78,8 @@ class Reading:
             LookupError: its class is not one of those that are asked for.
         """
         options = self.options
+        if find_file(path, options.frames) != path:
+            raise RowError("bad_row", f"{path!r:.60} is what a frame would be called: rename it")
         try:
             label = NO_LABEL
             if options.label_column:

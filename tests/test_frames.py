@@ -17,6 +17,7 @@ from converter.images import convert_image
 from converter.isolation import convert_isolated
 from converter.manifest import read_manifest
 from converter.options import ConvertOptions
+from converter.scan import scan_images
 from converter.sources import read_sources
 from converter.verification import verify_dataset
 from pipelines.conversion import run_conversion
@@ -209,6 +210,15 @@ def test_frames_survive_repair_and_update(root: Path):
     assert totals.rejected == {"filtered_frames": 1, "filtered_side": 3}
     assert totals.scanned + totals.frames == totals.written + 4
     assert verify_dataset(root / "out", originals=root / "images") == []
+
+
+def test_a_row_cannot_have_the_name_of_a_frame(tmp_path: Path):
+    for name in ("a.png", "a.png#1"):
+        write_image(tmp_path / name, 1)
+    (tmp_path / "t.csv").write_text("path\na.png\na.png#1\n")
+    scan = scan_images(tmp_path / "t.csv", ConvertOptions(frames="all"))
+    assert [(skip.path, skip.code) for skip in scan.rejected] == [("a.png#1", "bad_row")]
+    assert len(scan_images(tmp_path / "t.csv", ConvertOptions()).entries) == 2
 
 
 def test_a_long_animation_takes_the_memory_of_one_frame(tmp_path):
