@@ -12,7 +12,7 @@ from PIL import Image
 from converter.errors import UsageError
 from converter.examples import decode_example, encode_example
 from converter.options import ConvertOptions
-from reader import load_dataset, mix_datasets, open_shards
+from reader import load_dataset, open_shards
 from reader.fields import Wanted, parse_payload
 
 COUNT = 14
@@ -139,13 +139,11 @@ def test_images_come_alone_if_they_are_asked_for(masked):
     assert masks.shape == (4, *SIZE, 1)
 
 
-def test_a_sequence_and_a_mixture_give_masks(masked):
+def test_a_sequence_gives_masks(masked):
     sequence = open_shards(masked).sequence("train", batch_size=4, random_flip=True, seed=2)
     images, masks = sequence[1]
     assert (masks.dtype, masks.shape) == (np.uint8, (4, *SIZE, 1))
     np.testing.assert_array_equal(images[..., :1], masks.astype(np.float32) * 30)
-    mixture = mix_datasets({masked: 1}, batch_size=100, masks=True)
-    assert mixture.element_spec[1].dtype == tf.uint8
 
 
 def test_a_source_has_masks(masked):
