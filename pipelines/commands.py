@@ -28,6 +28,7 @@ from converter.layout import MANIFEST, Layout, locate
 from converter.manifest import read_manifest
 from converter.reasons import describe_excess
 from converter.sizes import format_bytes
+from converter.storage import read_range
 from converter.tfrecords import read_records
 from converter.verification import Fault
 from pipelines import proposals, summaries
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = logging.StreamHandler()
     log.setLevel(level)  # Dask's and Prism's loggers have levels of their own
     logging.basicConfig(level=level, handlers=[log])
+    _tell_jobs()
     try:
         options, extra = make_parser().parse_known_args(arguments)
         with _tell_warnings():
@@ -103,7 +105,7 @@ def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list
     runners.parse_options(beam_args, also_known=arguments.flags)
     if not arguments.debug:
         _silence_beam_threads()
-    return beam_args
+    return [*beam_args, *(["--shared_paths"] if arguments.shared_paths else [])]
 
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
@@ -176,7 +178,9 @@ def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     manifest = read_manifest(locate(arguments.out))
     _print(summaries.summarize_dataset(manifest, arguments.out))
     shard = next(shard for shard in manifest.shards if shard.records)
-    with open(arguments.out / shard.name, "rb") as file:
+    # Of a store, no more is read than the largest record.
+    data = read_range(arguments.out / shard.name, 0, shard.max_record_bytes)
+    with io.BytesIO(data) as file:
         offset, payload = next(read_records(file, shard.name, shard.bytes), (0, b""))
     try:
         lines = summaries.summarize_record(decode_example(payload))
@@ -263,6 +267,19 @@ def _tell_warnings() -> Iterator[None]:
         warnings.simplefilter("always", SpaceWarning)
         warnings.showwarning = tell
         yield
+
+
+def _tell_jobs() -> None:
+    """Shows where a job on other machines can be watched; a bar that is drawn stays whole."""
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tqdm.write(f"shardmill: {summaries.escape(record.getMessage())}", file=sys.stderr)
+
+    logger = logging.getLogger("pipelines")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [Teller()]
 
 
 def _silence_beam_threads() -> None:

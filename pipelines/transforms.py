@@ -18,8 +18,8 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 
 from converter.costs import Cost, start_cost, take_cost, write_cost
-from converter.errors import OutputError
-from converter.layout import Layout
+from converter.errors import OutputError, StoreError
+from converter.layout import Layout, Location
 from converter.manifest import ShardInfo
 from converter.mill import Job, Receipt, mill_shard
 from converter.passes import deal_shards, mill_together
@@ -45,7 +45,11 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
     def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
         super().__init__()
         self._job = Job(
-            images=plan.images, out=plan.out, options=plan.options, columns=plan.columns
+            images=plan.images,
+            out=plan.out,
+            options=plan.options,
+            columns=plan.columns,
+            generator=plan.generator,
         )
         chosen = plan.shards if shards is None else shards
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
@@ -76,6 +80,7 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
 
 def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
     """`mill_together`, with what it cost."""
+    job.check_versions()
     start_cost()
     receipts = mill_together(shards, job)
     _log_cost(take_cost(), job, shards[0].name)
@@ -84,6 +89,7 @@ def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
 
 def mill_counted(shard: Shard, job: Job) -> Receipt:
     """`mill_shard`, with what it cost."""
+    job.check_versions()
     start_cost()
     receipt = mill_shard(shard, job)
     _log_cost(take_cost(), job, shard.name)
@@ -112,7 +118,7 @@ def count_cost(cost: Cost) -> None:
 def _log_cost(cost: Cost, job: Job, name: str) -> None:
     count_cost(cost)
     # What is only told must not cost a shard that is finished.
-    with contextlib.suppress(OutputError):
+    with contextlib.suppress(OutputError, StoreError):
         write_cost(cost, Layout(job.out), name)
 
 
@@ -132,7 +138,7 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]
         reports: folder for the reports, which workers and launcher see under the same path.
     """
 
-    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Path) -> None:
+    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Location) -> None:
         super().__init__()
         self._shards = sorted(shards, key=lambda shard: (-shard.bytes, shard.name))
         self._check = check
@@ -147,12 +153,12 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]
         )
 
 
-def report_path(reports: Path, shard: ShardInfo) -> Path:
+def report_path(reports: Location, shard: ShardInfo) -> Location:
     """Where the report on a shard lies."""
     return reports / f"{Path(shard.name).stem}.json"
 
 
-def write_report(shard: ShardInfo, check: Check, reports: Path) -> None:
+def write_report(shard: ShardInfo, check: Check, reports: Location) -> None:
     """`check_shard`, with its report in a file."""
     data = json.dumps(check_shard(shard, check).to_json()).encode("ascii")
     write_file(report_path(reports, shard), data, reports)

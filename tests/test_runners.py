@@ -161,4 +161,4 @@ def test_another_runner_starts_in_this_thread_and_is_waited_for_in_another(
 ) -> None:
     options = runners.parse_options([f"--runner={__name__}.OtherRunner", *arguments])
     with pytest.raises(ShardmillError, match=f"^{message}$"):
-        runners.run_pipeline(beam.Create([1]), options, None, on_poll=lambda: None)
+        runners.run_pipeline(beam.Create([1]), options, None, job="", on_poll=lambda: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from conftest import mill_folder
 
 from converter.commit import commit
 from converter.costs import STEPS, read_costs
+from converter.errors import OutputError
 from converter.layout import Layout
 from converter.manifest import read_manifest
 from converter.options import ConvertOptions
@@ -52,6 +54,16 @@ def test_it_mills_only_the_shards_asked_for(image_folder: Path, tmp_path: Path) 
     assert sorted(path.name for path in (tmp_path / "out").glob("*.tfrecord")) == [
         shard.name for shard in plan.shards[1:3]
     ]
+
+
+def test_workers_with_other_versions_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    plan = plan_folder(image_folder, tmp_path / "out")
+    plan = dataclasses.replace(plan, generator="shardmill 0.0.1, Pillow 9.9.9")
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    _ = pipeline | MillShards(plan)
+    with pytest.raises(OutputError, match=r"^a worker has shardmill .* planned with .* 9\.9\.9"):
+        pipeline.run()
+    assert list((tmp_path / "out").glob("*.tfrecord")) == []
 
 
 def test_it_counts_what_it_read_and_wrote_and_the_time_of_each_step(
