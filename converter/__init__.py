@@ -24,6 +24,7 @@ and beside them
     layout    which file lies where                   names    file names free of the locale
     storage   files that are whole or not there      sizes    numbers of bytes, as people write them
     locks     one writer at a time          leftovers     what killed runs leave behind
+    costs     where the time of a worker goes
     indexing  TFRecords that something else wrote -> their indexes
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and

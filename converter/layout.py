@@ -66,6 +66,10 @@ class Layout:
         return self.work / "receipts"
 
     @property
+    def costs(self) -> Path:
+        return self.work / "costs"
+
+    @property
     def lock(self) -> Path:
         return self.work / "lock"
 
@@ -88,6 +92,7 @@ class Layout:
     def make_work_folders(self) -> None:
         """Makes the output and the folders in which it is prepared."""
         self.receipts.mkdir(parents=True, exist_ok=True)
+        self.costs.mkdir(exist_ok=True)
         self.scratch.mkdir(exist_ok=True)
 
 

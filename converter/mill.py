@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from converter import examples
 from converter.boxes import fit_boxes
+from converter.costs import count_read, enter
 from converter.entries import NO_LABEL, Entry
 from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
 from converter.images import StoredImage, convert_image, describe_large_file
@@ -145,6 +146,7 @@ def convert_entry(entry: Entry, text: str, job: Job) -> Outcome:
     try:
         return make_record(entry, text, job.images, job.options, job.columns)
     except ImageError as error:  # one image must not cost the others
+        enter("other")
         if job.options.on_error == "fail" and error.code not in FILTERS:
             raise ShardmillError(
                 f"{ascii(entry.path)[1:-1]} cannot be converted: {error}: mend or remove it, or "
@@ -171,10 +173,13 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
                 tally.reject(entry, outcome)
                 continue
             tally.add(entry.label, outcome.image)
+            enter("write")
             framed = frame_record(outcome.payload)
             index.write(format_line(file.size, len(framed)))
             file.write(framed)
             tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
+            enter("other")
+        enter("write")  # what is closed here is flushed, read back and renamed
     receipt = Receipt(
         name=shard.name,
         split=shard.split,
@@ -214,10 +219,13 @@ def make_record(
     """
     if entry.size_bytes > options.max_file_bytes:
         raise describe_large_file(entry.size_bytes, options)
+    enter("read")
     data = read_entry(entry, images)
+    count_read(len(data))
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     image = (convert_isolated if options.isolate else convert_image)(data, options)
+    enter("other")
     features: dict[str, examples.Value] = {
         examples.ENCODED: image.data,
         examples.FORMAT: image.format.encode(),

@@ -97,11 +97,12 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
 def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list[str]:
     from pipelines import runners  # noqa: PLC0415
 
-    runners.parse_options(extra, also_known=arguments.flags)
+    runner = [f"--runner={arguments.runner}"] if arguments.runner else []
+    beam_args = [*runner, *(["--shared_paths"] if arguments.shared_paths else []), *extra]
+    runners.parse_options(beam_args, also_known=arguments.flags)
     if not arguments.debug:
         _silence_beam_threads()
-    runner = [f"--runner={arguments.runner}"] if arguments.runner else []
-    return [*runner, *(["--shared_paths"] if arguments.shared_paths else []), *extra]
+    return beam_args
 
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from converter.commit import commit, list_finished, read_notes
+from converter.costs import Cost, read_costs
 from converter.entries import Note
 from converter.errors import DatasetError, UsageError
 from converter.indexes import SHARD_SUFFIX
@@ -49,6 +50,7 @@ class Conversion:
         unchanged: whether the data set was finished before, as it was asked for.
         update: what was different, if an update was asked for.
         notes: what is odd about the images, and yet converted.
+        cost: what milling them cost.
     """
 
     manifest: Manifest
@@ -57,6 +59,7 @@ class Conversion:
     unchanged: bool = False
     update: Update | None = None
     notes: tuple[Note, ...] = ()
+    cost: Cost = dataclasses.field(default_factory=Cost)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -284,7 +287,7 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
 
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
     """Mills what is not milled yet, and commits what is not committed."""
-    kept = mill_plan(plan, request.beam, pool, progress=request.progress)
+    kept, cost = mill_plan(plan, request.beam, pool, progress=request.progress)
     if Layout(plan.out).manifest.exists():
         manifest = read_manifest(plan.out)
     else:
@@ -294,6 +297,7 @@ def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: 
         milled=len(plan.shards) - kept,
         kept=kept,
         notes=read_notes(plan.out),
+        cost=cost,
     )
 
 
@@ -311,8 +315,8 @@ def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:
 
 def mill_plan(
     plan: Plan, beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
-) -> int:
-    """Mills the shards of a plan that are not finished; returns how many were."""
+) -> tuple[int, Cost]:
+    """Mills the shards of a plan that are not finished; says how many were, and what it cost."""
     finished = {shard.name for shard in _list_finished(plan, progress=progress)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
     for shard in remaining:
@@ -327,7 +331,7 @@ def mill_plan(
         watch.poll()
     finally:
         watch.close()
-    return len(finished)
+    return len(finished), read_costs(Layout(plan.out), (shard.name for shard in remaining))
 
 
 def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:

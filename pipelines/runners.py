@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import importlib.util
 import logging
 import os
 import re
@@ -45,8 +46,13 @@ ABORT_TIMEOUT_S: Final = 5.0
 _UNFINISHED: Final = (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED)
 _LOGGER: Final = logging.getLogger(__name__)
 
+DASK_RUNNER: Final = "apache_beam.runners.dask.dask_runner.DaskRunner"
+"""Beam knows it by its full name only."""
+
 _OWN_PROCESSES: Final = "own_processes"
 """A running mode that FnApiRunner does not know: it then takes the environment it is given."""
+
+_DASK_PARTITIONS: Final = {"dask_npartitions", "dask_partition_size"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,12 +94,10 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
         UsageError: an option is unknown, which Beam itself would ignore without a word, or the
             runner is.
     """
-    options = RunnerOptions(
-        pipeline=PipelineOptions(list(beam_args)),
-        given=frozenset(re.findall(r"^--(\w+)", "\n".join(beam_args), re.MULTILINE)),
-    )
+    given = frozenset(re.findall(r"^--(\w+)", "\n".join(beam_args), re.MULTILINE))
+    options = RunnerOptions(pipeline=PipelineOptions(list(beam_args)), given=given)
     if not options.local:
-        _load_runner(options.pipeline.view_as(StandardOptions).runner)
+        _choose_runner(options)
     parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, add_help=False)  # noqa: SLF001
     for group in _list_groups(PipelineOptions):
         group._add_argparse_args(parser)  # noqa: SLF001
@@ -163,10 +167,11 @@ def run_pipeline(
     with clusters.complete_options(options.pipeline, options.given, job):
         pipeline = _build_pipeline(transform, options, workers)
         thread = threading.Thread(
-            target=run.follow, args=(pipeline, options.pipeline), name="run_pipeline", daemon=True
+            target=run.follow, args=(pipeline,), name="run_pipeline", daemon=True
         )
-        thread.start()
         try:
+            run.start(pipeline, options)
+            thread.start()
             _wait_for(thread, workers, on_poll)
         except BaseException:
             run.cancel()
@@ -192,12 +197,22 @@ class _Run:
         self._result: Any = None
         self._failure: BaseException | None = None
 
-    def follow(self, pipeline: beam.Pipeline, options: PipelineOptions) -> None:
+    def start(self, pipeline: beam.Pipeline, options: RunnerOptions) -> None:
+        """Starts it, as far as that does not mean to run it."""
+        if options.local:
+            return
+        try:
+            # Not in another thread: Beam handles signals if it starts Prism, or Flink's job server.
+            self._result = pipeline.run()
+        except Exception as error:
+            raise ShardmillError(_shorten(error)) from error
+        if told := clusters.describe_job(self._result, options.pipeline):
+            _LOGGER.info(told)
+
+    def follow(self, pipeline: beam.Pipeline) -> None:
         """Runs it to its end."""
         try:
-            self._result = pipeline.run()
-            if told := clusters.describe_job(self._result, options):
-                _LOGGER.info(told)
+            self._result = self._result or pipeline.run()
             self._result.wait_until_finish()
         except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
             self._failure = error
@@ -254,12 +269,21 @@ def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
     return fn_runner.FnApiRunner(default_environment=workers.environment, provision_info=info)
 
 
-def _load_runner(name: str) -> None:
-    """Imports a runner, which makes its options known, and finds out whether it is there."""
+def _choose_runner(options: RunnerOptions) -> None:
+    """Imports the runner, which makes its options known, and finds out whether it is there."""
+    standard = options.pipeline.view_as(StandardOptions)
+    if standard.runner.rpartition(".")[2].lower() == "daskrunner":
+        standard.runner = DASK_RUNNER
+        if importlib.util.find_spec("distributed") is None:
+            raise UsageError(f"runner {DASK_RUNNER} is not to be had: install shardmill[dask]")
     try:
-        create_runner(name)
+        create_runner(standard.runner)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"runner {name!r} is not to be had: {error}") from error
+        raise UsageError(f"runner {standard.runner!r} is not to be had: {error}") from error
+    # Dask would give 128 shards at a time to a worker.
+    if standard.runner == DASK_RUNNER and not options.given & _DASK_PARTITIONS:
+        dask: Any = importlib.import_module(DASK_RUNNER.rpartition(".")[0])
+        options.pipeline.view_as(dask.DaskOptions).partition_size = 1
 
 
 def _list_groups(group: type[PipelineOptions]) -> Iterator[type[PipelineOptions]]:

@@ -14,7 +14,9 @@ from apache_beam.testing.util import assert_that, equal_to
 from conftest import mill_folder
 
 from converter.commit import commit
+from converter.costs import STEPS, read_costs
 from converter.errors import OutputError
+from converter.layout import Layout
 from converter.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.plan import Plan, write_plan
@@ -64,7 +66,9 @@ def test_workers_with_other_versions_are_refused(image_folder: Path, tmp_path: P
     assert list((tmp_path / "out").glob("*.tfrecord")) == []
 
 
-def test_it_counts_what_it_wrote(image_folder: Path, tmp_path: Path) -> None:
+def test_it_counts_what_it_read_and_wrote_and_the_time_of_each_step(
+    image_folder: Path, tmp_path: Path
+) -> None:
     plan = plan_folder(image_folder, tmp_path / "out")
     pipeline = beam.Pipeline(runner=FnApiRunner())
     _ = pipeline | MillShards(plan)
@@ -76,12 +80,17 @@ def test_it_counts_what_it_wrote(image_folder: Path, tmp_path: Path) -> None:
         for counter in result.metrics().query()["counters"]
     }
     written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.tfrecord"))
+    times = {step: counters.pop(f"{step}-msec") for step in STEPS}
     assert counters == {
         "shards-written": 4,
+        "images-read": 72,
         "images-written": 72,
         "images-rejected": 0,
+        "bytes-read": sum(path.stat().st_size for path in image_folder.rglob("*.*")),
         "bytes-written": written,
     }
+    cost = read_costs(Layout(plan.out), (shard.name for shard in plan.shards))
+    assert all(abs(times[step] - cost.msec[step]) <= len(plan.shards) / 2 for step in STEPS)
 
 
 def list_steps(pipeline: beam.Pipeline) -> list[tuple[str, int]]:
