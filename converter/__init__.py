@@ -3,8 +3,9 @@
 The modules in the order in which data goes through them:
 
     scan      images -> entries, nothing silently ignored
-                from folders, archives (streams) or tables (rows of cells; inputs says which), with
-                labels and splits off their paths (labelling); duplicates have the same content
+                from folders, prefixes of stores, archives (streams) or tables (rows of cells;
+                inputs says which), with labels and splits off their paths (labelling);
+                duplicates have the same content
     splits    entries -> train, validation, test, and their order
     estimates a sample of the entries -> the size of a record
     plan      entries + options -> shards, written to the output as data
@@ -16,6 +17,7 @@ The modules in the order in which data goes through them:
     updates   originals that are different -> the few shards to be milled again
     repairs   damaged shards -> the originals to make them from again
     replacements   a complete data set -> the place of another, in one step
+                   (object_replacements: in a store, in several that can be gone on with)
 
 and beside them
 
@@ -23,8 +25,10 @@ and beside them
     options   what a conversion is asked for          errors   what goes wrong, as a tree
     layout    which file lies where                   names    file names free of the locale
     storage   files that are whole or not there      sizes    numbers of bytes, as people write them
-    locks     one writer at a time          leftovers     what killed runs leave behind
-    costs     where the time of a worker goes
+    locks     one writer at a time (object_locks: in a store; owners: who that is)
+    costs     where the time of a worker goes       leftovers     what killed runs leave behind
+    objects   of a store, as paths: read, written, listed (listings), by requests that are made as
+              often as it takes, of stores: s3 and gcs
     indexing  TFRecords that something else wrote -> their indexes
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
@@ -38,6 +42,7 @@ from converter.errors import (
     OutputError,
     RecordError,
     ShardmillError,
+    StoreError,
     UsageError,
     WorkerError,
 )
@@ -53,6 +58,7 @@ __all__ = [
     "OutputError",
     "RecordError",
     "ShardmillError",
+    "StoreError",
     "UsageError",
     "WorkerError",
 ]

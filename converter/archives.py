@@ -22,6 +22,7 @@ from typing import BinaryIO, Final, NamedTuple
 from converter.entries import SKIP_RULES, Entry, Skipped
 from converter.errors import ImageError, UsageError
 from converter.folders import has_image_suffix, is_clutter
+from converter.layout import Location
 from converter.names import from_bytes, to_bytes
 from converter.streams import (
     BROKEN,
@@ -75,7 +76,7 @@ class Member(NamedTuple):
     is_folder: bool = False
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: Location) -> bool:
     """Whether a path is that of an archive, by its name."""
     return path.name.lower().endswith((*SUFFIXES, *OPENERS)) and not path.is_dir()
 

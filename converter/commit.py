@@ -5,16 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from converter.entries import Note
-from converter.errors import DatasetError, OutputError
+from converter.errors import DatasetError, OutputError, StoreError
 from converter.indexes import name_index
-from converter.layout import NOTES, REJECTS, Layout
+from converter.layout import NOTES, REJECTS, Layout, Location
 from converter.manifest import (
     FileInfo,
     ImageInfo,
@@ -24,10 +22,21 @@ from converter.manifest import (
     Totals,
 )
 from converter.metadata import describe_dataset
-from converter.mill import Receipt, read_receipt, receipt_path
+from converter.mill import Receipt, parse_receipt, read_receipt, receipt_path
 from converter.options import ConvertOptions
 from converter.plan import Plan, Shard
-from converter.storage import create_file, hash_file, sync_folder, write_file
+from converter.storage import (
+    choose_threads,
+    create_file,
+    hash_file,
+    list_sizes,
+    read_files,
+    read_pieces,
+    remove_files,
+    remove_tree,
+    sync_folder,
+    write_file,
+)
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
@@ -38,10 +47,15 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
         on_shard: called with each shard of the plan once it is looked at, in order.
     """
     finished = []
+    sizes, receipts = list_sizes(plan.out), list_sizes(Layout(plan.out).receipts)
+
+    def is_finished(shard: Shard) -> bool:
+        known = receipt_path(Layout(plan.out), shard).name in receipts
+        return known and _is_finished(plan, shard, sizes)
+
     # Hashing leaves the interpreter to others: threads are enough to keep all cores at it.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        checks = pool.map(lambda shard: _is_finished(plan, shard), plan.shards)
-        for shard, good in zip(plan.shards, checks, strict=True):
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
+        for shard, good in zip(plan.shards, pool.map(is_finished, plan.shards), strict=True):
             if good:
                 finished.append(shard)
             if on_shard is not None:
@@ -63,7 +77,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     layout = Layout(plan.out)
     if layout.manifest.exists():
         raise OutputError(f"{layout.manifest} exists already: the data set is finished")
-    receipts = [_read_checked(plan, shard) for shard in plan.shards]
+    receipts = _read_receipts(plan)
     written = sum(receipt.records for receipt in receipts)
     if not written:
         code, count = Counter(_list_codes(receipts)).most_common(1)[0]
@@ -78,8 +92,8 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     for name, data in metadata.items():
         sha256 = write_file(layout.out / name, data, layout.scratch)
         files[name] = FileInfo(bytes=len(data), sha256=sha256)
-    files[REJECTS] = _write_rejects(layout, receipts)
-    files[NOTES] = _write_notes(layout)
+    files[REJECTS] = _write_rejects(plan.out, receipts)
+    files[NOTES] = _write_notes(plan.out)
     manifest = Manifest(
         generator=plan.generator,
         options=plan.options.to_json(),
@@ -103,46 +117,47 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     )
     write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
     # The data set is finished: what cannot be removed now, the next run removes.
-    with contextlib.suppress(OSError):
-        sync_folder(plan.out.parent)
+    with contextlib.suppress(OSError, StoreError):
+        if isinstance(plan.out, Path):
+            sync_folder(plan.out.parent)
         if not keep_work:
-            remove_work(layout)
+            remove_work(plan.out)
     return manifest
 
 
-def read_notes(out: Path) -> tuple[Note, ...]:
+def read_notes(out: Location) -> tuple[Note, ...]:
     """What is odd about the images of a finished data set.
 
     Raises:
         DatasetError: its `notes.jsonl` is missing or damaged.
     """
     try:
-        with open(out / NOTES, "rb") as file:
-            lines = [json.loads(line) for line in file]
+        lines = [json.loads(line) for line in (out / NOTES).read_bytes().splitlines()]
         return tuple(Note(line["code"], tuple(line["names"]), line["total"]) for line in lines)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"{out / NOTES}: cannot be read: {error}") from error
 
 
-def remove_work(layout: Layout) -> None:
+def remove_work(out: Location) -> None:
     """Removes the work folder, apart from the lock of whoever removes it.
 
     Raises:
         OSError: something in it cannot be removed.
+        StoreError: the store does not answer, or refuses.
     """
+    layout = Layout(out)
     # The plan goes last: as long as it lies there, the rest is known to be a conversion's.
-    for path in sorted(layout.work.iterdir(), key=lambda path: path == layout.plan):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path != layout.lock:
-            path.unlink()
-    with contextlib.suppress(OSError):
-        layout.work.rmdir()
+    remove_tree(layout.work, keep=(layout.plan.name, layout.lock.name))
+    remove_files([layout.plan])
+    if isinstance(layout.work, Path):
+        with contextlib.suppress(OSError):
+            layout.work.rmdir()
 
 
-def _is_finished(plan: Plan, shard: Shard) -> bool:
+def _is_finished(plan: Plan, shard: Shard, sizes: Mapping[str, int]) -> bool:
     try:
-        receipt = _read_checked(plan, shard)
+        receipt = read_receipt(receipt_path(Layout(plan.out), shard))
+        _check_receipt(receipt, shard, sizes)
         return (
             hash_file(plan.out / shard.name) == receipt.sha256
             and hash_file(plan.out / name_index(shard.name)) == receipt.index_sha256
@@ -151,21 +166,30 @@ def _is_finished(plan: Plan, shard: Shard) -> bool:
         return False
 
 
-def _read_checked(plan: Plan, shard: Shard) -> Receipt:
-    path = receipt_path(Layout(plan.out), shard)
-    if not path.exists():
-        raise DatasetError(f"{shard.name} has no receipt: it was not finished")
-    receipt = read_receipt(path)
+def _read_receipts(plan: Plan) -> list[Receipt]:
+    """The receipts of all shards, each of which is there in the size that is stated."""
+    layout = Layout(plan.out)
+    sizes, known = list_sizes(plan.out), list_sizes(layout.receipts)
+    paths = [receipt_path(layout, shard) for shard in plan.shards]
+    for shard, path in zip(plan.shards, paths, strict=True):
+        if path.name not in known:
+            raise DatasetError(f"{shard.name} has no receipt: it was not finished")
+    receipts = []
+    for shard, path, data in zip(plan.shards, paths, read_files(paths), strict=True):
+        receipts.append(parse_receipt(data, path))
+        _check_receipt(receipts[-1], shard, sizes)
+    return receipts
+
+
+def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> None:
     if receipt.images != shard.records:
         raise DatasetError(
             f"{shard.name}: {receipt.images} images are accounted for, planned were {shard.records}"
         )
-    sizes = {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
-    for name, size in sizes.items():
-        file = plan.out / name
-        if not file.is_file() or file.stat().st_size != size:
+    stated = {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
+    for name, size in stated.items():
+        if sizes.get(name) != size:
             raise DatasetError(f"{name} is not there in the size that its receipt states")
-    return receipt
 
 
 def _list_codes(receipts: Iterable[Receipt]) -> Iterator[str]:
@@ -220,18 +244,19 @@ def _describe_split(receipts: Sequence[Receipt], classes: int) -> SplitInfo:
     )
 
 
-def _write_notes(layout: Layout) -> FileInfo:
+def _write_notes(out: Location) -> FileInfo:
+    layout = Layout(out)
     data = layout.notes.read_bytes()
-    sha256 = write_file(layout.out / NOTES, data, layout.scratch)
+    sha256 = write_file(out / NOTES, data, layout.scratch)
     return FileInfo(bytes=len(data), sha256=sha256)
 
 
-def _write_rejects(layout: Layout, receipts: Iterable[Receipt]) -> FileInfo:
-    with create_file(layout.out / REJECTS, layout.scratch) as file:
+def _write_rejects(out: Location, receipts: Iterable[Receipt]) -> FileInfo:
+    layout = Layout(out)
+    with create_file(out / REJECTS, layout.scratch) as file:
         for receipt in receipts:
             for reject in receipt.rejects:
                 file.write(json.dumps(reject).encode("ascii") + b"\n")
-        with open(layout.left_out, "rb") as left_out:
-            for line in left_out:
-                file.write(line)
+        for piece in read_pieces(layout.left_out):
+            file.write(piece)
     return FileInfo(bytes=file.size, sha256=file.sha256)

@@ -12,11 +12,12 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Final
 
-from converter.layout import Layout
-from converter.storage import write_file
+from converter.errors import StoreError
+from converter.layout import Layout, Location
+from converter.storage import list_sizes, read_files, write_file
 
 STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")
 """What a worker does: `convert` is resizing, turning and colours; `other` is the bookkeeping."""
@@ -106,33 +107,38 @@ def take_cost() -> Cost:
     return Cost(images_read=meter.images_read, bytes_read=meter.bytes_read, msec=msec)
 
 
-def write_cost(cost: Cost, layout: Layout, name: str) -> None:
+def write_cost(cost: Cost, layout: Layout[Location], name: str) -> None:
     """Leaves a cost in the work folder, under the name of the shard.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError, StoreError: it cannot be written.
     """
     data = json.dumps(dataclasses.asdict(cost)).encode("ascii")
     write_file(_path(layout, name), data, layout.scratch)
 
 
-def read_costs(layout: Layout, names: Iterable[str]) -> Cost:
+def read_costs(layout: Layout[Location], names: Iterable[str]) -> Cost:
     """The sum of what lies there for these shards; what is missing or damaged counts nothing."""
-    return sum((_read(_path(layout, name)) for name in names), Cost())
-
-
-def _path(layout: Layout, name: str) -> Path:
-    return layout.costs / f"{Path(name).stem}.json"
-
-
-def _read(path: Path) -> Cost:
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        present = list_sizes(layout.costs)
+        paths = [path for name in names if (path := _path(layout, name)).name in present]
+        return sum(map(_parse, read_files(paths)), Cost())
+    except (OSError, StoreError):
+        return Cost()
+
+
+def _path(layout: Layout[Location], name: str) -> Location:
+    return layout.costs / f"{PurePath(name).stem}.json"
+
+
+def _parse(data: bytes) -> Cost:
+    try:
+        content: dict[str, Any] = json.loads(data)
         msec = {step: float(content["msec"][step]) for step in STEPS}
         return Cost(
             images_read=int(content["images_read"]),
             bytes_read=int(content["bytes_read"]),
             msec=msec,
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return Cost()

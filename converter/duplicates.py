@@ -16,6 +16,7 @@ import numpy as np
 
 from converter.entries import MAX_NAMES, SKIP_RULES, Entry, Note, Skipped
 from converter.splits import SPLITS, Numbers
+from converter.stores import CONNECTIONS
 
 Sets: TypeAlias = list[list[int]]
 """Places of entries with the same content, set by set."""
@@ -36,7 +37,7 @@ Digest: TypeAlias = Callable[[Entry, int], bytes]
 nothing if it cannot be read. It is called from several threads."""
 
 
-def find_duplicates(entries: Sequence[Entry], digest: Digest) -> Sets:
+def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = False) -> Sets:
     """The images that have the same content as another one.
 
     Empty files are left out, and so are those that cannot be read.
@@ -44,6 +45,7 @@ def find_duplicates(entries: Sequence[Entry], digest: Digest) -> Sets:
     Args:
         entries: the images.
         digest: reads them.
+        remote: they lie in an object store, where one waits for each: many are read at once.
 
     Returns:
         sets of at least two places in `entries`, in order, each in order.
@@ -51,12 +53,13 @@ def find_duplicates(entries: Sequence[Entry], digest: Digest) -> Sets:
     sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
     values, counts = np.unique(sizes, return_counts=True)
     alike = np.flatnonzero(np.isin(sizes, values[(counts > 1) & (values > 0)]))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        sets = _group(alike, entries, digest, END_BYTES, pool)
+    threads, chunk = (CONNECTIONS, 1) if remote else (os.cpu_count(), _CHUNK)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        sets = _group(alike, entries, digest, END_BYTES, pool=pool, chunk=chunk)
         small = [group for group in sets if entries[group[0]].size_bytes <= 2 * END_BYTES]
         large = [group for group in sets if entries[group[0]].size_bytes > 2 * END_BYTES]
         places = np.fromiter(itertools.chain(*large), np.int64)
-        return sorted([*small, *_group(places, entries, digest, 0, pool)])
+        return sorted([*small, *_group(places, entries, digest, 0, pool=pool, chunk=chunk)])
 
 
 def drop_duplicates(
@@ -108,7 +111,9 @@ def _group(
     entries: Sequence[Entry],
     digest: Digest,
     end_bytes: int,
+    *,
     pool: concurrent.futures.Executor,
+    chunk: int,
 ) -> Sets:
     """Those of some entries that have the same size and the same hash.
 
@@ -119,13 +124,13 @@ def _group(
     def read(begin: int) -> bytes:
         return b"".join(
             digest(entries[place], end_bytes)[:HASH_BYTES].ljust(HASH_BYTES, b"\0")
-            for place in places[begin : begin + _CHUNK].tolist()
+            for place in places[begin : begin + chunk].tolist()
         )
 
     hashes = np.empty((2, len(places)), np.uint64)
-    begins = range(0, len(places), _CHUNK)
+    begins = range(0, len(places), chunk)
     for begin, data in zip(begins, pool.map(read, begins), strict=True):
-        hashes[:, begin : begin + _CHUNK] = np.frombuffer(data, np.uint64).reshape(-1, 2).T
+        hashes[:, begin : begin + chunk] = np.frombuffer(data, np.uint64).reshape(-1, 2).T
     sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))
     order = np.lexsort((*hashes, sizes))
     order = order[hashes[:, order].any(axis=0)]

@@ -4,6 +4,7 @@
     ├── UsageError            exit code 2: an argument or an input that makes no sense
     ├── WorkerError           a local worker process died before its work was done
     ├── OutputError           the output could not be written as asked
+    ├── StoreError            an object store does not answer, or refuses
     ├── DatasetError          a data set on disk is damaged, incomplete or of a newer format
     │   └── RecordError       one record is: carries the shard, its number and its offset
     └── ImageError            one image cannot become a record: carries a reason code
@@ -38,6 +39,10 @@ class WorkerError(ShardmillError):
 
 class OutputError(ShardmillError):
     """The output could not be written, or reads back differently from what was written."""
+
+
+class StoreError(ShardmillError):
+    """An object store does not answer, or refuses what it is asked for."""
 
 
 class LockedError(ShardmillError):

@@ -9,12 +9,13 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from converter.entries import Entry, Scan, name_class
 from converter.errors import ImageError
+from converter.layout import Location
 from converter.mill import make_record
+from converter.objects import ObjectPath
 from converter.options import ConvertOptions
 from converter.streams import is_compressed
 from converter.tfrecords import FRAMING_BYTES
@@ -44,7 +45,7 @@ class Estimate:
 
 
 def estimate_records(
-    entries: Sequence[Entry], scan: Scan, images: Path, options: ConvertOptions
+    entries: Sequence[Entry], scan: Scan, images: Location, options: ConvertOptions
 ) -> Estimate:
     """Converts images from the front of `entries` until their mean size is known well enough.
 
@@ -57,7 +58,7 @@ def estimate_records(
         images: the folder that the entries are relative to.
         options: what will be asked of the conversion.
     """
-    threads = os.cpu_count()
+    threads = BATCH if isinstance(images, ObjectPath) else os.cpu_count()
     if is_compressed(images):
         # In the order in which they can be read at all, one after the other.
         entries, threads = sorted(entries, key=lambda entry: entry.place), 1
@@ -87,7 +88,9 @@ def bound_record_bytes(options: ConvertOptions) -> float:
     return height * width * options.channels * 1.2 + 4096
 
 
-def _measure(entry: Entry, scan: Scan, images: Path, options: ConvertOptions) -> tuple[int, float]:
+def _measure(
+    entry: Entry, scan: Scan, images: Location, options: ConvertOptions
+) -> tuple[int, float]:
     start, text = time.thread_time(), name_class(scan, entry)
     try:
         record = make_record(entry, text, images, options, scan.columns)

@@ -5,6 +5,8 @@ OUT/manifest.json                         last to appear: the data set is comple
 OUT/.shardmill/                           plan, receipts, temporary files and a lock until then
 .OUT.shardmill-new/                       beside it: what is to replace OUT once it is complete
 .OUT.shardmill-old/                       beside it: what was replaced and is being removed
+
+In an object store the same names follow the prefix that is given for OUT.
 """
 
 from __future__ import annotations
@@ -13,10 +15,19 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeAlias, TypeVar, cast
 
 from converter.errors import UsageError
 from converter.indexes import SHARD_SUFFIX
+from converter.objects import ObjectPath, parse_address
+
+Location: TypeAlias = Path | ObjectPath
+"""Where a file or a folder lies: here, or in an object store."""
+
+Place: TypeAlias = str | os.PathLike[str] | ObjectPath
+"""How a location is given."""
+
+_L_co = TypeVar("_L_co", bound=Location, covariant=True)
 
 MANIFEST: Final = "manifest.json"
 LABELS: Final = "labels.txt"
@@ -24,91 +35,132 @@ REJECTS: Final = "rejects.jsonl"
 NOTES: Final = "notes.jsonl"
 WORK_FOLDER: Final = ".shardmill"
 
-_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+# `Path` makes one slash of two.
+_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Generic[_L_co]):
     """The paths of one data set.
 
     Attributes:
         out: the data set's folder.
     """
 
-    out: Path
+    out: _L_co
 
     @property
-    def manifest(self) -> Path:
-        return self.out / MANIFEST
+    def manifest(self) -> _L_co:
+        return self._join(MANIFEST)
 
     @property
-    def work(self) -> Path:
-        return self.out / WORK_FOLDER
+    def work(self) -> _L_co:
+        return self._join(WORK_FOLDER)
 
     @property
-    def plan(self) -> Path:
-        return self.work / "plan.json"
+    def plan(self) -> _L_co:
+        return self._join(WORK_FOLDER, "plan.json")
 
     @property
-    def entries(self) -> Path:
-        return self.work / "entries.jsonl"
+    def entries(self) -> _L_co:
+        return self._join(WORK_FOLDER, "entries.jsonl")
 
     @property
-    def left_out(self) -> Path:
-        return self.work / "left_out.jsonl"
+    def left_out(self) -> _L_co:
+        return self._join(WORK_FOLDER, "left_out.jsonl")
 
     @property
-    def notes(self) -> Path:
-        return self.work / NOTES
+    def notes(self) -> _L_co:
+        return self._join(WORK_FOLDER, NOTES)
 
     @property
-    def receipts(self) -> Path:
-        return self.work / "receipts"
+    def receipts(self) -> _L_co:
+        return self._join(WORK_FOLDER, "receipts")
 
     @property
-    def costs(self) -> Path:
-        return self.work / "costs"
+    def costs(self) -> _L_co:
+        return self._join(WORK_FOLDER, "costs")
 
     @property
-    def lock(self) -> Path:
-        return self.work / "lock"
+    def lock(self) -> _L_co:
+        return self._join(WORK_FOLDER, "lock")
 
     @property
-    def repair(self) -> Path:
-        return self.work / "repair"
+    def repair(self) -> _L_co:
+        return self._join(WORK_FOLDER, "repair")
 
     @property
-    def stage(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.shardmill-new")
+    def stage(self) -> _L_co:
+        return cast("_L_co", self.out.with_name(f".{self.out.name}.shardmill-new"))
 
     @property
-    def retired(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.shardmill-old")
+    def retired(self) -> _L_co:
+        return cast("_L_co", self.out.with_name(f".{self.out.name}.shardmill-old"))
 
     @property
-    def scratch(self) -> Path:
-        return self.work / "tmp"
+    def scratch(self) -> _L_co:
+        return self._join(WORK_FOLDER, "tmp")
+
+    def _join(self, *names: str) -> _L_co:
+        path: Location = self.out
+        for name in names:
+            path = path / name
+        return cast("_L_co", path)
 
     def make_work_folders(self) -> None:
         """Makes the output and the folders in which it is prepared."""
-        self.receipts.mkdir(parents=True, exist_ok=True)
-        self.costs.mkdir(exist_ok=True)
-        self.scratch.mkdir(exist_ok=True)
+        # In a store, a folder is there as soon as something is in it.
+        for folder in (self.receipts, self.costs, self.scratch):
+            if isinstance(folder, Path):
+                folder.mkdir(parents=True, exist_ok=True)
 
 
-def locate(path: str | os.PathLike[str]) -> Path:
-    """The absolute path of a file or folder.
+def locate(path: Place) -> Location:
+    """The absolute path of a file or folder, or its address in an object store.
 
     Raises:
-        UsageError: it is an address such as `s3://bucket/images`, which would else be taken for a
-            folder `s3:` here.
+        UsageError: it is an address that makes no sense, or of a kind that is not known.
     """
-    if _ADDRESS.match(os.fspath(path)):
-        raise UsageError(
-            f"{os.fspath(path)} is an address and no folder: object stores are not supported, "
-            "mount the bucket, or use a folder here and copy it"
-        )
-    return Path(path).absolute()
+    if isinstance(path, ObjectPath):
+        return path
+    text = os.fspath(path)
+    if match := _ADDRESS.match(text):
+        return parse_address(f"{match[1]}://{text[match.end() :]}")
+    return Path(text).absolute()
+
+
+def parse_location(text: str) -> Location:
+    """A path as it is given, or an address in an object store.
+
+    Raises:
+        UsageError: as `locate` does.
+    """
+    return locate(text) if _ADDRESS.match(text) else Path(text)
+
+
+def locate_output(out: Place) -> Location:
+    """Where a data set lies; of a link, the folder that it leads to, which is what may be replaced.
+
+    Raises:
+        UsageError: it is no address that makes sense, or that of a whole bucket.
+    """
+    path = locate(out)
+    if isinstance(path, Path):
+        return path.resolve() if path.is_symlink() else path
+    if not path.key:
+        raise UsageError(f"{path} is a whole bucket: give a prefix in it, such as {path}/dataset")
+    return path
+
+
+def locate_folder(path: Location, what: str) -> Path:
+    """The path of a folder that can be no address yet.
+
+    Raises:
+        UsageError: it is an address.
+    """
+    if isinstance(path, Path):
+        return path
+    raise UsageError(f"{path}: {what}")
 
 
 def name_shard(split: str, index: int, count: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import LockedError, UsageError
-from converter.layout import Layout
+from converter.layout import Layout, Location
 from converter.locks import find_owner, lock_folder
 from converter.replacements import (
     discard_dataset,
@@ -22,6 +22,7 @@ from converter.replacements import (
     restore_folder,
     settle_folder,
 )
+from converter.storage import list_names, remove_files
 
 _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
 
@@ -29,12 +30,12 @@ _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
 class Leftover(NamedTuple):
     """A file or folder that nobody needs: where it lies, and what it is."""
 
-    path: Path
+    path: Location
     what: str
 
 
 def clean_folder(
-    out: Path, *, unfinished: bool = False, dry_run: bool = False, break_lock: bool = False
+    out: Location, *, unfinished: bool = False, dry_run: bool = False, break_lock: bool = False
 ) -> list[Leftover]:
     """Removes what runs that were killed left in a data set's folder and beside it.
 
@@ -71,14 +72,13 @@ def clean_folder(
     return found
 
 
-def list_temporaries(layout: Layout) -> list[Path]:
+def list_temporaries(layout: Layout[Location]) -> list[Location]:
     """Files that were being written."""
-    if not layout.scratch.is_dir():
-        return []
-    return sorted(path for path in layout.scratch.iterdir() if _TEMPORARY.fullmatch(path.name))
+    names = list_names(layout.scratch)
+    return [layout.scratch / name for name in names if _TEMPORARY.fullmatch(name)]
 
 
-def _list_leftovers(layout: Layout, *, unfinished: bool) -> Iterator[Leftover]:
+def _list_leftovers(layout: Layout[Location], *, unfinished: bool) -> Iterator[Leftover]:
     stage = Layout(layout.stage)
     if layout.lock.exists():
         yield Leftover(layout.lock, "the lock of a process that is gone")
@@ -100,14 +100,14 @@ def _list_leftovers(layout: Layout, *, unfinished: bool) -> Iterator[Leftover]:
         yield Leftover(layout.stage, "a replacement that was not finished")
 
 
-def _remove_leftovers(layout: Layout, *, unfinished: bool) -> None:
+def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
     settle_folder(layout.out)
     if unfinished and not layout.manifest.exists():
         discard_dataset(layout.out)
     if unfinished and is_staged(layout.stage):
         with lock_folder(layout.stage):
             discard_dataset(layout.stage)
-        with contextlib.suppress(OSError):  # somebody else's files in it
-            layout.stage.rmdir()
-    for path in (*list_temporaries(layout), *list_temporaries(Layout(layout.stage))):
-        path.unlink(missing_ok=True)
+        if isinstance(layout.stage, Path):
+            with contextlib.suppress(OSError):  # somebody else's files in it
+                layout.stage.rmdir()
+    remove_files((*list_temporaries(layout), *list_temporaries(Layout(layout.stage))))

@@ -4,6 +4,7 @@ The file appears with its content and with a `flock` on it, in one step. The sys
 when its process ends, however it ends; so on one machine a lock that nobody holds is known to be
 stale, and the next writer takes it over. Where `flock` does not work, or the owner sits on another
 machine, the file itself counts: host, boot and start time of the process say whether it is gone.
+In an object store there is no `flock`: see `converter.object_locks`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import Final
 
 from converter.errors import LockedError, OutputError
-from converter.layout import Layout
+from converter.layout import Layout, Location
+from converter.object_locks import find_object_owner, lock_objects
+from converter.objects import ObjectPath
+from converter.owners import Owner, describe_self, parse_owner
 from converter.storage import link_file
 
 _TRIES: Final = 20
@@ -31,40 +34,9 @@ _OWNER_BYTES: Final = 4096
 _UNSUPPORTED: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Owner:
-    """Who holds a lock.
-
-    Attributes:
-        host: the machine's name.
-        boot: which of its boots, so that a restart shows; empty where the system does not tell.
-        pid: the process.
-        started: when that process began, as the system counts, so that a reused `pid` shows.
-        since: when the lock was taken, for a person.
-    """
-
-    host: str
-    boot: str
-    pid: int
-    started: str
-    since: str
-
-    def is_gone(self, *, unheld: bool) -> bool:
-        """Whether this owner has ended, as far as that is known here.
-
-        Args:
-            unheld: nobody on this machine holds the lock's `flock`.
-        """
-        if self.host == socket.gethostname() and self.boot != _read_boot():
-            return True
-        if self.boot != _read_boot() or (not self.boot and self.host != socket.gethostname()):
-            return False
-        return unheld or _read_start(self.pid) != self.started
-
-
 @contextlib.contextmanager
 def lock_folder(
-    folder: Path, *, break_lock: bool = False, moves_to: Path | None = None
+    folder: Location, *, break_lock: bool = False, moves_to: Location | None = None
 ) -> Iterator[None]:
     """Keeps every other writer out of a data set's folder; makes the folder if there is none.
 
@@ -77,6 +49,10 @@ def lock_folder(
         LockedError: somebody else is writing there, or may be.
         OutputError: the lock cannot be written.
     """
+    if isinstance(folder, ObjectPath):
+        with lock_objects(folder, break_lock=break_lock):
+            yield
+        return
     layout = Layout(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -89,7 +65,8 @@ def lock_folder(
     try:
         yield
     finally:
-        for place in (layout, Layout(moves_to or folder)):
+        later = moves_to if isinstance(moves_to, Path) else folder
+        for place in (layout, Layout(later)):
             with contextlib.suppress(OSError):
                 if _is_same(place.lock, descriptor):
                     place.lock.unlink()
@@ -97,21 +74,23 @@ def lock_folder(
         os.close(descriptor)
 
 
-def find_owner(folder: Path) -> Owner | None:
+def find_owner(folder: Location) -> Owner | None:
     """Who is writing to a folder, or may be; None if nobody is."""
+    if isinstance(folder, ObjectPath):
+        return find_object_owner(folder)
     try:
         descriptor = os.open(Layout(folder).lock, os.O_RDONLY)
     except OSError:
         return None
     try:
         held = _take(descriptor) is False
-        owner = _read_owner(descriptor)
+        owner = parse_owner(os.pread(descriptor, _OWNER_BYTES, 0))
     finally:
         os.close(descriptor)
     return owner if held or not owner.is_gone(unheld=True) else None
 
 
-def _acquire(layout: Layout, *, break_lock: bool) -> int:
+def _acquire(layout: Layout[Path], *, break_lock: bool) -> int:
     for _ in range(_TRIES):
         # Who finishes meanwhile removes the folders under our feet.
         with contextlib.suppress(FileNotFoundError, FileExistsError):
@@ -124,13 +103,13 @@ def _acquire(layout: Layout, *, break_lock: bool) -> int:
     raise LockedError(f"{layout.out} changes hands all the time: run the same command again")
 
 
-def _create(layout: Layout) -> int | None:
+def _create(layout: Layout[Path]) -> int | None:
     """Writes the lock; None if there is one already."""
     temporary = layout.scratch / f"{layout.lock.name}.{uuid.uuid4().hex}"
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         _take(descriptor)
-        os.write(descriptor, json.dumps(dataclasses.asdict(_describe_self())).encode("ascii"))
+        os.write(descriptor, json.dumps(dataclasses.asdict(describe_self())).encode("ascii"))
         if not link_file(temporary, layout.lock):
             temporary.replace(layout.lock)
     except BaseException as error:
@@ -143,12 +122,12 @@ def _create(layout: Layout) -> int | None:
     return descriptor
 
 
-def _remove_stale(layout: Layout, *, break_lock: bool) -> None:
+def _remove_stale(layout: Layout[Path], *, break_lock: bool) -> None:
     """Removes the lock of an owner that is gone; whoever holds its flock alone may do so."""
     descriptor = os.open(layout.lock, os.O_RDWR)
     try:
         taken = _take(descriptor)
-        owner = _read_owner(descriptor)
+        owner = parse_owner(os.pread(descriptor, _OWNER_BYTES, 0))
         who = f"process {owner.pid} on {owner.host}"
         if taken is False:
             raise LockedError(
@@ -183,43 +162,8 @@ def _is_same(path: Path, descriptor: int) -> bool:
     return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
 
 
-def _remove_empty(layout: Layout, made: list[Path]) -> None:
+def _remove_empty(layout: Layout[Path], made: list[Path]) -> None:
     """Removes the folders that only the lock needed."""
     for path in (layout.scratch, layout.work, *made):
         with contextlib.suppress(OSError):
             path.rmdir()
-
-
-def _describe_self() -> Owner:
-    return Owner(
-        host=socket.gethostname(),
-        boot=_read_boot(),
-        pid=os.getpid(),
-        started=_read_start(os.getpid()),
-        since=time.strftime("%Y-%m-%d %H:%M:%S"),
-    )
-
-
-def _read_owner(descriptor: int) -> Owner:
-    try:
-        content = json.loads(os.pread(descriptor, _OWNER_BYTES, 0))
-        return Owner(**{**content, "pid": int(content["pid"])})
-    except (ValueError, TypeError, KeyError):
-        return Owner(host="an unknown host", boot="?", pid=0, started="", since="an unknown time")
-
-
-def _read_boot() -> str:
-    return _read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
-
-
-def _read_start(pid: int) -> str:
-    """The 22nd field of Linux' /proc/PID/stat; a name in brackets comes before and may hold any."""
-    fields = _read_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace")
-    except OSError:
-        return ""

@@ -27,14 +27,14 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from converter.errors import DatasetError
 from converter.indexes import MAX_LINE_BYTES
-from converter.layout import MANIFEST
+from converter.layout import MANIFEST, Location
 from converter.names import to_bytes
 from converter.schema import Column, check_columns
+from converter.storage import measure_file, read_range
 from converter.tfrecords import FRAMING_BYTES
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ class Manifest:
         return dump_json({**content, "digest": hashlib.sha256(dump_json(content)).hexdigest()})
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Location) -> Manifest:
     """Reads and checks the manifest of a data set.
 
     Raises:
@@ -188,10 +188,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES or not path.is_file():
+        size = measure_file(path)
+        if (size or 0) > MAX_MANIFEST_BYTES or (size is None and path.exists()):
             raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
-        with open(path, "rb") as file:
-            data = file.read(path.stat().st_size)
+        data = read_range(path, 0, size or 1)
     except FileNotFoundError:
         raise DatasetError(
             f"{folder} is no finished data set: there is no {MANIFEST} in it"

@@ -21,10 +21,10 @@ from converter.errors import DatasetError, ImageError, OutputError, ShardmillErr
 from converter.images import StoredImage, convert_image, describe_large_file
 from converter.indexes import format_line, name_index
 from converter.isolation import convert_isolated
-from converter.layout import Layout
+from converter.layout import Layout, Location
 from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.originals import read_entry
+from converter.originals import Read, read_ahead, read_entry
 from converter.plan import Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.schema import Column, make_features
@@ -46,8 +46,8 @@ class Job:
         generator: the versions that the plan was made with; without them, any will do.
     """
 
-    images: Path
-    out: Path
+    images: Location
+    out: Location
     options: ConvertOptions
     columns: tuple[Column, ...] = ()
     generator: str = ""
@@ -131,20 +131,22 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
         OutputError: a file cannot be written, or reads back differently.
         DatasetError: the plan's entries are not there as planned.
     """
+    planned = read_entries(job.out, shard)
     outcomes = (
-        (entry, convert_entry(entry, text, job)) for entry, text in read_entries(job.out, shard)
+        (entry, convert_entry(entry, text, job, read))
+        for (entry, text), read in read_ahead(planned, job.images, job.options.max_file_bytes)
     )
     return write_shard(shard, job, outcomes)
 
 
-def convert_entry(entry: Entry, text: str, job: Job) -> Outcome:
+def convert_entry(entry: Entry, text: str, job: Job, read: Read | None = None) -> Outcome:
     """The record of one image, or why it has none.
 
     Raises:
         ShardmillError: it has none, and `on_error` is `fail`.
     """
     try:
-        return make_record(entry, text, job.images, job.options, job.columns)
+        return make_record(entry, text, job.images, job.options, job.columns, read=read)
     except ImageError as error:  # one image must not cost the others
         enter("other")
         if job.options.on_error == "fail" and error.code not in FILTERS:
@@ -201,9 +203,11 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
 def make_record(
     entry: Entry,
     text: str,
-    images: Path,
+    images: Location,
     options: ConvertOptions,
     columns: Sequence[Column] = (),
+    *,
+    read: Read | None = None,
 ) -> Record:
     """Reads and converts one image.
 
@@ -213,6 +217,7 @@ def make_record(
         images: the folder that the entry is relative to, or the archive that it lies in.
         options: how images are converted.
         columns: what the entry's values are.
+        read: gives the original's content; None if nobody has begun to read it.
 
     Raises:
         ImageError: the image cannot become a record.
@@ -220,7 +225,7 @@ def make_record(
     if entry.size_bytes > options.max_file_bytes:
         raise describe_large_file(entry.size_bytes, options)
     enter("read")
-    data = read_entry(entry, images)
+    data = read() if read else read_entry(entry, images)
     count_read(len(data))
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
@@ -246,12 +251,12 @@ def make_record(
     return Record(payload=examples.encode_example(features, types), image=image)
 
 
-def receipt_path(layout: Layout, shard: Shard) -> Path:
+def receipt_path(layout: Layout[Location], shard: Shard) -> Location:
     """Where the receipt of a shard lies."""
     return layout.receipts / f"{Path(shard.name).stem}.json"
 
 
-def write_receipt(receipt: Receipt, layout: Layout, shard: Shard) -> None:
+def write_receipt(receipt: Receipt, layout: Layout[Location], shard: Shard) -> None:
     """Leaves the sign that a shard is finished.
 
     Raises:
@@ -261,14 +266,19 @@ def write_receipt(receipt: Receipt, layout: Layout, shard: Shard) -> None:
     write_file(receipt_path(layout, shard), data, layout.scratch)
 
 
-def read_receipt(path: Path) -> Receipt:
+def read_receipt(path: Location) -> Receipt:
     """Reads a receipt.
 
     Raises:
         DatasetError: it is damaged.
     """
+    return parse_receipt(path.read_bytes(), path)
+
+
+def parse_receipt(data: bytes, path: Location) -> Receipt:
+    """A receipt of that content; raises what `read_receipt` does."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(data)
         height, width = content.pop("max_image_size")
         labels = [(label, count) for label, count in content.pop("labels")]
         return Receipt(**content, max_image_size=(height, width), labels=labels)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from converter.archives import digest_members, find_member, is_archive, peek_member, read_member
 from converter.entries import Entry
 from converter.errors import ImageError
+from converter.layout import Location
 from converter.names import to_bytes
+from converter.objects import ObjectPath, read_pieces, start_read
 from converter.reasons import REJECT_CODES
+from converter.stores import CONNECTIONS
 from converter.streams import is_compressed
+
+Read: TypeAlias = Callable[[], bytes]
+"""Gives the content of an original; raises what `read_source` raises."""
+
+_AHEAD_BYTES: Final = 64 << 20
+"""Of originals that are read from a store before they are converted."""
 
 _PIECE_BYTES: Final = 1 << 20
 
@@ -25,9 +37,55 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Says something about this machine and nothing about the image: no reason to leave it out."""
 
 
-def read_entry(entry: Entry, images: Path) -> bytes:
+def read_ahead(
+    planned: Iterable[tuple[Entry, str]], images: Location, max_bytes: int
+) -> Iterator[tuple[tuple[Entry, str], Read]]:
+    """Gives each planned image with what reads it; from a store, what comes next is on its way.
+
+    Args:
+        planned: entries with the names of their classes.
+        images: the folder that they are relative to, or the archive that they lie in.
+        max_bytes: larger ones are not read before they are asked for.
+    """
+    if not isinstance(images, ObjectPath):
+        for item in planned:
+            yield item, functools.partial(read_entry, item[0], images)
+        return
+    pending: deque[tuple[tuple[Entry, str], Read]] = deque()
+    remaining, ahead = iter(planned), 0
+    following = next(remaining, None)
+    while pending or following:
+        while following and len(pending) < CONNECTIONS and (ahead < _AHEAD_BYTES or not pending):
+            size = following[0].size_bytes
+            pending.append((following, _start(following[0], images, early=size <= max_bytes)))
+            ahead += size
+            following = next(remaining, None)
+        item, read = pending.popleft()
+        ahead -= item[0].size_bytes
+        yield item, read
+
+
+def _start(entry: Entry, images: ObjectPath, *, early: bool) -> Read:
+    if not early:
+        return functools.partial(read_entry, entry, images)
+    return _start_read(entry.path, images)
+
+
+def _start_read(path: str, images: ObjectPath) -> Read:
+    reading = start_read(images / path)
+
+    def read() -> bytes:
+        try:
+            return reading.result()
+        except OSError as error:
+            raise _describe(error) from error
+
+    return read
+
+
+def read_entry(entry: Entry, images: Location) -> bytes:
     """Reads the original of an entry; arguments and errors are those of `read_source`."""
-    if not is_archive(images):
+    if isinstance(images, ObjectPath) or not is_archive(images):
         return read_source(entry.path, images)
     try:
         return read_member(images, entry.place, entry.size_bytes)
@@ -35,7 +93,7 @@ def read_entry(entry: Entry, images: Path) -> bytes:
         raise _describe(error) from error
 
 
-def read_source(path: str, images: Path) -> bytes:
+def read_source(path: str, images: Location) -> bytes:
     """Reads an original by its path alone.
 
     Args:
@@ -45,7 +103,10 @@ def read_source(path: str, images: Path) -> bytes:
     Raises:
         ImageError: it is gone, changes while it is read, or cannot be read.
         OSError: this machine has run out of something.
+        StoreError: the store that they lie in does not answer, or refuses.
     """
+    if isinstance(images, ObjectPath):
+        return _start_read(path, images)()
     if is_archive(images):
         return _read_archived(path, images)
     try:
@@ -85,7 +146,7 @@ def _describe(error: OSError) -> Exception:
     return ImageError("unreadable", str(error.strerror))
 
 
-def digest_source(entry: Entry, images: Path, end_bytes: int) -> bytes:
+def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
     """A hash of so many bytes at both ends of an original, or of all of it.
 
     Args:
@@ -99,6 +160,8 @@ def digest_source(entry: Entry, images: Path, end_bytes: int) -> bytes:
     Raises:
         OSError: this machine has run out of something.
     """
+    if isinstance(images, ObjectPath):
+        return _digest_object(images / entry.path, entry.size_bytes, end_bytes)
     if is_archive(images):
         return _digest_archived(entry, images, end_bytes)
     # Plain calls, and none that could be left out: a million small files are to take 20 seconds.
@@ -127,6 +190,20 @@ def _digest(descriptor: int, size: int, end_bytes: int) -> bytes:
         read += len(piece)
         if read > size:
             break
+    return state.digest() if read == size else b""
+
+
+def _digest_object(path: ObjectPath, size: int, end_bytes: int) -> bytes:
+    state, read = hashlib.sha256(), 0
+    try:
+        if end_bytes and size > 2 * end_bytes:
+            ends = [start_read(path, at, end_bytes) for at in (0, size - end_bytes)]
+            return hashlib.sha256(b"".join(end.result() for end in ends)).digest()
+        for piece in read_pieces(path):
+            state.update(piece)
+            read += len(piece)
+    except FileNotFoundError:
+        return b""
     return state.digest() if read == size else b""
 
 

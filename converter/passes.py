@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -32,7 +33,8 @@ def mill_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
     """
     planned = [(shard, *item) for shard in shards for item in read_entries(job.out, shard)]
     spans = np.zeros((len(planned), 2), np.int64)
-    with tempfile.TemporaryFile(dir=Layout(job.out).scratch) as spool:
+    scratch = Layout(job.out).scratch
+    with tempfile.TemporaryFile(dir=scratch if isinstance(scratch, Path) else None) as spool:
         for number in sorted(range(len(planned)), key=lambda number: planned[number][1].place):
             _, entry, text = planned[number]
             begin = spool.tell()

@@ -17,7 +17,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import PIL
@@ -25,7 +24,7 @@ import PIL
 import converter
 from converter.entries import NO_LABEL, Entry, Scan
 from converter.errors import DatasetError, UsageError
-from converter.layout import Layout, name_shard
+from converter.layout import Layout, Location, locate, name_shard
 from converter.options import MAX_SHARDS, ConvertOptions
 from converter.schema import Column
 from converter.storage import create_file, read_range, write_file
@@ -116,8 +115,8 @@ class Plan:
             `rejected` and `skipped`.
     """
 
-    images: Path
-    out: Path
+    images: Location
+    out: Location
     options: ConvertOptions
     classes: tuple[str, ...]
     shards: tuple[Shard, ...]
@@ -190,7 +189,7 @@ def plan_shards(
     return counts
 
 
-def write_plan(draft: Draft, options: ConvertOptions, *, images: Path, out: Path) -> Plan:
+def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: Location) -> Plan:
     """Writes a plan into the output's work folder; the same plan may lie there already.
 
     Raises:
@@ -242,7 +241,7 @@ def digest_plan(draft: Draft, options: ConvertOptions) -> str:
     return hashlib.sha256(dump_line(content)).hexdigest()
 
 
-def read_plan(out: Path) -> Plan:
+def read_plan(out: Location) -> Plan:
     """Reads the plan that `write_plan` left in an output.
 
     Raises:
@@ -252,7 +251,7 @@ def read_plan(out: Path) -> Plan:
     try:
         content = json.loads(path.read_bytes())
         return Plan(
-            images=Path(content["images"]),
+            images=locate(content["images"]),
             out=out,
             options=ConvertOptions.from_json({**content["options"], **content["policies"]}),
             classes=tuple(content["classes"]),
@@ -269,7 +268,7 @@ def read_plan(out: Path) -> Plan:
         raise DatasetError(f"{path}: cannot be read as a plan: {error}") from error
 
 
-def read_entries(out: Path, shard: Shard) -> Iterator[tuple[Entry, str]]:
+def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
     """The entries of one shard with their class names, in record order, one after the other.
 
     Raises:
@@ -303,7 +302,7 @@ def name_changes(
     )
 
 
-def _refuse_other_plan(out: Path, digest: str, options: ConvertOptions) -> None:
+def _refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> None:
     if not Layout(out).plan.exists():
         return
     old = read_plan(out)

@@ -28,11 +28,13 @@ from typing import Final
 from converter.commit import remove_work
 from converter.errors import DatasetError, OutputError, UsageError
 from converter.indexes import INDEX_SUFFIX, SHARD_SUFFIX, name_index
-from converter.layout import MANIFEST, NOTES, REJECTS, WORK_FOLDER, Layout
+from converter.layout import MANIFEST, NOTES, REJECTS, WORK_FOLDER, Layout, Location
 from converter.manifest import ShardInfo, read_manifest
 from converter.metadata import METADATA
+from converter.object_replacements import finish_replacement, replace_objects
+from converter.objects import ObjectPath
 from converter.plan import Shard, read_plan
-from converter.storage import sync_folder
+from converter.storage import list_names, remove_files, sync_folder
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
@@ -43,20 +45,20 @@ _SHARD_FILE: Final = re.compile(
 )
 
 
-def check_replaceable(out: Path) -> None:
+def check_replaceable(out: Location) -> None:
     """Refuses a folder that cannot give way to another.
 
     Raises:
         UsageError: it is a mount point.
     """
-    if os.path.ismount(out):
+    if isinstance(out, Path) and os.path.ismount(out):
         raise UsageError(
             f"{out} is a mount point, which cannot give way to a new folder: convert to a folder "
             "inside it"
         )
 
 
-def replace_dataset(out: Path) -> None:
+def replace_dataset(out: Location) -> None:
     """Puts the complete data set that lies beside `out` in its place, and removes the old one.
 
     Files in `out` that are not of the old data set move into the new one.
@@ -65,7 +67,11 @@ def replace_dataset(out: Path) -> None:
         OutputError: a file that is not of the old data set is in the way, or `out` is in use as a
             mount point; the old one stays, and so does the new one beside it.
         OSError: a folder cannot be renamed, or something of the old one cannot be removed.
+        StoreError: the store does not answer, or refuses.
     """
+    if isinstance(out, ObjectPath):
+        replace_objects(out, list_own_files(out))
+        return
     layout = Layout(out)
     _check_strangers(out, layout.stage)
     layout.stage.chmod(stat.S_IMODE(out.stat().st_mode))
@@ -84,15 +90,17 @@ def replace_dataset(out: Path) -> None:
     settle_folder(out)
 
 
-def restore_folder(out: Path) -> None:
+def restore_folder(out: Location) -> None:
     """Gives a data set its name back that a kill caught between two renames."""
+    if isinstance(out, ObjectPath):
+        return
     layout = Layout(out)
     if layout.retired.exists() and not out.exists():
         with contextlib.suppress(FileNotFoundError):
             layout.retired.rename(out)
 
 
-def settle_folder(out: Path) -> bool:
+def settle_folder(out: Location) -> bool:
     """Ends what a kill after the exchange, a commit or a repair has left open; needs the lock.
 
     Returns:
@@ -103,46 +111,55 @@ def settle_folder(out: Path) -> bool:
         OSError: something cannot be removed.
     """
     layout = Layout(out)
+    if isinstance(out, ObjectPath) and finish_replacement(out):
+        return True
     if not layout.manifest.exists():
         return False
+    if isinstance(out, Path):
+        _settle_beside(out)
+    if not layout.plan.exists():
+        return False
+    read_manifest(out)
+    remove_work(out)
+    return True
+
+
+def _settle_beside(out: Path) -> None:
+    layout = Layout(out)
     for old in (layout.stage, layout.retired):
         if old.exists() and not is_staged(old):
             _remove_old(old, out)
     if layout.repair.exists():
         shutil.rmtree(layout.repair)
-    if not layout.plan.exists():
-        return False
-    read_manifest(out)
-    remove_work(layout)
-    return True
 
 
-def is_staged(stage: Path) -> bool:
+def is_staged(stage: Location) -> bool:
     """Whether a folder beside the output is the new data set, finished or not, and not the old."""
     return Layout(stage).plan.exists()
 
 
-def discard_dataset(folder: Path) -> None:
+def discard_dataset(folder: Location) -> None:
     """Removes a data set, finished or not, but no file that is not of it; the lock stays.
 
     Raises:
         OSError: something cannot be removed.
     """
     # The manifest says what else belongs to it, so it goes last.
-    for name in sorted(list_own_files(folder), key=lambda name: name == MANIFEST):
-        (folder / name).unlink(missing_ok=True)
+    remove_files(folder / name for name in list_own_files(folder) - {MANIFEST})
+    remove_files([folder / MANIFEST])
     if Layout(folder).work.exists():
-        remove_work(Layout(folder))
+        remove_work(folder)
 
 
-def list_own_files(folder: Path) -> frozenset[str]:
+def list_own_files(folder: Location) -> frozenset[str]:
     """The names of the files of a data set, finished or not: as it states them, or as they look."""
     fixed = {MANIFEST, REJECTS, NOTES, *METADATA}
     try:
         return frozenset({*fixed, *_list_stated(folder)})
     except DatasetError:
-        names = (path.name for path in folder.iterdir())
-        return frozenset(name for name in names if name in fixed or _SHARD_FILE.fullmatch(name))
+        return frozenset(
+            name for name in list_names(folder) if name in fixed or _SHARD_FILE.fullmatch(name)
+        )
 
 
 def list_strangers(folder: Path) -> list[Path]:
@@ -152,7 +169,7 @@ def list_strangers(folder: Path) -> list[Path]:
     return sorted(strangers, key=os.fsencode)
 
 
-def _list_stated(folder: Path) -> Iterator[str]:
+def _list_stated(folder: Location) -> Iterator[str]:
     shards: Sequence[ShardInfo | Shard]
     if Layout(folder).manifest.exists():
         manifest = read_manifest(folder)

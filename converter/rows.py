@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from converter.errors import UsageError
+from converter.layout import Location
 
 Row: TypeAlias = dict[str, Any]
 
@@ -18,7 +19,7 @@ MAX_LINE_BYTES: Final = 1 << 24
 _BATCH_ROWS: Final = 4_096
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Location) -> bool:
     """Whether a path is that of a table, by its name."""
     return path.suffix.lower() in READERS and not path.is_dir()
 

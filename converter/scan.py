@@ -23,18 +23,21 @@ from converter.folders import check_folder, list_folders, walk_folder
 from converter.formats import SUFFIXES
 from converter.inputs import locate_root
 from converter.labelling import Labeller, order_classes
+from converter.layout import Location
 from converter.names import to_bytes
+from converter.objects import ObjectPath
 from converter.options import ConvertOptions
 from converter.originals import digest_source
+from converter.prefixes import list_prefix
 from converter.rows import is_table
 from converter.tables import ArchiveLocator, FolderLocator, scan_table
 
 
-def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
+def scan_images(images: Location, options: ConvertOptions | None = None) -> Scan:
     """Finds all images that are to be converted, and those of them that have the same content.
 
     Args:
-        images: a folder, an archive, or a table.
+        images: a folder, a prefix of an object store, an archive, or a table.
         options: what is asked for.
 
     Raises:
@@ -42,21 +45,15 @@ def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
     """
     options = options or ConvertOptions()
     root = locate_root(images, options)
-    if is_table(images):
-        locate = ArchiveLocator(root) if is_archive(root) else FolderLocator(root)
-        scan = scan_table(images, options, locate)
-        notes = find_oddities(scan.entries, scan.classes)
-        scan = dataclasses.replace(scan, notes=notes)
-    elif is_archive(images):
-        skipped: list[Skipped] = []
-        entries, folders = list_archive(images, skipped)
-        scan = label_images(images, entries, folders, skipped, options)
-    else:
-        scan = scan_folder(images, options)
+    scan = (
+        scan_prefix(images, options) if isinstance(images, ObjectPath) else _scan(images, options)
+    )
     if options.dedupe == "off":
         return scan
     sets = find_duplicates(
-        scan.entries, lambda entry, end_bytes: digest_source(entry, root, end_bytes)
+        scan.entries,
+        lambda entry, end_bytes: digest_source(entry, root, end_bytes),
+        remote=isinstance(root, ObjectPath),
     )
     notes = (*scan.notes, *note_duplicates(scan.entries, sets))
     if options.dedupe == "report":
@@ -64,6 +61,19 @@ def scan_images(images: Path, options: ConvertOptions | None = None) -> Scan:
     kept, dropped = drop_duplicates(scan.entries, sets)
     skipped = sorted((*scan.skipped, *dropped), key=lambda skip: to_bytes(skip.path))
     return dataclasses.replace(scan, entries=kept, skipped=tuple(skipped), notes=notes)
+
+
+def _scan(images: Path, options: ConvertOptions) -> Scan:
+    if is_table(images):
+        root = locate_root(images, options)
+        locate = ArchiveLocator(root) if is_archive(root) else FolderLocator(root)
+        scan = scan_table(images, options, locate)
+        return dataclasses.replace(scan, notes=find_oddities(scan.entries, scan.classes))
+    if is_archive(images):
+        skipped: list[Skipped] = []
+        entries, folders = list_archive(images, skipped)
+        return label_images(images, entries, folders, skipped, options)
+    return scan_folder(images, options)
 
 
 def scan_folder(root: Path, options: ConvertOptions | None = None) -> Scan:
@@ -77,19 +87,38 @@ def scan_folder(root: Path, options: ConvertOptions | None = None) -> Scan:
     options = options or ConvertOptions()
     check_folder(root)
     folders = list_folders(root.absolute())
+    _check_classes(root, folders, options)
+    skipped: list[Skipped] = []
+    found = (Entry(path, 0, size) for path, size in walk_folder(root.absolute(), skipped))
+    return label_images(root, found, folders, skipped, options)
+
+
+def scan_prefix(root: ObjectPath, options: ConvertOptions) -> Scan:
+    """Lists the images below a prefix of an object store, as `scan_folder` does those of a folder.
+
+    Raises:
+        UsageError: there is nothing, or no class folder or no image.
+        StoreError: the store does not answer, or refuses.
+    """
+    skipped: list[Skipped] = []
+    entries, folders = list_prefix(root, skipped)
+    _check_classes(root, folders, options)
+    return label_images(root, entries, folders, skipped, options)
+
+
+def _check_classes(
+    root: Location, folders: Mapping[str, Sequence[str]], options: ConvertOptions
+) -> None:
     if not folders and options.label_from == "top":
         raise UsageError(
             f"{root} has no class folders: put the images of each class in a folder of its own, "
             f"such as {root}/cats and {root}/dogs, or convert it without labels, with "
             "--label-from none"
         )
-    skipped: list[Skipped] = []
-    found = (Entry(path, 0, size) for path, size in walk_folder(root.absolute(), skipped))
-    return label_images(root, found, folders, skipped, options)
 
 
 def label_images(
-    root: Path,
+    root: Location,
     found: Iterable[Entry],
     folders: Mapping[str, Sequence[str]],
     skipped: list[Skipped],
@@ -178,7 +207,7 @@ def _renumber(entries: list[Entry], numbers: Mapping[str, int], classes: Sequenc
             entries[place] = entry._replace(label=table[entry.label])
 
 
-def _tell_nothing(root: Path, classes: Sequence[str], skipped: Sequence[Skipped]) -> str:
+def _tell_nothing(root: Location, classes: Sequence[str], skipped: Sequence[Skipped]) -> str:
     if classes and any(skip.code == "skipped_no_label" for skip in skipped):
         return f"{root} has no image in any of the {len(classes)} classes that are asked for"
     what = f"{len(classes)} class folders but no image" if classes else "no image in any folder"

@@ -16,6 +16,7 @@ from converter.archives import digest_members
 from converter.entries import NO_LABEL
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.indexes import name_index, parse_index
+from converter.layout import Location
 from converter.manifest import ShardInfo
 from converter.names import from_bytes
 from converter.originals import read_source
@@ -82,7 +83,7 @@ def read_sources(folder: Path, shard: ShardInfo, *, labelled: bool = True) -> li
         raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
 
 
-def describe_change(path: str, sha256: str, images: Path) -> str | None:
+def describe_change(path: str, sha256: str, images: Location) -> str | None:
     """What became of an original since its record was made; None if it is what it was.
 
     Args:
@@ -90,7 +91,7 @@ def describe_change(path: str, sha256: str, images: Path) -> str | None:
         sha256: of what it was.
         images: the folder that it is relative to.
     """
-    if is_compressed(images):
+    if isinstance(images, Path) and is_compressed(images):
         now = digest_members(images).get(path)
         return "is gone" if now is None else None if now == sha256 else "has other content"
     try:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from converter.layout import Location
+
 OPENERS: Final[dict[str, Callable[[Path], object]]] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
@@ -33,9 +35,11 @@ BROKEN: Final = (EOFError, OSError, lzma.LZMAError)
 """What a damaged stream raises; of `zlib`, an error of its own."""
 
 
-def is_compressed(path: Path) -> bool:
-    """Whether a path is that of an archive which is compressed as a whole."""
-    return path.name.lower().endswith(tuple(OPENERS)) and not path.is_dir()
+def is_compressed(path: Location) -> bool:
+    """Whether a path is that of an archive which is compressed as a whole, and lies here."""
+    return (
+        isinstance(path, Path) and path.name.lower().endswith(tuple(OPENERS)) and not path.is_dir()
+    )
 
 
 def open_stream(archive: Path) -> BinaryIO:

@@ -24,7 +24,7 @@ from typing import Final
 from converter.entries import NO_LABEL, Entry, Scan, name_class
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.indexes import name_index
-from converter.layout import MANIFEST, REJECTS, Layout
+from converter.layout import MANIFEST, REJECTS, Layout, Location, locate_folder
 from converter.manifest import Manifest, ShardInfo
 from converter.mill import Receipt, make_record, write_receipt
 from converter.options import ConvertOptions
@@ -84,7 +84,7 @@ class _Share:
 def plan_update(
     folder: Path,
     manifest: Manifest,
-    images: Path,
+    images: Location,
     scan: Scan,
     *,
     on_shard: Callable[[ShardInfo], object] | None = None,
@@ -151,11 +151,12 @@ def carry_shards(update: Update, folder: Path, plan: Plan) -> None:
         OutputError: a file cannot be written.
         OSError: a link cannot be made.
     """
-    layout = Layout(plan.out)
+    out = locate_folder(plan.out, "shards are carried over from folder to folder")
+    layout = Layout(out)
     for name in update.kept:
         for file in (name, name_index(name)):
-            _carry_file(folder / file, plan.out / file, layout.scratch)
-    sync_folder(plan.out)
+            _carry_file(folder / file, out / file, layout.scratch)
+    sync_folder(out)
     for shard in plan.shards:
         if shard.name in update.kept:
             write_receipt(update.kept[shard.name], layout, shard)
@@ -211,7 +212,7 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
 def _compare_shards(
     folder: Path,
     manifest: Manifest,
-    images: Path,
+    images: Location,
     present: Mapping[str, Entry],
     *,
     options: ConvertOptions,
@@ -239,7 +240,7 @@ def _compare_shards(
 def _compare_shard(
     shard: ShardInfo,
     sources: Sequence[Source],
-    images: Path,
+    images: Location,
     present: Mapping[str, Entry],
     options: ConvertOptions,
 ) -> _Share:
@@ -274,7 +275,7 @@ def _describe_shard(shard: ShardInfo, sources: Sequence[Source]) -> Receipt:
 
 
 def _try_again(
-    entries: Sequence[Entry], scan: Scan, images: Path, options: ConvertOptions
+    entries: Sequence[Entry], scan: Scan, images: Location, options: ConvertOptions
 ) -> list[dict[str, str]]:
     """Those of the images that cannot be converted now either, and why."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -20,14 +19,20 @@ import numpy as np
 from converter.contents import check_content
 from converter.errors import DatasetError, RecordError
 from converter.indexes import name_index, parse_index
-from converter.layout import MANIFEST, WORK_FOLDER, Layout
+from converter.layout import MANIFEST, WORK_FOLDER, Layout, Location
 from converter.locks import find_owner
 from converter.manifest import ImageInfo, Manifest, ShardInfo, read_manifest
 from converter.mill import read_receipt, receipt_path
 from converter.plan import read_plan
 from converter.schema import Column
 from converter.sources import Source, describe_change
-from converter.storage import hash_file
+from converter.storage import (
+    bring_here,
+    choose_threads,
+    hash_file,
+    list_names,
+    measure_file,
+)
 from converter.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
 
 MAX_FAULTS: Final = 20
@@ -63,12 +68,12 @@ class Check:
         labelled: whether they hold a label.
     """
 
-    folder: Path
+    folder: Location
     classes: tuple[str, ...]
     image: ImageInfo
     quick: bool = False
     decode: bool = True
-    originals: Path | None = None
+    originals: Location | None = None
     columns: tuple[Column, ...] = ()
     labelled: bool = True
 
@@ -112,11 +117,11 @@ class Report:
 
 
 def verify_dataset(
-    folder: Path,
+    folder: Location,
     *,
     quick: bool = False,
     decode: bool = True,
-    originals: Path | None = None,
+    originals: Location | None = None,
     on_shard: Callable[[ShardInfo], object] | None = None,
 ) -> list[Fault]:
     """Reads every byte of a data set and lists what does not fit its manifest.
@@ -143,7 +148,7 @@ def verify_dataset(
     check = make_check(folder, manifest, quick=quick, decode=decode, originals=originals)
     reports = []
     # Threads: hashing, reading and decoding leave the interpreter to others.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(folder)) as pool:
         found = pool.map(lambda shard: check_shard(shard, check), manifest.shards)
         for shard, report in zip(manifest.shards, found, strict=True):
             reports.append(report)
@@ -153,7 +158,7 @@ def verify_dataset(
 
 
 def make_check(
-    folder: Path, manifest: Manifest, *, quick: bool, decode: bool, originals: Path | None
+    folder: Location, manifest: Manifest, *, quick: bool, decode: bool, originals: Location | None
 ) -> Check:
     """What workers have to know to check a shard of a data set."""
     return Check(
@@ -170,19 +175,12 @@ def make_check(
 
 def check_shard(shard: ShardInfo, check: Check) -> Report:
     """Checks one shard and its index."""
-    index = name_index(shard.name)
-    faults = [
-        *_check_file(check.folder / shard.name, shard.bytes, None if check.quick else shard.sha256),
-        *_check_file(
-            check.folder / index, shard.index_bytes, None if check.quick else shard.index_sha256
-        ),
-    ]
     contents: list[Source] = []
-    if not check.quick:
-        unread = {fault.file for fault in faults if "checksum" not in fault.detail}
-        if shard.name not in unread:
-            with_index = index not in {fault.file for fault in faults}
-            faults += _check_records(shard, check, contents, with_index=with_index)
+    if check.quick:
+        faults = list(_check_sizes(check.folder, shard))
+    else:
+        with bring_here(check.folder, (shard.name, name_index(shard.name))) as folder:
+            faults = list(_check_bytes(folder, shard, check, contents))
     return Report(
         shard=shard.name,
         faults=tuple(faults),
@@ -196,6 +194,25 @@ def check_shard(shard: ShardInfo, check: Check) -> Report:
     )
 
 
+def _check_sizes(folder: Location, shard: ShardInfo) -> Iterator[Fault]:
+    yield from _check_file(folder / shard.name, shard.bytes, None)
+    yield from _check_file(folder / name_index(shard.name), shard.index_bytes, None)
+
+
+def _check_bytes(
+    folder: Path, shard: ShardInfo, check: Check, contents: list[Source]
+) -> Iterator[Fault]:
+    index = name_index(shard.name)
+    faults = [
+        *_check_file(folder / shard.name, shard.bytes, shard.sha256),
+        *_check_file(folder / index, shard.index_bytes, shard.index_sha256),
+    ]
+    yield from faults
+    if shard.name not in {fault.file for fault in faults if "checksum" not in fault.detail}:
+        with_index = index not in {fault.file for fault in faults}
+        yield from _check_records(folder, shard, check, contents, with_index=with_index)
+
+
 def collect_faults(manifest: Manifest, check: Check, reports: Sequence[Report]) -> list[Fault]:
     """The faults of all shards, and those of the data set as a whole."""
     faults = [fault for report in reports for fault in report.faults]
@@ -207,7 +224,7 @@ def collect_faults(manifest: Manifest, check: Check, reports: Sequence[Report]) 
     return faults + list(_find_strangers(check.folder, manifest))
 
 
-def _verify_unfinished(folder: Path, *, quick: bool) -> list[Fault]:
+def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
     plan, faults, finished = read_plan(folder), [], 0
     for shard in plan.shards:
         path = receipt_path(Layout(folder), shard)
@@ -231,27 +248,25 @@ def _verify_unfinished(folder: Path, *, quick: bool) -> list[Fault]:
     return [*faults, Fault(MANIFEST, state)]
 
 
-def _check_file(path: Path, size: int, sha256: str | None) -> Iterator[Fault]:
+def _check_file(path: Location, size: int, sha256: str | None) -> Iterator[Fault]:
     try:
-        found = path.stat().st_size
-        if not path.is_file():
-            yield Fault(path.name, "is not a file")
+        found = measure_file(path)
+        if found is None:
+            yield Fault(path.name, "is not a file" if path.exists() else "is missing")
         elif found != size:
             yield Fault(path.name, f"has {found} bytes, expected {size}")
         elif sha256 is not None and hash_file(path) != sha256:
             yield Fault(path.name, "its checksum does not match: bytes were changed")
     except OSError as error:
-        yield Fault(
-            path.name, "is missing" if not path.exists() else f"cannot be read: {error.strerror}"
-        )
+        yield Fault(path.name, f"cannot be read: {error.strerror}")
 
 
 def _check_records(
-    shard: ShardInfo, check: Check, contents: list[Source], *, with_index: bool
+    folder: Path, shard: ShardInfo, check: Check, contents: list[Source], *, with_index: bool
 ) -> Iterator[Fault]:
     """Names damaged records, compares with the index, and collects what the records hold."""
     try:
-        with open(check.folder / shard.name, "rb") as file:
+        with open(folder / shard.name, "rb") as file:
             bounds = [0, *accumulate(scan_records(file, shard.name, shard.bytes))]
     except RecordError as error:
         yield Fault(shard.name, str(error).removeprefix(f"{shard.name}: "))
@@ -259,14 +274,14 @@ def _check_records(
     if len(bounds) != shard.records + 1:
         yield Fault(shard.name, f"holds {len(bounds) - 1} records, expected {shard.records}")
     if with_index:
-        yield from _check_index(check.folder, shard, bounds)
+        yield from _check_index(folder, shard, bounds)
     largest = max((end - start for start, end in pairwise(bounds)), default=0)
     if largest != shard.max_record_bytes:
         yield Fault(
             shard.name, f"its largest record has {largest} bytes, expected {shard.max_record_bytes}"
         )
         return
-    yield from _limit(shard.name, _check_contents(shard, check, bounds, contents))
+    yield from _limit(shard.name, _check_contents(folder, shard, check, bounds, contents))
 
 
 def _check_index(folder: Path, shard: ShardInfo, bounds: Sequence[int]) -> Iterator[Fault]:
@@ -281,9 +296,9 @@ def _check_index(folder: Path, shard: ShardInfo, bounds: Sequence[int]) -> Itera
 
 
 def _check_contents(
-    shard: ShardInfo, check: Check, bounds: Sequence[int], contents: list[Source]
+    folder: Path, shard: ShardInfo, check: Check, bounds: Sequence[int], contents: list[Source]
 ) -> Iterator[Fault]:
-    with open(check.folder / shard.name, "rb") as file:
+    with open(folder / shard.name, "rb") as file:
         for number, (start, end) in enumerate(pairwise(bounds)):
             record = file.read(end - start)
             payload = record[HEADER_BYTES:-FOOTER_BYTES]
@@ -343,11 +358,11 @@ def _check_counts(manifest: Manifest, reports: Sequence[Report]) -> Iterator[Fau
         yield Fault(MANIFEST, f"images are up to {height}x{width}, stated is {stated}")
 
 
-def _find_strangers(folder: Path, manifest: Manifest) -> Iterator[Fault]:
+def _find_strangers(folder: Location, manifest: Manifest) -> Iterator[Fault]:
     names = {MANIFEST, *manifest.files}
     for shard in manifest.shards:
         names |= {shard.name, name_index(shard.name)}
-    for name in sorted((path.name for path in folder.iterdir()), key=os.fsencode):
+    for name in list_names(folder):
         if name == WORK_FOLDER:
             # Of whoever makes a replacement just now; this data set is whole until then.
             if find_owner(folder) is None:

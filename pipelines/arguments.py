@@ -20,6 +20,7 @@ from converter.image_options import (
     parse_formats,
     parse_share,
 )
+from converter.layout import parse_location
 from converter.names import from_bytes
 from converter.options import (
     BOX_FORMATS,
@@ -105,12 +106,18 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
     default = ConvertOptions()
     parser.add_argument(
         "images",
-        type=Path,
+        type=_typed(parse_location),
         metavar="IMAGES",
-        help="a folder with a folder for each class, or with split folders; an archive of such "
-        "(.tar, .tar.gz, .zip); or a table (.csv, .tsv, .jsonl, .parquet)",
+        help="a folder with a folder for each class, or with split folders, here or in an object "
+        "store (s3://bucket/prefix, gs://bucket/prefix); an archive of such (.tar, .tar.gz, .zip); "
+        "or a table (.csv, .tsv, .jsonl, .parquet)",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder for the data set")
+    parser.add_argument(
+        "out",
+        type=_typed(parse_location),
+        metavar="OUT",
+        help="the folder for the data set, here or in an object store",
+    )
     options = parser.add_argument_group("what is written", argument_default=argparse.SUPPRESS)
     add = options.add_argument
     add("--image-size", type=_typed(parse_image_size), metavar="SIZE",
@@ -239,7 +246,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--quick", action="store_true", help="look at names and sizes only")
     add("--no-decode", action="store_true", help="look at headers of images only")
-    add("--sources", type=Path, metavar="IMAGES",
+    add("--sources", type=_typed(parse_location), metavar="IMAGES",
         help="also compare each record with its original in this folder")  # fmt: skip
     add("--json", action="store_true", help="print one JSON object instead of lines")
     _add_running(parser)
@@ -253,7 +260,11 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _BEAM
     _add_out(parser)
     parser.add_argument(
-        "--images", type=Path, metavar="IMAGES", required=True, help="the folder of the originals"
+        "--images",
+        type=_typed(parse_location),
+        metavar="IMAGES",
+        required=True,
+        help="the folder of the originals",
     )
     _add_lock(parser)
     _add_running(parser)
@@ -284,7 +295,9 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="the data set's folder")
+    parser.add_argument(
+        "out", type=_typed(parse_location), metavar="OUT", help="the data set's folder"
+    )
 
 
 def _add_lock(parser: argparse.ArgumentParser) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
-from converter.layout import locate
+from converter.layout import Place, locate
 from converter.leftovers import Leftover, clean_folder
 
 
 def clean(
-    out: str | os.PathLike[str],
+    out: Place,
     *,
     unfinished: bool = False,
     dry_run: bool = False,

@@ -28,6 +28,7 @@ from converter.layout import MANIFEST, Layout, locate
 from converter.manifest import read_manifest
 from converter.reasons import describe_excess
 from converter.sizes import format_bytes
+from converter.storage import read_range
 from converter.tfrecords import read_records
 from converter.verification import Fault
 from pipelines import proposals, summaries
@@ -97,12 +98,11 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
 def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list[str]:
     from pipelines import runners  # noqa: PLC0415
 
-    runner = [f"--runner={arguments.runner}"] if arguments.runner else []
-    beam_args = [*runner, *(["--shared_paths"] if arguments.shared_paths else []), *extra]
+    beam_args = [f"--runner={arguments.runner}", *extra] if arguments.runner else list(extra)
     runners.parse_options(beam_args, also_known=arguments.flags)
     if not arguments.debug:
         _silence_beam_threads()
-    return beam_args
+    return [*beam_args, *(["--shared_paths"] if arguments.shared_paths else [])]
 
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
@@ -175,7 +175,9 @@ def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     manifest = read_manifest(locate(arguments.out))
     _print(summaries.summarize_dataset(manifest, arguments.out))
     shard = next(shard for shard in manifest.shards if shard.records)
-    with open(arguments.out / shard.name, "rb") as file:
+    # Of a store, no more is read than the largest record.
+    data = read_range(arguments.out / shard.name, 0, shard.max_record_bytes)
+    with io.BytesIO(data) as file:
         offset, payload = next(read_records(file, shard.name, shard.bytes), (0, b""))
     try:
         lines = summaries.summarize_record(decode_example(payload))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from typing import Final
 
 from tqdm import tqdm
 
@@ -16,7 +15,7 @@ from converter.entries import Note
 from converter.errors import DatasetError, UsageError
 from converter.indexes import SHARD_SUFFIX
 from converter.inputs import locate_root
-from converter.layout import Layout, locate
+from converter.layout import Layout, Location, Place, locate, locate_folder, locate_output
 from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
 from converter.mill import receipt_path
@@ -30,6 +29,7 @@ from converter.replacements import (
     settle_folder,
 )
 from converter.scan import scan_images
+from converter.storage import list_sizes, remove_files
 from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
 from pipelines.preflight import check_folders, check_import_names, check_room, find_room
@@ -37,6 +37,8 @@ from pipelines.progress import ReceiptWatch
 from pipelines.proposals import propose
 from pipelines.transforms import MillShards
 from pipelines.workers import LocalWorkers
+
+_NO_UPDATE: Final = "a data set in an object store is not updated: replace it with --overwrite"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,22 +68,22 @@ class Conversion:
 class Request:
     """What is asked of a conversion; see `convert`."""
 
-    images: Path
-    out: Path
+    images: Location
+    out: Location
     options: ConvertOptions
     beam: runners.RunnerOptions
     workers: int
     progress: bool
 
     @property
-    def root(self) -> Path:
+    def root(self) -> Location:
         """What the paths of the images are relative to."""
         return locate_root(self.images, self.options)
 
 
 def convert(
-    images: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    images: Place,
+    out: Place,
     options: ConvertOptions | None = None,
     beam_args: Sequence[str] = (),
     *,
@@ -97,9 +99,10 @@ def convert(
     is finished.
 
     Args:
-        images: folder with a folder of images for each class, or with folders of splits; or a
-            table of images.
-        out: folder for the data set: new, empty, or with a conversion of the same.
+        images: folder with a folder of images for each class, or with folders of splits, here or
+            in an object store; or a table of images.
+        out: folder for the data set: new, empty, or with a conversion of the same; here or in an
+            object store.
         options: size, encoding, shards and splits. An update takes those of the data set, and no
             other ones.
         beam_args: Beam's own options, as on a command line, such as `["--direct_num_workers=4"]`.
@@ -137,8 +140,8 @@ def convert(
 
 
 def run_conversion(
-    images: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    images: Place,
+    out: Place,
     options: ConvertOptions | None = None,
     beam_args: Sequence[str] = (),
     *,
@@ -149,7 +152,7 @@ def run_conversion(
     break_lock: bool = False,
 ) -> Conversion:
     """Does what `convert` does, and tells more about it."""
-    target, originals = _locate_output(out), locate(images)
+    target, originals = locate_output(out), locate(images)
     restore_folder(target)
     check_folders(originals, target)
     check_import_names()
@@ -178,14 +181,8 @@ def run_conversion(
         return _overwrite(request) if overwrite else _confirm(request)
 
 
-def _locate_output(out: str | os.PathLike[str]) -> Path:
-    """An absolute path; of a link, the folder that it leads to, which is what may be replaced."""
-    path = locate(out)
-    return path.resolve() if path.is_symlink() else path
-
-
 def _choose_options(
-    out: Path, options: ConvertOptions | None, *, overwrite: bool, update: bool
+    out: Location, options: ConvertOptions | None, *, overwrite: bool, update: bool
 ) -> ConvertOptions:
     if not update:
         return options or ConvertOptions()
@@ -233,13 +230,14 @@ def _overwrite(request: Request) -> Conversion:
 
 
 def _update(request: Request) -> Conversion:
-    check_replaceable(request.out)
-    old = read_manifest(request.out)
-    stage = Layout(request.out).stage
+    out = locate_folder(request.out, _NO_UPDATE)
+    check_replaceable(out)
+    old = read_manifest(out)
+    stage = Layout(out).stage
     with runners.start_workers(request.beam, request.workers) as pool:
         with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
-                request.out,
+                out,
                 old,
                 request.root,
                 scan_images(request.images, request.options),
@@ -250,13 +248,13 @@ def _update(request: Request) -> Conversion:
                 manifest=old, milled=0, kept=len(old.shards), unchanged=True, update=update
             )
         milled = (shard.bytes for shard in old.shards if shard.name not in update.kept)
-        check_room(request.out, sum(milled))
-        with lock_folder(stage, moves_to=request.out):
+        check_room(out, sum(milled))
+        with lock_folder(stage, moves_to=out):
             _discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
-            carry_shards(update, request.out, plan)
+            carry_shards(update, out, plan)
             conversion = _finish(plan, request, pool, staged=True)
-            replace_dataset(request.out)
+            replace_dataset(out)
     return dataclasses.replace(conversion, update=update)
 
 
@@ -280,7 +278,8 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
     draft = proposal.draft
     if discard:
         _discard_other(request.out, draft, request.options)
-    finished = sum(path.stat().st_size for path in request.out.glob(f"*{SHARD_SUFFIX}"))
+    sizes = list_sizes(request.out)
+    finished = sum(size for name, size in sizes.items() if name.endswith(SHARD_SUFFIX))
     check_room(request.out, proposal.bytes - finished)
     return write_plan(draft, request.options, images=request.root, out=request.out)
 
@@ -301,7 +300,7 @@ def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: 
     )
 
 
-def _discard_other(out: Path, draft: Draft, options: ConvertOptions) -> None:
+def _discard_other(out: Location, draft: Draft, options: ConvertOptions) -> None:
     """Gives up an unfinished conversion that follows another plan."""
     if not Layout(out).plan.exists():
         return
@@ -319,8 +318,7 @@ def mill_plan(
     """Mills the shards of a plan that are not finished; says how many were, and what it cost."""
     finished = {shard.name for shard in _list_finished(plan, progress=progress)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
-    for shard in remaining:
-        receipt_path(Layout(plan.out), shard).unlink(missing_ok=True)
+    remove_files(receipt_path(Layout(plan.out), shard) for shard in remaining)
     watch = ReceiptWatch(plan, finished=len(finished), bar=progress)
     try:
         watch.poll()
@@ -328,14 +326,14 @@ def mill_plan(
             transform = MillShards(plan, remaining, pool.count if pool else 0)
             job = f"shardmill-{plan.digest[:20]}"
             runners.run_pipeline(transform, beam, pool, job=job, on_poll=watch.poll)
-        watch.poll()
+        watch.poll(final=True)
     finally:
         watch.close()
     return len(finished), read_costs(Layout(plan.out), (shard.name for shard in remaining))
 
 
 def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:
-    shown = progress and any(Layout(plan.out).receipts.iterdir())
+    shown = progress and bool(list_sizes(Layout(plan.out).receipts))
     with _count_shards(len(plan.shards), "checking", shown=shown) as count:
         return list_finished(plan, on_shard=count)
 

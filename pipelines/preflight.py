@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import shutil
 import warnings
 from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
-from converter.layout import MANIFEST, WORK_FOLDER
+from converter.layout import MANIFEST, WORK_FOLDER, Location
 from converter.sizes import format_bytes
+from converter.storage import list_names
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
@@ -20,25 +22,25 @@ class SpaceWarning(UserWarning):
     """The disk is likely to be full before a conversion ends."""
 
 
-def check_folders(images: Path, out: Path) -> None:
+def check_folders(images: Location, out: Location) -> None:
     """Refuses an output that would swallow its own input or something that is not ours.
 
     Raises:
         UsageError: says which, and what to do instead.
     """
-    source, target = images.resolve(), out.resolve()
-    if target == source or target.is_relative_to(source):
+    source, target = _resolve(images), _resolve(out)
+    if _lies_in(target, source):
         raise UsageError(
             f"output {out} lies inside the images {images}: the next run would take it for "
             "images, choose a folder elsewhere"
         )
-    if source.is_relative_to(target):
+    if _lies_in(source, target):
         raise UsageError(
             f"the images {images} lie inside the output {out}: choose a new folder for the output"
         )
-    if out.exists() and not out.is_dir():
+    if out.is_file() or (isinstance(out, Path) and out.exists() and not out.is_dir()):
         raise UsageError(f"output {out} is a file: choose a folder")
-    found = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    found = list_names(out)
     if found and not {MANIFEST, WORK_FOLDER} & set(found):
         raise UsageError(
             f"output {out} is not empty and not ours (it holds {found[0]!r}): "
@@ -46,12 +48,25 @@ def check_folders(images: Path, out: Path) -> None:
         )
 
 
-def find_room(out: Path) -> int:
-    """How many bytes are free where an output lies, or will lie."""
+def _resolve(place: Location) -> Location:
+    return place.resolve() if isinstance(place, Path) else place
+
+
+def _lies_in(place: Location, folder: Location) -> bool:
+    if isinstance(place, Path) and isinstance(folder, Path):
+        return place.is_relative_to(folder)
+    # What follows a prefix may be the rest of a name: the two are compared as folders.
+    return f"{place}/".startswith(f"{folder}/")
+
+
+def find_room(out: Location) -> float:
+    """How many bytes are free where an output lies, or will lie; in a store, as many as needed."""
+    if not isinstance(out, Path):
+        return math.inf
     return shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
 
 
-def check_room(out: Path, needed: float) -> None:
+def check_room(out: Location, needed: float) -> None:
     """Warns if an output is likely not to fit; no error, because what is needed is an estimate.
 
     Args:
@@ -61,7 +76,7 @@ def check_room(out: Path, needed: float) -> None:
     if needed > (room := find_room(out)):
         warnings.warn(
             f"about {format_bytes(needed)} more are to be written to {out}, where "
-            f"{format_bytes(room)} are free: make room; on a full disk the conversion ends, "
+            f"{format_bytes(int(room))} are free: make room; on a full disk the conversion ends, "
             "finished shards are kept, and the same command goes on",
             SpaceWarning,
             stacklevel=2,

@@ -7,17 +7,23 @@ runners show no counters before the end, and a remote runner's are minutes late.
 from __future__ import annotations
 
 import sys
+import time
+from pathlib import Path
 from typing import Final
 
 from tqdm import tqdm
 
 from converter.errors import DatasetError
 from converter.layout import Layout
-from converter.mill import read_receipt, receipt_path
+from converter.mill import parse_receipt, receipt_path
 from converter.plan import Plan
+from converter.storage import list_sizes, read_files
 
 LOG_INTERVAL_S: Final = 10.0
 """How often the bar is drawn where it goes to a file: often enough to see that it lives."""
+
+STORE_INTERVAL_S: Final = 2.0
+"""How often receipts are looked for in an object store."""
 
 
 class ReceiptWatch:
@@ -33,7 +39,9 @@ class ReceiptWatch:
         self.written = 0
         self.rejected = 0
         layout = Layout(plan.out)
-        self._unseen = {receipt_path(layout, shard) for shard in plan.shards}
+        self._folder = layout.receipts
+        self._unseen = {receipt_path(layout, shard).name for shard in plan.shards}
+        self._next = 0.0
         self._shards = len(plan.shards)
         self._finished = finished
         self._live = sys.stderr.isatty()
@@ -46,18 +54,31 @@ class ReceiptWatch:
             mininterval=0.1 if self._live else LOG_INTERVAL_S,
         )
 
-    def poll(self) -> None:
-        """Takes in the receipts that are new, and redraws."""
-        for path in sorted(path for path in self._unseen if path.exists()):
+    def poll(self, *, final: bool = False) -> None:
+        """Takes in the receipts that are new, if it is time to, and redraws.
+
+        Args:
+            final: it is.
+        """
+        now = time.monotonic()
+        if final or now >= self._next:
+            self._take_in()
+            # In a store, each look is a request.
+            self._next = now + (0.0 if isinstance(self._folder, Path) else STORE_INTERVAL_S)
+        self._bar.set_postfix_str(self._describe(), refresh=self._live)
+
+    def _take_in(self) -> None:
+        known = list_sizes(self._folder)
+        paths = [self._folder / name for name in sorted(self._unseen & known.keys())]
+        for path, data in zip(paths, read_files(paths), strict=True):
             try:
-                receipt = read_receipt(path)
+                receipt = parse_receipt(data, path)
             except DatasetError:
                 continue  # half written by a file system that does not rename in one step
-            self._unseen.remove(path)
+            self._unseen.remove(path.name)
             self.written += receipt.records
             self.rejected += len(receipt.rejects)
             self._bar.update(receipt.images)
-        self._bar.set_postfix_str(self._describe(), refresh=self._live)
 
     def close(self) -> None:
         """Draws the bar for the last time."""

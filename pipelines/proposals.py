@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 
 from converter.decoders import register_formats
 from converter.entries import Entry, Scan
 from converter.estimates import Estimate, bound_record_bytes, estimate_records
 from converter.inputs import locate_root
-from converter.layout import locate
+from converter.layout import Place, locate
 from converter.options import ConvertOptions
 from converter.plan import Draft, plan_shards
 from converter.scan import scan_images
@@ -45,7 +44,7 @@ class Proposal:
 
 
 def propose(
-    images: str | os.PathLike[str],
+    images: Place,
     options: ConvertOptions | None = None,
     *,
     always_sample: bool = True,

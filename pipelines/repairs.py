@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from converter.entries import Entry
 from converter.errors import DatasetError
 from converter.indexes import name_index
 from converter.inputs import locate_root
-from converter.layout import NOTES, REJECTS, Layout, locate
+from converter.layout import NOTES, REJECTS, Layout, Place, locate, locate_folder
 from converter.locks import lock_folder
 from converter.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
@@ -65,8 +64,8 @@ class Repair:
 
 
 def repair(
-    out: str | os.PathLike[str],
-    images: str | os.PathLike[str],
+    out: Place,
+    images: Place,
     beam_args: Sequence[str] = (),
     *,
     workers: int = 0,
@@ -92,7 +91,8 @@ def repair(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
-    folder, originals = locate(out), locate(images)
+    folder = locate_folder(locate(out), "in an object store nothing is repaired: convert anew")
+    originals = locate_folder(locate(images), "repairs take originals of this machine: copy them")
     manifest = _read_manifest(folder)
     check_folders(originals, folder)
     with lock_folder(folder, break_lock=break_lock):

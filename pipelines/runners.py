@@ -43,11 +43,10 @@ POLL_S: Final = 0.2
 ABORT_TIMEOUT_S: Final = 5.0
 """How long a runner may take to end once one of its workers has died."""
 
-_UNFINISHED: Final = (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED)
-_LOGGER: Final = logging.getLogger(__name__)
-
 DASK_RUNNER: Final = "apache_beam.runners.dask.dask_runner.DaskRunner"
 """Beam knows it by its full name only."""
+_UNFINISHED: Final = (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED)
+_LOGGER: Final = logging.getLogger(__name__)
 
 _OWN_PROCESSES: Final = "own_processes"
 """A running mode that FnApiRunner does not know: it then takes the environment it is given."""
@@ -167,10 +166,12 @@ def run_pipeline(
     with clusters.complete_options(options.pipeline, options.given, job):
         pipeline = _build_pipeline(transform, options, workers)
         thread = threading.Thread(
-            target=run.follow, args=(pipeline,), name="run_pipeline", daemon=True
+            target=run.follow, args=(pipeline, options.pipeline), name="run_pipeline", daemon=True
         )
         try:
-            run.start(pipeline, options)
+            if not options.local:
+                # Here, because Beam handles signals if it starts Prism, or Flink's job server.
+                run.start(pipeline, options.pipeline)
             thread.start()
             _wait_for(thread, workers, on_poll)
         except BaseException:
@@ -197,22 +198,24 @@ class _Run:
         self._result: Any = None
         self._failure: BaseException | None = None
 
-    def start(self, pipeline: beam.Pipeline, options: RunnerOptions) -> None:
-        """Starts it, as far as that does not mean to run it."""
-        if options.local:
-            return
+    def start(self, pipeline: beam.Pipeline, options: PipelineOptions) -> None:
+        """Submits it; local runners run it meanwhile.
+
+        Raises:
+            ShardmillError: it was not taken.
+        """
         try:
-            # Not in another thread: Beam handles signals if it starts Prism, or Flink's job server.
             self._result = pipeline.run()
         except Exception as error:
             raise ShardmillError(_shorten(error)) from error
-        if told := clusters.describe_job(self._result, options.pipeline):
+        if told := clusters.describe_job(self._result, options):
             _LOGGER.info(told)
 
-    def follow(self, pipeline: beam.Pipeline) -> None:
-        """Runs it to its end."""
+    def follow(self, pipeline: beam.Pipeline, options: PipelineOptions) -> None:
+        """Waits for its end, and starts it before if nobody has."""
         try:
-            self._result = self._result or pipeline.run()
+            if self._result is None:
+                self.start(pipeline, options)
             self._result.wait_until_finish()
         except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
             self._failure = error
@@ -226,6 +229,8 @@ class _Run:
 
     def check(self) -> None:
         """Raises what went wrong."""
+        if isinstance(self._failure, ShardmillError):
+            raise self._failure
         if self._failure is not None:
             raise ShardmillError(_shorten(self._failure)) from self._failure
         if self._result.state in _UNFINISHED:

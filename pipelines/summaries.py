@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from converter.costs import Cost
 from converter.entries import NO_LABEL, NOTES, SKIP_RULES, Note
-from converter.layout import REJECTS, Layout
+from converter.layout import REJECTS, Layout, Location
 from converter.manifest import Manifest, SplitInfo, Totals, read_manifest
 from converter.names import from_bytes
 from converter.options import ConvertOptions
@@ -33,7 +32,7 @@ _STEPS: Final = {
 }
 
 
-def summarize_conversion(conversion: Conversion, out: Path, seconds: float) -> Iterator[str]:
+def summarize_conversion(conversion: Conversion, out: Location, seconds: float) -> Iterator[str]:
     """The lines that close a conversion."""
     manifest = conversion.manifest
     totals, shards = manifest.totals, len(manifest.shards)
@@ -122,7 +121,7 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
     )
 
 
-def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
+def summarize_dataset(manifest: Manifest, folder: Location) -> Iterator[str]:
     """What `shardmill inspect` prints about the whole."""
     image, totals = manifest.image, manifest.totals
     size = (
@@ -143,7 +142,7 @@ def summarize_dataset(manifest: Manifest, folder: Path) -> Iterator[str]:
     yield from _tell_classes(manifest.classes, sums)
 
 
-def summarize_faults(faults: Sequence[Fault], folder: Path) -> Iterator[str]:
+def summarize_faults(faults: Sequence[Fault], folder: Location) -> Iterator[str]:
     """What `shardmill verify` prints: a line for each fault, and one about the whole."""
     yield from (f"{fault.file}: {fault.detail}" for fault in faults)
     whole = f"{folder}"
@@ -154,7 +153,7 @@ def summarize_faults(faults: Sequence[Fault], folder: Path) -> Iterator[str]:
     yield f"{_count_faults(faults)} in {whole}"
 
 
-def summarize_repair(repair: Repair, folder: Path) -> Iterator[str]:
+def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
     """What `shardmill repair` prints: a line for each file, and one about the whole."""
     yield from (f"repaired {name}" for name in repair.repaired)
     yield from (f"{fault.file}: {fault.detail}" for fault in repair.left)
@@ -174,7 +173,7 @@ def summarize_repair(repair: Repair, folder: Path) -> Iterator[str]:
         yield f"no fault in {folder}, {len(repair.repaired):,} files were made again"
 
 
-def dump_faults(faults: Sequence[Fault], folder: Path) -> str:
+def dump_faults(faults: Sequence[Fault], folder: Location) -> str:
     """The same for a program: one JSON object in ASCII."""
     found = {"folder": str(folder), "whole": not faults}
     return json.dumps({**found, "faults": [fault._asdict() for fault in faults]})
@@ -206,7 +205,7 @@ def _count_faults(faults: Sequence[Fault]) -> str:
     return "1 fault" if faults else "no fault"
 
 
-def _tell_update(update: Update, out: Path, seconds: float, *, milled: int) -> Iterator[str]:
+def _tell_update(update: Update, out: Location, seconds: float, *, milled: int) -> Iterator[str]:
     kept = len(update.kept)
     yield f"updated {out} in {seconds:.1f} s: milled {milled:,} shards, left {kept:,} as they were"
     yield (

@@ -18,8 +18,8 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 
 from converter.costs import Cost, start_cost, take_cost, write_cost
-from converter.errors import OutputError
-from converter.layout import Layout
+from converter.errors import OutputError, StoreError
+from converter.layout import Layout, Location
 from converter.manifest import ShardInfo
 from converter.mill import Job, Receipt, mill_shard
 from converter.passes import deal_shards, mill_together
@@ -118,7 +118,7 @@ def count_cost(cost: Cost) -> None:
 def _log_cost(cost: Cost, job: Job, name: str) -> None:
     count_cost(cost)
     # What is only told must not cost a shard that is finished.
-    with contextlib.suppress(OutputError):
+    with contextlib.suppress(OutputError, StoreError):
         write_cost(cost, Layout(job.out), name)
 
 
@@ -138,7 +138,7 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]
         reports: folder for the reports, which workers and launcher see under the same path.
     """
 
-    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Path) -> None:
+    def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Location) -> None:
         super().__init__()
         self._shards = sorted(shards, key=lambda shard: (-shard.bytes, shard.name))
         self._check = check
@@ -153,12 +153,12 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]
         )
 
 
-def report_path(reports: Path, shard: ShardInfo) -> Path:
+def report_path(reports: Location, shard: ShardInfo) -> Location:
     """Where the report on a shard lies."""
     return reports / f"{Path(shard.name).stem}.json"
 
 
-def write_report(shard: ShardInfo, check: Check, reports: Path) -> None:
+def write_report(shard: ShardInfo, check: Check, reports: Location) -> None:
     """`check_shard`, with its report in a file."""
     data = json.dumps(check_shard(shard, check).to_json()).encode("ascii")
     write_file(report_path(reports, shard), data, reports)

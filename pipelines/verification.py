@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from converter.errors import DatasetError
 from converter.inputs import locate_root
-from converter.layout import Layout, locate
+from converter.layout import Layout, Location, Place, locate
 from converter.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
+from converter.storage import list_sizes, read_files, remove_tree
 from converter.verification import (
     Check,
     Fault,
@@ -27,11 +28,11 @@ from converter.verification import (
 
 
 def verify(
-    out: str | os.PathLike[str],
+    out: Place,
     *,
     quick: bool = False,
     decode: bool = True,
-    sources: str | os.PathLike[str] | None = None,
+    sources: Place | None = None,
     beam_args: Sequence[str] | None = None,
     workers: int = 0,
     progress: bool = False,
@@ -96,26 +97,39 @@ def _run_job(
 
     options = runners.parse_options(beam_args)
     runners.check_paths(options, check.folder)
-    # Workers elsewhere share with this machine what holds the data set, if anything.
-    beside = None if options.local else check.folder.parent
     with (
-        tempfile.TemporaryDirectory(prefix=f".{check.folder.name}.shardmill-", dir=beside) as name,
+        _open_reports(check.folder, local=options.local) as reports,
         runners.start_workers(options, workers) as pool,
     ):
-        reports, unseen = Path(name), list(manifest.shards)
+        unseen = {report_path(reports, shard).name: shard for shard in manifest.shards}
 
         def poll() -> None:
-            for shard in [s for s in unseen if report_path(reports, s).exists()]:
-                unseen.remove(shard)
-                on_shard(shard)
+            for name in sorted(unseen.keys() & list_sizes(reports).keys()):
+                on_shard(unseen.pop(name))
 
         transform = VerifyShards(manifest.shards, check, reports)
         job = f"shardmill-verify-{manifest.plan[:20]}"
         runners.run_pipeline(transform, options, pool, job=job, on_poll=poll)
         poll()
         if unseen:
-            raise DatasetError(f"no report on {unseen[0].name}: the job ended without checking it")
-        return [
-            Report.from_json(json.loads(report_path(reports, shard).read_bytes()))
-            for shard in manifest.shards
-        ]
+            name = next(iter(unseen.values())).name
+            raise DatasetError(f"no report on {name}: the job ended without checking it")
+        paths = [report_path(reports, shard) for shard in manifest.shards]
+        return [Report.from_json(json.loads(data)) for data in read_files(paths)]
+
+
+@contextlib.contextmanager
+def _open_reports(folder: Location, *, local: bool) -> Iterator[Location]:
+    """A place that is empty and that all workers see, as long as the block lasts."""
+    name = f".{folder.name}.shardmill-"
+    if local or isinstance(folder, Path):
+        # Workers elsewhere share with this machine what holds the data set, if anything.
+        beside = folder.parent if isinstance(folder, Path) and not local else None
+        with tempfile.TemporaryDirectory(prefix=name, dir=beside) as here:
+            yield Path(here)
+        return
+    reports = folder.with_name(f"{name}{uuid.uuid4().hex}")
+    try:
+        yield reports
+    finally:
+        remove_tree(reports)

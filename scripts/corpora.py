@@ -16,6 +16,7 @@ from measuring import Run, measure
 from PIL import Image
 
 from converter.commit import commit
+from converter.layout import Location
 from converter.mill import Job, mill_shard
 from converter.options import ConvertOptions
 from converter.plan import Draft, plan_shards, write_plan
@@ -67,8 +68,9 @@ def link_images(work: Path, count: int) -> Path:
     return folder / "images"
 
 
-def convert(images: Path, out: Path, *arguments: str) -> Run:
-    shutil.rmtree(out, ignore_errors=True)
+def convert(images: Location, out: Location, *arguments: str) -> Run:
+    if isinstance(out, Path):
+        shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "pipelines", "convert", str(images), str(out)]
     return measure([*command, "--no-progress", *arguments])
 

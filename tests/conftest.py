@@ -2,6 +2,7 @@
 
 Images: `image_folder`, a class-per-folder tree with every trait that matters; made once.
 Data sets: `converted`, that tree as a data set; read only.
+Object stores: `server`, each kind in turn; processes that live until the last test.
 Both are made here from arithmetic, so the tests need no file from elsewhere.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from servers import run_server
 
 from converter.commit import commit
 from converter.inputs import locate_root
@@ -75,6 +77,29 @@ def list_states(folder: Path) -> dict[str, tuple[int, int, int]]:
     """What changes when a file is written or replaced, by its path."""
     states = {str(path.relative_to(folder)): path.stat() for path in folder.rglob("*")}
     return {name: (s.st_ino, s.st_mtime_ns, s.st_size) for name, s in states.items()}
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """Amazon S3, as moto plays it."""
+    with run_server("s3") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gs_server():
+    """Google Cloud Storage, as its emulator plays it."""
+    with run_server("gs") as server:
+        yield server
+
+
+@pytest.fixture(params=["s3", "gs"])
+def server(request):
+    """Each kind of store in turn, without faults at first."""
+    running = request.getfixturevalue(f"{request.param}_server")
+    running.set_faults()
+    yield running
+    running.set_faults()
 
 
 @pytest.fixture(scope="session")

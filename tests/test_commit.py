@@ -184,10 +184,10 @@ def test_the_work_folder_of_a_finished_data_set_is_removed(plan, tmp_path):
     layout = Layout(plan.out)
     layout.lock.touch()
     commit(plan, keep_work=True)
-    remove_work(layout)
+    remove_work(layout.out)
     assert list(layout.work.iterdir()) == [layout.lock]
     layout.lock.unlink()
-    remove_work(layout)
+    remove_work(layout.out)
     assert not layout.work.exists()
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from converter.errors import UsageError
-from converter.layout import Layout, locate, name_shard
+from converter.layout import Layout, locate, locate_output, name_shard, parse_location
+from converter.objects import ObjectPath
 from pipelines import clean, convert, propose, repair, verify
 from pipelines.commands import main
 from reader import load_dataset, open_shards
@@ -42,9 +43,23 @@ def test_a_folder_is_located_and_an_address_is_not_taken_for_one(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert locate("out") == tmp_path / "out"
     assert locate(tmp_path / "s3:" / "out") == tmp_path / "s3:" / "out"
-    for address in ("s3://bucket/out", "gs://bucket/out", "file:///data", Path("hdfs://a/b")):
-        with pytest.raises(UsageError, match=r"is an address and no folder: .* mount the bucket"):
-            locate(address)
+    for address in ("s3://bucket/out", Path("s3://bucket/out"), ObjectPath("s3", "bucket", "out")):
+        assert locate(address) == ObjectPath("s3", "bucket", "out")
+    assert parse_location("out") == Path("out")
+    assert parse_location("gs://bucket/out/") == ObjectPath("gs", "bucket", "out")
+
+
+def test_a_data_set_takes_a_prefix_and_not_a_whole_bucket():
+    assert locate_output("gs://bucket/out") == ObjectPath("gs", "bucket", "out")
+    with pytest.raises(UsageError, match=r"^gs://bucket is a whole bucket: give a prefix in it"):
+        locate_output("gs://bucket/")
+
+
+def test_in_a_store_the_names_are_the_same():
+    layout = Layout(ObjectPath("s3", "bucket", "data/out"))
+    assert str(layout.manifest) == "s3://bucket/data/out/manifest.json"
+    assert str(layout.plan) == "s3://bucket/data/out/.shardmill/plan.json"
+    assert str(layout.stage) == "s3://bucket/data/.out.shardmill-new"
 
 
 @pytest.mark.parametrize(
@@ -54,17 +69,16 @@ def test_a_folder_is_located_and_an_address_is_not_taken_for_one(tmp_path, monke
         pytest.param(lambda out, images: convert(out, images / "out"), id="images"),
         pytest.param(lambda out, _: propose(out), id="propose"),
         pytest.param(lambda out, _: verify(out), id="verify"),
-        pytest.param(lambda out, images: verify(images, sources=out), id="sources"),
         pytest.param(repair, id="repair"),
         pytest.param(lambda out, _: clean(out), id="clean"),
         pytest.param(lambda out, _: open_shards(out), id="open_shards"),
         pytest.param(lambda out, _: load_dataset(out), id="load_dataset"),
     ],
 )
-def test_nothing_takes_an_address_for_a_folder(use, image_folder, tmp_path, monkeypatch):
+def test_nothing_takes_an_unknown_address_for_a_folder(use, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"^s3://bucket/out is an address"):
-        use("s3://bucket/out", image_folder)
+    with pytest.raises(UsageError, match=r"^hdfs:// is no address that is known"):
+        use("hdfs://bucket/out", image_folder)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -73,6 +87,6 @@ def test_neither_does_the_command_line(command, image_folder, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     images = {"convert": [str(image_folder)], "plan": [str(image_folder)]}.get(command, [])
     originals = ["--images", str(image_folder)] if command == "repair" else []
-    assert main([command, *images, "s3://bucket/out", *originals]) == 2
-    assert "shardmill: error: s3:/" in capsys.readouterr().err
+    assert main([command, *images, "hdfs://bucket/out", *originals]) == 2
+    assert "hdfs:// is no address that is known" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,86 @@
+"""Who writes to a data set: a process on a machine, and whether it still runs.
+
+Host, boot and start time of a process tell it from another one that has its number by now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """Who holds a lock.
+
+    Attributes:
+        host: the machine's name.
+        boot: which of its boots, so that a restart shows; empty where the system does not tell.
+        pid: the process.
+        started: when that process began, as the system counts, so that a reused `pid` shows.
+        since: when the lock was taken, for a person.
+    """
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+    since: str
+
+    def is_here(self) -> bool:
+        """Whether it runs, or ran, since this machine was started: so that it can be looked at."""
+        return bool(self.boot) and self.boot == _read_boot()
+
+    def is_gone(self, *, unheld: bool) -> bool:
+        """Whether this owner has ended, as far as that is known here.
+
+        Args:
+            unheld: nobody on this machine holds the lock's `flock`.
+        """
+        if self.host == socket.gethostname() and self.boot != _read_boot():
+            return True
+        if self.boot != _read_boot() or (not self.boot and self.host != socket.gethostname()):
+            return False
+        return unheld or _read_start(self.pid) != self.started
+
+
+def describe_self() -> Owner:
+    """This process."""
+    return Owner(
+        host=socket.gethostname(),
+        boot=_read_boot(),
+        pid=os.getpid(),
+        started=_read_start(os.getpid()),
+        since=time.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+
+
+def parse_owner(data: bytes) -> Owner:
+    """The owner that a lock describes; of one that describes none, an unknown one."""
+    try:
+        content = json.loads(data)
+        fields = {field.name: content[field.name] for field in dataclasses.fields(Owner)}
+        return Owner(**{**fields, "pid": int(content["pid"])})
+    except (ValueError, TypeError, KeyError):
+        return Owner(host="an unknown host", boot="?", pid=0, started="", since="an unknown time")
+
+
+def _read_boot() -> str:
+    return _read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
+
+
+def _read_start(pid: int) -> str:
+    """The 22nd field of Linux' /proc/PID/stat; a name in brackets comes before and may hold any."""
+    fields = _read_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,132 @@
+"""Object stores for tests: real servers as processes, each with a proxy before it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from converter.objects import ObjectPath, parse_address, put_file
+
+BUCKET = "shardmill-tests"
+PATIENCE_S = 15
+PROXY = Path(__file__).with_name("proxy.py")
+PACKAGES = {"s3": ("s3fs", "moto"), "gs": ("gcsfs", "gcp_storage_emulator")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A store that runs.
+
+    Attributes:
+        scheme: `s3` or `gs`.
+        port: of its proxy.
+        environment: leads there; it is that of this process, too.
+    """
+
+    scheme: str
+    port: int
+    environment: dict[str, str]
+
+    def path(self, name: str) -> ObjectPath:
+        """An address in its bucket."""
+        return parse_address(f"{self.scheme}://{BUCKET}/{name}")
+
+    def set_faults(self, **settings: object) -> dict[str, int]:
+        """Sets what its proxy does; without arguments, nothing. Returns counts since the last."""
+        query = urllib.parse.urlencode(settings)
+        url = f"http://127.0.0.1:{self.port}/-/set?{query}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return json.loads(answer.read())
+
+
+def upload(folder: Path, address: ObjectPath) -> ObjectPath:
+    """Copies the files of a folder, and nothing below it, to an address."""
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            with open(file, "rb") as stream:
+                put_file(address / file.name, stream)
+    return address
+
+
+def find_port() -> int:
+    """A port that nobody has just now."""
+    with socket.socket() as line:
+        line.bind(("127.0.0.1", 0))
+        return line.getsockname()[1]
+
+
+@contextlib.contextmanager
+def run_server(scheme: str) -> Iterator[Server]:
+    """Runs a store and its proxy; this process and those that it starts are led there.
+
+    Skips the test where a package is missing.
+    """
+    for package in PACKAGES[scheme]:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs the package {package}: pip install -e '.[dev]'")
+    target, port = find_port(), find_port()
+    tool = shutil.which("gcp-storage-emulator", path=str(Path(sys.executable).parent))
+    commands = {
+        "s3": [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(target)],
+        "gs": [str(tool), "start", "--host=127.0.0.1", f"--port={target}", "--in-memory",
+               f"--default-bucket={BUCKET}"],
+    }  # fmt: skip
+    environments = {
+        "s3": {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": "canary-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        },
+        "gs": {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"},
+    }
+    server = Server(scheme, port, environments[scheme])
+    with (
+        _run_process(commands[scheme], target),
+        _run_process([sys.executable, str(PROXY), str(port), str(target)], port),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        patch.setenv("SHARDMILL_STORE_SECONDS", str(PATIENCE_S))
+        if scheme == "s3":
+            asked = urllib.request.Request(f"http://127.0.0.1:{target}/{BUCKET}", method="PUT")
+            urllib.request.urlopen(asked, timeout=30).close()
+        yield server
+
+
+@contextlib.contextmanager
+def _run_process(command: list[str], port: int) -> Iterator[None]:
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        try:
+            _wait_for(port, process)
+            yield
+        finally:
+            process.kill()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{process.args} does not answer on port {port}")

@@ -1,0 +1,122 @@
+"""One writer at a time in an object store, and no lock outlives its owner."""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import socket
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+from converter.errors import LockedError
+from converter.layout import Layout
+from converter.locks import find_owner, lock_folder
+from converter.object_locks import _take_over
+from converter.objects import ObjectPath, list_objects, put_bytes, read_object
+from converter.owners import describe_self
+
+HOLD = """
+import sys
+from converter.layout import locate
+from converter.locks import lock_folder
+with lock_folder(locate(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def folder(server) -> ObjectPath:
+    return server.path(uuid.uuid4().hex)
+
+
+def start_holder(folder: ObjectPath) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+def write_owner(folder: ObjectPath, **changes: object) -> None:
+    owner = {**dataclasses.asdict(describe_self()), **changes}
+    put_bytes(Layout(folder).lock, json.dumps(owner).encode())
+
+
+def is_won(folder: ObjectPath) -> bool:
+    try:
+        with lock_folder(folder):
+            time.sleep(0.3)
+    except LockedError:
+        return False
+    return True
+
+
+def test_a_lock_says_who_holds_it_and_goes_with_the_block(folder):
+    with lock_folder(folder):
+        assert find_owner(folder).host == socket.gethostname()
+        with pytest.raises(LockedError, match="is being written by"), lock_folder(folder):
+            pass
+    assert find_owner(folder) is None
+    assert list(list_objects(folder)) == []
+
+
+def test_a_live_process_is_not_disturbed_and_a_killed_one_is_taken_over(folder):
+    with start_holder(folder) as process:
+        message = rf"process {process.pid} on .* wait for it to end, or choose another prefix"
+        with pytest.raises(LockedError, match=message), lock_folder(folder, break_lock=True):
+            pass
+        process.kill()
+    assert find_owner(folder) is None
+    with lock_folder(folder):
+        assert find_owner(folder) is not None
+    assert list(list_objects(folder)) == []
+
+
+def test_of_another_machine_nothing_is_known(folder):
+    write_owner(folder, host="elsewhere", boot="another", pid=1)
+    with pytest.raises(LockedError, match="run again with --break-lock"), lock_folder(folder):
+        pass
+    with lock_folder(folder, break_lock=True):
+        assert find_owner(folder).host == socket.gethostname()
+
+
+def test_a_lock_that_was_broken_is_left_to_whoever_holds_it_now(folder):
+    with lock_folder(folder):
+        put_bytes(Layout(folder).lock, b"of somebody else")
+    assert read_object(Layout(folder).lock) == b"of somebody else"
+
+
+def test_of_several_who_find_a_stale_lock_one_takes_it(folder):
+    for number in range(3):
+        place = folder / str(number)
+        write_owner(place, pid=2**22 + 1, token=number)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(is_won, [place] * 4)).count(True) == 1
+
+
+def test_who_is_late_to_a_stale_lock_leaves_the_new_one(folder):
+    write_owner(folder, pid=2**22 + 1)
+    lock = Layout(folder).lock
+    stale = read_object(lock)
+    put_bytes(lock, b"new")
+    _take_over(lock, stale, b"mine", break_lock=False)
+    assert read_object(lock) == b"new"
+    assert [info.path for info in list_objects(folder)] == [lock]
+
+
+def test_a_claim_whose_owner_was_killed_is_in_nobodys_way(folder):
+    write_owner(folder, pid=2**22 + 1)
+    lock = Layout(folder).lock
+    stale = read_object(lock)
+    claim = lock.with_name(f"lock.{hashlib.sha256(stale).hexdigest()[:32]}")
+    put_bytes(claim, stale)
+    with lock_folder(folder):
+        assert not claim.exists()

@@ -1,0 +1,366 @@
+"""Conversions from and to object stores: the same bytes as here, whatever happens on the way."""
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from conftest import convert_folder, write_image
+from servers import Server
+
+from converter import object_replacements
+from converter.commit import commit, list_finished
+from converter.errors import OutputError, StoreError, UsageError
+from converter.layout import Layout, Location
+from converter.leftovers import clean_folder
+from converter.locks import lock_folder
+from converter.mill import Job, mill_shard
+from converter.objects import (
+    ObjectPath,
+    list_objects,
+    put_bytes,
+    read_object,
+)
+from converter.options import ConvertOptions
+from converter.originals import read_ahead
+from converter.plan import Plan, write_plan
+from converter.replacements import replace_dataset, settle_folder
+from converter.scan import scan_images
+from converter.storage import remove_tree
+from converter.verification import verify_dataset
+from pipelines import convert
+from pipelines.commands import main
+from pipelines.proposals import propose
+
+OPTIONS = ConvertOptions(image_size=(24, 24), num_shards=4, validation_split=0.25)
+OTHER = ConvertOptions(image_size=(16, 16), num_shards=2)
+FLAGS = ("--image-size=24", "--num-shards=4", "--validation-split=0.25", "--no-progress")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, an image twice, one that is none, and what the rules leave out."""
+    root = tmp_path_factory.mktemp("images")
+    for number in range(16):
+        write_image(root / "ant" / f"{number}.png", number)
+        write_image(root / "bee é" / "deep" / f"{number} #%.png", 50 + number)
+    write_image(root / "bee é" / "twin.png", 3)
+    (root / "ant" / "bad.jpg").write_bytes(b"no image")
+    (root / "ant" / "empty.png").write_bytes(b"")
+    (root / "ant" / "letter.txt").write_bytes(b"text")
+    (root / "ant-b.png").write_bytes(b"beside")
+    for name in (".git/a/b.png", "ant/.hidden.png", "ant/@eaDir/x.png", "cat/Thumbs.db"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"clutter")
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The data set that the folder gives."""
+    out = tmp_path_factory.mktemp("expected") / "out"
+    convert_folder(images, out, OPTIONS)
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.fixture
+def stored(server: Server, images: Path) -> ObjectPath:
+    """The same images in a store."""
+    return upload(images, server.path("images"))
+
+
+def upload(folder: Path, prefix: ObjectPath) -> ObjectPath:
+    if not prefix.exists():
+        for path in folder.rglob("*"):
+            if path.is_file():
+                put_bytes(prefix / path.relative_to(folder).as_posix(), path.read_bytes())
+    return prefix
+
+
+def read_tree(out: Location) -> dict[str, bytes]:
+    if isinstance(out, Path):
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+    return {info.path.relative_to(out): read_object(info.path) for info in list_objects(out)}
+
+
+def new_out(server: Server) -> ObjectPath:
+    return server.path(uuid.uuid4().hex)
+
+
+def mill(images: Location, out: Location) -> Plan:
+    """All of a conversion but Beam and the commit."""
+    plan = plan_only(images, out)
+    job = Job(images=images, out=out, options=OPTIONS, columns=plan.columns)
+    for shard in plan.shards:
+        mill_shard(shard, job)
+    return plan
+
+
+def plan_only(images: Location, out: Location) -> Plan:
+    draft = propose(images, OPTIONS, always_sample=False).draft
+    return write_plan(draft, OPTIONS, images=images, out=out)
+
+
+def test_a_prefix_is_scanned_as_a_folder_is(stored, images):
+    assert scan_images(stored, OPTIONS) == scan_images(images, OPTIONS)
+
+
+def test_images_of_a_store_give_the_same_data_set_here(stored, expected, tmp_path):
+    commit(mill(stored, tmp_path / "out"))
+    assert read_tree(tmp_path / "out") == expected
+
+
+def test_a_folder_gives_the_same_data_set_in_a_store(server, images, expected):
+    out = new_out(server)
+    commit(mill(images, out))
+    assert read_tree(out) == expected
+
+
+def test_faults_on_the_way_change_no_byte(server, stored, expected):
+    out = new_out(server)
+    server.set_faults(faults=0.3, kinds="refuse,reset,cut,short,lose", seed=9)
+    commit(mill(stored, out))
+    counts = server.set_faults()
+    assert all(counts[kind] > 0 for kind in ("refuse", "reset", "cut", "short", "lose"))
+    assert read_tree(out) == expected
+
+
+def test_many_images_are_asked_for_at_the_same_time(server, stored, images):
+    planned = [(entry, "") for entry in scan_images(stored, OPTIONS).entries]
+    server.set_faults(latency=0.05)
+    begun = time.monotonic()
+    read = [(item[0].path, get()) for item, get in read_ahead(planned, stored, 1 << 20)]
+    seconds = time.monotonic() - begun
+    assert read == [(entry.path, (images / entry.path).read_bytes()) for entry, _ in planned]
+    assert seconds < 0.4 * 0.05 * len(planned)
+
+
+def test_no_more_is_read_ahead_than_there_is_room_for(server, stored, monkeypatch):
+    monkeypatch.setattr("converter.originals._AHEAD_BYTES", 1)
+    planned = [(entry, "") for entry in scan_images(stored, OPTIONS).entries]
+    server.set_faults()
+    reading = read_ahead(planned, stored, 1 << 20)
+    next(reading)[1]()
+    assert server.set_faults()["GET"] == 1
+    reading.close()
+
+
+def test_an_image_that_is_gone_by_now_is_left_out(server, images):
+    out, prefix = new_out(server), upload(images, server.path(uuid.uuid4().hex))
+    plan = plan_only(prefix, out)
+    (prefix / "ant" / "0.png").unlink()
+    put_bytes(prefix / "ant" / "1.png", b"changed")
+    job = Job(images=prefix, out=out, options=OPTIONS)
+    receipts = [mill_shard(shard, job) for shard in plan.shards]
+    rejects = [reject for receipt in receipts for reject in receipt.rejects]
+    assert {reject["path"]: reject["code"] for reject in rejects} == {
+        "ant/0.png": "vanished",
+        "ant/1.png": "changed",
+        "ant/bad.jpg": "not_an_image",
+        "ant/empty.png": "empty",
+    }
+
+
+def test_finished_shards_are_known_by_receipt_and_checksum(server, images):
+    out = new_out(server)
+    plan = mill(images, out)
+    assert list_finished(plan) == list(plan.shards)
+    name, other = plan.shards[0].name, plan.shards[1].name
+    data = read_object(out / name)
+    put_bytes(out / name, data[:-1] + bytes([data[-1] ^ 1]))
+    (out / other).unlink()
+    assert list_finished(plan) == list(plan.shards[2:])
+
+
+def test_of_two_commits_one_wins(server, images):
+    out = new_out(server)
+    plan = mill(images, out)
+    commit(plan, keep_work=True)
+    before = read_object(out / "manifest.json")
+    with pytest.raises(OutputError, match=r"manifest.json exists already"):
+        commit(plan)
+    assert read_object(out / "manifest.json") == before
+
+
+def test_verify_finds_what_is_wrong_in_a_store(server, images, stored):
+    out = new_out(server)
+    plan = mill(images, out)
+    commit(plan)
+    assert verify_dataset(out, originals=stored) == []
+    assert verify_dataset(out, quick=True) == []
+    names = [shard.name for shard in plan.shards]
+    data = bytearray(read_object(out / names[0]))
+    data[100] ^= 1
+    put_bytes(out / names[0], bytes(data))
+    (out / names[1]).unlink()
+    put_bytes(out / "letter.txt", b"foreign")
+    (stored / "ant" / "5.png").unlink()
+    put_bytes(stored / "ant" / "5.png", (images / "ant" / "6.png").read_bytes())
+    found = {(fault.file, fault.detail.partition(":")[0]) for fault in verify_dataset(out)}
+    put_bytes(stored / "ant" / "5.png", (images / "ant" / "5.png").read_bytes())
+    assert (names[0], "its checksum does not match") in found
+    assert (names[1], "is missing") in found
+    assert ("letter.txt", "does not belong to the data set") in found
+    quick = verify_dataset(out, quick=True)
+    assert {fault.file for fault in quick} == {names[1], "letter.txt"}
+
+
+def test_what_was_left_behind_is_removed_on_demand(server, images):
+    out = new_out(server)
+    plan = mill(images, out)
+    put_bytes(Layout(out).lock, b"{}")
+    with pytest.raises(UsageError, match="neither a data set nor an unfinished conversion"):
+        clean_folder(out / "nothing")
+    clean_folder(out, break_lock=True)
+    assert list_finished(plan) == list(plan.shards)
+    clean_folder(out, unfinished=True)
+    assert not out.exists()
+
+
+def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
+    out = new_out(server)
+    plan = plan_only(stored, out)
+    monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1")
+    server.set_faults(faults=1, kinds="refuse", only="ant")
+    with pytest.raises(StoreError, match=r"images/ant/.* cannot be reached for") as caught:
+        for shard in plan.shards:
+            mill_shard(shard, Job(images=stored, out=out, options=OPTIONS))
+    assert "\n" not in str(caught.value)
+    assert not Layout(out).manifest.exists()
+
+
+def test_what_cannot_be_done_in_a_store_is_said(server, images, tmp_path, capsys):
+    out = new_out(server)
+    commit(mill(images, out))
+    with pytest.raises(UsageError, match="a data set in an object store is not updated"):
+        convert(images, out, update=True)
+    assert main(["repair", str(out), "--images", str(images)]) == 2
+    assert "in an object store nothing is repaired" in capsys.readouterr().err
+    for name in ("table.csv", "images.tar"):
+        assert main(["plan", str(out / name), str(tmp_path / "out")]) == 2
+        assert "is a table or an archive in an object store" in capsys.readouterr().err
+
+
+def stage_other(images: Path, out: ObjectPath) -> dict[str, bytes]:
+    """Puts another data set where it waits to take the place of the one in `out`; what it is."""
+    stage = Layout(out).stage
+    draft = propose(images, OTHER, always_sample=False).draft
+    plan = write_plan(draft, OTHER, images=images, out=stage)
+    for shard in plan.shards:
+        mill_shard(shard, Job(images=images, out=stage, options=OTHER))
+    commit(plan, keep_work=True)
+    tree = read_tree(stage)
+    return {name: data for name, data in tree.items() if "/" not in name}
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 4, None])
+def test_a_replacement_goes_on_wherever_it_was_killed(s3_server, images, monkeypatch, calls):
+    s3_server.set_faults()
+    out = new_out(s3_server)
+    commit(mill(images, out))
+    put_bytes(out / "letter.txt", b"foreign")
+    old = read_tree(out)
+    new = stage_other(images, out)
+    steps = itertools.count(1)
+
+    def die(do):
+        def step(*arguments):
+            if next(steps) == calls:
+                raise KeyboardInterrupt
+            do(*arguments)
+
+        return step
+
+    for name in ("remove_files", "copy_objects", "create_object", "remove_tree"):
+        done = getattr(object_replacements, name)
+        monkeypatch.setattr(object_replacements, name, die(done))
+    with contextlib.suppress(KeyboardInterrupt):
+        replace_dataset(out)
+    tree = read_tree(out)
+    whole = {"manifest.json": b"", **tree}["manifest.json"]
+    if whole:
+        wanted = new if whole == new["manifest.json"] else old
+        assert wanted.items() <= tree.items()
+    assert settle_folder(out) is (calls is not None)
+    assert read_tree(out) == {**new, "letter.txt": b"foreign"}
+    assert not Layout(out).stage.exists()
+
+
+def test_a_foreign_object_is_not_replaced(s3_server, images):
+    s3_server.set_faults()
+    out = new_out(s3_server)
+    commit(mill(images, out))
+    before = read_tree(out)
+    put_bytes(out / "train-00000-of-00002.tfrecord", b"foreign")
+    stage_other(images, out)
+    with pytest.raises(OutputError, match="is not of the data set that is to be replaced"):
+        replace_dataset(out)
+    assert read_tree(out) == {**before, "train-00000-of-00002.tfrecord": b"foreign"}
+
+
+def start_convert(images: Location, out: Location) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pipelines", "convert", str(images), str(out), *FLAGS]
+    return subprocess.Popen(
+        [*command, "--workers=2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_kill_in_the_middle_loses_nothing(s3_server, images, expected):
+    s3_server.set_faults()
+    stored = upload(images, s3_server.path("images"))
+    out = new_out(s3_server)
+    s3_server.set_faults(latency=0.05)
+    first = start_convert(stored, out)
+    receipts = Layout(out).receipts
+    while first.poll() is None and not receipts.is_dir():
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert not Layout(out).manifest.exists()
+    s3_server.set_faults()
+    second = start_convert(stored, out)
+    told, errors = second.communicate(timeout=120)
+    assert (second.returncode, errors) == (0, "")
+    assert "shards were finished before" in told
+    s3_server.set_faults()
+    assert read_tree(out) == expected
+    assert b"canary" not in b"".join(read_tree(out).values())
+
+
+def test_of_two_converters_on_one_prefix_one_does_the_work(s3_server, images):
+    s3_server.set_faults()
+    out = new_out(s3_server)
+    with (
+        lock_folder(out),
+        pytest.raises(Exception, match="is being written by process"),
+    ):
+        convert(images, out, OPTIONS)
+    assert not out.exists()
+    remove_tree(out)
+
+
+def test_an_outage_under_beam_is_one_line_too(s3_server, images, capsys, monkeypatch):
+    s3_server.set_faults()
+    stored = upload(images, s3_server.path("images"))
+    monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1.5")
+    s3_server.set_faults(faults=1, kinds="refuse", only="images/ant")
+    out = new_out(s3_server)
+    flags = [*FLAGS, "--workers=1", "--dedupe=off"]
+    assert main(["convert", str(stored), str(out), *flags]) == 1
+    s3_server.set_faults()
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("shardmill: error: s3://")
+    assert "cannot be reached for" in said
+    assert "\n" not in said
+    assert "canary" not in said
