@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -9,8 +13,9 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from converter.errors import OutputError, UsageError
+from converter.errors import OutputError, ShardmillError, UsageError
 from pipelines import runners
 
 
@@ -123,7 +128,29 @@ def test_processes_that_nobody_would_use_are_refused() -> None:
         (RuntimeError("Beam is\nconfused"), "Beam is"),
         (ValueError("odd\nand long"), "the pipeline failed: ValueError: odd"),
         (OutputError("/out/a is full"), "/out/a is full"),
+        (
+            Exception("The job failed. State: FAILED, Error:\nno such machine type\nand more"),
+            "the pipeline failed: Exception: The job failed. State: FAILED, Error: no such machine "
+            "type",
+        ),
     ],
 )
 def test_an_error_is_cut_down_to_one_line(error: Exception, line: str) -> None:
     assert runners._shorten(error) == line
+
+
+def test_nothing_is_left_in_the_temporary_folder_for_a_kill_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    transform = beam.Create([1])
+    pipeline = runners._build_pipeline(transform, runners.parse_options([]), None)
+    assert list(tmp_path.iterdir()) == []
+    assert pipeline.run().wait_until_finish() == "DONE"
+
+
+def test_a_job_that_was_cancelled_is_no_success() -> None:
+    run = runners._Run()
+    run._result = PipelineResult(PipelineState.CANCELLED)
+    with pytest.raises(ShardmillError, match=r"^the job ended as CANCELLED: finished shards are"):
+        run.check()
