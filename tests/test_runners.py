@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import tempfile
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -128,6 +130,11 @@ def test_processes_that_nobody_would_use_are_refused() -> None:
         (RuntimeError("Beam is\nconfused"), "Beam is"),
         (ValueError("odd\nand long"), "the pipeline failed: ValueError: odd"),
         (OutputError("/out/a is full"), "/out/a is full"),
+        (
+            Exception("The job failed. State: FAILED, Error:\nno such machine type\nand more"),
+            "the pipeline failed: Exception: The job failed. State: FAILED, Error: no such machine "
+            "type",
+        ),
     ],
 )
 def test_an_error_is_cut_down_to_one_line(error: Exception, line: str) -> None:
@@ -162,3 +169,20 @@ def test_another_runner_starts_in_this_thread_and_is_waited_for_in_another(
     options = runners.parse_options([f"--runner={__name__}.OtherRunner", *arguments])
     with pytest.raises(ShardmillError, match=f"^{message}$"):
         runners.run_pipeline(beam.Create([1]), options, None, job="", on_poll=lambda: None)
+
+
+def test_nothing_is_left_in_the_temporary_folder_for_a_kill_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    transform = beam.Create([1])
+    pipeline = runners._build_pipeline(transform, runners.parse_options([]), None)
+    assert list(tmp_path.iterdir()) == []
+    assert pipeline.run().wait_until_finish() == "DONE"
+
+
+def test_a_job_that_was_cancelled_is_no_success() -> None:
+    run = runners._Run()
+    run._result = PipelineResult(PipelineState.CANCELLED)
+    with pytest.raises(ShardmillError, match=r"^the job ended as CANCELLED: finished shards are"):
+        run.check()
