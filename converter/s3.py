@@ -89,7 +89,7 @@ class S3Store:
                     if answer.status > 400:
                         raise _judge_plain(answer.status, await answer.text(), bucket, key)
                     transfer.version = answer.headers["ETag"]
-                    end = transfer.place + int(answer.headers["Content-Length"])
+                    end = transfer.place + (answer.content_length or 0)
                     async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
                         transfer.take(chunk)
                 check_length(transfer, end)
