@@ -107,12 +107,16 @@ def _create_file(path: Path, scratch: Path, *, exclusive: bool) -> Iterator[Hash
             yield file
             file.sync()
         _compare(file, hash_file(temporary), path)
-        if not (exclusive and link_file(temporary, path)):
-            temporary.replace(path)
-        sync_folder(path.parent)
+        _publish(temporary, path, exclusive=exclusive)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path, *, exclusive: bool) -> None:
+    if not (exclusive and link_file(temporary, path)):
+        temporary.replace(path)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -274,9 +278,9 @@ def bring_here(folder: Location, names: Iterable[str]) -> Iterator[Path]:
         yield Path(here)
 
 
-def choose_threads(path: Location) -> int | None:
-    """How many files of a folder are read at the same time: one a core, more from a store."""
-    return _STORE_THREADS if isinstance(path, ObjectPath) else os.cpu_count()
+def choose_threads(*places: Location | None) -> int | None:
+    """How many files are read at the same time: one a core, more if any place is a store."""
+    return _STORE_THREADS if any(isinstance(p, ObjectPath) for p in places) else os.cpu_count()
 
 
 def hash_bytes(data: bytes) -> str:
