@@ -6,8 +6,10 @@
                 orders        in which order they come: pure functions of seed, epoch and position
                 steps         which positions are a batch, on which host
                 memory        a number of bytes -> sizes of the buffers
+                `arrangements`    by which kind of files that is done best
     records     numbers -> `blocks` of payloads in `files`, located by index and checked (`runs`:
-                in long reads)
+                in long reads; `remote`: through a `shard_cache`, which the `outlook` fills ahead
+                of need, or by `ranges`)
     batches     a step's payloads -> columns: `fields` by their `spans`, sizes by `headers`, what is
                 wrong by `damage`; `pixels` of raw images go straight to their place
     dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)

@@ -18,6 +18,7 @@ from reader.buffers import Array
 from reader.damage import DamageLog
 from reader.fields import Field, Wanted, find_fields, parse_payload, read_details
 from reader.orders import Numbers, Order, derive_key
+from reader.outlook import Outlook
 from reader.pixels import read_pixels
 from reader.records import RecordFiles, find_source
 from reader.selections import Selection
@@ -25,6 +26,7 @@ from reader.spans import Bytes, Mask
 from reader.steps import Steps
 
 RAW: Final = "raw"
+SAMPLED_RECORDS: Final = 8
 _ODD: Final = np.int64(0x1E3779B97F4A7C15)
 """Spreads neighbouring numbers over the seeds of their images."""
 
@@ -70,6 +72,7 @@ class BatchReader:
         labelled: whether records hold a label.
         columns: of the records, to be read too.
         filler: encoded image that stands where there is none.
+        outlook: fetches what the steps to come need, if that is far away.
     """
 
     files: RecordFiles
@@ -86,6 +89,7 @@ class BatchReader:
     labelled: bool = True
     columns: tuple[Column, ...] = ()
     filler: bytes = b""
+    outlook: Outlook | None = None
 
     def read_examples(self, epoch: int, steps: Sequence[int]) -> Examples:
         """Reads the encoded images of some steps, `batch_size` records each.
@@ -155,10 +159,19 @@ class BatchReader:
     def _begin(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers, Examples]:
         slots, ordered = self.find_ordered(epoch, steps)
         numbers = self.selection.find_records(ordered)
+        if self.outlook is not None:
+            self.outlook.look(epoch, steps[-1], numbers, self._sample)
         columns = self.make_examples(len(steps) * self.steps.batch_size)
         key = derive_key(self.seed, epoch)
         columns.seeds[slots] = (numbers * _ODD) ^ np.int64(key >> 1)
         return slots, numbers, columns
+
+    def _sample(self, epoch: int, steps: Sequence[int]) -> Numbers:
+        """The numbers of a few records of each of some steps."""
+        stride = -(-self.steps.batch_size // SAMPLED_RECORDS)
+        positions = np.concatenate([self.steps.find_positions(step)[::stride] for step in steps])
+        ordered = self.order.find_records(epoch, positions[positions >= 0])
+        return self.selection.find_records(ordered)
 
     def _fill(
         self,

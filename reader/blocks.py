@@ -109,7 +109,7 @@ def read_integers(data: Bytes, at: Numbers, dtype: str) -> Numbers:
 def _read_group(group: Group, view: memoryview, starts: Numbers) -> Mask:
     """Reads the records of one file to where they shall be; says which of them were there."""
     there = np.zeros(len(starts), np.bool_)
-    with open_file(group.file.path) as descriptor:
+    with open_file(group.file) as descriptor:
         for first, last in _join_neighbours(group):
             begin, size = int(group.begins[first]), int(group.ends[last - 1] - group.begins[first])
             start = int(starts[first])

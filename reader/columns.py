@@ -198,7 +198,7 @@ class FilePaths(Sequence[str]):
 
 def _visit(files: RecordFiles, numbers: Numbers) -> Iterator[tuple[int, int, Place]]:
     for file, places in files.locate(numbers):
-        with open_file(file.path) as descriptor:
+        with open_file(file) as descriptor:
             for index, place in places:
                 yield index, descriptor, place
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from converter.errors import DatasetError, RecordError
 from converter.indexes import PIECE_BYTES, name_index, parse_offsets, parse_pieces
+from converter.layout import Location
 from converter.manifest import ShardInfo
 from converter.tfrecords import FRAMING_BYTES, scan_records
 
@@ -49,7 +50,7 @@ class RecordFile:
         digest: tells its content from that of other files.
     """
 
-    path: Path
+    path: Location
     records: int
     bytes: int
     max_record_bytes: int
@@ -57,8 +58,20 @@ class RecordFile:
     digest: str = ""
 
     @property
-    def index(self) -> Path:
+    def index(self) -> Location:
         return self.path.with_name(name_index(self.path.name))
+
+    def open(self) -> int:
+        """A descriptor of the file.
+
+        Raises:
+            OSError: it is not there, or is no regular file.
+        """
+        return open_regular(self.path)
+
+    def open_index(self) -> int:
+        """A descriptor of its index; raises the same."""
+        return open_regular(self.index)
 
     @classmethod
     def of_shard(cls, folder: Path, shard: ShardInfo) -> RecordFile:
@@ -113,27 +126,27 @@ class Group(NamedTuple):
 class open_file:  # noqa: N801 (used as the function that it replaces)
     """Opens a file for `os.pread`; a plain descriptor costs a third of a Python file object."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: RecordFile) -> None:
+        self._file = file
 
     def __enter__(self) -> int:
         try:
-            self._descriptor = open_regular(self._path)
+            self._descriptor = self._file.open()
         except OSError as error:
-            raise describe_failure(self._path, error) from error
+            raise describe_failure(self._file.path, error) from error
         return self._descriptor
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
 
-def open_regular(path: Path) -> int:
+def open_regular(path: Location) -> int:
     """A descriptor of a file: a pipe would be waited for, and a device has no end.
 
     Raises:
         OSError: it is not there, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
@@ -221,7 +234,7 @@ def measure_file(path: Path) -> int:
     return found.st_size
 
 
-def describe_failure(path: Path, error: OSError) -> DatasetError:
+def describe_failure(path: Location, error: OSError) -> DatasetError:
     """What a person is told about a file that the system does not give."""
     return DatasetError(f"{path} cannot be read: {error.strerror}")
 
@@ -235,7 +248,7 @@ def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
     Raises:
         DatasetError: it is missing, damaged, or that of another file.
     """
-    offsets = _load_known(file) if file.index_sha256 else load_index(file.path, file.bytes)[0]
+    offsets = _load_known(file) if file.index_sha256 else load_index(file)[0]
     if len(offsets) - 1 != file.records:
         raise DatasetError(
             f"{file.index} lists {len(offsets) - 1} records, expected {file.records}"
@@ -252,10 +265,10 @@ def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
 
 def _load_known(file: RecordFile) -> npt.NDArray[np.int64]:
     with contextlib.suppress(DatasetError):
-        offsets, sha256 = load_index(file.path, file.bytes, parse_offsets)
+        offsets, sha256 = load_index(file, parse_offsets)
         if sha256 == file.index_sha256:
             return offsets
-    load_index(file.path, file.bytes)  # which says what is wrong with it
+    load_index(file)  # which says what is wrong with it
     raise DatasetError(
         f"{file.index} is not the index that was written: its checksum does not match; "
         "run shardmill verify"
@@ -263,13 +276,12 @@ def _load_known(file: RecordFile) -> npt.NDArray[np.int64]:
 
 
 def load_index(
-    path: Path, size: int, parse: Callable[..., npt.NDArray[np.int64]] = parse_pieces
+    file: RecordFile, parse: Callable[..., npt.NDArray[np.int64]] = parse_pieces
 ) -> tuple[npt.NDArray[np.int64], str]:
-    """Reads the index of a file of that size.
+    """Reads the index of a file, of which no more than path and size need to be known.
 
     Args:
-        path: of the file.
-        size: of the file, in bytes.
+        file: whose index it is.
         parse: reads the index from its pieces.
 
     Returns:
@@ -279,14 +291,15 @@ def load_index(
     Raises:
         DatasetError: it is missing, or does not describe a file of that size.
     """
-    index = path.with_name(name_index(path.name))
-    digest = hashlib.sha256()
+    index, digest = file.index, hashlib.sha256()
     try:
-        with open(open_regular(index), "rb", buffering=0) as file:
-            pieces = _note_pieces(file, digest)
-            offsets = parse(pieces, index=str(index), shard_bytes=size)
+        with open(file.open_index(), "rb", buffering=0) as stream:
+            pieces = _note_pieces(stream, digest)
+            offsets = parse(pieces, index=str(index), shard_bytes=file.bytes)
     except FileNotFoundError:
-        raise DatasetError(f"{index} is missing: write it with `shardmill index {path}`") from None
+        raise DatasetError(
+            f"{index} is missing: write it with `shardmill index {file.path}`"
+        ) from None
     except OSError as error:
         raise describe_failure(index, error) from error
     return offsets, digest.hexdigest()

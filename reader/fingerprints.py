@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from reader.memory import Buffers
 from reader.options import ReadOptions
-from reader.orders import MixedOrder
+from reader.orders import MixedOrder, ShardwiseOrder
 from reader.plans import ReadPlan
 from reader.records import RecordFiles
 from reader.steps import Steps
@@ -27,6 +27,7 @@ def describe_plan(plan: ReadPlan) -> dict[str, Any]:
     change in the middle of an epoch.
     """
     reader, order, mixture = plan.reader, plan.reader.order, None
+    shards = {"shards": order.shards} if isinstance(order, ShardwiseOrder) else {}
     if isinstance(order, MixedOrder):
         ends = [*order.begins[1:], reader.selection.total]
         mixture = [list(part) for part in zip(ends, order.shares, strict=True)]
@@ -38,6 +39,7 @@ def describe_plan(plan: ReadPlan) -> dict[str, Any]:
         "labels": None if labels is None else _digest(labels.tobytes()),
         "image_size": [plan.height, plan.width],
         "mixture": mixture,
+        **shards,
         **choices | {"random_crop": choices["random_crop"] and list(choices["random_crop"])},
     }
 

@@ -17,6 +17,10 @@ LENT_BATCHES: Final = 2
 COPIES: Final = 2
 """Of encoded records: Python's and TensorFlow's, while one becomes the other."""
 
+STORE_BYTES: Final = 64_000_000
+"""What it takes to read from an object store: the libraries' code, connections, answers on their
+way. It was 45 to 62 MB."""
+
 INDEX_BYTES: Final = 8
 """Of a shard's index, a record."""
 
@@ -42,6 +46,8 @@ class Demand:
             caller gets it.
         fixed_bytes: what is held whatever else happens, such as a cache.
         selection_bytes: numbers or labels of the records that were chosen.
+        store_bytes: `STORE_BYTES`, if any shard lies in a store.
+        open_shards: that are read at the same time, unless all of them are.
         order: `sequential`, `exact` or `buffer`.
     """
 
@@ -54,6 +60,8 @@ class Demand:
     decoded_bytes: int
     fixed_bytes: int = 0
     selection_bytes: int = 0
+    store_bytes: int = 0
+    open_shards: int = 4
     order: str = "exact"
 
 
@@ -113,6 +121,7 @@ def _measure(demand: Demand, buffers: Buffers, window: int) -> int:
         RUNTIME_BYTES
         + demand.fixed_bytes
         + demand.selection_bytes
+        + demand.store_bytes
         + buffers.index_bytes
         + buffers.batches * batch * demand.image_bytes
         + decoded
@@ -127,7 +136,9 @@ def _measure_window(window: int, demand: Demand) -> int:
 
 def _measure_indexes(demand: Demand) -> int:
     """All of them are touched by an exact shuffle, but only neighbours by the other orders."""
-    touched = demand.records if demand.order == "exact" else 4 * demand.shard_records
+    touched = (
+        demand.records if demand.order == "exact" else demand.open_shards * demand.shard_records
+    )
     return INDEX_BYTES * min(touched, demand.records)
 
 

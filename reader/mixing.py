@@ -6,15 +6,22 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
+from converter.layout import Location
 from converter.manifest import ImageInfo, Manifest
+from reader.arrangements import arrange
 from reader.choices import Choice
 from reader.options import ReadOptions
 from reader.orders import MixedOrder, derive_key
-from reader.plans import ReadPlan, arrange, list_files, plan_records, settle_order
+from reader.plans import (
+    ReadPlan,
+    list_files,
+    place_reader,
+    plan_records,
+    settle_order,
+)
 from reader.records import RecordFiles
 from reader.selections import select_all
 from reader.values import choose_values
@@ -29,7 +36,7 @@ FIXED: Final = ("labels", "class_names", "validation_split")
 
 
 def plan_mixture(
-    parts: Sequence[tuple[Path, Manifest, float]], split: str, options: ReadOptions
+    parts: Sequence[tuple[Location, Manifest, float]], split: str, options: ReadOptions
 ) -> ReadPlan:
     """Decides how one split of several data sets is read as one.
 
@@ -56,7 +63,7 @@ def plan_mixture(
     order, seed = settle_order(options, split, remote=False)
     if order == "buffer":
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
-    groups = [list_files(folder, manifest, split) for folder, manifest, _ in parts]
+    groups = [list_files(folder, manifest, split, options) for folder, manifest, _ in parts]
     counts = [sum(file.records for file in group) for group in groups]
     shares = share_block([weight for _, _, weight in parts])
     blocks = min(count // share for count, share in zip(counts, shares, strict=True))
@@ -88,9 +95,7 @@ def plan_mixture(
         is_fresh=order != "sequential",
     )
     files, _ = arrange(files, plan.buffers, order, len(files), seed)
-    return dataclasses.replace(
-        plan, reader=dataclasses.replace(plan.reader, files=files, order=mixed)
-    )
+    return place_reader(plan, files, mixed)
 
 
 def share_block(weights: Sequence[float]) -> list[int]:

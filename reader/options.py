@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -53,7 +54,8 @@ class ReadOptions:
         random_flip: mirror half of the images in each epoch.
         shuffle: `exact` gives a uniform order, fresh in each epoch; `buffer` shuffles within
             windows of long sequential reads, for storage on which single reads are slow. True
-            chooses for the storage; None is True for the split `train` and False for others.
+            is `buffer` for object stores and else `exact`; None is True for the split `train` and
+            False for others.
         seed: decides all orders and random changes; None for other ones in every run.
         remainder: of records that fill no batch: `keep` gives a smaller one, `drop` leaves them
             out, `pad` fills it up, and gives a float32 mask (batch,) behind the labels, which
@@ -73,6 +75,10 @@ class ReadOptions:
             bottom, right in fractions of the image, which no crop or flip moves.
         cache: keep the decoded images in memory; refused if they do not fit into `max_ram`.
         max_ram: what the reader may hold in memory in all, in bytes or like "512MB".
+        cache_dir: folder for what is fetched of a data set in an object store, shared by all that
+            is read from there; None for `shardmill` in the user's cache folder.
+        cache_bytes: what may be kept in there, in bytes or like "100GB"; None for 20 GB. What is
+            used least goes. It decides how many shards `buffer` mixes, up to 8.
 
     Raises:
         UsageError: a value is out of its range, or contradicts another.
@@ -106,6 +112,8 @@ class ReadOptions:
     columns: tuple[str, ...] = ()
     cache: bool = False
     max_ram: int | str = 512_000_000
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_bytes: int | str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -139,6 +147,7 @@ class ReadOptions:
         for name in ("initial_epoch", "initial_step", "max_damaged"):
             _check_range(name, getattr(self, name), 0)
         _check_range("max_ram", self.max_ram_bytes, 0)
+        check_cache(self.cache_dir, self.cache_bytes)
 
     def _check_sizes(self) -> None:
         for name, check in (
@@ -179,6 +188,20 @@ class ReadOptions:
                 "on_damage 'skip' can make a batch smaller, remainder 'drop' makes all equal: use "
                 "'pad', which gives a skipped record the weight 0, or 'keep'"
             )
+
+
+def check_cache(cache_dir: object, cache_bytes: object) -> None:
+    """Says no to what is no folder, or no number of bytes.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(cache_dir, str | os.PathLike | None):
+        raise UsageError(f"cache_dir {cache_dir!r} is not a path")
+    if isinstance(cache_bytes, str):
+        cache_bytes = parse_bytes(cache_bytes)
+    if cache_bytes is not None:
+        _check_range("cache_bytes", cache_bytes, 1)
 
 
 def check_image_size(size: object) -> tuple[int, int]:

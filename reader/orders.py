@@ -6,6 +6,7 @@ epoch can be entered anywhere, by any number of hosts and threads, with the same
     SequentialOrder    as the records are stored
     ShuffledOrder      a fresh uniform permutation in every epoch
     WindowedOrder      long runs of neighbours in a random order, shuffled within a window of them
+    ShardwiseOrder     the same with the runs of a few shards, then of the next few
     MixedOrder         several data sets at fixed shares, each in an order of its own
 """
 
@@ -89,20 +90,52 @@ class WindowedOrder:
 
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
         key = derive_key(self.seed, epoch)
-        places = np.empty_like(positions)
-        windows = positions // self.window
-        for window in np.unique(windows):
-            begin = int(window) * self.window
-            size = min(self.window, self.records - begin)
-            chosen = windows == window
-            places[chosen] = begin + permute_blockwise(
-                positions[chosen] - begin, size, derive_key(key, int(window))
-            )
+        places = _shuffle_windows(positions, self.records, self.window, key)
         runs, offsets = places // self.run, places % self.run
         whole = self.records // self.run
         moved = runs < whole
         runs[moved] = permute_blockwise(runs[moved], whole, derive_key(key, -1))
         return runs * self.run + offsets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ShardwiseOrder:
+    """Each record once an epoch, shard by shard: for storage from which whole shards are fetched.
+
+    The shards are put in a random order, and a few at a time are mixed as `WindowedOrder` mixes
+    all of them: their runs of neighbours in a random order, shuffled within windows. No run goes
+    beyond its shard.
+
+    Attributes:
+        counts: records of each shard.
+        seed: decides all epochs.
+        run: neighbours that are read at once.
+        window: records that are shuffled among each other.
+        shards: that are mixed.
+    """
+
+    counts: tuple[int, ...]
+    seed: int
+    run: int
+    window: int
+    shards: int
+
+    def find_records(self, epoch: int, positions: Numbers) -> Numbers:
+        key = derive_key(self.seed, epoch)
+        order, ends = _arrange_shards(self.counts, self.shards, key)
+        groups = np.searchsorted(ends, positions, side="right")
+        numbers = np.empty_like(positions)
+        for group in np.unique(groups).tolist():
+            chosen = groups == group
+            begin = int(ends[group - 1]) if group else 0
+            inner = derive_key(key, group)
+            mixed = order[group * self.shards : (group + 1) * self.shards]
+            firsts, stops = _arrange_runs(self.counts, mixed, self.run, derive_key(inner, -1))
+            size = int(ends[group]) - begin
+            places = _shuffle_windows(positions[chosen] - begin, size, self.window, inner)
+            runs = np.searchsorted(stops, places, side="right")
+            numbers[chosen] = firsts[runs] + places - np.concatenate(([0], stops))[runs]
+        return numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +201,43 @@ def permute(positions: Numbers, count: int, key: int) -> Numbers:
         coin = _mix(np.maximum(here, there) ^ salt) >> np.uint64(63)
         here = np.where(coin.astype(bool), there, here)
     return here.astype(np.int64)
+
+
+def _shuffle_windows(positions: Numbers, records: int, window: int, key: int) -> Numbers:
+    """Permutes positions within windows of that size, the last of which may be shorter."""
+    places = np.empty_like(positions)
+    windows = positions // window
+    for number in np.unique(windows).tolist():
+        begin = number * window
+        size = min(window, records - begin)
+        chosen = windows == number
+        places[chosen] = begin + permute_blockwise(
+            positions[chosen] - begin, size, derive_key(key, number)
+        )
+    return places
+
+
+@functools.lru_cache(maxsize=4)
+def _arrange_shards(
+    counts: tuple[int, ...], shards: int, key: int
+) -> tuple[tuple[int, ...], Numbers]:
+    """The shards in a random order; and where each group of so many of them ends."""
+    order = permute(np.arange(len(counts), dtype=np.int64), len(counts), derive_key(key, -1))
+    ends = np.cumsum(np.array(counts, np.int64)[order])
+    return tuple(order.tolist()), np.append(ends[shards - 1 : -1 : shards], ends[-1:])
+
+
+@functools.lru_cache(maxsize=4)
+def _arrange_runs(
+    counts: tuple[int, ...], shards: tuple[int, ...], run: int, key: int
+) -> tuple[Numbers, Numbers]:
+    """The runs of some shards in a random order: where each begins, and where it ends in there."""
+    begins = np.concatenate(([0], np.cumsum(counts)))
+    firsts = np.concatenate([np.arange(begins[shard], begins[shard + 1], run) for shard in shards])
+    lasts = np.concatenate([np.full(-(-counts[s] // run), begins[s + 1]) for s in shards])
+    order = permute(np.arange(len(firsts), dtype=np.int64), len(firsts), key)
+    sizes = np.minimum(run, lasts - firsts)
+    return firsts[order], np.cumsum(sizes[order])
 
 
 def derive_key(key: int, number: int) -> int:

@@ -114,7 +114,7 @@ def _read_heads(groups: Sequence[Group], image_bytes: int) -> Heads:
     data = np.zeros((len(sizes), HEAD_BYTES), np.uint8)
     number = 0
     for group in groups:
-        with open_file(group.file.path) as descriptor:
+        with open_file(group.file) as descriptor:
             for offset in group.begins.tolist():
                 with contextlib.suppress(OSError):
                     os.preadv(descriptor, (data[number],), offset)
@@ -147,7 +147,7 @@ def _read_rows(
     crcs, there = np.zeros(len(parts), np.int64), heads.sound.copy()
     number = 0
     for group in groups:
-        with open_file(group.file.path) as descriptor:
+        with open_file(group.file) as descriptor:
             for offset in group.begins.tolist():
                 if there[number]:
                     (row, tail), begin = parts[number], int(heads.begins[number])

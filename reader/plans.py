@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
+from converter.layout import Location
 from converter.manifest import ImageInfo, Manifest
 from converter.sizes import format_bytes
+from reader.arrangements import arrange, arrange_shardwise
 from reader.batches import RAW, BatchReader
 from reader.choices import Choice, choose_records
 from reader.columns import FilePaths
 from reader.damage import DamageLog
 from reader.files import RecordFile
-from reader.memory import Buffers, Demand, divide_memory
+from reader.memory import STORE_BYTES, Buffers, Demand, divide_memory
 from reader.options import COLOR_CHANNELS, ReadOptions
-from reader.orders import Order, SequentialOrder, ShuffledOrder, WindowedOrder
+from reader.orders import Order, SequentialOrder
+from reader.outlook import Outlook
 from reader.positions import Position
+from reader.ranges import RangeFiles
 from reader.records import RecordFiles
-from reader.runs import RunFiles
-from reader.selections import (
-    sort_selection,
-)
+from reader.remote import MIXED_SHARDS, RemoteFile, list_remote
+from reader.selections import sort_selection
+from reader.shard_cache import check_room, open_cache
 from reader.steps import Steps
 from reader.values import NO_VALUES, Values
 
@@ -110,15 +113,30 @@ class ReadPlan:
         return FilePaths(self.reader.files, self.reader.selection)
 
 
-def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOptions) -> ReadPlan:
+def plan_reading(
+    folder: Location,
+    manifest: Manifest,
+    split: str,
+    options: ReadOptions,
+    *,
+    singly: bool = False,
+) -> ReadPlan:
     """Decides how a split is read.
+
+    Args:
+        folder: of the data set.
+        manifest: of the data set.
+        split: which.
+        options: how.
+        singly: whether steps are read at random, so that of far-away shards only what is needed
+            is fetched.
 
     Raises:
         DatasetError: there is no such split, or a file that has to be looked at is damaged.
         UsageError: the options do not fit the data set.
     """
-    files = RecordFiles(list_files(folder, manifest, split))
-    order, seed = settle_order(options, split, remote=False)
+    files = RecordFiles(list_files(folder, manifest, split, options))
+    order, seed = settle_order(options, split, remote=bool(list_remote(files.files)) and not singly)
     options = dataclasses.replace(options, seed=seed)
     choice = choose_records(files, manifest, split, options)
     if order == "buffer":
@@ -126,21 +144,44 @@ def plan_reading(folder: Path, manifest: Manifest, split: str, options: ReadOpti
         choice = dataclasses.replace(choice, selection=sort_selection(choice.selection))
     records = choice.selection.count
     plan = plan_records(files, manifest.image, choice, order, options, records=records)
-    reader = plan.reader
-    files, arranged = arrange(reader.files, plan.buffers, order, records, seed)
-    return dataclasses.replace(
-        plan, reader=dataclasses.replace(reader, files=files, order=arranged)
-    )
+    if order == "buffer" and plan.buffers.window and list_remote(files.files):
+        files, arranged = arrange_shardwise(files, plan.buffers, choice.selection, seed)
+    else:
+        files, arranged = arrange(files, plan.buffers, order, records, seed, singly=singly)
+    return place_reader(plan, files, arranged)
 
 
-def list_files(folder: Path, manifest: Manifest, split: str) -> list[RecordFile]:
+def place_reader(plan: ReadPlan, files: RecordFiles, order: Order) -> ReadPlan:
+    """Lets a plan read these files in this order."""
+    steps = plan.reader.steps
+    is_ahead = list_remote(files.files) and not isinstance(files, RangeFiles)
+    outlook = Outlook(files.files, steps) if is_ahead and steps.count else None
+    reader = dataclasses.replace(plan.reader, files=files, order=order, outlook=outlook)
+    return dataclasses.replace(plan, reader=reader)
+
+
+def list_files(
+    folder: Location, manifest: Manifest, split: str, options: ReadOptions | None = None
+) -> list[RecordFile]:
     """The shards of a split that hold anything.
+
+    Args:
+        folder: of the data set.
+        manifest: of the data set.
+        split: which.
+        options: say where objects are kept.
 
     Raises:
         DatasetError: there is no such split.
+        UsageError: the cache is too small for one of them.
     """
     shards = [shard for shard in manifest.list_shards(split) if shard.records]
-    return [RecordFile.of_shard(folder, shard) for shard in shards]
+    if isinstance(folder, Path):
+        return [RecordFile.of_shard(folder, shard) for shard in shards]
+    options = options or ReadOptions()
+    cache = open_cache(options.cache_dir, options.cache_bytes)
+    check_room(cache, shards)
+    return [RemoteFile.of_object(folder, shard, cache) for shard in shards]
 
 
 def plan_records(
@@ -283,27 +324,6 @@ def _size_buffers(plan: ReadPlan) -> Buffers:
     return divide_memory(max_ram_bytes, demand)
 
 
-def arrange(
-    files: RecordFiles, buffers: Buffers, order: str, records: int, seed: int
-) -> tuple[RecordFiles, Order]:
-    """Chooses how files are read in an order of that name, within the sizes of some buffers.
-
-    Args:
-        files: that hold the records.
-        buffers: what they may take.
-        order: `sequential`, `exact` or `buffer`.
-        records: of an epoch.
-        seed: decides the order.
-    """
-    files = RecordFiles(files.files, buffers.index_bytes)
-    if order == "exact":
-        return files, ShuffledOrder(records=records, seed=seed)
-    if order == "buffer" and buffers.window:
-        windowed = WindowedOrder(records=records, seed=seed, run=buffers.run, window=buffers.window)
-        return RunFiles(files, buffers.run, 2 * buffers.window // buffers.run), windowed
-    return files, SequentialOrder()
-
-
 def _measure_demand(plan: ReadPlan) -> Demand:
     options, image, files = plan.options, plan.image, plan.reader.files.files
     records = sum(file.records for file in files)
@@ -327,6 +347,8 @@ def _measure_demand(plan: ReadPlan) -> Demand:
             for held in (plan.reader.selection.chosen, plan.reader.record_labels)
             if held is not None
         ),
+        store_bytes=STORE_BYTES if list_remote(files) else 0,
+        open_shards=2 * MIXED_SHARDS if list_remote(files) else 4,
         order=plan.order,
     )
 

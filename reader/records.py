@@ -12,16 +12,17 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from converter import examples
 from converter.errors import RecordError
+from converter.layout import Location
 from converter.names import from_bytes
 from converter.tfrecords import HEADER_BYTES, unframe_record
 from reader.blocks import Block, read_block
+from reader.buffers import keep_heap
 from reader.files import Group, Place, RecordFile, open_file, read_at, read_index
 from reader.orders import Numbers
 
@@ -48,12 +49,13 @@ class RecordFiles:
         self.files = tuple(files)
         self.max_index_bytes = max_index_bytes
         self._ends = np.cumsum([file.records for file in files], dtype=np.int64)
-        self._indexes: collections.OrderedDict[Path, Numbers] = collections.OrderedDict()
+        self._indexes: collections.OrderedDict[Location, Numbers] = collections.OrderedDict()
         self._lock = threading.Lock()
         _instances.add(self)
+        keep_heap()
 
     def __reduce__(self) -> tuple[type[RecordFiles], tuple[object, ...]]:
-        return RecordFiles, (self.files, self.max_index_bytes)
+        return type(self), (self.files, self.max_index_bytes)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.files else 0
@@ -83,7 +85,7 @@ class RecordFiles:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
         for file, places in self.locate(numbers):
-            with open_file(file.path) as descriptor:
+            with open_file(file) as descriptor:
                 for run in _join_neighbours(places):
                     yield from _read_run(descriptor, run)
 

@@ -25,11 +25,21 @@ class RunFiles(RecordFiles):
         files: as of `RecordFiles`.
         run: how many records are read at once.
         keep: how many runs are kept, those used last.
+        by_file: whether each file begins a run of its own.
     """
 
-    def __init__(self, files: RecordFiles, run: int, keep: int) -> None:
+    def __init__(
+        self,
+        files: RecordFiles,
+        run: int,
+        keep: int,
+        by_file: bool = False,  # noqa: FBT001, FBT002 (pickled as it stands here)
+    ) -> None:
         super().__init__(files.files, files.max_index_bytes)
-        self._arguments = (files, run, keep)
+        self._arguments = (files, run, keep, by_file)
+        counts = [file.records for file in self.files] if by_file else [len(self)]
+        self._parts = np.cumsum([0, *counts], dtype=np.int64)
+        self._firsts = np.cumsum([0, *(-(-count // run) for count in counts)], dtype=np.int64)
         self._run = run
         self._keep = keep
         self._runs: collections.OrderedDict[int, Run] = collections.OrderedDict()
@@ -40,10 +50,13 @@ class RunFiles(RecordFiles):
 
     def read_many(self, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
         """Reads some records, in any order; see `RecordFiles.read_many`."""
-        for number in np.unique(numbers // self._run).tolist():
+        parts = np.searchsorted(self._parts, numbers, side="right") - 1
+        places = numbers - self._parts[parts]
+        runs = self._firsts[parts] + places // self._run
+        for number in np.unique(runs).tolist():
             run = self._get(number)
-            for index in np.flatnonzero(numbers // self._run == number).tolist():
-                yield index, *run[int(numbers[index]) % self._run]
+            for index in np.flatnonzero(runs == number).tolist():
+                yield index, *run[int(places[index]) % self._run]
 
     def read_block(self, numbers: Numbers) -> Block:
         """Copies some records out of their runs; see `RecordFiles.read_block`."""
@@ -71,7 +84,9 @@ class RunFiles(RecordFiles):
             return run
 
     def _read(self, number: int) -> Run:
-        begin = number * self._run
-        neighbours = np.arange(begin, min(begin + self._run, len(self)), dtype=np.int64)
+        part = int(np.searchsorted(self._firsts, number, side="right")) - 1
+        begin = int(self._parts[part]) + (number - int(self._firsts[part])) * self._run
+        end = min(begin + self._run, int(self._parts[part + 1]))
+        neighbours = np.arange(begin, end, dtype=np.int64)
         # The payloads are parts of one block: thousands of small ones would leave fragments.
         return [(place, payload) for _, place, payload in super().read_many(neighbours)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,14 @@ def divide(selection: Selection, validation_split: float, seed: int) -> dict[str
         "training": training,
         "validation": dataclasses.replace(training, begin=kept, count=held_out),
     }
+
+
+def count_selected(selection: Selection, counts: Sequence[int]) -> tuple[int, ...]:
+    """How many records of each shard are selected, of a selection that is sorted."""
+    if selection.chosen is None:
+        return tuple(counts)
+    ends = np.searchsorted(selection.chosen, np.cumsum(counts)).tolist()
+    return tuple(np.diff(ends, prepend=0).tolist())
 
 
 def choose_labels(labels: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_]) -> Numbers:

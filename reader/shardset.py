@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from converter.errors import DatasetError, ShardmillError, UsageError
 from converter.indexes import name_index
-from converter.layout import locate, locate_folder
+from converter.layout import Location, locate
 from converter.manifest import Manifest, SplitInfo, read_manifest
+from converter.objects import ObjectPath
 from reader.files import measure_file
 from reader.mixing import plan_mixture
-from reader.options import ReadOptions
+from reader.options import ReadOptions, check_cache
 from reader.plans import ReadPlan, list_files, plan_reading
+from reader.ranges import RangeFiles
 from reader.records import RecordFiles
+from reader.remote import check_objects
 from reader.source import Source
 
 if TYPE_CHECKING:
@@ -32,10 +35,14 @@ class ShardSet:
     Attributes:
         folder: where it lies.
         manifest: what it holds.
+        cache_dir: where objects are kept, if it lies in a store; see `ReadOptions`.
+        cache_bytes: what they may take.
     """
 
-    folder: Path
+    folder: Location
     manifest: Manifest
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_bytes: int | str | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -71,7 +78,9 @@ class ShardSet:
         Raises:
             DatasetError: there is no such split.
         """
-        files = RecordFiles(list_files(self.folder, self.manifest, split))
+        kind = RecordFiles if isinstance(self.folder, Path) else RangeFiles
+        options = self._complete(ReadOptions())
+        files = kind(list_files(self.folder, self.manifest, split, options))
         labels = self.splits[split].labels if self.manifest.labelled else None
         return Source(files, labels, self.manifest.columns, self.manifest.labelled)
 
@@ -98,7 +107,8 @@ class ShardSet:
             UsageError: the options do not fit the data set.
             ShardmillError: TensorFlow is not installed.
         """
-        return _build(plan_reading(self.folder, self.manifest, split, options or ReadOptions()))
+        options = self._complete(options or ReadOptions())
+        return _build(plan_reading(self.folder, self.manifest, split, options))
 
     def sequence(self, split: str, batch_size: int = 32, **options: Any) -> BatchSequence:
         """One split as a `keras.utils.PyDataset`: `sequence[7]` reads exactly one batch.
@@ -118,21 +128,44 @@ class ShardSet:
             raise _name_missing(error) from error
         names = ("workers", "use_multiprocessing", "max_queue_size")
         loading = {name: options.pop(name) for name in names if name in options}
-        read_options = _make_options({"batch_size": batch_size, **options})
-        return make_sequence(
-            plan_reading(self.folder, self.manifest, split, read_options), **loading
+        read_options = self._complete(_make_options({"batch_size": batch_size, **options}))
+        plan = plan_reading(self.folder, self.manifest, split, read_options, singly=True)
+        return make_sequence(plan, **loading)
+
+    def _complete(self, options: ReadOptions) -> ReadOptions:
+        """Options with the cache of this data set, unless they have one of their own."""
+        return dataclasses.replace(
+            options,
+            cache_dir=self.cache_dir if options.cache_dir is None else options.cache_dir,
+            cache_bytes=self.cache_bytes if options.cache_bytes is None else options.cache_bytes,
         )
 
 
-def open_shards(directory: str | os.PathLike[str]) -> ShardSet:
+def open_shards(
+    directory: str | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int | str | None = None,
+) -> ShardSet:
     """Opens a data set: reads its manifest, and compares the sizes of all files with it.
+
+    Args:
+        directory: a folder, or an address such as `s3://bucket/flowers` or `gs://bucket/flowers`.
+        cache_dir: where objects of a store are kept; see `ReadOptions`.
+        cache_bytes: what they may take.
 
     Raises:
         DatasetError: the folder holds no finished data set, or one of a newer format, or a file
             is missing, shorter or longer than it was written.
+        StoreError: a store does not answer, or refuses.
+        UsageError: the address makes no sense, or a package for it is missing.
     """
-    folder = locate_folder(locate(directory), "copy the data set here, or mount the bucket")
+    check_cache(cache_dir, cache_bytes)
+    folder = locate(directory)
     manifest = read_manifest(folder)
+    if isinstance(folder, ObjectPath):
+        check_objects(folder, manifest)
+        return ShardSet(folder, manifest, cache_dir, cache_bytes)
     for shard in manifest.shards:
         _check_size(folder / shard.name, shard.bytes)
         _check_size(folder / name_index(shard.name), shard.index_bytes)
@@ -154,7 +187,7 @@ def load_dataset(
     conversion, with the same names, values and results, and all others of `ReadOptions`.
 
     Args:
-        directory: the data set.
+        directory: the data set: a folder, or an address in an object store.
         split: which; a `subset` names it too, where the data set has such splits.
         labels: `inferred` for those of the data set; a list of others, one for each record, in the
             order of the originals' paths; None for none.

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from converter.errors import DatasetError, RecordError, UsageError
+from reader.arrangements import arrange
 from reader.buffers import Array
 from reader.damage import DamageLog
 from reader.fingerprints import describe_order
@@ -17,7 +18,7 @@ from reader.memory import Demand, divide_memory
 from reader.options import ReadOptions
 from reader.orders import Order
 from reader.pipeline import apply_settings, call_python, count_steps, map_elements
-from reader.plans import SINGLES, arrange, plan_steps, settle_order
+from reader.plans import SINGLES, plan_steps, settle_order
 from reader.positions import Position
 from reader.records import RecordFiles
 from reader.steps import Steps

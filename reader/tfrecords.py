@@ -14,6 +14,7 @@ import numpy as np
 from converter import examples
 from converter.errors import DatasetError, UsageError
 from converter.indexes import INDEX_SUFFIX
+from converter.objects import is_address
 from reader.files import Place, RecordFile, load_index, measure_file
 from reader.options import ReadOptions
 from reader.records import RecordFiles
@@ -87,6 +88,11 @@ def open_tfrecords(
         DatasetError: no file matches, or an index is missing or does not fit its file.
     """
     if isinstance(files, str | os.PathLike):
+        if is_address(os.fspath(files)):
+            raise UsageError(
+                f"{os.fspath(files)} is an address: files without a manifest are read from folders "
+                "alone, copy them, or mount the bucket"
+            )
         matches = sorted(glob.glob(os.fspath(files)))  # noqa: PTH207 (a whole pattern)
         paths = [Path(match) for match in matches if not match.endswith(INDEX_SUFFIX)]
     else:
@@ -110,12 +116,11 @@ def parse_features(place: Place, payload: memoryview) -> Features:
 
 def _describe_file(path: Path) -> RecordFile:
     """Counts the records of a file by its index; the sizes that it lists have to fit the file."""
-    size = measure_file(path)
-    offsets, sha256 = load_index(path, size)
-    return RecordFile(
-        path=path,
+    file = RecordFile(path=path, records=0, bytes=measure_file(path), max_record_bytes=0)
+    offsets, sha256 = load_index(file)
+    return dataclasses.replace(
+        file,
         records=len(offsets) - 1,
-        bytes=size,
         max_record_bytes=int(np.diff(offsets).max(initial=0)),
         # The sizes of all records: as much as can be told without reading them.
         digest=sha256,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.objects import ObjectPath, parse_address
+from converter.objects import ObjectPath, parse_address, put_file
 
 BUCKET = "shardmill-tests"
 PATIENCE_S = 15
@@ -51,6 +51,15 @@ class Server:
         url = f"http://127.0.0.1:{self.port}/-/set?{query}"
         with urllib.request.urlopen(url, timeout=30) as answer:
             return json.loads(answer.read())
+
+
+def upload(folder: Path, address: ObjectPath) -> ObjectPath:
+    """Copies the files of a folder, and nothing below it, to an address."""
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            with open(file, "rb") as stream:
+                put_file(address / file.name, stream)
+    return address
 
 
 def find_port() -> int:

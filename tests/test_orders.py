@@ -17,6 +17,7 @@ from reader.orders import (
     ROUNDS,
     MixedOrder,
     SequentialOrder,
+    ShardwiseOrder,
     ShuffledOrder,
     WindowedOrder,
     derive_key,
@@ -49,6 +50,7 @@ def make_orders(records: int, seed: int = 3) -> list:
         SequentialOrder(),
         ShuffledOrder(records=records, seed=seed),
         WindowedOrder(records=records, seed=seed, run=10, window=400),
+        ShardwiseOrder(counts=(half, 0, records - half), seed=seed, run=10, window=400, shards=2),
         MixedOrder(orders=parts, begins=(0, half), shares=(50, 50), seed=seed),
     ]
 
@@ -335,3 +337,50 @@ def test_the_sequence_of_a_mixture_is_another_in_every_block_and_epoch():
     sequences = list_sequences(steady)
     assert len(set(sequences)) == 20
     assert sequences[:20] == sequences[20:] == list_sequences(fresh)[:20]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    counts=st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    run=st.integers(1, 20),
+    window=st.integers(1, 100),
+    shards=st.integers(1, 13),
+    epoch=st.integers(0, 3),
+)
+def test_a_few_shards_at_a_time_are_mixed(counts, run, window, shards, epoch):
+    order = ShardwiseOrder(counts=tuple(counts), seed=4, run=run, window=window, shards=shards)
+    records = sum(counts)
+    numbers = list_epoch(order, records, epoch)
+    assert sorted(numbers.tolist()) == list(range(records))
+    which = np.searchsorted(np.cumsum(counts), numbers, side="right")
+    ended: set[int] = set()
+    begin = 0
+    while begin < records:
+        # The next group: its shards come together, and never again.
+        group = list(dict.fromkeys(which[begin:].tolist()))[:shards]
+        size = sum(counts[shard] for shard in group)
+        assert set(which[begin : begin + size].tolist()) == set(group)
+        assert not ended & set(group)
+        ended |= set(group)
+        begin += size
+
+
+def test_runs_lie_within_shards_and_are_shuffled_within_windows():
+    order = ShardwiseOrder(counts=(95, 100, 30), seed=4, run=10, window=40, shards=2)
+    numbers = list_epoch(order, 225)
+    shard = np.searchsorted([95, 195, 225], numbers, side="right")
+    runs = {(s, (n - (0, 95, 195)[s]) // 10) for s, n in zip(shard, numbers, strict=True)}
+    assert len(runs) == 10 + 10 + 3
+    size = int(np.isin(shard, shard[:60]).sum())
+    for begin in range(0, size - 40, 40):
+        held = numbers[begin : begin + 40]
+        which = shard[begin : begin + 40]
+        starts = np.array([0, 95, 195])[which]
+        # Four whole runs, and parts of those at both ends, of which the last of a shard is shorter.
+        assert len(set(zip(which, (held - starts) // 10, strict=True))) <= 7
+
+
+def test_the_groups_of_shards_differ_from_epoch_to_epoch():
+    order = ShardwiseOrder(counts=(10,) * 8, seed=4, run=5, window=10, shards=2)
+    firsts = {tuple(sorted(set((list_epoch(order, 80, e)[:20] // 10).tolist()))) for e in range(9)}
+    assert len(firsts) > 4

@@ -73,6 +73,18 @@ def test_runs_hold_what_single_reads_give(plain, run, keep):
         assert files.read(number) == plain.read(number)
 
 
+@pytest.mark.parametrize("run", [1, 4, 7, 1_000])
+def test_runs_can_begin_anew_with_each_file(plain, run):
+    files = RunFiles(plain, run, 1_000, by_file=True)
+    every = np.random.default_rng(run).permutation(len(plain))
+    assert read_all(files, every) == read_all(plain, every)
+    held = {
+        number: {place.file.path for place, _ in found} for number, found in files._runs.items()
+    }
+    assert all(len(paths) == 1 for paths in held.values())
+    assert len(held) == sum(-(-file.records // run) for file in plain.files)
+
+
 @pytest.mark.parametrize("run", [1, 4, 1_000])
 def test_damage_is_the_same_in_a_run(damaged, run):
     every = np.random.default_rng(0).permutation(len(damaged))

@@ -1,0 +1,102 @@
+"""Files of a data set in an object store: known by its manifest, read through a cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+from converter.errors import DatasetError
+from converter.indexes import name_index
+from converter.manifest import Manifest, ShardInfo
+from converter.objects import ObjectPath, list_objects
+from reader.files import RecordFile
+from reader.shard_cache import Content, ShardCache
+
+MIXED_SHARDS: Final = 8
+"""Whose runs `shuffle="buffer"` mixes, where the cache holds them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteFile(RecordFile):
+    """A shard in a store.
+
+    Attributes:
+        path: its address.
+        index_bytes: the size of its index.
+        cache: where it is kept, once it has been fetched.
+    """
+
+    path: ObjectPath
+    index_bytes: int
+    index_sha256: str
+    cache: ShardCache
+
+    @classmethod
+    def of_object(cls, folder: ObjectPath, shard: ShardInfo, cache: ShardCache) -> RemoteFile:
+        return cls(
+            path=folder / shard.name,
+            records=shard.records,
+            bytes=shard.bytes,
+            max_record_bytes=shard.max_record_bytes,
+            index_bytes=shard.index_bytes,
+            index_sha256=shard.index_sha256,
+            digest=shard.sha256,
+            cache=cache,
+        )
+
+    @property
+    def content(self) -> Content:
+        return Content(self.path, self.bytes, self.digest)
+
+    @property
+    def index_content(self) -> Content:
+        index = self.path.with_name(name_index(self.path.name))
+        return Content(index, self.index_bytes, self.index_sha256)
+
+    def open(self) -> int:
+        return self.cache.open(self.content)
+
+    def open_index(self) -> int:
+        return self.cache.open(self.index_content)
+
+
+def check_objects(folder: ObjectPath, manifest: Manifest) -> None:
+    """Compares the sizes of a data set's objects with its manifest, by one listing.
+
+    Raises:
+        DatasetError: an object is missing, shorter or longer than it was written.
+        StoreError: the store does not answer, or refuses.
+    """
+    sizes = {found.path.key: found.size for found in list_objects(folder)}
+    for shard in manifest.shards:
+        index = name_index(shard.name)
+        for name, size in ((shard.name, shard.bytes), (index, shard.index_bytes)):
+            path = folder / name
+            if path.key not in sizes:
+                raise DatasetError(f"{path} is missing")
+            if sizes[path.key] != size:
+                raise DatasetError(
+                    f"{path} has {sizes[path.key]} bytes, expected {size}: run shardmill verify"
+                )
+
+
+def list_remote(files: Sequence[RecordFile]) -> list[RemoteFile]:
+    """Those of some files that lie in a store."""
+    return [file for file in files if isinstance(file, RemoteFile)]
+
+
+def fits_cache(files: Sequence[RecordFile]) -> bool:
+    """Whether their cache holds all of them at the same time."""
+    remote = list_remote(files)
+    needed = sum(file.bytes + file.index_bytes for file in remote)
+    return not remote or needed <= min(file.cache.limit_bytes for file in remote)
+
+
+def count_mixed(files: Sequence[RecordFile]) -> int:
+    """How many shards `shuffle="buffer"` mixes: the cache has to hold those that come next, too."""
+    remote = list_remote(files)
+    largest = max(file.bytes + file.index_bytes for file in remote)
+    most = min(MIXED_SHARDS, max(1, remote[0].cache.limit_bytes // (2 * largest)))
+    groups = -(-len(files) // most)
+    return -(-len(files) // groups)  # the last group is not left with a single one

@@ -1,0 +1,392 @@
+"""Objects of a store on a disk of this machine: bounded, checked, shared by processes.
+
+    CACHE/<sha256>.whole           an object that had this checksum when it came
+    CACHE/<sha256>.<bytes>.part    one on its way, locked by whoever fetches it
+    CACHE/lock                     held while room is made
+
+An object is known by the checksum in the manifest, so a data set that is replaced never meets what
+was kept of the old one. What was not used for the longest time goes first, and a part that a kill
+left behind goes on where it ended. A file may go while it is read: whoever opened it keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from converter.errors import DatasetError, OutputError, ShardmillError, StoreError, UsageError
+from converter.manifest import ShardInfo
+from converter.objects import ObjectPath, download_object
+from converter.requests import read_patience
+from converter.sizes import format_bytes, parse_bytes
+from reader.files import open_regular
+
+DEFAULT_BYTES: Final = 20_000_000_000
+
+PAUSES_S: Final = (0.005, 0.05)
+"""The first and the longest between two looks at what another process does."""
+
+_HASHED_BYTES: Final = 1 << 20
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_KEPT: Final = re.compile(r"[0-9a-f]{64}\.(?:whole|(\d{1,19})\.part)")
+
+_log = logging.getLogger("shardmill.reader")
+_checked: set[tuple[int, ...]] = set()
+"""Files that this process has compared with their checksums: device, number, size, time."""
+
+_failures: dict[str, tuple[float, ShardmillError]] = {}
+"""By checksum: when it could not be fetched, and why."""
+
+
+class Content(NamedTuple):
+    """An object that is known beforehand: its address, its size and its checksum."""
+
+    path: ObjectPath
+    bytes: int
+    sha256: str
+
+
+class Kept(NamedTuple):
+    """A file of a cache: what it may take, when it was used, whether it is a part."""
+
+    path: Path
+    bytes: int
+    used: int
+    is_part: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ShardCache:
+    """A folder that keeps objects.
+
+    Attributes:
+        folder: where; it is made when it is needed.
+        limit_bytes: what all files in it may take.
+    """
+
+    folder: Path
+    limit_bytes: int
+
+    def open(self, content: Content) -> int:
+        """A descriptor of an object's content, which is fetched first if it is not there.
+
+        Raises:
+            DatasetError: the object is missing, or has another content.
+            OutputError: the cache cannot be written.
+            StoreError: the store does not answer, or refuses.
+        """
+        if not _SHA256.fullmatch(content.sha256):
+            raise DatasetError(f"{content.path}: {content.sha256!r:.80} is not a SHA-256")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return self._open_or_fetch(content)
+        except OSError as error:
+            raise self.describe(error, content.path) from error
+
+    def has(self, content: Content) -> bool:
+        """Whether an object is there, whatever its content."""
+        return bool(_SHA256.fullmatch(content.sha256)) and self._locate(content).exists()
+
+    def touch(self, content: Content) -> bool:
+        """Says that an object is going to be used; whether it is there and has been checked."""
+        if not _SHA256.fullmatch(content.sha256):
+            return False
+        path = self._locate(content)
+        try:
+            state = path.stat()
+        except OSError:
+            return False
+        _note_use(path, state)
+        return _identify(state) in _checked
+
+    def describe(self, error: OSError, path: ObjectPath) -> ShardmillError:
+        """What a person is told of an object that cannot be kept."""
+        if error.filename == str(path):
+            return DatasetError(f"{path} is missing: run shardmill verify")
+        free = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            with contextlib.suppress(OSError):
+                free = f" ({format_bytes(shutil.disk_usage(self.folder).free)} free)"
+        return OutputError(
+            f"{path} cannot be kept in {self.folder}: {error.strerror}{free}; make room, or choose "
+            "another cache_dir or a smaller cache_bytes"
+        )
+
+    def _open_or_fetch(self, content: Content) -> int:
+        began, watch = time.monotonic(), Watch(content.path)
+        while True:
+            found = self._open_whole(content)
+            if found is not None:
+                return found
+            with self._hold():
+                part = self._claim(content)
+            if part is None:
+                watch.wait(self._list())
+                continue
+            try:
+                failed, error = _failures.get(content.sha256, (0.0, None))
+                if error is not None and failed > began:  # while this thread waited for it
+                    raise error
+                return self._fetch(content, part)
+            finally:
+                _release(part)
+
+    def _open_whole(self, content: Content) -> int | None:
+        """A descriptor of what is there; what is damaged goes, to be fetched again."""
+        path = self._locate(content)
+        try:
+            descriptor = open_regular(path)
+        except FileNotFoundError:
+            return None
+        state = os.fstat(descriptor)
+        if not _is_intact(descriptor, state, content):
+            os.close(descriptor)
+            _log.warning("%s was damaged, and is fetched again: %s", path, content.path)
+            path.unlink(missing_ok=True)
+            return None
+        _note_use(path, state)
+        return descriptor
+
+    def _claim(self, content: Content) -> int | None:
+        """The part to be filled, locked; None while somebody else does it, or there is no room."""
+        part, whole = self._locate(content, is_part=True), self._locate(content)
+        is_begun = part.exists()
+        if whole.exists() or not (is_begun or self._make_room(content.bytes)):
+            return None
+        make = 0 if is_begun else os.O_CREAT | os.O_EXCL
+        # Between two of these lines it may have become whole, or have been given up.
+        try:
+            descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | make, 0o600)
+        except FileNotFoundError:
+            return None
+        if _try_lock(descriptor) and not whole.exists() and _is_named(descriptor, part):
+            return descriptor
+        _release(descriptor)
+        return None
+
+    def _fetch(self, content: Content, part: int) -> int:
+        path = self._locate(content, is_part=True)
+        for _ in range(2):
+            self._download(content, path)
+            state = os.fstat(part)
+            if _is_intact(part, state, content):
+                descriptor = open_regular(path)
+                path.rename(self._locate(content))
+                _note_use(self._locate(content), state)
+                return descriptor
+            os.ftruncate(part, 0)  # what an earlier run left may have been damaged
+        path.unlink(missing_ok=True)
+        raise DatasetError(
+            f"{content.path} is not what was written: {content.bytes:,} bytes with another "
+            "checksum than in the manifest, fetched twice; run shardmill verify"
+        )
+
+    def _download(self, content: Content, path: Path) -> None:
+        left = content.bytes - path.stat().st_size
+
+        def count(size: int) -> None:
+            nonlocal left
+            left -= size
+            if left < 0:
+                raise DatasetError(
+                    f"{content.path} has more than {content.bytes} bytes: run shardmill verify"
+                )
+
+        try:
+            if left > 0:
+                download_object(content.path, path, on_bytes=count)
+        except StoreError as error:
+            _failures[content.sha256] = time.monotonic(), error
+            raise
+        except (OSError, DatasetError):
+            path.unlink(missing_ok=True)
+            raise
+
+    def _make_room(self, size: int) -> bool:
+        """Removes what was not used for longest; whether there is room for so many bytes."""
+        kept = sorted(self._list(), key=lambda file: file.used)
+        total = sum(file.bytes for file in kept) + size
+        for file in kept:
+            if total <= self.limit_bytes:
+                break
+            if not file.is_part or _is_abandoned(file.path):
+                file.path.unlink(missing_ok=True)
+                total -= file.bytes
+        return total <= self.limit_bytes
+
+    def _list(self) -> list[Kept]:
+        kept = []
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                match = _KEPT.fullmatch(entry.name)
+                with contextlib.suppress(FileNotFoundError):
+                    if match is not None:
+                        kept.append(_describe_kept(entry, match[1]))
+        return kept
+
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[None]:
+        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            _release(descriptor)
+
+    def _locate(self, content: Content, *, is_part: bool = False) -> Path:
+        end = f"{content.bytes}.part" if is_part else "whole"
+        return self.folder / f"{content.sha256}.{end}"
+
+
+class Watch:
+    """Waits for what other threads and processes do, as long as they get on.
+
+    Args:
+        path: what is waited for.
+    """
+
+    def __init__(self, path: ObjectPath) -> None:
+        self._path = path
+        self._pause, self._longest = PAUSES_S
+        # Whoever fetches it is as patient, and has the better error.
+        self._patience = read_patience() + 2 * self._longest
+        self._moved = time.monotonic()
+        self._seen: set[tuple[Path, int]] = set()
+
+    def wait(self, kept: list[Kept]) -> None:
+        """Pauses, the longer the more often.
+
+        Args:
+            kept: the files in the cache.
+
+        Raises:
+            StoreError: nothing has moved in it for too long.
+        """
+        seen = {(file.path, _measure(file.path)) for file in kept}
+        if seen != self._seen:
+            self._seen, self._moved = seen, time.monotonic()
+        elif time.monotonic() - self._moved > self._patience:
+            raise StoreError(
+                f"{self._path} is being fetched by another process, or others take all of the "
+                f"cache, and nothing has moved for {self._patience:.0f} s: end them, or choose "
+                "another cache_dir"
+            )
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, self._longest)
+
+
+def open_cache(
+    cache_dir: str | os.PathLike[str] | None, cache_bytes: int | str | None
+) -> ShardCache:
+    """The cache in that folder, or in the user's; with that limit, or with `DEFAULT_BYTES`."""
+    if cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME", "")
+        base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+        folder = base / "shardmill"
+    else:
+        folder = Path(cache_dir).absolute()
+    limit = DEFAULT_BYTES if cache_bytes is None else cache_bytes
+    return ShardCache(
+        folder=folder, limit_bytes=parse_bytes(limit) if isinstance(limit, str) else limit
+    )
+
+
+def check_room(cache: ShardCache, shards: Sequence[ShardInfo]) -> None:
+    """Makes sure that each of some shards fits into a cache, with its index.
+
+    Raises:
+        UsageError: one does not; says what would do.
+    """
+    shard_bytes = max((shard.bytes for shard in shards), default=0)
+    index_bytes = max((shard.index_bytes for shard in shards), default=0)
+    needed = shard_bytes + index_bytes
+    if needed > cache.limit_bytes:
+        raise UsageError(
+            f"cache_bytes {format_bytes(cache.limit_bytes)} is too small: the largest shard has "
+            f"{format_bytes(shard_bytes)} and the largest index {format_bytes(index_bytes)}; allow "
+            f"at least {needed} bytes"
+        )
+
+
+def _is_intact(descriptor: int, state: os.stat_result, content: Content) -> bool:
+    """Compares a file with its checksum, once for each process and state of the file."""
+    if state.st_size != content.bytes:
+        return False
+    if _identify(state) not in _checked:
+        if _hash(descriptor) != content.sha256:
+            return False
+        _checked.add(_identify(state))
+    return True
+
+
+def _identify(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _hash(descriptor: int) -> str:
+    digest, offset = hashlib.sha256(), 0
+    while piece := os.pread(descriptor, _HASHED_BYTES, offset):
+        digest.update(piece)
+        offset += len(piece)
+    return digest.hexdigest()
+
+
+def _note_use(path: Path, state: os.stat_result) -> None:
+    """Sets the time of use, which many systems do not keep; that of the content stays."""
+    with contextlib.suppress(OSError):  # of somebody else's file
+        os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
+
+
+def _describe_kept(entry: os.DirEntry[str], part_bytes: str | None) -> Kept:
+    state = entry.stat(follow_symlinks=False)
+    if part_bytes is None:
+        return Kept(Path(entry.path), state.st_size, state.st_atime_ns, is_part=False)
+    return Kept(Path(entry.path), int(part_bytes), state.st_mtime_ns, is_part=True)
+
+
+def _measure(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return -1
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_abandoned(part: Path) -> bool:
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        return _try_lock(descriptor)
+    finally:
+        _release(descriptor)
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _release(descriptor: int) -> None:
+    # A process that was forked meanwhile has the descriptor too, and would keep the lock.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
