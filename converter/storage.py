@@ -27,6 +27,7 @@ from typing import BinaryIO, Final, cast
 from converter import objects
 from converter.errors import OutputError
 from converter.layout import Location
+from converter.listings import list_level
 from converter.objects import (
     ObjectPath,
     create_object,
@@ -39,7 +40,7 @@ from converter.objects import (
     start_read,
 )
 from converter.sizes import format_bytes
-from converter.stores import read_parts
+from converter.stores import Found, read_parts
 
 _COPY_BYTES: Final = 1 << 20
 _BATCH_FILES: Final = 256
@@ -199,8 +200,11 @@ def list_sizes(folder: Location) -> dict[str, int]:
         StoreError: the store does not answer, or refuses.
     """
     if isinstance(folder, ObjectPath):
-        found = ((info.path.relative_to(folder), info.size) for info in list_objects(folder))
-        return {name: size for name, size in found if "/" not in name}
+        return {
+            item.key[len(folder.prefix) :]: item.size
+            for item in list_level(folder.scheme, folder.bucket, folder.prefix)
+            if isinstance(item, Found)
+        }
     try:
         with os.scandir(folder) as items:
             return {item.name: item.stat().st_size for item in items if item.is_file()}
@@ -216,7 +220,10 @@ def list_names(folder: Location) -> list[str]:
         StoreError: the store does not answer, or refuses.
     """
     if isinstance(folder, ObjectPath):
-        found = {info.path.relative_to(folder).partition("/")[0] for info in list_objects(folder)}
+        found = {
+            item if isinstance(item, str) else item.key[len(folder.prefix) :]
+            for item in list_level(folder.scheme, folder.bucket, folder.prefix)
+        }
     else:
         found = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return sorted(found, key=os.fsencode)
