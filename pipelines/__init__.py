@@ -9,6 +9,8 @@
     cleaning      what killed runs leave behind, removed
     transforms    the pipelines: `MillShards` and `VerifyShards`, one element = one shard
     runners       which Beam runner, with which options
+    clusters      runners on other machines: what they see, and what Dataflow is told
+    packages      shardmill itself as a wheel, for their workers
     workers       local worker processes, started early and watched (`worker_main` is one of them)
     progress      a bar over images, fed by the receipts of finished shards
     summaries     what a person is told

@@ -165,14 +165,14 @@ def run_pipeline(
     run = _Run()
     with clusters.complete_options(options.pipeline, options.given, job):
         pipeline = _build_pipeline(transform, options, workers)
-        if not options.local:
-            # Not in another thread: Beam handles signals if it starts Prism, or Flink's job server.
-            run.start(pipeline, options.pipeline)
         thread = threading.Thread(
             target=run.follow, args=(pipeline, options.pipeline), name="run_pipeline", daemon=True
         )
-        thread.start()
         try:
+            if not options.local:
+                # Here, because Beam handles signals if it starts Prism, or Flink's job server.
+                run.start(pipeline, options.pipeline)
+            thread.start()
             _wait_for(thread, workers, on_poll)
         except BaseException:
             run.cancel()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 WORKER = Path(__file__).with_name("dataflow_worker.py")
+# Nothing beside the worker's file is to be imported.
+SAFE_PATH = ["-P"] if sys.version_info >= (3, 11) else []
 
 
 class StandIn:
@@ -94,7 +96,7 @@ class StandIn:
         found = hashlib.sha256(pipeline.read_bytes()).hexdigest()
         wheels = [self._stage(package) for package in list_packages(job) if is_wheel(package)]
         process = subprocess.run(
-            [sys.executable, "-P", str(WORKER), str(pipeline)],
+            [sys.executable, *SAFE_PATH, str(WORKER), str(pipeline)],
             cwd=self._work,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, wheels))},
             capture_output=True,

@@ -17,8 +17,13 @@ import dataflow
 from dataflow_standin import StandIn
 
 
-def test_what_is_staged_writes_what_a_local_run_writes(image_folder: Path, tmp_path: Path) -> None:
-    checks = list(dataflow.prove(image_folder, tmp_path))
+@pytest.mark.parametrize("stored", [True, False])
+def test_what_is_staged_writes_what_a_local_run_writes(
+    image_folder: Path, tmp_path: Path, *, stored: bool
+) -> None:
+    if stored:
+        pytest.importorskip("gcsfs", reason="needs pip install gcsfs")
+    checks = list(dataflow.prove(image_folder, tmp_path, stored=stored))
     assert [check for check in checks if not check[2]] == []
     assert len(checks) == 16
 
