@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from converter.pairing import locate_masks
 from converter.schema import BOXES, MASK, Column, make_features
 from converter.sources import Source, describe_change, read_sources
 from converter.splits import may_stay
-from converter.storage import hash_bytes
+from converter.storage import choose_threads, hash_bytes
 from converter.streams import is_compressed
 from converter.traits import examine_image, list_traits
 
@@ -85,7 +84,7 @@ class Comparison:
             DatasetError: one is damaged, so that nobody can tell what is in it.
         """
         shares = {}
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(choose_threads(self.images)) as pool:
             work = pool.map(self._compare_shard, self.manifest.shards)
             for shard, share in zip(self.manifest.shards, work, strict=True):
                 shares[shard.name] = share

@@ -15,11 +15,6 @@ import concurrent.futures
 import dataclasses
 import itertools
 import json
-<<<<<<< HEAD
-import os
-=======
-from collections import Counter
->>>>>>> main
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -35,16 +30,10 @@ from converter.manifest import Manifest, ShardInfo
 from converter.mill import Receipt, write_receipt
 from converter.options import ConvertOptions
 from converter.plan import Base, Draft, Plan
-<<<<<<< HEAD
 from converter.records import make_records
 from converter.schema import LABELS, Column
 from converter.splits import assign_splits, draw
-from converter.storage import create_file, hash_file, link_file, sync_folder
-=======
-from converter.sources import Source, describe_change, read_sources
-from converter.splits import assign_splits, draw, may_stay
 from converter.storage import choose_threads, create_file, hash_file, link_file, sync_folder
->>>>>>> main
 
 SPARE_SHARE: Final = 4
 """A shard takes new images up to a quarter over the mean length, so that few shards are milled."""
@@ -230,74 +219,6 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
     return taken
 
 
-<<<<<<< HEAD
-=======
-def _compare_shards(
-    folder: Path,
-    manifest: Manifest,
-    images: Location,
-    present: Mapping[str, Entry],
-    *,
-    options: ConvertOptions,
-    on_shard: Callable[[ShardInfo], object] | None,
-) -> dict[str, _Share]:
-    shares = {}
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
-        work = pool.map(
-            lambda shard: _compare_shard(
-                shard,
-                read_sources(folder, shard, labelled=manifest.labelled),
-                images,
-                present,
-                options,
-            ),
-            manifest.shards,
-        )
-        for shard, share in zip(manifest.shards, work, strict=True):
-            shares[shard.name] = share
-            if on_shard is not None:
-                on_shard(shard)
-    return shares
-
-
-def _compare_shard(
-    shard: ShardInfo,
-    sources: Sequence[Source],
-    images: Location,
-    present: Mapping[str, Entry],
-    options: ConvertOptions,
-) -> _Share:
-    entries, changed = [], 0
-    for source in sources:
-        entry = present.get(source.path)
-        if entry is not None and may_stay(entry, shard.split, options):
-            entries.append(entry)
-            other_label = entry.label != source.label
-            changed += (
-                other_label or describe_change(source.path, source.sha256, images) is not None
-            )
-    return _Share(
-        entries=entries,
-        changed=changed,
-        removed=len(sources) - len(entries),
-        receipt=_describe_shard(shard, sources),
-    )
-
-
-def _describe_shard(shard: ShardInfo, sources: Sequence[Source]) -> Receipt:
-    return Receipt(
-        **dataclasses.asdict(shard),
-        max_image_size=(
-            max((source.height for source in sources), default=0),
-            max((source.width for source in sources), default=0),
-        ),
-        formats=dict(sorted(Counter(source.format for source in sources).items())),
-        labels=sorted(Counter(source.label for source in sources).items()),
-        rejects=[],
-    )
-
-
->>>>>>> main
 def _try_again(
     entries: Sequence[Entry], scan: Scan, images: Location, options: ConvertOptions
 ) -> list[dict[str, str]]:
@@ -313,13 +234,8 @@ def _try_again(
             reasons.append({"path": found.path, "code": outcome.code, "detail": outcome.detail})
         return reasons
 
-<<<<<<< HEAD
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [reason for reasons in pool.map(find_reasons, entries) for reason in reasons]
-=======
     with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
-        return [reason for reason in pool.map(find_reason, entries) if reason is not None]
->>>>>>> main
+        return [reason for reasons in pool.map(find_reasons, entries) for reason in reasons]
 
 
 def _assign(
