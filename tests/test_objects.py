@@ -185,6 +185,14 @@ def test_what_breaks_off_is_not_fetched_again(server, folder):
     assert counts["ranged"] == counts["GET"] - 1
 
 
+def test_one_object_is_not_made_of_two_versions(s3_server):
+    path = s3_server.path("versions")
+    put_bytes(path, b"0123456789")
+    begun = Transfer(write=print, place=4, version='"of the object before"')
+    with pytest.raises(OSError, match="it changed while it was read"):
+        requests.wait(requests.start("s3", lambda store: objects._transfer(store, path, begun)))
+
+
 @pytest.mark.parametrize("kind", ["refuse", "reset", "hang"])
 def test_an_outage_is_one_line_in_bounded_time(server, folder, monkeypatch, kind):
     monkeypatch.setenv(requests.PATIENCE_VARIABLE, "1")
