@@ -31,9 +31,9 @@ DATAFLOW_THREADS: Final = 2
 while another waits for storage. More, as Dataflow chooses by itself, would hold as many images."""
 
 ADDRESSES: Final = (
-    "flink_master", "spark_master_url", "dask_client_address", "job_endpoint",
+    "flink_master", "spark_master_url", "address", "job_endpoint",
 )  # fmt: skip
-"""Options of Beam that name a cluster."""
+"""Options of Beam that name a cluster, as Beam calls them inside: `address` is Dask's."""
 
 _HERE: Final = re.compile(
     r"(\w+://)?(\[?(auto|local)\]?|local\[.*\]|localhost|127\..*|\[::1\])(:.*)?"

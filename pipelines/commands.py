@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
     # What goes wrong reaches this function as an exception. Beam also logs it, as whole tracebacks.
-    logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)
+    level = logging.INFO if debug else logging.CRITICAL
+    log = logging.StreamHandler()
+    log.setLevel(level)  # Dask's and Prism's loggers have levels of their own
+    logging.basicConfig(level=level, handlers=[log])
     _tell_jobs()
     try:
         options, extra = make_parser().parse_known_args(arguments)

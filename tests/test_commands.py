@@ -533,3 +533,15 @@ def test_a_table_with_split_folders_and_notes_is_summarized(
         "  note: duplicate_split 6 in 3 sets, the same content in different splits: "
         "Valid/a/0.png, train/a/0.png\n"
     ) in printed
+
+
+def test_an_engine_with_loggers_of_its_own_adds_no_line_to_an_error(tmp_path: Path) -> None:
+    code = (
+        "import logging, sys; from pipelines.commands import main\n"
+        "logging.getLogger('engine').setLevel(logging.INFO)\n"
+        "code = main(sys.argv[1:]); logging.getLogger('engine').error('noise')"
+    )
+    command = [sys.executable, "-c", code, "clean", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("shardmill: error: ")

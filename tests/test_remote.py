@@ -143,15 +143,15 @@ def test_hosts_share_an_epoch_and_each_fetches_its_part(address, folder, tmp_pat
 
 
 def test_the_cache_keeps_under_its_limit_and_fetches_little_twice(address, s3_server, cache_dir):
-    plan = make_plan(address, cache_bytes=5 * SHARD_BYTES)
+    plan = make_plan(address, cache_bytes=5 * SHARD_BYTES, batch_size=14)
     s3_server.set_faults()
     most = 0
     for _ in read_steps(plan):
         most = max(most, measure(cache_dir))
     indexes = {shard.index_sha256 for shard in open_shards(address).manifest.shards}
     assert 4 * SHARD_BYTES < most <= 5 * SHARD_BYTES
-    # The first shards of the next epoch come before its time, and a batch is of two groups.
-    assert s3_server.set_faults()["GET"] <= 1.6 * (SHARDS + len(indexes))
+    # Those that the next epoch begins with come before its time.
+    assert s3_server.set_faults()["GET"] <= 2 * (SHARDS + len(indexes))
 
 
 def test_what_comes_next_is_fetched_before_it_is_needed(address, s3_server, cache_dir):
