@@ -175,8 +175,9 @@ class ShardCache:
             state = os.fstat(part)
             if is_intact(part, state, content.bytes, content.sha256):
                 descriptor = open_regular(path)
-                path.rename(self._locate(content))
-                note_use(self._locate(content), state)
+                with hold_lock(self.folder / LOCK):  # whoever makes room has to see it once
+                    path.rename(self._locate(content))
+                    note_use(self._locate(content), state)
                 return descriptor
             os.ftruncate(part, 0)  # what an earlier run left may have been damaged
         path.unlink(missing_ok=True)
