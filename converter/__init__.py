@@ -26,7 +26,7 @@ and beside them
     layout    which file lies where                   names    file names free of the locale
     storage   files that are whole or not there      sizes    numbers of bytes, as people write them
     locks     one writer at a time (object_locks: in a store; owners: who that is)
-    leftovers what killed runs leave behind
+    costs     where the time of a worker goes       leftovers     what killed runs leave behind
     objects   of a store, as paths: read, written, listed (listings), by requests that are made as
               often as it takes, of stores: s3 and gcs
     indexing  TFRecords that something else wrote -> their indexes

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from converter.costs import start_cost, take_spent
 from converter.errors import ImageError
 from converter.images import StoredImage, convert_image
 from converter.isolation import receive, send
@@ -38,7 +39,9 @@ def main(convert: Callable[[bytes, ConvertOptions], StoredImage] = convert_image
             return
         # The kernel ends this process when the time is up, whatever native code it is in.
         signal.setitimer(signal.ITIMER_PROF, options.max_seconds)
+        start_cost()
         answer, pixels = _convert(convert, data, options)
+        answer["spent_ns"] = take_spent()
         signal.setitimer(signal.ITIMER_PROF, 0)
         send(answers, json.dumps(answer).encode())
         if pixels is not None:

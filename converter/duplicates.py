@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from converter.entries import MAX_NAMES, SKIP_RULES, Entry, Note, Skipped
-from converter.splits import SPLITS
+from converter.splits import SPLITS, Numbers
 from converter.stores import CONNECTIONS
 
 Sets: TypeAlias = list[list[int]]
@@ -55,10 +55,10 @@ def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = 
     alike = np.flatnonzero(np.isin(sizes, values[(counts > 1) & (values > 0)]))
     threads, chunk = (CONNECTIONS, 1) if remote else (os.cpu_count(), _CHUNK)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        sets = _group(alike.tolist(), entries, digest, END_BYTES, pool=pool, chunk=chunk)
+        sets = _group(alike, entries, digest, END_BYTES, pool=pool, chunk=chunk)
         small = [group for group in sets if entries[group[0]].size_bytes <= 2 * END_BYTES]
         large = [group for group in sets if entries[group[0]].size_bytes > 2 * END_BYTES]
-        places = list(itertools.chain(*large))
+        places = np.fromiter(itertools.chain(*large), np.int64)
         return sorted([*small, *_group(places, entries, digest, 0, pool=pool, chunk=chunk)])
 
 
@@ -107,7 +107,7 @@ def _rank_split(entry: Entry) -> int:
 
 
 def _group(
-    places: Sequence[int],
+    places: Numbers,
     entries: Sequence[Entry],
     digest: Digest,
     end_bytes: int,
@@ -115,23 +115,29 @@ def _group(
     pool: concurrent.futures.Executor,
     chunk: int,
 ) -> Sets:
-    """Those of some entries that have the same size and the same hash."""
-    if not places:
-        return []
+    """Those of some entries that have the same size and the same hash.
 
-    def read(part: Sequence[int]) -> bytes:
+    All is kept as numbers in arrays, one after another: dictionaries, or lists of a million
+    numbers, take ten times as much.
+    """
+
+    def read(begin: int) -> bytes:
         return b"".join(
             digest(entries[place], end_bytes)[:HASH_BYTES].ljust(HASH_BYTES, b"\0")
-            for place in part
+            for place in places[begin : begin + chunk].tolist()
         )
 
-    chunks = [places[begin : begin + chunk] for begin in range(0, len(places), chunk)]
-    # As numbers in an array, which takes a tenth of what a dictionary of a million would take.
-    hashes = np.frombuffer(b"".join(pool.map(read, chunks)), np.uint64).reshape(-1, 2)
+    hashes = np.empty((2, len(places)), np.uint64)
+    begins = range(0, len(places), chunk)
+    for begin, data in zip(begins, pool.map(read, begins), strict=True):
+        hashes[:, begin : begin + chunk] = np.frombuffer(data, np.uint64).reshape(-1, 2).T
     sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))
-    keys = np.column_stack((sizes, hashes))[hashes.any(axis=1)]
-    known = np.asarray(places)[hashes.any(axis=1)]
-    order = np.lexsort(keys.T)
-    differs = (keys[order][1:] != keys[order][:-1]).any(axis=1)
-    groups = np.split(known[order], np.flatnonzero(differs) + 1)
-    return [sorted(group.tolist()) for group in groups if len(group) > 1]
+    order = np.lexsort((*hashes, sizes))
+    order = order[hashes[:, order].any(axis=0)]
+    starts = np.ones(len(order) + 1, bool)
+    starts[1:-1] = False
+    for numbers in (*hashes, sizes):
+        starts[1:-1] |= numbers[order[1:]] != numbers[order[:-1]]
+    bounds = np.flatnonzero(starts)
+    alike = np.flatnonzero(np.diff(bounds) > 1)
+    return [sorted(places[order[bounds[n] : bounds[n + 1]]].tolist()) for n in alike]

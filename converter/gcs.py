@@ -26,6 +26,7 @@ from converter.stores import (
     TransientError,
     check_length,
     judge_answer,
+    judge_failure,
     list_network_errors,
     load_package,
     open_body,
@@ -183,14 +184,14 @@ def _translate(bucket: str) -> Iterator[None]:
     try:
         yield
     except TransportError as error:
-        raise TransientError(shorten(error)) from error
+        raise judge_failure(error, bucket) from error
     except GoogleAuthError as error:
         raise StoreError(
             f"{bucket}: no usable credentials for Google Cloud Storage ({shorten(error)}): run "
             "gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS"
         ) from error
     except list_network_errors() as error:
-        raise TransientError(shorten(error)) from error
+        raise judge_failure(error, bucket) from error
 
 
 def _find_message(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 
 from PIL import Image
 
+from converter.costs import enter
 from converter.decoders import open_image
 from converter.errors import ImageError, ShardmillError
 from converter.geometry import Geometry, Size, fit_image
@@ -83,6 +84,7 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
     Raises:
         ImageError: the image is refused; `code` is one of `REJECT_CODES`.
     """
+    enter("decode")
     if not data:
         raise ImageError("empty", REJECT_CODES["empty"])
     if len(data) > options.max_file_bytes:
@@ -227,6 +229,7 @@ def _transform(image: Image.Image, options: ConvertOptions, *, draft: bool) -> S
         encoding = _choose_encoding(str(image.format), options)
     pixels = _resize(image, options, draft=draft)
     width, height = pixels.size
+    enter("encode")
     data = _encode(pixels, encoding, options.quality)
     return StoredImage(
         data=data, format=encoding, height=height, width=width, channels=options.channels
@@ -255,6 +258,8 @@ def _resize(image: Image.Image, options: ConvertOptions, *, draft: bool) -> Imag
     # A fraction is an average of pixels, which `nearest` asks not to take.
     if draft and image.format in ("JPEG", "MPO") and interpolation != "nearest":
         _draft(image, size, geometry, turned=turned)
+    image.load()
+    enter("convert")
     upright = orient(image, orientation)
     # A profile costs less on fewer pixels; whatever else is to be done, resizing needs it done.
     profile_alone = upright.mode == MODES[options.color_mode] and not has_alpha(upright)

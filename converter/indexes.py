@@ -134,8 +134,7 @@ def _parse_offsets(data: bytes, index: str) -> _Numbers:
     """Where the records of some whole lines begin."""
     text = np.frombuffer(_PADDING + data, np.uint8)
     stops = np.flatnonzero(text < ord("0"))[len(_PADDING) :]
-    lengths = stops[::2] - len(_PADDING)
-    lengths[1:] -= stops[1:-1:2] - (len(_PADDING) - 1)  # np.diff would take as long as the rest
+    lengths = _measure(stops)[::2]
     if len(stops) % 2 or int(lengths.max()) > _MAX_DIGITS:
         raise _describe_line(data, index)
     return _read_numbers(text, stops[::2], lengths)
@@ -152,7 +151,7 @@ def _parse_lines(data: bytes, index: str, first: int, begin: int) -> _Numbers:
     """
     text = np.frombuffer(_PADDING + data, np.uint8)
     stops = np.flatnonzero(text < ord("0"))[len(_PADDING) :]
-    lengths = np.diff(stops, prepend=len(_PADDING) - 1) - 1
+    lengths = _measure(stops)
     if not _is_well_formed(text, stops, lengths):
         raise _describe_line(
             next(line for line in data.split(b"\n") if not _LINE.fullmatch(line)), index
@@ -160,6 +159,13 @@ def _parse_lines(data: bytes, index: str, first: int, begin: int) -> _Numbers:
     offsets = _read_numbers(text, stops[::2], lengths[::2])
     sizes = _read_numbers(text, stops[1::2], lengths[1::2])
     return _check_cover(offsets, sizes, index, first, begin)
+
+
+def _measure(stops: _Numbers) -> _Numbers:
+    """How many bytes are in front of each stop, back to the one before or to the padding."""
+    lengths = stops - len(_PADDING)
+    lengths[1:] -= stops[:-1] - (len(_PADDING) - 1)  # np.diff would take as long as the rest
+    return lengths
 
 
 def _describe_line(line: bytes, index: str) -> DatasetError:

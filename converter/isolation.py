@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import IO, Any, Final
 
+from converter.costs import credit, enter
 from converter.errors import ImageError
 from converter.images import StoredImage
 from converter.options import ConvertOptions
@@ -41,6 +42,7 @@ def convert_isolated(data: bytes, options: ConvertOptions) -> StoredImage:
         ImageError: the image is refused, or the decoder crashed at it, or took too long.
         MemoryError: the child was killed from outside, as a system does that is out of memory.
     """
+    enter("other")  # the child says what it did in the meantime
     decoder = getattr(_local, "decoder", None)
     if decoder is None or decoder.options != options:
         _local.decoder = decoder = _Decoder(options)
@@ -102,6 +104,7 @@ def _read_answer(decoder: _Decoder, data: bytes) -> StoredImage:
     send(decoder.stdin, data)
     decoder.stdin.flush()
     answer: dict[str, Any] = json.loads(receive(decoder.stdout))
+    credit(answer.pop("spent_ns"))
     if "code" in answer:
         raise ImageError(answer["code"], answer["detail"])
     return StoredImage(data=receive(decoder.stdout), **answer)

@@ -78,6 +78,10 @@ class Layout(Generic[_L_co]):
         return self._join(WORK_FOLDER, "receipts")
 
     @property
+    def costs(self) -> _L_co:
+        return self._join(WORK_FOLDER, "costs")
+
+    @property
     def lock(self) -> _L_co:
         return self._join(WORK_FOLDER, "lock")
 
@@ -106,7 +110,7 @@ class Layout(Generic[_L_co]):
     def make_work_folders(self) -> None:
         """Makes the output and the folders in which it is prepared."""
         # In a store, a folder is there as soon as something is in it.
-        for folder in (self.receipts, self.scratch):
+        for folder in (self.receipts, self.costs, self.scratch):
             if isinstance(folder, Path):
                 folder.mkdir(parents=True, exist_ok=True)
 

@@ -29,6 +29,17 @@ def list_below(scheme: str, bucket: str, prefix: str) -> Iterator[Found]:
         yield from _expand(scheme, bucket, page)
 
 
+def list_level(scheme: str, bucket: str, prefix: str) -> Iterator[Found | str]:
+    """The objects right below a prefix, and the names of what goes deeper.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    for page in _list_pages(scheme, bucket, prefix, nested=False):
+        yield from (found for found in page.objects if not found.key.endswith("/"))
+        yield from (deeper[len(prefix) :].rstrip("/") for deeper in page.prefixes)
+
+
 def has_any(scheme: str, bucket: str, prefix: str) -> bool:
     """Whether any object's key begins with a prefix.
 

@@ -15,8 +15,9 @@ from typing import Any, Final, TypeAlias
 
 from converter import examples
 from converter.boxes import fit_boxes
+from converter.costs import count_read, enter
 from converter.entries import NO_LABEL, Entry
-from converter.errors import DatasetError, ImageError, ShardmillError
+from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
 from converter.images import StoredImage, convert_image, describe_large_file
 from converter.indexes import format_line, name_index
 from converter.isolation import convert_isolated
@@ -24,7 +25,7 @@ from converter.layout import Layout, Location
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.originals import Read, read_ahead, read_entry
-from converter.plan import Shard, read_entries
+from converter.plan import Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.schema import Column, make_features
 from converter.storage import create_file, hash_bytes, write_file
@@ -42,12 +43,27 @@ class Job:
         out: the data set.
         options: how images are converted.
         columns: what else records hold.
+        generator: the versions that the plan was made with; without them, any will do.
     """
 
     images: Location
     out: Location
     options: ConvertOptions
     columns: tuple[Column, ...] = ()
+    generator: str = ""
+
+    def check_versions(self) -> None:
+        """Makes sure that this worker writes what the manifest will say was written.
+
+        Raises:
+            OutputError: it has other versions of what the bytes depend on.
+        """
+        here = name_generator()
+        if self.generator not in ("", here):
+            raise OutputError(
+                f"a worker has {here}, the conversion was planned with {self.generator}, and the "
+                "bytes depend on it: install the same versions on all machines"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +148,7 @@ def convert_entry(entry: Entry, text: str, job: Job, read: Read | None = None) -
     try:
         return make_record(entry, text, job.images, job.options, job.columns, read=read)
     except ImageError as error:  # one image must not cost the others
+        enter("other")
         if job.options.on_error == "fail" and error.code not in FILTERS:
             raise ShardmillError(
                 f"{ascii(entry.path)[1:-1]} cannot be converted: {error}: mend or remove it, or "
@@ -158,10 +175,13 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
                 tally.reject(entry, outcome)
                 continue
             tally.add(entry.label, outcome.image)
+            enter("write")
             framed = frame_record(outcome.payload)
             index.write(format_line(file.size, len(framed)))
             file.write(framed)
             tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
+            enter("other")
+        enter("write")  # what is closed here is flushed, read back and renamed
     receipt = Receipt(
         name=shard.name,
         split=shard.split,
@@ -204,10 +224,13 @@ def make_record(
     """
     if entry.size_bytes > options.max_file_bytes:
         raise describe_large_file(entry.size_bytes, options)
+    enter("read")
     data = read() if read else read_entry(entry, images)
+    count_read(len(data))
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     image = (convert_isolated if options.isolate else convert_image)(data, options)
+    enter("other")
     features: dict[str, examples.Value] = {
         examples.ENCODED: image.data,
         examples.FORMAT: image.format.encode(),

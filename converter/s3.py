@@ -20,9 +20,9 @@ from converter.stores import (
     Page,
     Stat,
     Transfer,
-    TransientError,
     check_length,
     judge_answer,
+    judge_failure,
     list_network_errors,
     load_package,
     open_body,
@@ -89,7 +89,7 @@ class S3Store:
                     if answer.status > 400:
                         raise _judge_plain(answer.status, await answer.text(), bucket, key)
                     transfer.version = answer.headers["ETag"]
-                    end = transfer.place + int(answer.headers["Content-Length"])
+                    end = transfer.place + (answer.content_length or 0)
                     async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
                         transfer.take(chunk)
                 check_length(transfer, end)
@@ -219,10 +219,10 @@ def _translate(bucket: str, key: str) -> Iterator[None]:
         ) from error
     except exceptions.BotoCoreError as error:
         if isinstance(error, _s3_faults()):
-            raise TransientError(shorten(error)) from error
+            raise judge_failure(error, bucket) from error
         raise StoreError(f"{bucket}: {shorten(error)}") from error
     except list_network_errors() as error:
-        raise TransientError(shorten(error)) from error
+        raise judge_failure(error, bucket) from error
 
 
 def _s3_faults() -> tuple[type[Exception], ...]:

@@ -260,16 +260,18 @@ def _draw_together(
 def _spread(given: Numbers, units: Numbers, entries: Sequence[Entry]) -> Numbers:
     """Gives an image that is free the split of what has to stay with it."""
     nothing = len(SPLITS)
-    splits = np.array([entry.split for entry in entries])
-    of_all = np.where(given == OPEN, nothing, given)
+    numbers = {split: number for number, split in enumerate(SPLITS)}
+    # In a byte each: eight arrays of a million numbers would take more than the plan itself.
+    splits = np.fromiter((numbers.get(entry.split, OPEN) for entry in entries), np.int8, len(units))
+    of_all = np.where(given == OPEN, nothing, given).astype(np.int8)
     # What a folder gives to `train` is not held out because the same lies in `test`, too.
-    of_rest = np.where(np.isin(splits, SPLITS[1:]), nothing, of_all)
-    lowest = np.full((2, len(given)), nothing, np.int64)
+    of_rest = np.where(splits > TRAIN, nothing, of_all).astype(np.int8)
+    lowest = np.full((2, len(given)), nothing, np.int8)
     np.minimum.at(lowest[0], units, of_all)
     np.minimum.at(lowest[1], units, of_rest)
     in_all, in_rest = lowest[:, units]
-    alone = np.where(in_all < nothing, np.minimum(in_rest, TRAIN), nothing)
-    found = np.where(splits == "train", np.where(in_rest < nothing, in_rest, alone), in_all)
+    alone = np.where(in_all < nothing, np.minimum(in_rest, np.int8(TRAIN)), np.int8(nothing))
+    found = np.where(splits == TRAIN, np.where(in_rest < nothing, in_rest, alone), in_all)
     return np.where((given == OPEN) & (found < nothing), found, given)
 
 
@@ -284,7 +286,7 @@ def _sort(entries: Sequence[Entry], chosen: Numbers, ranks: Draws) -> dict[str, 
     for number, split in enumerate(SPLITS):
         places = np.flatnonzero(chosen == number)
         order = np.argsort(ranks[places], kind="stable")
-        members[split] = [entries[place] for place in places[order].tolist()]
+        members[split] = [entries[place] for place in places[order]]
     return members
 
 

@@ -27,6 +27,7 @@ from typing import BinaryIO, Final, cast
 from converter import objects
 from converter.errors import OutputError
 from converter.layout import Location
+from converter.listings import list_level
 from converter.objects import (
     ObjectPath,
     create_object,
@@ -39,7 +40,7 @@ from converter.objects import (
     start_read,
 )
 from converter.sizes import format_bytes
-from converter.stores import read_parts
+from converter.stores import Found, read_parts
 
 _COPY_BYTES: Final = 1 << 20
 _BATCH_FILES: Final = 256
@@ -107,12 +108,16 @@ def _create_file(path: Path, scratch: Path, *, exclusive: bool) -> Iterator[Hash
             yield file
             file.sync()
         _compare(file, hash_file(temporary), path)
-        if not (exclusive and link_file(temporary, path)):
-            temporary.replace(path)
-        sync_folder(path.parent)
+        _publish(temporary, path, exclusive=exclusive)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path, *, exclusive: bool) -> None:
+    if not (exclusive and link_file(temporary, path)):
+        temporary.replace(path)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -195,8 +200,11 @@ def list_sizes(folder: Location) -> dict[str, int]:
         StoreError: the store does not answer, or refuses.
     """
     if isinstance(folder, ObjectPath):
-        found = ((info.path.relative_to(folder), info.size) for info in list_objects(folder))
-        return {name: size for name, size in found if "/" not in name}
+        return {
+            item.key[len(folder.prefix) :]: item.size
+            for item in list_level(folder.scheme, folder.bucket, folder.prefix)
+            if isinstance(item, Found)
+        }
     try:
         with os.scandir(folder) as items:
             return {item.name: item.stat().st_size for item in items if item.is_file()}
@@ -212,7 +220,10 @@ def list_names(folder: Location) -> list[str]:
         StoreError: the store does not answer, or refuses.
     """
     if isinstance(folder, ObjectPath):
-        found = {info.path.relative_to(folder).partition("/")[0] for info in list_objects(folder)}
+        found = {
+            item if isinstance(item, str) else item.key[len(folder.prefix) :]
+            for item in list_level(folder.scheme, folder.bucket, folder.prefix)
+        }
     else:
         found = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return sorted(found, key=os.fsencode)
@@ -274,9 +285,9 @@ def bring_here(folder: Location, names: Iterable[str]) -> Iterator[Path]:
         yield Path(here)
 
 
-def choose_threads(path: Location) -> int | None:
-    """How many files of a folder are read at the same time: one a core, more from a store."""
-    return _STORE_THREADS if isinstance(path, ObjectPath) else os.cpu_count()
+def choose_threads(*places: Location | None) -> int | None:
+    """How many files are read at the same time: one a core, more if any place is a store."""
+    return _STORE_THREADS if any(isinstance(p, ObjectPath) for p in places) else os.cpu_count()
 
 
 def hash_bytes(data: bytes) -> str:

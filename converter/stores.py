@@ -170,6 +170,16 @@ def judge_answer(status: int, code: str, message: str, bucket: str, key: str) ->
     return StoreError(f"{bucket}: the store refuses ({said}): check the address")
 
 
+def judge_failure(error: Exception, bucket: str) -> Exception:
+    """The error that a connection's failure is."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StoreError(
+            f"{bucket}: the store's certificate is not trusted ({shorten(error)}): name the "
+            "authority's with AWS_CA_BUNDLE or SSL_CERT_FILE"
+        )
+    return TransientError(shorten(error))
+
+
 def shorten(text: object) -> str:
     """What a library says on one line, without the queries of addresses, which may be signed."""
     words = _QUERY.sub("?…", " ".join(str(text).split())) or type(text).__name__

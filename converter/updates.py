@@ -15,7 +15,6 @@ import concurrent.futures
 import dataclasses
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from converter.options import ConvertOptions
 from converter.plan import Base, Draft, Plan
 from converter.sources import Source, describe_change, read_sources
 from converter.splits import assign_splits, draw, may_stay
-from converter.storage import create_file, hash_file, link_file, sync_folder
+from converter.storage import choose_threads, create_file, hash_file, link_file, sync_folder
 
 SPARE_SHARE: Final = 4
 """A shard takes new images up to a quarter over the mean length, so that few shards are milled."""
@@ -219,7 +218,7 @@ def _compare_shards(
     on_shard: Callable[[ShardInfo], object] | None,
 ) -> dict[str, _Share]:
     shares = {}
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
         work = pool.map(
             lambda shard: _compare_shard(
                 shard,
@@ -286,7 +285,7 @@ def _try_again(
             return {"path": entry.path, "code": error.code, "detail": error.detail}
         return None
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
         return [reason for reason in pool.map(find_reason, entries) if reason is not None]
 
 

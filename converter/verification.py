@@ -148,7 +148,7 @@ def verify_dataset(
     check = make_check(folder, manifest, quick=quick, decode=decode, originals=originals)
     reports = []
     # Threads: hashing, reading and decoding leave the interpreter to others.
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(folder)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(folder, originals)) as pool:
         found = pool.map(lambda shard: check_shard(shard, check), manifest.shards)
         for shard, report in zip(manifest.shards, found, strict=True):
             reports.append(report)

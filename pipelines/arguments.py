@@ -312,6 +312,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--workers", type=int, default=0, metavar="N", help="local processes (default: all cores)")
     add("--runner", metavar="RUNNER", help="any Beam runner (default: processes here)")
+    add("--shared-paths", action="store_true",
+        help="workers on other machines have the same folders under the same paths")  # fmt: skip
     add("--no-progress", action="store_true", help="draw no progress bar")
     flags = (flag for action in parser._actions for flag in action.option_strings)  # noqa: SLF001
     parser.set_defaults(flags=list(flags))

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
     # What goes wrong reaches this function as an exception. Beam also logs it, as whole tracebacks.
     logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)
+    _tell_jobs()
     try:
         options, extra = make_parser().parse_known_args(arguments)
         with _tell_warnings():
@@ -97,10 +98,11 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
 def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list[str]:
     from pipelines import runners  # noqa: PLC0415
 
-    runners.parse_options(extra, also_known=arguments.flags)
+    beam_args = [f"--runner={arguments.runner}", *extra] if arguments.runner else list(extra)
+    runners.parse_options(beam_args, also_known=arguments.flags)
     if not arguments.debug:
         _silence_beam_threads()
-    return [f"--runner={arguments.runner}", *extra] if arguments.runner else list(extra)
+    return [*beam_args, *(["--shared_paths"] if arguments.shared_paths else [])]
 
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
@@ -262,6 +264,19 @@ def _tell_warnings() -> Iterator[None]:
         warnings.simplefilter("always", SpaceWarning)
         warnings.showwarning = tell
         yield
+
+
+def _tell_jobs() -> None:
+    """Shows where a job on other machines can be watched; a bar that is drawn stays whole."""
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tqdm.write(f"shardmill: {summaries.escape(record.getMessage())}", file=sys.stderr)
+
+    logger = logging.getLogger("pipelines")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [Teller()]
 
 
 def _silence_beam_threads() -> None:

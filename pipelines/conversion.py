@@ -10,6 +10,7 @@ from typing import Final
 from tqdm import tqdm
 
 from converter.commit import commit, list_finished, read_notes
+from converter.costs import Cost, read_costs
 from converter.entries import Note
 from converter.errors import DatasetError, UsageError
 from converter.indexes import SHARD_SUFFIX
@@ -51,6 +52,7 @@ class Conversion:
         unchanged: whether the data set was finished before, as it was asked for.
         update: what was different, if an update was asked for.
         notes: what is odd about the images, and yet converted.
+        cost: what milling them cost.
     """
 
     manifest: Manifest
@@ -59,6 +61,7 @@ class Conversion:
     unchanged: bool = False
     update: Update | None = None
     notes: tuple[Note, ...] = ()
+    cost: Cost = dataclasses.field(default_factory=Cost)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +164,7 @@ def run_conversion(
         workers=workers,
         progress=progress,
     )
+    runners.check_paths(request.beam, request.root, target)
     layout = Layout(target)
     if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
         return _confirm(request)
@@ -282,7 +286,7 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
 
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
     """Mills what is not milled yet, and commits what is not committed."""
-    kept = mill_plan(plan, request.beam, pool, progress=request.progress)
+    kept, cost = mill_plan(plan, request.beam, pool, progress=request.progress)
     if Layout(plan.out).manifest.exists():
         manifest = read_manifest(plan.out)
     else:
@@ -292,6 +296,7 @@ def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: 
         milled=len(plan.shards) - kept,
         kept=kept,
         notes=read_notes(plan.out),
+        cost=cost,
     )
 
 
@@ -309,8 +314,8 @@ def _discard_other(out: Location, draft: Draft, options: ConvertOptions) -> None
 
 def mill_plan(
     plan: Plan, beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
-) -> int:
-    """Mills the shards of a plan that are not finished; returns how many were."""
+) -> tuple[int, Cost]:
+    """Mills the shards of a plan that are not finished; says how many were, and what it cost."""
     finished = {shard.name for shard in _list_finished(plan, progress=progress)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
     remove_files(receipt_path(Layout(plan.out), shard) for shard in remaining)
@@ -319,11 +324,12 @@ def mill_plan(
         watch.poll()
         if remaining:
             transform = MillShards(plan, remaining, pool.count if pool else 0)
-            runners.run_pipeline(transform, beam, pool, on_poll=watch.poll)
+            job = f"shardmill-{plan.digest[:20]}"
+            runners.run_pipeline(transform, beam, pool, job=job, on_poll=watch.poll)
         watch.poll(final=True)
     finally:
         watch.close()
-    return len(finished)
+    return len(finished), read_costs(Layout(plan.out), (shard.name for shard in remaining))
 
 
 def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from converter.costs import Cost
 from converter.entries import NO_LABEL, NOTES, SKIP_RULES, Note
 from converter.layout import REJECTS, Layout, Location
 from converter.manifest import Manifest, SplitInfo, Totals, read_manifest
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from pipelines.conversion import Conversion
     from pipelines.repairs import Repair
 
+_STEPS: Final = {
+    "read": "reading",
+    "decode": "decoding",
+    "convert": "resizing",
+    "encode": "encoding",
+    "write": "writing",
+    "other": "bookkeeping",
+}
+
 
 def summarize_conversion(conversion: Conversion, out: Location, seconds: float) -> Iterator[str]:
     """The lines that close a conversion."""
@@ -32,6 +42,7 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     if conversion.update is not None:
         yield from _tell_update(conversion.update, out, seconds, milled=conversion.milled)
         yield from summarize_splits(manifest)
+        yield from tell_cost(conversion.cost)
         return
     rate = f"{totals.written / seconds:,.0f} images/s"
     if conversion.kept:
@@ -39,10 +50,23 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     yield f"wrote {totals.written:,} images to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
     yield f"  {totals.scanned:,} files: {totals.written:,} written, {_tell_left_out(totals)}"
+    yield from tell_cost(conversion.cost)
     yield from tell_notes(conversion.notes)
     if totals.rejected or totals.skipped:
         yield from _tell_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
+
+
+def tell_cost(cost: Cost) -> Iterator[str]:
+    """A line about what workers spent most of their time on, and what on the others."""
+    if not cost.total_msec:
+        return
+    shares = sorted(
+        ((msec / cost.total_msec, step) for step, msec in cost.msec.items()), reverse=True
+    )
+    first, *others = (f"{_STEPS[step]} {share:.0%}" for share, step in shares)
+    seconds = f"{cost.total_msec / 1000:,.1f} s"
+    yield f"  bottleneck: {first} of {seconds} of worker time ({', '.join(others)})"
 
 
 def tell_notes(notes: Sequence[Note]) -> Iterator[str]:

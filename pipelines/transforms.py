@@ -7,16 +7,19 @@ crosses the shuffle, because a local runner holds whatever does whole in memory,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 
-from converter.layout import Location
+from converter.costs import Cost, start_cost, take_cost, write_cost
+from converter.errors import OutputError, StoreError
+from converter.layout import Layout, Location
 from converter.manifest import ShardInfo
 from converter.mill import Job, Receipt, mill_shard
 from converter.passes import deal_shards, mill_together
@@ -42,7 +45,11 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
     def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
         super().__init__()
         self._job = Job(
-            images=plan.images, out=plan.out, options=plan.options, columns=plan.columns
+            images=plan.images,
+            out=plan.out,
+            options=plan.options,
+            columns=plan.columns,
+            generator=plan.generator,
         )
         chosen = plan.shards if shards is None else shards
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
@@ -72,25 +79,52 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
 
 
 def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
-    """`mill_together`, counted for the runners that show counters."""
-    return [count_receipt(receipt) for receipt in mill_together(shards, job)]
+    """`mill_together`, with what it cost."""
+    job.check_versions()
+    start_cost()
+    receipts = mill_together(shards, job)
+    _log_cost(take_cost(), job, shards[0].name)
+    return [count_receipt(receipt) for receipt in receipts]
 
 
 def mill_counted(shard: Shard, job: Job) -> Receipt:
-    """`mill_shard`, counted for the runners that show counters."""
-    return count_receipt(mill_shard(shard, job))
+    """`mill_shard`, with what it cost."""
+    job.check_versions()
+    start_cost()
+    receipt = mill_shard(shard, job)
+    _log_cost(take_cost(), job, shard.name)
+    return count_receipt(receipt)
 
 
 def count_receipt(receipt: Receipt) -> Receipt:
-    """Counts what was written for a shard."""
-    for name, count in (
-        ("shards-written", 1),
-        ("images-written", receipt.records),
-        ("images-rejected", len(receipt.rejects)),
-        ("bytes-written", receipt.bytes),
-    ):
-        Metrics.counter("shardmill", name).inc(count)
+    """Counts what was written for a shard, for the runners that show counters."""
+    _count(
+        {
+            "shards-written": 1,
+            "images-written": receipt.records,
+            "images-rejected": len(receipt.rejects),
+            "bytes-written": receipt.bytes,
+        }
+    )
     return receipt
+
+
+def count_cost(cost: Cost) -> None:
+    """Counts what was read, and the time of each step, for the runners that show counters."""
+    times = {f"{step}-msec": round(msec) for step, msec in cost.msec.items()}
+    _count({"images-read": cost.images_read, "bytes-read": cost.bytes_read, **times})
+
+
+def _log_cost(cost: Cost, job: Job, name: str) -> None:
+    count_cost(cost)
+    # What is only told must not cost a shard that is finished.
+    with contextlib.suppress(OutputError, StoreError):
+        write_cost(cost, Layout(job.out), name)
+
+
+def _count(counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        Metrics.counter("shardmill", name).inc(count)
 
 
 class VerifyShards(beam.PTransform):  # type: ignore[misc]

@@ -96,6 +96,7 @@ def _run_job(
     from pipelines.transforms import VerifyShards, report_path  # noqa: PLC0415
 
     options = runners.parse_options(beam_args)
+    runners.check_paths(options, check.folder)
     with (
         _open_reports(check.folder, local=options.local) as reports,
         runners.start_workers(options, workers) as pool,
@@ -107,7 +108,8 @@ def _run_job(
                 on_shard(unseen.pop(name))
 
         transform = VerifyShards(manifest.shards, check, reports)
-        runners.run_pipeline(transform, options, pool, on_poll=poll)
+        job = f"shardmill-verify-{manifest.plan[:20]}"
+        runners.run_pipeline(transform, options, pool, job=job, on_poll=poll)
         poll()
         if unseen:
             name = next(iter(unseen.values())).name

@@ -74,13 +74,14 @@ def trim_heap() -> None:
 
 
 def keep_heap() -> None:
-    """Lets the C library keep some memory of decoded images for the next ones.
+    """Lets the C library keep some memory of decoded images, and of indexes, for the next ones.
 
     glibc takes whatever is larger than a threshold from the system, and gives the end of a heap
     back beyond twice that: at first 128 KB, so that the memory of nearly every image came anew, 20
     pages of it. When a larger block is freed, the threshold grows to its size: so one is, unused.
-    32 MB would be a tenth faster, but memory then grew by 50 MB from epoch to epoch. Elsewhere than
-    with glibc this does nothing.
+    32 MB would be a tenth faster, but memory then grew by 50 MB from epoch to epoch. Of a
+    million records, the first batch came in 39 instead of 46 ms. Elsewhere than with glibc this
+    does nothing.
     """
     library = ctypes.CDLL(None)
     library.malloc.restype = ctypes.c_void_p

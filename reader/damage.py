@@ -134,6 +134,9 @@ def _find_original(error: Exception) -> ShardmillError | None:
     mark = _MARK.search(text)
     if mark is not None:
         return _kept.get(int(mark[1]))
+    for kept in tuple(_kept.values()):
+        if f"{type(kept).__name__}: {kept}\n" in text:  # of a sequence in `fit`, with a traceback
+            return kept
     if type(error).__name__ != "InvalidArgumentError":  # TensorFlow's, which is not imported here
         return None
     return next((found for recent in tuple(_recent) if (found := recent.find(text))), None)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from converter import examples
 from converter.errors import DatasetError, RecordError
 from reader.batches import BatchReader, Examples
-from reader.buffers import Array, BufferPool, keep_heap
+from reader.buffers import Array, BufferPool
 from reader.cache import fill_cache
 from reader.damage import RecentSteps
 from reader.decoding import describe_refusal, encode_filler, format_labels, make_decoder
@@ -43,7 +43,6 @@ DECODED_SPECS: Final = tuple(map(tf.TensorSpec, EXAMPLE_SHAPES[2:5], EXAMPLE_TYP
 
 def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
     """Builds the pipeline that `ShardSet.dataset` describes."""
-    keep_heap()
     steps = count_steps(plan.position, plan.reader.steps.count)
     if plan.options.batch_size is None:
         dataset = _decode_singles(plan, steps)

@@ -22,6 +22,7 @@ from converter.layout import Location
 from converter.names import from_bytes
 from converter.tfrecords import HEADER_BYTES, unframe_record
 from reader.blocks import Block, read_block
+from reader.buffers import keep_heap
 from reader.files import Group, Place, RecordFile, open_file, read_at, read_index
 from reader.orders import Numbers
 
@@ -51,6 +52,7 @@ class RecordFiles:
         self._indexes: collections.OrderedDict[Location, Numbers] = collections.OrderedDict()
         self._lock = threading.Lock()
         _instances.add(self)
+        keep_heap()
 
     def __reduce__(self) -> tuple[type[RecordFiles], tuple[object, ...]]:
         return type(self), (self.files, self.max_index_bytes)

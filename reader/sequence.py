@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from converter.errors import UsageError
+from converter.errors import ShardmillError, UsageError
 from reader.buffers import Array
 from reader.columns import FilePaths
+from reader.damage import keep_error
 from reader.dataset import decode_singly, format_element, make_gatherer, make_ready_reader
 from reader.decoding import make_decoder
 from reader.plans import ReadPlan
@@ -50,7 +51,12 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
 
     def __getitem__(self, index: int) -> Any:
         step = range(len(self))[index]
-        element = format_element(self._plan, [*self._read(self.epoch, step)])
+        try:
+            values = [*self._read(self.epoch, step)]
+        except ShardmillError as error:
+            keep_error(error)  # `fit` shows of it nothing but its text
+            raise
+        element = format_element(self._plan, values)
         return tf.nest.map_structure(_to_numpy, element)
 
     def on_epoch_end(self) -> None:

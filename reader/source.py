@@ -41,7 +41,7 @@ class Record:
         values: of the columns of a table, by their names.
     """
 
-    encoded: bytes
+    encoded: bytes = dataclasses.field(repr=False)
     format: str
     height: int
     width: int

@@ -2,6 +2,7 @@
 
     real images   accounts, verify, index lines, TFDS, sizes of shards      (needs --images)
     draft         DCT-scaled decoding of large JPEGs: speed, likeness       (needs --images)
+    costs         what it takes to tell where the time goes
     convert       wall time and memory against a bare process pool
 
 Everything that is compared is measured in this one run, because machines differ and drift.
@@ -20,19 +21,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from corpora import convert, make_photos
+from corpora import convert, link_images, make_photos
 from measuring import Run, measure, report, run_sections
 from PIL import Image
 
+from converter.costs import count_read, enter
 from converter.images import decode_image
 from converter.indexes import name_index, parse_index
 from converter.manifest import read_manifest
+from converter.mill import Job, mill_shard
 from converter.options import ConvertOptions
+from converter.plan import write_plan
 from converter.tfrecords import unframe_record
 from converter.verification import verify_dataset
+from pipelines.proposals import propose
 
 HERE = Path(__file__).resolve()
 REAL = HERE.parents[2] / "shared" / "images"
@@ -44,12 +50,13 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "build" / "benchmark")
     parser.add_argument("--counts", type=int, nargs="*", default=[5_000, 20_000])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("real", "draft", "convert"))
+    parser.add_argument("--only", choices=("real", "draft", "costs", "convert"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     sections = {
         "real": lambda: measure_real(arguments.images, arguments.work),
         "draft": lambda: measure_draft(arguments.images / "photos", arguments.repeats),
+        "costs": lambda: measure_costs(arguments.work, arguments.repeats),
         "convert": lambda: measure_convert(arguments.work, arguments.counts, arguments.repeats),
     }
     return run_sections(sections, arguments.only)
@@ -147,6 +154,32 @@ def compute_psnr(one: Image.Image, other: Image.Image) -> float:
     difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
     mean_square = float(np.mean(difference**2))
     return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
+
+
+def measure_costs(work: Path, repeats: int) -> Iterator[bool]:
+    """Times the calls that tell a worker's steps apart, beside the work on one image."""
+    calls = 20_000
+
+    def tell_steps() -> None:
+        for _ in range(calls):
+            count_read(1)
+            for step in ("read", "decode", "convert", "encode", "other", "write", "other"):
+                enter(step)
+
+    telling = min(clock(tell_steps) for _ in range(repeats)) / calls
+    kinds = {"500x375 to 256x256": (make_photos(work, 500), 256),
+             "of one pixel": (link_images(work, 2_000), 1)}  # fmt: skip
+    for kind, (images, side) in kinds.items():
+        out = work / "costs"
+        shutil.rmtree(out, ignore_errors=True)
+        options = ConvertOptions(image_size=(side, side), num_shards=1)
+        draft = propose(images, options, always_sample=False).draft
+        plan = write_plan(draft, options, images=images, out=out)
+        job = Job(images=plan.images, out=out, options=options)
+        milling = min(clock(partial(mill_shard, plan.shards[0], job)) for _ in range(repeats))
+        share = telling / (milling / plan.records)
+        value = f"{telling * 1e6:.1f} µs, {share:.2%}"
+        yield report(f"telling the steps of images {kind}", value, "at most 1 %", ok=share <= 0.01)
 
 
 def measure_convert(work: Path, counts: list[int], repeats: int) -> Iterator[bool]:

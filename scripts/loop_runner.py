@@ -33,6 +33,7 @@ def replace_beam() -> None:
         "workers": {"LocalWorkers": object},
         "runners": {
             "RunnerOptions": object,
+            "check_paths": lambda *_: None,
             "parse_options": lambda *_, **__: None,
             "start_workers": start_no_workers,
             "run_pipeline": run_loop,
@@ -55,12 +56,13 @@ def run_loop(
     _options: object,
     _workers: None,
     *,
+    job: str,  # noqa: ARG001
     on_poll: Callable[[], object],
 ) -> None:
     plan, shards = transform
-    job = mill.Job(images=plan.images, out=plan.out, options=plan.options, columns=plan.columns)
+    common = mill.Job(images=plan.images, out=plan.out, options=plan.options, columns=plan.columns)
     for shard in shards:
-        mill.mill_shard(shard, job)
+        mill.mill_shard(shard, common)
         on_poll()
 
 
@@ -69,7 +71,7 @@ def mill_one(out: Path, name: str) -> int:
     shard = next(shard for shard in plan.shards if shard.name == name)
     print("ready", flush=True)
     sys.stdin.readline()
-    run_loop((plan, [shard]), None, None, on_poll=lambda: None)
+    run_loop((plan, [shard]), None, None, job="", on_poll=lambda: None)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ class Run(NamedTuple):
         output: what it printed.
         launcher_mb: the memory of the process that was started.
         worker_mb: the largest memory of a process that this one started.
+        cpu_seconds: the CPU time of all its processes together.
     """
 
     seconds: float
@@ -28,6 +30,7 @@ class Run(NamedTuple):
     output: str
     launcher_mb: float
     worker_mb: float
+    cpu_seconds: float
 
 
 def run_sections(sections: Mapping[str, Callable[[], Iterator[bool]]], only: str | None) -> int:
@@ -48,7 +51,7 @@ def report(what: str, value: str, bar: str = "", *, ok: bool = True) -> bool:
 
 def measure(command: list[str]) -> Run:
     """Runs a command; its peaks are what ten looks a second see."""
-    start, peak, launcher, worker = time.monotonic(), 0, 0, 0
+    start, spent, peak, launcher, worker = time.monotonic(), count_cpu(), 0, 0, 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         tree = psutil.Process(process.pid)
         while process.poll() is None:
@@ -60,7 +63,13 @@ def measure(command: list[str]) -> Run:
         output = process.stdout.read() if process.stdout else ""
     if process.returncode:
         raise SystemExit(f"{command} ended with {process.returncode}")
-    return Run(seconds, peak / 1e6, output, launcher / 1e6, worker / 1e6)
+    return Run(seconds, peak / 1e6, output, launcher / 1e6, worker / 1e6, count_cpu() - spent)
+
+
+def count_cpu() -> float:
+    """CPU time of all processes that have ended, and were waited for, below this one."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def list_memory(tree: psutil.Process) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,8 @@ def test_convert_tells_what_it_did(
     lines = printed.out.splitlines()
     assert lines[0].startswith(f"wrote 6 images to {tmp_path / 'out'} in ")
     assert lines[1].startswith("  train      6 records in 1 shards, ")
+    bottleneck = lines.pop(3)
+    assert re.match(r"  bottleneck: \w+ \d+% of \d+\.\d s of worker time \(", bottleneck)
     assert lines[2:] == [
         "  8 files: 6 written, 1 rejected (not_an_image 1), 1 skipped (skipped_extension 1)",
         "          1  not_an_image       the content is no image of a known format",

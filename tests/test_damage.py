@@ -39,6 +39,16 @@ def fit(dataset: tf.data.Dataset) -> None:
     model.fit(dataset, verbose=0, shuffle=False)
 
 
+def find_damage(sequence: keras.utils.PyDataset) -> int | None:
+    """The number of its first batch with a damaged record."""
+    for number in range(len(sequence)):
+        try:
+            sequence[number]
+        except RecordError:  # noqa: PERF203 (each may be the one)
+            return number
+    return None
+
+
 def test_an_error_stays_short_and_on_one_line_whatever_it_is_about():
     hostile = "../\x1b[2J\n\r\udcff" * 1000
     error = RecordError(f"{hostile}.tfrecord", 2**63, hostile, 2**63, f"{hostile}.png")
@@ -84,6 +94,20 @@ def test_the_errors_of_two_data_sets_are_told_apart(damaged, tmp_path):
         list(first)
     with pytest.raises(DatasetError, match=r"other/.*: No such file"), typed_errors():
         list(second)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_what_fit_says_of_a_sequence_is_typed_again(damaged, workers):
+    folder, (shard, number, offset, name) = damaged
+    shards = open_shards(folder)
+    seed = next(n for n in range(100) if find_damage(shards.sequence("train", 1, seed=n)) == 2)
+    # The first two batches Keras reads by itself, and lets their errors through as they are.
+    with pytest.raises(tf.errors.OpError):
+        fit(shards.sequence("train", 1, seed=seed, workers=workers))
+    with pytest.raises(RecordError) as caught, typed_errors():
+        fit(shards.sequence("train", 1, seed=seed, workers=workers))
+    error = caught.value
+    assert (error.shard, error.record, error.offset, error.source) == (shard, number, offset, name)
 
 
 def test_errors_of_others_go_through_as_they_are():

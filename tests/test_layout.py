@@ -20,6 +20,7 @@ def test_every_file_has_its_place():
     assert layout.entries == Path("/data/out/.shardmill/entries.jsonl")
     assert layout.left_out == Path("/data/out/.shardmill/left_out.jsonl")
     assert layout.receipts == Path("/data/out/.shardmill/receipts")
+    assert layout.costs == Path("/data/out/.shardmill/costs")
     assert layout.scratch == Path("/data/out/.shardmill/tmp")
 
 

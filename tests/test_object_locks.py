@@ -30,8 +30,9 @@ with lock_folder(locate(sys.argv[1])):
 
 
 @pytest.fixture
-def folder(server) -> ObjectPath:
-    return server.path(uuid.uuid4().hex)
+def folder(s3_server) -> ObjectPath:
+    s3_server.set_faults()
+    return s3_server.path(uuid.uuid4().hex)
 
 
 def start_holder(folder: ObjectPath) -> subprocess.Popen[str]:
@@ -59,7 +60,8 @@ def is_won(folder: ObjectPath) -> bool:
     return True
 
 
-def test_a_lock_says_who_holds_it_and_goes_with_the_block(folder):
+def test_a_lock_says_who_holds_it_and_goes_with_the_block(server):
+    folder = server.path(uuid.uuid4().hex)
     with lock_folder(folder):
         assert find_owner(folder).host == socket.gethostname()
         with pytest.raises(LockedError, match="is being written by"), lock_folder(folder):

@@ -291,3 +291,10 @@ def test_a_source_works_where_tensorflow_cannot_be_imported(converted):
     )
     count = open_shards(converted).splits["train"].records
     assert (run.returncode, run.stdout, run.stderr) == (0, f"{count} {count} png\n", "")
+
+
+def test_a_record_is_shown_without_its_bytes(converted):
+    record = open_shards(converted).source("train")[0]
+    assert len(repr(record)) < 500
+    assert record.source_id in repr(record)
+    assert str(record.encoded[:4]) not in repr(record)

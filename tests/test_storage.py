@@ -3,10 +3,12 @@
 import hashlib
 import re
 import resource
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from converter import storage
 from converter.errors import OutputError
 from converter.storage import create_file, hash_file, read_range, write_file
 
@@ -153,3 +155,24 @@ def test_a_hash_is_over_the_whole_file(tmp_path, size):
     path = tmp_path / "file"
     path.write_bytes(b"x" * size)
     assert hash_file(path) == hashlib.sha256(b"x" * size).hexdigest()
+
+
+def test_a_folder_of_a_store_is_listed_as_one_here(server, tmp_path):
+    out = server.path(uuid.uuid4().hex)
+    for name, size in (("a", 3), ("b.txt", 0), ("c/d", 1), ("c/e/f", 2)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+        write_file(out / name, b"x" * size, out)
+    for folder in (tmp_path, out):
+        assert storage.list_names(folder) == ["a", "b.txt", "c"]
+        assert storage.list_sizes(folder) == {"a": 3, "b.txt": 0}
+        assert storage.list_names(folder / "none") == []
+        assert storage.list_sizes(folder / "none") == {}
+        assert list(storage.read_files([folder / "a", folder / "c/d"])) == [b"xxx", b"x"]
+        assert storage.measure_file(folder / "c") is None
+        assert storage.measure_file(folder / "a") == 3
+        assert storage.read_range(folder / "a", 1, 9) == b"xx"
+        storage.remove_tree(folder, keep=("a",))
+        assert storage.list_names(folder) == ["a"]
+        storage.remove_files([folder / "a", folder / "none"])
+        assert storage.list_names(folder) == []

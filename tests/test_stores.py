@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, write_image
+from conftest import convert_folder, mill_folder, write_image
 from servers import Server
 
 from converter import object_replacements
@@ -20,6 +20,7 @@ from converter.errors import OutputError, StoreError, UsageError
 from converter.layout import Layout, Location
 from converter.leftovers import clean_folder
 from converter.locks import lock_folder
+from converter.metadata import describe_dataset
 from converter.mill import Job, mill_shard
 from converter.objects import (
     ObjectPath,
@@ -29,7 +30,7 @@ from converter.objects import (
 )
 from converter.options import ConvertOptions
 from converter.originals import read_ahead
-from converter.plan import Plan, write_plan
+from converter.plan import Plan, read_plan, write_plan
 from converter.replacements import replace_dataset, settle_folder
 from converter.scan import scan_images
 from converter.storage import remove_tree
@@ -38,16 +39,16 @@ from pipelines import convert
 from pipelines.commands import main
 from pipelines.proposals import propose
 
-OPTIONS = ConvertOptions(image_size=(24, 24), num_shards=4, validation_split=0.25)
+OPTIONS = ConvertOptions(image_size=(24, 24), num_shards=3, validation_split=0.25)
 OTHER = ConvertOptions(image_size=(16, 16), num_shards=2)
-FLAGS = ("--image-size=24", "--num-shards=4", "--validation-split=0.25", "--no-progress")
+FLAGS = ("--image-size=24", "--num-shards=3", "--validation-split=0.25", "--no-progress")
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes, an image twice, one that is none, and what the rules leave out."""
     root = tmp_path_factory.mktemp("images")
-    for number in range(16):
+    for number in range(8):
         write_image(root / "ant" / f"{number}.png", number)
         write_image(root / "bee é" / "deep" / f"{number} #%.png", 50 + number)
     write_image(root / "bee é" / "twin.png", 3)
@@ -67,6 +68,20 @@ def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     out = tmp_path_factory.mktemp("expected") / "out"
     convert_folder(images, out, OPTIONS)
     return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def milled(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conversion that is finished but for the commit."""
+    out = tmp_path_factory.mktemp("milled") / "out"
+    mill(images, out)
+    return out
+
+
+@pytest.fixture
+def plan(server: Server, milled: Path) -> Plan:
+    """The same conversion in a store."""
+    return read_plan(upload(milled, new_out(server)))
 
 
 @pytest.fixture
@@ -167,9 +182,8 @@ def test_an_image_that_is_gone_by_now_is_left_out(server, images):
     }
 
 
-def test_finished_shards_are_known_by_receipt_and_checksum(server, images):
-    out = new_out(server)
-    plan = mill(images, out)
+def test_finished_shards_are_known_by_receipt_and_checksum(plan):
+    out = plan.out
     assert list_finished(plan) == list(plan.shards)
     name, other = plan.shards[0].name, plan.shards[1].name
     data = read_object(out / name)
@@ -178,19 +192,19 @@ def test_finished_shards_are_known_by_receipt_and_checksum(server, images):
     assert list_finished(plan) == list(plan.shards[2:])
 
 
-def test_of_two_commits_one_wins(server, images):
-    out = new_out(server)
-    plan = mill(images, out)
-    commit(plan, keep_work=True)
-    before = read_object(out / "manifest.json")
-    with pytest.raises(OutputError, match=r"manifest.json exists already"):
+def test_of_two_commits_one_wins(plan, monkeypatch):
+    def lose_race(*arguments, **more):
+        put_bytes(Layout(plan.out).manifest, b"of the winner")
+        return describe_dataset(*arguments, **more)
+
+    monkeypatch.setattr("converter.commit.describe_dataset", lose_race)
+    with pytest.raises(OutputError, match=r"manifest.json exists already: somebody else finished"):
         commit(plan)
-    assert read_object(out / "manifest.json") == before
+    assert read_object(Layout(plan.out).manifest) == b"of the winner"
 
 
-def test_verify_finds_what_is_wrong_in_a_store(server, images, stored):
-    out = new_out(server)
-    plan = mill(images, out)
+def test_verify_finds_what_is_wrong_in_a_store(plan, images, stored):
+    out = plan.out
     commit(plan)
     assert verify_dataset(out, originals=stored) == []
     assert verify_dataset(out, quick=True) == []
@@ -211,9 +225,8 @@ def test_verify_finds_what_is_wrong_in_a_store(server, images, stored):
     assert {fault.file for fault in quick} == {names[1], "letter.txt"}
 
 
-def test_what_was_left_behind_is_removed_on_demand(server, images):
-    out = new_out(server)
-    plan = mill(images, out)
+def test_what_was_left_behind_is_removed_on_demand(plan):
+    out = plan.out
     put_bytes(Layout(out).lock, b"{}")
     with pytest.raises(UsageError, match="neither a data set nor an unfinished conversion"):
         clean_folder(out / "nothing")
@@ -235,9 +248,9 @@ def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
     assert not Layout(out).manifest.exists()
 
 
-def test_what_cannot_be_done_in_a_store_is_said(server, images, tmp_path, capsys):
-    out = new_out(server)
-    commit(mill(images, out))
+def test_what_cannot_be_done_in_a_store_is_said(plan, images, tmp_path, capsys):
+    out = plan.out
+    commit(plan)
     with pytest.raises(UsageError, match="a data set in an object store is not updated"):
         convert(images, out, update=True)
     assert main(["repair", str(out), "--images", str(images)]) == 2
@@ -247,26 +260,28 @@ def test_what_cannot_be_done_in_a_store_is_said(server, images, tmp_path, capsys
         assert "is a table or an archive in an object store" in capsys.readouterr().err
 
 
-def stage_other(images: Path, out: ObjectPath) -> dict[str, bytes]:
-    """Puts another data set where it waits to take the place of the one in `out`; what it is."""
-    stage = Layout(out).stage
-    draft = propose(images, OTHER, always_sample=False).draft
-    plan = write_plan(draft, OTHER, images=images, out=stage)
-    for shard in plan.shards:
-        mill_shard(shard, Job(images=images, out=stage, options=OTHER))
-    commit(plan, keep_work=True)
-    tree = read_tree(stage)
-    return {name: data for name, data in tree.items() if "/" not in name}
+@pytest.fixture(scope="module")
+def other(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another data set of the same images, with its plan."""
+    out = tmp_path_factory.mktemp("other") / "out"
+    commit(mill_folder(images, out, OTHER), keep_work=True)
+    return out
+
+
+def stage(other: Path, out: ObjectPath) -> dict[str, bytes]:
+    """Puts a data set where it waits to take the place of the one in `out`; what it is."""
+    upload(other, Layout(out).stage)
+    return {path.name: path.read_bytes() for path in other.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 4, None])
-def test_a_replacement_goes_on_wherever_it_was_killed(s3_server, images, monkeypatch, calls):
+def test_a_replacement_goes_on_wherever_it_was_killed(s3_server, milled, other, monkeypatch, calls):
     s3_server.set_faults()
-    out = new_out(s3_server)
-    commit(mill(images, out))
+    out = upload(milled, new_out(s3_server))
+    commit(read_plan(out))
     put_bytes(out / "letter.txt", b"foreign")
     old = read_tree(out)
-    new = stage_other(images, out)
+    new = stage(other, out)
     steps = itertools.count(1)
 
     def die(do):
@@ -292,48 +307,42 @@ def test_a_replacement_goes_on_wherever_it_was_killed(s3_server, images, monkeyp
     assert not Layout(out).stage.exists()
 
 
-def test_a_foreign_object_is_not_replaced(s3_server, images):
+def test_a_foreign_object_is_not_replaced(s3_server, milled, other):
     s3_server.set_faults()
-    out = new_out(s3_server)
-    commit(mill(images, out))
+    out = upload(milled, new_out(s3_server))
+    commit(read_plan(out))
     before = read_tree(out)
     put_bytes(out / "train-00000-of-00002.tfrecord", b"foreign")
-    stage_other(images, out)
+    stage(other, out)
     with pytest.raises(OutputError, match="is not of the data set that is to be replaced"):
         replace_dataset(out)
     assert read_tree(out) == {**before, "train-00000-of-00002.tfrecord": b"foreign"}
 
 
-def start_convert(images: Location, out: Location) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines", "convert", str(images), str(out), *FLAGS]
-    return subprocess.Popen(
-        [*command, "--workers=2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+MILL = """
+import sys
+from converter.layout import locate
+from test_stores import mill
+mill(*map(locate, sys.argv[1:]))
+"""
 
 
-def test_a_kill_in_the_middle_loses_nothing(s3_server, images, expected):
+def test_a_kill_in_the_middle_loses_nothing(s3_server, images, expected, capsys):
     s3_server.set_faults()
-    stored = upload(images, s3_server.path("images"))
-    out = new_out(s3_server)
+    stored, out = upload(images, s3_server.path("images")), new_out(s3_server)
     s3_server.set_faults(latency=0.05)
-    first = start_convert(stored, out)
-    receipts = Layout(out).receipts
-    while first.poll() is None and not receipts.is_dir():
-        time.sleep(0.05)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
+    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", MILL, str(stored), str(out)], env={**os.environ, "PYTHONPATH": path}
+    )
+    while process.poll() is None and not Layout(out).receipts.is_dir():
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     assert not Layout(out).manifest.exists()
     s3_server.set_faults()
-    second = start_convert(stored, out)
-    told, errors = second.communicate(timeout=120)
-    assert (second.returncode, errors) == (0, "")
-    assert "shards were finished before" in told
-    s3_server.set_faults()
+    assert main(["convert", str(stored), str(out), *FLAGS, "--workers=1"]) == 0
+    assert "shards were finished before" in capsys.readouterr().out
     assert read_tree(out) == expected
     assert b"canary" not in b"".join(read_tree(out).values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,9 @@ from apache_beam.testing.util import assert_that, equal_to
 from conftest import mill_folder
 
 from converter.commit import commit
+from converter.costs import STEPS, read_costs
+from converter.errors import OutputError
+from converter.layout import Layout
 from converter.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.plan import Plan, write_plan
@@ -52,7 +56,19 @@ def test_it_mills_only_the_shards_asked_for(image_folder: Path, tmp_path: Path) 
     ]
 
 
-def test_it_counts_what_it_wrote(image_folder: Path, tmp_path: Path) -> None:
+def test_workers_with_other_versions_are_refused(image_folder: Path, tmp_path: Path) -> None:
+    plan = plan_folder(image_folder, tmp_path / "out")
+    plan = dataclasses.replace(plan, generator="shardmill 0.0.1, Pillow 9.9.9")
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    _ = pipeline | MillShards(plan)
+    with pytest.raises(OutputError, match=r"^a worker has shardmill .* planned with .* 9\.9\.9"):
+        pipeline.run()
+    assert list((tmp_path / "out").glob("*.tfrecord")) == []
+
+
+def test_it_counts_what_it_read_and_wrote_and_the_time_of_each_step(
+    image_folder: Path, tmp_path: Path
+) -> None:
     plan = plan_folder(image_folder, tmp_path / "out")
     pipeline = beam.Pipeline(runner=FnApiRunner())
     _ = pipeline | MillShards(plan)
@@ -64,12 +80,17 @@ def test_it_counts_what_it_wrote(image_folder: Path, tmp_path: Path) -> None:
         for counter in result.metrics().query()["counters"]
     }
     written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.tfrecord"))
+    times = {step: counters.pop(f"{step}-msec") for step in STEPS}
     assert counters == {
         "shards-written": 4,
+        "images-read": 72,
         "images-written": 72,
         "images-rejected": 0,
+        "bytes-read": sum(path.stat().st_size for path in image_folder.rglob("*.*")),
         "bytes-written": written,
     }
+    cost = read_costs(Layout(plan.out), (shard.name for shard in plan.shards))
+    assert all(abs(times[step] - cost.msec[step]) <= len(plan.shards) / 2 for step in STEPS)
 
 
 def list_steps(pipeline: beam.Pipeline) -> list[tuple[str, int]]:

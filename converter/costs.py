@@ -1,0 +1,144 @@
+"""What milling a shard costs: time for each step, images and bytes read.
+
+A thread has one clock, which is always in one step; `enter` ends that and begins another. So each
+moment is counted once, also where something fails, for 0.2 µs a call. Costs lie beside the
+receipts and never in them, because they differ each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any, Final
+
+from converter.errors import StoreError
+from converter.layout import Layout, Location
+from converter.storage import list_sizes, read_files, write_file
+
+STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")
+"""What a worker does: `convert` is resizing, turning and colours; `other` is the bookkeeping."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What some shards cost.
+
+    Attributes:
+        images_read: originals that were read, also if they were rejected then.
+        bytes_read: how many they have.
+        msec: milliseconds of worker time, by step.
+    """
+
+    images_read: int = 0
+    bytes_read: int = 0
+    msec: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            images_read=self.images_read + other.images_read,
+            bytes_read=self.bytes_read + other.bytes_read,
+            msec={step: self.msec[step] + other.msec[step] for step in STEPS},
+        )
+
+    @property
+    def total_msec(self) -> float:
+        """All the time that workers were busy."""
+        return sum(self.msec.values())
+
+
+class _Meter:
+    __slots__ = ("bytes_read", "images_read", "since", "spent_ns", "step")
+
+    def __init__(self) -> None:
+        self.spent_ns = dict.fromkeys(STEPS, 0)
+        self.images_read = self.bytes_read = 0
+        self.step, self.since = "other", time.perf_counter_ns()
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.meter = _Meter()
+
+
+_local = _Local()
+
+
+def enter(step: str) -> None:
+    """Counts this thread's time for another step from now on."""
+    meter, now = _local.meter, time.perf_counter_ns()
+    meter.spent_ns[meter.step] += now - meter.since
+    meter.step, meter.since = step, now
+
+
+def count_read(size_bytes: int) -> None:
+    """Counts an original that this thread has read."""
+    meter = _local.meter
+    meter.images_read += 1
+    meter.bytes_read += size_bytes
+
+
+def credit(spent_ns: Mapping[str, int]) -> None:
+    """Counts for their steps what another process spent while this thread waited in its step."""
+    meter = _local.meter
+    for step, spent in spent_ns.items():
+        meter.spent_ns[step] += spent
+        meter.spent_ns[meter.step] -= spent
+
+
+def start_cost() -> None:
+    """Begins to count anew, in this thread."""
+    _local.meter = _Meter()
+
+
+def take_spent() -> dict[str, int]:
+    """Nanoseconds of each step since `start_cost`, in this thread."""
+    enter("other")
+    return _local.meter.spent_ns
+
+
+def take_cost() -> Cost:
+    """What was counted since `start_cost`, in this thread."""
+    msec = {step: spent / 1e6 for step, spent in take_spent().items()}
+    meter = _local.meter
+    return Cost(images_read=meter.images_read, bytes_read=meter.bytes_read, msec=msec)
+
+
+def write_cost(cost: Cost, layout: Layout[Location], name: str) -> None:
+    """Leaves a cost in the work folder, under the name of the shard.
+
+    Raises:
+        OutputError, StoreError: it cannot be written.
+    """
+    data = json.dumps(dataclasses.asdict(cost)).encode("ascii")
+    write_file(_path(layout, name), data, layout.scratch)
+
+
+def read_costs(layout: Layout[Location], names: Iterable[str]) -> Cost:
+    """The sum of what lies there for these shards; what is missing or damaged counts nothing."""
+    try:
+        present = list_sizes(layout.costs)
+        paths = [path for name in names if (path := _path(layout, name)).name in present]
+        return sum(map(_parse, read_files(paths)), Cost())
+    except (OSError, StoreError):
+        return Cost()
+
+
+def _path(layout: Layout[Location], name: str) -> Location:
+    return layout.costs / f"{PurePath(name).stem}.json"
+
+
+def _parse(data: bytes) -> Cost:
+    try:
+        content: dict[str, Any] = json.loads(data)
+        msec = {step: float(content["msec"][step]) for step in STEPS}
+        return Cost(
+            images_read=int(content["images_read"]),
+            bytes_read=int(content["bytes_read"]),
+            msec=msec,
+        )
+    except (ValueError, TypeError, KeyError):
+        return Cost()

@@ -1,0 +1,178 @@
+"""What shards cost: each step is told from the others, and nothing of it gets into a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import convert_folder, encode_image, make_image, mill_folder
+from PIL import Image
+
+from converter import mill
+from converter.costs import (
+    STEPS,
+    Cost,
+    count_read,
+    credit,
+    enter,
+    read_costs,
+    start_cost,
+    take_cost,
+    write_cost,
+)
+from converter.layout import Layout
+from converter.options import ConvertOptions
+from converter.originals import read_entry
+from pipelines.summaries import tell_cost
+from pipelines.transforms import mill_counted
+
+
+def find_bottleneck(images: Path, out: Path, options: ConvertOptions) -> str:
+    """The step that takes most of the time of a conversion."""
+    start_cost()
+    mill_folder(images, out, options)
+    cost = take_cost()
+    steps = {step: cost.msec[step] for step in STEPS if step != "other"}  # of planning, too
+    return max(steps, key=steps.__getitem__)
+
+
+def write_images(folder: Path, count: int, side: int, file_format: str) -> Path:
+    """Noise, which no encoding makes smaller."""
+    folder = folder / "images" / "a"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(7)
+    for number in range(count):
+        image = Image.fromarray(random.integers(0, 256, (side, side, 3), np.uint8))
+        (folder / f"{number}.png").write_bytes(encode_image(image, file_format))
+    return folder.parent
+
+
+@pytest.mark.parametrize(
+    ("step", "count", "side", "file_format", "options"),
+    [
+        pytest.param("decode", 3, 1200, "PNG", {"image_size": (8, 8), "interpolation": "nearest"},
+                     id="decode"),
+        pytest.param("convert", 6, 1000, "BMP", {"image_size": (500, 500),
+                     "interpolation": "lanczos", "encoding": "raw"}, id="convert"),
+        pytest.param("encode", 3, 300, "BMP", {"resize": "none", "encoding": "png"}, id="encode"),
+        pytest.param("write", 6, 1000, "BMP", {"resize": "none", "encoding": "raw"}, id="write"),
+    ],
+)  # fmt: skip
+def test_the_step_that_takes_longest_is_found(
+    step: str, count: int, side: int, file_format: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    images = write_images(tmp_path, count, side, file_format)
+    asked = ConvertOptions(num_shards=1, **options)
+    assert find_bottleneck(images, tmp_path / "out", asked) == step
+
+
+def test_a_slow_source_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = write_images(tmp_path, 10, 8, "PNG")
+
+    def read_slowly(*arguments: object) -> bytes:
+        time.sleep(0.005)
+        return read_entry(*arguments)
+
+    monkeypatch.setattr(mill, "read_entry", read_slowly)
+    assert find_bottleneck(images, tmp_path / "out", ConvertOptions(num_shards=1)) == "read"
+
+
+def test_each_moment_is_counted_once() -> None:
+    begin = time.perf_counter()
+    start_cost()
+    for step in STEPS * 3:
+        enter(step)
+        time.sleep(0.002)
+    cost = take_cost()
+    wall_msec = (time.perf_counter() - begin) * 1000
+    assert all(cost.msec[step] >= 6 for step in STEPS)
+    assert sum(cost.msec.values()) == pytest.approx(wall_msec, abs=1)
+
+
+def test_a_failure_costs_the_step_in_which_it_happened(tmp_path: Path) -> None:
+    images = write_images(tmp_path, 2, 1200, "PNG")
+    for path in images.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:-20_000])
+    options = ConvertOptions(image_size=(8, 8), num_shards=1)
+    assert find_bottleneck(images, tmp_path / "out", options) == "decode"
+
+
+def test_each_thread_counts_for_itself() -> None:
+    start_cost()
+    count_read(5)
+    other = threading.Thread(target=count_read, args=(7,))
+    other.start()
+    other.join()
+    assert (take_cost().images_read, take_cost().bytes_read) == (1, 5)
+
+
+def test_what_a_child_spent_is_taken_from_the_step_that_waited() -> None:
+    start_cost()
+    enter("other")
+    time.sleep(0.01)
+    credit({"decode": 6_000_000, "encode": 3_000_000})
+    cost = take_cost()
+    assert (cost.msec["decode"], cost.msec["encode"]) == (6, 3)
+    assert 0 < cost.msec["other"] < cost.total_msec - 9 + 1e-6
+
+
+def test_an_isolated_decoder_tells_where_its_time_went(tmp_path: Path) -> None:
+    images = write_images(tmp_path, 2, 1200, "PNG")
+    options = ConvertOptions(image_size=(8, 8), num_shards=1, interpolation="nearest", isolate=True)
+    assert find_bottleneck(images, tmp_path / "out", options) == "decode"
+
+
+def test_costs_add_up_and_what_is_missing_or_damaged_counts_nothing(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.make_work_folders()
+    cost = Cost(images_read=3, bytes_read=400, msec=dict.fromkeys(STEPS, 1.5))
+    for name in ("a.tfrecord", "b.tfrecord"):
+        write_cost(cost, layout, name)
+    (layout.costs / "c.json").write_text('{"images_read": 3}')
+    assert read_costs(layout, ["a.tfrecord", "b.tfrecord", "c.tfrecord", "d.tfrecord"]) == Cost(
+        images_read=6, bytes_read=800, msec=dict.fromkeys(STEPS, 3.0)
+    )
+
+
+def test_what_was_read_is_counted_also_of_rejects(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    contents = [encode_image(make_image(1)), encode_image(make_image(2)), b"no image"]
+    for number, content in enumerate(contents):
+        (folder / f"{number}.jpg").write_bytes(content)
+    plan = mill_folder(tmp_path / "images", tmp_path / "out", ConvertOptions(num_shards=1))
+    job = mill.Job(images=plan.images, out=plan.out, options=plan.options)
+    mill_counted(plan.shards[0], job)
+    cost = read_costs(Layout(plan.out), [plan.shards[0].name])
+    assert (cost.images_read, cost.bytes_read) == (3, sum(map(len, contents)))
+
+
+def test_a_cost_that_cannot_be_written_costs_no_shard(tmp_path: Path) -> None:
+    images = write_images(tmp_path, 2, 8, "PNG")
+    plan = mill_folder(images, tmp_path / "out", ConvertOptions(num_shards=1))
+    Layout(plan.out).costs.rmdir()
+    job = mill.Job(images=plan.images, out=plan.out, options=plan.options)
+    assert mill_counted(plan.shards[0], job).records == 2
+
+
+def test_no_time_gets_into_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = write_images(tmp_path, 3, 8, "PNG")
+    plan = mill_folder(images, tmp_path / "one", ConvertOptions(num_shards=1))
+    receipt = mill.receipt_path(Layout(plan.out), plan.shards[0]).read_bytes()
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: 0)
+    plan = convert_folder(images, tmp_path / "other", ConvertOptions(num_shards=1))
+    assert b"msec" not in receipt
+    assert not list((tmp_path / "other").rglob("*cost*"))
+
+
+def test_the_bottleneck_is_told_with_its_share() -> None:
+    msec = dict(zip(STEPS, (500, 6_000, 1_500, 1_000, 800, 200), strict=True))
+    assert list(tell_cost(Cost(msec=msec))) == [
+        "  bottleneck: decoding 60% of 10.0 s of worker time (resizing 15%, encoding 10%, "
+        "writing 8%, reading 5%, bookkeeping 2%)"
+    ]
+    assert list(tell_cost(dataclasses.replace(Cost(), images_read=3))) == []

@@ -1,0 +1,41 @@
+"""The same command line on a real Dask cluster, also while one of its workers is killed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from corpora import make_photos
+
+from converter.errors import UsageError
+from pipelines import runners
+
+
+def test_a_cluster_leaves_the_tree_of_a_local_run_though_a_worker_is_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed: shardmill[dask]")
+    from dask_cluster import prove_dask
+
+    proof = prove_dask(make_photos(tmp_path, 160), tmp_path / "dask")
+    assert not proof.missed, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["DaskRunner", "daskrunner", runners.DASK_RUNNER])
+@pytest.mark.parametrize(
+    ("argument", "size"), [("--dask_client_name=a", 1), ("--dask_npartitions=4", None)]
+)
+def test_each_shard_is_a_task_unless_asked_otherwise(
+    name: str, argument: str, size: int | None
+) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed: shardmill[dask]")
+    options = runners.parse_options([f"--runner={name}", argument])
+    assert not options.local
+    assert options.pipeline.get_all_options()["partition_size"] == size
+
+
+def test_without_dask_its_runner_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"is not to be had: install shardmill\[dask\]$"):
+        runners.parse_options(["--runner=DaskRunner"])
