@@ -228,6 +228,8 @@ def is_open(port: int) -> bool:
 
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Ends with the exit code of `main`, or with that of an engine that is not to be had."""
+    # What is told to end takes the engine along.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main())
     except Unavailable as reason:
