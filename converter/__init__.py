@@ -5,16 +5,21 @@ The modules in the order in which data goes through them:
     scan      images -> entries, nothing silently ignored
                 from folders, prefixes of stores, archives (streams) or tables (rows of cells;
                 inputs says which), with labels and splits off their paths (labelling);
-                duplicates have the same content
+                duplicates have the same content; masks join their images (pairing); strictness:
+                what is not to be gone on with
     splits    entries -> train, validation, test, and their order
     estimates a sample of the entries -> the size of a record
     plan      entries + options -> shards, written to the output as data
-    mill      one shard: read (originals) -> images (geometry), boxes -> examples -> tfrecords +
-                indexes -> receipt; passes: several shards in one reading of their archive
+    mill      one shard: records (originals -> images, frames, masks, boxes -> examples) ->
+                tfrecords + indexes -> receipt
+                passes: several shards in one reading of their archive; resolutions: several sizes
+                of them in one reading; what waits meanwhile lies in spools
+    images    decode (decoders, limits) -> pixels -> scaling by geometry -> encode, or copies;
+                isolation: in a child process; traits: what is odd about them
     commit    receipts -> metadata, rejects, and manifest last
     verification   the finished data set against its manifest (contents: record by record)
     sources   its records -> the originals that they were made from
-    updates   originals that are different -> the few shards to be milled again
+    updates   comparisons: originals that are different -> the few shards to be milled again
     repairs   damaged shards -> the originals to make them from again
     replacements   a complete data set -> the place of another, in one step
                    (object_replacements: in a store, in several that can be gone on with)

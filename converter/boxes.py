@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from converter.geometry import Geometry, Size
-from converter.images import fit_upright, measure_upright
+from converter.images import fit_upright
 from converter.options import ConvertOptions
 from converter.schema import BOX_LABELS, BOXES, Column
 
@@ -35,7 +35,7 @@ def parse_boxes(value: Any, box_format: str) -> list[Box]:
 
 
 def fit_boxes(
-    columns: Sequence[Column], values: list[Any], data: bytes, options: ConvertOptions
+    columns: Sequence[Column], values: list[Any], size: Size, options: ConvertOptions
 ) -> list[Any]:
     """The values of a record, with boxes as they lie in the stored image.
 
@@ -44,13 +44,12 @@ def fit_boxes(
     Args:
         columns: what the values are.
         values: of each column.
-        data: the original.
+        size: of the original as a person sees it.
         options: how it is resized.
     """
     places = {column.name: place for place, column in enumerate(columns)}
     if BOXES not in places:
         return values
-    size = measure_upright(data, options)
     geometry = fit_upright(size, options)
     moved = [
         move_box(box, size, geometry, in_fractions=options.box_format in FRACTIONS)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from converter.entries import Note
+from converter.entries import Note, NoteTally
 from converter.errors import DatasetError, OutputError, StoreError
 from converter.indexes import name_index
 from converter.layout import NOTES, REJECTS, Layout, Location
@@ -24,7 +24,7 @@ from converter.manifest import (
 from converter.metadata import describe_dataset
 from converter.mill import Receipt, parse_receipt, read_receipt, receipt_path
 from converter.options import ConvertOptions
-from converter.plan import Plan, Shard
+from converter.plan import Plan, Shard, dump_line
 from converter.storage import (
     choose_threads,
     create_file,
@@ -93,7 +93,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
         sha256 = write_file(layout.out / name, data, layout.scratch)
         files[name] = FileInfo(bytes=len(data), sha256=sha256)
     files[REJECTS] = _write_rejects(plan.out, receipts)
-    files[NOTES] = _write_notes(plan.out)
+    files[NOTES] = _write_notes(plan.out, receipts)
     manifest = Manifest(
         generator=plan.generator,
         options=plan.options.to_json(),
@@ -110,6 +110,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
                 sorted((Counter(_list_codes(receipts)) + Counter(plan.rejected)).items())
             ),
             skipped=plan.skipped,
+            frames=plan.frames + sum(receipt.frames for receipt in receipts),
         ),
         updated=plan.base.updated if plan.base else 0,
         columns=plan.columns,
@@ -244,9 +245,13 @@ def _describe_split(receipts: Sequence[Receipt], classes: int) -> SplitInfo:
     )
 
 
-def _write_notes(out: Location) -> FileInfo:
-    layout = Layout(out)
-    data = layout.notes.read_bytes()
+def _write_notes(out: Location, receipts: Iterable[Receipt]) -> FileInfo:
+    layout, tally = Layout(out), NoteTally()
+    for receipt in receipts:
+        for note in receipt.notes:
+            tally.add(note["code"], *note["names"], total=note["total"])
+    lines = b"".join(dump_line(note._asdict()) for note in tally.list_notes())
+    data = layout.notes.read_bytes() + lines
     sha256 = write_file(out / NOTES, data, layout.scratch)
     return FileInfo(bytes=len(data), sha256=sha256)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from converter.errors import ImageError
 from converter.images import StoredImage, check_image
 from converter.manifest import ImageInfo
 from converter.names import from_bytes, to_bytes
-from converter.schema import Column, check_values
+from converter.schema import MASK, Column, check_values
 from converter.sources import Source
 
 _BYTES: Final = (
@@ -77,6 +78,8 @@ def check_content(
         check_image(image, decode=decode)
     except ImageError as error:
         raise ValueError(f"image does not decode: {error.detail}") from error
+    if any(column.name == MASK for column in columns):
+        _check_mask(features, image, decode=decode)
     return Source(
         path=from_bytes(found[examples.SOURCE_ID]),
         sha256=found[examples.SHA256].decode("ascii", "replace"),
@@ -85,6 +88,19 @@ def check_content(
         height=image.height,
         width=image.width,
     )
+
+
+def _check_mask(features: Mapping[str, Sequence[Any]], image: StoredImage, *, decode: bool) -> None:
+    """Makes sure that a record has a mask of the size of its image."""
+    if features.get(examples.MASK_FORMAT) != [b"png"] or len(features[MASK]) != 1:
+        raise ValueError(f"{examples.MASK_FORMAT} is not png")
+    if [type(value) for value in features.get(examples.MASK_SHA256, ())] != [bytes]:
+        raise ValueError(f"{examples.MASK_SHA256} is not one value of type bytes")
+    mask = dataclasses.replace(image, data=features[MASK][0], format="png", channels=1)
+    try:
+        check_image(mask, decode=decode)
+    except ImageError as error:
+        raise ValueError(f"mask does not decode: {error.detail}") from error
 
 
 def _check_size(image: StoredImage, expected: ImageInfo) -> None:

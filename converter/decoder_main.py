@@ -8,13 +8,15 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeAlias
 
 from converter.costs import start_cost, take_spent
 from converter.errors import ImageError
-from converter.images import StoredImage, convert_image
+from converter.frames import Frame, convert_frames
+from converter.images import Origin, Outcome, StoredImage
 from converter.isolation import receive, send
+from converter.masks import convert_mask
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 
@@ -23,47 +25,82 @@ PIXEL_BYTES: Final = 24
 """What a decoder may take: so much, and so much for each pixel that an image may have."""
 
 
-def main(convert: Callable[[bytes, ConvertOptions], StoredImage] = convert_image) -> None:
-    """Answers one message after the other."""
+Convert: TypeAlias = Callable[[bytes, Sequence[ConvertOptions]], Iterator[Frame]]
+
+
+def main(convert: Convert = convert_frames) -> None:
+    """Answers one request after the other."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a native decoder prints must not get among the answers
     requests = sys.stdin.buffer
-    options = ConvertOptions.from_json(json.loads(receive(requests)))
-    limit = BASE_BYTES + PIXEL_BYTES * options.max_pixels
+    sizes = [ConvertOptions.from_json(values) for values in json.loads(receive(requests))]
+    limit = BASE_BYTES + PIXEL_BYTES * sizes[0].max_pixels
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this one
     while True:
         try:
-            data = receive(requests)
+            what, data = json.loads(receive(requests)), receive(requests)
         except EOFError:
             return
-        # The kernel ends this process when the time is up, whatever native code it is in.
-        signal.setitimer(signal.ITIMER_PROF, options.max_seconds)
+        if "origin" in what:
+            found = _convert_mask(data, Origin(*what["origin"]), sizes)
+        else:
+            found = _convert_image(convert, data, sizes)
+        for answer, images in _limit(found, sizes[0].max_seconds):
+            send(answers, json.dumps(answer).encode())
+            for image in images:
+                send(answers, image)
+            answers.flush()
+
+
+Answer: TypeAlias = tuple[dict[str, object], list[bytes]]
+
+
+def _limit(answers: Iterator[Answer], seconds: int) -> Iterator[Answer]:
+    """Gives each answer so much time; then the kernel ends this process, in whatever code it is.
+
+    Each says what was spent on it.
+    """
+    while True:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         start_cost()
-        answer, pixels = _convert(convert, data, options)
-        answer["spent_ns"] = take_spent()
+        answer = next(answers, None)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        send(answers, json.dumps(answer).encode())
-        if pixels is not None:
-            send(answers, pixels)
-        answers.flush()
+        if answer is None:
+            return
+        yield {**answer[0], "spent_ns": take_spent()}, answer[1]
 
 
-def _convert(
-    convert: Callable[[bytes, ConvertOptions], StoredImage], data: bytes, options: ConvertOptions
-) -> tuple[dict[str, object], bytes | None]:
+def _convert_image(
+    convert: Convert, data: bytes, sizes: Sequence[ConvertOptions]
+) -> Iterator[Answer]:
     try:
-        image = convert(data, options)
-    except ImageError as error:
-        return {"code": error.code, "detail": error.detail}, None
+        for number, images in convert(data, sizes):
+            stored = [image.data for image in images if isinstance(image, StoredImage)]
+            yield {"number": number, "images": [_describe(image) for image in images]}, stored
     except MemoryError:
-        return {"code": "too_much_memory", "detail": REJECT_CODES["too_much_memory"]}, None
-    answer = {
-        field.name: getattr(image, field.name)
-        for field in dataclasses.fields(image)
-        if field.name != "data"
-    }
-    return answer, image.data
+        yield {"number": None, "images": [_describe(_lack_memory())] * len(sizes)}, []
+    yield {"end": True}, []
+
+
+def _convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -> Iterator[Answer]:
+    try:
+        yield {}, convert_mask(data, origin, sizes)
+    except MemoryError:
+        yield _describe(_lack_memory()), []
+    except ImageError as error:
+        yield _describe(error), []
+
+
+def _lack_memory() -> ImageError:
+    return ImageError("too_much_memory", REJECT_CODES["too_much_memory"])
+
+
+def _describe(image: Outcome) -> dict[str, object]:
+    if isinstance(image, ImageError):
+        return {"code": image.code, "detail": image.detail}
+    names = [field.name for field in dataclasses.fields(image)]
+    return {name: getattr(image, name) for name in names if name != "data"}
 
 
 if __name__ == "__main__":

@@ -32,8 +32,16 @@ NOTES: Final = {
     "twin_class": "names that a person, or another system, takes for one",
     "twin_path": "names that a person, or another system, takes for one",
     "empty_class": "a class without an image",
+    "unused_mask": "a mask without an image",
+    "wrong_extension": "the name says another format than the content",
+    "animated": "several frames or pages, of which the first is taken",
+    "profile": "colours brought to sRGB from another ICC profile",
 }
 """What is odd and yet converted, by the code in `notes.jsonl`."""
+
+
+CONTENT_NOTES: Final = ("wrong_extension", "animated", "profile")
+"""Those that are known only when images are read."""
 
 
 class Entry(NamedTuple):
@@ -47,6 +55,7 @@ class Entry(NamedTuple):
         group: what has to be in one split with it, or nothing.
         values: of the table's columns, as JSON, or nothing.
         place: where its header begins in an archive, in bytes.
+        mask: the file of its mask, if it has one; no more of that is known than of a file.
     """
 
     path: str
@@ -56,6 +65,7 @@ class Entry(NamedTuple):
     group: str = ""
     values: str = ""
     place: int = 0
+    mask: Entry | None = None
 
 
 class Skipped(NamedTuple):
@@ -116,6 +126,27 @@ class Scan:
 def name_class(scan: Scan, entry: Entry) -> str:
     """The class of an image, or nothing if it has none."""
     return "" if entry.label == NO_LABEL else scan.classes[entry.label]
+
+
+class NoteTally:
+    """Counts what is odd, and keeps the first names."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+        self._totals: dict[str, int] = {}
+
+    def add(self, code: str, *names: str, total: int = 1) -> None:
+        """Counts so many, of which these are the first."""
+        known = self._names.setdefault(code, [])
+        known += names[: MAX_NAMES - len(known)]
+        self._totals[code] = self._totals.get(code, 0) + total
+
+    def list_notes(self) -> list[Note]:
+        """A note of each kind, in the order of their codes."""
+        return [
+            Note(code, tuple(names), self._totals[code])
+            for code, names in sorted(self._names.items())
+        ]
 
 
 def make_note(code: str, names: list[str]) -> Note:

@@ -14,9 +14,9 @@ from typing import Final
 from converter.entries import Entry, Scan, name_class
 from converter.errors import ImageError
 from converter.layout import Location
-from converter.mill import make_record
 from converter.objects import ObjectPath
 from converter.options import ConvertOptions
+from converter.records import make_records
 from converter.streams import is_compressed
 from converter.tfrecords import FRAMING_BYTES
 
@@ -32,7 +32,8 @@ class Estimate:
     """What a sample says about the whole.
 
     Attributes:
-        record_bytes: mean size of an image's record, framing included; a rejected image counts 0.
+        record_bytes: mean size of what is made of a file, framing included; nothing of a rejected
+            one, all frames of another.
         seconds_per_image: mean time of one core for one image.
         samples: number of images that were converted to find out.
         rejected: how many of them were refused.
@@ -82,21 +83,22 @@ def estimate_records(
 
 def bound_record_bytes(options: ConvertOptions) -> float:
     """A size that a record stays under, whatever its image; infinite where none is known."""
-    if not options.fixed_size or options.encoding == "keep":
+    if not options.fixed_size or options.encoding == "keep" or options.frames == "all":
         return math.inf
     height, width = options.image_size
-    return height * width * options.channels * 1.2 + 4096
+    return height * width * (options.channels + options.masked) * 1.2 + 4096
 
 
 def _measure(
     entry: Entry, scan: Scan, images: Location, options: ConvertOptions
 ) -> tuple[int, float]:
     start, text = time.thread_time(), name_class(scan, entry)
-    try:
-        record = make_record(entry, text, images, options, scan.columns)
-        size = len(record.payload) + FRAMING_BYTES
-    except ImageError:
-        size = 0
+    records = make_records(entry, text, images, [options], scan.columns)
+    size = sum(
+        len(outcome.payload) + FRAMING_BYTES
+        for _, (outcome,) in records
+        if not isinstance(outcome, ImageError)
+    )
     return size, time.thread_time() - start
 
 

@@ -17,6 +17,9 @@ from google.protobuf.message import DecodeError
 Value: TypeAlias = bytes | int | float | Sequence[bytes] | Sequence[int] | Sequence[float]
 """What a feature may hold: a scalar, or several values of one type."""
 
+Features: TypeAlias = Mapping[str, Sequence[bytes] | Sequence[int] | Sequence[float]]
+"""The values of each feature of a record."""
+
 ENCODED: Final = "image/encoded"
 FORMAT: Final = "image/format"
 HEIGHT: Final = "image/height"
@@ -28,6 +31,8 @@ SOURCE_ID: Final = "image/source_id"
 SHA256: Final = "image/key/sha256"
 LABEL: Final = "image/class/label"
 TEXT: Final = "image/class/text"
+MASK_FORMAT: Final = "image/segmentation/class/format"
+MASK_SHA256: Final = "image/segmentation/class/key/sha256"
 
 _PACKAGE: Final = "tensorflow"
 

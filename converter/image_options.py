@@ -12,7 +12,7 @@ from converter.formats import DEFAULT_FORMATS, FORMATS
 INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 COLOR_CHANNELS: Final = {"rgb": 3, "grayscale": 1, "rgba": 4}
 COLOR_PROFILES: Final = ("srgb", "ignore")
-FRAMES: Final = ("first", "reject")
+FRAMES: Final = ("first", "all", "reject")
 ON_ERRORS: Final = ("reject", "fail")
 
 MAX_PIXELS: Final = 89_478_485
@@ -20,11 +20,15 @@ MAX_PIXELS: Final = 89_478_485
 
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_SECONDS: Final = 60
+MAX_FRAMES: Final = 1_000
 
-POLICIES: Final = ("on_error", "max_rejects", "isolate", "max_seconds")
+POLICIES: Final = ("on_error", "max_rejects", "strict", "isolate", "max_seconds")
 """Options that decide what becomes of a conversion, and not what it writes: they may be others
 when it goes on, and are not kept in the data set."""
 
+_COUNTS: Final = (
+    "max_frames", "min_side", "min_area", "max_pixels", "max_file_bytes", "max_seconds",
+)  # fmt: skip
 _COLORS: Final = {"white": "#ffffff", "black": "#000000", "gray": "#808080", "grey": "#808080"}
 
 
@@ -38,7 +42,9 @@ class ImageOptions:
         color_profiles: `srgb` converts an image with another ICC profile to sRGB; `ignore` takes
             its numbers as they are.
         background: (red, green, blue) that shows through where an image is transparent.
-        frames: of an animation or a file of several pages, take the `first`, or `reject` it.
+        frames: of an animation or a file of several pages, take the `first` or `all` of them, each
+            as an image of its own, or `reject` it.
+        max_frames: so many of a file's frames or pages are taken; what is behind them is left out.
         enlarge: False leaves an image that is smaller than asked for as small as it is.
         enlarge_interpolation: the filter where an image is enlarged; None for `interpolation`.
         min_side: images with a shorter side are left out.
@@ -52,6 +58,8 @@ class ImageOptions:
             conversion there.
         max_rejects: a number of images, or a fraction of them below 1, that may be rejected;
             with more, the data set is complete, but the command ends with exit code 3.
+        strict: end before anything is converted where names look alike, the same content lies in
+            different classes or splits, masks belong to no image, or files cannot be read.
         isolate: decode in a child process, so that an image at which a decoder crashes or hangs
             is rejected, and costs no more.
         max_seconds: CPU time for one image, where it is isolated.
@@ -65,6 +73,7 @@ class ImageOptions:
     color_profiles: str = "srgb"
     background: tuple[int, int, int] = (255, 255, 255)
     frames: str = "first"
+    max_frames: int = MAX_FRAMES
     enlarge: bool = True
     enlarge_interpolation: str | None = None
     min_side: int = 1
@@ -74,6 +83,7 @@ class ImageOptions:
     max_file_bytes: int = MAX_FILE_BYTES
     on_error: str = "reject"
     max_rejects: int | float | None = None
+    strict: bool = False
     isolate: bool = False
     max_seconds: int = MAX_SECONDS
 
@@ -90,10 +100,10 @@ class ImageOptions:
             raise UsageError(f"background {background!r} is not (red, green, blue)")
         for level in background:
             check_range("background", level, 0, 255)
-        for name in ("enlarge", "isolate"):
+        for name in ("enlarge", "strict", "isolate"):
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"{name} {getattr(self, name)!r} is neither True nor False")
-        for name in ("min_side", "min_area", "max_pixels", "max_file_bytes", "max_seconds"):
+        for name in _COUNTS:
             check_range(name.replace("_", " "), getattr(self, name), 1, 2**31 - 1)
         _check_number("max aspect", self.max_aspect, 1)
         _check_number("max rejects", self.max_rejects, 0)

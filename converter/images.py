@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
-import math
 import warnings
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 from PIL import Image
 
+from converter.copies import COPIED, is_copy, verify_png
 from converter.costs import enter
-from converter.decoders import open_image
+from converter.decoders import name_format, open_image
 from converter.errors import ImageError, ShardmillError
 from converter.geometry import Geometry, Size, fit_image
-from converter.limits import check_header, is_animated, is_huffman
+from converter.limits import check_header, has_frames
 from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
 from converter.pixels import (
     MODES,
@@ -24,31 +26,45 @@ from converter.pixels import (
     has_wide_samples,
     orient,
     read_orientation,
+    read_turn,
 )
 from converter.reasons import REJECT_CODES
-
-DRAFT_FACTOR: Final = 2
-"""A JPEG is decoded at 1/2, 1/4 or 1/8 if that still is this many times the size asked for.
-
-On 192 camera photos to 256 pixels: 2 keeps 41 dB against a full decode at twice the speed; 1.5
-is 2.6 times as fast, but falls to 37 dB.
-"""
-
-_PNG_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
-"""Pillow looks at no checksum of the last chunk, and shows an image that ends before it."""
-
-_COPIED: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
-_PLAIN_SEGMENTS: Final = frozenset(("APP0", "APP14"))
-_PLAIN_INFO: Final = frozenset(
-    ("aspect", "background", "chromaticity", "dpi", "duration", "gamma", "interlace", "loop",
-     "srgb", "timestamp")
-)  # fmt: skip
-_PLAIN_BYTES: Final = 4096
-"""Over its pixels, that a file without metadata may have to be copied."""
+from converter.scaling import choose_interpolation, measure_draft, pad, scale
 
 # What a decoder finds odd is no news in a conversion of a million files.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class Origin(NamedTuple):
+    """What is known of an original, or of one of its frames.
+
+    Attributes:
+        format: one of `converter.formats.FORMATS`.
+        height: in pixels, as a person sees it.
+        width: likewise.
+        orientation: by which it is turned for that, as EXIF numbers them.
+        animated: whether its file has more frames or pages than one.
+        profiled: whether its colours are brought to sRGB from another ICC profile.
+    """
+
+    format: str = ""
+    height: int = 0
+    width: int = 0
+    orientation: int = 1
+    animated: bool = False
+    profiled: bool = False
+
+    @property
+    def size(self) -> Size:
+        return self.height, self.width
+
+
+UNKNOWN: Final = Origin()
+
+
+Outcome: TypeAlias = "StoredImage | ImageError"
+"""What becomes of an image."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +77,7 @@ class StoredImage:
         height: in pixels.
         width: in pixels.
         channels: of every pixel.
+        origin: what it was made from, where that is known.
     """
 
     data: bytes
@@ -68,6 +85,7 @@ class StoredImage:
     height: int
     width: int
     channels: int = 3
+    origin: Origin = UNKNOWN
 
 
 def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> StoredImage:
@@ -84,18 +102,52 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
     Raises:
         ImageError: the image is refused; `code` is one of `REJECT_CODES`.
     """
-    enter("decode")
-    if not data:
-        raise ImageError("empty", REJECT_CODES["empty"])
-    if len(data) > options.max_file_bytes:
-        raise describe_large_file(len(data), options)
-    _let_pass(options.max_pixels)
+    (image,) = convert_sizes(data, [options], draft=draft)
+    if isinstance(image, ImageError):
+        raise image
+    return image
+
+
+def convert_sizes(
+    data: bytes, sizes: Sequence[ConvertOptions], *, draft: bool = True
+) -> list[Outcome]:
+    """Converts one image file to several sizes, and each to the very bytes of that size alone.
+
+    It is decoded once; but a large JPEG once for each fraction of its size that they take.
+
+    Args:
+        data: the file's content.
+        sizes: options that differ in nothing but the size.
+        draft: as in `convert_image`.
+
+    Returns:
+        for each size the image, or why there is none.
+
+    Raises:
+        ImageError: there is none of any size.
+    """
+    with name_errors(), open_checked(data, sizes[0]) as image:
+        opened = Opened(image, data, sizes[0], draft=draft, alone=len(sizes) == 1)
+        return convert_opened(opened, sizes)
+
+
+def convert_opened(opened: Opened, sizes: Sequence[ConvertOptions]) -> list[Outcome]:
+    """Does what `convert_sizes` does with an image that is opened and checked."""
+    outcomes: list[Outcome] = []
+    for options in sizes:
+        try:
+            with name_errors():
+                outcomes.append(_copy(opened, options) or _transform(opened, options))
+        except ImageError as error:  # noqa: PERF203 (of each size by itself)
+            outcomes.append(error)
+    return outcomes
+
+
+@contextlib.contextmanager
+def name_errors() -> Iterator[None]:
+    """Makes an `ImageError` of whatever a decoder raises."""
     try:
-        with open_image(data, options.formats) as image:
-            check_header(image, data, options)
-            if image.format == "PNG":
-                _verify(data)
-            return _copy(image, data, options) or _transform(image, options, draft=draft)
+        yield
     except (ShardmillError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -104,6 +156,31 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
     # struct.error, and no list of them stays complete.
     except Exception as error:
         raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error
+
+
+def open_checked(data: bytes, options: ConvertOptions) -> Image.Image:
+    """Opens an image that stays within all limits, by its header.
+
+    Raises:
+        ImageError: it does not.
+        Exception: whatever Pillow raises on a damaged header.
+    """
+    image = open_file(data, options)
+    check_header(image, data, options)
+    if image.format == "PNG":
+        verify_png(data)
+    return image
+
+
+def open_file(data: bytes, options: ConvertOptions) -> Image.Image:
+    """Opens a file of images, whatever the first of them is; errors are those of `open_checked`."""
+    enter("decode")
+    if not data:
+        raise ImageError("empty", REJECT_CODES["empty"])
+    if len(data) > options.max_file_bytes:
+        raise describe_large_file(len(data), options)
+    _let_pass(options.max_pixels)
+    return open_image(data, options.formats)
 
 
 def describe_large_file(size_bytes: int, options: ConvertOptions) -> ImageError:
@@ -115,14 +192,66 @@ def describe_large_file(size_bytes: int, options: ConvertOptions) -> ImageError:
 def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> Image.Image:
     """Decodes and resizes one image without encoding it: what `convert_image` stores."""
     with open_image(data, options.formats) as image:
-        return _resize(image, options, draft=draft)
+        return _resize(Opened(image, data, options, draft=draft, alone=True), options)
 
 
-def measure_upright(data: bytes, options: ConvertOptions) -> Size:
-    """Height and width of an image that can be decoded, as a person sees it."""
-    with open_image(data, options.formats) as image:
+class Opened:
+    """An opened image, decoded once for all sizes that take the same fraction of it.
+
+    Args:
+        image: opened, not loaded.
+        data: its file.
+        options: of all sizes, in which they do not differ.
+        draft: whether JPEGs may be decoded at a fraction of their size.
+        alone: whether there is one size only.
+    """
+
+    def __init__(
+        self, image: Image.Image, data: bytes, options: ConvertOptions, *, draft: bool, alone: bool
+    ) -> None:
+        self.image, self.data, self.options, self.alone = image, data, options, alone
+        self.may_draft = draft and image.format in ("JPEG", "MPO")
+        self.is_wide = has_wide_samples(image)  # before EXIF is read, which may load it
+        self.orientation = read_orientation(image)
         width, height = image.size
-        return (width, height) if read_orientation(image) >= 5 else (height, width)
+        self.origin = Origin(
+            format=name_format(image),
+            height=width if self.orientation >= 5 else height,
+            width=height if self.orientation >= 5 else width,
+            orientation=read_turn(image) if image.format == "TIFF" else self.orientation,
+            animated=has_frames(image, data),
+            profiled=find_transform(image, options) is not None,
+        )
+        self._upright: dict[Size, tuple[Image.Image, bool]] = {}
+
+    def decode(self, least: Size | None) -> tuple[Image.Image, bool]:
+        """The image upright; and whether its colours are still to be flattened.
+
+        That is left to be done if it is a profile alone, which costs less on fewer pixels. Whatever
+        else is to be done, resizing needs it done.
+
+        Args:
+            least: (height, width) that a fraction has to have; None for all of it.
+        """
+        image = self._draft(least) if least else self.image
+        if image.size not in self._upright:
+            enter("decode")
+            image.load()
+            enter("convert")
+            upright = orient(image, self.orientation)
+            plain = upright.mode == MODES[self.options.color_mode] and not has_alpha(upright)
+            upright = upright if plain else flatten(upright, self.options)
+            self._upright[image.size] = upright, plain
+        return self._upright[image.size]
+
+    def _draft(self, least: Size) -> Image.Image:
+        """The image as libjpeg is to decode it: at half its size, or at less, if that will do."""
+        rows, columns = least if self.orientation < 5 else least[::-1]
+        if min(self.image.width // columns, self.image.height // rows) < 2:
+            return self.image
+        image = self.image if self.alone else open_image(self.data, self.options.formats)
+        image.draft(None, (columns, rows))
+        return image
 
 
 def check_image(image: StoredImage, *, decode: bool) -> None:
@@ -140,7 +269,7 @@ def check_image(image: StoredImage, *, decode: bool) -> None:
         if len(image.data) != size:
             raise ImageError("decode_error", f"{len(image.data)} raw bytes, expected {size}")
         return
-    if image.format not in _COPIED.values():
+    if image.format not in COPIED.values():
         raise ImageError("not_an_image", f"stored as {image.format[:20]!r}, which nobody reads")
     try:
         with Image.open(io.BytesIO(image.data), formats=[image.format.upper()]) as opened:
@@ -148,7 +277,7 @@ def check_image(image: StoredImage, *, decode: bool) -> None:
             bands = len(opened.getbands())
             if decode and (height, width) == (image.height, image.width):
                 if opened.format == "PNG":
-                    _verify(image.data)
+                    verify_png(image.data)
                 opened.load()
     except MemoryError:
         raise
@@ -168,77 +297,52 @@ def _let_pass(max_pixels: int) -> None:
         Image.MAX_IMAGE_PIXELS = max_pixels
 
 
-def _verify(data: bytes) -> None:
-    """Checks the checksums of a PNG's chunks, which decoding alone does not do."""
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        image.verify()
-
-
 def _check_sides(size: Size) -> None:
     if max(size) > MAX_SIDE_PIXELS:
         raise ImageError("too_large", f"{size[1]}x{size[0]}: a side is over {MAX_SIDE_PIXELS}")
 
 
-def _copy(image: Image.Image, data: bytes, options: ConvertOptions) -> StoredImage | None:
+def _copy(opened: Opened, options: ConvertOptions) -> StoredImage | None:
     """The file itself, where nothing is asked for that it is not already."""
-    width, height = image.size
-    stored = _COPIED.get(str(image.format))
-    unchanged = (
-        stored is not None
-        and stored in HELD_BY[options.color_mode]
-        and options.encoding in (stored, "keep")
-        and image.mode == MODES[options.color_mode]
-        and fit_upright((height, width), options).canvas == (height, width)
-        and "transparency" not in image.info
-        and not has_wide_samples(image)  # before EXIF is read, which may load it
-        and read_orientation(image) == 1
-        and not is_animated(image)
-        and find_transform(image, options) is None
-        and (image.format != "PNG" or data.endswith(_PNG_END))
-        and (image.format != "JPEG" or is_huffman(data))
-    )
-    if stored is None or not unchanged:
+    size, origin = opened.origin.size, opened.origin
+    upright = opened.orientation == 1 and not opened.is_wide and not origin.animated
+    if not upright or origin.profiled or fit_upright(size, options).canvas != size:
         return None
-    _check_sides((height, width))
-    if options.encoding != "keep" and not _is_plain(image, data):
+    _check_sides(size)
+    if not is_copy(opened.image, opened.data, options):
         return None
-    image.load()  # a truncated file must not be copied
+    opened.image.load()  # a truncated file must not be copied
     return StoredImage(
-        data=data, format=stored, height=height, width=width, channels=options.channels
+        data=opened.data,
+        format=COPIED[str(opened.image.format)],
+        height=size[0],
+        width=size[1],
+        channels=options.channels,
+        origin=origin,
     )
 
 
-def _is_plain(image: Image.Image, data: bytes) -> bool:
-    """Whether a file holds pixels and no metadata, which may say where and by whom."""
-    pixels = image.width * image.height * len(image.getbands())
-    if len(data) > pixels + _PLAIN_BYTES:
-        return False
-    if image.format == "JPEG":
-        segments = {name for name, _ in getattr(image, "applist", ())}
-        return segments <= _PLAIN_SEGMENTS and data.endswith(b"\xff\xd9")
-    if image.format == "WEBP":
-        return data[12:15] == b"VP8" and data[15:16] in b" L"
-    image.load()  # chunks may also lie behind the pixels
-    chunks = getattr(image, "private_chunks", ())
-    return not chunks and not getattr(image, "text", ()) and set(image.info) <= _PLAIN_INFO
-
-
-def _transform(image: Image.Image, options: ConvertOptions, *, draft: bool) -> StoredImage:
+def _transform(opened: Opened, options: ConvertOptions) -> StoredImage:
     encoding = options.encoding
     if encoding == "keep":
-        encoding = _choose_encoding(str(image.format), options)
-    pixels = _resize(image, options, draft=draft)
+        encoding = _choose_encoding(str(opened.image.format), options)
+    pixels = _resize(opened, options)
     width, height = pixels.size
     enter("encode")
     data = _encode(pixels, encoding, options.quality)
     return StoredImage(
-        data=data, format=encoding, height=height, width=width, channels=options.channels
+        data=data,
+        format=encoding,
+        height=height,
+        width=width,
+        channels=options.channels,
+        origin=opened.origin,
     )
 
 
 def _choose_encoding(source_format: str, options: ConvertOptions) -> str:
     """The image's own, or the nearest one that holds the colour mode."""
-    encoding = _COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
+    encoding = COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
     return encoding if encoding in HELD_BY[options.color_mode] else "png"
 
 
@@ -247,73 +351,27 @@ def fit_upright(size: Size, options: ConvertOptions) -> Geometry:
     return fit_image(size, options.image_size, options.resize, enlarge=options.enlarge)
 
 
-def _resize(image: Image.Image, options: ConvertOptions, *, draft: bool) -> Image.Image:
-    orientation = read_orientation(image)
-    turned = orientation >= 5
-    width, height = image.size
-    size = (width, height) if turned else (height, width)
+def _resize(opened: Opened, options: ConvertOptions) -> Image.Image:
+    size = opened.origin.size
     geometry = fit_upright(size, options)
     _check_sides(geometry.canvas)
-    interpolation = _choose_interpolation(geometry, options)
+    interpolation = choose_interpolation(geometry, options)
     # A fraction is an average of pixels, which `nearest` asks not to take.
-    if draft and image.format in ("JPEG", "MPO") and interpolation != "nearest":
-        _draft(image, size, geometry, turned=turned)
-    image.load()
+    draft = opened.may_draft and interpolation != "nearest"
+    upright, plain = opened.decode(measure_draft(geometry, size) if draft else None)
     enter("convert")
-    upright = orient(image, orientation)
-    # A profile costs less on fewer pixels; whatever else is to be done, resizing needs it done.
-    profile_alone = upright.mode == MODES[options.color_mode] and not has_alpha(upright)
-    if not profile_alone:
-        upright = flatten(upright, options)
-    scaled = _scale(upright, size, geometry, Image.Resampling[interpolation.upper()])
-    return _pad(flatten(scaled, options) if profile_alone else scaled, geometry.canvas)
-
-
-def _choose_interpolation(geometry: Geometry, options: ConvertOptions) -> str:
-    _, _, height, width = geometry.crop
-    enlarged = geometry.scaled[0] * geometry.scaled[1] > height * width
-    return (options.enlarge_interpolation if enlarged else None) or options.interpolation
-
-
-def _draft(image: Image.Image, size: Size, geometry: Geometry, *, turned: bool) -> None:
-    """Lets libjpeg decode at a fraction of the size, if `DRAFT_FACTOR` times the target is left."""
-    _, _, height, width = geometry.crop
-    rows = math.ceil(DRAFT_FACTOR * geometry.scaled[0] * size[0] / height)
-    columns = math.ceil(DRAFT_FACTOR * geometry.scaled[1] * size[1] / width)
-    image.draft(None, (rows, columns) if turned else (columns, rows))
-
-
-def _scale(
-    image: Image.Image, size: Size, geometry: Geometry, interpolation: Image.Resampling
-) -> Image.Image:
-    """Crops and scales `image`, which a draft may have made smaller than `size`."""
-    down, right = image.height / size[0], image.width / size[1]
-    top, left, height, width = geometry.crop
-    box = (left * right, top * down, (left + width) * right, (top + height) * down)
-    if (down, right) == (1, 1) and (height, width) != size:
-        # `resize` would let pixels beside a box bleed into its edge; Keras crops first, too.
-        image, box = image.crop((left, top, left + width, top + height)), (0, 0, width, height)
-    scaled = (geometry.scaled[1], geometry.scaled[0])
-    if image.size != scaled:
-        image = image.resize(scaled, interpolation, box=box)
-    return image
-
-
-def _pad(image: Image.Image, size: Size) -> Image.Image:
-    canvas = (size[1], size[0])
-    if image.size == canvas:
-        return image
-    padded = Image.new(image.mode, canvas, (0, 0, 0, 255) if image.mode == "RGBA" else 0)
-    padded.paste(image, ((canvas[0] - image.width) // 2, (canvas[1] - image.height) // 2))
-    return padded
+    scaled = scale(upright, size, geometry, Image.Resampling[interpolation.upper()])
+    return pad(flatten(scaled, options) if plain else scaled, geometry.canvas)
 
 
 def _encode(image: Image.Image, encoding: str, quality: int) -> bytes:
     if encoding == "raw":
         return image.tobytes()
     file = io.BytesIO()
-    # Pillow would write comments and colour profiles of the source from here.
-    image.info = {}
+    if image.info:
+        # Pillow would write comments and colour profiles of the source from here.
+        image = image.copy()  # others may be made from it
+        image.info = {}
     if encoding == "png":
         image.save(file, "PNG", compress_level=6)
     else:

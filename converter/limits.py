@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Final
 
@@ -52,6 +53,18 @@ def check_header(image: Image.Image, data: bytes, options: ImageOptions) -> None
 def is_animated(image: Image.Image) -> bool:
     """Whether a file has more frames or pages than one."""
     return bool(getattr(image, "is_animated", False))
+
+
+def has_frames(image: Image.Image, data: bytes) -> bool:
+    """The same, without a change of the opened image; True where the second frame is damaged."""
+    if image.format != "GIF":
+        return is_animated(image)
+    try:
+        # To find out, Pillow goes to the second frame, and back if it can.
+        with Image.open(io.BytesIO(data), formats=["GIF"]) as probe:
+            return is_animated(probe)
+    except Exception:  # noqa: BLE001 (whatever Pillow raises on what is damaged)
+        return True
 
 
 def is_huffman(data: bytes) -> bool:

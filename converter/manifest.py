@@ -9,7 +9,7 @@
                  "index_bytes": …, "index_sha256": …, "max_record_bytes": …}],
      "columns": [{"name": "image/caption", "kind": "text"}], "labelled": true,
      "files": {"labels.txt": {"bytes": …, "sha256": …}},
-     "totals": {"scanned": …, "written": …, "rejected": {…}, "skipped": {…}},
+     "totals": {"scanned": …, "written": …, "rejected": {…}, "skipped": {…}, "frames": 0},
      "updated": 0, "digest": "…"}
 
 `height` and `width` are null where images differ. `updated` counts the updates since the last
@@ -129,12 +129,21 @@ class FileInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
-    """The account of every file that was seen: scanned = written + rejected + skipped."""
+    """The account of every file that was seen: scanned + frames = written + rejected + skipped.
+
+    Attributes:
+        scanned: files.
+        written: records.
+        rejected: of what no record was made, by code.
+        skipped: files that were not looked at, by code.
+        frames: of a file of several, those beyond the first one, written or rejected.
+    """
 
     scanned: int
     written: int
     rejected: dict[str, int]
     skipped: dict[str, int]
+    frames: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +260,7 @@ def _build(content: dict[str, Any]) -> Manifest:
         },
         shards=tuple(_pick(ShardInfo, shard) for shard in _of(list, content["shards"])),
         files={_name(name): _pick(FileInfo, file) for name, file in content["files"].items()},
-        totals=_pick(Totals, content["totals"]),
+        totals=_pick(Totals, {"frames": 0, **content["totals"]}),
         updated=content.get("updated", 0),
         columns=tuple(_pick(Column, column) for column in _of(list, content.get("columns", []))),
         labelled=_of(bool, content.get("labelled", True)),
@@ -269,7 +278,13 @@ def _pick(kind: Callable[..., T], content: Mapping[str, Any]) -> T:
 def _check(manifest: Manifest) -> None:
     totals = manifest.totals
     _check_image(manifest.image)
-    _counts(totals.scanned, totals.written, *totals.rejected.values(), *totals.skipped.values())
+    _counts(
+        totals.scanned,
+        totals.written,
+        totals.frames,
+        *totals.rejected.values(),
+        *totals.skipped.values(),
+    )
     _counts(manifest.updated)
     check_columns(manifest.columns)
     for file in manifest.files.values():
@@ -285,7 +300,9 @@ def _check(manifest: Manifest) -> None:
     if {shard.split for shard in manifest.shards} != set(manifest.splits):
         raise ValueError("shards and splits do not match")
     accounted = totals.written + sum(totals.rejected.values()) + sum(totals.skipped.values())
-    if totals.scanned != accounted or totals.written != _sum(manifest.splits, "records"):
+    if totals.scanned + totals.frames != accounted or totals.written != _sum(
+        manifest.splits, "records"
+    ):
         raise ValueError("its totals do not add up")
 
 

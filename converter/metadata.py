@@ -7,6 +7,7 @@ so nothing of our own is added here.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ METADATA: Final = (
 )
 """The names of these files; not all data sets have all of them."""
 
-TARGETS: Final = (examples.LABEL, schema.LABELS, schema.TARGET)
+TARGETS: Final = (schema.MASK, examples.LABEL, schema.LABELS, schema.TARGET)
 """What a record may hold that is to be predicted: the first of them that there is."""
 
 _FEATURES = "tensorflow_datasets.core.features."
@@ -99,6 +100,10 @@ def _describe_features(
     features = {column.name: _describe_column(column, classes) for column in columns}
     features[examples.ENCODED] = _describe_image(image)
     texts = [examples.TEXT] if examples.LABEL in features else []
+    if schema.MASK in features:
+        texts += [examples.MASK_FORMAT, examples.MASK_SHA256]
+        mask = dataclasses.replace(image, channels=1, formats={"png": 1})
+        features[schema.MASK] = _describe_image(mask)
     for text in (
         examples.COLORSPACE,
         examples.FILENAME,
@@ -123,6 +128,7 @@ def _describe_column(column: Column, classes: int) -> dict[str, Any]:
         "int": _describe_scalar("int64"),
         "float": _describe_scalar("float32"),
         "text": _feature("text_feature.Text", text={}),
+        "mask": {},  # as an image, by the sizes of those
     }
     if column.kind == "label" or column.is_scalar:
         return value[column.kind]

@@ -9,29 +9,25 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
-from converter import examples
-from converter.boxes import fit_boxes
-from converter.costs import count_read, enter
-from converter.entries import NO_LABEL, Entry
+from converter.costs import enter
+from converter.entries import Entry, NoteTally
 from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
-from converter.images import StoredImage, convert_image, describe_large_file
+from converter.images import StoredImage
 from converter.indexes import format_line, name_index
-from converter.isolation import convert_isolated
 from converter.layout import Layout, Location
-from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.originals import Read, read_ahead, read_entry
+from converter.originals import Read, read_ahead
 from converter.plan import Shard, name_generator, read_entries
 from converter.reasons import FILTERS
-from converter.schema import Column, make_features
-from converter.storage import create_file, hash_bytes, write_file
+from converter.records import Outcome, make_records
+from converter.schema import Column
+from converter.storage import create_file, write_file
 from converter.tfrecords import frame_record
-
-_COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}
+from converter.traits import list_traits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,23 +63,6 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """One image, ready to be framed.
-
-    Attributes:
-        payload: a serialized `tf.train.Example`.
-        image: what it holds.
-    """
-
-    payload: bytes
-    image: StoredImage
-
-
-Outcome: TypeAlias = Record | ImageError
-"""What becomes of an image."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
     """What was written for one shard.
 
@@ -101,6 +80,8 @@ class Receipt:
         labels: number of records by label, as [label, count] pairs in label order; `NO_LABEL` of
             those without one.
         rejects: images that were refused, as path, code and detail, in plan order.
+        frames: how many records and rejects there are beyond the first one of each file.
+        notes: what is odd about the images, as code, first names and total.
     """
 
     name: str
@@ -115,11 +96,13 @@ class Receipt:
     formats: dict[str, int]
     labels: list[tuple[int, int]]
     rejects: list[dict[str, str]]
+    frames: int
+    notes: list[dict[str, Any]]
 
     @property
     def images(self) -> int:
-        """How many images are dealt with: written or rejected."""
-        return self.records + len(self.rejects)
+        """How many files are dealt with: written or rejected."""
+        return self.records + len(self.rejects) - self.frames
 
 
 def mill_shard(shard: Shard, job: Job) -> Receipt:
@@ -133,28 +116,40 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
     """
     planned = read_entries(job.out, shard)
     outcomes = (
-        (entry, convert_entry(entry, text, job, read))
+        found
         for (entry, text), read in read_ahead(planned, job.images, job.options.max_file_bytes)
+        for found in convert_entry(entry, text, job, read)
     )
     return write_shard(shard, job, outcomes)
 
 
-def convert_entry(entry: Entry, text: str, job: Job, read: Read | None = None) -> Outcome:
-    """The record of one image, or why it has none.
+def convert_entry(
+    entry: Entry, text: str, job: Job, read: Read | None = None
+) -> Iterator[tuple[Entry, Outcome]]:
+    """The record of one image, or of each of its frames, or why it has none.
 
     Raises:
         ShardmillError: it has none, and `on_error` is `fail`.
     """
-    try:
-        return make_record(entry, text, job.images, job.options, job.columns, read=read)
-    except ImageError as error:  # one image must not cost the others
-        enter("other")
-        if job.options.on_error == "fail" and error.code not in FILTERS:
-            raise ShardmillError(
-                f"{ascii(entry.path)[1:-1]} cannot be converted: {error}: mend or remove it, or "
-                "leave out --on-error fail"
-            ) from error
-        return error
+    records = make_records(entry, text, job.images, [job.options], job.columns, read=read)
+    for found, (outcome,) in records:
+        check_policy(found, outcome, job.options)
+        yield found, outcome
+
+
+def check_policy(entry: Entry, outcome: Outcome, options: ConvertOptions) -> None:
+    """Ends a conversion at an image that has no record, if that was asked for.
+
+    Raises:
+        ShardmillError: it has none, and `on_error` is `fail`.
+    """
+    if options.on_error == "reject" or not isinstance(outcome, ImageError):
+        return
+    if outcome.code not in FILTERS:
+        raise ShardmillError(
+            f"{ascii(entry.path)[1:-1]} cannot be converted: {outcome}: mend or remove it, or "
+            "leave out --on-error fail"
+        ) from outcome
 
 
 def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]) -> Receipt:
@@ -174,7 +169,7 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
             if isinstance(outcome, ImageError):
                 tally.reject(entry, outcome)
                 continue
-            tally.add(entry.label, outcome.image)
+            tally.add(entry, outcome.image, job.options)
             enter("write")
             framed = frame_record(outcome.payload)
             index.write(format_line(file.size, len(framed)))
@@ -195,60 +190,11 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
         formats=dict(sorted(tally.formats.items())),
         labels=sorted(tally.labels.items()),
         rejects=tally.rejects,
+        frames=sum(tally.labels.values()) + len(tally.rejects) - shard.records,
+        notes=[note._asdict() for note in tally.notes.list_notes()],
     )
     write_receipt(receipt, layout, shard)
     return receipt
-
-
-def make_record(
-    entry: Entry,
-    text: str,
-    images: Location,
-    options: ConvertOptions,
-    columns: Sequence[Column] = (),
-    *,
-    read: Read | None = None,
-) -> Record:
-    """Reads and converts one image.
-
-    Args:
-        entry: the image.
-        text: its class's name, if it has a label.
-        images: the folder that the entry is relative to, or the archive that it lies in.
-        options: how images are converted.
-        columns: what the entry's values are.
-        read: gives the original's content; None if nobody has begun to read it.
-
-    Raises:
-        ImageError: the image cannot become a record.
-    """
-    if entry.size_bytes > options.max_file_bytes:
-        raise describe_large_file(entry.size_bytes, options)
-    enter("read")
-    data = read() if read else read_entry(entry, images)
-    count_read(len(data))
-    if len(data) != entry.size_bytes:
-        raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
-    image = (convert_isolated if options.isolate else convert_image)(data, options)
-    enter("other")
-    features: dict[str, examples.Value] = {
-        examples.ENCODED: image.data,
-        examples.FORMAT: image.format.encode(),
-        examples.HEIGHT: image.height,
-        examples.WIDTH: image.width,
-        examples.CHANNELS: image.channels,
-        examples.COLORSPACE: _COLORSPACES[image.channels],
-        examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
-        examples.SOURCE_ID: to_bytes(entry.path),
-        examples.SHA256: hash_bytes(data).encode(),
-    }
-    if entry.label != NO_LABEL:
-        features |= {examples.LABEL: entry.label, examples.TEXT: to_bytes(text)}
-    if columns:
-        values = json.loads(entry.values)
-        features |= make_features(columns, fit_boxes(columns, values, data, options))
-    types = {column.name: column.type for column in columns}
-    return Record(payload=examples.encode_example(features, types), image=image)
 
 
 def receipt_path(layout: Layout[Location], shard: Shard) -> Location:
@@ -293,13 +239,16 @@ class _Tally:
         self.labels: Counter[int] = Counter()
         self.formats: Counter[str] = Counter()
         self.rejects: list[dict[str, str]] = []
+        self.notes = NoteTally()
         self.max_record_bytes = self.max_height = self.max_width = 0
 
     def reject(self, entry: Entry, error: ImageError) -> None:
         self.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
 
-    def add(self, label: int, image: StoredImage) -> None:
-        self.labels[label] += 1
+    def add(self, entry: Entry, image: StoredImage, options: ConvertOptions) -> None:
+        self.labels[entry.label] += 1
+        for code in list_traits(entry.path, image.origin, options):
+            self.notes.add(code, entry.path)
         self.formats[image.format] += 1
         self.max_height = max(self.max_height, image.height)
         self.max_width = max(self.max_width, image.width)

@@ -25,7 +25,7 @@ BOX_FORMATS: Final = ("xyxy", "xywh", "yolo", "yxyx")
 
 COLUMN_OPTIONS: Final = (
     "label_column", "labels_column", "target_column", "caption_column", "boxes_column",
-    "box_labels_column", "split_column", "group_column",
+    "box_labels_column", "mask_column", "split_column", "group_column",
 )  # fmt: skip
 """The options that name a column of a table which an image may have."""
 
@@ -95,11 +95,15 @@ class ConvertOptions(ImageOptions):
         box_format: `xyxy` for left, top, right, bottom and `xywh` for left, top, width, height in
             pixels of the image as a person sees it; `yolo` for centre x, centre y, width, height
             and `yxyx` for top, left, bottom, right in fractions of its size.
+        mask_column: path of the image's mask, relative to what the path of the image is.
         split_column: names of splits, as folders have them.
         group_column: what is not to be divided between splits.
         keep_columns: what else is carried into the records.
         table_root: folder or archive that the paths of a table are relative to, itself relative to
             the table's folder.
+        mask_dir: folder or archive with a mask for each image, of the same path but for its suffix;
+            itself relative to the folder of images, or to that of an archive.
+        mask_padding: the number in masks where the image is padded.
         seed: decides the splits and the order of the records.
 
     Raises:
@@ -130,10 +134,13 @@ class ConvertOptions(ImageOptions):
     boxes_column: str | None = None
     box_labels_column: str | None = None
     box_format: str = "xyxy"
+    mask_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
     keep_columns: tuple[str, ...] = ()
     table_root: str = "."
+    mask_dir: str | None = None
+    mask_padding: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -216,7 +223,7 @@ class ConvertOptions(ImageOptions):
             raise UsageError("without labels, there is nothing to stratify by or to offset")
 
     def _check_columns(self) -> None:
-        for name in ("path_column", *COLUMN_OPTIONS, "table_root"):
+        for name in ("path_column", *COLUMN_OPTIONS, "table_root", "mask_dir"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
                 raise UsageError(f"{name.replace('_', ' ')} {value!r} is not a name")
@@ -225,6 +232,11 @@ class ConvertOptions(ImageOptions):
                 "label column and labels column exclude each other: an image has one label, or any "
                 "number of them"
             )
+        if self.mask_dir and self.mask_column:
+            raise UsageError("mask dir and mask column exclude each other: an image has one mask")
+        if self.masked and self.frames == "all":
+            raise UsageError("frames all makes several images of a file, and a mask is of one")
+        check_range("mask padding", self.mask_padding, 0, 255)
         if self.box_labels_column and not self.boxes_column:
             raise UsageError("box labels column is given without a boxes column")
         keep: object = self.keep_columns  # nobody checks types at run time but we
@@ -237,6 +249,11 @@ class ConvertOptions(ImageOptions):
     def held_out(self) -> dict[str, float]:
         """The share of the images that each split but `train` is to get."""
         return {"validation": self.validation_split, "test": self.test_split}
+
+    @property
+    def masked(self) -> bool:
+        """Whether each image has a mask."""
+        return self.mask_dir is not None or self.mask_column is not None
 
     @property
     def fixed_size(self) -> bool:

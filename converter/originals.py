@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from converter.archives import digest_members, find_member, is_archive, peek_member, read_member
 from converter.entries import Entry
 from converter.errors import ImageError
+from converter.image_options import MAX_FILE_BYTES
 from converter.layout import Location
 from converter.names import to_bytes
 from converter.objects import ObjectPath, read_pieces, start_read
@@ -86,35 +87,37 @@ def _start_read(path: str, images: ObjectPath) -> Read:
 def read_entry(entry: Entry, images: Location) -> bytes:
     """Reads the original of an entry; arguments and errors are those of `read_source`."""
     if isinstance(images, ObjectPath) or not is_archive(images):
-        return read_source(entry.path, images)
+        return read_source(entry.path, images, max(entry.size_bytes, MAX_FILE_BYTES))
     try:
         return read_member(images, entry.place, entry.size_bytes)
     except OSError as error:
         raise _describe(error) from error
 
 
-def read_source(path: str, images: Location) -> bytes:
+def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Reads an original by its path alone.
 
     Args:
         path: as in `Entry.path`.
         images: the folder that it is relative to, or the archive that it lies in.
+        max_bytes: what is larger is not read.
 
     Raises:
-        ImageError: it is gone, changes while it is read, or cannot be read.
+        ImageError: it is gone, too large, changes while it is read, or cannot be read.
         OSError: this machine has run out of something.
         StoreError: the store that they lie in does not answer, or refuses.
     """
     if isinstance(images, ObjectPath):
         return _start_read(path, images)()
     if is_archive(images):
-        return _read_archived(path, images)
+        return _read_archived(path, images, max_bytes)
     try:
         descriptor = os.open(_locate(path, images), _FLAGS)
         try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise ImageError("unreadable", "not a file")
+            _check_size(before.st_size, max_bytes)
             with open(descriptor, "rb", buffering=0, closefd=False) as file:
                 data = file.read()
             after = os.fstat(descriptor)
@@ -127,11 +130,17 @@ def read_source(path: str, images: Location) -> bytes:
     return data
 
 
-def _read_archived(path: str, archive: Path) -> bytes:
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise ImageError("too_many_bytes", f"{size:,} bytes, at most {max_bytes:,}")
+
+
+def _read_archived(path: str, archive: Path, max_bytes: int) -> bytes:
     try:
         member = find_member(archive, path)
         if member is None:
             raise ImageError("vanished", REJECT_CODES["vanished"])
+        _check_size(member.size, max_bytes)
         return read_member(archive, member.place, member.size)
     except OSError as error:
         raise _describe(error) from error
@@ -141,6 +150,8 @@ def _describe(error: OSError) -> Exception:
     """What an error says of an original; or the error itself, if it is about this machine."""
     if isinstance(error, FileNotFoundError):
         return ImageError("vanished", REJECT_CODES["vanished"])
+    if error.errno == errno.ESTALE:
+        return ImageError("changed", REJECT_CODES["changed"])
     if error.errno in _EXHAUSTED:
         return error
     return ImageError("unreadable", str(error.strerror))

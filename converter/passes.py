@@ -8,7 +8,6 @@ archive is read.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.entries import Entry
-from converter.errors import ImageError
-from converter.images import StoredImage
 from converter.layout import Layout
-from converter.mill import Job, Outcome, Receipt, Record, convert_entry, write_shard
+from converter.mill import Job, Receipt, convert_entry, write_shard
 from converter.plan import Shard, read_entries
+from converter.records import Outcome
+from converter.spools import pack_outcomes, unpack_outcomes
 
 
 def mill_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
@@ -38,7 +37,7 @@ def mill_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
         for number in sorted(range(len(planned)), key=lambda number: planned[number][1].place):
             _, entry, text = planned[number]
             begin = spool.tell()
-            spool.write(_pack(convert_entry(entry, text, job)))
+            spool.writelines(pack_outcomes(convert_entry(entry, text, job)))
             spans[number] = begin, spool.tell() - begin
         first, receipts = 0, []
         for shard in shards:
@@ -55,26 +54,9 @@ def deal_shards(shards: Sequence[Shard], groups: int) -> list[tuple[Shard, ...]]
     return [tuple(ordered[first::groups]) for first in range(min(groups, len(ordered)))]
 
 
-def _pack(outcome: Outcome) -> bytes:
-    if isinstance(outcome, ImageError):
-        return json.dumps([outcome.code, outcome.detail]).encode("ascii") + b"\n"
-    image = outcome.image
-    head = [image.format, image.height, image.width, image.channels]
-    return json.dumps(head).encode("ascii") + b"\n" + outcome.payload
-
-
 def _unpack(
     spool: BinaryIO, entries: Sequence[Entry], spans: npt.NDArray[np.int64]
 ) -> Iterator[tuple[Entry, Outcome]]:
     for entry, (begin, size) in zip(entries, spans.tolist(), strict=True):
         spool.seek(begin)
-        line, _, payload = spool.read(size).partition(b"\n")
-        head = json.loads(line)
-        if len(head) == 2:
-            yield entry, ImageError(*head)
-        else:
-            kind, height, width, channels = head
-            image = StoredImage(
-                data=b"", format=kind, height=height, width=width, channels=channels
-            )
-            yield entry, Record(payload=payload, image=image)
+        yield from unpack_outcomes(spool, entry, size)

@@ -50,6 +50,14 @@ def read_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def read_turn(image: Image.Image) -> int:
+    """The orientation by which an image is turned, also where Pillow does that itself."""
+    if image.format != "TIFF":
+        return read_orientation(image)
+    value = getattr(image, "tag_v2", {}).get(0x0112, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
 def orient(image: Image.Image, orientation: int) -> Image.Image:
     """Turns an image upright."""
     if orientation == 1:

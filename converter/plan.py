@@ -24,6 +24,7 @@ import PIL
 import converter
 from converter.entries import NO_LABEL, Entry, Scan
 from converter.errors import DatasetError, UsageError
+from converter.frame_paths import find_file
 from converter.layout import Layout, Location, locate, name_shard
 from converter.options import MAX_SHARDS, ConvertOptions
 from converter.schema import Column
@@ -107,12 +108,13 @@ class Plan:
         shards: of all splits, in order.
         rejected: number of images that an update need not try again, by code.
         skipped: number of files that are not looked at, by code.
+        frames: how many of the rejected ones are frames beyond the first one of their file.
         columns: what records hold besides an image and its label.
         labelled: whether records hold a label.
         generator: the versions that the output's bytes depend on, of shardmill and of Pillow.
         base: what an update starts from, or None.
         digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`,
-            `rejected` and `skipped`.
+            `rejected`, `skipped` and `frames`.
     """
 
     images: Location
@@ -122,6 +124,7 @@ class Plan:
     shards: tuple[Shard, ...]
     rejected: dict[str, int]
     skipped: dict[str, int]
+    frames: int
     columns: tuple[Column, ...]
     labelled: bool
     generator: str
@@ -136,7 +139,8 @@ class Plan:
     @property
     def scanned(self) -> int:
         """How many files were seen."""
-        return self.records + sum(self.rejected.values()) + sum(self.skipped.values())
+        left_out = sum(self.rejected.values()) + sum(self.skipped.values())
+        return self.records + left_out - self.frames
 
 
 def name_generator() -> str:
@@ -220,6 +224,8 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
             [line["code"] for line in draft.rejected] + [line.code for line in scan.rejected]
         ),
         "skipped": _count([skip.code for skip in scan.skipped]),
+        "frames": len(draft.rejected)
+        - len({find_file(line["path"], options.frames) for line in draft.rejected}),
         "policies": options.policies_to_json(),
         **content,
     }
@@ -258,6 +264,7 @@ def read_plan(out: Location) -> Plan:
             shards=tuple(Shard(**shard) for shard in content["shards"]),
             rejected=content["rejected"],
             skipped=content["skipped"],
+            frames=content["frames"],
             columns=tuple(Column(**column) for column in content["columns"]),
             labelled=content["labelled"],
             generator=content["generator"],
@@ -279,8 +286,9 @@ def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
     if (count := data.count(b"\n")) != shard.records:
         raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
     for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):
-        place, values = more or (0, "")
-        yield Entry(name, label, size, place=place, values=values), text
+        place, values, *mask = more or (0, "")
+        found = _read_mask(*mask) if mask else None
+        yield Entry(name, label, size, place=place, values=values, mask=found), text
 
 
 def name_changes(
@@ -356,8 +364,16 @@ def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[S
 
 def _describe_entry(entry: Entry, classes: Sequence[str]) -> bytes:
     text = "" if entry.label == NO_LABEL else classes[entry.label]
-    more = (entry.place, entry.values) if entry.place or entry.values else ()
+    more: tuple[object, ...] = ()
+    if entry.place or entry.values or entry.mask:
+        more = entry.place, entry.values
+    if entry.mask:
+        more += entry.mask.path, entry.mask.size_bytes, entry.mask.place
     return dump_line([entry.path, entry.label, text, entry.size_bytes, *more])
+
+
+def _read_mask(path: str, size_bytes: int, place: int) -> Entry:
+    return Entry(path, NO_LABEL, size_bytes, place=place)
 
 
 def _count(codes: Iterable[str]) -> dict[str, int]:

@@ -26,8 +26,16 @@ REJECT_CODES: Final = {
     "decoder_crash": "the decoder crashed at it, in a process of its own",
     "too_much_memory": "decoding took more memory than --max-pixels allows, in such a process",
     "timeout": "decoding took more CPU time than --max-seconds",
+    "missing": "the table names it, and there is no such file",
+    "outside": "its path in the table leads out of the folder",
+    "repeated": "an earlier row of the table has this image, too",
+    "bad_row": "a value in its row of the table is missing or makes no sense",
+    "mask_missing": "there is no mask for it, or more than one",
+    "mask_unreadable": "its mask cannot be read, or does not hold numbers of classes",
+    "mask_size": "its mask has another size than the image",
     "filtered_side": "a side is shorter than --min-side",
     "filtered_area": "fewer pixels than --min-area",
+    "filtered_frames": "a frame or page behind the first --max-frames of its file",
     "filtered_aspect": "longer and narrower than --max-aspect",
 }
 """What each code means, for a person."""

@@ -8,26 +8,32 @@ or, of an updated data set, from what no other shard holds.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from converter.entries import Entry, Scan, name_class
+from converter.entries import Entry, NoteTally, Scan, name_class
 from converter.errors import DatasetError, ImageError
+from converter.frame_paths import find_file
+from converter.image_options import MAX_FILE_BYTES
 from converter.indexes import format_line, name_index
 from converter.layout import Layout
 from converter.manifest import Manifest, ShardInfo
 from converter.metadata import describe_dataset
-from converter.mill import make_record
 from converter.names import to_system
 from converter.options import ConvertOptions
+from converter.originals import read_source
 from converter.plan import Draft, Plan, dump_line, list_left_out, write_plan
+from converter.records import make_records
 from converter.sources import describe_change, read_sources
 from converter.splits import assign_splits
 from converter.storage import hash_bytes, hash_file, sync_folder, write_file
 from converter.tfrecords import scan_records
+from converter.traits import examine_image, list_traits
 from converter.updates import read_rejects
 from converter.verification import Fault
 
@@ -105,11 +111,14 @@ def recall_members(
         return None  # a record does not say which row, or which place in an archive, it is from
     try:
         sources = read_sources(folder, shard, labelled=manifest.labelled)
-        if any(describe_change(s.path, s.sha256, images) is not None for s in sources):
+        frames = str(manifest.options.get("frames"))
+        files = {find_file(source.path, frames): source for source in sources}
+        limit = int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES))
+        if any(describe_change(path, s.sha256, images, limit) for path, s in files.items()):
             return None
         return [
-            Entry(source.path, source.label, (images / to_system(source.path)).stat().st_size)
-            for source in sources
+            Entry(path, source.label, (images / to_system(path)).stat().st_size)
+            for path, source in files.items()
         ]
     except (DatasetError, OSError, ValueError):
         return None
@@ -135,7 +144,7 @@ def deduce_members(
     for shard in manifest.shards:
         if shard.name not in names:
             taken |= {
-                source.path: shard.split
+                find_file(source.path, options.frames): shard.split
                 for source in read_sources(folder, shard, labelled=manifest.labelled)
             }
     members = assign_splits(scan.entries, options, scan.duplicates, taken)
@@ -170,27 +179,38 @@ def describe_rejects(
         DatasetError: a shard is damaged, so that nobody can tell what is in it.
     """
     members = list_members(draft, manifest)
-    lines = []
+    lines: list[str] = []
     for shard in manifest.shards:
-        written = {
-            source.path for source in read_sources(folder, shard, labelled=manifest.labelled)
-        }
+        written = Counter(
+            find_file(source.path, options.frames)
+            for source in read_sources(folder, shard, labelled=manifest.labelled)
+        )
         for entry in members[shard.name]:
-            if entry.path not in written:
-                try:
-                    make_record(
-                        entry, name_class(draft.scan, entry), images, options, draft.scan.columns
-                    )
-                except ImageError as error:
-                    reason = {"path": entry.path, "code": error.code, "detail": error.detail}
-                    lines.append(json.dumps(reason))
+            # Of several frames, some may be written and others not.
+            if not written[entry.path] or options.frames == "all":
+                lines += _list_reasons(entry, draft.scan, images, options)
     lines += [json.dumps(line, separators=(",", ":")) for line in list_left_out(draft)]
     return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
-def describe_notes(draft: Draft) -> bytes:
-    """What `notes.jsonl` has to say, if the plan of the conversion is known."""
-    return b"".join(dump_line(note._asdict()) for note in draft.scan.notes)
+def describe_notes(
+    folder: Path, manifest: Manifest, draft: Draft, images: Path, options: ConvertOptions
+) -> bytes:
+    """What `notes.jsonl` has to say, if the plan of the conversion is known.
+
+    Raises:
+        DatasetError: a shard is damaged, so that nobody can tell what is in it.
+    """
+    tally = NoteTally()
+    for shard in manifest.shards:
+        for source in read_sources(folder, shard, labelled=manifest.labelled):
+            with contextlib.suppress(ImageError):
+                path = find_file(source.path, options.frames)
+                data = read_source(path, images, options.max_file_bytes)
+                for code in list_traits(source.path, examine_image(data, options), options):
+                    tally.add(code, source.path)
+    notes = (*draft.scan.notes, *tally.list_notes())
+    return b"".join(dump_line(note._asdict()) for note in notes)
 
 
 def write_repair(
@@ -234,6 +254,13 @@ def take_shard(shard: ShardInfo, made: Path, folder: Path) -> bool:
         (made / name).replace(folder / name)
     sync_folder(folder)
     return True
+
+
+def _list_reasons(entry: Entry, scan: Scan, images: Path, options: ConvertOptions) -> Iterator[str]:
+    records = make_records(entry, name_class(scan, entry), images, [options], scan.columns)
+    for found, (outcome,) in records:
+        if isinstance(outcome, ImageError):
+            yield json.dumps({"path": found.path, "code": outcome.code, "detail": outcome.detail})
 
 
 def _write(folder: Path, name: str, data: bytes, sha256: str) -> bool:

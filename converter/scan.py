@@ -23,11 +23,12 @@ from converter.folders import check_folder, list_folders, walk_folder
 from converter.formats import SUFFIXES
 from converter.inputs import locate_root
 from converter.labelling import Labeller, order_classes
-from converter.layout import Location
+from converter.layout import Location, locate_folder
 from converter.names import to_bytes
 from converter.objects import ObjectPath
 from converter.options import ConvertOptions
 from converter.originals import digest_source
+from converter.pairing import MASKS_HERE, locate_masks, pair_masks
 from converter.prefixes import list_prefix
 from converter.rows import is_table
 from converter.tables import ArchiveLocator, FolderLocator, scan_table
@@ -48,11 +49,18 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Scan
     scan = (
         scan_prefix(images, options) if isinstance(images, ObjectPath) else _scan(images, options)
     )
+    if options.masked:
+        scan = pair_masks(scan, root, options)
     if options.dedupe == "off":
         return scan
     sets = find_duplicates(
         scan.entries,
-        lambda entry, end_bytes: digest_source(entry, root, end_bytes),
+        # What is larger is rejected, and need not be read before that.
+        lambda entry, end_bytes: (
+            digest_source(entry, root, end_bytes)
+            if entry.size_bytes <= options.max_file_bytes
+            else b""
+        ),
         remote=isinstance(root, ObjectPath),
     )
     notes = (*scan.notes, *note_duplicates(scan.entries, sets))
@@ -86,6 +94,7 @@ def scan_folder(root: Path, options: ConvertOptions | None = None) -> Scan:
     """
     options = options or ConvertOptions()
     check_folder(root)
+    _check_masks(root.absolute(), options)
     folders = list_folders(root.absolute())
     _check_classes(root, folders, options)
     skipped: list[Skipped] = []
@@ -104,6 +113,17 @@ def scan_prefix(root: ObjectPath, options: ConvertOptions) -> Scan:
     entries, folders = list_prefix(root, skipped)
     _check_classes(root, folders, options)
     return label_images(root, entries, folders, skipped, options)
+
+
+def _check_masks(root: Path, options: ConvertOptions) -> None:
+    if options.mask_dir is None:
+        return
+    masks = locate_folder(locate_masks(root, options), MASKS_HERE)
+    if masks.is_relative_to(root):
+        raise UsageError(
+            f"the masks {masks} lie among the images {root}, where they would be taken for images: "
+            "give the folder of the images alone"
+        )
 
 
 def _check_classes(

@@ -22,21 +22,24 @@ KINDS: Final = {
     "texts": str,
     "labels": int,
     "boxes": float,
+    "mask": bytes,
 }
 """Of what type the values of each kind of column are.
 
 `int`, `float` and `text` are one value a record; `ints`, `floats` and `texts` any number of them.
 `labels` are numbers of classes, any number of them; `boxes` are (top, left, bottom, right) as
-fractions of the stored image, four values after each other for each box.
+fractions of the stored image, four values after each other for each box. A `mask` is a PNG of one
+channel and of the size of the image, whose pixels are numbers of classes.
 """
 
-SCALARS: Final = ("int", "float", "text")
+SCALARS: Final = ("int", "float", "text", "mask")
 
 LABELS: Final = "image/class/labels"
 TARGET: Final = "image/target"
 CAPTION: Final = "image/caption"
 BOXES: Final = "image/object/bbox"
 BOX_LABELS: Final = "image/object/class/label"
+MASK: Final = "image/segmentation/class/encoded"
 
 RESERVED: Final = {
     LABELS: ("labels",),
@@ -44,9 +47,13 @@ RESERVED: Final = {
     CAPTION: ("text",),
     BOXES: ("boxes",),
     BOX_LABELS: ("labels",),
+    MASK: ("mask",),
 }
 """The features with a meaning of their own, and what each may be; other columns have names of
 their own."""
+
+FREE_KINDS: Final = tuple(kind for kind in KINDS if kind != "mask")
+"""What other columns may be."""
 
 MAX_COLUMNS: Final = 32
 
@@ -82,15 +89,27 @@ class Column:
         Raises:
             ValueError: the values are not of this kind.
         """
-        if not all(isinstance(value, self.type) for value in values):
-            raise ValueError(f"{self.name} does not hold {self.kind}")
-        shown = [from_bytes(value) if self.type is bytes else value for value in values]
+        self.check(values)
+        is_text = KINDS[self.kind] is str
+        shown = [from_bytes(value) if is_text else value for value in values]
         if self.is_scalar:
             (single,) = shown
             return single
         if self.kind == "boxes":
             return [tuple(shown[at : at + 4]) for at in range(0, len(shown), 4)]
         return shown
+
+    def check(self, values: Sequence[Any]) -> None:
+        """Makes sure that a record's values are of this kind.
+
+        Raises:
+            ValueError: they are not.
+        """
+        single = not self.is_scalar or len(values) == 1
+        if not single or not all(isinstance(value, self.type) for value in values):
+            raise ValueError(f"{self.name} does not hold {self.kind}")
+        if self.kind == "boxes" and len(values) % 4:
+            raise ValueError(f"{self.name} holds {len(values)} numbers: no boxes of four each")
 
 
 def check_columns(columns: Sequence[Column]) -> None:
@@ -104,7 +123,7 @@ def check_columns(columns: Sequence[Column]) -> None:
     if len({column.name for column in columns}) != len(columns):
         raise ValueError("a column is listed twice")
     for column in columns:
-        if column.kind not in RESERVED.get(column.name, tuple(KINDS)):
+        if column.kind not in RESERVED.get(column.name, FREE_KINDS):
             raise ValueError(f"column {column.name!r} is of the unknown kind {column.kind!r}")
         if column.name not in RESERVED and not is_free(column.name):
             raise ValueError(f"column {column.name!r} has no name that a feature can have")
@@ -148,16 +167,11 @@ def check_values(
     """
     for column in columns:
         values = features.get(column.name, ())
-        if (column.is_scalar and len(values) != 1) or not all(
-            isinstance(value, column.type) for value in values
-        ):
-            raise ValueError(f"{column.name} does not hold {column.kind}")
+        column.check(values)
         if column.kind == "labels" and not all(0 <= value < classes for value in values):
             raise ValueError(
                 f"{column.name} {values[:8]} is out of range: there are {classes} classes"
             )
-        if column.kind == "boxes" and len(values) % 4:
-            raise ValueError(f"{column.name} holds {len(values)} numbers: no boxes of four each")
 
 
 def find_column(columns: Sequence[Column], name: str) -> Column | None:

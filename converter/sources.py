@@ -15,6 +15,7 @@ from converter import examples
 from converter.archives import digest_members
 from converter.entries import NO_LABEL
 from converter.errors import DatasetError, ImageError, RecordError
+from converter.image_options import MAX_FILE_BYTES
 from converter.indexes import name_index, parse_index
 from converter.layout import Location
 from converter.manifest import ShardInfo
@@ -45,6 +46,7 @@ class Source(NamedTuple):
         format: how the image is stored.
         height: of the stored image, in pixels.
         width: likewise.
+        details: all of the record but its image, if that was asked for.
     """
 
     path: str
@@ -53,15 +55,19 @@ class Source(NamedTuple):
     format: str
     height: int
     width: int
+    details: bytes = b""
 
 
-def read_sources(folder: Path, shard: ShardInfo, *, labelled: bool = True) -> list[Source]:
+def read_sources(
+    folder: Path, shard: ShardInfo, *, labelled: bool = True, detailed: bool = False
+) -> list[Source]:
     """What the records of a shard were made from, in record order; no checksum is compared.
 
     Args:
         folder: the data set.
         shard: which.
         labelled: whether its records hold a label.
+        detailed: keep all else that they hold; then they are read whole.
 
     Raises:
         DatasetError: shard or index are not there as the manifest states, or a record cannot be
@@ -76,32 +82,39 @@ def read_sources(folder: Path, shard: ShardInfo, *, labelled: bool = True) -> li
             raise DatasetError(f"{shard.name} is not as large as the manifest states")
         with open(folder / shard.name, "rb", buffering=0) as file:
             return [
-                _read_source(file, shard.name, start, end - start, labelled=labelled)
+                _read_source(
+                    file, shard.name, start, end - start, labelled=labelled, detailed=detailed
+                )
                 for start, end in pairwise(bounds)
             ]
     except OSError as error:
         raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
 
 
-def describe_change(path: str, sha256: str, images: Location) -> str | None:
+def describe_change(
+    path: str, sha256: str, images: Location, max_bytes: int = MAX_FILE_BYTES
+) -> str | None:
     """What became of an original since its record was made; None if it is what it was.
 
     Args:
         path: as in `Source.path`.
         sha256: of what it was.
         images: the folder that it is relative to.
+        max_bytes: what is larger cannot be what it was.
     """
     if isinstance(images, Path) and is_compressed(images):
         now = digest_members(images).get(path)
         return "is gone" if now is None else None if now == sha256 else "has other content"
     try:
-        data = read_source(path, images)
+        data = read_source(path, images, max_bytes)
     except ImageError as error:
         return "is gone" if error.code == "vanished" else f"cannot be read: {error.detail}"
     return None if hash_bytes(data) == sha256 else "has other content"
 
 
-def _read_source(file: BinaryIO, shard: str, offset: int, size: int, *, labelled: bool) -> Source:
+def _read_source(
+    file: BinaryIO, shard: str, offset: int, size: int, *, labelled: bool, detailed: bool
+) -> Source:
     wanted = _BEFORE if labelled else _BEFORE[1:]
     begin, size = offset + HEADER_BYTES, size - HEADER_BYTES - FOOTER_BYTES
     try:
@@ -117,7 +130,9 @@ def _read_source(file: BinaryIO, shard: str, offset: int, size: int, *, labelled
             label, _ = examples.read_varint(head, found[examples.LABEL][0])
         rest = found[examples.ENCODED][1]
         tail = _read(file, begin + rest, size - rest)
-        return _parse_tail(tail, label)
+        payload = _read(file, begin, size) if detailed else memoryview(b"")
+        details = examples.strip_feature(payload, examples.ENCODED) if detailed else b""
+        return _parse_tail(tail, label)._replace(details=details)
     except (ValueError, KeyError, IndexError) as error:
         raise RecordError(shard, offset, f"its source cannot be read: {error}") from error
 

@@ -30,20 +30,13 @@ from converter.cells import (
 from converter.entries import NO_LABEL, SKIP_RULES, Entry, Scan, Skipped
 from converter.errors import UsageError
 from converter.folders import stays_inside
+from converter.frame_paths import find_file
 from converter.labelling import SPLIT_FOLDERS, order_classes
 from converter.names import to_bytes, to_system
 from converter.options import COLUMN_OPTIONS, ConvertOptions
+from converter.reasons import REJECT_CODES
 from converter.rows import Row, read_rows
 from converter.schema import Column, require_free
-
-REJECT_CODES: Final = {
-    "missing": "there is no such file",
-    "outside": "the path leads out of the folder",
-    "repeated": "an earlier row has this image, too",
-    "bad_row": "a value is missing or makes no sense",
-    "unreadable": "not a file",
-}
-"""Why no image is made of a row, by the code in `rejects.jsonl`."""
 
 PATH_COLUMNS: Final = ("path", "file_name")
 LABEL_COLUMN: Final = "label"
@@ -56,7 +49,7 @@ _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class RowError(Exception):
-    """No image can be made of a row; see `REJECT_CODES`."""
+    """No image can be made of a row; `code` is one of `converter.reasons.REJECT_CODES`."""
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code, detail)
@@ -77,7 +70,7 @@ class Reading:
     classes: dict[str, int]
     columns: tuple[Column, ...]
 
-    def read(self, row: Row, path: str, found: tuple[int, int]) -> Entry:
+    def read(self, row: Row, path: str, found: tuple[int, int], mask: Entry | None) -> Entry:
         """Makes an entry of a row.
 
         Raises:
@@ -85,6 +78,8 @@ class Reading:
             LookupError: its class is not one of those that are asked for.
         """
         options = self.options
+        if find_file(path, options.frames) != path:
+            raise RowError("bad_row", f"{path!r:.60} is what a frame would be called: rename it")
         try:
             label = NO_LABEL
             if options.label_column:
@@ -100,6 +95,7 @@ class Reading:
                 group=_read_group(row.get(options.group_column or "")),
                 values=_ENCODER.encode(values) if self.columns else "",
                 place=place,
+                mask=mask,
             )
         except ValueError as error:
             raise RowError("bad_row", str(error)) from error
@@ -152,7 +148,10 @@ def scan_table(table: Path, options: ConvertOptions, locate: Locate) -> Scan:
         shown = str(row.get(reading.options.path_column) or f"row {number}")
         try:
             path = normalize_path(row.get(reading.options.path_column))
-            entries.append(reading.read(row, path, locate(path)))
+            mask = None
+            if reading.options.mask_column:
+                mask = locate_mask(row.get(reading.options.mask_column), locate)
+            entries.append(reading.read(row, path, locate(path), mask))
         except RowError as error:
             rejected.append(Skipped(shown, error.code, f"row {number}: {error.detail}"))
         except LookupError:
@@ -218,6 +217,22 @@ def normalize_path(cell: Any) -> str:
     return "/".join(parts)
 
 
+def locate_mask(cell: Any, locate: Locate) -> Entry:
+    """Finds the mask that a row names.
+
+    Raises:
+        RowError: there is none.
+    """
+    if is_blank(cell):
+        raise RowError("mask_missing")
+    try:
+        path = normalize_path(cell)
+        size, place = locate(path)
+    except RowError as error:
+        raise RowError("mask_missing", f"{cell!r:.200}: {error.detail}") from error
+    return Entry(path, NO_LABEL, size, place=place)
+
+
 class FolderLocator:
     """Finds images in a folder, without following a link out of it."""
 
@@ -246,7 +261,7 @@ class FolderLocator:
         except OSError as error:
             raise RowError("unreadable", str(error.strerror)) from error
         if not stat.S_ISREG(status.st_mode):
-            raise RowError("unreadable")
+            raise RowError("unreadable", "not a file")
         return status.st_size, 0
 
 

@@ -15,21 +15,24 @@ import concurrent.futures
 import dataclasses
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from converter.entries import NO_LABEL, Entry, Scan, name_class
+from converter.commit import read_notes
+from converter.comparisons import Comparison, Share
+from converter.entries import CONTENT_NOTES, NO_LABEL, Entry, Scan, name_class
 from converter.errors import DatasetError, ImageError, UsageError
+from converter.frame_paths import find_file
 from converter.indexes import name_index
 from converter.layout import MANIFEST, REJECTS, Layout, Location, locate_folder
 from converter.manifest import Manifest, ShardInfo
-from converter.mill import Receipt, make_record, write_receipt
+from converter.mill import Receipt, write_receipt
 from converter.options import ConvertOptions
 from converter.plan import Base, Draft, Plan
-from converter.sources import Source, describe_change, read_sources
-from converter.splits import assign_splits, draw, may_stay
+from converter.records import make_records
+from converter.schema import LABELS, Column
+from converter.splits import assign_splits, draw
 from converter.storage import choose_threads, create_file, hash_file, link_file, sync_folder
 
 SPARE_SHARE: Final = 4
@@ -59,27 +62,6 @@ class Update:
     needed: bool
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Share:
-    """One shard compared with the images that are there now.
-
-    Attributes:
-        entries: its images that are still there, in record order.
-        changed: how many of them have other content.
-        removed: how many are gone.
-        receipt: of the shard as it lies there.
-    """
-
-    entries: list[Entry]
-    changed: int
-    removed: int
-    receipt: Receipt
-
-    @property
-    def touched(self) -> bool:
-        return bool(self.changed or self.removed)
-
-
 def plan_update(
     folder: Path,
     manifest: Manifest,
@@ -106,15 +88,25 @@ def plan_update(
     _check_kind(manifest, scan)
     scan = keep_labels(scan, manifest.classes)
     present = {entry.path: entry for entry in scan.entries}
-    shares = _compare_shards(folder, manifest, images, present, options=options, on_shard=on_shard)
+    refused = read_rejects(folder)
+    comparison = Comparison(
+        folder=folder,
+        manifest=manifest,
+        images=images,
+        present=present,
+        options=options,
+        refused=refused,
+        noted=any(note.code in CONTENT_NOTES for note in read_notes(folder)),
+    )
+    shares = comparison.compare_shards(on_shard)
     for share in shares.values():
         for entry in share.entries:
             present.pop(entry.path, None)
-    refused = read_rejects(folder)
-    known = [present[path] for path in refused if path in present]
+    files = dict.fromkeys(find_file(path, options.frames) for path in refused)
+    known = [present[path] for path in files if path in present]
     rejected = _try_again(known, scan, images, options)
-    for reject in rejected:
-        del present[reject["path"]]
+    for path in {find_file(reject["path"], options.frames) for reject in rejected}:
+        del present[path]
     members = _place(shares, manifest, _assign(scan, shares, manifest, present, options), options)
     kept = {
         name: share.receipt
@@ -123,21 +115,26 @@ def plan_update(
     }
     left_out = {reject["path"]: reject["code"] for reject in rejected}
     left_out |= {line.path: line.code for line in (*scan.rejected, *scan.skipped)}
+    left_out |= {line["path"]: line["code"] for s in shares.values() for line in s.receipt.rejects}
+    before = {path: line["code"] for path, line in refused.items()}
     return Update(
         draft=_draft(scan, members, manifest, rejected, hash_file(folder / MANIFEST)),
         kept=kept,
         added=len(present),
         changed=sum(share.changed for share in shares.values()),
         removed=sum(share.removed for share in shares.values()),
-        needed=(len(kept), scan.classes, left_out) != (len(shares), manifest.classes, refused),
+        needed=(len(kept), scan.classes, left_out) != (len(shares), manifest.classes, before),
     )
 
 
 def _check_kind(manifest: Manifest, scan: Scan) -> None:
-    if manifest.columns or scan.columns or manifest.labelled != scan.labelled:
+    before = {column.name: column.kind for column in manifest.columns}
+    now = {column.name: column.kind for column in scan.columns}
+    different = sorted(dict(before.items() ^ now.items()))
+    if different or manifest.labelled != scan.labelled:
         raise UsageError(
-            "a data set with columns of a table cannot be updated, because its records do not say "
-            "which row they were made from: convert it anew with --overwrite"
+            f"{different[0] if different else 'the label'} is not of the same kind as before, "
+            "which all records would have to be: convert the data set anew with --overwrite"
         )
 
 
@@ -173,14 +170,28 @@ def keep_labels(scan: Scan, classes: Sequence[str]) -> Scan:
         entry if entry.label == labels[entry.label] else entry._replace(label=labels[entry.label])
         for entry in scan.entries
     )
+    if any(label != place for label, place in labels.items()):
+        entries = (_renumber(entry, scan.columns, labels) for entry in entries)
     return dataclasses.replace(scan, classes=merged, entries=tuple(entries))
 
 
-def read_rejects(folder: Path) -> dict[str, str]:
-    """The code of every file that was left out, by its path."""
+def _renumber(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
+    """An entry with other numbers of classes in its values."""
+    places = [place for place, column in enumerate(columns) if column.kind == "labels"]
+    if not places:
+        return entry
+    values = json.loads(entry.values)
+    for place in places:
+        numbers = [labels[label] for label in values[place]]
+        values[place] = sorted(numbers) if columns[place].name == LABELS else numbers
+    return entry._replace(values=json.dumps(values, separators=(",", ":")))
+
+
+def read_rejects(folder: Path) -> dict[str, dict[str, str]]:
+    """Path, code and detail of every file that was left out, by its path."""
     try:
         with open(folder / REJECTS, "rb") as file:
-            return {line["path"]: line["code"] for line in map(json.loads, file)}
+            return {line["path"]: line for line in map(json.loads, file)}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"{folder / REJECTS}: cannot be read: {error}") from error
 
@@ -208,90 +219,28 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
     return taken
 
 
-def _compare_shards(
-    folder: Path,
-    manifest: Manifest,
-    images: Location,
-    present: Mapping[str, Entry],
-    *,
-    options: ConvertOptions,
-    on_shard: Callable[[ShardInfo], object] | None,
-) -> dict[str, _Share]:
-    shares = {}
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
-        work = pool.map(
-            lambda shard: _compare_shard(
-                shard,
-                read_sources(folder, shard, labelled=manifest.labelled),
-                images,
-                present,
-                options,
-            ),
-            manifest.shards,
-        )
-        for shard, share in zip(manifest.shards, work, strict=True):
-            shares[shard.name] = share
-            if on_shard is not None:
-                on_shard(shard)
-    return shares
-
-
-def _compare_shard(
-    shard: ShardInfo,
-    sources: Sequence[Source],
-    images: Location,
-    present: Mapping[str, Entry],
-    options: ConvertOptions,
-) -> _Share:
-    entries, changed = [], 0
-    for source in sources:
-        entry = present.get(source.path)
-        if entry is not None and may_stay(entry, shard.split, options):
-            entries.append(entry)
-            other_label = entry.label != source.label
-            changed += (
-                other_label or describe_change(source.path, source.sha256, images) is not None
-            )
-    return _Share(
-        entries=entries,
-        changed=changed,
-        removed=len(sources) - len(entries),
-        receipt=_describe_shard(shard, sources),
-    )
-
-
-def _describe_shard(shard: ShardInfo, sources: Sequence[Source]) -> Receipt:
-    return Receipt(
-        **dataclasses.asdict(shard),
-        max_image_size=(
-            max((source.height for source in sources), default=0),
-            max((source.width for source in sources), default=0),
-        ),
-        formats=dict(sorted(Counter(source.format for source in sources).items())),
-        labels=sorted(Counter(source.label for source in sources).items()),
-        rejects=[],
-    )
-
-
 def _try_again(
     entries: Sequence[Entry], scan: Scan, images: Location, options: ConvertOptions
 ) -> list[dict[str, str]]:
     """Those of the images that cannot be converted now either, and why."""
 
-    def find_reason(entry: Entry) -> dict[str, str] | None:
-        try:
-            make_record(entry, name_class(scan, entry), images, options)
-        except ImageError as error:
-            return {"path": entry.path, "code": error.code, "detail": error.detail}
-        return None
+    def find_reasons(entry: Entry) -> list[dict[str, str]]:
+        reasons = []
+        for found, (outcome,) in make_records(
+            entry, name_class(scan, entry), images, [options], scan.columns
+        ):
+            if not isinstance(outcome, ImageError):
+                return []
+            reasons.append({"path": found.path, "code": outcome.code, "detail": outcome.detail})
+        return reasons
 
     with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
-        return [reason for reason in pool.map(find_reason, entries) if reason is not None]
+        return [reason for reasons in pool.map(find_reasons, entries) for reason in reasons]
 
 
 def _assign(
     scan: Scan,
-    shares: Mapping[str, _Share],
+    shares: Mapping[str, Share],
     manifest: Manifest,
     additions: Mapping[str, Entry],
     options: ConvertOptions,
@@ -319,7 +268,7 @@ def _assign(
 
 
 def _place(
-    shares: Mapping[str, _Share],
+    shares: Mapping[str, Share],
     manifest: Manifest,
     additions: Mapping[str, Sequence[Entry]],
     options: ConvertOptions,

@@ -18,6 +18,8 @@ import numpy as np
 
 from converter.contents import check_content
 from converter.errors import DatasetError, RecordError
+from converter.frame_paths import find_file
+from converter.image_options import MAX_FILE_BYTES
 from converter.indexes import name_index, parse_index
 from converter.layout import MANIFEST, WORK_FOLDER, Layout, Location
 from converter.locks import find_owner
@@ -66,6 +68,8 @@ class Check:
         originals: folder of the originals to compare records with, or None.
         columns: what records hold besides an image and its label.
         labelled: whether they hold a label.
+        frames: which frames of files were converted, as in `ConvertOptions`.
+        max_file_bytes: of an original, as in `ConvertOptions`.
     """
 
     folder: Location
@@ -76,6 +80,8 @@ class Check:
     originals: Location | None = None
     columns: tuple[Column, ...] = ()
     labelled: bool = True
+    frames: str = "first"
+    max_file_bytes: int = MAX_FILE_BYTES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +176,8 @@ def make_check(
         originals=originals,
         columns=manifest.columns,
         labelled=manifest.labelled,
+        frames=str(manifest.options.get("frames")),
+        max_file_bytes=int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES)),
     )
 
 
@@ -316,7 +324,10 @@ def _check_contents(
                 continue
             contents.append(content)
             if check.originals is not None:
-                change = describe_change(content.path, content.sha256, check.originals)
+                path = find_file(content.path, check.frames)
+                change = describe_change(
+                    path, content.sha256, check.originals, check.max_file_bytes
+                )
                 if change is not None:
                     yield Fault(content.path, f"the original {change}", original=True)
 

@@ -3,11 +3,14 @@
     preflight     is this a sane place to run in?
     proposals     scan -> plan, without writing anything
     conversion    scan -> plan -> run -> commit, as one function; overwrite and update, too
+    resolutions   the same for several sizes in one pass
     verification  a finished data set against its manifest, also as a Beam job
     repairs       what a check condemns, made again
     cleaning      what killed runs leave behind, removed
     transforms    the pipelines: `MillShards` and `VerifyShards`, one element = one shard
     runners       which Beam runner, with which options
+    clusters      runners on other machines: what they see, and what Dataflow is told
+    packages      shardmill itself as a wheel, for their workers
     workers       local worker processes, started early and watched (`worker_main` is one of them)
     progress      a bar over images, fed by the receipts of finished shards
     summaries     what a person is told
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from pipelines.conversion import convert
     from pipelines.proposals import Proposal, propose
     from pipelines.repairs import Repair, repair
+    from pipelines.resolutions import convert_sizes
     from pipelines.transforms import MillShards, VerifyShards
     from pipelines.verification import verify
 
@@ -41,6 +45,7 @@ __all__ = [
     "VerifyShards",
     "clean",
     "convert",
+    "convert_sizes",
     "propose",
     "repair",
     "verify",
@@ -53,6 +58,7 @@ _HOMES: Final = {
     "VerifyShards": "pipelines.transforms",
     "clean": "pipelines.cleaning",
     "convert": "pipelines.conversion",
+    "convert_sizes": "pipelines.resolutions",
     "propose": "pipelines.proposals",
     "repair": "pipelines.repairs",
     "verify": "pipelines.verification",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import converter
+from converter.archives import is_archive
 from converter.errors import UsageError
 from converter.image_options import (
     COLOR_CHANNELS,
@@ -20,7 +22,8 @@ from converter.image_options import (
     parse_formats,
     parse_share,
 )
-from converter.layout import parse_location
+from converter.inputs import locate_root
+from converter.layout import Location, locate, locate_folder, parse_location
 from converter.names import from_bytes
 from converter.options import (
     BOX_FORMATS,
@@ -33,6 +36,7 @@ from converter.options import (
     ConvertOptions,
     parse_image_size,
 )
+from converter.pairing import MASKS_HERE
 from converter.sizes import parse_bytes
 
 _BEAM: Final = "Any other option goes to Beam; write it behind OUT, as --name=value."
@@ -75,11 +79,31 @@ def make_parser() -> argparse.ArgumentParser:
 
 def read_options(
     arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None
-) -> ConvertOptions:
-    """The options of a conversion: those that were given, and `defaults` for the others."""
+) -> list[ConvertOptions]:
+    """The options of a conversion for each size: those given, and `defaults` for the others."""
     names = (field.name for field in dataclasses.fields(ConvertOptions))
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    return ConvertOptions.from_json({**(defaults or {}), **given})
+    if "mask_dir" in given:
+        given["mask_dir"] = relate_masks(arguments.images, given["mask_dir"], given)
+    values = {**(defaults or {}), **given}
+    sizes = given.get("image_size")
+    if sizes is None:
+        return [ConvertOptions.from_json(values)]
+    return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]
+
+
+def relate_masks(images: Location, masks: str, options: Mapping[str, Any]) -> str:
+    """The folder of masks as options have it: from where the images lie, as both may move.
+
+    Args:
+        images: a folder, an archive or a table.
+        masks: as it was given: from the current folder.
+        options: which were given, too.
+    """
+    found = locate_root(locate(images), ConvertOptions(table_root=options.get("table_root", ".")))
+    root = locate_folder(found, MASKS_HERE)
+    folder = locate_folder(locate(masks), MASKS_HERE)
+    return os.path.relpath(folder, root.parent if is_archive(root) else root)
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +144,9 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
     )
     options = parser.add_argument_group("what is written", argument_default=argparse.SUPPRESS)
     add = options.add_argument
-    add("--image-size", type=_typed(parse_image_size), metavar="SIZE",
-        help="256, or 224x320 for height x width (default: 256)")  # fmt: skip
+    add("--image-size", type=_typed(parse_image_size), metavar="SIZE", action="append",
+        help="256, or 224x320 for height x width (default: 256); several times for several data "
+        "sets, OUT/256x256 and so on, from one reading")  # fmt: skip
     add("--resize", choices=RESIZES,
         help="stretch: exactly this size; crop: fill it and cut; pad: fit in, fill up with black; "
         f"shorter, longer: bring that side to it; none (default: {default.resize})")  # fmt: skip
@@ -153,6 +178,7 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
     _add_image_options(parser)
     _add_labels(parser)
     _add_table(parser)
+    _add_masks(parser)
 
 
 def _add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -170,7 +196,10 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
     add("--background", type=_typed(parse_color), metavar="COLOR",
         help="behind transparent images: white, black, gray, #rrggbb or r,g,b")  # fmt: skip
     add("--frames", choices=FRAMES,
-        help="of animations and files of several pages: the first, or reject them")  # fmt: skip
+        help="of animations and files of several pages: the first, all of them as images of their "
+        f"own, or reject them (default: {default.frames})")  # fmt: skip
+    add("--max-frames", type=int, metavar="N",
+        help=f"of each such file, with all (default: {default.max_frames:,})")  # fmt: skip
     add("--min-side", type=int, metavar="PIXELS", help="leave out images with a shorter side")
     add("--min-area", type=int, metavar="PIXELS", help="leave out images of fewer pixels")
     add("--max-aspect", type=float, metavar="RATIO",
@@ -186,6 +215,9 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
         "conversion (default: reject)")  # fmt: skip
     add("--max-rejects", type=_typed(parse_share), metavar="N|P%",
         help="with more rejected images, the exit code is 3 (default: no limit)")  # fmt: skip
+    add("--strict", action="store_true",
+        help="end before anything is converted where names look alike, the same content lies in "
+        "different classes or splits, masks have no image, or files cannot be read")  # fmt: skip
     add("--isolate", action="store_true",
         help="decode in child processes: an image at which a decoder crashes or hangs is "
         "rejected")  # fmt: skip
@@ -217,7 +249,8 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
     helps = (
         "one class", "a list of classes, or names with | between", "a number to be predicted",
         "a text", "a list of boxes, four numbers each", "the class of each box",
-        "a split, as folders are called", "what is never divided between splits",
+        "the path of a mask", "a split, as folders are called",
+        "what is never divided between splits",
     )  # fmt: skip
     for name, text in zip(COLUMN_OPTIONS, helps, strict=True):
         add(f"--{name.replace('_', '-')}", metavar="NAME", help=text)
@@ -229,6 +262,18 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
     add("--table-root", metavar="PATH",
         help="folder or archive that the paths are relative to, itself relative to the table's "
         "folder (default: that folder)")  # fmt: skip
+
+
+def _add_masks(parser: argparse.ArgumentParser) -> None:
+    default = ConvertOptions()
+    group = parser.add_argument_group("masks", argument_default=argparse.SUPPRESS)
+    add = group.add_argument
+    add("--mask-dir", metavar="DIR",
+        help="folder or archive with a mask of class numbers for each image, of the same path but "
+        "for its suffix")  # fmt: skip
+    add("--mask-padding", type=int, metavar="0-255",
+        help="the number where the image is padded (default: "
+        f"{default.mask_padding})")  # fmt: skip
 
 
 def _read_names(path: str) -> list[str]:

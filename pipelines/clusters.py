@@ -28,12 +28,12 @@ DATAFLOW_RUNNERS: Final = ("dataflowrunner", "testdataflowrunner")
 
 DATAFLOW_THREADS: Final = 2
 """Shards at a time in each of a worker's processes, of which there is one a core: one is milled
-while another waits for storage. Dataflow's own twelve would hold twelve images in memory."""
+while another waits for storage. More, as Dataflow chooses by itself, would hold as many images."""
 
 ADDRESSES: Final = (
-    "flink_master", "spark_master_url", "dask_client_address", "job_endpoint",
+    "flink_master", "spark_master_url", "address", "job_endpoint",
 )  # fmt: skip
-"""Options of Beam that name a cluster."""
+"""Options of Beam that name a cluster, as Beam calls them inside: `address` is Dask's."""
 
 _HERE: Final = re.compile(
     r"(\w+://)?(\[?(auto|local)\]?|local\[.*\]|localhost|127\..*|\[::1\])(:.*)?"

@@ -26,6 +26,7 @@ from converter.examples import decode_example
 from converter.indexing import Outcome, find_files, index_files
 from converter.layout import MANIFEST, Layout, locate
 from converter.manifest import read_manifest
+from converter.options import ConvertOptions
 from converter.reasons import describe_excess
 from converter.sizes import format_bytes
 from converter.storage import read_range
@@ -47,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
     # What goes wrong reaches this function as an exception. Beam also logs it, as whole tracebacks.
-    logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)
+    level = logging.INFO if debug else logging.CRITICAL
+    log = logging.StreamHandler()
+    log.setLevel(level)  # Dask's and Prism's loggers have levels of their own
+    logging.basicConfig(level=level, handlers=[log])
     _tell_jobs()
     try:
         options, extra = make_parser().parse_known_args(arguments)
@@ -75,7 +79,9 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     from pipelines.conversion import run_conversion  # noqa: PLC0415
 
     start = time.monotonic()
-    options = read_options(arguments, _read_stored(arguments))
+    options, *others = read_options(arguments, _read_stored(arguments))
+    if others:
+        return _convert_sizes(arguments, [options, *others], extra)
     beam_args = _read_beam_args(arguments, extra)
     conversion = run_conversion(
         arguments.images,
@@ -93,6 +99,34 @@ def run_convert(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     if excess := describe_excess(conversion.manifest.totals, options.max_rejects):
         return _fail(excess, 3)
     return 0
+
+
+def _convert_sizes(
+    arguments: argparse.Namespace, sizes: Sequence[ConvertOptions], extra: Sequence[str]
+) -> int:
+    from pipelines.resolutions import run_sizes  # noqa: PLC0415 (Beam)
+
+    start = time.monotonic()
+    if arguments.overwrite or arguments.update:
+        raise UsageError(
+            "--overwrite and --update take one image size at a time: give one, and its own folder "
+            f"for OUT, such as {arguments.out / '{}x{}'.format(*sizes[0].image_size)}"
+        )
+    conversions = run_sizes(
+        arguments.images,
+        arguments.out,
+        sizes,
+        _read_beam_args(arguments, extra),
+        workers=arguments.workers,
+        progress=not arguments.no_progress,
+        break_lock=arguments.break_lock,
+    )
+    seconds = time.monotonic() - start
+    excess = None
+    for name, conversion in conversions.items():
+        _print(summaries.summarize_conversion(conversion, arguments.out / name, seconds))
+        excess = excess or describe_excess(conversion.manifest.totals, sizes[0].max_rejects)
+    return _fail(excess, 3) if excess else 0
 
 
 def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list[str]:
@@ -115,12 +149,17 @@ def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
 def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill plan IMAGES OUT`: what `convert` would do."""
     _refuse_extra(extra)
-    options = read_options(arguments)
+    sizes = read_options(arguments)
     out = locate(arguments.out)
     check_folders(locate(arguments.images), out)
-    proposal = proposals.propose(arguments.images, options)
-    check_room(out, proposal.bytes)
-    _print(summaries.summarize_proposal(proposal, options, os.cpu_count() or 1))
+    scan = None
+    for options in sizes:
+        proposal = proposals.propose(arguments.images, options, scan=scan)
+        scan = proposal.scan
+        check_room(out, proposal.bytes)
+        if len(sizes) > 1:
+            _print(["{}x{}:".format(*options.image_size)])
+        _print(summaries.summarize_proposal(proposal, options, os.cpu_count() or 1))
     _print(["nothing was written"])
     return 0
 

@@ -20,6 +20,7 @@ from converter.locks import lock_folder
 from converter.manifest import Manifest, read_manifest
 from converter.mill import receipt_path
 from converter.options import ConvertOptions
+from converter.pairing import locate_masks
 from converter.plan import Draft, Plan, Shard, digest_plan, name_changes, read_plan, write_plan
 from converter.replacements import (
     check_replaceable,
@@ -30,6 +31,7 @@ from converter.replacements import (
 )
 from converter.scan import scan_images
 from converter.storage import list_sizes, remove_files
+from converter.strictness import check_scan
 from converter.updates import Update, carry_shards, plan_update
 from pipelines import runners
 from pipelines.preflight import check_folders, check_import_names, check_room, find_room
@@ -164,21 +166,23 @@ def run_conversion(
         workers=workers,
         progress=progress,
     )
+    if request.options.mask_dir is not None:
+        check_folders(locate_masks(request.root, request.options), target)
     runners.check_paths(request.beam, request.root, target)
     layout = Layout(target)
     if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
-        return _confirm(request)
+        return confirm(request)
     with lock_folder(target, break_lock=break_lock):
         ended = settle_folder(target)
         if update:
             return _update(request)
         if not layout.manifest.exists():
-            return _build(request, discard=overwrite)
+            return build(request, discard=overwrite)
         if overwrite and ended:
             # What was killed after the replacement need not be done once more.
             with contextlib.suppress(UsageError):
-                return _confirm(request)
-        return _overwrite(request) if overwrite else _confirm(request)
+                return confirm(request)
+        return _overwrite(request) if overwrite else confirm(request)
 
 
 def _choose_options(
@@ -202,7 +206,7 @@ def _choose_options(
     return options
 
 
-def _confirm(request: Request) -> Conversion:
+def confirm(request: Request) -> Conversion:
     """Makes sure that the finished data set is the one that is asked for."""
     manifest = read_manifest(request.out)
     changed = name_changes(manifest.options, manifest.generator, request.options)
@@ -224,7 +228,7 @@ def _overwrite(request: Request) -> Conversion:
     check_replaceable(request.out)
     stage = Layout(request.out).stage
     with lock_folder(stage, moves_to=request.out):
-        conversion = _build(dataclasses.replace(request, out=stage), discard=True, staged=True)
+        conversion = build(dataclasses.replace(request, out=stage), discard=True, staged=True)
         replace_dataset(request.out)
     return conversion
 
@@ -234,13 +238,15 @@ def _update(request: Request) -> Conversion:
     check_replaceable(out)
     old = read_manifest(out)
     stage = Layout(out).stage
+    scan = scan_images(request.images, request.options)
+    check_scan(scan, request.options)
     with runners.start_workers(request.beam, request.workers) as pool:
         with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
                 out,
                 old,
                 request.root,
-                scan_images(request.images, request.options),
+                scan,
                 on_shard=count,
             )
         if not update.needed:
@@ -258,7 +264,7 @@ def _update(request: Request) -> Conversion:
     return dataclasses.replace(conversion, update=update)
 
 
-def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversion:
+def build(request: Request, *, discard: bool, staged: bool = False) -> Conversion:
     """Converts into a folder without a finished data set, or goes on with it.
 
     Args:
@@ -287,6 +293,18 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
 def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: bool) -> Conversion:
     """Mills what is not milled yet, and commits what is not committed."""
     kept, cost = mill_plan(plan, request.beam, pool, progress=request.progress)
+    return complete(plan, kept=kept, cost=cost, staged=staged)
+
+
+def complete(plan: Plan, *, kept: int, cost: Cost, staged: bool) -> Conversion:
+    """Commits what is milled, if it is not committed; see `build`.
+
+    Args:
+        plan: whose shards are all there.
+        kept: how many of them were found finished.
+        cost: of those that were milled.
+        staged: as in `build`.
+    """
     if Layout(plan.out).manifest.exists():
         manifest = read_manifest(plan.out)
     else:

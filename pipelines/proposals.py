@@ -14,6 +14,7 @@ from converter.options import ConvertOptions
 from converter.plan import Draft, plan_shards
 from converter.scan import scan_images
 from converter.splits import assign_splits
+from converter.strictness import check_scan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,7 @@ def propose(
     *,
     always_sample: bool = True,
     room: float = math.inf,
+    scan: Scan | None = None,
 ) -> Proposal:
     """Finds out what converting a folder would give, without writing anything.
 
@@ -57,6 +59,7 @@ def propose(
         options: what the conversion would be asked for.
         always_sample: convert a sample even where the number of shards does not depend on it.
         room: how many bytes are free; a sample tells whether what might not fit into them does.
+        scan: what lies in the folder, where that is known.
 
     Raises:
         UsageError: there is nothing to convert, or not as asked.
@@ -64,7 +67,8 @@ def propose(
     options = options or ConvertOptions()
     folder = locate(images)
     register_formats(options.formats)  # an extra that is missing shows here, not in every worker
-    scan = scan_images(folder, options)
+    scan = scan or scan_images(folder, options)
+    check_scan(scan, options)
     splits = assign_splits(scan.entries, options, scan.duplicates)
     estimate = None
     bound = bound_record_bytes(options)

@@ -190,8 +190,7 @@ def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
 def _describe_file(site: _Site, draft: Draft | None, name: str) -> bytes | None:
     if draft is None or name not in (REJECTS, NOTES):
         return None
-    if name == NOTES:
-        return repairs.describe_notes(draft)
+    describe = repairs.describe_notes if name == NOTES else repairs.describe_rejects
     with contextlib.suppress(DatasetError):
-        return repairs.describe_rejects(site.folder, site.manifest, draft, site.root, site.options)
+        return describe(site.folder, site.manifest, draft, site.root, site.options)
     return None

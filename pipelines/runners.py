@@ -165,14 +165,14 @@ def run_pipeline(
     run = _Run()
     with clusters.complete_options(options.pipeline, options.given, job):
         pipeline = _build_pipeline(transform, options, workers)
-        if not options.local:
-            # Not in another thread: Beam handles signals if it starts Prism, or Flink's job server.
-            run.start(pipeline, options.pipeline)
         thread = threading.Thread(
             target=run.follow, args=(pipeline, options.pipeline), name="run_pipeline", daemon=True
         )
-        thread.start()
         try:
+            if not options.local:
+                # Here, because Beam handles signals if it starts Prism, or Flink's job server.
+                run.start(pipeline, options.pipeline)
+            thread.start()
             _wait_for(thread, workers, on_poll)
         except BaseException:
             run.cancel()
@@ -313,6 +313,11 @@ def _shorten(error: BaseException) -> str:
     """What went wrong, in one line: the last of the worker's traceback, where Beam shows one."""
     if isinstance(error, ShardmillError):
         return str(error).split(" [while running", 1)[0]  # which Beam writes behind it
+    if type(error).__name__ == "DataflowJobAlreadyExistsError":
+        return (
+            "a job of this name still runs, that of an earlier launcher: wait for its end, or "
+            "cancel it, and run the same command again"
+        )
     if not isinstance(error, RuntimeError) and "Traceback" not in str(error):
         first, *rest = f"the pipeline failed: {type(error).__name__}: {error}".splitlines()
         return f"{first} {rest[0]}" if rest and first.endswith(":") else first

@@ -8,9 +8,10 @@ crosses the shuffle, because a local runner holds whatever does whole in memory,
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import apache_beam as beam
@@ -24,6 +25,7 @@ from converter.manifest import ShardInfo
 from converter.mill import Job, Receipt, mill_shard
 from converter.passes import deal_shards, mill_together
 from converter.plan import Plan, Shard
+from converter.resolutions import Assembly, Work, assemble_shard, mill_leader
 from converter.storage import write_file
 from converter.streams import is_compressed
 from converter.verification import Check, check_shard
@@ -125,6 +127,59 @@ def _log_cost(cost: Cost, job: Job, name: str) -> None:
 def _count(counts: Mapping[str, int]) -> None:
     for name, count in counts.items():
         Metrics.counter("shardmill", name).inc(count)
+
+
+class MillSizes(beam.PTransform):  # type: ignore[misc]
+    """Writes the shards of several sizes: those of the leader, and then those of the others.
+
+    Between the two, all that the leader's shards leave is counted as one element, so that no
+    follower's shard is begun before all parts are there.
+
+    Args:
+        work: what is left to be done.
+    """
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self._work = work
+
+    def expand(self, begin: PBegin) -> PCollection[Receipt]:
+        ordered = sorted(self._work.shards, key=lambda shard: (-shard.source_bytes, shard.name))
+        # The work itself goes along with each step, but not what it is divided into.
+        work = dataclasses.replace(self._work, shards=(), assemblies=())
+        return (
+            begin
+            # None stands for them where no shard is left, because of nothing nothing comes.
+            | "CreateShards" >> beam.Create([None, *ordered], reshuffle=False)
+            | "SpreadShards" >> beam.Reshuffle()
+            | "MillLeader" >> beam.Map(mill_led, work).with_output_types(tuple[int, int])
+            | "AwaitParts" >> beam.CombinePerKey(sum)
+            | "ListAssemblies" >> beam.FlatMap(list_assemblies, self._work.assemblies)
+            | "SpreadAssemblies" >> beam.Reshuffle()
+            | "Assemble" >> beam.Map(assemble_counted).with_output_types(Receipt)
+        )
+
+
+def mill_led(shard: Shard | None, work: Work) -> tuple[int, int]:
+    """`mill_leader`, counted, as one of all that have to be done."""
+    if shard is not None:
+        work.leader.check_versions()
+        start_cost()
+        receipt = mill_leader(shard, work)
+        _log_cost(take_cost(), work.leader, shard.name)
+        count_receipt(receipt)
+    return 0, 1
+
+
+def list_assemblies(_done: object, assemblies: Sequence[Assembly]) -> Iterator[Assembly]:
+    """The followers' shards, once the leader's are done; the heaviest first."""
+    yield from sorted(assemblies, key=lambda item: (-item.shard.source_bytes, item.shard.name))
+
+
+def assemble_counted(assembly: Assembly) -> Receipt:
+    """`assemble_shard`, counted for the runners that show counters."""
+    assembly.job.check_versions()
+    return count_receipt(assemble_shard(assembly))
 
 
 class VerifyShards(beam.PTransform):  # type: ignore[misc]

@@ -43,6 +43,7 @@ class Examples:
         seeds: int64 (n,), for random changes of each image in this epoch.
         names: bytes (n,), paths of the originals, or all of the records but the images if columns
             were asked for; empty if neither was.
+        masks: bytes (n,), the masks as they are stored; empty if they were not asked for.
     """
 
     valid: npt.NDArray[np.bool_]
@@ -51,6 +52,7 @@ class Examples:
     sizes: npt.NDArray[np.int32]
     seeds: Numbers
     names: npt.NDArray[np.object_]
+    masks: npt.NDArray[np.object_]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,9 @@ class BatchReader:
         with_names: read the paths of the originals too.
         labelled: whether records hold a label.
         columns: of the records, to be read too.
+        with_masks: read the masks too.
         filler: encoded image that stands where there is none.
+        mask_filler: encoded mask that does.
         outlook: fetches what the steps to come need, if that is far away.
     """
 
@@ -88,7 +92,9 @@ class BatchReader:
     with_names: bool = False
     labelled: bool = True
     columns: tuple[Column, ...] = ()
+    with_masks: bool = False
     filler: bytes = b""
+    mask_filler: bytes = b""
     outlook: Outlook | None = None
 
     def read_examples(self, epoch: int, steps: Sequence[int]) -> Examples:
@@ -108,6 +114,8 @@ class BatchReader:
             for index, field in self._read_singly(numbers, rest):
                 slot = slots[index]
                 columns.encoded[slot], columns.sizes[slot] = bytes(field.image), field.size
+                if self.with_masks:
+                    columns.masks[slot] = bytes(field.mask)
                 _describe(columns, slot, field)
         return self._finish(columns, slots, numbers)
 
@@ -154,6 +162,7 @@ class BatchReader:
             sizes=np.ones((count, 2), np.int32),
             seeds=np.zeros(count, np.int64),
             names=np.full(count, b"", np.object_),
+            masks=np.full(count, self.mask_filler, np.object_),
         )
 
     def _begin(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers, Examples]:
@@ -206,6 +215,10 @@ class BatchReader:
         spans = fields.begins[sound].tolist(), fields.ends[sound].tolist()
         for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
             put(slot, block.data[begin:end])
+        if self.with_masks:
+            spans = fields.masks[0, sound].tolist(), fields.masks[1, sound].tolist()
+            for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
+                columns.masks[slot] = block.data[begin:end].tobytes()
         if self.with_names and not self.columns:
             spans = fields.names[0, sound].tolist(), fields.names[1, sound].tolist()
             for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
@@ -290,6 +303,7 @@ class BatchReader:
             raw=self._is_raw,
             with_names=self.with_names,
             labelled=self.labelled,
+            masks=self.with_masks,
             columns=self.columns,
             classes=self.classes,
         )

@@ -19,7 +19,14 @@ from reader.batches import BatchReader, Examples
 from reader.buffers import Array, BufferPool
 from reader.cache import fill_cache
 from reader.damage import RecentSteps
-from reader.decoding import describe_refusal, encode_filler, format_labels, make_decoder
+from reader.decoding import (
+    describe_refusal,
+    encode_filler,
+    encode_mask_filler,
+    format_labels,
+    make_decoder,
+    make_mask_decoder,
+)
 from reader.details import make_label, parse_details
 from reader.fingerprints import describe_plan
 from reader.options import COLOR_CHANNELS
@@ -34,8 +41,8 @@ from reader.pipeline import (
 from reader.plans import SINGLES, ReadPlan
 
 # Of the columns of `Examples`, in order; the shapes without their first axis.
-EXAMPLE_TYPES: Final = (tf.bool, tf.int32, tf.string, tf.int32, tf.int64, tf.string)
-EXAMPLE_SHAPES: Final = ((), (), (), (2,), (), ())
+EXAMPLE_TYPES: Final = (tf.bool, tf.int32, tf.string, tf.int32, tf.int64, tf.string, tf.string)
+EXAMPLE_SHAPES: Final = ((), (), (), (2,), (), (), ())
 
 DECODED_SPECS: Final = tuple(map(tf.TensorSpec, EXAMPLE_SHAPES[2:5], EXAMPLE_TYPES[2:5]))
 """Of those columns, what an image is decoded from."""
@@ -75,47 +82,60 @@ def make_ready_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]
 
 
 def make_gatherer(plan: ReadPlan) -> Callable[..., tuple[Array, ...]]:
-    """A function of which records are valid, labels, names and then all decoded images.
+    """A function of which records are valid, labels, names and then all decoded images and masks.
 
-    It copies the images into a batch, and gives (images, labels, mask, names).
+    It copies the images into a batch, and gives (images, labels, mask, names), where `mask` says
+    which are there; and the masks of all images, if they are given, as another batch.
     """
     pool = BufferPool(_given_shape(plan), plan.options.dtype, plan.buffers.batches)
+    mask_pool = BufferPool(_mask_shape(plan), "uint8", plan.buffers.batches)
 
-    def gather(valid: Array, labels: Array, names: Array, *images: Array) -> tuple[Array, ...]:
-        rows = pool.take()
+    def fill(rows: Array, valid: Array, images: Sequence[Array]) -> Array:
         for row, image, wanted in zip(rows, images, valid, strict=True):
             if wanted:
                 _copy_images(row, image, plan)
-        return _compact(plan, rows, valid, labels, names)
+        return rows
+
+    def gather(valid: Array, labels: Array, names: Array, *images: Array) -> tuple[Array, ...]:
+        rows = fill(pool.take(), valid, images[: len(valid)])
+        gathered = _compact(plan, rows, valid, labels, names)
+        if not plan.given.masks:
+            return gathered
+        masks = fill(mask_pool.take(), valid, images[len(valid) :])
+        return (*gathered, _compact_images(plan, masks, valid))
 
     return gather
 
 
 def make_batch_decoder(plan: ReadPlan) -> Callable[..., Columns]:
-    """A function of the columns of `Examples`, in a graph: images, labels, mask, names.
+    """A function of the columns of `Examples`, in a graph: images, labels, mask, names, masks.
 
     Decoding a batch in one call instead of image by image saves what tf.data spends on every
     element and every copy: 4,200 instead of 3,700 images a second on two cores.
     """
     batch_size = plan.reader.steps.batch_size
-    decode = make_decoder(plan.image, plan.options)
+    decoders = make_decoders(plan)
     if plan.is_resized or plan.options.random_flip:
         # Traced once and kept in one piece: 256 copies of a random crop in a graph took 9 seconds
         # to be made and 3.5 in every epoch, instead of 0.8 and 0.6. To decode alone is one piece.
-        decode = tf.function(
-            decode,
-            input_signature=DECODED_SPECS,
-            autograph=False,
-            experimental_attributes={"_noinline": True},
-        )
+        decoders = [
+            tf.function(
+                decode,
+                input_signature=DECODED_SPECS,
+                autograph=False,
+                experimental_attributes={"_noinline": True},
+            )
+            for decode in decoders
+        ]
     gather = make_gatherer(plan)
 
     def call(*columns: tf.Tensor) -> Columns:
-        valid, labels, encoded, sizes, seeds, names = columns
+        valid, labels, encoded, sizes, seeds, names, masks = columns
         images = [
             decode(*image)
+            for decode, data in zip(decoders, (encoded, masks), strict=False)
             for image in zip(
-                tf.unstack(encoded, batch_size),
+                tf.unstack(data, batch_size),
                 tf.unstack(sizes, batch_size),
                 tf.unstack(seeds, batch_size),
                 strict=True,
@@ -125,6 +145,14 @@ def make_batch_decoder(plan: ReadPlan) -> Callable[..., Columns]:
         return _set_shapes(plan, gathered)
 
     return call
+
+
+def make_decoders(plan: ReadPlan) -> list[Callable[..., tf.Tensor]]:
+    """That of images, and behind it that of masks, if they are given."""
+    decoders = [make_decoder(plan.image, plan.options)]
+    if plan.given.masks:
+        decoders.append(make_mask_decoder(plan.image, plan.options, plan.given.mask_padding))
+    return decoders
 
 
 def _read_ready(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
@@ -145,17 +173,20 @@ def _decode_batches(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
 
 def _decode_singles(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
     """Reads some records at once, and decodes each by itself."""
-    decode = make_decoder(plan.image, plan.options)
+    decoders = make_decoders(plan)
 
     def call(*columns: tf.Tensor) -> Columns:
-        valid, label, encoded, size, seed, name = columns
-        image = tf.cast(decode(encoded, size, seed), plan.options.dtype)
+        valid, label, encoded, size, seed, name, mask = columns
+        pairs = zip(decoders, (encoded, mask), strict=False)
+        images = [decode(data, size, seed) for decode, data in pairs]
+        images[0] = tf.cast(images[0], plan.options.dtype)
         if plan.options.remainder == "pad":
-            image = tf.where(valid, image, tf.zeros_like(image))
+            images = [tf.where(valid, image, tf.zeros_like(image)) for image in images]
             label = tf.where(valid, label, 0)
         if plan.options.data_format == "channels_first":
-            image = tf.transpose(image, (2, 0, 1))
-        return [image, label, tf.cast(valid, tf.float32), name]
+            images = [tf.transpose(image, (2, 0, 1)) for image in images]
+        image, *masks = images
+        return [image, label, tf.cast(valid, tf.float32), name, *masks]
 
     # The last block is smaller, and `take` makes up for what `unbatch` is told of it.
     singles = _read_examples(plan, steps.batch(SINGLES), SINGLES).unbatch()
@@ -187,43 +218,58 @@ def _read_examples(plan: ReadPlan, steps: tf.data.Dataset, records: int) -> tf.d
 def find_undecoded(plan: ReadPlan, epoch: int, steps: Sequence[int]) -> RecordError | None:
     """The error of the first image of some steps that cannot be decoded, tried one by one."""
     examples = plan.reader.read_examples(epoch, steps)
-    for slot, image in enumerate(decode_singly(make_decoder(plan.image, plan.options), examples)):
-        if isinstance(image, str):
-            return plan.reader.describe(epoch, steps, slot, image)
+    for slot, images in enumerate(decode_singly(plan, examples)):
+        if isinstance(images, str):
+            return plan.reader.describe(epoch, steps, slot, images)
     return None
 
 
 def decode_singly(
-    decode: Callable[..., tf.Tensor], examples: Examples
-) -> Iterator[tf.Tensor | str | None]:
-    """Each image, or what a decoder said that did not take it; None where there is none."""
-    columns = (examples.valid, examples.encoded, examples.sizes, examples.seeds)
-    for valid, *image in zip(*columns, strict=True):
+    plan: ReadPlan, examples: Examples
+) -> Iterator[tuple[tf.Tensor, ...] | str | None]:
+    """Each image, and its mask if it is given; or what a decoder said that did not take it.
+
+    None where there is no image.
+    """
+    decoders = make_decoders(plan)
+    columns = (examples.valid, examples.sizes, examples.seeds, examples.encoded, examples.masks)
+    for valid, size, seed, *encoded in zip(*columns, strict=True):
+        pairs = zip(decoders, encoded, strict=False)
+        place = tf.constant(size), tf.constant(seed)
         try:
-            yield decode(*map(tf.constant, image)) if valid else None
-        except tf.errors.InvalidArgumentError as error:  # noqa: PERF203 (each may be one)
+            yield tuple(d(tf.constant(data), *place) for d, data in pairs) if valid else None
+        except tf.errors.InvalidArgumentError as error:
             yield describe_refusal(error)
 
 
 def with_filler(plan: ReadPlan) -> BatchReader:
     """The reader of a plan, with something to decode where a batch has no record."""
-    return dataclasses.replace(plan.reader, filler=encode_filler(plan.image))
+    return dataclasses.replace(
+        plan.reader, filler=encode_filler(plan.image), mask_filler=encode_mask_filler()
+    )
 
 
 def _compact(
     plan: ReadPlan, images: Array, valid: Array, labels: Array, names: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Moves together what is valid, or blanks what is not, as `remainder` says."""
+    images = _compact_images(plan, images, valid)
     if plan.options.remainder == "pad":
-        images[~valid] = 0
         labels = np.where(valid, labels, np.int32(0))
         return images, labels, valid.astype(np.float32), names
+    return images, labels[valid], valid[valid].astype(np.float32), names[valid]
+
+
+def _compact_images(plan: ReadPlan, images: Array, valid: Array) -> Array:
+    if plan.options.remainder == "pad":
+        images[~valid] = 0
+        return images
     count = int(valid.sum())
     if not count:
         raise DatasetError("not one record of a batch is whole: run shardmill verify")
     if not valid[:count].all():
         images[:count] = images[valid]
-    return images[:count], labels[valid], valid[valid].astype(np.float32), names[valid]
+    return images[:count]
 
 
 def _copy_images(rows: Array, images: Array, plan: ReadPlan) -> Array:
@@ -235,15 +281,17 @@ def _copy_images(rows: Array, images: Array, plan: ReadPlan) -> Array:
 
 
 def format_element(plan: ReadPlan, columns: Columns) -> Any:
-    """What the caller gets of images, labels, mask and names, or what stands for the names."""
-    images, labels, mask, names = columns
+    """What the caller gets of images, labels, mask, names or what stands for them, and masks."""
+    images, labels, mask, names, *masks = columns
     element = [images]
     given, parsed = plan.given, {}
     if given.needed:
         single = plan.options.batch_size is None
         parsed = parse_details(names, given.needed, single=single)
         names = parsed[examples.SOURCE_ID]
-    if given.label is not None:
+    if given.masks:
+        element += masks
+    elif given.label is not None:
         element.append(make_label(given.label, parsed, given))
     elif plan.options.label_mode is not None and plan.has_classes:
         element.append(format_labels(labels, plan.options.label_mode, len(plan.class_names)))
@@ -267,12 +315,14 @@ def _finish(dataset: tf.data.Dataset, plan: ReadPlan) -> tf.data.Dataset:
 
 
 def _types(plan: ReadPlan) -> tuple[tf.DType, ...]:
-    return (tf.as_dtype(plan.options.dtype), tf.int32, tf.float32, tf.string)
+    types = (tf.as_dtype(plan.options.dtype), tf.int32, tf.float32, tf.string)
+    return (*types, tf.uint8) if plan.given.masks else types
 
 
 def _set_shapes(plan: ReadPlan, columns: Columns) -> Columns:
     batch_size = plan.reader.steps.batch_size if plan.options.remainder != "keep" else None
-    for column, shape in zip(columns, (_given_shape(plan)[1:], (), (), ()), strict=True):
+    shapes = (_given_shape(plan)[1:], (), (), (), _mask_shape(plan)[1:])
+    for column, shape in zip(columns, shapes, strict=False):  # of masks, if there are any
         column.set_shape((batch_size, *shape))
     return columns
 
@@ -282,6 +332,12 @@ def _batch_shape(plan: ReadPlan) -> tuple[int, ...]:
         raise AssertionError("images of different sizes have no batch")
     channels = COLOR_CHANNELS[plan.options.color_mode]
     return (plan.reader.steps.batch_size, plan.height, plan.width, channels)
+
+
+def _mask_shape(plan: ReadPlan) -> tuple[int, ...]:
+    batch_size, height, width, _ = _batch_shape(plan)
+    is_first = plan.options.data_format == "channels_first"
+    return (batch_size, 1, height, width) if is_first else (batch_size, height, width, 1)
 
 
 def _given_shape(plan: ReadPlan) -> tuple[int, ...]:

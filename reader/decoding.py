@@ -48,6 +48,50 @@ def make_decoder(
     return decode
 
 
+def make_mask_decoder(
+    image: ImageInfo, options: ReadOptions, padding: int
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Puts together what has to be done with every mask: what is done with its image.
+
+    Args:
+        image: what the stored images have in common.
+        options: what is asked for.
+        padding: the number where an image is padded.
+
+    Returns:
+        a function as that of `make_decoder`, of a mask's bytes and its image's size and seed. It
+        gives uint8 (height, width, 1), and no number that is not in the mask.
+    """
+
+    def decode(encoded: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        mask = tf.io.decode_png(encoded, 1)
+        if options.random_crop is not None:
+            top, left, height, width = tf.unstack(draw_window(size, options.random_crop, seed))
+            mask = mask[top : top + height, left : left + width]
+        mask = fit_mask(mask, image, options, padding)
+        if options.random_flip:  # as its image, because nothing but the seed decides
+            mask = tf.image.stateless_random_flip_left_right(mask, tf.stack([seed, 1]))
+        mask.set_shape((*(options.image_size or (image.height, image.width)), 1))
+        return mask
+
+    return decode
+
+
+def fit_mask(mask: tf.Tensor, image: ImageInfo, options: ReadOptions, padding: int) -> tf.Tensor:
+    """Does with a mask what `fit_image` does with its image."""
+    size = find_target(image, options)
+    if size is None:
+        return mask
+    if options.crop_to_aspect_ratio:
+        mask = crop_to_ratio(mask, size)
+    if not options.pad_to_aspect_ratio:
+        return tf.image.resize(mask, size, method="nearest")
+    # Padded with 0, which is a number of a class: so these are one higher meanwhile.
+    numbers = tf.cast(mask, tf.int32) + 1
+    padded = tf.image.resize_with_pad(numbers, *size, method="nearest")
+    return tf.cast(tf.where(padded == 0, padding, padded - 1), tf.uint8)
+
+
 def describe_refusal(error: tf.errors.InvalidArgumentError) -> str:
     """What a decoder said of an image that it did not take."""
     return REFUSAL + re.sub(r"\{\{.*?\}\} ?|\s*\[Op:.*", "", error.message)
@@ -60,6 +104,12 @@ def encode_filler(image: ImageInfo) -> bytes:
         return b"\xff" * image.channels  # numpy cuts zeros off the end of bytes
     encode = tf.io.encode_jpeg if "jpeg" in image.formats else tf.io.encode_png
     filler: bytes = encode(pixels).numpy()
+    return filler
+
+
+def encode_mask_filler() -> bytes:
+    """The smallest mask."""
+    filler: bytes = tf.io.encode_png(tf.zeros((1, 1, 1), tf.uint8)).numpy()
     return filler
 
 
@@ -124,11 +174,9 @@ def convert_color(pixels: tf.Tensor, color_mode: str) -> tf.Tensor:
 
 def fit_image(pixels: tf.Tensor, image: ImageInfo, options: ReadOptions) -> tf.Tensor:
     """Brings an image to the size asked for, or back to the stored one after a random crop."""
-    height, width = options.image_size or (image.height, image.width)
-    as_stored = (height, width) == (image.height, image.width)
-    if height is None or width is None or (as_stored and options.random_crop is None):
+    size = find_target(image, options)
+    if size is None:
         return pixels
-    size = (height, width)
     if options.crop_to_aspect_ratio:
         pixels = crop_to_ratio(pixels, size)
     if options.pad_to_aspect_ratio:
@@ -136,6 +184,15 @@ def fit_image(pixels: tf.Tensor, image: ImageInfo, options: ReadOptions) -> tf.T
     else:
         pixels = tf.image.resize(pixels, size, method=options.interpolation)
     return pixels if options.dtype == "float32" else tf.saturate_cast(tf.round(pixels), tf.uint8)
+
+
+def find_target(image: ImageInfo, options: ReadOptions) -> tuple[int, int] | None:
+    """The size that images are resized to; None where they stay as they are."""
+    height, width = options.image_size or (image.height, image.width)
+    as_stored = (height, width) == (image.height, image.width)
+    if height is None or width is None or (as_stored and options.random_crop is None):
+        return None
+    return height, width
 
 
 def crop_to_ratio(pixels: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

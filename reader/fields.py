@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from converter import examples
-from converter.schema import Column, check_values
+from converter.schema import MASK, Column, check_values
 from reader.blocks import Block
 from reader.headers import measure_image
 from reader.orders import Numbers
@@ -32,6 +32,7 @@ class Fields:
         ends: int64 (records,), where it ends.
         sizes: int64 (records, 2), height and width: as the record says if that was asked for, else
             as the image's header does.
+        masks: int64 (2, records), where each mask begins and ends, if asked for.
         names: int64 (2, records), where the path of each original begins and ends, if asked for.
         sound: bool (records,); where it is not, nothing else means anything.
     """
@@ -40,6 +41,7 @@ class Fields:
     begins: Numbers
     ends: Numbers
     sizes: Numbers
+    masks: Numbers
     names: Numbers
     sound: Mask
 
@@ -51,6 +53,7 @@ class Field(NamedTuple):
     image: memoryview
     size: tuple[int, int]
     name: bytes
+    mask: memoryview
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Wanted:
         raw: whether images are stored without headers, so that records say their sizes.
         with_names: the paths of the originals too.
         labelled: labels; where there are none, they are 0.
+        masks: the masks of images.
         columns: all but the image, with these columns in it, instead of the path alone.
         classes: how many there are.
     """
@@ -68,16 +72,18 @@ class Wanted:
     raw: bool = False
     with_names: bool = False
     labelled: bool = True
+    masks: bool = False
     columns: tuple[Column, ...] = ()
     classes: int = 0
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Their names in a record: image, size, label, path."""
+        """Their names in a record: image, mask, size, label, path."""
         sizes = (examples.HEIGHT, examples.WIDTH) if self.raw else ()
         labels = (examples.LABEL,) if self.labelled else ()
         names = (examples.SOURCE_ID,) if self.with_names else ()
-        return (examples.ENCODED, *sizes, *labels, *names)
+        masks = (MASK,) if self.masks else ()
+        return (examples.ENCODED, *masks, *sizes, *labels, *names)
 
 
 def find_fields(block: Block, wanted: Wanted) -> Fields:
@@ -101,11 +107,15 @@ def find_fields(block: Block, wanted: Wanted) -> Fields:
             sizes[row] = measure_image(data[begins[0, row] : ends[0, row]].data)
         except ValueError:  # noqa: PERF203 (each may be damaged)
             sound[row] = False
+    for row in np.flatnonzero(sound).tolist() if wanted.masks else ():
+        mask = data[begins[1, row] : ends[1, row]].data
+        sound[row] = _fits(mask, tuple(sizes[row].tolist()))
     return Fields(
         labels=numbers[examples.LABEL],
         begins=begins[0],
         ends=ends[0],
         sizes=sizes,
+        masks=np.stack((begins[int(wanted.masks)], ends[int(wanted.masks)])),
         names=np.stack((begins[-1], ends[-1])),
         sound=sound,
     )
@@ -132,7 +142,11 @@ def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
         size = numbers[examples.HEIGHT], numbers[examples.WIDTH]
     else:
         size = measure_image(image)
-    return Field(numbers.get(examples.LABEL, 0), image, size, path)
+    mask_begin, mask_end = found.get(MASK, (0, 0))
+    mask = payload[mask_begin:mask_end]
+    if wanted.masks and not _fits(mask, size):
+        raise ValueError(f"its mask is not a PNG of {size[0]}x{size[1]}")
+    return Field(numbers.get(examples.LABEL, 0), image, size, path, mask)
 
 
 def read_details(payload: memoryview, columns: Sequence[Column], classes: int) -> bytes:
@@ -144,6 +158,14 @@ def read_details(payload: memoryview, columns: Sequence[Column], classes: int) -
     details = examples.strip_feature(payload, examples.ENCODED)
     check_values(columns, examples.decode_example(details), classes)
     return details
+
+
+def _fits(mask: memoryview, size: tuple[int, ...]) -> bool:
+    """Whether a mask is of the size of its image, by its header."""
+    try:
+        return bytes(mask[1:4]) == b"PNG" and measure_image(mask) == size
+    except ValueError:
+        return False
 
 
 def _read_number(payload: memoryview, span: tuple[int, int]) -> int:

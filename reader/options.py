@@ -18,6 +18,7 @@ COLOR_CHANNELS: Final = {"grayscale": 1, "rgb": 3, "rgba": 4}
 DATA_FORMATS: Final = ("channels_last", "channels_first")
 DTYPES: Final = ("float32", "uint8")
 SUBSETS: Final = (None, "training", "validation")
+MASKS: Final = (None, True, False)
 SHUFFLES: Final = (None, True, False, "exact", "buffer")
 INTERPOLATIONS: Final = (
     "bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic",
@@ -72,7 +73,11 @@ class ReadOptions:
         with_filename: give the path of each original too, as the last of the tensors.
         columns: of a table that was converted, to give as a dict behind all others: int64, float32
             or strings (batch,), or ragged (batch, None), of boxes (batch, None, 4) as top, left,
-            bottom, right in fractions of the image, which no crop or flip moves.
+            bottom, right in fractions of the image. They do not move, so crops and flips are
+            refused with boxes.
+        masks: give each image's mask, uint8 (batch, height, width, 1), in place of its label; it is
+            cropped, resized and flipped as the image is, and keeps its numbers. None for True if
+            there are masks and no labels in another form are asked for.
         cache: keep the decoded images in memory; refused if they do not fit into `max_ram`.
         max_ram: what the reader may hold in memory in all, in bytes or like "512MB".
         cache_dir: folder for what is fetched of a data set in an object store, shared by all that
@@ -110,6 +115,7 @@ class ReadOptions:
     max_damaged: int = 100
     with_filename: bool = False
     columns: tuple[str, ...] = ()
+    masks: bool | None = None
     cache: bool = False
     max_ram: int | str = 512_000_000
     cache_dir: str | os.PathLike[str] | None = None
@@ -126,6 +132,7 @@ class ReadOptions:
             ("remainder", REMAINDERS),
             ("subset", SUBSETS),
             ("on_damage", POLICIES),
+            ("masks", MASKS),
         ):
             _check_choice(name, getattr(self, name), choices)
         self._check_numbers()

@@ -81,6 +81,7 @@ class ReadPlan:
             and not options.random_flip
             and self.reader.labelled
             and not self.reader.columns
+            and not self.given.masks
         )
 
     @property
@@ -106,6 +107,11 @@ class ReadPlan:
         """Of one image as it is given, or of the largest."""
         height, width = self.height or self.image.max_height, self.width or self.image.max_width
         return height * width * COLOR_CHANNELS[self.options.color_mode]
+
+    @property
+    def mask_bytes(self) -> int:
+        """Of the mask of one image as it is given, or of the largest; 0 if it is not."""
+        return self.values // COLOR_CHANNELS[self.options.color_mode] * self.given.masks
 
     @property
     def file_paths(self) -> FilePaths:
@@ -223,6 +229,7 @@ def plan_records(
         with_names=options.with_filename,
         labelled=choice.given.labelled,
         columns=choice.given.needed,
+        with_masks=choice.given.masks,
     )
     plan = ReadPlan(
         options=options,
@@ -336,9 +343,10 @@ def _measure_demand(plan: ReadPlan) -> Demand:
         record_bytes=largest,
         mean_record_bytes=max(1, sum(file.bytes for file in files) // max(1, records)),
         batch_size=options.batch_size or SINGLES,
-        image_bytes=plan.values * VALUE_BYTES[options.dtype],
+        image_bytes=plan.values * VALUE_BYTES[options.dtype] + plan.mask_bytes,
         # `tf.image.resize` gives float32, whatever is asked for.
         decoded_bytes=(0 if plan.is_direct else stored + plan.values * 4 * plan.is_resized)
+        + (image.max_height * image.max_width + plan.mask_bytes) * plan.given.masks
         # Of a record whose columns are given, next to nothing may be the image.
         + (largest if plan.reader.columns else 0),
         fixed_bytes=plan.reader.selection.count * _cached_bytes(plan) if options.cache else 0,

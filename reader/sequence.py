@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,6 @@ from reader.buffers import Array
 from reader.columns import FilePaths
 from reader.damage import keep_error
 from reader.dataset import decode_singly, format_element, make_gatherer, make_ready_reader
-from reader.decoding import make_decoder
 from reader.plans import ReadPlan
 
 
@@ -91,20 +91,22 @@ def make_sequence(plan: ReadPlan, **loading: Any) -> BatchSequence:
 def _make_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]:
     if plan.is_direct or plan.options.cache:
         return make_ready_reader(plan)
-    decode = make_decoder(plan.image, plan.options)
     gather = make_gatherer(plan)
+    count = 1 + plan.given.masks
 
     def read(epoch: int, step: int) -> tuple[Array, ...]:
         examples = plan.reader.read_examples(epoch, [step])
-        images: list[Array | None] = []
+        decoded: list[tuple[Array | None, ...]] = []
         # One by one: to compile a whole batch would take a second before the first one comes.
-        for slot, image in enumerate(decode_singly(decode, examples)):
-            if isinstance(image, str):
-                plan.reader.damage.report(plan.reader.describe(epoch, [step], slot, image))
+        for slot, images in enumerate(decode_singly(plan, examples)):
+            if isinstance(images, str):
+                plan.reader.damage.report(plan.reader.describe(epoch, [step], slot, images))
                 examples.valid[slot] = False
-                images.append(None)
+            if isinstance(images, tuple):
+                decoded.append(tuple(image.numpy() for image in images))
             else:
-                images.append(None if image is None else image.numpy())
-        return gather(examples.valid, examples.labels, examples.names, *images)
+                decoded.append((None,) * count)
+        columns = itertools.chain(*zip(*decoded, strict=True))  # all images, and then all masks
+        return gather(examples.valid, examples.labels, examples.names, *columns)
 
     return read

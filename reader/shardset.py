@@ -93,9 +93,10 @@ class ShardSet:
 
         Returns:
             a dataset of (images, labels), or of images if `label_mode` is None or there are no
-            labels. Of a table, labels may be a number each, float32 (batch,), or any number of
-            classes, float32 (batch, classes) of 0 and 1. With `remainder`
-            `pad` a mask float32 (batch,) comes behind them, with `with_filename` strings (batch,):
+            labels; of (images, masks) if there are masks, as `ReadOptions.masks` says. Of a table,
+            labels may be a number each, float32 (batch,), or any number of classes, float32
+            (batch, classes) of 0 and 1. With `remainder` `pad` a mask float32 (batch,) comes behind
+            them, with `with_filename` strings (batch,):
             images (batch, height, width, channels) of `dtype`, labels as
             `ReadOptions.label_mode` says; without `batch` if `batch_size` is None. Its length is
             known. It has attributes: `class_names` and `file_paths` as from Keras; `position`,

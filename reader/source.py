@@ -14,7 +14,7 @@ import numpy.typing as npt
 from converter import examples
 from converter.errors import RecordError, UsageError
 from converter.names import from_bytes
-from converter.schema import Column
+from converter.schema import MASK, Column
 from reader.columns import NO_LABEL, FilePaths, read_labels
 from reader.files import Place
 from reader.names import NameIndex
@@ -39,6 +39,7 @@ class Record:
         source_id: path of the original, relative to the folder that was converted.
         sha256: of the original, in hexadecimal.
         values: of the columns of a table, by their names.
+        mask: a PNG of one channel whose pixels are numbers of classes, if there is one.
     """
 
     encoded: bytes = dataclasses.field(repr=False)
@@ -50,6 +51,7 @@ class Record:
     source_id: str
     sha256: str
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mask: bytes | None = None
 
 
 class RecordSequence(Sequence[T]):
@@ -200,6 +202,7 @@ def _make_record(
             raise TypeError(f"feature {name!r} is not one {kind.__name__}")
         return values[0]
 
+    values = {column.name: column.read(features.get(column.name, ())) for column in columns}
     return Record(
         encoded=get(examples.ENCODED, bytes),
         format=get(examples.FORMAT, bytes).decode(),
@@ -209,5 +212,6 @@ def _make_record(
         text=from_bytes(get(examples.TEXT, bytes)) if labelled else "",
         source_id=from_bytes(get(examples.SOURCE_ID, bytes)),
         sha256=get(examples.SHA256, bytes).decode(),
-        values={column.name: column.read(features.get(column.name, ())) for column in columns},
+        values={name: value for name, value in values.items() if name != MASK},
+        mask=values.get(MASK),
     )

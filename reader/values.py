@@ -31,12 +31,16 @@ class Values:
         label: the column that is given as label, if records hold none.
         columns: those that are given as such, by the name that they were asked for by.
         classes: how many classes there are.
+        masks: whether masks are given instead of labels.
+        mask_padding: the number in masks where an image is padded.
     """
 
     labelled: bool = True
     label: Column | None = None
     columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
     classes: int = 0
+    masks: bool = False
+    mask_padding: int = 0
 
     @property
     def needed(self) -> tuple[Column, ...]:
@@ -44,6 +48,14 @@ class Values:
         label = () if self.label is None else (self.label,)
         return tuple(dict.fromkeys((*label, *self.columns.values())))
 
+
+MOVES: Final = (
+    "random_crop", "random_flip", "crop_to_aspect_ratio", "pad_to_aspect_ratio",
+)  # fmt: skip
+"""Options that change what lies where in an image; stretching does not, in fractions of it."""
+
+MAX_NUMBER: Final = 255
+"""In a mask."""
 
 NO_VALUES: Final = Values()
 """Nothing but labels, where there are any."""
@@ -56,6 +68,9 @@ def choose_values(manifest: Manifest, options: ReadOptions) -> Values:
         UsageError: there is no such column, or no such label.
     """
     columns = {name: _find(manifest, name) for name in options.columns}
+    _check_moves(columns, options)
+    masks = _choose_masks(manifest, options)
+    padding = manifest.options.get("mask_padding", 0)
     label = None
     if not manifest.labelled and options.labels is None:
         label = find_column(manifest.columns, schema.LABELS)
@@ -66,7 +81,31 @@ def choose_values(manifest: Manifest, options: ReadOptions) -> Values:
         label=None if options.label_mode is None else label,
         columns=columns,
         classes=len(manifest.classes),
+        masks=masks,
+        mask_padding=padding if type(padding) is int and 0 <= padding <= MAX_NUMBER else 0,
     )
+
+
+def _choose_masks(manifest: Manifest, options: ReadOptions) -> bool:
+    there = find_column(manifest.columns, schema.MASK) is not None
+    if options.masks is None:
+        return there and options.label_mode == "int" and options.labels is None
+    if options.masks and not there:
+        raise UsageError("masks are asked for, and this data set was converted without any")
+    if options.masks and options.cache:
+        raise UsageError("cache keeps images and labels, and no masks: leave one of the two out")
+    return options.masks
+
+
+def _check_moves(columns: Mapping[str, Column], options: ReadOptions) -> None:
+    """Refuses to give boxes that would not lie where the image shows what is in them."""
+    moves = [name for name in MOVES if getattr(options, name)]
+    boxes = [name for name, column in columns.items() if column.kind == "boxes"]
+    if moves and boxes:
+        raise UsageError(
+            f"column {boxes[0]!r} holds boxes, which {moves[0]} would not move: leave one of the "
+            "two out"
+        )
 
 
 def _find(manifest: Manifest, name: str) -> Column:

@@ -2,6 +2,7 @@
 
     memory    a process for each bomb: its peak over an empty one, and its CPU time
     isolate   many small images, decoded here and in a child process
+    sizes     two sizes in one pass, beside two conversions
 
 Bombs are made here; folders with more of them can be named.
 """
@@ -24,14 +25,16 @@ import numpy as np
 from measuring import report, run_sections
 from PIL import Image
 
+from converter.frames import convert_frames
 from converter.image_options import MAX_PIXELS
-from converter.images import convert_image
 from converter.isolation import convert_isolated
 from converter.options import ConvertOptions
+from pipelines import convert, convert_sizes
 
 BYTES_PER_PIXEL = 17
 BASE_MB = 60
 MAX_SECONDS = 30
+MAX_SHARE = 0.85
 
 ONE = """
 import json, sys, time
@@ -61,11 +64,12 @@ print(json.dumps([after[0] - before[0], worst[1], outcome]))
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folders", type=Path, nargs="*", default=[], help="more images")
-    parser.add_argument("--only", choices=("memory", "isolate"))
+    parser.add_argument("--only", choices=("memory", "isolate", "sizes"))
     arguments = parser.parse_args()
     sections = {
         "memory": lambda: measure_memory(arguments.folders),
         "isolate": measure_isolation,
+        "sizes": measure_sizes,
     }
     return run_sections(sections, arguments.only)
 
@@ -131,12 +135,12 @@ def measure_isolation(count: int = 400) -> Iterator[bool]:
     noise = np.random.default_rng(1).integers(0, 256, (47, 63, 3), np.uint8)
     photo = encode(Image.fromarray(noise).resize((500, 375)), "JPEG", quality=97)
     options = ConvertOptions(isolate=True)
-    convert_isolated(photo, options)
+    list(convert_isolated(photo, [options]))
     seconds = {}
-    for name, convert in (("here", convert_image), ("isolated", convert_isolated)):
+    for name, decode in (("here", convert_frames), ("isolated", convert_isolated)):
         start = time.monotonic()
         for _ in range(count):
-            convert(photo, options)
+            list(decode(photo, [options]))
         seconds[name] = (time.monotonic() - start) / count
     added = seconds["isolated"] - seconds["here"]
     yield report(
@@ -144,6 +148,32 @@ def measure_isolation(count: int = 400) -> Iterator[bool]:
         f"{seconds['here'] * 1e3:.2f} ms, {seconds['isolated'] * 1e3:.2f} ms isolated",
         "at most 1 ms more",
         ok=added <= 1e-3,
+    )
+
+
+def measure_sizes(count: int = 1500) -> Iterator[bool]:
+    """What a second size costs where the first one is converted anyway."""
+    noise = np.random.default_rng(1).integers(0, 256, (47, 63, 3), np.uint8)
+    photo = Image.fromarray(noise).resize((500, 375))
+    sizes = [ConvertOptions(image_size=(side, side), dedupe="off") for side in (224, 448)]
+    with tempfile.TemporaryDirectory() as work:
+        images = Path(work) / "images"
+        (images / "a").mkdir(parents=True)
+        for number in range(count):
+            data = encode(photo, "JPEG", quality=95, comment=str(number).encode())
+            (images / "a" / f"{number}.jpg").write_bytes(data)
+        start = time.monotonic()
+        for options in sizes:
+            convert(images, Path(work) / str(options.image_size[0]), options)
+        separate = time.monotonic() - start
+        start = time.monotonic()
+        convert_sizes(images, Path(work) / "out", sizes)
+        together = time.monotonic() - start
+    yield report(
+        f"{count:,} JPEGs of 500x375 to 224x224 and 448x448",
+        f"{together:.1f} s in one pass, {separate:.1f} s in two",
+        f"at most {MAX_SHARE:.0%} of it",
+        ok=together <= MAX_SHARE * separate,
     )
 
 

@@ -5,7 +5,8 @@
     execution  of the pipeline and the wheel that lie in the store, in a process of their own
     outcome    byte for byte that of a local run
 
-Both "machines" are this one, so images and output lie on its disk.
+Once with images and output in that store, as it would be, and once on the disk that all these
+processes see.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from corpora import make_photos
 from dataflow_standin import StandIn, list_packages
 from measuring import report
 
+from converter.layout import Location
+from converter.objects import ObjectPath, list_objects, parse_address, put_file
+
 HERE = Path(__file__).resolve()
 BUCKET = "shardmill-staging"
 ASKED = (
@@ -47,15 +51,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="photographs to convert")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    missed = sum(
-        not report(what, value, ok=ok)
-        for what, value, ok in prove(make_photos(arguments.work, arguments.count), arguments.work)
-    )
+    images, missed = make_photos(arguments.work, arguments.count), 0
+    for stored in (True, False):
+        print("\nimages and output in the store" if stored else "\nimages and output on this disk")
+        checks = prove(images, arguments.work, stored=stored)
+        missed += sum(not report(what, value, ok=ok) for what, value, ok in checks)
     print(f"\n{missed} checks failed" if missed else "\nevery check passed")
     return 1 if missed else 0
 
 
-def prove(images: Path, work: Path) -> Iterator[tuple[str, str, bool]]:
+def prove(images: Path, work: Path, *, stored: bool) -> Iterator[tuple[str, str, bool]]:
     """Converts images here and by way of Dataflow; each check, its value, whether it holds."""
     here, there = work / "here", work / "there"
     for out in (here, there):
@@ -66,27 +71,36 @@ def prove(images: Path, work: Path) -> Iterator[tuple[str, str, bool]]:
         tempfile.TemporaryDirectory() as fetched,
         StandIn(store, Path(fetched)) as stand_in,
     ):
-        submit(images, there, store, stand_in)
+        endpoint = f"--dataflow_endpoint={stand_in.address}"
+        submitted = ("--runner=DataflowRunner", *ASKED, "--no_auth", endpoint)
+        if stored:
+            target = parse_address(f"gs://{BUCKET}/sets/there")
+            convert(upload(images), target, *submitted)
+        else:
+            target = there
+            convert(images, target, "--shared-paths", *submitted)
         (job,) = stand_in.jobs
         (told,) = stand_in.workers.values()
         yield from check_request(job)
         yield from check_worker(told, fetched)
-    yield compare_trees(here, there)
+        yield compare_trees(read_tree(here), read_tree(target))
 
 
-def convert(images: Path, out: Path, *arguments: str, **variables: str) -> None:
+def upload(images: Path) -> ObjectPath:
+    """Copies a folder of images into the store."""
+    address = parse_address(f"gs://{BUCKET}/photos")
+    for path in images.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                put_file(address / path.relative_to(images).as_posix(), file)
+    return address
+
+
+def convert(images: Location, out: Location, *arguments: str) -> None:
     subprocess.run(
         [sys.executable, "-m", "pipelines", "convert", str(images), str(out), "--no-progress",
          *arguments],
-        env={**os.environ, **variables},
         check=True,
-    )  # fmt: skip
-
-
-def submit(images: Path, out: Path, store: str, stand_in: StandIn) -> None:
-    convert(
-        images, out, "--runner=DataflowRunner", "--shared-paths", *ASKED, "--no_auth",
-        f"--dataflow_endpoint={stand_in.address}", STORAGE_EMULATOR_HOST=store,
     )  # fmt: skip
 
 
@@ -133,24 +147,27 @@ def check_worker(told: dict[str, Any], folder: str) -> Iterator[tuple[str, str, 
     yield "counters", ", ".join(names), {"images-written", "bytes-written"} <= set(names)
 
 
-def compare_trees(one: Path, other: Path) -> tuple[str, str, bool]:
-    trees = [
-        {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-        for out in (one, other)
-    ]
-    differing = sorted(
-        name for name in trees[0].keys() | trees[1].keys()
-        if trees[0].get(name) != trees[1].get(name)
-    )  # fmt: skip
-    value = f"{len(differing)} of {len(trees[0])} files differ: {differing[:3]}"
+def read_tree(folder: Location) -> dict[str, bytes]:
+    """All files below a folder."""
+    if isinstance(folder, ObjectPath):
+        paths = [info.path for info in list_objects(folder)]
+        return {path.relative_to(folder): path.read_bytes() for path in paths}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def compare_trees(here: dict[str, bytes], there: dict[str, bytes]) -> tuple[str, str, bool]:
+    names = here.keys() | there.keys()
+    differing = sorted(name for name in names if here.get(name) != there.get(name))
+    value = f"{len(differing)} of {len(names)} files differ: {differing[:3]}"
     if not differing:
-        value = f"{len(trees[0])} files are the same"
+        value = f"{len(names)} files are the same"
     return "the data set beside that of a local run", value, not differing
 
 
 @contextlib.contextmanager
 def run_store() -> Iterator[str]:
-    """Runs gcp-storage-emulator; its address."""
+    """Runs gcp-storage-emulator, and leads this process and those that it starts there."""
     with socket.socket() as line:
         line.bind(("127.0.0.1", 0))
         port = line.getsockname()[1]
@@ -162,8 +179,10 @@ def run_store() -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             wait_for(port)
-            yield f"http://127.0.0.1:{port}"
+            os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"
+            yield os.environ["STORAGE_EMULATOR_HOST"]
         finally:
+            os.environ.pop("STORAGE_EMULATOR_HOST", None)
             process.kill()
 
 

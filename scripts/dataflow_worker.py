@@ -1,6 +1,6 @@
 """Runs a pipeline as it was staged for Dataflow, in this process, and tells what came of it.
 
-    PYTHONPATH=staged.whl python -P dataflow_worker.py pipeline.pb
+    PYTHONPATH=staged.whl python dataflow_worker.py pipeline.pb
 
 A worker on Dataflow has the same two things: the pipeline, in which functions are named and not
 contained, and the wheel to import them from.

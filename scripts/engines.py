@@ -44,8 +44,8 @@ OPENED: Final = tuple(
 )
 """Flink and Spark look into these by reflection, which Java 17 allows only if told so."""
 
-START_S: Final = 60
-CONVERT_S: Final = 180
+START_S: Final = 120
+CONVERT_S: Final = 300
 END_S: Final = 5
 
 UNAVAILABLE: Final = 69

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,14 @@ from PIL import Image
 from servers import run_server
 
 from converter.commit import commit
+from converter.entries import Entry
+from converter.errors import ImageError
 from converter.inputs import locate_root
 from converter.mill import Job, mill_shard
 from converter.options import ConvertOptions
 from converter.plan import Plan, write_plan
+from converter.records import Record, make_records
+from converter.schema import Column
 from converter.splits import draw
 from pipelines.proposals import propose
 
@@ -53,6 +58,16 @@ def write_image(path: Path, seed: int, file_format: str = "PNG", **options: obje
     """Writes one picture, and the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_image(make_image(seed), file_format, **options))
+
+
+def make_record(
+    entry: Entry, text: str, images: Path, options: ConvertOptions, columns: Sequence[Column] = ()
+) -> Record:
+    """The record of an image that is alone in its file."""
+    ((_, (outcome,)),) = make_records(entry, text, images, [options], columns)
+    if isinstance(outcome, ImageError):
+        raise outcome
+    return outcome
 
 
 def mill_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:

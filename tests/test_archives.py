@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, encode_image, make_image, write_image
 
-from converter.archives import MAX_MEMBER_BYTES, list_archive, read_member
+from converter.archives import list_archive, read_member
 from converter.entries import Skipped
 from converter.errors import ImageError, UsageError
 from converter.layout import Layout
@@ -226,9 +226,14 @@ def test_a_bomb_is_not_inflated(tmp_path):
     data = bytearray((tmp_path / "t.zip").read_bytes())
     (entry,), _ = list_archive(tmp_path / "t.zip", [])
     with pytest.raises(
-        ImageError, match=f"^too_large: 300,000,000 bytes, at most {MAX_MEMBER_BYTES:,}"
+        ImageError, match=r"^too_many_bytes: 300,000,000 bytes, at most 268,435,456$"
     ):
-        read_member(tmp_path / "t.zip", entry.place, entry.size_bytes)
+        read_source("a/1.png", tmp_path / "t.zip")
+    with pytest.raises(
+        ImageError, match=r"^too_many_bytes: 300,000,000 bytes, at most 299,999,999"
+    ):
+        read_source("a/1.png", tmp_path / "t.zip", 299_999_999)
+    assert len(read_source("a/1.png", tmp_path / "t.zip", 300_000_000)) == entry.size_bytes
     # The same, that says of itself to be small.
     at = data.rfind(b"PK\1\2")
     data[at + 24 : at + 28] = struct.pack("<L", 1000)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from converter.boxes import fit_boxes, move_box, parse_boxes
 from converter.geometry import fit_image
-from converter.images import decode_image
+from converter.images import convert_image, decode_image
 from converter.options import RESIZES, ConvertOptions
 from converter.schema import BOX_LABELS, BOXES, Column
 
@@ -42,7 +42,8 @@ def test_a_box_stays_around_what_it_shows(resize, orientation):
     side = (40, 40) if resize in ("shorter", "longer") else (40, 48)
     options = ConvertOptions(image_size=side, resize=resize, box_format="xyxy", encoding="png")
     top, left, bottom, right = upright[orientation]
-    boxes, labels = fit_boxes(COLUMNS, [[(top, left, bottom, right)], [7]], data, options)
+    size = convert_image(data, options).origin.size
+    boxes, labels = fit_boxes(COLUMNS, [[(top, left, bottom, right)], [7]], size, options)
     shown = np.asarray(decode_image(data, options))[..., 0] > 127
     rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     found = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
@@ -53,9 +54,8 @@ def test_a_box_stays_around_what_it_shows(resize, orientation):
 
 
 def test_what_is_cut_off_loses_its_box_and_its_label():
-    data = encode_image(Image.new("RGB", (100, 50)), "PNG")
     options = ConvertOptions(image_size=(10, 10), resize="crop")
     boxes = [(0.0, 0.0, 10.0, 20.0), (10.0, 20.0, 30.0, 35.0), (10.0, 30.0, 30.0, 50.0)]
-    moved, labels = fit_boxes(COLUMNS, [boxes, [1, 2, 3]], data, options)
+    moved, labels = fit_boxes(COLUMNS, [boxes, [1, 2, 3]], (50, 100), options)
     assert labels == [2, 3]
     assert moved == pytest.approx([0.2, 0, 0.6, 0.2, 0.2, 0.1, 0.6, 0.5])

@@ -125,7 +125,8 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         "--image-size=8x10 --resize=pad --interpolation=lanczos --encoding=png --quality=80 "
         "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --no-progress "
         "--formats=+ppm,-gif --color-mode=rgba --color-profiles=ignore --background=#0a0b0c "
-        "--frames=reject --no-enlarge --enlarge-interpolation=nearest --min-side=2 --min-area=9 "
+        "--frames=reject --max-frames=9 --strict --no-enlarge --enlarge-interpolation=nearest "
+        "--min-side=2 --min-area=9 "
         "--max-aspect=4 --max-pixels=5000 --max-file-bytes=1MB --on-error=fail --max-rejects=1% "
         "--isolate --max-seconds=9"
     )
@@ -137,6 +138,7 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         color_profiles="ignore",
         background=(10, 11, 12),
         frames="reject",
+        max_frames=9,
         enlarge=False,
         enlarge_interpolation="nearest",
         min_side=2,
@@ -491,9 +493,11 @@ def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
         f"--label-from=parent --split-folders=no --labels={tmp_path}/labels.txt --label-offset=1 "
         "--path-column=p --labels-column=l --target-column=t --caption-column=c --boxes-column=b "
         "--box-labels-column=x --box-format=yolo --split-column=s --group-column=g "
-        "--keep-column=one --keep-column=two --table-root=../photos".split()
+        "--keep-column=one --keep-column=two --table-root=../photos --mask-column=m "
+        "--mask-padding=255".split()
     )
-    assert read_options(arguments) == ConvertOptions(
+    (options,) = read_options(arguments)
+    assert options == ConvertOptions(
         validation_split=0.5,
         stratify=True,
         group_by="folder",
@@ -511,6 +515,8 @@ def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
         box_format="yolo",
         split_column="s",
         group_column="g",
+        mask_column="m",
+        mask_padding=255,
         keep_columns=("one", "two"),
         table_root="../photos",
     )
@@ -533,3 +539,15 @@ def test_a_table_with_split_folders_and_notes_is_summarized(
         "  note: duplicate_split 6 in 3 sets, the same content in different splits: "
         "Valid/a/0.png, train/a/0.png\n"
     ) in printed
+
+
+def test_an_engine_with_loggers_of_its_own_adds_no_line_to_an_error(tmp_path: Path) -> None:
+    code = (
+        "import logging, sys; from pipelines.commands import main\n"
+        "logging.getLogger('engine').setLevel(logging.INFO)\n"
+        "code = main(sys.argv[1:]); logging.getLogger('engine').error('noise')"
+    )
+    command = [sys.executable, "-c", code, "clean", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("shardmill: error: ")

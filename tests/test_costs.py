@@ -12,7 +12,7 @@ import pytest
 from conftest import convert_folder, encode_image, make_image, mill_folder
 from PIL import Image
 
-from converter import mill
+from converter import mill, originals
 from converter.costs import (
     STEPS,
     Cost,
@@ -54,11 +54,11 @@ def write_images(folder: Path, count: int, side: int, file_format: str) -> Path:
 @pytest.mark.parametrize(
     ("step", "count", "side", "file_format", "options"),
     [
-        pytest.param("decode", 3, 1200, "PNG", {"image_size": (8, 8), "interpolation": "nearest"},
+        pytest.param("decode", 12, 1200, "PNG", {"image_size": (8, 8), "interpolation": "nearest"},
                      id="decode"),
         pytest.param("convert", 6, 1000, "BMP", {"image_size": (500, 500),
                      "interpolation": "lanczos", "encoding": "raw"}, id="convert"),
-        pytest.param("encode", 3, 300, "BMP", {"resize": "none", "encoding": "png"}, id="encode"),
+        pytest.param("encode", 12, 300, "BMP", {"resize": "none", "encoding": "png"}, id="encode"),
         pytest.param("write", 6, 1000, "BMP", {"resize": "none", "encoding": "raw"}, id="write"),
     ],
 )  # fmt: skip
@@ -77,7 +77,7 @@ def test_a_slow_source_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         time.sleep(0.005)
         return read_entry(*arguments)
 
-    monkeypatch.setattr(mill, "read_entry", read_slowly)
+    monkeypatch.setattr(originals, "read_entry", read_slowly)
     assert find_bottleneck(images, tmp_path / "out", ConvertOptions(num_shards=1)) == "read"
 
 
@@ -94,7 +94,7 @@ def test_each_moment_is_counted_once() -> None:
 
 
 def test_a_failure_costs_the_step_in_which_it_happened(tmp_path: Path) -> None:
-    images = write_images(tmp_path, 2, 1200, "PNG")
+    images = write_images(tmp_path, 12, 1200, "PNG")
     for path in images.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:-20_000])
     options = ConvertOptions(image_size=(8, 8), num_shards=1)

@@ -39,3 +39,17 @@ def test_without_dask_its_runner_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"is not to be had: install shardmill\[dask\]$"):
         runners.parse_options(["--runner=DaskRunner"])
+
+
+def test_a_folder_of_this_machine_is_refused_where_the_scheduler_is_on_another(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed: shardmill[dask]")
+    here, there = (
+        ["--runner=DaskRunner", f"--dask_client_address=tcp://{host}:8786"]
+        for host in ("127.0.0.1", "10.0.0.1")
+    )
+    for arguments in (here, [*there, "--shared_paths"]):
+        runners.check_paths(runners.parse_options(arguments), tmp_path)
+    with pytest.raises(UsageError, match=r"workers on tcp://10\.0\.0\.1:8786 do not see it"):
+        runners.check_paths(runners.parse_options(there), tmp_path)

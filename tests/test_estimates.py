@@ -6,13 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
-from conftest import encode_image, make_image, write_image
+from conftest import encode_image, make_image, make_record, write_image
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from converter.entries import Entry, Scan
 from converter.estimates import MAX_SAMPLES, bound_record_bytes, estimate_records
-from converter.mill import make_record
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
 from converter.tfrecords import FRAMING_BYTES
 

@@ -22,8 +22,8 @@ OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", isolate=True)
 WEAK = """
 import ctypes, os, re
 from converter import decoder_main
-from converter.images import convert_image
-def convert(data, options):
+from converter.frames import convert_frames
+def convert(data, sizes):
     if data.startswith(b"segfault"):
         ctypes.string_at(0)
     if data == b"hang":
@@ -38,9 +38,18 @@ def convert(data, options):
         bytearray(1 << 32)
     if data.startswith(b"BM"):
         os.write(1, b"what a native decoder prints")
-    return convert_image(data, options)
+    return convert_frames(data, sizes)
 decoder_main.main(convert)
 """
+
+
+def isolate(data, options):
+    """What becomes of a single image in a child process."""
+    (frame,) = convert_isolated(data, [options])
+    (image,) = frame.images
+    if isinstance(image, ImageError):
+        raise image
+    return image
 
 
 @pytest.fixture
@@ -52,7 +61,7 @@ def weak(monkeypatch):
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP"])
 def test_an_isolated_image_is_the_same_image(weak, file_format):
     data = encode_image(make_image(1), file_format)
-    assert convert_isolated(data, OPTIONS) == convert_image(data, OPTIONS)
+    assert isolate(data, OPTIONS) == convert_image(data, OPTIONS)
 
 
 def test_an_isolated_image_is_refused_for_the_same_reason(weak):
@@ -60,7 +69,7 @@ def test_an_isolated_image_is_refused_for_the_same_reason(weak):
         with pytest.raises(ImageError) as expected:
             convert_image(data, OPTIONS)
         with pytest.raises(ImageError) as found:
-            convert_isolated(data, OPTIONS)
+            isolate(data, OPTIONS)
         assert str(found.value) == str(expected.value)
 
 
@@ -79,28 +88,28 @@ def test_a_crash_costs_one_image(weak, data, reason):
     good = encode_image(make_image(1), "PNG")
     for _ in range(2):
         with pytest.raises(ImageError, match=f"^{reason}"):
-            convert_isolated(data, OPTIONS)
-        assert convert_isolated(good, OPTIONS) == convert_image(good, OPTIONS)
+            isolate(data, OPTIONS)
+        assert isolate(good, OPTIONS) == convert_image(good, OPTIONS)
 
 
 def test_a_decoder_that_hangs_is_ended_by_the_kernel(weak):
     options = ConvertOptions(image_size=(8, 8), encoding="png", isolate=True, max_seconds=1)
     start = time.monotonic()
     with pytest.raises(ImageError, match=r"^timeout: more than 1 s of CPU time$"):
-        convert_isolated(b"hang", options)
+        isolate(b"hang", options)
     assert time.monotonic() - start < 20
-    assert convert_isolated(encode_image(make_image(1)), options).width == 8
+    assert isolate(encode_image(make_image(1)), options).width == 8
 
 
 def test_too_little_memory_is_not_the_fault_of_an_image(weak):
     with pytest.raises(MemoryError, match="killed from outside"):
-        convert_isolated(b"out of memory", OPTIONS)
+        isolate(b"out of memory", OPTIONS)
 
 
 def test_other_options_get_another_child(weak):
     data = encode_image(make_image(1), "PNG")
     sizes = [
-        convert_isolated(data, ConvertOptions(image_size=(side, side), isolate=True)).width
+        isolate(data, ConvertOptions(image_size=(side, side), isolate=True)).width
         for side in (8, 9, 8)
     ]
     assert sizes == [8, 9, 8]
@@ -110,7 +119,7 @@ def test_a_child_ends_with_its_thread(weak):
     children = []
 
     def work():
-        convert_isolated(encode_image(make_image(1)), OPTIONS)
+        isolate(encode_image(make_image(1)), OPTIONS)
         children.append(isolation._local.decoder.process)
 
     thread = threading.Thread(target=work)
@@ -134,7 +143,7 @@ def test_a_shard_survives_an_image_that_crashes_its_decoder(weak, tmp_path):
 def test_the_child_that_is_really_used_converts_too(monkeypatch):
     monkeypatch.setattr(isolation, "_local", threading.local())
     data = encode_image(make_image(1), "PNG")
-    assert convert_isolated(data, OPTIONS) == convert_image(data, OPTIONS)
+    assert isolate(data, OPTIONS) == convert_image(data, OPTIONS)
 
 
 def test_a_child_without_a_parent_ends():

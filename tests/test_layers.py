@@ -41,11 +41,16 @@ def list_modules(package) -> list[str]:
 
 
 def load_modules(*names: str) -> set[str]:
-    """The top-level modules that a process has loaded once it has imported these."""
+    """The top-level modules of which a process has loaded something to import these.
+
+    What it has from its start does not count: a `.pth` of Google's packages makes `google` then.
+    """
     script = (
         "import importlib, json, sys\n"
+        "start = set(sys.modules)\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
-        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+        "new = set(sys.modules) - start\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in new})))"
     )
     run = subprocess.run(
         [sys.executable, "-c", script, *names], capture_output=True, text=True, check=True

@@ -283,7 +283,7 @@ def test_a_value_of_another_type_is_refused_or_kept_as_it_is(value):
 
 def test_a_missing_value_is_refused():
     free = [("options", "seed"), ("image", "formats", "png"), ("files", "labels.txt")]
-    free += [("updated",), ("columns",), ("labelled",)]
+    free += [("updated",), ("columns",), ("labelled",), ("totals", "frames")]
     for path in list_places(CONTENT):
         content = copy.deepcopy(CONTENT)
         parent = content

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import encode_image, make_image, mill_folder, write_image
+from conftest import encode_image, make_image, make_record, mill_folder, write_image
 from PIL import Image
 
 from converter.entries import Entry
@@ -24,7 +24,6 @@ from converter.layout import Layout
 from converter.mill import (
     Job,
     Receipt,
-    make_record,
     mill_shard,
     read_receipt,
     receipt_path,
@@ -100,6 +99,8 @@ def test_a_receipt_describes_what_was_written(plan):
             formats={"png": len(records)},
             labels=[(label, labels.count(label)) for label in sorted(set(labels))],
             rejects=receipt.rejects,
+            frames=0,
+            notes=[],
         )
         assert len(offsets) == len(records) + 1
         assert receipt.images == shard.records
@@ -218,6 +219,7 @@ def test_a_shard_without_a_single_good_image_is_an_empty_file(tmp_path):
         name="train-00000-of-00001.tfrecord", split="train", records=0,
         bytes=0, sha256=nothing, index_bytes=0, index_sha256=nothing,
         max_record_bytes=0, max_image_size=(0, 0), formats={}, labels=[], rejects=[],
+        frames=0, notes=[],
     )  # fmt: skip
     assert {reject["code"] for reject in receipt.rejects} == OTHERS
     assert (plan.out / receipt.name).read_bytes() == b""

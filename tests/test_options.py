@@ -54,6 +54,7 @@ def test_json_has_every_option_in_order():
         ("color_profiles", "srgb"),
         ("background", [255, 255, 255]),
         ("frames", "first"),
+        ("max_frames", 1000),
         ("enlarge", True),
         ("enlarge_interpolation", None),
         ("min_side", 1),
@@ -83,6 +84,8 @@ def test_json_has_every_option_in_order():
         *((name, None) for name in COLUMN_OPTIONS[6:]),
         ("keep_columns", []),
         ("table_root", "."),
+        ("mask_dir", None),
+        ("mask_padding", 0),
         ("seed", 0),
     ]
 
@@ -156,7 +159,7 @@ def test_an_unknown_option_is_refused():
             "color mode 'cmyk' is unknown: choose one of rgb, grayscale, rgba",
         ),
         ({"color_profiles": "p3"}, "color profiles 'p3' is unknown: choose one of srgb, ignore"),
-        ({"frames": "last"}, "frames 'last' is unknown: choose one of first, reject"),
+        ({"frames": "last"}, "frames 'last' is unknown: choose one of first, all, reject"),
         ({"on_error": "retry"}, "on error 'retry' is unknown: choose one of reject, fail"),
         ({"formats": ()}, "formats () are not a tuple of one name or more"),
         ({"background": (0, 0)}, "background (0, 0) is not (red, green, blue)"),

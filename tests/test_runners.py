@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import tempfile
+from pathlib import Path
+
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
     PipelineOptions,
+    StandardOptions,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
-from converter.errors import OutputError, UsageError
+from converter.errors import OutputError, ShardmillError, UsageError
 from pipelines import runners
 
 
@@ -123,7 +130,59 @@ def test_processes_that_nobody_would_use_are_refused() -> None:
         (RuntimeError("Beam is\nconfused"), "Beam is"),
         (ValueError("odd\nand long"), "the pipeline failed: ValueError: odd"),
         (OutputError("/out/a is full"), "/out/a is full"),
+        (
+            Exception("The job failed. State: FAILED, Error:\nno such machine type\nand more"),
+            "the pipeline failed: Exception: The job failed. State: FAILED, Error: no such machine "
+            "type",
+        ),
     ],
 )
 def test_an_error_is_cut_down_to_one_line(error: Exception, line: str) -> None:
     assert runners._shorten(error) == line
+
+
+class OtherRunner(PipelineRunner):
+    """Starts a pipeline as those do that handle signals, and fails when it is waited for."""
+
+    def run_pipeline(self, pipeline: beam.Pipeline, options: PipelineOptions) -> OtherResult:
+        signal.signal(signal.SIGUSR2, signal.getsignal(signal.SIGUSR2))
+        if options.view_as(StandardOptions).streaming:
+            raise ValueError("no streams here\nnor elsewhere")
+        return OtherResult(PipelineState.RUNNING)
+
+
+class OtherResult(PipelineResult):
+    def wait_until_finish(self, duration: int | None = None) -> None:
+        raise RuntimeError("the engine is gone")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the engine is gone"),
+        (["--streaming"], "the pipeline failed: ValueError: no streams here"),
+    ],
+)
+def test_another_runner_starts_in_this_thread_and_is_waited_for_in_another(
+    arguments: list[str], message: str
+) -> None:
+    options = runners.parse_options([f"--runner={__name__}.OtherRunner", *arguments])
+    with pytest.raises(ShardmillError, match=f"^{message}$"):
+        runners.run_pipeline(beam.Create([1]), options, None, job="", on_poll=lambda: None)
+
+
+def test_nothing_is_left_in_the_temporary_folder_for_a_kill_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    transform = beam.Create([1])
+    pipeline = runners._build_pipeline(transform, runners.parse_options([]), None)
+    assert list(tmp_path.iterdir()) == []
+    assert pipeline.run().wait_until_finish() == "DONE"
+
+
+def test_a_job_that_was_cancelled_is_no_success() -> None:
+    run = runners._Run()
+    run._result = PipelineResult(PipelineState.CANCELLED)
+    with pytest.raises(ShardmillError, match=r"^the job ended as CANCELLED: finished shards are"):
+        run.check()

@@ -170,7 +170,7 @@ def test_rows_without_an_image_are_rejects(tmp_path):
     assert scan.rejected[0] == (
         "../secret.png",
         "outside",
-        "row 2: the path leads out of the folder",
+        "row 2: its path in the table leads out of the folder",
     )
     assert scan.scanned == len(rows)
     assert scan.entries[0].label == -1

@@ -37,7 +37,7 @@ from converter.splits import draw
 from converter.updates import Update, carry_shards, keep_labels, place_additions, plan_update
 from converter.verification import verify_dataset
 from pipelines.conversion import run_conversion
-from reader import open_shards
+from reader import Record, open_shards
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=4, validation_split=0.3, seed=3
@@ -425,10 +425,53 @@ def test_a_copy_of_an_old_image_joins_its_split(root: Path) -> None:
         assert after[path] == after[path.replace("/", "/copy of ")] == place
 
 
-def test_columns_of_a_table_cannot_be_updated(tmp_path: Path) -> None:
-    write_image(tmp_path / "1.png", 1)
-    (tmp_path / "t.csv").write_text("path,caption\n1.png,one\n")
-    options = ConvertOptions(image_size=(8, 10), encoding="png", caption_column="caption")
-    run_conversion(tmp_path / "t.csv", tmp_path / "out", options, IN_MEMORY)
-    with pytest.raises(UsageError, match="a data set with columns of a table cannot be updated"):
-        run_conversion(tmp_path / "t.csv", tmp_path / "out", None, IN_MEMORY, update=True)
+COLUMNS = {"caption_column": "caption", "boxes_column": "boxes", "box_labels_column": "things"}
+
+
+def test_rows_with_other_values_are_milled_again(tmp_path: Path) -> None:
+    rows: dict[int, dict[str, object]] = {}
+    for seed in range(12):
+        write_image(tmp_path / f"{seed:02}.png", seed)
+        rows[seed] = {"caption": f"number {seed}", "boxes": [[1.1, 2, 9, 12]], "things": ["cup"]}
+        rows[seed] |= {"price": seed / 7 if seed else None, "tags": ["x"] * (seed % 3)}
+
+    def update(options: ConvertOptions | None = None) -> tuple[int, ...]:
+        lines = [json.dumps({"path": f"{seed:02}.png", **row}) for seed, row in rows.items()]
+        (tmp_path / "t.jsonl").write_text("\n".join(lines))
+        found = run_conversion(
+            tmp_path / "t.jsonl", tmp_path / "out", options, IN_MEMORY, update=options is None
+        )
+        if found.update is None:
+            return ()
+        return found.update.added, found.update.changed, found.update.removed, found.milled
+
+    def read_values() -> dict[str, dict[str, object]]:
+        return {record.source_id: dict(record.values) for record in open_source(tmp_path / "out")}
+
+    kept = ("price", "tags")
+    update(ConvertOptions(image_size=(8, 10), num_shards=4, keep_columns=kept, **COLUMNS))
+    before = read_values()
+    assert update() == (0, 0, 0, 0)
+    rows[1]["caption"] = "another"
+    assert update() == (0, 1, 0, 1)
+    rows[2]["boxes"], rows[2]["things"] = [[1, 2, 9, 12], [3, 3, 9, 9]], ["cup", "ant"]
+    assert update() == (0, 1, 0, 1)
+    # A class that comes first by its name does not change the numbers of the others.
+    after = read_values()
+    assert after["02.png"]["image/object/class/label"] == [0, 1]
+    assert after["01.png"] == {**before["01.png"], "image/caption": "another"}
+    assert [after[path] for path in after if path > "03"] == [
+        before[path] for path in after if path > "03"
+    ]
+    rows[3]["tags"], rows[4]["price"] = [], 1e9
+    del rows[5]
+    rows[0]["price"] = 0.5
+    assert update()[:3] == (0, 2, 1)
+    assert verify_dataset(tmp_path / "out") == []
+    rows[6]["price"] = "dear"
+    with pytest.raises(UsageError, match="price is not of the same kind as before, which all"):
+        update()
+
+
+def open_source(out: Path) -> list[Record]:
+    return list(open_shards(out).source("train"))

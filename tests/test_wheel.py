@@ -114,7 +114,9 @@ def test_a_worker_gets_seven_requirements_and_no_tensorflow(metadata):
 
 
 def test_each_extra_brings_what_it_is_for(metadata):
-    assert sorted(metadata.get_all("Provides-Extra")) == ["aws", "dev", "gcp", "heif", "train"]
+    assert sorted(metadata.get_all("Provides-Extra")) == [
+        "aws", "dask", "dev", "gcp", "gs", "heif", "s3", "train",
+    ]  # fmt: skip
     parsed = [requirements.Requirement(text) for text in metadata.get_all("Requires-Dist")]
 
     def list_extra(extra):

@@ -1,0 +1,193 @@
+"""Compares the records of a data set with the images, masks and rows that there are now.
+
+Every original is read, because its content is compared; none is decoded.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from converter import examples
+from converter.boxes import fit_boxes
+from converter.entries import Entry, NoteTally
+from converter.errors import ImageError
+from converter.frame_paths import find_file
+from converter.geometry import Size
+from converter.layout import Location
+from converter.manifest import Manifest, ShardInfo
+from converter.mill import Receipt
+from converter.options import ConvertOptions
+from converter.originals import read_entry, read_source
+from converter.pairing import locate_masks
+from converter.schema import BOXES, MASK, Column, make_features
+from converter.sources import Source, describe_change, read_sources
+from converter.splits import may_stay
+from converter.storage import choose_threads, hash_bytes
+from converter.streams import is_compressed
+from converter.traits import examine_image, list_traits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """One shard compared with what is there now.
+
+    Attributes:
+        entries: its images that are still there, in record order.
+        changed: how many of them have other content, another mask, or other values in their row.
+        removed: how many are gone.
+        receipt: of the shard as it lies there.
+    """
+
+    entries: list[Entry]
+    changed: int
+    removed: int
+    receipt: Receipt
+
+    @property
+    def touched(self) -> bool:
+        return bool(self.changed or self.removed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """What shards are compared with.
+
+    Attributes:
+        folder: the data set.
+        manifest: its manifest.
+        images: the folder of the originals, or their archive.
+        present: the images that are there now, by their paths.
+        options: of the data set.
+        refused: what was left out when it was written, by path: the lines of its rejects.
+        noted: whether anything was odd about the content of its images.
+    """
+
+    folder: Path
+    manifest: Manifest
+    images: Location
+    present: Mapping[str, Entry]
+    options: ConvertOptions
+    refused: Mapping[str, dict[str, str]]
+    noted: bool
+
+    def compare_shards(self, on_shard: Callable[[ShardInfo], object] | None) -> dict[str, Share]:
+        """All shards by their names.
+
+        Raises:
+            DatasetError: one is damaged, so that nobody can tell what is in it.
+        """
+        shares = {}
+        with concurrent.futures.ThreadPoolExecutor(choose_threads(self.images)) as pool:
+            work = pool.map(self._compare_shard, self.manifest.shards)
+            for shard, share in zip(self.manifest.shards, work, strict=True):
+                shares[shard.name] = share
+                if on_shard is not None:
+                    on_shard(shard)
+        return shares
+
+    def _compare_shard(self, shard: ShardInfo) -> Share:
+        columns = self.manifest.columns
+        sources = read_sources(
+            self.folder, shard, labelled=self.manifest.labelled, detailed=bool(columns)
+        )
+        entries, changed, removed, tally = [], 0, 0, NoteTally()
+        for path, group in itertools.groupby(sources, self._name_file):
+            entry, frames = self.present.get(path), list(group)
+            if entry is None or not may_stay(entry, shard.split, self.options):
+                removed += 1
+                continue
+            entries.append(entry)
+            changed += self._is_changed(entry, frames[0])
+            if self.noted:
+                self._note(frames, tally)
+        receipt = _describe_shard(
+            shard, sources, self._list_rejects(entries), tally, len(entries) + removed
+        )
+        return Share(entries=entries, changed=changed, removed=removed, receipt=receipt)
+
+    def _name_file(self, source: Source) -> str:
+        return find_file(source.path, self.options.frames)
+
+    def _is_changed(self, entry: Entry, source: Source) -> bool:
+        if entry.label != source.label:
+            return True
+        limit = self.options.max_file_bytes
+        if describe_change(entry.path, source.sha256, self.images, limit) is not None:
+            return True
+        if not self.manifest.columns:
+            return False
+        features = examples.decode_example(source.details)
+        return self._has_other_mask(entry, features) or self._has_other_values(entry, features)
+
+    def _has_other_mask(self, entry: Entry, features: examples.Features) -> bool:
+        if entry.mask is None:
+            return False
+        try:
+            data = read_entry(entry.mask, locate_masks(self.images, self.options))
+        except ImageError:
+            return True
+        return features.get(examples.MASK_SHA256) != [hash_bytes(data).encode()]
+
+    def _has_other_values(self, entry: Entry, features: examples.Features) -> bool:
+        columns = [column for column in self.manifest.columns if column.name != MASK]
+        if not columns:
+            return False
+        size = self._measure(entry, columns)
+        values = fit_boxes(columns, json.loads(entry.values), size, self.options)
+        types = {column.name: column.type for column in columns}
+        now = examples.encode_example(make_features(columns, values), types)
+        # As bytes: there are numbers that are not equal to themselves, and rounded ones.
+        stored = {name: features.get(name, []) for name in types}
+        return now != examples.encode_example(stored, types)
+
+    def _measure(self, entry: Entry, columns: Sequence[Column]) -> Size:
+        """The size of an original, if boxes lie in it."""
+        if not any(column.name == BOXES for column in columns):
+            return 1, 1
+        return examine_image(read_entry(entry, self.images), self.options).size
+
+    def _note(self, frames: Sequence[Source], tally: NoteTally) -> None:
+        if isinstance(self.images, Path) and is_compressed(self.images):
+            return  # nothing in it is to be had without all before it
+        with contextlib.suppress(ImageError):
+            path = self._name_file(frames[0])
+            data = read_source(path, self.images, self.options.max_file_bytes)
+            origin = examine_image(data, self.options)
+            for frame in frames:
+                for code in list_traits(frame.path, origin, self.options):
+                    tally.add(code, frame.path)
+
+    def _list_rejects(self, entries: Sequence[Entry]) -> list[dict[str, str]]:
+        """The frames of some files that could not be converted, where others could."""
+        if self.options.frames != "all":
+            return []
+        files = {entry.path for entry in entries}
+        return [line for path, line in self.refused.items() if find_file(path, "all") in files]
+
+
+def _describe_shard(
+    shard: ShardInfo,
+    sources: Sequence[Source],
+    rejects: list[dict[str, str]],
+    tally: NoteTally,
+    files: int,
+) -> Receipt:
+    return Receipt(
+        **dataclasses.asdict(shard),
+        max_image_size=(
+            max((source.height for source in sources), default=0),
+            max((source.width for source in sources), default=0),
+        ),
+        formats=dict(sorted(Counter(source.format for source in sources).items())),
+        labels=sorted(Counter(source.label for source in sources).items()),
+        rejects=rejects,
+        frames=len(sources) + len(rejects) - files,
+        notes=[note._asdict() for note in tally.list_notes()],
+    )

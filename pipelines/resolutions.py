@@ -1,0 +1,207 @@
+"""Converts images to several sizes in one pass: a data set of each, as if it had been alone."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from converter.commit import list_finished
+from converter.costs import Cost, read_costs
+from converter.errors import UsageError
+from converter.layout import Layout, locate, locate_folder
+from converter.locks import lock_folder
+from converter.manifest import Manifest
+from converter.mill import receipt_path
+from converter.options import ConvertOptions
+from converter.pairing import locate_masks
+from converter.plan import Plan, write_plan
+from converter.replacements import settle_folder
+from converter.resolutions import PARTS_HERE, choose_leader, plan_work
+from converter.scan import scan_images
+from converter.storage import remove_files
+from converter.streams import is_compressed
+from pipelines import runners
+from pipelines.conversion import Conversion, Request, build, complete, confirm
+from pipelines.preflight import check_folders, check_import_names, check_room
+from pipelines.progress import ReceiptWatch
+from pipelines.proposals import propose
+from pipelines.transforms import MillSizes
+from pipelines.workers import LocalWorkers
+
+
+def convert_sizes(
+    images: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    sizes: Sequence[ConvertOptions],
+    beam_args: Sequence[str] = (),
+    *,
+    workers: int = 0,
+    progress: bool = False,
+    break_lock: bool = False,
+) -> dict[str, Manifest]:
+    """Converts a folder of images to several sizes, reading and decoding each image once.
+
+    Args:
+        images: as in `convert`.
+        out: folder for the data sets, each in a folder of its own that is called by its size, such
+            as `224x320`. Each is, byte for byte, what a conversion to that size alone writes.
+        sizes: options that differ in nothing but `image_size`.
+        beam_args: as in `convert`.
+        workers: as in `convert`.
+        progress: as in `convert`.
+        break_lock: as in `convert`.
+
+    Returns:
+        the manifest of each data set, by the name of its folder.
+
+    Raises:
+        UsageError: the sizes make no sense together, or as in `convert`; no data was written.
+        ShardmillError: as in `convert`; finished shards are kept.
+    """
+    conversions = run_sizes(
+        images, out, sizes, beam_args, workers=workers, progress=progress, break_lock=break_lock
+    )
+    return {name: conversion.manifest for name, conversion in conversions.items()}
+
+
+def run_sizes(
+    images: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    sizes: Sequence[ConvertOptions],
+    beam_args: Sequence[str] = (),
+    *,
+    workers: int = 0,
+    progress: bool = False,
+    break_lock: bool = False,
+) -> dict[str, Conversion]:
+    """Does what `convert_sizes` does, and tells more about it."""
+    target, originals = locate_folder(locate(out), PARTS_HERE), locate(images)
+    check_sizes(target, sizes)
+    check_import_names()
+    requests = {
+        name_size(options): Request(
+            images=originals,
+            out=target / name_size(options),
+            options=options,
+            beam=runners.parse_options(beam_args),
+            workers=workers,
+            progress=progress,
+        )
+        for options in sizes
+    }
+    for request in requests.values():
+        check_folders(originals, request.out)
+        if request.options.mask_dir is not None:
+            check_folders(locate_masks(request.root, request.options), request.out)
+        runners.check_paths(request.beam, request.root, request.out)
+        if isinstance(request.root, Path) and is_compressed(request.root):
+            raise UsageError(
+                f"{request.root} is compressed as a whole, and converted to one size at a time: "
+                "unpack it, or give one image size"
+            )
+    with contextlib.ExitStack() as stack:
+        for request in requests.values():
+            stack.enter_context(lock_folder(request.out, break_lock=break_lock))
+            settle_folder(request.out)
+        return _run(requests)
+
+
+def name_size(options: ConvertOptions) -> str:
+    """The name of a size's folder."""
+    return "{}x{}".format(*options.image_size)
+
+
+def check_sizes(out: Path, sizes: Sequence[ConvertOptions]) -> None:
+    """Refuses sizes that make no sense together.
+
+    Raises:
+        UsageError: says which.
+    """
+    names = [name_size(options) for options in sizes]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"image size {double} stands twice")
+    if sizes[0].resize == "none":
+        raise UsageError("resize none ignores the image size: leave all of them out")
+    if Layout(out).manifest.exists() or Layout(out).plan.exists():
+        raise UsageError(
+            f"output {out} holds a data set itself, and several sizes need a folder that holds one "
+            "for each: choose another folder"
+        )
+
+
+def _run(requests: Mapping[str, Request]) -> dict[str, Conversion]:
+    """Confirms what is finished, and converts to the other sizes."""
+    done = {
+        name: confirm(request)
+        for name, request in requests.items()
+        if Layout(request.out).manifest.exists()
+    }
+    left = {name: request for name, request in requests.items() if name not in done}
+    if len(left) == 1:
+        ((name, request),) = left.items()
+        done[name] = build(request, discard=False)
+    elif left:
+        done |= zip(left, _build_together([*left.values()]), strict=True)
+    return {name: done[name] for name in requests}
+
+
+def _build_together(requests: Sequence[Request]) -> Iterator[Conversion]:
+    first = requests[0]
+    with runners.start_workers(first.beam, first.workers) as pool:
+        plans = _write_plans(requests)
+        milled = mill_plans(plans, first.beam, pool, progress=first.progress)
+    for plan, (kept, cost) in zip(plans, milled, strict=True):
+        yield complete(plan, kept=kept, cost=cost, staged=False)
+
+
+def _write_plans(requests: Sequence[Request]) -> list[Plan]:
+    """Scans once and plans each size; the list of all images ends with this function."""
+    scan = scan_images(requests[0].images, requests[0].options)
+    proposals = [
+        # Its size is asked for, whatever the shards: whether all of them fit is to be known.
+        propose(request.images, request.options, always_sample=False, room=math.inf, scan=scan)
+        for request in requests
+    ]
+    check_room(requests[0].out, sum(proposal.bytes for proposal in proposals))
+    return [
+        write_plan(proposal.draft, request.options, images=request.root, out=request.out)
+        for proposal, request in zip(proposals, requests, strict=True)
+    ]
+
+
+def mill_plans(
+    plans: Sequence[Plan],
+    beam: runners.RunnerOptions,
+    pool: LocalWorkers | None,
+    *,
+    progress: bool,
+) -> list[tuple[int, Cost]]:
+    """Mills the shards of all plans that are not finished.
+
+    Returns:
+        of each plan how many were, and what the others cost; all of it is the leader's.
+    """
+    finished = [list_finished(plan) for plan in plans]
+    for plan, shards in zip(plans, finished, strict=True):
+        names = {shard.name for shard in shards}
+        left = (shard for shard in plan.shards if shard.name not in names)
+        remove_files(receipt_path(Layout(plan.out), shard) for shard in left)
+    work = plan_work(plans, finished)
+    leader = choose_leader(plans)
+    place = next(place for place, plan in enumerate(plans) if plan is leader)
+    watch = ReceiptWatch(leader, finished=len(finished[place]), bar=progress)
+    try:
+        watch.poll()
+        if work.shards or work.assemblies:
+            job = f"shardmill-{leader.digest[:20]}"
+            runners.run_pipeline(MillSizes(work), beam, pool, job=job, on_poll=watch.poll)
+        watch.poll(final=True)
+    finally:
+        watch.close()
+    costs = [Cost()] * len(plans)
+    costs[place] = read_costs(Layout(leader.out), (shard.name for shard in work.shards))
+    return [(len(shards), cost) for shards, cost in zip(finished, costs, strict=True)]

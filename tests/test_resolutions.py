@@ -1,0 +1,281 @@
+"""Several sizes in one pass: each data set is what it would have been alone, byte for byte."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from conftest import encode_image, make_image, write_image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from converter import images, resolutions
+from converter.commit import list_finished
+from converter.errors import ShardmillError, UsageError
+from converter.images import convert_image, convert_sizes
+from converter.layout import Layout
+from converter.manifest import read_manifest
+from converter.options import ConvertOptions
+from converter.plan import Plan, write_plan
+from converter.resolutions import assemble_shard, choose_leader, mill_leader, plan_work
+from converter.verification import verify_dataset
+from pipelines.commands import main
+from pipelines.conversion import run_conversion
+from pipelines.proposals import propose
+from pipelines.resolutions import run_sizes
+
+SIZES = [
+    ConvertOptions(image_size=(side, side), encoding="raw", shard_bytes=8_000, validation_split=0.2)
+    for side in (8, 24, 12)
+]
+IN_MEMORY = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Thirty pictures, one of them no picture, and one of several frames."""
+    root = tmp_path_factory.mktemp("images")
+    for seed in range(30):
+        write_image(root / "ab"[seed % 2] / f"{seed}.jpg", seed, "JPEG")
+    (root / "a" / "bad.jpg").write_bytes(b"no image")
+    more = [make_image(seed) for seed in range(5)]
+    write_image(root / "b" / "several.gif", 9, "GIF", save_all=True, append_images=more)
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(folder, tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    """What a conversion to each size alone writes."""
+    root = tmp_path_factory.mktemp("alone")
+    for options in SIZES:
+        run_conversion(folder, root / str(options.image_size[0]), options, IN_MEMORY)
+    return {f"{side}x{side}": read_tree(root / str(side)) for side in (8, 24, 12)}
+
+
+def read_tree(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def read_all(out: Path) -> dict[str, dict[str, bytes]]:
+    return {path.name: read_tree(path) for path in sorted(out.iterdir())}
+
+
+def write_plans(folder: Path, out: Path, sizes=SIZES) -> list[Plan]:
+    plans = []
+    for options in sizes:
+        target = out / str(options.image_size[0])
+        draft = propose(folder, options, always_sample=False).draft
+        plans.append(write_plan(draft, options, images=folder, out=target))
+    return plans
+
+
+def test_each_data_set_is_what_it_would_be_alone(folder, alone, tmp_path):
+    found = run_sizes(folder, tmp_path / "out", SIZES, IN_MEMORY)
+    assert read_all(tmp_path / "out") == alone
+    assert len({len(conversion.manifest.shards) for conversion in found.values()}) == 3
+    for name, conversion in found.items():
+        assert conversion.milled == len(conversion.manifest.shards)
+        assert conversion.manifest.totals.rejected == {"not_an_image": 1}
+        assert verify_dataset(tmp_path / "out" / name, originals=folder) == []
+    again = run_sizes(folder, tmp_path / "out", SIZES, IN_MEMORY)
+    assert all(conversion.unchanged for conversion in again.values())
+
+
+def test_every_image_is_read_and_decoded_once(folder, tmp_path, monkeypatch):
+    plans, opened = write_plans(folder, tmp_path), []
+    check, loaded = images.open_checked, []
+    monkeypatch.setattr(images, "open_checked", lambda *a: opened.append(1) or check(*a))
+    monkeypatch.setattr(images, "orient", lambda image, turn: loaded.append(turn) or image)
+    work = plan_work(plans, [[], [], []])
+    for shard in work.shards:
+        mill_leader(shard, work)
+    for assembly in work.assemblies:
+        assemble_shard(assembly)
+    assert len(opened) == 32
+    assert len(loaded) == 31
+
+
+@pytest.mark.parametrize("interrupted", [0, 11, 31])
+def test_an_interruption_costs_only_what_it_interrupts(
+    folder, alone, tmp_path, monkeypatch, interrupted
+):
+    out, left, seen = tmp_path / "out", [interrupted], []
+    convert = resolutions.make_records
+
+    def stop_there(entry, *others, read):
+        seen.append(entry.path)
+        if left and not left[0]:
+            raise ShardmillError("killed")
+        if left:
+            left[0] -= 1
+        return convert(entry, *others, read=read)
+
+    monkeypatch.setattr(resolutions, "make_records", stop_there)
+    with pytest.raises(ShardmillError, match="killed"):
+        run_sizes(folder, out, SIZES, IN_MEMORY)
+    left.clear()
+    seen.clear()
+    found = run_sizes(folder, out, SIZES, IN_MEMORY)
+    assert read_all(out) == alone
+    kept = found["24x24"].kept
+    assert kept == len(found["24x24"].manifest.shards) - found["24x24"].milled
+    assert len(seen) <= 32 - kept
+
+
+def test_parts_that_are_gone_or_damaged_are_made_again(folder, alone, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def stop(_):
+        raise ShardmillError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.transforms.assemble_shard", stop)
+        with pytest.raises(ShardmillError, match="killed"):
+            run_sizes(folder, out, SIZES, IN_MEMORY)
+    (parts,) = Layout(out / "8x8").work.glob("parts-*")
+    first, damaged, *_ = sorted(path for path in parts.iterdir() if path.suffix != ".json")
+    first.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    plans = write_plans(folder, tmp_path / "other")
+    work = plan_work(plans, [list_finished(plan) for plan in plans])
+    assert work.shards == choose_leader(plans).shards
+    milled = []
+    monkeypatch.setattr(
+        "pipelines.transforms.mill_leader",
+        lambda shard, work: milled.append(shard.name) or mill_leader(shard, work),
+    )
+    run_sizes(folder, out, SIZES, IN_MEMORY)
+    assert sorted(milled) == sorted({f"{p.name}.tfrecord" for p in (first, damaged)})
+    assert read_all(out) == alone
+
+
+def test_one_size_may_be_finished_before(folder, alone, tmp_path):
+    run_conversion(folder, tmp_path / "out" / "12x12", SIZES[2], IN_MEMORY)
+    found = run_sizes(folder, tmp_path / "out", SIZES, IN_MEMORY)
+    assert found["12x12"].unchanged
+    assert read_all(tmp_path / "out") == alone
+
+
+@pytest.mark.parametrize("frames", ["first", "all"])
+@pytest.mark.parametrize("isolate", [False, True])
+def test_frames_and_isolation_change_nothing_about_it(folder, tmp_path, frames, isolate):
+    sizes = [
+        dataclasses.replace(options, frames=frames, isolate=isolate, encoding="png")
+        for options in SIZES[:2]
+    ]
+    run_sizes(folder, tmp_path / "out", sizes, IN_MEMORY)
+    for options in sizes:
+        name = "{}x{}".format(*options.image_size)
+        single = dataclasses.replace(options, isolate=False)
+        run_conversion(folder, tmp_path / name, single, IN_MEMORY)
+        assert read_tree(tmp_path / "out" / name) == read_tree(tmp_path / name)
+
+
+def test_masks_come_in_all_sizes(folder, tmp_path):
+    for path in folder.rglob("*.jpg"):
+        mask = tmp_path / "masks" / path.relative_to(folder).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        mask.write_bytes(encode_image(Image.new("L", (32, 24), len(path.name)), "PNG"))
+    sizes = [
+        dataclasses.replace(options, mask_dir=str(tmp_path / "masks")) for options in SIZES[:2]
+    ]
+    run_sizes(folder, tmp_path / "out", sizes, IN_MEMORY)
+    for options in sizes:
+        name = "{}x{}".format(*options.image_size)
+        run_conversion(folder, tmp_path / name, options, IN_MEMORY)
+        assert read_tree(tmp_path / "out" / name) == read_tree(tmp_path / name)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad", "shorter", "longer"])
+def test_large_images_have_the_bytes_of_each_size_alone(resize, file_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode_image(make_image(3, 240, 320), file_format, exif=exif)
+    # At 1/8, 1/4, 1/2 and all of it; and once as it is.
+    sides = [10, 17, 30, 60, 61, 120, 240]
+    sizes = [ConvertOptions(image_size=(side, side), resize=resize) for side in sides]
+    if resize == "stretch":
+        sizes.append(ConvertOptions(image_size=(240, 320)))
+    assert convert_sizes(data, sizes) == [convert_image(data, options) for options in sizes]
+    assert convert_sizes(data, sizes[::-1]) == [convert_image(data, size) for size in sizes[::-1]]
+
+
+def test_a_size_that_cannot_be_written_costs_no_other():
+    data = encode_image(Image.new("L", (4000, 10)), "PNG")
+    sizes = [ConvertOptions(image_size=(side, side), resize="shorter") for side in (5, 50)]
+    small, large = convert_sizes(data, sizes)
+    assert small.width == 2000
+    assert large.code == "too_large"
+
+
+@given(st.lists(st.integers(0, 9), min_size=1), st.lists(st.integers(0, 9), min_size=1))
+def test_pieces_are_all_images_in_their_order(leader, follower):
+    total = min(sum(leader), sum(follower))
+    cut = []
+    for counts in (leader, follower):
+        left, taken = total, []
+        for count in counts:
+            taken.append(min(count, left))
+            left -= taken[-1]
+        cut.append([*taken, left])
+    places = [[_Shard(index, n) for index, n in enumerate(counts)] for counts in cut]
+    plans = [_Plan(shards) for shards in places]
+    numbers = [(shard.name, place) for shard in places[0] for place in range(shard.records)]
+    found = [
+        (f"{piece.part.name}.tfrecord", piece.first + place)
+        for shard in places[1]
+        for piece in resolutions._find_pieces(shard, plans[1], plans[0], Path("parts"))
+        for place in range(piece.images)
+    ]
+    assert found == numbers
+
+
+@dataclasses.dataclass
+class _Shard:
+    index: int
+    records: int
+    split: str = "train"
+
+    @property
+    def name(self) -> str:
+        return f"train-{self.index}.tfrecord"
+
+
+@dataclasses.dataclass
+class _Plan:
+    shards: list
+
+
+def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
+    arguments = ["--encoding=raw", "--shard-size=8000", "--validation-split=0.2", "--no-progress"]
+    sizes = ["--image-size=8", "--image-size=24", "--image-size=12x12"]
+    assert main(["plan", str(folder), str(tmp_path / "out"), *arguments[:-1], *sizes]) == 0
+    assert "24x24:" in capsys.readouterr().out
+    out = str(tmp_path / "out")
+    assert main(["convert", str(folder), out, *arguments, *sizes, "--workers=2"]) == 0
+    assert read_all(tmp_path / "out") == alone
+    told = capsys.readouterr().out
+    assert f"wrote 31 images to {tmp_path / 'out' / '8x8'} in" in told
+    assert main(["convert", str(folder), out, *arguments, *sizes, "--update"]) == 2
+    assert "--overwrite and --update take one image size at a time" in capsys.readouterr().err
+    assert read_manifest(tmp_path / "out" / "24x24").image.height == 24
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([SIZES[0], SIZES[1], SIZES[0]], "image size 8x8 stands twice"),
+        ([dataclasses.replace(s, resize="none") for s in SIZES], "resize none ignores the image"),
+    ],
+)
+def test_sizes_that_make_no_sense_together_are_refused(folder, tmp_path, sizes, message):
+    with pytest.raises(UsageError, match=message):
+        run_sizes(folder, tmp_path / "out", sizes, IN_MEMORY)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_itself_is_no_folder_for_several(folder, converted):
+    with pytest.raises(UsageError, match="holds a data set itself, and several sizes need"):
+        run_sizes(folder, converted, SIZES, IN_MEMORY)
