@@ -90,9 +90,8 @@ class ObjectPath:
         Raises:
             ValueError: it does not lie there.
         """
-        if (self.scheme, self.bucket) != (folder.scheme, folder.bucket) or not self.key.startswith(
-            folder.prefix
-        ):
+        same = (self.scheme, self.bucket) == (folder.scheme, folder.bucket)
+        if not (same and self.key.startswith(folder.prefix)):
             raise ValueError(f"{self} does not lie below {folder}")
         return self.key[len(folder.prefix) :]
 
@@ -359,10 +358,15 @@ async def _read(store: Store, path: ObjectPath, offset: int, stop: int | None) -
 
 async def _transfer(store: Store, path: ObjectPath, transfer: Transfer) -> int:
     async def get() -> None:
+        known = transfer.version
         try:
             await store.get(path.bucket, path.key, transfer)
-        except EOFError:  # asked for what lies behind the end
-            return
+        except EOFError:
+            return  # asked for what lies behind the end
+        except (FileExistsError, FileNotFoundError) as error:
+            if known is None:
+                raise
+            raise OSError(errno.ESTALE, "it changed while it was read", str(path)) from error
 
     await insist(path, get, progress=lambda: transfer.place)
     return transfer.place

@@ -150,6 +150,8 @@ def _describe(error: OSError) -> Exception:
     """What an error says of an original; or the error itself, if it is about this machine."""
     if isinstance(error, FileNotFoundError):
         return ImageError("vanished", REJECT_CODES["vanished"])
+    if error.errno == errno.ESTALE:
+        return ImageError("changed", REJECT_CODES["changed"])
     if error.errno in _EXHAUSTED:
         return error
     return ImageError("unreadable", str(error.strerror))

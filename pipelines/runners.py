@@ -313,6 +313,11 @@ def _shorten(error: BaseException) -> str:
     """What went wrong, in one line: the last of the worker's traceback, where Beam shows one."""
     if isinstance(error, ShardmillError):
         return str(error).split(" [while running", 1)[0]  # which Beam writes behind it
+    if type(error).__name__ == "DataflowJobAlreadyExistsError":
+        return (
+            "a job of this name still runs, that of an earlier launcher: wait for its end, or "
+            "cancel it, and run the same command again"
+        )
     if not isinstance(error, RuntimeError) and "Traceback" not in str(error):
         first, *rest = f"the pipeline failed: {type(error).__name__}: {error}".splitlines()
         return f"{first} {rest[0]}" if rest and first.endswith(":") else first

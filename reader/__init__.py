@@ -8,8 +8,8 @@
                 memory        a number of bytes -> sizes of the buffers
                 `arrangements`    by which kind of files that is done best
     records     numbers -> `blocks` of payloads in `files`, located by index and checked (`runs`:
-                in long reads; `remote`: through a `shard_cache`, which the `outlook` fills ahead
-                of need, or by `ranges`)
+                in long reads; `remote`: through a `shard_cache` of `cached_files`, which the
+                `outlook` fills ahead of need, or by `ranges`)
     batches     a step's payloads -> columns: `fields` by their `spans`, sizes by `headers`, what is
                 wrong by `damage`; `pixels` of raw images go straight to their place
     dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)

@@ -17,7 +17,6 @@ from typing import Final
 
 import numpy as np
 
-from converter.errors import ShardmillError
 from reader.files import RecordFile
 from reader.orders import Numbers
 from reader.remote import RemoteFile, list_remote
@@ -109,7 +108,8 @@ class Outlook:
 def _fetch(cache: ShardCache, wanted: collections.deque[Content], busy: set[Content]) -> None:
     """Fetches what is wanted until nothing is."""
     while wanted:
-        with contextlib.suppress(IndexError, ShardmillError):
+        # Whatever it is, whoever needs the object finds out; a process that ends breaks anything.
+        with contextlib.suppress(Exception):
             content = wanted.popleft()
             if content in busy:
                 continue

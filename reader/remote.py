@@ -9,7 +9,8 @@ from typing import Final
 from converter.errors import DatasetError
 from converter.indexes import name_index
 from converter.manifest import Manifest, ShardInfo
-from converter.objects import ObjectPath, list_objects
+from converter.objects import ObjectPath
+from converter.storage import list_sizes
 from reader.files import RecordFile
 from reader.shard_cache import Content, ShardCache
 
@@ -68,16 +69,16 @@ def check_objects(folder: ObjectPath, manifest: Manifest) -> None:
         DatasetError: an object is missing, shorter or longer than it was written.
         StoreError: the store does not answer, or refuses.
     """
-    sizes = {found.path.key: found.size for found in list_objects(folder)}
+    sizes = list_sizes(folder)
     for shard in manifest.shards:
         index = name_index(shard.name)
         for name, size in ((shard.name, shard.bytes), (index, shard.index_bytes)):
             path = folder / name
-            if path.key not in sizes:
+            if name not in sizes:
                 raise DatasetError(f"{path} is missing")
-            if sizes[path.key] != size:
+            if sizes[name] != size:
                 raise DatasetError(
-                    f"{path} has {sizes[path.key]} bytes, expected {size}: run shardmill verify"
+                    f"{path} has {sizes[name]} bytes, expected {size}: run shardmill verify"
                 )
 
 

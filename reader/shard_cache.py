@@ -14,37 +14,39 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
-import hashlib
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import DatasetError, OutputError, ShardmillError, StoreError, UsageError
 from converter.manifest import ShardInfo
 from converter.objects import ObjectPath, download_object
-from converter.requests import read_patience
 from converter.sizes import format_bytes, parse_bytes
+from reader.cached_files import (
+    LOCK,
+    Watch,
+    hold_lock,
+    is_abandoned,
+    is_checked,
+    is_intact,
+    is_named,
+    list_kept,
+    note_use,
+    release,
+    try_lock,
+)
 from reader.files import open_regular
 
 DEFAULT_BYTES: Final = 20_000_000_000
 
-PAUSES_S: Final = (0.005, 0.05)
-"""The first and the longest between two looks at what another process does."""
-
-_HASHED_BYTES: Final = 1 << 20
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_KEPT: Final = re.compile(r"[0-9a-f]{64}\.(?:whole|(\d{1,19})\.part)")
 
 _log = logging.getLogger("shardmill.reader")
-_checked: set[tuple[int, ...]] = set()
-"""Files that this process has compared with their checksums: device, number, size, time."""
-
 _failures: dict[str, tuple[float, ShardmillError]] = {}
 """By checksum: when it could not be fetched, and why."""
 
@@ -55,15 +57,6 @@ class Content(NamedTuple):
     path: ObjectPath
     bytes: int
     sha256: str
-
-
-class Kept(NamedTuple):
-    """A file of a cache: what it may take, when it was used, whether it is a part."""
-
-    path: Path
-    bytes: int
-    used: int
-    is_part: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,8 +100,8 @@ class ShardCache:
             state = path.stat()
         except OSError:
             return False
-        _note_use(path, state)
-        return _identify(state) in _checked
+        note_use(path, state)
+        return is_checked(state)
 
     def describe(self, error: OSError, path: ObjectPath) -> ShardmillError:
         """What a person is told of an object that cannot be kept."""
@@ -124,15 +117,15 @@ class ShardCache:
         )
 
     def _open_or_fetch(self, content: Content) -> int:
-        began, watch = time.monotonic(), Watch(content.path)
+        began, watch = time.monotonic(), Watch(self.folder, content.path)
         while True:
             found = self._open_whole(content)
             if found is not None:
                 return found
-            with self._hold():
+            with hold_lock(self.folder / LOCK):
                 part = self._claim(content)
             if part is None:
-                watch.wait(self._list())
+                watch.wait()
                 continue
             try:
                 failed, error = _failures.get(content.sha256, (0.0, None))
@@ -140,7 +133,7 @@ class ShardCache:
                     raise error
                 return self._fetch(content, part)
             finally:
-                _release(part)
+                release(part)
 
     def _open_whole(self, content: Content) -> int | None:
         """A descriptor of what is there; what is damaged goes, to be fetched again."""
@@ -150,12 +143,12 @@ class ShardCache:
         except FileNotFoundError:
             return None
         state = os.fstat(descriptor)
-        if not _is_intact(descriptor, state, content):
+        if not is_intact(descriptor, state, content.bytes, content.sha256):
             os.close(descriptor)
             _log.warning("%s was damaged, and is fetched again: %s", path, content.path)
             path.unlink(missing_ok=True)
             return None
-        _note_use(path, state)
+        note_use(path, state)
         return descriptor
 
     def _claim(self, content: Content) -> int | None:
@@ -170,9 +163,9 @@ class ShardCache:
             descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | make, 0o600)
         except FileNotFoundError:
             return None
-        if _try_lock(descriptor) and not whole.exists() and _is_named(descriptor, part):
+        if try_lock(descriptor) and not whole.exists() and is_named(descriptor, part):
             return descriptor
-        _release(descriptor)
+        release(descriptor)
         return None
 
     def _fetch(self, content: Content, part: int) -> int:
@@ -180,10 +173,11 @@ class ShardCache:
         for _ in range(2):
             self._download(content, path)
             state = os.fstat(part)
-            if _is_intact(part, state, content):
+            if is_intact(part, state, content.bytes, content.sha256):
                 descriptor = open_regular(path)
-                path.rename(self._locate(content))
-                _note_use(self._locate(content), state)
+                with hold_lock(self.folder / LOCK):  # whoever makes room has to see it once
+                    path.rename(self._locate(content))
+                    note_use(self._locate(content), state)
                 return descriptor
             os.ftruncate(part, 0)  # what an earlier run left may have been damaged
         path.unlink(missing_ok=True)
@@ -215,75 +209,19 @@ class ShardCache:
 
     def _make_room(self, size: int) -> bool:
         """Removes what was not used for longest; whether there is room for so many bytes."""
-        kept = sorted(self._list(), key=lambda file: file.used)
+        kept = sorted(list_kept(self.folder), key=lambda file: file.used)
         total = sum(file.bytes for file in kept) + size
         for file in kept:
             if total <= self.limit_bytes:
                 break
-            if not file.is_part or _is_abandoned(file.path):
+            if not file.is_part or is_abandoned(file.path):
                 file.path.unlink(missing_ok=True)
                 total -= file.bytes
         return total <= self.limit_bytes
 
-    def _list(self) -> list[Kept]:
-        kept = []
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                match = _KEPT.fullmatch(entry.name)
-                with contextlib.suppress(FileNotFoundError):
-                    if match is not None:
-                        kept.append(_describe_kept(entry, match[1]))
-        return kept
-
-    @contextlib.contextmanager
-    def _hold(self) -> Iterator[None]:
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            _release(descriptor)
-
     def _locate(self, content: Content, *, is_part: bool = False) -> Path:
         end = f"{content.bytes}.part" if is_part else "whole"
         return self.folder / f"{content.sha256}.{end}"
-
-
-class Watch:
-    """Waits for what other threads and processes do, as long as they get on.
-
-    Args:
-        path: what is waited for.
-    """
-
-    def __init__(self, path: ObjectPath) -> None:
-        self._path = path
-        self._pause, self._longest = PAUSES_S
-        # Whoever fetches it is as patient, and has the better error.
-        self._patience = read_patience() + 2 * self._longest
-        self._moved = time.monotonic()
-        self._seen: set[tuple[Path, int]] = set()
-
-    def wait(self, kept: list[Kept]) -> None:
-        """Pauses, the longer the more often.
-
-        Args:
-            kept: the files in the cache.
-
-        Raises:
-            StoreError: nothing has moved in it for too long.
-        """
-        seen = {(file.path, _measure(file.path)) for file in kept}
-        if seen != self._seen:
-            self._seen, self._moved = seen, time.monotonic()
-        elif time.monotonic() - self._moved > self._patience:
-            raise StoreError(
-                f"{self._path} is being fetched by another process, or others take all of the "
-                f"cache, and nothing has moved for {self._patience:.0f} s: end them, or choose "
-                "another cache_dir"
-            )
-        time.sleep(self._pause)
-        self._pause = min(2 * self._pause, self._longest)
 
 
 def open_cache(
@@ -317,76 +255,3 @@ def check_room(cache: ShardCache, shards: Sequence[ShardInfo]) -> None:
             f"{format_bytes(shard_bytes)} and the largest index {format_bytes(index_bytes)}; allow "
             f"at least {needed} bytes"
         )
-
-
-def _is_intact(descriptor: int, state: os.stat_result, content: Content) -> bool:
-    """Compares a file with its checksum, once for each process and state of the file."""
-    if state.st_size != content.bytes:
-        return False
-    if _identify(state) not in _checked:
-        if _hash(descriptor) != content.sha256:
-            return False
-        _checked.add(_identify(state))
-    return True
-
-
-def _identify(state: os.stat_result) -> tuple[int, ...]:
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def _hash(descriptor: int) -> str:
-    digest, offset = hashlib.sha256(), 0
-    while piece := os.pread(descriptor, _HASHED_BYTES, offset):
-        digest.update(piece)
-        offset += len(piece)
-    return digest.hexdigest()
-
-
-def _note_use(path: Path, state: os.stat_result) -> None:
-    """Sets the time of use, which many systems do not keep; that of the content stays."""
-    with contextlib.suppress(OSError):  # of somebody else's file
-        os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
-
-
-def _describe_kept(entry: os.DirEntry[str], part_bytes: str | None) -> Kept:
-    state = entry.stat(follow_symlinks=False)
-    if part_bytes is None:
-        return Kept(Path(entry.path), state.st_size, state.st_atime_ns, is_part=False)
-    return Kept(Path(entry.path), int(part_bytes), state.st_mtime_ns, is_part=True)
-
-
-def _measure(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_size
-    return -1
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_abandoned(part: Path) -> bool:
-    try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        return _try_lock(descriptor)
-    finally:
-        _release(descriptor)
-
-
-def _is_named(descriptor: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False
-
-
-def _release(descriptor: int) -> None:
-    # A process that was forked meanwhile has the descriptor too, and would keep the lock.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)

@@ -245,9 +245,10 @@ from converter.options import ConvertOptions
 from converter.plan import write_plan
 from pipelines import propose
 
-images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()
+images, out = Path(sys.argv[1]), Path(sys.argv[2])
+options = ConvertOptions(caption_column=sys.argv[3] if len(sys.argv) > 3 else None)
 draft = propose(images, options, always_sample=False).draft
-write_plan(draft, options, images=images, out=out)
+write_plan(draft, options, images=images if images.is_dir() else images.parent, out=out)
 """
 
 

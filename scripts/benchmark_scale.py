@@ -1,6 +1,7 @@
 """What a conversion takes when there are very many images, beside what it is held to.
 
     plan       scan and plan, as the launcher does before the first image is milled
+    table      the same for a CSV with a label and a caption for each image
     convert    launcher and workers, for few images and for many
     update     the launcher, when one image in a thousand has changed
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmark_convert import PLAN
-from corpora import convert, link_images
+from corpora import convert, link_images, write_table
 from measuring import Run, measure, report, run_sections
 
 HERE = Path(__file__).resolve()
@@ -43,11 +44,12 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "build" / "benchmark")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--update-count", type=int, default=100_000)
-    parser.add_argument("--only", choices=("plan", "convert", "update"))
+    parser.add_argument("--only", choices=("plan", "table", "convert", "update"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     sections = {
         "plan": lambda: measure_plan(arguments.work, arguments.counts),
+        "table": lambda: measure_table(arguments.work, max(arguments.counts)),
         "convert": lambda: measure_convert(arguments.work, arguments.counts),
         "update": lambda: measure_update(arguments.work, arguments.update_count),
     }
@@ -67,6 +69,17 @@ def measure_plan(work: Path, counts: list[int]) -> Iterator[bool]:
                      ok=run.peak_mb <= PLAN_MB)  # fmt: skip
         report_cpu(count, run)
     yield from report_growth(counts, runs)
+
+
+def measure_table(work: Path, count: int) -> Iterator[bool]:
+    table, out = write_table(link_images(work, count), count), work / "planned"
+    shutil.rmtree(out, ignore_errors=True)
+    run = measure([sys.executable, "-c", PLAN, str(table), str(out), "caption"])
+    table.unlink()
+    report(f"{count:,} rows, time", f"{run.seconds:.1f} s")
+    yield report("  memory", f"{run.peak_mb:.0f} MB", f"at most {PLAN_MB} MB",
+                 ok=run.peak_mb <= PLAN_MB)  # fmt: skip
+    report_cpu(count, run)
 
 
 def measure_convert(work: Path, counts: list[int]) -> Iterator[bool]:

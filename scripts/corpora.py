@@ -68,6 +68,19 @@ def link_images(work: Path, count: int) -> Path:
     return folder / "images"
 
 
+def write_table(images: Path, count: int) -> Path:
+    """A CSV of the files of `link_images`, with a label and a caption of 50 letters for each."""
+    table = images / "images.csv"
+    with open(table, "w", encoding="ascii") as file:
+        file.write("path,label,caption\n")
+        for number in range(count):
+            group = number // 1000
+            path = f"class-{group % 10}/{group:04d}/{number:07d}.png"
+            caption = f"a photograph of one pixel only, number {number:07d}, one"
+            file.write(f'{path},class-{group % 10},"{caption}"\n')
+    return table
+
+
 def convert(images: Location, out: Location, *arguments: str) -> Run:
     if isinstance(out, Path):
         shutil.rmtree(out, ignore_errors=True)

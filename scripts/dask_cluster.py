@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from engines import WORK, Cluster, Proof, make_images
+from engines import WORK, Cluster, Proof, make_images, run_script
 
 WORKERS = ("worker 1", "worker 2")
 
@@ -40,4 +40,4 @@ def start_dask(cluster: Cluster) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

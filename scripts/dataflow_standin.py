@@ -63,7 +63,10 @@ class StandIn:
         return f"http://localhost:{self._server.server_port}"
 
     def create(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Takes a job, and begins with it."""
+        """Takes a job, and begins with it; of one name, there is one that runs."""
+        for number, state in self._states.items():
+            if state == "JOB_STATE_RUNNING" and self.describe(number)["name"] == job["name"]:
+                return self.describe(number)
         number = f"job-{len(self.jobs)}"
         self.jobs.append(job)
         self._states[number] = "JOB_STATE_RUNNING"
@@ -73,8 +76,9 @@ class StandIn:
 
     def describe(self, number: str) -> dict[str, Any]:
         """A job, as Dataflow shows it."""
-        name = self.jobs[int(number.removeprefix("job-"))]["name"]
-        return {"id": number, "name": name, "currentState": self._states[number]}
+        job = self.jobs[int(number.removeprefix("job-"))]
+        told = {key: job[key] for key in ("name", "clientRequestId")}
+        return {"id": number, "currentState": self._states[number], **told}
 
     def update(self, number: str, _change: dict[str, Any]) -> dict[str, Any]:
         """Cancels a job, which is the one change that anybody asks for."""

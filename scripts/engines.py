@@ -44,8 +44,8 @@ OPENED: Final = tuple(
 )
 """Flink and Spark look into these by reflection, which Java 17 allows only if told so."""
 
-START_S: Final = 60
-CONVERT_S: Final = 180
+START_S: Final = 120
+CONVERT_S: Final = 300
 END_S: Final = 5
 
 UNAVAILABLE: Final = 69
@@ -228,6 +228,8 @@ def is_open(port: int) -> bool:
 
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Ends with the exit code of `main`, or with that of an engine that is not to be had."""
+    # What is told to end takes the engine along.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main())
     except Unavailable as reason:

@@ -31,11 +31,13 @@ FLINK: Final = "apache-flink-libraries==1.19.3"
 FLINK_SHA256: Final = "4a58e3a1fb7d83340bc96b6c080624c6d792d69fae5d294b96224775204a9c60"
 SPARK: Final = "pyspark==3.5.9"
 SPARK_SHA256: Final = "ea27adc39ddac9413b8951e45aa748cbed6c785971b81386efc41938f6243d93"
-JOB_SERVERS: Final = {
-    "flink-1.19": "ab6dc8802eb1e511dec65ecd164eae0e6fb813d1e0057457b652b25198d2a12c",
-    "spark-3": "a923c31521f01978bc06485b2ac5014150e8c891ac7d2c0c6aba3d15623b1e28",
+JARS: Final = {
+    FLINK: "379322ded0d829b2744173d292a9854aa057a7b005f5ef1cb868c7e04f29ffac",
+    SPARK: "958b130e3a5365fe0527dcd1326fc1c25d69e939f6655dd9036dc54d9aa0a403",
+    "job-server-flink-1.19": "ab6dc8802eb1e511dec65ecd164eae0e6fb813d1e0057457b652b25198d2a12c",
+    "job-server-spark-3": "a923c31521f01978bc06485b2ac5014150e8c891ac7d2c0c6aba3d15623b1e28",
 }
-"""SHA-256 of what `list_files` says of the jars."""
+"""SHA-256 of what `list_files` says of the jars that were tried."""
 PRISM: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
 
 _deadline = time.monotonic() + LIMIT_S
@@ -62,18 +64,14 @@ def find_job_server(engine: str) -> Path:
     pom = Path(__file__).with_name("job_server.xml")
     command = ["mvn", "-B", "-q", "-C", "-f", pom, f"-Dengine={engine}"]
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime"]
-    folder = _find(
+    return _find(
         f"job-server-{engine}",
         lambda folder: _run([*command, *goal, f"-DoutputDirectory={folder}"]),
     )
-    digest = hashlib.sha256(list_files(folder).encode()).hexdigest()
-    if digest != JOB_SERVERS[engine]:
-        raise SystemExit(f"{folder} holds other jars than were tried ({digest}): remove it")
-    return folder
 
 
 def find_prism() -> Path:
-    """Prism itself."""
+    """Prism itself; Go compares its source with known sums."""
     folder = _find("prism-2.77.0", lambda folder: _run(["go", "install", PRISM], GOBIN=str(folder)))
     return folder / "prism"
 
@@ -96,6 +94,9 @@ def _find(name: str, fetch: Callable[[Path], None]) -> Path:
             fetch(made)
             made.rename(folder)
         print(f"fetched {name} in {time.monotonic() - begin:.0f} s", flush=True)
+    digest = hashlib.sha256(list_files(folder).encode()).hexdigest()
+    if digest != JARS.get(name, digest):
+        raise SystemExit(f"{folder} holds other jars than were tried ({digest}): remove it")
     return folder
 
 

@@ -28,20 +28,38 @@ def test_what_is_staged_writes_what_a_local_run_writes(
     assert len(checks) == 16
 
 
-def test_an_interrupted_launcher_cancels_its_job(image_folder: Path, tmp_path: Path) -> None:
+def start(images: Path, out: Path, stand_in: StandIn) -> subprocess.Popen[str]:
+    """Starts a conversion of which the job goes on until somebody cancels it."""
+    arguments = [*dataflow.ASKED, "--no_auth", f"--dataflow_endpoint={stand_in.address}"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "convert", images, out, "--no-progress",
+         "--runner=DataflowRunner", "--shared-paths", *arguments],
+        env=make_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def test_a_killed_launcher_leaves_its_job_alone_and_an_interrupted_one_cancels_it(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
     with dataflow.run_store() as store, StandIn(store, tmp_path, hold=True) as stand_in:
-        arguments = [*dataflow.ASKED, "--no_auth", f"--dataflow_endpoint={stand_in.address}"]
-        with subprocess.Popen(
-            [sys.executable, "-m", "pipelines", "convert", image_folder, tmp_path / "out",
-             "--runner=DataflowRunner", "--shared-paths", *arguments, "--no-progress"],
-            env=make_environment(STORAGE_EMULATOR_HOST=store),
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:  # fmt: skip
+        with start(image_folder, out, stand_in) as process:
             assert process.stderr is not None
             assert "/dataflow/jobs/europe-west1/job-0?" in process.stderr.readline()
+            process.kill()
+        with start(image_folder, out, stand_in) as process:
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 1
+            assert said.startswith("shardmill: error: a job of this name still runs, that of an ")
+        assert stand_in.describe("job-0")["currentState"] == "JOB_STATE_RUNNING"
+        stand_in.update("job-0", {})
+        with start(image_folder, out, stand_in) as process:
+            assert process.stderr is not None
+            assert "/dataflow/jobs/europe-west1/job-1?" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=60)
         assert process.returncode == 130
         assert said == "shardmill: interrupted; run the same command again to go on\n"
-        assert stand_in.describe("job-0")["currentState"] == "JOB_STATE_CANCELLED"
+        assert stand_in.describe("job-1")["currentState"] == "JOB_STATE_CANCELLED"

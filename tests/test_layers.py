@@ -20,7 +20,7 @@ HEAVY = {"apache_beam", "tensorflow", "keras"}
 
 FORMAT_MODULES = {
     "errors", "examples", "indexes", "layout", "manifest", "names", "objects", "requests",
-    "schema", "sizes", "tfrecords",
+    "schema", "sizes", "storage", "tfrecords",
 }  # fmt: skip
 """What `reader` may use of `converter`."""
 

@@ -75,9 +75,8 @@ def test_jars_that_are_others_than_were_tried_are_refused(
     (folder / "a.jar").write_bytes(b"a")
     listed = f"{hashlib.sha256(b'a').hexdigest()} a.jar\n"
     assert parts.list_files(folder) == listed
-    monkeypatch.setitem(
-        parts.JOB_SERVERS, "flink-1.19", hashlib.sha256(listed.encode()).hexdigest()
-    )
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    monkeypatch.setitem(parts.JARS, "job-server-flink-1.19", digest)
     assert parts.find_job_server("flink-1.19") == folder
     (folder / "a.jar").write_bytes(b"b")
     with pytest.raises(SystemExit, match=r"holds other jars than were tried"):

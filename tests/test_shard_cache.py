@@ -22,8 +22,9 @@ from soak_faults import mount_tmpfs
 from converter.errors import DatasetError, OutputError, StoreError, UsageError
 from converter.manifest import ShardInfo
 from converter.objects import put_file
-from reader import shard_cache
-from reader.shard_cache import Content, ShardCache, Watch, check_room, open_cache
+from reader import cached_files, shard_cache
+from reader.cached_files import LOCK, Watch, hold_lock
+from reader.shard_cache import Content, ShardCache, check_room, open_cache
 
 SIZE = 10_000
 
@@ -31,7 +32,7 @@ SIZE = 10_000
 @pytest.fixture(autouse=True)
 def forget():
     """What this process knows of files, as if it had just begun."""
-    shard_cache._checked.clear()
+    cached_files._checked.clear()
     shard_cache._failures.clear()
 
 
@@ -71,7 +72,7 @@ def test_an_object_is_fetched_once(server, cache):
     content = put(server, 1)
     assert read(cache, content) == make_bytes(1)
     assert server.set_faults()["GET"] == 1
-    shard_cache._checked.clear()
+    cached_files._checked.clear()
     assert read(cache, content) == make_bytes(1)
     assert "GET" not in server.set_faults()
     assert list_cache(cache) == {f"{content.sha256}.whole": SIZE}
@@ -273,13 +274,13 @@ def test_who_waits_for_another_process_in_vain_is_told(s3_server, cache, monkeyp
 def test_waiting_has_no_end_as_long_as_something_moves(s3_server, cache, monkeypatch):
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "0.1")
     cache.folder.mkdir()
-    watch = Watch(s3_server.path("x"))
+    watch = Watch(cache.folder, s3_server.path("x"))
     part = cache.folder / f"{'a' * 64}.{SIZE}.part"
     began = time.monotonic()
     with open(part, "wb", buffering=0) as file:
         while time.monotonic() < began + 1:
             file.write(b"x")
-            watch.wait(cache._list())
+            watch.wait()
 
 
 def test_threads_that_wait_for_one_that_fails_are_told_why(s3_server, cache, monkeypatch):
@@ -323,7 +324,7 @@ def test_a_folder_that_cannot_be_is_one_line(s3_server, tmp_path):
 def test_a_process_that_was_forked_does_not_keep_a_lock(s3_server, cache):
     contents = [put(s3_server, seed) for seed in range(2)]
     cache.folder.mkdir()
-    with cache._hold():
+    with hold_lock(cache.folder / LOCK):
         child = os.fork()
         if child == 0:
             time.sleep(60)
