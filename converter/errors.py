@@ -103,6 +103,10 @@ class ImageError(ShardmillError):
         self.detail = detail
         super().__init__(f"{code}: {detail}")
 
+    def strip(self) -> ImageError:
+        """The same without its traceback, which would keep the file that was read in memory."""
+        return ImageError(self.code, self.detail)
+
 
 def _escape(text: str) -> str:
     """On one line, and without what a terminal would obey."""

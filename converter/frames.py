@@ -54,7 +54,7 @@ def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Fra
             yield from _convert_all(data, sizes)
             return
     except ImageError as error:
-        images = [error] * len(sizes)
+        images = [error.strip()] * len(sizes)
     yield Frame(None, images)
 
 
@@ -77,7 +77,7 @@ def _convert_all(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame
                     if not _go_to(image, number, options.max_frames):
                         return
             except ImageError as error:
-                yield Frame(number, [error] * len(sizes))
+                yield Frame(number, [error.strip()] * len(sizes))
                 return
             yield Frame(number, _convert(image, data, sizes))
 
@@ -100,4 +100,4 @@ def _convert(image: Image.Image, data: bytes, sizes: Sequence[ConvertOptions]) -
             opened = Opened(image, data, sizes[0], draft=False, alone=False)
             return convert_opened(opened, sizes)
     except ImageError as error:
-        return [error] * len(sizes)
+        return [error.strip()] * len(sizes)

@@ -139,7 +139,7 @@ def convert_opened(opened: Opened, sizes: Sequence[ConvertOptions]) -> list[Outc
             with name_errors():
                 outcomes.append(_copy(opened, options) or _transform(opened, options))
         except ImageError as error:  # noqa: PERF203 (of each size by itself)
-            outcomes.append(error)
+            outcomes.append(error.strip())
     return outcomes
 
 

@@ -78,7 +78,7 @@ def make_records(
             mask = _read_mask(entry.mask, locate_masks(images, options), options)
     except ImageError as error:
         enter("other")
-        yield entry, [error] * len(sizes)
+        yield entry, [error.strip()] * len(sizes)
         return
     enter("other")
     facts = _Facts(entry, text, tuple(columns), hash_bytes(data), mask)
@@ -108,7 +108,7 @@ class _Facts:
             try:
                 masks = [*_convert_mask(self.mask, origin, sizes)]
             except ImageError as error:
-                return [error] * len(images)
+                return [error.strip()] * len(images)
         return [
             image
             if isinstance(image, ImageError)

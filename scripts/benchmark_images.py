@@ -34,7 +34,7 @@ from pipelines import convert, convert_sizes
 BYTES_PER_PIXEL = 17
 BASE_MB = 60
 MAX_SECONDS = 30
-MAX_SHARE = 0.85
+MAX_SHARE = 0.95
 
 ONE = """
 import json, sys, time

@@ -1,8 +1,10 @@
 """Every frame as an image of its own: numbered, in order, bounded, and accounted for."""
 
 import dataclasses
+import gc
 import io
 import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +212,22 @@ def test_frames_survive_repair_and_update(root: Path):
     assert totals.rejected == {"filtered_frames": 1, "filtered_side": 3}
     assert totals.scanned + totals.frames == totals.written + 4
     assert verify_dataset(root / "out", originals=root / "images") == []
+
+
+@pytest.mark.parametrize("frames", ["first", "all"])
+def test_a_file_that_is_refused_is_let_go_at_once(frames):
+    files = [b"no image", encode_image(make_image(1), "PNG")[:-60]]
+    files += [encode_frames("GIF", make_frames(3))[:-700], encode_image(make_image(1))[:400]]
+    gc.collect()
+    gc.disable()
+    try:
+        for data in files:
+            before = sys.getrefcount(data)
+            outcomes = list(convert_frames(data, [dataclasses.replace(OPTIONS, frames=frames)]))
+            assert isinstance(outcomes[-1].images[0], ImageError) or frames == "first"
+            assert sys.getrefcount(data) == before
+    finally:
+        gc.enable()
 
 
 def test_a_row_cannot_have_the_name_of_a_frame(tmp_path: Path):
