@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,16 +30,21 @@ def test_what_is_staged_writes_what_a_local_run_writes(
     assert len(checks) == 16
 
 
-def start(images: Path, out: Path, stand_in: StandIn) -> subprocess.Popen[str]:
-    """Starts a conversion of which the job goes on until somebody cancels it."""
+@contextlib.contextmanager
+def start(images: Path, out: Path, stand_in: StandIn) -> Iterator[subprocess.Popen[str]]:
+    """A conversion of which the job goes on until somebody cancels it; it ends with the block."""
     arguments = [*dataflow.ASKED, "--no_auth", f"--dataflow_endpoint={stand_in.address}"]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "pipelines", "convert", images, out, "--no-progress",
          "--runner=DataflowRunner", "--shared-paths", *arguments],
         env=make_environment(),
         stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_killed_launcher_leaves_its_job_alone_and_an_interrupted_one_cancels_it(
@@ -50,7 +57,7 @@ def test_a_killed_launcher_leaves_its_job_alone_and_an_interrupted_one_cancels_i
             assert "/dataflow/jobs/europe-west1/job-0?" in process.stderr.readline()
             process.kill()
         with start(image_folder, out, stand_in) as process:
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=120)
             assert process.returncode == 1
             assert said.startswith("shardmill: error: a job of this name still runs, that of an ")
         assert stand_in.describe("job-0")["currentState"] == "JOB_STATE_RUNNING"
@@ -59,7 +66,7 @@ def test_a_killed_launcher_leaves_its_job_alone_and_an_interrupted_one_cancels_i
             assert process.stderr is not None
             assert "/dataflow/jobs/europe-west1/job-1?" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=120)
         assert process.returncode == 130
         assert said == "shardmill: interrupted; run the same command again to go on\n"
         assert stand_in.describe("job-1")["currentState"] == "JOB_STATE_CANCELLED"
