@@ -40,6 +40,8 @@ def start(images: Path, out: Path, stand_in: StandIn) -> Iterator[subprocess.Pop
         env=make_environment(),
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts its background jobs, and so their children, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:  # fmt: skip
         try:
             yield process
