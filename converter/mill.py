@@ -21,7 +21,7 @@ from converter.indexes import format_line, name_index
 from converter.layout import Layout, Location
 from converter.options import ConvertOptions
 from converter.originals import Read, read_ahead
-from converter.plan import Shard, name_generator, read_entries
+from converter.plan import Plan, Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.records import Outcome, make_records
 from converter.schema import Column
@@ -47,6 +47,17 @@ class Job:
     options: ConvertOptions
     columns: tuple[Column, ...] = ()
     generator: str = ""
+
+    @classmethod
+    def of_plan(cls, plan: Plan) -> Job:
+        """That of a plan that is written to its output."""
+        return cls(
+            images=plan.images,
+            out=plan.out,
+            options=plan.options,
+            columns=plan.columns,
+            generator=plan.generator,
+        )
 
     def check_versions(self) -> None:
         """Makes sure that this worker writes what the manifest will say was written.

@@ -108,26 +108,15 @@ def plan_work(plans: Sequence[Plan], finished: Sequence[Sequence[Shard]]) -> Wor
         for shard in plan.shards:
             if shard.name not in done[id(plan)]:
                 pieces = tuple(_find_pieces(shard, plan, leader, folder))
-                assemblies.append(Assembly(shard=shard, job=make_job(plan), pieces=pieces))
+                assemblies.append(Assembly(shard=shard, job=Job.of_plan(plan), pieces=pieces))
                 parts = (piece.part for piece in pieces if not _is_whole(piece.part))
                 needed |= {f"{part.name}{SHARD_SUFFIX}" for part in parts}
     return Work(
-        leader=make_job(leader),
-        followers=tuple(make_job(plan) for plan in followers),
+        leader=Job.of_plan(leader),
+        followers=tuple(map(Job.of_plan, followers)),
         parts=folders,
         shards=tuple(shard for shard in leader.shards if shard.name in needed),
         assemblies=tuple(assemblies),
-    )
-
-
-def make_job(plan: Plan) -> Job:
-    """What all shards of a plan have in common."""
-    return Job(
-        images=plan.images,
-        out=plan.out,
-        options=plan.options,
-        columns=plan.columns,
-        generator=plan.generator,
     )
 
 

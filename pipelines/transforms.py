@@ -46,13 +46,7 @@ class MillShards(beam.PTransform):  # type: ignore[misc]
 
     def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
         super().__init__()
-        self._job = Job(
-            images=plan.images,
-            out=plan.out,
-            options=plan.options,
-            columns=plan.columns,
-            generator=plan.generator,
-        )
+        self._job = Job.of_plan(plan)
         chosen = plan.shards if shards is None else shards
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
         # the shares weigh the same.

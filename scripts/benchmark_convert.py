@@ -232,7 +232,7 @@ from converter.plan import read_plan
 
 if __name__ == "__main__":
     plan = read_plan(Path(sys.argv[1]))
-    job = Job(images=plan.images, out=plan.out, options=plan.options)
+    job = Job.of_plan(plan)
     with ProcessPoolExecutor() as pool:
         receipts = pool.map(partial(mill_shard, job=job), plan.shards)
         print(sum(receipt.records for receipt in receipts))

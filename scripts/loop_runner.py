@@ -60,7 +60,7 @@ def run_loop(
     on_poll: Callable[[], object],
 ) -> None:
     plan, shards = transform
-    common = mill.Job(images=plan.images, out=plan.out, options=plan.options, columns=plan.columns)
+    common = mill.Job.of_plan(plan)
     for shard in shards:
         mill.mill_shard(shard, common)
         on_poll()

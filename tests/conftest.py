@@ -75,7 +75,7 @@ def mill_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
     draft = propose(images, options, always_sample=False).draft
     root = locate_root(images, options)
     plan = write_plan(draft, options, images=root, out=out)
-    job = Job(images=root, out=out, options=options, columns=plan.columns)
+    job = Job.of_plan(plan)
     for shard in plan.shards:
         mill_shard(shard, job)
     return plan

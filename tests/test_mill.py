@@ -60,10 +60,6 @@ def plan(tmp_path: Path) -> Plan:
     return mill_folder(tmp_path / "images", tmp_path / "out", OPTIONS)
 
 
-def make_job(plan: Plan) -> Job:
-    return Job(images=plan.images, out=plan.out, options=plan.options)
-
-
 def read_tree(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -171,7 +167,7 @@ def test_an_image_that_is_not_what_was_planned_is_rejected(plan):
     os.mkfifo(folder / "4 ü.png")
     size = (folder / "6 ü.png").stat().st_size
     write_image(folder / "6 ü.png", 6, "BMP")
-    receipts = [mill_shard(shard, make_job(plan)) for shard in plan.shards]
+    receipts = [mill_shard(shard, Job.of_plan(plan)) for shard in plan.shards]
     rejects = [reject for receipt in receipts for reject in receipt.rejects]
     assert {r["path"]: (r["code"], r["detail"]) for r in rejects if r["path"][0] == "a"} == {
         "a/0 ü.png": ("unreadable", "not a file"),
@@ -228,13 +224,13 @@ def test_a_shard_without_a_single_good_image_is_an_empty_file(tmp_path):
 def test_milling_again_gives_the_same_bytes(plan):
     before = read_tree(plan.out)
     for shard in plan.shards:
-        mill_shard(shard, make_job(plan))
+        mill_shard(shard, Job.of_plan(plan))
     assert read_tree(plan.out) == before
 
 
 def test_milling_in_two_processes_at_once_gives_the_same_bytes(plan):
     before = read_tree(plan.out)
-    job = make_job(plan)
+    job = Job.of_plan(plan)
     context = multiprocessing.get_context("spawn")
     both_are_up = context.Barrier(2)
     with ProcessPoolExecutor(2, context, initializer=both_are_up.wait) as pool:
@@ -264,7 +260,7 @@ def test_an_output_that_cannot_be_written_is_an_error(plan):
     (plan.out / shard.name).unlink()
     (plan.out / shard.name).mkdir()
     with pytest.raises(OutputError, match="cannot be written or read: Is a directory; finished"):
-        mill_shard(shard, make_job(plan))
+        mill_shard(shard, Job.of_plan(plan))
 
 
 def test_the_receipt_is_the_last_file_of_a_shard(plan):
@@ -274,7 +270,7 @@ def test_the_receipt_is_the_last_file_of_a_shard(plan):
     index.unlink()
     index.mkdir()
     with pytest.raises(OutputError, match="Is a directory"):
-        mill_shard(shard, make_job(plan))
+        mill_shard(shard, Job.of_plan(plan))
     assert not receipt.exists()
 
 
