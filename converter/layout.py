@@ -163,6 +163,15 @@ def locate_folder(path: Location, what: str) -> Path:
     raise UsageError(f"{path}: {what}")
 
 
+def name_size(height: int, width: int) -> str:
+    """The name of the folder of a size, where there are several.
+
+    >>> name_size(224, 320)
+    '224x320'
+    """
+    return f"{height}x{width}"
+
+
 def name_shard(split: str, index: int, count: int) -> str:
     """The file name of a shard.
 

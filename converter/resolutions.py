@@ -88,33 +88,32 @@ def choose_leader(plans: Sequence[Plan]) -> Plan:
     return max(plans, key=lambda plan: len(plan.shards))
 
 
-def plan_work(plans: Sequence[Plan], finished: Sequence[Sequence[Shard]]) -> Work:
+def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Work:
     """Finds out what is left to be done.
 
     Args:
         plans: of the same images in the same order.
-        finished: of each plan the shards that need not be milled.
+        remaining: of each plan the shards that are not finished.
     """
     leader = choose_leader(plans)
-    followers = [plan for plan in plans if plan is not leader]
-    outs = (locate_folder(plan.out, PARTS_HERE) for plan in followers)
-    folders = tuple(Layout(out).work / f"parts-{leader.digest[:16]}" for out in outs)
-    done = {
-        id(plan): {shard.name for shard in of} for plan, of in zip(plans, finished, strict=True)
-    }
-    needed = {shard.name for shard in leader.shards} - done[id(leader)]
-    assemblies = []
-    for plan, folder in zip(followers, folders, strict=True):
-        for shard in plan.shards:
-            if shard.name not in done[id(plan)]:
-                pieces = tuple(_find_pieces(shard, plan, leader, folder))
-                assemblies.append(Assembly(shard=shard, job=Job.of_plan(plan), pieces=pieces))
-                parts = (piece.part for piece in pieces if not _is_whole(piece.part))
-                needed |= {f"{part.name}{SHARD_SUFFIX}" for part in parts}
+    needed: set[str] = set()
+    folders, followers, assemblies = [], [], []
+    for plan, left in zip(plans, remaining, strict=True):
+        if plan is leader:
+            needed |= {shard.name for shard in left}
+            continue
+        folder = Layout(locate_folder(plan.out, PARTS_HERE)).work / f"parts-{leader.digest[:16]}"
+        folders.append(folder)
+        followers.append(Job.of_plan(plan))
+        for shard in left:
+            pieces = tuple(_find_pieces(shard, plan, leader, folder))
+            assemblies.append(Assembly(shard=shard, job=followers[-1], pieces=pieces))
+            parts = (piece.part for piece in pieces if not _is_whole(piece.part))
+            needed |= {f"{part.name}{SHARD_SUFFIX}" for part in parts}
     return Work(
         leader=Job.of_plan(leader),
-        followers=tuple(map(Job.of_plan, followers)),
-        parts=folders,
+        followers=tuple(followers),
+        parts=tuple(folders),
         shards=tuple(shard for shard in leader.shards if shard.name in needed),
         assemblies=tuple(assemblies),
     )

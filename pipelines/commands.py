@@ -24,7 +24,7 @@ from tqdm import tqdm
 from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
 from converter.examples import decode_example
 from converter.indexing import Outcome, find_files, index_files
-from converter.layout import MANIFEST, Layout, locate
+from converter.layout import MANIFEST, Layout, locate, name_size
 from converter.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.reasons import describe_excess
@@ -110,7 +110,7 @@ def _convert_sizes(
     if arguments.overwrite or arguments.update:
         raise UsageError(
             "--overwrite and --update take one image size at a time: give one, and its own folder "
-            f"for OUT, such as {arguments.out / '{}x{}'.format(*sizes[0].image_size)}"
+            f"for OUT, such as {arguments.out / name_size(*sizes[0].image_size)}"
         )
     conversions = run_sizes(
         arguments.images,
@@ -158,7 +158,7 @@ def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
         scan = proposal.scan
         check_room(out, proposal.bytes)
         if len(sizes) > 1:
-            _print(["{}x{}:".format(*options.image_size)])
+            _print([f"{name_size(*options.image_size)}:"])
         _print(summaries.summarize_proposal(proposal, options, os.cpu_count() or 1))
     _print(["nothing was written"])
     return 0

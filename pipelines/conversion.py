@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tqdm import tqdm
 
@@ -39,6 +39,9 @@ from pipelines.progress import ReceiptWatch
 from pipelines.proposals import propose
 from pipelines.transforms import MillShards
 from pipelines.workers import LocalWorkers
+
+if TYPE_CHECKING:
+    from apache_beam import PTransform  # which scripts/loop_runner does without
 
 _NO_UPDATE: Final = "a data set in an object store is not updated: replace it with --overwrite"
 
@@ -166,9 +169,7 @@ def run_conversion(
         workers=workers,
         progress=progress,
     )
-    if request.options.mask_dir is not None:
-        check_folders(locate_masks(request.root, request.options), target)
-    runners.check_paths(request.beam, request.root, target)
+    check_places(request)
     layout = Layout(target)
     if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
         return confirm(request)
@@ -183,6 +184,17 @@ def run_conversion(
             with contextlib.suppress(UsageError):
                 return confirm(request)
         return _overwrite(request) if overwrite else confirm(request)
+
+
+def check_places(request: Request) -> None:
+    """Refuses masks that are not there, and what workers do not see.
+
+    Raises:
+        UsageError: says which.
+    """
+    if request.options.mask_dir is not None:
+        check_folders(locate_masks(request.root, request.options), request.out)
+    runners.check_paths(request.beam, request.root, request.out)
 
 
 def _choose_options(
@@ -334,20 +346,49 @@ def mill_plan(
     plan: Plan, beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
 ) -> tuple[int, Cost]:
     """Mills the shards of a plan that are not finished; says how many were, and what it cost."""
+    remaining = list_remaining(plan, progress=progress)
+    kept = len(plan.shards) - len(remaining)
+    transform = MillShards(plan, remaining, pool.count if pool else 0) if remaining else None
+    run_milling(transform, plan, beam, pool, kept=kept, progress=progress)
+    return kept, read_costs(Layout(plan.out), (shard.name for shard in remaining))
+
+
+def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
+    """The shards of a plan that are to be milled; what was noted of them before is removed."""
     finished = {shard.name for shard in _list_finished(plan, progress=progress)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
     remove_files(receipt_path(Layout(plan.out), shard) for shard in remaining)
-    watch = ReceiptWatch(plan, finished=len(finished), bar=progress)
+    return remaining
+
+
+def run_milling(
+    transform: PTransform | None,
+    plan: Plan,
+    beam: runners.RunnerOptions,
+    pool: LocalWorkers | None,
+    *,
+    kept: int,
+    progress: bool,
+) -> None:
+    """Runs what mills shards, and follows their receipts.
+
+    Args:
+        transform: mills them; None if nothing is left to be done.
+        plan: whose receipts are followed.
+        beam: of the run.
+        pool: of local workers.
+        kept: how many of the plan's shards were finished before.
+        progress: draw a bar.
+    """
+    watch = ReceiptWatch(plan, finished=kept, bar=progress)
     try:
         watch.poll()
-        if remaining:
-            transform = MillShards(plan, remaining, pool.count if pool else 0)
+        if transform is not None:
             job = f"shardmill-{plan.digest[:20]}"
             runners.run_pipeline(transform, beam, pool, job=job, on_poll=watch.poll)
         watch.poll(final=True)
     finally:
         watch.close()
-    return len(finished), read_costs(Layout(plan.out), (shard.name for shard in remaining))
 
 
 def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:

@@ -8,25 +8,29 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from converter.commit import list_finished
 from converter.costs import Cost, read_costs
 from converter.errors import UsageError
-from converter.layout import Layout, locate, locate_folder
+from converter.layout import Layout, locate, locate_folder, name_size
 from converter.locks import lock_folder
 from converter.manifest import Manifest
-from converter.mill import receipt_path
 from converter.options import ConvertOptions
-from converter.pairing import locate_masks
 from converter.plan import Plan, write_plan
 from converter.replacements import settle_folder
 from converter.resolutions import PARTS_HERE, choose_leader, plan_work
 from converter.scan import scan_images
-from converter.storage import remove_files
 from converter.streams import is_compressed
 from pipelines import runners
-from pipelines.conversion import Conversion, Request, build, complete, confirm
+from pipelines.conversion import (
+    Conversion,
+    Request,
+    build,
+    check_places,
+    complete,
+    confirm,
+    list_remaining,
+    run_milling,
+)
 from pipelines.preflight import check_folders, check_import_names, check_room
-from pipelines.progress import ReceiptWatch
 from pipelines.proposals import propose
 from pipelines.transforms import MillSizes
 from pipelines.workers import LocalWorkers
@@ -82,9 +86,9 @@ def run_sizes(
     check_sizes(target, sizes)
     check_import_names()
     requests = {
-        name_size(options): Request(
+        (name := name_size(*options.image_size)): Request(
             images=originals,
-            out=target / name_size(options),
+            out=target / name,
             options=options,
             beam=runners.parse_options(beam_args),
             workers=workers,
@@ -94,9 +98,7 @@ def run_sizes(
     }
     for request in requests.values():
         check_folders(originals, request.out)
-        if request.options.mask_dir is not None:
-            check_folders(locate_masks(request.root, request.options), request.out)
-        runners.check_paths(request.beam, request.root, request.out)
+        check_places(request)
         if isinstance(request.root, Path) and is_compressed(request.root):
             raise UsageError(
                 f"{request.root} is compressed as a whole, and converted to one size at a time: "
@@ -109,18 +111,13 @@ def run_sizes(
         return _run(requests)
 
 
-def name_size(options: ConvertOptions) -> str:
-    """The name of a size's folder."""
-    return "{}x{}".format(*options.image_size)
-
-
 def check_sizes(out: Path, sizes: Sequence[ConvertOptions]) -> None:
     """Refuses sizes that make no sense together.
 
     Raises:
         UsageError: says which.
     """
-    names = [name_size(options) for options in sizes]
+    names = [name_size(*options.image_size) for options in sizes]
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"image size {double} stands twice")
@@ -185,23 +182,13 @@ def mill_plans(
     Returns:
         of each plan how many were, and what the others cost; all of it is the leader's.
     """
-    finished = [list_finished(plan) for plan in plans]
-    for plan, shards in zip(plans, finished, strict=True):
-        names = {shard.name for shard in shards}
-        left = (shard for shard in plan.shards if shard.name not in names)
-        remove_files(receipt_path(Layout(plan.out), shard) for shard in left)
-    work = plan_work(plans, finished)
+    remaining = [list_remaining(plan, progress=progress) for plan in plans]
+    kept = [len(plan.shards) - len(left) for plan, left in zip(plans, remaining, strict=True)]
+    work = plan_work(plans, remaining)
     leader = choose_leader(plans)
     place = next(place for place, plan in enumerate(plans) if plan is leader)
-    watch = ReceiptWatch(leader, finished=len(finished[place]), bar=progress)
-    try:
-        watch.poll()
-        if work.shards or work.assemblies:
-            job = f"shardmill-{leader.digest[:20]}"
-            runners.run_pipeline(MillSizes(work), beam, pool, job=job, on_poll=watch.poll)
-        watch.poll(final=True)
-    finally:
-        watch.close()
+    transform = MillSizes(work) if work.shards or work.assemblies else None
+    run_milling(transform, leader, beam, pool, kept=kept[place], progress=progress)
     costs = [Cost()] * len(plans)
     costs[place] = read_costs(Layout(leader.out), (shard.name for shard in work.shards))
-    return [(len(shards), cost) for shards, cost in zip(finished, costs, strict=True)]
+    return list(zip(kept, costs, strict=True))

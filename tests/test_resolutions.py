@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from converter import images, resolutions
-from converter.commit import list_finished
 from converter.errors import ShardmillError, UsageError
 from converter.images import convert_image, convert_sizes
 from converter.layout import Layout
@@ -20,7 +19,7 @@ from converter.plan import Plan, write_plan
 from converter.resolutions import assemble_shard, choose_leader, mill_leader, plan_work
 from converter.verification import verify_dataset
 from pipelines.commands import main
-from pipelines.conversion import run_conversion
+from pipelines.conversion import list_remaining, run_conversion
 from pipelines.proposals import propose
 from pipelines.resolutions import run_sizes
 
@@ -86,7 +85,7 @@ def test_every_image_is_read_and_decoded_once(folder, tmp_path, monkeypatch):
     check, loaded = images.open_checked, []
     monkeypatch.setattr(images, "open_checked", lambda *a: opened.append(1) or check(*a))
     monkeypatch.setattr(images, "orient", lambda image, turn: loaded.append(turn) or image)
-    work = plan_work(plans, [[], [], []])
+    work = plan_work(plans, [plan.shards for plan in plans])
     for shard in work.shards:
         mill_leader(shard, work)
     for assembly in work.assemblies:
@@ -137,7 +136,7 @@ def test_parts_that_are_gone_or_damaged_are_made_again(folder, alone, tmp_path, 
     first.unlink()
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     plans = write_plans(folder, tmp_path / "other")
-    work = plan_work(plans, [list_finished(plan) for plan in plans])
+    work = plan_work(plans, [list_remaining(plan, progress=False) for plan in plans])
     assert work.shards == choose_leader(plans).shards
     milled = []
     monkeypatch.setattr(
