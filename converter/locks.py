@@ -25,7 +25,7 @@ from converter.errors import LockedError, OutputError
 from converter.layout import Layout, Location
 from converter.object_locks import find_object_owner, lock_objects
 from converter.objects import ObjectPath
-from converter.owners import Owner, describe_self, parse_owner
+from converter.owners import Owner, describe_self, parse_owner, refuse_owner
 from converter.storage import link_file
 
 _TRIES: Final = 20
@@ -128,17 +128,8 @@ def _remove_stale(layout: Layout[Path], *, break_lock: bool) -> None:
     try:
         taken = _take(descriptor)
         owner = parse_owner(os.pread(descriptor, _OWNER_BYTES, 0))
-        who = f"process {owner.pid} on {owner.host}"
-        if taken is False:
-            raise LockedError(
-                f"{layout.out} is being written by {who}, since {owner.since}: wait for it to end, "
-                "or choose another folder"
-            )
-        if not (break_lock or owner.is_gone(unheld=taken is True)):
-            raise LockedError(
-                f"{layout.out} is locked by {who}, since {owner.since}, and from here nobody can "
-                "tell whether it still runs: if it does not, run again with --break-lock"
-            )
+        if taken is False or not (break_lock or owner.is_gone(unheld=taken is True)):
+            raise refuse_owner(layout.out, owner, runs=taken is False, other="folder")
         if _is_same(layout.lock, descriptor):
             layout.lock.unlink()
     finally:

@@ -19,7 +19,7 @@ from typing import Final
 from converter.errors import LockedError, ShardmillError
 from converter.layout import Layout
 from converter.objects import ObjectPath, create_object, delete_object, read_object
-from converter.owners import Owner, describe_self, parse_owner
+from converter.owners import Owner, describe_self, parse_owner, refuse_owner
 
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.1
@@ -79,17 +79,10 @@ def _acquire(folder: ObjectPath, content: bytes, *, break_lock: bool) -> None:
 
 
 def _check_stale(folder: ObjectPath, owner: Owner, *, break_lock: bool) -> None:
-    who = f"process {owner.pid} on {owner.host}"
-    if owner.is_here() and not owner.is_gone(unheld=False):
-        raise LockedError(
-            f"{folder} is being written by {who}, since {owner.since}: wait for it to end, or "
-            "choose another prefix"
-        )
-    if not (break_lock or owner.is_gone(unheld=False)):
-        raise LockedError(
-            f"{folder} is locked by {who}, since {owner.since}, and from here nobody can tell "
-            "whether it still runs: if it does not, run again with --break-lock"
-        )
+    if owner.is_gone(unheld=False):
+        return
+    if owner.is_here() or not break_lock:
+        raise refuse_owner(folder, owner, runs=owner.is_here(), other="prefix")
 
 
 def _take_over(lock: ObjectPath, found: bytes, content: bytes, *, break_lock: bool) -> None:

@@ -12,6 +12,8 @@ import socket
 import time
 from pathlib import Path
 
+from converter.errors import LockedError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Owner:
@@ -46,6 +48,27 @@ class Owner:
         if self.boot != _read_boot() or (not self.boot and self.host != socket.gethostname()):
             return False
         return unheld or _read_start(self.pid) != self.started
+
+
+def refuse_owner(place: object, owner: Owner, *, runs: bool, other: str) -> LockedError:
+    """What a second writer is told.
+
+    Args:
+        place: the data set.
+        owner: who holds its lock.
+        runs: whether that is known to be running, or nothing is known of it.
+        other: what else may be chosen: another folder, for example.
+    """
+    who = f"process {owner.pid} on {owner.host}"
+    if runs:
+        return LockedError(
+            f"{place} is being written by {who}, since {owner.since}: wait for it to end, or "
+            f"choose another {other}"
+        )
+    return LockedError(
+        f"{place} is locked by {who}, since {owner.since}, and from here nobody can tell whether "
+        "it still runs: if it does not, run again with --break-lock"
+    )
 
 
 def describe_self() -> Owner:
