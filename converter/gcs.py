@@ -39,7 +39,6 @@ class GcsStore:
     """Google Cloud Storage."""
 
     name = "Google Cloud Storage"
-    max_put_bytes = 5 << 40
 
     def __init__(self, timeout_s: float) -> None:
         # The file system that `gcsfs` names asks every bucket over gRPC what kind it is: on what
@@ -107,9 +106,6 @@ class GcsStore:
         ) as answer:
             item = await answer.json()
         _check_md5(data, item.get("md5Hash"))
-
-    async def put_parts(self, bucket: str, key: str, file: BinaryIO, part_bytes: int) -> None:
-        raise NotImplementedError("one request is enough for every file")
 
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None:
         place = f"{_quote(key)}/rewriteTo/b/{_quote(target_bucket)}/o/{_quote(target_key)}"

@@ -22,13 +22,12 @@ from typing import BinaryIO, Final, NamedTuple
 from converter.errors import UsageError
 from converter.listings import has_any, list_below
 from converter.requests import describe_missing, insist, start, wait
-from converter.stores import Stat, Store, Transfer, read_parts
+from converter.stores import Body, Stat, Store, Transfer, measure_file, read_parts
 
 SCHEMES: Final = ("s3", "gs")
 
 _SMALL_BYTES: Final = 1 << 20
 _PIECE_BYTES: Final = 4 << 20
-_PART_BYTES: Final = 256 << 20
 
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
@@ -274,18 +273,8 @@ def put_file(path: ObjectPath, file: BinaryIO) -> None:
         OSError: the file cannot be read.
         StoreError: the store does not answer, or refuses.
     """
-    size = os.fstat(file.fileno()).st_size
-
-    async def put(store: Store) -> None:
-        if size > store.max_put_bytes:
-            await store.put_parts(path.bucket, path.key, file, _PART_BYTES)
-        else:
-            await store.put(path.bucket, path.key, file, None)
-
-    if size > _SMALL_BYTES:
-        wait(start(path.scheme, lambda store: insist(path, lambda: put(store), size)))
-    else:
-        put_bytes(path, b"".join(read_parts(file, _SMALL_BYTES)))
+    size = measure_file(file)
+    _put(path, file if size > _SMALL_BYTES else b"".join(read_parts(file, _SMALL_BYTES)), size)
 
 
 def put_bytes(path: ObjectPath, data: bytes) -> None:
@@ -294,11 +283,7 @@ def put_bytes(path: ObjectPath, data: bytes) -> None:
     Raises:
         StoreError: the store does not answer, or refuses.
     """
-
-    async def put(store: Store) -> None:
-        await store.put(path.bucket, path.key, data, None)
-
-    wait(start(path.scheme, lambda store: insist(path, lambda: put(store), len(data))))
+    _put(path, data, len(data))
 
 
 def create_object(path: ObjectPath, data: bytes) -> None:
@@ -374,6 +359,13 @@ async def _transfer(store: Store, path: ObjectPath, transfer: Transfer) -> int:
 
 async def _stat(store: Store, path: ObjectPath) -> Stat:
     return await insist(path, lambda: store.stat(path.bucket, path.key))
+
+
+def _put(path: ObjectPath, data: Body, size: int) -> None:
+    async def put(store: Store) -> None:
+        await store.put(path.bucket, path.key, data, None)
+
+    wait(start(path.scheme, lambda store: insist(path, lambda: put(store), size)))
 
 
 async def _create(store: Store, path: ObjectPath, data: bytes) -> None:

@@ -25,6 +25,7 @@ from converter.stores import (
     judge_failure,
     list_network_errors,
     load_package,
+    measure_file,
     open_body,
     read_parts,
     shorten,
@@ -32,6 +33,7 @@ from converter.stores import (
 
 _SAID: Final = re.compile(r"<(Code|Message)>([^<]*)</")
 _CLOSE_S: Final = 1.0
+_PART_BYTES: Final = 256 << 20
 
 
 class S3Store:
@@ -39,6 +41,7 @@ class S3Store:
 
     name = "S3"
     max_put_bytes = 5 << 30
+    """What one request can write; a larger file goes in parts, and appears with the last one."""
 
     def __init__(self, timeout_s: float) -> None:
         s3fs = load_package("s3fs", "s3")
@@ -147,6 +150,9 @@ class S3Store:
         )
 
     async def put(self, bucket: str, key: str, data: Body, attempt: str | None) -> None:
+        if not isinstance(data, bytes) and measure_file(data) > self.max_put_bytes:
+            await self._put_parts(bucket, key, data)
+            return
         condition: dict[str, Any] = {}
         if attempt is not None:
             condition = {"IfNoneMatch": "*", "Metadata": {"attempt": attempt}}
@@ -154,7 +160,7 @@ class S3Store:
             client = await self._open(bucket)
             await client.put_object(Bucket=bucket, Key=key, Body=open_body(data), **condition)
 
-    async def put_parts(self, bucket: str, key: str, file: BinaryIO, part_bytes: int) -> None:
+    async def _put_parts(self, bucket: str, key: str, file: BinaryIO) -> None:
         with _translate(bucket, key):
             client = await self._open(bucket)
             where = {"Bucket": bucket, "Key": key}
@@ -162,7 +168,7 @@ class S3Store:
             where["UploadId"] = upload["UploadId"]
             try:
                 parts = []
-                for number, part in enumerate(read_parts(file, part_bytes), start=1):
+                for number, part in enumerate(read_parts(file, _PART_BYTES), start=1):
                     answer = await client.upload_part(**where, PartNumber=number, Body=part)
                     parts.append({"ETag": answer["ETag"], "PartNumber": number})
                 await client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})

@@ -120,13 +120,11 @@ class Store(Protocol):
 
     name: str
     loop: asyncio.AbstractEventLoop
-    max_put_bytes: int
 
     async def get(self, bucket: str, key: str, transfer: Transfer) -> None: ...
     async def stat(self, bucket: str, key: str) -> Stat: ...
     async def list(self, bucket: str, prefix: str, *, nested: bool, token: str | None) -> Page: ...
     async def put(self, bucket: str, key: str, data: Body, attempt: str | None) -> None: ...
-    async def put_parts(self, bucket: str, key: str, file: BinaryIO, part_bytes: int) -> None: ...
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None: ...
     async def delete(self, bucket: str, key: str) -> None: ...
 
@@ -201,7 +199,7 @@ class Section(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._descriptor = file.fileno()
-        self._size = os.fstat(self._descriptor).st_size
+        self._size = measure_file(file)
         self._place = 0
 
     def readable(self) -> bool:
@@ -224,6 +222,11 @@ class Section(io.RawIOBase):
         count = os.preadv(self._descriptor, [buffer], self._place)
         self._place += count
         return count
+
+
+def measure_file(file: BinaryIO) -> int:
+    """The size of an open file, in bytes."""
+    return os.fstat(file.fileno()).st_size
 
 
 def open_body(data: Body) -> Any:

@@ -153,7 +153,7 @@ def test_a_download_goes_on_where_it_ended(folder, tmp_path):
 
 def test_a_file_over_the_limit_of_one_request_goes_in_parts(s3_server, tmp_path, monkeypatch):
     monkeypatch.setattr(s3.S3Store, "max_put_bytes", 6 << 20)
-    monkeypatch.setattr(objects, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
     data = fill(1 << 20) * 11
     (tmp_path / "file").write_bytes(data)
     s3_server.set_faults()
