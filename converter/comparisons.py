@@ -31,7 +31,7 @@ from converter.sources import Source, describe_change, read_sources
 from converter.splits import may_stay
 from converter.storage import choose_threads, hash_bytes
 from converter.streams import is_compressed
-from converter.traits import examine_image, list_traits
+from converter.traits import examine_image, note_traits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,9 +104,11 @@ class Comparison:
                 removed += 1
                 continue
             entries.append(entry)
-            changed += self._is_changed(entry, frames[0])
-            if self.noted:
-                self._note(frames, tally)
+            data = self._read(entry)
+            changed += self._is_changed(entry, frames[0], data)
+            if self.noted and data is not None:
+                with contextlib.suppress(ImageError):
+                    note_traits((frame.path for frame in frames), data, self.options, tally)
         receipt = _describe_shard(
             shard, sources, self._list_rejects(entries), tally, len(entries) + removed
         )
@@ -115,16 +117,30 @@ class Comparison:
     def _name_file(self, source: Source) -> str:
         return find_file(source.path, self.options.frames)
 
-    def _is_changed(self, entry: Entry, source: Source) -> bool:
-        if entry.label != source.label:
-            return True
-        limit = self.options.max_file_bytes
-        if describe_change(entry.path, source.sha256, self.images, limit) is not None:
+    def _read(self, entry: Entry) -> bytes | None:
+        """An original; None if it cannot be read now, or not without all before it."""
+        if isinstance(self.images, Path) and is_compressed(self.images):
+            return None
+        try:
+            return read_source(entry.path, self.images, self.options.max_file_bytes)
+        except ImageError:
+            return None
+
+    def _is_changed(self, entry: Entry, source: Source, data: bytes | None) -> bool:
+        if entry.label != source.label or self._has_other_content(entry, source, data):
             return True
         if not self.manifest.columns:
             return False
         features = examples.decode_example(source.details)
-        return self._has_other_mask(entry, features) or self._has_other_values(entry, features)
+        return self._has_other_mask(entry, features) or self._has_other_values(
+            entry, features, data
+        )
+
+    def _has_other_content(self, entry: Entry, source: Source, data: bytes | None) -> bool:
+        if data is not None:
+            return hash_bytes(data) != source.sha256
+        limit = self.options.max_file_bytes
+        return describe_change(entry.path, source.sha256, self.images, limit) is not None
 
     def _has_other_mask(self, entry: Entry, features: examples.Features) -> bool:
         if entry.mask is None:
@@ -135,11 +151,13 @@ class Comparison:
             return True
         return features.get(examples.MASK_SHA256) != [hash_bytes(data).encode()]
 
-    def _has_other_values(self, entry: Entry, features: examples.Features) -> bool:
+    def _has_other_values(
+        self, entry: Entry, features: examples.Features, data: bytes | None
+    ) -> bool:
         columns = [column for column in self.manifest.columns if column.name != MASK]
         if not columns:
             return False
-        size = self._measure(entry, columns)
+        size = self._measure(entry, columns, data)
         values = fit_boxes(columns, json.loads(entry.values), size, self.options)
         types = {column.name: column.type for column in columns}
         now = examples.encode_example(make_features(columns, values), types)
@@ -147,22 +165,13 @@ class Comparison:
         stored = {name: features.get(name, []) for name in types}
         return now != examples.encode_example(stored, types)
 
-    def _measure(self, entry: Entry, columns: Sequence[Column]) -> Size:
+    def _measure(self, entry: Entry, columns: Sequence[Column], data: bytes | None) -> Size:
         """The size of an original, if boxes lie in it."""
         if not any(column.name == BOXES for column in columns):
             return 1, 1
-        return examine_image(read_entry(entry, self.images), self.options).size
-
-    def _note(self, frames: Sequence[Source], tally: NoteTally) -> None:
-        if isinstance(self.images, Path) and is_compressed(self.images):
-            return  # nothing in it is to be had without all before it
-        with contextlib.suppress(ImageError):
-            path = self._name_file(frames[0])
-            data = read_source(path, self.images, self.options.max_file_bytes)
-            origin = examine_image(data, self.options)
-            for frame in frames:
-                for code in list_traits(frame.path, origin, self.options):
-                    tally.add(code, frame.path)
+        if data is None:
+            data = read_entry(entry, self.images)
+        return examine_image(data, self.options).size
 
     def _list_rejects(self, entries: Sequence[Entry]) -> list[dict[str, str]]:
         """The frames of some files that could not be converted, where others could."""

@@ -33,7 +33,7 @@ from converter.sources import describe_change, read_sources
 from converter.splits import assign_splits
 from converter.storage import hash_bytes, hash_file, sync_folder, write_file
 from converter.tfrecords import scan_records
-from converter.traits import examine_image, list_traits
+from converter.traits import note_traits
 from converter.updates import read_rejects
 from converter.verification import Fault
 
@@ -203,12 +203,11 @@ def describe_notes(
     """
     tally = NoteTally()
     for shard in manifest.shards:
-        for source in read_sources(folder, shard, labelled=manifest.labelled):
+        paths = [source.path for source in read_sources(folder, shard, labelled=manifest.labelled)]
+        for path, frames in itertools.groupby(paths, lambda path: find_file(path, options.frames)):
             with contextlib.suppress(ImageError):
-                path = find_file(source.path, options.frames)
                 data = read_source(path, images, options.max_file_bytes)
-                for code in list_traits(source.path, examine_image(data, options), options):
-                    tally.add(code, source.path)
+                note_traits(frames, data, options, tally)
     notes = (*draft.scan.notes, *tally.list_notes())
     return b"".join(dump_line(note._asdict()) for note in notes)
 

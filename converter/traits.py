@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+from converter.entries import NoteTally
 from converter.formats import FORMATS, SUFFIXES
 from converter.frame_paths import find_file
 from converter.images import Opened, Origin, name_errors, open_checked
@@ -30,6 +31,26 @@ def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[
         yield "animated"
     if origin.profiled:
         yield "profile"
+
+
+def note_traits(
+    paths: Iterable[str], data: bytes, options: ConvertOptions, tally: NoteTally
+) -> None:
+    """Notes what is odd about an image, or about the frames of one that were converted.
+
+    Args:
+        paths: of the image, or of its frames.
+        data: its file.
+        options: how it is converted.
+        tally: takes the notes.
+
+    Raises:
+        ImageError: it cannot be converted.
+    """
+    origin = examine_image(data, options)
+    for path in paths:
+        for code in list_traits(path, origin, options):
+            tally.add(code, path)
 
 
 def examine_image(data: bytes, options: ConvertOptions) -> Origin:

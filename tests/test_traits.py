@@ -7,11 +7,16 @@ import pytest
 from conftest import convert_folder, encode_image, make_image, write_image
 from PIL import ImageCms
 
+from converter import comparisons, repairs, sources
 from converter.commit import read_notes
 from converter.entries import CONTENT_NOTES, NOTES, Note
 from converter.images import convert_image
+from converter.manifest import read_manifest
 from converter.options import ConvertOptions
+from converter.originals import read_source
+from converter.scan import scan_images
 from converter.traits import examine_image, list_traits
+from converter.updates import plan_update
 from pipelines.commands import main
 from pipelines.conversion import run_conversion
 from pipelines.repairs import repair
@@ -99,6 +104,30 @@ def test_an_update_knows_those_of_shards_that_stay(root: Path):
         "animated": EXPECTED["animated"],
         "wrong_extension": EXPECTED["wrong_extension"] | {"a/new.jpg"},
     }
+
+
+@pytest.mark.parametrize("frames", ["first", "all"])
+def test_no_original_is_read_twice_to_tell_them(root: Path, monkeypatch, frames: str):
+    options = dataclasses.replace(OPTIONS, frames=frames)
+    run_conversion(root / "images", root / "out", options, IN_MEMORY)
+    files = [path.relative_to(root / "images") for path in (root / "images").rglob("*.*")]
+    good = sorted(path.as_posix() for path in files if path.name != "bad.jpg")
+    read: list[str] = []
+
+    def note_reading(path: str, *arguments: object) -> bytes:
+        read.append(path)
+        return read_source(path, *arguments)
+
+    for module in (comparisons, repairs, sources):
+        monkeypatch.setattr(module, "read_source", note_reading)
+    manifest = read_manifest(root / "out")
+    scan = scan_images(root / "images", options)
+    plan_update(root / "out", manifest, root / "images", scan)
+    assert sorted(read) == good
+    read.clear()
+    (root / "out" / "notes.jsonl").write_bytes(b"")
+    assert repair(root / "out", root / "images", IN_MEMORY).left == ()
+    assert sorted(read) == good
 
 
 def test_many_are_counted_and_the_first_are_named(tmp_path: Path):
