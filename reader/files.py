@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from converter.indexes import PIECE_BYTES, name_index, parse_offsets, parse_piec
 from converter.layout import Location
 from converter.manifest import ShardInfo
 from converter.tfrecords import FRAMING_BYTES, scan_records
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAPPED_BYTES: Final = 1 << 18
 """From this size on, memory comes from the system and goes back to it at once: what every thread's
@@ -74,7 +77,8 @@ class RecordFile:
         return open_regular(self.index)
 
     @classmethod
-    def of_shard(cls, folder: Path, shard: ShardInfo) -> RecordFile:
+    def of_shard(cls, folder: Location, shard: ShardInfo, **more: Any) -> Self:
+        """The file of a shard; `more` is what a kind of file has besides."""
         return cls(
             path=folder / shard.name,
             records=shard.records,
@@ -82,6 +86,7 @@ class RecordFile:
             max_record_bytes=shard.max_record_bytes,
             index_sha256=shard.index_sha256,
             digest=shard.sha256,
+            **more,
         )
 
 
@@ -232,6 +237,17 @@ def measure_file(path: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise DatasetError(f"{path} is not a regular file")
     return found.st_size
+
+
+def check_size(path: Location, found: int, size: int) -> None:
+    """Compares the size of a file with that in the manifest.
+
+    Raises:
+        DatasetError: it is shorter or longer than it was written.
+    """
+    # TensorFlow, for one, takes a shard that was cut between two records for whole.
+    if found != size:
+        raise DatasetError(f"{path} has {found} bytes, expected {size}: run shardmill verify")
 
 
 def describe_failure(path: Location, error: OSError) -> DatasetError:

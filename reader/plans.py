@@ -187,7 +187,10 @@ def list_files(
     options = options or ReadOptions()
     cache = open_cache(options.cache_dir, options.cache_bytes)
     check_room(cache, shards)
-    return [RemoteFile.of_object(folder, shard, cache) for shard in shards]
+    return [
+        RemoteFile.of_shard(folder, shard, index_bytes=shard.index_bytes, cache=cache)
+        for shard in shards
+    ]
 
 
 def plan_records(

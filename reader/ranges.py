@@ -49,18 +49,15 @@ class RangeFiles(RecordFiles):
 
     def find(self, numbers: Numbers) -> Iterator[Group]:
         """Finds where some records lie, and begins to ask for them; see `RecordFiles.find`."""
-        self._read_indexes(numbers)
         groups = list(super().find(numbers))
         requests = Requests(groups)
         for number, group in enumerate(groups):
             yield group._replace(file=requests.wrap(number))
 
-    def _read_indexes(self, numbers: Numbers) -> None:
+    def _prepare(self, files: Sequence[RecordFile]) -> None:
         """Reads what is missing of the indexes, many at the same time."""
-        which = np.unique(np.searchsorted(self._ends, numbers, side="right")).tolist()
         with self._lock:
-            missing = [self.files[number] for number in which]
-            missing = [file for file in missing if file.path not in self._indexes]
+            missing = [file for file in files if file.path not in self._indexes]
         if len(missing) > 1:
             with concurrent.futures.ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
                 collections.deque(threads.map(self._get_index, missing), maxlen=0)

@@ -116,13 +116,18 @@ class RecordFiles:
         ordered = numbers[order]
         which = np.searchsorted(self._ends, ordered, side="right")
         # np.unique would import numpy.ma, which takes as long as reading a batch.
-        for number in np.flatnonzero(np.bincount(which)).tolist():
+        needed = np.flatnonzero(np.bincount(which)).tolist()
+        self._prepare([self.files[number] for number in needed])
+        for number in needed:
             file = self.files[number]
             first, last = np.searchsorted(which, [number, number + 1]).tolist()
             records = ordered[first:last] - (self._ends[number] - file.records)
             offsets = self._get_index(file)
             begins, ends = offsets[records], offsets[records + 1]
             yield Group(file, order[first:last], records, begins, ends)
+
+    def _prepare(self, files: Sequence[RecordFile]) -> None:
+        """Sees to files in which records are going to be found: nothing, where they lie here."""
 
     def _get_index(self, file: RecordFile) -> Numbers:
         with self._lock:

@@ -8,10 +8,10 @@ from typing import Final
 
 from converter.errors import DatasetError
 from converter.indexes import name_index
-from converter.manifest import Manifest, ShardInfo
+from converter.manifest import Manifest
 from converter.objects import ObjectPath
 from converter.storage import list_sizes
-from reader.files import RecordFile
+from reader.files import RecordFile, check_size
 from reader.shard_cache import Content, ShardCache
 
 MIXED_SHARDS: Final = 8
@@ -32,19 +32,6 @@ class RemoteFile(RecordFile):
     index_bytes: int
     index_sha256: str
     cache: ShardCache
-
-    @classmethod
-    def of_object(cls, folder: ObjectPath, shard: ShardInfo, cache: ShardCache) -> RemoteFile:
-        return cls(
-            path=folder / shard.name,
-            records=shard.records,
-            bytes=shard.bytes,
-            max_record_bytes=shard.max_record_bytes,
-            index_bytes=shard.index_bytes,
-            index_sha256=shard.index_sha256,
-            digest=shard.sha256,
-            cache=cache,
-        )
 
     @property
     def content(self) -> Content:
@@ -73,13 +60,9 @@ def check_objects(folder: ObjectPath, manifest: Manifest) -> None:
     for shard in manifest.shards:
         index = name_index(shard.name)
         for name, size in ((shard.name, shard.bytes), (index, shard.index_bytes)):
-            path = folder / name
             if name not in sizes:
-                raise DatasetError(f"{path} is missing")
-            if sizes[name] != size:
-                raise DatasetError(
-                    f"{path} has {sizes[name]} bytes, expected {size}: run shardmill verify"
-                )
+                raise DatasetError(f"{folder / name} is missing")
+            check_size(folder / name, sizes[name], size)
 
 
 def list_remote(files: Sequence[RecordFile]) -> list[RemoteFile]:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.errors import DatasetError, ShardmillError, UsageError
+from converter.errors import ShardmillError, UsageError
 from converter.indexes import name_index
 from converter.layout import Location, locate
 from converter.manifest import Manifest, SplitInfo, read_manifest
 from converter.objects import ObjectPath
-from reader.files import measure_file
+from reader.files import check_size, measure_file
 from reader.mixing import plan_mixture
 from reader.options import ReadOptions, check_cache
 from reader.plans import ReadPlan, list_files, plan_reading
@@ -168,8 +168,8 @@ def open_shards(
         check_objects(folder, manifest)
         return ShardSet(folder, manifest, cache_dir, cache_bytes)
     for shard in manifest.shards:
-        _check_size(folder / shard.name, shard.bytes)
-        _check_size(folder / name_index(shard.name), shard.index_bytes)
+        for name, size in ((shard.name, shard.bytes), (name_index(shard.name), shard.index_bytes)):
+            check_size(folder / name, measure_file(folder / name), size)
     return ShardSet(folder, manifest)
 
 
@@ -278,13 +278,6 @@ def _make_options(options: dict[str, Any]) -> ReadOptions:
         if name not in known:
             raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")
     return ReadOptions(**options)
-
-
-def _check_size(path: Path, size: int) -> None:
-    # TensorFlow, for one, takes a shard that was cut between two records for whole.
-    found = measure_file(path)
-    if found != size:
-        raise DatasetError(f"{path} has {found} bytes, expected {size}: run shardmill verify")
 
 
 def _name_missing(error: ModuleNotFoundError) -> Exception:
