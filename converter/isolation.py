@@ -114,8 +114,8 @@ class _Decoder:
         self.process = subprocess.Popen(  # noqa: S603 (this very interpreter)
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self.stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]
-        self.stdout: IO[bytes] = self.process.stdout  # type: ignore[assignment]
+        self.stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]  # a pipe
+        self.stdout: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # a pipe
         values = [{**options.to_json(), **options.policies_to_json()} for options in sizes]
         send(self.stdin, json.dumps(values).encode())
 

@@ -271,6 +271,7 @@ def _build(content: dict[str, Any]) -> Manifest:
 
 def _pick(kind: Callable[..., T], content: Mapping[str, Any]) -> T:
     """Builds a dataclass from the keys that it has: a newer minor version may write more."""
+    # That a callable is a dataclass, no type says that Python 3.10 has.
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: content[name] for name in names})
 

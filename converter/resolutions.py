@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from converter.entries import Entry
 from converter.errors import DatasetError
 from converter.indexes import SHARD_SUFFIX
-from converter.layout import Layout, locate_folder
+from converter.layout import Layout, Location, locate_folder
 from converter.mill import Job, Receipt, check_policy, write_shard
 from converter.originals import read_ahead
 from converter.plan import Plan, Shard, read_entries
@@ -33,6 +33,13 @@ from converter.storage import HashedFile, create_file, hash_file, write_file
 
 PARTS_HERE: Final = "several sizes at once are written to folders here: give one image size"
 """What is wrong with an address of several data sets."""
+
+
+class _Index(NamedTuple):
+    """What is known of a part: the hash of its content, and how many bytes each image takes."""
+
+    sha256: str
+    sizes: list[int]
 
 
 class Piece(NamedTuple):
@@ -133,8 +140,7 @@ def mill_leader(shard: Shard, work: Work) -> Receipt:
         sizes: list[list[int]] = [[] for _ in files]
         receipt = write_shard(shard, work.leader, _convert(shard, work, files, sizes))
     for job, folder, file, taken in zip(work.followers, work.parts, files, sizes, strict=True):
-        index = json.dumps({"sha256": file.sha256, "sizes": taken}).encode("ascii")
-        write_file(folder / f"{name}.json", index, Layout(job.out).scratch)
+        _write_index(folder / name, _Index(file.sha256, taken), Layout(job.out).scratch)
     return receipt
 
 
@@ -178,18 +184,25 @@ def _find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Path) -> Iterat
         place += part.records
 
 
+def _locate_index(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
 def _is_whole(part: Path) -> bool:
     try:
-        return hash_file(part) == _read_index(part)["sha256"]
+        return hash_file(part) == _read_index(part).sha256
     except (OSError, DatasetError):
         return False
 
 
-def _read_index(part: Path) -> dict[str, object]:
-    path = part.with_name(f"{part.name}.json")
+def _write_index(part: Path, index: _Index, scratch: Location) -> None:
+    write_file(_locate_index(part), json.dumps(index._asdict()).encode("ascii"), scratch)
+
+
+def _read_index(part: Path) -> _Index:
+    path = _locate_index(part)
     try:
-        index: dict[str, object] = json.loads(path.read_bytes())
-        return {"sha256": str(index["sha256"]), "sizes": index["sizes"]}
+        return _Index(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"{path}: cannot be read as an index of a part: {error}") from error
 
@@ -198,7 +211,7 @@ def _read_pieces(
     pieces: Sequence[Piece], entries: Iterator[Entry]
 ) -> Iterator[tuple[Entry, Outcome]]:
     for piece in pieces:
-        sizes: list[int] = _read_index(piece.part)["sizes"]  # type: ignore[assignment]
+        sizes = _read_index(piece.part).sizes
         with open(piece.part, "rb") as file:
             file.seek(sum(sizes[: piece.first]))
             taken = sizes[piece.first : piece.first + piece.images]

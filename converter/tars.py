@@ -59,6 +59,7 @@ def check_header(data: bytes) -> None:
 
 
 def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Member]:
+    # `tarfile` asks its file for nothing but `read`, `seek` and `tell`; its types ask for more.
     with tarfile.open(fileobj=window, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:  # type: ignore[call-overload]
         while (info := tar.next()) is not None:
             tar.members = []  # it would keep a kilobyte of each

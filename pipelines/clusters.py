@@ -41,7 +41,7 @@ _HERE: Final = re.compile(
 _OWN_WHEEL: Final = re.compile(rf"{DISTRIBUTION}-[^/]*$")
 
 
-class ShardmillOptions(PipelineOptions):  # type: ignore[misc]
+class ShardmillOptions(PipelineOptions):  # type: ignore[misc]  # Beam has no types
     """What shardmill itself wants to know of a runner, among Beam's options."""
 
     @classmethod

@@ -12,7 +12,6 @@ import importlib
 import importlib.metadata
 import zipfile
 from collections.abc import Iterator, Mapping
-from email.message import Message
 from pathlib import Path
 from typing import Final
 
@@ -92,9 +91,9 @@ def _describe_package() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read_metadata() -> Message:
+def _read_metadata() -> importlib.metadata.PackageMetadata:
     try:
-        return importlib.metadata.metadata(DISTRIBUTION)  # type: ignore[return-value]
+        return importlib.metadata.metadata(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         raise UsageError(
             f"{DISTRIBUTION} is not installed here, so no wheel of it can be made for workers: "

@@ -31,7 +31,7 @@ from converter.streams import is_compressed
 from converter.verification import Check, check_shard
 
 
-class MillShards(beam.PTransform):  # type: ignore[misc]
+class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     """Writes the shards of a plan: applied to a pipeline, gives a PCollection of receipts.
 
     For a Beam pipeline of one's own, between `converter.plan.write_plan`, which has to be done
@@ -123,7 +123,7 @@ def _count(counts: Mapping[str, int]) -> None:
         Metrics.counter("shardmill", name).inc(count)
 
 
-class MillSizes(beam.PTransform):  # type: ignore[misc]
+class MillSizes(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     """Writes the shards of several sizes: those of the leader, and then those of the others.
 
     Between the two, all that the leader's shards leave is counted as one element, so that no
@@ -176,7 +176,7 @@ def assemble_counted(assembly: Assembly) -> Receipt:
     return count_receipt(assemble_shard(assembly))
 
 
-class VerifyShards(beam.PTransform):  # type: ignore[misc]
+class VerifyShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     """Checks the shards of a data set; leaves a report of each as a file.
 
     A file, because an element that comes out of a pipeline is not to be had on every runner.

@@ -125,7 +125,7 @@ class _Worker:
             stderr=self._stderr,
             start_new_session=True,  # Ctrl-C is for the launcher, which ends them
         )
-        self._stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]
+        self._stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]  # a pipe
 
     def connect(self, variables: dict[str, str]) -> None:
         # A worker that has ended already breaks the pipe; whoever watches it says so.
@@ -155,7 +155,7 @@ class _Worker:
 
 
 @environments.Environment.register_urn(URN, bytes)
-class _LocalEnvironment(environments.Environment):  # type: ignore[misc]
+class _LocalEnvironment(environments.Environment):  # type: ignore[misc]  # Beam has no types
     def __init__(self, pool: bytes, *args: Any) -> None:
         super().__init__(*(args or (environments.python_sdk_capabilities(),)))
         self._pool = pool
@@ -171,7 +171,7 @@ class _LocalEnvironment(environments.Environment):  # type: ignore[misc]
 
 
 @worker_handlers.WorkerHandler.register_environment(URN, bytes)
-class _LocalWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[misc]
+class _LocalWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[misc]  # Beam has no types
     """Connects one process of a pool to the runner."""
 
     def __init__(self, pool: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
