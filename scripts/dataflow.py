@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 
 from corpora import make_photos
 from dataflow_standin import StandIn, list_packages
+from engines import find_free_port, is_open
 from measuring import report
 
 from converter.layout import Location
@@ -168,9 +168,7 @@ def compare_trees(here: dict[str, bytes], there: dict[str, bytes]) -> tuple[str,
 @contextlib.contextmanager
 def run_store() -> Iterator[str]:
     """Runs gcp-storage-emulator, and leads this process and those that it starts there."""
-    with socket.socket() as line:
-        line.bind(("127.0.0.1", 0))
-        port = line.getsockname()[1]
+    port = find_free_port()
     tool = shutil.which("gcp-storage-emulator", path=str(Path(sys.executable).parent))
     if tool is None:
         raise SystemExit("gcp-storage-emulator is missing: pip install -e '.[dev]'")
@@ -189,7 +187,7 @@ def run_store() -> Iterator[str]:
 def wait_for(port: int) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        if is_open(port):
             return
         time.sleep(0.05)
     raise SystemExit(f"nothing answers on port {port}")
