@@ -39,7 +39,9 @@ class _Opened(NamedTuple):
     gate: asyncio.Semaphore
 
 
-_opened: dict[str, _Opened] = {}
+_opened: dict[tuple[str, float], _Opened] = {}
+"""By scheme, and by how long an answer may take."""
+
 _lock = threading.Lock()
 
 
@@ -54,12 +56,12 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def _open(scheme: str) -> _Opened:
+    answer_s = min(_LONGEST_ANSWER_S, read_patience() / 6)
     with _lock:
-        if scheme not in _opened:
-            answer_s = min(_LONGEST_ANSWER_S, read_patience() / 6)
+        if (scheme, answer_s) not in _opened:
             store = open_store(scheme, answer_s)
-            _opened[scheme] = _Opened(store, asyncio.Semaphore(CONNECTIONS))
-        return _opened[scheme]
+            _opened[scheme, answer_s] = _Opened(store, asyncio.Semaphore(CONNECTIONS))
+        return _opened[scheme, answer_s]
 
 
 def start(

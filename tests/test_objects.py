@@ -162,6 +162,19 @@ def test_a_file_over_the_limit_of_one_request_goes_in_parts(s3_server, tmp_path,
     assert read_object(s3_server.path("parts")) == data
 
 
+def test_a_process_that_becomes_less_patient_waits_less_for_an_answer(server, folder, monkeypatch):
+    server.set_faults()
+    put_bytes(folder / "x", b"x")
+    monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "3")
+    # Of six requests to hang, patience lasts for all if each is given up after a sixth of it.
+    server.set_faults(faults=1, kinds="hang")
+    begin = time.monotonic()
+    with pytest.raises(StoreError, match="cannot be reached for"):
+        read_object(folder / "x")
+    assert time.monotonic() - begin < 10
+    assert server.set_faults()["hang"] > 1
+
+
 def test_bytes_are_the_same_through_faults_of_every_kind(server, folder, tmp_path):
     server.set_faults(faults=0.3, seed=3)
     contents = write_all(folder)
