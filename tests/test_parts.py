@@ -41,7 +41,8 @@ def test_what_is_not_to_be_had_has_a_reason_and_leaves_nothing(
     script: str, message: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_on_path(tmp_path / "bin", "go", script, monkeypatch)
-    monkeypatch.setattr(parts, "_deadline", time.monotonic() + 0.5)
+    soon = time.monotonic() + 0.5
+    monkeypatch.setattr(parts, "find_deadline", lambda: soon)
     with pytest.raises(parts.Unavailable, match=f"^{message}$"):
         parts.find_prism()
     assert list(cache.iterdir()) == []
