@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engines import find_free_port, is_open
 
 from converter.objects import ObjectPath, parse_address, put_file
 
@@ -62,6 +62,13 @@ def upload(folder: Path, address: ObjectPath) -> ObjectPath:
     return address
 
 
+def find_port() -> int:
+    """A port that nobody has just now."""
+    with socket.socket() as line:
+        line.bind(("127.0.0.1", 0))
+        return line.getsockname()[1]
+
+
 @contextlib.contextmanager
 def run_server(scheme: str) -> Iterator[Server]:
     """Runs a store and its proxy; this process and those that it starts are led there.
@@ -71,7 +78,7 @@ def run_server(scheme: str) -> Iterator[Server]:
     for package in PACKAGES[scheme]:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs the package {package}: pip install -e '.[dev]'")
-    target, port = find_free_port(), find_free_port()
+    target, port = find_port(), find_port()
     tool = shutil.which("gcp-storage-emulator", path=str(Path(sys.executable).parent))
     commands = {
         "s3": [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(target)],
@@ -119,7 +126,7 @@ def _run_process(command: list[str], port: int) -> Iterator[None]:
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
-        if is_open(port):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
     pytest.fail(f"{process.args} does not answer on port {port}")

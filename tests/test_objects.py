@@ -237,7 +237,7 @@ def test_an_object_that_is_elsewhere_is_left_to_botocore(s3_server):
     s3_server.set_faults(faults=1, kinds="move", only="X-Amz-Signature")
     assert read_object(path) == b"data"
     counts = s3_server.set_faults()
-    requests._opened["s3"].store._modeled.clear()
+    requests._open("s3").store._modeled.clear()
     assert (counts["GET"], counts["move"]) == (2, 1)
 
 
