@@ -1,40 +1,24 @@
 """Image files become the shards of a data set: pure Python, no Beam and no TensorFlow.
 
-The modules in the order in which data goes through them:
+The packages in the order in which data goes through them; each uses only those before it in the
+second list:
 
-    scan      images -> entries, nothing silently ignored
-                from folders, prefixes of stores, archives (streams) or tables (rows of cells;
-                inputs says which), with labels and splits off their paths (labelling);
-                duplicates have the same content; masks join their images (pairing); strictness:
-                what is not to be gone on with
-    splits    entries -> train, validation, test, and their order
-    estimates a sample of the entries -> the size of a record
-    plan      entries + options -> shards, written to the output as data
-    mill      one shard: records (originals -> images, frames, masks, boxes -> examples) ->
-                tfrecords + indexes -> receipt
-                passes: several shards in one reading of their archive; resolutions: several sizes
-                of them in one reading; what waits meanwhile lies in spools
-    images    decode (decoders, limits) -> pixels -> scaling by geometry -> encode, or copies;
-                isolation: in a child process; traits: what is odd about them
-    commit    receipts -> metadata, rejects, and manifest last
-    verification   the finished data set against its manifest (contents: record by record)
-    sources   its records -> the originals that they were made from
-    updates   comparisons: originals that are different -> the few shards to be milled again
-    repairs   damaged shards -> the originals to make them from again
-    replacements   a complete data set -> the place of another, in one step
-                   (object_replacements: in a store, in several that can be gone on with)
+    sources   images in folders, stores, archives or tables -> entries, nothing silently ignored
+    planning  entries + options -> shards, written to the output as data
+    milling   one shard: originals -> records -> a shard, its index and its receipt
+    images    of it, the image: decode -> upright -> scaled -> encoded
+    commits   receipts -> metadata and rejects, and the manifest last
+    upkeep    a finished data set -> verified, repaired, brought up to date
+
+    storage, format, images, sources, planning, milling, commits, upkeep
 
 and beside them
 
-    entries   what is found before anything is converted    schema    columns of a table, in records
-    options   what a conversion is asked for          errors   what goes wrong, as a tree
-    layout    which file lies where                   names    file names free of the locale
-    storage   files that are whole or not there      sizes    numbers of bytes, as people write them
-    locks     one writer at a time (object_locks: in a store; owners: who that is)
-    costs     where the time of a worker goes       leftovers     what killed runs leave behind
-    objects   of a store, as paths: read, written, listed (listings), by requests that are made as
-              often as it takes, of stores: s3 and gcs
-    indexing  TFRecords that something else wrote -> their indexes
+    options   what a conversion is asked for (image_options: of each image)
+    entries   what is found before anything is converted
+    reasons   why an image is not in the data set    costs    where the time of a worker goes
+    errors    what goes wrong, as a tree             names    file names free of the locale
+    sizes     numbers of bytes, as people write them
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
 `errors`; `pipelines` uses all.

@@ -16,8 +16,8 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from converter.errors import StoreError
-from converter.layout import Layout, Location
-from converter.storage import list_sizes, read_files, write_file
+from converter.storage.files import list_sizes, read_files, write_file
+from converter.storage.layout import Layout, Location
 
 STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")
 """What a worker does: `convert` is resizing, turning and colours; `other` is the bookkeeping."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, NamedTuple
 
-from converter.schema import Column
+from converter.format.schema import Column
+
+SPLITS: Final = ("train", "validation", "test")
 
 NO_LABEL: Final = -1
 """Stands where an image has no class."""

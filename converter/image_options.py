@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from converter.errors import UsageError
-from converter.formats import DEFAULT_FORMATS, FORMATS
+from converter.images.formats import DEFAULT_FORMATS, FORMATS
 
 INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 COLOR_CHANNELS: Final = {"rgb": 3, "grayscale": 1, "rgba": 4}
@@ -37,7 +37,7 @@ class ImageOptions:
     """The part of `converter.options.ConvertOptions` that no geometry and no shard is in.
 
     Attributes:
-        formats: what is read, by content: names of `converter.formats.FORMATS`.
+        formats: what is read, by content: names of `converter.images.formats.FORMATS`.
         color_mode: `rgb`, `grayscale` (one channel) or `rgba`.
         color_profiles: `srgb` converts an image with another ICC profile to sRGB; `ignore` takes
             its numbers as they are.

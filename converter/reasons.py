@@ -1,13 +1,13 @@
 """Why an image is not in the data set: every code that `rejects.jsonl` has for what was rejected.
 
-What is not even looked at, because of its name or its kind, has a code of `converter.scan`.
+What is not even looked at, because of its name or its kind, has a code of `converter.sources.scan`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from converter.manifest import Totals
+from converter.format.manifest import Totals
 
 REJECT_CODES: Final = {
     "empty": "the file has no bytes",

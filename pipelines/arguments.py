@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import converter
-from converter.archives import is_archive
 from converter.errors import UsageError
 from converter.image_options import (
     COLOR_CHANNELS,
@@ -22,8 +21,6 @@ from converter.image_options import (
     parse_formats,
     parse_share,
 )
-from converter.inputs import locate_root
-from converter.layout import Location, locate, locate_folder, parse_location
 from converter.names import from_bytes
 from converter.options import (
     BOX_FORMATS,
@@ -36,8 +33,11 @@ from converter.options import (
     ConvertOptions,
     parse_image_size,
 )
-from converter.pairing import MASKS_HERE
 from converter.sizes import parse_bytes
+from converter.sources.archives import is_archive
+from converter.sources.inputs import locate_root
+from converter.sources.pairing import MASKS_HERE
+from converter.storage.layout import Location, locate, locate_folder, parse_location
 
 _BEAM: Final = "Any other option goes to Beam; write it behind OUT, as --name=value."
 

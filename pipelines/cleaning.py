@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from converter.layout import Place, locate
-from converter.leftovers import Leftover, clean_folder
+from converter.commits.leftovers import Leftover, clean_folder
+from converter.storage.layout import Place, locate
 
 
 def clean(

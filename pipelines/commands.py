@@ -22,16 +22,16 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
-from converter.examples import decode_example
-from converter.indexing import Outcome, find_files, index_files
-from converter.layout import MANIFEST, Layout, locate, name_size
-from converter.manifest import read_manifest
+from converter.format.examples import decode_example
+from converter.format.indexing import Outcome, find_files, index_files
+from converter.format.manifest import read_manifest
+from converter.format.tfrecords import read_records
 from converter.options import ConvertOptions
 from converter.reasons import describe_excess
 from converter.sizes import format_bytes
-from converter.storage import read_range
-from converter.tfrecords import read_records
-from converter.verification import Fault
+from converter.storage.files import read_range
+from converter.storage.layout import MANIFEST, Layout, locate, name_size
+from converter.upkeep.verification import Fault
 from pipelines import proposals, summaries
 from pipelines.arguments import make_parser, read_options
 from pipelines.cleaning import clean

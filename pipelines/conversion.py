@@ -9,30 +9,45 @@ from typing import TYPE_CHECKING, Final
 
 from tqdm import tqdm
 
-from converter.commit import commit, list_finished, read_notes
-from converter.costs import Cost, read_costs
-from converter.entries import Note
-from converter.errors import DatasetError, UsageError
-from converter.indexes import SHARD_SUFFIX
-from converter.inputs import locate_root
-from converter.layout import Layout, Location, Place, locate, locate_folder, locate_output
-from converter.locks import lock_folder
-from converter.manifest import Manifest, read_manifest
-from converter.mill import receipt_path
-from converter.options import ConvertOptions
-from converter.pairing import locate_masks
-from converter.plan import Draft, Plan, Shard, digest_plan, name_changes, read_plan, write_plan
-from converter.replacements import (
+from converter.commits.commit import commit, list_finished, read_notes
+from converter.commits.replacements import (
     check_replaceable,
     discard_dataset,
     replace_dataset,
     restore_folder,
     settle_folder,
 )
-from converter.scan import scan_images
-from converter.storage import list_sizes, remove_files
-from converter.strictness import check_scan
-from converter.updates import Update, carry_shards, plan_update
+from converter.costs import Cost, read_costs
+from converter.entries import Note
+from converter.errors import DatasetError, UsageError
+from converter.format.manifest import Manifest, read_manifest
+from converter.milling.mill import receipt_path
+from converter.options import ConvertOptions
+from converter.planning.plan import (
+    Draft,
+    Plan,
+    Shard,
+    digest_plan,
+    name_changes,
+    read_plan,
+    write_plan,
+)
+from converter.planning.strictness import check_scan
+from converter.sources.inputs import locate_root
+from converter.sources.pairing import locate_masks
+from converter.sources.scan import scan_images
+from converter.storage.files import list_sizes, remove_files
+from converter.storage.layout import (
+    SHARD_SUFFIX,
+    Layout,
+    Location,
+    Place,
+    locate,
+    locate_folder,
+    locate_output,
+)
+from converter.storage.locks import lock_folder
+from converter.upkeep.updates import Update, carry_shards, plan_update
 from pipelines import runners
 from pipelines.preflight import check_folders, check_import_names, check_room, find_room
 from pipelines.progress import ReceiptWatch

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
-from converter.layout import MANIFEST, WORK_FOLDER, Location
 from converter.sizes import format_bytes
-from converter.storage import list_names
+from converter.storage.files import list_names
+from converter.storage.layout import MANIFEST, WORK_FOLDER, Location
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"

@@ -14,10 +14,10 @@ from typing import Final
 from tqdm import tqdm
 
 from converter.errors import DatasetError
-from converter.layout import Layout
-from converter.mill import parse_receipt, receipt_path
-from converter.plan import Plan
-from converter.storage import list_sizes, read_files
+from converter.milling.mill import parse_receipt, receipt_path
+from converter.planning.plan import Plan
+from converter.storage.files import list_sizes, read_files
+from converter.storage.layout import Layout
 
 LOG_INTERVAL_S: Final = 10.0
 """How often the bar is drawn where it goes to a file: often enough to see that it lives."""

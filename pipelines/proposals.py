@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from converter.decoders import register_formats
 from converter.entries import Entry, Scan
-from converter.estimates import Estimate, bound_record_bytes, estimate_records
-from converter.inputs import locate_root
-from converter.layout import Place, locate
+from converter.images.decoders import register_formats
+from converter.milling.estimates import Estimate, bound_record_bytes, estimate_records
 from converter.options import ConvertOptions
-from converter.plan import Draft, plan_shards
-from converter.scan import scan_images
-from converter.splits import assign_splits
-from converter.strictness import check_scan
+from converter.planning.plan import Draft, plan_shards
+from converter.planning.splits import assign_splits
+from converter.planning.strictness import check_scan
+from converter.sources.inputs import locate_root
+from converter.sources.scan import scan_images
+from converter.storage.layout import Place, locate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Proposal:
 
     @property
     def draft(self) -> Draft:
-        """What `converter.plan.write_plan` writes."""
+        """What `converter.planning.plan.write_plan` writes."""
         return Draft(scan=self.scan, splits=self.splits, shard_records=self.shard_records)
 
 

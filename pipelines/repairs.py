@@ -8,20 +8,27 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from converter import repairs
+from converter.commits.replacements import settle_folder
 from converter.entries import Entry
 from converter.errors import DatasetError
-from converter.indexes import name_index
-from converter.inputs import locate_root
-from converter.layout import NOTES, REJECTS, Layout, Place, locate, locate_folder
-from converter.locks import lock_folder
-from converter.manifest import Manifest, ShardInfo, read_manifest
+from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
-from converter.plan import Draft, digest_plan
-from converter.replacements import settle_folder
-from converter.scan import scan_images
-from converter.updates import keep_labels
-from converter.verification import Fault
+from converter.planning.plan import Draft, digest_plan
+from converter.sources.inputs import locate_root
+from converter.sources.scan import scan_images
+from converter.storage.layout import (
+    NOTES,
+    REJECTS,
+    Layout,
+    Place,
+    locate,
+    locate_folder,
+    name_index,
+)
+from converter.storage.locks import lock_folder
+from converter.upkeep import repairs
+from converter.upkeep.updates import keep_labels
+from converter.upkeep.verification import Fault
 from pipelines.preflight import check_folders
 from pipelines.proposals import propose
 from pipelines.verification import verify

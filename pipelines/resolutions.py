@@ -8,17 +8,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from converter.commits.replacements import settle_folder
 from converter.costs import Cost, read_costs
 from converter.errors import UsageError
-from converter.layout import Layout, locate, locate_folder, name_size
-from converter.locks import lock_folder
-from converter.manifest import Manifest
+from converter.format.manifest import Manifest
+from converter.milling.resolutions import PARTS_HERE, choose_leader, plan_work
 from converter.options import ConvertOptions
-from converter.plan import Plan, write_plan
-from converter.replacements import settle_folder
-from converter.resolutions import PARTS_HERE, choose_leader, plan_work
-from converter.scan import scan_images
-from converter.streams import is_compressed
+from converter.planning.plan import Plan, write_plan
+from converter.sources.scan import scan_images
+from converter.sources.streams import is_compressed
+from converter.storage.layout import Layout, locate, locate_folder, name_size
+from converter.storage.locks import lock_folder
 from pipelines import runners
 from pipelines.conversion import (
     Conversion,

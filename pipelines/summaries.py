@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from converter.costs import Cost
 from converter.entries import NO_LABEL, NOTES, SKIP_RULES, Note
-from converter.layout import REJECTS, Layout, Location
-from converter.manifest import Manifest, SplitInfo, Totals, read_manifest
+from converter.format.manifest import Manifest, SplitInfo, Totals, read_manifest
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 from converter.sizes import format_bytes
-from converter.updates import Update
-from converter.verification import Fault
+from converter.storage.layout import REJECTS, Layout, Location
+from converter.upkeep.updates import Update
+from converter.upkeep.verification import Fault
 from pipelines.proposals import Proposal
 
 if TYPE_CHECKING:

@@ -20,22 +20,22 @@ from apache_beam.pvalue import PBegin, PCollection
 
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.errors import OutputError, StoreError
-from converter.layout import Layout, Location
-from converter.manifest import ShardInfo
-from converter.mill import Job, Receipt, mill_shard
-from converter.passes import deal_shards, mill_together
-from converter.plan import Plan, Shard
-from converter.resolutions import Assembly, Work, assemble_shard, mill_leader
-from converter.storage import write_file
-from converter.streams import is_compressed
-from converter.verification import Check, check_shard
+from converter.format.manifest import ShardInfo
+from converter.milling.mill import Job, Receipt, mill_shard
+from converter.milling.passes import deal_shards, mill_together
+from converter.milling.resolutions import Assembly, Work, assemble_shard, mill_leader
+from converter.planning.plan import Plan, Shard
+from converter.sources.streams import is_compressed
+from converter.storage.files import write_file
+from converter.storage.layout import Layout, Location
+from converter.upkeep.verification import Check, check_shard
 
 
 class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     """Writes the shards of a plan: applied to a pipeline, gives a PCollection of receipts.
 
-    For a Beam pipeline of one's own, between `converter.plan.write_plan`, which has to be done
-    when the pipeline is built, and `converter.commit.commit`, when it has run.
+    For a Beam pipeline of one's own, between `converter.planning.plan.write_plan`, which has to
+    be done when the pipeline is built, and `converter.commits.commit.commit`, when it has run.
 
     Args:
         plan: a plan that is written to its output; workers read their entries there.

@@ -12,12 +12,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from converter.errors import DatasetError
-from converter.inputs import locate_root
-from converter.layout import Layout, Location, Place, locate
-from converter.manifest import Manifest, ShardInfo, read_manifest
+from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
-from converter.storage import list_sizes, read_files, remove_tree
-from converter.verification import (
+from converter.sources.inputs import locate_root
+from converter.storage.files import list_sizes, read_files, remove_tree
+from converter.storage.layout import Layout, Location, Place, locate
+from converter.upkeep.verification import (
     Check,
     Fault,
     Report,

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.errors import RecordError
-from converter.manifest import ImageInfo
-from converter.schema import Column
+from converter.format.manifest import ImageInfo
+from converter.format.schema import Column
 from reader.blocks import Block
 from reader.buffers import Array
 from reader.damage import DamageLog

@@ -15,7 +15,7 @@ from typing import Final
 import google_crc32c
 import numpy as np
 
-from converter.tfrecords import (
+from converter.format.tfrecords import (
     FOOTER_BYTES,
     FRAMING_BYTES,
     HEADER_BYTES,

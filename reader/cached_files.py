@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import StoreError
-from converter.objects import ObjectPath
-from converter.requests import read_patience
+from converter.storage.objects import ObjectPath
+from converter.storage.requests import read_patience
 
 LOCK: Final = "lock"
 """Name of the file that is locked while room is made."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.errors import UsageError
-from converter.manifest import Manifest
+from converter.format.manifest import Manifest
 from reader.columns import FilePaths, read_labels
 from reader.options import ReadOptions
 from reader.records import RecordFiles

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from converter import examples
 from converter.errors import DatasetError, RecordError
+from converter.format import examples
+from converter.format.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES
 from converter.names import from_bytes
-from converter.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES
 from reader.files import LARGE_BYTES, Place, check_large, open_file, read_at, read_into
 from reader.orders import Numbers
 from reader.records import RecordFiles, check_record, find_source

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from converter import examples
 from converter.errors import DatasetError, RecordError
+from converter.format import examples
 from reader.batches import BatchReader, Examples
 from reader.buffers import Array, BufferPool
 from reader.cache import fill_cache

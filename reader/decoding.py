@@ -8,7 +8,7 @@ from typing import Final
 
 import tensorflow as tf
 
-from converter.manifest import ImageInfo
+from converter.format.manifest import ImageInfo
 from reader.batches import RAW
 from reader.damage import REFUSAL
 from reader.options import COLOR_CHANNELS, ReadOptions

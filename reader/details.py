@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from converter import examples
-from converter.schema import Column
+from converter.format import examples
+from converter.format.schema import Column
 from reader.values import Values
 
 TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from converter import examples
-from converter.schema import MASK, Column, check_values
+from converter.format import examples
+from converter.format.schema import MASK, Column, check_values
 from reader.blocks import Block
 from reader.headers import measure_image
 from reader.orders import Numbers

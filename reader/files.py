@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.errors import DatasetError, RecordError
-from converter.indexes import PIECE_BYTES, name_index, parse_offsets, parse_pieces
-from converter.layout import Location
-from converter.manifest import ShardInfo
-from converter.tfrecords import FRAMING_BYTES, scan_records
+from converter.format.indexes import PIECE_BYTES, parse_offsets, parse_pieces
+from converter.format.manifest import ShardInfo
+from converter.format.tfrecords import FRAMING_BYTES, scan_records
+from converter.storage.layout import Location, name_index
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,8 +9,8 @@ from fractions import Fraction
 from typing import Final
 
 from converter.errors import UsageError
-from converter.layout import Location
-from converter.manifest import ImageInfo, Manifest
+from converter.format.manifest import ImageInfo, Manifest
+from converter.storage.layout import Location
 from reader.arrangements import arrange
 from reader.choices import Choice
 from reader.options import ReadOptions

@@ -16,8 +16,8 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from converter import examples
-from converter.tfrecords import (
+from converter.format import examples
+from converter.format.tfrecords import (
     FOOTER_BYTES,
     FRAMING_BYTES,
     HEADER_BYTES,

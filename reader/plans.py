@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
-from converter.layout import Location
-from converter.manifest import ImageInfo, Manifest
+from converter.format.manifest import ImageInfo, Manifest
 from converter.sizes import format_bytes
+from converter.storage.layout import Location
 from reader.arrangements import arrange, arrange_shardwise
 from reader.batches import RAW, BatchReader
 from reader.choices import Choice, choose_records

@@ -19,7 +19,7 @@ from typing import IO, Final, TypeAlias
 
 import numpy as np
 
-from converter.objects import ObjectPath, start_read
+from converter.storage.objects import ObjectPath, start_read
 from reader.files import Group, RecordFile
 from reader.orders import Numbers
 from reader.records import RecordFiles

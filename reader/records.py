@@ -16,11 +16,11 @@ from typing import Final
 
 import numpy as np
 
-from converter import examples
 from converter.errors import RecordError
-from converter.layout import Location
+from converter.format import examples
+from converter.format.tfrecords import HEADER_BYTES, unframe_record
 from converter.names import from_bytes
-from converter.tfrecords import HEADER_BYTES, unframe_record
+from converter.storage.layout import Location
 from reader.blocks import Block, read_block
 from reader.buffers import keep_heap
 from reader.files import Group, Place, RecordFile, open_file, read_at, read_index

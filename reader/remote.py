@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from converter.errors import DatasetError
-from converter.indexes import name_index
-from converter.manifest import Manifest
-from converter.objects import ObjectPath
-from converter.storage import list_sizes
+from converter.format.manifest import Manifest
+from converter.storage.files import list_sizes
+from converter.storage.layout import name_index
+from converter.storage.objects import ObjectPath
 from reader.files import RecordFile, check_size
 from reader.shard_cache import Content, ShardCache
 

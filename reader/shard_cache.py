@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import DatasetError, OutputError, ShardmillError, StoreError, UsageError
-from converter.manifest import ShardInfo
-from converter.objects import ObjectPath, download_object
+from converter.format.manifest import ShardInfo
 from converter.sizes import format_bytes, parse_bytes
+from converter.storage.objects import ObjectPath, download_object
 from reader.cached_files import (
     LOCK,
     Watch,

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import ShardmillError, UsageError
-from converter.indexes import name_index
-from converter.layout import Location, locate
-from converter.manifest import Manifest, SplitInfo, read_manifest
-from converter.objects import ObjectPath
+from converter.format.manifest import Manifest, SplitInfo, read_manifest
+from converter.storage.layout import Location, locate, name_index
+from converter.storage.objects import ObjectPath
 from reader.files import check_size, measure_file
 from reader.mixing import plan_mixture
 from reader.options import ReadOptions, check_cache

@@ -11,10 +11,10 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from converter import examples
 from converter.errors import RecordError, UsageError
+from converter.format import examples
+from converter.format.schema import MASK, Column
 from converter.names import from_bytes
-from converter.schema import MASK, Column
 from reader.columns import NO_LABEL, FilePaths, read_labels
 from reader.files import Place
 from reader.names import NameIndex

@@ -1,7 +1,7 @@
 """Where features lie in many records at once, found by numpy instead of a loop in Python.
 
 All records of a batch are gone through side by side, feature by feature: 4 microseconds a record
-instead of 20 with `converter.examples.find_values`. It is left to that what is laid out otherwise
+instead of 20 with `examples.find_values`. It is left to that what is laid out otherwise
 than the first record, or in another way than our writer does it, and whatever is wrong.
 """
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from converter import examples
 from converter.errors import DatasetError, UsageError
-from converter.indexes import INDEX_SUFFIX
-from converter.objects import is_address
+from converter.format import examples
+from converter.storage.layout import INDEX_SUFFIX
+from converter.storage.objects import is_address
 from reader.files import Place, RecordFile, load_index, measure_file
 from reader.options import ReadOptions
 from reader.records import RecordFiles

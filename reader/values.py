@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
-from converter import schema
 from converter.errors import UsageError
-from converter.manifest import Manifest
-from converter.schema import Column, find_column
+from converter.format import schema
+from converter.format.manifest import Manifest
+from converter.format.schema import Column, find_column
 from reader.options import ReadOptions
 
 ALIASES: Final = {

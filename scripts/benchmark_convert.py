@@ -30,14 +30,15 @@ from measuring import Run, measure, report, run_sections
 from PIL import Image
 
 from converter.costs import count_read, enter
-from converter.images import decode_image
-from converter.indexes import name_index, parse_index
-from converter.manifest import read_manifest
-from converter.mill import Job, mill_shard
+from converter.format.indexes import parse_index
+from converter.format.manifest import read_manifest
+from converter.format.tfrecords import unframe_record
+from converter.images.conversion import decode_image
+from converter.milling.mill import Job, mill_shard
 from converter.options import ConvertOptions
-from converter.plan import write_plan
-from converter.tfrecords import unframe_record
-from converter.verification import verify_dataset
+from converter.planning.plan import write_plan
+from converter.storage.layout import name_index
+from converter.upkeep.verification import verify_dataset
 from pipelines.proposals import propose
 
 HERE = Path(__file__).resolve()
@@ -227,8 +228,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from converter.mill import Job, mill_shard
-from converter.plan import read_plan
+from converter.milling.mill import Job, mill_shard
+from converter.planning.plan import read_plan
 
 if __name__ == "__main__":
     plan = read_plan(Path(sys.argv[1]))
@@ -242,7 +243,7 @@ PLAN = """
 import sys
 from pathlib import Path
 from converter.options import ConvertOptions
-from converter.plan import write_plan
+from converter.planning.plan import write_plan
 from pipelines import propose
 
 images, out = Path(sys.argv[1]), Path(sys.argv[2])

@@ -25,9 +25,9 @@ import numpy as np
 from measuring import report, run_sections
 from PIL import Image
 
-from converter.frames import convert_frames
 from converter.image_options import MAX_PIXELS
-from converter.isolation import convert_isolated
+from converter.images.frames import convert_frames
+from converter.images.isolation import convert_isolated
 from converter.options import ConvertOptions
 from pipelines import convert, convert_sizes
 
@@ -40,7 +40,7 @@ ONE = """
 import json, sys, time
 from pathlib import Path
 from converter.errors import ImageError
-from converter.images import convert_image
+from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 def measure():
     status = Path("/proc/self/status").read_text()

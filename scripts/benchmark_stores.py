@@ -22,9 +22,9 @@ from corpora import convert, make_photos
 from measuring import report, run_sections
 from servers import Server, run_server
 
-from converter.layout import Location
-from converter.objects import ObjectPath, list_objects, put_bytes, start_read
-from converter.storage import remove_tree
+from converter.storage.files import remove_tree
+from converter.storage.layout import Location
+from converter.storage.objects import ObjectPath, list_objects, put_bytes, start_read
 
 BAR = 0.7
 LATENCY_S = 0.05

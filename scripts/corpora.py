@@ -15,12 +15,12 @@ import numpy as np
 from measuring import Run, measure
 from PIL import Image
 
-from converter.commit import commit
-from converter.layout import Location
-from converter.mill import Job, mill_shard
+from converter.commits.commit import commit
+from converter.milling.mill import Job, mill_shard
 from converter.options import ConvertOptions
-from converter.plan import Draft, plan_shards, write_plan
-from converter.scan import scan_folder
+from converter.planning.plan import Draft, plan_shards, write_plan
+from converter.sources.scan import scan_folder
+from converter.storage.layout import Location
 from reader import open_shards
 
 

@@ -28,8 +28,8 @@ from dataflow_standin import StandIn, list_packages
 from engines import find_free_port, is_open
 from measuring import report
 
-from converter.layout import Location
-from converter.objects import ObjectPath, list_objects, parse_address, put_file
+from converter.storage.layout import Location
+from converter.storage.objects import ObjectPath, list_objects, parse_address, put_file
 
 HERE = Path(__file__).resolve()
 BUCKET = "shardmill-staging"

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from converter.errors import ImageError
-from converter.images import convert_image
+from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 

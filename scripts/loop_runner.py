@@ -14,8 +14,8 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from converter import mill
-from converter.plan import Plan, Shard, read_plan
+from converter.milling import mill
+from converter.planning.plan import Plan, Shard, read_plan
 from pipelines import commands
 
 

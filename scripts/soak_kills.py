@@ -27,12 +27,12 @@ from soaking import (
     write_image,
 )
 
-from converter.layout import Layout
-from converter.manifest import read_manifest
+from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
-from converter.plan import write_plan
-from converter.sources import read_sources
-from converter.verification import verify_dataset
+from converter.planning.plan import write_plan
+from converter.storage.layout import Layout
+from converter.upkeep.provenance import read_sources
+from converter.upkeep.verification import verify_dataset
 from pipelines.proposals import propose
 
 KILLED = ("convert", "overwrite", "update")

@@ -18,16 +18,16 @@ import pytest
 from PIL import Image
 from servers import run_server
 
-from converter.commit import commit
+from converter.commits.commit import commit
 from converter.entries import Entry
 from converter.errors import ImageError
-from converter.inputs import locate_root
-from converter.mill import Job, mill_shard
+from converter.format.schema import Column
+from converter.milling.mill import Job, mill_shard
+from converter.milling.records import Record, make_records
 from converter.options import ConvertOptions
-from converter.plan import Plan, write_plan
-from converter.records import Record, make_records
-from converter.schema import Column
-from converter.splits import draw
+from converter.planning.plan import Plan, write_plan
+from converter.planning.splits import draw
+from converter.sources.inputs import locate_root
 from pipelines.proposals import propose
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

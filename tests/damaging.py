@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from converter import DatasetError, RecordError, ShardmillError, tfrecords
+from converter import DatasetError, RecordError, ShardmillError
+from converter.format import tfrecords
 from reader import ReadOptions, open_shards
 from reader.batches import BatchReader
 from reader.damage import DamageLog

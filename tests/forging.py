@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from converter import examples
-from converter.indexes import format_line, name_index
-from converter.manifest import ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
-from converter.tfrecords import frame_record
+from converter.format import examples
+from converter.format.indexes import format_line
+from converter.format.manifest import ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
+from converter.format.tfrecords import frame_record
+from converter.storage.layout import name_index
 
 CLASSES = ("ant", "bee")
 

@@ -17,7 +17,7 @@ from conftest import SHARED, encode_image, make_image
 from PIL import Image
 
 from converter.errors import ImageError
-from converter.images import convert_image
+from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 
 GOLDEN = Path(__file__).with_name("golden_images.tsv")

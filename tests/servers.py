@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.objects import ObjectPath, parse_address, put_file
+from converter.storage.objects import ObjectPath, parse_address, put_file
 
 BUCKET = "shardmill-tests"
 PATIENCE_S = 15

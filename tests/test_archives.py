@@ -16,20 +16,20 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, encode_image, make_image, write_image
 
-from converter.archives import list_archive, read_member
 from converter.entries import Skipped
 from converter.errors import ImageError, UsageError
-from converter.layout import Layout
-from converter.manifest import read_manifest
-from converter.mill import Job
+from converter.format.manifest import read_manifest
+from converter.milling.mill import Job
+from converter.milling.passes import deal_shards, mill_together
 from converter.names import to_system
 from converter.options import ConvertOptions
-from converter.originals import read_entry, read_source
-from converter.passes import deal_shards, mill_together
-from converter.plan import Shard, write_plan
-from converter.scan import scan_images
-from converter.streams import CURSOR, OPENERS, Cursor
-from converter.verification import verify_dataset
+from converter.planning.plan import Shard, write_plan
+from converter.sources.archives import list_archive, read_member
+from converter.sources.originals import read_entry, read_source
+from converter.sources.scan import scan_images
+from converter.sources.streams import CURSOR, OPENERS, Cursor
+from converter.storage.layout import Layout
+from converter.upkeep.verification import verify_dataset
 from pipelines.conversion import run_conversion
 from pipelines.proposals import propose
 from pipelines.repairs import repair
@@ -254,7 +254,7 @@ def test_a_header_that_claims_a_name_of_gigabytes_is_refused(tmp_path):
     os.truncate(path, 9_000_000_000)  # a hole
     script = (
         "import re, sys\nfrom pathlib import Path\n"
-        "from converter.archives import list_archive\n"
+        "from converter.sources.archives import list_archive\n"
         "from converter.errors import UsageError\n"
         "try: list_archive(Path(sys.argv[1]), [])\n"
         "except UsageError as error: print(error)\n"

@@ -100,7 +100,7 @@ def test_neighbours_beyond_one_read_are_still_read(tmp_path):
 
 
 def test_records_are_checked_where_they_lie():
-    from converter.tfrecords import frame_record
+    from converter.format.tfrecords import frame_record
 
     records = [frame_record(payload) for payload in (b"", b"one", b"x" * 1000)]
     stops = np.cumsum([len(record) for record in records])

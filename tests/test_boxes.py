@@ -5,11 +5,11 @@ import pytest
 from conftest import encode_image
 from PIL import Image
 
-from converter.boxes import fit_boxes, move_box, parse_boxes
-from converter.geometry import fit_image
-from converter.images import convert_image, decode_image
+from converter.format.schema import BOX_LABELS, BOXES, Column
+from converter.images.boxes import fit_boxes, move_box, parse_boxes
+from converter.images.conversion import convert_image, decode_image
+from converter.images.geometry import fit_image
 from converter.options import RESIZES, ConvertOptions
-from converter.schema import BOX_LABELS, BOXES, Column
 
 COLUMNS = (Column(BOXES, "boxes"), Column(BOX_LABELS, "labels"))
 

@@ -13,9 +13,9 @@ import pytest
 from conftest import encode_image, make_image, write_image
 
 from converter.errors import RecordError, UsageError
-from converter.manifest import read_manifest
+from converter.format.manifest import read_manifest
+from converter.format.tfrecords import frame_record
 from converter.options import ConvertOptions
-from converter.tfrecords import frame_record
 from pipelines.arguments import make_parser, read_options
 from pipelines.commands import main
 

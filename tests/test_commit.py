@@ -19,16 +19,15 @@ from conftest import (
     write_image,
 )
 
-from converter.commit import commit, list_finished, remove_work
+from converter.commits.commit import commit, list_finished, remove_work
 from converter.errors import DatasetError, OutputError
-from converter.indexes import name_index
-from converter.layout import Layout
-from converter.manifest import FileInfo, ImageInfo, SplitInfo, Totals, read_manifest
-from converter.mill import Job, mill_shard, read_receipt, receipt_path
+from converter.format.manifest import FileInfo, ImageInfo, SplitInfo, Totals, read_manifest
+from converter.milling.mill import Job, mill_shard, read_receipt, receipt_path
 from converter.options import ConvertOptions
-from converter.plan import Plan
-from converter.scan import scan_folder
-from converter.verification import verify_dataset
+from converter.planning.plan import Plan
+from converter.sources.scan import scan_folder
+from converter.storage.layout import Layout, name_index
+from converter.upkeep.verification import verify_dataset
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=3, validation_split=0.4, seed=1

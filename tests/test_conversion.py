@@ -23,7 +23,7 @@ from conftest import (
     write_image,
 )
 
-from converter.commit import commit
+from converter.commits.commit import commit
 from converter.entries import Entry
 from converter.errors import (
     DatasetError,
@@ -33,12 +33,12 @@ from converter.errors import (
     UsageError,
     WorkerError,
 )
-from converter.layout import Layout
-from converter.locks import lock_folder
-from converter.manifest import read_manifest
-from converter.mill import receipt_path
+from converter.format.manifest import read_manifest
+from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
-from converter.verification import verify_dataset
+from converter.storage.layout import Layout
+from converter.storage.locks import lock_folder
+from converter.upkeep.verification import verify_dataset
 from pipelines import convert
 from pipelines.conversion import run_conversion
 

@@ -12,7 +12,6 @@ import pytest
 from conftest import convert_folder, encode_image, make_image, mill_folder
 from PIL import Image
 
-from converter import mill, originals
 from converter.costs import (
     STEPS,
     Cost,
@@ -24,9 +23,11 @@ from converter.costs import (
     take_cost,
     write_cost,
 )
-from converter.layout import Layout
+from converter.milling import mill
 from converter.options import ConvertOptions
-from converter.originals import read_entry
+from converter.sources import originals
+from converter.sources.originals import read_entry
+from converter.storage.layout import Layout
 from pipelines.summaries import tell_cost
 from pipelines.transforms import mill_counted
 

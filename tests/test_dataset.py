@@ -17,7 +17,7 @@ import tensorflow as tf
 from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
 
 from converter import ConvertOptions, DatasetError, RecordError, UsageError
-from converter.plan import read_entries
+from converter.planning.plan import read_entries
 from reader import ReadOptions, ShardSet, load_dataset, open_shards, typed_errors
 from reader.steps import REMAINDERS
 

@@ -8,11 +8,11 @@ import pytest
 from conftest import encode_image, make_environment, make_image
 from PIL import Image
 
-from converter.decoders import register_formats
 from converter.errors import ImageError, UsageError
-from converter.formats import FORMATS
 from converter.image_options import parse_formats
-from converter.images import convert_image
+from converter.images.conversion import convert_image
+from converter.images.decoders import register_formats
+from converter.images.formats import FORMATS
 from converter.options import ConvertOptions
 
 MORE = {"jpeg2000": "JPEG2000", "ppm": "PPM", "tga": "TGA", "ico": "ICO"}
@@ -64,7 +64,7 @@ def test_no_reader_is_loaded_but_those_asked_for():
     script = """
 import sys
 from PIL import Image
-from converter.images import convert_image
+from converter.images.conversion import convert_image
 from converter.errors import ImageError
 from converter.options import ConvertOptions
 for data in (b"%!PS-Adobe-3.0 EPSF-3.0", b"\\xd7\\xcd\\xc6\\x9a", b"SIMPLE  =", b"8BPS\\0\\1"):

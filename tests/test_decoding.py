@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import encode_image, make_image
 from PIL import Image
 
-from converter.manifest import ImageInfo
+from converter.format.manifest import ImageInfo
 from reader.decoding import (
     decode_pixels,
     decode_window,

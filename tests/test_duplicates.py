@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, write_image
 
-from converter.commit import read_notes
-from converter.duplicates import END_BYTES, drop_duplicates, find_duplicates
+from converter.commits.commit import read_notes
 from converter.entries import Entry, Note
-from converter.manifest import read_manifest
+from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
-from converter.originals import digest_source
-from converter.scan import scan_images
-from converter.sources import read_sources
-from converter.verification import verify_dataset
+from converter.sources.duplicates import END_BYTES, drop_duplicates, find_duplicates
+from converter.sources.originals import digest_source
+from converter.sources.scan import scan_images
+from converter.upkeep.provenance import read_sources
+from converter.upkeep.verification import verify_dataset
 
 BIG = 3 * END_BYTES
 

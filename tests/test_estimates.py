@@ -11,9 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from converter.entries import Entry, Scan
-from converter.estimates import MAX_SAMPLES, bound_record_bytes, estimate_records
+from converter.format.tfrecords import FRAMING_BYTES
+from converter.milling.estimates import MAX_SAMPLES, bound_record_bytes, estimate_records
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
-from converter.tfrecords import FRAMING_BYTES
 
 RAW = ConvertOptions(resize="none", encoding="raw")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.examples import decode_example, encode_example, strip_feature
+from converter.format.examples import decode_example, encode_example, strip_feature
 
 QUICK = settings(deadline=None, max_examples=50)
 

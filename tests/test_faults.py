@@ -22,14 +22,13 @@ from conftest import (
 )
 from soak_faults import mount_tmpfs, remount
 
-from converter.commit import commit
+from converter.commits.commit import commit
 from converter.errors import OutputError, ShardmillError
-from converter.indexes import name_index
-from converter.layout import Layout
-from converter.mill import Job, mill_shard
+from converter.milling.mill import Job, mill_shard
 from converter.options import ConvertOptions
-from converter.plan import write_plan
-from converter.verification import verify_dataset
+from converter.planning.plan import write_plan
+from converter.storage.layout import Layout, name_index
+from converter.upkeep.verification import verify_dataset
 from pipelines import propose
 from pipelines.commands import main
 

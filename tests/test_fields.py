@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import encode_image, make_image
 
-from converter.examples import encode_example
-from converter.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, frame_record
+from converter.format.examples import encode_example
+from converter.format.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, frame_record
 from reader.blocks import Block, check_records
 from reader.fields import Wanted, find_fields, parse_payload
 

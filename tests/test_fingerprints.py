@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import convert_folder, write_image
 
 from converter import ConvertOptions
-from converter.indexing import index_files
+from converter.format.indexing import index_files
 from reader import ReadOptions, load_dataset, mix_datasets, open_shards, open_tfrecords
 from reader.fingerprints import describe_plan
 from reader.plans import plan_reading

@@ -13,15 +13,15 @@ from conftest import convert_folder, encode_image, make_image, write_image
 from PIL import Image
 
 from converter.errors import ImageError
-from converter.frame_paths import find_file, name_frame
-from converter.frames import convert_frames
-from converter.images import convert_image
-from converter.isolation import convert_isolated
-from converter.manifest import read_manifest
+from converter.format.manifest import read_manifest
+from converter.images.conversion import convert_image
+from converter.images.frame_paths import find_file, name_frame
+from converter.images.frames import convert_frames
+from converter.images.isolation import convert_isolated
 from converter.options import ConvertOptions
-from converter.scan import scan_images
-from converter.sources import read_sources
-from converter.verification import verify_dataset
+from converter.sources.scan import scan_images
+from converter.upkeep.provenance import read_sources
+from converter.upkeep.verification import verify_dataset
 from pipelines.conversion import run_conversion
 from pipelines.repairs import repair
 

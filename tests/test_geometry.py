@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.geometry import Geometry, fit_image
+from converter.images.geometry import Geometry, fit_image
 from converter.options import MAX_SIDE_PIXELS, RESIZES
 
 QUICK = settings(deadline=None, max_examples=100)

@@ -29,7 +29,8 @@ from damaging import (
 )
 from forging import forge, make_payload
 
-from converter import ConvertOptions, verification
+from converter import ConvertOptions
+from converter.upkeep import verification
 from reader import load_dataset, typed_errors
 
 STEP = 1 if EXHAUSTIVE else 211

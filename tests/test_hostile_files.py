@@ -14,8 +14,9 @@ from damaging import EXHAUSTIVE, MAX_GROWTH_MB, WAYS, Hurt, Judge, note_growth, 
 from forging import forge, make_payload, resign, sign
 
 from converter import DatasetError, RecordError, UsageError
-from converter.indexes import format_line, name_index
-from converter.tfrecords import FRAMING_BYTES, compute_masked_crc, frame_record
+from converter.format.indexes import format_line
+from converter.format.tfrecords import FRAMING_BYTES, compute_masked_crc, frame_record
+from converter.storage.layout import name_index
 from reader import ReadOptions, open_shards, open_tfrecords
 from reader.plans import plan_reading
 

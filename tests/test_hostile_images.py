@@ -10,9 +10,9 @@ import pytest
 from conftest import convert_folder, make_environment
 from making import HOSTILE, OPTIONS, describe_outcome, list_hostile, make_images, read_golden
 
-from converter.layout import REJECTS
-from converter.manifest import read_manifest
+from converter.format.manifest import read_manifest
 from converter.reasons import REJECT_CODES
+from converter.storage.layout import REJECTS
 
 
 def test_every_generated_image_has_the_outcome_in_the_table():

@@ -12,8 +12,9 @@ from damaging import EXHAUSTIVE, MAX_GROWTH_MB, note_growth, run_apart
 from forging import forge, make_payload
 from PIL import Image
 
-from converter import DatasetError, RecordError, examples
-from converter.tfrecords import FRAMING_BYTES, frame_record
+from converter import DatasetError, RecordError
+from converter.format import examples
+from converter.format.tfrecords import FRAMING_BYTES, frame_record
 from reader import ReadOptions, load_dataset, open_shards
 from reader.plans import plan_reading
 

@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from converter.errors import ImageError
-from converter.geometry import fit_image
 from converter.image_options import MAX_PIXELS
-from converter.images import check_image, convert_image, decode_image
+from converter.images.conversion import check_image, convert_image, decode_image
+from converter.images.geometry import fit_image
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
 from converter.reasons import REJECT_CODES
 
@@ -520,7 +520,7 @@ def test_postscript_starts_no_process():
     script = """
 import sys
 from converter.errors import ImageError
-from converter.images import convert_image
+from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 def refuse(event, args):
     if event.startswith(("subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.system")):
@@ -609,7 +609,7 @@ def test_too_little_memory_is_no_reason_to_reject_an_image():
     # The image is sound, so a machine with more memory would store it.
     script = """
 import resource, sys
-from converter.images import convert_image
+from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 data = sys.stdin.buffer.read()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -636,7 +636,7 @@ def test_warnings_of_the_decoder_neither_show_nor_decide(filters):
     source = image[:2] + b"\xff\xe2\x00\x10MPF\0MM\0*\0\0\0\x08\0\0" + image[2:]
     script = """
 import sys
-from converter.images import convert_image
+from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 print(convert_image(sys.stdin.buffer.read(), ConvertOptions(resize="none")).width)
 """

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import DatasetError
-from converter.indexes import format_line, name_index, parse_index, parse_offsets
+from converter.format.indexes import format_line, parse_index, parse_offsets
+from converter.storage.layout import name_index
 
 QUICK = settings(deadline=None, max_examples=50)
 MANY = settings(deadline=None, max_examples=500)

@@ -12,12 +12,13 @@ from itertools import pairwise
 
 import pytest
 
-from converter import indexing
 from converter.errors import DatasetError, OutputError, RecordError, UsageError
-from converter.indexes import name_index, parse_index
-from converter.indexing import IndexedFile, find_files, index_files, index_shard
-from converter.manifest import read_manifest
-from converter.tfrecords import PIECE_BYTES, compute_masked_crc, frame_record
+from converter.format import indexing
+from converter.format.indexes import parse_index
+from converter.format.indexing import IndexedFile, find_files, index_files, index_shard
+from converter.format.manifest import read_manifest
+from converter.format.tfrecords import PIECE_BYTES, compute_masked_crc, frame_record
+from converter.storage.layout import name_index
 
 PAYLOADS = [b"first", b"", b"the third record"]
 RECORDS = [frame_record(payload) for payload in PAYLOADS]
@@ -143,7 +144,7 @@ def test_a_hostile_length_does_not_decide_the_memory(shard):
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from converter.errors import RecordError\n"
-        "from converter.indexing import index_shard\n"
+        "from converter.format.indexing import index_shard\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: index_shard(Path(sys.argv[1]))\n"
         "except RecordError as error: print(error.detail)\n"

@@ -8,21 +8,21 @@ import time
 import pytest
 from conftest import encode_image, make_image, mill_folder, write_image
 
-from converter import isolation
 from converter.errors import ImageError
-from converter.images import convert_image
-from converter.isolation import convert_isolated
-from converter.layout import Layout
-from converter.mill import read_receipt, receipt_path
+from converter.images import isolation
+from converter.images.conversion import convert_image
+from converter.images.isolation import convert_isolated
+from converter.milling.mill import read_receipt, receipt_path
 from converter.options import ConvertOptions
+from converter.storage.layout import Layout
 
 OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", isolate=True)
 
 # The decoders that the children of these tests run have a weakness for certain images.
 WEAK = """
 import ctypes, os, re
-from converter import decoder_main
-from converter.frames import convert_frames
+from converter.images import decoder_main
+from converter.images.frames import convert_frames
 def convert(data, sizes):
     if data.startswith(b"segfault"):
         ctypes.string_at(0)

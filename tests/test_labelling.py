@@ -9,9 +9,9 @@ import pytest
 
 from converter.entries import NO_LABEL, Note
 from converter.errors import UsageError
-from converter.labelling import SPLIT_FOLDERS
 from converter.options import ConvertOptions
-from converter.scan import scan_folder
+from converter.sources.labelling import SPLIT_FOLDERS
+from converter.sources.scan import scan_folder
 
 
 def fill(root: Path, *paths: str) -> None:

@@ -18,11 +18,11 @@ ROOT = Path(converter.__file__).parents[1]
 PACKAGES = (converter, pipelines, reader)
 HEAVY = {"apache_beam", "tensorflow", "keras"}
 
-FORMAT_MODULES = {
-    "errors", "examples", "indexes", "layout", "manifest", "names", "objects", "requests",
-    "schema", "sizes", "storage", "tfrecords",
-}  # fmt: skip
+FORMAT_MODULES = {"errors", "format", "names", "sizes", "storage"}
 """What `reader` may use of `converter`."""
+
+FLOW = ("storage", "format", "images", "sources", "planning", "milling", "commits", "upkeep")
+"""The packages of `converter`: each may use those before it."""
 
 TENSORFLOW_MODULES = {
     "reader.dataset", "reader.decoding", "reader.details", "reader.pipeline", "reader.sequence",
@@ -60,7 +60,7 @@ def load_modules(*names: str) -> set[str]:
 
 def test_no_module_of_converter_loads_beam_or_tensorflow():
     names = list_modules(converter)
-    assert "converter.mill" in names
+    assert "converter.milling.mill" in names
     assert not load_modules(*names) & HEAVY
 
 
@@ -147,6 +147,22 @@ def test_reader_uses_of_converter_the_format_modules_alone():
         if name.startswith("reader") and imported.startswith("converter.")
     }
     assert used <= FORMAT_MODULES
+
+
+@pytest.mark.parametrize("package", FLOW)
+def test_a_package_of_converter_uses_only_those_before_it(package):
+    used = {
+        imported.split(".")[1]
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if name.startswith(f"converter.{package}") and imported.startswith("converter.")
+    }
+    assert used & {*FLOW} <= {*FLOW[: FLOW.index(package) + 1]}
+
+
+def test_the_packages_of_converter_are_these():
+    folders = {path.parent.name for path in Path(converter.__path__[0]).glob("*/__init__.py")}
+    assert folders == {*FLOW}
 
 
 def test_each_heavy_dependency_is_imported_in_one_package():

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from converter.errors import UsageError
-from converter.layout import Layout, locate, locate_output, name_shard, parse_location
-from converter.objects import ObjectPath
+from converter.storage.layout import Layout, locate, locate_output, name_shard, parse_location
+from converter.storage.objects import ObjectPath
 from pipelines import clean, convert, propose, repair, verify
 from pipelines.commands import main
 from reader import load_dataset, open_shards

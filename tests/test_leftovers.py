@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, mill_folder, write_image
 
-from converter.commit import commit, list_finished
+from converter.commits.commit import commit, list_finished
+from converter.commits.leftovers import clean_folder
 from converter.errors import LockedError, UsageError
-from converter.layout import Layout
-from converter.leftovers import clean_folder
-from converter.locks import lock_folder
 from converter.options import ConvertOptions
-from converter.verification import verify_dataset
+from converter.storage.layout import Layout
+from converter.storage.locks import lock_folder
+from converter.upkeep.verification import verify_dataset
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
 HEX = "0123456789abcdef" * 2

@@ -9,7 +9,7 @@ from conftest import encode_image, make_image
 from PIL import Image
 
 from converter.errors import ImageError
-from converter.images import convert_image
+from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 
 ANIMATION = {"save_all": True, "append_images": [make_image(2), make_image(3)]}

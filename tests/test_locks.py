@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from converter.errors import LockedError, OutputError
-from converter.layout import Layout
-from converter.locks import find_owner, lock_folder
+from converter.storage.layout import Layout
+from converter.storage.locks import find_owner, lock_folder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from converter.locks import lock_folder
+from converter.storage.locks import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

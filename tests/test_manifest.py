@@ -9,7 +9,7 @@ import re
 import pytest
 
 from converter.errors import DatasetError
-from converter.manifest import (
+from converter.format.manifest import (
     MAX_MANIFEST_BYTES,
     FileInfo,
     ImageInfo,

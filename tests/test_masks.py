@@ -13,17 +13,17 @@ from conftest import convert_folder, encode_image, make_image, make_record, writ
 from PIL import Image
 
 from converter.errors import ImageError, UsageError
-from converter.examples import decode_example
-from converter.images import convert_image
-from converter.isolation import convert_mask_isolated
-from converter.manifest import read_manifest
-from converter.masks import convert_mask
+from converter.format.examples import decode_example
+from converter.format.manifest import read_manifest
+from converter.format.schema import MASK
+from converter.format.tfrecords import frame_record
+from converter.images.conversion import convert_image
+from converter.images.isolation import convert_mask_isolated
+from converter.images.masks import convert_mask
 from converter.options import RESIZES, ConvertOptions
-from converter.scan import scan_images
-from converter.schema import MASK
-from converter.sources import read_sources
-from converter.tfrecords import frame_record
-from converter.verification import verify_dataset
+from converter.sources.scan import scan_images
+from converter.upkeep.provenance import read_sources
+from converter.upkeep.verification import verify_dataset
 from pipelines.conversion import run_conversion
 from pipelines.repairs import repair
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from converter.manifest import ImageInfo, ShardInfo
-from converter.metadata import describe_dataset
+from converter.format.manifest import ImageInfo, ShardInfo
+from converter.format.metadata import describe_dataset
 
 SHARDS = [
     ShardInfo(

@@ -17,11 +17,11 @@ from PIL import Image
 
 from converter.entries import Entry
 from converter.errors import DatasetError, ImageError, OutputError
-from converter.examples import decode_example
-from converter.images import convert_image
-from converter.indexes import name_index, parse_index
-from converter.layout import Layout
-from converter.mill import (
+from converter.format.examples import decode_example
+from converter.format.indexes import parse_index
+from converter.format.tfrecords import read_records
+from converter.images.conversion import convert_image
+from converter.milling.mill import (
     Job,
     Receipt,
     mill_shard,
@@ -29,9 +29,9 @@ from converter.mill import (
     receipt_path,
 )
 from converter.options import ConvertOptions
-from converter.originals import read_source
-from converter.plan import Plan, read_entries
-from converter.tfrecords import read_records
+from converter.planning.plan import Plan, read_entries
+from converter.sources.originals import read_source
+from converter.storage.layout import Layout, name_index
 
 OTHERS = {"empty", "not_an_image", "other_format", "decode_error", "unsupported_mode", "too_large"}
 

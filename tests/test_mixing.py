@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter import ConvertOptions, UsageError
-from converter.manifest import ImageInfo
+from converter.format.manifest import ImageInfo
 from reader import ReadOptions, mix_datasets, open_shards
 from reader.mixing import BLOCK, join_images, plan_mixture, share_block
 

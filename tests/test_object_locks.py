@@ -13,16 +13,16 @@ import uuid
 import pytest
 
 from converter.errors import LockedError
-from converter.layout import Layout
-from converter.locks import find_owner, lock_folder
-from converter.object_locks import _take_over
-from converter.objects import ObjectPath, list_objects, put_bytes, read_object
-from converter.owners import describe_self
+from converter.storage.layout import Layout
+from converter.storage.locks import find_owner, lock_folder
+from converter.storage.object_locks import _take_over
+from converter.storage.objects import ObjectPath, list_objects, put_bytes, read_object
+from converter.storage.owners import describe_self
 
 HOLD = """
 import sys
-from converter.layout import locate
-from converter.locks import lock_folder
+from converter.storage.layout import locate
+from converter.storage.locks import lock_folder
 with lock_folder(locate(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

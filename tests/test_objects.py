@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from servers import Server
 
-from converter import objects, requests, s3
 from converter.errors import StoreError, UsageError
-from converter.objects import (
+from converter.storage import objects, requests, s3
+from converter.storage.objects import (
     ObjectPath,
     copy_object,
     create_object,
@@ -27,7 +27,7 @@ from converter.objects import (
     read_object_range,
     start_read,
 )
-from converter.stores import Transfer, TransientError, check_length, shorten
+from converter.storage.stores import Transfer, TransientError, check_length, shorten
 
 NAMES = ("a.txt", "a/1.jpg", "a/2 é%#?+&.jpg", "a/b/3.jpg", "aa", "c", "c/1\t.jpg", "z")
 
@@ -125,8 +125,8 @@ def test_a_bucket_that_is_not_there_is_one_line(server):
 
 
 def test_more_objects_than_an_answer_holds_are_listed_in_order(folder, monkeypatch):
-    monkeypatch.setattr("converter.s3.PAGE_OBJECTS", 3)
-    monkeypatch.setattr("converter.gcs.PAGE_OBJECTS", 3)
+    monkeypatch.setattr("converter.storage.s3.PAGE_OBJECTS", 3)
+    monkeypatch.setattr("converter.storage.gcs.PAGE_OBJECTS", 3)
     names = sorted(f"{first}/{second}" for first in "abcdefgh" for second in range(4))
     for name in names:
         put_bytes(folder / name, b"")

@@ -13,9 +13,9 @@ from conftest import SHARED, encode_image, make_image
 from PIL import Image, ImageCms
 
 from converter.errors import ImageError
-from converter.images import convert_image
+from converter.images.conversion import convert_image
+from converter.images.pixels import MAX_PROFILE_BYTES
 from converter.options import ConvertOptions
-from converter.pixels import MAX_PROFILE_BYTES
 
 AS_IT_IS = ConvertOptions(resize="none", encoding="raw")
 RGBA = ConvertOptions(resize="none", encoding="raw", color_mode="rgba")

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from converter.entries import Entry, Scan, Skipped
 from converter.errors import DatasetError, UsageError
-from converter.layout import Layout
 from converter.options import ConvertOptions
-from converter.plan import (
+from converter.planning.plan import (
     MAX_SHARDS,
     MIN_SHARD_RECORDS,
     MIN_SHARDS,
@@ -33,7 +32,8 @@ from converter.plan import (
     read_plan,
     write_plan,
 )
-from converter.splits import assign_splits, draw
+from converter.planning.splits import assign_splits, draw
+from converter.storage.layout import Layout
 
 QUICK = settings(deadline=None, max_examples=50)
 
@@ -310,9 +310,9 @@ def test_the_locale_does_not_show_in_the_plan(image_folder, tmp_path, locale):
 import sys
 from pathlib import Path
 from converter.options import ConvertOptions
-from converter.plan import Draft, plan_shards, write_plan
-from converter.splits import assign_splits
-from converter.scan import scan_folder
+from converter.planning.plan import Draft, plan_shards, write_plan
+from converter.planning.splits import assign_splits
+from converter.sources.scan import scan_folder
 images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()
 scan = scan_folder(images)
 splits = assign_splits(scan.entries, options)

@@ -13,9 +13,9 @@ from conftest import mill_folder, write_image
 from soak_faults import mount_tmpfs
 
 from converter.errors import UsageError
-from converter.layout import Layout
-from converter.mill import receipt_path
+from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
+from converter.storage.layout import Layout
 from pipelines import preflight
 from pipelines.commands import main
 from pipelines.conversion import convert

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from damaging import EXHAUSTIVE, run_apart
 
-from converter.tfrecords import read_records
+from converter.format.tfrecords import read_records
 from reader import load_dataset, open_shards, open_tfrecords
 from reader.files import RecordFile
 from reader.records import RecordFiles

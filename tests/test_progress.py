@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import mill_folder, write_image
 
-from converter.layout import Layout
-from converter.mill import receipt_path
+from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
+from converter.storage.layout import Layout
 from pipelines.progress import ReceiptWatch
 
 

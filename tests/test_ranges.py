@@ -11,7 +11,7 @@ from forging import forge, make_payload
 from servers import upload
 
 from converter.errors import DatasetError, RecordError, StoreError
-from converter.objects import delete_object, put_bytes
+from converter.storage.objects import delete_object, put_bytes
 from reader import open_shards, ranges
 from reader.files import Group
 from reader.ranges import RangeFiles, _join

@@ -10,7 +10,7 @@ from conftest import convert_folder, encode_image, write_image
 from PIL import Image
 
 from converter.errors import UsageError
-from converter.examples import decode_example, encode_example
+from converter.format.examples import decode_example, encode_example
 from converter.options import ConvertOptions
 from reader import load_dataset, open_shards
 from reader.fields import Wanted, parse_payload

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, write_image
 
+from converter.commits.leftovers import clean_folder
 from converter.errors import DatasetError, LockedError
-from converter.layout import Layout
-from converter.leftovers import clean_folder
-from converter.locks import lock_folder
-from converter.manifest import FileInfo, read_manifest
+from converter.format.manifest import FileInfo, read_manifest
 from converter.options import ConvertOptions
-from converter.verification import verify_dataset
+from converter.storage.layout import Layout
+from converter.storage.locks import lock_folder
+from converter.upkeep.verification import verify_dataset
 from pipelines import repair
 from pipelines.conversion import convert
 from pipelines.summaries import summarize_repair

@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, mill_folder, write_image
 
-from converter import replacements
-from converter.commit import commit
-from converter.errors import OutputError
-from converter.layout import Layout
-from converter.locks import lock_folder
-from converter.manifest import read_manifest
-from converter.options import ConvertOptions
-from converter.replacements import (
+from converter.commits import replacements
+from converter.commits.commit import commit
+from converter.commits.replacements import (
     discard_dataset,
     list_own_files,
     list_strangers,
@@ -24,7 +19,12 @@ from converter.replacements import (
     restore_folder,
     settle_folder,
 )
-from converter.verification import verify_dataset
+from converter.errors import OutputError
+from converter.format.manifest import read_manifest
+from converter.options import ConvertOptions
+from converter.storage.layout import Layout
+from converter.storage.locks import lock_folder
+from converter.upkeep.verification import verify_dataset
 
 OLD = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
 NEW = ConvertOptions(image_size=(6, 6), encoding="png", num_shards=3)

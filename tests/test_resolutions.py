@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from converter import images, resolutions
 from converter.errors import ShardmillError, UsageError
-from converter.images import convert_image, convert_sizes
-from converter.layout import Layout
-from converter.manifest import read_manifest
+from converter.format.manifest import read_manifest
+from converter.images import conversion
+from converter.images.conversion import convert_image, convert_sizes
+from converter.milling import resolutions
+from converter.milling.resolutions import assemble_shard, choose_leader, mill_leader, plan_work
 from converter.options import ConvertOptions
-from converter.plan import Plan, write_plan
-from converter.resolutions import assemble_shard, choose_leader, mill_leader, plan_work
-from converter.verification import verify_dataset
+from converter.planning.plan import Plan, write_plan
+from converter.storage.layout import Layout
+from converter.upkeep.verification import verify_dataset
 from pipelines.commands import main
 from pipelines.conversion import list_remaining, run_conversion
 from pipelines.proposals import propose
@@ -72,9 +73,9 @@ def test_each_data_set_is_what_it_would_be_alone(folder, alone, tmp_path):
     found = run_sizes(folder, tmp_path / "out", SIZES, IN_MEMORY)
     assert read_all(tmp_path / "out") == alone
     assert len({len(conversion.manifest.shards) for conversion in found.values()}) == 3
-    for name, conversion in found.items():
-        assert conversion.milled == len(conversion.manifest.shards)
-        assert conversion.manifest.totals.rejected == {"not_an_image": 1}
+    for name, done in found.items():
+        assert done.milled == len(done.manifest.shards)
+        assert done.manifest.totals.rejected == {"not_an_image": 1}
         assert verify_dataset(tmp_path / "out" / name, originals=folder) == []
     again = run_sizes(folder, tmp_path / "out", SIZES, IN_MEMORY)
     assert all(conversion.unchanged for conversion in again.values())
@@ -82,9 +83,9 @@ def test_each_data_set_is_what_it_would_be_alone(folder, alone, tmp_path):
 
 def test_every_image_is_read_and_decoded_once(folder, tmp_path, monkeypatch):
     plans, opened = write_plans(folder, tmp_path), []
-    check, loaded = images.open_checked, []
-    monkeypatch.setattr(images, "open_checked", lambda *a: opened.append(1) or check(*a))
-    monkeypatch.setattr(images, "orient", lambda image, turn: loaded.append(turn) or image)
+    check, loaded = conversion.open_checked, []
+    monkeypatch.setattr(conversion, "open_checked", lambda *a: opened.append(1) or check(*a))
+    monkeypatch.setattr(conversion, "orient", lambda image, turn: loaded.append(turn) or image)
     work = plan_work(plans, [plan.shards for plan in plans])
     for shard in work.shards:
         mill_leader(shard, work)

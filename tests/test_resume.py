@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import convert_folder
 
 from converter import ConvertOptions, RecordError, UsageError
-from converter.indexing import index_files
+from converter.format.indexing import index_files
 from reader import (
     load_dataset,
     mix_datasets,

@@ -11,9 +11,9 @@ from conftest import convert_folder, encode_image, make_image, write_image
 from PIL import Image, ImageOps
 
 from converter import ConvertOptions
-from converter.manifest import Totals
+from converter.format.manifest import Totals
 from converter.options import ENCODINGS, RESIZES
-from converter.verification import verify_dataset
+from converter.upkeep.verification import verify_dataset
 from reader import Record, load_dataset, open_shards
 
 CLASSES = ("ant", "bee", "cat with hat")

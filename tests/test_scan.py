@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from converter.entries import SKIP_RULES, Entry, Note, Scan, Skipped
 from converter.errors import UsageError
 from converter.names import to_bytes
-from converter.scan import scan_folder
+from converter.sources.scan import scan_folder
 
 
 def fill(root: Path, *paths: str, size: int = 3) -> None:
@@ -211,7 +211,7 @@ def test_the_locale_does_not_show(image_folder, locale):
 import sys
 from pathlib import Path
 from converter.names import to_bytes
-from converter.scan import scan_folder
+from converter.sources.scan import scan_folder
 for entry in scan_folder(Path(sys.argv[1])).entries:
     print(to_bytes(entry.path), entry.label, entry.size_bytes)
 """

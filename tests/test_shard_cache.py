@@ -20,8 +20,8 @@ from conftest import make_environment
 from soak_faults import mount_tmpfs
 
 from converter.errors import DatasetError, OutputError, StoreError, UsageError
-from converter.manifest import ShardInfo
-from converter.objects import put_file
+from converter.format.manifest import ShardInfo
+from converter.storage.objects import put_file
 from reader import cached_files, shard_cache
 from reader.cached_files import LOCK, Watch, hold_lock
 from reader.shard_cache import Content, ShardCache, check_room, open_cache
@@ -182,7 +182,7 @@ def test_what_is_not_of_the_cache_stays(s3_server, cache):
 FETCH = """
 import json, os, sys
 from pathlib import Path
-from converter.objects import parse_address
+from converter.storage.objects import parse_address
 from reader.shard_cache import Content, ShardCache
 folder, limit, contents = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 cache = ShardCache(folder=Path(folder), limit_bytes=limit)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from converter import DatasetError
-from converter.manifest import SplitInfo
+from converter.format.manifest import SplitInfo
 from reader import ShardSet, load_dataset, open_shards
 
 

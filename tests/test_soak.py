@@ -27,12 +27,13 @@ from soaking import (
     wait_for,
 )
 
-from converter.layout import Layout
+from converter.storage.layout import Layout
 
 IMPORTS = """
 import contextlib, os, sys, time, types
-from converter import errors, layout, locks, storage
-from converter.storage import _publish as publish
+from converter import errors
+from converter.storage import layout, locks, files
+from converter.storage.files import _publish as publish
 """
 
 RUN = """
@@ -41,13 +42,13 @@ sys.exit(loop_runner.main())
 """
 
 SLOW = """
-from converter import mill
+from converter.milling import mill
 frame = mill.frame_record
 mill.frame_record = lambda record: (time.sleep(0.005), frame(record))[1]
 """
 
 LAX = """
-from converter import commit
+from converter.commits import commit
 commit._check_receipt = lambda receipt, shard, sizes: None
 """
 
@@ -62,35 +63,35 @@ def hold(temporary, path, *, exclusive):
     while held and UNTIL in str(path):
         time.sleep(0.5)
         publish(*held.pop(), exclusive=False)
-storage._publish = hold
+files._publish = hold
 """
 
 BUGS = {
     "none": "",
-    "no flush of files": "storage.HashedFile.sync = lambda self: self._file.flush()",
-    "no flush of folders": "storage.sync_folder = lambda folder: None",
+    "no flush of files": "files.HashedFile.sync = lambda self: self._file.flush()",
+    "no flush of folders": "files.sync_folder = lambda folder: None",
     "written under its final name": """
 @contextlib.contextmanager
 def create_file(path, scratch, *, exclusive=False):
     path.unlink(missing_ok=True)
     with open(path, "xb", buffering=1 << 20) as stream:
-        file = storage.HashedFile(stream)
+        file = files.HashedFile(stream)
         yield file
         file.sync()
-storage.create_file = create_file
+files.create_file = create_file
 """
     + SLOW,
     "receipt before shard": HOLD.replace("UNTIL", "'/receipts/'"),
     "manifest before shards": HOLD.replace("UNTIL", "'manifest.json'") + LAX,
     "last record lost": """
-from converter import mill
+from converter.milling import mill
 read = mill.read_entries
 mill.read_entries = lambda out, shard: (lambda all: [*all[:-1], all[-2]])(list(read(out, shard)))
 """,
     "lock ignored": "locks.lock_folder = lambda *_, **__: contextlib.nullcontext()"
     + SLOW.replace("0.005", "0.03"),
     "one name for all temporaries": """
-storage.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" * 32))
+files.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" * 32))
 """
     + SLOW,
     "errors swallowed": LAX
@@ -98,21 +99,21 @@ storage.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0"
 def lose(temporary, path, *, exclusive):
     with contextlib.suppress(OSError):
         publish(temporary, path, exclusive=exclusive)
-storage._publish = lose
+files._publish = lose
 """,
     "error without a word": """
 def fail(error, path):
     raise SystemExit(1)
-storage._describe = fail
+files._describe = fail
 """,
     "rejects forgotten": SLOW
     + """
-from converter import commit
+from converter.commits import commit
 write = commit._write_rejects
 commit._write_rejects = lambda layout, receipts: write(layout, [])
 """,
     "resume mills all again": """
-from converter import commit
+from converter.commits import commit
 commit.list_finished = lambda plan, on_shard: []
 """,
 }

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from converter import DatasetError, RecordError
-from converter.examples import encode_example
-from converter.indexes import format_line, name_index
-from converter.manifest import ShardInfo
-from converter.tfrecords import FRAMING_BYTES, frame_record
+from converter.format.examples import encode_example
+from converter.format.indexes import format_line
+from converter.format.manifest import ShardInfo
+from converter.format.tfrecords import FRAMING_BYTES, frame_record
+from converter.storage.layout import name_index
 from reader import Record, Source, open_shards
 from reader.files import RecordFile
 from reader.records import RecordFiles

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.examples import encode_example, find_values, read_varint
+from converter.format.examples import encode_example, find_values, read_varint
 from reader.spans import find_spans, read_numbers
 
 NAMES = ("image/class/label", "image/encoded", "image/source_id")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from converter.entries import NO_LABEL, Entry
 from converter.errors import UsageError
 from converter.options import ConvertOptions
-from converter.splits import assign_splits, may_stay
+from converter.planning.splits import assign_splits, may_stay
 
 QUICK = settings(deadline=None, max_examples=30)
 SEEDS = st.integers(0, 2**63 - 1)

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from converter import storage
 from converter.errors import OutputError
-from converter.storage import create_file, hash_file, read_range, write_file
+from converter.storage import files
+from converter.storage.files import create_file, hash_file, read_range, write_file
 
 
 @pytest.fixture
@@ -164,15 +164,15 @@ def test_a_folder_of_a_store_is_listed_as_one_here(server, tmp_path):
         (tmp_path / name).write_bytes(b"x" * size)
         write_file(out / name, b"x" * size, out)
     for folder in (tmp_path, out):
-        assert storage.list_names(folder) == ["a", "b.txt", "c"]
-        assert storage.list_sizes(folder) == {"a": 3, "b.txt": 0}
-        assert storage.list_names(folder / "none") == []
-        assert storage.list_sizes(folder / "none") == {}
-        assert list(storage.read_files([folder / "a", folder / "c/d"])) == [b"xxx", b"x"]
-        assert storage.measure_file(folder / "c") is None
-        assert storage.measure_file(folder / "a") == 3
-        assert storage.read_range(folder / "a", 1, 9) == b"xx"
-        storage.remove_tree(folder, keep=("a",))
-        assert storage.list_names(folder) == ["a"]
-        storage.remove_files([folder / "a", folder / "none"])
-        assert storage.list_names(folder) == []
+        assert files.list_names(folder) == ["a", "b.txt", "c"]
+        assert files.list_sizes(folder) == {"a": 3, "b.txt": 0}
+        assert files.list_names(folder / "none") == []
+        assert files.list_sizes(folder / "none") == {}
+        assert list(files.read_files([folder / "a", folder / "c/d"])) == [b"xxx", b"x"]
+        assert files.measure_file(folder / "c") is None
+        assert files.measure_file(folder / "a") == 3
+        assert files.read_range(folder / "a", 1, 9) == b"xx"
+        files.remove_tree(folder, keep=("a",))
+        assert files.list_names(folder) == ["a"]
+        files.remove_files([folder / "a", folder / "none"])
+        assert files.list_names(folder) == []

@@ -15,27 +15,27 @@ import pytest
 from conftest import convert_folder, mill_folder, write_image
 from servers import Server
 
-from converter import object_replacements
-from converter.commit import commit, list_finished
+from converter.commits import object_replacements
+from converter.commits.commit import commit, list_finished
+from converter.commits.leftovers import clean_folder
+from converter.commits.replacements import replace_dataset, settle_folder
 from converter.errors import OutputError, StoreError, UsageError
-from converter.layout import Layout, Location
-from converter.leftovers import clean_folder
-from converter.locks import lock_folder
-from converter.metadata import describe_dataset
-from converter.mill import Job, mill_shard
-from converter.objects import (
+from converter.format.metadata import describe_dataset
+from converter.milling.mill import Job, mill_shard
+from converter.options import ConvertOptions
+from converter.planning.plan import Plan, read_plan, write_plan
+from converter.sources.originals import read_ahead
+from converter.sources.scan import scan_images
+from converter.storage.files import remove_tree
+from converter.storage.layout import Layout, Location
+from converter.storage.locks import lock_folder
+from converter.storage.objects import (
     ObjectPath,
     list_objects,
     put_bytes,
     read_object,
 )
-from converter.options import ConvertOptions
-from converter.originals import read_ahead
-from converter.plan import Plan, read_plan, write_plan
-from converter.replacements import replace_dataset, settle_folder
-from converter.scan import scan_images
-from converter.storage import remove_tree
-from converter.verification import verify_dataset
+from converter.upkeep.verification import verify_dataset
 from pipelines import convert
 from pipelines.commands import main
 from pipelines.proposals import propose
@@ -158,7 +158,7 @@ def test_many_images_are_asked_for_at_the_same_time(server, stored, images):
 
 
 def test_no_more_is_read_ahead_than_there_is_room_for(server, stored, monkeypatch):
-    monkeypatch.setattr("converter.originals._AHEAD_BYTES", 1)
+    monkeypatch.setattr("converter.sources.originals._AHEAD_BYTES", 1)
     planned = [(entry, "") for entry in scan_images(stored, OPTIONS).entries]
     server.set_faults()
     reading = read_ahead(planned, stored, 1 << 20)
@@ -198,7 +198,7 @@ def test_of_two_commits_one_wins(plan, monkeypatch):
         put_bytes(Layout(plan.out).manifest, b"of the winner")
         return describe_dataset(*arguments, **more)
 
-    monkeypatch.setattr("converter.commit.describe_dataset", lose_race)
+    monkeypatch.setattr("converter.commits.commit.describe_dataset", lose_race)
     with pytest.raises(OutputError, match=r"manifest.json exists already: somebody else finished"):
         commit(plan)
     assert read_object(Layout(plan.out).manifest) == b"of the winner"
@@ -322,7 +322,7 @@ def test_a_foreign_object_is_not_replaced(s3_server, milled, other):
 
 MILL = """
 import sys
-from converter.layout import locate
+from converter.storage.layout import locate
 from test_stores import mill
 mill(*map(locate, sys.argv[1:]))
 """

@@ -8,7 +8,7 @@ from conftest import write_image
 from converter.entries import Scan, Skipped
 from converter.errors import ShardmillError, UsageError
 from converter.options import ConvertOptions
-from converter.strictness import check_scan
+from converter.planning.strictness import check_scan
 from pipelines.commands import main
 from pipelines.proposals import propose
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from converter.manifest import ImageInfo, Manifest, SplitInfo, Totals
+from converter.format.manifest import ImageInfo, Manifest, SplitInfo, Totals
 from pipelines import summaries
 
 

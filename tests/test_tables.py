@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from conftest import convert_folder, write_image
 
-from converter import schema
-from converter.cells import find_kind, join_kinds
 from converter.entries import Note
 from converter.errors import UsageError
-from converter.manifest import read_manifest
+from converter.format import schema
+from converter.format.manifest import read_manifest
+from converter.format.schema import Column
 from converter.options import ConvertOptions
-from converter.scan import scan_images
-from converter.schema import Column
-from converter.tables import RowError, normalize_path
-from converter.verification import verify_dataset
+from converter.sources.cells import find_kind, join_kinds
+from converter.sources.scan import scan_images
+from converter.sources.tables import RowError, normalize_path
+from converter.upkeep.verification import verify_dataset
 from pipelines.repairs import repair
 from pipelines.verification import verify
 from reader import load_dataset, open_shards

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import RecordError
-from converter.tfrecords import (
+from converter.format.tfrecords import (
     FRAMING_BYTES,
     compute_masked_crc,
     frame_record,

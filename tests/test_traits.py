@@ -7,16 +7,16 @@ import pytest
 from conftest import convert_folder, encode_image, make_image, write_image
 from PIL import ImageCms
 
-from converter import comparisons, repairs, sources
-from converter.commit import read_notes
+from converter.commits.commit import read_notes
 from converter.entries import CONTENT_NOTES, NOTES, Note
-from converter.images import convert_image
-from converter.manifest import read_manifest
+from converter.format.manifest import read_manifest
+from converter.images.conversion import convert_image
+from converter.images.traits import examine_image, list_traits
 from converter.options import ConvertOptions
-from converter.originals import read_source
-from converter.scan import scan_images
-from converter.traits import examine_image, list_traits
-from converter.updates import plan_update
+from converter.sources.originals import read_source
+from converter.sources.scan import scan_images
+from converter.upkeep import comparisons, provenance, repairs
+from converter.upkeep.updates import plan_update
 from pipelines.commands import main
 from pipelines.conversion import run_conversion
 from pipelines.repairs import repair
@@ -118,7 +118,7 @@ def test_no_original_is_read_twice_to_tell_them(root: Path, monkeypatch, frames:
         read.append(path)
         return read_source(path, *arguments)
 
-    for module in (comparisons, repairs, sources):
+    for module in (comparisons, repairs, provenance):
         monkeypatch.setattr(module, "read_source", note_reading)
     manifest = read_manifest(root / "out")
     scan = scan_images(root / "images", options)

@@ -13,14 +13,14 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from conftest import mill_folder
 
-from converter.commit import commit
+from converter.commits.commit import commit
 from converter.costs import STEPS, read_costs
 from converter.errors import OutputError
-from converter.layout import Layout
-from converter.manifest import read_manifest
+from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
-from converter.plan import Plan, write_plan
-from converter.verification import Report, check_shard, make_check
+from converter.planning.plan import Plan, write_plan
+from converter.storage.layout import Layout
+from converter.upkeep.verification import Report, check_shard, make_check
 from pipelines import MillShards, VerifyShards, propose, verify
 from pipelines.transforms import report_path
 

@@ -21,21 +21,20 @@ from conftest import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.commit import commit, list_finished
+from converter.commits.commit import commit, list_finished
+from converter.commits.replacements import replace_dataset
 from converter.entries import Entry, Scan
 from converter.errors import DatasetError, UsageError
-from converter.indexes import name_index
-from converter.layout import Layout
-from converter.manifest import read_manifest
-from converter.mill import Job, mill_shard, read_receipt, receipt_path
+from converter.format.manifest import read_manifest
+from converter.milling.mill import Job, mill_shard, read_receipt, receipt_path
 from converter.options import ConvertOptions
-from converter.plan import write_plan
-from converter.replacements import replace_dataset
-from converter.scan import scan_folder
-from converter.sources import Source, read_sources
-from converter.splits import draw
-from converter.updates import Update, carry_shards, keep_labels, place_additions, plan_update
-from converter.verification import verify_dataset
+from converter.planning.plan import write_plan
+from converter.planning.splits import draw
+from converter.sources.scan import scan_folder
+from converter.storage.layout import Layout, name_index
+from converter.upkeep.provenance import Source, read_sources
+from converter.upkeep.updates import Update, carry_shards, keep_labels, place_additions, plan_update
+from converter.upkeep.verification import verify_dataset
 from pipelines.conversion import run_conversion
 from reader import Record, open_shards
 
@@ -310,7 +309,7 @@ def test_receipts_of_kept_shards_say_what_milling_said(root: Path) -> None:
 
 
 def test_copies_do_where_there_are_no_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from converter import updates
+    from converter.upkeep import updates
 
     monkeypatch.setattr(updates, "link_file", lambda *_: False)
     write_image(root / "images" / "b" / "new.png", 90)

@@ -13,15 +13,15 @@ from conftest import convert_folder, encode_image, make_image, mill_folder, writ
 from damaging import EXHAUSTIVE
 
 from converter.errors import DatasetError
-from converter.examples import decode_example, encode_example
-from converter.indexes import format_line, name_index
-from converter.layout import Layout
-from converter.locks import lock_folder
-from converter.manifest import Manifest, read_manifest
-from converter.mill import receipt_path
+from converter.format.examples import decode_example, encode_example
+from converter.format.indexes import format_line
+from converter.format.manifest import Manifest, read_manifest
+from converter.format.tfrecords import frame_record, read_records
+from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
-from converter.tfrecords import frame_record, read_records
-from converter.verification import (
+from converter.storage.layout import Layout, name_index
+from converter.storage.locks import lock_folder
+from converter.upkeep.verification import (
     MAX_FAULTS,
     Fault,
     Report,

@@ -1,0 +1,266 @@
+"""Makes a data set out of finished shards: receipts in, manifest out, last of all."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from converter.entries import Note, NoteTally
+from converter.errors import DatasetError, OutputError, StoreError
+from converter.format.manifest import (
+    FileInfo,
+    ImageInfo,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    Totals,
+)
+from converter.format.metadata import describe_dataset
+from converter.milling.mill import Receipt, parse_receipt, read_receipt, receipt_path
+from converter.options import ConvertOptions
+from converter.planning.plan import Plan, Shard, dump_line
+from converter.storage.files import (
+    choose_threads,
+    create_file,
+    hash_file,
+    list_sizes,
+    read_files,
+    read_pieces,
+    remove_files,
+    remove_tree,
+    sync_folder,
+    write_file,
+)
+from converter.storage.layout import NOTES, REJECTS, Layout, Location, name_index
+
+
+def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
+    """The shards of a plan that need not be milled: they are, byte for byte, what receipts state.
+
+    Args:
+        plan: a plan that is written to its output.
+        on_shard: called with each shard of the plan once it is looked at, in order.
+    """
+    finished = []
+    sizes, receipts = list_sizes(plan.out), list_sizes(Layout(plan.out).receipts)
+
+    def is_finished(shard: Shard) -> bool:
+        known = receipt_path(Layout(plan.out), shard).name in receipts
+        return known and _is_finished(plan, shard, sizes)
+
+    # Hashing leaves the interpreter to others: threads are enough to keep all cores at it.
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
+        for shard, good in zip(plan.shards, pool.map(is_finished, plan.shards), strict=True):
+            if good:
+                finished.append(shard)
+            if on_shard is not None:
+                on_shard(shard)
+    return finished
+
+
+def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
+    """Completes a data set whose shards are all written.
+
+    Args:
+        plan: a plan that is written to its output.
+        keep_work: leave the work folder there, which else is removed.
+
+    Raises:
+        DatasetError: a shard or its receipt is missing, or images are unaccounted for.
+        OutputError: not one image could be converted, or the data set was completed meanwhile.
+    """
+    layout = Layout(plan.out)
+    if layout.manifest.exists():
+        raise OutputError(f"{layout.manifest} exists already: the data set is finished")
+    receipts = _read_receipts(plan)
+    written = sum(receipt.records for receipt in receipts)
+    if not written:
+        code, count = Counter(_list_codes(receipts)).most_common(1)[0]
+        raise OutputError(
+            f"none of the {plan.records} images could be converted, {count} of them because of "
+            f"{code}: no data set is written"
+        )
+    shards = tuple(_describe_shard(receipt) for receipt in receipts)
+    image = _describe_image(receipts, plan.options)
+    files = {}
+    metadata = describe_dataset(image, plan.classes, shards, plan.columns, labelled=plan.labelled)
+    for name, data in metadata.items():
+        sha256 = write_file(layout.out / name, data, layout.scratch)
+        files[name] = FileInfo(bytes=len(data), sha256=sha256)
+    files[REJECTS] = _write_rejects(plan.out, receipts)
+    files[NOTES] = _write_notes(plan.out, receipts)
+    manifest = Manifest(
+        generator=plan.generator,
+        options=plan.options.to_json(),
+        plan=plan.digest,
+        classes=plan.classes,
+        image=image,
+        splits=_describe_splits(receipts, len(plan.classes) if plan.labelled else 0),
+        shards=shards,
+        files=files,
+        totals=Totals(
+            scanned=plan.scanned,
+            written=written,
+            rejected=dict(
+                sorted((Counter(_list_codes(receipts)) + Counter(plan.rejected)).items())
+            ),
+            skipped=plan.skipped,
+            frames=plan.frames + sum(receipt.frames for receipt in receipts),
+        ),
+        updated=plan.base.updated if plan.base else 0,
+        columns=plan.columns,
+        labelled=plan.labelled,
+    )
+    write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
+    # The data set is finished: what cannot be removed now, the next run removes.
+    with contextlib.suppress(OSError, StoreError):
+        if isinstance(plan.out, Path):
+            sync_folder(plan.out.parent)
+        if not keep_work:
+            remove_work(plan.out)
+    return manifest
+
+
+def read_notes(out: Location) -> tuple[Note, ...]:
+    """What is odd about the images of a finished data set.
+
+    Raises:
+        DatasetError: its `notes.jsonl` is missing or damaged.
+    """
+    try:
+        lines = [json.loads(line) for line in (out / NOTES).read_bytes().splitlines()]
+        return tuple(Note(line["code"], tuple(line["names"]), line["total"]) for line in lines)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{out / NOTES}: cannot be read: {error}") from error
+
+
+def remove_work(out: Location) -> None:
+    """Removes the work folder, apart from the lock of whoever removes it.
+
+    Raises:
+        OSError: something in it cannot be removed.
+        StoreError: the store does not answer, or refuses.
+    """
+    layout = Layout(out)
+    # The plan goes last: as long as it lies there, the rest is known to be a conversion's.
+    remove_tree(layout.work, keep=(layout.plan.name, layout.lock.name))
+    remove_files([layout.plan])
+    if isinstance(layout.work, Path):
+        with contextlib.suppress(OSError):
+            layout.work.rmdir()
+
+
+def _is_finished(plan: Plan, shard: Shard, sizes: Mapping[str, int]) -> bool:
+    try:
+        receipt = read_receipt(receipt_path(Layout(plan.out), shard))
+        _check_receipt(receipt, shard, sizes)
+        return (
+            hash_file(plan.out / shard.name) == receipt.sha256
+            and hash_file(plan.out / name_index(shard.name)) == receipt.index_sha256
+        )
+    except (DatasetError, OSError):
+        return False
+
+
+def _read_receipts(plan: Plan) -> list[Receipt]:
+    """The receipts of all shards, each of which is there in the size that is stated."""
+    layout = Layout(plan.out)
+    sizes, known = list_sizes(plan.out), list_sizes(layout.receipts)
+    paths = [receipt_path(layout, shard) for shard in plan.shards]
+    for shard, path in zip(plan.shards, paths, strict=True):
+        if path.name not in known:
+            raise DatasetError(f"{shard.name} has no receipt: it was not finished")
+    receipts = []
+    for shard, path, data in zip(plan.shards, paths, read_files(paths), strict=True):
+        receipts.append(parse_receipt(data, path))
+        _check_receipt(receipts[-1], shard, sizes)
+    return receipts
+
+
+def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> None:
+    if receipt.images != shard.records:
+        raise DatasetError(
+            f"{shard.name}: {receipt.images} images are accounted for, planned were {shard.records}"
+        )
+    stated = {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
+    for name, size in stated.items():
+        if sizes.get(name) != size:
+            raise DatasetError(f"{name} is not there in the size that its receipt states")
+
+
+def _list_codes(receipts: Iterable[Receipt]) -> Iterator[str]:
+    return (reject["code"] for receipt in receipts for reject in receipt.rejects)
+
+
+def _describe_shard(receipt: Receipt) -> ShardInfo:
+    return ShardInfo(
+        name=receipt.name,
+        split=receipt.split,
+        records=receipt.records,
+        bytes=receipt.bytes,
+        sha256=receipt.sha256,
+        index_bytes=receipt.index_bytes,
+        index_sha256=receipt.index_sha256,
+        max_record_bytes=receipt.max_record_bytes,
+    )
+
+
+def _describe_image(receipts: Sequence[Receipt], options: ConvertOptions) -> ImageInfo:
+    formats: Counter[str] = Counter()
+    for receipt in receipts:
+        formats.update(receipt.formats)
+    height, width = options.image_size if options.fixed_size else (None, None)
+    return ImageInfo(
+        height=height,
+        width=width,
+        max_height=max(receipt.max_image_size[0] for receipt in receipts),
+        max_width=max(receipt.max_image_size[1] for receipt in receipts),
+        channels=options.channels,
+        formats=dict(sorted(formats.items())),
+    )
+
+
+def _describe_splits(receipts: Iterable[Receipt], classes: int) -> dict[str, SplitInfo]:
+    members: dict[str, list[Receipt]] = {}
+    for receipt in receipts:
+        members.setdefault(receipt.split, []).append(receipt)
+    return {split: _describe_split(group, classes) for split, group in members.items()}
+
+
+def _describe_split(receipts: Sequence[Receipt], classes: int) -> SplitInfo:
+    labels = [0] * classes
+    for receipt in receipts:
+        for label, count in receipt.labels if classes else ():
+            labels[label] += count
+    return SplitInfo(
+        records=sum(receipt.records for receipt in receipts),
+        bytes=sum(receipt.bytes for receipt in receipts),
+        shards=len(receipts),
+        labels=tuple(labels),
+    )
+
+
+def _write_notes(out: Location, receipts: Iterable[Receipt]) -> FileInfo:
+    layout, tally = Layout(out), NoteTally()
+    for receipt in receipts:
+        for note in receipt.notes:
+            tally.add(note["code"], *note["names"], total=note["total"])
+    lines = b"".join(dump_line(note._asdict()) for note in tally.list_notes())
+    data = layout.notes.read_bytes() + lines
+    sha256 = write_file(out / NOTES, data, layout.scratch)
+    return FileInfo(bytes=len(data), sha256=sha256)
+
+
+def _write_rejects(out: Location, receipts: Iterable[Receipt]) -> FileInfo:
+    layout = Layout(out)
+    with create_file(out / REJECTS, layout.scratch) as file:
+        for receipt in receipts:
+            for reject in receipt.rejects:
+                file.write(json.dumps(reject).encode("ascii") + b"\n")
+        for piece in read_pieces(layout.left_out):
+            file.write(piece)
+    return FileInfo(bytes=file.size, sha256=file.sha256)

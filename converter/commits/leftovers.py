@@ -1,0 +1,113 @@
+"""What runs that were killed leave behind: found by name and place, removed only on demand.
+
+Nothing here is ever in the way: a temporary file has a name of its own, and the next conversion
+takes over the lock of a process that is gone. It only takes room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from converter.commits.replacements import (
+    discard_dataset,
+    is_staged,
+    list_own_files,
+    restore_folder,
+    settle_folder,
+)
+from converter.errors import LockedError, UsageError
+from converter.storage.files import list_names, remove_files
+from converter.storage.layout import Layout, Location
+from converter.storage.locks import find_owner, lock_folder
+
+_TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
+
+
+class Leftover(NamedTuple):
+    """A file or folder that nobody needs: where it lies, and what it is."""
+
+    path: Location
+    what: str
+
+
+def clean_folder(
+    out: Location, *, unfinished: bool = False, dry_run: bool = False, break_lock: bool = False
+) -> list[Leftover]:
+    """Removes what runs that were killed left in a data set's folder and beside it.
+
+    Args:
+        out: the data set's folder.
+        unfinished: also give up an unfinished conversion, or an unfinished replacement of the data
+            set, with the shards that are finished. Without it they are left to be gone on with.
+        dry_run: remove nothing.
+        break_lock: take the lock of a process on another machine for stale.
+
+    Returns:
+        what was removed, or would be.
+
+    Raises:
+        UsageError: `out` is no folder of ours.
+        LockedError: somebody is writing to it, or may be.
+        OSError: something cannot be removed.
+    """
+    layout = Layout(out)
+    if not any(path.exists() for path in (layout.manifest, layout.work, layout.retired)):
+        raise UsageError(f"{out} is neither a data set nor an unfinished conversion")
+    owner = find_owner(out)
+    if owner is not None and not break_lock:
+        raise LockedError(
+            f"{out} is being written by process {owner.pid} on {owner.host}, since {owner.since}: "
+            "clean it when that has ended"
+        )
+    if not dry_run:
+        restore_folder(out)
+    found = list(_list_leftovers(layout, unfinished=unfinished))
+    if found and not dry_run:
+        with lock_folder(out, break_lock=break_lock):
+            _remove_leftovers(layout, unfinished=unfinished)
+    return found
+
+
+def list_temporaries(layout: Layout[Location]) -> list[Location]:
+    """Files that were being written."""
+    names = list_names(layout.scratch)
+    return [layout.scratch / name for name in names if _TEMPORARY.fullmatch(name)]
+
+
+def _list_leftovers(layout: Layout[Location], *, unfinished: bool) -> Iterator[Leftover]:
+    stage = Layout(layout.stage)
+    if layout.lock.exists():
+        yield Leftover(layout.lock, "the lock of a process that is gone")
+    for path in (*list_temporaries(layout), *list_temporaries(stage)):
+        yield Leftover(path, "a file that was being written")
+    if layout.manifest.exists() and layout.plan.exists():
+        yield Leftover(layout.work, "the plan and the receipts of a finished conversion")
+    if layout.manifest.exists() and layout.repair.exists():
+        yield Leftover(layout.repair, "a repair that was not finished")
+    for old in (layout.stage, layout.retired):
+        if old.exists() and layout.manifest.exists() and not is_staged(old):
+            yield Leftover(old, "a data set that was replaced")
+    if unfinished and not layout.manifest.exists():
+        for name in sorted(list_own_files(layout.out)):
+            if (layout.out / name).exists():
+                yield Leftover(layout.out / name, "of an unfinished conversion")
+        yield Leftover(layout.work, "the plan and the receipts of an unfinished conversion")
+    if unfinished and is_staged(layout.stage):
+        yield Leftover(layout.stage, "a replacement that was not finished")
+
+
+def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
+    settle_folder(layout.out)
+    if unfinished and not layout.manifest.exists():
+        discard_dataset(layout.out)
+    if unfinished and is_staged(layout.stage):
+        with lock_folder(layout.stage):
+            discard_dataset(layout.stage)
+        if isinstance(layout.stage, Path):
+            with contextlib.suppress(OSError):  # somebody else's files in it
+                layout.stage.rmdir()
+    remove_files((*list_temporaries(layout), *list_temporaries(Layout(layout.stage))))

@@ -1,0 +1,227 @@
+"""Puts a complete data set in the place of another: whoever looks sees the old one or the new one.
+
+The new one is made beside the old one, as any data set, in `Layout.stage`. When it is complete the
+two folders exchange their names in one step, and what was replaced is removed. A kill at any point
+leaves one of these, and `settle_folder` goes on from each of them:
+
+    OUT the old one, stage unfinished or complete     nothing has happened to OUT yet
+    OUT the new one with a plan, stage the old one    exchanged: the old one is to be removed
+    OUT the new one with a plan                       its work folder is to be removed
+
+Where the system cannot exchange names (NFS, macOS), the old one steps aside first, to
+`Layout.retired`. There is then a moment without OUT; `restore_folder` ends it after a kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from converter.commits.commit import remove_work
+from converter.commits.object_replacements import finish_replacement, replace_objects
+from converter.errors import DatasetError, OutputError, UsageError
+from converter.format.manifest import ShardInfo, read_manifest
+from converter.format.metadata import METADATA
+from converter.planning.plan import Shard, read_plan
+from converter.storage.files import list_names, remove_files, sync_folder
+from converter.storage.layout import (
+    INDEX_SUFFIX,
+    MANIFEST,
+    NOTES,
+    REJECTS,
+    SHARD_SUFFIX,
+    WORK_FOLDER,
+    Layout,
+    Location,
+    name_index,
+)
+from converter.storage.objects import ObjectPath
+
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+_NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+_SHARD_FILE: Final = re.compile(
+    rf"[a-z]+-\d{{5}}-of-\d{{5}}({re.escape(SHARD_SUFFIX)}|{re.escape(INDEX_SUFFIX)})"
+)
+
+
+def check_replaceable(out: Location) -> None:
+    """Refuses a folder that cannot give way to another.
+
+    Raises:
+        UsageError: it is a mount point.
+    """
+    if isinstance(out, Path) and os.path.ismount(out):
+        raise UsageError(
+            f"{out} is a mount point, which cannot give way to a new folder: convert to a folder "
+            "inside it"
+        )
+
+
+def replace_dataset(out: Location) -> None:
+    """Puts the complete data set that lies beside `out` in its place, and removes the old one.
+
+    Files in `out` that are not of the old data set move into the new one.
+
+    Raises:
+        OutputError: a file that is not of the old data set is in the way, or `out` is in use as a
+            mount point; the old one stays, and so does the new one beside it.
+        OSError: a folder cannot be renamed, or something of the old one cannot be removed.
+        StoreError: the store does not answer, or refuses.
+    """
+    if isinstance(out, ObjectPath):
+        replace_objects(out, list_own_files(out))
+        return
+    layout = Layout(out)
+    _check_strangers(out, layout.stage)
+    layout.stage.chmod(stat.S_IMODE(out.stat().st_mode))
+    try:
+        if not _exchange(layout.stage, out):
+            out.rename(layout.retired)
+            layout.stage.rename(out)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise OutputError(
+            f"{out} is in use as a mount point and cannot be replaced: the new data set lies "
+            f"complete in {layout.stage}"
+        ) from error
+    sync_folder(out.parent)
+    settle_folder(out)
+
+
+def restore_folder(out: Location) -> None:
+    """Gives a data set its name back that a kill caught between two renames."""
+    if isinstance(out, ObjectPath):
+        return
+    layout = Layout(out)
+    if layout.retired.exists() and not out.exists():
+        with contextlib.suppress(FileNotFoundError):
+            layout.retired.rename(out)
+
+
+def settle_folder(out: Location) -> bool:
+    """Ends what a kill after the exchange, a commit or a repair has left open; needs the lock.
+
+    Returns:
+        whether there was an exchange or a commit to end.
+
+    Raises:
+        DatasetError: the manifest is damaged, so that it cannot be told.
+        OSError: something cannot be removed.
+    """
+    layout = Layout(out)
+    if isinstance(out, ObjectPath) and finish_replacement(out):
+        return True
+    if not layout.manifest.exists():
+        return False
+    if isinstance(out, Path):
+        _settle_beside(out)
+    if not layout.plan.exists():
+        return False
+    read_manifest(out)
+    remove_work(out)
+    return True
+
+
+def _settle_beside(out: Path) -> None:
+    layout = Layout(out)
+    for old in (layout.stage, layout.retired):
+        if old.exists() and not is_staged(old):
+            _remove_old(old, out)
+    if layout.repair.exists():
+        shutil.rmtree(layout.repair)
+
+
+def is_staged(stage: Location) -> bool:
+    """Whether a folder beside the output is the new data set, finished or not, and not the old."""
+    return Layout(stage).plan.exists()
+
+
+def discard_dataset(folder: Location) -> None:
+    """Removes a data set, finished or not, but no file that is not of it; the lock stays.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    # The manifest says what else belongs to it, so it goes last.
+    remove_files(folder / name for name in list_own_files(folder) - {MANIFEST})
+    remove_files([folder / MANIFEST])
+    if Layout(folder).work.exists():
+        remove_work(folder)
+
+
+def list_own_files(folder: Location) -> frozenset[str]:
+    """The names of the files of a data set, finished or not: as it states them, or as they look."""
+    fixed = {MANIFEST, REJECTS, NOTES, *METADATA}
+    try:
+        return frozenset({*fixed, *_list_stated(folder)})
+    except DatasetError:
+        return frozenset(
+            name for name in list_names(folder) if name in fixed or _SHARD_FILE.fullmatch(name)
+        )
+
+
+def list_strangers(folder: Path) -> list[Path]:
+    """What lies in a data set's folder and is not of it."""
+    own = {WORK_FOLDER, *list_own_files(folder)}
+    strangers = (path for path in folder.iterdir() if path.name not in own)
+    return sorted(strangers, key=os.fsencode)
+
+
+def _list_stated(folder: Location) -> Iterator[str]:
+    shards: Sequence[ShardInfo | Shard]
+    if Layout(folder).manifest.exists():
+        manifest = read_manifest(folder)
+        yield from manifest.files
+        shards = manifest.shards
+    else:
+        shards = read_plan(folder).shards
+    for shard in shards:
+        yield from (shard.name, name_index(shard.name))
+
+
+def _check_strangers(out: Path, stage: Path) -> None:
+    for path in list_strangers(out):
+        if os.path.lexists(stage / path.name):
+            raise OutputError(
+                f"{path} is not of the data set that is to be replaced, and the new one has a file "
+                "of that name: move it away, and run the same command again"
+            )
+
+
+def _remove_old(old: Path, out: Path) -> None:
+    """Removes what was replaced; what is not of it moves over to where it lay before."""
+    for path in list_strangers(old):
+        if os.path.lexists(out / path.name):
+            raise OutputError(
+                f"{path} lay in {out}, where there is another of that name by now: move it away"
+            )
+        path.rename(out / path.name)
+    sync_folder(out)
+    discard_dataset(old)
+    shutil.rmtree(Layout(old).work, ignore_errors=True)
+    old.rmdir()
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges the names of two folders in one step; False where the system has no such step."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "renameat2"):
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if not library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))

@@ -1,0 +1,160 @@
+"""The files that let TensorFlow Datasets open the folder: `tfds.builder_from_directory(OUT)`.
+
+Written as `tensorflow_datasets/core/proto/dataset_info.proto` and `feature.proto` define them, in
+protobuf's JSON, where an int64 is a string. TFDS refuses a file with a key that it does not know,
+so nothing of our own is added here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from converter.format import examples, schema
+from converter.format.manifest import ImageInfo, ShardInfo, dump_json
+from converter.format.schema import Column
+from converter.names import to_bytes
+from converter.storage.layout import LABELS
+
+INFO: Final = "dataset_info.json"
+FEATURES: Final = "features.json"
+
+
+def name_labels(feature: str) -> str:
+    """The name of the file in which TFDS looks for the class names of a feature."""
+    return f"{feature.replace('/', '.')}.labels.txt"
+
+
+METADATA: Final = (
+    LABELS,
+    *map(name_labels, (examples.LABEL, schema.LABELS, schema.BOX_LABELS)),
+    INFO,
+    FEATURES,
+)
+"""The names of these files; not all data sets have all of them."""
+
+TARGETS: Final = (schema.MASK, examples.LABEL, schema.LABELS, schema.TARGET)
+"""What a record may hold that is to be predicted: the first of them that there is."""
+
+_FEATURES = "tensorflow_datasets.core.features."
+
+
+def describe_dataset(
+    image: ImageInfo,
+    classes: Sequence[str],
+    shards: Sequence[ShardInfo],
+    columns: Sequence[Column] = (),
+    *,
+    labelled: bool = True,
+) -> dict[str, bytes]:
+    """The content of each metadata file, by file name.
+
+    Args:
+        image: what the stored images have in common.
+        classes: names in label order.
+        shards: of all splits, in order.
+        columns: what records hold besides.
+        labelled: whether they hold a label.
+    """
+    labels = to_bytes("".join(f"{label}\n" for label in classes))
+    label = [Column(examples.LABEL, "label")] if labelled else []
+    features = _describe_features(image, len(classes), [*label, *columns])
+    named = [column.name for column in (*label, *columns) if column.kind in ("label", "labels")]
+    return {
+        **({LABELS: labels} if classes else {}),
+        **{name_labels(name): labels for name in named},
+        INFO: dump_json(_describe_info(shards, features)),
+        FEATURES: dump_json(_feature("features_dict.FeaturesDict", featuresDict=features)),
+    }
+
+
+def _describe_info(
+    shards: Sequence[ShardInfo], features: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    splits: dict[str, list[ShardInfo]] = {}
+    for shard in shards:
+        splits.setdefault(shard.split, []).append(shard)
+    targets = [name for name in TARGETS if name in features["features"]]
+    supervised = [{"featureKey": name} for name in (examples.ENCODED, *targets[:1])]
+    return {
+        "name": "shardmill",
+        "version": "1.0.0",
+        "fileFormat": "tfrecord",
+        **({"supervisedKeys": {"tuple": {"items": supervised}}} if targets else {}),
+        "splits": [
+            {
+                "name": split,
+                "filepathTemplate": "{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}",
+                "shardLengths": [str(shard.records) for shard in members],
+                "numBytes": str(sum(shard.bytes for shard in members)),
+            }
+            for split, members in splits.items()
+        ],
+    }
+
+
+def _describe_features(
+    image: ImageInfo, classes: int, columns: Sequence[Column]
+) -> dict[str, dict[str, Any]]:
+    features = {column.name: _describe_column(column, classes) for column in columns}
+    features[examples.ENCODED] = _describe_image(image)
+    texts = [examples.TEXT] if examples.LABEL in features else []
+    if schema.MASK in features:
+        texts += [examples.MASK_FORMAT, examples.MASK_SHA256]
+        mask = dataclasses.replace(image, channels=1, formats={"png": 1})
+        features[schema.MASK] = _describe_image(mask)
+    for text in (
+        examples.COLORSPACE,
+        examples.FILENAME,
+        examples.FORMAT,
+        examples.SHA256,
+        examples.SOURCE_ID,
+        *texts,
+    ):
+        features[text] = _feature("text_feature.Text", text={})
+    for number in (examples.CHANNELS, examples.HEIGHT, examples.WIDTH):
+        features[number] = _describe_scalar("int64")
+    return {"features": dict(sorted(features.items()))}
+
+
+def _describe_column(column: Column, classes: int) -> dict[str, Any]:
+    label = _feature("class_label_feature.ClassLabel", classLabel={"numClasses": str(classes)})
+    box = {"shape": {"dimensions": ["4"]}, "dtype": "float32", "bboxFormat": "REL_YXYX"}
+    value = {
+        "label": label,
+        "labels": label,
+        "boxes": _feature("bounding_boxes.BBoxFeature", boundingBox=box),
+        "int": _describe_scalar("int64"),
+        "float": _describe_scalar("float32"),
+        "text": _feature("text_feature.Text", text={}),
+        "mask": {},  # as an image, by the sizes of those
+    }
+    if column.kind == "label" or column.is_scalar:
+        return value[column.kind]
+    inner = value[column.kind if column.kind in value else column.kind[:-1]]
+    return _feature("sequence_feature.Sequence", sequence={"feature": inner, "length": "-1"})
+
+
+def _describe_scalar(dtype: str) -> dict[str, Any]:
+    return _feature("scalar.Scalar", tensor={"shape": {}, "dtype": dtype, "encoding": "none"})
+
+
+def _describe_image(image: ImageInfo) -> dict[str, Any]:
+    sides = [image.height or -1, image.width or -1, image.channels]
+    shape = {"dimensions": [str(side) for side in sides]}
+    if "webp" in image.formats:
+        # TFDS decodes WebP to four dimensions, as an animation, and then refuses the shape; so it
+        # is given the encoded bytes.
+        return _feature("text_feature.Text", text={})
+    if "raw" not in image.formats:
+        # No encodingFormat: TFDS then decodes by content, which may differ from image to image.
+        return _feature("image_feature.Image", image={"dtype": "uint8", "shape": shape})
+    if image.height is None:
+        return _feature("text_feature.Text", text={})  # bytes: no feature of TFDS takes its shape
+    tensor = {"shape": shape, "dtype": "uint8", "encoding": "bytes"}
+    return _feature("tensor_feature.Tensor", tensor=tensor)
+
+
+def _feature(name: str, **content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"pythonClassName": _FEATURES + name, **content}

@@ -1,0 +1,193 @@
+"""What a record holds besides its image: columns of a table, each of one kind.
+
+This is part of the format: the manifest lists the columns, and `reader` reads them by it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from converter.errors import UsageError
+from converter.names import from_bytes
+
+KINDS: Final = {
+    "int": int,
+    "float": float,
+    "text": str,
+    "ints": int,
+    "floats": float,
+    "texts": str,
+    "labels": int,
+    "boxes": float,
+    "mask": bytes,
+}
+"""Of what type the values of each kind of column are.
+
+`int`, `float` and `text` are one value a record; `ints`, `floats` and `texts` any number of them.
+`labels` are numbers of classes, any number of them; `boxes` are (top, left, bottom, right) as
+fractions of the stored image, four values after each other for each box. A `mask` is a PNG of one
+channel and of the size of the image, whose pixels are numbers of classes.
+"""
+
+SCALARS: Final = ("int", "float", "text", "mask")
+
+LABELS: Final = "image/class/labels"
+TARGET: Final = "image/target"
+CAPTION: Final = "image/caption"
+BOXES: Final = "image/object/bbox"
+BOX_LABELS: Final = "image/object/class/label"
+MASK: Final = "image/segmentation/class/encoded"
+
+RESERVED: Final = {
+    LABELS: ("labels",),
+    TARGET: ("float",),
+    CAPTION: ("text",),
+    BOXES: ("boxes",),
+    BOX_LABELS: ("labels",),
+    MASK: ("mask",),
+}
+"""The features with a meaning of their own, and what each may be; other columns have names of
+their own."""
+
+FREE_KINDS: Final = tuple(kind for kind in KINDS if kind != "mask")
+"""What other columns may be."""
+
+MAX_COLUMNS: Final = 32
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """One feature that every record has.
+
+    Attributes:
+        name: of the feature.
+        kind: one of `KINDS`.
+    """
+
+    name: str
+    kind: str
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether each record has one value of it."""
+        return self.kind in SCALARS
+
+    @property
+    def type(self) -> type:
+        """Of its values, once they are bytes in a record."""
+        kind: type = KINDS[self.kind]
+        return bytes if kind is str else kind
+
+    def read(self, values: Sequence[Any]) -> Any:
+        """A record's value as Python shows it: one, a list, or a list of boxes of four each.
+
+        Raises:
+            ValueError: the values are not of this kind.
+        """
+        self.check(values)
+        is_text = KINDS[self.kind] is str
+        shown = [from_bytes(value) if is_text else value for value in values]
+        if self.is_scalar:
+            (single,) = shown
+            return single
+        if self.kind == "boxes":
+            return [tuple(shown[at : at + 4]) for at in range(0, len(shown), 4)]
+        return shown
+
+    def check(self, values: Sequence[Any]) -> None:
+        """Makes sure that a record's values are of this kind.
+
+        Raises:
+            ValueError: they are not.
+        """
+        single = not self.is_scalar or len(values) == 1
+        if not single or not all(isinstance(value, self.type) for value in values):
+            raise ValueError(f"{self.name} does not hold {self.kind}")
+        if self.kind == "boxes" and len(values) % 4:
+            raise ValueError(f"{self.name} holds {len(values)} numbers: no boxes of four each")
+
+
+def check_columns(columns: Sequence[Column]) -> None:
+    """Makes sure that columns can be features of a record.
+
+    Raises:
+        ValueError: a name or a kind is unknown, or there are too many.
+    """
+    if len(columns) > MAX_COLUMNS:
+        raise ValueError(f"{len(columns)} columns, at most {MAX_COLUMNS}")
+    if len({column.name for column in columns}) != len(columns):
+        raise ValueError("a column is listed twice")
+    for column in columns:
+        if column.kind not in RESERVED.get(column.name, FREE_KINDS):
+            raise ValueError(f"column {column.name!r} is of the unknown kind {column.kind!r}")
+        if column.name not in RESERVED and not is_free(column.name):
+            raise ValueError(f"column {column.name!r} has no name that a feature can have")
+
+
+def is_free(name: str) -> bool:
+    """Whether a column of one's own may have that name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def make_features(columns: Sequence[Column], values: Iterable[Any]) -> dict[str, list[Any]]:
+    """The features of a record that columns are stored as.
+
+    Args:
+        columns: which.
+        values: of each, as `converter.sources.tables` puts them into an entry.
+    """
+    features = {}
+    for column, value in zip(columns, values, strict=True):
+        listed = [value] if column.is_scalar else value
+        kind = KINDS[column.kind]
+        features[column.name] = [
+            item.encode("utf-8", "surrogateescape") if kind is str else kind(item)
+            for item in listed
+        ]
+    return features
+
+
+def check_values(
+    columns: Iterable[Column], features: Mapping[str, Sequence[Any]], classes: int
+) -> None:
+    """Makes sure that a record has what its columns say.
+
+    Args:
+        columns: which.
+        features: of the record.
+        classes: how many there are.
+
+    Raises:
+        ValueError: a feature is missing, of another type, or none of the classes.
+    """
+    for column in columns:
+        values = features.get(column.name, ())
+        column.check(values)
+        if column.kind == "labels" and not all(0 <= value < classes for value in values):
+            raise ValueError(
+                f"{column.name} {values[:8]} is out of range: there are {classes} classes"
+            )
+
+
+def find_column(columns: Sequence[Column], name: str) -> Column | None:
+    """The column of that name, if there is one."""
+    return next((column for column in columns if column.name == name), None)
+
+
+def require_free(name: str) -> str:
+    """The name of a column that is to be carried into the records.
+
+    Raises:
+        UsageError: no feature can be called so.
+    """
+    if not is_free(name):
+        raise UsageError(
+            f"column {name!r} cannot be the name of a feature: up to 100 letters, digits, "
+            "_, . and -; rename it"
+        )
+    return name

@@ -1,0 +1,110 @@
+"""Boxes around the objects of an image: read from a table, and moved as the image is resized."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from converter.format.schema import BOX_LABELS, BOXES, Column
+from converter.images.conversion import fit_upright
+from converter.images.geometry import Geometry, Size
+from converter.options import ConvertOptions
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Top, left, bottom, right."""
+
+FRACTIONS: Final = ("yolo", "yxyx")
+"""The formats whose numbers are fractions of the image's size, and not pixels."""
+
+
+def parse_boxes(value: Any, box_format: str) -> list[Box]:
+    """Reads boxes: a list of four numbers for each.
+
+    Args:
+        value: what a table holds.
+        box_format: one of `converter.options.BOX_FORMATS`.
+
+    Raises:
+        ValueError: it is something else, or a box has no area.
+    """
+    boxes = value if isinstance(value, list) else None
+    if boxes is None:
+        raise ValueError(f"boxes {value!r:.60} are not a list of lists of four numbers")
+    return [_parse_box(box, box_format) for box in boxes]
+
+
+def fit_boxes(
+    columns: Sequence[Column], values: list[Any], size: Size, options: ConvertOptions
+) -> list[Any]:
+    """The values of a record, with boxes as they lie in the stored image.
+
+    Boxes are cut at its edges; one that lies outside is left out, and so is its label.
+
+    Args:
+        columns: what the values are.
+        values: of each column.
+        size: of the original as a person sees it.
+        options: how it is resized.
+    """
+    places = {column.name: place for place, column in enumerate(columns)}
+    if BOXES not in places:
+        return values
+    geometry = fit_upright(size, options)
+    moved = [
+        move_box(box, size, geometry, in_fractions=options.box_format in FRACTIONS)
+        for box in values[places[BOXES]]
+    ]
+    values = [*values]
+    values[places[BOXES]] = [side for box in moved if box is not None for side in box]
+    if BOX_LABELS in places:
+        labels = zip(values[places[BOX_LABELS]], moved, strict=True)
+        values[places[BOX_LABELS]] = [label for label, box in labels if box is not None]
+    return values
+
+
+def move_box(box: Box, size: Size, geometry: Geometry, *, in_fractions: bool) -> Box | None:
+    """Where a box of an original lies in the stored image, in fractions of it; None if outside.
+
+    Args:
+        box: in pixels, or fractions of the original's size.
+        size: of the original as a person sees it.
+        geometry: how it becomes the stored image.
+        in_fractions: what the numbers of the box are.
+    """
+    top, left, height, width = geometry.crop
+    sides = []
+    for axis, (begin, length) in enumerate(((top, height), (left, width))):
+        unit = size[axis] if in_fractions else 1
+        scale = geometry.scaled[axis] / length
+        pad = (geometry.canvas[axis] - geometry.scaled[axis]) // 2
+        for side in (box[axis] * unit, box[axis + 2] * unit):
+            inside = min(max(side - begin, 0), length)
+            sides.append((inside * scale + pad) / geometry.canvas[axis])
+    y_min, y_max, x_min, x_max = sides
+    return (y_min, x_min, y_max, x_max) if y_min < y_max and x_min < x_max else None
+
+
+def _parse_box(box: Any, box_format: str) -> Box:
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(f"box {box!r:.60} is not a list of four numbers")
+    if not all(type(side) in (int, float) and math.isfinite(side) for side in box):
+        raise ValueError(f"box {box!r:.60} does not hold four numbers")
+    one, two, three, four = (float(side) for side in box)
+    match box_format:
+        case "xyxy":
+            top, left, bottom, right = two, one, four, three
+        case "xywh":
+            top, left, bottom, right = two, one, two + four, one + three
+        case "yolo":
+            top, left, bottom, right = (
+                two - four / 2,
+                one - three / 2,
+                two + four / 2,
+                one + three / 2,
+            )
+        case _:
+            top, left, bottom, right = one, two, three, four
+    if top >= bottom or left >= right:
+        raise ValueError(f"box {box!r:.60} has no area, read as {box_format}")
+    return top, left, bottom, right

@@ -1,0 +1,218 @@
+"""Several sizes from one reading: each original is read and decoded once for all of them.
+
+The data set of the most shards leads: its shards are milled as always, and the records of the
+others, the followers, wait in parts, a file for each shard of the leader. As all have the same
+images in the same order, a shard of a follower is then put together from parts that follow each
+other. Each data set has the bytes that it would have alone.
+
+    OUT/448x448/train-00003-of-00040.tfrecord                     a shard of the leader
+    OUT/224x224/.shardmill/parts-DIGEST/train-00003-of-00040      the same images, smaller
+    OUT/224x224/.shardmill/parts-DIGEST/train-00003-of-00040.json how many bytes each of them takes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from converter.entries import Entry
+from converter.errors import DatasetError
+from converter.milling.mill import Job, Receipt, check_policy, write_shard
+from converter.milling.records import Outcome, make_records
+from converter.milling.spools import pack_outcomes, unpack_outcomes
+from converter.planning.plan import Plan, Shard, read_entries
+from converter.sources.originals import read_ahead
+from converter.storage.files import HashedFile, create_file, hash_file, write_file
+from converter.storage.layout import SHARD_SUFFIX, Layout, Location, locate_folder
+
+PARTS_HERE: Final = "several sizes at once are written to folders here: give one image size"
+"""What is wrong with an address of several data sets."""
+
+
+class _Index(NamedTuple):
+    """What is known of a part: the hash of its content, and how many bytes each image takes."""
+
+    sha256: str
+    sizes: list[int]
+
+
+class Piece(NamedTuple):
+    """Images of a follower's shard that lie in one part.
+
+    Attributes:
+        part: file of the part.
+        first: number of the first one in there.
+        images: how many they are.
+    """
+
+    part: Path
+    first: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Assembly:
+    """A follower's shard, and what it is put together from; a few dozen bytes.
+
+    Attributes:
+        shard: which.
+        job: of its data set.
+        pieces: of its images, in order.
+    """
+
+    shard: Shard
+    job: Job
+    pieces: tuple[Piece, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What is left to be done for several sizes.
+
+    Attributes:
+        leader: how the leader's shards are milled.
+        followers: how the others' are.
+        parts: the folder of each follower's parts.
+        shards: the leader's shards that are to be milled, or whose parts are missing.
+        assemblies: the followers' shards that are to be put together.
+    """
+
+    leader: Job
+    followers: tuple[Job, ...]
+    parts: tuple[Path, ...]
+    shards: tuple[Shard, ...]
+    assemblies: tuple[Assembly, ...]
+
+
+def choose_leader(plans: Sequence[Plan]) -> Plan:
+    """The plan with the most shards, the first of several."""
+    return max(plans, key=lambda plan: len(plan.shards))
+
+
+def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Work:
+    """Finds out what is left to be done.
+
+    Args:
+        plans: of the same images in the same order.
+        remaining: of each plan the shards that are not finished.
+    """
+    leader = choose_leader(plans)
+    needed: set[str] = set()
+    folders, followers, assemblies = [], [], []
+    for plan, left in zip(plans, remaining, strict=True):
+        if plan is leader:
+            needed |= {shard.name for shard in left}
+            continue
+        folder = Layout(locate_folder(plan.out, PARTS_HERE)).work / f"parts-{leader.digest[:16]}"
+        folders.append(folder)
+        followers.append(Job.of_plan(plan))
+        for shard in left:
+            pieces = tuple(_find_pieces(shard, plan, leader, folder))
+            assemblies.append(Assembly(shard=shard, job=followers[-1], pieces=pieces))
+            parts = (piece.part for piece in pieces if not _is_whole(piece.part))
+            needed |= {f"{part.name}{SHARD_SUFFIX}" for part in parts}
+    return Work(
+        leader=Job.of_plan(leader),
+        followers=tuple(followers),
+        parts=tuple(folders),
+        shards=tuple(shard for shard in leader.shards if shard.name in needed),
+        assemblies=tuple(assemblies),
+    )
+
+
+def mill_leader(shard: Shard, work: Work) -> Receipt:
+    """Converts the images of a leader's shard to all sizes: the shard itself, and the parts.
+
+    Memory is bounded by one image in all its sizes; errors are those of `mill_shard`.
+    """
+    name = Path(shard.name).stem
+    with contextlib.ExitStack() as stack:
+        files = []
+        for job, folder in zip(work.followers, work.parts, strict=True):
+            folder.mkdir(exist_ok=True)
+            files.append(stack.enter_context(create_file(folder / name, Layout(job.out).scratch)))
+        sizes: list[list[int]] = [[] for _ in files]
+        receipt = write_shard(shard, work.leader, _convert(shard, work, files, sizes))
+    for job, folder, file, taken in zip(work.followers, work.parts, files, sizes, strict=True):
+        _write_index(folder / name, _Index(file.sha256, taken), Layout(job.out).scratch)
+    return receipt
+
+
+def assemble_shard(assembly: Assembly) -> Receipt:
+    """Puts a follower's shard together; errors are those of `mill_shard`."""
+    entries = (entry for entry, _ in read_entries(assembly.job.out, assembly.shard))
+    return write_shard(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
+
+
+def _convert(
+    shard: Shard, work: Work, files: Sequence[HashedFile], sizes: Sequence[list[int]]
+) -> Iterator[tuple[Entry, Outcome]]:
+    """The leader's records; those of the followers go into their parts."""
+    job = work.leader
+    options = [job.options, *(follower.options for follower in work.followers)]
+    planned = read_entries(job.out, shard)
+    for (entry, text), read in read_ahead(planned, job.images, job.options.max_file_bytes):
+        begins = [file.size for file in files]
+        for found, outcomes in make_records(
+            entry, text, job.images, options, job.columns, read=read
+        ):
+            for file, outcome in zip(files, outcomes[1:], strict=True):
+                check_policy(found, outcome, job.options)
+                for piece in pack_outcomes([(found, outcome)]):
+                    file.write(piece)
+            check_policy(found, outcomes[0], job.options)
+            yield found, outcomes[0]
+        for file, taken, begin in zip(files, sizes, begins, strict=True):
+            taken.append(file.size - begin)
+
+
+def _find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Path) -> Iterator[Piece]:
+    of_split = [other for other in plan.shards if other.split == shard.split]
+    begin = sum(other.records for other in of_split[: shard.index])
+    end = begin + shard.records
+    place = 0
+    for part in (part for part in leader.shards if part.split == shard.split):
+        first, last = max(begin, place), min(end, place + part.records)
+        if first < last:
+            yield Piece(folder / Path(part.name).stem, first - place, last - first)
+        place += part.records
+
+
+def _locate_index(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _is_whole(part: Path) -> bool:
+    try:
+        return hash_file(part) == _read_index(part).sha256
+    except (OSError, DatasetError):
+        return False
+
+
+def _write_index(part: Path, index: _Index, scratch: Location) -> None:
+    write_file(_locate_index(part), json.dumps(index._asdict()).encode("ascii"), scratch)
+
+
+def _read_index(part: Path) -> _Index:
+    path = _locate_index(part)
+    try:
+        return _Index(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{path}: cannot be read as an index of a part: {error}") from error
+
+
+def _read_pieces(
+    pieces: Sequence[Piece], entries: Iterator[Entry]
+) -> Iterator[tuple[Entry, Outcome]]:
+    for piece in pieces:
+        sizes = _read_index(piece.part).sizes
+        with open(piece.part, "rb") as file:
+            file.seek(sum(sizes[: piece.first]))
+            taken = sizes[piece.first : piece.first + piece.images]
+            for entry, size in zip(itertools.islice(entries, piece.images), taken, strict=True):
+                yield from unpack_outcomes(file, entry, size)

@@ -1,0 +1,385 @@
+"""Decides, before any image is converted, which image goes into which shard at which place.
+
+    {"digest": …, "images": …, "options": …, "classes": …, "shards": […], …}      plan.json
+    ["cats/1.jpg", 0, "cats", 10423]                                              entries.jsonl
+    {"path": …, "code": …, "detail": …}                                           left_out.jsonl
+    {"code": …, "names": […], "total": …}                                         notes.jsonl
+
+The entries lie in the order of the shards, so a shard's share is one range of bytes, and all that
+has to travel to a worker is that range. `converter.planning.splits` decides the order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import PIL
+
+import converter
+from converter.entries import NO_LABEL, Entry, Scan
+from converter.errors import DatasetError, UsageError
+from converter.format.schema import Column
+from converter.images.frame_paths import find_file
+from converter.options import MAX_SHARDS, ConvertOptions
+from converter.storage.files import create_file, read_range, write_file
+from converter.storage.layout import Layout, Location, locate, name_shard
+
+MIN_SHARDS: Final = 16
+"""A split has at least so many shards, for all cores to convert and for interleaved reading …"""
+
+MIN_SHARD_RECORDS: Final = 32
+"""… while a shard keeps at least so many records."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """One shard that is to be written: an element of the pipeline, a few dozen bytes.
+
+    Attributes:
+        split: the split it belongs to.
+        index: its number within the split, from 0.
+        count: how many shards the split has.
+        records: how many images it is planned to hold.
+        offset: where its entries begin in `entries.jsonl`, in bytes.
+        size: how many bytes they take there.
+        source_bytes: the size of its images as they are now.
+    """
+
+    split: str
+    index: int
+    count: int
+    records: int
+    offset: int
+    size: int
+    source_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The shard's file name."""
+        return name_shard(self.split, self.index, self.count)
+
+
+class Base(NamedTuple):
+    """The data set that an update starts from.
+
+    Attributes:
+        digest: SHA-256 of its manifest.
+        updated: how many updates there will have been.
+    """
+
+    digest: str
+    updated: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A plan that is not written yet.
+
+    Attributes:
+        scan: the images, and what is left out.
+        splits: the entries of each split, in record order.
+        shard_records: how many of them each shard of each split holds.
+        rejected: images that an update need not try again: path, code and detail of each.
+        base: what an update starts from, or None.
+    """
+
+    scan: Scan
+    splits: dict[str, list[Entry]]
+    shard_records: dict[str, list[int]]
+    rejected: tuple[dict[str, str], ...] = ()
+    base: Base | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A conversion that is ready to run.
+
+    Attributes:
+        images: absolute path of the folder that the entries are relative to.
+        out: absolute path of the data set.
+        options: what was asked for.
+        classes: names in label order.
+        shards: of all splits, in order.
+        rejected: number of images that an update need not try again, by code.
+        skipped: number of files that are not looked at, by code.
+        frames: how many of the rejected ones are frames beyond the first one of their file.
+        columns: what records hold besides an image and its label.
+        labelled: whether records hold a label.
+        generator: the versions that the output's bytes depend on, of shardmill and of Pillow.
+        base: what an update starts from, or None.
+        digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`,
+            `rejected`, `skipped` and `frames`.
+    """
+
+    images: Location
+    out: Location
+    options: ConvertOptions
+    classes: tuple[str, ...]
+    shards: tuple[Shard, ...]
+    rejected: dict[str, int]
+    skipped: dict[str, int]
+    frames: int
+    columns: tuple[Column, ...]
+    labelled: bool
+    generator: str
+    base: Base | None
+    digest: str
+
+    @property
+    def records(self) -> int:
+        """How many images are to be converted."""
+        return sum(shard.records for shard in self.shards)
+
+    @property
+    def scanned(self) -> int:
+        """How many files were seen."""
+        left_out = sum(self.rejected.values()) + sum(self.skipped.values())
+        return self.records + left_out - self.frames
+
+
+def name_generator() -> str:
+    """The versions that the bytes of a data set depend on."""
+    return f"shardmill {converter.__version__}, Pillow {PIL.__version__}"
+
+
+def count_shards(records: int, split_bytes: float, shard_bytes: int) -> int:
+    """How many shards a split of `split_bytes` gets; independent of the number of cores."""
+    floor = min(MIN_SHARDS, records // MIN_SHARD_RECORDS)
+    return max(1, floor, min(records, MAX_SHARDS, round(split_bytes / shard_bytes)))
+
+
+def cut_evenly(total: int, parts: int) -> list[int]:
+    """Cuts `total` into `parts` numbers that differ by one at most, the larger ones first.
+
+    >>> cut_evenly(10, 4)
+    [3, 3, 2, 2]
+    """
+    small, extra = divmod(total, parts)
+    return [small + 1] * extra + [small] * (parts - extra)
+
+
+def plan_shards(
+    splits: dict[str, list[Entry]], options: ConvertOptions, record_bytes: float
+) -> dict[str, list[int]]:
+    """How many records each shard of each split holds.
+
+    Args:
+        splits: what `assign_splits` returns.
+        options: `num_shards` or `shard_bytes` decide.
+        record_bytes: mean size of a record; without effect where `num_shards` is given.
+
+    Raises:
+        UsageError: `num_shards` is more than there are images.
+    """
+    largest = max(map(len, splits.values()))
+    counts = {}
+    for split, entries in splits.items():
+        if options.num_shards is None:
+            count = count_shards(len(entries), len(entries) * record_bytes, options.shard_bytes)
+        elif options.num_shards > largest:
+            raise UsageError(
+                f"num shards {options.num_shards} is more than the {largest} images of the "
+                "largest split: ask for fewer"
+            )
+        else:
+            count = max(1, round(options.num_shards * len(entries) / largest))
+        counts[split] = cut_evenly(len(entries), count)
+    return counts
+
+
+def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: Location) -> Plan:
+    """Writes a plan into the output's work folder; the same plan may lie there already.
+
+    Raises:
+        UsageError: the output holds an unfinished conversion that follows another plan.
+        OutputError: a file cannot be written.
+        OSError: the output's folders cannot be made.
+    """
+    layout = Layout(out)
+    layout.make_work_folders()
+    scan = draft.scan
+    with (
+        create_file(layout.entries, layout.scratch) as file,
+        create_file(layout.left_out, layout.scratch) as left_out,
+        create_file(layout.notes, layout.scratch) as notes,
+    ):
+        shards = tuple(_write_entries(file.write, draft))
+        for line in list_left_out(draft):
+            left_out.write(dump_line(line))
+        for note in scan.notes:
+            notes.write(dump_line(note._asdict()))
+        content = _describe(draft, options, shards, file.sha256)
+        digest = hashlib.sha256(dump_line(content)).hexdigest()
+        _refuse_other_plan(out, digest, options)
+    located = {
+        "digest": digest,
+        "images": str(images),
+        "rejected": _count(
+            [line["code"] for line in draft.rejected] + [line.code for line in scan.rejected]
+        ),
+        "skipped": _count([skip.code for skip in scan.skipped]),
+        "frames": len(draft.rejected)
+        - len({find_file(line["path"], options.frames) for line in draft.rejected}),
+        "policies": options.policies_to_json(),
+        **content,
+    }
+    write_file(layout.plan, dump_line(located), layout.scratch)
+    return read_plan(out)
+
+
+def list_left_out(draft: Draft) -> Iterator[dict[str, str]]:
+    """What is known beforehand not to be converted, as lines of `rejects.jsonl`."""
+    yield from draft.rejected
+    yield from (line._asdict() for line in (*draft.scan.rejected, *draft.scan.skipped))
+
+
+def digest_plan(draft: Draft, options: ConvertOptions) -> str:
+    """The digest that a plan will have, without writing it."""
+    entries = hashlib.sha256()
+    shards = tuple(_write_entries(entries.update, draft))
+    content = _describe(draft, options, shards, entries.hexdigest())
+    return hashlib.sha256(dump_line(content)).hexdigest()
+
+
+def read_plan(out: Location) -> Plan:
+    """Reads the plan that `write_plan` left in an output.
+
+    Raises:
+        DatasetError: there is none, or it is damaged.
+    """
+    path = Layout(out).plan
+    try:
+        content = json.loads(path.read_bytes())
+        return Plan(
+            images=locate(content["images"]),
+            out=out,
+            options=ConvertOptions.from_json({**content["options"], **content["policies"]}),
+            classes=tuple(content["classes"]),
+            shards=tuple(Shard(**shard) for shard in content["shards"]),
+            rejected=content["rejected"],
+            skipped=content["skipped"],
+            frames=content["frames"],
+            columns=tuple(Column(**column) for column in content["columns"]),
+            labelled=content["labelled"],
+            generator=content["generator"],
+            base=Base(**content["base"]) if "base" in content else None,
+            digest=content["digest"],
+        )
+    except (OSError, ValueError, TypeError, KeyError, UsageError) as error:
+        raise DatasetError(f"{path}: cannot be read as a plan: {error}") from error
+
+
+def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
+    """The entries of one shard with their class names, in record order, one after the other.
+
+    Raises:
+        DatasetError: there are fewer or more than were planned.
+    """
+    path = Layout(out).entries
+    data = read_range(path, shard.offset, shard.size)
+    if (count := data.count(b"\n")) != shard.records:
+        raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
+    for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):
+        place, values, *mask = more or (0, "")
+        found = _read_mask(*mask) if mask else None
+        yield Entry(name, label, size, place=place, values=values, mask=found), text
+
+
+def name_changes(
+    before: Mapping[str, Any], generator: str, options: ConvertOptions
+) -> tuple[str, ...]:
+    """Which options, and which versions, differ between a conversion and the one before it.
+
+    Args:
+        before: the options before, as JSON values.
+        generator: the versions before.
+        options: the options now.
+    """
+    old = {**ConvertOptions().to_json(), **before, "generator": generator}
+    new = {**options.to_json(), "generator": name_generator()}
+    return tuple(
+        f"{name} was {old.get(name)!s:.60}, is {new[name]!s:.60}"
+        for name in new
+        if old.get(name) != new[name]
+    )
+
+
+def _refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> None:
+    if not Layout(out).plan.exists():
+        return
+    old = read_plan(out)
+    if old.digest == digest:
+        return
+    changed = name_changes(old.options.to_json(), old.generator, options)
+    raise UsageError(
+        f"{out} holds an unfinished conversion of other {'options' if changed else 'images'} "
+        f"({'; '.join(changed) or 'files were added, changed or removed'}): go on with the same "
+        "ones, give it up with --overwrite, or choose another folder"
+    )
+
+
+def _describe(
+    draft: Draft, options: ConvertOptions, shards: Sequence[Shard], entries_sha256: str
+) -> dict[str, Any]:
+    """All that decides the bytes of the shards."""
+    return {
+        "generator": name_generator(),
+        "options": options.to_json(),
+        "classes": list(draft.scan.classes),
+        "columns": [dataclasses.asdict(column) for column in draft.scan.columns],
+        "labelled": draft.scan.labelled,
+        "shards": [dataclasses.asdict(shard) for shard in shards],
+        "entries_sha256": entries_sha256,
+        **({"base": draft.base._asdict()} if draft.base else {}),
+    }
+
+
+def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[Shard]:
+    classes = draft.scan.classes
+    offset = 0
+    for split, entries in draft.splits.items():
+        counts = draft.shard_records[split]
+        remaining = iter(entries)
+        for index, records in enumerate(counts):
+            members = [next(remaining) for _ in range(records)]
+            lines = b"".join(_describe_entry(entry, classes) for entry in members)
+            write(lines)
+            yield Shard(
+                split=split,
+                index=index,
+                count=len(counts),
+                records=records,
+                offset=offset,
+                size=len(lines),
+                source_bytes=sum(entry.size_bytes for entry in members),
+            )
+            offset += len(lines)
+
+
+def _describe_entry(entry: Entry, classes: Sequence[str]) -> bytes:
+    text = "" if entry.label == NO_LABEL else classes[entry.label]
+    more: tuple[object, ...] = ()
+    if entry.place or entry.values or entry.mask:
+        more = entry.place, entry.values
+    if entry.mask:
+        more += entry.mask.path, entry.mask.size_bytes, entry.mask.place
+    return dump_line([entry.path, entry.label, text, entry.size_bytes, *more])
+
+
+def _read_mask(path: str, size_bytes: int, place: int) -> Entry:
+    return Entry(path, NO_LABEL, size_bytes, place=place)
+
+
+def _count(codes: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(codes).items()))
+
+
+def dump_line(value: object) -> bytes:
+    """One line of JSON in ASCII: names that are not UTF-8 survive as lone surrogates."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"

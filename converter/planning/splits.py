@@ -1,0 +1,308 @@
+"""Decides which image goes into which split, and in which order the images of a split come.
+
+A hash of seed and path decides an image's draw and its rank: neither depends on the other images,
+on the runner or on the number of workers. So an image stays in its split when others are added.
+What has to stay together, a group or images with the same content, has the lowest draw of all its
+members. A split that folders, a table or an earlier conversion give is kept.
+
+With `stratify`, the lowest draws of each class are taken until the class has its share: then an
+image can move when others of its class are added, because the limit moves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.entries import NO_LABEL, SPLITS, Entry
+from converter.errors import UsageError
+from converter.names import to_bytes
+from converter.options import ConvertOptions
+
+FOLDER: Final = "folder"
+"""What `group_by` says if each folder is a group."""
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
+Draws: TypeAlias = npt.NDArray[np.uint64]
+
+TRAIN, VALIDATION, TEST = range(len(SPLITS))
+OPEN: Final = -1
+"""Stands where it is not settled yet which split it is."""
+
+
+class Drawn(NamedTuple):
+    """What a hash of seed and path gives: both are uniform from 0 to 2**64 - 1.
+
+    Attributes:
+        draw: decides the split.
+        rank: decides the place in it.
+    """
+
+    draw: int
+    rank: int
+
+
+def draw(path: str, options: ConvertOptions) -> Drawn:
+    """The draw and the rank of a path, or of the name of a group."""
+    key = options.seed.to_bytes(8, "little")
+    digest = hashlib.blake2b(to_bytes(path), digest_size=16, key=key).digest()
+    return Drawn(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
+
+
+def assign_splits(
+    entries: Sequence[Entry],
+    options: ConvertOptions,
+    duplicates: Sequence[Sequence[int]] = (),
+    kept: Mapping[str, str] | None = None,
+) -> dict[str, list[Entry]]:
+    """Deals the entries out to splits and puts each split into its seeded order.
+
+    Args:
+        entries: the images.
+        options: fractions and seed, and what has to stay together.
+        duplicates: images with the same content, as their places in `entries`.
+        kept: the split of some of them in an earlier conversion, by path; then no split is
+            missed that gets no image.
+
+    Returns:
+        the entries of each split that there is, in the order of `SPLITS`.
+
+    Raises:
+        UsageError: a split that was asked for gets no image, or is given already.
+    """
+    given = _read_given(entries, options, kept or {})
+    draws, ranks = _draw_all(entries, options)
+    units = join_units(entries, options, duplicates)
+    if units is not None:
+        draws = _draw_together(units, draws, entries, options)
+        given = _spread(given, units, entries)
+    if options.stratify:
+        chosen = stratify(_read_labels(entries), draws, given, units, options)
+    else:
+        chosen = np.where(given == OPEN, _draw_freely(draws, options), given)
+    members = _sort(entries, chosen, ranks)
+    if kept is None:
+        _check_filled(members, options, is_given=any(entry.split for entry in entries))
+    return {split: group for split, group in members.items() if group}
+
+
+def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
+    """Whether an image that is in a split is not given to another one meanwhile."""
+    drawn = entry.split == "train" and options.held_out.get(split)
+    return not entry.split or entry.split == split or bool(drawn)
+
+
+def join_units(
+    entries: Sequence[Entry], options: ConvertOptions, duplicates: Sequence[Sequence[int]]
+) -> Numbers | None:
+    """Which images have to stay together: int64 (images,), equal for those; None if none have to.
+
+    Groups that have an image in common, by content, are one.
+    """
+    units = np.arange(len(entries), dtype=np.int64)
+    grouped = options.group_by is not None or any(entry.group for entry in entries)
+    first: dict[str, int] = {}
+    for place, entry in enumerate(entries) if grouped else ():
+        if group := find_group(entry, options):
+            units[place] = first.setdefault(group, place)
+    parents: dict[int, int] = {}
+    for places in duplicates:
+        if not first:
+            units[list(places)] = places[0]
+            continue
+        root = _find(parents, int(units[places[0]]))
+        for place in places[1:]:
+            parents[_find(parents, int(units[place]))] = root
+    if parents:
+        units = np.array([_find(parents, unit) for unit in units.tolist()], np.int64)
+    return units if first or duplicates else None
+
+
+def find_group(entry: Entry, options: ConvertOptions) -> str:
+    """The group of an image, or nothing if it is in none."""
+    if entry.group or options.group_by is None:
+        return entry.group
+    if options.group_by == FOLDER:
+        return entry.path.rpartition("/")[0] + "/"
+    match = re.search(options.group_by, entry.path)
+    return "" if match is None else match[1 if match.re.groups else 0] or ""
+
+
+def stratify(
+    labels: Numbers, draws: Draws, given: Numbers, units: Numbers | None, options: ConvertOptions
+) -> Numbers:
+    """Gives the lowest draws of each class to `validation`, and the next ones to `test`.
+
+    Of a class of two images or more, one at least is held out, and one stays in `train`.
+
+    Args:
+        labels: int64 (images,).
+        draws: uint64 (images,), equal for those of a unit.
+        given: int64 (images,), the splits that are settled.
+        units: what stays together, or None.
+        options: the fractions.
+
+    Returns:
+        int64 (images,), the split of each image.
+    """
+    chosen: Numbers = given.copy()
+    units = np.arange(len(labels)) if units is None else units
+    is_open = given == OPEN
+    _, firsts, inverse = np.unique(units[is_open], return_index=True, return_inverse=True)
+    places = np.flatnonzero(is_open)
+    weights = np.bincount(inverse)
+    classes = _find_commonest(labels[is_open], inverse)
+    order = np.lexsort((draws[places[firsts]], classes))
+    bounds = np.searchsorted(classes[order], np.arange(int(classes.max(initial=-1)) + 2))
+    taken = np.zeros(len(order), np.int64)
+    for label, (begin, end) in enumerate(itertools.pairwise(bounds.tolist())):
+        if begin == end:
+            continue
+        quotas = _share_class(given[labels == label], options)
+        sizes = weights[order[begin:end]]
+        middles = np.cumsum(sizes) - sizes / 2
+        limits = np.cumsum(quotas)
+        taken[order[begin:end]] = np.where(
+            middles < limits[0], VALIDATION, np.where(middles < limits[1], TEST, TRAIN)
+        )
+    chosen[places] = taken[inverse]
+    return chosen
+
+
+def _share_class(given: Numbers, options: ConvertOptions) -> list[int]:
+    """How many more images of a class `validation` and `test` get."""
+    left, quotas = len(given) - 1, []
+    for split, share in ((VALIDATION, options.validation_split), (TEST, options.test_split)):
+        wanted = min(left, max(1, round(share * len(given)))) if share else 0
+        left -= wanted
+        quotas.append(max(0, wanted - int((given == split).sum())))
+    return quotas
+
+
+def _find_commonest(labels: Numbers, units: Numbers) -> Numbers:
+    """The label that most images of a unit have, the lowest of several: int64 (units,)."""
+    pairs, counts = np.unique(np.stack((units, labels), -1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    _, firsts = np.unique(pairs[order, 0], return_index=True)
+    commonest: Numbers = pairs[order[firsts], 1].astype(np.int64)
+    return commonest
+
+
+def _read_labels(entries: Sequence[Entry]) -> Numbers:
+    labels = np.fromiter((entry.label for entry in entries), np.int64, len(entries))
+    if (labels == NO_LABEL).any():
+        raise UsageError(
+            "stratify takes images with one label each: leave it out where there are none, or "
+            "several"
+        )
+    return labels
+
+
+def _read_given(
+    entries: Sequence[Entry], options: ConvertOptions, kept: Mapping[str, str]
+) -> Numbers:
+    """The split of each image that has one already, as its number: int64 (images,)."""
+    hints = {entry.split for entry in entries}
+    asked = options.held_out
+    for split in hints & {name for name, share in asked.items() if share}:
+        raise UsageError(
+            f"split {split!r} is given by the images' folders or table, and asked for as a "
+            f"fraction: leave out the {split} split"
+        )
+    numbers = {split: number for number, split in enumerate(SPLITS)}
+    # Fractions are then of the images that are given to `train`.
+    numbers[""] = OPEN
+    hinted = {**numbers, **({"train": OPEN} if any(asked.values()) else {})}
+    return np.fromiter(
+        (
+            numbers[kept[entry.path]] if entry.path in kept else hinted[entry.split]
+            for entry in entries
+        ),
+        np.int64,
+        len(entries),
+    )
+
+
+def _draw_all(entries: Iterable[Entry], options: ConvertOptions) -> tuple[Draws, Draws]:
+    draws, ranks = array("Q"), array("Q")
+    for entry in entries:
+        drawn = draw(entry.path, options)
+        draws.append(drawn.draw)
+        ranks.append(drawn.rank)
+    return np.array(draws, np.uint64), np.array(ranks, np.uint64)
+
+
+def _draw_together(
+    units: Numbers, draws: Draws, entries: Sequence[Entry], options: ConvertOptions
+) -> Draws:
+    """Gives all of a unit the lowest draw of its groups, and of its images that are in none."""
+    draws = draws.copy()
+    known: dict[str, int] = {}
+    for place, entry in enumerate(entries):
+        if group := find_group(entry, options):
+            if group not in known:
+                known[group] = draw(f"group {group}", options).draw
+            draws[place] = known[group]
+    lowest = np.full(len(draws), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(lowest, units, draws)
+    return lowest[units]
+
+
+def _spread(given: Numbers, units: Numbers, entries: Sequence[Entry]) -> Numbers:
+    """Gives an image that is free the split of what has to stay with it."""
+    nothing = len(SPLITS)
+    numbers = {split: number for number, split in enumerate(SPLITS)}
+    # In a byte each: eight arrays of a million numbers would take more than the plan itself.
+    splits = np.fromiter((numbers.get(entry.split, OPEN) for entry in entries), np.int8, len(units))
+    of_all = np.where(given == OPEN, nothing, given).astype(np.int8)
+    # What a folder gives to `train` is not held out because the same lies in `test`, too.
+    of_rest = np.where(splits > TRAIN, nothing, of_all).astype(np.int8)
+    lowest = np.full((2, len(given)), nothing, np.int8)
+    np.minimum.at(lowest[0], units, of_all)
+    np.minimum.at(lowest[1], units, of_rest)
+    in_all, in_rest = lowest[:, units]
+    alone = np.where(in_all < nothing, np.minimum(in_rest, np.int8(TRAIN)), np.int8(nothing))
+    found = np.where(splits == TRAIN, np.where(in_rest < nothing, in_rest, alone), in_all)
+    return np.where((given == OPEN) & (found < nothing), found, given)
+
+
+def _draw_freely(draws: Draws, options: ConvertOptions) -> Numbers:
+    shares = draws / 2.0**64
+    chosen = np.where(shares < sum(options.held_out.values()), TEST, TRAIN)
+    return np.where(shares < options.validation_split, VALIDATION, chosen)
+
+
+def _sort(entries: Sequence[Entry], chosen: Numbers, ranks: Draws) -> dict[str, list[Entry]]:
+    members = {}
+    for number, split in enumerate(SPLITS):
+        places = np.flatnonzero(chosen == number)
+        order = np.argsort(ranks[places], kind="stable")
+        members[split] = [entries[place] for place in places[order]]
+    return members
+
+
+def _check_filled(
+    members: Mapping[str, Sequence[Entry]], options: ConvertOptions, *, is_given: bool
+) -> None:
+    for split, group in members.items():
+        if not group and options.held_out.get(split, not is_given):
+            way_out = "smaller fractions" if split == "train" else "a larger fraction"
+            raise UsageError(
+                f"split {split!r} gets none of the images: ask for {way_out} or another seed"
+            )
+
+
+def _find(parents: dict[int, int], unit: int) -> int:
+    root = unit
+    while root in parents and parents[root] != root:
+        root = parents[root]
+    while unit != root:
+        parents[unit], unit = root, parents.get(unit, root)
+    return root

@@ -1,0 +1,208 @@
+"""Images in an archive, read where they lie: tar, tars in a tar, and zip; nothing is unpacked.
+
+A member is found by the place of its header in the file, so that a worker reads exactly the bytes
+of an image. Nothing in a header is believed: names that lead out of the archive, links, devices and
+what is encrypted are left out, and no more is inflated than the size that is stated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import struct
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from converter.entries import SKIP_RULES, Entry, Skipped
+from converter.errors import ImageError, UsageError
+from converter.names import to_bytes
+from converter.sources.folders import has_image_suffix, is_clutter
+from converter.sources.members import Member
+from converter.sources.streams import (
+    BROKEN,
+    CURSOR,
+    FREE_BYTES,
+    MAX_RATIO,
+    OPENERS,
+    is_compressed,
+    open_stream,
+)
+from converter.sources.tars import BLOCK, check_header, check_member, list_tar
+from converter.sources.zips import list_zip, peek_zipped, read_zipped
+from converter.storage.layout import Location
+
+SUFFIXES: Final = (".tar", ".zip")
+
+_PIECE_BYTES: Final = 1 << 20
+
+
+def is_archive(path: Location) -> bool:
+    """Whether a path is that of an archive, by its name."""
+    return path.name.lower().endswith((*SUFFIXES, *OPENERS)) and not path.is_dir()
+
+
+def list_archive(archive: Path, skipped: list[Skipped]) -> tuple[list[Entry], dict[str, list[str]]]:
+    """The images of an archive, ordered by the bytes of their paths, and its folders.
+
+    Args:
+        archive: its path.
+        skipped: takes everything else.
+
+    Raises:
+        UsageError: it cannot be read as an archive.
+    """
+    found: dict[str, Entry] = {}
+    folders: dict[str, dict[str, None]] = {}
+    for member in read_members(archive):
+        names = member.path.split("/")
+        if not member.code and not any(map(is_clutter, names)):
+            _note_folders(names if member.is_folder else names[:-1], folders)
+        if member.is_folder:
+            continue
+        if skip := _judge(member, names):
+            skipped.append(skip)
+        else:
+            if member.path in found:  # as with tar, the last one counts
+                code = "skipped_repeated"
+                skipped.append(Skipped(member.path, code, SKIP_RULES[code]))
+            found[member.path] = Entry(member.path, 0, member.size, place=member.place)
+    entries = sorted(found.values(), key=lambda entry: to_bytes(entry.path))
+    ordered = {top: sorted(folders[top], key=to_bytes) for top in sorted(folders, key=to_bytes)}
+    return entries, ordered
+
+
+def read_members(archive: Path) -> Iterator[Member]:
+    """All members of an archive in their order, those of inner tars in the place of each.
+
+    Raises:
+        UsageError: it cannot be read as an archive.
+    """
+    try:
+        packed = archive.stat().st_size
+        compressed = is_compressed(archive)
+        with open_stream(archive) if compressed else open(archive, "rb") as file:
+            if _is_zip(archive):
+                yield from list_zip(file, archive.name)
+            else:
+                yield from list_tar(file, FREE_BYTES + MAX_RATIO * packed if compressed else packed)
+    except FileNotFoundError:
+        raise UsageError(f"{archive} does not exist: give an archive of images") from None
+    except (OSError, tarfile.TarError, struct.error, zlib.error, ValueError, *BROKEN) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{archive} cannot be read as an archive: {reason}") from error
+
+
+def read_member(archive: Path, place: int, size: int) -> bytes:
+    """Reads the member whose header begins at a place.
+
+    Args:
+        archive: its path.
+        place: as in `Entry.place`.
+        size: as in `Entry.size_bytes`; so much memory it takes.
+
+    Raises:
+        ImageError: there is another member now, or it is damaged.
+        OSError: the archive cannot be read.
+    """
+    if is_compressed(archive):
+        try:
+            data = CURSOR.read(archive, place, BLOCK + size)
+        except (zlib.error, *BROKEN) as error:
+            raise _describe_damage(error) from error
+        return check_member(data, size)
+    with open(archive, "rb", buffering=0) as file:
+        if _is_zip(archive):
+            return read_zipped(file, place, size)
+        return check_member(os.pread(file.fileno(), BLOCK + size, place), size)
+
+
+def digest_members(archive: Path) -> dict[str, str]:
+    """The SHA-256 of every image of a compressed archive, by its path, in one reading of it.
+
+    Memory is bounded by 1 MiB, whatever the size of a member.
+
+    Raises:
+        UsageError: it cannot be read as an archive.
+    """
+    status = archive.stat()
+    return _digest_all(archive, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _digest_all(archive: Path, _size: int, _mtime_ns: int) -> dict[str, str]:
+    digests = {}
+    for path, member in _index_archive(archive, _size, _mtime_ns).items():
+        with contextlib.suppress(ImageError):
+            digests[path] = _digest(archive, member)
+    return digests
+
+
+def _digest(archive: Path, member: Member) -> str:
+    state, at = hashlib.sha256(), member.place + BLOCK
+    try:
+        check_header(CURSOR.read(archive, member.place, BLOCK))
+        for begin in range(0, member.size, _PIECE_BYTES):
+            size = min(_PIECE_BYTES, member.size - begin)
+            piece = CURSOR.read(archive, at + begin, size)
+            if len(piece) != size:
+                raise ImageError("changed", "the archive ends before it")
+            state.update(piece)
+    except (zlib.error, *BROKEN) as error:
+        raise _describe_damage(error) from error
+    return state.hexdigest()
+
+
+def _describe_damage(error: Exception) -> ImageError:
+    return ImageError("decode_error", f"damaged in the archive: {error}")
+
+
+def _is_zip(archive: Path) -> bool:
+    return archive.name.lower().endswith(".zip")
+
+
+def peek_member(archive: Path, place: int, size: int) -> bytes:
+    """The first bytes of a member, at most so many, unchecked; nothing if it is not there.
+
+    Raises:
+        OSError: the archive cannot be read.
+    """
+    with open(archive, "rb", buffering=0) as file:
+        if _is_zip(archive):
+            return peek_zipped(file, place, size)
+        return os.pread(file.fileno(), size, place + BLOCK)
+
+
+def find_member(archive: Path, path: str) -> Member | None:
+    """The member of that path; the archive is listed once, which takes some 250 bytes a member.
+
+    Raises:
+        UsageError: it cannot be read as an archive.
+    """
+    status = archive.stat()
+    return _index_archive(archive, status.st_size, status.st_mtime_ns).get(path)
+
+
+@functools.lru_cache(maxsize=1)
+def _index_archive(archive: Path, _size: int, _mtime_ns: int) -> dict[str, Member]:
+    return {m.path: m for m in read_members(archive) if not m.code and not m.is_folder}
+
+
+def _judge(member: Member, names: list[str]) -> Skipped | None:
+    code = member.code
+    if not code and any(map(is_clutter, names)):
+        code = "skipped_hidden"
+    if not code and not has_image_suffix(names[-1]):
+        code = "skipped_extension"
+    return Skipped(member.path, code, member.detail or SKIP_RULES[code]) if code else None
+
+
+def _note_folders(names: list[str], folders: dict[str, dict[str, None]]) -> None:
+    if names and names[0]:
+        inner = folders.setdefault(names[0], {})
+        if len(names) > 1:
+            inner[names[1]] = None

@@ -1,0 +1,145 @@
+"""Finds images with the same content, without reading most of the others.
+
+Only files of the same size can be alike. Of those, both ends are read; and only those with the same
+ends are read whole.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.entries import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Note, Skipped
+from converter.storage.stores import CONNECTIONS
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
+
+Sets: TypeAlias = list[list[int]]
+"""Places of entries with the same content, set by set."""
+
+END_BYTES: Final = 4_096
+"""Of each end of a file that is read at first: two of them are read in the time of one seek."""
+
+MAX_SETS: Final = 1_000
+"""So many sets of duplicates are named."""
+
+HASH_BYTES: Final = 16
+"""Of a SHA-256 that are compared: nobody can make two files that have them in common."""
+
+_CHUNK: Final = 256
+
+Digest: TypeAlias = Callable[[Entry, int], bytes]
+"""Gives a hash of so many bytes at both ends of an image, or of all of it if there are no more;
+nothing if it cannot be read. It is called from several threads."""
+
+
+def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = False) -> Sets:
+    """The images that have the same content as another one.
+
+    Empty files are left out, and so are those that cannot be read.
+
+    Args:
+        entries: the images.
+        digest: reads them.
+        remote: they lie in an object store, where one waits for each: many are read at once.
+
+    Returns:
+        sets of at least two places in `entries`, in order, each in order.
+    """
+    sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
+    values, counts = np.unique(sizes, return_counts=True)
+    alike = np.flatnonzero(np.isin(sizes, values[(counts > 1) & (values > 0)]))
+    threads, chunk = (CONNECTIONS, 1) if remote else (os.cpu_count(), _CHUNK)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        sets = _group(alike, entries, digest, END_BYTES, pool=pool, chunk=chunk)
+        small = [group for group in sets if entries[group[0]].size_bytes <= 2 * END_BYTES]
+        large = [group for group in sets if entries[group[0]].size_bytes > 2 * END_BYTES]
+        places = np.fromiter(itertools.chain(*large), np.int64)
+        return sorted([*small, *_group(places, entries, digest, 0, pool=pool, chunk=chunk)])
+
+
+def drop_duplicates(
+    entries: Sequence[Entry], sets: Sets
+) -> tuple[tuple[Entry, ...], tuple[Skipped, ...]]:
+    """Keeps one image of each set: of a split that is held out before `train`, the first one.
+
+    Returns:
+        the entries that are kept, and the others, in order.
+    """
+    dropped: dict[int, int] = {}
+    for group in sets:
+        kept = min(group, key=lambda place: (-_rank_split(entries[place]), place))
+        dropped |= {place: kept for place in group if place != kept}
+    skipped = (
+        Skipped(
+            entries[place].path,
+            "skipped_duplicate",
+            f"{SKIP_RULES['skipped_duplicate']}: {entries[dropped[place]].path}",
+        )
+        for place in sorted(dropped)
+    )
+    kept_ones = (entry for place, entry in enumerate(entries) if place not in dropped)
+    return tuple(kept_ones), tuple(skipped)
+
+
+def note_duplicates(entries: Sequence[Entry], sets: Sets) -> tuple[Note, ...]:
+    """What to say of images that have the same content, the gravest first."""
+    notes = [_note_set([entries[place] for place in group]) for group in sets]
+    notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
+    return tuple(notes[:MAX_SETS])
+
+
+def _note_set(group: Sequence[Entry]) -> Note:
+    code = "duplicate"
+    if len({(entry.label, entry.values) for entry in group}) > 1:
+        code = "duplicate_class"
+    if len({entry.split for entry in group}) > 1:
+        code = "duplicate_split"
+    return Note(code, tuple(entry.path for entry in group[:MAX_NAMES]), len(group))
+
+
+def _rank_split(entry: Entry) -> int:
+    return SPLITS.index(entry.split) if entry.split else 0
+
+
+def _group(
+    places: Numbers,
+    entries: Sequence[Entry],
+    digest: Digest,
+    end_bytes: int,
+    *,
+    pool: concurrent.futures.Executor,
+    chunk: int,
+) -> Sets:
+    """Those of some entries that have the same size and the same hash.
+
+    All is kept as numbers in arrays, one after another: dictionaries, or lists of a million
+    numbers, take ten times as much.
+    """
+
+    def read(begin: int) -> bytes:
+        return b"".join(
+            digest(entries[place], end_bytes)[:HASH_BYTES].ljust(HASH_BYTES, b"\0")
+            for place in places[begin : begin + chunk].tolist()
+        )
+
+    hashes = np.empty((2, len(places)), np.uint64)
+    begins = range(0, len(places), chunk)
+    for begin, data in zip(begins, pool.map(read, begins), strict=True):
+        hashes[:, begin : begin + chunk] = np.frombuffer(data, np.uint64).reshape(-1, 2).T
+    sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))
+    order = np.lexsort((*hashes, sizes))
+    order = order[hashes[:, order].any(axis=0)]
+    starts = np.ones(len(order) + 1, bool)
+    starts[1:-1] = False
+    for numbers in (*hashes, sizes):
+        starts[1:-1] |= numbers[order[1:]] != numbers[order[:-1]]
+    bounds = np.flatnonzero(starts)
+    alike = np.flatnonzero(np.diff(bounds) > 1)
+    return [sorted(places[order[bounds[n] : bounds[n + 1]]].tolist()) for n in alike]

@@ -1,0 +1,138 @@
+"""Walks a folder of images: every file is a path with its size, or a line that says why not.
+
+Everything is ordered by the bytes of the names (`converter.names`), so neither the locale nor the
+order of the directory shows in the result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from converter.entries import SKIP_RULES, Skipped
+from converter.errors import UsageError
+from converter.images.formats import SUFFIXES
+from converter.names import from_system
+
+_CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
+
+
+def check_folder(root: Path) -> None:
+    """Makes sure that a folder is there and can be read.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not root.exists():
+        raise UsageError(f"{root} does not exist: give the folder that holds the class folders")
+    if not root.is_dir():
+        raise UsageError(
+            f"{root} is a file: give the folder that holds the class folders, an archive or a table"
+        )
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UsageError(f"{root} cannot be read: check its permissions")
+
+
+def list_folders(root: Path) -> dict[str, list[str]]:
+    """The folders in a root, and those in each of them, ordered by their bytes."""
+    unread: list[Skipped] = []
+    return {
+        from_system(top.name): [
+            from_system(item.name) for item in _list_plain(Path(top.path), root, unread)
+        ]
+        for top in _list_plain(root, root, unread)
+    }
+
+
+def walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]]:
+    """Paths and sizes of the images in a folder, ordered by the bytes of the paths.
+
+    Args:
+        root: an absolute path.
+        skipped: takes everything else.
+    """
+    pending = [_list_ordered(root, root, skipped)]
+    while pending:
+        item = next(pending[-1], None)
+        if item is None:
+            pending.pop()
+        elif code := _skip(item, root):
+            skipped.append(_describe(item, root, code))
+        elif item.is_dir(follow_symlinks=False):
+            pending.append(_list_ordered(Path(item.path), root, skipped))
+        elif not has_image_suffix(item.name):
+            skipped.append(_describe(item, root, "skipped_extension"))
+        else:
+            try:
+                yield _relate(item.path, root), item.stat().st_size
+            except OSError as error:
+                skipped.append(_describe(item, root, "unreadable", error))
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a name is a dotfile's, or one of what an operating system leaves behind."""
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a name ends like an image's."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def stays_inside(path: Path, root: Path) -> bool:
+    """Whether a path, whatever links it goes through, leads to a file below a root."""
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return False
+    return target.is_file() and target.is_relative_to(root.resolve())
+
+
+def _list_plain(folder: Path, root: Path, unread: list[Skipped]) -> list[os.DirEntry[str]]:
+    items = sorted(_list(folder, root, unread), key=lambda item: os.fsencode(item.name))
+    return [
+        item for item in items if item.is_dir(follow_symlinks=False) and not is_clutter(item.name)
+    ]
+
+
+def _list_ordered(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
+    return iter(sorted(_list(folder, root, skipped), key=_order))
+
+
+def _order(item: os.DirEntry[str]) -> bytes:
+    """What comes first among paths: those in `a-b/` before those in `a/`."""
+    slash = b"/" if item.is_dir(follow_symlinks=False) else b""
+    return os.fsencode(item.name) + slash
+
+
+def _list(folder: Path, root: Path, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as items:
+            return list(items)
+    except OSError as error:
+        skipped.append(Skipped(_relate(str(folder), root) + "/", "unreadable", str(error.strerror)))
+        return []
+
+
+def _skip(item: os.DirEntry[str], root: Path) -> str | None:
+    if is_clutter(item.name):
+        return "skipped_hidden"
+    if item.is_symlink():
+        return None if stays_inside(Path(item.path), root) else "skipped_link"
+    if not item.is_dir() and not item.is_file():
+        return "skipped_special"
+    return None
+
+
+def _describe(
+    item: os.DirEntry[str], root: Path, code: str, error: OSError | None = None
+) -> Skipped:
+    slash = "/" if item.is_dir(follow_symlinks=False) else ""
+    detail = str(error.strerror) if error else SKIP_RULES[code]
+    return Skipped(_relate(item.path, root) + slash, code, detail)
+
+
+def _relate(path: str, root: Path) -> str:
+    return from_system(path[len(str(root)) :].lstrip("/"))

@@ -1,0 +1,114 @@
+"""Finds the mask of each image: the file of the same path, but for its suffix."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from converter.entries import Entry, Scan, Skipped, make_note
+from converter.errors import UsageError
+from converter.format.schema import MASK, Column
+from converter.names import to_bytes
+from converter.options import ConvertOptions
+from converter.reasons import REJECT_CODES
+from converter.sources.archives import is_archive, list_archive
+from converter.sources.folders import check_folder, walk_folder
+from converter.sources.streams import is_compressed
+from converter.storage.layout import Location, locate_folder
+
+MASKS_HERE: Final = "masks are read from a folder or an archive here: copy them"
+"""What is wrong with an address of masks."""
+
+
+def locate_masks(images: Location, options: ConvertOptions) -> Location:
+    """What the paths of masks are relative to.
+
+    Args:
+        images: what those of images are relative to.
+        options: say where it lies.
+    """
+    if options.mask_dir is None:
+        return images
+    root = locate_folder(images, MASKS_HERE)
+    folder = root.parent if is_archive(root) else root
+    return Path(os.path.normpath(folder / options.mask_dir))
+
+
+def pair_masks(scan: Scan, images: Location, options: ConvertOptions) -> Scan:
+    """Gives each image its mask; one without is rejected.
+
+    Args:
+        scan: what was found; of a table with a column of masks, images have theirs already.
+        images: the folder or the archive that its paths are relative to.
+        options: what is asked for.
+
+    Raises:
+        UsageError: there are no masks, or they lie where images are looked for.
+    """
+    masks = locate_folder(locate_masks(images, options), MASKS_HERE)
+    if is_compressed(masks):
+        raise UsageError(
+            f"{masks} holds masks and is compressed as a whole, so that none of them is to be had "
+            "without all before it: unpack it, or make it a .tar or a .zip"
+        )
+    columns = (*scan.columns, Column(MASK, "mask"))
+    if options.mask_dir is None:
+        return dataclasses.replace(scan, columns=columns)
+    found: dict[str, list[Entry]] = {}
+    for mask in list_masks(masks):
+        found.setdefault(_cut_suffix(mask.path), []).append(mask)
+    rejected: list[Skipped] = []
+    entries = tuple(_pair(scan.entries, found, rejected))
+    if not entries:
+        raise UsageError(
+            f"{masks} has no mask for any image: looked for {_cut_suffix(rejected[0].path)!r}, "
+            "with the suffix of an image"
+        )
+    unused = sorted((mask.path for each in found.values() for mask in each), key=to_bytes)
+    notes = (make_note("unused_mask", unused),) if unused else ()
+    return dataclasses.replace(
+        scan,
+        entries=entries,
+        rejected=(*scan.rejected, *rejected),
+        notes=(*scan.notes, *notes),
+        columns=columns,
+    )
+
+
+def list_masks(masks: Path) -> Iterable[Entry]:
+    """The files in a folder or an archive of masks.
+
+    Raises:
+        UsageError: it is not there, or cannot be read.
+    """
+    if is_archive(masks):
+        return list_archive(masks, [])[0]
+    check_folder(masks)
+    return (Entry(path, 0, size) for path, size in walk_folder(masks, []))
+
+
+def _pair(
+    entries: Iterable[Entry], found: dict[str, list[Entry]], rejected: list[Skipped]
+) -> Iterator[Entry]:
+    """The images with their masks; what is left of `found` are masks that no image has."""
+    used: set[str] = set()
+    for entry in entries:
+        stem = _cut_suffix(entry.path)
+        masks = found.get(stem, [])
+        same = [mask for mask in masks if mask.path == entry.path]
+        if len(masks) == 1 or same:
+            used.add(stem)
+            yield entry._replace(mask=(same or masks)[0])
+        else:
+            several = ", ".join(mask.path for mask in masks)
+            detail = several or REJECT_CODES["mask_missing"]
+            rejected.append(Skipped(entry.path, "mask_missing", detail))
+    for stem in used:
+        del found[stem]
+
+
+def _cut_suffix(path: str) -> str:
+    return os.path.splitext(path)[0]

@@ -1,0 +1,112 @@
+"""Rows of a table: CSV, TSV, JSON lines or Parquet, one after another as dicts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from converter.errors import UsageError
+from converter.storage.layout import Location
+
+Row: TypeAlias = dict[str, Any]
+
+MAX_LINE_BYTES: Final = 1 << 24
+"""Of a row: more is no row of a table about images."""
+
+_BATCH_ROWS: Final = 4_096
+
+
+def is_table(path: Location) -> bool:
+    """Whether a path is that of a table, by its name."""
+    return path.suffix.lower() in READERS and not path.is_dir()
+
+
+def read_rows(table: Path) -> Iterator[tuple[int, Row]]:
+    """The rows of a table with their numbers, from 1; memory is bounded by a few thousand of them.
+
+    Raises:
+        UsageError: it cannot be read as the table that its name says it is.
+    """
+    if not table.is_file():
+        raise UsageError(f"{table} does not exist, or is not a file: give a table of images")
+    try:
+        yield from enumerate(READERS[table.suffix.lower()](table), 1)
+    except OSError as error:
+        raise UsageError(f"{table} cannot be read: {error.strerror or error}") from error
+
+
+def _read_csv(table: Path, delimiter: str = ",") -> Iterator[Row]:
+    limit = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        # What is not UTF-8 may be a file's name, and stays what it is.
+        with open(table, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            rows = csv.DictReader(file, delimiter=delimiter, strict=True)
+            _check_header(table, rows.fieldnames or ())
+            for row in rows:
+                if None in row or None in row.values():
+                    number = len(rows.fieldnames or ())
+                    raise UsageError(
+                        f"{table}: the row that ends in line {rows.line_num} has more or fewer "
+                        f"than the {number} fields of the first one"
+                    )
+                yield row
+    except csv.Error as error:
+        raise UsageError(f"{table} cannot be read as a table: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _read_tsv(table: Path) -> Iterator[Row]:
+    return _read_csv(table, "\t")
+
+
+def _read_json_lines(table: Path) -> Iterator[Row]:
+    with open(table, "rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig", "surrogateescape"))
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{table}: line {number} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise UsageError(f"{table}: line {number} is not a JSON object")
+            yield row
+
+
+def _read_parquet(table: Path) -> Iterator[Row]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 (half a second, for one format alone)
+        from pyarrow import parquet  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{table}: reading Parquet takes pyarrow: pip install pyarrow") from error
+    try:
+        with parquet.ParquetFile(table) as file:
+            for batch in file.iter_batches(_BATCH_ROWS):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        line = str(error).partition("\n")[0]
+        raise UsageError(f"{table} cannot be read as Parquet: {line}") from error
+
+
+def _check_header(table: Path, names: Sequence[str]) -> None:
+    if not names:
+        raise UsageError(f"{table} is empty: its first line has to name the columns")
+    if len(set(names)) != len(names):
+        double = next(name for name in names if list(names).count(name) > 1)
+        raise UsageError(f"{table}: column {double!r} stands twice in the first line")
+
+
+READERS: Final[dict[str, Callable[[Path], Iterator[Row]]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+"""By how the name of a table ends."""

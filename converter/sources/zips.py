@@ -1,0 +1,172 @@
+"""Members of a zip: where each begins, and what is in it, stored or deflated."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Final
+
+from converter.errors import ImageError
+from converter.names import from_bytes
+from converter.sources.members import Member, clean_name
+
+_CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
+_LOCAL: Final = struct.Struct("<4s5H3L2H")
+_END: Final = struct.Struct("<4s4H2LH")
+_END_64: Final = struct.Struct("<4sQ2H2L4Q")
+_MAX_16, _MAX_32 = 0xFFFF, 0xFFFFFFFF
+_ENCRYPTED, _DESCRIBED_LATER = 1, 8
+_STORED, _DEFLATED = 0, 8
+_PIECE_BYTES: Final = 1 << 16
+
+
+def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
+    """All members of a zip, in the order of the list at its end.
+
+    Args:
+        file: the zip.
+        name: of it.
+
+    Raises:
+        ValueError: it is damaged, or cut off.
+        struct.error: likewise.
+    """
+    begin, size = _find_directory(file, name)
+    end, at = begin + size, begin
+    file.seek(begin)
+    while at < end:
+        header = _CENTRAL.unpack(file.read(_CENTRAL.size))
+        if header[0] != b"PK\1\2":
+            raise ValueError(f"no member where one has to be, at byte {at}")
+        name_bytes, extra_bytes, comment_bytes = header[10:13]
+        path, extra = file.read(name_bytes), file.read(extra_bytes)
+        file.seek(comment_bytes, os.SEEK_CUR)
+        at += _CENTRAL.size + name_bytes + extra_bytes + comment_bytes
+        sizes = _read_sizes(header[8], header[9], header[16], extra)
+        yield _describe(path, header[3], header[4], header[15] >> 16, sizes)
+
+
+def read_zipped(file: BinaryIO, place: int, size: int) -> bytes:
+    """Reads a member; no more is inflated than the size that is stated.
+
+    Args:
+        file: the zip.
+        place: where its header begins.
+        size: of the member, in bytes.
+
+    Raises:
+        ImageError: there is another member by now, or it is damaged.
+    """
+    file.seek(place)
+    fields = file.read(_LOCAL.size)
+    if len(fields) != _LOCAL.size or fields[:4] != b"PK\3\4":
+        raise ImageError("changed", "the archive changed since it was listed")
+    _, _, flags, method, _, _, crc, _, _, name_bytes, extra_bytes = _LOCAL.unpack(fields)
+    file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    pieces = iter(lambda: file.read(_PIECE_BYTES), b"")
+    try:
+        data, rest = _take(pieces, size) if method == _STORED else _inflate(pieces, size)
+    except zlib.error as error:
+        raise ImageError("decode_error", f"damaged in the archive: {error}") from error
+    if flags & _DESCRIBED_LATER:
+        rest += next(pieces, b"")
+        rest = rest.removeprefix(b"PK\7\x08")
+        crc = int.from_bytes(rest[:4], "little")
+    if zlib.crc32(data) != crc:
+        raise ImageError("decode_error", "its checksum in the archive does not match")
+    return data
+
+
+def peek_zipped(file: BinaryIO, place: int, size: int) -> bytes:
+    """The first bytes of a member, at most so many, unchecked; nothing if it is not there."""
+    file.seek(place)
+    fields = file.read(_LOCAL.size)
+    if len(fields) != _LOCAL.size:
+        return b""
+    method, name_bytes, extra_bytes = (_LOCAL.unpack(fields)[at] for at in (3, 9, 10))
+    file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    data = file.read(size)
+    if method == _STORED:
+        return data
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+    except zlib.error:
+        return b""
+
+
+def _describe(name: bytes, flags: int, method: int, mode: int, sizes: tuple[int, int]) -> Member:
+    path, code = clean_name(from_bytes(name))
+    if code:
+        return Member(path, code=code)
+    if name.endswith(b"/"):
+        return Member(path, is_folder=True)
+    if stat.S_ISLNK(mode):
+        return Member(path, code="skipped_link")
+    if flags & _ENCRYPTED:
+        return Member(path, code="unreadable", detail="encrypted")
+    if method not in (_STORED, _DEFLATED):
+        return Member(path, code="unreadable", detail=f"compressed by method {method}")
+    return Member(path, *sizes)
+
+
+def _find_directory(file: BinaryIO, name: str) -> tuple[int, int]:
+    """Where the list of members begins, and how long it is."""
+    total = file.seek(0, os.SEEK_END)
+    tail_bytes = min(total, _END.size + _MAX_16)
+    file.seek(total - tail_bytes)
+    tail = file.read(tail_bytes)
+    found = tail.rfind(b"PK\5\6")
+    if found < 0:
+        raise ValueError("it has no list of members at its end: it is cut off, or no zip")
+    *_, size, begin, _ = _END.unpack(tail[found : found + _END.size])
+    end = total - tail_bytes + found
+    if _MAX_32 in (size, begin):
+        file.seek(max(0, end - 20))
+        locator = file.read(20)
+        if locator[:4] == b"PK\6\7":
+            file.seek(int.from_bytes(locator[8:16], "little"))
+            *_, size, begin = _END_64.unpack(file.read(_END_64.size))
+    if begin + size > end:
+        raise ValueError(f"its list of members goes past its end: {name} is damaged")
+    return begin, size
+
+
+def _read_sizes(packed: int, size: int, place: int, extra: bytes) -> tuple[int, int]:
+    """The size and the place of a member, which are elsewhere if they take more than 32 bits."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack("<2H", extra[:4])
+        if kind == 1:
+            numbers = iter(struct.unpack(f"<{length // 8}Q", extra[4 : 4 + length // 8 * 8]))
+            size = next(numbers) if size == _MAX_32 else size
+            if packed == _MAX_32:
+                next(numbers)
+            place = next(numbers) if place == _MAX_32 else place
+        extra = extra[4 + length :]
+    return size, place
+
+
+def _take(pieces: Iterable[bytes], size: int) -> tuple[bytes, bytes]:
+    data = b""
+    for piece in pieces:
+        data += piece
+        if len(data) >= size:
+            break
+    if len(data) < size:
+        raise ImageError("changed", f"{size} bytes when listed, {len(data)} now")
+    return data[:size], data[size:]
+
+
+def _inflate(pieces: Iterable[bytes], size: int) -> tuple[bytes, bytes]:
+    """Inflates exactly so many bytes; what would be more is refused, not made."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = bytearray()
+    for piece in pieces:
+        data += inflater.decompress(piece, size + 1 - len(data))
+        if inflater.eof or len(data) > size:
+            break
+    if len(data) != size or not inflater.eof:
+        raise ImageError("decode_error", f"does not inflate to the {size} bytes that are stated")
+    return bytes(data), inflater.unused_data

@@ -1,0 +1,392 @@
+"""Objects in a store: named like paths, read, written and listed as often as it takes.
+
+    s3://bucket/prefix/name      Amazon S3, and what speaks its language
+    gs://bucket/prefix/name      Google Cloud Storage
+
+Both show an object whole or not at all, so nothing has a temporary name here.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import errno
+import itertools
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from converter.errors import UsageError
+from converter.storage.listings import has_any, list_below
+from converter.storage.requests import describe_missing, insist, start, wait
+from converter.storage.stores import Body, Stat, Store, Transfer, measure_file, read_parts
+
+SCHEMES: Final = ("s3", "gs")
+
+_SMALL_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 4 << 20
+
+_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class ObjectPath:
+    """The address of an object, or of all objects below it; no request is made to name one.
+
+    Attributes:
+        scheme: the kind of store, `s3` or `gs`.
+        bucket: in which it lies.
+        key: its name there; empty for the bucket itself.
+
+    >>> ObjectPath("s3", "bucket", "flowers") / "labels.txt"
+    ObjectPath('s3://bucket/flowers/labels.txt')
+    """
+
+    scheme: str
+    bucket: str
+    key: str = ""
+
+    def __truediv__(self, name: str) -> ObjectPath:
+        return dataclasses.replace(self, key=f"{self.key}/{name}" if self.key else name)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.key}".rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"ObjectPath({str(self)!r})"
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        return Path(self.name).stem
+
+    @property
+    def suffix(self) -> str:
+        return Path(self.name).suffix
+
+    @property
+    def parent(self) -> ObjectPath:
+        return dataclasses.replace(self, key=self.key.rpartition("/")[0])
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of all objects below it begin with."""
+        return f"{self.key}/" if self.key else ""
+
+    def with_name(self, name: str) -> ObjectPath:
+        return self.parent / name
+
+    def relative_to(self, folder: ObjectPath) -> str:
+        """The rest of its key behind that of a folder above it.
+
+        Raises:
+            ValueError: it does not lie there.
+        """
+        same = (self.scheme, self.bucket) == (folder.scheme, folder.bucket)
+        if not (same and self.key.startswith(folder.prefix)):
+            raise ValueError(f"{self} does not lie below {folder}")
+        return self.key[len(folder.prefix) :]
+
+    def exists(self) -> bool:
+        """Whether there is an object of this name, or one below it."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether there is an object of this name."""
+        return bool(self.key) and find_object(self) is not None
+
+    def is_dir(self) -> bool:
+        """Whether there are objects below this name."""
+        return has_any(self.scheme, self.bucket, self.prefix)
+
+    def read_bytes(self) -> bytes:
+        return read_object(self)
+
+    def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 (as that of `Path`)
+        """Deletes the object of this name."""
+        if not missing_ok and not self.is_file():
+            raise describe_missing(self)
+        delete_object(self)
+
+
+class ObjectInfo(NamedTuple):
+    """An object of a listing: its address, and its size in bytes."""
+
+    path: ObjectPath
+    size: int
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of something, and not the path of a file here.
+
+    >>> is_address("s3://bucket/flowers"), is_address("flowers")
+    (True, False)
+    """
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def parse_address(text: str) -> ObjectPath:
+    """The address of an object, or of all objects below it.
+
+    Raises:
+        UsageError: it is no address, or one of a kind of store that is not known.
+    """
+    match = _ADDRESS.fullmatch(text)
+    scheme, rest = (match[1].lower(), match[2]) if match else ("", "")
+    if scheme not in SCHEMES:
+        raise UsageError(f"{scheme}:// is no address that is known: give s3://… or gs://…")
+    bucket, _, key = rest.partition("/")
+    if not _BUCKET.fullmatch(bucket):  # it may hold credentials, which are not shown
+        raise UsageError(
+            f"{scheme}:// is followed by no name of a bucket: give {scheme}://bucket/prefix, and "
+            "credentials in the environment"
+        )
+    key = key.strip("/")
+    if any(part in ("", ".", "..") for part in key.split("/") if key):
+        raise UsageError(f"{text} has an empty part, or one of dots alone: leave that out")
+    return ObjectPath(scheme, bucket, key)
+
+
+def read_object(path: ObjectPath) -> bytes:
+    """All of an object.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        StoreError: the store does not answer, or refuses.
+    """
+    return wait(start_read(path))
+
+
+def read_object_range(path: ObjectPath, offset: int, size: int) -> bytes:
+    """Reads `size` bytes from `offset`; fewer only where the object ends.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        StoreError: the store does not answer, or refuses.
+    """
+    return wait(start_read(path, offset, size))
+
+
+def start_read(
+    path: ObjectPath, offset: int = 0, size: int | None = None
+) -> concurrent.futures.Future[bytes]:
+    """Begins to read an object, or a range of it, and does not wait for it.
+
+    A process has `stores.CONNECTIONS` requests under way; more of them wait here.
+
+    Returns:
+        what can be waited for, or cancelled; raises what `read_object_range` raises.
+    """
+    stop = None if size is None else offset + size
+    return start(path.scheme, lambda store: _read(store, path, offset, stop))
+
+
+def read_pieces(path: ObjectPath, piece_bytes: int = _PIECE_BYTES) -> Iterator[bytes]:
+    """An object from its beginning to its end; the next piece is on its way meanwhile.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        StoreError: the store does not answer, or refuses.
+    """
+    following = start_read(path, 0, piece_bytes)
+    try:
+        for number in itertools.count(1):
+            piece = wait(following)
+            if len(piece) == piece_bytes:
+                following = start_read(path, number * piece_bytes, piece_bytes)
+            yield piece
+            if len(piece) < piece_bytes:
+                return
+    finally:
+        following.cancel()
+
+
+def download_object(
+    path: ObjectPath,
+    file: Path,
+    *,
+    on_bytes: Callable[[int], object] | None = None,
+) -> int:
+    """Writes an object to a file here; goes on where an earlier call ended.
+
+    What lies in the file already is taken for the object's first bytes: whoever knows a checksum
+    compares it afterwards.
+
+    Args:
+        path: the object.
+        file: new, or what there is of it. It is not flushed to the disk.
+        on_bytes: called with the number of bytes that were added, as they come.
+
+    Returns:
+        the size of the file.
+
+    Raises:
+        FileNotFoundError: there is no object of that name.
+        OSError: the file cannot be written.
+        StoreError: the store does not answer, or refuses.
+    """
+    with open(file, "ab") as stream:
+
+        def write(chunk: bytes) -> None:
+            stream.write(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
+
+        transfer = Transfer(write=write, place=stream.tell())
+        return wait(start(path.scheme, lambda store: _transfer(store, path, transfer)))
+
+
+def list_objects(folder: ObjectPath) -> Iterator[ObjectInfo]:
+    """All objects below a prefix, in the order of their keys, as answers come in.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    for found in list_below(folder.scheme, folder.bucket, folder.prefix):
+        if not found.key.endswith("/"):  # what consoles make to show an empty folder
+            yield ObjectInfo(dataclasses.replace(folder, key=found.key), found.size)
+
+
+def find_object(path: ObjectPath) -> int | None:
+    """The size of an object in bytes; None if there is none of that name.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    try:
+        return wait(start(path.scheme, lambda store: _stat(store, path))).size
+    except FileNotFoundError:
+        return None
+
+
+def put_file(path: ObjectPath, file: BinaryIO) -> None:
+    """Writes an open file of this machine as an object, which appears whole.
+
+    Raises:
+        OSError: the file cannot be read.
+        StoreError: the store does not answer, or refuses.
+    """
+    size = measure_file(file)
+    _put(path, file if size > _SMALL_BYTES else b"".join(read_parts(file, _SMALL_BYTES)), size)
+
+
+def put_bytes(path: ObjectPath, data: bytes) -> None:
+    """Writes an object.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    _put(path, data, len(data))
+
+
+def create_object(path: ObjectPath, data: bytes) -> None:
+    """Writes an object if there is none of that name: of several callers, one does.
+
+    Raises:
+        FileExistsError: there is one.
+        StoreError: the store does not answer, or refuses.
+    """
+    wait(start(path.scheme, lambda store: _create(store, path, data)))
+
+
+def copy_object(source: ObjectPath, target: ObjectPath) -> None:
+    """Copies an object within a kind of store, without its bytes coming here.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        StoreError: the store does not answer, or refuses.
+    """
+    wait(_start_copy(source, target))
+
+
+def copy_objects(pairs: Iterable[tuple[ObjectPath, ObjectPath]]) -> None:
+    """Copies objects, many at the same time; raises what `copy_object` raises."""
+    for copying in [_start_copy(source, target) for source, target in pairs]:
+        wait(copying)
+
+
+def delete_object(path: ObjectPath) -> None:
+    """Deletes an object, if there is one of that name.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    wait(_start_delete(path))
+
+
+def delete_objects(paths: Iterable[ObjectPath]) -> None:
+    """Deletes objects, many at the same time.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    remaining = iter(paths)
+    while batch := [_start_delete(path) for path in itertools.islice(remaining, 1000)]:
+        for future in batch:
+            wait(future)
+
+
+async def _read(store: Store, path: ObjectPath, offset: int, stop: int | None) -> bytes:
+    if stop is not None and stop <= offset:
+        return b""
+    pieces: list[bytes] = []
+    await _transfer(store, path, Transfer(write=pieces.append, place=offset, stop=stop))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _transfer(store: Store, path: ObjectPath, transfer: Transfer) -> int:
+    async def get() -> None:
+        known = transfer.version
+        try:
+            await store.get(path.bucket, path.key, transfer)
+        except EOFError:
+            return  # asked for what lies behind the end
+        except (FileExistsError, FileNotFoundError) as error:
+            if known is None:
+                raise
+            raise OSError(errno.ESTALE, "it changed while it was read", str(path)) from error
+
+    await insist(path, get, progress=lambda: transfer.place)
+    return transfer.place
+
+
+async def _stat(store: Store, path: ObjectPath) -> Stat:
+    return await insist(path, lambda: store.stat(path.bucket, path.key))
+
+
+def _put(path: ObjectPath, data: Body, size: int) -> None:
+    async def put(store: Store) -> None:
+        await store.put(path.bucket, path.key, data, None)
+
+    wait(start(path.scheme, lambda store: insist(path, lambda: put(store), size)))
+
+
+async def _create(store: Store, path: ObjectPath, data: bytes) -> None:
+    attempt = uuid.uuid4().hex
+    try:
+        await insist(path, lambda: store.put(path.bucket, path.key, data, attempt), len(data))
+    except FileExistsError:
+        # An earlier request of ours may have got through, and its answer not.
+        if (await _stat(store, path)).attempt != attempt:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+
+
+def _start_copy(source: ObjectPath, target: ObjectPath) -> concurrent.futures.Future[None]:
+    async def copy(store: Store) -> None:
+        await store.copy(source.bucket, source.key, target.bucket, target.key)
+
+    return start(source.scheme, lambda store: insist(source, lambda: copy(store)))
+
+
+def _start_delete(path: ObjectPath) -> concurrent.futures.Future[None]:
+    async def delete(store: Store) -> None:
+        await store.delete(path.bucket, path.key)
+
+    return start(path.scheme, lambda store: insist(path, lambda: delete(store)))

@@ -1,0 +1,119 @@
+"""Whether a record holds what the manifest says of all of them: features, label, and an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from converter.entries import NO_LABEL
+from converter.errors import ImageError
+from converter.format import examples
+from converter.format.manifest import ImageInfo
+from converter.format.schema import MASK, Column, check_values
+from converter.images.conversion import StoredImage, check_image
+from converter.names import from_bytes, to_bytes
+from converter.upkeep.provenance import Source
+
+_BYTES: Final = (
+    examples.COLORSPACE,
+    examples.ENCODED,
+    examples.FILENAME,
+    examples.FORMAT,
+    examples.SHA256,
+    examples.SOURCE_ID,
+    examples.TEXT,
+)
+_NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.WIDTH)
+
+
+def check_content(
+    payload: bytes,
+    classes: tuple[str, ...],
+    expected: ImageInfo,
+    *,
+    decode: bool,
+    columns: Sequence[Column] = (),
+    labelled: bool = True,
+) -> Source:
+    """Checks one record against what the manifest states.
+
+    Args:
+        payload: the serialized `tf.train.Example`.
+        classes: names in label order.
+        expected: what all stored images have in common.
+        decode: decode the whole image, and not its header alone.
+        columns: what else it has to hold.
+        labelled: whether it has to hold a label.
+
+    Returns:
+        what the record says about its image.
+
+    Raises:
+        ValueError: says what does not fit.
+    """
+    features = examples.decode_example(payload)
+    unexpected = () if labelled else (examples.LABEL, examples.TEXT)
+    for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
+        for name in [name for name in names if name not in unexpected]:
+            values = features.get(name, [])
+            if len(values) != 1 or not isinstance(values[0], kind):
+                raise ValueError(f"{name} is not one value of type {kind.__name__}")
+    found: Mapping[str, Any] = {name: values[0] for name, values in features.items() if values}
+    check_values(columns, features, len(classes))
+    label = found[examples.LABEL] if labelled else NO_LABEL
+    if labelled and not 0 <= label < len(classes):
+        raise ValueError(f"label {label} is out of range: there are {len(classes)} classes")
+    if labelled and found[examples.TEXT] != to_bytes(classes[label]):
+        raise ValueError(f"label {label} does not go with class {found[examples.TEXT][:100]!r}")
+    image = StoredImage(
+        data=found[examples.ENCODED],
+        format=found[examples.FORMAT].decode("ascii", "replace"),
+        height=found[examples.HEIGHT],
+        width=found[examples.WIDTH],
+        channels=found[examples.CHANNELS],
+    )
+    _check_size(image, expected)
+    try:
+        check_image(image, decode=decode)
+    except ImageError as error:
+        raise ValueError(f"image does not decode: {error.detail}") from error
+    if any(column.name == MASK for column in columns):
+        _check_mask(features, image, decode=decode)
+    return Source(
+        path=from_bytes(found[examples.SOURCE_ID]),
+        sha256=found[examples.SHA256].decode("ascii", "replace"),
+        label=label,
+        format=image.format,
+        height=image.height,
+        width=image.width,
+    )
+
+
+def _check_mask(features: Mapping[str, Sequence[Any]], image: StoredImage, *, decode: bool) -> None:
+    """Makes sure that a record has a mask of the size of its image."""
+    if features.get(examples.MASK_FORMAT) != [b"png"] or len(features[MASK]) != 1:
+        raise ValueError(f"{examples.MASK_FORMAT} is not png")
+    if [type(value) for value in features.get(examples.MASK_SHA256, ())] != [bytes]:
+        raise ValueError(f"{examples.MASK_SHA256} is not one value of type bytes")
+    mask = dataclasses.replace(image, data=features[MASK][0], format="png", channels=1)
+    try:
+        check_image(mask, decode=decode)
+    except ImageError as error:
+        raise ValueError(f"mask does not decode: {error.detail}") from error
+
+
+def _check_size(image: StoredImage, expected: ImageInfo) -> None:
+    size = (image.height, image.width, image.channels)
+    limits = (
+        expected.height or expected.max_height,
+        expected.width or expected.max_width,
+        expected.channels,
+    )
+    fixed = (bool(expected.height), bool(expected.width), True)
+    for found, limit, exact in zip(size, limits, fixed, strict=True):
+        if found < 1 or found > limit or (exact and found != limit):
+            raise ValueError(
+                f"image of {'x'.join(map(str, size))}, where the manifest states "
+                f"{'' if all(fixed) else 'up to '}{'x'.join(map(str, limits))}"
+            )

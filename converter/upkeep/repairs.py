@@ -1,0 +1,269 @@
+"""Makes again what is damaged in a data set, from the originals, or not at all.
+
+Nothing is believed on the way but the manifest: whatever is made again has to have the SHA-256 that
+stands there, and only then takes the place of what was damaged. So the list of a shard's originals
+may come from wherever it can be had: from the shard itself, from planning the conversion once more,
+or, of an updated data set, from what no other shard holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from converter.entries import Entry, NoteTally, Scan, name_class
+from converter.errors import DatasetError, ImageError
+from converter.format.indexes import format_line
+from converter.format.manifest import Manifest, ShardInfo
+from converter.format.metadata import describe_dataset
+from converter.format.tfrecords import scan_records
+from converter.image_options import MAX_FILE_BYTES
+from converter.images.frame_paths import find_file
+from converter.images.traits import note_traits
+from converter.milling.records import make_records
+from converter.names import to_system
+from converter.options import ConvertOptions
+from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
+from converter.planning.splits import assign_splits
+from converter.sources.originals import read_source
+from converter.storage.files import hash_bytes, hash_file, sync_folder, write_file
+from converter.storage.layout import Layout, name_index
+from converter.upkeep.provenance import describe_change, read_sources
+from converter.upkeep.updates import read_rejects
+from converter.upkeep.verification import Fault
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Condemned:
+    """What of a data set has to be made again.
+
+    Attributes:
+        shards: those that are damaged.
+        indexes: shards whose index is.
+        files: names of other files.
+    """
+
+    shards: tuple[ShardInfo, ...]
+    indexes: tuple[ShardInfo, ...]
+    files: tuple[str, ...]
+
+
+def list_condemned(manifest: Manifest, faults: Iterable[Fault]) -> Condemned:
+    """Sorts faults by what can be done about them; strangers and wrong counts are left out."""
+    names = {fault.file for fault in faults if not fault.original}
+    return Condemned(
+        shards=tuple(shard for shard in manifest.shards if shard.name in names),
+        indexes=tuple(shard for shard in manifest.shards if name_index(shard.name) in names),
+        files=tuple(name for name in manifest.files if name in names),
+    )
+
+
+def rebuild_index(folder: Path, shard: ShardInfo) -> bool:
+    """Writes the index of a shard from the framing of its records; False if it is not that one.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    lines, offset = bytearray(), 0
+    try:
+        with open(folder / shard.name, "rb") as file:
+            for size in scan_records(file, shard.name, shard.bytes, payloads=False):
+                lines += format_line(offset, size)
+                offset += size
+    except (OSError, DatasetError):
+        return False
+    return _write(folder, name_index(shard.name), bytes(lines), shard.index_sha256)
+
+
+def rebuild_file(folder: Path, manifest: Manifest, name: str, data: bytes | None) -> bool:
+    """Writes another file of a data set; False if nobody knows what was in it.
+
+    Args:
+        folder: the data set.
+        manifest: its manifest.
+        name: of the file.
+        data: its content, if it does not follow from the manifest.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    known = describe_dataset(
+        manifest.image,
+        manifest.classes,
+        manifest.shards,
+        manifest.columns,
+        labelled=manifest.labelled,
+    )
+    content = known.get(name, data)
+    return content is not None and _write(folder, name, content, manifest.files[name].sha256)
+
+
+def recall_members(
+    folder: Path, manifest: Manifest, shard: ShardInfo, images: Path
+) -> list[Entry] | None:
+    """The originals of a damaged shard by its own word, if they all are what they were."""
+    if manifest.columns or not images.is_dir():
+        return None  # a record does not say which row, or which place in an archive, it is from
+    try:
+        sources = read_sources(folder, shard, labelled=manifest.labelled)
+        frames = str(manifest.options.get("frames"))
+        files = {find_file(source.path, frames): source for source in sources}
+        limit = int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES))
+        if any(describe_change(path, s.sha256, images, limit) for path, s in files.items()):
+            return None
+        return [
+            Entry(path, source.label, (images / to_system(path)).stat().st_size)
+            for path, source in files.items()
+        ]
+    except (DatasetError, OSError, ValueError):
+        return None
+
+
+def deduce_members(
+    folder: Path, manifest: Manifest, lost: Sequence[ShardInfo], scan: Scan
+) -> dict[str, list[Entry]]:
+    """The originals of shards that are the only lost ones of their split: what no other one holds.
+
+    Args:
+        folder: the data set.
+        manifest: its manifest.
+        lost: shards whose originals are not known.
+        scan: the images, with the labels of the manifest.
+
+    Raises:
+        DatasetError: another shard is damaged, so that nobody can tell what is in it.
+    """
+    options = ConvertOptions.from_json(manifest.options)
+    names = {shard.name for shard in lost}
+    taken = dict.fromkeys(read_rejects(folder), "train")
+    for shard in manifest.shards:
+        if shard.name not in names:
+            taken |= {
+                find_file(source.path, options.frames): shard.split
+                for source in read_sources(folder, shard, labelled=manifest.labelled)
+            }
+    members = assign_splits(scan.entries, options, scan.duplicates, taken)
+    left = {
+        split: [entry for entry in group if entry.path not in taken]
+        for split, group in members.items()
+    }
+    found = {}
+    for shard in lost:
+        alone = [other.split for other in lost].count(shard.split) == 1
+        if alone and len(left.get(shard.split, ())) == shard.records:
+            found[shard.name] = left.get(shard.split, [])
+    return found
+
+
+def list_members(draft: Draft, manifest: Manifest) -> dict[str, list[Entry]]:
+    """The images of each shard as a conversion plans them, rejected ones included."""
+    members = {}
+    for split, counts in draft.shard_records.items():
+        entries = iter(draft.splits[split])
+        for shard, count in zip(manifest.list_shards(split), counts, strict=True):
+            members[shard.name] = list(itertools.islice(entries, count))
+    return members
+
+
+def describe_rejects(
+    folder: Path, manifest: Manifest, draft: Draft, images: Path, options: ConvertOptions
+) -> bytes:
+    """What `rejects.jsonl` has to say, if the plan of the conversion is known.
+
+    Raises:
+        DatasetError: a shard is damaged, so that nobody can tell what is in it.
+    """
+    members = list_members(draft, manifest)
+    lines: list[str] = []
+    for shard in manifest.shards:
+        written = Counter(
+            find_file(source.path, options.frames)
+            for source in read_sources(folder, shard, labelled=manifest.labelled)
+        )
+        for entry in members[shard.name]:
+            # Of several frames, some may be written and others not.
+            if not written[entry.path] or options.frames == "all":
+                lines += _list_reasons(entry, draft.scan, images, options)
+    lines += [json.dumps(line, separators=(",", ":")) for line in list_left_out(draft)]
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def describe_notes(
+    folder: Path, manifest: Manifest, draft: Draft, images: Path, options: ConvertOptions
+) -> bytes:
+    """What `notes.jsonl` has to say, if the plan of the conversion is known.
+
+    Raises:
+        DatasetError: a shard is damaged, so that nobody can tell what is in it.
+    """
+    tally = NoteTally()
+    for shard in manifest.shards:
+        paths = [source.path for source in read_sources(folder, shard, labelled=manifest.labelled)]
+        for path, frames in itertools.groupby(paths, lambda path: find_file(path, options.frames)):
+            with contextlib.suppress(ImageError):
+                data = read_source(path, images, options.max_file_bytes)
+                note_traits(frames, data, options, tally)
+    notes = (*draft.scan.notes, *tally.list_notes())
+    return b"".join(dump_line(note._asdict()) for note in notes)
+
+
+def write_repair(
+    members: Mapping[str, list[Entry]], manifest: Manifest, images: Path, out: Path
+) -> Plan:
+    """Plans to mill some shards of a data set once more, in a folder of their own.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    lists = {
+        split: [members.get(shard.name, []) for shard in manifest.list_shards(split)]
+        for split in manifest.splits
+    }
+    draft = Draft(
+        scan=Scan(
+            classes=manifest.classes,
+            entries=(),
+            skipped=(),
+            columns=manifest.columns,
+            labelled=manifest.labelled,
+        ),
+        splits={split: list(itertools.chain(*parts)) for split, parts in lists.items()},
+        shard_records={split: [len(part) for part in parts] for split, parts in lists.items()},
+    )
+    options = ConvertOptions.from_json(manifest.options)
+    plan = write_plan(draft, options, images=images, out=out)
+    return dataclasses.replace(
+        plan, shards=tuple(shard for shard in plan.shards if shard.name in members)
+    )
+
+
+def take_shard(shard: ShardInfo, made: Path, folder: Path) -> bool:
+    """Puts a shard that was made again in its place; False if it is not the one it has to be."""
+    index = name_index(shard.name)
+    if hash_file(made / shard.name) != shard.sha256:
+        return False
+    if hash_file(made / index) != shard.index_sha256:
+        return False
+    for name in (shard.name, index):
+        (made / name).replace(folder / name)
+    sync_folder(folder)
+    return True
+
+
+def _list_reasons(entry: Entry, scan: Scan, images: Path, options: ConvertOptions) -> Iterator[str]:
+    records = make_records(entry, name_class(scan, entry), images, [options], scan.columns)
+    for found, (outcome,) in records:
+        if isinstance(outcome, ImageError):
+            yield json.dumps({"path": found.path, "code": outcome.code, "detail": outcome.detail})
+
+
+def _write(folder: Path, name: str, data: bytes, sha256: str) -> bool:
+    if hash_bytes(data) != sha256:
+        return False
+    write_file(folder / name, data, Layout(folder).scratch)
+    return True

@@ -1,0 +1,324 @@
+"""Takes what was added, changed or removed into a finished data set, and mills little for it.
+
+Every image that stays keeps its split, its shard and its label. A shard that loses an image or has
+a changed one is milled again; new images go into those shards first and then into the smallest
+ones, as few as hold them. All other shards are carried over as they are, byte for byte.
+
+The number of shards is in their names and stays. So shards may differ in length after an update,
+and new classes come behind the old ones, not in the order of their names. A conversion as a whole
+puts both right.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from converter.commits.commit import read_notes
+from converter.entries import CONTENT_NOTES, NO_LABEL, Entry, Scan, name_class
+from converter.errors import DatasetError, ImageError, UsageError
+from converter.format.manifest import Manifest, ShardInfo
+from converter.format.schema import LABELS, Column
+from converter.images.frame_paths import find_file
+from converter.milling.mill import Receipt, write_receipt
+from converter.milling.records import make_records
+from converter.options import ConvertOptions
+from converter.planning.plan import Base, Draft, Plan
+from converter.planning.splits import assign_splits, draw
+from converter.storage.files import choose_threads, create_file, hash_file, link_file, sync_folder
+from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, locate_folder, name_index
+from converter.upkeep.comparisons import Comparison, Share
+
+SPARE_SHARE: Final = 4
+"""A shard takes new images up to a quarter over the mean length, so that few shards are milled."""
+
+_PIECE_BYTES: Final = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Update:
+    """What an update of a data set would do.
+
+    Attributes:
+        draft: the whole data set as it will be.
+        kept: receipts of the shards that stay as they are, by name.
+        added: number of images that are new, or could not be converted before.
+        changed: number of images with other content than before.
+        removed: number of images that are gone.
+        needed: whether anything at all is different.
+    """
+
+    draft: Draft
+    kept: Mapping[str, Receipt]
+    added: int
+    changed: int
+    removed: int
+    needed: bool
+
+
+def plan_update(
+    folder: Path,
+    manifest: Manifest,
+    images: Location,
+    scan: Scan,
+    *,
+    on_shard: Callable[[ShardInfo], object] | None = None,
+) -> Update:
+    """Finds out what became of the images of a data set, and where new ones go.
+
+    Every image is read, because its content is compared; none of the old ones is decoded.
+
+    Args:
+        folder: the data set.
+        manifest: its manifest.
+        images: the folder of the originals.
+        scan: what lies in it now.
+        on_shard: called with each shard once it is compared, in order.
+
+    Raises:
+        DatasetError: a shard is damaged, so that nobody can tell what is in it.
+    """
+    options = ConvertOptions.from_json(manifest.options)
+    _check_kind(manifest, scan)
+    scan = keep_labels(scan, manifest.classes)
+    present = {entry.path: entry for entry in scan.entries}
+    refused = read_rejects(folder)
+    comparison = Comparison(
+        folder=folder,
+        manifest=manifest,
+        images=images,
+        present=present,
+        options=options,
+        refused=refused,
+        noted=any(note.code in CONTENT_NOTES for note in read_notes(folder)),
+    )
+    shares = comparison.compare_shards(on_shard)
+    for share in shares.values():
+        for entry in share.entries:
+            present.pop(entry.path, None)
+    files = dict.fromkeys(find_file(path, options.frames) for path in refused)
+    known = [present[path] for path in files if path in present]
+    rejected = _try_again(known, scan, images, options)
+    for path in {find_file(reject["path"], options.frames) for reject in rejected}:
+        del present[path]
+    members = _place(shares, manifest, _assign(scan, shares, manifest, present, options), options)
+    kept = {
+        name: share.receipt
+        for name, share in shares.items()
+        if not share.touched and members[name] == share.entries
+    }
+    left_out = {reject["path"]: reject["code"] for reject in rejected}
+    left_out |= {line.path: line.code for line in (*scan.rejected, *scan.skipped)}
+    left_out |= {line["path"]: line["code"] for s in shares.values() for line in s.receipt.rejects}
+    before = {path: line["code"] for path, line in refused.items()}
+    return Update(
+        draft=_draft(scan, members, manifest, rejected, hash_file(folder / MANIFEST)),
+        kept=kept,
+        added=len(present),
+        changed=sum(share.changed for share in shares.values()),
+        removed=sum(share.removed for share in shares.values()),
+        needed=(len(kept), scan.classes, left_out) != (len(shares), manifest.classes, before),
+    )
+
+
+def _check_kind(manifest: Manifest, scan: Scan) -> None:
+    before = {column.name: column.kind for column in manifest.columns}
+    now = {column.name: column.kind for column in scan.columns}
+    different = sorted(dict(before.items() ^ now.items()))
+    if different or manifest.labelled != scan.labelled:
+        raise UsageError(
+            f"{different[0] if different else 'the label'} is not of the same kind as before, "
+            "which all records would have to be: convert the data set anew with --overwrite"
+        )
+
+
+def carry_shards(update: Update, folder: Path, plan: Plan) -> None:
+    """Gives the shards that stay a second name in the output of a plan, and their receipts.
+
+    Where the file system has no links, they are copied.
+
+    Raises:
+        OutputError: a file cannot be written.
+        OSError: a link cannot be made.
+    """
+    out = locate_folder(plan.out, "shards are carried over from folder to folder")
+    layout = Layout(out)
+    for name in update.kept:
+        for file in (name, name_index(name)):
+            _carry_file(folder / file, out / file, layout.scratch)
+    sync_folder(out)
+    for shard in plan.shards:
+        if shard.name in update.kept:
+            write_receipt(update.kept[shard.name], layout, shard)
+
+
+def keep_labels(scan: Scan, classes: Sequence[str]) -> Scan:
+    """The scan with the labels that classes had before; new ones come behind them."""
+    known = set(classes)
+    merged = (*classes, *(name for name in scan.classes if name not in known))
+    places = {name: label for label, name in enumerate(merged)}
+    labels = {label: places[name] for label, name in enumerate(scan.classes)}
+    labels[NO_LABEL] = NO_LABEL
+    # Most stay the same object: a million copies would take 70 MB.
+    entries = (
+        entry if entry.label == labels[entry.label] else entry._replace(label=labels[entry.label])
+        for entry in scan.entries
+    )
+    if any(label != place for label, place in labels.items()):
+        entries = (_renumber(entry, scan.columns, labels) for entry in entries)
+    return dataclasses.replace(scan, classes=merged, entries=tuple(entries))
+
+
+def _renumber(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
+    """An entry with other numbers of classes in its values."""
+    places = [place for place, column in enumerate(columns) if column.kind == "labels"]
+    if not places:
+        return entry
+    values = json.loads(entry.values)
+    for place in places:
+        numbers = [labels[label] for label in values[place]]
+        values[place] = sorted(numbers) if columns[place].name == LABELS else numbers
+    return entry._replace(values=json.dumps(values, separators=(",", ":")))
+
+
+def read_rejects(folder: Path) -> dict[str, dict[str, str]]:
+    """Path, code and detail of every file that was left out, by its path."""
+    try:
+        with open(folder / REJECTS, "rb") as file:
+            return {line["path"]: line for line in map(json.loads, file)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{folder / REJECTS}: cannot be read: {error}") from error
+
+
+def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]) -> list[int]:
+    """How many new images each shard of a split takes.
+
+    Args:
+        sizes: how many images each shard holds.
+        additions: how many new ones there are.
+        touched: the shards that are milled again in any case.
+
+    >>> place_additions([10, 10, 9, 10], 3, [])
+    [0, 0, 3, 0]
+    >>> place_additions([10, 10, 9, 10], 3, [0])
+    [3, 0, 0, 0]
+    """
+    first = set(touched)
+    mean = -(-(sum(sizes) + additions) // len(sizes))
+    limit = mean + mean // SPARE_SHARE
+    taken = [0] * len(sizes)
+    for place in sorted(range(len(sizes)), key=lambda n: (n not in first, sizes[n], n)):
+        taken[place] = max(0, min(additions, limit - sizes[place]))
+        additions -= taken[place]
+    return taken
+
+
+def _try_again(
+    entries: Sequence[Entry], scan: Scan, images: Location, options: ConvertOptions
+) -> list[dict[str, str]]:
+    """Those of the images that cannot be converted now either, and why."""
+
+    def find_reasons(entry: Entry) -> list[dict[str, str]]:
+        reasons = []
+        for found, (outcome,) in make_records(
+            entry, name_class(scan, entry), images, [options], scan.columns
+        ):
+            if not isinstance(outcome, ImageError):
+                return []
+            reasons.append({"path": found.path, "code": outcome.code, "detail": outcome.detail})
+        return reasons
+
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
+        return [reason for reasons in pool.map(find_reasons, entries) for reason in reasons]
+
+
+def _assign(
+    scan: Scan,
+    shares: Mapping[str, Share],
+    manifest: Manifest,
+    additions: Mapping[str, Entry],
+    options: ConvertOptions,
+) -> dict[str, list[Entry]]:
+    """The new images of each split, in the order of their ranks.
+
+    Raises:
+        UsageError: the data set has no split of that name.
+    """
+    kept = {
+        entry.path: shard.split for shard in manifest.shards for entry in shares[shard.name].entries
+    }
+    members = assign_splits(scan.entries, options, scan.duplicates, kept)
+    fresh = {
+        split: [entry for entry in group if entry.path in additions]
+        for split, group in members.items()
+    }
+    for split, group in fresh.items():
+        if group and split not in manifest.splits:
+            raise UsageError(
+                f"{group[0].path!r} goes into split {split!r}, and the data set has none: convert "
+                "it anew with --overwrite"
+            )
+    return fresh
+
+
+def _place(
+    shares: Mapping[str, Share],
+    manifest: Manifest,
+    additions: Mapping[str, Sequence[Entry]],
+    options: ConvertOptions,
+) -> dict[str, list[Entry]]:
+    """The images of each shard in record order, new ones included."""
+    members = {}
+    for split in manifest.splits:
+        fresh_ones = additions.get(split, ())
+        names = [shard.name for shard in manifest.list_shards(split)]
+        sizes = [len(shares[name].entries) for name in names]
+        touched = [place for place, name in enumerate(names) if shares[name].touched]
+        fresh = iter(fresh_ones)
+        counts = place_additions(sizes, len(fresh_ones), touched)
+        for name, count in zip(names, counts, strict=True):
+            new = [next(fresh) for _ in range(count)]
+            members[name] = (
+                _sort(shares[name].entries + new, options) if new else shares[name].entries
+            )
+    return members
+
+
+def _draft(
+    scan: Scan,
+    members: Mapping[str, list[Entry]],
+    manifest: Manifest,
+    rejected: Sequence[dict[str, str]],
+    digest: str,
+) -> Draft:
+    shares = {
+        split: [members[shard.name] for shard in manifest.list_shards(split)]
+        for split in manifest.splits
+    }
+    return Draft(
+        scan=scan,
+        splits={split: list(itertools.chain(*parts)) for split, parts in shares.items()},
+        shard_records={split: [len(part) for part in parts] for split, parts in shares.items()},
+        rejected=tuple(rejected),
+        base=Base(digest, manifest.updated + 1),
+    )
+
+
+def _sort(entries: list[Entry], options: ConvertOptions) -> list[Entry]:
+    """The order that a conversion as a whole gives: old images keep theirs, new ones mix in."""
+    return sorted(entries, key=lambda entry: (draw(entry.path, options).rank, entry))
+
+
+def _carry_file(source: Path, target: Path, scratch: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    target.unlink(missing_ok=True)
+    if not link_file(source, target):
+        with create_file(target, scratch) as copy, open(source, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                copy.write(piece)
