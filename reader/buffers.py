@@ -9,7 +9,7 @@ it begins at a multiple of 64 bytes, and that comes back when the batch is gone.
 from __future__ import annotations
 
 import collections
-import ctypes
+import mmap
 import weakref
 from typing import Any, Final, TypeAlias
 
@@ -19,10 +19,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 
 ALIGNMENT: Final = 64
-"""`EIGEN_MAX_ALIGN_BYTES`: py_func.cc copies what is aligned to less."""
-
-
-KEPT_BYTES: Final = 2 << 20
+"""`EIGEN_MAX_ALIGN_BYTES`: py_func.cc copies what is aligned to less, and pages are to more."""
 
 
 class _Loan:
@@ -61,37 +58,8 @@ class BufferPool:
         return np.asarray(loan)
 
 
-def trim_heap() -> None:
-    """Returns to the system what the C library keeps of freed memory.
-
-    glibc has a heap for every few threads and keeps in each what is too small or lies too deep to
-    be returned. Done once an epoch, memory stays the same from epoch to epoch: it was 88, 103, 122,
-    128 MB over bare TensorFlow without, and 91, 95, 96, 88 MB with it. Elsewhere it does nothing.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def keep_heap() -> None:
-    """Lets the C library keep some memory of decoded images, and of indexes, for the next ones.
-
-    glibc takes whatever is larger than a threshold from the system, and gives the end of a heap
-    back beyond twice that: at first 128 KB, so that the memory of nearly every image came anew, 20
-    pages of it. When a larger block is freed, the threshold grows to its size: so one is, unused.
-    32 MB would be a tenth faster, but memory then grew by 50 MB from epoch to epoch. Of a
-    million records, the first batch came in 39 instead of 46 ms. Elsewhere than with glibc this
-    does nothing.
-    """
-    library = ctypes.CDLL(None)
-    library.malloc.restype = ctypes.c_void_p
-    library.malloc.argtypes = [ctypes.c_size_t]
-    library.free.argtypes = [ctypes.c_void_p]
-    library.free(library.malloc(KEPT_BYTES))
-
-
 def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Memory of its own: in a heap, it would keep what was freed below from being given back."""
     size = int(np.prod(shape)) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % ALIGNMENT
-    return memory[begin : begin + size].view(dtype).reshape(shape)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, dtype).reshape(shape)

@@ -29,6 +29,7 @@ from reader.decoding import (
 )
 from reader.details import make_label, parse_details
 from reader.fingerprints import describe_plan
+from reader.heap import keep_heap
 from reader.options import COLOR_CHANNELS
 from reader.pipeline import (
     Columns,
@@ -50,7 +51,7 @@ DECODED_SPECS: Final = tuple(map(tf.TensorSpec, EXAMPLE_SHAPES[2:5], EXAMPLE_TYP
 
 def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
     """Builds the pipeline that `ShardSet.dataset` describes."""
-    steps = count_steps(plan.position, plan.reader.steps.count)
+    steps = count_steps(plan.position, plan.reader.steps.count, plan.buffers.kept_bytes)
     if plan.options.batch_size is None:
         dataset = _decode_singles(plan, steps)
     elif plan.is_direct or plan.options.cache:
@@ -196,11 +197,14 @@ def _decode_singles(plan: ReadPlan, steps: tf.data.Dataset) -> tf.data.Dataset:
 def _read_examples(plan: ReadPlan, steps: tf.data.Dataset, records: int) -> tf.data.Dataset:
     reader = with_filler(plan)
     recent = RecentSteps(functools.partial(find_undecoded, plan))
+    last = plan.reader.steps.count - 1
     compact = plan.options.batch_size is None and plan.options.remainder != "pad"
 
     def read(epoch: Array, steps: Array) -> list[Array]:
         asked = int(np.ravel(epoch)[0]), np.ravel(steps).tolist()
         recent.note(*asked)
+        if asked[1][-1] == last:
+            keep_heap()
         examples = reader.read_examples(*asked)
         columns = [getattr(examples, field.name) for field in dataclasses.fields(examples)]
         return [column[examples.valid] for column in columns] if compact else columns

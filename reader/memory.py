@@ -7,6 +7,7 @@ from typing import Final
 
 from converter.errors import UsageError
 from converter.sizes import format_bytes
+from reader.heap import KEPT_BYTES
 
 RUNTIME_BYTES: Final = 24_000_000
 """Threads, graph and the C library's own stock: a reader of tiny images grew by 18 to 22 MB."""
@@ -23,6 +24,10 @@ way. It was 45 to 82 MB."""
 
 INDEX_BYTES: Final = 8
 """Of a shard's index, a record."""
+
+HEAPS: Final = 8
+"""That keep freed memory: of two threads an epoch, and more where epochs are left in their middle.
+They came to 128 MB for 16 MB each."""
 
 MAX_WINDOW_RECORDS: Final = 8_192
 RUN_BYTES: Final = 1_000_000
@@ -74,6 +79,7 @@ class Buffers:
         prefetch_batches: finished batches that wait for the caller. Fixed: an autotuned prefetch
             grows until the memory is gone.
         index_bytes: what may be kept of the indexes.
+        kept_bytes: what the heap of each thread may keep of freed memory.
         run: records that are read at once with `buffer`; else 0.
         window: records that are shuffled among each other with `buffer`; else 0.
         bytes: what all of it may take.
@@ -82,6 +88,7 @@ class Buffers:
     calls: int
     prefetch_batches: int
     index_bytes: int
+    kept_bytes: int = KEPT_BYTES
     run: int = 0
     window: int = 0
     bytes: int = 0
@@ -105,8 +112,9 @@ def divide_memory(max_ram_bytes: int, demand: Demand) -> Buffers:
         window = _choose_window(max_ram_bytes - _measure(demand, buffers, 0), run, demand)
         if window is not None:
             taken = _measure(demand, buffers, window)
+            kept = _choose_kept(max_ram_bytes - taken, demand, buffers)
             return dataclasses.replace(
-                buffers, run=run if window else 0, window=window, bytes=taken
+                buffers, kept_bytes=kept, run=run if window else 0, window=window, bytes=taken
             )
     raise UsageError(_describe_lack(max_ram_bytes, demand, buffers, run))
 
@@ -128,6 +136,12 @@ def _measure(demand: Demand, buffers: Buffers, window: int) -> int:
         + encoded
         + _measure_window(window, demand)
     )
+
+
+def _choose_kept(left: int, demand: Demand, buffers: Buffers) -> int:
+    """As much as the images that are decoded at the same time, if there is room for it."""
+    decoded = demand.batch_size * demand.decoded_bytes * buffers.calls
+    return max(KEPT_BYTES, min(left // HEAPS, decoded))
 
 
 def _measure_window(window: int, demand: Demand) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from converter.errors import ShardmillError
-from reader.buffers import Array, trim_heap
+from reader.buffers import Array
 from reader.damage import keep_error
+from reader.heap import KEPT_BYTES, keep_heap, trim_heap
 from reader.orders import Numbers
 from reader.positions import Position
 
@@ -22,15 +23,21 @@ Columns: TypeAlias = list[tf.Tensor]
 leave_alone: Final = tf.autograph.experimental.do_not_convert
 
 
-def count_steps(position: Position, count: int) -> tf.data.Dataset:
+def count_steps(position: Position, count: int, kept_bytes: int = KEPT_BYTES) -> tf.data.Dataset:
     """The (epoch, step) pairs of one epoch, int64 (); every iterator takes an epoch of its own.
 
     The number of elements is known beforehand, which Keras' progress and `len` rely on: it is that
     of a whole epoch, also if the first one is entered in its middle.
+
+    Args:
+        position: where the first one begins.
+        count: steps of an epoch.
+        kept_bytes: what the heap of each thread may keep of freed memory from then on.
     """
 
     def begin() -> Numbers:
         trim_heap()
+        keep_heap(kept_bytes)
         return position.begin()
 
     def enter(begun: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
