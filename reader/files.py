@@ -145,6 +145,44 @@ class open_file:  # noqa: N801 (used as the function that it replaces)
         os.close(self._descriptor)
 
 
+def ask_for(group: Group) -> None:
+    """Lets the system fetch some records, all at the same time, before one of them is waited for.
+
+    Not if the last one is there already: asking for what is there took 3 microseconds a record.
+
+    Raises:
+        DatasetError: their file cannot be opened.
+    """
+    if not isinstance(group.file.path, Path) or not hasattr(os, "posix_fadvise"):
+        return
+    with open_file(group.file) as descriptor:
+        if _is_there(descriptor, int(group.ends[-1]) - 1):
+            return
+        for begin, end in zip(group.begins.tolist(), group.ends.tolist(), strict=True):
+            os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
+
+
+def ask_for_index(file: RecordFile) -> None:
+    """Lets the system fetch a file's index; what is wrong with it is said when it is read."""
+    if not isinstance(file.path, Path) or not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError):
+        descriptor = file.open_index()
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
+
+
+def _is_there(descriptor: int, offset: int) -> bool:
+    """Whether a byte of a file can be read without waiting for a disk."""
+    try:
+        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except OSError:
+        return False  # or nobody knows
+    return True
+
+
 def open_regular(path: Location) -> int:
     """A descriptor of a file: a pipe would be waited for, and a device has no end.
 

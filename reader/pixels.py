@@ -87,7 +87,7 @@ def read_pixels(
     Raises:
         DatasetError: a file or index is missing, or is not what it should be.
     """
-    groups = list(files.find(numbers))
+    groups = files.gather(numbers)
     indexes = np.concatenate([group.indexes for group in groups])
     heads = _read_heads(groups, rows[0].nbytes)
     tail_bytes = np.where(heads.sound, heads.sizes - heads.begins - rows[0].nbytes, FOOTER_BYTES)

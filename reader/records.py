@@ -23,12 +23,24 @@ from converter.format.tfrecords import HEADER_BYTES, unframe_record
 from converter.names import from_bytes
 from converter.storage.layout import Location
 from reader.blocks import Block, read_block
-from reader.files import Group, Place, RecordFile, open_file, read_at, read_index
+from reader.files import (
+    Group,
+    Place,
+    RecordFile,
+    ask_for,
+    ask_for_index,
+    open_file,
+    read_at,
+    read_index,
+)
 from reader.heap import keep_heap
 from reader.orders import Numbers
 
 MAX_RUN_BYTES: Final = 1 << 22
 """Neighbours are read with one call up to this size."""
+
+MAX_ASKED_RECORDS: Final = 4_096
+"""More are read in the order in which they lie, and the system looks ahead by itself."""
 
 MAX_NAME_BYTES: Final = 4_096
 """Of a name that is read from a damaged record."""
@@ -85,9 +97,9 @@ class RecordFiles:
         Raises:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
-        for file, places in self.locate(numbers):
-            with open_file(file) as descriptor:
-                for run in _join_neighbours(places):
+        for group in self.gather(numbers):
+            with open_file(group.file) as descriptor:
+                for run in _join_neighbours(group.list_places()):
                     yield from _read_run(descriptor, run)
 
     def read_block(self, numbers: Numbers) -> Block:
@@ -96,7 +108,20 @@ class RecordFiles:
         Raises:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
-        return read_block(list(self.find(numbers)))
+        return read_block(self.gather(numbers))
+
+    def gather(self, numbers: Numbers) -> list[Group]:
+        """Finds where some records lie, and lets the system begin to fetch them.
+
+        From disks that take a request at a time to answer, a batch comes in the time of a few.
+
+        Raises:
+            DatasetError: a file or an index is missing, or is not what it should be.
+        """
+        groups = list(self.find(numbers))
+        for group in groups if len(numbers) <= MAX_ASKED_RECORDS else ():
+            ask_for(group)
+        return groups
 
     def locate(self, numbers: Numbers) -> Iterator[tuple[RecordFile, list[tuple[int, Place]]]]:
         """Finds where some records lie.
@@ -128,7 +153,11 @@ class RecordFiles:
             yield Group(file, order[first:last], records, begins, ends)
 
     def _prepare(self, files: Sequence[RecordFile]) -> None:
-        """Sees to files in which records are going to be found: nothing, where they lie here."""
+        """Lets the system fetch what is missing of the indexes, while the first one is read."""
+        with self._lock:
+            missing = [file for file in files if file.path not in self._indexes]
+        for file in missing[1:]:
+            ask_for_index(file)
 
     def _get_index(self, file: RecordFile) -> Numbers:
         with self._lock:
