@@ -145,21 +145,22 @@ class open_file:  # noqa: N801 (used as the function that it replaces)
         os.close(self._descriptor)
 
 
-def ask_for(group: Group) -> None:
+def ask_for(groups: Sequence[Group]) -> None:
     """Lets the system fetch some records, all at the same time, before one of them is waited for.
 
-    Not if the last one is there already: asking for what is there took 3 microseconds a record.
+    Not if those looked at, of the first and of the last file, are there already: to ask for what is
+    there took 4 microseconds a record.
 
     Raises:
-        DatasetError: their file cannot be opened.
+        DatasetError: a file cannot be opened.
     """
-    if not isinstance(group.file.path, Path) or not hasattr(os, "posix_fadvise"):
+    groups = [group for group in groups if isinstance(group.file.path, Path)]
+    if not hasattr(os, "posix_fadvise") or all(map(_is_there, groups[:: max(1, len(groups) - 1)])):
         return
-    with open_file(group.file) as descriptor:
-        if _is_there(descriptor, int(group.ends[-1]) - 1):
-            return
-        for begin, end in zip(group.begins.tolist(), group.ends.tolist(), strict=True):
-            os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
+    for group in groups:
+        with open_file(group.file) as descriptor:
+            for begin, end in zip(group.begins.tolist(), group.ends.tolist(), strict=True):
+                os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
 
 
 def ask_for_index(file: RecordFile) -> None:
@@ -174,12 +175,13 @@ def ask_for_index(file: RecordFile) -> None:
             os.close(descriptor)
 
 
-def _is_there(descriptor: int, offset: int) -> bool:
-    """Whether a byte of a file can be read without waiting for a disk."""
-    try:
-        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except OSError:
-        return False  # or nobody knows
+def _is_there(group: Group) -> bool:
+    """Whether the end of the last of some records can be read without waiting for a disk."""
+    with open_file(group.file) as descriptor:
+        try:
+            os.preadv(descriptor, [bytearray(1)], int(group.ends[-1]) - 1, os.RWF_NOWAIT)
+        except OSError:
+            return False  # or nobody knows
     return True
 
 

@@ -119,8 +119,8 @@ class RecordFiles:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
         groups = list(self.find(numbers))
-        for group in groups if len(numbers) <= MAX_ASKED_RECORDS else ():
-            ask_for(group)
+        if len(numbers) <= MAX_ASKED_RECORDS:
+            ask_for(groups)
         return groups
 
     def locate(self, numbers: Numbers) -> Iterator[tuple[RecordFile, list[tuple[int, Place]]]]:
