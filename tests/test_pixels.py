@@ -173,6 +173,29 @@ def test_whole_and_fractional_samples_are_scaled_and_never_clipped(values, expec
     assert read_pixels(data)[0, :, 0].tolist() == expected
 
 
+def change_tag(tiff: bytes, number: int, old: int, new: int) -> bytes:
+    """A TIFF that says something else of its samples."""
+    before, after = (struct.pack("<HHLL", number, 3, 1, value) for value in (old, new))
+    assert tiff.count(before) == 1
+    return tiff.replace(before, after)
+
+
+@pytest.mark.parametrize(
+    ("values", "tag", "expected"),
+    [
+        (np.array([[0, 257, 65_535]], np.uint16), (262, 1, 0), [255, 254, 0]),
+        (np.array([[0.0, 0.25, 1.0]], np.float32), (262, 1, 0), [255, 191, 0]),
+        (np.array([[0, 2**31 - 1, -1]], np.int32), (339, 2, 1), [0, 127, 255]),
+        # 0, 17, 2,047 and 4,095 in 12 bits each, as numbers of 16.
+        (np.array([[0, 0x7F11, 0xFFFF, 0]], np.uint16), (258, 16, 12), [0, 1, 127, 255]),
+    ],
+    ids=["white is 0", "white is 0.0", "unsigned", "12 bits"],
+)
+def test_what_a_tiff_says_of_its_samples_is_believed(values, tag, expected):
+    data = change_tag(encode_image(Image.fromarray(values), "TIFF"), *tag)
+    assert read_pixels(data)[0, :, 0].tolist() == expected
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_samples_that_are_no_numbers_are_rejected(value):
     data = encode_image(Image.new("F", (4, 4), value), "TIFF")
