@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import io
+import re
 import resource
 import sys
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_frames_that_are_drawn_over_others_show_them():
     data = encode_frames("GIF", [below, above])
     _, (_, (second,)) = convert_frames(data, [OPTIONS])
     np.testing.assert_array_equal(read_pixels(second.data), np.asarray(above))
+
+
+def test_a_frame_that_does_not_say_how_it_goes_stays():
+    frames = [Image.new("RGB", (20, 20), (255, 0, 0)) for _ in range(4)]
+    for number, left in ((1, 0), (2, 10), (3, 10), (3, 15)):
+        frames[number].paste((0, 0, 255), (left, 0, left + 4, 4))
+    # The second one is taken away; of the third, nothing is said then.
+    data = bytearray(encode_frames("GIF", frames, disposal=[1, 3, 1, 1]))
+    extensions = [match.start() for match in re.finditer(rb"!\xf9\x04", data)]
+    data[extensions[2] + 3] &= 0b11100011
+    found = [image for frame in convert_frames(bytes(data), [OPTIONS]) for image in frame.images]
+    for frame, image in zip(frames, found, strict=True):
+        np.testing.assert_array_equal(read_pixels(image.data), np.asarray(frame))
 
 
 def test_pages_have_sizes_orientations_and_depths_of_their_own():

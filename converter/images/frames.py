@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from converter.errors import ImageError
 from converter.images.conversion import (
@@ -84,6 +85,8 @@ def _convert_all(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame
 
 def _go_to(image: Image.Image, number: int, limit: int) -> bool:
     """Goes on to a frame; False if there is none."""
+    if isinstance(image, GifImageFile):
+        image.disposal_method = 0  # of a frame that has none, Pillow takes that of one before
     try:
         image.seek(number)
     except EOFError:
