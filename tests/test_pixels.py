@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from conftest import SHARED, encode_image, make_image
+from making import make_chunk
 from PIL import Image, ImageCms
 
 from converter.errors import ImageError
@@ -171,6 +172,23 @@ def test_a_16_bit_gray_image_may_have_a_transparent_level():
 def test_whole_and_fractional_samples_are_scaled_and_never_clipped(values, expected):
     data = encode_image(Image.fromarray(values), "TIFF")
     assert read_pixels(data)[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("options", [AS_IT_IS, ConvertOptions(resize="none", encoding="keep")])
+def test_a_png_of_nonsense_is_refused_though_its_checksums_are_right(options):
+    rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(make_image(1)))
+    deflated = zlib.compress(rows)
+    head = encode_image(make_image(1), "PNG")[:33]
+    end = encode_image(make_image(1), "PNG")[-12:]
+    assert convert_image(head + make_chunk(b"IDAT", deflated) + end, options).height == 24
+    middle = len(deflated) // 2
+    for nonsense in (
+        b"\x78\x9c" + b"\xff" * 200,
+        zlib.compress(b"\x09" + rows[1:]),
+        deflated[:middle] + bytes(9) + deflated[middle + 9 :],
+    ):
+        with pytest.raises(ImageError, match=r"^decode_error: "):
+            convert_image(head + make_chunk(b"IDAT", nonsense) + end, options)
 
 
 def change_tag(tiff: bytes, number: int, old: int, new: int) -> bytes:

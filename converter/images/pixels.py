@@ -45,9 +45,15 @@ _TRANSPOSES: Final = {
 
 
 def read_orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense."""
+    """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense.
+
+    Raises:
+        Exception: whatever Pillow raises on a damaged PNG, of which it loads all to look for EXIF.
+    """
     if image.format == "TIFF":
         return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
+    if image.format == "PNG":
+        image.load()  # it says only once what is wrong, and then shows what it has
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
