@@ -308,11 +308,13 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def check_pattern(pattern: str) -> None:
-    """Makes sure that a text is a regular expression.
+    """Makes sure that a text is a regular expression, and not an empty one.
 
     Raises:
         UsageError: it is not.
     """
+    if not pattern:
+        raise UsageError("group by is empty, and matches nothing: leave it out")
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError, TypeError) as error:

@@ -143,15 +143,15 @@ def _make_liars() -> Iterator[tuple[str, bytes]]:
     yield "scans.jpeg", progressive[:-2] + progressive[last:-2] * 200 + progressive[-2:]
     png = encode_image(make_image(1), "PNG")
     for name, head in ((b"zTXt", b"bomb\0\0"), (b"iTXt", b"b\0\1\0\0\0"), (b"iCCP", b"bomb\0\0")):
-        chunk = _make_chunk(name, head + zlib.compress(bytes(80 << 20), 9))
+        chunk = make_chunk(name, head + zlib.compress(bytes(80 << 20), 9))
         yield f"bomb in {name.decode()}.png", png[:33] + chunk + png[33:]
-    chunks = _make_chunk(b"tEXt", b"a\0b") * 10_000
+    chunks = make_chunk(b"tEXt", b"a\0b") * 10_000
     yield "ten thousand chunks.png", png[:33] + chunks + png[33:]
     yield "tall.png", encode_image(Image.new("L", (1, 20_000)), "PNG")
     yield "wide.jpeg", encode_image(Image.new("L", (65_000, 1)), "JPEG")
 
 
-def _make_chunk(name: bytes, body: bytes) -> bytes:
+def make_chunk(name: bytes, body: bytes) -> bytes:
     checksum = struct.pack(">I", zlib.crc32(name + body))
     return struct.pack(">I", len(body)) + name + body + checksum
 
@@ -159,7 +159,7 @@ def _make_chunk(name: bytes, body: bytes) -> bytes:
 def _claim_png(width: int, height: int) -> bytes:
     data = encode_image(make_image(1), "PNG")
     header = struct.pack(">II", width, height) + data[24:29]
-    return data[:8] + _make_chunk(b"IHDR", header) + data[33:]
+    return data[:8] + make_chunk(b"IHDR", header) + data[33:]
 
 
 def _claim_jpeg(width: int, height: int) -> bytes:

@@ -273,6 +273,7 @@ def test_a_header_that_claims_a_name_of_gigabytes_is_refused(tmp_path):
 def test_every_cut_of_an_archive_is_an_error_or_a_reject(archives, tmp_path, name):
     data = archives[name].read_bytes()
     path = tmp_path / name
+    whole = [entry.path for entry in list_archive(archives[name], [])[0]]
     for size in range(0, len(data), len(data) // 20):
         path.write_bytes(data[:size])
         try:
@@ -281,10 +282,85 @@ def test_every_cut_of_an_archive_is_an_error_or_a_reject(archives, tmp_path, nam
             assert re.fullmatch(r"[^\n]*", str(error))  # noqa: PT017 (one line, whatever it says)
             continue
         assert not name.endswith(".zip"), size
+        assert [entry.path for entry in entries] == whole  # cut behind them, or in an inner one
         if name.endswith("gz"):
             CURSOR.close()
-        for entry in entries:  # a tar that ends between two members is a tar
+        for entry in entries:
             assert len(read_entry(entry, path)) == entry.size_bytes
+
+
+def change_header(tar: bytes, place: int, at: int, value: bytes) -> bytes:
+    """A tar with another value in a header, and the right checksum for it."""
+    header = bytearray(tar[place : place + 512])
+    header[at : at + len(value)] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return tar[:place] + bytes(header) + tar[place + 512 :]
+
+
+def test_a_damaged_header_does_not_pass_for_the_end_of_a_tar(tmp_path):
+    path, names = tmp_path / "t.tar", ("a/1.png", "a/2.png", "a/3.png")
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            add(tar, name, b"x" * 600)
+    data, second = path.read_bytes(), 1536
+    backward = b"\xff" + (-1024).to_bytes(11, "big", signed=True)
+    for changed in (
+        data[: second + 3] + b"!" + data[second + 4 :],
+        data[:second],
+        data[: second + 100],
+        change_header(data, second, 124, backward),
+        change_header(change_header(data, second, 124, backward), second, 156, b"Z"),
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(UsageError, match="cannot be read as an archive: "):
+            list_archive(path, [])
+    path.write_bytes(data[: 3 * second + 512])  # one block of zeros will do
+    assert [entry.path for entry in list_archive(path, [])[0]] == [*names]
+
+
+def test_a_damaged_tar_in_a_tar_costs_no_other(tmp_path):
+    inner = tmp_path / "inner.tar"
+    with tarfile.open(inner, "w") as tar:
+        add(tar, "1.png", b"one")
+        add(tar, "2.png", b"two")
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        add(tar, "cut.tar", inner.read_bytes()[:1024])
+        add(tar, "none.tar", b"no tar" * 200)
+        add(tar, "whole.tar", inner.read_bytes())
+    skipped: list[Skipped] = []
+    entries, _ = list_archive(tmp_path / "t.tar", skipped)
+    assert [entry.path for entry in entries] == ["cut/1.png", "whole/1.png", "whole/2.png"]
+    assert [(skip.path, skip.code) for skip in skipped] == [
+        ("cut.tar", "unreadable"), ("none.tar", "unreadable"),
+    ]  # fmt: skip
+    assert skipped[0].detail.endswith("no header and no end at byte 1,536: damaged or cut off")
+
+
+@pytest.mark.parametrize(
+    ("size", "place", "numbers", "message"),
+    [
+        (2**32 - 1, 0, [], "a member of 9,223,372,036,854,775,808 bytes at byte 0: damaged"),
+        (2**32 - 1, 0, [2**64 - 1], "a member of 18,446,744,073,709,551,615 bytes"),
+        (3, 2**32 - 1, [2**64 - 1], "a member of 3 bytes at byte 18,446,744,073,709,551,615"),
+    ],
+)
+def test_numbers_of_64_bits_in_a_zip_are_not_believed(tmp_path, size, place, numbers, message):
+    extra = struct.pack(f"<2H{len(numbers)}Q", 1, 8 * len(numbers), *numbers)
+    fields = (45, 45, 0, 0, 0, 0, 0, 3, size, 7, len(extra), 0, 0, 0, 0, place)
+    member = struct.pack("<4s6H3L5H2L", b"PK\1\2", *fields) + b"a/1.png" + extra
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(member), 0, 0)
+    (tmp_path / "t.zip").write_bytes(member + end)
+    with pytest.raises(UsageError, match=message):
+        list_archive(tmp_path / "t.zip", [])
+
+
+def test_a_zip_with_fewer_members_than_it_says_is_refused(archives, tmp_path):
+    data = bytearray(archives["stored.zip"].read_bytes())
+    data[-14:-10] = struct.pack("<2H", 999, 999)
+    (tmp_path / "t.zip").write_bytes(data)
+    with pytest.raises(UsageError, match=r" members, and 999 are stated: t\.zip is damaged$"):
+        list_archive(tmp_path / "t.zip", [])
 
 
 @pytest.mark.parametrize("name", ["plain.tar", "packed.tar.gz", "deflated.zip", "stored.zip"])

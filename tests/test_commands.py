@@ -316,6 +316,7 @@ def test_wrong_usage_of_the_program_itself(capsys: pytest.CaptureFixture[str]) -
     assert "required" in refuse([], capsys)
     assert "invalid choice: 'konvert'" in refuse(["konvert"], capsys)
     assert "--nonsense is not known" in refuse(["verify", "x", "--nonsense"], capsys)
+    assert "a path is empty: write . for the current" in refuse(["plan", "", "x"], capsys)
 
 
 def test_names_that_would_change_the_terminal_are_escaped(

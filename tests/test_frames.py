@@ -3,8 +3,10 @@
 import dataclasses
 import gc
 import io
+import re
 import resource
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,19 @@ def test_frames_that_are_drawn_over_others_show_them():
     np.testing.assert_array_equal(read_pixels(second.data), np.asarray(above))
 
 
+def test_a_frame_that_does_not_say_how_it_goes_stays():
+    frames = [Image.new("RGB", (20, 20), (255, 0, 0)) for _ in range(4)]
+    for number, left in ((1, 0), (2, 10), (3, 10), (3, 15)):
+        frames[number].paste((0, 0, 255), (left, 0, left + 4, 4))
+    # The second one is taken away; of the third, nothing is said then.
+    data = bytearray(encode_frames("GIF", frames, disposal=[1, 3, 1, 1]))
+    extensions = [match.start() for match in re.finditer(rb"!\xf9\x04", data)]
+    data[extensions[2] + 3] &= 0b11100011
+    found = [image for frame in convert_frames(bytes(data), [OPTIONS]) for image in frame.images]
+    for frame, image in zip(frames, found, strict=True):
+        np.testing.assert_array_equal(read_pixels(image.data), np.asarray(frame))
+
+
 def test_pages_have_sizes_orientations_and_depths_of_their_own():
     pages = [make_image(1), make_image(2, 50, 10), make_image(3, 9, 9, mode="L")]
     data = encode_frames("TIFF", pages)
@@ -111,6 +126,25 @@ def test_a_frame_that_is_filtered_or_damaged_costs_no_other():
         assert sound == sorted(sound, reverse=True)
         assert [frame.number for frame in cut] == list(range(len(cut)))
         assert 0 < sum(sound) < 8
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG"])
+def test_nothing_is_drawn_over_a_damaged_frame(file_format):
+    data = encode_frames(file_format, make_frames(5))
+    if file_format == "GIF":
+        at = [match.start() for match in re.finditer(rb"!\xf9\x04", data)][1] + 8
+        assert data[at : at + 1] == b","
+        palette_bytes = 3 << (data[at + 9] % 8 + 1) if data[at + 9] & 128 else 0
+        at += 10 + palette_bytes
+        data = data[:at] + b"\x7f" + data[at + 1 :]  # bits of a code, of which there are up to 12
+    else:
+        at = [match.start() for match in re.finditer(rb"fdAT", data)][2]
+        size = int.from_bytes(data[at - 4 : at], "big")
+        body = data[at : at + 12] + b"\xff" * (size + 4 - 12)
+        data = data[:at] + body + zlib.crc32(body).to_bytes(4, "big") + data[at + size + 8 :]
+    found = list(convert_frames(data, [OPTIONS, dataclasses.replace(OPTIONS, image_size=(9, 9))]))
+    codes = [[getattr(image, "code", "written") for image in frame.images] for frame in found]
+    assert codes == [["written"] * 2] * 3 + [["decode_error"] * 2]
 
 
 def test_frames_of_an_isolated_file_are_the_same():

@@ -13,6 +13,7 @@ import pytest
 from conftest import encode_image, make_environment, make_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import make_chunk
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
@@ -254,6 +255,37 @@ def test_only_keep_copies_a_file_with_metadata(file_format, metadata):
     assert convert_image(source, KEEP).data == source
     padded = encode_image(make_image(1), file_format) + bytes(9000)
     assert convert_image(padded, options).data != padded
+
+
+def hide_in_jpeg(jpeg: bytes, marker: int, at: int) -> bytes:
+    return jpeg[:at] + bytes((255, marker, 0, 8)) + b"secret" + jpeg[at:]
+
+
+def hide_in_png(png: bytes, name: bytes) -> bytes:
+    return png[:33] + make_chunk(name, b"secret") + png[33:]
+
+
+JPEG, PROGRESSIVE = (encode_image(make_image(1), "JPEG", progressive=p) for p in (False, True))
+PNG, WEBP = encode_image(make_image(1), "PNG"), encode_image(make_image(1), "WEBP")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "source"),
+    [
+        ("jpeg", JPEG + encode_image(make_image(2), "JPEG", comment=b"secret")),
+        ("jpeg", hide_in_jpeg(PROGRESSIVE, 0xE1, PROGRESSIVE.rindex(b"\xff\xda"))),
+        ("jpeg", hide_in_jpeg(JPEG, 0xFE, len(JPEG) - 2)),
+        ("jpeg", hide_in_jpeg(JPEG, 0xE0, 20)),
+        ("png", PNG + b"secret" + PNG[-12:]),
+        ("png", hide_in_png(PNG, b"hIST")),
+        ("png", hide_in_png(PNG, b"eXIF")),
+        ("webp", WEBP + b"EXIF\6\0\0\0secret"),
+    ],
+)
+def test_what_is_hidden_where_nobody_looks_is_not_copied(encoding, source):
+    assert b"secret" in source
+    options = ConvertOptions(image_size=(24, 32), encoding=encoding)
+    assert b"secret" not in convert_image(source, options).data
 
 
 @pytest.mark.parametrize(

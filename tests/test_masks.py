@@ -149,6 +149,25 @@ def test_masks_of_sixteen_bits_hold_numbers_too():
         convert(many, image, options)
 
 
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_numbers_stay_also_where_white_is_zero(mode):
+    numbers = make_numbers() & (1 if mode == "1" else 255)
+    stored = Image.fromarray(numbers.astype(bool) if mode == "1" else numbers)
+    data = bytearray(encode_image(stored, "TIFF"))
+    at = data.index(struct.pack("<HHL", 262, 3, 1)) + 8
+    assert data[at] == 1
+    data[at] = 0
+    mask = convert(bytes(data), encode_image(make_image(1)), ConvertOptions(resize="none"))
+    np.testing.assert_array_equal(mask, numbers)
+
+
+def test_a_damaged_mask_is_refused_though_it_can_be_decoded():
+    data = bytearray(encode_mask(make_numbers()))
+    data[data.index(b"IEND") - 5] ^= 1  # the checksum of the pixels
+    with pytest.raises(ImageError, match="mask_unreadable: decode_error, "):
+        convert(bytes(data), encode_image(make_image(1)), ConvertOptions(resize="none"))
+
+
 def test_a_mask_is_turned_by_its_own_orientation_or_is_upright_already():
     numbers, exif = make_numbers(), Image.Exif()
     exif[0x0112] = 6

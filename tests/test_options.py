@@ -180,6 +180,7 @@ def test_an_unknown_option_is_refused():
             {"resize": "longer", "image_size": (224, 320)},
             "resize longer takes one number, not 224x320: the other side follows from the image",
         ),
+        ({"group_by": ""}, "group by is empty, and matches nothing: leave it out"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(values, message):

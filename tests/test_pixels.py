@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from conftest import SHARED, encode_image, make_image
+from making import make_chunk
 from PIL import Image, ImageCms
 
 from converter.errors import ImageError
@@ -170,6 +171,46 @@ def test_a_16_bit_gray_image_may_have_a_transparent_level():
 )
 def test_whole_and_fractional_samples_are_scaled_and_never_clipped(values, expected):
     data = encode_image(Image.fromarray(values), "TIFF")
+    assert read_pixels(data)[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("options", [AS_IT_IS, ConvertOptions(resize="none", encoding="keep")])
+def test_a_png_of_nonsense_is_refused_though_its_checksums_are_right(options):
+    rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(make_image(1)))
+    deflated = zlib.compress(rows)
+    head = encode_image(make_image(1), "PNG")[:33]
+    end = encode_image(make_image(1), "PNG")[-12:]
+    assert convert_image(head + make_chunk(b"IDAT", deflated) + end, options).height == 24
+    middle = len(deflated) // 2
+    for nonsense in (
+        b"\x78\x9c" + b"\xff" * 200,
+        zlib.compress(b"\x09" + rows[1:]),
+        deflated[:middle] + bytes(9) + deflated[middle + 9 :],
+    ):
+        with pytest.raises(ImageError, match=r"^decode_error: "):
+            convert_image(head + make_chunk(b"IDAT", nonsense) + end, options)
+
+
+def change_tag(tiff: bytes, number: int, old: int, new: int) -> bytes:
+    """A TIFF that says something else of its samples."""
+    before, after = (struct.pack("<HHLL", number, 3, 1, value) for value in (old, new))
+    assert tiff.count(before) == 1
+    return tiff.replace(before, after)
+
+
+@pytest.mark.parametrize(
+    ("values", "tag", "expected"),
+    [
+        (np.array([[0, 257, 65_535]], np.uint16), (262, 1, 0), [255, 254, 0]),
+        (np.array([[0.0, 0.25, 1.0]], np.float32), (262, 1, 0), [255, 191, 0]),
+        (np.array([[0, 2**31 - 1, -1]], np.int32), (339, 2, 1), [0, 127, 255]),
+        # 0, 17, 2,047 and 4,095 in 12 bits each, as numbers of 16.
+        (np.array([[0, 0x7F11, 0xFFFF, 0]], np.uint16), (258, 16, 12), [0, 1, 127, 255]),
+    ],
+    ids=["white is 0", "white is 0.0", "unsigned", "12 bits"],
+)
+def test_what_a_tiff_says_of_its_samples_is_believed(values, tag, expected):
+    data = change_tag(encode_image(Image.fromarray(values), "TIFF"), *tag)
     assert read_pixels(data)[0, :, 0].tolist() == expected
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from converter.errors import ShardmillError, UsageError
+from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format.manifest import read_manifest
 from converter.images import conversion
 from converter.images.conversion import convert_image, convert_sizes
@@ -200,6 +200,21 @@ def test_large_images_have_the_bytes_of_each_size_alone(resize, file_format, ori
         sizes.append(ConvertOptions(image_size=(240, 320)))
     assert convert_sizes(data, sizes) == [convert_image(data, options) for options in sizes]
     assert convert_sizes(data, sizes[::-1]) == [convert_image(data, size) for size in sizes[::-1]]
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_what_is_damaged_is_refused_in_all_sizes(file_format):
+    data = encode_image(make_image(1, 60, 80), file_format)
+    sizes = [ConvertOptions(image_size=(side, side), encoding="keep") for side in (60, 70, 80)]
+    codes = []
+    for cut in range(len(data) // 3, len(data) - len(data) // 8, len(data) // 16):
+        for damaged in (data[:cut], data[:cut] + b"\xff\xd9" + data[cut + 2 :]):
+            try:
+                outcomes = convert_sizes(damaged, sizes)
+            except ImageError:
+                continue
+            codes.append({getattr(outcome, "code", "written") for outcome in outcomes})
+    assert all(len(found) == 1 for found in codes), codes
 
 
 def test_a_size_that_cannot_be_written_costs_no_other():

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from converter.entries import SKIP_RULES, Entry, Note, Scan, Skipped
 from converter.errors import UsageError
 from converter.names import to_bytes
-from converter.sources.scan import scan_folder
+from converter.options import ConvertOptions
+from converter.sources.scan import scan_folder, scan_images
 
 
 def fill(root: Path, *paths: str, size: int = 3) -> None:
@@ -211,7 +212,8 @@ def test_the_locale_does_not_show(image_folder, locale):
 import sys
 from pathlib import Path
 from converter.names import to_bytes
-from converter.sources.scan import scan_folder
+from converter.options import ConvertOptions
+from converter.sources.scan import scan_folder, scan_images
 for entry in scan_folder(Path(sys.argv[1])).entries:
     print(to_bytes(entry.path), entry.label, entry.size_bytes)
 """
@@ -288,3 +290,21 @@ def test_a_class_whose_name_breaks_the_line_is_refused(tmp_path, name):
     message = f"class {name!r} has a line break in its name"
     with pytest.raises(UsageError, match=re.escape(message)):
         scan_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("images", {"mask_column": "mask"}, "mask column: for a table alone, and "),
+        ("images", {"keep_columns": ("age",)}, "keep columns: for a table alone, and "),
+        ("images", {"table_root": ".."}, "table root: for a table alone, and "),
+        ("t.csv", {"label_from": "none"}, "label from: for folders alone, and "),
+        ("t.csv", {"split_folders": "yes"}, "split folders: for folders alone, and "),
+    ],
+)
+def test_nothing_is_asked_in_vain(tmp_path, name, values, message):
+    fill(tmp_path, "images/a/1.png")
+    (tmp_path / "t.csv").write_text("path\nimages/a/1.png\n")
+    assert scan_images(tmp_path / name).entries
+    with pytest.raises(UsageError, match=f"^{message}"):
+        scan_images(tmp_path / name, ConvertOptions(**values))

@@ -84,8 +84,21 @@ def test_groups_may_be_folders_a_column_or_nothing():
     grouped = [entry._replace(group=f"g{number % 40}") for number, entry in enumerate(entries)]
     columns = find_splits(assign_splits(grouped, SPLIT))
     assert len({(path.split("/")[0], split) for path, split in columns.items()}) == 40
-    unmatched = dataclasses.replace(SPLIT, group_by="nowhere")
-    assert assign_splits(entries, unmatched) == assign_splits(entries, SPLIT)
+    alone = find_splits(assign_splits(entries, SPLIT))
+    one = find_splits(assign_splits(entries, dataclasses.replace(SPLIT, group_by="^c7/")))
+    assert len({split for path, split in one.items() if path.startswith("c7/")}) == 1
+    assert {path for path in one if one[path] != alone[path]} <= {f"c7/{n}.png" for n in range(400)}
+
+
+def test_a_pattern_of_groups_that_matches_nothing_is_a_mistake():
+    entries = [Entry(f"{number}.png", 0, 1) for number in range(40)]
+    options = dataclasses.replace(SPLIT, group_by="patient")
+    with pytest.raises(
+        UsageError, match="group by 'patient' matches none of the paths, such as '0"
+    ):
+        assign_splits(entries, options)
+    # Of what is in the splits of an earlier conversion, none may be left that it matches.
+    assert assign_splits(entries, options, kept={}) == assign_splits(entries, SPLIT)
 
 
 @QUICK

@@ -115,6 +115,7 @@ def test_columns_have_the_kind_of_what_they_hold(root):
         (["1e3", "nan"], "float"), ([True, 2], "int"), ([2**63, 1], "text"),
         ([None, None], "blank"),
         ([[1], [2.5]], "floats"), ([[], [1]], "ints"), ([["a"], [1]], "texts"), (["1_0"], "text"),
+        (["0012", "7"], "text"), (["12345678901234567890"], "text"), (["0", "-0.5"], "float"),
     ],
 )  # fmt: skip
 def test_the_kind_of_cells(cells, kind):
@@ -135,6 +136,17 @@ def test_whole_numbers_as_labels_are_in_their_order(root, tmp_path):
     assert len(scan.skipped) == 20
 
 
+def test_numbers_that_are_written_differently_are_classes_in_one_order(root, tmp_path):
+    names = ["7", "007", "9" * 5000, "07", "x", "10"]
+    rows = [{"path": row["path"], "label": names[n % 6]} for n, row in enumerate(ROWS)]
+    table = write_table(tmp_path / "t.csv", rows)
+    options = ConvertOptions(table_root=os.path.relpath(root, tmp_path))
+    classes = ("007", "07", "7", "10", "9" * 5000, "x")
+    assert scan_images(table, options).classes == classes
+    backward = write_table(tmp_path / "t.csv", rows[::-1])
+    assert scan_images(backward, options).classes == classes
+
+
 def test_rows_without_an_image_are_rejects(tmp_path):
     root = tmp_path / "root"
     for name in ("a/1.png", "a/2.png"):
@@ -143,6 +155,7 @@ def test_rows_without_an_image_are_rejects(tmp_path):
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     (root / "inside.png").symlink_to(root / "a" / "2.png")
     (root / "up").symlink_to(tmp_path)
+    (root / "loop").symlink_to("loop")
     os.mkfifo(root / "pipe.png")
     bad = {
         "../secret.png": "outside",
@@ -151,6 +164,8 @@ def test_rows_without_an_image_are_rejects(tmp_path):
         "https://a/b.png": "outside",
         "link.png": "outside",
         "up/secret.png": "outside",
+        "loop/1.png": "outside",
+        "\ud800.png": "bad_row",
         "a\0.png": "outside",
         "pipe.png": "unreadable",
         "a": "unreadable",
@@ -165,7 +180,7 @@ def test_rows_without_an_image_are_rejects(tmp_path):
     assert {reject.path: reject.code for reject in scan.rejected} == {
         **{path: code for path, code in bad.items() if path not in ("", "./a//1.png")},
         "a/1.png": "repeated",
-        "row 14": "bad_row",
+        "row 16": "bad_row",
     }
     assert scan.rejected[0] == (
         "../secret.png",
@@ -187,6 +202,10 @@ def test_rows_without_an_image_are_rejects(tmp_path):
         ({"boxes": "[1"}, "'[1' is not a list in JSON"),
         ({"things": ["x", "y"]}, "1 boxes with 2 labels"),
         ({"split": "holdout"}, "'holdout' is not a split"),
+        ({"price": 1e39}, "1e+39 is not a number"),
+        ({"caption": ["one", "two"]}, "['one', 'two'] is not a text"),
+        ({"caption": "half \ud83d"}, "'half \\ud83d' has half of a character in it"),
+        ({"label": "\ud83d"}, "'\\ud83d' has half of a character in it"),
     ],
 )
 def test_values_that_make_no_sense_cost_their_row_alone(root, tmp_path, row, detail):
@@ -198,6 +217,7 @@ def test_values_that_make_no_sense_cost_their_row_alone(root, tmp_path, row, det
         ConvertOptions(
             table_root=os.path.relpath(root, tmp_path), label_column="label", target_column="price",
             boxes_column="boxes", box_labels_column="things", split_column="split",
+            caption_column="caption",
         ),
     )  # fmt: skip
     assert len(scan.entries) == 1
@@ -221,6 +241,8 @@ def test_values_that_make_no_sense_cost_their_row_alone(root, tmp_path, row, det
         ("t.jsonl", b"[" * 100_000, {}, "t.jsonl: line 1 is not JSON: "),
         ("t.jsonl", b'{"path": "a", "b": {}}', {"keep_columns": ("b",)}, "dict {} is neither"),
         ("t.parquet", b"PAR1", {}, "t.parquet cannot be read as Parquet: "),
+        ("t.csv", b"path, label\nx,y\n", {}, "column ' label' is not taken for labels, as the"),
+        ("t.jsonl", b'{"path": "x"}\n{"path": "y", "label": "z"}', {}, "column 'label' is not"),
     ],
 )  # fmt: skip
 def test_tables_that_are_none_are_refused(tmp_path, name, content, options, message):
@@ -229,6 +251,20 @@ def test_tables_that_are_none_are_refused(tmp_path, name, content, options, mess
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=re.escape(message)):
         scan_images(tmp_path / name, ConvertOptions(**options))
+
+
+def test_binary_columns_of_parquet_are_text_and_none_stands_twice(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_image(tmp_path / "a.png", 1)
+    columns = [pa.array([b"a.png"]), pa.array([b"cat"]), pa.array([b"\xff"])]
+    table = tmp_path / "t.parquet"
+    parquet.write_table(pa.Table.from_arrays(columns, names=["path", "label", "text"]), table)
+    scan = scan_images(table, ConvertOptions(caption_column="text"))
+    assert (scan.classes, scan.entries[0].values) == (("cat",), '["\\udcff"]')
+    parquet.write_table(pa.Table.from_arrays(columns, names=["path", "label", "label"]), table)
+    with pytest.raises(UsageError, match="column 'label' stands twice in the first line"):
+        scan_images(table, ConvertOptions())
 
 
 def test_names_that_are_not_utf8_can_be_rows(tmp_path):

@@ -204,6 +204,9 @@ class Opened:
         options: of all sizes, in which they do not differ.
         draft: whether JPEGs may be decoded at a fraction of their size.
         alone: whether there is one size only.
+
+    Attributes:
+        failure: what Pillow said when it was decoded, or nothing.
     """
 
     def __init__(
@@ -222,7 +225,23 @@ class Opened:
             animated=has_frames(image, data),
             profiled=find_transform(image, options) is not None,
         )
+        self.failure = ""
         self._upright: dict[Size, tuple[Image.Image, bool]] = {}
+
+    def load(self) -> None:
+        """Decodes all of it. Pillow says only once what is wrong, and then shows what it has.
+
+        Raises:
+            ImageError: it went wrong before.
+            Exception: whatever Pillow raises.
+        """
+        if self.failure:
+            raise ImageError("decode_error", self.failure)
+        try:
+            self.image.load()
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            raise
 
     def decode(self, least: Size | None) -> tuple[Image.Image, bool]:
         """The image upright; and whether its colours are still to be flattened.
@@ -236,7 +255,7 @@ class Opened:
         image = self._draft(least) if least else self.image
         if image.size not in self._upright:
             enter("decode")
-            image.load()
+            (self if image is self.image else image).load()
             enter("convert")
             upright = orient(image, self.orientation)
             plain = upright.mode == MODES[self.options.color_mode] and not has_alpha(upright)
@@ -311,7 +330,7 @@ def _copy(opened: Opened, options: ConvertOptions) -> StoredImage | None:
     _check_sides(size)
     if not is_copy(opened.image, opened.data, options):
         return None
-    opened.image.load()  # a truncated file must not be copied
+    opened.load()  # a truncated file must not be copied
     return StoredImage(
         data=opened.data,
         format=COPIED[str(opened.image.format)],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
 from typing import Final
 
 from PIL import Image
@@ -17,11 +19,15 @@ COPIED: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
 _PNG_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 """Pillow looks at no checksum of the last chunk, and shows an image that ends before it."""
 
-_PLAIN_SEGMENTS: Final = frozenset(("APP0", "APP14"))
-_PLAIN_INFO: Final = frozenset(
-    ("aspect", "background", "chromaticity", "dpi", "duration", "gamma", "interlace", "loop",
-     "srgb", "timestamp")
-)  # fmt: skip
+_PLAIN_SEGMENTS: Final = {"APP0": (b"JFIF", 14), "APP14": (b"Adobe", 12)}
+"""Those of a JPEG that hold no metadata: how they begin, and how long they are."""
+
+_MORE_OF_JPEG: Final = re.compile(rb"\xff[\xd8\xd9\xe0-\xef\xfe]")
+"""What may hold metadata behind the beginning of the pixels, where Pillow does not look."""
+
+_PLAIN_CHUNKS: Final = frozenset(
+    (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"bKGD", b"cHRM", b"gAMA", b"pHYs", b"sBIT", b"sRGB")
+)
 _PLAIN_BYTES: Final = 4096
 """Over its pixels, that a file without metadata may have to be copied."""
 
@@ -59,10 +65,25 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
     if len(data) > pixels + _PLAIN_BYTES:
         return False
     if image.format == "JPEG":
-        segments = {name for name, _ in getattr(image, "applist", ())}
-        return segments <= _PLAIN_SEGMENTS and data.endswith(b"\xff\xd9")
+        return _is_plain_jpeg(image, data)
     if image.format == "WEBP":
-        return data[12:15] == b"VP8" and data[15:16] in b" L"
-    image.load()  # chunks may also lie behind the pixels
-    chunks = getattr(image, "private_chunks", ())
-    return not chunks and not getattr(image, "text", ()) and set(image.info) <= _PLAIN_INFO
+        size = int.from_bytes(data[16:20], "little")
+        return data[12:16] in (b"VP8 ", b"VP8L") and len(data) == 20 + size + size % 2
+    return _PLAIN_CHUNKS.issuperset(_list_chunks(data))
+
+
+def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
+    for name, segment in getattr(image, "applist", ()):
+        begin, size = _PLAIN_SEGMENTS.get(name, (b"", -1))
+        if not segment.startswith(begin) or len(segment) != size:
+            return False
+    more = _MORE_OF_JPEG.search(data, data.index(b"\xff\xda"))
+    return more is not None and more.start() == len(data) - 2 and data.endswith(b"\xff\xd9")
+
+
+def _list_chunks(data: bytes) -> Iterator[bytes]:
+    """The names of all chunks of a PNG, also of those behind its end."""
+    at = 8
+    while at < len(data):
+        yield data[at + 4 : at + 8]
+        at += 12 + int.from_bytes(data[at : at + 4], "big")

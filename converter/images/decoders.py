@@ -103,6 +103,7 @@ def _describe_other(data: bytes, formats: tuple[str, ...]) -> ImageError:
     for name, at, signatures in _SIGNATURES:
         if data.startswith(signatures, at):
             if name in formats:
-                return ImageError("decode_error", f"the header of this {name} is damaged")
+                detail = f"this {name} is damaged, or of a kind that nobody reads"
+                return ImageError("decode_error", detail)
             return ImageError("other_format", f"{name}, which is not among the formats asked for")
     return ImageError("not_an_image", f"begins with {data[:8]!r}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from converter.errors import ImageError
 from converter.images.conversion import (
@@ -24,6 +25,9 @@ from converter.images.conversion import (
 from converter.images.copies import verify_png
 from converter.images.limits import check_header, has_frames
 from converter.options import ConvertOptions
+
+DRAWN_OVER: Final = ("GIF", "PNG")
+"""The formats, by Pillow's names, of which a frame shows what is left of those before it."""
 
 
 class Frame(NamedTuple):
@@ -41,7 +45,8 @@ class Frame(NamedTuple):
 def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame]:
     """Converts what is asked for of a file: its first frame, or all of them, in order.
 
-    A frame that cannot be converted costs itself, and those behind it if nobody can get there.
+    A frame that cannot be converted costs itself; and those behind it if nobody can get there, or
+    they are drawn over it and it is damaged.
     Frames behind the first `max_frames` are left out together, as one.
 
     Args:
@@ -79,11 +84,16 @@ def _convert_all(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame
             except ImageError as error:
                 yield Frame(number, [error.strip()] * len(sizes))
                 return
-            yield Frame(number, _convert(image, data, sizes))
+            images, damaged = _convert(image, data, sizes)
+            yield Frame(number, images)
+            if damaged and image.format in DRAWN_OVER:
+                return
 
 
 def _go_to(image: Image.Image, number: int, limit: int) -> bool:
     """Goes on to a frame; False if there is none."""
+    if isinstance(image, GifImageFile):
+        image.disposal_method = 0  # of a frame that has none, Pillow takes that of one before
     try:
         image.seek(number)
     except EOFError:
@@ -93,11 +103,14 @@ def _go_to(image: Image.Image, number: int, limit: int) -> bool:
     return True
 
 
-def _convert(image: Image.Image, data: bytes, sizes: Sequence[ConvertOptions]) -> list[Outcome]:
+def _convert(
+    image: Image.Image, data: bytes, sizes: Sequence[ConvertOptions]
+) -> tuple[list[Outcome], bool]:
+    """What becomes of the frame that an image is at; and whether it is damaged."""
     try:
         with name_errors():
             check_header(image, data, sizes[0])
             opened = Opened(image, data, sizes[0], draft=False, alone=False)
-            return convert_opened(opened, sizes)
+            return convert_opened(opened, sizes), bool(opened.failure)
     except ImageError as error:
-        return [error.strip()] * len(sizes)
+        return [error.strip()] * len(sizes), error.code == "decode_error"

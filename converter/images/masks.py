@@ -17,9 +17,10 @@ from PIL import Image
 
 from converter.errors import ImageError
 from converter.images.conversion import Origin, fit_upright, name_errors
+from converter.images.copies import verify_png
 from converter.images.decoders import open_image
 from converter.images.limits import check_header
-from converter.images.pixels import orient, read_turn
+from converter.images.pixels import is_negative, orient, read_turn
 from converter.images.scaling import pad, scale
 from converter.options import ConvertOptions
 
@@ -47,6 +48,8 @@ def convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -
             if sorted(image.size) != sorted(origin.size):
                 raise _describe_size(image, origin)
             check_header(image, data, options)
+            if image.format == "PNG":
+                verify_png(data)
             factor = _find_factor(image)  # known only until it is loaded, as it may be for its EXIF
             turn = _find_turn(image, origin)
             mask = orient(Image.fromarray(_read_numbers(image) // factor), turn)
@@ -58,7 +61,7 @@ def convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -
 
 
 def _find_factor(image: Image.Image) -> np.uint8:
-    raw = {str(tile[3]) for tile in getattr(image, "tile", ())}
+    raw = {str(tile[3]).rstrip("IR") for tile in getattr(image, "tile", ())}
     return next((np.uint8(factor) for mode, factor in _FACTORS.items() if mode in raw), np.uint8(1))
 
 
@@ -71,6 +74,8 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode not in _MODES:
         raise ImageError("mask_unreadable", f"mode {image.mode}: a mask has one channel of numbers")
     numbers = np.asarray(image)
+    if is_negative(image) and image.mode in ("1", "L"):
+        numbers = ~numbers  # Pillow has turned them round, to show 0 as white
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high > MAX_NUMBER:
         raise ImageError("mask_unreadable", f"numbers from {low} to {high}, not 0 to {MAX_NUMBER}")

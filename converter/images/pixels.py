@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 from converter.errors import ImageError
 from converter.image_options import ImageOptions
@@ -28,6 +28,11 @@ _PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 _Transform: TypeAlias = Callable[[Image.Image], Image.Image]
 
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+"""Numbers of what the header of a TIFF says."""
+
+_SIGNED: Final = 2
+
 _TRANSPOSES: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,9 +45,15 @@ _TRANSPOSES: Final = {
 
 
 def read_orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense."""
+    """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense.
+
+    Raises:
+        Exception: whatever Pillow raises on a damaged PNG, of which it loads all to look for EXIF.
+    """
     if image.format == "TIFF":
         return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
+    if image.format == "PNG":
+        image.load()  # it says only once what is wrong, and then shows what it has
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
@@ -107,7 +118,10 @@ def _reduce(image: Image.Image) -> Image.Image:
     key = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         wide = image.convert("I")
-        grey = wide.point(lambda value: value * (1 / 257)).convert("L")
+        step = 255 / (2 ** _read_tag(image, _BITS, 16) - 1)
+        grey = wide.point(lambda value: value * step).convert("L")
+        if is_negative(image):
+            grey = ImageChops.invert(grey)
         if not isinstance(key, int):
             return grey
         grey.info.pop("transparency", None)
@@ -120,6 +134,18 @@ def _reduce(image: Image.Image) -> Image.Image:
     return image
 
 
+def is_negative(image: Image.Image) -> bool:
+    """Whether 0 is white, as it may be in a TIFF. Pillow mends that for up to 8 bits a sample."""
+    return _read_tag(image, _PHOTOMETRIC, 1) == 0
+
+
+def _read_tag(image: Image.Image, number: int, default: int) -> int:
+    """A number in the header of a TIFF, the first one if there are several."""
+    value = getattr(image, "tag_v2", {}).get(number, default)
+    first = value[0] if isinstance(value, tuple) and value else value
+    return first if isinstance(first, int) else default
+
+
 def has_wide_samples(image: Image.Image) -> bool:
     """Whether the file has 16 bits a sample, of which Pillow may decode the upper half alone."""
     return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
@@ -128,6 +154,8 @@ def has_wide_samples(image: Image.Image) -> bool:
 def _scale_range(image: Image.Image) -> Image.Image:
     """Whole numbers from 0 to 65,535 and fractions from 0 to 1 as such, others by their range."""
     values = np.asarray(image)
+    if image.mode == "I" and _read_tag(image, _SAMPLE_FORMAT, _SIGNED) != _SIGNED:
+        values = values.view(np.uint32)  # as which Pillow does not show them
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low) or not np.isfinite(high):
         raise ImageError("unsupported_mode", f"mode {image.mode}: not all values are numbers")
@@ -140,7 +168,7 @@ def _scale_range(image: Image.Image) -> Image.Image:
     scaled = np.empty(values.shape, np.uint8)
     for row, line in zip(scaled, values, strict=True):  # in float64, a row at a time
         np.rint((line.astype(np.float64) - low) * scale, out=row, casting="unsafe")
-    return Image.fromarray(scaled)
+    return Image.fromarray(255 - scaled if is_negative(image) else scaled)
 
 
 def _convert_lab(image: Image.Image) -> Image.Image:

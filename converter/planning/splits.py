@@ -75,8 +75,11 @@ def assign_splits(
         the entries of each split that there is, in the order of `SPLITS`.
 
     Raises:
-        UsageError: a split that was asked for gets no image, or is given already.
+        UsageError: a split that was asked for gets no image, or is given already; or the pattern
+            of groups matches no path.
     """
+    if kept is None:
+        _check_grouped(entries, options)
     given = _read_given(entries, options, kept or {})
     draws, ranks = _draw_all(entries, options)
     units = join_units(entries, options, duplicates)
@@ -286,6 +289,14 @@ def _sort(entries: Sequence[Entry], chosen: Numbers, ranks: Draws) -> dict[str, 
         order = np.argsort(ranks[places], kind="stable")
         members[split] = [entries[place] for place in places[order]]
     return members
+
+
+def _check_grouped(entries: Sequence[Entry], options: ConvertOptions) -> None:
+    if options.group_by and not any(find_group(entry, options) for entry in entries):
+        raise UsageError(
+            f"group by {options.group_by!r} matches none of the paths, such as "
+            f"{entries[0].path!r}: nothing would be kept together"
+        )
 
 
 def _check_filled(

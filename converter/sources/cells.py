@@ -7,12 +7,19 @@ import math
 import re
 from typing import Any, Final
 
+from converter.names import to_bytes
+
 SEPARATOR: Final = "|"
 """Between the names in a cell of text."""
 
 MAX_INT: Final = 2**63 - 1
+MAX_FLOAT: Final = 3.4028234e38
+"""What a record can hold, in 32 bits."""
 
-_INT: Final = re.compile(r"[+-]?\d{1,19}")
+_INT: Final = re.compile(r"[+-]?(0|[1-9]\d{0,18})")
+_CODE: Final = re.compile(r"[+-]?\d+")
+"""Digits that are no number: with zeros before them, or more than a number has, they are a name."""
+
 _BLANK: Final = "blank"
 
 UNKNOWN: Final = ""
@@ -34,7 +41,23 @@ def read_name(cell: Any) -> str:
         raise ValueError(f"{cell!r:.60} is not a name")
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)  # of a column in which others are blank
-    return str(cell)
+    return read_text(cell)
+
+
+def read_text(cell: Any) -> str:
+    """A text; numbers and dates are, as they are written.
+
+    Raises:
+        ValueError: it is none, or has half of a character, which JSON can hold and no record.
+    """
+    text = None if isinstance(cell, list | dict | tuple | bytes) else str(cell)
+    if text is None:
+        raise ValueError(f"{cell!r:.60} is not a text")
+    try:
+        to_bytes(text)
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!a:.60} has half of a character in it") from None
+    return text
 
 
 def read_list(cell: Any) -> list[Any]:
@@ -59,13 +82,13 @@ def read_number(cell: Any) -> float:
     """A number.
 
     Raises:
-        ValueError: it is none, or not finite.
+        ValueError: it is none, or not finite in a record.
     """
     try:
         number = float(cell)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(cell, bool) or not math.isfinite(number):
+    if isinstance(cell, bool) or not abs(number) <= MAX_FLOAT:
         raise ValueError(f"{cell!r:.60} is not a number")
     return number
 
@@ -93,8 +116,8 @@ def find_kind(cell: Any) -> str:
     text = cell if isinstance(cell, str) else None
     if text is None:
         raise ValueError(f"{type(cell).__name__} {cell!r:.60} is neither a number nor text")
-    if _INT.fullmatch(text) and abs(int(text)) <= MAX_INT:
-        return "int"
+    if _CODE.fullmatch(text):
+        return "int" if _INT.fullmatch(text) and abs(int(text)) <= MAX_INT else "text"
     return "float" if _is_float(text) else "text"
 
 
@@ -119,13 +142,17 @@ def join_kinds(one: str, other: str) -> str:
 
 
 def convert_cell(cell: Any, kind: str) -> Any:
-    """A cell as a value of a column of that kind."""
+    """A cell as a value of a column of that kind.
+
+    Raises:
+        ValueError: it is none.
+    """
     if kind.endswith("s"):
         return [convert_cell(part, kind[:-1]) for part in (cell or [])]
     if is_blank(cell):
         return "" if kind == "text" else math.nan
     if kind == "text":
-        return str(cell)
+        return read_text(cell)
     return int(cell) if kind == "int" else float(cell)
 
 

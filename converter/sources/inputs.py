@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import overload
+from typing import Final, overload
 
 from converter.errors import UsageError
-from converter.options import ConvertOptions
+from converter.options import COLUMN_OPTIONS, ConvertOptions
 from converter.sources.archives import is_archive
-from converter.sources.rows import is_table
+from converter.sources.rows import READERS, is_table
 from converter.storage.layout import Location
 from converter.storage.objects import ObjectPath
+
+FOLDER_OPTIONS: Final = ("label_from", "split_folders")
+"""What folders alone can be asked."""
+
+_USUAL: Final = ConvertOptions()
+
+
+def check_source(images: Location, options: ConvertOptions) -> None:
+    """Makes sure that nothing is asked of what IMAGES is that it does not have.
+
+    Raises:
+        UsageError: columns are named, and it is no table; or folders are to mean something, and it
+            is one.
+    """
+    if is_table(images):
+        for name in FOLDER_OPTIONS:
+            if getattr(options, name) != getattr(_USUAL, name):
+                asked = name.replace("_", " ")
+                raise UsageError(
+                    f"{asked}: for folders alone, and {images} is a table: name columns instead"
+                )
+        return
+    for name in (*COLUMN_OPTIONS, "keep_columns", "path_column", "table_root"):
+        if getattr(options, name) != getattr(_USUAL, name):
+            asked = name.replace("_", " ")
+            raise UsageError(
+                f"{asked}: for a table alone, and {images} is none: its name would end in "
+                + ", ".join(READERS)
+            )
 
 
 @overload

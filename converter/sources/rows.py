@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from converter.errors import UsageError
+from converter.names import from_bytes
 from converter.storage.layout import Location
 
 Row: TypeAlias = dict[str, Any]
@@ -87,8 +88,16 @@ def _read_parquet(table: Path) -> Iterator[Row]:
         raise UsageError(f"{table}: reading Parquet takes pyarrow: pip install pyarrow") from error
     try:
         with parquet.ParquetFile(table) as file:
+            schema = file.schema_arrow
+            _check_header(table, schema.names)
+            # Many a writer has text without saying so.
+            binary = [field.name for field in schema if pa.types.is_binary(field.type)]
             for batch in file.iter_batches(_BATCH_ROWS):
-                yield from batch.to_pylist()
+                for row in batch.to_pylist():
+                    texts = {
+                        name: from_bytes(row[name]) for name in binary if row[name] is not None
+                    }
+                    yield row | texts if texts else row
     except (pa.ArrowException, ValueError) as error:
         line = str(error).partition("\n")[0]
         raise UsageError(f"{table} cannot be read as Parquet: {line}") from error

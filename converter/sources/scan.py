@@ -23,7 +23,7 @@ from converter.options import ConvertOptions
 from converter.sources.archives import is_archive, list_archive
 from converter.sources.duplicates import drop_duplicates, find_duplicates, note_duplicates
 from converter.sources.folders import check_folder, list_folders, walk_folder
-from converter.sources.inputs import locate_root
+from converter.sources.inputs import check_source, locate_root
 from converter.sources.labelling import Labeller, order_classes
 from converter.sources.originals import digest_source
 from converter.sources.pairing import MASKS_HERE, locate_masks, pair_masks
@@ -45,6 +45,7 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Scan
         UsageError: there is nothing to convert, or not as asked.
     """
     options = options or ConvertOptions()
+    check_source(images, options)
     root = locate_root(images, options)
     scan = (
         scan_prefix(images, options) if isinstance(images, ObjectPath) else _scan(images, options)

@@ -33,6 +33,7 @@ from converter.sources.cells import (
     read_list,
     read_name,
     read_number,
+    read_text,
 )
 from converter.sources.folders import stays_inside
 from converter.sources.labelling import SPLIT_FOLDERS, order_classes
@@ -188,6 +189,7 @@ def look_over(table: Path, options: ConvertOptions) -> Reading:
             kinds[name] = _widen(kinds[name], row.get(name), where)
         known.update(_list_names(row, options))
     _check_names(table, names, options)
+    _check_label(table, names, options)
     classes = order_classes(known, options, key=_sort_name)
     return Reading(
         options=options,
@@ -211,6 +213,10 @@ def normalize_path(cell: Any) -> str:
     """
     if is_blank(cell) or not isinstance(cell, str):
         raise RowError("bad_row", f"{cell!r:.60} is not a path")
+    try:
+        read_text(cell)
+    except ValueError as error:
+        raise RowError("bad_row", str(error)) from error
     parts = [part for part in cell.split("/") if part not in ("", ".")]
     if cell.startswith("/") or ".." in parts or "://" in cell or "\0" in cell or not parts:
         raise RowError("outside")
@@ -244,8 +250,7 @@ class FolderLocator:
     def __call__(self, path: str) -> tuple[int, int]:
         folder = path.rpartition("/")[0]
         if folder not in self._inside:
-            target = (self._root / to_system(folder)).resolve()
-            self._inside[folder] = target.is_relative_to(self._root.resolve())
+            self._inside[folder] = self._is_inside(folder)
         if not self._inside[folder]:
             raise RowError("outside")
         try:
@@ -263,6 +268,13 @@ class FolderLocator:
         if not stat.S_ISREG(status.st_mode):
             raise RowError("unreadable", "not a file")
         return status.st_size, 0
+
+    def _is_inside(self, folder: str) -> bool:
+        try:
+            target = (self._root / to_system(folder)).resolve()
+        except (OSError, RuntimeError):  # links that lead to each other, or a name that is too long
+            return False
+        return target.is_relative_to(self._root.resolve())
 
 
 class ArchiveLocator:
@@ -302,6 +314,17 @@ def _check_names(table: Path, names: set[str], options: ConvertOptions) -> None:
             )
 
 
+def _check_label(table: Path, names: set[str], options: ConvertOptions) -> None:
+    """Refuses to leave out labels because of how their column is written, or where it begins."""
+    alike = {name for name in names if name.strip().lower() == LABEL_COLUMN}
+    unused = sorted(alike - {*_list_used(options)})
+    if unused and options.label_column is None and options.labels_column is None:
+        raise UsageError(
+            f"{table}: column {unused[0]!r} is not taken for labels, as the first row has no "
+            f"{LABEL_COLUMN!r}: name it with --label-column, or carry it along with --keep-column"
+        )
+
+
 def _list_names(row: Row, options: ConvertOptions) -> Iterator[str]:
     """The names of classes in a row; what makes no sense is said when the row is read."""
     try:
@@ -331,11 +354,11 @@ def _name_column(name: str, kind: str) -> Column:
     return Column(require_free(name), known.get(kind, kind))
 
 
-def _sort_name(name: str) -> tuple[int, int, bytes]:
+def _sort_name(name: str) -> tuple[bool, int, bytes, bytes]:
     """Whole numbers come first, in their order, and then all others in that of their bytes."""
-    if name.isascii() and name.isdecimal():
-        return 0, int(name), b""
-    return 1, 0, to_bytes(name)
+    is_number = name.isascii() and name.isdecimal()
+    digits = to_bytes(name.lstrip("0")) if is_number else b""
+    return not is_number, len(digits), digits, to_bytes(name)
 
 
 def _read_split(cell: Any) -> str:

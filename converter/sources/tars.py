@@ -66,6 +66,8 @@ def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Member]:
             path, code = clean_name(from_bytes(info.name.encode("utf-8", "surrogateescape")))
             path = (folder + path).rstrip("/")  # an archive of `.` has it for a member
             place = window.begin + info.offset_data - BLOCK
+            if info.size < 0:  # `tarfile` would go backward
+                raise tarfile.ReadError(f"{path!r} claims {info.size:,} bytes")
             if code:
                 yield Member(path, code=code)
             elif info.isdir():
@@ -79,17 +81,33 @@ def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Member]:
                     f"{path!r} goes past the end, or past what can be in it: cut off, or a bomb"
                 )
             elif path.lower().endswith(".tar") and depth < MAX_DEPTH:
-                inner = _Window(window.file, window.begin + info.offset_data, info.size)
-                yield from _list_window(inner, f"{path[: -len('.tar')]}/", depth + 1)
+                yield from _list_inner(window, info, path, depth)
             else:
                 yield Member(path, info.size, place)
+        if window.last != bytes(BLOCK):  # to `tarfile`, a damaged header is the end of a tar
+            at = window.begin + tar.offset
+            raise tarfile.ReadError(f"no header and no end at byte {at:,}: damaged or cut off")
+
+
+def _list_inner(window: _Window, info: tarfile.TarInfo, path: str, depth: int) -> Iterator[Member]:
+    """Members of a tar in a tar; where it is damaged, no other is."""
+    inner = _Window(window.file, window.begin + info.offset_data, info.size)
+    try:
+        yield from _list_window(inner, f"{path[: -len('.tar')]}/", depth + 1)
+    except tarfile.TarError as error:
+        yield Member(path, code="unreadable", detail=f"cannot be read as an archive: {error}")
 
 
 class _Window:
-    """A part of a file as a file of its own, of which no large piece is read at once."""
+    """A part of a file as a file of its own, of which no large piece is read at once.
+
+    Attributes:
+        last: what was read last.
+    """
 
     def __init__(self, file: BinaryIO, begin: int, size: int) -> None:
         self.file, self.begin, self.size, self._at = file, begin, size, 0
+        self.last = b""
 
     def read(self, size: int = -1) -> bytes:
         size = min(size if size >= 0 else self.size, max(0, self.size - self._at))
@@ -98,6 +116,7 @@ class _Window:
         self.file.seek(self.begin + self._at)
         data = self.file.read(size)
         self._at += len(data)
+        self.last = data
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -17,7 +17,7 @@ _CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _END: Final = struct.Struct("<4s4H2LH")
 _END_64: Final = struct.Struct("<4sQ2H2L4Q")
-_MAX_16, _MAX_32 = 0xFFFF, 0xFFFFFFFF
+_MAX_16, _MAX_32, _NOWHERE = 0xFFFF, 0xFFFFFFFF, 1 << 63
 _ENCRYPTED, _DESCRIBED_LATER = 1, 8
 _STORED, _DEFLATED = 0, 8
 _PIECE_BYTES: Final = 1 << 16
@@ -34,8 +34,8 @@ def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
         ValueError: it is damaged, or cut off.
         struct.error: likewise.
     """
-    begin, size = _find_directory(file, name)
-    end, at = begin + size, begin
+    begin, size, members = _find_directory(file, name)
+    end, at, listed = begin + size, begin, 0
     file.seek(begin)
     while at < end:
         header = _CENTRAL.unpack(file.read(_CENTRAL.size))
@@ -46,7 +46,10 @@ def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
         file.seek(comment_bytes, os.SEEK_CUR)
         at += _CENTRAL.size + name_bytes + extra_bytes + comment_bytes
         sizes = _read_sizes(header[8], header[9], header[16], extra)
+        listed += 1
         yield _describe(path, header[3], header[4], header[15] >> 16, sizes)
+    if listed & _MAX_16 != members & _MAX_16:  # some writers have no more than 16 bits for it
+        raise ValueError(f"{listed:,} members, and {members:,} are stated: {name} is damaged")
 
 
 def read_zipped(file: BinaryIO, place: int, size: int) -> bytes:
@@ -112,8 +115,8 @@ def _describe(name: bytes, flags: int, method: int, mode: int, sizes: tuple[int,
     return Member(path, *sizes)
 
 
-def _find_directory(file: BinaryIO, name: str) -> tuple[int, int]:
-    """Where the list of members begins, and how long it is."""
+def _find_directory(file: BinaryIO, name: str) -> tuple[int, int, int]:
+    """Where the list of members begins, how long it is, and how many there are."""
     total = file.seek(0, os.SEEK_END)
     tail_bytes = min(total, _END.size + _MAX_16)
     file.seek(total - tail_bytes)
@@ -121,17 +124,17 @@ def _find_directory(file: BinaryIO, name: str) -> tuple[int, int]:
     found = tail.rfind(b"PK\5\6")
     if found < 0:
         raise ValueError("it has no list of members at its end: it is cut off, or no zip")
-    *_, size, begin, _ = _END.unpack(tail[found : found + _END.size])
+    *_, members, size, begin, _ = _END.unpack(tail[found : found + _END.size])
     end = total - tail_bytes + found
     if _MAX_32 in (size, begin):
         file.seek(max(0, end - 20))
         locator = file.read(20)
         if locator[:4] == b"PK\6\7":
             file.seek(int.from_bytes(locator[8:16], "little"))
-            *_, size, begin = _END_64.unpack(file.read(_END_64.size))
+            *_, members, size, begin = _END_64.unpack(file.read(_END_64.size))
     if begin + size > end:
         raise ValueError(f"its list of members goes past its end: {name} is damaged")
-    return begin, size
+    return begin, size, members
 
 
 def _read_sizes(packed: int, size: int, place: int, extra: bytes) -> tuple[int, int]:
@@ -140,23 +143,25 @@ def _read_sizes(packed: int, size: int, place: int, extra: bytes) -> tuple[int, 
         kind, length = struct.unpack("<2H", extra[:4])
         if kind == 1:
             numbers = iter(struct.unpack(f"<{length // 8}Q", extra[4 : 4 + length // 8 * 8]))
-            size = next(numbers) if size == _MAX_32 else size
+            size = next(numbers, _NOWHERE) if size == _MAX_32 else size
             if packed == _MAX_32:
-                next(numbers)
-            place = next(numbers) if place == _MAX_32 else place
+                next(numbers, _NOWHERE)
+            place = next(numbers, _NOWHERE) if place == _MAX_32 else place
         extra = extra[4 + length :]
+    if max(size, place) >= _NOWHERE:
+        raise ValueError(f"a member of {size:,} bytes at byte {place:,}: damaged")
     return size, place
 
 
 def _take(pieces: Iterable[bytes], size: int) -> tuple[bytes, bytes]:
-    data = b""
+    data = bytearray()  # to which a piece is added without a copy of all before it
     for piece in pieces:
         data += piece
         if len(data) >= size:
             break
     if len(data) < size:
         raise ImageError("changed", f"{size} bytes when listed, {len(data)} now")
-    return data[:size], data[size:]
+    return bytes(data[:size]), bytes(data[size:])
 
 
 def _inflate(pieces: Iterable[bytes], size: int) -> tuple[bytes, bytes]:

@@ -134,8 +134,10 @@ def parse_location(text: str) -> Location:
     """A path as it is given, or an address in an object store.
 
     Raises:
-        UsageError: as `locate` does.
+        UsageError: as `locate` does; or it is nothing, which would be the current folder.
     """
+    if not text:
+        raise UsageError("a path is empty: write . for the current folder")
     return locate(text) if _ADDRESS.match(text) else Path(text)
 
 
