@@ -151,7 +151,10 @@ def test_many_images_are_asked_for_at_the_same_time(server, stored, images):
     planned = [(entry, "") for entry in scan_images(stored, OPTIONS).entries]
     server.set_faults(latency=0.05)
     begun = time.monotonic()
-    read = [(item[0].path, get()) for item, get in read_ahead(planned, stored, 1 << 20)]
+    read = [
+        (item[0].path, reads.image())
+        for item, reads in read_ahead(planned, stored, stored, 1 << 20)
+    ]
     seconds = time.monotonic() - begun
     assert read == [(entry.path, (images / entry.path).read_bytes()) for entry, _ in planned]
     assert seconds < 0.4 * 0.05 * len(planned)
@@ -161,8 +164,8 @@ def test_no_more_is_read_ahead_than_there_is_room_for(server, stored, monkeypatc
     monkeypatch.setattr("converter.sources.originals._AHEAD_BYTES", 1)
     planned = [(entry, "") for entry in scan_images(stored, OPTIONS).entries]
     server.set_faults()
-    reading = read_ahead(planned, stored, 1 << 20)
-    next(reading)[1]()
+    reading = read_ahead(planned, stored, stored, 1 << 20)
+    next(reading)[1].image()
     assert server.set_faults()["GET"] == 1
     reading.close()
 
