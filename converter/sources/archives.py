@@ -170,8 +170,9 @@ def digest_members(archive: Location) -> dict[str, str]:
     Raises:
         UsageError: it cannot be read as an archive.
     """
+    version = read_version(archive)
     with _once:
-        return _digest_all(archive, read_version(archive))
+        return _digest_all(archive, version)
 
 
 @functools.lru_cache(maxsize=1)
@@ -238,8 +239,9 @@ def index_archive(archive: Location) -> dict[str, Member]:
         OSError: the archive is not there.
         UsageError: it cannot be read as an archive.
     """
+    version = read_version(archive)
     with _once:
-        return _index_archive(archive, read_version(archive))
+        return _index_archive(archive, version)
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,6 +23,8 @@ _PIECE_BYTES: Final = 4 << 20
 _AHEAD_BYTES: Final = 32 << 20
 """On their way, at most, beside the piece that is being read."""
 
+_GROWTH: Final = 4
+
 _GAP_BYTES: Final = 4 << 20
 """What is skipped is read all the same up to here: it comes sooner than one more answer would."""
 
@@ -82,7 +84,8 @@ class ObjectFile(io.RawIOBase):
 
     def _advance(self) -> None:
         """Takes the next piece, or the first one behind a jump."""
-        if not self._begin <= self._place < self._asked + _GAP_BYTES:
+        jumped = not self._begin <= self._place < self._asked + _GAP_BYTES
+        if jumped:
             self._drop()
             self._run, self._asked = 0, self._place
         self._ask()
@@ -91,11 +94,12 @@ class ObjectFile(io.RawIOBase):
         if len(self._data) != piece.end - piece.begin:
             raise OSError(errno.ESTALE, "it changed while it was read", str(self._path))
         self._run += piece.end - piece.begin
-        self._ask()
+        if not jumped:
+            self._ask()
 
     def _ask(self) -> None:
-        """Asks for as much ahead as was read in one go, and for one piece at least."""
-        ahead = min(self._run, _AHEAD_BYTES)
+        """Asks for some times as much ahead as was read in one go, and for one piece at least."""
+        ahead = min(_GROWTH * self._run, _AHEAD_BYTES)
         size = min(_PIECE_BYTES, max(_FIRST_BYTES, ahead))
         used = self._begin + len(self._data) if self._run else self._place
         while self._asked < self.size and (not self._pending or self._asked < used + ahead):
