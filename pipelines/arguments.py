@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -34,10 +33,9 @@ from converter.options import (
     parse_image_size,
 )
 from converter.sizes import parse_bytes
-from converter.sources.archives import is_archive
 from converter.sources.inputs import locate_root
-from converter.sources.pairing import MASKS_HERE
-from converter.storage.layout import Location, locate, locate_folder, parse_location
+from converter.sources.pairing import find_base
+from converter.storage.layout import Location, locate, parse_location, relate
 
 _BEAM: Final = "Any other option goes to Beam; write it behind OUT, as --name=value."
 
@@ -97,13 +95,11 @@ def relate_masks(images: Location, masks: str, options: Mapping[str, Any]) -> st
 
     Args:
         images: a folder, an archive or a table.
-        masks: as it was given: from the current folder.
+        masks: as it was given: from the current folder, or an address.
         options: which were given, too.
     """
     found = locate_root(locate(images), ConvertOptions(table_root=options.get("table_root", ".")))
-    root = locate_folder(found, MASKS_HERE)
-    folder = locate_folder(locate(masks), MASKS_HERE)
-    return os.path.relpath(folder, root.parent if is_archive(root) else root)
+    return relate(locate(masks), find_base(found))
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:

@@ -207,9 +207,10 @@ def check_places(request: Request) -> None:
     Raises:
         UsageError: says which.
     """
+    masks = locate_masks(request.root, request.options)
     if request.options.mask_dir is not None:
-        check_folders(locate_masks(request.root, request.options), request.out)
-    runners.check_paths(request.beam, request.root, request.out)
+        check_folders(masks, request.out)
+    runners.check_paths(request.beam, request.root, masks, request.out)
 
 
 def _choose_options(

@@ -12,7 +12,7 @@ from typing import Final
 from converter.errors import UsageError
 from converter.sizes import format_bytes
 from converter.storage.files import list_names
-from converter.storage.layout import MANIFEST, WORK_FOLDER, Location
+from converter.storage.layout import MANIFEST, WORK_FOLDER, Location, lies_in
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
@@ -29,12 +29,12 @@ def check_folders(images: Location, out: Location) -> None:
         UsageError: says which, and what to do instead.
     """
     source, target = _resolve(images), _resolve(out)
-    if _lies_in(target, source):
+    if lies_in(target, source):
         raise UsageError(
             f"output {out} lies inside the images {images}: the next run would take it for "
             "images, choose a folder elsewhere"
         )
-    if _lies_in(source, target):
+    if lies_in(source, target):
         raise UsageError(
             f"the images {images} lie inside the output {out}: choose a new folder for the output"
         )
@@ -50,13 +50,6 @@ def check_folders(images: Location, out: Location) -> None:
 
 def _resolve(place: Location) -> Location:
     return place.resolve() if isinstance(place, Path) else place
-
-
-def _lies_in(place: Location, folder: Location) -> bool:
-    if isinstance(place, Path) and isinstance(folder, Path):
-        return place.is_relative_to(folder)
-    # What follows a prefix may be the rest of a name: the two are compared as folders.
-    return f"{place}/".startswith(f"{folder}/")
 
 
 def find_room(out: Location) -> float:

@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from converter.commits.replacements import settle_folder
 from converter.entries import Entry
@@ -33,6 +34,8 @@ from pipelines.preflight import check_folders
 from pipelines.proposals import propose
 from pipelines.verification import verify
 
+_ORIGINALS_HERE: Final = "repairs take originals of this machine: copy them"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Site:
@@ -48,7 +51,7 @@ class _Site:
     @property
     def root(self) -> Path:
         """What the paths of the originals are relative to."""
-        return locate_root(self.images, self.options)
+        return locate_folder(locate_root(self.images, self.options), _ORIGINALS_HERE)
 
     @property
     def options(self) -> ConvertOptions:
@@ -99,7 +102,7 @@ def repair(
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
     folder = locate_folder(locate(out), "in an object store nothing is repaired: convert anew")
-    originals = locate_folder(locate(images), "repairs take originals of this machine: copy them")
+    originals = locate_folder(locate(images), _ORIGINALS_HERE)
     manifest = _read_manifest(folder)
     check_folders(originals, folder)
     with lock_folder(folder, break_lock=break_lock):

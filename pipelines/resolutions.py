@@ -99,7 +99,7 @@ def run_sizes(
     for request in requests.values():
         check_folders(originals, request.out)
         check_places(request)
-        if isinstance(request.root, Path) and is_compressed(request.root):
+        if is_compressed(request.root):
             raise UsageError(
                 f"{request.root} is compressed as a whole, and converted to one size at a time: "
                 "unpack it, or give one image size"

@@ -151,7 +151,8 @@ def test_many_images_are_asked_for_at_the_same_time(server, stored, images):
     planned = [(entry, "") for entry in scan_images(stored, OPTIONS).entries]
     server.set_faults(latency=0.05)
     begun = time.monotonic()
-    read = [(item[0].path, get()) for item, get in read_ahead(planned, stored, 1 << 20)]
+    reading = read_ahead(planned, stored, stored, 1 << 20)
+    read = [(item[0].path, reads.image()) for item, reads in reading]
     seconds = time.monotonic() - begun
     assert read == [(entry.path, (images / entry.path).read_bytes()) for entry, _ in planned]
     assert seconds < 0.4 * 0.05 * len(planned)
@@ -161,8 +162,8 @@ def test_no_more_is_read_ahead_than_there_is_room_for(server, stored, monkeypatc
     monkeypatch.setattr("converter.sources.originals._AHEAD_BYTES", 1)
     planned = [(entry, "") for entry in scan_images(stored, OPTIONS).entries]
     server.set_faults()
-    reading = read_ahead(planned, stored, 1 << 20)
-    next(reading)[1]()
+    reading = read_ahead(planned, stored, stored, 1 << 20)
+    next(reading)[1].image()
     assert server.set_faults()["GET"] == 1
     reading.close()
 
@@ -249,16 +250,20 @@ def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
     assert not Layout(out).manifest.exists()
 
 
-def test_what_cannot_be_done_in_a_store_is_said(plan, images, tmp_path, capsys):
+def test_what_cannot_be_done_in_a_store_is_said(plan, images, stored, tmp_path, capsys):
     out = plan.out
     commit(plan)
     with pytest.raises(UsageError, match="a data set in an object store is not updated"):
         convert(images, out, update=True)
     assert main(["repair", str(out), "--images", str(images)]) == 2
     assert "in an object store nothing is repaired" in capsys.readouterr().err
-    for name in ("table.csv", "images.tar"):
-        assert main(["plan", str(out / name), str(tmp_path / "out")]) == 2
-        assert "is a table or an archive in an object store" in capsys.readouterr().err
+    table = tmp_path / "table.csv"
+    table.write_text("path\nant/0.png\n")
+    here, options = tmp_path / "here", ConvertOptions(table_root=str(stored))
+    convert_folder(table, here, options)
+    next(here.glob("*.tfrecord")).unlink()
+    assert main(["repair", str(here), "--images", str(table)]) == 2
+    assert "repairs take originals of this machine" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

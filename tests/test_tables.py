@@ -19,8 +19,9 @@ from converter.format.manifest import read_manifest
 from converter.format.schema import Column
 from converter.options import ConvertOptions
 from converter.sources.cells import find_kind, join_kinds
+from converter.sources.rows import RowError
 from converter.sources.scan import scan_images
-from converter.sources.tables import RowError, normalize_path
+from converter.sources.tables import normalize_path
 from converter.upkeep.verification import verify_dataset
 from pipelines.repairs import repair
 from pipelines.verification import verify

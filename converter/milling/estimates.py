@@ -16,6 +16,7 @@ from converter.errors import ImageError
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.milling.records import make_records
 from converter.options import ConvertOptions
+from converter.sources.pairing import locate_masks
 from converter.sources.streams import is_compressed
 from converter.storage.layout import Location
 from converter.storage.objects import ObjectPath
@@ -59,7 +60,9 @@ def estimate_records(
         images: the folder that the entries are relative to.
         options: what will be asked of the conversion.
     """
-    threads = BATCH if isinstance(images, ObjectPath) else os.cpu_count()
+    places = images, locate_masks(images, options)
+    far = any(isinstance(place, ObjectPath) for place in places)
+    threads = BATCH if far else os.cpu_count()
     if is_compressed(images):
         # In the order in which they can be read at all, one after the other.
         entries, threads = sorted(entries, key=lambda entry: entry.place), 1

@@ -25,7 +25,8 @@ from converter.milling.records import Outcome, make_records
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.reasons import FILTERS
-from converter.sources.originals import Read, read_ahead
+from converter.sources.originals import Reads, read_ahead
+from converter.sources.pairing import locate_masks
 from converter.storage.files import create_file, write_file
 from converter.storage.layout import Layout, Location, name_index
 
@@ -125,24 +126,29 @@ def mill_shard(shard: Shard, job: Job) -> Receipt:
         OutputError: a file cannot be written, or reads back differently.
         DatasetError: the plan's entries are not there as planned.
     """
-    planned = read_entries(job.out, shard)
     outcomes = (
         found
-        for (entry, text), read in read_ahead(planned, job.images, job.options.max_file_bytes)
-        for found in convert_entry(entry, text, job, read)
+        for (entry, text), reads in read_planned(shard, job)
+        for found in convert_entry(entry, text, job, reads)
     )
     return write_shard(shard, job, outcomes)
 
 
+def read_planned(shard: Shard, job: Job) -> Iterator[tuple[tuple[Entry, str], Reads]]:
+    """The images of a shard with the names of their classes, and what reads each."""
+    planned, masks = read_entries(job.out, shard), locate_masks(job.images, job.options)
+    yield from read_ahead(planned, job.images, masks, job.options.max_file_bytes)
+
+
 def convert_entry(
-    entry: Entry, text: str, job: Job, read: Read | None = None
+    entry: Entry, text: str, job: Job, reads: Reads | None = None
 ) -> Iterator[tuple[Entry, Outcome]]:
     """The record of one image, or of each of its frames, or why it has none.
 
     Raises:
         ShardmillError: it has none, and `on_error` is `fail`.
     """
-    records = make_records(entry, text, job.images, [job.options], job.columns, read=read)
+    records = make_records(entry, text, job.images, [job.options], job.columns, reads=reads)
     for found, (outcome,) in records:
         check_policy(found, outcome, job.options)
         yield found, outcome

@@ -21,7 +21,7 @@ from converter.images.isolation import convert_isolated, convert_mask_isolated
 from converter.images.masks import convert_mask
 from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.sources.originals import Read, read_entry
+from converter.sources.originals import Read, Reads, read_entry
 from converter.sources.pairing import locate_masks
 from converter.storage.files import hash_bytes
 from converter.storage.layout import Location
@@ -53,7 +53,7 @@ def make_records(
     sizes: Sequence[ConvertOptions],
     columns: Sequence[Column] = (),
     *,
-    read: Read | None = None,
+    reads: Reads | None = None,
 ) -> Iterator[tuple[Entry, list[Outcome]]]:
     """Reads and converts one original.
 
@@ -63,7 +63,7 @@ def make_records(
         images: the folder that the entry is relative to, or the archive that it lies in.
         sizes: how it is converted: options that differ in nothing but the size.
         columns: what the entry's values are.
-        read: gives the original's content; None if nobody has begun to read it.
+        reads: give what the original holds, and its mask; None if nobody has begun to read them.
 
     Yields:
         for each frame that is taken the entry, with the path of that frame, and for each size the
@@ -71,11 +71,12 @@ def make_records(
     """
     options = sizes[0]
     try:
-        data = _read(entry, images, options, read)
+        data = _read(entry, images, options, reads.image if reads else None)
         count_read(len(data))
         mask = None
         if entry.mask is not None:
-            mask = _read_mask(entry.mask, locate_masks(images, options), options)
+            masks = locate_masks(images, options)
+            mask = _read_mask(entry.mask, masks, options, reads.mask if reads else None)
     except ImageError as error:
         enter("other")
         yield entry, [error.strip()] * len(sizes)
@@ -147,9 +148,7 @@ class _Facts:
         return Record(payload=examples.encode_example(features, types), image=image)
 
 
-def _read(
-    entry: Entry, images: Location, options: ConvertOptions, read: Read | None = None
-) -> bytes:
+def _read(entry: Entry, images: Location, options: ConvertOptions, read: Read | None) -> bytes:
     if entry.size_bytes > options.max_file_bytes:
         raise describe_large_file(entry.size_bytes, options)
     enter("read")
@@ -159,9 +158,9 @@ def _read(
     return data
 
 
-def _read_mask(mask: Entry, masks: Location, options: ConvertOptions) -> bytes:
+def _read_mask(mask: Entry, masks: Location, options: ConvertOptions, read: Read | None) -> bytes:
     try:
-        return _read(mask, masks, options)
+        return _read(mask, masks, options, read)
     except ImageError as error:
         code = "mask_missing" if error.code == "vanished" else "mask_unreadable"
         raise ImageError(code, f"{error.code}, {error.detail}") from error

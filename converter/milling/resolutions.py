@@ -22,11 +22,10 @@ from typing import Final, NamedTuple
 
 from converter.entries import Entry
 from converter.errors import DatasetError
-from converter.milling.mill import Job, Receipt, check_policy, write_shard
+from converter.milling.mill import Job, Receipt, check_policy, read_planned, write_shard
 from converter.milling.records import Outcome, make_records
 from converter.milling.spools import pack_outcomes, unpack_outcomes
 from converter.planning.plan import Plan, Shard, read_entries
-from converter.sources.originals import read_ahead
 from converter.storage.files import HashedFile, create_file, hash_file, write_file
 from converter.storage.layout import SHARD_SUFFIX, Layout, Location, locate_folder
 
@@ -155,11 +154,10 @@ def _convert(
     """The leader's records; those of the followers go into their parts."""
     job = work.leader
     options = [job.options, *(follower.options for follower in work.followers)]
-    planned = read_entries(job.out, shard)
-    for (entry, text), read in read_ahead(planned, job.images, job.options.max_file_bytes):
+    for (entry, text), reads in read_planned(shard, job):
         begins = [file.size for file in files]
         for found, outcomes in make_records(
-            entry, text, job.images, options, job.columns, read=read
+            entry, text, job.images, options, job.columns, reads=reads
         ):
             for file, outcome in zip(files, outcomes[1:], strict=True):
                 check_policy(found, outcome, job.options)

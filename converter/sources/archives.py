@@ -1,27 +1,30 @@
 """Images in an archive, read where they lie: tar, tars in a tar, and zip; nothing is unpacked.
 
 A member is found by the place of its header in the file, so that a worker reads exactly the bytes
-of an image. Nothing in a header is believed: names that lead out of the archive, links, devices and
-what is encrypted are left out, and no more is inflated than the size that is stated.
+of an image, also of an archive in a store. Nothing in a header is believed: names that lead out of
+the archive, links, devices and what is encrypted are left out, and no more is inflated than the
+size that is stated.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
+import io
 import os
 import struct
 import tarfile
+import threading
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from converter.entries import SKIP_RULES, Entry, Skipped
 from converter.errors import ImageError, UsageError
 from converter.names import to_bytes
-from converter.sources.folders import has_image_suffix, is_clutter
+from converter.sources.folders import has_image_suffix, is_clutter, is_named
 from converter.sources.members import Member
 from converter.sources.streams import (
     BROKEN,
@@ -33,20 +36,28 @@ from converter.sources.streams import (
     open_stream,
 )
 from converter.sources.tars import BLOCK, check_header, check_member, list_tar
-from converter.sources.zips import list_zip, peek_zipped, read_zipped
+from converter.sources.zips import bound_zipped, list_zip, peek_zipped, read_zipped
+from converter.storage.files import open_file, read_version
 from converter.storage.layout import Location
+from converter.storage.objects import ObjectPath, read_object_range, start_read
+from converter.storage.requests import wait
 
 SUFFIXES: Final = (".tar", ".zip")
 
 _PIECE_BYTES: Final = 1 << 20
 
+_once: Final = threading.RLock()
+"""Whatever looks through a whole archive: of many threads that want to know, one does it."""
+
 
 def is_archive(path: Location) -> bool:
     """Whether a path is that of an archive, by its name."""
-    return path.name.lower().endswith((*SUFFIXES, *OPENERS)) and not path.is_dir()
+    return is_named(path, (*SUFFIXES, *OPENERS))
 
 
-def list_archive(archive: Path, skipped: list[Skipped]) -> tuple[list[Entry], dict[str, list[str]]]:
+def list_archive(
+    archive: Location, skipped: list[Skipped]
+) -> tuple[list[Entry], dict[str, list[str]]]:
     """The images of an archive, ordered by the bytes of their paths, and its folders.
 
     Args:
@@ -76,16 +87,17 @@ def list_archive(archive: Path, skipped: list[Skipped]) -> tuple[list[Entry], di
     return entries, ordered
 
 
-def read_members(archive: Path) -> Iterator[Member]:
+def read_members(archive: Location) -> Iterator[Member]:
     """All members of an archive in their order, those of inner tars in the place of each.
 
     Raises:
         UsageError: it cannot be read as an archive.
     """
     try:
-        packed = archive.stat().st_size
+        packed, _ = read_version(archive)
         compressed = is_compressed(archive)
-        with open_stream(archive) if compressed else open(archive, "rb") as file:
+        CURSOR.close()
+        with open_stream(archive) if compressed else open_file(archive) as file:
             if _is_zip(archive):
                 yield from list_zip(file, archive.name)
             else:
@@ -97,7 +109,7 @@ def read_members(archive: Path) -> Iterator[Member]:
         raise UsageError(f"{archive} cannot be read as an archive: {reason}") from error
 
 
-def read_member(archive: Path, place: int, size: int) -> bytes:
+def read_member(archive: Location, place: int, size: int) -> bytes:
     """Reads the member whose header begins at a place.
 
     Args:
@@ -108,6 +120,7 @@ def read_member(archive: Path, place: int, size: int) -> bytes:
     Raises:
         ImageError: there is another member now, or it is damaged.
         OSError: the archive cannot be read.
+        StoreError: the store that it lies in does not answer, or refuses.
     """
     if is_compressed(archive):
         try:
@@ -115,13 +128,41 @@ def read_member(archive: Path, place: int, size: int) -> bytes:
         except (zlib.error, *BROKEN) as error:
             raise _describe_damage(error) from error
         return check_member(data, size)
+    if isinstance(archive, ObjectPath):
+        return start_member(archive, place, size)()
     with open(archive, "rb", buffering=0) as file:
         if _is_zip(archive):
             return read_zipped(file, place, size)
         return check_member(os.pread(file.fileno(), BLOCK + size, place), size)
 
 
-def digest_members(archive: Path) -> dict[str, str]:
+def start_member(archive: ObjectPath, place: int, size: int) -> Callable[[], bytes]:
+    """Begins to read a member of an archive in a store, with one request, and does not wait for it.
+
+    Returns:
+        what gives it; raises what `read_member` raises.
+    """
+    if is_compressed(archive):
+        return functools.partial(read_member, archive, place, size)
+    if not _is_zip(archive):
+        reading = start_read(archive, place, BLOCK + size)
+        return lambda: check_member(wait(reading), size)
+    reading = start_read(archive, place, bound_zipped(size))
+
+    def read() -> bytes:
+        data = wait(reading)
+        try:
+            return read_zipped(io.BytesIO(data), 0, size)
+        except ImageError:
+            if len(data) < bound_zipped(size):
+                raise
+        with open_file(archive) as file:  # its header is an odd one, or it is damaged
+            return read_zipped(file, place, size)
+
+    return read
+
+
+def digest_members(archive: Location) -> dict[str, str]:
     """The SHA-256 of every image of a compressed archive, by its path, in one reading of it.
 
     Memory is bounded by 1 MiB, whatever the size of a member.
@@ -129,20 +170,21 @@ def digest_members(archive: Path) -> dict[str, str]:
     Raises:
         UsageError: it cannot be read as an archive.
     """
-    status = archive.stat()
-    return _digest_all(archive, status.st_size, status.st_mtime_ns)
+    version = read_version(archive)
+    with _once:
+        return _digest_all(archive, version)
 
 
 @functools.lru_cache(maxsize=1)
-def _digest_all(archive: Path, _size: int, _mtime_ns: int) -> dict[str, str]:
+def _digest_all(archive: Location, version: tuple[int, str]) -> dict[str, str]:
     digests = {}
-    for path, member in _index_archive(archive, _size, _mtime_ns).items():
+    for path, member in _index_archive(archive, version).items():
         with contextlib.suppress(ImageError):
             digests[path] = _digest(archive, member)
     return digests
 
 
-def _digest(archive: Path, member: Member) -> str:
+def _digest(archive: Location, member: Member) -> str:
     state, at = hashlib.sha256(), member.place + BLOCK
     try:
         check_header(CURSOR.read(archive, member.place, BLOCK))
@@ -158,37 +200,52 @@ def _digest(archive: Path, member: Member) -> str:
 
 
 def _describe_damage(error: Exception) -> ImageError:
+    if isinstance(error, OSError) and error.errno == errno.ESTALE:
+        return ImageError("changed", "the archive changed since it was listed")
     return ImageError("decode_error", f"damaged in the archive: {error}")
 
 
-def _is_zip(archive: Path) -> bool:
+def _is_zip(archive: Location) -> bool:
     return archive.name.lower().endswith(".zip")
 
 
-def peek_member(archive: Path, place: int, size: int) -> bytes:
+def peek_member(archive: Location, place: int, size: int) -> bytes:
     """The first bytes of a member, at most so many, unchecked; nothing if it is not there.
 
     Raises:
         OSError: the archive cannot be read.
+        StoreError: the store that it lies in does not answer, or refuses.
     """
+    if isinstance(archive, ObjectPath):
+        if not _is_zip(archive):
+            return read_object_range(archive, place + BLOCK, size)
+        data = read_object_range(archive, place, bound_zipped(size))
+        return peek_zipped(io.BytesIO(data), 0, size)
     with open(archive, "rb", buffering=0) as file:
         if _is_zip(archive):
             return peek_zipped(file, place, size)
         return os.pread(file.fileno(), size, place + BLOCK)
 
 
-def find_member(archive: Path, path: str) -> Member | None:
-    """The member of that path; the archive is listed once, which takes some 250 bytes a member.
+def find_member(archive: Location, path: str) -> Member | None:
+    """The member of that path; raises what `index_archive` raises."""
+    return index_archive(archive).get(path)
+
+
+def index_archive(archive: Location) -> dict[str, Member]:
+    """The members by their paths; the archive is listed once, which takes some 250 bytes a member.
 
     Raises:
+        OSError: the archive is not there.
         UsageError: it cannot be read as an archive.
     """
-    status = archive.stat()
-    return _index_archive(archive, status.st_size, status.st_mtime_ns).get(path)
+    version = read_version(archive)
+    with _once:
+        return _index_archive(archive, version)
 
 
 @functools.lru_cache(maxsize=1)
-def _index_archive(archive: Path, _size: int, _mtime_ns: int) -> dict[str, Member]:
+def _index_archive(archive: Location, _version: tuple[int, str]) -> dict[str, Member]:
     return {m.path: m for m in read_members(archive) if not m.code and not m.is_folder}
 
 

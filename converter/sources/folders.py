@@ -6,6 +6,7 @@ order of the directory shows in the result.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from converter.entries import SKIP_RULES, Skipped
 from converter.errors import UsageError
 from converter.images.formats import SUFFIXES
 from converter.names import from_system
+from converter.storage.layout import Location
+from converter.storage.objects import ObjectPath
 
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
@@ -81,6 +84,11 @@ def has_image_suffix(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
+def is_named(path: Location, suffixes: tuple[str, ...]) -> bool:
+    """Whether a path ends like this, in any case, and is not that of a folder."""
+    return path.name.lower().endswith(suffixes) and not _is_folder(path)
+
+
 def stays_inside(path: Path, root: Path) -> bool:
     """Whether a path, whatever links it goes through, leads to a file below a root."""
     try:
@@ -88,6 +96,16 @@ def stays_inside(path: Path, root: Path) -> bool:
     except (OSError, RuntimeError):
         return False
     return target.is_file() and target.is_relative_to(root.resolve())
+
+
+def _is_folder(path: Location) -> bool:
+    return path.is_dir() if isinstance(path, Path) else _is_prefix(path)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_prefix(path: ObjectPath) -> bool:
+    # Every image of an archive asks for it, and a process does not outlive the answer.
+    return path.is_dir()
 
 
 def _list_plain(folder: Path, root: Path, unread: list[Skipped]) -> list[os.DirEntry[str]]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Final, overload
+from typing import Final
 
 from converter.errors import UsageError
 from converter.options import COLUMN_OPTIONS, ConvertOptions
-from converter.sources.archives import is_archive
 from converter.sources.rows import READERS, is_table
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath
+from converter.storage.layout import Location, join, locate
 
 FOLDER_OPTIONS: Final = ("label_from", "split_folders")
 """What folders alone can be asked."""
@@ -43,27 +39,15 @@ def check_source(images: Location, options: ConvertOptions) -> None:
             )
 
 
-@overload
-def locate_root(images: Path, options: ConvertOptions) -> Path: ...
-@overload
-def locate_root(images: ObjectPath, options: ConvertOptions) -> ObjectPath: ...
 def locate_root(images: Location, options: ConvertOptions) -> Location:
     """The folder or the archive that the paths of images are relative to.
 
     Raises:
-        UsageError: a table says that there is one, and there is none; or it is a table or an
-            archive in a store.
+        UsageError: a table says that there is one, and there is none.
     """
-    if isinstance(images, ObjectPath):
-        if is_table(images) or is_archive(images):
-            raise UsageError(
-                f"{images} is a table or an archive in an object store, where images alone are "
-                "read: copy it here, or unpack it under a prefix"
-            )
-        return images
     if not is_table(images):
         return images
-    root = Path(os.path.normpath(images.absolute().parent / options.table_root))
+    root = join(locate(images).parent, options.table_root)
     if not root.exists():
         raise UsageError(f"{root} does not exist: its images are those of the table {images}")
     return root

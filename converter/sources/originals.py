@@ -10,7 +10,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from converter.entries import Entry
 from converter.errors import ImageError
@@ -23,10 +23,12 @@ from converter.sources.archives import (
     is_archive,
     peek_member,
     read_member,
+    start_member,
 )
 from converter.sources.streams import is_compressed
 from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath, read_pieces, start_read
+from converter.storage.object_files import read_pieces
+from converter.storage.objects import ObjectPath, start_read
 from converter.storage.stores import CONNECTIONS
 
 Read: TypeAlias = Callable[[], bytes]
@@ -44,46 +46,69 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Says something about this machine and nothing about the image: no reason to leave it out."""
 
 
+class Reads(NamedTuple):
+    """What reads an original.
+
+    Attributes:
+        image: the original itself.
+        mask: that of its mask, if it has one.
+    """
+
+    image: Read
+    mask: Read | None
+
+
 def read_ahead(
-    planned: Iterable[tuple[Entry, str]], images: Location, max_bytes: int
-) -> Iterator[tuple[tuple[Entry, str], Read]]:
+    planned: Iterable[tuple[Entry, str]], images: Location, masks: Location, max_bytes: int
+) -> Iterator[tuple[tuple[Entry, str], Reads]]:
     """Gives each planned image with what reads it; from a store, what comes next is on its way.
 
     Args:
         planned: entries with the names of their classes.
         images: the folder that they are relative to, or the archive that they lie in.
+        masks: the same of their masks.
         max_bytes: larger ones are not read before they are asked for.
     """
-    if not isinstance(images, ObjectPath):
+    if not any(isinstance(place, ObjectPath) for place in (images, masks)):
         for item in planned:
-            yield item, functools.partial(read_entry, item[0], images)
+            yield item, _start_both(item[0], images, masks, max_bytes)
         return
-    pending: deque[tuple[tuple[Entry, str], Read]] = deque()
+    pending: deque[tuple[tuple[Entry, str], Reads]] = deque()
     remaining, ahead = iter(planned), 0
     following = next(remaining, None)
     while pending or following:
         while following and len(pending) < CONNECTIONS and (ahead < _AHEAD_BYTES or not pending):
-            size = following[0].size_bytes
-            pending.append((following, _start(following[0], images, early=size <= max_bytes)))
-            ahead += size
+            pending.append((following, _start_both(following[0], images, masks, max_bytes)))
+            ahead += _count_bytes(following[0])
             following = next(remaining, None)
-        item, read = pending.popleft()
-        ahead -= item[0].size_bytes
-        yield item, read
+        item, reads = pending.popleft()
+        ahead -= _count_bytes(item[0])
+        yield item, reads
 
 
-def _start(entry: Entry, images: ObjectPath, *, early: bool) -> Read:
-    if not early:
+def _count_bytes(entry: Entry) -> int:
+    return entry.size_bytes + (entry.mask.size_bytes if entry.mask else 0)
+
+
+def _start_both(entry: Entry, images: Location, masks: Location, max_bytes: int) -> Reads:
+    mask = entry.mask
+    return Reads(_start(entry, images, max_bytes), _start(mask, masks, max_bytes) if mask else None)
+
+
+def _start(entry: Entry, images: Location, max_bytes: int) -> Read:
+    if not isinstance(images, ObjectPath) or entry.size_bytes > max_bytes:
         return functools.partial(read_entry, entry, images)
-    return _start_read(entry.path, images)
+    if is_archive(images):
+        return _guard(start_member(images, entry.place, entry.size_bytes))
+    return _guard(start_read(images / entry.path).result)
 
 
-def _start_read(path: str, images: ObjectPath) -> Read:
-    reading = start_read(images / path)
+def _guard(reading: Read) -> Read:
+    """What tells errors of reading as those of an original."""
 
     def read() -> bytes:
         try:
-            return reading.result()
+            return reading()
         except OSError as error:
             raise _describe(error) from error
 
@@ -92,7 +117,7 @@ def _start_read(path: str, images: ObjectPath) -> Read:
 
 def read_entry(entry: Entry, images: Location) -> bytes:
     """Reads the original of an entry; arguments and errors are those of `read_source`."""
-    if isinstance(images, ObjectPath) or not is_archive(images):
+    if not is_archive(images):
         return read_source(entry.path, images, max(entry.size_bytes, MAX_FILE_BYTES))
     try:
         return read_member(images, entry.place, entry.size_bytes)
@@ -113,10 +138,10 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
         OSError: this machine has run out of something.
         StoreError: the store that they lie in does not answer, or refuses.
     """
-    if isinstance(images, ObjectPath):
-        return _start_read(path, images)()
     if is_archive(images):
         return _read_archived(path, images, max_bytes)
+    if isinstance(images, ObjectPath):
+        return _guard(start_read(images / path).result)()
     try:
         descriptor = os.open(_locate(path, images), _FLAGS)
         try:
@@ -141,7 +166,7 @@ def _check_size(size: int, max_bytes: int) -> None:
         raise ImageError("too_many_bytes", f"{size:,} bytes, at most {max_bytes:,}")
 
 
-def _read_archived(path: str, archive: Path, max_bytes: int) -> bytes:
+def _read_archived(path: str, archive: Location, max_bytes: int) -> bytes:
     try:
         member = find_member(archive, path)
         if member is None:
@@ -177,10 +202,10 @@ def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
     Raises:
         OSError: this machine has run out of something.
     """
-    if isinstance(images, ObjectPath):
-        return _digest_object(images / entry.path, entry.size_bytes, end_bytes)
     if is_archive(images):
         return _digest_archived(entry, images, end_bytes)
+    if isinstance(images, ObjectPath):
+        return _digest_object(images / entry.path, entry.size_bytes, end_bytes)
     # Plain calls, and none that could be left out: a million small files are to take 20 seconds.
     try:
         descriptor = os.open(_locate(entry.path, images), _FLAGS)
@@ -224,7 +249,7 @@ def _digest_object(path: ObjectPath, size: int, end_bytes: int) -> bytes:
     return state.digest() if read == size else b""
 
 
-def _digest_archived(entry: Entry, archive: Path, end_bytes: int) -> bytes:
+def _digest_archived(entry: Entry, archive: Location, end_bytes: int) -> bytes:
     if is_compressed(archive):
         return bytes.fromhex(digest_members(archive).get(entry.path, ""))
     try:

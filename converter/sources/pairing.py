@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Final
 
 from converter.entries import Entry, Scan, Skipped, make_note
 from converter.errors import UsageError
@@ -16,11 +14,10 @@ from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 from converter.sources.archives import is_archive, list_archive
 from converter.sources.folders import check_folder, walk_folder
+from converter.sources.prefixes import list_prefix
 from converter.sources.streams import is_compressed
-from converter.storage.layout import Location, locate_folder
-
-MASKS_HERE: Final = "masks are read from a folder or an archive here: copy them"
-"""What is wrong with an address of masks."""
+from converter.storage.layout import Location, join
+from converter.storage.objects import ObjectPath
 
 
 def locate_masks(images: Location, options: ConvertOptions) -> Location:
@@ -32,9 +29,12 @@ def locate_masks(images: Location, options: ConvertOptions) -> Location:
     """
     if options.mask_dir is None:
         return images
-    root = locate_folder(images, MASKS_HERE)
-    folder = root.parent if is_archive(root) else root
-    return Path(os.path.normpath(folder / options.mask_dir))
+    return join(find_base(images), options.mask_dir)
+
+
+def find_base(images: Location) -> Location:
+    """The folder that `mask_dir` is relative to: that of images, or where their archive lies."""
+    return images.parent if is_archive(images) else images
 
 
 def pair_masks(scan: Scan, images: Location, options: ConvertOptions) -> Scan:
@@ -48,7 +48,7 @@ def pair_masks(scan: Scan, images: Location, options: ConvertOptions) -> Scan:
     Raises:
         UsageError: there are no masks, or they lie where images are looked for.
     """
-    masks = locate_folder(locate_masks(images, options), MASKS_HERE)
+    masks = locate_masks(images, options)
     if is_compressed(masks):
         raise UsageError(
             f"{masks} holds masks and is compressed as a whole, so that none of them is to be had "
@@ -78,14 +78,16 @@ def pair_masks(scan: Scan, images: Location, options: ConvertOptions) -> Scan:
     )
 
 
-def list_masks(masks: Path) -> Iterable[Entry]:
-    """The files in a folder or an archive of masks.
+def list_masks(masks: Location) -> Iterable[Entry]:
+    """The files in a folder or an archive of masks, or below a prefix of them.
 
     Raises:
         UsageError: it is not there, or cannot be read.
     """
     if is_archive(masks):
         return list_archive(masks, [])[0]
+    if isinstance(masks, ObjectPath):
+        return list_prefix(masks, []).entries
     check_folder(masks)
     return (Entry(path, 0, size) for path, size in walk_folder(masks, []))
 

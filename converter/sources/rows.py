@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from converter.errors import UsageError
 from converter.names import from_bytes
+from converter.reasons import REJECT_CODES
+from converter.sources.folders import is_named
+from converter.storage.files import open_file
 from converter.storage.layout import Location
 
 Row: TypeAlias = dict[str, Any]
@@ -20,12 +23,20 @@ MAX_LINE_BYTES: Final = 1 << 24
 _BATCH_ROWS: Final = 4_096
 
 
+class RowError(Exception):
+    """No image can be made of a row; `code` is one of `converter.reasons.REJECT_CODES`."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(code, detail)
+        self.code, self.detail = code, detail or REJECT_CODES[code]
+
+
 def is_table(path: Location) -> bool:
     """Whether a path is that of a table, by its name."""
-    return path.suffix.lower() in READERS and not path.is_dir()
+    return is_named(path, tuple(READERS))
 
 
-def read_rows(table: Path) -> Iterator[tuple[int, Row]]:
+def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
     """The rows of a table with their numbers, from 1; memory is bounded by a few thousand of them.
 
     Raises:
@@ -39,11 +50,13 @@ def read_rows(table: Path) -> Iterator[tuple[int, Row]]:
         raise UsageError(f"{table} cannot be read: {error.strerror or error}") from error
 
 
-def _read_csv(table: Path, delimiter: str = ",") -> Iterator[Row]:
+def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
     limit = csv.field_size_limit(MAX_LINE_BYTES)
     try:
         # What is not UTF-8 may be a file's name, and stays what it is.
-        with open(table, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with io.TextIOWrapper(
+            open_file(table), encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as file:
             rows = csv.DictReader(file, delimiter=delimiter, strict=True)
             _check_header(table, rows.fieldnames or ())
             for row in rows:
@@ -60,12 +73,12 @@ def _read_csv(table: Path, delimiter: str = ",") -> Iterator[Row]:
         csv.field_size_limit(limit)
 
 
-def _read_tsv(table: Path) -> Iterator[Row]:
+def _read_tsv(table: Location) -> Iterator[Row]:
     return _read_csv(table, "\t")
 
 
-def _read_json_lines(table: Path) -> Iterator[Row]:
-    with open(table, "rb") as file:
+def _read_json_lines(table: Location) -> Iterator[Row]:
+    with open_file(table) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
@@ -80,19 +93,19 @@ def _read_json_lines(table: Path) -> Iterator[Row]:
             yield row
 
 
-def _read_parquet(table: Path) -> Iterator[Row]:
+def _read_parquet(table: Location) -> Iterator[Row]:
     try:
         import pyarrow as pa  # noqa: PLC0415 (half a second, for one format alone)
         from pyarrow import parquet  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UsageError(f"{table}: reading Parquet takes pyarrow: pip install pyarrow") from error
     try:
-        with parquet.ParquetFile(table) as file:
-            schema = file.schema_arrow
+        with open_file(table) as file, parquet.ParquetFile(file) as rows:
+            schema = rows.schema_arrow
             _check_header(table, schema.names)
             # Many a writer has text without saying so.
             binary = [field.name for field in schema if pa.types.is_binary(field.type)]
-            for batch in file.iter_batches(_BATCH_ROWS):
+            for batch in rows.iter_batches(_BATCH_ROWS):
                 for row in batch.to_pylist():
                     texts = {
                         name: from_bytes(row[name]) for name in binary if row[name] is not None
@@ -103,7 +116,7 @@ def _read_parquet(table: Path) -> Iterator[Row]:
         raise UsageError(f"{table} cannot be read as Parquet: {line}") from error
 
 
-def _check_header(table: Path, names: Sequence[str]) -> None:
+def _check_header(table: Location, names: Sequence[str]) -> None:
     if not names:
         raise UsageError(f"{table} is empty: its first line has to name the columns")
     if len(set(names)) != len(names):
@@ -111,7 +124,7 @@ def _check_header(table: Path, names: Sequence[str]) -> None:
         raise UsageError(f"{table}: column {double!r} stands twice in the first line")
 
 
-READERS: Final[dict[str, Callable[[Path], Iterator[Row]]]] = {
+READERS: Final[dict[str, Callable[[Location], Iterator[Row]]]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".jsonl": _read_json_lines,

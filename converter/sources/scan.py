@@ -25,12 +25,13 @@ from converter.sources.duplicates import drop_duplicates, find_duplicates, note_
 from converter.sources.folders import check_folder, list_folders, walk_folder
 from converter.sources.inputs import check_source, locate_root
 from converter.sources.labelling import Labeller, order_classes
+from converter.sources.locators import make_locator
 from converter.sources.originals import digest_source
-from converter.sources.pairing import MASKS_HERE, locate_masks, pair_masks
+from converter.sources.pairing import locate_masks, pair_masks
 from converter.sources.prefixes import list_prefix
 from converter.sources.rows import is_table
-from converter.sources.tables import ArchiveLocator, FolderLocator, scan_table
-from converter.storage.layout import Location, locate_folder
+from converter.sources.tables import scan_table
+from converter.storage.layout import Location, lies_in
 from converter.storage.objects import ObjectPath
 
 
@@ -47,9 +48,7 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Scan
     options = options or ConvertOptions()
     check_source(images, options)
     root = locate_root(images, options)
-    scan = (
-        scan_prefix(images, options) if isinstance(images, ObjectPath) else _scan(images, options)
-    )
+    scan = _scan(images, options)
     if options.masked:
         scan = pair_masks(scan, root, options)
     if options.dedupe == "off":
@@ -72,16 +71,16 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Scan
     return dataclasses.replace(scan, entries=kept, skipped=tuple(skipped), notes=notes)
 
 
-def _scan(images: Path, options: ConvertOptions) -> Scan:
+def _scan(images: Location, options: ConvertOptions) -> Scan:
     if is_table(images):
-        root = locate_root(images, options)
-        locate = ArchiveLocator(root) if is_archive(root) else FolderLocator(root)
-        scan = scan_table(images, options, locate)
+        scan = scan_table(images, options, make_locator(locate_root(images, options)))
         return dataclasses.replace(scan, notes=find_oddities(scan.entries, scan.classes))
     if is_archive(images):
         skipped: list[Skipped] = []
         entries, folders = list_archive(images, skipped)
         return label_images(images, entries, folders, skipped, options)
+    if isinstance(images, ObjectPath):
+        return scan_prefix(images, options)
     return scan_folder(images, options)
 
 
@@ -110,17 +109,18 @@ def scan_prefix(root: ObjectPath, options: ConvertOptions) -> Scan:
         UsageError: there is nothing, or no class folder or no image.
         StoreError: the store does not answer, or refuses.
     """
+    _check_masks(root, options)
     skipped: list[Skipped] = []
     entries, folders = list_prefix(root, skipped)
     _check_classes(root, folders, options)
     return label_images(root, entries, folders, skipped, options)
 
 
-def _check_masks(root: Path, options: ConvertOptions) -> None:
+def _check_masks(root: Location, options: ConvertOptions) -> None:
     if options.mask_dir is None:
         return
-    masks = locate_folder(locate_masks(root, options), MASKS_HERE)
-    if masks.is_relative_to(root):
+    masks = locate_masks(root, options)
+    if lies_in(masks, root):
         raise UsageError(
             f"the masks {masks} lie among the images {root}, where they would be taken for images: "
             "give the folder of the images alone"

@@ -13,11 +13,13 @@ import lzma
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
+from converter.sources.folders import is_named
+from converter.storage.files import open_file
 from converter.storage.layout import Location
 
-OPENERS: Final[dict[str, Callable[[Path], object]]] = {
+OPENERS: Final[dict[str, Callable[[Any], object]]] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
     ".tar.bz2": bz2.open,
@@ -36,20 +38,20 @@ BROKEN: Final = (EOFError, OSError, lzma.LZMAError)
 
 
 def is_compressed(path: Location) -> bool:
-    """Whether a path is that of an archive which is compressed as a whole, and lies here."""
-    return (
-        isinstance(path, Path) and path.name.lower().endswith(tuple(OPENERS)) and not path.is_dir()
-    )
+    """Whether a path is that of an archive which is compressed as a whole."""
+    return is_named(path, tuple(OPENERS))
 
 
-def open_stream(archive: Path) -> BinaryIO:
+def open_stream(archive: Location) -> BinaryIO:
     """Opens an archive for reading forward.
 
     Raises:
         OSError: it cannot be opened.
+        StoreError: the store does not answer, or refuses.
     """
     suffix = next(suffix for suffix in OPENERS if archive.name.lower().endswith(suffix))
-    return cast("BinaryIO", OPENERS[suffix](archive))
+    packed = archive if isinstance(archive, Path) else open_file(archive)
+    return cast("BinaryIO", OPENERS[suffix](packed))
 
 
 class Cursor:
@@ -57,25 +59,30 @@ class Cursor:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: tuple[Path, int] | None = None
+        self._known: tuple[Location, int] | None = None
         self._file: BinaryIO | None = None
 
-    def read(self, archive: Path, place: int, size: int) -> bytes:
+    def read(self, archive: Location, place: int, size: int) -> bytes:
         """Reads so many bytes of what an archive is decompressed to; fewer where it ends.
 
         Raises:
             OSError: it cannot be read.
         """
-        known = archive, archive.stat().st_mtime_ns
+        # Of an object, no other version than the one that was opened can be read.
+        known = archive, archive.stat().st_mtime_ns if isinstance(archive, Path) else 0
         with self._lock:
             if self._file is None or self._known != known:
-                self.close()
+                self._close()
                 self._file, self._known = open_stream(archive), known
             self._file.seek(place)
             return self._file.read(size)
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Closes what is open: an archive that is opened again may be another one."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
         self._file = self._known = None

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator
+from typing import Any, Final
 
 from converter.entries import NO_LABEL, SKIP_RULES, Entry, Scan, Skipped
 from converter.errors import UsageError
@@ -20,10 +17,9 @@ from converter.format import schema
 from converter.format.schema import Column, require_free
 from converter.images.boxes import parse_boxes
 from converter.images.frame_paths import find_file
-from converter.names import to_bytes, to_system
+from converter.names import to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
 from converter.reasons import REJECT_CODES
-from converter.sources.archives import find_member
 from converter.sources.cells import (
     UNKNOWN,
     convert_cell,
@@ -35,26 +31,15 @@ from converter.sources.cells import (
     read_number,
     read_text,
 )
-from converter.sources.folders import stays_inside
 from converter.sources.labelling import SPLIT_FOLDERS, order_classes
-from converter.sources.rows import Row, read_rows
+from converter.sources.locators import Locate
+from converter.sources.rows import Row, RowError, read_rows
+from converter.storage.layout import Location
 
 PATH_COLUMNS: Final = ("path", "file_name")
 LABEL_COLUMN: Final = "label"
 
-Locate: TypeAlias = Callable[[str], tuple[int, int]]
-"""Finds an image by its path: its size, and its place if it lies in an archive."""
-
-
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
-
-
-class RowError(Exception):
-    """No image can be made of a row; `code` is one of `converter.reasons.REJECT_CODES`."""
-
-    def __init__(self, code: str, detail: str = "") -> None:
-        super().__init__(code, detail)
-        self.code, self.detail = code, detail or REJECT_CODES[code]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +115,7 @@ class Reading:
                 raise ValueError(f"{boxes} boxes with {labels} labels")
 
 
-def scan_table(table: Path, options: ConvertOptions, locate: Locate) -> Scan:
+def scan_table(table: Location, options: ConvertOptions, locate: Locate) -> Scan:
     """Lists the images of a table. Its rows are read twice: for what they hold, and then for good.
 
     Args:
@@ -170,7 +155,7 @@ def scan_table(table: Path, options: ConvertOptions, locate: Locate) -> Scan:
     )
 
 
-def look_over(table: Path, options: ConvertOptions) -> Reading:
+def look_over(table: Location, options: ConvertOptions) -> Reading:
     """Finds out which columns a table has, of which kind they are, and which classes there are.
 
     Raises:
@@ -239,57 +224,6 @@ def locate_mask(cell: Any, locate: Locate) -> Entry:
     return Entry(path, NO_LABEL, size, place=place)
 
 
-class FolderLocator:
-    """Finds images in a folder, without following a link out of it."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._prefix = os.fsencode(root) + b"/"
-        self._inside: dict[str, bool] = {}
-
-    def __call__(self, path: str) -> tuple[int, int]:
-        folder = path.rpartition("/")[0]
-        if folder not in self._inside:
-            self._inside[folder] = self._is_inside(folder)
-        if not self._inside[folder]:
-            raise RowError("outside")
-        try:
-            # Not with `Path`, which takes longer than the call itself.
-            status = os.lstat(self._prefix + to_bytes(path))
-            if stat.S_ISLNK(status.st_mode):
-                file = self._root / to_system(path)
-                status = file.stat()
-                if not stays_inside(file, self._root):
-                    raise RowError("outside")
-        except FileNotFoundError:
-            raise RowError("missing") from None
-        except OSError as error:
-            raise RowError("unreadable", str(error.strerror)) from error
-        if not stat.S_ISREG(status.st_mode):
-            raise RowError("unreadable", "not a file")
-        return status.st_size, 0
-
-    def _is_inside(self, folder: str) -> bool:
-        try:
-            target = (self._root / to_system(folder)).resolve()
-        except (OSError, RuntimeError):  # links that lead to each other, or a name that is too long
-            return False
-        return target.is_relative_to(self._root.resolve())
-
-
-class ArchiveLocator:
-    """Finds images in an archive, which is listed once."""
-
-    def __init__(self, archive: Path) -> None:
-        self._archive = archive
-
-    def __call__(self, path: str) -> tuple[int, int]:
-        member = find_member(self._archive, path)
-        if member is None:
-            raise RowError("missing")
-        return member.size, member.place
-
-
 def _settle(options: ConvertOptions, row: Row) -> ConvertOptions:
     """Takes the usual names for columns that nobody named."""
     path, label = options.path_column, options.label_column
@@ -306,7 +240,7 @@ def _list_used(options: ConvertOptions) -> list[str]:
     return [options.path_column, *(name for name in named if name), *options.keep_columns]
 
 
-def _check_names(table: Path, names: set[str], options: ConvertOptions) -> None:
+def _check_names(table: Location, names: set[str], options: ConvertOptions) -> None:
     for name in _list_used(options):
         if name not in names:
             raise UsageError(
@@ -314,7 +248,7 @@ def _check_names(table: Path, names: set[str], options: ConvertOptions) -> None:
             )
 
 
-def _check_label(table: Path, names: set[str], options: ConvertOptions) -> None:
+def _check_label(table: Location, names: set[str], options: ConvertOptions) -> None:
     """Refuses to leave out labels because of how their column is written, or where it begins."""
     alike = {name for name in names if name.strip().lower() == LABEL_COLUMN}
     unused = sorted(alike - {*_list_used(options)})
@@ -388,7 +322,7 @@ def _leave_out_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterat
             yield entry
 
 
-def _tell_nothing(table: Path, rejected: list[Skipped]) -> str:
+def _tell_nothing(table: Location, rejected: list[Skipped]) -> str:
     if not rejected:
         return f"{table} has no rows of images that are asked for"
     first = rejected[0]

@@ -21,6 +21,10 @@ _MAX_16, _MAX_32, _NOWHERE = 0xFFFF, 0xFFFFFFFF, 1 << 63
 _ENCRYPTED, _DESCRIBED_LATER = 1, 8
 _STORED, _DEFLATED = 0, 8
 _PIECE_BYTES: Final = 1 << 16
+_NAME_BYTES: Final = 1 << 10
+_DESCRIPTOR_BYTES: Final = 64
+_DEFLATE_GROWTH: Final = 1000
+"""What cannot be made smaller grows by less than this part of it."""
 
 
 def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
@@ -81,6 +85,11 @@ def read_zipped(file: BinaryIO, place: int, size: int) -> bytes:
     if zlib.crc32(data) != crc:
         raise ImageError("decode_error", "its checksum in the archive does not match")
     return data
+
+
+def bound_zipped(size: int) -> int:
+    """How many bytes, from its header on, hold a member of that size, unless it is an odd one."""
+    return _LOCAL.size + _NAME_BYTES + size + size // _DEFLATE_GROWTH + _DESCRIPTOR_BYTES
 
 
 def peek_zipped(file: BinaryIO, place: int, size: int) -> bytes:

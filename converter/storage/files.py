@@ -26,7 +26,7 @@ from typing import BinaryIO, Final, cast
 
 from converter.errors import OutputError
 from converter.sizes import format_bytes
-from converter.storage import objects
+from converter.storage import object_files
 from converter.storage.layout import Location
 from converter.storage.listings import list_level
 from converter.storage.objects import (
@@ -39,6 +39,7 @@ from converter.storage.objects import (
     put_file,
     read_object_range,
     start_read,
+    stat_object,
 )
 from converter.storage.stores import Found, read_parts
 
@@ -146,6 +147,32 @@ def write_file(path: Location, data: bytes, scratch: Location, *, exclusive: boo
     return file.sha256
 
 
+def open_file(path: Location) -> BinaryIO:
+    """Opens a file for reading; of a store, what comes next is on its way.
+
+    Raises:
+        OSError: it is not there, or cannot be opened.
+        StoreError: the store does not answer, or refuses.
+    """
+    if isinstance(path, ObjectPath):
+        return object_files.open_object(path)
+    return open(path, "rb")
+
+
+def read_version(path: Location) -> tuple[int, str]:
+    """The size of a file, and what changes when it is written.
+
+    Raises:
+        OSError: it cannot be told.
+        StoreError: the store does not answer, or refuses.
+    """
+    if isinstance(path, ObjectPath):
+        found = stat_object(path)
+        return found.size, found.version
+    status = path.stat()
+    return status.st_size, str(status.st_mtime_ns)
+
+
 def read_range(path: Location, offset: int, size: int) -> bytes:
     """Reads `size` bytes from `offset`; fewer only where the file ends."""
     if isinstance(path, ObjectPath):
@@ -158,7 +185,7 @@ def read_range(path: Location, offset: int, size: int) -> bytes:
 def read_pieces(path: Location) -> Iterator[bytes]:
     """A file from its beginning to its end, in pieces of 1 MiB, or of 4 from a store."""
     if isinstance(path, ObjectPath):
-        yield from objects.read_pieces(path)
+        yield from object_files.read_pieces(path)
         return
     with open(path, "rb") as file:
         while piece := file.read(_COPY_BYTES):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import posixpath
 import re
 from pathlib import Path
 from typing import Final, Generic, TypeAlias, TypeVar, cast
@@ -153,6 +154,48 @@ def locate_output(out: Place) -> Location:
     if not path.key:
         raise UsageError(f"{path} is a whole bucket: give a prefix in it, such as {path}/dataset")
     return path
+
+
+def join(folder: Location, path: str) -> Location:
+    """What a path leads to from a folder; one that is absolute, or an address, leads there alone.
+
+    Raises:
+        UsageError: it leads out of a bucket, or is no address that makes sense.
+
+    >>> join(locate("s3://bucket/tables"), "../photos")
+    ObjectPath('s3://bucket/photos')
+    """
+    if _ADDRESS.match(path):
+        return locate(path)
+    if isinstance(folder, Path) or path.startswith("/"):
+        return Path(os.path.normpath(Path(str(folder), path)))
+    key = posixpath.normpath(posixpath.join(folder.key, path))
+    if key.split("/")[0] == "..":
+        raise UsageError(f"{path!r} leads from {folder} out of the bucket: give an address")
+    return dataclasses.replace(folder, key="" if key == "." else key)
+
+
+def relate(path: Location, folder: Location) -> str:
+    """How a path is written so that `join` finds it from a folder, also when both have moved.
+
+    >>> relate(locate("s3://bucket/masks"), locate("s3://bucket/photos"))
+    '../masks'
+    """
+    if isinstance(path, Path) and isinstance(folder, Path):
+        return os.path.relpath(path, folder)
+    if isinstance(path, Path) or isinstance(folder, Path):
+        return str(path)
+    if (path.scheme, path.bucket) != (folder.scheme, folder.bucket):
+        return str(path)
+    return posixpath.relpath(f"/{path.key}", f"/{folder.key}")
+
+
+def lies_in(place: Location, folder: Location) -> bool:
+    """Whether something is a folder, or lies in it."""
+    if isinstance(place, Path) and isinstance(folder, Path):
+        return place.is_relative_to(folder)
+    # What follows a prefix may be the rest of a name: the two are compared as folders.
+    return f"{place}/".startswith(f"{folder}/")
 
 
 def locate_folder(path: Location, what: str) -> Path:

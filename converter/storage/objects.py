@@ -27,7 +27,6 @@ from converter.storage.stores import Body, Stat, Store, Transfer, measure_file, 
 SCHEMES: Final = ("s3", "gs")
 
 _SMALL_BYTES: Final = 1 << 20
-_PIECE_BYTES: Final = 4 << 20
 
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
@@ -175,37 +174,24 @@ def read_object_range(path: ObjectPath, offset: int, size: int) -> bytes:
 
 
 def start_read(
-    path: ObjectPath, offset: int = 0, size: int | None = None
+    path: ObjectPath, offset: int = 0, size: int | None = None, version: str | None = None
 ) -> concurrent.futures.Future[bytes]:
     """Begins to read an object, or a range of it, and does not wait for it.
 
     A process has `stores.CONNECTIONS` requests under way; more of them wait here.
 
+    Args:
+        path: the object.
+        offset: of the first byte.
+        size: of the range; None for all that comes.
+        version: as `stat_object` gives it, if no other one will do.
+
     Returns:
-        what can be waited for, or cancelled; raises what `read_object_range` raises.
+        what can be waited for, or cancelled; raises what `read_object_range` raises, and OSError
+        with ESTALE where there is another version.
     """
     stop = None if size is None else offset + size
-    return start(path.scheme, lambda store: _read(store, path, offset, stop))
-
-
-def read_pieces(path: ObjectPath, piece_bytes: int = _PIECE_BYTES) -> Iterator[bytes]:
-    """An object from its beginning to its end; the next piece is on its way meanwhile.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    following = start_read(path, 0, piece_bytes)
-    try:
-        for number in itertools.count(1):
-            piece = wait(following)
-            if len(piece) == piece_bytes:
-                following = start_read(path, number * piece_bytes, piece_bytes)
-            yield piece
-            if len(piece) < piece_bytes:
-                return
-    finally:
-        following.cancel()
+    return start(path.scheme, lambda store: _read(store, path, offset, stop, version))
 
 
 def download_object(
@@ -261,9 +247,19 @@ def find_object(path: ObjectPath) -> int | None:
         StoreError: the store does not answer, or refuses.
     """
     try:
-        return wait(start(path.scheme, lambda store: _stat(store, path))).size
+        return stat_object(path).size
     except FileNotFoundError:
         return None
+
+
+def stat_object(path: ObjectPath) -> Stat:
+    """What a store tells about an object.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        StoreError: the store does not answer, or refuses.
+    """
+    return wait(start(path.scheme, lambda store: _stat(store, path)))
 
 
 def put_file(path: ObjectPath, file: BinaryIO) -> None:
@@ -333,11 +329,14 @@ def delete_objects(paths: Iterable[ObjectPath]) -> None:
             wait(future)
 
 
-async def _read(store: Store, path: ObjectPath, offset: int, stop: int | None) -> bytes:
+async def _read(
+    store: Store, path: ObjectPath, offset: int, stop: int | None, version: str | None
+) -> bytes:
     if stop is not None and stop <= offset:
         return b""
     pieces: list[bytes] = []
-    await _transfer(store, path, Transfer(write=pieces.append, place=offset, stop=stop))
+    transfer = Transfer(write=pieces.append, place=offset, stop=stop, version=version)
+    await _transfer(store, path, transfer)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

@@ -119,7 +119,7 @@ class Comparison:
 
     def _read(self, entry: Entry) -> bytes | None:
         """An original; None if it cannot be read now, or not without all before it."""
-        if isinstance(self.images, Path) and is_compressed(self.images):
+        if is_compressed(self.images):
             return None
         try:
             return read_source(entry.path, self.images, self.options.max_file_bytes)

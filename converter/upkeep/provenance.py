@@ -102,7 +102,7 @@ def describe_change(
         images: the folder that it is relative to.
         max_bytes: what is larger cannot be what it was.
     """
-    if isinstance(images, Path) and is_compressed(images):
+    if is_compressed(images):
         now = digest_members(images).get(path)
         return "is gone" if now is None else None if now == sha256 else "has other content"
     try:
