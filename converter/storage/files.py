@@ -267,6 +267,23 @@ def remove_tree(folder: Location, *, keep: Collection[str] = ()) -> None:
             path.unlink()
 
 
+def move_files(names: Iterable[str], source: Location, target: Location) -> None:
+    """Moves files from a folder into another one like it, over what is there.
+
+    Raises:
+        OSError: one cannot be moved.
+        StoreError: the store does not answer, or refuses.
+    """
+    chosen = list(names)
+    if isinstance(source, ObjectPath) and isinstance(target, ObjectPath):
+        objects.copy_objects((source / name, target / name) for name in chosen)
+        delete_objects(source / name for name in chosen)
+        return
+    for name in chosen:
+        Path(str(source), name).replace(Path(str(target), name))
+    sync_folder(Path(str(target)))
+
+
 @contextlib.contextmanager
 def bring_here(folder: Location, names: Iterable[str]) -> Iterator[Path]:
     """A folder of this machine with some files of another one; those that are missing are not.
