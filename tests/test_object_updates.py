@@ -1,7 +1,6 @@
 """An update in an object store gives what one in a folder gives, wherever it is killed."""
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, make_environment, write_image
 from damaging import EXHAUSTIVE
+from servers import count_writes, kill_at
 from test_stores import read_tree, upload
 
 from converter.commits import object_replacements
@@ -96,35 +96,6 @@ def test_a_shard_with_another_byte_is_milled_again(root, s3_server):
     put_bytes(out / damaged, bytes(data))
     assert damaged not in update(root / "images", out).update.kept
     assert verify_dataset(out) == []
-
-
-class KilledError(Exception):
-    """In a thread of Beam, anything else hangs it."""
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """From that request on, nothing is written: what a killed process leaves is what there is."""
-    steps = itertools.count(1)
-    for name in ("_put", "_create", "_start_copy", "_start_delete"):
-        do = getattr(objects, name)
-
-        def step(*arguments, do=do):
-            if next(steps) >= number:
-                raise KilledError
-            return do(*arguments)
-
-        monkeypatch.setattr(objects, name, step)
-
-
-def count_writes(monkeypatch: pytest.MonkeyPatch, do) -> int:
-    """How many requests that write something a function makes."""
-    with monkeypatch.context() as patch:
-        counts = itertools.count()
-        for name in ("_put", "_create", "_start_copy", "_start_delete"):
-            done = getattr(objects, name)
-            patch.setattr(objects, name, lambda *a, done=done: (next(counts), done(*a))[1])
-        do()
-    return next(counts)
 
 
 def test_an_update_goes_on_wherever_it_was_killed(server, root, out, monkeypatch):

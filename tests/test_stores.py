@@ -249,11 +249,8 @@ def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
     assert not Layout(out).manifest.exists()
 
 
-def test_what_cannot_be_done_in_a_store_is_said(plan, images, tmp_path, capsys):
-    out = plan.out
-    commit(plan)
-    assert main(["repair", str(out), "--images", str(images)]) == 2
-    assert "in an object store nothing is repaired" in capsys.readouterr().err
+def test_what_cannot_be_done_in_a_store_is_said(server, tmp_path, capsys):
+    out = new_out(server)
     for name in ("table.csv", "images.tar"):
         assert main(["plan", str(out / name), str(tmp_path / "out")]) == 2
         assert "is a table or an archive in an object store" in capsys.readouterr().err
