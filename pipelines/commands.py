@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from converter.commits.replacements import find_manifest
 from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
 from converter.format.examples import decode_example
 from converter.format.indexing import Outcome, find_files, index_files
@@ -30,7 +31,7 @@ from converter.options import ConvertOptions
 from converter.reasons import describe_excess
 from converter.sizes import format_bytes
 from converter.storage.files import read_range
-from converter.storage.layout import MANIFEST, Layout, locate, name_size
+from converter.storage.layout import MANIFEST, locate, locate_output, name_size
 from converter.upkeep.verification import Fault
 from pipelines import proposals, summaries
 from pipelines.arguments import make_parser, read_options
@@ -141,9 +142,8 @@ def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
     """The options of the data set that is to be updated."""
-    if arguments.update and Layout(arguments.out).manifest.exists():
-        return read_manifest(arguments.out).options
-    return None
+    manifest = find_manifest(locate_output(arguments.out)) if arguments.update else None
+    return manifest.options if manifest else None
 
 
 def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -13,6 +13,7 @@ from converter.commits.commit import commit, list_finished, read_notes
 from converter.commits.replacements import (
     check_replaceable,
     discard_dataset,
+    find_manifest,
     replace_dataset,
     restore_folder,
     settle_folder,
@@ -43,7 +44,6 @@ from converter.storage.layout import (
     Location,
     Place,
     locate,
-    locate_folder,
     locate_output,
 )
 from converter.storage.locks import lock_folder
@@ -57,8 +57,6 @@ from pipelines.workers import LocalWorkers
 
 if TYPE_CHECKING:
     from apache_beam import PTransform  # which scripts/loop_runner does without
-
-_NO_UPDATE: Final = "a data set in an object store is not updated: replace it with --overwrite"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,11 +218,11 @@ def _choose_options(
         return options or ConvertOptions()
     if overwrite:
         raise UsageError("overwrite and update exclude each other: leave one of them out")
-    if not Layout(out).manifest.exists():
+    manifest = find_manifest(out)
+    if manifest is None:
         raise UsageError(
             f"output {out} holds no finished data set that could be updated: leave out --update"
         )
-    manifest = read_manifest(out)
     options = options or ConvertOptions.from_json(manifest.options)
     if changed := name_changes(manifest.options, manifest.generator, options):
         raise UsageError(
@@ -262,7 +260,7 @@ def _overwrite(request: Request) -> Conversion:
 
 
 def _update(request: Request) -> Conversion:
-    out = locate_folder(request.out, _NO_UPDATE)
+    out = request.out
     check_replaceable(out)
     old = read_manifest(out)
     stage = Layout(out).stage
@@ -286,7 +284,7 @@ def _update(request: Request) -> Conversion:
         with lock_folder(stage, moves_to=out):
             _discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
-            carry_shards(update, out, plan)
+            plan = carry_shards(update, out, plan)
             conversion = _finish(plan, request, pool, staged=True)
             replace_dataset(out)
     return dataclasses.replace(conversion, update=update)

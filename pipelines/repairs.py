@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Final
 
-from converter.commits.replacements import settle_folder
+from converter.commits.replacements import (
+    find_manifest,
+    remove_repair,
+    restore_folder,
+    settle_folder,
+)
 from converter.entries import Entry
 from converter.errors import DatasetError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
@@ -21,37 +23,36 @@ from converter.storage.layout import (
     NOTES,
     REJECTS,
     Layout,
+    Location,
     Place,
     locate,
-    locate_folder,
     name_index,
 )
 from converter.storage.locks import lock_folder
 from converter.upkeep import repairs
+from converter.upkeep.deductions import deduce_members
 from converter.upkeep.updates import keep_labels
 from converter.upkeep.verification import Fault
 from pipelines.preflight import check_folders
 from pipelines.proposals import propose
 from pipelines.verification import verify
 
-_ORIGINALS_HERE: Final = "repairs take originals of this machine: copy them"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Site:
     """Where and how is repaired; see `repair`."""
 
-    folder: Path
-    images: Path
+    folder: Location
+    images: Location
     manifest: Manifest
     beam_args: Sequence[str]
     workers: int
     progress: bool
 
     @property
-    def root(self) -> Path:
+    def root(self) -> Location:
         """What the paths of the originals are relative to."""
-        return locate_folder(locate_root(self.images, self.options), _ORIGINALS_HERE)
+        return locate_root(self.images, self.options)
 
     @property
     def options(self) -> ConvertOptions:
@@ -88,8 +89,8 @@ def repair(
     originals have to be what they were, and the versions of shardmill and Pillow, too.
 
     Args:
-        out: the data set's folder.
-        images: the folder of the originals.
+        out: the data set's folder, here or in an object store.
+        images: the folder of the originals, likewise.
         beam_args: Beam's own options.
         workers: processes of a local run; 0 for one a core.
         progress: draw bars on standard error.
@@ -101,12 +102,13 @@ def repair(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
-    folder = locate_folder(locate(out), "in an object store nothing is repaired: convert anew")
-    originals = locate_folder(locate(images), _ORIGINALS_HERE)
-    manifest = _read_manifest(folder)
+    folder, originals = locate(out), locate(images)
+    restore_folder(folder)
+    _read_manifest(folder)
     check_folders(originals, folder)
     with lock_folder(folder, break_lock=break_lock):
         settle_folder(folder)
+        manifest = _read_manifest(folder)
         faults = verify(folder, progress=progress)
         site = _Site(
             folder=folder,
@@ -121,9 +123,9 @@ def repair(
     return Repair(repaired=repaired, unknown=unknown, left=left)
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def _read_manifest(folder: Location) -> Manifest:
     try:
-        return read_manifest(folder)
+        return find_manifest(folder) or read_manifest(folder)
     except DatasetError as error:
         raise DatasetError(
             f"{error}; without it nothing says what has to be in the data set: convert it again, "
@@ -141,14 +143,15 @@ def _repair(site: _Site, condemned: repairs.Condemned) -> tuple[tuple[str, ...],
     draft = (
         _plan_again(site) if condemned.shards or {REJECTS, NOTES} & set(condemned.files) else None
     )
-    members = _find_members(site, condemned.shards, draft)
+    members, likely = _find_members(site, condemned.shards, draft)
     if members:
         repaired += _mill(site, members)
     for name in condemned.files:
         content = _describe_file(site, draft, name)
         if repairs.rebuild_file(site.folder, site.manifest, name, content):
             repaired.append(name)
-    unknown = (shard.name for shard in condemned.shards if shard.name not in members)
+    known = {*repaired, *members.keys() - likely}
+    unknown = (shard.name for shard in condemned.shards if shard.name not in known)
     return tuple(repaired), tuple(unknown)
 
 
@@ -162,22 +165,23 @@ def _plan_again(site: _Site) -> Draft | None:
 
 def _find_members(
     site: _Site, shards: Sequence[ShardInfo], draft: Draft | None
-) -> dict[str, list[Entry]]:
-    """The originals of each shard of which they can be found out."""
+) -> tuple[dict[str, list[Entry]], frozenset[str]]:
+    """The originals of each shard of which they can be found out; of which they are only likely."""
     if draft is not None:
         planned = repairs.list_members(draft, site.manifest)
-        return {shard.name: planned[shard.name] for shard in shards}
+        return {shard.name: planned[shard.name] for shard in shards}, frozenset()
     recalled = {
         shard.name: repairs.recall_members(site.folder, site.manifest, shard, site.root)
         for shard in shards
     }
     found = {name: entries for name, entries in recalled.items() if entries is not None}
+    likely: dict[str, list[Entry]] = {}
     lost = [shard for shard in shards if shard.name not in found]
     if lost:
         scan = keep_labels(scan_images(site.images, site.options), site.manifest.classes)
         with contextlib.suppress(DatasetError):
-            found |= repairs.deduce_members(site.folder, site.manifest, lost, scan)
-    return found
+            likely = deduce_members(site.folder, site.manifest, lost, scan, site.root)
+    return found | likely, frozenset(likely)
 
 
 def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
@@ -186,7 +190,7 @@ def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
     from pipelines.conversion import mill_plan  # noqa: PLC0415
 
     made = Layout(site.folder).repair
-    shutil.rmtree(made, ignore_errors=True)
+    remove_repair(site.folder)
     plan = repairs.write_repair(members, site.manifest, site.root, made)
     beam = runners.parse_options(site.beam_args)
     with runners.start_workers(beam, site.workers) as pool:
@@ -194,7 +198,7 @@ def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
     for shard in site.manifest.shards:
         if shard.name in members and repairs.take_shard(shard, made, site.folder):
             yield from (shard.name, name_index(shard.name))
-    shutil.rmtree(made)
+    remove_repair(site.folder)
 
 
 def _describe_file(site: _Site, draft: Draft | None, name: str) -> bytes | None:

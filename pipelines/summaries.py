@@ -160,8 +160,8 @@ def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
     if repair.unknown:
         yield (
             f"nothing tells which originals were in {', '.join(repair.unknown)}: images came or "
-            "went since, or several shards of an updated split are lost; copy these from a backup, "
-            "or convert all of it with --overwrite"
+            "went since, or several shards of an updated split are lost with their indexes; copy "
+            "these from a backup, or convert all of it with --overwrite"
         )
     if repair.left:
         yield (

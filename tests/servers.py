@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -14,11 +15,12 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from converter.storage import objects
 from converter.storage.objects import ObjectPath, parse_address, put_file
 
 BUCKET = "shardmill-tests"
@@ -60,6 +62,35 @@ def upload(folder: Path, address: ObjectPath) -> ObjectPath:
             with open(file, "rb") as stream:
                 put_file(address / file.name, stream)
     return address
+
+
+class KilledError(Exception):
+    """In a thread of Beam, anything else hangs it."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """From that request on, nothing is written: what a killed process leaves is what there is."""
+    steps = itertools.count(1)
+    for name in ("_put", "_create", "_start_copy", "_start_delete"):
+        do = getattr(objects, name)
+
+        def step(*arguments, do=do):
+            if next(steps) >= number:
+                raise KilledError
+            return do(*arguments)
+
+        monkeypatch.setattr(objects, name, step)
+
+
+def count_writes(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> int:
+    """How many requests that write something a function makes."""
+    with monkeypatch.context() as patch:
+        counts = itertools.count()
+        for name in ("_put", "_create", "_start_copy", "_start_delete"):
+            done = getattr(objects, name)
+            patch.setattr(objects, name, lambda *a, done=done: (next(counts), done(*a))[1])
+        do()
+    return next(counts)
 
 
 def find_port() -> int:

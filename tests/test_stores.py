@@ -250,22 +250,6 @@ def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
     assert not Layout(out).manifest.exists()
 
 
-def test_what_cannot_be_done_in_a_store_is_said(plan, images, stored, tmp_path, capsys):
-    out = plan.out
-    commit(plan)
-    with pytest.raises(UsageError, match="a data set in an object store is not updated"):
-        convert(images, out, update=True)
-    assert main(["repair", str(out), "--images", str(images)]) == 2
-    assert "in an object store nothing is repaired" in capsys.readouterr().err
-    table = tmp_path / "table.csv"
-    table.write_text("path\nant/0.png\n")
-    here, options = tmp_path / "here", ConvertOptions(table_root=str(stored))
-    convert_folder(table, here, options)
-    next(here.glob("*.tfrecord")).unlink()
-    assert main(["repair", str(here), "--images", str(table)]) == 2
-    assert "repairs take originals of this machine" in capsys.readouterr().err
-
-
 @pytest.fixture(scope="module")
 def other(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another data set of the same images, with its plan."""

@@ -68,7 +68,7 @@ def update_folder(root: Path) -> Update:
     if update.needed:
         stage = Layout(out).stage
         plan = write_plan(update.draft, OPTIONS, images=images, out=stage)
-        carry_shards(update, out, plan)
+        plan = carry_shards(update, out, plan)
         finished = list_finished(plan)
         assert {shard.name for shard in finished} == set(update.kept)
         for shard in set(plan.shards) - set(finished):

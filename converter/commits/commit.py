@@ -42,13 +42,15 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
     """The shards of a plan that need not be milled: they are, byte for byte, what receipts state.
 
     Args:
-        plan: a plan that is written to its output.
+        plan: a plan that is written to its output. What it carries over was compared before.
         on_shard: called with each shard of the plan once it is looked at, in order.
     """
     finished = []
     sizes, receipts = list_sizes(plan.out), list_sizes(Layout(plan.out).receipts)
 
     def is_finished(shard: Shard) -> bool:
+        if shard.name in plan.carried:
+            return True
         known = receipt_path(Layout(plan.out), shard).name in receipts
         return known and _is_finished(plan, shard, sizes)
 
@@ -176,8 +178,11 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
             raise DatasetError(f"{shard.name} has no receipt: it was not finished")
     receipts = []
     for shard, path, data in zip(plan.shards, paths, read_files(paths), strict=True):
-        receipts.append(parse_receipt(data, path))
-        _check_receipt(receipts[-1], shard, sizes)
+        receipt = parse_receipt(data, path)
+        receipts.append(receipt)
+        # What is carried over may have stayed where it was.
+        stays = shard.name in plan.carried
+        _check_receipt(receipt, shard, _list_sizes(receipt, shard) if stays else sizes)
     return receipts
 
 
@@ -186,10 +191,13 @@ def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> 
         raise DatasetError(
             f"{shard.name}: {receipt.images} images are accounted for, planned were {shard.records}"
         )
-    stated = {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
-    for name, size in stated.items():
+    for name, size in _list_sizes(receipt, shard).items():
         if sizes.get(name) != size:
             raise DatasetError(f"{name} is not there in the size that its receipt states")
+
+
+def _list_sizes(receipt: Receipt, shard: Shard) -> dict[str, int]:
+    return {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
 
 
 def _list_codes(receipts: Iterable[Receipt]) -> Iterator[str]:

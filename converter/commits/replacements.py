@@ -26,12 +26,16 @@ from pathlib import Path
 from typing import Final
 
 from converter.commits.commit import remove_work
-from converter.commits.object_replacements import finish_replacement, replace_objects
+from converter.commits.object_replacements import (
+    find_replacement,
+    finish_replacement,
+    replace_objects,
+)
 from converter.errors import DatasetError, OutputError, UsageError
-from converter.format.manifest import ShardInfo, read_manifest
+from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.format.metadata import METADATA
 from converter.planning.plan import Shard, read_plan
-from converter.storage.files import list_names, remove_files, sync_folder
+from converter.storage.files import hash_file, list_names, remove_files, remove_tree, sync_folder
 from converter.storage.layout import (
     INDEX_SUFFIX,
     MANIFEST,
@@ -73,11 +77,13 @@ def replace_dataset(out: Location) -> None:
     Files in `out` that are not of the old data set move into the new one.
 
     Raises:
-        OutputError: a file that is not of the old data set is in the way, or `out` is in use as a
-            mount point; the old one stays, and so does the new one beside it.
+        OutputError: a file that is not of the old data set is in the way, `out` is not what an
+            update began with, or it is in use as a mount point; the old one stays, and so does the
+            new one beside it.
         OSError: a folder cannot be renamed, or something of the old one cannot be removed.
         StoreError: the store does not answer, or refuses.
     """
+    _check_base(out)
     if isinstance(out, ObjectPath):
         replace_objects(out, list_own_files(out))
         return
@@ -109,6 +115,19 @@ def restore_folder(out: Location) -> None:
             layout.retired.rename(out)
 
 
+def find_manifest(out: Location) -> Manifest | None:
+    """The manifest of a data set, also of one that a kill left on its way to its place.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
+    caught = find_replacement(out) if isinstance(out, ObjectPath) else Layout(out).retired
+    for place in (out, caught):
+        if place and Layout(place).manifest.exists():
+            return read_manifest(place)
+    return None
+
+
 def settle_folder(out: Location) -> bool:
     """Ends what a kill after the exchange, a commit or a repair has left open; needs the lock.
 
@@ -126,6 +145,7 @@ def settle_folder(out: Location) -> bool:
         return False
     if isinstance(out, Path):
         _settle_beside(out)
+    remove_repair(out)
     if not layout.plan.exists():
         return False
     read_manifest(out)
@@ -138,8 +158,20 @@ def _settle_beside(out: Path) -> None:
     for old in (layout.stage, layout.retired):
         if old.exists() and not is_staged(old):
             _remove_old(old, out)
-    if layout.repair.exists():
-        shutil.rmtree(layout.repair)
+
+
+def remove_repair(folder: Location) -> None:
+    """Removes what was milled to repair a data set.
+
+    Raises:
+        OSError: something cannot be removed.
+        StoreError: the store does not answer, or refuses.
+    """
+    made = Layout(folder).repair
+    if isinstance(made, ObjectPath):
+        remove_tree(made)
+    elif made.exists():
+        shutil.rmtree(made)
 
 
 def is_staged(stage: Location) -> bool:
@@ -188,6 +220,14 @@ def _list_stated(folder: Location) -> Iterator[str]:
         shards = read_plan(folder).shards
     for shard in shards:
         yield from (shard.name, name_index(shard.name))
+
+
+def _check_base(out: Location) -> None:
+    base = read_plan(Layout(out).stage).base
+    if base and hash_file(Layout(out).manifest) != base.digest:
+        raise OutputError(
+            f"{out} was written by somebody else while it was updated: run the same command again"
+        )
 
 
 def _check_strangers(out: Path, stage: Path) -> None:

@@ -115,6 +115,7 @@ class Plan:
         base: what an update starts from, or None.
         digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`,
             `rejected`, `skipped` and `frames`.
+        carried: names of shards that an update takes over as they are; not written down.
     """
 
     images: Location
@@ -130,6 +131,7 @@ class Plan:
     generator: str
     base: Base | None
     digest: str
+    carried: frozenset[str] = frozenset()
 
     @property
     def records(self) -> int:

@@ -31,6 +31,7 @@ from converter.storage.layout import Location
 from converter.storage.listings import list_level
 from converter.storage.objects import (
     ObjectPath,
+    copy_objects,
     create_object,
     delete_objects,
     download_object,
@@ -292,6 +293,23 @@ def remove_tree(folder: Location, *, keep: Collection[str] = ()) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def move_files(names: Iterable[str], source: Location, target: Location) -> None:
+    """Moves files from a folder into another one like it, over what is there.
+
+    Raises:
+        OSError: one cannot be moved.
+        StoreError: the store does not answer, or refuses.
+    """
+    chosen = list(names)
+    if isinstance(source, ObjectPath) and isinstance(target, ObjectPath):
+        copy_objects((source / name, target / name) for name in chosen)
+        delete_objects(source / name for name in chosen)
+        return
+    for name in chosen:
+        Path(str(source), name).replace(Path(str(target), name))
+    sync_folder(Path(str(target)))
 
 
 @contextlib.contextmanager

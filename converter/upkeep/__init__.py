@@ -3,5 +3,5 @@
 verification   against its manifest (contents: record by record)
 provenance     its records -> the originals that they were made from
 updates   comparisons: originals that are different -> the few shards to be milled again
-repairs   damaged shards -> the originals to make them from again
+repairs   damaged shards -> the originals to make them from again (deductions: of lost ones)
 """

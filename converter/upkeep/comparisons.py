@@ -12,7 +12,6 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from converter.entries import Entry, NoteTally
 from converter.errors import ImageError
@@ -29,9 +28,9 @@ from converter.planning.splits import may_stay
 from converter.sources.originals import read_entry, read_source
 from converter.sources.pairing import locate_masks
 from converter.sources.streams import is_compressed
-from converter.storage.files import choose_threads, hash_bytes
-from converter.storage.layout import Location
-from converter.upkeep.provenance import Source, describe_change, read_sources
+from converter.storage.files import bring_here, choose_threads, hash_bytes
+from converter.storage.layout import Location, name_index
+from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,17 +41,19 @@ class Share:
         entries: its images that are still there, in record order.
         changed: how many of them have other content, another mask, or other values in their row.
         removed: how many are gone.
+        damaged: whether its bytes are not those that the manifest states.
         receipt: of the shard as it lies there.
     """
 
     entries: list[Entry]
     changed: int
     removed: int
+    damaged: bool
     receipt: Receipt
 
     @property
     def touched(self) -> bool:
-        return bool(self.changed or self.removed)
+        return bool(self.changed or self.removed or self.damaged)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +70,7 @@ class Comparison:
         noted: whether anything was odd about the content of its images.
     """
 
-    folder: Path
+    folder: Location
     manifest: Manifest
     images: Location
     present: Mapping[str, Entry]
@@ -84,7 +85,9 @@ class Comparison:
             DatasetError: one is damaged, so that nobody can tell what is in it.
         """
         shares = {}
-        with concurrent.futures.ThreadPoolExecutor(choose_threads(self.images)) as pool:
+        with concurrent.futures.ThreadPoolExecutor(
+            choose_threads(self.folder, self.images)
+        ) as pool:
             work = pool.map(self._compare_shard, self.manifest.shards)
             for shard, share in zip(self.manifest.shards, work, strict=True):
                 shares[shard.name] = share
@@ -93,10 +96,11 @@ class Comparison:
         return shares
 
     def _compare_shard(self, shard: ShardInfo) -> Share:
-        columns = self.manifest.columns
-        sources = read_sources(
-            self.folder, shard, labelled=self.manifest.labelled, detailed=bool(columns)
-        )
+        with bring_here(self.folder, (shard.name, name_index(shard.name))) as here:
+            sources = read_sources(
+                here, shard, labelled=self.manifest.labelled, detailed=bool(self.manifest.columns)
+            )
+            damaged = not is_stated(here, shard)
         entries, changed, removed, tally = [], 0, 0, NoteTally()
         for path, group in itertools.groupby(sources, self._name_file):
             entry, frames = self.present.get(path), list(group)
@@ -112,7 +116,9 @@ class Comparison:
         receipt = _describe_shard(
             shard, sources, self._list_rejects(entries), tally, len(entries) + removed
         )
-        return Share(entries=entries, changed=changed, removed=removed, receipt=receipt)
+        return Share(
+            entries=entries, changed=changed, removed=removed, damaged=damaged, receipt=receipt
+        )
 
     def _name_file(self, source: Source) -> str:
         return find_file(source.path, self.options.frames)

@@ -22,7 +22,7 @@ from converter.names import from_bytes
 from converter.sources.archives import digest_members
 from converter.sources.originals import read_source
 from converter.sources.streams import is_compressed
-from converter.storage.files import hash_bytes
+from converter.storage.files import bring_here, hash_bytes, hash_file
 from converter.storage.layout import Location, name_index
 
 _HEAD_BYTES: Final = 1024
@@ -59,12 +59,12 @@ class Source(NamedTuple):
 
 
 def read_sources(
-    folder: Path, shard: ShardInfo, *, labelled: bool = True, detailed: bool = False
+    folder: Location, shard: ShardInfo, *, labelled: bool = True, detailed: bool = False
 ) -> list[Source]:
     """What the records of a shard were made from, in record order; no checksum is compared.
 
     Args:
-        folder: the data set.
+        folder: the data set. From a store, the shard comes whole.
         shard: which.
         labelled: whether its records hold a label.
         detailed: keep all else that they hold; then they are read whole.
@@ -73,6 +73,13 @@ def read_sources(
         DatasetError: shard or index are not there as the manifest states, or a record cannot be
             read.
     """
+    with bring_here(folder, (shard.name, name_index(shard.name))) as here:
+        return _read_sources(here, shard, labelled=labelled, detailed=detailed)
+
+
+def _read_sources(
+    folder: Path, shard: ShardInfo, *, labelled: bool, detailed: bool
+) -> list[Source]:
     index = name_index(shard.name)
     try:
         bounds = parse_index(
@@ -89,6 +96,18 @@ def read_sources(
             ]
     except OSError as error:
         raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
+
+
+def is_stated(folder: Location, shard: ShardInfo) -> bool:
+    """Whether a shard and its index are, byte for byte, what the manifest states.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    return (
+        hash_file(folder / shard.name) == shard.sha256
+        and hash_file(folder / name_index(shard.name)) == shard.index_sha256
+    )
 
 
 def describe_change(

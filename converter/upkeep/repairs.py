@@ -3,18 +3,18 @@
 Nothing is believed on the way but the manifest: whatever is made again has to have the SHA-256 that
 stands there, and only then takes the place of what was damaged. So the list of a shard's originals
 may come from wherever it can be had: from the shard itself, from planning the conversion once more,
-or, of an updated data set, from what no other shard holds.
+or from what no other shard holds (`converter.upkeep.deductions`).
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 
 from converter.entries import Entry, NoteTally, Scan, name_class
 from converter.errors import DatasetError, ImageError
@@ -29,12 +29,20 @@ from converter.milling.records import make_records
 from converter.names import to_system
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
-from converter.planning.splits import assign_splits
 from converter.sources.originals import read_source
-from converter.storage.files import hash_bytes, hash_file, sync_folder, write_file
-from converter.storage.layout import Layout, name_index
-from converter.upkeep.provenance import describe_change, read_sources
-from converter.upkeep.updates import read_rejects
+from converter.storage.files import (
+    bring_here,
+    choose_threads,
+    hash_bytes,
+    hash_file,
+    measure_file,
+    move_files,
+    write_file,
+)
+from converter.storage.layout import Layout, Location, name_index
+from converter.storage.objects import ObjectPath
+from converter.upkeep.deductions import read_all_sources
+from converter.upkeep.provenance import Source, describe_change, read_sources
 from converter.upkeep.verification import Fault
 
 
@@ -63,7 +71,7 @@ def list_condemned(manifest: Manifest, faults: Iterable[Fault]) -> Condemned:
     )
 
 
-def rebuild_index(folder: Path, shard: ShardInfo) -> bool:
+def rebuild_index(folder: Location, shard: ShardInfo) -> bool:
     """Writes the index of a shard from the framing of its records; False if it is not that one.
 
     Raises:
@@ -71,7 +79,10 @@ def rebuild_index(folder: Path, shard: ShardInfo) -> bool:
     """
     lines, offset = bytearray(), 0
     try:
-        with open(folder / shard.name, "rb") as file:
+        with (
+            bring_here(folder, [shard.name]) as here,
+            open(here / shard.name, "rb") as file,
+        ):
             for size in scan_records(file, shard.name, shard.bytes, payloads=False):
                 lines += format_line(offset, size)
                 offset += size
@@ -80,7 +91,7 @@ def rebuild_index(folder: Path, shard: ShardInfo) -> bool:
     return _write(folder, name_index(shard.name), bytes(lines), shard.index_sha256)
 
 
-def rebuild_file(folder: Path, manifest: Manifest, name: str, data: bytes | None) -> bool:
+def rebuild_file(folder: Location, manifest: Manifest, name: str, data: bytes | None) -> bool:
     """Writes another file of a data set; False if nobody knows what was in it.
 
     Args:
@@ -104,60 +115,22 @@ def rebuild_file(folder: Path, manifest: Manifest, name: str, data: bytes | None
 
 
 def recall_members(
-    folder: Path, manifest: Manifest, shard: ShardInfo, images: Path
+    folder: Location, manifest: Manifest, shard: ShardInfo, images: Location
 ) -> list[Entry] | None:
     """The originals of a damaged shard by its own word, if they all are what they were."""
     if manifest.columns or not images.is_dir():
         return None  # a record does not say which row, or which place in an archive, it is from
+    frames = str(manifest.options.get("frames"))
+    limit = int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES))
     try:
         sources = read_sources(folder, shard, labelled=manifest.labelled)
-        frames = str(manifest.options.get("frames"))
         files = {find_file(source.path, frames): source for source in sources}
-        limit = int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES))
-        if any(describe_change(path, s.sha256, images, limit) for path, s in files.items()):
-            return None
-        return [
-            Entry(path, source.label, (images / to_system(path)).stat().st_size)
-            for path, source in files.items()
-        ]
+        with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
+            recalled = pool.map(lambda path: _recall(path, files[path], images, limit), files)
+            entries = [entry for entry in recalled if entry is not None]
     except (DatasetError, OSError, ValueError):
         return None
-
-
-def deduce_members(
-    folder: Path, manifest: Manifest, lost: Sequence[ShardInfo], scan: Scan
-) -> dict[str, list[Entry]]:
-    """The originals of shards that are the only lost ones of their split: what no other one holds.
-
-    Args:
-        folder: the data set.
-        manifest: its manifest.
-        lost: shards whose originals are not known.
-        scan: the images, with the labels of the manifest.
-
-    Raises:
-        DatasetError: another shard is damaged, so that nobody can tell what is in it.
-    """
-    options = ConvertOptions.from_json(manifest.options)
-    names = {shard.name for shard in lost}
-    taken = dict.fromkeys(read_rejects(folder), "train")
-    for shard in manifest.shards:
-        if shard.name not in names:
-            taken |= {
-                find_file(source.path, options.frames): shard.split
-                for source in read_sources(folder, shard, labelled=manifest.labelled)
-            }
-    members = assign_splits(scan.entries, options, scan.duplicates, taken)
-    left = {
-        split: [entry for entry in group if entry.path not in taken]
-        for split, group in members.items()
-    }
-    found = {}
-    for shard in lost:
-        alone = [other.split for other in lost].count(shard.split) == 1
-        if alone and len(left.get(shard.split, ())) == shard.records:
-            found[shard.name] = left.get(shard.split, [])
-    return found
+    return entries if len(entries) == len(files) else None
 
 
 def list_members(draft: Draft, manifest: Manifest) -> dict[str, list[Entry]]:
@@ -171,7 +144,7 @@ def list_members(draft: Draft, manifest: Manifest) -> dict[str, list[Entry]]:
 
 
 def describe_rejects(
-    folder: Path, manifest: Manifest, draft: Draft, images: Path, options: ConvertOptions
+    folder: Location, manifest: Manifest, draft: Draft, images: Location, options: ConvertOptions
 ) -> bytes:
     """What `rejects.jsonl` has to say, if the plan of the conversion is known.
 
@@ -180,11 +153,8 @@ def describe_rejects(
     """
     members = list_members(draft, manifest)
     lines: list[str] = []
-    for shard in manifest.shards:
-        written = Counter(
-            find_file(source.path, options.frames)
-            for source in read_sources(folder, shard, labelled=manifest.labelled)
-        )
+    for shard, sources in read_all_sources(folder, manifest, manifest.shards):
+        written = Counter(find_file(source.path, options.frames) for source in sources)
         for entry in members[shard.name]:
             # Of several frames, some may be written and others not.
             if not written[entry.path] or options.frames == "all":
@@ -194,7 +164,7 @@ def describe_rejects(
 
 
 def describe_notes(
-    folder: Path, manifest: Manifest, draft: Draft, images: Path, options: ConvertOptions
+    folder: Location, manifest: Manifest, draft: Draft, images: Location, options: ConvertOptions
 ) -> bytes:
     """What `notes.jsonl` has to say, if the plan of the conversion is known.
 
@@ -202,8 +172,8 @@ def describe_notes(
         DatasetError: a shard is damaged, so that nobody can tell what is in it.
     """
     tally = NoteTally()
-    for shard in manifest.shards:
-        paths = [source.path for source in read_sources(folder, shard, labelled=manifest.labelled)]
+    for _, sources in read_all_sources(folder, manifest, manifest.shards):
+        paths = [source.path for source in sources]
         for path, frames in itertools.groupby(paths, lambda path: find_file(path, options.frames)):
             with contextlib.suppress(ImageError):
                 data = read_source(path, images, options.max_file_bytes)
@@ -213,7 +183,7 @@ def describe_notes(
 
 
 def write_repair(
-    members: Mapping[str, list[Entry]], manifest: Manifest, images: Path, out: Path
+    members: Mapping[str, list[Entry]], manifest: Manifest, images: Location, out: Location
 ) -> Plan:
     """Plans to mill some shards of a data set once more, in a folder of their own.
 
@@ -242,27 +212,34 @@ def write_repair(
     )
 
 
-def take_shard(shard: ShardInfo, made: Path, folder: Path) -> bool:
+def take_shard(shard: ShardInfo, made: Location, folder: Location) -> bool:
     """Puts a shard that was made again in its place; False if it is not the one it has to be."""
     index = name_index(shard.name)
     if hash_file(made / shard.name) != shard.sha256:
         return False
     if hash_file(made / index) != shard.index_sha256:
         return False
-    for name in (shard.name, index):
-        (made / name).replace(folder / name)
-    sync_folder(folder)
+    move_files((shard.name, index), made, folder)
     return True
 
 
-def _list_reasons(entry: Entry, scan: Scan, images: Path, options: ConvertOptions) -> Iterator[str]:
+def _recall(path: str, source: Source, images: Location, max_bytes: int) -> Entry | None:
+    if describe_change(path, source.sha256, images, max_bytes):
+        return None
+    name = path if isinstance(images, ObjectPath) else to_system(path)
+    return Entry(path, source.label, measure_file(images / name) or 0)
+
+
+def _list_reasons(
+    entry: Entry, scan: Scan, images: Location, options: ConvertOptions
+) -> Iterator[str]:
     records = make_records(entry, name_class(scan, entry), images, [options], scan.columns)
     for found, (outcome,) in records:
         if isinstance(outcome, ImageError):
             yield json.dumps({"path": found.path, "code": outcome.code, "detail": outcome.detail})
 
 
-def _write(folder: Path, name: str, data: bytes, sha256: str) -> bool:
+def _write(folder: Location, name: str, data: bytes, sha256: str) -> bool:
     if hash_bytes(data) != sha256:
         return False
     write_file(folder / name, data, Layout(folder).scratch)

@@ -28,10 +28,10 @@ from converter.images.frame_paths import find_file
 from converter.milling.mill import Receipt, write_receipt
 from converter.milling.records import make_records
 from converter.options import ConvertOptions
-from converter.planning.plan import Base, Draft, Plan
+from converter.planning.plan import Base, Draft, Plan, Shard
 from converter.planning.splits import assign_splits, draw
 from converter.storage.files import choose_threads, create_file, hash_file, link_file, sync_folder
-from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, locate_folder, name_index
+from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, name_index
 from converter.upkeep.comparisons import Comparison, Share
 
 SPARE_SHARE: Final = 4
@@ -62,7 +62,7 @@ class Update:
 
 
 def plan_update(
-    folder: Path,
+    folder: Location,
     manifest: Manifest,
     images: Location,
     scan: Scan,
@@ -137,24 +137,30 @@ def _check_kind(manifest: Manifest, scan: Scan) -> None:
         )
 
 
-def carry_shards(update: Update, folder: Path, plan: Plan) -> None:
-    """Gives the shards that stay a second name in the output of a plan, and their receipts.
+def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
+    """Takes the shards that stay over into a plan, with their receipts; returns that plan.
 
-    Where the file system has no links, they are copied.
+    Here they get a second name in its output, or are copied where the file system has no links. In
+    a store they stay where they are.
 
     Raises:
         OutputError: a file cannot be written.
         OSError: a link cannot be made.
+        StoreError: the store does not answer, or refuses.
     """
-    out = locate_folder(plan.out, "shards are carried over from folder to folder")
-    layout = Layout(out)
-    for name in update.kept:
-        for file in (name, name_index(name)):
-            _carry_file(folder / file, out / file, layout.scratch)
-    sync_folder(out)
-    for shard in plan.shards:
-        if shard.name in update.kept:
-            write_receipt(update.kept[shard.name], layout, shard)
+    if isinstance(folder, Path) and isinstance(plan.out, Path):
+        for name in update.kept:
+            for file in (name, name_index(name)):
+                _carry_file(folder / file, plan.out / file, Layout(plan.out).scratch)
+        sync_folder(plan.out)
+
+    def leave_receipt(shard: Shard) -> None:
+        write_receipt(update.kept[shard.name], Layout(plan.out), shard)
+
+    kept = [shard for shard in plan.shards if shard.name in update.kept]
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
+        list(pool.map(leave_receipt, kept))
+    return dataclasses.replace(plan, carried=frozenset(update.kept))
 
 
 def keep_labels(scan: Scan, classes: Sequence[str]) -> Scan:
@@ -186,11 +192,11 @@ def _renumber(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]
     return entry._replace(values=json.dumps(values, separators=(",", ":")))
 
 
-def read_rejects(folder: Path) -> dict[str, dict[str, str]]:
+def read_rejects(folder: Location) -> dict[str, dict[str, str]]:
     """Path, code and detail of every file that was left out, by its path."""
     try:
-        with open(folder / REJECTS, "rb") as file:
-            return {line["path"]: line for line in map(json.loads, file)}
+        lines = (folder / REJECTS).read_bytes().splitlines()
+        return {line["path"]: line for line in map(json.loads, lines)}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"{folder / REJECTS}: cannot be read: {error}") from error
 
