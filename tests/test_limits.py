@@ -77,6 +77,21 @@ def test_limits_are_options():
     assert find_reason(data, max_file_bytes=9) == f"too_many_bytes: {len(data):,} bytes, at most 9"
 
 
+def test_a_tile_that_is_much_larger_than_its_image_is_refused():
+    plain = encode_image(make_image(1), "TIFF")
+
+    def make_tiled(width: int, height: int) -> bytes:
+        wide, high = (
+            struct.pack("<HHLL", *tag) for tag in ((322, 4, 1, width), (323, 4, 1, height))
+        )
+        data = plain.replace(struct.pack("<HHLL", 278, 4, 1, 24), wide)  # rows of a strip
+        return data.replace(struct.pack("<HHLL", 284, 3, 1, 1), high)
+
+    assert find_reason(make_tiled(32, 32)) is None
+    reason = "too_large: tiles of 26000x26000 pixels, at most 89,478,485"
+    assert find_reason(make_tiled(26_000, 26_000)) == reason
+
+
 def test_a_higher_limit_lets_larger_images_pass(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     data = encode_image(make_image(1), "PNG")

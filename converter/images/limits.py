@@ -11,6 +11,7 @@ from PIL import Image
 from converter.errors import ImageError
 from converter.image_options import ImageOptions
 from converter.images.geometry import Size
+from converter.images.pixels import read_tag
 
 MAX_SCANS: Final = 100
 """Of a JPEG, which usually has up to ten. A scan of 17 bytes can go through all of an image."""
@@ -20,6 +21,9 @@ PNG_RATIO: Final = 1032
 
 JPEG_RATIO: Final = 512
 """Pixels that one byte of a JPEG can become: a bit for each block of 8x8."""
+
+_TILE_SIDES: Final = (322, 323)
+"""Where the header of a TIFF says how wide and how high its tiles are."""
 
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _HUFFMAN: Final = frozenset({0xC0, 0xC1, 0xC2})
@@ -45,6 +49,8 @@ def check_header(image: Image.Image, data: bytes, options: ImageOptions) -> None
         _check_png(data)
     elif image.format in ("JPEG", "MPO"):
         _check_jpeg(data, width * height)
+    elif image.format == "TIFF":
+        _check_tiles(image, options)
     if options.frames == "reject" and is_animated(image):
         raise ImageError("animated", f"{getattr(image, 'n_frames', 2)} frames or pages")
     _check_filters((height, width), options)
@@ -111,6 +117,14 @@ def _check_jpeg(data: bytes, pixels: int) -> None:
     scans = data.count(b"\xff\xda")
     if scans > MAX_SCANS:
         raise ImageError("too_slow", f"{scans:,} scans, at most {MAX_SCANS}")
+
+
+def _check_tiles(image: Image.Image, options: ImageOptions) -> None:
+    """A tile is decoded whole, however little of the image is in it."""
+    width, height = (read_tag(image, number, 0) for number in _TILE_SIDES)
+    if width * height > options.max_pixels:
+        detail = f"tiles of {width}x{height} pixels, at most {options.max_pixels:,}"
+        raise ImageError("too_large", detail)
 
 
 def _check_filters(size: Size, options: ImageOptions) -> None:

@@ -118,7 +118,7 @@ def _reduce(image: Image.Image) -> Image.Image:
     key = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         wide = image.convert("I")
-        step = 255 / (2 ** _read_tag(image, _BITS, 16) - 1)
+        step = 255 / (2 ** read_tag(image, _BITS, 16) - 1)
         grey = wide.point(lambda value: value * step).convert("L")
         if is_negative(image):
             grey = ImageChops.invert(grey)
@@ -136,10 +136,10 @@ def _reduce(image: Image.Image) -> Image.Image:
 
 def is_negative(image: Image.Image) -> bool:
     """Whether 0 is white, as it may be in a TIFF. Pillow mends that for up to 8 bits a sample."""
-    return _read_tag(image, _PHOTOMETRIC, 1) == 0
+    return read_tag(image, _PHOTOMETRIC, 1) == 0
 
 
-def _read_tag(image: Image.Image, number: int, default: int) -> int:
+def read_tag(image: Image.Image, number: int, default: int) -> int:
     """A number in the header of a TIFF, the first one if there are several."""
     value = getattr(image, "tag_v2", {}).get(number, default)
     first = value[0] if isinstance(value, tuple) and value else value
@@ -154,7 +154,7 @@ def has_wide_samples(image: Image.Image) -> bool:
 def _scale_range(image: Image.Image) -> Image.Image:
     """Whole numbers from 0 to 65,535 and fractions from 0 to 1 as such, others by their range."""
     values = np.asarray(image)
-    if image.mode == "I" and _read_tag(image, _SAMPLE_FORMAT, _SIGNED) != _SIGNED:
+    if image.mode == "I" and read_tag(image, _SAMPLE_FORMAT, _SIGNED) != _SIGNED:
         values = values.view(np.uint32)  # as which Pillow does not show them
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low) or not np.isfinite(high):
