@@ -1,8 +1,9 @@
 """Single records of objects, without the rest: neighbours in one request, many requests at once.
 
 What comes is written to a file without a name, where it lies in the object; so whatever reads
-records from files reads these, too. An object that the cache has is read there, and one of which
-most is asked for is fetched as a whole.
+records from files reads these, too. An object that the cache has is read there. One of which as
+much has been asked for as half of it is fetched as a whole, if the cache holds all of them: so an
+epoch takes one and a half times the bytes at most, and the next one none.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import IO, Final, TypeAlias
 
 import numpy as np
 
+from converter.storage.layout import Location
 from converter.storage.objects import ObjectPath, start_read
 from reader.files import Group, RecordFile
 from reader.orders import Numbers
 from reader.records import RecordFiles
-from reader.remote import RemoteFile
+from reader.remote import RemoteFile, fits_cache
 
 GAP_BYTES: Final = 1 << 16
 """Records with less between them are read with one request: it takes longer to ask again."""
@@ -35,7 +37,7 @@ AHEAD_BYTES: Final = 1 << 24
 """Of answers that are on their way, or wait to be written."""
 
 WHOLE_SHARE: Final = 0.5
-"""Of a shard; if more of it is asked for at once, all of it is fetched."""
+"""Of a shard; once more of it has been asked for, all of it is fetched."""
 
 INDEXES_AT_ONCE: Final = 16
 OPEN_FILES: Final = 64
@@ -47,12 +49,29 @@ Piece: TypeAlias = tuple[int, int]
 class RangeFiles(RecordFiles):
     """Record files in a store that are read record by record."""
 
+    def __init__(self, files: Sequence[RecordFile], max_index_bytes: int = 1 << 30) -> None:
+        super().__init__(files, max_index_bytes)
+        self._asked_bytes: collections.Counter[Location] = collections.Counter()
+        # Else each file that is fetched would drive another one out.
+        self._are_kept = fits_cache(files)
+
     def find(self, numbers: Numbers) -> Iterator[Group]:
         """Finds where some records lie, and begins to ask for them; see `RecordFiles.find`."""
         groups = list(super().find(numbers))
-        requests = Requests(groups)
+        requests = Requests([(group, self._is_whole(group)) for group in groups])
         for number, group in enumerate(groups):
             yield group._replace(file=requests.wrap(number))
+
+    def _is_whole(self, group: Group) -> bool:
+        """Whether a file is read as a whole: it is here already, or so much of it was wanted."""
+        file = group.file
+        if not isinstance(file, RemoteFile) or file.cache.has(file.content):
+            return True
+        wanted = int((group.ends - group.begins).sum())
+        with self._lock:
+            self._asked_bytes[file.path] += wanted
+            asked = self._asked_bytes[file.path] if self._are_kept else wanted
+        return asked > WHOLE_SHARE * file.bytes
 
     def _prepare(self, files: Sequence[RecordFile]) -> None:
         """Reads what is missing of the indexes, many at the same time."""
@@ -81,12 +100,13 @@ class Requests:
     """Requests for some records, so many of them under way as may wait in memory.
 
     Args:
-        groups: where the records lie; they are opened in this order, or nearly so.
+        groups: where the records lie, and whether the file is read as a whole; they are opened in
+            this order, or nearly so.
     """
 
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self._groups = groups
-        self._pieces = [[] if _is_whole(group) else list(_join(group)) for group in groups]
+    def __init__(self, groups: Sequence[tuple[Group, bool]]) -> None:
+        self._groups = [group for group, _ in groups]
+        self._pieces = [[] if is_whole else list(_join(group)) for group, is_whole in groups]
         self._coming = collections.deque(
             (number, piece) for number, pieces in enumerate(self._pieces) for piece in pieces
         )
@@ -144,15 +164,6 @@ class Requests:
         assert isinstance(path, ObjectPath)  # noqa: S101 (no others have pieces)
         self._answers[number, piece] = start_read(path, *piece)
         self._ahead_bytes += piece[1]
-
-
-def _is_whole(group: Group) -> bool:
-    """Whether the file is read as a whole: it is here already, or most of it is wanted."""
-    file = group.file
-    if not isinstance(file, RemoteFile):
-        return True
-    wanted = int((group.ends - group.begins).sum())
-    return wanted > WHOLE_SHARE * file.bytes or file.cache.has(file.content)
 
 
 def _join(group: Group) -> Iterator[Piece]:

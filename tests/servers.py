@@ -8,7 +8,6 @@ import importlib.util
 import itertools
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from converter.storage.objects import ObjectPath, parse_address, put_file
 BUCKET = "shardmill-tests"
 PATIENCE_S = 15
 PROXY = Path(__file__).with_name("proxy.py")
+EMULATOR = PROXY.with_name("gcs_emulator.py")
 PACKAGES = {"s3": ("s3fs", "moto"), "gs": ("gcsfs", "gcp_storage_emulator")}
 
 
@@ -110,11 +110,10 @@ def run_server(scheme: str) -> Iterator[Server]:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs the package {package}: pip install -e '.[dev]'")
     target, port = find_port(), find_port()
-    tool = shutil.which("gcp-storage-emulator", path=str(Path(sys.executable).parent))
     commands = {
         "s3": [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(target)],
-        "gs": [str(tool), "start", "--host=127.0.0.1", f"--port={target}", "--in-memory",
-               f"--default-bucket={BUCKET}"],
+        "gs": [sys.executable, str(EMULATOR), "start", "--host=127.0.0.1", f"--port={target}",
+               "--in-memory", f"--default-bucket={BUCKET}"],
     }  # fmt: skip
     environments = {
         "s3": {

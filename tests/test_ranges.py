@@ -76,6 +76,7 @@ def test_neighbours_take_one_request_and_each_shard_one_more(remote, server, mon
     source[[2, 5, 22, 41, 44]]  # with gaps that are not worth a request of their own
     assert server.set_faults() == {"GET": 3, "ranged": 3}
     monkeypatch.setattr(ranges, "GAP_BYTES", 100)
+    source = remote.source("train")  # which has not asked for as much yet
     source[[2, 5, 22, 41, 44]]
     assert server.set_faults() == {"GET": 5, "ranged": 5}
 
@@ -89,6 +90,32 @@ def test_a_shard_of_which_most_is_wanted_is_fetched_and_kept(remote, server, tmp
     assert len(list_whole(tmp_path / "cache")) == SHARDS + len(indexes)
     source[7], source[[5, 99]], source.labels, list(source.file_paths)
     assert "GET" not in server.set_faults()
+
+
+def read_epoch(source, seed: int) -> list:
+    numbers = np.random.default_rng(seed).permutation(len(source))
+    return [source[batch] for batch in np.array_split(numbers, 15)]
+
+
+def test_epochs_of_a_random_order_fetch_everything_once(remote, folder, server, tmp_path):
+    source = remote.source("train")
+    read_epoch(source, 0)
+    counts = server.set_faults()
+    whole = counts["GET"] - counts["ranged"]
+    assert whole == SHARDS + len({shard.index_sha256 for shard in remote.manifest.shards})
+    assert read_epoch(source, 1) == read_epoch(open_shards(folder).source("train"), 1)
+    assert "GET" not in server.set_faults()
+
+
+def test_shards_that_the_cache_does_not_hold_together_are_not_fetched(
+    remote, folder, server, tmp_path
+):
+    total = sum(shard.bytes for shard in remote.manifest.shards)
+    small = open_shards(remote.folder, cache_dir=tmp_path / "small", cache_bytes=total - 1)
+    source = small.source("train")
+    assert read_epoch(source, 0) == read_epoch(open_shards(folder).source("train"), 0)
+    read_epoch(source, 1)
+    assert max(list_whole(tmp_path / "small")) < 1_000  # nothing but indexes
 
 
 def test_labels_and_names_are_those_of_the_files(remote, folder):

@@ -354,6 +354,18 @@ def test_a_sequence_reads_the_batch_that_is_asked_for(address, folder, cache_dir
     assert all((ours == theirs).all() for ours, theirs in zip(batch, local, strict=True))
 
 
+def test_epochs_of_a_sequence_fetch_everything_once(anywhere, folder, server, cache_dir):
+    sequence = open_shards(anywhere).sequence("train", batch_size=8, seed=3)
+    local = open_shards(folder).sequence("train", batch_size=8, seed=3)
+    for ours, theirs in zip(sequence, local, strict=True):
+        assert all((one == other).all() for one, other in zip(ours, theirs, strict=True))
+    assert len(list_shards(cache_dir)) == SHARDS
+    sequence.on_epoch_end()
+    server.set_faults()
+    assert len(list(sequence)) == len(sequence)
+    assert "GET" not in server.set_faults()
+
+
 def test_a_mixture_of_a_folder_and_an_address(address, folder):
     mixed = mix_datasets({str(address): 1, folder: 1}, batch_size=50, seed=3)
     twice = mix_datasets({folder: 1, f"{folder}/.": 1}, batch_size=50, seed=3)
