@@ -1,6 +1,7 @@
 """Reads the shards of a data set: the only folder that knows TensorFlow.
 
-    shardset    a folder and its manifest -> `ShardSet`; files are only measured
+    shardset    a folder and its manifest -> `ShardSet`; files are only measured (`arrivals`: in a
+                store, where it may be replaced just now)
     plans       what is asked for (`options`) meets what there is -> everything decided beforehand:
                 selections    which records an epoch is made of
                 orders        in which order they come: pure functions of seed, epoch and position

@@ -12,13 +12,13 @@ from converter.errors import ShardmillError, UsageError
 from converter.format.manifest import Manifest, SplitInfo, read_manifest
 from converter.storage.layout import Location, locate, name_index
 from converter.storage.objects import ObjectPath
+from reader.arrivals import await_manifest
 from reader.files import check_size, measure_file
 from reader.mixing import plan_mixture
 from reader.options import ReadOptions, check_cache
 from reader.plans import ReadPlan, list_files, plan_reading
 from reader.ranges import RangeFiles
 from reader.records import RecordFiles
-from reader.remote import check_objects
 from reader.source import Source
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ def open_shards(
 ) -> ShardSet:
     """Opens a data set: reads its manifest, and compares the sizes of all files with it.
 
+    One in a store that is just being replaced is waited for.
+
     Args:
         directory: a folder, or an address such as `s3://bucket/flowers` or `gs://bucket/flowers`.
         cache_dir: where objects of a store are kept; see `ReadOptions`.
@@ -162,10 +164,10 @@ def open_shards(
     """
     check_cache(cache_dir, cache_bytes)
     folder = locate(directory)
-    manifest = read_manifest(folder)
     if isinstance(folder, ObjectPath):
-        check_objects(folder, manifest)
+        manifest = await_manifest(folder)
         return ShardSet(folder, manifest, cache_dir, cache_bytes)
+    manifest = read_manifest(folder)
     for shard in manifest.shards:
         for name, size in ((shard.name, shard.bytes), (name_index(shard.name), shard.index_bytes)):
             check_size(folder / name, measure_file(folder / name), size)

@@ -86,7 +86,7 @@ def test_a_repair_goes_on_wherever_it_was_killed(
     out = damage_stored(damage_much, root, tmp_path, server)
     whole = read_tree(root / "out")
     total = count_writes(monkeypatch, lambda: repair(out, root / "images", IN_MEMORY))
-    for number in range(1, total + 1, 1 if EXHAUSTIVE else total // 6):
+    for number in range(1, total + 1, 1 if EXHAUSTIVE else total // 4):
         remove_tree(out)
         upload(tmp_path / "damaged", out)
         before = read_tree(out)

@@ -101,7 +101,7 @@ def test_a_shard_with_another_byte_is_milled_again(root, s3_server):
 def test_an_update_goes_on_wherever_it_was_killed(server, root, out, monkeypatch):
     total = count_writes(monkeypatch, lambda: update(root / "images", out))
     old, new = read_tree(root / "before"), read_tree(root / "after")
-    for number in range(1, total + 1, 1 if EXHAUSTIVE else total // 6):
+    for number in range(1, total + 1, 1 if EXHAUSTIVE else total // 4):
         remove_tree(out)
         upload(root / "before", out)
         with monkeypatch.context() as patch:
@@ -134,7 +134,7 @@ def test_a_killed_process_loses_nothing(server, root, out, moment):
     layout = Layout(out)
     sign = {
         "milling": Layout(layout.stage).plan,
-        "replacing": layout.work / "replacing",
+        "replacing": layout.replacing,
     }[moment]
     server.set_faults(latency=0.04)
     process = start(server, root / "images", out)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from converter.errors import DatasetError, OutputError
 from converter.format.manifest import read_manifest
 from converter.storage.files import hash_file, list_sizes, remove_files, remove_tree
-from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, name_index
+from converter.storage.layout import MANIFEST, Layout, name_index
 from converter.storage.objects import (
     ObjectPath,
     copy_objects,
@@ -50,7 +50,7 @@ def replace_objects(out: ObjectPath, own: Iterable[str]) -> None:
             "object of that name: move it away, and run the same command again"
         )
     mark = {"old": sorted(old), "manifest": hash_file(Layout(out).manifest)}
-    put_bytes(_mark(out), json.dumps(mark).encode("ascii"))
+    put_bytes(Layout(out).replacing, json.dumps(mark).encode("ascii"))
     finish_replacement(out)
 
 
@@ -66,12 +66,12 @@ def finish_replacement(out: ObjectPath) -> bool:
     """
     layout = Layout(out)
     try:
-        mark = json.loads(read_object(_mark(out)))
+        mark = json.loads(read_object(Layout(out).replacing))
         old, replaced = mark["old"], mark["manifest"]
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{_mark(out)}: cannot be read: {error}") from error
+        raise DatasetError(f"{Layout(out).replacing}: cannot be read: {error}") from error
     stage = Layout(layout.stage)
     there = hash_file(layout.manifest) if layout.manifest.is_file() else None
     if stage.manifest.is_file() and there in (None, replaced):
@@ -88,14 +88,14 @@ def finish_replacement(out: ObjectPath) -> bool:
             ) from None
         remove_files([stage.manifest])
     remove_tree(stage.out)
-    remove_files([_mark(out)])
+    remove_files([Layout(out).replacing])
     return True
 
 
 def find_replacement(out: ObjectPath) -> ObjectPath | None:
     """What is being put in the place of `out`; None if nothing is."""
     stage = Layout(out).stage
-    return stage if _mark(out).is_file() and Layout(stage).manifest.is_file() else None
+    return stage if Layout(out).replacing.is_file() and Layout(stage).manifest.is_file() else None
 
 
 def _list_staying(stage: ObjectPath, here: Mapping[str, int], new: Mapping[str, int]) -> set[str]:
@@ -115,7 +115,3 @@ def _list_staying(stage: ObjectPath, here: Mapping[str, int], new: Mapping[str, 
                 "again"
             )
     return staying
-
-
-def _mark(out: ObjectPath) -> ObjectPath:
-    return out / WORK_FOLDER / "replacing"

@@ -88,6 +88,10 @@ class Layout(Generic[_L_co]):
         return self._join(WORK_FOLDER, "lock")
 
     @property
+    def replacing(self) -> _L_co:
+        return self._join(WORK_FOLDER, "replacing")
+
+    @property
     def repair(self) -> _L_co:
         return self._join(WORK_FOLDER, "repair")
 
