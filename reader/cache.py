@@ -1,4 +1,4 @@
-"""All images of a split, decoded once and kept in memory."""
+"""All images of a split, and their masks, decoded once and kept in memory."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class ImageCache:
         labels: int32 (records,).
         valid: bool (records,); False for damaged records that were skipped.
         names: bytes (records,).
+        masks: uint8 (records, height, width, 1), or None if they are not given.
     """
 
     reader: BatchReader
@@ -40,6 +41,7 @@ class ImageCache:
     labels: npt.NDArray[np.int32]
     valid: npt.NDArray[np.bool_]
     names: npt.NDArray[np.object_]
+    masks: Array | None = None
 
     def read_images(self, epoch: int, step: int, rows: Array) -> Examples:
         """Copies the images of a step, as `BatchReader.read_images` reads them."""
@@ -51,13 +53,32 @@ class ImageCache:
         examples.names[slots] = self.names[numbers]
         return examples
 
+    def read_masks(self, epoch: int, step: int, rows: Array) -> npt.NDArray[np.bool_]:
+        """Copies the masks of a step.
+
+        Args:
+            epoch: which.
+            step: which.
+            rows: uint8 (batch, height, width, 1) or, as there is one channel, (batch, 1, height,
+                width); filled where the result is True.
+
+        Returns:
+            bool (batch,).
+        """
+        slots, numbers = self.reader.find_ordered(epoch, [step])
+        valid = np.zeros(len(rows), np.bool_)
+        valid[slots] = self.valid[numbers]
+        if self.masks is not None:
+            rows[slots] = self.masks[numbers].reshape(-1, *rows.shape[1:])
+        return valid
+
 
 def fill_cache(plan: ReadPlan, make_dataset: Callable[[ReadPlan], Any]) -> ImageCache:
     """Reads and decodes all records of a plan, whatever the host; logs what they take.
 
     Args:
         plan: of a reader that caches.
-        make_dataset: gives (images, labels, mask, names) of a plan's batches.
+        make_dataset: gives (images, labels, mask, names) of a plan's batches, or masks as labels.
     """
     records = plan.reader.selection.count
     steps = Steps(records=records, batch_size=plan.reader.steps.batch_size, remainder="pad")
@@ -76,17 +97,26 @@ def fill_cache(plan: ReadPlan, make_dataset: Callable[[ReadPlan], Any]) -> Image
         order="sequential",
         reader=dataclasses.replace(plan.reader, order=SequentialOrder(), steps=steps),
         position=Position(),
-        given=NO_VALUES,
+        given=dataclasses.replace(
+            NO_VALUES, masks=plan.given.masks, mask_padding=plan.given.mask_padding
+        ),
     )
     with typed_errors():
-        images, labels, valid, names = _gather(make_dataset(whole), records)
-    _log.info("cached %s images, %s", f"{records:,}", format_bytes(images.nbytes))
-    return ImageCache(reader=plan.reader, images=images, labels=labels, valid=valid, names=names)
+        images, labels, mask, names = _gather(make_dataset(whole), records)
+    masks = labels if plan.given.masks else None
+    taken = images.nbytes + (0 if masks is None else masks.nbytes)
+    _log.info("cached %s images, %s", f"{records:,}", format_bytes(taken))
+    return ImageCache(
+        reader=plan.reader,
+        images=images,
+        labels=labels if masks is None else np.zeros(records, np.int32),
+        valid=mask > 0,
+        names=names,
+        masks=masks,
+    )
 
 
-def _gather(
-    batches: Any, records: int
-) -> tuple[Array, npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[np.object_]]:
+def _gather(batches: Any, records: int) -> list[Array]:
     kept: list[Array] = [
         np.empty((records, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
         for spec in batches.element_spec
@@ -95,5 +125,4 @@ def _gather(
         for array, column in zip(kept, batch, strict=True):
             place = array[number * len(column) : (number + 1) * len(column)]
             place[:] = column[: len(place)]
-    images, labels, mask, names = kept
-    return images, labels, mask > 0, names
+    return kept

@@ -17,7 +17,7 @@ from converter.errors import DatasetError, RecordError
 from converter.format import examples
 from reader.batches import BatchReader, Examples
 from reader.buffers import Array, BufferPool
-from reader.cache import fill_cache
+from reader.cache import ImageCache, fill_cache
 from reader.damage import RecentSteps
 from reader.decoding import (
     describe_refusal,
@@ -65,9 +65,17 @@ def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
 def make_ready_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]:
     """A function of epoch and step that needs no decoder: (images, labels, mask, names).
 
-    The images are read, or copied from the cache, straight into a batch.
+    The images are read, or copied from the cache, straight into a batch. From the cache, masks may
+    come behind them.
     """
-    source = fill_cache(plan, make_dataset) if plan.options.cache else plan.reader
+    if plan.options.cache:
+        return _make_cached_reader(plan, fill_cache(plan, make_dataset))
+    return _make_image_reader(plan, plan.reader)
+
+
+def _make_image_reader(
+    plan: ReadPlan, source: BatchReader | ImageCache
+) -> Callable[[int, int], tuple[Array, ...]]:
     given = BufferPool(_given_shape(plan), plan.options.dtype, plan.buffers.batches)
     stored_as = (plan.decoded_dtype, "channels_last")
     as_given = (plan.options.dtype, plan.options.data_format) == stored_as
@@ -78,6 +86,22 @@ def make_ready_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]
         examples = source.read_images(int(epoch), int(step), rows)
         images = rows if as_given else _copy_images(given.take(), rows, plan)
         return _compact(plan, images, examples.valid, examples.labels, examples.names)
+
+    return read
+
+
+def _make_cached_reader(
+    plan: ReadPlan, cache: ImageCache
+) -> Callable[[int, int], tuple[Array, ...]]:
+    read_images = _make_image_reader(plan, cache)
+    if not plan.given.masks:
+        return read_images
+    pool = BufferPool(_mask_shape(plan), "uint8", plan.buffers.batches)
+
+    def read(epoch: int, step: int) -> tuple[Array, ...]:
+        masks = pool.take()
+        valid = cache.read_masks(int(epoch), int(step), masks)
+        return (*read_images(epoch, step), _compact_images(plan, masks, valid))
 
     return read
 

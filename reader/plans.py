@@ -365,4 +365,4 @@ def _measure_demand(plan: ReadPlan) -> Demand:
 
 
 def _cached_bytes(plan: ReadPlan) -> int:
-    return plan.values * VALUE_BYTES[plan.decoded_dtype] + LABEL_BYTES
+    return plan.values * VALUE_BYTES[plan.decoded_dtype] + plan.mask_bytes + LABEL_BYTES

@@ -92,8 +92,6 @@ def _choose_masks(manifest: Manifest, options: ReadOptions) -> bool:
         return there and options.label_mode == "int" and options.labels is None
     if options.masks and not there:
         raise UsageError("masks are asked for, and this data set was converted without any")
-    if options.masks and options.cache:
-        raise UsageError("cache keeps images and labels, and no masks: leave one of the two out")
     return options.masks
 
 

@@ -1,6 +1,7 @@
 """Masks as they are read: beside their images, moved as those are, with the numbers they had."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -169,13 +170,50 @@ def test_a_mask_of_another_size_is_a_damaged_record(masked):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"masks": True, "cache": True}, "cache keeps images and labels, and no masks"),
         ({"masks": 1}, "masks 1 is unknown: choose one of None, True, False"),
     ],
 )
 def test_what_makes_no_sense_is_refused(masked, options, message):
     with pytest.raises(UsageError, match=message):
         load_dataset(masked, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shuffle": "exact"},
+        {"shuffle": False, "data_format": "channels_first", "with_filename": True},
+        {"shuffle": False, "image_size": (12, 20), "pad_to_aspect_ratio": True},
+        {"shuffle": "exact", "remainder": "pad", "dtype": "float32"},
+    ],
+)
+def test_a_cache_keeps_the_masks_too(masked, options):
+    options = {"batch_size": 5, "seed": 3, "dtype": "uint8"} | options
+    read, cached = load_dataset(masked, **options), load_dataset(masked, cache=True, **options)
+    assert cached.element_spec == read.element_spec
+    for _ in range(2):
+        for batch, kept in zip(read, cached, strict=True):
+            for column, wanted in zip(kept, batch, strict=True):
+                np.testing.assert_array_equal(column, wanted)
+
+
+def test_cached_masks_are_counted(masked):
+    each = SIZE[0] * SIZE[1] * (3 + 1) + 5
+    with pytest.raises(UsageError, match=f"cache would keep {COUNT} images of {each:,} bytes"):
+        load_dataset(masked, cache=True, max_ram=1_000, dtype="uint8")
+
+
+def test_a_damaged_record_is_skipped_by_a_cache_with_masks(masked, tmp_path):
+    folder = shutil.copytree(masked, tmp_path / "out")
+    shard = next(folder.glob("train-00001*.tfrecord"))
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    shard.write_bytes(data)
+    options = {"batch_size": 4, "seed": 3, "on_damage": "skip", "dtype": "uint8"}
+    pairs = read_pairs(load_dataset(folder, cache=True, **options))
+    assert len(pairs) == COUNT - 1
+    for image, mask in pairs:
+        np.testing.assert_array_equal(image[..., :1], mask * 30)
 
 
 def test_masks_that_are_not_there_are_refused(converted):
