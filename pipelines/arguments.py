@@ -155,6 +155,16 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
         help=f"raw: bare pixels; keep: each image's own (default: {default.encoding})")  # fmt: skip
     add("--quality", type=int, metavar="1-100",
         help=f"of JPEG and WebP (default: {default.quality})")  # fmt: skip
+    _add_division(options)
+    _add_image_options(parser)
+    _add_labels(parser)
+    _add_table(parser)
+    _add_masks(parser)
+
+
+def _add_division(options: argparse._ArgumentGroup) -> None:
+    default = ConvertOptions()
+    add = options.add_argument
     shards = options.add_mutually_exclusive_group()
     shards.add_argument("--shard-size", type=_typed(parse_bytes), dest="shard_bytes",
                         metavar="BYTES", help="aimed at (default: 128MB)")  # fmt: skip
@@ -171,10 +181,6 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
         f"one, or off (default: {default.dedupe})")  # fmt: skip
     add("--seed", type=int, metavar="N",
         help=f"decides splits and order (default: {default.seed})")  # fmt: skip
-    _add_image_options(parser)
-    _add_labels(parser)
-    _add_table(parser)
-    _add_masks(parser)
 
 
 def _add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -204,6 +210,11 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
         help=f"reject larger images unread (default: {default.max_pixels:,})")  # fmt: skip
     add("--max-file-bytes", type=_typed(parse_bytes), metavar="BYTES",
         help="reject larger files unread (default: 268MB)")  # fmt: skip
+    _add_policies(parser)
+
+
+def _add_policies(parser: argparse.ArgumentParser) -> None:
+    default = ConvertOptions()
     group = parser.add_argument_group("what may go wrong", argument_default=argparse.SUPPRESS)
     add = group.add_argument
     add("--on-error", choices=ON_ERRORS,

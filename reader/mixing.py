@@ -53,13 +53,7 @@ def plan_mixture(
         UsageError: the data sets or options do not go together.
     """
     manifests = [manifest for _, manifest, _ in parts]
-    for name in FIXED:
-        if getattr(options, name) is not None:
-            raise UsageError(f"{name} cannot be given for a mixture: it is about one data set")
-    if len({manifest.classes for manifest in manifests}) > 1:
-        raise UsageError("data sets with different classes cannot be mixed: convert them alike")
-    if len({(manifest.labelled, manifest.columns) for manifest in manifests}) > 1:
-        raise UsageError("data sets with different columns cannot be mixed: convert them alike")
+    _check_mixable(manifests, options)
     order, seed = settle_order(options, split, remote=False)
     if order == "buffer":
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
@@ -96,6 +90,16 @@ def plan_mixture(
     )
     files, _ = arrange(files, plan.buffers, order, len(files), seed)
     return place_reader(plan, files, mixed)
+
+
+def _check_mixable(manifests: Sequence[Manifest], options: ReadOptions) -> None:
+    for name in FIXED:
+        if getattr(options, name) is not None:
+            raise UsageError(f"{name} cannot be given for a mixture: it is about one data set")
+    if len({manifest.classes for manifest in manifests}) > 1:
+        raise UsageError("data sets with different classes cannot be mixed: convert them alike")
+    if len({(manifest.labelled, manifest.columns) for manifest in manifests}) > 1:
+        raise UsageError("data sets with different columns cannot be mixed: convert them alike")
 
 
 def share_block(weights: Sequence[float]) -> list[int]:

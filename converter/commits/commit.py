@@ -79,13 +79,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     if layout.manifest.exists():
         raise OutputError(f"{layout.manifest} exists already: the data set is finished")
     receipts = _read_receipts(plan)
-    written = sum(receipt.records for receipt in receipts)
-    if not written:
-        code, count = Counter(_list_codes(receipts)).most_common(1)[0]
-        raise OutputError(
-            f"none of the {plan.records} images could be converted, {count} of them because of "
-            f"{code}: no data set is written"
-        )
+    totals = _count_images(plan, receipts)
     shards = tuple(_describe_shard(receipt) for receipt in receipts)
     image = _describe_image(receipts, plan.options)
     files = {}
@@ -104,15 +98,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
         splits=_describe_splits(receipts, len(plan.classes) if plan.labelled else 0),
         shards=shards,
         files=files,
-        totals=Totals(
-            scanned=plan.scanned,
-            written=written,
-            rejected=dict(
-                sorted((Counter(_list_codes(receipts)) + Counter(plan.rejected)).items())
-            ),
-            skipped=plan.skipped,
-            frames=plan.frames + sum(receipt.frames for receipt in receipts),
-        ),
+        totals=totals,
         updated=plan.base.updated if plan.base else 0,
         columns=plan.columns,
         labelled=plan.labelled,
@@ -125,6 +111,24 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
         if not keep_work:
             remove_work(plan.out)
     return manifest
+
+
+def _count_images(plan: Plan, receipts: Sequence[Receipt]) -> Totals:
+    """What became of all images; raises OutputError if none was written."""
+    written, codes = sum(receipt.records for receipt in receipts), Counter(_list_codes(receipts))
+    if not written:
+        code, count = codes.most_common(1)[0]
+        raise OutputError(
+            f"none of the {plan.records} images could be converted, {count} of them because of "
+            f"{code}: no data set is written"
+        )
+    return Totals(
+        scanned=plan.scanned,
+        written=written,
+        rejected=dict(sorted((codes + Counter(plan.rejected)).items())),
+        skipped=plan.skipped,
+        frames=plan.frames + sum(receipt.frames for receipt in receipts),
+    )
 
 
 def read_notes(out: Location) -> tuple[Note, ...]:
