@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write them."""
+"""Numbers of bytes, and of other things, as people write them."""
 
 from __future__ import annotations
 
@@ -42,3 +42,13 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def format_count(number: int, noun: str) -> str:
+    """A number with what is counted.
+
+    >>> format_count(1, "shard"), format_count(1200, "class")
+    ('1 shard', '1,200 classes')
+    """
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -29,7 +29,7 @@ from converter.format.manifest import read_manifest
 from converter.format.tfrecords import read_records
 from converter.options import ConvertOptions
 from converter.reasons import describe_excess
-from converter.sizes import format_bytes
+from converter.sizes import format_bytes, format_count
 from converter.storage.files import read_range
 from converter.storage.layout import MANIFEST, locate, locate_output, name_size
 from converter.upkeep.verification import Fault
@@ -265,11 +265,12 @@ def run_index(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
 def _summarize_indexes(outcomes: Sequence[Outcome]) -> str:
     done = [outcome for outcome in outcomes if not isinstance(outcome, ShardmillError)]
     records, size = sum(file.records for file in done), sum(file.bytes for file in done)
-    line = f"indexed {records:,} records in {len(done):,} files, {format_bytes(size)}"
+    found = f"{format_count(records, 'record')} in {format_count(len(done), 'file')}"
+    line = f"indexed {found}, {format_bytes(size)}"
     if earlier := sum(not file.written for file in done):
         line += f", {earlier:,} of them earlier"
     if failed := len(outcomes) - len(done):
-        line += f"; {failed:,} files failed"
+        line += f"; {format_count(failed, 'file')} failed"
     return line
 
 

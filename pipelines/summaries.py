@@ -12,7 +12,7 @@ from converter.format.manifest import Manifest, SplitInfo, Totals, read_manifest
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
-from converter.sizes import format_bytes
+from converter.sizes import format_bytes, format_count
 from converter.storage.layout import REJECTS, Layout, Location
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
@@ -37,7 +37,8 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     manifest = conversion.manifest
     totals, shards = manifest.totals, len(manifest.shards)
     if conversion.unchanged:
-        yield f"nothing to do: {out} is finished, {totals.written:,} images in {shards:,} shards"
+        held = f"{format_count(totals.written, 'image')} in {format_count(shards, 'shard')}"
+        yield f"nothing to do: {out} is finished, {held}"
         return
     if conversion.update is not None:
         yield from _tell_update(conversion.update, out, seconds, milled=conversion.milled)
@@ -47,9 +48,10 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     rate = f"{totals.written / seconds:,.0f} images/s"
     if conversion.kept:
         rate = f"{conversion.kept:,} of {shards:,} shards were finished before"
-    yield f"wrote {totals.written:,} images to {out} in {seconds:.1f} s ({rate})"
+    yield f"wrote {format_count(totals.written, 'image')} to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
-    yield f"  {totals.scanned:,} files: {totals.written:,} written, {_tell_left_out(totals)}"
+    scanned = format_count(totals.scanned, "file")
+    yield f"  {scanned}: {totals.written:,} written, {_tell_left_out(totals)}"
     yield from tell_cost(conversion.cost)
     yield from tell_notes(conversion.notes)
     if totals.rejected or totals.skipped:
@@ -78,7 +80,8 @@ def tell_notes(notes: Sequence[Note]) -> Iterator[str]:
         first = group[0]
         names = ", ".join(first.names[:2]) + (", …" if first.total > 2 else "")
         total = sum(note.total for note in group)
-        yield f"  note: {code} {total:,} in {len(group):,} sets, {NOTES[code]}: {names}"
+        sets = format_count(len(group), "set")
+        yield f"  note: {code} {total:,} in {sets}, {NOTES[code]}: {names}"
 
 
 def summarize_splits(manifest: Manifest) -> Iterator[str]:
@@ -91,9 +94,10 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
     """What `shardmill plan` prints."""
     scan, estimate = proposal.scan, proposal.estimate
     yield (
-        f"{scan.scanned:,} files: {len(scan.entries):,} images in {len(scan.classes):,} classes, "
+        f"{format_count(scan.scanned, 'file')}: {format_count(len(scan.entries), 'image')} in "
+        f"{format_count(len(scan.classes), 'class')}, "
         f"{len(scan.skipped):,} skipped"
-        + (f", {len(scan.rejected):,} rows rejected" if scan.rejected else "")
+        + (f", {format_count(len(scan.rejected), 'row')} rejected" if scan.rejected else "")
     )
     counts = [0] * len(scan.classes)
     for entry in scan.entries:
@@ -109,9 +113,9 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
     for split, records in proposal.shard_records.items():
         total = sum(records) * estimate.record_bytes
         yield (
-            f"writes {split}: {sum(records):,} records, about {format_bytes(total)}, in "
-            f"{len(records):,} shards of {min(records):,} to {max(records):,} records "
-            f"(about {format_bytes(total / len(records))} each; asked for "
+            f"writes {split}: {format_count(sum(records), 'record')}, about "
+            f"{format_bytes(total)}, in {format_count(len(records), 'shard')} of {min(records):,} "
+            f"to {max(records):,} records (about {format_bytes(total / len(records))} each; asked for "
             f"{format_bytes(options.shard_bytes)})"
         )
     seconds = estimate.seconds_per_image * len(scan.entries)
@@ -130,7 +134,8 @@ def summarize_dataset(manifest: Manifest, folder: Location) -> Iterator[str]:
         else (f"of different sizes, up to {image.max_height}x{image.max_width}")
     )
     formats = ", ".join(f"{count:,} {name}" for name, count in image.formats.items())
-    yield f"{folder}: {totals.written:,} images in {len(manifest.classes):,} classes"
+    classes = format_count(len(manifest.classes), "class")
+    yield f"{folder}: {format_count(totals.written, 'image')} in {classes}"
     yield f"  images     {size}, {image.channels} channels, {formats}"
     yield from summarize_splits(manifest)
     yield f"  left out   {_tell_left_out(totals)}"
@@ -149,7 +154,8 @@ def summarize_faults(faults: Sequence[Fault], folder: Location) -> Iterator[str]
     if Layout(folder).manifest.exists():
         manifest = read_manifest(folder)
         size = format_bytes(manifest.total_bytes)
-        whole = f"{manifest.totals.written:,} records in {len(manifest.shards):,} shards, {size}"
+        shards = format_count(len(manifest.shards), "shard")
+        whole = f"{format_count(manifest.totals.written, 'record')} in {shards}, {size}"
     yield f"{_count_faults(faults)} in {whole}"
 
 
@@ -170,7 +176,7 @@ def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
             "does not belong to it is left alone"
         )
     else:
-        yield f"no fault in {folder}, {len(repair.repaired):,} files were made again"
+        yield f"no fault in {folder}, made again: {format_count(len(repair.repaired), 'file')}"
 
 
 def dump_faults(faults: Sequence[Fault], folder: Location) -> str:
@@ -207,7 +213,8 @@ def _count_faults(faults: Sequence[Fault]) -> str:
 
 def _tell_update(update: Update, out: Location, seconds: float, *, milled: int) -> Iterator[str]:
     kept = len(update.kept)
-    yield f"updated {out} in {seconds:.1f} s: milled {milled:,} shards, left {kept:,} as they were"
+    done = f"milled {format_count(milled, 'shard')}, left {kept:,} as they were"
+    yield f"updated {out} in {seconds:.1f} s: {done}"
     yield (
         f"  images: {update.added:,} added, {update.changed:,} changed, {update.removed:,} removed"
     )
@@ -231,11 +238,9 @@ def _tell(what: str, reasons: Mapping[str, int]) -> str:
 
 
 def _tell_split(split: SplitInfo) -> str:
+    held = f"{format_count(split.records, 'record')} in {format_count(split.shards, 'shard')}"
     mean = format_bytes(split.bytes / split.shards)
-    return (
-        f"{split.records:,} records in {split.shards:,} shards, {format_bytes(split.bytes)} "
-        f"({mean} a shard)"
-    )
+    return f"{held}, {format_bytes(split.bytes)} ({mean} a shard)"
 
 
 def _tell_classes(classes: tuple[str, ...], counts: list[int], most: int = 20) -> Iterator[str]:

@@ -45,7 +45,7 @@ def test_convert_tells_what_it_did(
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert lines[0].startswith(f"wrote 6 images to {tmp_path / 'out'} in ")
-    assert lines[1].startswith("  train      6 records in 1 shards, ")
+    assert lines[1].startswith("  train      6 records in 1 shard, ")
     bottleneck = lines.pop(3)
     assert re.match(r"  bottleneck: \w+ \d+% of \d+\.\d s of worker time \(", bottleneck)
     assert lines[2:] == [
@@ -380,7 +380,7 @@ def test_index_names_each_fault_and_goes_on(
         "replace it with --overwrite (overwrite=True)",
         f"{tmp_path}/b\\x1b[31m.tfrecord: damaged record at byte 33 (record 2): "
         "checksum of the payload does not match",
-        "indexed 3 records in 1 files, 51 B; 2 files failed",
+        "indexed 3 records in 1 file, 51 B; 2 files failed",
     ]
     assert (tmp_path / "c.tfindex").exists()
 
@@ -445,7 +445,7 @@ def test_repair_tells_what_it_did(
     assert lines[2].startswith(f"1 fault left in {damaged}: ")
     (damaged / "letter.txt").unlink()
     assert main(arguments) == 0
-    assert capsys.readouterr().out == f"no fault in {damaged}, 0 files were made again\n"
+    assert capsys.readouterr().out == f"no fault in {damaged}, made again: 0 files\n"
 
 
 def test_clean_tells_what_it_did(converted: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -470,14 +470,14 @@ def test_convert_again_updates_and_overwrites(
     capsys.readouterr()
 
     assert main([*convert, "--image-size=8", "--seed=3"]) == 0
-    line = f"nothing to do: {tmp_path / 'out'} is finished, 6 images in 1 shards\n"
+    line = f"nothing to do: {tmp_path / 'out'} is finished, 6 images in 1 shard\n"
     assert capsys.readouterr().out == line
 
     write_image(images / "a" / "new.png", 9)
     assert main([*convert, "--update", IN_MEMORY]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"updated {tmp_path / 'out'} in ")
-    assert lines[0].endswith(" s: milled 1 shards, left 0 as they were")
+    assert lines[0].endswith(" s: milled 1 shard, left 0 as they were")
     assert lines[1] == "  images: 1 added, 0 changed, 0 removed"
     assert read_manifest(tmp_path / "out").options["seed"] == 3
 
@@ -535,7 +535,7 @@ def test_a_table_with_split_folders_and_notes_is_summarized(
     arguments = ["convert", str(images), str(tmp_path / "out"), "--image-size=8", "--no-progress"]
     assert main([*arguments, IN_MEMORY]) == 0
     printed = capsys.readouterr().out
-    assert "  validation 3 records in 1 shards" in printed
+    assert "  validation 3 records in 1 shard" in printed
     assert (
         "  note: duplicate_split 6 in 3 sets, the same content in different splits: "
         "Valid/a/0.png, train/a/0.png\n"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.errors import UsageError
-from converter.sizes import format_bytes, parse_bytes
+from converter.sizes import format_bytes, format_count, parse_bytes
 
 QUICK = settings(deadline=None, max_examples=50)
 
@@ -58,3 +58,17 @@ def test_what_is_not_a_size_is_refused(text):
 )
 def test_bytes_are_written_for_a_person(count, expected):
     assert format_bytes(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "expected"),
+    [
+        (0, "shard", "0 shards"),
+        (1, "shard", "1 shard"),
+        (1_200, "image", "1,200 images"),
+        (1, "class", "1 class"),
+        (3, "class", "3 classes"),
+    ],
+)
+def test_one_thing_is_not_several(number, noun, expected):
+    assert format_count(number, noun) == expected
