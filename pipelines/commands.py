@@ -108,11 +108,6 @@ def _convert_sizes(
     from pipelines.resolutions import run_sizes  # noqa: PLC0415 (Beam)
 
     start = time.monotonic()
-    if arguments.overwrite or arguments.update:
-        raise UsageError(
-            "--overwrite and --update take one image size at a time: give one, and its own folder "
-            f"for OUT, such as {arguments.out / name_size(*sizes[0].image_size)}"
-        )
     conversions = run_sizes(
         arguments.images,
         arguments.out,
@@ -120,6 +115,8 @@ def _convert_sizes(
         _read_beam_args(arguments, extra),
         workers=arguments.workers,
         progress=not arguments.no_progress,
+        overwrite=arguments.overwrite,
+        update=arguments.update,
         break_lock=arguments.break_lock,
     )
     seconds = time.monotonic() - start

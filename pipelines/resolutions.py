@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from converter.commits.replacements import settle_folder
 from converter.costs import Cost, read_costs
 from converter.errors import UsageError
 from converter.format.manifest import Manifest
-from converter.milling.resolutions import PARTS_HERE, choose_leader, plan_work
+from converter.milling.resolutions import choose_leader, plan_work
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
+from converter.sources.inputs import locate_root
 from converter.sources.scan import scan_images
 from converter.sources.streams import is_compressed
-from converter.storage.layout import Layout, locate, locate_folder, name_size
+from converter.storage.layout import Layout, Location, Place, locate, locate_output, name_size
 from converter.storage.locks import lock_folder
+from converter.storage.objects import ObjectPath
 from pipelines import runners
 from pipelines.conversion import (
     Conversion,
@@ -28,6 +28,7 @@ from pipelines.conversion import (
     complete,
     confirm,
     list_remaining,
+    run_conversion,
     run_milling,
 )
 from pipelines.preflight import check_folders, check_import_names, check_room
@@ -37,16 +38,21 @@ from pipelines.workers import LocalWorkers
 
 
 def convert_sizes(
-    images: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    images: Place,
+    out: Place,
     sizes: Sequence[ConvertOptions],
     beam_args: Sequence[str] = (),
     *,
     workers: int = 0,
     progress: bool = False,
+    overwrite: bool = False,
+    update: bool = False,
     break_lock: bool = False,
 ) -> dict[str, Manifest]:
     """Converts a folder of images to several sizes, reading and decoding each image once.
+
+    What lies there already, what is compressed as a whole, and what goes into a store, is converted
+    to one size after the other.
 
     Args:
         images: as in `convert`.
@@ -56,6 +62,8 @@ def convert_sizes(
         beam_args: as in `convert`.
         workers: as in `convert`.
         progress: as in `convert`.
+        overwrite: as in `convert`, of each data set.
+        update: as in `convert`, of each data set.
         break_lock: as in `convert`.
 
     Returns:
@@ -66,27 +74,54 @@ def convert_sizes(
         ShardmillError: as in `convert`; finished shards are kept.
     """
     conversions = run_sizes(
-        images, out, sizes, beam_args, workers=workers, progress=progress, break_lock=break_lock
+        images,
+        out,
+        sizes,
+        beam_args,
+        workers=workers,
+        progress=progress,
+        overwrite=overwrite,
+        update=update,
+        break_lock=break_lock,
     )
     return {name: conversion.manifest for name, conversion in conversions.items()}
 
 
 def run_sizes(
-    images: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    images: Place,
+    out: Place,
     sizes: Sequence[ConvertOptions],
     beam_args: Sequence[str] = (),
     *,
     workers: int = 0,
     progress: bool = False,
+    overwrite: bool = False,
+    update: bool = False,
     break_lock: bool = False,
 ) -> dict[str, Conversion]:
     """Does what `convert_sizes` does, and tells more about it."""
-    target, originals = locate_folder(locate(out), PARTS_HERE), locate(images)
+    target, originals = locate_output(out), locate(images)
     check_sizes(target, sizes)
     check_import_names()
+    named = {name_size(*options.image_size): options for options in sizes}
+    is_compressed_whole = is_compressed(locate_root(originals, sizes[0]))
+    if overwrite or update or is_compressed_whole or isinstance(target, ObjectPath):
+        return {
+            name: run_conversion(
+                originals,
+                target / name,
+                options,
+                beam_args,
+                workers=workers,
+                progress=progress,
+                overwrite=overwrite,
+                update=update,
+                break_lock=break_lock,
+            )
+            for name, options in named.items()
+        }
     requests = {
-        (name := name_size(*options.image_size)): Request(
+        name: Request(
             images=originals,
             out=target / name,
             options=options,
@@ -94,16 +129,11 @@ def run_sizes(
             workers=workers,
             progress=progress,
         )
-        for options in sizes
+        for name, options in named.items()
     }
     for request in requests.values():
         check_folders(originals, request.out)
         check_places(request)
-        if is_compressed(request.root):
-            raise UsageError(
-                f"{request.root} is compressed as a whole, and converted to one size at a time: "
-                "unpack it, or give one image size"
-            )
     with contextlib.ExitStack() as stack:
         for request in requests.values():
             stack.enter_context(lock_folder(request.out, break_lock=break_lock))
@@ -111,7 +141,7 @@ def run_sizes(
         return _run(requests)
 
 
-def check_sizes(out: Path, sizes: Sequence[ConvertOptions]) -> None:
+def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:
     """Refuses sizes that make no sense together.
 
     Raises:

@@ -115,8 +115,8 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
         yield (
             f"writes {split}: {format_count(sum(records), 'record')}, about "
             f"{format_bytes(total)}, in {format_count(len(records), 'shard')} of {min(records):,} "
-            f"to {max(records):,} records (about {format_bytes(total / len(records))} each; asked for "
-            f"{format_bytes(options.shard_bytes)})"
+            f"to {max(records):,} records (about {format_bytes(total / len(records))} each; asked "
+            f"for {format_bytes(options.shard_bytes)})"
         )
     seconds = estimate.seconds_per_image * len(scan.entries)
     yield (

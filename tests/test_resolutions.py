@@ -1,6 +1,8 @@
 """Several sizes in one pass: each data set is what it would have been alone, byte for byte."""
 
 import dataclasses
+import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from converter.milling.resolutions import assemble_shard, choose_leader, mill_le
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
 from converter.storage.layout import Layout
+from converter.storage.objects import list_objects, read_object
 from converter.upkeep.verification import verify_dataset
 from pipelines.commands import main
 from pipelines.conversion import list_remaining, run_conversion
@@ -102,13 +105,13 @@ def test_an_interruption_costs_only_what_it_interrupts(
     out, left, seen = tmp_path / "out", [interrupted], []
     convert = resolutions.make_records
 
-    def stop_there(entry, *others, read):
+    def stop_there(entry, *others, **named):
         seen.append(entry.path)
         if left and not left[0]:
             raise ShardmillError("killed")
         if left:
             left[0] -= 1
-        return convert(entry, *others, read=read)
+        return convert(entry, *others, **named)
 
     monkeypatch.setattr(resolutions, "make_records", stop_there)
     with pytest.raises(ShardmillError, match="killed"):
@@ -273,8 +276,8 @@ def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
     assert read_all(tmp_path / "out") == alone
     told = capsys.readouterr().out
     assert f"wrote 31 images to {tmp_path / 'out' / '8x8'} in" in told
-    assert main(["convert", str(folder), out, *arguments, *sizes, "--update"]) == 2
-    assert "--overwrite and --update take one image size at a time" in capsys.readouterr().err
+    assert main(["convert", str(folder), out, *arguments, *sizes, "--update", "--workers=1"]) == 0
+    assert capsys.readouterr().out.count("nothing to do") == 3
     assert read_manifest(tmp_path / "out" / "24x24").image.height == 24
 
 
@@ -294,3 +297,39 @@ def test_sizes_that_make_no_sense_together_are_refused(folder, tmp_path, sizes, 
 def test_a_data_set_itself_is_no_folder_for_several(folder, converted):
     with pytest.raises(UsageError, match="holds a data set itself, and several sizes need"):
         run_sizes(folder, converted, SIZES, IN_MEMORY)
+
+
+def test_sizes_that_are_there_are_replaced_or_updated_one_by_one(folder, alone, tmp_path):
+    images, out = shutil.copytree(folder, tmp_path / "images"), tmp_path / "out"
+    other = [dataclasses.replace(size, seed=1) for size in SIZES]
+    run_sizes(images, out, other[:2], IN_MEMORY)
+    with pytest.raises(UsageError, match="replace it with --overwrite"):
+        run_sizes(images, out, SIZES, IN_MEMORY)
+    run_sizes(images, out, SIZES, IN_MEMORY, overwrite=True)
+    assert read_all(out) == alone
+    write_image(images / "a" / "new.jpg", 99, "JPEG")
+    updated = run_sizes(images, out, SIZES, IN_MEMORY, update=True)
+    assert {name: done.update.added for name, done in updated.items()} == dict.fromkeys(alone, 1)
+    for name in alone:
+        assert verify_dataset(out / name, originals=images) == []
+
+
+def test_an_archive_that_is_compressed_comes_in_several_sizes(folder, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "images"), "gztar", folder)
+    found = run_sizes(archive, tmp_path / "out", SIZES[:2], IN_MEMORY)
+    for options in SIZES[:2]:
+        name = f"{options.image_size[0]}x{options.image_size[1]}"
+        one = run_conversion(archive, tmp_path / name, options, IN_MEMORY)
+        assert found[name].manifest == one.manifest
+        assert read_tree(tmp_path / "out" / name) == read_tree(tmp_path / name)
+
+
+def test_several_sizes_go_into_a_store(folder, alone, server):
+    out = server.path(uuid.uuid4().hex)
+    run_sizes(folder, out, SIZES[:2], IN_MEMORY)
+    for name in ("8x8", "24x24"):
+        stored = {
+            info.path.relative_to(out / name): read_object(info.path)
+            for info in list_objects(out / name)
+        }
+        assert stored == alone[name]
