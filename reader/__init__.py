@@ -3,7 +3,7 @@
     shardset    a folder and its manifest -> `ShardSet`; files are only measured (`arrivals`: in a
                 store, where it may be replaced just now)
     plans       what is asked for (`options`) meets what there is -> everything decided beforehand:
-                selections    which records an epoch is made of
+                selections    which records an epoch is made of, by `choices` of labels and shares
                 orders        in which order they come: pure functions of seed, epoch and position
                 steps         which positions are a batch, on which host
                 memory        a number of bytes -> sizes of the buffers
@@ -14,14 +14,15 @@
     batches     a step's payloads -> columns: `fields` by their `spans`, sizes by `headers`, what is
                 wrong by `damage`; `pixels` of raw images go straight to their place
     dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)
-                (`values` of a table: `details`)
+                (`values` of a table: `details`; `heap`: memory of images that is used again)
 
 and beside that way
 
     source      any record by number or name (`columns`, `names`), without TensorFlow
     sequence    any batch by number, for Keras        cache      decoded images kept
     resuming    training goes on after a kill, from `checkpoints`, as far as `fingerprints` agree
-    tfrecords   files that something else wrote
+    mixing      several data sets as one
+    tfrecords   files that something else wrote (`tfrecord_dataset`)
 
 TensorFlow is imported when a `tf.data.Dataset` is asked for, and only then.
 

@@ -1,6 +1,6 @@
 """Decides which image goes into which shard, before any is converted.
 
-splits    entries -> train, validation, test, and their order
-strictness   what is not to be gone on with
-plan      shards, written to the output as data
+splits      entries -> train, validation, test, and their order
+strictness  what is not to be gone on with
+plan        shards, written to the output as data
 """
