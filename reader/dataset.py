@@ -29,7 +29,7 @@ from reader.decoding import (
 )
 from reader.details import make_label, parse_details
 from reader.fingerprints import describe_plan
-from reader.heap import keep_heap
+from reader.heap import LEFT_BYTES, keep_heap
 from reader.options import COLOR_CHANNELS
 from reader.pipeline import (
     Columns,
@@ -228,7 +228,7 @@ def _read_examples(plan: ReadPlan, steps: tf.data.Dataset, records: int) -> tf.d
         asked = int(np.ravel(epoch)[0]), np.ravel(steps).tolist()
         recent.note(*asked)
         if asked[1][-1] == last:
-            keep_heap()
+            keep_heap(LEFT_BYTES)
         examples = reader.read_examples(*asked)
         columns = [getattr(examples, field.name) for field in dataclasses.fields(examples)]
         return [column[examples.valid] for column in columns] if compact else columns

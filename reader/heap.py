@@ -19,6 +19,10 @@ from typing import Any, Final
 KEPT_BYTES: Final = 4 << 20
 """What a heap keeps as a rule: more than the 128 KB of glibc, which an index alone takes."""
 
+LEFT_BYTES: Final = 128 << 10
+"""What one keeps after an epoch, as with glibc's own setting: eight heaps of 4 MB would be seen in
+a process whose memory is to stay the same."""
+
 MAX_MAPPED_BYTES: Final = 32 << 20
 """`DEFAULT_MMAP_THRESHOLD_MAX`: what is larger never lies in a heap. glibc starts with 128 KB and
 comes up to this by itself when larger blocks are freed, unless it is told what to keep."""

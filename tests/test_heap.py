@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 SCRIPT = """
 import ctypes, json, resource, sys, threading
 import psutil
-from reader.heap import keep_heap, trim_heap
+from reader.heap import LEFT_BYTES, keep_heap, trim_heap
 
 BLOCK, BLOCKS, ROUNDS = 3 << 16, 64, 20
 results = {}
@@ -41,7 +41,7 @@ def work():
     kept = measure()
     trim_heap()
     trimmed = measure()
-    keep_heap()
+    keep_heap(LEFT_BYTES)
     use(1)
     results.update(faults=faults / ROUNDS, trimmed=kept - trimmed, returned=kept - measure())
 
