@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from corpora import make_photos
 from dataflow_standin import StandIn, list_packages
@@ -174,13 +175,14 @@ def run_store() -> Iterator[str]:
         raise SystemExit("gcp-storage-emulator is missing: pip install -e '.[dev]'")
     command = [tool, "start", "--host=127.0.0.1", f"--port={port}", "--in-memory",
                f"--default-bucket={BUCKET}"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
+        mock.patch.dict(os.environ, {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}),
+    ):
         try:
             wait_for(port)
-            os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"
             yield os.environ["STORAGE_EMULATOR_HOST"]
         finally:
-            os.environ.pop("STORAGE_EMULATOR_HOST", None)
             process.kill()
 
 
