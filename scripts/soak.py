@@ -79,7 +79,8 @@ def main() -> int:
     for name in arguments.only or EXPERIMENTS:
         start = time.monotonic()
         tallies[name] = run(name, soak, arguments.times)
-        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+        done = f"{tallies[name].tried} tried, {len(tallies[name].lost)} lost"
+        print(f"{name}: {done}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     print_table(tallies)
     return 1 if any(tally.lost for tally in tallies.values()) else 0
 
