@@ -323,7 +323,8 @@ def test_an_archive_that_is_replaced_is_noticed(s3_server, tmp_path, name):
     folder = tmp_path / "folder" / "a"
     folder.mkdir(parents=True)
     for number in range(4):
-        (folder / f"{number}.png").write_bytes(os.urandom(300_000))
+        # Much of it is not on its way yet when it is replaced.
+        (folder / f"{number}.png").write_bytes(os.urandom(8_000_000))
     pack(folder.parent, tmp_path / name)
     archive = s3_server.path(f"{uuid.uuid4().hex}/{name}")
     put_bytes(archive, (tmp_path / name).read_bytes())
