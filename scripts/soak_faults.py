@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +31,11 @@ from soaking import (
 
 CALLS = ("write", "fsync", "rename", "link", "openat", "unlink", "mkdir", "rmdir", "renameat2")
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EMFILE")
+_OF_OUTPUT = ("fsync", "rename", "link", "renameat2")
 CASES = ("convert", "overwrite", "update")
 
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)")
+_UNFINISHED = " <unfinished ...>"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}$")
 
 
@@ -65,16 +67,17 @@ def list_places(soak: Soak, case: Case) -> list[tuple[str, int]]:
     log = soak.work / "log"
     finish(start(strace(log, f"trace={','.join(CALLS)}", case.command(out, soak.launch))))
     lines = log.read_text("utf-8", "replace").splitlines()
-    counts: Counter[str] = Counter()
-    places = []
+    counts: Counter[tuple[str, str]] = Counter()
+    places: dict[tuple[str, int], None] = {}
     for line in lines:
         thread, call = re.match(r"(\d+) +(\w*)", line).groups()
-        # strace counts for each thread; all but the main one only read.
-        if thread == lines[0].split()[0] and call in CALLS:
-            counts[call] += 1
+        # strace counts for each thread. What other threads open is what Python opens in the main
+        # one, as it starts.
+        if call in CALLS and (thread == lines[0].split()[0] or call in _OF_OUTPUT):
+            counts[thread, call] += 1
             if str(out.parent) in line:
-                places.append((call, counts[call]))
-    return places
+                places[call, counts[thread, call]] = None
+    return [*places]
 
 
 def inject_once(soak: Soak, case: Case, call: str, error: str, place: int) -> str:
@@ -167,13 +170,26 @@ def trace(log: Path, case: Case, out: Path, launch: tuple[str, ...]) -> list[str
 def read_calls(log: Path, folder: Path) -> list[Call]:
     """The calls that succeeded and concern files in a folder, in order."""
     calls = []
-    for line in log.read_text("utf-8", "replace").splitlines():
+    for line in join_calls(log.read_text("utf-8", "replace").splitlines()):
         match = _LINE.match(line)
         if match and not match[4].startswith("-"):
             paths = tuple(re.findall(rf"{re.escape(str(folder))}/?([^\"<>,]*)", match[3]))
             if paths:
                 calls.append(Call(match[2], paths, match[3]))
     return calls
+
+
+def join_calls(lines: Iterable[str]) -> Iterator[str]:
+    """Makes one line again of a call that strace cut in two because another thread called too."""
+    begun: dict[str, str] = {}
+    for line in lines:
+        thread, _, rest = line.partition(" ")
+        if line.endswith(_UNFINISHED):
+            begun[thread] = line.removesuffix(_UNFINISHED)
+        elif rest.lstrip().startswith("<... "):
+            yield begun.pop(thread, "") + line.partition(" resumed>")[2]
+        else:
+            yield line
 
 
 def find_disorder(calls: list[Call]) -> list[str]:
@@ -212,9 +228,12 @@ def judge_name(
     out, receipt, stem = target.partition("/.shardmill/receipts/")
     if temporary in dirty:
         yield f"{target} has its name before it is flushed"
-    if loose and (receipt or target.endswith("/manifest.json")):
-        yield f"{target} vouches for {min(loose)}, whose name is not flushed"
-    if receipt and f"{out}/{Path(stem).stem}.tfrecord" not in named:
+    # Receipts of several shards may be written at the same time; none says a thing of the others.
+    shard = f"{out}/{Path(stem).stem}."
+    vouched = {path for path in loose if path.startswith(shard)} if receipt else loose
+    if vouched and (receipt or target.endswith("/manifest.json")):
+        yield f"{target} vouches for {min(vouched)}, whose name is not flushed"
+    if receipt and f"{shard}tfrecord" not in named:
         yield f"{target} comes before its shard"
     if f"{folder_of(target)}/manifest.json" in named:
         yield f"{target} comes after the manifest"

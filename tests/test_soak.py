@@ -7,10 +7,11 @@ import random
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import soak as sweeps
-from soak_faults import CASES, inject_once, list_places, strace
+from soak_faults import CASES, find_disorder, inject_once, list_places, read_calls, strace
 from soak_kills import KILLED
 from soaking import (
     Skip,
@@ -167,7 +168,7 @@ def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
         ("kills", "written under its final name", 9, "final names without their content"),
         ("kills", "receipt before shard", 9, "a receipt of a shard that is not there"),
         ("kills", "manifest before shards", 9, "neither the old data set nor the new one"),
-        ("kills", "last record lost", 1, "content|nor the new one"),
+        ("kills", "last record lost", 1, "content|nor the new one|another tree at the end"),
         ("kills", "resume mills all again", 9, "a finished shard was milled again"),
         ("races", "lock ignored", 3, "did the work|refused with"),
         ("doubles", "one name for all temporaries", 6, "nobody killed failed|is not there"),
@@ -198,6 +199,35 @@ def test_an_experiment_fails_on_a_planted_bug_and_on_nothing_else(
         pytest.skip(str(reason))
     assert bool(found) == bool(words)
     assert re.search(words, found)
+
+
+CUT_IN_TWO = """\
+7 write(3</w/s/a.{0}>, ""..., 9) = 9
+7 fsync(3</w/s/a.{0}> <unfinished ...>
+8 openat(AT_FDCWD</x>, "/w/images/1.png", O_RDONLY) = 4</w/images/1.png>
+7 <... fsync resumed>)              = 0
+7 rename("/w/s/a.{0}", "/w/a" <unfinished ...>
+8 write(5</w/s/b.{0}>, ""..., 9 <unfinished ...>
+7 <... rename resumed>)             = 0
+8 <... write resumed>)              = 9
+7 fsync(3</w> <unfinished ...>
+8 fsync(5</w/s/b.{0}>) = {1}
+7 <... fsync resumed>)              = 0
+8 rename("/w/s/b.{0}", "/w/b") = 0
+8 fsync(4</w>) = 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("result", "faults"),
+    [("0", []), ("-1 EIO (Input/output error)", ["b has its name before it is flushed"])],
+)
+def test_calls_of_two_threads_are_told_apart(tmp_path: Path, result: str, faults: list[str]):
+    log = tmp_path / "log"
+    log.write_text(CUT_IN_TWO.format("0" * 32, result))
+    calls = read_calls(log, Path("/w"))
+    assert len(calls) == (9 if result == "0" else 8)
+    assert find_disorder(calls) == faults
 
 
 def test_a_swallowed_error_is_seen_by_the_sweep_over_errors(whole: Soak) -> None:
