@@ -4,99 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from tqdm import tqdm
-
-from converter.commits.commit import commit, list_finished, read_notes
-from converter.commits.replacements import (
-    check_replaceable,
-    discard_dataset,
-    find_manifest,
-    replace_dataset,
-    restore_folder,
-    settle_folder,
-)
-from converter.costs import Cost, read_costs
-from converter.entries import Note
+from converter.commits.commit import commit, read_notes
+from converter.commits.replacements import discard_dataset, replace_dataset, settle_folder
+from converter.costs import Cost
+from converter.entries import Scan
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, read_manifest
-from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
-from converter.planning.plan import (
-    Draft,
-    Plan,
-    Shard,
-    digest_plan,
-    name_changes,
-    read_plan,
-    write_plan,
-)
+from converter.planning.plan import Draft, Plan, digest_plan, read_plan, write_plan
 from converter.planning.strictness import check_scan
-from converter.sources.inputs import locate_root
-from converter.sources.pairing import locate_masks
 from converter.sources.scan import scan_images
-from converter.storage.files import list_sizes, remove_files
-from converter.storage.layout import (
-    SHARD_SUFFIX,
-    Layout,
-    Location,
-    Place,
-    locate,
-    locate_output,
-)
+from converter.storage.files import list_sizes
+from converter.storage.layout import SHARD_SUFFIX, Layout, Location, Place, locate, locate_output
 from converter.storage.locks import lock_folder
-from converter.upkeep.updates import Update, carry_shards, plan_update
+from converter.upkeep.updates import carry_shards, check_kind, plan_update
 from pipelines import runners
-from pipelines.preflight import check_folders, check_import_names, check_room, find_room
-from pipelines.progress import ReceiptWatch
+from pipelines.milling import count_shards, mill_plan
+from pipelines.preflight import check_import_names, check_room, find_room
 from pipelines.proposals import propose
-from pipelines.transforms import MillShards
+from pipelines.requests import Conversion, Request, confirm, is_at_rest, prepare
 from pipelines.workers import LocalWorkers
-
-if TYPE_CHECKING:
-    from apache_beam import PTransform  # which scripts/loop_runner does without
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Conversion:
-    """What came of a conversion.
-
-    Attributes:
-        manifest: of the data set, as it lies there now.
-        milled: how many shards were milled.
-        kept: how many were found finished, by an earlier run or because an update left them alone.
-        unchanged: whether the data set was finished before, as it was asked for.
-        update: what was different, if an update was asked for.
-        notes: what is odd about the images, and yet converted.
-        cost: what milling them cost.
-    """
-
-    manifest: Manifest
-    milled: int
-    kept: int
-    unchanged: bool = False
-    update: Update | None = None
-    notes: tuple[Note, ...] = ()
-    cost: Cost = dataclasses.field(default_factory=Cost)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What is asked of a conversion; see `convert`."""
-
-    images: Location
-    out: Location
-    options: ConvertOptions
-    beam: runners.RunnerOptions
-    workers: int
-    progress: bool
-
-    @property
-    def root(self) -> Location:
-        """What the paths of the images are relative to."""
-        return locate_root(self.images, self.options)
 
 
 def convert(
@@ -170,28 +99,27 @@ def run_conversion(
     break_lock: bool = False,
 ) -> Conversion:
     """Does what `convert` does, and tells more about it."""
-    target, originals = locate_output(out), locate(images)
-    restore_folder(target)
-    check_folders(originals, target)
     check_import_names()
-    request = Request(
-        images=originals,
-        out=target,
-        options=_choose_options(target, options, overwrite=overwrite, update=update),
-        beam=runners.parse_options(beam_args),
+    request = prepare(
+        locate(images),
+        locate_output(out),
+        options,
+        runners.parse_options(beam_args),
         workers=workers,
         progress=progress,
+        overwrite=overwrite,
+        update=update,
     )
-    check_places(request)
-    layout = Layout(target)
-    if layout.manifest.exists() and not (layout.work.exists() or overwrite or update):
+    if is_at_rest(request.out) and not (overwrite or update):
         return confirm(request)
-    with lock_folder(target, break_lock=break_lock):
-        ended = settle_folder(target)
+    with lock_folder(request.out, break_lock=break_lock):
+        ended = settle_folder(request.out)
         if update:
-            return _update(request)
-        if not layout.manifest.exists():
-            return build(request, discard=overwrite)
+            scan = scan_images(request.images, request.options)
+            check_update(request, scan)
+            return run_update(request, scan)
+        if not Layout(request.out).manifest.exists():
+            return _build(request, discard=overwrite)
         if overwrite and ended:
             # What was killed after the replacement need not be done once more.
             with contextlib.suppress(UsageError):
@@ -199,75 +127,36 @@ def run_conversion(
         return _overwrite(request) if overwrite else confirm(request)
 
 
-def check_places(request: Request) -> None:
-    """Refuses masks that are not there, and what workers do not see.
-
-    Raises:
-        UsageError: says which.
-    """
-    masks = locate_masks(request.root, request.options)
-    if request.options.mask_dir is not None:
-        check_folders(masks, request.out)
-    runners.check_paths(request.beam, request.root, masks, request.out)
-
-
-def _choose_options(
-    out: Location, options: ConvertOptions | None, *, overwrite: bool, update: bool
-) -> ConvertOptions:
-    if not update:
-        return options or ConvertOptions()
-    if overwrite:
-        raise UsageError("overwrite and update exclude each other: leave one of them out")
-    manifest = find_manifest(out)
-    if manifest is None:
-        raise UsageError(
-            f"output {out} holds no finished data set that could be updated: leave out --update"
-        )
-    options = options or ConvertOptions.from_json(manifest.options)
-    if changed := name_changes(manifest.options, manifest.generator, options):
-        raise UsageError(
-            f"output {out} cannot be updated with other options or versions than it was converted "
-            f"with ({'; '.join(changed)}): give the same ones, or replace it with --overwrite"
-        )
-    return options
-
-
-def confirm(request: Request) -> Conversion:
-    """Makes sure that the finished data set is the one that is asked for."""
-    manifest = read_manifest(request.out)
-    changed = name_changes(manifest.options, manifest.generator, request.options)
-    if not changed and not manifest.updated:
-        draft = propose(request.images, request.options, always_sample=False).draft
-        if digest_plan(draft, request.options) == manifest.plan:
-            return Conversion(
-                manifest=manifest, milled=0, kept=len(manifest.shards), unchanged=True
-            )
-        changed = ("files were added, changed or removed",)
-    raise UsageError(
-        f"output {request.out} holds a finished data set "
-        f"({'; '.join(changed) or 'which was updated since it was converted'}): take changed files "
-        "in with --update, replace it with --overwrite, or choose another folder"
-    )
-
-
 def _overwrite(request: Request) -> Conversion:
-    check_replaceable(request.out)
     stage = Layout(request.out).stage
     with lock_folder(stage, moves_to=request.out):
-        conversion = build(dataclasses.replace(request, out=stage), discard=True, staged=True)
+        conversion = _build(dataclasses.replace(request, out=stage), discard=True, staged=True)
         replace_dataset(request.out)
     return conversion
 
 
-def _update(request: Request) -> Conversion:
+def check_update(request: Request, scan: Scan) -> None:
+    """Refuses images that cannot be taken into the finished data set.
+
+    Raises:
+        UsageError: says why not.
+    """
+    check_scan(scan, request.options)
+    check_kind(read_manifest(request.out), scan)
+
+
+def run_update(request: Request, scan: Scan) -> Conversion:
+    """Takes what is new, changed or gone into a finished data set; its lock is held.
+
+    Args:
+        request: what is asked for.
+        scan: what lies in the folder of images now.
+    """
     out = request.out
-    check_replaceable(out)
     old = read_manifest(out)
     stage = Layout(out).stage
-    scan = scan_images(request.images, request.options)
-    check_scan(scan, request.options)
     with runners.start_workers(request.beam, request.workers) as pool:
-        with _count_shards(len(old.shards), "comparing", shown=request.progress) as count:
+        with count_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
                 out,
                 old,
@@ -282,7 +171,7 @@ def _update(request: Request) -> Conversion:
         milled = (shard.bytes for shard in old.shards if shard.name not in update.kept)
         check_room(out, sum(milled))
         with lock_folder(stage, moves_to=out):
-            _discard_other(stage, update.draft, request.options)
+            discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             plan = carry_shards(update, out, plan)
             conversion = _finish(plan, request, pool, staged=True)
@@ -290,7 +179,7 @@ def _update(request: Request) -> Conversion:
     return dataclasses.replace(conversion, update=update)
 
 
-def build(request: Request, *, discard: bool, staged: bool = False) -> Conversion:
+def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversion:
     """Converts into a folder without a finished data set, or goes on with it.
 
     Args:
@@ -309,10 +198,8 @@ def _write_plan(request: Request, *, discard: bool) -> Plan:
     proposal = propose(request.images, request.options, always_sample=False, room=room)
     draft = proposal.draft
     if discard:
-        _discard_other(request.out, draft, request.options)
-    sizes = list_sizes(request.out)
-    finished = sum(size for name, size in sizes.items() if name.endswith(SHARD_SUFFIX))
-    check_room(request.out, proposal.bytes - finished)
+        discard_other(request.out, draft, request.options)
+    check_room(request.out, proposal.bytes - measure_shards(request.out))
     return write_plan(draft, request.options, images=request.root, out=request.out)
 
 
@@ -323,13 +210,13 @@ def _finish(plan: Plan, request: Request, pool: LocalWorkers | None, *, staged: 
 
 
 def complete(plan: Plan, *, kept: int, cost: Cost, staged: bool) -> Conversion:
-    """Commits what is milled, if it is not committed; see `build`.
+    """Commits what is milled, if it is not committed; see `_build`.
 
     Args:
         plan: whose shards are all there.
         kept: how many of them were found finished.
         cost: of those that were milled.
-        staged: as in `build`.
+        staged: as in `_build`.
     """
     if Layout(plan.out).manifest.exists():
         manifest = read_manifest(plan.out)
@@ -344,74 +231,20 @@ def complete(plan: Plan, *, kept: int, cost: Cost, staged: bool) -> Conversion:
     )
 
 
-def _discard_other(out: Location, draft: Draft, options: ConvertOptions) -> None:
+def discard_other(out: Location, draft: Draft, options: ConvertOptions) -> None:
     """Gives up an unfinished conversion that follows another plan."""
-    if not Layout(out).plan.exists():
-        return
-    try:
-        same = read_plan(out).digest == digest_plan(draft, options)
-    except DatasetError:
-        same = False
-    if not same:
+    if Layout(out).plan.exists() and not has_plan(out, draft, options):
         discard_dataset(out)
 
 
-def mill_plan(
-    plan: Plan, beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
-) -> tuple[int, Cost]:
-    """Mills the shards of a plan that are not finished; says how many were, and what it cost."""
-    remaining = list_remaining(plan, progress=progress)
-    kept = len(plan.shards) - len(remaining)
-    transform = MillShards(plan, remaining, pool.count if pool else 0) if remaining else None
-    run_milling(transform, plan, beam, pool, kept=kept, progress=progress)
-    return kept, read_costs(Layout(plan.out), (shard.name for shard in remaining))
-
-
-def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
-    """The shards of a plan that are to be milled; what was noted of them before is removed."""
-    finished = {shard.name for shard in _list_finished(plan, progress=progress)}
-    remaining = [shard for shard in plan.shards if shard.name not in finished]
-    remove_files(receipt_path(Layout(plan.out), shard) for shard in remaining)
-    return remaining
-
-
-def run_milling(
-    transform: PTransform | None,
-    plan: Plan,
-    beam: runners.RunnerOptions,
-    pool: LocalWorkers | None,
-    *,
-    kept: int,
-    progress: bool,
-) -> None:
-    """Runs what mills shards, and follows their receipts.
-
-    Args:
-        transform: mills them; None if nothing is left to be done.
-        plan: whose receipts are followed.
-        beam: of the run.
-        pool: of local workers.
-        kept: how many of the plan's shards were finished before.
-        progress: draw a bar.
-    """
-    watch = ReceiptWatch(plan, finished=kept, bar=progress)
+def has_plan(out: Location, draft: Draft, options: ConvertOptions) -> bool:
+    """Whether the plan of a draft lies in an output."""
     try:
-        watch.poll()
-        if transform is not None:
-            job = f"shardmill-{plan.digest[:20]}"
-            runners.run_pipeline(transform, beam, pool, job=job, on_poll=watch.poll)
-        watch.poll(final=True)
-    finally:
-        watch.close()
+        return Layout(out).plan.exists() and read_plan(out).digest == digest_plan(draft, options)
+    except DatasetError:
+        return False
 
 
-def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:
-    shown = progress and bool(list_sizes(Layout(plan.out).receipts))
-    with _count_shards(len(plan.shards), "checking", shown=shown) as count:
-        return list_finished(plan, on_shard=count)
-
-
-@contextlib.contextmanager
-def _count_shards(total: int, what: str, *, shown: bool) -> Iterator[Callable[[object], object]]:
-    with tqdm(total=total, unit=" shards", desc=what, disable=not shown) as bar:
-        yield lambda _: bar.update()
+def measure_shards(out: Location) -> int:
+    """How many bytes the shards take that are there."""
+    return sum(size for name, size in list_sizes(out).items() if name.endswith(SHARD_SUFFIX))

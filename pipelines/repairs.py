@@ -187,7 +187,7 @@ def _find_members(
 def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
     # Beam: a second to import, which the rest does without.
     from pipelines import runners  # noqa: PLC0415
-    from pipelines.conversion import mill_plan  # noqa: PLC0415
+    from pipelines.milling import mill_plan  # noqa: PLC0415
 
     made = Layout(site.folder).repair
     remove_repair(site.folder)

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from converter.commits.replacements import settle_folder
+from converter.commits.replacements import replace_dataset, settle_folder
 from converter.costs import Cost, read_costs
 from converter.errors import UsageError
 from converter.format.manifest import Manifest
 from converter.milling.resolutions import choose_leader, plan_work
 from converter.options import ConvertOptions
-from converter.planning.plan import Plan, write_plan
-from converter.sources.inputs import locate_root
+from converter.planning.plan import Draft, Plan, digest_plan, refuse_other_plan, write_plan
 from converter.sources.scan import scan_images
-from converter.sources.streams import is_compressed
 from converter.storage.layout import Layout, Location, Place, locate, locate_output, name_size
 from converter.storage.locks import lock_folder
-from converter.storage.objects import ObjectPath
 from pipelines import runners
 from pipelines.conversion import (
-    Conversion,
-    Request,
-    build,
-    check_places,
+    check_update,
     complete,
-    confirm,
-    list_remaining,
-    run_conversion,
-    run_milling,
+    discard_other,
+    has_plan,
+    measure_shards,
+    run_update,
 )
-from pipelines.preflight import check_folders, check_import_names, check_room
+from pipelines.milling import list_remaining, mill_plan, run_milling
+from pipelines.preflight import check_import_names, check_room, find_room
 from pipelines.proposals import propose
+from pipelines.requests import Conversion, Request, confirm, is_at_rest, prepare
 from pipelines.transforms import MillSizes
 from pipelines.workers import LocalWorkers
 
@@ -51,8 +46,8 @@ def convert_sizes(
 ) -> dict[str, Manifest]:
     """Converts a folder of images to several sizes, reading and decoding each image once.
 
-    What lies there already, what is compressed as a whole, and what goes into a store, is converted
-    to one size after the other.
+    Nothing is written before all sizes are known to be possible. An update takes one size after the
+    other, each with the few shards of its own that change.
 
     Args:
         images: as in `convert`.
@@ -103,42 +98,31 @@ def run_sizes(
     target, originals = locate_output(out), locate(images)
     check_sizes(target, sizes)
     check_import_names()
-    named = {name_size(*options.image_size): options for options in sizes}
-    is_compressed_whole = is_compressed(locate_root(originals, sizes[0]))
-    if overwrite or update or is_compressed_whole or isinstance(target, ObjectPath):
-        return {
-            name: run_conversion(
-                originals,
-                target / name,
-                options,
-                beam_args,
-                workers=workers,
-                progress=progress,
-                overwrite=overwrite,
-                update=update,
-                break_lock=break_lock,
-            )
-            for name, options in named.items()
-        }
+    beam = runners.parse_options(beam_args)
     requests = {
-        name: Request(
-            images=originals,
-            out=target / name,
-            options=options,
-            beam=runners.parse_options(beam_args),
+        (name := name_size(*options.image_size)): prepare(
+            originals,
+            target / name,
+            options,
+            beam,
             workers=workers,
             progress=progress,
+            overwrite=overwrite,
+            update=update,
         )
-        for name, options in named.items()
+        for options in sizes
     }
-    for request in requests.values():
-        check_folders(originals, request.out)
-        check_places(request)
     with contextlib.ExitStack() as stack:
+        ended = False
         for request in requests.values():
-            stack.enter_context(lock_folder(request.out, break_lock=break_lock))
-            settle_folder(request.out)
-        return _run(requests)
+            if overwrite or update or not is_at_rest(request.out):
+                stack.enter_context(lock_folder(request.out, break_lock=break_lock))
+                ended |= settle_folder(request.out)
+        return (
+            _update(requests)
+            if update
+            else _convert(requests, stack, overwrite=overwrite, ended=ended)
+        )
 
 
 def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:
@@ -160,44 +144,111 @@ def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:
         )
 
 
-def _run(requests: Mapping[str, Request]) -> dict[str, Conversion]:
-    """Confirms what is finished, and converts to the other sizes."""
-    done = {
-        name: confirm(request)
-        for name, request in requests.items()
-        if Layout(request.out).manifest.exists()
-    }
-    left = {name: request for name, request in requests.items() if name not in done}
-    if len(left) == 1:
-        ((name, request),) = left.items()
-        done[name] = build(request, discard=False)
-    elif left:
-        done |= zip(left, _build_together([*left.values()]), strict=True)
+def _update(requests: Mapping[str, Request]) -> dict[str, Conversion]:
+    first = next(iter(requests.values()))
+    scan = scan_images(first.images, first.options)
+    for request in requests.values():
+        check_update(request, scan)
+    return {name: run_update(request, scan) for name, request in requests.items()}
+
+
+def _convert(
+    requests: Mapping[str, Request], stack: contextlib.ExitStack, *, overwrite: bool, ended: bool
+) -> dict[str, Conversion]:
+    """Confirms what is finished, and converts to the other sizes; see `_plan`."""
+    first = next(iter(requests.values()))
+    is_done = all(Layout(request.out).manifest.exists() for request in requests.values())
+    with contextlib.ExitStack() as workers:
+        pool = None
+        if overwrite or not is_done:
+            pool = workers.enter_context(runners.start_workers(first.beam, first.workers))
+        done, plans = _plan(requests, stack, overwrite=overwrite, ended=ended)
+        milled = mill_plans([*plans.values()], first.beam, pool, progress=first.progress)
+    staged = [name for name, plan in plans.items() if plan.out != requests[name].out]
+    for (name, plan), (kept, cost) in zip(plans.items(), milled, strict=True):
+        done[name] = complete(plan, kept=kept, cost=cost, staged=name in staged)
+    for name in staged:  # only now, when all of them are complete
+        replace_dataset(requests[name].out)
     return {name: done[name] for name in requests}
 
 
-def _build_together(requests: Sequence[Request]) -> Iterator[Conversion]:
-    first = requests[0]
-    with runners.start_workers(first.beam, first.workers) as pool:
-        plans = _write_plans(requests)
-        milled = mill_plans(plans, first.beam, pool, progress=first.progress)
-    for plan, (kept, cost) in zip(plans, milled, strict=True):
-        yield complete(plan, kept=kept, cost=cost, staged=False)
+def _plan(
+    requests: Mapping[str, Request], stack: contextlib.ExitStack, *, overwrite: bool, ended: bool
+) -> tuple[dict[str, Conversion], dict[str, Plan]]:
+    """Scans once and plans each size; the list of all images ends with this function.
+
+    Args:
+        requests: by name; the lock of each is held.
+        stack: for the locks of what is to replace something.
+        overwrite: replace what is finished.
+        ended: what a killed run had left open was ended just now.
+
+    Returns:
+        what is finished as it is asked for, and plans of the others, written to where they go.
+    """
+    drafts, needed = _draft(requests)
+    done = _confirm(requests, drafts, overwrite=overwrite, ended=ended)
+    left = {name: request for name, request in requests.items() if name not in done}
+    targets = {name: _find_target(request) for name, request in left.items()}
+    for name, request in left.items():
+        target, draft = targets[name], drafts[name]
+        if target != request.out:
+            stack.enter_context(lock_folder(target, moves_to=request.out))
+        if overwrite:
+            discard_other(target, draft, request.options)
+        refuse_other_plan(target, digest_plan(draft, request.options), request.options)
+    if targets:
+        there = sum(measure_shards(target) for target in targets.values())
+        check_room(next(iter(targets.values())), sum(needed[name] for name in targets) - there)
+    return done, {
+        name: write_plan(drafts[name], request.options, images=request.root, out=targets[name])
+        for name, request in left.items()
+    }
 
 
-def _write_plans(requests: Sequence[Request]) -> list[Plan]:
-    """Scans once and plans each size; the list of all images ends with this function."""
-    scan = scan_images(requests[0].images, requests[0].options)
-    proposals = [
-        # Its size is asked for, whatever the shards: whether all of them fit is to be known.
-        propose(request.images, request.options, always_sample=False, room=math.inf, scan=scan)
-        for request in requests
-    ]
-    check_room(requests[0].out, sum(proposal.bytes for proposal in proposals))
-    return [
-        write_plan(proposal.draft, request.options, images=request.root, out=request.out)
-        for proposal, request in zip(proposals, requests, strict=True)
-    ]
+def _confirm(
+    requests: Mapping[str, Request], drafts: Mapping[str, Draft], *, overwrite: bool, ended: bool
+) -> dict[str, Conversion]:
+    """What is finished, and need not be made again."""
+    finished = {
+        n: request for n, request in requests.items() if _find_target(request) != request.out
+    }
+    # What was replaced before a kill need not be replaced once more.
+    ended |= any(
+        has_plan(_find_target(request), drafts[name], request.options)
+        for name, request in finished.items()
+    )
+    done = {}
+    for name, request in finished.items():
+        if overwrite and not ended:
+            continue
+        try:
+            done[name] = confirm(request, drafts[name])
+        except UsageError:
+            if not overwrite:
+                raise
+    return done
+
+
+def _find_target(request: Request) -> Location:
+    """Where a data set is made: beside the one that it replaces, if there is one."""
+    layout = Layout(request.out)
+    return layout.stage if layout.manifest.exists() else request.out
+
+
+def _draft(requests: Mapping[str, Request]) -> tuple[dict[str, Draft], dict[str, float]]:
+    """What a conversion to each size would be, and about how many bytes its shards take."""
+    first = next(iter(requests.values()))
+    scan = scan_images(first.images, first.options)
+    room = find_room(first.out) / len(requests)
+    proposals = {
+        name: propose(request.images, request.options, always_sample=False, room=room, scan=scan)
+        for name, request in requests.items()
+    }
+    return (
+        {name: proposal.draft for name, proposal in proposals.items()},
+        {name: proposal.bytes for name, proposal in proposals.items()},
+    )
 
 
 def mill_plans(
@@ -212,12 +263,16 @@ def mill_plans(
     Returns:
         of each plan how many were, and what the others cost; all of it is the leader's.
     """
+    if len(plans) < 2:
+        return [mill_plan(plan, beam, pool, progress=progress) for plan in plans]
     remaining = [list_remaining(plan, progress=progress) for plan in plans]
     kept = [len(plan.shards) - len(left) for plan, left in zip(plans, remaining, strict=True)]
     work = plan_work(plans, remaining)
     leader = choose_leader(plans)
     place = next(place for place, plan in enumerate(plans) if plan is leader)
-    transform = MillSizes(work) if work.shards or work.assemblies else None
+    transform = None
+    if work.shards or work.assemblies:
+        transform = MillSizes(work, pool.count if pool else 0)
     run_milling(transform, leader, beam, pool, kept=kept[place], progress=progress)
     costs = [Cost()] * len(plans)
     costs[place] = read_costs(Layout(leader.out), (shard.name for shard in work.shards))

@@ -19,8 +19,8 @@ from converter.upkeep.verification import Fault
 from pipelines.proposals import Proposal
 
 if TYPE_CHECKING:
-    from pipelines.conversion import Conversion
     from pipelines.repairs import Repair
+    from pipelines.requests import Conversion
 
 _STEPS: Final = {
     "read": "reading",

@@ -23,7 +23,13 @@ from converter.errors import OutputError, StoreError
 from converter.format.manifest import ShardInfo
 from converter.milling.mill import Job, Receipt, mill_shard
 from converter.milling.passes import deal_shards, mill_together
-from converter.milling.resolutions import Assembly, Work, assemble_shard, mill_leader
+from converter.milling.resolutions import (
+    Assembly,
+    Work,
+    assemble_shard,
+    mill_leader,
+    mill_leaders,
+)
 from converter.planning.plan import Plan, Shard
 from converter.sources.streams import is_compressed
 from converter.storage.files import write_file
@@ -131,37 +137,48 @@ class MillSizes(beam.PTransform):  # type: ignore[misc]  # Beam has no types
 
     Args:
         work: what is left to be done.
+        passes: as of `MillShards`.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, passes: int = 0) -> None:
         super().__init__()
         self._work = work
+        self._passes = passes or os.cpu_count() or 1
 
     def expand(self, begin: PBegin) -> PCollection[Receipt]:
-        ordered = sorted(self._work.shards, key=lambda shard: (-shard.source_bytes, shard.name))
         # The work itself goes along with each step, but not what it is divided into.
         work = dataclasses.replace(self._work, shards=(), assemblies=())
         return (
             begin
-            # None stands for them where no shard is left, because of nothing nothing comes.
-            | "CreateShards" >> beam.Create([None, *ordered], reshuffle=False)
-            | "SpreadShards" >> beam.Reshuffle()
-            | "MillLeader" >> beam.Map(mill_led, work).with_output_types(tuple[int, int])
+            # An empty group stands for them where no shard is left: of nothing nothing comes.
+            | "CreateGroups" >> beam.Create([(), *self._deal()], reshuffle=False)
+            | "SpreadGroups" >> beam.Reshuffle()
+            | "MillLeaders" >> beam.Map(mill_led, work).with_output_types(tuple[int, int])
             | "AwaitParts" >> beam.CombinePerKey(sum)
             | "ListAssemblies" >> beam.FlatMap(list_assemblies, self._work.assemblies)
             | "SpreadAssemblies" >> beam.Reshuffle()
             | "Assemble" >> beam.Map(assemble_counted).with_output_types(Receipt)
         )
 
+    def _deal(self) -> list[tuple[Shard, ...]]:
+        """The leader's shards, the heaviest first: each alone where each can be read alone."""
+        shards = self._work.shards
+        together = is_compressed(self._work.leader.images)
+        return deal_shards(shards, self._passes if together else len(shards))
 
-def mill_led(shard: Shard | None, work: Work) -> tuple[int, int]:
-    """`mill_leader`, counted, as one of all that have to be done."""
-    if shard is not None:
+
+def mill_led(shards: tuple[Shard, ...], work: Work) -> tuple[int, int]:
+    """`mill_leader` or `mill_leaders`, counted as one of all that have to be done."""
+    if shards:
         work.leader.check_versions()
         start_cost()
-        receipt = mill_leader(shard, work)
-        _log_cost(take_cost(), work.leader, shard.name)
-        count_receipt(receipt)
+        if is_compressed(work.leader.images):
+            receipts = mill_leaders(shards, work)
+        else:
+            receipts = [mill_leader(shard, work) for shard in shards]
+        _log_cost(take_cost(), work.leader, shards[0].name)
+        for receipt in receipts:
+            count_receipt(receipt)
     return 0, 1
 
 

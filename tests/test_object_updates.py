@@ -27,7 +27,8 @@ from converter.storage.files import remove_tree
 from converter.storage.layout import Layout
 from converter.storage.objects import ObjectPath, delete_object, put_bytes, read_object
 from converter.upkeep.verification import verify_dataset
-from pipelines.conversion import Conversion, run_conversion
+from pipelines.conversion import run_conversion
+from pipelines.requests import Conversion
 from reader import open_shards
 
 OPTIONS = ConvertOptions(

@@ -1,5 +1,6 @@
 """Several sizes in one pass: each data set is what it would have been alone, byte for byte."""
 
+import contextlib
 import dataclasses
 import shutil
 import uuid
@@ -11,19 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from converter.commits.replacements import replace_dataset
 from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format.manifest import read_manifest
 from converter.images import conversion
 from converter.images.conversion import convert_image, convert_sizes
-from converter.milling import resolutions
+from converter.milling import mill, passes, records, resolutions
 from converter.milling.resolutions import assemble_shard, choose_leader, mill_leader, plan_work
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
-from converter.storage.layout import Layout
+from converter.storage.layout import Layout, name_size
+from converter.storage.locks import lock_folder
 from converter.storage.objects import list_objects, read_object
 from converter.upkeep.verification import verify_dataset
 from pipelines.commands import main
-from pipelines.conversion import list_remaining, run_conversion
+from pipelines.conversion import run_conversion
+from pipelines.milling import list_remaining
 from pipelines.proposals import propose
 from pipelines.resolutions import run_sizes
 
@@ -314,22 +318,186 @@ def test_sizes_that_are_there_are_replaced_or_updated_one_by_one(folder, alone, 
         assert verify_dataset(out / name, originals=images) == []
 
 
-def test_an_archive_that_is_compressed_comes_in_several_sizes(folder, tmp_path):
+def read_tree_there(out) -> dict[str, bytes]:
+    if isinstance(out, Path):
+        return read_tree(out)
+    return {info.path.relative_to(out): read_object(info.path) for info in list_objects(out)}
+
+
+def count_reads(monkeypatch) -> list[str]:
+    """The paths of the originals that are read from now on, but for those of samples."""
+    seen = []
+
+    def count(entry, *others, **named):
+        seen.append(entry.path)
+        return records.make_records(entry, *others, **named)
+
+    for module in (mill, passes, resolutions):
+        monkeypatch.setattr(module, "make_records", count)
+    return seen
+
+
+def test_an_archive_that_is_compressed_comes_in_several_sizes(folder, tmp_path, monkeypatch):
     archive = shutil.make_archive(str(tmp_path / "images"), "gztar", folder)
-    found = run_sizes(archive, tmp_path / "out", SIZES[:2], IN_MEMORY)
-    for options in SIZES[:2]:
-        name = f"{options.image_size[0]}x{options.image_size[1]}"
-        one = run_conversion(archive, tmp_path / name, options, IN_MEMORY)
-        assert found[name].manifest == one.manifest
-        assert read_tree(tmp_path / "out" / name) == read_tree(tmp_path / name)
+    alone = {}
+    for options in SIZES:
+        name = name_size(*options.image_size)
+        run_conversion(archive, tmp_path / name, options, IN_MEMORY)
+        alone[name] = read_tree(tmp_path / name)
+    seen = count_reads(monkeypatch)
+    found = run_sizes(archive, tmp_path / "out", SIZES, IN_MEMORY)
+    assert len(seen) == 32
+    assert read_all(tmp_path / "out") == alone
+    assert found["24x24"].milled == len(found["24x24"].manifest.shards)
 
 
-def test_several_sizes_go_into_a_store(folder, alone, server):
+def test_an_archive_that_is_compressed_is_gone_on_with(folder, tmp_path, monkeypatch):
+    archive = shutil.make_archive(str(tmp_path / "images"), "gztar", folder)
+    run_sizes(archive, tmp_path / "whole", SIZES, IN_MEMORY)
+
+    def stop(_):
+        raise ShardmillError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.transforms.assemble_shard", stop)
+        with pytest.raises(ShardmillError, match="killed"):
+            run_sizes(archive, tmp_path / "out", SIZES, IN_MEMORY)
+    seen = count_reads(monkeypatch)
+    found = run_sizes(archive, tmp_path / "out", SIZES, IN_MEMORY)
+    assert not seen
+    assert found["24x24"].milled == 0
+    assert read_all(tmp_path / "out") == read_all(tmp_path / "whole")
+
+
+def test_several_sizes_go_into_a_store(folder, alone, server, monkeypatch):
     out = server.path(uuid.uuid4().hex)
-    run_sizes(folder, out, SIZES[:2], IN_MEMORY)
-    for name in ("8x8", "24x24"):
-        stored = {
-            info.path.relative_to(out / name): read_object(info.path)
-            for info in list_objects(out / name)
-        }
-        assert stored == alone[name]
+    seen = count_reads(monkeypatch)
+    run_sizes(folder, out, SIZES, IN_MEMORY)
+    assert len(seen) == 32
+    assert {name: read_tree_there(out / name) for name in alone} == alone
+    again = run_sizes(folder, out, SIZES, IN_MEMORY)
+    assert all(conversion.unchanged for conversion in again.values())
+
+
+@pytest.mark.parametrize("place", ["here", "store"])
+@pytest.mark.parametrize("replaced", [0, 1, 2])
+def test_sizes_that_were_replaced_before_a_kill_are_not_made_again(
+    folder, alone, s3_server, tmp_path, monkeypatch, place, replaced
+):
+    out = tmp_path / "out" if place == "here" else s3_server.path(uuid.uuid4().hex)
+    other = [dataclasses.replace(size, seed=1) for size in SIZES]
+    run_sizes(folder, out, other, IN_MEMORY)
+    before = {name: read_tree_there(out / name) for name in alone}
+    done = []
+
+    def replace(target):
+        if len(done) == replaced:
+            raise ShardmillError("killed")
+        done.append(target.name)
+        replace_dataset(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.resolutions.replace_dataset", replace)
+        with pytest.raises(ShardmillError, match="killed"):
+            run_sizes(folder, out, SIZES, IN_MEMORY, overwrite=True)
+    for name in alone:
+        assert read_tree_there(out / name) == (alone if name in done else before)[name]
+    seen = count_reads(monkeypatch)
+    found = run_sizes(folder, out, SIZES, IN_MEMORY, overwrite=True)
+    assert not seen
+    assert {name for name in alone if found[name].unchanged} == {*done}
+    assert {name: read_tree_there(out / name) for name in alone} == alone
+
+
+def test_sizes_that_are_there_as_asked_for_are_made_again_only_with_overwrite(
+    folder, alone, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    run_sizes(folder, out, SIZES, IN_MEMORY)
+    seen = count_reads(monkeypatch)
+    run_sizes(folder, out, SIZES, IN_MEMORY)
+    assert not seen
+    damaged = next((out / "8x8").glob("*.tfrecord"))
+    damaged.write_bytes(b"damaged")
+    run_sizes(folder, out, SIZES, IN_MEMORY, overwrite=True)
+    assert len(seen) == 32
+    assert read_all(out) == alone
+
+
+def test_what_another_run_has_left_beside_is_given_up(folder, alone, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_sizes(folder, out, SIZES, IN_MEMORY)
+
+    def stop(_):
+        raise ShardmillError("killed")
+
+    other = [dataclasses.replace(size, seed=1) for size in SIZES]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.resolutions.replace_dataset", stop)
+        with pytest.raises(ShardmillError, match="killed"):
+            run_sizes(folder, out, other, IN_MEMORY, overwrite=True)
+    assert read_all(out).keys() == {*alone, *(f".{name}.shardmill-new" for name in alone)}
+    found = run_sizes(folder, out, SIZES, IN_MEMORY, overwrite=True)
+    assert read_all(out) == alone
+    assert not any(conversion.unchanged for conversion in found.values())
+
+
+def occupy(out: Path, how: str, folder: Path) -> None:
+    """Makes one of several sizes impossible."""
+    if how == "strange":
+        out.mkdir(parents=True)
+        (out / "diary.txt").write_text("dear diary")
+    if how == "file":
+        out.parent.mkdir(parents=True)
+        out.write_text("dear diary")
+    if how == "finished":
+        run_conversion(folder, out, dataclasses.replace(SIZES[2], seed=1), IN_MEMORY)
+    if how == "unfinished":
+        options = dataclasses.replace(SIZES[2], seed=1)
+        draft = propose(folder, options, always_sample=False).draft
+        write_plan(draft, options, images=folder, out=out)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("strange", "12x12 is not empty and not ours"),
+        ("file", "12x12 is a file"),
+        ("finished", "12x12 holds a finished data set"),
+        ("unfinished", "12x12 holds an unfinished conversion of other options"),
+        ("locked", "12x12"),
+    ],
+)
+def test_one_size_that_is_impossible_costs_no_work(folder, tmp_path, monkeypatch, how, message):
+    out = tmp_path / "out"
+    occupy(out / "12x12", how, folder)
+    kept = read_all(out) if how != "file" and out.exists() else {}
+    seen = count_reads(monkeypatch)
+    with contextlib.ExitStack() as stack:
+        if how == "locked":
+            stack.enter_context(lock_folder(out / "12x12"))
+        with pytest.raises(ShardmillError, match=message):
+            run_sizes(folder, out, SIZES, IN_MEMORY)
+    assert not seen
+    assert [path.name for path in tmp_path.glob("out/*")] == ([] if how == "locked" else ["12x12"])
+    assert how in ("file", "locked") or read_all(out) == kept
+
+
+@pytest.mark.parametrize("how", ["missing", "options", "locked", "columns"])
+def test_an_update_that_one_size_does_not_allow_changes_none(folder, tmp_path, how):
+    images, out = shutil.copytree(folder, tmp_path / "images"), tmp_path / "out"
+    run_sizes(images, out, SIZES[:2], IN_MEMORY)
+    if how == "missing":
+        shutil.rmtree(out / "24x24")
+    if how in ("options", "columns"):
+        shutil.rmtree(out / "24x24")
+        change = {"seed": 1} if how == "options" else {"label_from": "none"}
+        run_conversion(images, out / "24x24", dataclasses.replace(SIZES[1], **change), IN_MEMORY)
+    before = read_all(out)
+    write_image(images / "a" / "new.jpg", 99, "JPEG")
+    with contextlib.ExitStack() as stack:
+        if how == "locked":
+            stack.enter_context(lock_folder(out / "24x24"))
+        with pytest.raises(ShardmillError, match="24x24"):
+            run_sizes(images, out, SIZES[:2], IN_MEMORY, update=True)
+    assert read_all(out) == before

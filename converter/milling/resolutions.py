@@ -18,19 +18,24 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from converter.entries import Entry
 from converter.errors import DatasetError
 from converter.milling.mill import Job, Receipt, check_policy, read_planned, write_shard
+from converter.milling.passes import Spooled, spool_images
 from converter.milling.records import Outcome, make_records
 from converter.milling.spools import pack_outcomes, unpack_outcomes
 from converter.planning.plan import Plan, Shard, read_entries
-from converter.storage.files import HashedFile, create_file, hash_file, write_file
-from converter.storage.layout import SHARD_SUFFIX, Layout, Location, locate_folder
-
-PARTS_HERE: Final = "several sizes at once are written to folders here: give one image size"
-"""What is wrong with an address of several data sets."""
+from converter.storage.files import (
+    HashedFile,
+    create_file,
+    hash_file,
+    list_sizes,
+    open_file,
+    write_file,
+)
+from converter.storage.layout import SHARD_SUFFIX, Layout, Location
 
 
 class _Index(NamedTuple):
@@ -49,7 +54,7 @@ class Piece(NamedTuple):
         images: how many they are.
     """
 
-    part: Path
+    part: Location
     first: int
     images: int
 
@@ -83,7 +88,7 @@ class Work:
 
     leader: Job
     followers: tuple[Job, ...]
-    parts: tuple[Path, ...]
+    parts: tuple[Location, ...]
     shards: tuple[Shard, ...]
     assemblies: tuple[Assembly, ...]
 
@@ -99,22 +104,28 @@ def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Wo
     Args:
         plans: of the same images in the same order.
         remaining: of each plan the shards that are not finished.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
     """
     leader = choose_leader(plans)
     needed: set[str] = set()
-    folders, followers, assemblies = [], [], []
+    folders, followers = [], []
+    assemblies: list[Assembly] = []
     for plan, left in zip(plans, remaining, strict=True):
         if plan is leader:
             needed |= {shard.name for shard in left}
             continue
-        folder = Layout(locate_folder(plan.out, PARTS_HERE)).work / f"parts-{leader.digest[:16]}"
+        folder = Layout(plan.out).work / f"parts-{leader.digest[:16]}"
         folders.append(folder)
-        followers.append(Job.of_plan(plan))
-        for shard in left:
-            pieces = tuple(_find_pieces(shard, plan, leader, folder))
-            assemblies.append(Assembly(shard=shard, job=followers[-1], pieces=pieces))
-            parts = (piece.part for piece in pieces if not _is_whole(piece.part))
-            needed |= {f"{part.name}{SHARD_SUFFIX}" for part in parts}
+        followers.append(job := Job.of_plan(plan))
+        made = [
+            Assembly(shard=shard, job=job, pieces=tuple(_find_pieces(shard, plan, leader, folder)))
+            for shard in left
+        ]
+        assemblies += made
+        parts = {piece.part.name for assembly in made for piece in assembly.pieces}
+        needed |= {f"{part}{SHARD_SUFFIX}" for part in parts - _list_whole(folder, parts)}
     return Work(
         leader=Job.of_plan(leader),
         followers=tuple(followers),
@@ -129,17 +140,14 @@ def mill_leader(shard: Shard, work: Work) -> Receipt:
 
     Memory is bounded by one image in all its sizes; errors are those of `mill_shard`.
     """
-    name = Path(shard.name).stem
-    with contextlib.ExitStack() as stack:
-        files = []
-        for job, folder in zip(work.followers, work.parts, strict=True):
-            folder.mkdir(exist_ok=True)
-            files.append(stack.enter_context(create_file(folder / name, Layout(job.out).scratch)))
-        sizes: list[list[int]] = [[] for _ in files]
-        receipt = write_shard(shard, work.leader, _convert(shard, work, files, sizes))
-    for job, folder, file, taken in zip(work.followers, work.parts, files, sizes, strict=True):
-        _write_index(folder / name, _Index(file.sha256, taken), Layout(job.out).scratch)
-    return receipt
+    with _create_parts(shard, work) as parts:
+        return write_shard(shard, work.leader, _convert(shard, work, parts))
+
+
+def mill_leaders(shards: Sequence[Shard], work: Work) -> list[Receipt]:
+    """Does the same with some shards, in one reading of an archive; see `mill_together`."""
+    with spool_images(shards, [work.leader, *work.followers]) as spooled:
+        return [_write_spooled(shard, work, spooled) for shard in shards]
 
 
 def assemble_shard(assembly: Assembly) -> Receipt:
@@ -148,28 +156,68 @@ def assemble_shard(assembly: Assembly) -> Receipt:
     return write_shard(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
 
 
-def _convert(
-    shard: Shard, work: Work, files: Sequence[HashedFile], sizes: Sequence[list[int]]
-) -> Iterator[tuple[Entry, Outcome]]:
+class _Part:
+    """A part that is being written, and how many bytes each of its images takes so far."""
+
+    def __init__(self, file: HashedFile) -> None:
+        self.file = file
+        self.sizes: list[int] = []
+        self._begin = 0
+
+    def end_image(self) -> None:
+        """What was written since the last call is one image."""
+        self.sizes.append(self.file.size - self._begin)
+        self._begin = self.file.size
+
+
+@contextlib.contextmanager
+def _create_parts(shard: Shard, work: Work) -> Iterator[list[_Part]]:
+    """Opens a part for each follower; their indexes are written when the block ends."""
+    name = Path(shard.name).stem
+    places = [
+        (folder / name, Layout(job.out).scratch)
+        for job, folder in zip(work.followers, work.parts, strict=True)
+    ]
+    with contextlib.ExitStack() as stack:
+        parts = []
+        for path, scratch in places:
+            if isinstance(path, Path):
+                path.parent.mkdir(exist_ok=True)
+            parts.append(_Part(stack.enter_context(create_file(path, scratch))))
+        yield parts
+    for (path, scratch), part in zip(places, parts, strict=True):
+        index = _Index(part.file.sha256, part.sizes)
+        write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), scratch)
+
+
+def _convert(shard: Shard, work: Work, parts: Sequence[_Part]) -> Iterator[tuple[Entry, Outcome]]:
     """The leader's records; those of the followers go into their parts."""
     job = work.leader
     options = [job.options, *(follower.options for follower in work.followers)]
     for (entry, text), reads in read_planned(shard, job):
-        begins = [file.size for file in files]
         for found, outcomes in make_records(
             entry, text, job.images, options, job.columns, reads=reads
         ):
-            for file, outcome in zip(files, outcomes[1:], strict=True):
+            for part, outcome in zip(parts, outcomes[1:], strict=True):
                 check_policy(found, outcome, job.options)
                 for piece in pack_outcomes([(found, outcome)]):
-                    file.write(piece)
+                    part.file.write(piece)
             check_policy(found, outcomes[0], job.options)
             yield found, outcomes[0]
-        for file, taken, begin in zip(files, sizes, begins, strict=True):
-            taken.append(file.size - begin)
+        for part in parts:
+            part.end_image()
 
 
-def _find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Path) -> Iterator[Piece]:
+def _write_spooled(shard: Shard, work: Work, spooled: Spooled) -> Receipt:
+    with _create_parts(shard, work) as parts:
+        for size, part in enumerate(parts, start=1):
+            for packed in spooled.read_packed(shard, size):
+                part.file.write(packed)
+                part.end_image()
+        return write_shard(shard, work.leader, spooled.unpack(shard))
+
+
+def _find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Location) -> Iterator[Piece]:
     of_split = [other for other in plan.shards if other.split == shard.split]
     begin = sum(other.records for other in of_split[: shard.index])
     end = begin + shard.records
@@ -181,22 +229,23 @@ def _find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Path) -> Iterat
         place += part.records
 
 
-def _locate_index(part: Path) -> Path:
+def _locate_index(part: Location) -> Location:
     return part.with_name(f"{part.name}.json")
 
 
-def _is_whole(part: Path) -> bool:
+def _list_whole(folder: Location, parts: set[str]) -> set[str]:
+    """Which of some parts are there as their indexes state."""
+    return {name for name in list_sizes(folder) if name in parts and _is_whole(folder / name)}
+
+
+def _is_whole(part: Location) -> bool:
     try:
         return hash_file(part) == _read_index(part).sha256
     except (OSError, DatasetError):
         return False
 
 
-def _write_index(part: Path, index: _Index, scratch: Location) -> None:
-    write_file(_locate_index(part), json.dumps(index._asdict()).encode("ascii"), scratch)
-
-
-def _read_index(part: Path) -> _Index:
+def _read_index(part: Location) -> _Index:
     path = _locate_index(part)
     try:
         return _Index(**json.loads(path.read_bytes()))
@@ -209,7 +258,7 @@ def _read_pieces(
 ) -> Iterator[tuple[Entry, Outcome]]:
     for piece in pieces:
         sizes = _read_index(piece.part).sizes
-        with open(piece.part, "rb") as file:
+        with open_file(piece.part) as file:
             file.seek(sum(sizes[: piece.first]))
             taken = sizes[piece.first : piece.first + piece.images]
             for entry, size in zip(itertools.islice(entries, piece.images), taken, strict=True):

@@ -218,7 +218,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
             notes.write(dump_line(note._asdict()))
         content = _describe(draft, options, shards, file.sha256)
         digest = hashlib.sha256(dump_line(content)).hexdigest()
-        _refuse_other_plan(out, digest, options)
+        refuse_other_plan(out, digest, options)
     located = {
         "digest": digest,
         "images": str(images),
@@ -312,7 +312,13 @@ def name_changes(
     )
 
 
-def _refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> None:
+def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> None:
+    """Refuses an output where another plan lies than the one of a digest.
+
+    Raises:
+        UsageError: says in what it differs.
+        DatasetError: what lies there is damaged.
+    """
     if not Layout(out).plan.exists():
         return
     old = read_plan(out)

@@ -202,17 +202,6 @@ def lies_in(place: Location, folder: Location) -> bool:
     return f"{place}/".startswith(f"{folder}/")
 
 
-def locate_folder(path: Location, what: str) -> Path:
-    """The path of a folder that can be no address yet.
-
-    Raises:
-        UsageError: it is an address.
-    """
-    if isinstance(path, Path):
-        return path
-    raise UsageError(f"{path}: {what}")
-
-
 def name_size(height: int, width: int) -> str:
     """The name of the folder of a size, where there are several.
 

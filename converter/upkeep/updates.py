@@ -84,7 +84,6 @@ def plan_update(
         DatasetError: a shard is damaged, so that nobody can tell what is in it.
     """
     options = ConvertOptions.from_json(manifest.options)
-    _check_kind(manifest, scan)
     scan = keep_labels(scan, manifest.classes)
     present = {entry.path: entry for entry in scan.entries}
     refused = read_rejects(folder)
@@ -126,7 +125,12 @@ def plan_update(
     )
 
 
-def _check_kind(manifest: Manifest, scan: Scan) -> None:
+def check_kind(manifest: Manifest, scan: Scan) -> None:
+    """Refuses labels and columns that are not of the kind of those in the records.
+
+    Raises:
+        UsageError: says which.
+    """
     before = {column.name: column.kind for column in manifest.columns}
     now = {column.name: column.kind for column in scan.columns}
     different = sorted(dict(before.items() ^ now.items()))
