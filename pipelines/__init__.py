@@ -2,6 +2,8 @@
 
     preflight     is this a sane place to run in?
     proposals     scan -> plan, without writing anything
+    requests      what a conversion is asked for, and whether it is there already
+    milling       the shards of a plan that are left, run and followed
     conversion    scan -> plan -> run -> commit, as one function; overwrite and update, too
     resolutions   the same for several sizes in one pass
     verification  a finished data set against its manifest, also as a Beam job

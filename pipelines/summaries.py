@@ -47,7 +47,7 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
         return
     rate = f"{totals.written / seconds:,.0f} images/s"
     if conversion.kept:
-        rate = f"{conversion.kept:,} of {shards:,} shards were finished before"
+        rate = f"{conversion.kept:,} of {format_count(shards, 'shard')} were finished before"
     yield f"wrote {format_count(totals.written, 'image')} to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
     scanned = format_count(totals.scanned, "file")

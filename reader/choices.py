@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from converter.errors import UsageError
 from converter.format.manifest import Manifest
+from converter.sizes import format_count
 from reader.columns import FilePaths, read_labels
 from reader.options import ReadOptions
 from reader.records import RecordFiles
@@ -92,8 +93,8 @@ def _choose_classes(
 def _replace_labels(files: RecordFiles, stored: int, labels: tuple[int, ...]) -> Choice:
     if len(labels) != len(files):
         raise UsageError(
-            f"labels has {len(labels)} entries for {len(files)} records: give one for each, in the "
-            "order of the originals' paths"
+            f"labels has {len(labels)} entries for {format_count(len(files), 'record')}: give one "
+            "for each, in the order of the originals' paths"
         )
     selection = select_all(len(files))
     # Folder by folder, as `os.walk` lists them and Keras sorts them.

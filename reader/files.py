@@ -25,6 +25,7 @@ from converter.errors import DatasetError, RecordError
 from converter.format.indexes import PIECE_BYTES, parse_offsets, parse_pieces
 from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, scan_records
+from converter.sizes import format_count
 from converter.storage.layout import Location, name_index
 
 if TYPE_CHECKING:
@@ -307,7 +308,8 @@ def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
     offsets = _load_known(file) if file.index_sha256 else load_index(file)[0]
     if len(offsets) - 1 != file.records:
         raise DatasetError(
-            f"{file.index} lists {len(offsets) - 1} records, expected {file.records}"
+            f"{file.index} lists {format_count(len(offsets) - 1, 'record')}, "
+            f"expected {file.records}"
         )
     # A size decides how much memory is asked for.
     largest = int(np.diff(offsets).max(initial=0))

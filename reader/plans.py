@@ -9,7 +9,7 @@ from typing import Final
 
 from converter.errors import UsageError
 from converter.format.manifest import ImageInfo, Manifest
-from converter.sizes import format_bytes
+from converter.sizes import format_bytes, format_count
 from converter.storage.layout import Location
 from reader.arrangements import arrange, arrange_shardwise
 from reader.batches import RAW, BatchReader
@@ -327,9 +327,9 @@ def _size_buffers(plan: ReadPlan) -> Buffers:
     demand, max_ram_bytes = _measure_demand(plan), plan.options.max_ram_bytes
     if demand.fixed_bytes > max_ram_bytes:
         raise UsageError(
-            f"cache would keep {plan.reader.selection.count:,} images of {_cached_bytes(plan):,} "
-            f"bytes, {format_bytes(demand.fixed_bytes)} in all, and max_ram is "
-            f"{format_bytes(max_ram_bytes)}: allow more, or leave it out"
+            f"cache would keep {format_count(plan.reader.selection.count, 'image')} of "
+            f"{_cached_bytes(plan):,} bytes, {format_bytes(demand.fixed_bytes)} in all, and max_ram "
+            f"is {format_bytes(max_ram_bytes)}: allow more, or leave it out"
         )
     return divide_memory(max_ram_bytes, demand)
 

@@ -261,8 +261,8 @@ def test_parts_that_nobody_fetches_any_more_make_room_and_others_do_not(s3_serve
 
 
 def test_who_waits_for_another_process_in_vain_is_told(s3_server, cache, monkeypatch):
-    monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "0.3")
     content = put(s3_server, 1)
+    monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "0.3")
     cache.folder.mkdir()
     part = cache.folder / f"{content.sha256}.{SIZE}.part"
     with open(part, "wb") as held:

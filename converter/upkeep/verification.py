@@ -25,6 +25,7 @@ from converter.image_options import MAX_FILE_BYTES
 from converter.images.frame_paths import find_file
 from converter.milling.mill import read_receipt, receipt_path
 from converter.planning.plan import read_plan
+from converter.sizes import format_count
 from converter.storage.files import (
     bring_here,
     choose_threads,
@@ -280,7 +281,9 @@ def _check_records(
         yield Fault(shard.name, str(error).removeprefix(f"{shard.name}: "))
         return
     if len(bounds) != shard.records + 1:
-        yield Fault(shard.name, f"holds {len(bounds) - 1} records, expected {shard.records}")
+        yield Fault(
+            shard.name, f"holds {format_count(len(bounds) - 1, 'record')}, expected {shard.records}"
+        )
     if with_index:
         yield from _check_index(folder, shard, bounds)
     largest = max((end - start for start, end in pairwise(bounds)), default=0)
