@@ -11,8 +11,9 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -30,11 +31,14 @@ from converter.milling.resolutions import (
     mill_leader,
     mill_leaders,
 )
+from converter.milling.series import is_far, mill_series
 from converter.planning.plan import Plan, Shard
 from converter.sources.streams import is_compressed
 from converter.storage.files import write_file
 from converter.storage.layout import Layout, Location
 from converter.upkeep.verification import Check, check_shard
+
+Shards: TypeAlias = tuple[Shard, ...]
 
 
 class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
@@ -47,7 +51,8 @@ class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
         plan: a plan that is written to its output; workers read their entries there.
         shards: which of its shards to write; None for all.
         passes: how many times an archive may be read that is compressed as a whole, all at the
-            same time; 0 for once a core of this machine.
+            same time; 0 for once a core of this machine. Where anything lies in a store, in how
+            many series shards are milled; 0 for each shard by itself.
     """
 
     def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
@@ -57,30 +62,28 @@ class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
         # the shares weigh the same.
         self._shards = sorted(chosen, key=lambda shard: (-shard.source_bytes, shard.name))
-
-        self._passes = passes or os.cpu_count() or 1
+        self._passes = passes
 
     def expand(self, begin: PBegin) -> PCollection[Receipt]:
-        if is_compressed(self._job.images):
-            return (
-                begin
-                | "CreateGroups" >> beam.Create(self._deal(), reshuffle=False)
-                | "SpreadGroups" >> beam.Reshuffle()
-                | "MillGroup" >> beam.FlatMap(mill_group, self._job).with_output_types(Receipt)
-            )
+        mill, groups = self._choose()
         return (
             begin
             # `Reshuffle` follows at once; one of Create's own would mix the order first.
-            | "CreateShards" >> beam.Create(self._shards, reshuffle=False)
+            | "CreateShards" >> beam.Create(groups, reshuffle=False)
             | "SpreadShards" >> beam.Reshuffle()
-            | "MillShard" >> beam.Map(mill_counted, self._job).with_output_types(Receipt)
+            | "MillShard" >> beam.FlatMap(mill, self._job).with_output_types(Receipt)
         )
 
-    def _deal(self) -> list[tuple[Shard, ...]]:
-        return deal_shards(self._shards, self._passes)
+    def _choose(self) -> tuple[Callable[[Shards, Job], Iterable[Receipt]], list[Shards]]:
+        """How shards are milled, and which of them together."""
+        if is_compressed(self._job.images):
+            return mill_group, deal_shards(self._shards, self._passes or os.cpu_count() or 1)
+        if is_far(self._job):
+            return mill_far, deal_shards(self._shards, self._passes or len(self._shards))
+        return mill_near, deal_shards(self._shards, len(self._shards))
 
 
-def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
+def mill_group(shards: Shards, job: Job) -> list[Receipt]:
     """`mill_together`, with what it cost."""
     job.check_versions()
     start_cost()
@@ -89,13 +92,22 @@ def mill_group(shards: tuple[Shard, ...], job: Job) -> list[Receipt]:
     return [count_receipt(receipt) for receipt in receipts]
 
 
-def mill_counted(shard: Shard, job: Job) -> Receipt:
-    """`mill_shard`, with what it cost."""
+def mill_far(shards: Shards, job: Job) -> Iterator[Receipt]:
+    """`mill_series`, with what it cost."""
     job.check_versions()
-    start_cost()
-    receipt = mill_shard(shard, job)
-    _log_cost(take_cost(), job, shard.name)
-    return count_receipt(receipt)
+    for receipt, cost in mill_series(shards, job):
+        count_cost(cost)
+        yield count_receipt(receipt)
+
+
+def mill_near(shards: Shards, job: Job) -> Iterator[Receipt]:
+    """`mill_shard` of each, with what it cost."""
+    job.check_versions()
+    for shard in shards:
+        start_cost()
+        receipt = mill_shard(shard, job)
+        _log_cost(take_cost(), job, shard.name)
+        yield count_receipt(receipt)
 
 
 def count_receipt(receipt: Receipt) -> Receipt:
@@ -160,14 +172,14 @@ class MillSizes(beam.PTransform):  # type: ignore[misc]  # Beam has no types
             | "Assemble" >> beam.Map(assemble_counted).with_output_types(Receipt)
         )
 
-    def _deal(self) -> list[tuple[Shard, ...]]:
+    def _deal(self) -> list[Shards]:
         """The leader's shards, the heaviest first: each alone where each can be read alone."""
         shards = self._work.shards
         together = is_compressed(self._work.leader.images)
         return deal_shards(shards, self._passes if together else len(shards))
 
 
-def mill_led(shards: tuple[Shard, ...], work: Work) -> tuple[int, int]:
+def mill_led(shards: Shards, work: Work) -> tuple[int, int]:
     """`mill_leader` or `mill_leaders`, counted as one of all that have to be done."""
     if shards:
         work.leader.check_versions()

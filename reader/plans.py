@@ -328,8 +328,8 @@ def _size_buffers(plan: ReadPlan) -> Buffers:
     if demand.fixed_bytes > max_ram_bytes:
         raise UsageError(
             f"cache would keep {format_count(plan.reader.selection.count, 'image')} of "
-            f"{_cached_bytes(plan):,} bytes, {format_bytes(demand.fixed_bytes)} in all, and max_ram "
-            f"is {format_bytes(max_ram_bytes)}: allow more, or leave it out"
+            f"{_cached_bytes(plan):,} bytes, {format_bytes(demand.fixed_bytes)} in all, and "
+            f"max_ram is {format_bytes(max_ram_bytes)}: allow more, or leave it out"
         )
     return divide_memory(max_ram_bytes, demand)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from converter.storage import objects
-from converter.storage.objects import ObjectPath, parse_address, put_file
+from converter.storage.objects import ObjectPath, parse_address, put_bytes, put_file
 
 BUCKET = "shardmill-tests"
 PATIENCE_S = 15
@@ -61,6 +61,15 @@ def upload(folder: Path, address: ObjectPath) -> ObjectPath:
         if file.is_file():
             with open(file, "rb") as stream:
                 put_file(address / file.name, stream)
+    return address
+
+
+def upload_tree(folder: Path, address: ObjectPath) -> ObjectPath:
+    """Copies all that is in a folder to an address, if nothing lies there."""
+    if not address.exists():
+        for path in folder.rglob("*"):
+            if path.is_file():
+                put_bytes(address / path.relative_to(folder).as_posix(), path.read_bytes())
     return address
 
 

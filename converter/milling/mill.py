@@ -6,10 +6,11 @@ on the plan alone, and a file gets its final name only when it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.sources.originals import Reads, read_ahead
 from converter.sources.pairing import locate_masks
-from converter.storage.files import create_file, write_file
+from converter.storage.files import HashedFile, create_file, write_file
 from converter.storage.layout import Layout, Location, name_index
 
 
@@ -175,13 +176,25 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
     Raises:
         OutputError: a file cannot be written, or reads back differently.
     """
+    return compose_shard(shard, job, outcomes)()
+
+
+def compose_shard(
+    shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]
+) -> Callable[[], Receipt]:
+    """Writes shard and index to temporary files; raises what `write_shard` does.
+
+    Returns:
+        what gives them their names, and then leaves the receipt; any thread may call it, once.
+    """
     layout = Layout(job.out)
     tally = _Tally()
     path = job.out / shard.name
-    with (
-        create_file(path.with_name(name_index(shard.name)), layout.scratch) as index,
-        create_file(path, layout.scratch) as file,
-    ):
+    with contextlib.ExitStack() as stack:
+        index = stack.enter_context(
+            create_file(path.with_name(name_index(shard.name)), layout.scratch)
+        )
+        file = stack.enter_context(create_file(path, layout.scratch))
         for entry, outcome in outcomes:
             if isinstance(outcome, ImageError):
                 tally.reject(entry, outcome)
@@ -193,25 +206,16 @@ def write_shard(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]
             file.write(framed)
             tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
             enter("other")
+        files = stack.pop_all()
+
+    def publish() -> Receipt:
         enter("write")  # what is closed here is flushed, read back and renamed
-    receipt = Receipt(
-        name=shard.name,
-        split=shard.split,
-        records=sum(tally.labels.values()),
-        bytes=file.size,
-        sha256=file.sha256,
-        index_bytes=index.size,
-        index_sha256=index.sha256,
-        max_record_bytes=tally.max_record_bytes,
-        max_image_size=(tally.max_height, tally.max_width),
-        formats=dict(sorted(tally.formats.items())),
-        labels=sorted(tally.labels.items()),
-        rejects=tally.rejects,
-        frames=sum(tally.labels.values()) + len(tally.rejects) - shard.records,
-        notes=[note._asdict() for note in tally.notes.list_notes()],
-    )
-    write_receipt(receipt, layout, shard)
-    return receipt
+        files.close()
+        receipt = tally.describe(shard, file, index)
+        write_receipt(receipt, layout, shard)
+        return receipt
+
+    return publish
 
 
 def receipt_path(layout: Layout[Location], shard: Shard) -> Location:
@@ -250,7 +254,7 @@ def parse_receipt(data: bytes, path: Location) -> Receipt:
 
 
 class _Tally:
-    """What is counted while records pass by."""
+    """What is counted while records pass by, and stated in the receipt."""
 
     def __init__(self) -> None:
         self.labels: Counter[int] = Counter()
@@ -269,3 +273,22 @@ class _Tally:
         self.formats[image.format] += 1
         self.max_height = max(self.max_height, image.height)
         self.max_width = max(self.max_width, image.width)
+
+    def describe(self, shard: Shard, file: HashedFile, index: HashedFile) -> Receipt:
+        written = sum(self.labels.values())
+        return Receipt(
+            name=shard.name,
+            split=shard.split,
+            records=written,
+            bytes=file.size,
+            sha256=file.sha256,
+            index_bytes=index.size,
+            index_sha256=index.sha256,
+            max_record_bytes=self.max_record_bytes,
+            max_image_size=(self.max_height, self.max_width),
+            formats=dict(sorted(self.formats.items())),
+            labels=sorted(self.labels.items()),
+            rejects=self.rejects,
+            frames=written + len(self.rejects) - shard.records,
+            notes=[note._asdict() for note in self.notes.list_notes()],
+        )

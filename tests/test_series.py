@@ -1,0 +1,208 @@
+"""Shards in series: each is what it is alone, and the next one does not wait until it is sent."""
+
+import dataclasses
+import itertools
+import threading
+import time
+import uuid
+
+import pytest
+from conftest import mill_folder, write_image
+from servers import upload_tree
+
+from converter.commits.commit import commit, list_finished
+from converter.costs import read_costs
+from converter.errors import OutputError, ShardmillError
+from converter.milling import mill, series
+from converter.milling.mill import Job, read_receipt, receipt_path
+from converter.milling.series import is_far, mill_series
+from converter.options import ConvertOptions
+from converter.planning.plan import read_entries, write_plan
+from converter.storage import files
+from converter.storage.layout import Layout, name_index
+from converter.storage.objects import ObjectPath
+from pipelines.proposals import propose
+
+OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=4, validation_split=0.25)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    for seed in range(24):
+        write_image(root / "ab"[seed % 2] / f"{seed}.png", seed)
+    (root / "a" / "bad.png").write_bytes(b"no image")
+    return root
+
+
+@pytest.fixture
+def plan(images, tmp_path):
+    draft = propose(images, OPTIONS, always_sample=False).draft
+    return write_plan(draft, OPTIONS, images=images, out=tmp_path / "out")
+
+
+def test_each_shard_and_receipt_is_what_it_is_alone(images, plan, tmp_path):
+    alone = mill_folder(images, tmp_path / "alone", OPTIONS)
+    told = list(mill_series(plan.shards, Job.of_plan(plan)))
+    assert [receipt.name for receipt, _ in told] == [shard.name for shard in plan.shards]
+    for shard, (receipt, _) in zip(plan.shards, told, strict=True):
+        assert receipt == read_receipt(receipt_path(Layout(plan.out), shard))
+        assert receipt == read_receipt(receipt_path(Layout(alone.out), shard))
+    assert commit(plan) == commit(alone)
+    for path in plan.out.iterdir():
+        assert path.read_bytes() == (alone.out / path.name).read_bytes()
+
+
+def test_each_shard_has_a_cost_of_its_own(plan):
+    told = list(mill_series(plan.shards, Job.of_plan(plan)))
+    assert [cost.images_read for _, cost in told] == [shard.records for shard in plan.shards]
+    for shard, (_, cost) in zip(plan.shards, told, strict=True):
+        assert read_costs(Layout(plan.out), [shard.name]) == cost
+
+
+def test_no_shards_are_no_work(plan):
+    assert list(mill_series([], Job.of_plan(plan))) == []
+
+
+def test_a_shard_is_sent_while_the_next_one_is_converted(plan, monkeypatch):
+    """Each waits for the other, so that one after the other would never end."""
+    converting, sending = threading.Event(), threading.Event()
+    compose, publish = mill.compose_shard, files._publish
+    numbers = itertools.count()
+
+    def compose_later(*arguments):
+        if next(numbers) == 1:
+            converting.set()
+            assert sending.wait(30)
+        return compose(*arguments)
+
+    def publish_later(temporary, path, *, exclusive):
+        if path.name == plan.shards[0].name:
+            assert converting.wait(30)
+            sending.set()
+        publish(temporary, path, exclusive=exclusive)
+
+    monkeypatch.setattr(series, "compose_shard", compose_later)
+    monkeypatch.setattr(files, "_publish", publish_later)
+    assert len(list(mill_series(plan.shards, Job.of_plan(plan)))) == len(plan.shards)
+
+
+def test_no_more_than_two_shards_are_open(plan, monkeypatch):
+    compose, publish, lock = mill.compose_shard, files._publish, threading.Lock()
+    states = {"open": 0, "most": 0}
+
+    def compose_counted(*arguments):
+        with lock:
+            states["open"] += 1
+            states["most"] = max(states["most"], states["open"])
+        return compose(*arguments)
+
+    def publish_slowly(temporary, path, *, exclusive):
+        time.sleep(0.02)
+        publish(temporary, path, exclusive=exclusive)
+        if path.suffix == ".tfrecord":
+            with lock:
+                states["open"] -= 1
+
+    monkeypatch.setattr(series, "compose_shard", compose_counted)
+    monkeypatch.setattr(files, "_publish", publish_slowly)
+    list(mill_series(plan.shards, Job.of_plan(plan)))
+    assert states == {"open": 0, "most": 2}
+
+
+def test_the_entries_and_originals_of_the_next_shard_are_asked_for_early(
+    s3_server, images, tmp_path
+):
+    stored = upload_tree(images, s3_server.path(uuid.uuid4().hex))
+    draft = propose(stored, OPTIONS, always_sample=False).draft
+    plan = write_plan(draft, OPTIONS, images=stored, out=tmp_path / "out")
+    s3_server.set_faults()
+    told = mill_series(plan.shards, Job.of_plan(plan))
+    next(told)
+    # There are few, and so all of them are on their way.
+    assert s3_server.set_faults()["GET"] == sum(shard.records for shard in plan.shards)
+    told.close()
+
+
+@pytest.mark.parametrize("broken", [0, 2, 4])
+def test_a_shard_that_cannot_be_sent_ends_the_series_and_costs_none_before_it(
+    images, plan, monkeypatch, broken
+):
+    publish = files._publish
+
+    def fail(temporary, path, *, exclusive):
+        if path.name == plan.shards[broken].name:
+            raise OSError(28, "No space left on device", str(path))
+        publish(temporary, path, exclusive=exclusive)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_publish", fail)
+        with pytest.raises(OutputError, match="No space left on device"):
+            list(mill_series(plan.shards, Job.of_plan(plan)))
+    finished = list_finished(plan)
+    # The next one was converted by then.
+    expected = [*plan.shards[:broken], *plan.shards[broken + 1 : broken + 2]]
+    assert finished == expected
+    assert list(Layout(plan.out).scratch.iterdir()) == []
+    left = [shard for shard in plan.shards if shard not in finished]
+    list(mill_series(left, Job.of_plan(plan)))
+    assert list_finished(plan) == list(plan.shards)
+
+
+def test_an_image_that_ends_the_conversion_leaves_the_shards_before_it_finished(plan):
+    job = dataclasses.replace(
+        Job.of_plan(plan), options=dataclasses.replace(OPTIONS, on_error="fail")
+    )
+    with pytest.raises(ShardmillError, match=r"a/bad\.png cannot be converted"):
+        list(mill_series(plan.shards, job))
+    finished = {shard.name for shard in list_finished(plan)}
+    bad = next(
+        number
+        for number, shard in enumerate(plan.shards)
+        if any("bad" in entry.path for entry, _ in read_entries(plan.out, shard))
+    )
+    assert finished == {shard.name for shard in plan.shards[:bad]}
+    assert threading.active_count() < 10
+
+
+def test_what_is_told_of_costs_costs_no_shard(plan, monkeypatch):
+    def fail(*_):
+        raise OutputError("no room")
+
+    monkeypatch.setattr(series, "write_cost", fail)
+    list(mill_series(plan.shards, Job.of_plan(plan)))
+    assert list_finished(plan) == list(plan.shards)
+
+
+def test_in_a_store_a_receipt_comes_after_its_shard_and_index(server, images, monkeypatch):
+    out = server.path(uuid.uuid4().hex)
+    draft = propose(images, OPTIONS, always_sample=False).draft
+    plan = write_plan(draft, OPTIONS, images=images, out=out)
+    put, sent = files.put_file, []
+
+    def note(path, stream):
+        put(path, stream)
+        sent.append(path)
+
+    monkeypatch.setattr(files, "put_file", note)
+    list(mill_series(plan.shards, Job.of_plan(plan)))
+    for shard in plan.shards:
+        names = (shard.name, name_index(shard.name))
+        receipt = sent.index(receipt_path(Layout(out), shard))
+        assert all(sent.index(out / name) < receipt for name in names)
+    assert list_finished(plan) == list(plan.shards)
+
+
+@pytest.mark.parametrize(
+    ("far", "expected"),
+    [({}, False), ({"images": 1}, True), ({"out": 1}, True), ({"masks": 1}, True)],
+)
+def test_far_is_what_lies_in_a_store(tmp_path, far, expected):
+    address = ObjectPath("s3", "bucket", "a")
+    options = dataclasses.replace(OPTIONS, mask_dir=str(address) if "masks" in far else None)
+    job = Job(
+        images=address if "images" in far else tmp_path / "a",
+        out=ObjectPath("s3", "bucket", "b") if "out" in far else tmp_path / "b",
+        options=options,
+    )
+    assert is_far(job) == expected
