@@ -118,7 +118,7 @@ def run_conversion(
             scan = scan_images(request.images, request.options)
             check_update(request, scan)
             return run_update(request, scan)
-        if not Layout(request.out).manifest.exists():
+        if not Layout(request.out).manifest.is_file():
             return _build(request, discard=overwrite)
         if overwrite and ended:
             # What was killed after the replacement need not be done once more.
@@ -218,7 +218,7 @@ def complete(plan: Plan, *, kept: int, cost: Cost, staged: bool) -> Conversion:
         cost: of those that were milled.
         staged: as in `_build`.
     """
-    if Layout(plan.out).manifest.exists():
+    if Layout(plan.out).manifest.is_file():
         manifest = read_manifest(plan.out)
     else:
         manifest = commit(plan, keep_work=staged)
@@ -233,14 +233,14 @@ def complete(plan: Plan, *, kept: int, cost: Cost, staged: bool) -> Conversion:
 
 def discard_other(out: Location, draft: Draft, options: ConvertOptions) -> None:
     """Gives up an unfinished conversion that follows another plan."""
-    if Layout(out).plan.exists() and not has_plan(out, draft, options):
+    if Layout(out).plan.is_file() and not has_plan(out, draft, options):
         discard_dataset(out)
 
 
 def has_plan(out: Location, draft: Draft, options: ConvertOptions) -> bool:
     """Whether the plan of a draft lies in an output."""
     try:
-        return Layout(out).plan.exists() and read_plan(out).digest == digest_plan(draft, options)
+        return Layout(out).plan.is_file() and read_plan(out).digest == digest_plan(draft, options)
     except DatasetError:
         return False
 

@@ -36,9 +36,13 @@ def mill_plan(
 
 def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
     """The shards of a plan that are to be milled; what was noted of them before is removed."""
-    finished = {shard.name for shard in _list_finished(plan, progress=progress)}
+    layout = Layout(plan.out)
+    there = list_sizes(layout.receipts)
+    with count_shards(len(plan.shards), "checking", shown=progress and bool(there)) as count:
+        finished = {shard.name for shard in list_finished(plan, on_shard=count)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
-    remove_files(receipt_path(Layout(plan.out), shard) for shard in remaining)
+    stale = (receipt_path(layout, shard) for shard in remaining)
+    remove_files(path for path in stale if path.name in there)
     return remaining
 
 
@@ -70,12 +74,6 @@ def run_milling(
         watch.poll(final=True)
     finally:
         watch.close()
-
-
-def _list_finished(plan: Plan, *, progress: bool) -> list[Shard]:
-    shown = progress and bool(list_sizes(Layout(plan.out).receipts))
-    with count_shards(len(plan.shards), "checking", shown=shown) as count:
-        return list_finished(plan, on_shard=count)
 
 
 @contextlib.contextmanager

@@ -87,14 +87,14 @@ def prepare(
         progress=progress,
     )
     _check_places(request)
-    if (overwrite or update) and Layout(out).manifest.exists():
+    if (overwrite or update) and Layout(out).manifest.is_file():
         check_replaceable(out)
     return request
 
 
 def is_at_rest(out: Location) -> bool:
     """Whether there is a finished data set, of which nobody has left anything to be done."""
-    return Layout(out).manifest.exists() and not Layout(out).work.exists()
+    return Layout(out).manifest.is_file() and not Layout(out).work.exists()
 
 
 def _check_places(request: Request) -> None:

@@ -137,7 +137,7 @@ def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:
         raise UsageError(f"image size {double} stands twice")
     if sizes[0].resize == "none":
         raise UsageError("resize none ignores the image size: leave all of them out")
-    if Layout(out).manifest.exists() or Layout(out).plan.exists():
+    if Layout(out).manifest.is_file() or Layout(out).plan.is_file():
         raise UsageError(
             f"output {out} holds a data set itself, and several sizes need a folder that holds one "
             "for each: choose another folder"
@@ -157,7 +157,7 @@ def _convert(
 ) -> dict[str, Conversion]:
     """Confirms what is finished, and converts to the other sizes; see `_plan`."""
     first = next(iter(requests.values()))
-    is_done = all(Layout(request.out).manifest.exists() for request in requests.values())
+    is_done = all(Layout(request.out).manifest.is_file() for request in requests.values())
     with contextlib.ExitStack() as workers:
         pool = None
         if overwrite or not is_done:
@@ -233,7 +233,7 @@ def _confirm(
 def _find_target(request: Request) -> Location:
     """Where a data set is made: beside the one that it replaces, if there is one."""
     layout = Layout(request.out)
-    return layout.stage if layout.manifest.exists() else request.out
+    return layout.stage if layout.manifest.is_file() else request.out
 
 
 def _draft(requests: Mapping[str, Request]) -> tuple[dict[str, Draft], dict[str, float]]:

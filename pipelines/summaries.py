@@ -151,7 +151,7 @@ def summarize_faults(faults: Sequence[Fault], folder: Location) -> Iterator[str]
     """What `shardmill verify` prints: a line for each fault, and one about the whole."""
     yield from (f"{fault.file}: {fault.detail}" for fault in faults)
     whole = f"{folder}"
-    if Layout(folder).manifest.exists():
+    if Layout(folder).manifest.is_file():
         manifest = read_manifest(folder)
         size = format_bytes(manifest.total_bytes)
         shards = format_count(len(manifest.shards), "shard")

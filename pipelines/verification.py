@@ -59,7 +59,7 @@ def verify(
     """
     folder = locate(out)
     originals = None if sources is None else locate(sources)
-    manifest = read_manifest(folder) if Layout(folder).manifest.exists() else None
+    manifest = read_manifest(folder) if Layout(folder).manifest.is_file() else None
     if originals is not None and manifest is not None:
         originals = locate_root(originals, ConvertOptions.from_json(manifest.options))
     with _draw_bar(manifest, shown=progress) as on_shard:

@@ -76,7 +76,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
         OutputError: not one image could be converted, or the data set was completed meanwhile.
     """
     layout = Layout(plan.out)
-    if layout.manifest.exists():
+    if layout.manifest.is_file():
         raise OutputError(f"{layout.manifest} exists already: the data set is finished")
     receipts = _read_receipts(plan)
     totals = _count_images(plan, receipts)

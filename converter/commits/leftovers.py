@@ -84,14 +84,14 @@ def _list_leftovers(layout: Layout[Location], *, unfinished: bool) -> Iterator[L
         yield Leftover(layout.lock, "the lock of a process that is gone")
     for path in (*list_temporaries(layout), *list_temporaries(stage)):
         yield Leftover(path, "a file that was being written")
-    if layout.manifest.exists() and layout.plan.exists():
+    if layout.manifest.is_file() and layout.plan.is_file():
         yield Leftover(layout.work, "the plan and the receipts of a finished conversion")
-    if layout.manifest.exists() and layout.repair.exists():
+    if layout.manifest.is_file() and layout.repair.exists():
         yield Leftover(layout.repair, "a repair that was not finished")
     for old in (layout.stage, layout.retired):
-        if old.exists() and layout.manifest.exists() and not is_staged(old):
+        if old.exists() and layout.manifest.is_file() and not is_staged(old):
             yield Leftover(old, "a data set that was replaced")
-    if unfinished and not layout.manifest.exists():
+    if unfinished and not layout.manifest.is_file():
         for name in sorted(list_own_files(layout.out)):
             if (layout.out / name).exists():
                 yield Leftover(layout.out / name, "of an unfinished conversion")
@@ -102,7 +102,7 @@ def _list_leftovers(layout: Layout[Location], *, unfinished: bool) -> Iterator[L
 
 def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
     settle_folder(layout.out)
-    if unfinished and not layout.manifest.exists():
+    if unfinished and not layout.manifest.is_file():
         discard_dataset(layout.out)
     if unfinished and is_staged(layout.stage):
         with lock_folder(layout.stage):

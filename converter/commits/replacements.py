@@ -123,7 +123,7 @@ def find_manifest(out: Location) -> Manifest | None:
     """
     caught = find_replacement(out) if isinstance(out, ObjectPath) else Layout(out).retired
     for place in (out, caught):
-        if place and Layout(place).manifest.exists():
+        if place and Layout(place).manifest.is_file():
             return read_manifest(place)
     return None
 
@@ -141,12 +141,12 @@ def settle_folder(out: Location) -> bool:
     layout = Layout(out)
     if isinstance(out, ObjectPath) and finish_replacement(out):
         return True
-    if not layout.manifest.exists():
+    if not layout.manifest.is_file():
         return False
     if isinstance(out, Path):
         _settle_beside(out)
     remove_repair(out)
-    if not layout.plan.exists():
+    if not layout.plan.is_file():
         return False
     read_manifest(out)
     remove_work(out)
@@ -176,7 +176,7 @@ def remove_repair(folder: Location) -> None:
 
 def is_staged(stage: Location) -> bool:
     """Whether a folder beside the output is the new data set, finished or not, and not the old."""
-    return Layout(stage).plan.exists()
+    return Layout(stage).plan.is_file()
 
 
 def discard_dataset(folder: Location) -> None:
@@ -212,7 +212,7 @@ def list_strangers(folder: Path) -> list[Path]:
 
 def _list_stated(folder: Location) -> Iterator[str]:
     shards: Sequence[ShardInfo | Shard]
-    if Layout(folder).manifest.exists():
+    if Layout(folder).manifest.is_file():
         manifest = read_manifest(folder)
         yield from manifest.files
         shards = manifest.shards

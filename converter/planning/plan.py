@@ -319,7 +319,7 @@ def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> No
         UsageError: says in what it differs.
         DatasetError: what lies there is damaged.
     """
-    if not Layout(out).plan.exists():
+    if not Layout(out).plan.is_file():
         return
     old = read_plan(out)
     if old.digest == digest:

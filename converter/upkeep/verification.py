@@ -149,7 +149,7 @@ def verify_dataset(
     Raises:
         DatasetError: the manifest itself is missing, damaged or of a newer format.
     """
-    if not Layout(folder).manifest.exists() and Layout(folder).plan.exists():
+    if not Layout(folder).manifest.is_file() and Layout(folder).plan.is_file():
         return _verify_unfinished(folder, quick=quick)
     manifest = read_manifest(folder)
     check = make_check(folder, manifest, quick=quick, decode=decode, originals=originals)
