@@ -155,7 +155,7 @@ def run_update(request: Request, scan: Scan) -> Conversion:
     out = request.out
     old = read_manifest(out)
     stage = Layout(out).stage
-    with runners.start_workers(request.beam, request.workers) as pool:
+    with request.start_workers() as pool:
         with count_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
                 out,
@@ -187,7 +187,7 @@ def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversi
         discard: remove what another plan left there.
         staged: the folder is to replace another, and its plan says so as long as it lies there.
     """
-    with runners.start_workers(request.beam, request.workers) as pool:
+    with request.start_workers() as pool:
         plan = _write_plan(request, discard=discard)
         return _finish(plan, request, pool, staged=staged)
 

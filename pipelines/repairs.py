@@ -193,7 +193,7 @@ def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
     remove_repair(site.folder)
     plan = repairs.write_repair(members, site.manifest, site.root, made)
     beam = runners.parse_options(site.beam_args)
-    with runners.start_workers(beam, site.workers) as pool:
+    with runners.start_workers(beam, site.workers, site.images, site.folder) as pool:
         mill_plan(plan, beam, pool, progress=site.progress)
     for shard in site.manifest.shards:
         if shard.name in members and repairs.take_shard(shard, made, site.folder):

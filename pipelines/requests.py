@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 from converter.commits.replacements import check_replaceable, find_manifest, restore_folder
@@ -18,6 +19,7 @@ from converter.upkeep.updates import Update
 from pipelines import runners
 from pipelines.preflight import check_folders
 from pipelines.proposals import propose
+from pipelines.workers import LocalWorkers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +60,10 @@ class Request:
     def root(self) -> Location:
         """What the paths of the images are relative to."""
         return locate_root(self.images, self.options)
+
+    def start_workers(self) -> contextlib.AbstractContextManager[LocalWorkers | None]:
+        """Starts the processes that it takes; errors are those of `runners.start_workers`."""
+        return runners.start_workers(self.beam, self.workers, self.root, self.out)
 
 
 def prepare(

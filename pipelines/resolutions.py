@@ -161,7 +161,7 @@ def _convert(
     with contextlib.ExitStack() as workers:
         pool = None
         if overwrite or not is_done:
-            pool = workers.enter_context(runners.start_workers(first.beam, first.workers))
+            pool = workers.enter_context(first.start_workers())
         done, plans = _plan(requests, stack, overwrite=overwrite, ended=ended)
         milled = mill_plans([*plans.values()], first.beam, pool, progress=first.progress)
     staged = [name for name, plan in plans.items() if plan.out != requests[name].out]

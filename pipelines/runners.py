@@ -34,6 +34,8 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineState
 
 from converter.errors import ShardmillError, UsageError
+from converter.storage.layout import Location
+from converter.storage.objects import ObjectPath
 from pipelines import clusters
 from pipelines.workers import LocalWorkers
 
@@ -115,12 +117,15 @@ def check_paths(options: RunnerOptions, *paths: object) -> None:
 
 
 @contextlib.contextmanager
-def start_workers(options: RunnerOptions, count: int) -> Iterator[LocalWorkers | None]:
+def start_workers(
+    options: RunnerOptions, count: int, *places: Location
+) -> Iterator[LocalWorkers | None]:
     """Starts the worker processes that a pipeline with these options needs, if any.
 
     Args:
         options: `--direct_running_mode` other than multi_processing needs none.
         count: number of processes; 0 for one a core.
+        places: what they will read and write.
 
     Raises:
         UsageError: the number is negative, or asked for where no process of ours runs.
@@ -136,7 +141,8 @@ def start_workers(options: RunnerOptions, count: int) -> Iterator[LocalWorkers |
         return
     if not count and "direct_num_workers" in options.given:
         count = options.pipeline.view_as(DirectOptions).direct_num_workers
-    with LocalWorkers(count or os.cpu_count() or 1) as workers:
+    schemes = (place.scheme for place in places if isinstance(place, ObjectPath))
+    with LocalWorkers(count or os.cpu_count() or 1, schemes) as workers:
         yield workers
 
 

@@ -99,7 +99,7 @@ def _run_job(
     runners.check_paths(options, check.folder)
     with (
         _open_reports(check.folder, local=options.local) as reports,
-        runners.start_workers(options, workers) as pool,
+        runners.start_workers(options, workers, check.folder) as pool,
     ):
         unseen = {report_path(reports, shard).name: shard for shard in manifest.shards}
 

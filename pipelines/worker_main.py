@@ -1,12 +1,16 @@
 """A local worker process: imports what it will need, then waits to be told where to connect.
 
 Started before there is anything to do, so that its imports (1.1 s) happen while the launcher
-plans. It reads one line of JSON from standard input, the environment that Beam's worker wants,
-and ends when standard input does: with the launcher, however that ends.
+plans; and so is what the stores need that it is told of. It reads one line of JSON from standard
+input, the environment that Beam's worker wants, and ends when standard input does: with the
+launcher, however that ends.
+
+    python -m pipelines.worker_main [s3] [gs]
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -15,10 +19,15 @@ import threading
 from apache_beam.runners.worker import sdk_worker_main
 
 import pipelines.transforms  # noqa: F401 (warms the imports of the shards to come)
+from converter.errors import ShardmillError
+from converter.storage.requests import prepare
 
 
 def main() -> None:
     """Serves one pipeline."""
+    for scheme in sys.argv[1:]:
+        with contextlib.suppress(ShardmillError):  # whoever needs it is told
+            prepare(scheme)
     line = sys.stdin.readline()
     if not line:
         return

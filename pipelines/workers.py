@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from apache_beam.portability.api import endpoints_pb2
@@ -42,13 +43,18 @@ _pool_numbers = itertools.count()
 class LocalWorkers:
     """Worker processes that live as long as the `with` block.
 
+    Args:
+        count: how many there are.
+        schemes: of the stores that they will need.
+
     Attributes:
         count: how many there are.
         death: what is known of the first one that ended unasked, or None.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, schemes: Iterable[str] = ()) -> None:
         self.count = count
+        self._schemes = sorted(set(schemes))
         self.death: WorkerError | None = None
         self._id = b"%d" % next(_pool_numbers)
         self._lock = threading.Lock()
@@ -60,7 +66,7 @@ class LocalWorkers:
         _pools[self._id] = self
         try:
             for _ in range(self.count):
-                self._idle.append(_Worker())
+                self._idle.append(_Worker(self._schemes))
         except BaseException:
             self.__exit__()
             raise
@@ -113,13 +119,13 @@ def _abort(handler: _LocalWorkerHandler, death: WorkerError) -> None:
 
 
 class _Worker:
-    def __init__(self) -> None:
+    def __init__(self, schemes: Sequence[str]) -> None:
         # What native decoders print ends up in this file, not among the progress.
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         # Without -P the current folder comes first on sys.path, and a `proto.py` there breaks Beam.
         safe_path = ["-P"] if sys.version_info >= (3, 11) else []
         self.process = subprocess.Popen(  # noqa: S603 (this very interpreter)
-            [sys.executable, *safe_path, "-m", "pipelines.worker_main"],
+            [sys.executable, *safe_path, "-m", "pipelines.worker_main", *schemes],
             stdin=subprocess.PIPE,
             stdout=self._stderr,
             stderr=self._stderr,

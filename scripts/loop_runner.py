@@ -47,7 +47,7 @@ def replace_beam() -> None:
 
 
 @contextlib.contextmanager
-def start_no_workers(_options: object, _count: int) -> Iterator[None]:
+def start_no_workers(_options: object, _count: int, *_places: object) -> Iterator[None]:
     yield None
 
 

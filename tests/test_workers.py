@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
+import psutil
 import pytest
 
+from converter.storage.objects import ObjectPath
+from pipelines.runners import parse_options, start_workers
 from pipelines.workers import LocalWorkers, _describe_death, _pools
 
 
@@ -22,6 +28,17 @@ def test_an_error_in_the_block_ends_them_too() -> None:
         process = workers._idle[0].process
         raise ZeroDivisionError
     assert process.returncode == -9
+
+
+def test_processes_get_ready_for_the_stores_that_they_will_need() -> None:
+    places = Path("here"), ObjectPath("s3", "bucket", "a"), ObjectPath("s3", "bucket", "b")
+    with start_workers(parse_options([]), 1, *places) as workers:
+        worker = psutil.Process(workers._idle[0].process.pid)
+        assert worker.cmdline()[-2:] == ["pipelines.worker_main", "s3"]
+        end = time.monotonic() + 60
+        while not any("aiohttp" in item.path for item in worker.memory_maps()):
+            assert time.monotonic() < end
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

@@ -231,8 +231,9 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         "policies": options.policies_to_json(),
         **content,
     }
-    write_file(layout.plan, dump_line(located), layout.scratch)
-    return read_plan(out)
+    data = dump_line(located)
+    write_file(layout.plan, data, layout.scratch)
+    return _parse_plan(data, out)
 
 
 def list_left_out(draft: Draft) -> Iterator[dict[str, str]]:
@@ -255,9 +256,16 @@ def read_plan(out: Location) -> Plan:
     Raises:
         DatasetError: there is none, or it is damaged.
     """
-    path = Layout(out).plan
     try:
-        content = json.loads(path.read_bytes())
+        data = Layout(out).plan.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{Layout(out).plan}: cannot be read as a plan: {error}") from error
+    return _parse_plan(data, out)
+
+
+def _parse_plan(data: bytes, out: Location) -> Plan:
+    try:
+        content = json.loads(data)
         return Plan(
             images=locate(content["images"]),
             out=out,
@@ -273,8 +281,8 @@ def read_plan(out: Location) -> Plan:
             base=Base(**content["base"]) if "base" in content else None,
             digest=content["digest"],
         )
-    except (OSError, ValueError, TypeError, KeyError, UsageError) as error:
-        raise DatasetError(f"{path}: cannot be read as a plan: {error}") from error
+    except (ValueError, TypeError, KeyError, UsageError) as error:
+        raise DatasetError(f"{Layout(out).plan}: cannot be read as a plan: {error}") from error
 
 
 def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:

@@ -64,6 +64,16 @@ def _open(scheme: str) -> _Opened:
         return _opened[scheme, answer_s]
 
 
+def prepare(scheme: str) -> None:
+    """Imports what requests to a kind of store need: half a second before the first one.
+
+    Raises:
+        UsageError: a package is not installed.
+        StoreError: there are no usable credentials.
+    """
+    _open(scheme)
+
+
 def start(
     scheme: str, act: Callable[[Store], Coroutine[Any, Any, _T]]
 ) -> concurrent.futures.Future[_T]:
