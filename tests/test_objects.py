@@ -287,3 +287,43 @@ def test_a_patience_that_is_no_time_is_refused(monkeypatch, text):
     monkeypatch.setenv(requests.PATIENCE_VARIABLE, text)
     with pytest.raises(UsageError, match="give a number of seconds"):
         requests.read_patience()
+
+
+@pytest.fixture
+def forget_proxies():
+    """What was found of proxies is found anew, before and after."""
+    s3.find_proxy.cache_clear()
+    yield
+    s3.find_proxy.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        ({"http_proxy": "http://me:secret@proxy:3128"}, "http://me:secret@proxy:3128"),
+        ({"https_proxy": "http://proxy:3128"}, None),
+        ({"http_proxy": "http://proxy:3128", "no_proxy": "store.example"}, None),
+    ],
+)
+@pytest.mark.usefixtures("forget_proxies")
+def test_the_environment_names_the_proxy(monkeypatch, variables, expected):
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        for spelled in (name, name.upper()):
+            monkeypatch.delenv(spelled, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert s3.find_proxy("http", "store.example") == expected
+
+
+@pytest.mark.usefixtures("forget_proxies")
+def test_objects_are_read_through_the_proxy(s3_server, monkeypatch):
+    path = s3_server.path(uuid.uuid4().hex)
+    put_bytes(path, b"content")
+    monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match="cannot be reached"):
+        read_object(path)
+    s3.find_proxy.cache_clear()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert read_object(path) == b"content"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 import threading
 import time
 import uuid
@@ -163,6 +164,15 @@ def test_an_image_that_ends_the_conversion_leaves_the_shards_before_it_finished(
     )
     assert finished == {shard.name for shard in plan.shards[:bad]}
     assert threading.active_count() < 10
+
+
+def test_the_interpreter_is_given_back_soon_and_only_meanwhile(plan):
+    usual = sys.getswitchinterval()
+    told = mill_series(plan.shards, Job.of_plan(plan))
+    next(told)
+    assert sys.getswitchinterval() < usual / 10
+    told.close()
+    assert sys.getswitchinterval() == usual
 
 
 def test_what_is_told_of_costs_costs_no_shard(plan, monkeypatch):
