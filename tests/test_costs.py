@@ -29,7 +29,7 @@ from converter.sources import originals
 from converter.sources.originals import read_entry
 from converter.storage.layout import Layout
 from pipelines.summaries import tell_cost
-from pipelines.transforms import mill_counted
+from pipelines.transforms import mill_near
 
 
 def find_bottleneck(images: Path, out: Path, options: ConvertOptions) -> str:
@@ -147,7 +147,7 @@ def test_what_was_read_is_counted_also_of_rejects(tmp_path: Path) -> None:
         (folder / f"{number}.jpg").write_bytes(content)
     plan = mill_folder(tmp_path / "images", tmp_path / "out", ConvertOptions(num_shards=1))
     job = mill.Job(images=plan.images, out=plan.out, options=plan.options)
-    mill_counted(plan.shards[0], job)
+    list(mill_near(plan.shards[:1], job))
     cost = read_costs(Layout(plan.out), [plan.shards[0].name])
     assert (cost.images_read, cost.bytes_read) == (3, sum(map(len, contents)))
 
@@ -157,7 +157,7 @@ def test_a_cost_that_cannot_be_written_costs_no_shard(tmp_path: Path) -> None:
     plan = mill_folder(images, tmp_path / "out", ConvertOptions(num_shards=1))
     Layout(plan.out).costs.rmdir()
     job = mill.Job(images=plan.images, out=plan.out, options=plan.options)
-    assert mill_counted(plan.shards[0], job).records == 2
+    assert [receipt.records for receipt in mill_near(plan.shards[:1], job)] == [2]
 
 
 def test_no_time_gets_into_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
