@@ -63,7 +63,8 @@ class Request:
 
     def start_workers(self) -> contextlib.AbstractContextManager[LocalWorkers | None]:
         """Starts the processes that it takes; errors are those of `runners.start_workers`."""
-        return runners.start_workers(self.beam, self.workers, self.root, self.out)
+        masks = locate_masks(self.root, self.options)
+        return runners.start_workers(self.beam, self.workers, self.root, masks, self.out)
 
 
 def prepare(

@@ -20,14 +20,14 @@ from apache_beam.runners.worker import sdk_worker_main
 
 import pipelines.transforms  # noqa: F401 (warms the imports of the shards to come)
 from converter.errors import ShardmillError
-from converter.storage.requests import prepare
+from converter.storage.requests import open_early
 
 
 def main() -> None:
     """Serves one pipeline."""
     for scheme in sys.argv[1:]:
         with contextlib.suppress(ShardmillError):  # whoever needs it is told
-            prepare(scheme)
+            open_early(scheme)
     line = sys.stdin.readline()
     if not line:
         return

@@ -1,6 +1,7 @@
 """The commit: a manifest appears last, and only over shards that are all there."""
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -22,7 +23,15 @@ from conftest import (
 from converter.commits.commit import commit, list_finished, remove_work
 from converter.errors import DatasetError, OutputError
 from converter.format.manifest import FileInfo, ImageInfo, SplitInfo, Totals, read_manifest
-from converter.milling.mill import Job, mill_shard, read_receipt, receipt_path
+from converter.milling.mill import (
+    Job,
+    convert_entry,
+    mill_shard,
+    read_planned,
+    read_receipt,
+    receipt_path,
+    write_shard,
+)
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan
 from converter.sources.scan import scan_folder
@@ -255,6 +264,18 @@ def test_a_receipt_that_leaves_images_out_is_refused(plan):
     name, records = plan.shards[0].name, plan.shards[0].records
     change_receipt(plan, records=0, rejects=[])
     assert_refused(plan, f"{name}: 0 images are accounted for, planned were {records}")
+
+
+def test_a_shard_that_was_given_too_few_images_is_refused(plan):
+    shard, job = plan.shards[0], Job.of_plan(plan)
+    outcomes = (
+        found
+        for (entry, text), reads in itertools.islice(read_planned(shard, job), shard.records - 1)
+        for found in convert_entry(entry, text, job, reads)
+    )
+    write_shard(shard, job, outcomes)
+    message = f"{shard.records - 1} images are accounted for, planned were {shard.records}"
+    assert_refused(plan, f"{shard.name}: {message}")
 
 
 @pytest.mark.parametrize("size", [0, 100])

@@ -1,5 +1,6 @@
 """Shards in series: each is what it is alone, and the next one does not wait until it is sent."""
 
+import contextlib
 import dataclasses
 import itertools
 import sys
@@ -9,11 +10,11 @@ import uuid
 
 import pytest
 from conftest import mill_folder, write_image
-from servers import upload_tree
+from servers import KilledError, kill_at, upload_tree
 
 from converter.commits.commit import commit, list_finished
 from converter.costs import read_costs
-from converter.errors import OutputError, ShardmillError
+from converter.errors import OutputError, ShardmillError, StoreError
 from converter.milling import mill, series
 from converter.milling.mill import Job, read_receipt, receipt_path
 from converter.milling.series import is_far, mill_series
@@ -21,7 +22,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import read_entries, write_plan
 from converter.storage import files
 from converter.storage.layout import Layout, name_index
-from converter.storage.objects import ObjectPath
+from converter.storage.objects import ObjectPath, read_object
 from pipelines.proposals import propose
 
 OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=4, validation_split=0.25)
@@ -123,6 +124,71 @@ def test_the_entries_and_originals_of_the_next_shard_are_asked_for_early(
     # There are few, and so all of them are on their way.
     assert s3_server.set_faults()["GET"] == sum(shard.records for shard in plan.shards)
     told.close()
+
+
+def test_an_empty_shard_ends_nothing(images, tmp_path):
+    draft = propose(images, OPTIONS, always_sample=False).draft
+    counts = {"train": [3, 0, 5, len(draft.splits["train"]) - 8]}
+    counts["validation"] = [len(draft.splits["validation"])]
+    draft = dataclasses.replace(draft, shard_records=counts)
+    plan = write_plan(draft, OPTIONS, images=images, out=tmp_path / "out")
+    told = [receipt.images for receipt, _ in mill_series(plan.shards, Job.of_plan(plan))]
+    assert told == [shard.records for shard in plan.shards]
+    assert [receipt.frames for receipt in map(read_again, plan.shards, [plan] * 5)] == [0] * 5
+
+
+def read_again(shard, plan):
+    return read_receipt(receipt_path(Layout(plan.out), shard))
+
+
+def test_entries_that_cannot_be_read_end_the_series(plan, monkeypatch):
+    fetch, failed = series.fetch_entries, plan.shards[2]
+
+    def fail(out, shard):
+        if shard == failed:
+            raise StoreError("no answer")
+        return fetch(out, shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(series, "fetch_entries", fail)
+        with pytest.raises(StoreError, match="no answer"):
+            list(mill_series(plan.shards, Job.of_plan(plan)))
+    finished = list_finished(plan)
+    assert finished == list(plan.shards[: len(finished)])
+    assert 1 <= len(finished) <= 2
+    list(mill_series(plan.shards[len(finished) :], Job.of_plan(plan)))
+    assert list_finished(plan) == list(plan.shards)
+
+
+@pytest.mark.parametrize("number", range(1, 21, 3))
+def test_a_series_that_is_killed_in_a_store_is_gone_on_with(
+    s3_server, images, tmp_path, monkeypatch, number
+):
+    alone = mill_folder(images, tmp_path / "alone", OPTIONS)
+    out = s3_server.path(uuid.uuid4().hex)
+    draft = propose(images, OPTIONS, always_sample=False).draft
+    plan = write_plan(draft, OPTIONS, images=images, out=out)
+    with monkeypatch.context() as patch:
+        kill_at(patch, number)
+        with contextlib.suppress(KilledError):
+            list(mill_series(plan.shards, Job.of_plan(plan)))
+    finished = list_finished(plan)
+    list(mill_series([s for s in plan.shards if s not in finished], Job.of_plan(plan)))
+    assert commit(plan) == commit(alone)
+    for path in alone.out.iterdir():
+        assert read_object(out / path.name) == path.read_bytes()
+
+
+def test_what_sending_takes_is_counted(plan, monkeypatch):
+    publish = files._publish
+
+    def publish_slowly(temporary, path, *, exclusive):
+        time.sleep(0.05)
+        publish(temporary, path, exclusive=exclusive)
+
+    monkeypatch.setattr(files, "_publish", publish_slowly)
+    for _, cost in mill_series(plan.shards, Job.of_plan(plan)):
+        assert cost.msec["write"] > 100
 
 
 @pytest.mark.parametrize("broken", [0, 2, 4])

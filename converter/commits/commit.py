@@ -191,9 +191,11 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
 
 
 def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> None:
-    if receipt.images != shard.records:
+    # What is missing shows as frames that are less than none.
+    images = receipt.images + min(receipt.frames, 0)
+    if images != shard.records:
         raise DatasetError(
-            f"{shard.name}: {receipt.images} images are accounted for, planned were {shard.records}"
+            f"{shard.name}: {images} images are accounted for, planned were {shard.records}"
         )
     for name, size in _list_sizes(receipt, shard).items():
         if sizes.get(name) != size:

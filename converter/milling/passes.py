@@ -13,7 +13,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from converter.milling.records import Outcome, make_records
 from converter.milling.spools import pack_outcomes, unpack_outcomes
 from converter.planning.plan import Shard, read_entries
 from converter.storage.layout import Layout
+
+_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +51,18 @@ class Spooled:
             self.files[size].seek(begin)
             yield from unpack_outcomes(self.files[size], self.entries[number], taken)
 
-    def read_packed(self, shard: Shard, size: int) -> Iterator[bytes]:
-        """The same, an image at a time, as `pack_outcomes` gave it."""
+    def read_packed(self, shard: Shard, size: int) -> Iterator[Iterator[bytes]]:
+        """The same as `pack_outcomes` gave it: the pieces of each image, to be read in order."""
         for number in self.places[shard.name]:
-            begin, taken = self.spans[number, size].tolist()
-            self.files[size].seek(begin)
-            yield self.files[size].read(taken)
+            yield self._read_pieces(self.files[size], *self.spans[number, size].tolist())
+
+    @staticmethod
+    def _read_pieces(file: BinaryIO, begin: int, taken: int) -> Iterator[bytes]:
+        file.seek(begin)
+        while taken:
+            piece = file.read(min(taken, _PIECE_BYTES))
+            taken -= len(piece)
+            yield piece
 
 
 def mill_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:

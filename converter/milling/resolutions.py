@@ -211,8 +211,9 @@ def _convert(shard: Shard, work: Work, parts: Sequence[_Part]) -> Iterator[tuple
 def _write_spooled(shard: Shard, work: Work, spooled: Spooled) -> Receipt:
     with _create_parts(shard, work) as parts:
         for size, part in enumerate(parts, start=1):
-            for packed in spooled.read_packed(shard, size):
-                part.file.write(packed)
+            for pieces in spooled.read_packed(shard, size):
+                for piece in pieces:
+                    part.file.write(piece)
                 part.end_image()
         return write_shard(shard, work.leader, spooled.unpack(shard))
 

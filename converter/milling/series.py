@@ -10,21 +10,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from converter.costs import Cost, enter, start_cost, take_cost, write_cost
+from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.entries import Entry
 from converter.errors import OutputError, StoreError
 from converter.milling.mill import Job, Receipt, compose_shard, convert_entry
-from converter.planning.plan import Shard, read_entries
+from converter.planning.plan import Shard, fetch_entries, parse_entries
 from converter.sources.originals import read_ahead
 from converter.sources.pairing import locate_masks
 from converter.storage.layout import Layout
 from converter.storage.objects import ObjectPath
 
-_USUAL_SWITCH_S: Final = sys.getswitchinterval()
 _SWITCH_S: Final = 0.0003
 
 
@@ -37,22 +37,24 @@ def is_far(job: Job) -> bool:
 def mill_series(shards: Sequence[Shard], job: Job) -> Iterator[tuple[Receipt, Cost]]:
     """Converts the images of some shards; errors are those of `mill_shard`.
 
-    Memory is bounded by one image and those that are on their way; temporary files take two shards.
-    If one cannot be written, those before it are, and those that were begun.
+    Memory is bounded by one image, those that are on their way, and 60 bytes for each entry of two
+    shards; temporary files take two shards. Where a shard cannot be written, or what the next one
+    needs cannot be read, those before it are finished, and the one that was begun may be.
 
     Yields:
-        for each shard, once it is finished, its receipt and what it cost.
+        for each shard, once it is finished, its receipt and what it cost, without the time that
+        nothing was done but to wait for another thread.
     """
-    with _switch_often(), ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(4) as writing:
+    with _switch_often(), ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(2) as writing:
         planned = read_ahead(
             _read_entries(shards, job, reading),
             job.images,
             locate_masks(job.images, job.options),
             job.options.max_file_bytes,
         )
-        before: Callable[[], tuple[Receipt, Cost]] | None = None
-        start_cost()
+        before: Future[tuple[Receipt, Cost]] | None = None
         for shard in shards:
+            start_cost()
             outcomes = (
                 found
                 for (entry, text), reads in itertools.islice(planned, shard.records)
@@ -60,15 +62,45 @@ def mill_series(shards: Sequence[Shard], job: Job) -> Iterator[tuple[Receipt, Co
             )
             publish = compose_shard(shard, job, outcomes)
             # Before anything can fail, because nobody else would close its files.
-            sent = _start(publish, take_cost(), shard, job, writing)
-            start_cost()
+            sent = writing.submit(_send, publish, take_cost(), job, shard.name)
             if before is not None:
-                enter("write")
-                yield before()
-                enter("other")
+                yield before.result()
             before = sent
         if before is not None:
-            yield before()
+            yield before.result()
+
+
+def _send(publish: Callable[[], Receipt], spent: Cost, job: Job, name: str) -> tuple[Receipt, Cost]:
+    start_cost()
+    receipt = publish()
+    cost = spent + take_cost()
+    # What is only told must not cost a shard that is finished.
+    with contextlib.suppress(OutputError, StoreError):
+        write_cost(cost, Layout(job.out), name)
+    return receipt, cost
+
+
+def _read_entries(
+    shards: Sequence[Shard], job: Job, thread: ThreadPoolExecutor
+) -> Iterator[tuple[Entry, str]]:
+    """The entries of all shards; those of the next one are asked for before they are needed."""
+    fetched: Future[bytes] | None = None
+    for shard, after in itertools.zip_longest(shards, shards[1:]):
+        data = fetched.result() if fetched else fetch_entries(job.out, shard)
+        fetched = thread.submit(fetch_entries, job.out, after) if after else None
+        yield from parse_entries(data, job.out, shard)
+
+
+class _Switching:
+    """How many series run in this process, and how the interpreter is shared without them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.series = 0
+        self.usual_s = 0.0
+
+
+_switching: Final = _Switching()
 
 
 @contextlib.contextmanager
@@ -78,43 +110,15 @@ def _switch_often() -> Iterator[None]:
     Decoders work without it, and meanwhile the thread that talks to the store has it, for up to 5
     ms at once. With this, 247 images a second and not 201 came from a store 50 ms away.
     """
-    sys.setswitchinterval(_SWITCH_S)
+    with _switching.lock:
+        _switching.series += 1
+        if _switching.series == 1:
+            _switching.usual_s = sys.getswitchinterval()
+            sys.setswitchinterval(_SWITCH_S)
     try:
         yield
     finally:
-        sys.setswitchinterval(_USUAL_SWITCH_S)
-
-
-def _start(
-    publish: Callable[[], Receipt], cost: Cost, shard: Shard, job: Job, threads: ThreadPoolExecutor
-) -> Callable[[], tuple[Receipt, Cost]]:
-    """Publishes a shard in another thread; gives what waits for it."""
-    receipt = threads.submit(publish)
-    telling = threads.submit(_tell, cost, job, shard.name)
-
-    def wait() -> tuple[Receipt, Cost]:
-        telling.result()
-        return receipt.result(), cost
-
-    return wait
-
-
-def _tell(cost: Cost, job: Job, name: str) -> None:
-    # What is only told must not cost a shard that is finished.
-    with contextlib.suppress(OutputError, StoreError):
-        write_cost(cost, Layout(job.out), name)
-
-
-def _read_entries(
-    shards: Sequence[Shard], job: Job, thread: ThreadPoolExecutor
-) -> Iterator[tuple[Entry, str]]:
-    """The entries of all shards; those of the next one are asked for before they are needed."""
-    remaining = iter(shards)
-    following = thread.submit(_list_entries, job, next(remaining, None))
-    while entries := following.result():
-        following = thread.submit(_list_entries, job, next(remaining, None))
-        yield from entries
-
-
-def _list_entries(job: Job, shard: Shard | None) -> list[tuple[Entry, str]]:
-    return [*read_entries(job.out, shard)] if shard else []
+        with _switching.lock:
+            _switching.series -= 1
+            if not _switching.series:
+                sys.setswitchinterval(_switching.usual_s)

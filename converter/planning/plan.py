@@ -291,8 +291,17 @@ def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
     Raises:
         DatasetError: there are fewer or more than were planned.
     """
+    yield from parse_entries(fetch_entries(out, shard), out, shard)
+
+
+def fetch_entries(out: Location, shard: Shard) -> bytes:
+    """The entries of one shard as they are stored, some 60 bytes each."""
+    return read_range(Layout(out).entries, shard.offset, shard.size)
+
+
+def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
+    """What `fetch_entries` gave, one after the other; see `read_entries`."""
     path = Layout(out).entries
-    data = read_range(path, shard.offset, shard.size)
     if (count := data.count(b"\n")) != shard.records:
         raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
     for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):

@@ -64,7 +64,7 @@ def _open(scheme: str) -> _Opened:
         return _opened[scheme, answer_s]
 
 
-def prepare(scheme: str) -> None:
+def open_early(scheme: str) -> None:
     """Imports what requests to a kind of store need: half a second before the first one.
 
     Raises:
