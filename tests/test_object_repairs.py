@@ -110,6 +110,8 @@ def start_repair(server: Server, root: Path, out: ObjectPath) -> subprocess.Pope
     )  # fmt: skip
 
 
+# At every request that writes, both stores are looked at above; here it is a process.
+@pytest.mark.parametrize("server", ["gs"], indirect=True)
 def test_a_killed_process_loses_nothing(server: Server, root: Path, tmp_path: Path) -> None:
     out = damage_stored(damage_much, root, tmp_path, server)
     server.set_faults(latency=0.04)

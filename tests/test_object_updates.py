@@ -130,7 +130,10 @@ def start(server, images: Path, out: ObjectPath, *flags: str) -> subprocess.Pope
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("moment", ["milling", "replacing"])
+# At every request that writes, both stores are looked at above; here it is a process.
+@pytest.mark.parametrize(
+    ("server", "moment"), [("s3", "milling"), ("gs", "replacing")], indirect=["server"]
+)
 def test_a_killed_process_loses_nothing(server, root, out, moment):
     layout = Layout(out)
     sign = {

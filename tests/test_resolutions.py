@@ -379,8 +379,9 @@ def test_several_sizes_go_into_a_store(folder, alone, server, monkeypatch):
     assert all(conversion.unchanged for conversion in again.values())
 
 
-@pytest.mark.parametrize("place", ["here", "store"])
-@pytest.mark.parametrize("replaced", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("place", "replaced"), [("here", 0), ("here", 1), ("here", 2), ("store", 1)]
+)
 def test_sizes_that_were_replaced_before_a_kill_are_not_made_again(
     folder, alone, s3_server, tmp_path, monkeypatch, place, replaced
 ):

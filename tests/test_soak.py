@@ -142,10 +142,10 @@ def plant(soak: Soak, bug: str) -> Soak:
         ("sources", 3),
         ("races", 3),
         ("doubles", 2),
-        ("kills", 4),
+        ("kills", 3),
         ("process-kills", 3),
         ("process-errors", 1),
-        ("errors", 8),
+        ("errors", 6),
     ],
 )
 def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
