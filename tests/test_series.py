@@ -220,6 +220,7 @@ def test_an_image_that_ends_the_conversion_leaves_the_shards_before_it_finished(
     job = dataclasses.replace(
         Job.of_plan(plan), options=dataclasses.replace(OPTIONS, on_error="fail")
     )
+    threads = threading.active_count()
     with pytest.raises(ShardmillError, match=r"a/bad\.png cannot be converted"):
         list(mill_series(plan.shards, job))
     finished = {shard.name for shard in list_finished(plan)}
@@ -229,7 +230,7 @@ def test_an_image_that_ends_the_conversion_leaves_the_shards_before_it_finished(
         if any("bad" in entry.path for entry, _ in read_entries(plan.out, shard))
     )
     assert finished == {shard.name for shard in plan.shards[:bad]}
-    assert threading.active_count() < 10
+    assert threading.active_count() <= threads
 
 
 def test_the_interpreter_is_given_back_soon_and_only_meanwhile(plan):
