@@ -1,4 +1,4 @@
-"""The pipelines: wiring only, the work is `mill_shard` and `check_shard` of `converter`.
+"""The pipelines: wiring only, the work is in `converter`: `mill_shard`, `check_shard` and the like.
 
 They are strictly linear, because engines that translate a graph with several leaves do it wrong
 (the Dask runner computes only the last one, and says DONE), and nothing but references to shards

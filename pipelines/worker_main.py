@@ -1,9 +1,9 @@
 """A local worker process: imports what it will need, then waits to be told where to connect.
 
 Started before there is anything to do, so that its imports (1.1 s) happen while the launcher
-plans; and so is what the stores need that it is told of. It reads one line of JSON from standard
-input, the environment that Beam's worker wants, and ends when standard input does: with the
-launcher, however that ends.
+plans. It also imports what the stores named on its command line need. It reads one line of JSON
+from standard input, the environment that Beam's worker wants, and ends when standard input does:
+with the launcher, however that ends.
 
     python -m pipelines.worker_main [s3] [gs]
 """

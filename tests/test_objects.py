@@ -302,7 +302,9 @@ def forget_proxies():
     [
         ({}, None),
         ({"http_proxy": "http://me:secret@proxy:3128"}, "http://me:secret@proxy:3128"),
+        ({"http_proxy": "proxy:3128"}, "http://proxy:3128"),
         ({"https_proxy": "http://proxy:3128"}, None),
+        ({"http_proxy": "http://proxy:3128", "no_proxy": "store.example:9000"}, None),
         ({"http_proxy": "http://proxy:3128", "no_proxy": "store.example"}, None),
     ],
 )
@@ -313,7 +315,7 @@ def test_the_environment_names_the_proxy(monkeypatch, variables, expected):
             monkeypatch.delenv(spelled, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert s3.find_proxy("http", "store.example") == expected
+    assert s3.find_proxy("http", "store.example:9000") == expected
 
 
 @pytest.mark.usefixtures("forget_proxies")

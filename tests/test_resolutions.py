@@ -369,6 +369,39 @@ def test_an_archive_that_is_compressed_is_gone_on_with(folder, tmp_path, monkeyp
     assert read_all(tmp_path / "out") == read_all(tmp_path / "whole")
 
 
+def test_a_full_disk_is_told_while_images_wait(folder, tmp_path, monkeypatch):
+    archive = shutil.make_archive(str(tmp_path / "images"), "gztar", folder)
+
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(passes, "pack_outcomes", fail)
+    with pytest.raises(ShardmillError, match="cannot be written or read: No space left on device"):
+        run_sizes(archive, tmp_path / "out", SIZES, IN_MEMORY)
+
+
+def test_parts_in_a_store_are_not_read_to_find_out_what_is_left(
+    folder, alone, s3_server, monkeypatch
+):
+    out = s3_server.path(uuid.uuid4().hex)
+
+    def stop(_):
+        raise ShardmillError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.transforms.assemble_shard", stop)
+        with pytest.raises(ShardmillError, match="killed"):
+            run_sizes(folder, out, SIZES[:2], IN_MEMORY)
+    hashed, hash_here = [], resolutions.hash_file
+    monkeypatch.setattr(resolutions, "hash_file", lambda p: hashed.append(p) or hash_here(p))
+    seen = count_reads(monkeypatch)
+    run_sizes(folder, out, SIZES[:2], IN_MEMORY)
+    assert not seen
+    assert not hashed
+    for name in ("8x8", "24x24"):
+        assert read_tree_there(out / name) == alone[name]
+
+
 def test_several_sizes_go_into_a_store(folder, alone, server, monkeypatch):
     out = server.path(uuid.uuid4().hex)
     seen = count_reads(monkeypatch)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from converter.milling.mill import Job, Receipt, check_policy, write_shard
 from converter.milling.records import Outcome, make_records
 from converter.milling.spools import pack_outcomes, unpack_outcomes
 from converter.planning.plan import Shard, read_entries
+from converter.storage.files import describe_errors
 from converter.storage.layout import Layout
 
 _PIECE_BYTES: Final = 1 << 20
@@ -61,6 +63,8 @@ class Spooled:
         file.seek(begin)
         while taken:
             piece = file.read(min(taken, _PIECE_BYTES))
+            if not piece:
+                raise OSError(errno.EIO, "a temporary file is shorter than what was written to it")
             taken -= len(piece)
             yield piece
 
@@ -82,6 +86,10 @@ def spool_images(shards: Sequence[Shard], jobs: Sequence[Job]) -> Iterator[Spool
     Args:
         shards: of the first job.
         jobs: that differ in nothing but the output and the size.
+
+    Raises:
+        OutputError: there is no room for the files: in the scratch folder, or in that of `TMPDIR`
+            if the output lies in a store.
     """
     planned = [(shard, *item) for shard in shards for item in read_entries(jobs[0].out, shard)]
     scratch = Layout(jobs[0].out).scratch
@@ -107,7 +115,8 @@ def _spool(entry: Entry, text: str, jobs: Sequence[Job], files: Sequence[BinaryI
     for found, outcomes in make_records(entry, text, jobs[0].images, options, jobs[0].columns):
         for job, outcome, file in zip(jobs, outcomes, files, strict=True):
             check_policy(found, outcome, job.options)
-            file.writelines(pack_outcomes([(found, outcome)]))
+            with describe_errors(Layout(job.out).scratch / "spool"):
+                file.writelines(pack_outcomes([(found, outcome)]))
 
 
 def deal_shards(shards: Sequence[Shard], groups: int) -> list[tuple[Shard, ...]]:

@@ -36,6 +36,7 @@ from converter.storage.files import (
     write_file,
 )
 from converter.storage.layout import SHARD_SUFFIX, Layout, Location
+from converter.storage.objects import ObjectPath
 
 
 class _Index(NamedTuple):
@@ -236,12 +237,17 @@ def _locate_index(part: Location) -> Location:
 
 def _list_whole(folder: Location, parts: set[str]) -> set[str]:
     """Which of some parts are there as their indexes state."""
-    return {name for name in list_sizes(folder) if name in parts and _is_whole(folder / name)}
+    sizes = list_sizes(folder)
+    return {name for name in parts if name in sizes and _is_whole(folder / name, sizes[name])}
 
 
-def _is_whole(part: Location) -> bool:
+def _is_whole(part: Location, size: int) -> bool:
     try:
-        return hash_file(part) == _read_index(part).sha256
+        index = _read_index(part)
+        # In a store nothing is there before it is whole, and workers read it later.
+        if isinstance(part, ObjectPath):
+            return sum(index.sizes) == size
+        return hash_file(part) == index.sha256
     except (OSError, DatasetError):
         return False
 

@@ -380,6 +380,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def describe_errors(path: Location) -> Iterator[None]:
+    """Tells what went wrong with a temporary file of `path` as `create_file` does."""
+    try:
+        yield
+    except OSError as error:
+        raise _describe(error, path) from error
+
+
 def _describe(error: OSError, path: Location) -> OutputError:
     free = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

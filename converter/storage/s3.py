@@ -92,7 +92,7 @@ class S3Store:
                     address,
                     headers=headers,
                     allow_redirects=False,
-                    proxy=find_proxy(address.scheme, address.host),
+                    proxy=find_proxy(address.scheme, address.authority),
                 ) as answer:
                     if 300 <= answer.status <= 400:
                         return False
@@ -202,12 +202,15 @@ class S3Store:
 
 @functools.cache
 def find_proxy(scheme: str, host: str) -> str | None:
-    """The proxy that the environment names for a host, as it was first asked for.
+    """The proxy that the environment names for a host and its port, as it was first asked for.
 
     With `trust_env`, aiohttp looks for it at each request, and for a netrc in another thread: two
     fifths of what a request costs (measured).
     """
-    return None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
+    proxy = urllib.request.getproxies().get(scheme)
+    if proxy is None or urllib.request.proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _judge_plain(status: int, text: str, bucket: str, key: str) -> Exception:
