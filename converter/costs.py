@@ -7,6 +7,7 @@ receipts and never in them, because they differ each time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
@@ -15,9 +16,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
-from converter.errors import StoreError
-from converter.storage.files import list_sizes, read_files, write_file
+from converter.errors import OutputError, StoreError
+from converter.storage.files import list_sizes, read_files
 from converter.storage.layout import Layout, Location
+from converter.storage.writing import write_file
 
 STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")
 """What a worker does: `convert` is resizing, turning and colours; `other` is the bookkeeping."""
@@ -108,13 +110,11 @@ def take_cost() -> Cost:
 
 
 def write_cost(cost: Cost, layout: Layout[Location], name: str) -> None:
-    """Leaves a cost in the work folder, under the name of the shard.
-
-    Raises:
-        OutputError, StoreError: it cannot be written.
-    """
+    """Leaves a cost in the work folder, under the name of the shard, if that can be done."""
     data = json.dumps(dataclasses.asdict(cost)).encode("ascii")
-    write_file(_path(layout, name), data, layout.scratch)
+    # What is only told must not cost a shard that is finished.
+    with contextlib.suppress(OutputError, StoreError):
+        write_file(_path(layout, name), data, layout.scratch)
 
 
 def read_costs(layout: Layout[Location], names: Iterable[str]) -> Cost:

@@ -21,7 +21,7 @@ from converter.storage.layout import SHARD_SUFFIX, Layout, Location, Place, loca
 from converter.storage.locks import lock_folder
 from converter.upkeep.updates import carry_shards, check_kind, plan_update
 from pipelines import runners
-from pipelines.milling import count_shards, mill_plan
+from pipelines.milling import follow_shards, mill_plan
 from pipelines.preflight import check_import_names, check_room, find_room
 from pipelines.proposals import propose
 from pipelines.requests import Conversion, Request, confirm, is_at_rest, prepare
@@ -156,7 +156,7 @@ def run_update(request: Request, scan: Scan) -> Conversion:
     old = read_manifest(out)
     stage = Layout(out).stage
     with request.start_workers() as pool:
-        with count_shards(len(old.shards), "comparing", shown=request.progress) as count:
+        with follow_shards(len(old.shards), "comparing", shown=request.progress) as count:
             update = plan_update(
                 out,
                 old,

@@ -38,7 +38,7 @@ def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
     """The shards of a plan that are to be milled; what was noted of them before is removed."""
     layout = Layout(plan.out)
     there = list_sizes(layout.receipts)
-    with count_shards(len(plan.shards), "checking", shown=progress and bool(there)) as count:
+    with follow_shards(len(plan.shards), "checking", shown=progress and bool(there)) as count:
         finished = {shard.name for shard in list_finished(plan, on_shard=count)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
     stale = (receipt_path(layout, shard) for shard in remaining)
@@ -77,7 +77,7 @@ def run_milling(
 
 
 @contextlib.contextmanager
-def count_shards(total: int, what: str, *, shown: bool) -> Iterator[Callable[[object], object]]:
+def follow_shards(total: int, what: str, *, shown: bool) -> Iterator[Callable[[object], object]]:
     """A bar over shards, if it is to be shown; gives what is called with each."""
     with tqdm(total=total, unit=" shards", desc=what, disable=not shown) as bar:
         yield lambda _: bar.update()

@@ -9,7 +9,8 @@ from converter.entries import Entry, Scan
 from converter.images.decoders import register_formats
 from converter.milling.estimates import Estimate, bound_record_bytes, estimate_records
 from converter.options import ConvertOptions
-from converter.planning.plan import Draft, plan_shards
+from converter.planning.plan import Draft
+from converter.planning.sharding import plan_shards
 from converter.planning.splits import assign_splits
 from converter.planning.strictness import check_scan
 from converter.sources.inputs import locate_root

@@ -7,7 +7,6 @@ crosses the shuffle, because a local runner holds whatever does whole in memory,
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -20,7 +19,6 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 
 from converter.costs import Cost, start_cost, take_cost, write_cost
-from converter.errors import OutputError, StoreError
 from converter.format.manifest import ShardInfo
 from converter.milling.mill import Job, Receipt, mill_shard
 from converter.milling.passes import deal_shards, mill_together
@@ -34,8 +32,8 @@ from converter.milling.resolutions import (
 from converter.milling.series import is_far, mill_series
 from converter.planning.plan import Plan, Shard
 from converter.sources.streams import is_compressed
-from converter.storage.files import write_file
 from converter.storage.layout import Layout, Location
+from converter.storage.writing import write_file
 from converter.upkeep.verification import Check, check_shard
 
 Shards: TypeAlias = tuple[Shard, ...]
@@ -50,19 +48,20 @@ class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     Args:
         plan: a plan that is written to its output; workers read their entries there.
         shards: which of its shards to write; None for all.
-        passes: how many times an archive may be read that is compressed as a whole, all at the
-            same time; 0 for once a core of this machine. Where anything lies in a store, in how
-            many series shards are milled; 0 for each shard by itself.
+        groups: among how many groups shards are dealt where together they cost less. Of an archive
+            that is compressed as a whole, each group is one reading, and 0 stands for one a core
+            of this machine; where anything lies in a store, each is one series, and 0 stands for
+            each shard by itself.
     """
 
-    def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, passes: int = 0) -> None:
+    def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, groups: int = 0) -> None:
         super().__init__()
         self._job = Job.of_plan(plan)
         chosen = plan.shards if shards is None else shards
         # The local runner deals elements out in turn, once, at the start: heaviest first makes
         # the shares weigh the same.
         self._shards = sorted(chosen, key=lambda shard: (-shard.source_bytes, shard.name))
-        self._passes = passes
+        self._groups = groups
 
     def expand(self, begin: PBegin) -> PCollection[Receipt]:
         mill, groups = self._choose()
@@ -77,9 +76,9 @@ class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     def _choose(self) -> tuple[Callable[[Shards, Job], Iterable[Receipt]], list[Shards]]:
         """How shards are milled, and which of them together."""
         if is_compressed(self._job.images):
-            return mill_group, deal_shards(self._shards, self._passes or os.cpu_count() or 1)
+            return mill_group, deal_shards(self._shards, self._groups or os.cpu_count() or 1)
         if is_far(self._job):
-            return mill_far, deal_shards(self._shards, self._passes or len(self._shards))
+            return mill_far, deal_shards(self._shards, self._groups or len(self._shards))
         return mill_near, deal_shards(self._shards, len(self._shards))
 
 
@@ -131,9 +130,7 @@ def count_cost(cost: Cost) -> None:
 
 def _log_cost(cost: Cost, job: Job, name: str) -> None:
     count_cost(cost)
-    # What is only told must not cost a shard that is finished.
-    with contextlib.suppress(OutputError, StoreError):
-        write_cost(cost, Layout(job.out), name)
+    write_cost(cost, Layout(job.out), name)
 
 
 def _count(counts: Mapping[str, int]) -> None:
@@ -149,13 +146,13 @@ class MillSizes(beam.PTransform):  # type: ignore[misc]  # Beam has no types
 
     Args:
         work: what is left to be done.
-        passes: as of `MillShards`.
+        groups: among how many the leader's shards are dealt, as for `MillShards`.
     """
 
-    def __init__(self, work: Work, passes: int = 0) -> None:
+    def __init__(self, work: Work, groups: int = 0) -> None:
         super().__init__()
         self._work = work
-        self._passes = passes or os.cpu_count() or 1
+        self._groups = groups or os.cpu_count() or 1
 
     def expand(self, begin: PBegin) -> PCollection[Receipt]:
         # The work itself goes along with each step, but not what it is divided into.
@@ -176,7 +173,7 @@ class MillSizes(beam.PTransform):  # type: ignore[misc]  # Beam has no types
         """The leader's shards, the heaviest first: each alone where each can be read alone."""
         shards = self._work.shards
         together = is_compressed(self._work.leader.images)
-        return deal_shards(shards, self._passes if together else len(shards))
+        return deal_shards(shards, self._groups if together else len(shards))
 
 
 def mill_led(shards: Shards, work: Work) -> tuple[int, int]:

@@ -18,7 +18,8 @@ from PIL import Image
 from converter.commits.commit import commit
 from converter.milling.mill import Job, mill_shard
 from converter.options import ConvertOptions
-from converter.planning.plan import Draft, plan_shards, write_plan
+from converter.planning.plan import Draft, write_plan
+from converter.planning.sharding import plan_shards
 from converter.sources.scan import scan_folder
 from converter.storage.layout import Location
 from reader import open_shards

@@ -16,21 +16,22 @@ from hypothesis import strategies as st
 
 from converter.entries import Entry, Scan, Skipped
 from converter.errors import DatasetError, UsageError
-from converter.options import ConvertOptions
+from converter.options import MAX_SHARDS, ConvertOptions
 from converter.planning.plan import (
-    MAX_SHARDS,
-    MIN_SHARD_RECORDS,
-    MIN_SHARDS,
     Draft,
     Plan,
     Shard,
-    count_shards,
-    cut_evenly,
     digest_plan,
-    plan_shards,
     read_entries,
     read_plan,
     write_plan,
+)
+from converter.planning.sharding import (
+    MIN_SHARD_RECORDS,
+    MIN_SHARDS,
+    count_shards,
+    cut_evenly,
+    plan_shards,
 )
 from converter.planning.splits import assign_splits, draw
 from converter.storage.layout import Layout
@@ -309,8 +310,9 @@ def test_the_locale_does_not_show_in_the_plan(image_folder, tmp_path, locale):
     script = """
 import sys
 from pathlib import Path
-from converter.options import ConvertOptions
-from converter.planning.plan import Draft, plan_shards, write_plan
+from converter.options import MAX_SHARDS, ConvertOptions
+from converter.planning.plan import Draft, write_plan
+from converter.planning.sharding import plan_shards
 from converter.planning.splits import assign_splits
 from converter.sources.scan import scan_folder
 images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()

@@ -12,6 +12,7 @@ import pytest
 from conftest import mill_folder, write_image
 from servers import KilledError, kill_at, upload_tree
 
+from converter import costs
 from converter.commits.commit import commit, list_finished
 from converter.costs import read_costs
 from converter.errors import OutputError, ShardmillError, StoreError
@@ -20,7 +21,7 @@ from converter.milling.mill import Job, read_receipt, receipt_path
 from converter.milling.series import is_far, mill_series
 from converter.options import ConvertOptions
 from converter.planning.plan import read_entries, write_plan
-from converter.storage import files
+from converter.storage import writing
 from converter.storage.layout import Layout, name_index
 from converter.storage.objects import ObjectPath, read_object
 from pipelines.proposals import propose
@@ -69,7 +70,7 @@ def test_no_shards_are_no_work(plan):
 def test_a_shard_is_sent_while_the_next_one_is_converted(plan, monkeypatch):
     """Each waits for the other, so that one after the other would never end."""
     converting, sending = threading.Event(), threading.Event()
-    compose, publish = mill.compose_shard, files._publish
+    compose, publish = mill.compose_shard, writing._publish
     numbers = itertools.count()
 
     def compose_later(*arguments):
@@ -85,12 +86,12 @@ def test_a_shard_is_sent_while_the_next_one_is_converted(plan, monkeypatch):
         publish(temporary, path, exclusive=exclusive)
 
     monkeypatch.setattr(series, "compose_shard", compose_later)
-    monkeypatch.setattr(files, "_publish", publish_later)
+    monkeypatch.setattr(writing, "_publish", publish_later)
     assert len(list(mill_series(plan.shards, Job.of_plan(plan)))) == len(plan.shards)
 
 
 def test_no_more_than_two_shards_are_open(plan, monkeypatch):
-    compose, publish, lock = mill.compose_shard, files._publish, threading.Lock()
+    compose, publish, lock = mill.compose_shard, writing._publish, threading.Lock()
     states = {"open": 0, "most": 0}
 
     def compose_counted(*arguments):
@@ -107,7 +108,7 @@ def test_no_more_than_two_shards_are_open(plan, monkeypatch):
                 states["open"] -= 1
 
     monkeypatch.setattr(series, "compose_shard", compose_counted)
-    monkeypatch.setattr(files, "_publish", publish_slowly)
+    monkeypatch.setattr(writing, "_publish", publish_slowly)
     list(mill_series(plan.shards, Job.of_plan(plan)))
     assert states == {"open": 0, "most": 2}
 
@@ -180,13 +181,13 @@ def test_a_series_that_is_killed_in_a_store_is_gone_on_with(
 
 
 def test_what_sending_takes_is_counted(plan, monkeypatch):
-    publish = files._publish
+    publish = writing._publish
 
     def publish_slowly(temporary, path, *, exclusive):
         time.sleep(0.05)
         publish(temporary, path, exclusive=exclusive)
 
-    monkeypatch.setattr(files, "_publish", publish_slowly)
+    monkeypatch.setattr(writing, "_publish", publish_slowly)
     for _, cost in mill_series(plan.shards, Job.of_plan(plan)):
         assert cost.msec["write"] > 100
 
@@ -195,7 +196,7 @@ def test_what_sending_takes_is_counted(plan, monkeypatch):
 def test_a_shard_that_cannot_be_sent_ends_the_series_and_costs_none_before_it(
     images, plan, monkeypatch, broken
 ):
-    publish = files._publish
+    publish = writing._publish
 
     def fail(temporary, path, *, exclusive):
         if path.name == plan.shards[broken].name:
@@ -203,7 +204,7 @@ def test_a_shard_that_cannot_be_sent_ends_the_series_and_costs_none_before_it(
         publish(temporary, path, exclusive=exclusive)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_publish", fail)
+        patch.setattr(writing, "_publish", fail)
         with pytest.raises(OutputError, match="No space left on device"):
             list(mill_series(plan.shards, Job.of_plan(plan)))
     finished = list_finished(plan)
@@ -246,7 +247,7 @@ def test_what_is_told_of_costs_costs_no_shard(plan, monkeypatch):
     def fail(*_):
         raise OutputError("no room")
 
-    monkeypatch.setattr(series, "write_cost", fail)
+    monkeypatch.setattr(costs, "write_file", fail)
     list(mill_series(plan.shards, Job.of_plan(plan)))
     assert list_finished(plan) == list(plan.shards)
 
@@ -255,13 +256,13 @@ def test_in_a_store_a_receipt_comes_after_its_shard_and_index(server, images, mo
     out = server.path(uuid.uuid4().hex)
     draft = propose(images, OPTIONS, always_sample=False).draft
     plan = write_plan(draft, OPTIONS, images=images, out=out)
-    put, sent = files.put_file, []
+    put, sent = writing.put_file, []
 
     def note(path, stream):
         put(path, stream)
         sent.append(path)
 
-    monkeypatch.setattr(files, "put_file", note)
+    monkeypatch.setattr(writing, "put_file", note)
     list(mill_series(plan.shards, Job.of_plan(plan)))
     for shard in plan.shards:
         names = (shard.name, name_index(shard.name))

@@ -33,8 +33,8 @@ from converter.storage.layout import Layout
 IMPORTS = """
 import contextlib, os, sys, time, types
 from converter import errors
-from converter.storage import layout, locks, files
-from converter.storage.files import _publish as publish
+from converter.storage import files, layout, locks, writing
+from converter.storage.writing import _publish as publish
 """
 
 RUN = """
@@ -64,22 +64,22 @@ def hold(temporary, path, *, exclusive):
     while held and UNTIL in str(path):
         time.sleep(0.5)
         publish(*held.pop(), exclusive=False)
-files._publish = hold
+writing._publish = hold
 """
 
 BUGS = {
     "none": "",
-    "no flush of files": "files.HashedFile.sync = lambda self: self._file.flush()",
-    "no flush of folders": "files.sync_folder = lambda folder: None",
+    "no flush of files": "writing.HashedFile.sync = lambda self: self._file.flush()",
+    "no flush of folders": "files.sync_folder = writing.sync_folder = lambda folder: None",
     "written under its final name": """
 @contextlib.contextmanager
 def create_file(path, scratch, *, exclusive=False):
     path.unlink(missing_ok=True)
     with open(path, "xb", buffering=1 << 20) as stream:
-        file = files.HashedFile(stream)
+        file = writing.HashedFile(stream)
         yield file
         file.sync()
-files.create_file = create_file
+writing.create_file = create_file
 """
     + SLOW,
     "receipt before shard": HOLD.replace("UNTIL", "'/receipts/'"),
@@ -92,7 +92,7 @@ mill.read_entries = lambda out, shard: (lambda all: [*all[:-1], all[-2]])(list(r
     "lock ignored": "locks.lock_folder = lambda *_, **__: contextlib.nullcontext()"
     + SLOW.replace("0.005", "0.03"),
     "one name for all temporaries": """
-files.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" * 32))
+writing.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" * 32))
 """
     + SLOW,
     "errors swallowed": LAX
@@ -100,12 +100,12 @@ files.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" *
 def lose(temporary, path, *, exclusive):
     with contextlib.suppress(OSError):
         publish(temporary, path, exclusive=exclusive)
-files._publish = lose
+writing._publish = lose
 """,
     "error without a word": """
 def fail(error, path):
     raise SystemExit(1)
-files._describe = fail
+writing._describe = fail
 """,
     "rejects forgotten": SLOW
     + """

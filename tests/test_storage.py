@@ -10,7 +10,8 @@ import pytest
 
 from converter.errors import OutputError
 from converter.storage import files
-from converter.storage.files import create_file, hash_file, read_range, write_file
+from converter.storage.files import hash_file, read_range
+from converter.storage.writing import create_file, write_file
 
 
 @pytest.fixture

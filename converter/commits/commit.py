@@ -25,7 +25,6 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, dump_line
 from converter.storage.files import (
     choose_threads,
-    create_file,
     hash_file,
     list_sizes,
     read_files,
@@ -33,9 +32,9 @@ from converter.storage.files import (
     remove_files,
     remove_tree,
     sync_folder,
-    write_file,
 )
 from converter.storage.layout import NOTES, REJECTS, Layout, Location, name_index
+from converter.storage.writing import create_file, write_file
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:

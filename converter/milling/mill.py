@@ -28,8 +28,8 @@ from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.sources.originals import Reads, read_ahead
 from converter.sources.pairing import locate_masks
-from converter.storage.files import HashedFile, create_file, write_file
 from converter.storage.layout import Layout, Location, name_index
+from converter.storage.writing import HashedFile, create_file, write_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,8 +24,8 @@ from converter.milling.mill import Job, Receipt, check_policy, write_shard
 from converter.milling.records import Outcome, make_records
 from converter.milling.spools import pack_outcomes, unpack_outcomes
 from converter.planning.plan import Shard, read_entries
-from converter.storage.files import describe_errors
 from converter.storage.layout import Layout
+from converter.storage.writing import describe_errors
 
 _PIECE_BYTES: Final = 1 << 20
 

@@ -27,16 +27,10 @@ from converter.milling.passes import Spooled, spool_images
 from converter.milling.records import Outcome, make_records
 from converter.milling.spools import pack_outcomes, unpack_outcomes
 from converter.planning.plan import Plan, Shard, read_entries
-from converter.storage.files import (
-    HashedFile,
-    create_file,
-    hash_file,
-    list_sizes,
-    open_file,
-    write_file,
-)
+from converter.storage.files import hash_file, list_sizes, open_file
 from converter.storage.layout import SHARD_SUFFIX, Layout, Location
 from converter.storage.objects import ObjectPath
+from converter.storage.writing import HashedFile, create_file, write_file
 
 
 class _Index(NamedTuple):

@@ -17,7 +17,6 @@ from typing import Final
 
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.entries import Entry
-from converter.errors import OutputError, StoreError
 from converter.milling.mill import Job, Receipt, compose_shard, convert_entry
 from converter.planning.plan import Shard, fetch_entries, parse_entries
 from converter.sources.originals import read_ahead
@@ -74,9 +73,7 @@ def _send(publish: Callable[[], Receipt], spent: Cost, job: Job, name: str) -> t
     start_cost()
     receipt = publish()
     cost = spent + take_cost()
-    # What is only told must not cost a shard that is finished.
-    with contextlib.suppress(OutputError, StoreError):
-        write_cost(cost, Layout(job.out), name)
+    write_cost(cost, Layout(job.out), name)
     return receipt, cost
 
 

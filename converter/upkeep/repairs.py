@@ -37,10 +37,10 @@ from converter.storage.files import (
     hash_file,
     measure_file,
     move_files,
-    write_file,
 )
 from converter.storage.layout import Layout, Location, name_index
 from converter.storage.objects import ObjectPath
+from converter.storage.writing import write_file
 from converter.upkeep.deductions import read_all_sources
 from converter.upkeep.provenance import Source, describe_change, read_sources
 from converter.upkeep.verification import Fault

@@ -30,8 +30,9 @@ from converter.milling.records import make_records
 from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan, Shard
 from converter.planning.splits import assign_splits, draw
-from converter.storage.files import choose_threads, create_file, hash_file, link_file, sync_folder
+from converter.storage.files import choose_threads, hash_file, sync_folder
 from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, name_index
+from converter.storage.writing import create_file, link_file
 from converter.upkeep.comparisons import Comparison, Share
 
 SPARE_SHARE: Final = 4
