@@ -85,10 +85,21 @@ def check_import_names() -> None:
     Raises:
         UsageError: names the other distribution.
     """
-    owners = importlib.metadata.packages_distributions()
-    for name in IMPORT_NAMES:
-        if others := sorted(set(owners.get(name, ())) - {DISTRIBUTION}):
+    for distribution in importlib.metadata.distributions():
+        name = _find_import_name(distribution)
+        if name and (other := distribution.metadata["Name"]) != DISTRIBUTION:
             raise UsageError(
-                f"the package {name!r} also belongs to the distribution {others[0]!r}: "
+                f"the package {name!r} also belongs to the distribution {other!r}: "
                 f"install shardmill in an environment of its own"
             )
+
+
+def _find_import_name(distribution: importlib.metadata.Distribution) -> str | None:
+    """Which of our import names a distribution has files under.
+
+    `packages_distributions` parses all metadata and makes a path of each file: 0.3 s of CPU where
+    TensorFlow is installed, and this 0.07.
+    """
+    files = "\n" + (distribution.read_text("RECORD") or "")
+    packages = (distribution.read_text("top_level.txt") or "").split()
+    return next((x for x in IMPORT_NAMES if f"\n{x}/" in files or x in packages), None)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -46,16 +44,46 @@ def test_this_environment_has_no_other_owner_of_the_import_names() -> None:
     preflight.check_import_names()
 
 
-def test_another_owner_of_an_import_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def owners() -> Mapping[str, list[str]]:
-        return {"reader": ["shardmill", "reader"], "converter": ["shardmill"]}
-
-    monkeypatch.setattr(importlib.metadata, "packages_distributions", owners)
+@pytest.mark.parametrize(
+    ("folder", "file", "text"),
+    [
+        ("feeds-3.0.dist-info", "RECORD", "read.py,,\nreader/__init__.py,sha256=abc,12\n"),
+        ("feeds-3.0.egg-info", "top_level.txt", "feed\nreader\n"),
+    ],
+)
+def test_another_owner_of_an_import_name_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, file: str, text: str
+) -> None:
+    install(tmp_path, folder, "feeds", file, text)
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
         UsageError,
-        match=r"^the package 'reader' also belongs to the distribution 'reader': install",
+        match=r"^the package 'reader' also belongs to the distribution 'feeds': install",
     ):
         preflight.check_import_names()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("shardmill", "reader/__init__.py,,\n"),
+        ("feeds", "readers/__init__.py,,\nfeed/reader/__init__.py,,\nreader.py,,\n"),
+    ],
+)
+def test_what_is_ours_and_what_only_looks_like_it_is_no_other_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    install(tmp_path, f"{name}-3.0.dist-info", name, "RECORD", text)
+    monkeypatch.syspath_prepend(tmp_path)
+    preflight.check_import_names()
+
+
+def install(site: Path, folder: str, name: str, file: str, text: str) -> None:
+    """What pip leaves of a distribution beside its files."""
+    (site / folder).mkdir()
+    (site / folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 3.0\n")
+    (site / folder / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 3.0\n")
+    (site / folder / file).write_text(text)
 
 
 NEED_ROOT = pytest.mark.skipif(
