@@ -145,7 +145,7 @@ def plant(soak: Soak, bug: str) -> Soak:
         ("kills", 3),
         ("process-kills", 3),
         ("process-errors", 1),
-        ("errors", 6),
+        ("errors", 3),
     ],
 )
 def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
