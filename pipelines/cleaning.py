@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from converter.commits.leftovers import Leftover, clean_folder
-from converter.storage.layout import Place, locate
+from converter.storage.layout import Place, locate_output
 
 
 def clean(
@@ -28,4 +28,6 @@ def clean(
         UsageError: `out` is no folder of ours.
         LockedError: somebody is writing to it, or may be.
     """
-    return clean_folder(locate(out), unfinished=unfinished, dry_run=dry_run, break_lock=break_lock)
+    return clean_folder(
+        locate_output(out), unfinished=unfinished, dry_run=dry_run, break_lock=break_lock
+    )

@@ -18,7 +18,7 @@ from converter.planning.strictness import check_scan
 from converter.sources.scan import scan_images
 from converter.storage.files import list_sizes
 from converter.storage.layout import SHARD_SUFFIX, Layout, Location, Place, locate, locate_output
-from converter.storage.locks import lock_folder
+from converter.storage.locks import lock_folder, lock_stage
 from converter.upkeep.updates import carry_shards, check_kind, plan_update
 from pipelines import runners
 from pipelines.milling import follow_shards, mill_plan
@@ -109,6 +109,7 @@ def run_conversion(
         progress=progress,
         overwrite=overwrite,
         update=update,
+        break_lock=break_lock,
     )
     if is_at_rest(request.out) and not (overwrite or update):
         return confirm(request)
@@ -129,7 +130,7 @@ def run_conversion(
 
 def _overwrite(request: Request) -> Conversion:
     stage = Layout(request.out).stage
-    with lock_folder(stage, moves_to=request.out):
+    with lock_stage(request.out):
         conversion = _build(dataclasses.replace(request, out=stage), discard=True, staged=True)
         replace_dataset(request.out)
     return conversion
@@ -170,7 +171,7 @@ def run_update(request: Request, scan: Scan) -> Conversion:
             )
         milled = (shard.bytes for shard in old.shards if shard.name not in update.kept)
         check_room(out, sum(milled))
-        with lock_folder(stage, moves_to=out):
+        with lock_stage(out):
             discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             plan = carry_shards(update, out, plan)

@@ -26,6 +26,7 @@ from converter.storage.layout import (
     Location,
     Place,
     locate,
+    locate_output,
     name_index,
 )
 from converter.storage.locks import lock_folder
@@ -102,8 +103,8 @@ def repair(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
-    folder, originals = locate(out), locate(images)
-    restore_folder(folder)
+    folder, originals = locate_output(out), locate(images)
+    restore_folder(folder, break_lock=break_lock)
     _read_manifest(folder)
     check_folders(originals, folder)
     with lock_folder(folder, break_lock=break_lock):

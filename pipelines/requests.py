@@ -77,13 +77,15 @@ def prepare(
     progress: bool,
     overwrite: bool,
     update: bool,
+    break_lock: bool,
 ) -> Request:
     """Checks what is asked for, in as far as no image has to be looked at and no lock to be held.
 
     Raises:
         UsageError: it makes no sense.
+        LockedError: somebody else is putting a data set in its place.
     """
-    restore_folder(out)
+    restore_folder(out, break_lock=break_lock)
     check_folders(images, out)
     request = Request(
         images=images,

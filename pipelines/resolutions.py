@@ -14,7 +14,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan, refuse_other_plan, write_plan
 from converter.sources.scan import scan_images
 from converter.storage.layout import Layout, Location, Place, locate, locate_output, name_size
-from converter.storage.locks import lock_folder
+from converter.storage.locks import lock_folder, lock_stage
 from pipelines import runners
 from pipelines.conversion import (
     check_update,
@@ -109,6 +109,7 @@ def run_sizes(
             progress=progress,
             overwrite=overwrite,
             update=update,
+            break_lock=break_lock,
         )
         for options in sizes
     }
@@ -193,7 +194,7 @@ def _plan(
     for name, request in left.items():
         target, draft = targets[name], drafts[name]
         if target != request.out:
-            stack.enter_context(lock_folder(target, moves_to=request.out))
+            stack.enter_context(lock_stage(request.out))
         if overwrite:
             discard_other(target, draft, request.options)
         refuse_other_plan(target, digest_plan(draft, request.options), request.options)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
 from conftest import convert_folder, mill_folder, write_image
+from servers import KilledError, kill_at
+from test_stores import read_tree, upload
 
 from converter.commits.commit import commit, list_finished
 from converter.commits.leftovers import clean_folder
+from converter.commits.replacements import replace_dataset
 from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
-from converter.storage.locks import lock_folder
+from converter.storage.locks import find_owner, lock_folder
+from converter.storage.objects import put_bytes
 from converter.upkeep.verification import verify_dataset
+from pipelines import clean, convert
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
+IN_MEMORY = ["--direct_running_mode=in_memory"]
 HEX = "0123456789abcdef" * 2
 
 
@@ -130,3 +139,107 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is neither a data set nor an unfinished conversion"):
             clean_folder(folder)
     assert list_tree(tmp_path) == ["letter.txt"]
+
+
+def test_what_a_worker_writes_after_the_end_goes(images: Path, tmp_path: Path) -> None:
+    plan = convert_folder(images, tmp_path / "out", OPTIONS)
+    layout = Layout(plan.out)
+    layout.make_work_folders()
+    (layout.receipts / "train-00000-of-00002.json").write_text("{}")
+    assert verify_dataset(plan.out) != []
+    found = [(layout.work, "the plan and the receipts of a finished conversion")]
+    assert clean_folder(plan.out, dry_run=True) == found
+    assert clean_folder(plan.out) == found
+    assert verify_dataset(plan.out) == []
+    assert clean_folder(plan.out) == []
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_in_a_store_what_is_called_removed_is_gone(server, images, tmp_path, unfinished):
+    convert_folder(images, tmp_path / "out", OPTIONS)
+    out = upload(tmp_path / "out", server.path(uuid.uuid4().hex))
+    stage = Layout(Layout(out).stage)
+    put_bytes(stage.lock, b"{}")
+    put_bytes(Layout(out).costs / "train-00000-of-00002.json", b"{}")
+    claim = Layout(out).work / f"lock.{HEX}"
+    put_bytes(claim, b"{}")
+    expected = [
+        (claim, "a file that was being written"),
+        (Layout(out).work, "the plan and the receipts of a finished conversion"),
+        (stage.out, "the beginning of a replacement"),
+    ]
+    assert clean_folder(out, unfinished=unfinished, dry_run=True) == expected
+    assert clean_folder(out, unfinished=unfinished) == expected
+    assert verify_dataset(out) == []
+    assert not stage.out.exists()
+    assert clean_folder(out, unfinished=unfinished) == []
+
+
+def test_in_a_store_a_replacement_that_is_nearly_done_is_done(
+    server, images, tmp_path, monkeypatch
+):
+    convert_folder(images, tmp_path / "old", OPTIONS)
+    new = dataclasses.replace(OPTIONS, image_size=(9, 9))
+    convert_folder(images, tmp_path / "new", new)
+    out = upload(tmp_path / "old", server.path(uuid.uuid4().hex))
+    upload(tmp_path / "new", Layout(out).stage)
+    plan = mill_folder(images, tmp_path / "plan", new)
+    put_bytes(Layout(Layout(out).stage).plan, Layout(plan.out).plan.read_bytes())
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        kill_at(patch, 4)  # a marker, no manifest, and one object copied
+        replace_dataset(out)
+    assert not Layout(out).manifest.is_file()
+    assert clean_folder(out, unfinished=True, dry_run=True) == []
+    assert clean_folder(out, unfinished=True) == []
+    assert read_tree(out) == read_tree(tmp_path / "new")
+    assert verify_dataset(out) == []
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_stage_of_a_machine_that_is_lost_is_in_nobodys_way(images, tmp_path, unfinished):
+    """The lock of OUT has to be broken, and then that of what it made beside it is, too."""
+    out = tmp_path / "out"
+    convert_folder(images, out, OPTIONS)
+    mill_folder(images, Layout(out).stage, OPTIONS)
+    for place in (out, Layout(out).stage):
+        leave_lock(place, host="elsewhere", boot="its own")
+    with pytest.raises(LockedError):
+        clean_folder(out, unfinished=unfinished)
+    clean_folder(out, unfinished=unfinished, break_lock=True)
+    assert Layout(out).stage.exists() is not unfinished
+    convert(images, out, OPTIONS, IN_MEMORY, overwrite=True)
+    assert not Layout(out).stage.exists()
+    assert verify_dataset(out) == []
+
+
+def leave_lock(folder: Path, **changes: object) -> None:
+    with lock_folder(folder):
+        owner = find_owner(folder)
+    Layout(folder).work.mkdir(exist_ok=True)
+    content = {**dataclasses.asdict(owner), **changes}
+    Layout(folder).lock.write_text(json.dumps(content))
+
+
+def test_a_data_set_between_two_names_is_left_to_who_moves_it(images, tmp_path):
+    out = tmp_path / "out"
+    convert_folder(images, out, OPTIONS)
+    retired = Layout(out).retired
+    out.rename(retired)
+    with lock_folder(retired):
+        for attempt in (clean_folder, lambda out: convert(images, out, OPTIONS, IN_MEMORY)):
+            with pytest.raises(LockedError, match="is being written by process"):
+                attempt(out)
+        assert retired.exists()
+    assert convert(images, out, OPTIONS, IN_MEMORY).totals.written == 4
+    assert not retired.exists()
+
+
+def test_a_link_to_a_data_set_is_cleaned_where_it_leads(images, tmp_path):
+    (tmp_path / "disk").mkdir()
+    real, link = tmp_path / "disk" / "out", tmp_path / "link"
+    convert_folder(images, real, OPTIONS)
+    link.symlink_to(real)
+    shutil.copytree(real, Layout(real).retired)
+    assert clean(link) == [(Layout(real).retired, "a data set that was replaced")]
+    assert link.is_symlink()
+    assert verify_dataset(real) == []

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from converter.errors import LockedError, OutputError
+from converter.storage import owners
 from converter.storage.layout import Layout
-from converter.storage.locks import find_owner, lock_folder
+from converter.storage.locks import find_owner, lock_folder, lock_stage
 
 HOLD = """
 import sys, time
@@ -121,7 +122,10 @@ def test_a_lock_that_was_broken_is_not_released_for_whoever_holds_it_now(tmp_pat
     assert Layout(tmp_path).lock.read_text() == "of somebody else"
 
 
-def test_a_lock_from_before_a_restart_is_taken_over(tmp_path: Path) -> None:
+def test_a_lock_from_before_a_restart_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "_read_machine", lambda: "its own")
     write_owner(tmp_path, boot="an earlier one", pid=1)
     with lock_folder(tmp_path):
         pass
@@ -136,6 +140,20 @@ def test_the_lock_of_another_machine_is_respected_until_it_is_broken(tmp_path: P
     with lock_folder(tmp_path, break_lock=True):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lies_beside_a_data_set_belongs_to_whoever_holds_its_lock(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stage = Layout(out).stage
+    write_owner(stage, host="elsewhere", boot="its own", pid=77)
+    with lock_folder(out), lock_stage(out):
+        owner = find_owner(stage)
+        assert owner is not None
+        assert owner.pid == os.getpid()
+    with start_holder(stage) as process, lock_folder(out):
+        with pytest.raises(LockedError, match="is being written by"), lock_stage(out):
+            pass
+        process.kill()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff"])
@@ -156,14 +174,24 @@ def test_a_lock_that_cannot_be_read_is_respected_until_it_is_broken(
         ({}, False, False),
         ({}, True, True),
         ({"started": "1"}, False, True),  # the number of a process is used again
-        ({"boot": "other"}, False, True),
+        ({"boot": "other"}, False, True),  # the machine was started again
+        ({"boot": "other", "machine": "other"}, True, False),  # another one of the same name
+        ({"boot": "other", "machine": ""}, True, False),  # a container, or a copy of one
+        ({"space": "other", "started": "1"}, False, False),  # a container on the same machine
+        ({"space": "other", "started": "1"}, True, True),  # which does not hold it any more
         ({"host": "other"}, False, False),
         ({"host": "other", "boot": "other"}, True, False),
     ],
 )
 def test_an_owner_is_gone_if_its_process_or_its_boot_is(
-    tmp_path: Path, changes: dict[str, str], *, unheld: bool, gone: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, str],
+    *,
+    unheld: bool,
+    gone: bool,
 ) -> None:
+    monkeypatch.setattr(owners, "_read_machine", lambda: "its own")
     with lock_folder(tmp_path):
         owner = find_owner(tmp_path)
     assert owner is not None

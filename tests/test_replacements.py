@@ -134,7 +134,7 @@ def test_a_kill_at_any_step_leaves_one_of_the_two_and_the_next_run_ends_it(
                 killed = False
             except Killed:
                 pass
-        restore_folder(out)
+        restore_folder(out, break_lock=False)
         states.append(is_new(out, strangers=mine))
         with lock_folder(out):
             settle_folder(out)

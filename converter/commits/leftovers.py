@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from converter.commits.commit import remove_work
 from converter.commits.replacements import (
     discard_dataset,
     is_staged,
@@ -20,11 +21,13 @@ from converter.commits.replacements import (
     settle_folder,
 )
 from converter.errors import LockedError, UsageError
-from converter.storage.files import list_names, remove_files
+from converter.storage.files import list_names, remove_files, remove_tree
 from converter.storage.layout import Layout, Location
-from converter.storage.locks import find_owner, lock_folder
+from converter.storage.locks import find_owner, lock_folder, lock_stage
+from converter.storage.objects import ObjectPath
 
 _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
+_BEGUN: Final = "the beginning of a replacement"
 
 
 class Leftover(NamedTuple):
@@ -64,50 +67,74 @@ def clean_folder(
             "clean it when that has ended"
         )
     if not dry_run:
-        restore_folder(out)
-    found = list(_list_leftovers(layout, unfinished=unfinished))
-    if found and not dry_run:
-        with lock_folder(out, break_lock=break_lock):
-            _remove_leftovers(layout, unfinished=unfinished)
-    return found
+        restore_folder(out, break_lock=break_lock)
+    found = list(_list_leftovers(layout))
+    if dry_run:
+        return found + (list(_list_unfinished(layout)) if unfinished else [])
+    with lock_folder(out, break_lock=break_lock):
+        # What is nearly done is done, and need not be given up.
+        settle_folder(out)
+        found += list(_list_unfinished(layout)) if unfinished else []
+        _remove_leftovers(layout, unfinished=unfinished)
+    return [left for left in found if not left.path.exists()]
 
 
 def list_temporaries(layout: Layout[Location]) -> list[Location]:
     """Files that were being written."""
-    names = list_names(layout.scratch)
-    return [layout.scratch / name for name in names if _TEMPORARY.fullmatch(name)]
+    return [
+        folder / name
+        for folder in (layout.work, layout.scratch)
+        for name in list_names(folder)
+        if _TEMPORARY.fullmatch(name)
+    ]
 
 
-def _list_leftovers(layout: Layout[Location], *, unfinished: bool) -> Iterator[Leftover]:
+def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
+    """What nobody needs."""
     stage = Layout(layout.stage)
     if layout.lock.exists():
         yield Leftover(layout.lock, "the lock of a process that is gone")
     for path in (*list_temporaries(layout), *list_temporaries(stage)):
         yield Leftover(path, "a file that was being written")
-    if layout.manifest.is_file() and layout.plan.is_file():
+    if not layout.manifest.is_file():
+        return
+    # Also without a plan: a worker that was left behind may have written after the end.
+    if any(path.exists() for path in (layout.plan, layout.receipts, layout.costs)):
         yield Leftover(layout.work, "the plan and the receipts of a finished conversion")
-    if layout.manifest.is_file() and layout.repair.exists():
+    if layout.repair.exists():
         yield Leftover(layout.repair, "a repair that was not finished")
     for old in (layout.stage, layout.retired):
-        if old.exists() and layout.manifest.is_file() and not is_staged(old):
-            yield Leftover(old, "a data set that was replaced")
-    if unfinished and not layout.manifest.is_file():
+        if old.exists() and not is_staged(old):
+            what = "a data set that was replaced" if Layout(old).manifest.is_file() else _BEGUN
+            yield Leftover(old, what)
+
+
+def _list_unfinished(layout: Layout[Location]) -> Iterator[Leftover]:
+    """What could still be gone on with."""
+    if layout.replacing.is_file():  # which ends in a finished one
+        return
+    if not layout.manifest.is_file():
         for name in sorted(list_own_files(layout.out)):
             if (layout.out / name).exists():
                 yield Leftover(layout.out / name, "of an unfinished conversion")
         yield Leftover(layout.work, "the plan and the receipts of an unfinished conversion")
-    if unfinished and is_staged(layout.stage):
+    if is_staged(layout.stage):
         yield Leftover(layout.stage, "a replacement that was not finished")
 
 
 def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
-    settle_folder(layout.out)
-    if unfinished and not layout.manifest.is_file():
+    """Removes what `settle_folder` has left of all that."""
+    stage = layout.stage
+    if layout.manifest.is_file():
+        remove_work(layout.out)
+    elif unfinished:
         discard_dataset(layout.out)
-    if unfinished and is_staged(layout.stage):
-        with lock_folder(layout.stage):
-            discard_dataset(layout.stage)
-        if isinstance(layout.stage, Path):
+    if unfinished and is_staged(stage):
+        with lock_stage(layout.out):
+            discard_dataset(stage)
+        if isinstance(stage, Path):
             with contextlib.suppress(OSError):  # somebody else's files in it
-                layout.stage.rmdir()
-    remove_files((*list_temporaries(layout), *list_temporaries(Layout(layout.stage))))
+                stage.rmdir()
+    if isinstance(stage, ObjectPath) and layout.manifest.is_file() and not is_staged(stage):
+        remove_tree(stage)
+    remove_files((*list_temporaries(layout), *list_temporaries(Layout(stage))))

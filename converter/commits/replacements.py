@@ -47,7 +47,9 @@ from converter.storage.layout import (
     Location,
     name_index,
 )
+from converter.storage.locks import find_owner
 from converter.storage.objects import ObjectPath
+from converter.storage.owners import refuse_owner
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
@@ -105,14 +107,25 @@ def replace_dataset(out: Location) -> None:
     settle_folder(out)
 
 
-def restore_folder(out: Location) -> None:
-    """Gives a data set its name back that a kill caught between two renames."""
+def restore_folder(out: Location, *, break_lock: bool) -> None:
+    """Gives a data set its name back that a kill caught between two renames.
+
+    Args:
+        out: where it belongs.
+        break_lock: take the lock of a process on another machine for stale.
+
+    Raises:
+        LockedError: whoever is between the two may still run.
+    """
     if isinstance(out, ObjectPath):
         return
-    layout = Layout(out)
-    if layout.retired.exists() and not out.exists():
+    retired = Layout(out).retired
+    if retired.exists() and not out.exists():
+        owner = find_owner(retired)
+        if owner is not None and (owner.is_here() or not break_lock):
+            raise refuse_owner(out, owner, runs=owner.is_here(), other="folder")
         with contextlib.suppress(FileNotFoundError):
-            layout.retired.rename(out)
+            retired.rename(out)
 
 
 def find_manifest(out: Location) -> Manifest | None:

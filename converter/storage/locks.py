@@ -74,6 +74,17 @@ def lock_folder(
         os.close(descriptor)
 
 
+def lock_stage(out: Location) -> contextlib.AbstractContextManager[None]:
+    """Locks what is made beside a data set whose own lock is held, and may come in its place.
+
+    So nobody can be at it, and an owner of whom nothing is known is one of those that are gone.
+
+    Raises:
+        LockedError, OutputError: as of `lock_folder`.
+    """
+    return lock_folder(Layout(out).stage, break_lock=True, moves_to=out)
+
+
 def find_owner(folder: Location) -> Owner | None:
     """Who is writing to a folder, or may be; None if nobody is."""
     if isinstance(folder, ObjectPath):

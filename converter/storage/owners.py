@@ -1,6 +1,7 @@
 """Who writes to a data set: a process on a machine, and whether it still runs.
 
-Host, boot and start time of a process tell it from another one that has its number by now.
+Host, boot and start time of a process tell it from another one that has its number by now. A
+container has process numbers of its own, and machines may have the same name.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Owner:
     Attributes:
         host: the machine's name.
         boot: which of its boots, so that a restart shows; empty where the system does not tell.
+        machine: what it is called for good; empty where nothing is, as in many containers.
+        space: the namespace that process numbers are of, so that a container shows.
         pid: the process.
         started: when that process began, as the system counts, so that a reused `pid` shows.
         since: when the lock was taken, for a person.
@@ -29,13 +32,15 @@ class Owner:
 
     host: str
     boot: str
+    machine: str
+    space: str
     pid: int
     started: str
     since: str
 
     def is_here(self) -> bool:
-        """Whether it runs, or ran, since this machine was started: so that it can be looked at."""
-        return bool(self.boot) and self.boot == _read_boot()
+        """Whether it runs, or ran, where this process does: so that it can be looked at."""
+        return bool(self.boot) and (self.boot, self.space) == (_read_boot(), _read_space())
 
     def is_gone(self, *, unheld: bool) -> bool:
         """Whether this owner has ended, as far as that is known here.
@@ -43,11 +48,14 @@ class Owner:
         Args:
             unheld: nobody on this machine holds the lock's `flock`.
         """
-        if self.host == socket.gethostname() and self.boot != _read_boot():
-            return True
-        if self.boot != _read_boot() or (not self.boot and self.host != socket.gethostname()):
+        is_host = self.host == socket.gethostname()
+        if self.boot != _read_boot():
+            # After a restart; another machine may have the same name.
+            return is_host and bool(self.machine) and self.machine == _read_machine()
+        if not self.boot and not is_host:
             return False
-        return unheld or _read_start(self.pid) != self.started
+        # A container has other process numbers, but the same flocks.
+        return unheld or (self.space == _read_space() and _read_start(self.pid) != self.started)
 
 
 def refuse_owner(place: object, owner: Owner, *, runs: bool, other: str) -> LockedError:
@@ -76,6 +84,8 @@ def describe_self() -> Owner:
     return Owner(
         host=socket.gethostname(),
         boot=_read_boot(),
+        machine=_read_machine(),
+        space=_read_space(),
         pid=os.getpid(),
         started=_read_start(os.getpid()),
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -85,15 +95,27 @@ def describe_self() -> Owner:
 def parse_owner(data: bytes) -> Owner:
     """The owner that a lock describes; of one that describes none, an unknown one."""
     try:
-        content = json.loads(data)
+        content = {"machine": "", "space": "", **json.loads(data)}
         fields = {field.name: content[field.name] for field in dataclasses.fields(Owner)}
         return Owner(**{**fields, "pid": int(content["pid"])})
     except (ValueError, TypeError, KeyError):
-        return Owner(host="an unknown host", boot="?", pid=0, started="", since="an unknown time")
+        unknown = dict.fromkeys(("machine", "space", "started"), "")
+        return Owner(host="an unknown host", boot="?", pid=0, since="an unknown time", **unknown)
 
 
 def _read_boot() -> str:
     return _read_text(Path("/proc/sys/kernel/random/boot_id")).strip()
+
+
+def _read_machine() -> str:
+    return _read_text(Path("/etc/machine-id")).strip()
+
+
+def _read_space() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _read_start(pid: int) -> str:
