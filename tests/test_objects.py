@@ -162,6 +162,18 @@ def test_a_file_over_the_limit_of_one_request_goes_in_parts(s3_server, tmp_path,
     assert read_object(s3_server.path("parts")) == data
 
 
+def test_an_object_over_the_limit_of_one_request_is_copied_in_parts(s3_server, monkeypatch):
+    data = fill(1 << 20) * 11
+    source, target = s3_server.path("large"), s3_server.path("copy")
+    s3_server.set_faults()
+    put_bytes(source, data)
+    monkeypatch.setattr(s3.S3Store, "max_put_bytes", 6 << 20)
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
+    copy_object(source, target)
+    assert s3_server.set_faults()["PUT"] == 1 + 3
+    assert read_object(target) == data
+
+
 def test_a_process_that_becomes_less_patient_waits_less_for_an_answer(server, folder, monkeypatch):
     server.set_faults()
     put_bytes(folder / "x", b"x")

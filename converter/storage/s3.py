@@ -8,7 +8,7 @@ import contextlib
 import functools
 import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, BinaryIO, Final
 
 from converter.errors import StoreError
@@ -43,7 +43,7 @@ class S3Store:
 
     name = "S3"
     max_put_bytes = 5 << 30
-    """What one request can write; a larger file goes in parts, and appears with the last one."""
+    """What one request can write or copy; more goes in parts, and appears with the last one."""
 
     def __init__(self, timeout_s: float) -> None:
         s3fs = load_package("s3fs", "s3")
@@ -167,16 +167,27 @@ class S3Store:
             await client.put_object(Bucket=bucket, Key=key, Body=open_body(data), **condition)
 
     async def _put_parts(self, bucket: str, key: str, file: BinaryIO) -> None:
+        async with self._open_upload(bucket, key) as (client, where, tags):
+            for number, part in enumerate(read_parts(file, _PART_BYTES), start=1):
+                answer = await client.upload_part(**where, PartNumber=number, Body=part)
+                tags.append(answer["ETag"])
+
+    @contextlib.asynccontextmanager
+    async def _open_upload(self, bucket: str, key: str) -> AsyncIterator[tuple[Any, Any, Any]]:
+        """An object that goes in parts, and appears at the end of the block.
+
+        Yields:
+            the client, what names the upload in each request, and a list for the parts' tags.
+        """
         with _translate(bucket, key):
             client = await self._open(bucket)
             where = {"Bucket": bucket, "Key": key}
             upload = await client.create_multipart_upload(**where)
             where["UploadId"] = upload["UploadId"]
+            tags: list[str] = []
             try:
-                parts = []
-                for number, part in enumerate(read_parts(file, _PART_BYTES), start=1):
-                    answer = await client.upload_part(**where, PartNumber=number, Body=part)
-                    parts.append({"ETag": answer["ETag"], "PartNumber": number})
+                yield client, where, tags
+                parts = [{"ETag": tag, "PartNumber": n} for n, tag in enumerate(tags, start=1)]
                 await client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
             except BaseException:
                 with contextlib.suppress(Exception):
@@ -184,11 +195,28 @@ class S3Store:
                 raise
 
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None:
+        source = {"Bucket": bucket, "Key": key}
+        size = (await self.stat(bucket, key)).size
+        if size > self.max_put_bytes:
+            await self._copy_parts(source, size, target_bucket, target_key)
+            return
         with _translate(bucket, key):
             client = await self._open(target_bucket)
-            await client.copy_object(
-                CopySource={"Bucket": bucket, "Key": key}, Bucket=target_bucket, Key=target_key
-            )
+            await client.copy_object(CopySource=source, Bucket=target_bucket, Key=target_key)
+
+    async def _copy_parts(
+        self, source: Mapping[str, str], size: int, target_bucket: str, target_key: str
+    ) -> None:
+        async with self._open_upload(target_bucket, target_key) as (client, where, tags):
+            for number, begin in enumerate(range(0, size, _PART_BYTES), start=1):
+                end = min(begin + _PART_BYTES, size) - 1
+                answer = await client.upload_part_copy(
+                    **where,
+                    PartNumber=number,
+                    CopySource=source,
+                    CopySourceRange=f"bytes={begin}-{end}",
+                )
+                tags.append(answer["CopyPartResult"]["ETag"])
 
     async def delete(self, bucket: str, key: str) -> None:
         with _translate(bucket, key):
