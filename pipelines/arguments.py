@@ -82,7 +82,8 @@ def read_options(
     names = (field.name for field in dataclasses.fields(ConvertOptions))
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     if "mask_dir" in given:
-        given["mask_dir"] = relate_masks(arguments.images, given["mask_dir"], given)
+        stored = {**(defaults or {}), **given}
+        given["mask_dir"] = relate_masks(arguments.images, given["mask_dir"], stored)
     values = {**(defaults or {}), **given}
     sizes = given.get("image_size")
     if sizes is None:

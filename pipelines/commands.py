@@ -36,7 +36,7 @@ from converter.upkeep.verification import Fault
 from pipelines import proposals, summaries
 from pipelines.arguments import make_parser, read_options
 from pipelines.cleaning import clean
-from pipelines.preflight import SpaceWarning, check_folders, check_room
+from pipelines.preflight import SpaceWarning, check_folders, check_room, check_sizes
 
 _BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|UnboundedThread")
 
@@ -139,7 +139,10 @@ def _read_beam_args(arguments: argparse.Namespace, extra: Sequence[str]) -> list
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
     """The options of the data set that is to be updated."""
-    manifest = find_manifest(locate_output(arguments.out)) if arguments.update else None
+    if not arguments.update:
+        return None
+    out, sizes = locate_output(arguments.out), getattr(arguments, "image_size", [])
+    manifest = find_manifest(out / name_size(*sizes[0]) if len(sizes) > 1 else out)
     return manifest.options if manifest else None
 
 
@@ -147,16 +150,20 @@ def run_plan(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     """`shardmill plan IMAGES OUT`: what `convert` would do."""
     _refuse_extra(extra)
     sizes = read_options(arguments)
-    out = locate(arguments.out)
-    check_folders(locate(arguments.images), out)
-    scan = None
-    for options in sizes:
+    out, names = locate(arguments.out), [name_size(*options.image_size) for options in sizes]
+    if len(sizes) > 1:
+        check_sizes(out, sizes)
+    for place in [out] if len(sizes) == 1 else [out / name for name in names]:
+        check_folders(locate(arguments.images), place)
+    scan, needed = None, 0.0
+    for name, options in zip(names, sizes, strict=True):
         proposal = proposals.propose(arguments.images, options, scan=scan)
         scan = proposal.scan
-        check_room(out, proposal.bytes)
+        needed += proposal.bytes
         if len(sizes) > 1:
-            _print([f"{name_size(*options.image_size)}:"])
+            _print([f"{name}:"])
         _print(summaries.summarize_proposal(proposal, options, os.cpu_count() or 1))
+    check_room(out, needed)
     _print(["nothing was written"])
     return 0
 

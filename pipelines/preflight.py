@@ -6,13 +6,15 @@ import importlib.metadata
 import math
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
+from converter.options import ConvertOptions
 from converter.sizes import format_bytes
 from converter.storage.files import list_names
-from converter.storage.layout import MANIFEST, WORK_FOLDER, Location, lies_in
+from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, Location, lies_in, name_size
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
@@ -45,6 +47,40 @@ def check_folders(images: Location, out: Location) -> None:
         raise UsageError(
             f"output {out} is not empty and not ours (it holds {found[0]!r}): "
             "choose a new or an empty folder"
+        )
+
+
+def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:
+    """Refuses sizes that make no sense together.
+
+    Args:
+        out: the folder that is to hold a data set of each size.
+        sizes: the options of each.
+
+    Raises:
+        UsageError: says which.
+    """
+    if not sizes:
+        raise UsageError("there is no image size to convert to: give one at least")
+    names = [name_size(*options.image_size) for options in sizes]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"image size {double} stands twice")
+    if sizes[0].resize == "none":
+        raise UsageError("resize none ignores the image size: leave all of them out")
+    first, *others = (options.to_json() | options.policies_to_json() for options in sizes)
+    for name, other in zip(names[1:], others, strict=True):
+        for option in first.keys() - {"image_size"}:
+            if other[option] != first[option]:
+                raise UsageError(
+                    f"sizes that are converted together differ in nothing else, and {option} is "
+                    f"{first[option]} for {names[0]}, {other[option]} for {name}: convert them "
+                    "one by one"
+                )
+    if Layout(out).manifest.is_file() or Layout(out).plan.is_file():
+        raise UsageError(
+            f"output {out} holds a data set itself, and several sizes need a folder that holds one "
+            "for each: choose another folder"
         )
 
 

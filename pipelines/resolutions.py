@@ -25,7 +25,7 @@ from pipelines.conversion import (
     run_update,
 )
 from pipelines.milling import list_remaining, mill_plan, run_milling
-from pipelines.preflight import check_import_names, check_room, find_room
+from pipelines.preflight import check_import_names, check_room, check_sizes, find_room
 from pipelines.proposals import propose
 from pipelines.requests import Conversion, Request, confirm, is_at_rest, prepare
 from pipelines.transforms import MillSizes
@@ -123,25 +123,6 @@ def run_sizes(
             _update(requests)
             if update
             else _convert(requests, stack, overwrite=overwrite, ended=ended)
-        )
-
-
-def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:
-    """Refuses sizes that make no sense together.
-
-    Raises:
-        UsageError: says which.
-    """
-    names = [name_size(*options.image_size) for options in sizes]
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"image size {double} stands twice")
-    if sizes[0].resize == "none":
-        raise UsageError("resize none ignores the image size: leave all of them out")
-    if Layout(out).manifest.is_file() or Layout(out).plan.is_file():
-        raise UsageError(
-            f"output {out} holds a data set itself, and several sizes need a folder that holds one "
-            "for each: choose another folder"
         )
 
 

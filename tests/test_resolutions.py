@@ -280,8 +280,14 @@ def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
     assert read_all(tmp_path / "out") == alone
     told = capsys.readouterr().out
     assert f"wrote 31 images to {tmp_path / 'out' / '8x8'} in" in told
-    assert main(["convert", str(folder), out, *arguments, *sizes, "--update", "--workers=1"]) == 0
+    # With the options of the data sets, which lie in folders of their own.
+    again = [str(folder), out, *sizes]
+    assert main(["convert", *again, "--no-progress", "--update", "--workers=1"]) == 0
     assert capsys.readouterr().out.count("nothing to do") == 3
+    assert main(["plan", *again]) == 0
+    assert capsys.readouterr().out.endswith("nothing was written\n")
+    assert main(["plan", *again, "--image-size=8x8"]) == 2
+    assert "image size 8x8 stands twice" in capsys.readouterr().err
     assert read_manifest(tmp_path / "out" / "24x24").image.height == 24
 
 
@@ -290,6 +296,9 @@ def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
     [
         ([SIZES[0], SIZES[1], SIZES[0]], "image size 8x8 stands twice"),
         ([dataclasses.replace(s, resize="none") for s in SIZES], "resize none ignores the image"),
+        ([SIZES[0], dataclasses.replace(SIZES[1], seed=7)], "and seed is 0 for 8x8, 7 for 24x24: "),
+        ([SIZES[0], dataclasses.replace(SIZES[1], on_error="fail")], "and on_error is reject for "),
+        ([], "there is no image size to convert to"),
     ],
 )
 def test_sizes_that_make_no_sense_together_are_refused(folder, tmp_path, sizes, message):
