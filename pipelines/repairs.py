@@ -13,13 +13,15 @@ from converter.commits.replacements import (
     settle_folder,
 )
 from converter.entries import Entry
-from converter.errors import DatasetError
+from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan
 from converter.sources.inputs import locate_root
+from converter.sources.pairing import locate_masks
 from converter.sources.scan import scan_images
 from converter.storage.layout import (
+    MANIFEST,
     NOTES,
     REJECTS,
     Layout,
@@ -105,8 +107,10 @@ def repair(
     """
     folder, originals = locate_output(out), locate(images)
     restore_folder(folder, break_lock=break_lock)
-    _read_manifest(folder)
+    manifest = _read_manifest(folder)
     check_folders(originals, folder)
+    if beam_args:
+        _check_places(beam_args, folder, originals, manifest)
     with lock_folder(folder, break_lock=break_lock):
         settle_folder(folder)
         manifest = _read_manifest(folder)
@@ -120,8 +124,23 @@ def repair(
             progress=progress,
         )
         repaired, unknown = _repair(site, repairs.list_condemned(manifest, faults))
-    left = tuple(fault for fault in faults if fault.file not in repaired)
-    return Repair(repaired=repaired, unknown=unknown, left=left)
+        left = [fault for fault in faults if fault.file not in repaired]
+        if repaired and MANIFEST in {fault.file for fault in left}:
+            left = verify(folder, progress=progress)  # counts were of what was damaged
+    return Repair(repaired=repaired, unknown=unknown, left=tuple(left))
+
+
+def _check_places(
+    beam_args: Sequence[str], folder: Location, originals: Location, manifest: Manifest
+) -> None:
+    """Refuses what workers do not see."""
+    # Beam: a second to import, which the rest does without.
+    from pipelines import runners  # noqa: PLC0415
+
+    options = ConvertOptions.from_json(manifest.options)
+    root = locate_root(originals, options)
+    masks = locate_masks(root, options)
+    runners.check_paths(runners.parse_options(beam_args), root, masks, folder)
 
 
 def _read_manifest(folder: Location) -> Manifest:
@@ -146,21 +165,24 @@ def _repair(site: _Site, condemned: repairs.Condemned) -> tuple[tuple[str, ...],
     )
     members, likely = _find_members(site, condemned.shards, draft)
     if members:
-        repaired += _mill(site, members)
+        repaired += _mill(site, members, condemned)
     for name in condemned.files:
         content = _describe_file(site, draft, name)
         if repairs.rebuild_file(site.folder, site.manifest, name, content):
             repaired.append(name)
     known = {*repaired, *members.keys() - likely}
     unknown = (shard.name for shard in condemned.shards if shard.name not in known)
-    return tuple(repaired), tuple(unknown)
+    return tuple(dict.fromkeys(repaired)), tuple(unknown)
 
 
 def _plan_again(site: _Site) -> Draft | None:
     """The plan of the conversion, if planning it now gives the same."""
     if site.manifest.updated:
         return None
-    draft = propose(site.images, site.options, always_sample=False).draft
+    try:
+        draft = propose(site.images, site.options, always_sample=False).draft
+    except UsageError:  # of the images that are left, nobody would make such a data set
+        return None
     return draft if digest_plan(draft, site.options) == site.manifest.plan else None
 
 
@@ -185,7 +207,9 @@ def _find_members(
     return found | likely, frozenset(likely)
 
 
-def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
+def _mill(
+    site: _Site, members: Mapping[str, list[Entry]], condemned: repairs.Condemned
+) -> Iterator[str]:
     # Beam: a second to import, which the rest does without.
     from pipelines import runners  # noqa: PLC0415
     from pipelines.milling import mill_plan  # noqa: PLC0415
@@ -197,8 +221,8 @@ def _mill(site: _Site, members: Mapping[str, list[Entry]]) -> Iterator[str]:
     with runners.start_workers(beam, site.workers, site.images, site.folder) as pool:
         mill_plan(plan, beam, pool, progress=site.progress)
     for shard in site.manifest.shards:
-        if shard.name in members and repairs.take_shard(shard, made, site.folder):
-            yield from (shard.name, name_index(shard.name))
+        if shard.name in members:
+            yield from repairs.take_shard(shard, made, site.folder, condemned)
     remove_repair(site.folder)
 
 

@@ -15,8 +15,9 @@ from converter.errors import DatasetError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
-from converter.storage.files import list_sizes, read_files, remove_tree
+from converter.storage.files import list_sizes, read_files, remove_folder
 from converter.storage.layout import Layout, Location, Place, locate
+from converter.storage.locks import sign_folder
 from converter.upkeep.verification import (
     Check,
     Fault,
@@ -96,7 +97,7 @@ def _run_job(
     from pipelines.transforms import VerifyShards, report_path  # noqa: PLC0415
 
     options = runners.parse_options(beam_args)
-    runners.check_paths(options, check.folder)
+    runners.check_paths(options, check.folder, check.originals)
     with (
         _open_reports(check.folder, local=options.local) as reports,
         runners.start_workers(options, workers, check.folder) as pool,
@@ -120,16 +121,17 @@ def _run_job(
 
 @contextlib.contextmanager
 def _open_reports(folder: Location, *, local: bool) -> Iterator[Location]:
-    """A place that is empty and that all workers see, as long as the block lasts."""
-    name = f".{folder.name}.shardmill-"
-    if local or isinstance(folder, Path):
-        # Workers elsewhere share with this machine what holds the data set, if anything.
-        beside = folder.parent if isinstance(folder, Path) and not local else None
-        with tempfile.TemporaryDirectory(prefix=name, dir=beside) as here:
+    """A place that all workers see, with nothing but whose it is, as long as the block lasts."""
+    if local:
+        with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
             yield Path(here)
         return
-    reports = folder.with_name(f"{name}{uuid.uuid4().hex}")
+    # Workers elsewhere share with this machine what holds the data set, if anything.
+    reports = folder.with_name(f"{Layout(folder).reports}{uuid.uuid4().hex}")
     try:
+        if isinstance(reports, Path):
+            reports.mkdir()
+        sign_folder(reports)
         yield reports
     finally:
-        remove_tree(reports)
+        remove_folder(reports)

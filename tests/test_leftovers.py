@@ -19,8 +19,10 @@ from converter.commits.replacements import replace_dataset
 from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
-from converter.storage.locks import find_owner, lock_folder
+from converter.storage.locks import find_owner, lock_folder, sign_folder
 from converter.storage.objects import put_bytes
+from converter.storage.owners import dump_owner, parse_owner
+from converter.storage.writing import write_file
 from converter.upkeep.verification import verify_dataset
 from pipelines import clean, convert
 
@@ -243,3 +245,24 @@ def test_a_link_to_a_data_set_is_cleaned_where_it_leads(images, tmp_path):
     assert clean(link) == [(Layout(real).retired, "a data set that was replaced")]
     assert link.is_symlink()
     assert verify_dataset(real) == []
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_reports_of_a_check_that_was_killed_go_and_of_one_that_runs_stay(
+    images, tmp_path, request, far
+):
+    convert_folder(images, tmp_path / "out", OPTIONS)
+    out = tmp_path / "out"
+    if far:
+        out = upload(out, request.getfixturevalue("s3_server").path(uuid.uuid4().hex))
+    gone, alive, other = (out.with_name(f"{Layout(out).reports}{name}") for name in "abc")
+    for folder in (gone, alive, other):
+        if not far:
+            folder.mkdir()
+        sign_folder(folder)
+    write_file(gone / "train-00000-of-00002.json", b"{}", gone)
+    dead = dataclasses.replace(parse_owner((gone / "owner.json").read_bytes()), started="1")
+    write_file(gone / "owner.json", dump_owner(dead), gone)
+    write_file(other / "owner.json", b"not ours", other)
+    assert clean_folder(out) == [(gone, "the reports of a check that was not finished")]
+    assert [folder.exists() for folder in (gone, alive, other)] == [False, True, True]

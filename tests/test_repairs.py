@@ -14,8 +14,8 @@ import pytest
 from conftest import convert_folder, draw_split, write_image
 
 from converter.commits.leftovers import clean_folder
-from converter.errors import DatasetError, LockedError
-from converter.format.manifest import FileInfo, read_manifest
+from converter.errors import DatasetError, LockedError, UsageError
+from converter.format.manifest import FileInfo, ShardInfo, read_manifest
 from converter.names import to_system
 from converter.options import ConvertOptions
 from converter.planning.splits import draw
@@ -23,7 +23,7 @@ from converter.storage.layout import Layout
 from converter.storage.locks import lock_folder
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
-from pipelines import repair
+from pipelines import repair, verify
 from pipelines.conversion import convert, run_conversion
 from pipelines.summaries import summarize_repair
 
@@ -361,3 +361,66 @@ def test_rejects_come_back_with_their_reasons(root: Path) -> None:
     path.write_bytes(b"")
     assert repair(root / "out", root / "images").repaired == ("rejects.jsonl",)
     assert path.read_bytes() == before
+
+
+def test_counts_that_were_wrong_by_damage_are_looked_at_once_more(tmp_path: Path) -> None:
+    """Two shards of one size in each other's place can be read, and only their counts are wrong."""
+    for seed in range(24):  # four shards cannot have as many of the first class each
+        write_image(tmp_path / "images" / "ab"[seed > 6] / f"{seed:02}.png", seed)
+    options = ConvertOptions(image_size=(8, 8), encoding="raw", num_shards=4)
+    out = tmp_path / "out"
+    convert_folder(tmp_path / "images", out, options)
+    whole = read_tree(out)
+    manifest = read_manifest(out)
+    one, *others = manifest.shards
+    labels = count_labels(out, one)
+    other = next(shard for shard in others if count_labels(out, shard) != labels)
+    one, two = out / one.name, out / other.name
+    # A copy of the other one: sizes are right, and the labels of all are counted otherwise.
+    shutil.copy(two, one)
+    shutil.copy(two.with_suffix(".tfindex"), one.with_suffix(".tfindex"))
+    assert "manifest.json" in {fault.file for fault in verify_dataset(out)}
+    result = repair(out, tmp_path / "images", IN_MEMORY)
+    assert result.left == ()
+    assert read_tree(out) == whole
+
+
+def count_labels(out: Path, shard: ShardInfo) -> list[int]:
+    return sorted(source.label for source in read_sources(out, shard))
+
+
+def test_each_file_is_named_once_and_only_if_it_was_damaged(root: Path) -> None:
+    lose_a_shard_and_its_index(root / "out")
+    flip(root / "out" / f"{TWO}.tfrecord", 250)
+    repaired = repair(root / "out", root / "images", IN_MEMORY).repaired
+    assert sorted(repaired) == [f"{ONE}.tfindex", f"{ONE}.tfrecord", f"{TWO}.tfrecord"]
+
+
+def test_originals_of_the_damaged_shard_are_enough(root: Path) -> None:
+    """What is left would not make a data set of so many shards, and it need not."""
+    before = read_tree(root / "out")
+    manifest = read_manifest(root / "out")
+    shard = next(shard for shard in manifest.shards if shard.name == f"{ONE}.tfrecord")
+    needed = {to_system(source.path) for source in read_sources(root / "out", shard)}
+    for path in (root / "images").rglob("*.*"):
+        if str(path.relative_to(root / "images")) not in needed:
+            path.unlink()
+    flip_in_an_image(root / "out")
+    assert repair(root / "out", root / "images", IN_MEMORY).left == ()
+    assert read_tree(root / "out") == before
+
+
+def test_folders_that_workers_do_not_see_are_refused_before_anything_is_done(root: Path) -> None:
+    flip_in_an_image(root / "out")
+    before = read_tree(root / "out")
+    dataflow = [
+        "--runner=DataflowRunner",
+        "--project=my-project",
+        "--region=r",
+        "--temp_location=gs://b/t",
+    ]
+    with pytest.raises(UsageError, match="lies on this machine, where workers on Dataflow do not"):
+        repair(root / "out", root / "images", dataflow)
+    with pytest.raises(UsageError, match="lies on this machine, where workers on Dataflow do not"):
+        verify(root / "out", sources=root / "images", beam_args=dataflow)
+    assert read_tree(root / "out") == before

@@ -21,9 +21,9 @@ from converter.commits.replacements import (
     settle_folder,
 )
 from converter.errors import LockedError, UsageError
-from converter.storage.files import list_names, remove_files, remove_tree
+from converter.storage.files import list_names, remove_files, remove_folder
 from converter.storage.layout import Layout, Location
-from converter.storage.locks import find_owner, lock_folder, lock_stage
+from converter.storage.locks import find_owner, is_deserted, lock_folder, lock_stage
 from converter.storage.objects import ObjectPath
 
 _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
@@ -96,6 +96,8 @@ def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
         yield Leftover(layout.lock, "the lock of a process that is gone")
     for path in (*list_temporaries(layout), *list_temporaries(stage)):
         yield Leftover(path, "a file that was being written")
+    for reports in _list_reports(layout):
+        yield Leftover(reports, "the reports of a check that was not finished")
     if not layout.manifest.is_file():
         return
     # Also without a plan: a worker that was left behind may have written after the end.
@@ -107,6 +109,12 @@ def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
         if old.exists() and not is_staged(old):
             what = "a data set that was replaced" if Layout(old).manifest.is_file() else _BEGUN
             yield Leftover(old, what)
+
+
+def _list_reports(layout: Layout[Location]) -> list[Location]:
+    beside = layout.out.parent
+    found = [beside / name for name in list_names(beside, layout.reports)]
+    return [reports for reports in found if is_deserted(reports)]
 
 
 def _list_unfinished(layout: Layout[Location]) -> Iterator[Leftover]:
@@ -136,5 +144,7 @@ def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
             with contextlib.suppress(OSError):  # somebody else's files in it
                 stage.rmdir()
     if isinstance(stage, ObjectPath) and layout.manifest.is_file() and not is_staged(stage):
-        remove_tree(stage)
+        remove_folder(stage)
+    for reports in _list_reports(layout):
+        remove_folder(reports)
     remove_files((*list_temporaries(layout), *list_temporaries(Layout(stage))))

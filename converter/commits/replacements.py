@@ -35,7 +35,7 @@ from converter.errors import DatasetError, OutputError, UsageError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.format.metadata import METADATA
 from converter.planning.plan import Shard, read_plan
-from converter.storage.files import hash_file, list_names, remove_files, remove_tree, sync_folder
+from converter.storage.files import hash_file, list_names, remove_files, remove_folder, sync_folder
 from converter.storage.layout import (
     INDEX_SUFFIX,
     MANIFEST,
@@ -180,11 +180,7 @@ def remove_repair(folder: Location) -> None:
         OSError: something cannot be removed.
         StoreError: the store does not answer, or refuses.
     """
-    made = Layout(folder).repair
-    if isinstance(made, ObjectPath):
-        remove_tree(made)
-    elif made.exists():
-        shutil.rmtree(made)
+    remove_folder(Layout(folder).repair)
 
 
 def is_staged(stage: Location) -> bool:

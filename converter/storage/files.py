@@ -129,8 +129,12 @@ def list_sizes(folder: Location) -> dict[str, int]:
         return {}
 
 
-def list_names(folder: Location) -> list[str]:
+def list_names(folder: Location, prefix: str = "") -> list[str]:
     """What is in a folder, ordered by the bytes of the names; nothing if there is no folder.
+
+    Args:
+        folder: which.
+        prefix: what the names begin with.
 
     Raises:
         OSError: it cannot be read.
@@ -138,12 +142,12 @@ def list_names(folder: Location) -> list[str]:
     """
     if isinstance(folder, ObjectPath):
         found = {
-            item if isinstance(item, str) else item.key[len(folder.prefix) :]
-            for item in list_level(folder.scheme, folder.bucket, folder.prefix)
+            prefix + item if isinstance(item, str) else item.key[len(folder.prefix) :]
+            for item in list_level(folder.scheme, folder.bucket, folder.prefix + prefix)
         }
     else:
         found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    return sorted(found, key=os.fsencode)
+    return sorted((name for name in found if name.startswith(prefix)), key=os.fsencode)
 
 
 def remove_files(paths: Iterable[Location]) -> None:
@@ -182,6 +186,19 @@ def remove_tree(folder: Location, *, keep: Collection[str] = ()) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def remove_folder(folder: Location) -> None:
+    """Removes a folder, if there is one, with all that is in it.
+
+    Raises:
+        OSError: something cannot be removed.
+        StoreError: the store does not answer, or refuses.
+    """
+    if isinstance(folder, ObjectPath):
+        remove_tree(folder)
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def move_files(names: Iterable[str], source: Location, target: Location) -> None:

@@ -5,6 +5,7 @@ OUT/manifest.json                         last to appear: the data set is comple
 OUT/.shardmill/                           plan, receipts, temporary files and a lock until then
 .OUT.shardmill-new/                       beside it: what is to replace OUT once it is complete
 .OUT.shardmill-old/                       beside it: what was replaced and is being removed
+.OUT.shardmill-reports-…/                 beside it: what workers elsewhere report of a check
 
 In an object store the same names follow the prefix that is given for OUT.
 """
@@ -102,6 +103,11 @@ class Layout(Generic[_L_co]):
     @property
     def retired(self) -> _L_co:
         return cast("_L_co", self.out.with_name(f".{self.out.name}.shardmill-old"))
+
+    @property
+    def reports(self) -> str:
+        """What the name of each folder for reports beside it begins with."""
+        return f".{self.out.name}.shardmill-reports-"
 
     @property
     def scratch(self) -> _L_co:

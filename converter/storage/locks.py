@@ -10,10 +10,8 @@ In an object store there is no `flock`: see `converter.storage.object_locks`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
-import json
 import os
 import time
 import uuid
@@ -25,12 +23,13 @@ from converter.errors import LockedError, OutputError
 from converter.storage.layout import Layout, Location
 from converter.storage.object_locks import find_object_owner, lock_objects
 from converter.storage.objects import ObjectPath
-from converter.storage.owners import Owner, describe_self, parse_owner, refuse_owner
-from converter.storage.writing import link_file
+from converter.storage.owners import Owner, describe_self, dump_owner, parse_owner, refuse_owner
+from converter.storage.writing import link_file, write_file
 
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.005
 _OWNER_BYTES: Final = 4096
+_SIGN: Final = "owner.json"
 _UNSUPPORTED: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -101,6 +100,28 @@ def find_owner(folder: Location) -> Owner | None:
     return owner if held or not owner.is_gone(unheld=True) else None
 
 
+def sign_folder(folder: Location) -> None:
+    """Leaves in a folder of this process' own whose it is, so that `is_deserted` can tell.
+
+    Raises:
+        OutputError: it cannot be written.
+        StoreError: the store does not answer, or refuses.
+    """
+    write_file(folder / _SIGN, dump_owner(describe_self()), folder)
+
+
+def is_deserted(folder: Location) -> bool:
+    """Whether the process that has signed a folder is known to be gone.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    try:
+        return parse_owner((folder / _SIGN).read_bytes()).is_gone(unheld=False)
+    except OSError:
+        return False
+
+
 def _acquire(layout: Layout[Path], *, break_lock: bool) -> int:
     for _ in range(_TRIES):
         # Who finishes meanwhile removes the folders under our feet.
@@ -120,7 +141,7 @@ def _create(layout: Layout[Path]) -> int | None:
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         _take(descriptor)
-        os.write(descriptor, json.dumps(dataclasses.asdict(describe_self())).encode("ascii"))
+        os.write(descriptor, dump_owner(describe_self()))
         if not link_file(temporary, layout.lock):
             temporary.replace(layout.lock)
     except BaseException as error:

@@ -92,6 +92,11 @@ def describe_self() -> Owner:
     )
 
 
+def dump_owner(owner: Owner) -> bytes:
+    """An owner as `parse_owner` reads it."""
+    return json.dumps(dataclasses.asdict(owner)).encode("ascii")
+
+
 def parse_owner(data: bytes) -> Owner:
     """The owner that a lock describes; of one that describes none, an unknown one."""
     try:

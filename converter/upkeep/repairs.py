@@ -60,6 +60,12 @@ class Condemned:
     indexes: tuple[ShardInfo, ...]
     files: tuple[str, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all these files, each once."""
+        indexes = (name_index(shard.name) for shard in self.indexes)
+        return [*(shard.name for shard in self.shards), *indexes, *self.files]
+
 
 def list_condemned(manifest: Manifest, faults: Iterable[Fault]) -> Condemned:
     """Sorts faults by what can be done about them; strangers and wrong counts are left out."""
@@ -212,15 +218,22 @@ def write_repair(
     )
 
 
-def take_shard(shard: ShardInfo, made: Location, folder: Location) -> bool:
-    """Puts a shard that was made again in its place; False if it is not the one it has to be."""
+def take_shard(
+    shard: ShardInfo, made: Location, folder: Location, condemned: Condemned
+) -> list[str]:
+    """Puts what is condemned of a shard in its place, if what was made is what it has to be.
+
+    Returns:
+        the names of those files.
+    """
     index = name_index(shard.name)
     if hash_file(made / shard.name) != shard.sha256:
-        return False
+        return []
     if hash_file(made / index) != shard.index_sha256:
-        return False
-    move_files((shard.name, index), made, folder)
-    return True
+        return []
+    names = [name for name in (shard.name, index) if name in condemned.names]
+    move_files(names, made, folder)
+    return names
 
 
 def _recall(path: str, source: Source, images: Location, max_bytes: int) -> Entry | None:

@@ -211,15 +211,12 @@ def _check_sizes(folder: Location, shard: ShardInfo) -> Iterator[Fault]:
 def _check_bytes(
     folder: Path, shard: ShardInfo, check: Check, contents: list[Source]
 ) -> Iterator[Fault]:
-    index = name_index(shard.name)
-    faults = [
-        *_check_file(folder / shard.name, shard.bytes, shard.sha256),
-        *_check_file(folder / index, shard.index_bytes, shard.index_sha256),
-    ]
-    yield from faults
-    if shard.name not in {fault.file for fault in faults if "checksum" not in fault.detail}:
-        with_index = index not in {fault.file for fault in faults}
-        yield from _check_records(folder, shard, check, contents, with_index=with_index)
+    index = folder / name_index(shard.name)
+    yield from _check_file(folder / shard.name, shard.bytes, shard.sha256)
+    index_faults = [*_check_file(index, shard.index_bytes, shard.index_sha256)]
+    yield from index_faults
+    if not any(_check_file(folder / shard.name, shard.bytes, None)):  # whole, or bytes changed
+        yield from _check_records(folder, shard, check, contents, with_index=not index_faults)
 
 
 def collect_faults(manifest: Manifest, check: Check, reports: Sequence[Report]) -> list[Fault]:
