@@ -9,7 +9,7 @@
     verification  a finished data set against its manifest, also as a Beam job
     repairs       what a check condemns, made again
     cleaning      what killed runs leave behind, removed
-    transforms    the pipelines: `MillShards` and `VerifyShards`, one element = one shard
+    transforms    the pipelines: `MillShards` and the like, of shards or groups of them
     runners       which Beam runner, with which options
     clusters      runners on other machines: what they see, and what Dataflow is told
     packages      shardmill itself as a wheel, for their workers

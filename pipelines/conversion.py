@@ -16,6 +16,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan, read_plan, write_plan
 from converter.planning.strictness import check_scan
 from converter.sources.scan import scan_images
+from converter.sources.streams import is_compressed
 from converter.storage.files import list_sizes
 from converter.storage.layout import SHARD_SUFFIX, Layout, Location, Place, locate, locate_output
 from converter.storage.locks import lock_folder, lock_stage
@@ -169,8 +170,7 @@ def run_update(request: Request, scan: Scan) -> Conversion:
             return Conversion(
                 manifest=old, milled=0, kept=len(old.shards), unchanged=True, update=update
             )
-        milled = (shard.bytes for shard in old.shards if shard.name not in update.kept)
-        check_room(out, sum(milled))
+        check_room(out, update.records * old.total_bytes / old.totals.written)
         with lock_stage(out):
             discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
@@ -195,12 +195,14 @@ def _build(request: Request, *, discard: bool, staged: bool = False) -> Conversi
 
 def _write_plan(request: Request, *, discard: bool) -> Plan:
     """Scans and plans; the list of all images, which takes memory, ends with this function."""
-    room = find_room(request.out)
+    # Records of an archive that is compressed as a whole wait until all of it is read.
+    copies = 2 if is_compressed(request.root) else 1
+    room = find_room(request.out) / copies
     proposal = propose(request.images, request.options, always_sample=False, room=room)
     draft = proposal.draft
     if discard:
         discard_other(request.out, draft, request.options)
-    check_room(request.out, proposal.bytes - measure_shards(request.out))
+    check_room(request.out, copies * (proposal.bytes - measure_shards(request.out)))
     return write_plan(draft, request.options, images=request.root, out=request.out)
 
 

@@ -13,6 +13,7 @@ from converter.milling.resolutions import choose_leader, plan_work
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan, refuse_other_plan, write_plan
 from converter.sources.scan import scan_images
+from converter.sources.streams import is_compressed
 from converter.storage.layout import Layout, Location, Place, locate, locate_output, name_size
 from converter.storage.locks import lock_folder, lock_stage
 from pipelines import runners
@@ -168,6 +169,7 @@ def _plan(
     Returns:
         what is finished as it is asked for, and plans of the others, written to where they go.
     """
+    first = next(iter(requests.values()))
     drafts, needed = _draft(requests)
     done = _confirm(requests, drafts, overwrite=overwrite, ended=ended)
     left = {name: request for name, request in requests.items() if name not in done}
@@ -180,12 +182,23 @@ def _plan(
             discard_other(target, draft, request.options)
         refuse_other_plan(target, digest_plan(draft, request.options), request.options)
     if targets:
-        there = sum(measure_shards(target) for target in targets.values())
-        check_room(next(iter(targets.values())), sum(needed[name] for name in targets) - there)
+        _check_room(first, targets, needed)
     return done, {
         name: write_plan(drafts[name], request.options, images=request.root, out=targets[name])
         for name, request in left.items()
     }
+
+
+def _check_room(
+    request: Request, targets: Mapping[str, Location], needed: Mapping[str, float]
+) -> None:
+    """Warns of a full disk: what waits for shards of other sizes takes as much as these."""
+    shards = [needed[name] for name in targets]
+    there = sum(measure_shards(target) for target in targets.values())
+    waiting = sum(shards) - max(shards)
+    if is_compressed(request.root):
+        waiting += sum(shards)  # until all of the archive is read
+    check_room(next(iter(targets.values())), sum(shards) - there + waiting)
 
 
 def _confirm(
@@ -222,7 +235,7 @@ def _draft(requests: Mapping[str, Request]) -> tuple[dict[str, Draft], dict[str,
     """What a conversion to each size would be, and about how many bytes its shards take."""
     first = next(iter(requests.values()))
     scan = scan_images(first.images, first.options)
-    room = find_room(first.out) / len(requests)
+    room = find_room(first.out) / (3 * len(requests))
     proposals = {
         name: propose(request.images, request.options, always_sample=False, room=room, scan=scan)
         for name, request in requests.items()

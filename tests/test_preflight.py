@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
+import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
-from conftest import mill_folder, write_image
+from conftest import convert_folder, mill_folder, write_image
+from servers import Server, upload
 from soak_faults import mount_tmpfs
 
-from converter.errors import UsageError
+from converter.errors import OutputError, UsageError
 from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
-from pipelines import preflight
+from converter.upkeep.verification import verify_dataset
+from pipelines import conversion, convert_sizes, preflight, resolutions
 from pipelines.commands import main
 from pipelines.conversion import convert
 
@@ -133,6 +138,55 @@ def test_what_is_finished_needs_no_room_any_more(images: Path, tmp_path: Path) -
         assert (
             convert(images, out, RAW, IN_MEMORY).plan == plan.digest
         )  # a warning is an error here
+
+
+@NEED_ROOT
+def test_shards_of_a_store_need_room_here_to_be_read(
+    images: Path, tmp_path: Path, s3_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.set_faults()
+    convert_folder(images, tmp_path / "out", RAW)
+    out = upload(tmp_path / "out", s3_server.path(uuid.uuid4().hex))
+    with mount_tmpfs(tmp_path / "disk", "size=100k"):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
+        with pytest.raises(OutputError, match=f"^{tmp_path}/disk cannot take what .* set TMPDIR"):
+            verify_dataset(out)
+        assert list((tmp_path / "disk").iterdir()) == []
+    monkeypatch.undo()
+    assert verify_dataset(out) == []
+
+
+@pytest.mark.parametrize(("name", "factor"), [("images", 1), ("images.tar.gz", 2)])
+def test_records_that_wait_take_room_as_well(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, factor: int
+) -> None:
+    place = images
+    if name.endswith(".gz"):
+        place = Path(shutil.make_archive(str(tmp_path / "images"), "gztar", images))
+    needs = []
+    for module in (conversion, resolutions):
+        monkeypatch.setattr(module, "check_room", lambda _, needed: needs.append(needed))
+    # Every size is so large that a sample has to tell how many shards there will be.
+    size = dataclasses.replace(RAW, num_shards=None, shard_bytes=300_000)
+    other = dataclasses.replace(size, image_size=(50, 50))
+    convert(place, tmp_path / "one", size, IN_MEMORY)
+    convert_sizes(place, tmp_path / "two", [size, other], IN_MEMORY)
+    shards, small = 40 * 30_000, 40 * 7_500
+    expected = [factor * shards, factor * (shards + small) + small]
+    assert needs == pytest.approx(expected, rel=0.1)
+
+
+def test_an_update_needs_room_for_what_is_milled(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(images, tmp_path / "images"))
+    convert_folder(root, tmp_path / "out", RAW)
+    for seed in range(100, 180):
+        write_image(root / "a" / f"{seed}.png", seed)
+    needs = []
+    monkeypatch.setattr(conversion, "check_room", lambda _, needed: needs.append(needed))
+    convert(root, tmp_path / "out", None, IN_MEMORY, update=True)
+    assert needs == [pytest.approx(120 * 30_000, rel=0.1)]
 
 
 def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:

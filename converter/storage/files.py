@@ -1,8 +1,4 @@
-"""Files on disk and in stores: read, listed, moved and removed in the same way.
-
-Together with `converter.storage.writing` the one place that asks whether something lies here or in
-a store.
-"""
+"""Files on disk and in stores: read, listed, moved and removed in the same way."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from converter.errors import OutputError
 from converter.storage import object_files
 from converter.storage.layout import Location
 from converter.storage.listings import list_level
@@ -223,7 +220,7 @@ def bring_here(folder: Location, names: Iterable[str]) -> Iterator[Path]:
     """A folder of this machine with some files of another one; those that are missing are not.
 
     Raises:
-        OSError: there is no room for them.
+        OutputError: there is no room for them in the folder that `TMPDIR` names.
         StoreError: the store does not answer, or refuses.
     """
     if isinstance(folder, Path):
@@ -232,8 +229,20 @@ def bring_here(folder: Location, names: Iterable[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
         for name in names:
             if find_object(folder / name) is not None:
-                download_object(folder / name, Path(here, name))
+                _download(folder / name, Path(here, name))
         yield Path(here)
+
+
+def _download(path: ObjectPath, here: Path) -> None:
+    try:
+        download_object(path, here)
+    except FileNotFoundError:
+        here.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()} cannot take what has to be read of {path.parent}: "
+            f"{error.strerror}: set TMPDIR to a folder with more room"
+        ) from error
 
 
 def choose_threads(*places: Location | None) -> int | None:

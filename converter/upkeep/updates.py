@@ -61,6 +61,12 @@ class Update:
     removed: int
     needed: bool
 
+    @property
+    def records(self) -> int:
+        """How many images the shards have that are to be milled."""
+        planned = sum(map(sum, self.draft.shard_records.values()))
+        return planned - sum(receipt.images for receipt in self.kept.values())
+
 
 def plan_update(
     folder: Location,
