@@ -16,6 +16,7 @@
     workers       local worker processes, started early and watched (`worker_main` is one of them)
     progress      a bar over images, fed by the receipts of finished shards
     summaries     what a person is told
+    terminal      the streams that a command writes to
     commands      the command line, of which `arguments` says what it takes
 
 Synopsis:

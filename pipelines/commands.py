@@ -37,6 +37,7 @@ from pipelines import proposals, summaries
 from pipelines.arguments import make_parser, read_options
 from pipelines.cleaning import clean
 from pipelines.preflight import SpaceWarning, check_folders, check_room, check_sizes
+from pipelines.terminal import outlast_readers
 
 _BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|UnboundedThread")
 
@@ -44,10 +45,11 @@ _BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|Unb
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
+    with outlast_readers():
+        return _run(arguments, debug="--debug" in arguments)
+
+
+def _run(arguments: list[str], *, debug: bool) -> int:
     # What goes wrong reaches this function as an exception. Beam also logs it, as whole tracebacks.
     level = logging.INFO if debug else logging.CRITICAL
     log = logging.StreamHandler()
@@ -60,10 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _COMMANDS[options.command](options, extra)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on", 130)
-    except BrokenPipeError:
-        # Nobody reads on, as with `| head`; Python would complain once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except ShardmillError as error:
         if debug:
             raise

@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from converter.errors import UsageError
+from converter.errors import DatasetError, UsageError
+from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes
 from converter.storage.files import list_names
-from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, Location, lies_in, name_size
+from converter.storage.layout import (
+    MANIFEST,
+    WORK_FOLDER,
+    Layout,
+    Location,
+    is_shard_file,
+    lies_in,
+    name_size,
+)
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
@@ -43,11 +52,29 @@ def check_folders(images: Location, out: Location) -> None:
     if out.is_file() or (isinstance(out, Path) and out.exists() and not out.is_dir()):
         raise UsageError(f"output {out} is a file: choose a folder")
     found = list_names(out)
-    if found and not {MANIFEST, WORK_FOLDER} & set(found):
+    if found and not _is_ours(out, found):
         raise UsageError(
             f"output {out} is not empty and not ours (it holds {found[0]!r}): "
             "choose a new or an empty folder"
         )
+
+
+def _is_ours(out: Location, found: Sequence[str]) -> bool:
+    """Whether a folder holds a data set, finished or not: others call a file `manifest.json`, too.
+
+    Args:
+        out: the folder.
+        found: what lies in it.
+    """
+    if WORK_FOLDER in found:
+        return True
+    if MANIFEST not in found:
+        return False
+    try:
+        read_manifest(out)
+    except DatasetError:  # damaged, if there are shards
+        return any(map(is_shard_file, found))
+    return True
 
 
 def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:

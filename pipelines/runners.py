@@ -81,7 +81,7 @@ class RunnerOptions:
         """Whether it runs in processes of ours: unless threads or none at all are asked for."""
         mode = self.pipeline.view_as(DirectOptions).direct_running_mode
         asked = "direct_running_mode" in self.given
-        return self.local and (not asked or mode == "multi_processing")
+        return self.local and (not asked or mode in ("multi_processing", _OWN_PROCESSES))
 
 
 def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -> RunnerOptions:
@@ -267,6 +267,7 @@ def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
         options.pipeline.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     # Without this, workers would not see the options, credentials' locations among them.
     given = options.pipeline.get_all_options(drop_default=True)
+    given.pop("direct_running_mode", None)  # an earlier pipeline with the same options set our own
     provision = beam_provision_api_pb2.ProvisionInfo(
         pipeline_options=JobServiceHandle.encode_pipeline_options(given),
         retrieval_token="unused",  # noqa: S106 (what Beam passes itself)

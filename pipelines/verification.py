@@ -59,18 +59,31 @@ def verify(
         ShardmillError: the Beam job failed.
     """
     folder = locate(out)
-    originals = None if sources is None else locate(sources)
-    manifest = read_manifest(folder) if Layout(folder).manifest.is_file() else None
-    if originals is not None and manifest is not None:
-        originals = locate_root(originals, ConvertOptions.from_json(manifest.options))
-    with _draw_bar(manifest, shown=progress) as on_shard:
-        if manifest is None or beam_args is None:
-            return verify_dataset(
-                folder, quick=quick, decode=decode, originals=originals, on_shard=on_shard
-            )
-        check = make_check(folder, manifest, quick=quick, decode=decode, originals=originals)
-        reports = _run_job(manifest, check, beam_args, workers, on_shard)
-    return collect_faults(manifest, check, reports)
+    images = None if sources is None else locate(sources)
+    while True:
+        manifest = read_manifest(folder) if Layout(folder).manifest.is_file() else None
+        originals = images
+        if images is not None and manifest is not None:
+            originals = locate_root(images, ConvertOptions.from_json(manifest.options))
+        with _draw_bar(manifest, shown=progress) as on_shard:
+            if manifest is None or beam_args is None:
+                faults = verify_dataset(
+                    folder, quick=quick, decode=decode, originals=originals, on_shard=on_shard
+                )
+            else:
+                check = make_check(
+                    folder, manifest, quick=quick, decode=decode, originals=originals
+                )
+                faults = _verify_there(manifest, check, beam_args, workers, on_shard)
+        if not faults or not _is_replaced(folder, manifest):
+            return faults
+
+
+def _is_replaced(folder: Location, manifest: Manifest | None) -> bool:
+    """Whether there is another data set by now, so that faults may be of neither."""
+    if manifest is None or not Layout(folder).manifest.is_file():
+        return False
+    return read_manifest(folder) != manifest
 
 
 @contextlib.contextmanager
@@ -85,13 +98,14 @@ def _draw_bar(manifest: Manifest | None, *, shown: bool) -> Iterator[Callable[[S
         yield lambda shard: bar.update(shard.bytes)
 
 
-def _run_job(
+def _verify_there(
     manifest: Manifest,
     check: Check,
     beam_args: Sequence[str],
     workers: int,
     on_shard: Callable[[ShardInfo], object],
-) -> list[Report]:
+) -> list[Fault]:
+    """Runs the check as a Beam job."""
     # Beam: a second to import, which threads do without.
     from pipelines import runners  # noqa: PLC0415
     from pipelines.transforms import VerifyShards, report_path  # noqa: PLC0415
@@ -116,7 +130,8 @@ def _run_job(
             name = next(iter(unseen.values())).name
             raise DatasetError(f"no report on {name}: the job ended without checking it")
         paths = [report_path(reports, shard) for shard in manifest.shards]
-        return [Report.from_json(json.loads(data)) for data in read_files(paths)]
+        found = [Report.from_json(json.loads(data)) for data in read_files(paths)]
+    return collect_faults(manifest, check, found)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The commit: a manifest appears last, and only over shards that are all there."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -30,6 +31,7 @@ from converter.milling.mill import (
     read_planned,
     read_receipt,
     receipt_path,
+    write_receipt,
     write_shard,
 )
 from converter.options import ConvertOptions
@@ -74,8 +76,9 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 
 
 def change_receipt(plan: Plan, **values: object) -> None:
-    path = receipt_path(Layout(plan.out), plan.shards[0])
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), **values}))
+    layout, shard = Layout(plan.out), plan.shards[0]
+    receipt = read_receipt(receipt_path(layout, shard))
+    write_receipt(dataclasses.replace(receipt, **values), layout, shard)
 
 
 def assert_refused(plan: Plan, message: str) -> None:
@@ -306,6 +309,20 @@ def test_what_is_missing_is_not_finished(plan):
     seen = []
     assert list_finished(plan, on_shard=seen.append) == list(plan.shards[3:])
     assert seen == list(plan.shards)
+
+
+def test_shards_that_took_each_others_place_with_their_receipts_are_not_finished(plan):
+    one, two, *rest = plan.shards
+    for first, second in (
+        (plan.out / one.name, plan.out / two.name),
+        (plan.out / name_index(one.name), plan.out / name_index(two.name)),
+        (receipt_path(Layout(plan.out), one), receipt_path(Layout(plan.out), two)),
+    ):
+        first.rename(plan.out / "aside")
+        second.rename(first)
+        (plan.out / "aside").rename(second)
+    assert list_finished(plan) == rest
+    assert_refused(plan, f"{one.name} has the receipt of {two.name}")
 
 
 @pytest.mark.parametrize("suffix", [".tfrecord", ".tfindex"])

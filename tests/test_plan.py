@@ -228,6 +228,20 @@ def test_more_shards_than_images_are_refused():
 # Files
 
 
+def test_receipts_without_a_plan_vouch_for_nothing(tmp_path):
+    layout = Layout(tmp_path)
+    layout.make_work_folders()
+    receipt = layout.receipts / "train-00000-of-00001.json"
+    receipt.write_text("{}")
+    scan = Scan(classes=("a", "b", "c"), entries=(), skipped=())
+    draft = Draft(scan=scan, splits={"train": make_entries(3)}, shard_records={"train": [3]})
+    write_plan(draft, ConvertOptions(), images=tmp_path, out=tmp_path)
+    assert not receipt.exists()
+    receipt.write_text("{}")
+    write_plan(draft, ConvertOptions(), images=tmp_path, out=tmp_path)
+    assert receipt.exists()
+
+
 def test_a_plan_reads_back_with_every_entry_in_its_place(tmp_path):
     options = dataclasses.replace(SPLIT, num_shards=5)
     plan = make_plan(tmp_path, options)

@@ -23,6 +23,21 @@ from pipelines import conversion, convert_sizes, preflight, resolutions
 from pipelines.commands import main
 from pipelines.conversion import convert
 
+NEED_ROOT = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
+)
+RAW = ConvertOptions(image_size=(100, 100), encoding="raw", num_shards=4)
+IN_MEMORY = ["--direct_running_mode=in_memory"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 images that take 30 kB each when they are raw: 1.2 MB."""
+    root = tmp_path_factory.mktemp("images")
+    for seed in range(40):
+        write_image(root / "ab"[seed % 2] / f"{seed}.png", seed)
+    return root
+
 
 def test_a_new_an_empty_and_an_unfinished_output_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
@@ -47,6 +62,59 @@ def test_folders_that_only_begin_alike_are_accepted(tmp_path: Path) -> None:
 
 def test_this_environment_has_no_other_owner_of_the_import_names() -> None:
     preflight.check_import_names()
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "my app"}', "not JSON", "[]"])
+def test_a_manifest_of_something_else_does_not_make_a_folder_ours(
+    images: Path, tmp_path: Path, manifest: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.json").write_text(manifest)
+    (out / "labels.txt").write_text("of somebody")
+    for overwrite in (False, True):
+        with pytest.raises(
+            UsageError, match=r"is not empty and not ours \(it holds 'labels.txt'\)"
+        ):
+            convert(images, out, RAW, IN_MEMORY, overwrite=overwrite)
+    assert (out / "labels.txt").read_text() == "of somebody"
+    # But one of ours may be damaged, and be replaced.
+    (out / "train-00000-of-00004.tfrecord").touch()
+    assert convert(images, out, RAW, IN_MEMORY, overwrite=True).totals.written == 40
+
+
+def test_a_folder_may_be_named_by_the_way_to_it(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert_folder(images, tmp_path / "out", RAW)
+    (tmp_path / "out" / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "out" / "mine")
+    other = dataclasses.replace(RAW, seed=1)
+    assert convert(images, "..", other, IN_MEMORY, overwrite=True).options["seed"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert (tmp_path / "out" / "mine").is_dir()
+
+
+@NEED_ROOT
+def test_a_mount_point_in_a_data_set_is_told_of_before_anything_is_done(
+    images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    convert_folder(images, out, RAW)
+    with mount_tmpfs(out / "cache", "size=100k"):
+        for how in ({"update": True}, {"overwrite": True}):
+            with pytest.raises(UsageError, match=r"cache is a mount point, .* unmount it first"):
+                convert(images, out, None, IN_MEMORY, **how)
+    assert convert(images, out, None, IN_MEMORY, update=True).totals.written == 40
+
+
+def test_links_that_lead_nowhere_are_one_clear_line(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UsageError, match="loop is a link that leads to itself"):
+        convert(images, tmp_path / "loop", RAW, IN_MEMORY)
+    (tmp_path / "gone").symlink_to(tmp_path / "none")
+    with pytest.raises(OutputError, match="gone is in the way: a folder has to be there"):
+        convert(images, tmp_path / "gone" / "out", RAW, IN_MEMORY)
 
 
 @pytest.mark.parametrize(
@@ -89,22 +157,6 @@ def install(site: Path, folder: str, name: str, file: str, text: str) -> None:
     (site / folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 3.0\n")
     (site / folder / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 3.0\n")
     (site / folder / file).write_text(text)
-
-
-NEED_ROOT = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
-)
-RAW = ConvertOptions(image_size=(100, 100), encoding="raw", num_shards=4)
-IN_MEMORY = ["--direct_running_mode=in_memory"]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 images that take 30 kB each when they are raw: 1.2 MB."""
-    root = tmp_path_factory.mktemp("images")
-    for seed in range(40):
-        write_image(root / "ab"[seed % 2] / f"{seed}.png", seed)
-    return root
 
 
 @NEED_ROOT

@@ -321,7 +321,9 @@ def test_sizes_that_are_there_are_replaced_or_updated_one_by_one(folder, alone, 
     run_sizes(images, out, SIZES, IN_MEMORY, overwrite=True)
     assert read_all(out) == alone
     write_image(images / "a" / "new.jpg", 99, "JPEG")
-    updated = run_sizes(images, out, SIZES, IN_MEMORY, update=True)
+    # Each size runs a pipeline of its own, with the same options.
+    processes = ["--direct_running_mode=multi_processing", "--direct_num_workers=1"]
+    updated = run_sizes(images, out, SIZES, processes, update=True)
     assert {name: done.update.added for name, done in updated.items()} == dict.fromkeys(alone, 1)
     for name in alone:
         assert verify_dataset(out / name, originals=images) == []

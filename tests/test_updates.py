@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from conftest import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.commits.commit import commit, list_finished
+from converter.commits.commit import commit, list_finished, read_notes
 from converter.commits.replacements import replace_dataset
 from converter.entries import Entry, Scan
 from converter.errors import DatasetError, UsageError
@@ -474,3 +475,67 @@ def test_rows_with_other_values_are_milled_again(tmp_path: Path) -> None:
 
 def open_source(out: Path) -> list[Record]:
     return list(open_shards(out).source("train"))
+
+
+def convert_grouped(root: Path, options: ConvertOptions, names: Iterable[str]) -> None:
+    for seed, name in enumerate(names):
+        write_image(root / "images" / "a" / name, seed)
+    convert_folder(root / "images", root / "out", options)
+
+
+def read_splits(out: Path) -> dict[str, str]:
+    """The split of each image, by its path."""
+    return {
+        source.path: shard.split
+        for shard in read_manifest(out).shards
+        for source in read_sources(out, shard)
+    }
+
+
+def list_notes(out: Path) -> set[tuple[str, tuple[str, ...]]]:
+    return {(note.code, note.names) for note in read_notes(out)}
+
+
+def test_content_that_an_update_brings_into_two_splits_is_told(tmp_path: Path) -> None:
+    options = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=2, validation_split=0.3)
+    convert_grouped(tmp_path, options, [f"{number:02}.png" for number in range(20)])
+    splits = read_splits(tmp_path / "out")
+    train, other = (
+        next(path for path, split in splits.items() if split == name)
+        for name in ("train", "validation")
+    )
+    shutil.copy(tmp_path / "images" / train, tmp_path / "images" / other)
+    run_conversion(tmp_path / "images", tmp_path / "out", None, IN_MEMORY, update=True)
+    assert read_splits(tmp_path / "out") == splits
+    pair = tuple(sorted((train, other)))
+    assert ("duplicate_split", pair) in list_notes(tmp_path / "out")
+
+
+def test_a_new_image_follows_its_group_before_one_of_the_same_content(tmp_path: Path) -> None:
+    options = ConvertOptions(
+        image_size=(8, 8),
+        encoding="png",
+        num_shards=2,
+        validation_split=0.3,
+        group_by=r"(p\d+)_",
+    )
+    names = [f"p{patient}_{number}.png" for patient in range(8) for number in range(4)]
+    convert_grouped(tmp_path, options, names)
+    before = read_splits(tmp_path / "out")
+    homes = {path.partition("_")[0]: split for path, split in before.items()}
+    train, held_out = (
+        next(group for group, split in homes.items() if split == name)
+        for name in ("train", "validation")
+    )
+    folder = tmp_path / "images"
+    # The two groups have an image in common by now, and all get another one.
+    shutil.copy(folder / f"{held_out}_0.png", folder / f"{train}_8.png")
+    for number, group in enumerate(homes):
+        write_image(folder / f"{group}_9.png", 100 + number)
+    run_conversion(tmp_path / "images", tmp_path / "out", None, IN_MEMORY, update=True)
+    after = read_splits(tmp_path / "out")
+    assert len(after) == len(before) + 9
+    assert {path.partition("_")[0]: split for path, split in after.items()} == homes
+    assert all(homes[path.partition("_")[0]] == split for path, split in after.items())
+    pair = tuple(sorted((f"{held_out}_0.png", f"{train}_8.png")))
+    assert ("duplicate_split", pair) in list_notes(tmp_path / "out")

@@ -21,6 +21,7 @@ from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout, name_index
 from converter.storage.locks import lock_folder
+from converter.upkeep import verification
 from converter.upkeep.verification import (
     MAX_FAULTS,
     Fault,
@@ -29,6 +30,7 @@ from converter.upkeep.verification import (
     make_check,
     verify_dataset,
 )
+from pipelines import verify
 
 FILES = [
     "dataset_info.json",
@@ -411,3 +413,28 @@ def test_a_report_survives_json(tiny):
         report = check_shard(shard, check)
         assert report.faults
         assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_a_data_set_that_is_replaced_meanwhile_is_looked_at_anew(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest is read, and then its shards are those of another one."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(tiny, old)
+    for seed in range(9):
+        write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
+    convert_folder(tmp_path / "images", new, ConvertOptions(image_size=(4, 4), num_shards=1))
+    left = [new]
+
+    def read(folder: Path) -> Manifest:
+        manifest = read_manifest(folder)
+        if left:
+            shutil.rmtree(folder)
+            shutil.copytree(left.pop(), folder)
+        return manifest
+
+    monkeypatch.setattr(verification, "read_manifest", read)
+    assert verify(old) == []
+    assert not left
+    (old / "labels.txt").unlink()
+    assert [fault.file for fault in verify(old)] == ["labels.txt"]

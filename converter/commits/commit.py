@@ -190,6 +190,8 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
 
 
 def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> None:
+    if receipt.name != shard.name:
+        raise DatasetError(f"{shard.name} has the receipt of {receipt.name}")
     # What is missing shows as frames that are less than none.
     images = receipt.images + min(receipt.frames, 0)
     if images != shard.records:

@@ -18,7 +18,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -37,14 +36,13 @@ from converter.format.metadata import METADATA
 from converter.planning.plan import Shard, read_plan
 from converter.storage.files import hash_file, list_names, remove_files, remove_folder, sync_folder
 from converter.storage.layout import (
-    INDEX_SUFFIX,
     MANIFEST,
     NOTES,
     REJECTS,
-    SHARD_SUFFIX,
     WORK_FOLDER,
     Layout,
     Location,
+    is_shard_file,
     name_index,
 )
 from converter.storage.locks import find_owner
@@ -55,21 +53,24 @@ _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 _NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
-_SHARD_FILE: Final = re.compile(
-    rf"[a-z]+-\d{{5}}-of-\d{{5}}({re.escape(SHARD_SUFFIX)}|{re.escape(INDEX_SUFFIX)})"
-)
-
 
 def check_replaceable(out: Location) -> None:
     """Refuses a folder that cannot give way to another.
 
     Raises:
-        UsageError: it is a mount point.
+        UsageError: it is a mount point, or has one in it.
     """
-    if isinstance(out, Path) and os.path.ismount(out):
+    if not isinstance(out, Path):
+        return
+    if os.path.ismount(out):
         raise UsageError(
             f"{out} is a mount point, which cannot give way to a new folder: convert to a folder "
             "inside it"
+        )
+    if mounted := next(filter(os.path.ismount, out.iterdir()), None):
+        raise UsageError(
+            f"{mounted} is a mount point, and cannot move to a new folder with what is not of the "
+            "data set: unmount it first"
         )
 
 
@@ -208,7 +209,7 @@ def list_own_files(folder: Location) -> frozenset[str]:
         return frozenset({*fixed, *_list_stated(folder)})
     except DatasetError:
         return frozenset(
-            name for name in list_names(folder) if name in fixed or _SHARD_FILE.fullmatch(name)
+            name for name in list_names(folder) if name in fixed or is_shard_file(name)
         )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.sources.originals import Reads, read_ahead
 from converter.sources.pairing import locate_masks
+from converter.storage.files import hash_bytes
 from converter.storage.layout import Layout, Location, name_index
 from converter.storage.writing import HashedFile, create_file, write_file
 
@@ -229,7 +230,8 @@ def write_receipt(receipt: Receipt, layout: Layout[Location], shard: Shard) -> N
     Raises:
         OutputError: it cannot be written.
     """
-    data = json.dumps(dataclasses.asdict(receipt)).encode("ascii")
+    content = dataclasses.asdict(receipt)
+    data = json.dumps({**content, "digest": _digest(content)}).encode("ascii")
     write_file(receipt_path(layout, shard), data, layout.scratch)
 
 
@@ -246,11 +248,22 @@ def parse_receipt(data: bytes, path: Location) -> Receipt:
     """A receipt of that content; raises what `read_receipt` does."""
     try:
         content: dict[str, Any] = json.loads(data)
+        _check_digest(content.pop("digest"), content)
         height, width = content.pop("max_image_size")
         labels = [(label, count) for label, count in content.pop("labels")]
         return Receipt(**content, max_image_size=(height, width), labels=labels)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as a receipt: {error}") from error
+
+
+def _check_digest(digest: str, content: Mapping[str, Any]) -> None:
+    if digest != _digest(content):
+        raise ValueError("its digest does not match")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a receipt says, so that no damage of it is believed."""
+    return hash_bytes(json.dumps(content).encode("ascii"))
 
 
 class _Tally:

@@ -27,7 +27,7 @@ from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
 from converter.images.frame_paths import find_file
 from converter.options import ConvertOptions
-from converter.storage.files import read_range
+from converter.storage.files import list_names, read_range, remove_files
 from converter.storage.layout import Layout, Location, locate, name_shard
 from converter.storage.writing import create_file, write_file
 
@@ -155,6 +155,9 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
     """
     layout = Layout(out)
     layout.make_work_folders()
+    if not layout.plan.is_file():
+        # Nobody knows of which plan the shards are that these vouch for.
+        remove_files(layout.receipts / name for name in list_names(layout.receipts))
     scan = draft.scan
     with (
         create_file(layout.entries, layout.scratch) as file,
@@ -231,8 +234,11 @@ def _parse_plan(data: bytes, out: Location) -> Plan:
             base=Base(**content["base"]) if "base" in content else None,
             digest=content["digest"],
         )
-    except (ValueError, TypeError, KeyError, UsageError) as error:
-        raise DatasetError(f"{Layout(out).plan}: cannot be read as a plan: {error}") from error
+    except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
+        raise DatasetError(
+            f"{Layout(out).plan}: cannot be read as a plan: {error}; convert with --overwrite to "
+            "give it up"
+        ) from error
 
 
 def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:

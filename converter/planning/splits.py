@@ -82,6 +82,9 @@ def assign_splits(
         _check_grouped(entries, options)
     given = _read_given(entries, options, kept or {})
     draws, ranks = _draw_all(entries, options)
+    if kept and (groups := join_units(entries, options, ())) is not None:
+        # Before images of the same content, which may lie in several splits by now.
+        given = _spread(given, groups, entries)
     units = join_units(entries, options, duplicates)
     if units is not None:
         draws = _draw_together(units, draws, entries, options)

@@ -29,6 +29,8 @@ END_BYTES: Final = 4_096
 MAX_SETS: Final = 1_000
 """So many sets of duplicates are named."""
 
+DUPLICATE_CODES: Final = ("duplicate", "duplicate_class", "duplicate_split")
+
 HASH_BYTES: Final = 16
 """Of a SHA-256 that are compared: nobody can make two files that have them in common."""
 
@@ -88,7 +90,7 @@ def drop_duplicates(
     return tuple(kept_ones), tuple(skipped)
 
 
-def note_duplicates(entries: Sequence[Entry], sets: Sets) -> tuple[Note, ...]:
+def note_duplicates(entries: Sequence[Entry], sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
     """What to say of images that have the same content, the gravest first."""
     notes = [_note_set([entries[place] for place in group]) for group in sets]
     notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others

@@ -13,6 +13,7 @@ In an object store the same names follow the prefix that is given for OUT.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import posixpath
 import re
@@ -37,6 +38,10 @@ LABELS: Final = "labels.txt"
 REJECTS: Final = "rejects.jsonl"
 NOTES: Final = "notes.jsonl"
 WORK_FOLDER: Final = ".shardmill"
+
+_SHARD_FILE: Final = re.compile(
+    rf"[a-z]+-\d{{5}}-of-\d{{5}}({re.escape(SHARD_SUFFIX)}|{re.escape(INDEX_SUFFIX)})"
+)
 
 # `Path` makes one slash of two.
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
@@ -156,14 +161,24 @@ def locate_output(out: Place) -> Location:
     """Where a data set lies; of a link, the folder that it leads to, which is what may be replaced.
 
     Raises:
-        UsageError: it is no address that makes sense, or that of a whole bucket.
+        UsageError: it is no address that makes sense, or that of a whole bucket, or a link that
+            leads to itself.
     """
     path = locate(out)
     if isinstance(path, Path):
-        return path.resolve() if path.is_symlink() else path
+        _check_link(path)
+        return path.resolve() if path.is_symlink() or ".." in path.parts else path
     if not path.key:
         raise UsageError(f"{path} is a whole bucket: give a prefix in it, such as {path}/dataset")
     return path
+
+
+def _check_link(path: Path) -> None:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UsageError(f"{path} is a link that leads to itself: choose a folder") from None
 
 
 def join(folder: Location, path: str) -> Location:
@@ -224,6 +239,15 @@ def name_shard(split: str, index: int, count: int) -> str:
     'train-00003-of-00016.tfrecord'
     """
     return f"{split}-{index:05d}-of-{count:05d}{SHARD_SUFFIX}"
+
+
+def is_shard_file(name: str) -> bool:
+    """Whether a name is of the form of a shard's or of its index'.
+
+    >>> is_shard_file("train-00003-of-00016.tfindex")
+    True
+    """
+    return bool(_SHARD_FILE.fullmatch(name))
 
 
 def name_index(shard: str) -> str:

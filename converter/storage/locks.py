@@ -126,13 +126,29 @@ def _acquire(layout: Layout[Path], *, break_lock: bool) -> int:
     for _ in range(_TRIES):
         # Who finishes meanwhile removes the folders under our feet.
         with contextlib.suppress(FileNotFoundError, FileExistsError):
-            layout.scratch.mkdir(parents=True, exist_ok=True)
+            _make_scratch(layout)
             descriptor = _create(layout)
             if descriptor is not None:
                 return descriptor
             _remove_stale(layout, break_lock=break_lock)
         time.sleep(_PAUSE_S)
     raise LockedError(f"{layout.out} changes hands all the time: run the same command again")
+
+
+def _make_scratch(layout: Layout[Path]) -> None:
+    """Makes the folders that the lock needs.
+
+    Raises:
+        OutputError: there is something else in the place of one.
+        FileNotFoundError, FileExistsError: somebody has just removed one.
+    """
+    try:
+        layout.scratch.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        for path in (layout.scratch, *layout.scratch.parents):
+            if os.path.lexists(path) and not path.is_dir():
+                raise OutputError(f"{path} is in the way: a folder has to be there") from None
+        raise
 
 
 def _create(layout: Layout[Path]) -> int | None:

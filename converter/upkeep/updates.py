@@ -30,6 +30,7 @@ from converter.milling.records import make_records
 from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan, Shard
 from converter.planning.splits import assign_splits, draw
+from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
 from converter.storage.files import choose_threads, hash_file, sync_folder
 from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, name_index
 from converter.storage.writing import create_file, link_file
@@ -123,7 +124,13 @@ def plan_update(
     left_out |= {line["path"]: line["code"] for s in shares.values() for line in s.receipt.rejects}
     before = {path: line["code"] for path, line in refused.items()}
     return Update(
-        draft=_draft(scan, members, manifest, rejected, hash_file(folder / MANIFEST)),
+        draft=_draft(
+            _note_again(scan, members, manifest),
+            members,
+            manifest,
+            rejected,
+            hash_file(folder / MANIFEST),
+        ),
         kept=kept,
         added=len(present),
         changed=sum(share.changed for share in shares.values()),
@@ -304,6 +311,25 @@ def _place(
                 _sort(shares[name].entries + new, options) if new else shares[name].entries
             )
     return members
+
+
+def _note_again(scan: Scan, members: Mapping[str, list[Entry]], manifest: Manifest) -> Scan:
+    """A scan that says of images with the same content if they are in several splits by now.
+
+    Old ones keep theirs, so a file that was changed may have the content of one in another split.
+    """
+    if not scan.duplicates:
+        return scan
+    splits = {entry.path: shard.split for shard in manifest.shards for entry in members[shard.name]}
+    entries = list(scan.entries)
+    for places in scan.duplicates:
+        known = next((splits[path] for p in places if (path := entries[p].path) in splits), "")
+        for place in places:
+            entry = entries[place]
+            entries[place] = entry._replace(split=splits.get(entry.path, known))
+    others = (note for note in scan.notes if note.code not in DUPLICATE_CODES)
+    notes = (*others, *note_duplicates(entries, scan.duplicates))
+    return dataclasses.replace(scan, notes=notes)
 
 
 def _draft(

@@ -1,0 +1,89 @@
+"""Whoever reads what a command says may leave, and the command does what it was asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_environment
+from soaking import LOOP
+
+from converter.upkeep.verification import verify_dataset
+from pipelines.terminal import LastingStream, outlast_readers
+
+ASKED = ("--image-size=16", "--num-shards=3")
+
+
+def run(command: list[str], *, left: str = "", closed: int | None = None) -> int:
+    """Runs a command of which nobody reads one stream, or which is closed; the exit code."""
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, left: write}
+    streams.pop("", None)
+    close = None if closed is None else lambda: os.close(closed)
+    try:
+        process = subprocess.run(
+            command,
+            check=False,
+            env=make_environment(),
+            timeout=120,
+            preexec_fn=close,
+            **streams,
+        )
+    finally:
+        os.close(write)
+    return process.returncode
+
+
+@pytest.mark.parametrize("left", ["stdout", "stderr"])
+def test_a_conversion_that_nobody_watches_is_done(
+    image_folder: Path, tmp_path: Path, left: str
+) -> None:
+    out = tmp_path / "out"
+    assert run([*LOOP, "convert", str(image_folder), str(out), *ASKED], left=left) == 0
+    assert verify_dataset(out) == []
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_conversion_without_a_stream_is_done(
+    image_folder: Path, tmp_path: Path, closed: int
+) -> None:
+    out = tmp_path / "out"
+    assert run([*LOOP, "convert", str(image_folder), str(out), *ASKED], closed=closed) == 0
+    assert verify_dataset(out) == []
+
+
+def test_what_was_found_is_told_by_the_exit_code_all_the_same(
+    converted: Path, tmp_path: Path
+) -> None:
+    verify = [sys.executable, "-m", "pipelines", "verify", "--no-progress"]
+    assert run([*verify, str(converted)], left="stdout") == 0
+    assert run([*verify, str(tmp_path)], left="stderr") == 1
+
+
+def test_a_stream_without_a_reader_takes_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    stream = LastingStream(open(write, "w", encoding="utf-8"))  # noqa: SIM115
+    assert stream.write("read") == 4
+    stream.flush()
+    assert os.read(read, 9) == b"read"
+    os.close(read)
+    for _ in range(3):
+        assert stream.write("x" * 100_000) == 100_000
+        stream.flush()
+    stream.close()
+
+
+def test_a_block_leaves_the_streams_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", seen)
+    monkeypatch.setattr(sys, "stderr", None)
+    with outlast_readers():
+        print("here")
+        print("nowhere", file=sys.stderr)
+    assert (sys.stdout, sys.stderr) == (seen, None)
+    assert seen.getvalue() == "here\n"
