@@ -7,7 +7,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from converter.commits.commit import commit, read_notes
-from converter.commits.replacements import discard_dataset, replace_dataset, settle_folder
+from converter.commits.replacements import (
+    discard_dataset,
+    is_staged,
+    replace_dataset,
+    settle_folder,
+)
 from converter.costs import Cost
 from converter.entries import Scan
 from converter.errors import DatasetError, UsageError
@@ -145,6 +150,19 @@ def check_update(request: Request, scan: Scan) -> None:
     """
     check_scan(scan, request.options)
     check_kind(read_manifest(request.out), scan)
+    _refuse_replacement(request.out)
+
+
+def _refuse_replacement(out: Location) -> None:
+    stage = Layout(out).stage
+    if not is_staged(stage):
+        return
+    with contextlib.suppress(DatasetError):  # of what is damaged, nothing is lost
+        if read_plan(stage).base is None:
+            raise UsageError(
+                f"{out} is about to be replaced: go on with --overwrite and the options of that, "
+                "or give it up with shardmill clean --unfinished, and then update"
+            )
 
 
 def run_update(request: Request, scan: Scan) -> Conversion:

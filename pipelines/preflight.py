@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import re
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from converter.storage.layout import (
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
+
+_SIZE: Final = re.compile(r"\d+x\d+")
 
 
 class SpaceWarning(UserWarning):
@@ -53,6 +56,11 @@ def check_folders(images: Location, out: Location) -> None:
         raise UsageError(f"output {out} is a file: choose a folder")
     found = list_names(out)
     if found and not _is_ours(out, found):
+        if _SIZE.fullmatch(found[0]) and Layout(out / found[0]).manifest.is_file():
+            raise UsageError(
+                f"output {out} holds data sets of several sizes, such as {found[0]}: give each as "
+                "an image size, or choose another folder"
+            )
         raise UsageError(
             f"output {out} is not empty and not ours (it holds {found[0]!r}): "
             "choose a new or an empty folder"

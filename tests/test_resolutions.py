@@ -284,6 +284,8 @@ def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
     again = [str(folder), out, *sizes]
     assert main(["convert", *again, "--no-progress", "--update", "--workers=1"]) == 0
     assert capsys.readouterr().out.count("nothing to do") == 3
+    assert main(["convert", str(folder), out, "--no-progress", "--update"]) == 2
+    assert "holds data sets of several sizes, such as 12x12: give" in capsys.readouterr().err
     assert main(["plan", *again]) == 0
     assert capsys.readouterr().out.endswith("nothing was written\n")
     assert main(["plan", *again, "--image-size=8x8"]) == 2

@@ -539,3 +539,21 @@ def test_a_new_image_follows_its_group_before_one_of_the_same_content(tmp_path: 
     assert all(homes[path.partition("_")[0]] == split for path, split in after.items())
     pair = tuple(sorted((f"{held_out}_0.png", f"{train}_8.png")))
     assert ("duplicate_split", pair) in list_notes(tmp_path / "out")
+
+
+def test_an_update_does_not_give_up_a_replacement_that_is_not_finished(root: Path) -> None:
+    images, out = root / "images", root / "out"
+    other = dataclasses.replace(OPTIONS, seed=9)
+    staged = mill_folder(images, Layout(out).stage, other)
+    write_image(images / "b" / "new.png", 99)
+    with pytest.raises(UsageError, match="is about to be replaced: go on with --overwrite"):
+        run_conversion(images, out, None, IN_MEMORY, update=True)
+    assert list_finished(staged) == list(staged.shards)
+    (images / "b" / "new.png").unlink()
+    done = run_conversion(images, out, other, IN_MEMORY, overwrite=True)
+    assert (done.milled, done.kept) == (0, len(staged.shards))
+    # One of an update is gone on with, or given up for the next one.
+    write_image(images / "b" / "new.png", 99)
+    Layout(Layout(out).stage).make_work_folders()
+    Layout(Layout(out).stage).plan.write_bytes(b"damaged")
+    assert run_conversion(images, out, None, IN_MEMORY, update=True).update.added == 1

@@ -46,6 +46,7 @@ FILES = [
     "train-00001-of-00002.tfrecord",
 ]
 EMPTY = "notes.jsonl"
+LEFT_OVER = "is left over from a conversion: shardmill clean removes it"
 ONE, TWO = "train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"
 
 
@@ -155,7 +156,7 @@ def test_an_extra_file_is_found(copy, name):
 
 def test_a_left_over_work_folder_is_found(copy):
     (copy / ".shardmill").mkdir()
-    assert verify_dataset(copy) == [Fault(".shardmill", "is left over from a conversion")]
+    assert verify_dataset(copy) == [Fault(".shardmill", LEFT_OVER)]
 
 
 @pytest.mark.parametrize("suffixes", [(".tfrecord",), (".tfrecord", ".tfindex")])

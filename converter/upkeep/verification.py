@@ -377,6 +377,6 @@ def _find_strangers(folder: Location, manifest: Manifest) -> Iterator[Fault]:
         if name == WORK_FOLDER:
             # Of whoever makes a replacement just now; this data set is whole until then.
             if find_owner(folder) is None:
-                yield Fault(name, "is left over from a conversion")
+                yield Fault(name, "is left over from a conversion: shardmill clean removes it")
         elif name not in names:
             yield Fault(name, "does not belong to the data set")
