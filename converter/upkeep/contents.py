@@ -53,19 +53,9 @@ def check_content(
         ValueError: says what does not fit.
     """
     features = examples.decode_example(payload)
-    unexpected = () if labelled else (examples.LABEL, examples.TEXT)
-    for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
-        for name in [name for name in names if name not in unexpected]:
-            values = features.get(name, [])
-            if len(values) != 1 or not isinstance(values[0], kind):
-                raise ValueError(f"{name} is not one value of type {kind.__name__}")
-    found: Mapping[str, Any] = {name: values[0] for name, values in features.items() if values}
+    found = _read_singles(features, labelled=labelled)
     check_values(columns, features, len(classes))
-    label = found[examples.LABEL] if labelled else NO_LABEL
-    if labelled and not 0 <= label < len(classes):
-        raise ValueError(f"label {label} is out of range: there are {len(classes)} classes")
-    if labelled and found[examples.TEXT] != to_bytes(classes[label]):
-        raise ValueError(f"label {label} does not go with class {found[examples.TEXT][:100]!r}")
+    label = _check_label(found, classes) if labelled else NO_LABEL
     image = StoredImage(
         data=found[examples.ENCODED],
         format=found[examples.FORMAT].decode("ascii", "replace"),
@@ -88,6 +78,26 @@ def check_content(
         height=image.height,
         width=image.width,
     )
+
+
+def _read_singles(features: Mapping[str, Sequence[Any]], *, labelled: bool) -> Mapping[str, Any]:
+    """The first value of each feature; what every record has is one value of its type."""
+    unexpected = () if labelled else (examples.LABEL, examples.TEXT)
+    for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
+        for name in [name for name in names if name not in unexpected]:
+            values = features.get(name, [])
+            if len(values) != 1 or not isinstance(values[0], kind):
+                raise ValueError(f"{name} is not one value of type {kind.__name__}")
+    return {name: values[0] for name, values in features.items() if values}
+
+
+def _check_label(found: Mapping[str, Any], classes: Sequence[str]) -> int:
+    label: int = found[examples.LABEL]
+    if not 0 <= label < len(classes):
+        raise ValueError(f"label {label} is out of range: there are {len(classes)} classes")
+    if found[examples.TEXT] != to_bytes(classes[label]):
+        raise ValueError(f"label {label} does not go with class {found[examples.TEXT][:100]!r}")
+    return label
 
 
 def _check_mask(features: Mapping[str, Sequence[Any]], image: StoredImage, *, decode: bool) -> None:

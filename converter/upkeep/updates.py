@@ -93,46 +93,35 @@ def plan_update(
     """
     options = ConvertOptions.from_json(manifest.options)
     scan = keep_labels(scan, manifest.classes)
-    present = {entry.path: entry for entry in scan.entries}
     refused = read_rejects(folder)
-    comparison = Comparison(
+    shares = Comparison(
         folder=folder,
         manifest=manifest,
         images=images,
-        present=present,
+        present={entry.path: entry for entry in scan.entries},
         options=options,
         refused=refused,
         noted=any(note.code in CONTENT_NOTES for note in read_notes(folder)),
-    )
-    shares = comparison.compare_shards(on_shard)
-    for share in shares.values():
-        for entry in share.entries:
-            present.pop(entry.path, None)
-    files = dict.fromkeys(find_file(path, options.frames) for path in refused)
-    known = [present[path] for path in files if path in present]
-    rejected = _try_again(known, scan, images, options)
+    ).compare_shards(on_shard)
+    known = {entry.path for share in shares.values() for entry in share.entries}
+    additions = {entry.path: entry for entry in scan.entries if entry.path not in known}
+    rejected = _try_again(refused, additions, scan, images, options)
     for path in {find_file(reject["path"], options.frames) for reject in rejected}:
-        del present[path]
-    members = _place(shares, manifest, _assign(scan, shares, manifest, present, options), options)
+        del additions[path]
+    fresh = _assign(scan, shares, manifest, additions, options)
+    members = _place(shares, manifest, fresh, options)
     kept = {
         name: share.receipt
         for name, share in shares.items()
         if not share.touched and members[name] == share.entries
     }
-    left_out = {reject["path"]: reject["code"] for reject in rejected}
-    left_out |= {line.path: line.code for line in (*scan.rejected, *scan.skipped)}
-    left_out |= {line["path"]: line["code"] for s in shares.values() for line in s.receipt.rejects}
+    left_out = _list_left_out(scan, shares, rejected)
     before = {path: line["code"] for path, line in refused.items()}
+    noted, digest = _note_again(scan, members, manifest), hash_file(folder / MANIFEST)
     return Update(
-        draft=_draft(
-            _note_again(scan, members, manifest),
-            members,
-            manifest,
-            rejected,
-            hash_file(folder / MANIFEST),
-        ),
+        draft=_draft(noted, members, manifest, rejected, digest),
         kept=kept,
-        added=len(present),
+        added=len(additions),
         changed=sum(share.changed for share in shares.values()),
         removed=sum(share.removed for share in shares.values()),
         needed=(len(kept), scan.classes, left_out) != (len(shares), manifest.classes, before),
@@ -242,10 +231,26 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
     return taken
 
 
+def _list_left_out(
+    scan: Scan, shares: Mapping[str, Share], rejected: Iterable[Mapping[str, str]]
+) -> dict[str, str]:
+    """The code of what is not converted, by its path."""
+    left_out = {reject["path"]: reject["code"] for reject in rejected}
+    left_out |= {line.path: line.code for line in (*scan.rejected, *scan.skipped)}
+    lines = (line for share in shares.values() for line in share.receipt.rejects)
+    return left_out | {line["path"]: line["code"] for line in lines}
+
+
 def _try_again(
-    entries: Sequence[Entry], scan: Scan, images: Location, options: ConvertOptions
+    refused: Iterable[str],
+    additions: Mapping[str, Entry],
+    scan: Scan,
+    images: Location,
+    options: ConvertOptions,
 ) -> list[dict[str, str]]:
-    """Those of the images that cannot be converted now either, and why."""
+    """Those of the images that were rejected and cannot be converted now either, and why."""
+    files = dict.fromkeys(find_file(path, options.frames) for path in refused)
+    entries = [additions[path] for path in files if path in additions]
 
     def find_reasons(entry: Entry) -> list[dict[str, str]]:
         reasons = []
