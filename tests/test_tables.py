@@ -317,11 +317,7 @@ def test_it_verifies_with_its_sources_and_is_repaired(root, detected, tmp_path):
     (copy / shard.name).write_bytes(b"damaged")
     (copy / "features.json").unlink()
     result = repair(copy, root / "t.jsonl", ["--direct_running_mode=in_memory"])
-    assert set(result.repaired) == {
-        shard.name,
-        shard.name.replace("record", "index"),
-        "features.json",
-    }
+    assert set(result.repaired) == {shard.name, "features.json"}
     assert verify_dataset(copy) == []
 
 
