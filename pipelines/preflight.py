@@ -78,10 +78,12 @@ def _is_ours(out: Location, found: Sequence[str]) -> bool:
         return True
     if MANIFEST not in found:
         return False
+    if any(map(is_shard_file, found)):  # also if the manifest is damaged
+        return True
     try:
         read_manifest(out)
-    except DatasetError:  # damaged, if there are shards
-        return any(map(is_shard_file, found))
+    except DatasetError:
+        return False
     return True
 
 

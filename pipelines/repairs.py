@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from converter.commits.replacements import (
     find_manifest,
@@ -165,7 +165,7 @@ def _repair(site: _Site, condemned: repairs.Condemned) -> tuple[tuple[str, ...],
     )
     members, likely = _find_members(site, condemned.shards, draft)
     if members:
-        repaired += _mill(site, members, condemned)
+        repaired += _mill(site, members, condemned.names)
     for name in condemned.files:
         content = _describe_file(site, draft, name)
         if repairs.rebuild_file(site.folder, site.manifest, name, content):
@@ -208,7 +208,7 @@ def _find_members(
 
 
 def _mill(
-    site: _Site, members: Mapping[str, list[Entry]], condemned: repairs.Condemned
+    site: _Site, members: Mapping[str, list[Entry]], condemned: Collection[str]
 ) -> Iterator[str]:
     # Beam: a second to import, which the rest does without.
     from pipelines import runners  # noqa: PLC0415

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import uuid
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, mill_folder, write_image
 from servers import KilledError, kill_at
+from test_locks import write_owner
 from test_stores import read_tree, upload
 
 from converter.commits.commit import commit, list_finished
@@ -19,7 +19,7 @@ from converter.commits.replacements import replace_dataset
 from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
-from converter.storage.locks import find_owner, lock_folder, sign_folder
+from converter.storage.locks import lock_folder, sign_folder
 from converter.storage.objects import put_bytes
 from converter.storage.owners import dump_owner, parse_owner
 from converter.storage.writing import write_file
@@ -204,7 +204,7 @@ def test_a_stage_of_a_machine_that_is_lost_is_in_nobodys_way(images, tmp_path, u
     convert_folder(images, out, OPTIONS)
     mill_folder(images, Layout(out).stage, OPTIONS)
     for place in (out, Layout(out).stage):
-        leave_lock(place, host="elsewhere", boot="its own")
+        write_owner(place, host="elsewhere", boot="its own")
     with pytest.raises(LockedError):
         clean_folder(out, unfinished=unfinished)
     clean_folder(out, unfinished=unfinished, break_lock=True)
@@ -212,14 +212,6 @@ def test_a_stage_of_a_machine_that_is_lost_is_in_nobodys_way(images, tmp_path, u
     convert(images, out, OPTIONS, IN_MEMORY, overwrite=True)
     assert not Layout(out).stage.exists()
     assert verify_dataset(out) == []
-
-
-def leave_lock(folder: Path, **changes: object) -> None:
-    with lock_folder(folder):
-        owner = find_owner(folder)
-    Layout(folder).work.mkdir(exist_ok=True)
-    content = {**dataclasses.asdict(owner), **changes}
-    Layout(folder).lock.write_text(json.dumps(content))
 
 
 def test_a_data_set_between_two_names_is_left_to_who_moves_it(images, tmp_path):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make_environment
@@ -39,21 +40,14 @@ def run(command: list[str], *, left: str = "", closed: int | None = None) -> int
     return process.returncode
 
 
-@pytest.mark.parametrize("left", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    "how", [{"left": "stdout"}, {"left": "stderr"}, {"closed": 0}, {"closed": 1}, {"closed": 2}]
+)
 def test_a_conversion_that_nobody_watches_is_done(
-    image_folder: Path, tmp_path: Path, left: str
+    image_folder: Path, tmp_path: Path, how: dict[str, Any]
 ) -> None:
     out = tmp_path / "out"
-    assert run([*LOOP, "convert", str(image_folder), str(out), *ASKED], left=left) == 0
-    assert verify_dataset(out) == []
-
-
-@pytest.mark.parametrize("closed", [0, 1, 2])
-def test_a_conversion_without_a_stream_is_done(
-    image_folder: Path, tmp_path: Path, closed: int
-) -> None:
-    out = tmp_path / "out"
-    assert run([*LOOP, "convert", str(image_folder), str(out), *ASKED], closed=closed) == 0
+    assert run([*LOOP, "convert", str(image_folder), str(out), *ASKED], **how) == 0
     assert verify_dataset(out) == []
 
 
@@ -65,7 +59,7 @@ def test_what_was_found_is_told_by_the_exit_code_all_the_same(
     assert run([*verify, str(tmp_path)], left="stderr") == 1
 
 
-def test_a_stream_without_a_reader_takes_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_without_a_reader_takes_whatever_comes() -> None:
     read, write = os.pipe()
     stream = LastingStream(open(write, "w", encoding="utf-8"))  # noqa: SIM115
     assert stream.write("read") == 4

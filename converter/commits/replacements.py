@@ -47,7 +47,7 @@ from converter.storage.layout import (
 )
 from converter.storage.locks import find_owner
 from converter.storage.objects import ObjectPath
-from converter.storage.owners import refuse_owner
+from converter.storage.owners import check_broken
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
@@ -123,8 +123,8 @@ def restore_folder(out: Location, *, break_lock: bool) -> None:
     retired = Layout(out).retired
     if retired.exists() and not out.exists():
         owner = find_owner(retired)
-        if owner is not None and (owner.is_here() or not break_lock):
-            raise refuse_owner(out, owner, runs=owner.is_here(), other="folder")
+        if owner is not None:
+            check_broken(out, owner, break_lock=break_lock, other="folder")
         with contextlib.suppress(FileNotFoundError):
             retired.rename(out)
 

@@ -19,7 +19,7 @@ from typing import Final
 from converter.errors import LockedError, ShardmillError
 from converter.storage.layout import Layout
 from converter.storage.objects import ObjectPath, create_object, delete_object, read_object
-from converter.storage.owners import Owner, describe_self, parse_owner, refuse_owner
+from converter.storage.owners import Owner, check_broken, describe_self, parse_owner
 
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.1
@@ -70,19 +70,14 @@ def _acquire(folder: ObjectPath, content: bytes, *, break_lock: bool) -> None:
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
                 found = read_object(lock)
-                _check_stale(folder, parse_owner(found), break_lock=break_lock)
+                owner = parse_owner(found)
+                if not owner.is_gone(unheld=False):
+                    check_broken(folder, owner, break_lock=break_lock, other="prefix")
                 _take_over(lock, found, content, break_lock=break_lock)
         else:
             return
         time.sleep(_PAUSE_S)
     raise LockedError(f"{folder} changes hands all the time: run the same command again")
-
-
-def _check_stale(folder: ObjectPath, owner: Owner, *, break_lock: bool) -> None:
-    if owner.is_gone(unheld=False):
-        return
-    if owner.is_here() or not break_lock:
-        raise refuse_owner(folder, owner, runs=owner.is_here(), other="prefix")
 
 
 def _take_over(lock: ObjectPath, found: bytes, content: bytes, *, break_lock: bool) -> None:

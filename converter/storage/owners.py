@@ -58,6 +58,22 @@ class Owner:
         return unheld or (self.space == _read_space() and _read_start(self.pid) != self.started)
 
 
+def check_broken(place: object, owner: Owner, *, break_lock: bool, other: str) -> None:
+    """Refuses to pass over an owner that is not known to be gone.
+
+    Args:
+        place: the data set.
+        owner: who holds its lock.
+        break_lock: take it for gone if nothing is known of it here.
+        other: what else may be chosen: another folder, for example.
+
+    Raises:
+        LockedError: it runs, or nobody says that it does not.
+    """
+    if owner.is_here() or not break_lock:
+        raise refuse_owner(place, owner, runs=owner.is_here(), other=other)
+
+
 def refuse_owner(place: object, owner: Owner, *, runs: bool, other: str) -> LockedError:
     """What a second writer is told.
 

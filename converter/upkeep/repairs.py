@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from converter.entries import Entry, NoteTally, Scan, name_class
 from converter.errors import DatasetError, ImageError
@@ -61,10 +61,10 @@ class Condemned:
     files: tuple[str, ...]
 
     @property
-    def names(self) -> list[str]:
-        """The names of all these files, each once."""
+    def names(self) -> frozenset[str]:
+        """The names of all these files."""
         indexes = (name_index(shard.name) for shard in self.indexes)
-        return [*(shard.name for shard in self.shards), *indexes, *self.files]
+        return frozenset((*(shard.name for shard in self.shards), *indexes, *self.files))
 
 
 def list_condemned(manifest: Manifest, faults: Iterable[Fault]) -> Condemned:
@@ -219,19 +219,25 @@ def write_repair(
 
 
 def take_shard(
-    shard: ShardInfo, made: Location, folder: Location, condemned: Condemned
+    shard: ShardInfo, made: Location, folder: Location, condemned: Collection[str]
 ) -> list[str]:
     """Puts what is condemned of a shard in its place, if what was made is what it has to be.
 
+    Args:
+        shard: as the manifest states it.
+        made: where it was made again.
+        folder: the data set.
+        condemned: names of the files that are to be replaced.
+
     Returns:
-        the names of those files.
+        the names of those that were.
     """
     index = name_index(shard.name)
     if hash_file(made / shard.name) != shard.sha256:
         return []
     if hash_file(made / index) != shard.index_sha256:
         return []
-    names = [name for name in (shard.name, index) if name in condemned.names]
+    names = [name for name in (shard.name, index) if name in condemned]
     move_files(names, made, folder)
     return names
 
