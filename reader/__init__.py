@@ -36,14 +36,14 @@ Synopsis:
 
 from typing import TYPE_CHECKING, Any
 
-from reader.damage import typed_errors
-from reader.options import ReadOptions
+from reader.plan.options import ReadOptions
+from reader.records.damage import typed_errors
 from reader.shardset import ShardSet, load_dataset, mix_datasets, open_shards
 from reader.source import Record, Source
 from reader.tfrecords import TFRecordSet, open_tfrecords
 
 if TYPE_CHECKING:
-    from reader.resuming import ResumeTraining
+    from reader.tfdata.resume import ResumeTraining
 
 __all__ = [
     "ReadOptions",
@@ -62,7 +62,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "ResumeTraining":
-        from reader.resuming import ResumeTraining  # noqa: PLC0415 (Keras)
+        from reader.tfdata.resume import ResumeTraining  # noqa: PLC0415 (Keras)
 
         return ResumeTraining
     raise AttributeError(f"module 'reader' has no attribute {name!r}")

@@ -12,19 +12,19 @@ from converter.errors import ShardmillError, UsageError
 from converter.format.manifest import Manifest, SplitInfo, read_manifest
 from converter.storage.layout import Location, locate, name_index
 from converter.storage.objects import ObjectPath
-from reader.arrivals import await_manifest
-from reader.files import check_size, measure_file
-from reader.mixing import plan_mixture
-from reader.options import ReadOptions, check_cache
-from reader.plans import ReadPlan, list_files, plan_reading
-from reader.ranges import RangeFiles
-from reader.records import RecordFiles
+from reader.plan.mixing import plan_mixture
+from reader.plan.options import ReadOptions, check_cache
+from reader.plan.read_plan import ReadPlan, list_files, plan_reading
+from reader.records.files import check_size, measure_file
+from reader.records.record_files import RecordFiles
+from reader.remote.open_remote import await_manifest
+from reader.remote.range_reads import RangeFiles
 from reader.source import Source
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from reader.sequence import BatchSequence
+    from reader.tfdata.sequence import BatchSequence
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class ShardSet:
             DatasetError, UsageError, ShardmillError: as `dataset` does.
         """
         try:
-            from reader.sequence import make_sequence  # noqa: PLC0415 (TensorFlow)
+            from reader.tfdata.sequence import make_sequence  # noqa: PLC0415 (TensorFlow)
         except ModuleNotFoundError as error:
             raise _name_missing(error) from error
         names = ("workers", "use_multiprocessing", "max_queue_size")
@@ -267,7 +267,7 @@ def _read_subset(
 
 def _build(plan: ReadPlan) -> tf.data.Dataset:
     try:
-        from reader.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
+        from reader.tfdata.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
     except ModuleNotFoundError as error:
         raise _name_missing(error) from error
     return make_dataset(plan)

@@ -15,12 +15,12 @@ from converter.errors import RecordError, UsageError
 from converter.format import examples
 from converter.format.schema import MASK, Column
 from converter.names import from_bytes
-from reader.columns import NO_LABEL, FilePaths, read_labels
-from reader.files import Place
-from reader.names import NameIndex
-from reader.orders import Numbers
-from reader.records import RecordFiles, find_source
-from reader.selections import select_all
+from reader.arrays import Numbers
+from reader.examples.columns import NO_LABEL, FilePaths, read_labels
+from reader.examples.name_index import NameIndex
+from reader.records.files import Place
+from reader.records.record_files import RecordFiles, find_source
+from reader.sampling.selection import select_all
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from converter.errors import DatasetError, UsageError
 from converter.format import examples
 from converter.storage.layout import INDEX_SUFFIX
 from converter.storage.objects import is_address
-from reader.files import Place, RecordFile, load_index, measure_file
-from reader.options import ReadOptions
-from reader.records import RecordFiles
+from reader.plan.options import ReadOptions
+from reader.records.files import Place, RecordFile, load_index, measure_file
+from reader.records.record_files import RecordFiles
 from reader.source import RecordSequence
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TFRecordSet:
         Raises:
             UsageError: an option is unknown or out of its range, or the records cannot be padded.
         """
-        from reader.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
+        from reader.tfdata.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
 
         unknown = [name for name in options if name not in OPTIONS]
         if unknown:

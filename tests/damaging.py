@@ -23,13 +23,13 @@ import numpy as np
 from converter import DatasetError, RecordError, ShardmillError
 from converter.format import tfrecords
 from reader import ReadOptions, open_shards
-from reader.batches import BatchReader
-from reader.damage import DamageLog
-from reader.files import RecordFile
-from reader.orders import WindowedOrder
-from reader.plans import ReadPlan, plan_reading
-from reader.records import RecordFiles
-from reader.runs import RunFiles
+from reader.batches.batch_reader import BatchReader
+from reader.plan.read_plan import ReadPlan, plan_reading
+from reader.records.damage import DamageLog
+from reader.records.files import RecordFile
+from reader.records.readahead import RunFiles
+from reader.records.record_files import RecordFiles
+from reader.sampling.orders import WindowedOrder
 
 Rows: TypeAlias = dict[str, tuple[object, ...]]
 """Label and image, and what else is known of it, by the path of its original."""

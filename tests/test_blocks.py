@@ -8,10 +8,10 @@ import pytest
 
 from converter import DatasetError
 from reader import open_shards
-from reader.blocks import MAX_RUN_BYTES, check_records, read_block
-from reader.files import Group, RecordFile
-from reader.plans import list_files
-from reader.records import RecordFiles
+from reader.plan.read_plan import list_files
+from reader.records.blocks import MAX_RUN_BYTES, check_records, read_block
+from reader.records.files import Group, RecordFile
+from reader.records.record_files import RecordFiles
 
 
 @pytest.fixture

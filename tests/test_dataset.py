@@ -19,7 +19,7 @@ from conftest import convert_folder, encode_image, make_image, mill_folder, writ
 from converter import ConvertOptions, DatasetError, RecordError, UsageError
 from converter.planning.plan import read_entries
 from reader import ReadOptions, ShardSet, load_dataset, open_shards, typed_errors
-from reader.steps import REMAINDERS
+from reader.sampling.steps import REMAINDERS
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3)
 
@@ -409,7 +409,7 @@ ORDERS = [False, "exact", "buffer"]
 @pytest.fixture
 def small_windows(monkeypatch):
     """Lets `buffer` have several windows in data sets of a few records."""
-    monkeypatch.setattr("reader.memory.MAX_WINDOW_RECORDS", 8)
+    monkeypatch.setattr("reader.plan.memory.MAX_WINDOW_RECORDS", 8)
 
 
 def read_steps(dataset: tf.data.Dataset) -> list[list[object]]:
@@ -476,8 +476,8 @@ def test_an_order_does_not_depend_on_the_number_of_threads(
 ):
     found = []
     for threads in (1, 2, 7):
-        monkeypatch.setattr("reader.pipeline.count_cores", lambda threads=threads: threads)
-        monkeypatch.setattr("reader.dataset.count_cores", lambda threads=threads: threads)
+        monkeypatch.setattr("reader.tfdata.pipeline.count_cores", lambda threads=threads: threads)
+        monkeypatch.setattr("reader.tfdata.dataset.count_cores", lambda threads=threads: threads)
         dataset = load_dataset(
             two_classes, seed=3, batch_size=batch_size, shuffle=shuffle, random_flip=True
         )

@@ -10,7 +10,8 @@ from conftest import encode_image, make_image
 from PIL import Image
 
 from converter.format.manifest import ImageInfo
-from reader.decoding import (
+from reader.plan.options import ReadOptions
+from reader.tfdata.decoding import (
     decode_pixels,
     decode_window,
     draw_window,
@@ -19,7 +20,6 @@ from reader.decoding import (
     format_labels,
     make_decoder,
 )
-from reader.options import ReadOptions
 
 FORMATS = ("jpeg", "png", "webp", "raw")
 

@@ -6,8 +6,8 @@ from conftest import encode_image, make_image
 
 from converter.format.examples import encode_example
 from converter.format.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, frame_record
-from reader.blocks import Block, check_records
-from reader.fields import Wanted, find_fields, parse_payload
+from reader.examples.fields import Wanted, find_fields, parse_payload
+from reader.records.blocks import Block, check_records
 
 GOOD = {
     "image/class/label": 2,

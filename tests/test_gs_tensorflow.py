@@ -18,8 +18,8 @@ from conftest import make_environment
 from servers import upload
 
 from reader import open_shards
-from reader.plans import list_files
-from reader.records import RecordFiles
+from reader.plan.read_plan import list_files
+from reader.records.record_files import RecordFiles
 
 HOSTS = ("www.googleapis.com", "storage.googleapis.com")
 

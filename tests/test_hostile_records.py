@@ -16,7 +16,7 @@ from converter import DatasetError, RecordError
 from converter.format import examples
 from converter.format.tfrecords import FRAMING_BYTES, frame_record
 from reader import ReadOptions, load_dataset, open_shards
-from reader.plans import plan_reading
+from reader.plan.read_plan import plan_reading
 
 PICTURE = encode_image(make_image(1), "PNG")
 

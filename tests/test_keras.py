@@ -17,7 +17,7 @@ from PIL import Image
 
 from converter import ConvertOptions, UsageError
 from reader import load_dataset
-from reader.options import INTERPOLATIONS
+from reader.plan.options import INTERPOLATIONS
 
 SIZE = (16, 20)
 NAMES = (

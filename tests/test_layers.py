@@ -25,10 +25,10 @@ FLOW = ("storage", "format", "images", "sources", "planning", "milling", "commit
 """The packages of `converter`: each may use those before it."""
 
 TENSORFLOW_MODULES = {
-    "reader.dataset", "reader.decoding", "reader.details", "reader.pipeline", "reader.sequence",
-    "reader.tfrecord_dataset",
-}  # fmt: skip
-KERAS_MODULES = {"reader.resuming", "reader.sequence"}
+    f"reader.tfdata.{name}"
+    for name in ("dataset", "decoding", "details", "pipeline", "sequence", "tfrecord_dataset")
+}
+KERAS_MODULES = {"reader.tfdata.resume", "reader.tfdata.sequence"}
 
 FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter import UsageError
-from reader.memory import (
+from reader.plan.memory import (
     COPIES,
     LENT_BATCHES,
     MAX_WINDOW_RECORDS,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reader import orders
-from reader.orders import (
+from reader.sampling import orders
+from reader.sampling.orders import (
     BLOCK,
     KEPT_BLOCKS,
     ROUNDS,

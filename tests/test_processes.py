@@ -18,8 +18,8 @@ from damaging import EXHAUSTIVE, run_apart
 
 from converter.format.tfrecords import read_records
 from reader import load_dataset, open_shards, open_tfrecords
-from reader.files import RecordFile
-from reader.records import RecordFiles
+from reader.records.files import RecordFile
+from reader.records.record_files import RecordFiles
 
 KILLS = 20 if EXHAUSTIVE else 3
 

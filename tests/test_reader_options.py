@@ -8,7 +8,7 @@ import pytest
 
 from converter import UsageError
 from reader import ReadOptions
-from reader.options import DTYPES, INTERPOLATIONS, LABEL_MODES
+from reader.plan.options import DTYPES, INTERPOLATIONS, LABEL_MODES
 
 
 @pytest.mark.parametrize(

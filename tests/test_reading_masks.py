@@ -14,7 +14,7 @@ from converter.errors import UsageError
 from converter.format.examples import decode_example, encode_example
 from converter.options import ConvertOptions
 from reader import load_dataset, open_shards
-from reader.fields import Wanted, parse_payload
+from reader.examples.fields import Wanted, parse_payload
 
 COUNT = 14
 SIZE = (24, 32)

@@ -68,7 +68,7 @@ def test_an_order_without_a_seed_cannot_be_continued(converted):
 @pytest.mark.parametrize("batch_size", [8, None])
 @pytest.mark.parametrize("shuffle", [False, "exact", "buffer"])
 def test_every_host_goes_on_at_every_step(converted, monkeypatch, shuffle, batch_size):
-    monkeypatch.setattr("reader.memory.MAX_WINDOW_RECORDS", 16)
+    monkeypatch.setattr("reader.plan.memory.MAX_WINDOW_RECORDS", 16)
     arguments = OPTIONS | {"shuffle": shuffle, "batch_size": batch_size, "shard_count": 4}
     for host in (0, 3):
         dataset = load_dataset(converted, **arguments, shard_index=host)

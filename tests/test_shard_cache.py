@@ -22,9 +22,9 @@ from soak_faults import mount_tmpfs
 from converter.errors import DatasetError, OutputError, StoreError, UsageError
 from converter.format.manifest import ShardInfo
 from converter.storage.objects import put_file
-from reader import cached_files, shard_cache
-from reader.cached_files import LOCK, Watch, hold_lock
-from reader.shard_cache import Content, ShardCache, check_room, open_cache
+from reader.remote import cache_files, shard_cache
+from reader.remote.cache_files import LOCK, Watch, hold_lock
+from reader.remote.shard_cache import Content, ShardCache, check_room, open_cache
 
 SIZE = 10_000
 
@@ -32,7 +32,7 @@ SIZE = 10_000
 @pytest.fixture(autouse=True)
 def forget():
     """What this process knows of files, as if it had just begun."""
-    cached_files._checked.clear()
+    cache_files._checked.clear()
     shard_cache._failures.clear()
 
 
@@ -72,7 +72,7 @@ def test_an_object_is_fetched_once(server, cache):
     content = put(server, 1)
     assert read(cache, content) == make_bytes(1)
     assert server.set_faults()["GET"] == 1
-    cached_files._checked.clear()
+    cache_files._checked.clear()
     assert read(cache, content) == make_bytes(1)
     assert "GET" not in server.set_faults()
     assert list_cache(cache) == {f"{content.sha256}.whole": SIZE}
@@ -183,7 +183,7 @@ FETCH = """
 import json, os, sys
 from pathlib import Path
 from converter.storage.objects import parse_address
-from reader.shard_cache import Content, ShardCache
+from reader.remote.shard_cache import Content, ShardCache
 folder, limit, contents = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 cache = ShardCache(folder=Path(folder), limit_bytes=limit)
 for path, size, sha256 in contents:

@@ -18,8 +18,8 @@ from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, frame_record
 from converter.storage.layout import name_index
 from reader import Record, Source, open_shards
-from reader.files import RecordFile
-from reader.records import RecordFiles
+from reader.records.files import RecordFile
+from reader.records.record_files import RecordFiles
 
 FEATURES = {
     "image/encoded": b"pixels",

@@ -455,8 +455,8 @@ def test_a_path_loses_what_means_nothing():
 
 def test_a_batch_without_any_label_is_all_zeros():
     tf = pytest.importorskip("tensorflow")
-    from reader.details import make_label
-    from reader.values import Values
+    from reader.plan.columns import Values
+    from reader.tfdata.details import make_label
 
     column = Column(schema.LABELS, "labels")
     empty = {column.name: tf.ragged.constant([[], []], tf.int64)}

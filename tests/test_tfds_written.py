@@ -96,7 +96,7 @@ def pictures(builder):
 @pytest.fixture
 def small_windows(monkeypatch):
     """Lets `buffer` have several windows in a few records."""
-    monkeypatch.setattr("reader.memory.MAX_WINDOW_RECORDS", 8)
+    monkeypatch.setattr("reader.plan.memory.MAX_WINDOW_RECORDS", 8)
 
 
 def list_theirs(builder: tfds.core.DatasetBuilder, split: str = "train") -> list[dict[str, object]]:

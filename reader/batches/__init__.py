@@ -1,0 +1,1 @@
+"""The engine: records become arrays, decoded straight into their place, without TensorFlow."""

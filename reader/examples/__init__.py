@@ -1,0 +1,1 @@
+"""What a record holds: images, labels, names and columns, found in many records at once."""

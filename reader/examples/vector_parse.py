@@ -1,0 +1,97 @@
+"""Where features lie in many records at once, found by numpy instead of a loop in Python.
+
+All records of a batch are gone through side by side, feature by feature: 4 microseconds a record
+instead of 20 with `examples.find_values`. It is left to that what is laid out otherwise
+than the first record, or in another way than our writer does it, and whatever is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from reader.arrays import Bytes, Flags, Numbers
+
+MAX_FEATURES: Final = 64
+"""Of one record that are looked at."""
+
+_FIELD_1, _FIELD_2 = 0x0A, 0x12
+_MORE: Final = 0x80
+_LENGTH_BITS: Final = 35
+"""A length that takes more is none of a record that fits into memory."""
+
+
+def find_spans(
+    data: Bytes, begins: Numbers, ends: Numbers, names: Sequence[str]
+) -> tuple[Numbers, Numbers, Flags]:
+    """Looks for the values of some scalar features in serialized `tf.train.Example`s.
+
+    Args:
+        data: that holds the records.
+        begins: int64 (records,), where each record begins in it; at least one.
+        ends: int64 (records,), where each ends.
+        names: of the features.
+
+    Returns:
+        int64 (names, records), where each value begins, the bytes themselves or a varint;
+        int64 (names, records), where it ends; bool (records,), whether all of them were found.
+    """
+    spans = np.zeros((2, len(names), len(begins)), np.int64)
+    missing = {name.encode(): row for row, name in enumerate(names)}
+    at, stops, sound = _enter(data, begins, ends, _FIELD_1)  # Example.features
+    for _ in range(MAX_FEATURES):
+        if not missing or at[0] >= stops[0]:
+            break
+        entry, at, inside = _enter(data, at, stops, _FIELD_1)  # Features.feature
+        key = data[entry[0] : entry[0] + 2 + data.take(entry[0] + 1, mode="clip")]
+        values = entry + len(key)
+        sound &= inside & (values <= at)
+        sound &= (data.take(entry[:, None] + np.arange(len(key)), mode="clip") == key).all(axis=1)
+        row = missing.pop(key[2:].tobytes(), None)
+        if row is not None:
+            spans[0, row], spans[1, row], scalar = _find_values(data, values, at)
+            sound &= scalar & (key[0] == _FIELD_1)
+    return spans[0], spans[1], sound & (not missing)
+
+
+def read_numbers(data: Bytes, begins: Numbers, ends: Numbers) -> tuple[Numbers, Flags]:
+    """The integers in some spans: int64 (records,), and whether each is one varint and no more."""
+    values, stops, sound = _read_varints(data, begins)
+    return values, sound & (stops == ends)
+
+
+def _find_values(data: Bytes, at: Numbers, ends: Numbers) -> tuple[Numbers, Numbers, Flags]:
+    """The values of one feature, which has to be a single one of bytes or packed integers."""
+    feature, stops, sound = _enter(data, at, ends, _FIELD_2)  # FeatureEntry.value
+    kind = data.take(feature, mode="clip")
+    values, stops, listed = _enter(data, feature, stops, kind)
+    value, value_ends, single = _enter(data, values, stops, _FIELD_1)
+    return value, value_ends, sound & listed & single & (value_ends == stops)
+
+
+def _enter(
+    data: Bytes, at: Numbers, ends: Numbers, tag: int | Bytes
+) -> tuple[Numbers, Numbers, Flags]:
+    """The content of the fields that have to begin at `at` and to end by `ends`."""
+    sizes, begins, sound = _read_varints(data, at + 1)
+    stops = begins + sizes
+    sound &= data.take(at, mode="clip") == tag
+    sound &= stops <= ends
+    return begins, stops, sound
+
+
+def _read_varints(data: Bytes, at: Numbers) -> tuple[Numbers, Numbers, Flags]:
+    byte = data.take(at, mode="clip")
+    values, at = byte.astype(np.int64), at + 1
+    more = byte >= _MORE
+    for shift in range(7, _LENGTH_BITS, 7):
+        if not more.any():
+            break
+        byte = data.take(at, mode="clip")
+        # What has been added says "more" with its highest bit, which goes.
+        values += more * ((byte.astype(np.int64) << shift) - (1 << shift))
+        at += more
+        more &= byte >= _MORE
+    return values, at, ~more

@@ -1,0 +1,151 @@
+"""Several data sets as one: their files follow each other, their orders are mixed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+from converter.errors import UsageError
+from converter.format.manifest import ImageInfo, Manifest
+from converter.storage.layout import Location
+from reader.plan.access import arrange
+from reader.plan.columns import choose_values
+from reader.plan.options import ReadOptions
+from reader.plan.read_plan import (
+    ReadPlan,
+    list_files,
+    place_reader,
+    plan_records,
+    settle_order,
+)
+from reader.plan.record_choice import Choice
+from reader.records.record_files import RecordFiles
+from reader.sampling.orders import MixedOrder, derive_key
+from reader.sampling.selection import select_all
+
+BLOCK: Final = 100
+"""Records of which every data set has a fixed number: shares are rounded to hundredths."""
+
+FIRST_KEY: Final = -3
+"""Of the data sets' own seeds, downwards: 0 and up are epochs, -2 draws a validation split."""
+
+FIXED: Final = ("labels", "class_names", "validation_split")
+
+
+def plan_mixture(
+    parts: Sequence[tuple[Location, Manifest, float]], split: str, options: ReadOptions
+) -> ReadPlan:
+    """Decides how one split of several data sets is read as one.
+
+    An epoch ends before the first of them would have to begin again; of the others it then has
+    seen a part, a different one in each epoch if it is shuffled.
+
+    Args:
+        parts: folder, manifest and weight of each.
+        split: which.
+        options: how.
+
+    Raises:
+        DatasetError: one has no such split.
+        UsageError: the data sets or options do not go together.
+    """
+    manifests = [manifest for _, manifest, _ in parts]
+    _check_mixable(manifests, options)
+    order, seed = settle_order(options, split, remote=False)
+    if order == "buffer":
+        raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
+    groups = [list_files(folder, manifest, split, options) for folder, manifest, _ in parts]
+    counts = [sum(file.records for file in group) for group in groups]
+    shares = share_block([weight for _, _, weight in parts])
+    blocks = min(count // share for count, share in zip(counts, shares, strict=True))
+    if not blocks:
+        raise UsageError(
+            f"data sets of {', '.join(map(str, counts))} records are too small to be mixed at "
+            f"{':'.join(map(str, shares))}"
+        )
+    classes = list(manifests[0].classes)
+    choice = Choice(
+        class_names=classes,
+        stored_classes=len(classes),
+        selection=select_all(sum(counts)),
+        given=choose_values(manifests[0], options),
+    )
+    files = RecordFiles([file for group in groups for file in group])
+    image = join_images([manifest.image for manifest in manifests])
+    options = dataclasses.replace(options, seed=seed)
+    plan = plan_records(files, image, choice, order, options, records=blocks * BLOCK)
+    mixed = MixedOrder(
+        # With one seed, data sets of one size would always come in the same order.
+        orders=tuple(
+            arrange(files, plan.buffers, order, count, derive_key(seed, FIRST_KEY - index))[1]
+            for index, count in enumerate(counts)
+        ),
+        begins=tuple(sum(counts[:index]) for index in range(len(counts))),
+        shares=tuple(shares),
+        seed=seed,
+        is_fresh=order != "sequential",
+    )
+    files, _ = arrange(files, plan.buffers, order, len(files), seed)
+    return place_reader(plan, files, mixed)
+
+
+def _check_mixable(manifests: Sequence[Manifest], options: ReadOptions) -> None:
+    for name in FIXED:
+        if getattr(options, name) is not None:
+            raise UsageError(f"{name} cannot be given for a mixture: it is about one data set")
+    if len({manifest.classes for manifest in manifests}) > 1:
+        raise UsageError("data sets with different classes cannot be mixed: convert them alike")
+    if len({(manifest.labelled, manifest.columns) for manifest in manifests}) > 1:
+        raise UsageError("data sets with different columns cannot be mixed: convert them alike")
+
+
+def share_block(weights: Sequence[float]) -> list[int]:
+    """How many records of a block each data set has: at least one, `BLOCK` in all.
+
+    >>> share_block([2, 1])
+    [67, 33]
+
+    Raises:
+        UsageError: a weight is not above 0, or there are too many.
+    """
+    if not 1 <= len(weights) <= BLOCK or not all(0 < weight < math.inf for weight in weights):
+        raise UsageError(f"weights {weights} are out of range: 1 to {BLOCK} numbers above 0")
+    fractions = [Fraction(float(weight)) for weight in weights]  # their sum is always finite
+    total = sum(fractions)
+    exact = [weight * BLOCK / total for weight in fractions]
+    shares = [max(1, int(share)) for share in exact]
+    while sum(shares) != BLOCK:
+        step = 1 if sum(shares) < BLOCK else -1
+        gaps = [step * (share - given) for share, given in zip(exact, shares, strict=True)]
+        able = [index for index, given in enumerate(shares) if given + step >= 1]
+        shares[max(able, key=gaps.__getitem__)] += step
+    return shares
+
+
+def join_images(images: Sequence[ImageInfo]) -> ImageInfo:
+    """What the images of several data sets have in common.
+
+    Raises:
+        UsageError: they have different channels, or only some are raw.
+    """
+    formats: dict[str, int] = {}
+    for image in images:
+        for name, count in image.formats.items():
+            formats[name] = formats.get(name, 0) + count
+    if len({image.channels for image in images}) > 1 or ("raw" in formats and len(formats) > 1):
+        raise UsageError(
+            "data sets of different channels, or raw and encoded ones, cannot be mixed"
+        )
+    sizes = {(image.height, image.width) for image in images}
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    return ImageInfo(
+        height=height,
+        width=width,
+        max_height=max(image.max_height for image in images),
+        max_width=max(image.max_width for image in images),
+        channels=images[0].channels,
+        formats=formats,
+    )

@@ -1,0 +1,109 @@
+"""Which records of a split are read, and which labels they are given."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.errors import UsageError
+from converter.format.manifest import Manifest
+from converter.sizes import format_count
+from reader.examples.columns import FilePaths, read_labels
+from reader.plan.columns import NO_VALUES, Values, choose_values
+from reader.plan.options import ReadOptions
+from reader.records.record_files import RecordFiles
+from reader.sampling.selection import Selection, choose_labels, divide, select_all, select_chosen
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """Which records, with which labels.
+
+    Attributes:
+        class_names: in the order of the labels that are given.
+        stored_classes: how many labels are stored.
+        selection: which records.
+        labels: int32 (stored_classes,), the label to give for each stored one.
+        record_labels: int32 (records,), labels instead of the stored ones.
+        given: what is given besides the images.
+    """
+
+    class_names: list[str]
+    stored_classes: int
+    selection: Selection
+    labels: npt.NDArray[np.int32] | None = None
+    record_labels: npt.NDArray[np.int32] | None = None
+    given: Values = NO_VALUES
+
+
+def choose_records(
+    files: RecordFiles, manifest: Manifest, split: str, options: ReadOptions
+) -> Choice:
+    """Decides which records are read, and which labels they have.
+
+    Raises:
+        RecordError: a record is damaged that had to be looked at.
+        UsageError: the options do not fit the data set.
+    """
+    given = choose_values(manifest, options)
+    if options.labels is not None:
+        choice = _replace_labels(files, len(manifest.classes), options.labels)
+    elif options.class_names is not None:
+        counts = manifest.splits[split].labels
+        choice = _choose_classes(files, list(manifest.classes), counts, options.class_names)
+    else:
+        classes = list(manifest.classes)
+        choice = Choice(
+            class_names=classes, stored_classes=len(classes), selection=select_all(len(files))
+        )
+    choice = dataclasses.replace(choice, given=given)
+    if options.validation_split is None or options.subset is None or options.seed is None:
+        return choice
+    if len(manifest.splits) > 1:
+        raise UsageError(
+            f"this data set was converted with splits, {', '.join(manifest.splits)}: read those "
+            "instead of drawing a validation_split"
+        )
+    parts = divide(choice.selection, options.validation_split, options.seed)
+    return dataclasses.replace(choice, selection=parts[options.subset])
+
+
+def _choose_classes(
+    files: RecordFiles, stored: list[str], counts: Sequence[int], wanted: tuple[str, ...]
+) -> Choice:
+    unknown = [name for name in wanted if name not in stored]
+    if unknown or len(set(wanted)) != len(wanted) or not wanted:
+        problem = f"{unknown[0]!r} is none of the classes" if unknown else "a class is named twice"
+        raise UsageError(f"class_names: {problem}: there are {', '.join(stored)}")
+    table = np.full(len(stored), -1, np.int32)
+    table[[stored.index(name) for name in wanted]] = np.arange(len(wanted))
+    if len(wanted) == len(stored):
+        selection = select_all(len(files))
+    else:
+        selection = select_chosen(choose_labels(read_labels(files, counts), table >= 0))
+    return Choice(
+        class_names=list(wanted), stored_classes=len(stored), selection=selection, labels=table
+    )
+
+
+def _replace_labels(files: RecordFiles, stored: int, labels: tuple[int, ...]) -> Choice:
+    if len(labels) != len(files):
+        raise UsageError(
+            f"labels has {len(labels)} entries for {format_count(len(files), 'record')}: give one "
+            "for each, in the order of the originals' paths"
+        )
+    selection = select_all(len(files))
+    # Folder by folder, as `os.walk` lists them and Keras sorts them.
+    names = [os.path.split(name) for name in FilePaths(files, selection)]
+    by_record = np.empty(len(files), np.int32)
+    by_record[sorted(range(len(files)), key=names.__getitem__)] = labels
+    return Choice(
+        class_names=[str(label) for label in sorted(set(labels))],
+        stored_classes=stored,
+        selection=selection,
+        record_labels=by_record,
+    )

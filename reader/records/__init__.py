@@ -1,0 +1,1 @@
+"""Records by their number: located by index, read, and checked before anything looks into them."""

@@ -1,0 +1,129 @@
+"""Many records in one block of memory: read and checked without an object for each of them.
+
+Nothing here says what is wrong with a record, only that something is: `RecordFiles.read_many` then
+reads it again, by itself, and finds out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import google_crc32c
+import numpy as np
+
+from converter.format.tfrecords import (
+    FOOTER_BYTES,
+    FRAMING_BYTES,
+    HEADER_BYTES,
+    LENGTH_BYTES,
+    mask_crc,
+)
+from reader.arrays import Bytes, Flags, Numbers
+from reader.records.files import LARGE_BYTES, Group, open_file
+
+MAX_RUN_BYTES: Final = 1 << 22
+"""Neighbours are read with one call up to this size."""
+
+
+_NONE: Final = np.zeros(0, np.int64)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Some records, in the order in which they lie on disk; very large ones are left out.
+
+    Attributes:
+        data: that holds them.
+        indexes: int64 (records,), the place of each among the numbers that were asked for.
+        begins: int64 (records,), where each payload begins in `data`.
+        ends: int64 (records,), where each ends.
+        sound: bool (records,), whether it was there, framed as it should be, with the checksums
+            that it was written with.
+    """
+
+    data: Bytes
+    indexes: Numbers
+    begins: Numbers
+    ends: Numbers
+    sound: Flags
+
+
+def read_block(groups: Iterable[Group]) -> Block:
+    """Reads some records into memory of their own.
+
+    Raises:
+        DatasetError: a file cannot be opened.
+    """
+    groups = [small for group in groups if len((small := _leave_out_large(group)).indexes)]
+    sizes = np.concatenate([_NONE, *(group.ends - group.begins for group in groups)])
+    stops = np.cumsum(sizes)
+    starts = stops - sizes
+    data = np.empty(int(sizes.sum()), np.uint8)
+    there = np.zeros(len(sizes), np.bool_)
+    first = 0
+    for group in groups:
+        last = first + len(group.indexes)
+        there[first:last] = _read_group(group, data.data, starts[first:last])
+        first = last
+    return Block(
+        data=data,
+        indexes=np.concatenate([_NONE, *(group.indexes for group in groups)]),
+        begins=starts + HEADER_BYTES,
+        ends=stops - FOOTER_BYTES,
+        sound=there & check_records(data, starts, stops),
+    )
+
+
+def _leave_out_large(group: Group) -> Group:
+    """Without the records for which no memory should be taken yet: they may be holes in a file."""
+    small = group.ends - group.begins <= LARGE_BYTES
+    return group if small.all() else Group(group.file, *(column[small] for column in group[1:]))
+
+
+def check_records(data: Bytes, starts: Numbers, stops: Numbers) -> Flags:
+    """Whether lengths and checksums of framed records are right: bool (records,)."""
+    extend = google_crc32c.extend
+    bounds = list(zip(starts.tolist(), stops.tolist(), strict=True))
+    lengths = [extend(0, data[start : start + LENGTH_BYTES]) for start, _ in bounds]
+    payloads = [
+        extend(0, data[start + HEADER_BYTES : stop - FOOTER_BYTES]) for start, stop in bounds
+    ]
+    sound: Flags = read_integers(data, starts, "<u8") == stops - starts - FRAMING_BYTES
+    for at, crcs in ((starts + LENGTH_BYTES, lengths), (stops - FOOTER_BYTES, payloads)):
+        sound &= read_integers(data, at, "<u4") == mask_crc(np.array(crcs, np.int64))
+    return sound
+
+
+def read_integers(data: Bytes, at: Numbers, dtype: str) -> Numbers:
+    """Little-endian integers at some places, of 4 or 8 bytes; what is no int64 becomes negative."""
+    size = np.dtype(dtype).itemsize
+    found: Numbers = data[at[:, None] + np.arange(size)].view(dtype)[:, 0].astype(np.int64)
+    return found
+
+
+def _read_group(group: Group, view: memoryview, starts: Numbers) -> Flags:
+    """Reads the records of one file to where they shall be; says which of them were there."""
+    there = np.zeros(len(starts), np.bool_)
+    with open_file(group.file) as descriptor:
+        for first, last in _join_neighbours(group):
+            begin, size = int(group.begins[first]), int(group.ends[last - 1] - group.begins[first])
+            start = int(starts[first])
+            with contextlib.suppress(OSError):
+                read = os.preadv(descriptor, [view[start : start + size]], begin)
+                there[first:last] = group.ends[first:last] <= begin + read
+    return there
+
+
+def _join_neighbours(group: Group) -> Iterator[tuple[int, int]]:
+    """Which of the records follow each other without a gap, up to `MAX_RUN_BYTES`."""
+    first, begin, end = 0, int(group.begins[0]), 0
+    for last, bounds in enumerate(zip(group.begins.tolist(), group.ends.tolist(), strict=True)):
+        if last > first and (bounds[0] != end or bounds[1] - begin > MAX_RUN_BYTES):
+            yield first, last
+            first, begin = last, bounds[0]
+        end = bounds[1]
+    yield first, len(group.begins)

@@ -1,0 +1,280 @@
+"""In which order records are read: pure functions of (seed, epoch, position), and numpy alone.
+
+An order maps positions of an epoch to numbers of records. Nothing is kept between two calls, so an
+epoch can be entered anywhere, by any number of hosts and threads, with the same result.
+
+    SequentialOrder    as the records are stored
+    ShuffledOrder      a fresh uniform permutation in every epoch
+    WindowedOrder      long runs of neighbours in a random order, shuffled within a window of them
+    ShardwiseOrder     the same with the runs of a few shards, then of the next few
+    MixedOrder         several data sets at fixed shares, each in an order of its own
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from reader.arrays import Numbers
+
+ROUNDS: Final = 72
+"""Of swap-or-not; over domains of 2 to 6 all permutations came out equally often (chi-squared)."""
+
+BLOCK: Final = 4_096
+"""Positions that are permuted at once: alone, numpy's overhead would be 1 ms a batch."""
+
+KEPT_BLOCKS: Final = 32
+"""1 MB."""
+
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+_MASK: Final = 0xFFFFFFFFFFFFFFFF
+
+
+class Order(Protocol):
+    """What every order can do."""
+
+    def find_records(self, epoch: int, positions: Numbers) -> Numbers:
+        """The numbers of the records at some positions of an epoch, int64 of the same shape."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SequentialOrder:
+    """As the records are stored, in every epoch."""
+
+    def find_records(self, epoch: int, positions: Numbers) -> Numbers:
+        del epoch
+        return positions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ShuffledOrder:
+    """Each record once an epoch, in an order as good as uniform, fresh in every epoch.
+
+    Attributes:
+        records: how many there are.
+        seed: decides all epochs.
+    """
+
+    records: int
+    seed: int
+
+    def find_records(self, epoch: int, positions: Numbers) -> Numbers:
+        key = derive_key(self.seed, epoch)
+        return permute_blockwise(positions, self.records, key)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class WindowedOrder:
+    """Each record once an epoch, read in long runs: for storage on which single reads are slow.
+
+    Runs of neighbours are put in a random order and shuffled within windows of several runs. A
+    window is what has to be held in memory; the smaller it is, the more an order depends on how
+    the records are stored. The last, shorter run stays at the end.
+
+    Attributes:
+        records: how many there are.
+        seed: decides all epochs.
+        run: neighbours that are read at once.
+        window: records that are shuffled among each other, a multiple of `run`.
+    """
+
+    records: int
+    seed: int
+    run: int
+    window: int
+
+    def find_records(self, epoch: int, positions: Numbers) -> Numbers:
+        key = derive_key(self.seed, epoch)
+        places = _shuffle_windows(positions, self.records, self.window, key)
+        runs, offsets = places // self.run, places % self.run
+        whole = self.records // self.run
+        moved = runs < whole
+        runs[moved] = permute_blockwise(runs[moved], whole, derive_key(key, -1))
+        return runs * self.run + offsets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ShardwiseOrder:
+    """Each record once an epoch, shard by shard: for storage from which whole shards are fetched.
+
+    The shards are put in a random order, and a few at a time are mixed as `WindowedOrder` mixes
+    all of them: their runs of neighbours in a random order, shuffled within windows. No run goes
+    beyond its shard.
+
+    Attributes:
+        counts: records of each shard.
+        seed: decides all epochs.
+        run: neighbours that are read at once.
+        window: records that are shuffled among each other.
+        shards: that are mixed.
+    """
+
+    counts: tuple[int, ...]
+    seed: int
+    run: int
+    window: int
+    shards: int
+
+    def find_records(self, epoch: int, positions: Numbers) -> Numbers:
+        key = derive_key(self.seed, epoch)
+        order, ends = _arrange_shards(self.counts, self.shards, key)
+        groups = np.searchsorted(ends, positions, side="right")
+        numbers = np.empty_like(positions)
+        for group in np.unique(groups).tolist():
+            chosen = groups == group
+            begin = int(ends[group - 1]) if group else 0
+            inner = derive_key(key, group)
+            mixed = order[group * self.shards : (group + 1) * self.shards]
+            firsts, stops = _arrange_runs(self.counts, mixed, self.run, derive_key(inner, -1))
+            size = int(ends[group]) - begin
+            places = _shuffle_windows(positions[chosen] - begin, size, self.window, inner)
+            runs = np.searchsorted(stops, places, side="right")
+            numbers[chosen] = firsts[runs] + places - np.concatenate(([0], stops))[runs]
+        return numbers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MixedOrder:
+    """Several data sets whose records follow each other, mixed at fixed shares.
+
+    Each block of positions holds a fixed number of records of each of them, in a random sequence;
+    so where an epoch is in each of them can be computed from the position alone.
+
+    Attributes:
+        orders: of each data set.
+        begins: number of each one's first record among all.
+        shares: records of each in a block.
+        seed: decides all epochs.
+        is_fresh: whether the sequence is another one in every epoch.
+    """
+
+    orders: tuple[Order, ...]
+    begins: tuple[int, ...]
+    shares: tuple[int, ...]
+    seed: int
+    is_fresh: bool = True
+
+    def find_records(self, epoch: int, positions: Numbers) -> Numbers:
+        size = sum(self.shares)
+        ends = np.cumsum(self.shares)
+        blocks, places = positions // size, positions % size
+        key = derive_key(self.seed, epoch if self.is_fresh else 0)
+        slots = np.empty_like(positions)
+        for block in np.unique(blocks).tolist():
+            chosen = blocks == block
+            slots[chosen] = permute_blockwise(places[chosen], size, derive_key(key, block))
+        numbers = np.empty_like(positions)
+        for index, which in enumerate(self.orders):
+            share, begin = self.shares[index], int(ends[index]) - self.shares[index]
+            chosen = (slots >= begin) & (slots < ends[index])
+            taken = blocks[chosen] * share + slots[chosen] - begin
+            numbers[chosen] = self.begins[index] + which.find_records(epoch, taken)
+        return numbers
+
+
+def permute(positions: Numbers, count: int, key: int) -> Numbers:
+    """Applies one of the permutations of 0 … `count` - 1 to some positions.
+
+    This is the swap-or-not shuffle of Hoang, Morris and Rogaway ("An Enciphering Scheme Based on a
+    Card Shuffle", 2012): it works on a domain of any size, and in memory of the positions alone. In
+    each round a random reflection pairs the positions, and a coin for each pair swaps it or not.
+
+    Args:
+        positions: int64, each from 0 to `count` - 1.
+        count: size of the domain.
+        key: which permutation, 64 bits.
+
+    Returns:
+        int64 of the same shape: different values for different positions.
+    """
+    here = positions.astype(np.uint64)
+    size = np.uint64(count)
+    for turn in range(ROUNDS):
+        salt = np.uint64(derive_key(key, turn))
+        axis = np.uint64(int(salt) % count)
+        there = np.where(here <= axis, axis - here, axis + size - here)
+        coin = _mix(np.maximum(here, there) ^ salt) >> np.uint64(63)
+        here = np.where(coin.astype(bool), there, here)
+    return here.astype(np.int64)
+
+
+def _shuffle_windows(positions: Numbers, records: int, window: int, key: int) -> Numbers:
+    """Permutes positions within windows of that size, the last of which may be shorter."""
+    places = np.empty_like(positions)
+    windows = positions // window
+    for number in np.unique(windows).tolist():
+        begin = number * window
+        size = min(window, records - begin)
+        chosen = windows == number
+        places[chosen] = begin + permute_blockwise(
+            positions[chosen] - begin, size, derive_key(key, number)
+        )
+    return places
+
+
+@functools.lru_cache(maxsize=4)
+def _arrange_shards(
+    counts: tuple[int, ...], shards: int, key: int
+) -> tuple[tuple[int, ...], Numbers]:
+    """The shards in a random order; and where each group of so many of them ends."""
+    order = permute(np.arange(len(counts), dtype=np.int64), len(counts), derive_key(key, -1))
+    ends = np.cumsum(np.array(counts, np.int64)[order])
+    return tuple(order.tolist()), np.append(ends[shards - 1 : -1 : shards], ends[-1:])
+
+
+@functools.lru_cache(maxsize=4)
+def _arrange_runs(
+    counts: tuple[int, ...], shards: tuple[int, ...], run: int, key: int
+) -> tuple[Numbers, Numbers]:
+    """The runs of some shards in a random order: where each begins, and where it ends in there."""
+    begins = np.concatenate(([0], np.cumsum(counts)))
+    firsts = np.concatenate([np.arange(begins[shard], begins[shard + 1], run) for shard in shards])
+    lasts = np.concatenate([np.full(-(-counts[s] // run), begins[s + 1]) for s in shards])
+    order = permute(np.arange(len(firsts), dtype=np.int64), len(firsts), key)
+    sizes = np.minimum(run, lasts - firsts)
+    return firsts[order], np.cumsum(sizes[order])
+
+
+def derive_key(key: int, number: int) -> int:
+    """Another key of 64 bits for each number: a step of SplitMix64 from each."""
+    mixed = _mix_integer((key + _GOLDEN) & _MASK)
+    return _mix_integer((mixed ^ (number * _GOLDEN)) & _MASK)
+
+
+def permute_blockwise(positions: Numbers, count: int, key: int) -> Numbers:
+    """Does what `permute` does, faster for the many small batches of an epoch's neighbours."""
+    permuted = np.empty_like(positions)
+    blocks = positions // BLOCK
+    touched = np.unique(blocks).tolist()
+    if count > KEPT_BLOCKS // 2 * BLOCK and 4 * positions.size < (len(touched) - 2) * BLOCK:
+        return permute(positions, count, key)  # scattered: each would cost a block of its own
+    for block in touched:
+        chosen = blocks == block
+        whole = _permute_block(block, count, key)
+        permuted[chosen] = whole[positions[chosen] - block * BLOCK]
+    return permuted
+
+
+@functools.lru_cache(maxsize=KEPT_BLOCKS)  # steps go through a block one after another
+def _permute_block(block: int, count: int, key: int) -> Numbers:
+    begin = block * BLOCK
+    return permute(np.arange(begin, min(begin + BLOCK, count), dtype=np.int64), count, key)
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014), which spreads every bit."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
+
+
+def _mix_integer(value: int) -> int:
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)

@@ -1,0 +1,97 @@
+"""Which positions of an epoch are a step's batch, here and on the other hosts; pure arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+import numpy as np
+
+from converter.errors import UsageError
+from reader.arrays import Numbers
+
+REMAINDERS: Final = ("keep", "drop", "pad")
+
+NOTHING: Final = -1
+"""Stands where a batch has no record."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """The steps of an epoch on one host of several.
+
+    All hosts take as many steps, and together see each record once, however few shards there are.
+    Each step is a range of the epoch's positions that the hosts divide among them; so another
+    number of hosts sees the same records in the same steps, if its batches make up for it. For the
+    sake of long reads, the epoch itself can be divided instead.
+
+    Attributes:
+        records: of the epoch, on all hosts together.
+        batch_size: records a step, on one host.
+        remainder: `keep` makes the last batch smaller, `drop` leaves it out, on all hosts; `pad`
+            fills it up with nothing.
+        shard_index: number of this host.
+        shard_count: of hosts.
+        contiguous: whether each host takes one range of the epoch.
+
+    Raises:
+        UsageError: with `keep`, some host would have a step without any record.
+    """
+
+    records: int
+    batch_size: int
+    remainder: str = "keep"
+    shard_index: int = 0
+    shard_count: int = 1
+    contiguous: bool = False
+
+    def __post_init__(self) -> None:
+        least = self.records // self.shard_count
+        if self.remainder == "keep" and least < self.count:
+            raise UsageError(
+                f"remainder 'keep' would leave a host without a record in a step: {self.records:,} "
+                f"records in batches of {self.batch_size} on {self.shard_count} hosts; choose "
+                "'drop' or 'pad'"
+            )
+
+    @property
+    def count(self) -> int:
+        """How many steps there are, the same on every host."""
+        if self.remainder == "drop":
+            return self.records // self.shard_count // self.batch_size
+        return -(-self.records // (self.shard_count * self.batch_size))
+
+    def find_positions(self, step: int) -> Numbers:
+        """The positions of a step: int64 (batch_size,), `NOTHING` at the end where there are none.
+
+        >>> Steps(records=5, batch_size=2).find_positions(2)
+        array([ 4, -1])
+        """
+        if self.contiguous:
+            begin, end = self._share(0, self.records)
+            first = begin + self._use_up(step, end - begin, hosts=1)
+            last = begin + self._use_up(step + 1, end - begin, hosts=1)
+        else:
+            hosts = self.shard_count
+            used = (self._use_up(number, self.records, hosts) for number in (step, step + 1))
+            first, last = self._share(*used)
+        positions = np.full(self.batch_size, NOTHING, np.int64)
+        positions[: last - first] = np.arange(first, last)
+        return positions
+
+    def _share(self, begin: int, end: int) -> tuple[int, int]:
+        """This host's part of some positions: equal to all others', up to one."""
+        size, hosts = end - begin, self.shard_count
+        return (
+            begin + self.shard_index * size // hosts,
+            begin + (self.shard_index + 1) * size // hosts,
+        )
+
+    def _use_up(self, step: int, records: int, hosts: int) -> int:
+        """How many of so many hosts' records are used up before a step.
+
+        With `keep`, one is left for each host and step to come: without it, a host could end up
+        with nothing to show in the last.
+        """
+        left = hosts * (self.count - step) if self.remainder == "keep" else 0
+        return min(step * self.batch_size * hosts, records - left)

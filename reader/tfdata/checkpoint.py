@@ -1,0 +1,171 @@
+"""The state of a training on disk: complete or not there, whenever the process dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from converter.errors import DatasetError, UsageError
+from reader.arrays import Array
+
+STATE: Final = "state.json"
+VERSION: Final = 1
+
+_OURS: Final = re.compile(r"\d{6,}-\d{9,}\.(weights\.h5|npz)")
+
+
+class CheckpointFolder:
+    """A folder for the latest checkpoint of a training.
+
+    A checkpoint is a file of weights and one of further arrays, named by its position, and
+    `state.json`, which is replaced at once. Until it says that position, the one before counts.
+
+    Args:
+        folder: made when it is needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._state = folder / STATE
+
+    def write(
+        self, state: Mapping[str, Any], arrays: Mapping[str, Array], save: Callable[[Path], object]
+    ) -> None:
+        """Saves a checkpoint, and removes the one before.
+
+        Args:
+            state: what JSON can hold: `epoch`, `step`, `data`, `history`, `callbacks`, `stopped`.
+            arrays: by name.
+            save: writes the weights to a file of that path.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = _name_files(state["epoch"], state["step"])
+        weights, others = (self._folder / f"{name}.{kind}" for kind in ("weights.h5", "npz"))
+        save(weights)
+        columns: dict[str, Any] = {key: _widen(array) for key, array in arrays.items()}
+        np.savez(others, **columns)
+        temporary = self._folder / f"{STATE}.new"
+        text = json.dumps({"version": VERSION, **state}, indent=1, default=_to_plain)
+        temporary.write_text(text)
+        for path in (weights, others, temporary):
+            _flush(path)
+        temporary.replace(self._state)
+        _flush(self._folder)
+        for path in self._folder.iterdir():
+            if _OURS.fullmatch(path.name) and path not in (weights, others):
+                path.unlink()
+
+    def read(self, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The state of the last checkpoint, or None if there is none.
+
+        Args:
+            fingerprint: what has to be the same as when the state was written, as `data`.
+
+        Raises:
+            UsageError: it is of another training.
+            DatasetError: it is damaged.
+        """
+        try:
+            state: dict[str, Any] = json.loads(self._state.read_bytes())
+            version = state["version"]
+            if version == VERSION:
+                state = _parse(state)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._describe_damage(error) from error
+        if version != VERSION:
+            raise UsageError(
+                f"{self._state} has version {version!r}, this shardmill reads {VERSION}: remove "
+                "it to begin anew"
+            )
+        self._compare(state["data"], fingerprint)
+        return state
+
+    def load_weights(self, state: Mapping[str, Any], load: Callable[[Path], object]) -> None:
+        """Has the weights of a state loaded.
+
+        Raises:
+            DatasetError: they are missing, damaged, or those of another model.
+        """
+        path = self._folder / f"{state['name']}.weights.h5"
+        try:
+            load(path)
+        # h5py and Keras raise whatever befits the place where they stumble.
+        except Exception as error:
+            raise DatasetError(
+                f"{path} does not fit this model and optimizer, or is damaged: use those it was "
+                f"saved with, or remove {STATE} to begin anew: {_first_line(error)}"
+            ) from error
+
+    def read_arrays(self, state: Mapping[str, Any]) -> dict[str, Array]:
+        """The arrays of a state, by name.
+
+        Raises:
+            DatasetError: they are missing or damaged.
+        """
+        try:
+            with open(self._folder / f"{state['name']}.npz", "rb") as file:
+                columns = np.load(file)
+                return {name: columns[name] for name in columns.files}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise self._describe_damage(error) from error
+
+    def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        for name in {**wanted, **found}:
+            if found.get(name) != wanted.get(name):
+                raise UsageError(
+                    f"{self._state} is of a training with {name} {found.get(name)!r}, this one has "
+                    f"{wanted.get(name)!r}: use the same, or another folder"
+                )
+
+    def _describe_damage(self, error: Exception) -> DatasetError:
+        return DatasetError(
+            f"{self._state} is damaged: {_first_line(error)}; remove it to begin anew"
+        )
+
+
+def _parse(state: dict[str, Any]) -> dict[str, Any]:
+    epoch, step = int(state["epoch"]), int(state["step"])
+    return {
+        "epoch": epoch,
+        "step": step,
+        "name": _name_files(epoch, step),
+        "stopped": bool(state["stopped"]),
+        "data": dict(state["data"]),
+        "history": [(int(number), dict(logs)) for number, logs in state["history"]],
+        "callbacks": [dict(kept) for kept in state["callbacks"]],
+    }
+
+
+def _name_files(epoch: int, step: int) -> str:
+    return f"{epoch:06d}-{step:09d}"
+
+
+def _widen(array: Array) -> Array:
+    """A type of its own, such as bfloat16, as float32, which holds the same numbers."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def _to_plain(value: Any) -> Any:
+    return value.tolist()  # of a number or an array of numpy
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _flush(path: Path) -> None:
+    """Has a file, or the names in a folder, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

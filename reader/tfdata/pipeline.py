@@ -1,0 +1,109 @@
+"""What every `tf.data` pipeline here is made of: its steps, its calls of Python, its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from converter.errors import ShardmillError
+from reader.arrays import Array, Numbers
+from reader.records.damage import keep_error
+from reader.records.malloc import KEPT_BYTES, keep_heap, trim_heap
+from reader.sampling.position import Position
+
+Columns: TypeAlias = list[tf.Tensor]
+
+# What AutoGraph rewrites goes into files in the system's temporary folder, eleven for a dataset,
+# which a process that is killed leaves there.
+leave_alone: Final = tf.autograph.experimental.do_not_convert
+
+
+def count_steps(position: Position, count: int, kept_bytes: int = KEPT_BYTES) -> tf.data.Dataset:
+    """The (epoch, step) pairs of one epoch, int64 (); every iterator takes an epoch of its own.
+
+    The number of elements is known beforehand, which Keras' progress and `len` rely on: it is that
+    of a whole epoch, also if the first one is entered in its middle.
+
+    Args:
+        position: where the first one begins.
+        count: steps of an epoch.
+        kept_bytes: what the heap of each thread may keep of freed memory from then on.
+    """
+
+    def begin() -> Numbers:
+        trim_heap()
+        keep_heap(kept_bytes)
+        return position.begin()
+
+    def enter(begun: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        def ask() -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(begin, [], tf.int64), (2,))
+
+        begun = tf.cond(begun[0] < 0, ask, lambda: begun)
+        return begun, (begun, step)
+
+    def leave_out(begun: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        here = tf.boolean_mask([step], [step >= begun[1]])
+        epoch = tf.fill(tf.shape(here), begun[0])
+        # Said to hold one step, though they hold none for what was done before: so `unbatch` takes
+        # the number of elements for known, which a `filter` would not.
+        here.set_shape([1])
+        epoch.set_shape([1])
+        return epoch, here
+
+    steps = tf.data.Dataset.range(count).scan(tf.constant([-1, 0], tf.int64), leave_alone(enter))
+    return map_elements(steps, leave_out).unbatch()
+
+
+def map_elements(
+    dataset: tf.data.Dataset, function: Callable[..., Any], calls: int = 1
+) -> tf.data.Dataset:
+    """Applies a function to all elements in order, to `calls` of them at the same time."""
+    return dataset.map(leave_alone(function), calls, deterministic=True)
+
+
+def call_python(
+    function: Callable[..., Any], inputs: Sequence[tf.Tensor], types: Sequence[tf.DType]
+) -> Columns:
+    """Calls Python in a graph; what it gives depends on the inputs alone.
+
+    Arrays are handed over without a copy, in both directions. An error of ours is handed over as
+    its text and raised by TensorFlow: raised in Python, it would be shown with a traceback, 700
+    letters more.
+    """
+
+    def call(*arrays: Array) -> list[Any]:
+        try:
+            given = function(*arrays)
+        except ShardmillError as error:
+            return [*(np.zeros(0, kind.as_numpy_dtype) for kind in types), keep_error(error)]
+        return [*(given if isinstance(given, list | tuple) else [given]), ""]
+
+    *columns, error = tf.numpy_function(call, inputs, [*types, tf.string], stateful=False)
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=tf.equal(error, ""), data=[error])]):
+        return [tf.identity(column) for column in columns]
+
+
+def apply_settings(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Keeps TensorFlow from adding buffers and threads of its own."""
+    settings = tf.data.Options()
+    # TensorFlow would add a prefetch of its own, sized by nobody.
+    settings.experimental_optimization.inject_prefetch = False
+    # With it, every other epoch decoded on one of two cores alone (1,950 instead of 3,700/s).
+    settings.autotune.enabled = False
+    settings.deterministic = True
+    # As many threads as cores, and not those of the model.
+    settings.threading.private_threadpool_size = count_cores()
+    # Which records are read here is decided already; nothing is left to be divided.
+    policy = tf.data.experimental.AutoShardPolicy.OFF
+    settings.experimental_distribute.auto_shard_policy = policy
+    return dataset.with_options(settings)
+
+
+def count_cores() -> int:
+    """The cores of this machine."""
+    return os.cpu_count() or 1

@@ -1,0 +1,267 @@
+"""Training that goes on where it was killed, in the middle of an epoch: a Keras callback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from converter.errors import UsageError
+from reader.arrays import Array
+from reader.tfdata.checkpoint import CheckpointFolder
+
+EPOCH_DONE: Final = object()
+"""Stands in `stop_training` where the epoch ends, and not the training."""
+
+PLAIN: Final = (bool, int, float, str, type(None), np.generic)
+"""What the state of a callback is made of; and of lists of arrays, such as the best weights."""
+
+DERIVED: Final = ("min_delta",)
+"""Attributes that Keras derives anew, with `monitor_op`: it turns the sign of this one."""
+
+
+class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Saves the state of a training, and goes on from there when `fit` is called again.
+
+    The records that come after a restart are those that would have come: none is left out, none
+    comes twice. The same script is simply run again:
+
+        train = load_dataset("photos-256", "train", seed=7)
+        stopping = keras.callbacks.EarlyStopping(patience=3)
+        resuming = ResumeTraining(train, "checkpoints", callbacks=[stopping])
+        model.fit(train, epochs=20, callbacks=[stopping, resuming])
+
+    It keeps weights, optimizer, the seeds of layers such as Dropout, metrics in the middle of an
+    epoch, the history that `fit` returns, and the state of the callbacks that it is given. Random
+    numbers that are drawn elsewhere, by `tf.random` or from Keras' global seed, begin anew. A
+    training that was complete, or was stopped by a callback, does nothing when it is run again.
+
+    Put it last in the list, so that it saves what the others have decided.
+
+    Args:
+        dataset: what `fit` is given; of a seed. It may have been made by `map`.
+        folder: for the checkpoint; only one process may write there.
+        every_steps: saves after that many steps, and after each epoch.
+        callbacks: others of `fit` whose state is kept: what their attributes hold of numbers,
+            strings and lists of arrays.
+
+    Raises:
+        UsageError: `dataset` was not made by shardmill, there is a checkpoint of other data or
+            options, or `fit` is used in a way that cannot be continued.
+        DatasetError: the checkpoint is damaged, or does not fit the model.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        folder: str | os.PathLike[str],
+        every_steps: int = 500,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
+        super().__init__()
+        if every_steps < 1:
+            raise UsageError(f"every_steps {every_steps} is out of range: at least 1")
+        source = _find_source(dataset)
+        self._element_spec = dataset.element_spec
+        self._position = source.position
+        self._fingerprint = source.epoch_fingerprint
+        self._steps = len(source)
+        self._checkpoint = CheckpointFolder(Path(folder))
+        self._every_steps = every_steps
+        self._callbacks = tuple(callbacks)
+        self._begin = (self._position.epoch, self._position.step)
+        self._resumed: dict[str, Any] | None = None
+        self._logs: list[tuple[int, dict[str, Any]]] = []
+        self._fresh: list[dict[str, Any]] = []
+        self._epoch = self._first_step = self._saved_step = 0
+
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model; Keras calls it, for one callback after the other."""
+        super().set_model(model)
+        for callback in self._callbacks:
+            if callback.model is not model:
+                raise UsageError(
+                    f"{type(callback).__name__} has to stand before ResumeTraining in the "
+                    "callbacks of fit, which saves what it has decided"
+                )
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Restores the last checkpoint, if there is one."""
+        del logs
+        if self.params["steps"] != self._steps:
+            raise UsageError(
+                f"fit takes {self.params['steps']} steps an epoch, the data set has {self._steps}: "
+                "give fit no steps_per_epoch, and data whose batches are not counted anew"
+            )
+        self._fresh = [_list_plain(callback) for callback in self._callbacks]
+        self._resumed = self._checkpoint.read(self._fingerprint)
+        if self._resumed is None:
+            return
+        self._build()
+        self._restore(self._resumed)
+        self._begin = (self._resumed["epoch"], self._resumed["step"])
+        # What `keras.callbacks.BackupAndRestore` does. No epoch comes after one that was the last.
+        first = sys.maxsize if self._resumed["stopped"] else self._resumed["epoch"]
+        self.model._initial_epoch = first  # noqa: SLF001
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Lets the data begin where this epoch does; Keras may have looked at a batch before."""
+        del logs
+        (begin, step), self._begin = self._begin, (0, 0)
+        if begin != epoch and (begin or step):
+            raise UsageError(
+                f"fit begins with epoch {epoch}, its data with {begin}: give fit "
+                f"initial_epoch={begin}"
+            )
+        self._epoch = epoch
+        self._first_step = self._saved_step = step if begin == epoch else 0
+        self._position.seek(epoch, self._first_step)
+        if self._first_step and self._resumed is not None:
+            # Again: Keras has reset the metrics, and what other callbacks do when an epoch begins,
+            # such as to lower the learning rate, has been done before.
+            self._restore(self._resumed)
+        self._resumed = None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves if it is time."""
+        del logs
+        step = self._first_step + batch + 1
+        if step >= self._steps:
+            # An epoch that began in its middle is shorter than Keras expects. It would ask for one
+            # batch more, and the part of that step which needs no data may be done: the optimizer
+            # has then counted a step too many, and its next ones are others by 1e-5.
+            if self._first_step and not self.model.stop_training:
+                self.model.stop_training = EPOCH_DONE
+        elif step - self._saved_step >= self._every_steps:
+            self._save(self._epoch, step)
+            self._saved_step = step
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves that the next epoch comes next."""
+        if self.model.stop_training is EPOCH_DONE:
+            self.model.stop_training = False
+        self._logs.append((epoch, dict(logs or {})))
+        self._save(epoch + 1, 0)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Completes the history, and lets the next call of `fit` decide on its epochs itself."""
+        del logs
+        self.model._initial_epoch = None  # noqa: SLF001
+        history = getattr(self.model, "history", None)
+        if history is None:
+            return
+        history.epoch = [epoch for epoch, _ in self._logs]
+        names = {name: None for _, values in self._logs for name in values}
+        history.history = {
+            name: [values[name] for _, values in self._logs if name in values] for name in names
+        }
+
+    def _save(self, epoch: int, step: int) -> None:
+        arrays = {
+            f"variable-{number}": keras.ops.convert_to_numpy(variable)
+            for number, variable in enumerate(_list_unsaved(self.model))
+        }
+        states = []
+        for number, (callback, fresh) in enumerate(zip(self._callbacks, self._fresh, strict=True)):
+            plain = _list_plain(callback)
+            # Not what was chosen, such as patience: that may be chosen anew.
+            states.append({name: plain[name] for name in plain if plain[name] != fresh.get(name)})
+            arrays |= {f"callback-{number}-{name}": array for name, array in _list_arrays(callback)}
+        state = {
+            "epoch": epoch,
+            "step": step,
+            "stopped": bool(self.model.stop_training),
+            "data": self._fingerprint,
+            "history": self._logs,
+            "callbacks": states,
+        }
+        self._checkpoint.write(state, arrays, self.model.save_weights)
+
+    def _build(self) -> None:
+        """Makes all variables, which Keras otherwise does at the first batch."""
+        model = self.model
+        metrics = model._compile_metrics  # noqa: SLF001
+        if not model.built or (metrics is not None and not metrics.built):
+            # What Keras does itself under a `tf.distribute.Strategy`.
+            model._symbolic_build(data_batch=self._element_spec)  # noqa: SLF001
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._checkpoint.load_weights(state, self._load_weights)
+        arrays = self._checkpoint.read_arrays(state)
+        variables = _list_unsaved(self.model)
+        saved = [name for name in arrays if name.startswith("variable-")]
+        if len(saved) != len(variables) or len(state["callbacks"]) != len(self._callbacks):
+            raise UsageError(
+                f"the checkpoint has {len(saved)} variables of metrics and seeds and "
+                f"{len(state['callbacks'])} callbacks, this training {len(variables)} and "
+                f"{len(self._callbacks)}: use the same, or another folder"
+            )
+        for number, variable in enumerate(variables):
+            variable.assign(arrays[f"variable-{number}"])
+        self._logs = list(state["history"])
+        for number, (callback, plain) in enumerate(
+            zip(self._callbacks, state["callbacks"], strict=True)
+        ):
+            _set_state(callback, plain, arrays, f"callback-{number}-")
+
+    def _load_weights(self, path: Path) -> None:
+        with warnings.catch_warnings():
+            # Of another optimizer, Keras takes what fits and warns.
+            warnings.filterwarnings("error", message=r"Skipping variable loading|A total of")
+            self.model.load_weights(path)
+
+
+def _find_source(dataset: Any) -> Any:
+    """The data set of shardmill that another was made of."""
+    while not hasattr(dataset, "epoch_fingerprint"):
+        inputs = dataset._inputs() if hasattr(dataset, "_inputs") else []  # noqa: SLF001
+        if len(inputs) != 1:
+            raise UsageError(
+                f"ResumeTraining takes what load_dataset gives, or `map` makes of it, not "
+                f"{type(dataset).__name__}"
+            )
+        dataset = inputs[0]
+    return dataset
+
+
+def _list_unsaved(model: keras.Model) -> list[keras.Variable]:
+    """Variables that `save_weights` leaves out: metrics, and the seeds of random layers."""
+    weights = {id(weight) for weight in model.weights}
+    variables = {id(variable): variable for variable in model.variables}
+    variables |= {id(variable): variable for variable in model.metrics_variables}
+    return [variable for key, variable in variables.items() if key not in weights]
+
+
+def _list_plain(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(callback).items()
+        if isinstance(value, PLAIN) and name not in DERIVED
+    }
+
+
+def _list_arrays(callback: keras.callbacks.Callback) -> Iterator[tuple[str, Array]]:
+    """Lists of arrays, by name and place."""
+    for name, value in vars(callback).items():
+        if isinstance(value, list) and all(isinstance(item, np.ndarray) for item in value):
+            yield from ((f"{name}-{place}", array) for place, array in enumerate(value))
+
+
+def _set_state(
+    callback: keras.callbacks.Callback, plain: dict[str, Any], arrays: dict[str, Array], prefix: str
+) -> None:
+    lists: dict[str, list[Array]] = {}
+    for key, array in arrays.items():  # in the order in which they were listed
+        if key.startswith(prefix):
+            name, _, _ = key.removeprefix(prefix).rpartition("-")
+            lists.setdefault(name, []).append(array)
+    known = vars(callback)
+    known.update({name: value for name, value in {**plain, **lists}.items() if name in known})

@@ -1,0 +1,112 @@
+"""A plan becomes a `keras.utils.PyDataset`: any batch of an epoch, by its number."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from converter.errors import ShardmillError, UsageError
+from reader.arrays import Array
+from reader.examples.columns import FilePaths
+from reader.plan.read_plan import ReadPlan
+from reader.records.damage import keep_error
+from reader.tfdata.dataset import decode_singly, format_element, make_gatherer, make_ready_reader
+
+
+class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+    """The batches of an epoch: `sequence[7]` reads that one alone, decoded as numpy arrays.
+
+    `model.fit` takes it, with `workers` threads that read ahead. After each epoch the order is a
+    new one, if it is shuffled; `fit` begins with the epoch after the first one, as Keras ends an
+    epoch when it has looked at a batch. Batches are the same as those of `ShardSet.dataset`. Unless
+    `fit` is told `shuffle=False`, it takes them in an order of its own.
+
+    Args:
+        plan: what is read and how.
+        **loading: of `keras.utils.PyDataset`; `max_queue_size` as `max_ram` allows if it is left
+            out.
+
+    Attributes:
+        class_names: in label order.
+        file_paths: of the originals, in the order of an epoch that is not shuffled.
+        epoch: whose batches are given.
+    """
+
+    def __init__(self, plan: ReadPlan, **loading: Any) -> None:
+        ahead = plan.buffers.calls + plan.buffers.prefetch_batches
+        super().__init__(**{"max_queue_size": ahead} | loading)
+        self.class_names: list[str] = plan.class_names
+        self.file_paths: FilePaths = plan.file_paths
+        self.epoch = plan.position.epoch
+        self._plan = plan
+        self._read = _make_reader(plan)
+
+    def __len__(self) -> int:
+        return self._plan.reader.steps.count
+
+    def __getitem__(self, index: int) -> Any:
+        step = range(len(self))[index]
+        try:
+            values = [*self._read(self.epoch, step)]
+        except ShardmillError as error:
+            keep_error(error)  # `fit` shows of it nothing but its text
+            raise
+        element = format_element(self._plan, values)
+        return tf.nest.map_structure(_to_numpy, element)
+
+    def on_epoch_end(self) -> None:
+        """Goes on to the order of the next epoch; Keras calls it."""
+        self.epoch += 1
+
+
+def _to_numpy(value: Array | tf.Tensor | tf.RaggedTensor) -> Array:
+    """An array; of a ragged tensor, one of arrays."""
+    return value.numpy() if isinstance(value, tf.RaggedTensor) else np.asarray(value)
+
+
+def make_sequence(plan: ReadPlan, **loading: Any) -> BatchSequence:
+    """Makes the sequence that `ShardSet.sequence` describes.
+
+    Raises:
+        UsageError: a plan without batches, or one that begins in the middle of an epoch; or other
+            processes are to read.
+    """
+    if plan.options.batch_size is None:
+        raise UsageError("a sequence is one of batches: give a batch_size")
+    if plan.options.initial_step:
+        raise UsageError("a sequence has no initial_step: take its batches from that number on")
+    if loading.get("use_multiprocessing"):
+        raise UsageError(
+            "use_multiprocessing forks a process in which TensorFlow runs, which TensorFlow does "
+            "not support: use workers, whose threads read and decode at the same time"
+        )
+    return BatchSequence(plan, **loading)
+
+
+def _make_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]:
+    if plan.is_direct or plan.options.cache:
+        return make_ready_reader(plan)
+    gather = make_gatherer(plan)
+    count = 1 + plan.given.masks
+
+    def read(epoch: int, step: int) -> tuple[Array, ...]:
+        examples = plan.reader.read_examples(epoch, [step])
+        decoded: list[tuple[Array | None, ...]] = []
+        # One by one: to compile a whole batch would take a second before the first one comes.
+        for slot, images in enumerate(decode_singly(plan, examples)):
+            if isinstance(images, str):
+                plan.reader.damage.report(plan.reader.describe(epoch, [step], slot, images))
+                examples.valid[slot] = False
+            if isinstance(images, tuple):
+                decoded.append(tuple(image.numpy() for image in images))
+            else:
+                decoded.append((None,) * count)
+        columns = itertools.chain(*zip(*decoded, strict=True))  # all images, and then all masks
+        return gather(examples.valid, examples.labels, examples.names, *columns)
+
+    return read

@@ -1,0 +1,110 @@
+"""Records of whatever kind as a `tf.data.Dataset`: read by index, parsed in whole batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from converter.errors import DatasetError, RecordError, UsageError
+from reader.arrays import Array
+from reader.plan.access import arrange
+from reader.plan.fingerprint import describe_order
+from reader.plan.memory import Demand, divide_memory
+from reader.plan.options import ReadOptions
+from reader.plan.read_plan import SINGLES, plan_steps, settle_order
+from reader.records.damage import DamageLog
+from reader.records.record_files import RecordFiles
+from reader.sampling.orders import Order
+from reader.sampling.position import Position
+from reader.sampling.steps import Steps
+from reader.tfdata.pipeline import apply_settings, call_python, count_steps, map_elements
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PayloadReader:
+    """Reads the payloads of any step of any epoch.
+
+    Attributes:
+        files: that hold the records.
+        order: in which order they come.
+        steps: which of them are a step, on this host.
+        damage: what happens with damaged records.
+    """
+
+    files: RecordFiles
+    order: Order
+    steps: Steps
+    damage: DamageLog
+
+    def read(self, epoch: Array, steps: Array) -> Array:
+        """The payloads of the records of some steps, bytes (n,), in order."""
+        wanted: Sequence[int] = np.ravel(steps).tolist()
+        positions = np.concatenate([self.steps.find_positions(step) for step in wanted])
+        numbers = self.order.find_records(int(np.ravel(epoch)[0]), positions[positions >= 0])
+        payloads = np.full(len(numbers), None, np.object_)
+        for index, _, payload in self.files.read_many(numbers):
+            if isinstance(payload, RecordError):
+                self.damage.report(payload)
+            else:
+                payloads[index] = bytes(payload)
+        whole = payloads[np.array([payload is not None for payload in payloads], np.bool_)]
+        if not len(whole):
+            raise DatasetError(
+                "not one record of a batch is whole: run shardmill index --overwrite"
+            )
+        return whole
+
+
+def make_dataset(
+    files: RecordFiles, features: Mapping[str, Any] | None, options: ReadOptions
+) -> tf.data.Dataset:
+    """Builds the pipeline that `TFRecordSet.dataset` describes."""
+    if options.remainder == "pad":
+        raise UsageError("remainder 'pad' needs to know what a record holds: use 'keep' or 'drop'")
+    order, seed = settle_order(options, "", remote=False)
+    largest = max(1, *(file.max_record_bytes for file in files.files))
+    demand = Demand(
+        records=len(files),
+        shard_records=max(file.records for file in files.files),
+        record_bytes=largest,
+        mean_record_bytes=max(1, sum(file.bytes for file in files.files) // max(1, len(files))),
+        batch_size=options.batch_size or SINGLES,
+        image_bytes=largest,
+        decoded_bytes=largest,
+        order=order,
+    )
+    buffers = divide_memory(options.max_ram_bytes, demand)
+    files, arranged = arrange(files, buffers, order, len(files), seed)
+    steps = plan_steps(len(files), order, options)
+    damage = DamageLog(options.on_damage, options.max_damaged)
+    reader = PayloadReader(files=files, order=arranged, steps=steps, damage=damage)
+    position = Position(options.initial_epoch, options.initial_step)
+    dataset = _read_batches(reader, count_steps(position, steps.count), options)
+    if features is not None:
+        parse = tf.io.parse_single_example if options.batch_size is None else tf.io.parse_example
+        dataset = map_elements(dataset, lambda data: parse(data, features), buffers.calls)
+    dataset = apply_settings(dataset.prefetch(buffers.prefetch_batches))
+    dataset.position, dataset.damage = position, damage
+    options = dataclasses.replace(options, seed=seed)
+    dataset.epoch_fingerprint = describe_order(files, order, options, buffers, steps)
+    return dataset
+
+
+def _read_batches(
+    reader: PayloadReader, steps: tf.data.Dataset, options: ReadOptions
+) -> tf.data.Dataset:
+    # The last block of single records is smaller: `take` makes up for what `unbatch` is told.
+    single = options.batch_size is None
+    size = SINGLES if single else options.batch_size if options.remainder == "drop" else None
+
+    def call(epoch: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        (payloads,) = call_python(reader.read, [epoch, steps], [tf.string])
+        payloads.set_shape((size,))
+        return payloads
+
+    batches = map_elements(steps.batch(SINGLES) if single else steps, call)
+    return batches.unbatch().take(reader.steps.count) if single else batches

@@ -1,0 +1,439 @@
+"""`ResumeTraining`: a fit that is killed and run again ends as if nothing had happened."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import convert_folder, write_image
+from tensorflow.python.util import _pywrap_determinism
+
+from converter import ConvertOptions, DatasetError, UsageError
+from reader import ResumeTraining, load_dataset, open_shards
+from reader.tfdata.checkpoint import STATE
+
+# Of Keras' own saving, with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+STEPS = 7
+EPOCHS = 2
+READING = {"batch_size": 4, "seed": 5, "random_flip": True}
+
+
+class Killed(BaseException):
+    """Ends a training as a signal would: nothing in Keras or here catches it."""
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    """TensorFlow's operations give the same bits in every run."""
+    tf.config.experimental.enable_op_determinism()
+    yield
+    _pywrap_determinism.enable(False)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """26 images in 2 classes for training, in 7 steps of 4."""
+    root = tmp_path_factory.mktemp("stored")
+    for seed in range(26):
+        write_image(root / "images" / "ab"[seed % 2] / f"{seed}.png", seed)
+    convert_folder(root / "images", root / "set", ConvertOptions(image_size=(8, 10)))
+    return root / "set"
+
+
+def make_model(dense: int = 2, optimizer: str = "adam") -> keras.Model:
+    """A model that is not built before it sees data, and draws random numbers."""
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dropout(0.5)]
+    model = keras.Sequential([*layers, keras.layers.Dense(dense, activation="softmax")])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def kill_after(steps: int | None) -> keras.callbacks.Callback:
+    """Kills the training at the end of a step, once there were so many others."""
+    left = iter(range(10**6))
+
+    def kill(batch, logs=None):
+        if next(left) == steps:
+            raise Killed
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=kill)
+
+
+def train(
+    stored: Path, folder: Path, steps: int | None = None, *, every_steps: int = 2, patience: int = 9
+) -> dict[str, object]:
+    """Trains, or goes on, until it is killed; gives all that a training leaves behind."""
+    dataset = load_dataset(stored, **READING)
+    model = make_model()
+    kept = [
+        keras.callbacks.EarlyStopping("loss", patience=patience, restore_best_weights=True),
+        keras.callbacks.ReduceLROnPlateau("accuracy", factor=0.5, patience=1, mode="min"),
+    ]
+    # Each epoch's rate follows from the last one's: to be set once an epoch, restarts or not.
+    decay = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9)
+    resuming = ResumeTraining(dataset, folder, every_steps, callbacks=kept)
+    history = model.fit(
+        dataset,
+        validation_data=load_dataset(stored, batch_size=8, shuffle=False),
+        epochs=EPOCHS,
+        verbose=0,
+        shuffle=False,
+        callbacks=[*kept, decay, kill_after(steps), resuming],
+    )
+    return {
+        "weights": [weight.tolist() for weight in model.get_weights()],
+        "optimizer": [variable.numpy().tolist() for variable in model.optimizer.variables],
+        "seeds": [v.numpy().tolist() for v in model.variables if "seed" in v.path],
+        "history": history.history,
+        "epochs": history.epoch,
+        "wait": [callback.wait for callback in kept],
+        "best": [callback.best for callback in kept],
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(stored, tmp_path_factory):
+    """What a training leaves behind that nobody disturbs."""
+    tf.config.experimental.enable_op_determinism()
+    return train(stored, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def killed_once(stored, tmp_path_factory):
+    """The checkpoint of a training that was killed after three steps."""
+    tf.config.experimental.enable_op_determinism()
+    folder = tmp_path_factory.mktemp("killed")
+    kill(stored, folder, 3)
+    return folder
+
+
+@pytest.fixture
+def killed(killed_once, tmp_path):
+    """A copy of that, which a test may change."""
+    return Path(shutil.copytree(killed_once, tmp_path / "killed"))
+
+
+def kill(stored: Path, folder: Path, steps: int, **arguments: int) -> None:
+    with pytest.raises(Killed):
+        train(stored, folder, steps, **arguments)
+
+
+def read_position(folder: Path) -> tuple[int, int]:
+    state = json.loads((folder / STATE).read_bytes())
+    return state["epoch"], state["step"]
+
+
+def test_the_whole_training_is_what_it_is_taken_for(stored, whole, tmp_path):
+    assert whole["optimizer"][0] == STEPS * EPOCHS
+    assert whole["epochs"] == [*range(EPOCHS)]
+    assert len(set(whole["history"]["learning_rate"])) == EPOCHS
+    assert set(whole["history"]) > {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert train(stored, tmp_path) == whole
+
+
+@pytest.mark.parametrize(
+    "lives",
+    [[0], [1, 5, 3], [6, 6], [12, 0]],
+    ids=str,
+)
+def test_a_killed_training_ends_as_if_nothing_had_happened(stored, whole, tmp_path, lives):
+    for steps in lives:
+        kill(stored, tmp_path, steps)
+    assert train(stored, tmp_path) == whole
+
+
+def test_a_training_can_be_killed_at_every_single_step(stored, whole, tmp_path):
+    positions = []
+    for _ in range(STEPS * EPOCHS - 1):
+        # Each time it does one step, and is killed in the next; no step is saved that is an
+        # epoch's last, so two are done there.
+        begin = read_position(tmp_path) if (tmp_path / STATE).exists() else (0, 0)
+        kill(stored, tmp_path, 2 if begin[1] == STEPS - 1 else 1, every_steps=1)
+        positions.append(read_position(tmp_path))
+        if positions[-1] >= (EPOCHS - 1, STEPS - 1):
+            break
+    assert len(positions) == len(set(positions)) >= 10
+    assert train(stored, tmp_path, every_steps=1) == whole
+
+
+def test_a_training_that_was_complete_does_nothing_when_it_is_run_again(stored, whole, tmp_path):
+    train(stored, tmp_path)
+    state = (tmp_path / STATE).read_bytes()
+    again = train(stored, tmp_path, 0)  # would be killed in its first step
+    assert again["weights"] == whole["weights"]
+    assert again["history"] == whole["history"]
+    assert (tmp_path / STATE).read_bytes() == state
+
+
+def test_a_training_that_was_stopped_stays_so(stored, tmp_path):
+    def stop(folder: Path, steps: int | None = None) -> tuple[list, dict]:
+        dataset = load_dataset(stored, **READING)
+        model = make_model()
+        # The loss never falls by 100: stopped after the third epoch, with the first one's weights.
+        stopping = keras.callbacks.EarlyStopping(
+            "loss", min_delta=100, patience=2, restore_best_weights=True
+        )
+        resuming = ResumeTraining(dataset, folder, 3, callbacks=[stopping])
+        callbacks = [stopping, kill_after(steps), resuming]
+        history = model.fit(dataset, epochs=9, verbose=0, shuffle=False, callbacks=callbacks)
+        return [weight.tolist() for weight in model.get_weights()], history.history
+
+    expected = stop(tmp_path / "whole")
+    assert len(expected[1]["loss"]) == 3
+    for steps in (9, 10):
+        with pytest.raises(Killed):
+            stop(tmp_path / "killed", steps)
+    assert stop(tmp_path / "killed") == expected
+    assert stop(tmp_path / "killed", 0) == expected
+
+
+def test_what_was_chosen_may_be_chosen_anew(stored, tmp_path):
+    kill(stored, tmp_path, 12)
+    states = json.loads((tmp_path / STATE).read_bytes())["callbacks"]
+    assert all("best" in state and "patience" not in state for state in states)
+    # With a patience of 0 epochs, the first one that is no better is the last.
+    assert len(train(stored, tmp_path, patience=0)["epochs"]) <= EPOCHS
+
+
+SAVING = {
+    "weights": (keras.Model, "save_weights"),
+    "arrays": (np, "savez"),
+    "state": (Path, "write_text"),
+    "flushing": (os, "fsync"),
+    "renaming": (Path, "replace"),
+    "removing": (Path, "unlink"),
+}
+"""The calls that a checkpoint is made of, in order."""
+
+
+@pytest.mark.parametrize(
+    ("call", "done"), [*((call, False) for call in SAVING), ("renaming", True)], ids=str
+)
+def test_a_training_that_is_killed_while_it_saves_has_a_checkpoint(
+    stored, whole, tmp_path, monkeypatch, call, done
+):
+    owner, name = SAVING[call]
+    original = getattr(owner, name)
+
+    def die(*arguments, **keywords):
+        saved = {path.name.partition(".")[0] for path in tmp_path.iterdir()}
+        if "000001-000000004" not in saved and (call != "weights" or len(saved) < 2):
+            return original(*arguments, **keywords)
+        if done:
+            original(*arguments, **keywords)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, name, die)
+        train(stored, tmp_path)
+    before = read_position(tmp_path)
+    assert before < (1, 4) or call in ("renaming", "removing")
+    # Whatever lies there of the one that was not completed.
+    for path in tmp_path.glob("*"):
+        if path.name != STATE and not path.name.startswith("{:06d}-{:09d}".format(*before)):
+            os.truncate(path, path.stat().st_size // 2)
+    assert train(stored, tmp_path) == whole
+    assert len([*tmp_path.iterdir()]) == 3
+
+
+SCRIPT = """
+import os, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+import test_resuming as tests
+class Kill(tests.keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        self.count = getattr(self, "count", -1) + 1
+        if self.count == int(sys.argv[4]):
+            os.kill(os.getpid(), 9)
+tests.kill_after = lambda steps: Kill()
+tests.tf.config.experimental.enable_op_determinism()
+left = tests.train(tests.Path(sys.argv[2]), tests.Path(sys.argv[3]))
+print(tests.json.dumps(left))
+"""
+
+
+def test_a_process_that_is_really_killed_goes_on_in_another(stored, whole, tmp_path):
+    for steps, code in ((10, -signal.SIGKILL), (99, 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, __file__, stored, tmp_path, str(steps)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        assert done.returncode == code, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == json.loads(json.dumps(whole))
+
+
+def test_a_data_set_made_by_map_is_known_for_what_it_is(stored, tmp_path):
+    def run(folder: Path, steps: int | None = None) -> list[object]:
+        dataset = load_dataset(stored, **READING)
+        # Labels of another shape: with that of `dataset` itself, the metrics would be others.
+        mapped = dataset.map(lambda images, labels: (images / 2, tf.one_hot(labels, 2)))
+        model = make_model()
+        model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+        callbacks = [kill_after(steps), ResumeTraining(mapped.prefetch(1), folder, 2)]
+        model.fit(mapped, epochs=2, verbose=0, shuffle=False, callbacks=callbacks)
+        return [weight.tolist() for weight in model.get_weights()], model.history.history
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", 3)
+    assert run(tmp_path / "killed") == run(tmp_path / "whole")
+
+
+def fit(dataset: tf.data.Dataset, resuming: ResumeTraining, **arguments: object) -> None:
+    callbacks = arguments.pop("callbacks", [resuming])
+    make_model().fit(
+        dataset, verbose=0, shuffle=False, callbacks=callbacks, **{"epochs": 1} | arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 6}, "seed 5, this one has 6"),
+        ({"batch_size": 3}, "batch_size 4, this one has 3"),
+        ({"shard_count": 2}, "shard_count 1, this one has 2"),
+        ({"shuffle": "buffer"}, "order 'exact', this one has 'buffer'"),
+        ({"random_flip": False}, "random_flip True, this one has False"),
+        ({"class_names": ["b", "a"]}, "class_names '"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_another_training_is_refused(stored, killed, change, message):
+    dataset = load_dataset(stored, **READING | change)
+    beginning = re.escape(f"{killed / STATE} is of a training with {message}")
+    with pytest.raises(UsageError, match=f"^{beginning}.*: use the same, or another folder$"):
+        fit(dataset, ResumeTraining(dataset, killed))
+
+
+def test_a_checkpoint_of_other_data_is_refused(killed, tmp_path):
+    for seed in range(26):
+        write_image(tmp_path / "images" / "ab"[seed % 2] / f"{seed}.png", seed or 99)
+    convert_folder(tmp_path / "images", tmp_path / "other", ConvertOptions(image_size=(8, 10)))
+    dataset = load_dataset(tmp_path / "other", **READING)
+    with pytest.raises(UsageError, match=r"is of a training with data '.*', this one has '.*': us"):
+        fit(dataset, ResumeTraining(dataset, killed))
+
+
+def test_a_checkpoint_of_other_callbacks_is_refused(stored, killed):
+    dataset = load_dataset(stored, **READING)
+    message = "the checkpoint has 5 variables of metrics and seeds and 2 callbacks, this training "
+    with pytest.raises(UsageError, match=f"^{message}5 and 0: use the same, or another folder$"):
+        fit(dataset, ResumeTraining(dataset, killed))
+
+
+def test_a_fit_that_could_not_be_continued_is_refused(stored, tmp_path):
+    dataset = load_dataset(stored, **READING)
+    resuming = ResumeTraining(dataset, tmp_path)
+    for data, steps, found in (
+        (dataset, 3, 3),
+        (dataset.repeat(), 5, 5),
+        (dataset.take(6), None, 6),
+    ):
+        message = f"fit takes {found} steps an epoch, the data set has 7: give fit no steps_per_ep"
+        with pytest.raises(UsageError, match=f"^{message}"):
+            fit(data, resuming, steps_per_epoch=steps)
+    with pytest.raises(UsageError, match=r"^fit takes None steps an epoch, the data set has 7: "):
+        fit(dataset.filter(lambda images, labels: True), resuming)
+    stopping = keras.callbacks.EarlyStopping("loss")
+    resuming = ResumeTraining(dataset, tmp_path, callbacks=[stopping])
+    with pytest.raises(UsageError, match=r"^EarlyStopping has to stand before ResumeTraining in "):
+        fit(dataset, resuming, callbacks=[resuming, stopping])
+    for other in (tf.data.Dataset.range(3), open_shards(stored).sequence("train", 4), [1, 2]):
+        with pytest.raises(UsageError, match=r"^ResumeTraining takes what load_dataset gives, or "):
+            ResumeTraining(other, tmp_path)
+    with pytest.raises(UsageError, match=r"^every_steps 0 is out of range: at least 1$"):
+        ResumeTraining(dataset, tmp_path, 0)
+    assert not (tmp_path / STATE).exists()
+
+
+def test_the_epochs_of_fit_are_those_of_the_data(stored, tmp_path):
+    later = load_dataset(stored, **READING, initial_epoch=2, initial_step=3)
+    with pytest.raises(
+        UsageError, match=r"^fit begins with epoch 0, its data with 2: give fit ini"
+    ):
+        fit(later, ResumeTraining(later, tmp_path))
+    later.position.seek(2, 3)
+    model = make_model()
+    resuming = ResumeTraining(later, tmp_path)
+    model.fit(later, epochs=4, initial_epoch=2, verbose=0, shuffle=False, callbacks=[resuming])
+    assert model.optimizer.iterations == 4 + STEPS
+    assert read_position(tmp_path) == (4, 0)
+    # And from there, as always.
+    model.fit(later, epochs=5, verbose=0, shuffle=False, callbacks=[resuming])
+    assert model.optimizer.iterations == 4 + 2 * STEPS
+    assert model.history.epoch == [2, 3, 4]
+
+
+def edit(folder: Path, **changes: object) -> None:
+    state = json.loads((folder / STATE).read_bytes())
+    (folder / STATE).write_text(json.dumps(state | changes))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: os.truncate(folder / STATE, 100),
+        lambda folder: (folder / STATE).write_bytes(b"\xff"),
+        lambda folder: (folder / STATE).write_text("[]"),
+        lambda folder: (folder / STATE).write_text('{"version": 1}'),
+        lambda folder: edit(folder, epoch="x"),
+        lambda folder: edit(folder, history=[1]),
+        lambda folder: edit(folder, callbacks=None),
+        lambda folder: edit(folder, data=[1]),
+        lambda folder: os.truncate(next(folder.glob("*.npz")), 100),
+        lambda folder: os.truncate(next(folder.glob("*.npz")), 0),
+        lambda folder: next(folder.glob("*.npz")).unlink(),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line(stored, killed, spoil):
+    spoil(killed)
+    beginning = re.escape(f"{killed / STATE} is damaged: ")
+    with pytest.raises(DatasetError, match=f"^{beginning}[^\n]+; remove it to begin anew$"):
+        train(stored, killed)
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(stored, killed):
+    edit(killed, version=2, epoch="of another kind")
+    with pytest.raises(UsageError, match=r"state.json has version 2, this shardmill reads 1: rem"):
+        train(stored, killed)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "removed", "model", "optimizer"])
+def test_weights_that_do_not_fit_are_an_error(stored, killed, monkeypatch, spoil):
+    (weights,) = killed.glob("*.weights.h5")
+    if spoil == "cut":
+        os.truncate(weights, 1000)
+    elif spoil == "removed":
+        weights.unlink()
+    else:
+        change = {"dense": 3} if spoil == "model" else {"optimizer": "sgd"}
+        monkeypatch.setattr(sys.modules[__name__], "make_model", lambda: MAKE_MODEL(**change))
+    beginning = re.escape(f"{weights} does not fit this model and optimizer, or is damaged: ")
+    with pytest.raises(DatasetError, match=f"^{beginning}[^\n]+$"):
+        train(stored, killed)
+
+
+MAKE_MODEL = make_model
+
+
+def test_other_files_of_the_folder_are_left_alone(stored, tmp_path):
+    (tmp_path / "mine.weights.h5").write_text("mine")
+    shutil.copy(__file__, tmp_path / "notes.npz")
+    train(stored, tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    expected = ["000002-000000000.npz", "000002-000000000.weights.h5", "mine.weights.h5"]
+    assert names == [*expected, "notes.npz", STATE]
