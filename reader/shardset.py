@@ -24,6 +24,7 @@ from reader.source import Source
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from reader.batches.iterator import Batches
     from reader.tfdata.sequence import BatchSequence
 
 
@@ -109,6 +110,36 @@ class ShardSet:
         """
         options = self._complete(options or ReadOptions())
         return _build(plan_reading(self.folder, self.manifest, split, options))
+
+    def batches(self, split: str = "train", batch_size: int = 32, **options: Any) -> Batches:
+        """The batches of one split as NumPy arrays: for PyTorch, JAX, or a loop of your own.
+
+        They are those of `dataset`, in the same order, for the same seed; read by as many threads
+        as cores, within `max_ram`. TensorFlow is not needed.
+
+        Args:
+            split: which.
+            batch_size: images a batch.
+            **options: any other of `ReadOptions`. What resizes images, or mixes their colors, is
+                refused: only TensorFlow does it to the same numbers.
+
+        Returns:
+            an iterable with a length: each iteration is an epoch of (images, labels), or of what
+            `dataset` gives for these options, as NumPy arrays. Columns of any number of values are
+            lists of arrays, one for each record. See `Batches` for where an epoch begins, and for
+            `state_dict`.
+
+        Raises:
+            DatasetError: there is no such split, or a file is damaged that has to be looked at.
+            UsageError: the options do not fit the data set, or take TensorFlow.
+            ShardmillError: simplejpeg is not installed.
+        """
+        try:
+            from reader.batches.iterator import Batches  # noqa: PLC0415 (Pillow)
+        except ModuleNotFoundError as error:
+            raise _name_missing(error) from error
+        read_options = self._complete(_make_options({"batch_size": batch_size, **options}))
+        return Batches(plan_reading(self.folder, self.manifest, split, read_options))
 
     def sequence(self, split: str, batch_size: int = 32, **options: Any) -> BatchSequence:
         """One split as a `keras.utils.PyDataset`: `sequence[7]` reads exactly one batch.

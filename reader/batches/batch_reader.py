@@ -1,324 +1,328 @@
-"""The records of a step, read and checked: everything up to the decoder, without TensorFlow."""
+"""The engine: the records of a step, read, checked and decoded straight into a lent batch."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from converter.errors import RecordError
-from converter.format.manifest import ImageInfo
-from converter.format.schema import Column
-from reader.arrays import Array, Bytes, Flags, Numbers
+from converter.errors import DatasetError, RecordError
+from reader.arrays import Array, Bytes, Flags, Numbers, Scratch
+from reader.batches.buffer_pool import BufferPool
+from reader.batches.decoders import Decoder, Size, Task, make_decoder, make_mask_decoder
 from reader.batches.raw_pixels import read_pixels
-from reader.examples.fields import Field, Wanted, find_fields, parse_payload, read_details
+from reader.batches.threads import Team
+from reader.examples.fields import Fields, Values, find_fields, parse_payload
+from reader.plan.read_plan import ReadPlan
 from reader.records.blocks import Block
-from reader.records.damage import DamageLog
-from reader.records.record_files import RecordFiles, find_source
+from reader.records.damage import REFUSAL, DamageLog
+from reader.records.record_files import find_source
 from reader.remote.prefetch import Outlook
-from reader.sampling.orders import Order, derive_key
-from reader.sampling.selection import Selection
-from reader.sampling.steps import Steps
+from reader.remote.range_reads import RangeFiles
+from reader.remote.remote_file import list_remote
+from reader.sampling.draws import draw_flips
+from reader.sampling.orders import derive_key
 
-RAW: Final = "raw"
 SAMPLED_RECORDS: Final = 8
 _ODD: Final = np.int64(0x1E3779B97F4A7C15)
 """Spreads neighbouring numbers over the seeds of their images."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Examples:
-    """Some records as columns; where `valid` is False, the others mean nothing.
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Batch:
+    """What was read of some steps; where `valid` is False, nothing else means anything.
 
     Attributes:
+        images: (n, height, width, channels), or (n, channels, height, width), of the dtype asked
+            for; as they are stored, uint8, where whole batches are resized afterwards.
         valid: bool (n,).
         labels: int32 (n,).
-        encoded: bytes (n,), the images as they are stored.
-        sizes: int32 (n, 2), height and width of the stored images.
-        seeds: int64 (n,), for random changes of each image in this epoch.
-        names: bytes (n,), paths of the originals, or all of the records but the images if columns
-            were asked for; empty if neither was.
-        masks: bytes (n,), the masks as they are stored; empty if they were not asked for.
+        names: bytes (n,), paths of the originals; empty if they were not asked for.
+        masks: uint8, as `images` with one channel; None if they were not asked for.
+        values: of each record's columns; empty if none were asked for.
+        flips: bool (n,), which images are mirrored.
     """
 
-    valid: npt.NDArray[np.bool_]
+    images: Array
+    valid: Flags
     labels: npt.NDArray[np.int32]
-    encoded: npt.NDArray[np.object_]
-    sizes: npt.NDArray[np.int32]
-    seeds: Numbers
     names: npt.NDArray[np.object_]
-    masks: npt.NDArray[np.object_]
+    masks: Array | None
+    values: list[Values]
+    flips: Flags
 
+    def pad(self) -> Batch:
+        """Blanks what is not valid."""
+        blank = ~self.valid
+        if blank.any():
+            self.images[blank], self.labels[blank] = 0, 0
+            if self.masks is not None:
+                self.masks[blank] = 0
+        return self
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchReader:
-    """Reads the records of any step of any epoch.
-
-    Attributes:
-        files: of the split.
-        image: what the stored images have in common.
-        classes: how many labels are stored.
-        selection: which records of the split an epoch is made of.
-        order: in which order they come.
-        steps: which of them are a step, on this host.
-        damage: what happens with damaged records.
-        seed: for random changes of images.
-        labels: int32 (classes,), the label to give for each stored one.
-        record_labels: int32 (records of the split,), labels instead of the stored ones.
-        with_names: read the paths of the originals too.
-        labelled: whether records hold a label.
-        columns: of the records, to be read too.
-        with_masks: read the masks too.
-        filler: encoded image that stands where there is none.
-        mask_filler: encoded mask that does.
-        outlook: fetches what the steps to come need, if that is far away.
-    """
-
-    files: RecordFiles
-    image: ImageInfo
-    classes: int
-    selection: Selection
-    order: Order
-    steps: Steps
-    damage: DamageLog
-    seed: int = 0
-    labels: npt.NDArray[np.int32] | None = None
-    record_labels: npt.NDArray[np.int32] | None = None
-    with_names: bool = False
-    labelled: bool = True
-    columns: tuple[Column, ...] = ()
-    with_masks: bool = False
-    filler: bytes = b""
-    mask_filler: bytes = b""
-    outlook: Outlook | None = None
-
-    def read_examples(self, epoch: int, steps: Sequence[int]) -> Examples:
-        """Reads the encoded images of some steps, `batch_size` records each.
-
-        Raises:
-            RecordError: one is damaged, and the policy is to raise.
-            DatasetError: too many are, or a file is missing or not what it should be.
-        """
-        slots, numbers, columns = self._begin(epoch, steps)
-        if len(numbers):
-
-            def put(slot: int, image: Bytes) -> None:
-                columns.encoded[slot] = image.tobytes()
-
-            rest = self._fill(columns, slots, numbers, put)
-            for index, field in self._read_singly(numbers, rest):
-                slot = slots[index]
-                columns.encoded[slot], columns.sizes[slot] = bytes(field.image), field.size
-                if self.with_masks:
-                    columns.masks[slot] = bytes(field.mask)
-                _describe(columns, slot, field)
-        return self._finish(columns, slots, numbers)
-
-    def read_images(self, epoch: int, step: int, rows: Array) -> Examples:
-        """Reads the images of a step that are stored raw, straight to where they shall be.
-
-        Args:
-            epoch: which.
-            step: which.
-            rows: (batch_size, height, width, channels), filled where the result is valid.
-
-        Raises:
-            RecordError: one is damaged, and the policy is to raise.
-            DatasetError: too many are, or a file is missing or not what it should be.
-        """
-        slots, numbers, columns = self._begin(epoch, [step])
-        if len(numbers):
-            rest = self._fill_pixels(columns, slots, numbers, rows)
-            for index, field in self._read_singly(numbers, rest):
-                slot = slots[index]
-                rows[slot] = np.frombuffer(field.image, np.uint8).reshape(rows.shape[1:])
-                _describe(columns, slot, field)
-        return self._finish(columns, slots, numbers)
-
-    def describe(self, epoch: int, steps: Sequence[int], slot: int, detail: str) -> RecordError:
-        """What to say of the record at one of the places of some steps' batches."""
-        slots, ordered = self.find_ordered(epoch, steps)
-        number = self.selection.find_records(ordered[slots == slot])
-        place, payload = self.files.read(int(number[0]))
-        return place.describe(detail, find_source(payload))
-
-    def find_ordered(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
-        """Which places of some steps' batches hold a record, and which of the selected ones."""
-        positions = np.concatenate([self.steps.find_positions(step) for step in steps])
-        slots = np.flatnonzero(positions >= 0)
-        return slots, self.order.find_records(epoch, positions[slots])
-
-    def make_examples(self, count: int) -> Examples:
-        """Columns for some records, none of them valid yet."""
-        return Examples(
-            valid=np.zeros(count, np.bool_),
-            labels=np.zeros(count, np.int32),
-            encoded=np.full(count, self.filler, np.object_),
-            sizes=np.ones((count, 2), np.int32),
-            seeds=np.zeros(count, np.int64),
-            names=np.full(count, b"", np.object_),
-            masks=np.full(count, self.mask_filler, np.object_),
+    def compact(self) -> Batch:
+        """Moves together what is valid."""
+        valid = self.valid
+        if valid.all():
+            return self
+        return Batch(
+            images=_compact(self.images, valid),
+            valid=valid[valid],
+            labels=self.labels[valid],
+            names=self.names[valid],
+            masks=None if self.masks is None else _compact(self.masks, valid),
+            values=[value for value, wanted in zip(self.values, valid, strict=True) if wanted],
+            flips=self.flips[valid],
         )
 
-    def _begin(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers, Examples]:
-        slots, ordered = self.find_ordered(epoch, steps)
-        numbers = self.selection.find_records(ordered)
-        if self.outlook is not None:
-            self.outlook.look(epoch, steps[-1], numbers, self._sample)
-        columns = self.make_examples(len(steps) * self.steps.batch_size)
-        key = derive_key(self.seed, epoch)
-        columns.seeds[slots] = (numbers * _ODD) ^ np.int64(key >> 1)
-        return slots, numbers, columns
+
+class BatchReader:
+    """Reads the batches of any step of any epoch; threads may share it.
+
+    A batch lies in memory that is lent: it is used again once no array shows it any more.
+
+    Args:
+        plan: what is read and how.
+        decode: decodes an image to its place; None for what needs no TensorFlow.
+        decode_mask: decodes a mask to its place; None likewise.
+
+    Attributes:
+        plan: what is read and how.
+        damage: what was skipped.
+
+    Raises:
+        UsageError: the images have to be changed in a way that takes TensorFlow.
+    """
+
+    def __init__(
+        self, plan: ReadPlan, decode: Decoder | None = None, decode_mask: Decoder | None = None
+    ) -> None:
+        self.plan = plan
+        self.damage = DamageLog(plan.options.on_damage, plan.options.max_damaged)
+        self._wanted = plan.wanted
+        self._decoders = decode or make_decoder(plan.images), decode_mask or make_mask_decoder()
+        self._scratch = Scratch()
+        self._team = Team(plan.buffers.threads)
+        self._images = self._make_pool(plan.shape_read(), plan.read_dtype)
+        self._masks = self._make_pool(plan.shape_read(1), "uint8") if plan.given.masks else None
+        stored = plan.images.stored
+        is_plain = (plan.options.dtype, plan.options.data_format) == ("uint8", "channels_last")
+        self._pixels: BufferPool | None = None
+        if plan.is_direct and not is_plain and stored.height and stored.width:
+            shape = stored.height, stored.width, stored.channels
+            self._pixels = self._make_pool(shape, "uint8")
+        far = list_remote(plan.files.files) and not isinstance(plan.files, RangeFiles)
+        self._outlook = Outlook(plan.files.files, plan.steps) if far and plan.steps.count else None
+
+    def read(self, epoch: int, steps: Sequence[int]) -> Batch:
+        """Reads the images of some steps, and what else is asked for.
+
+        Raises:
+            RecordError: a record is damaged, and the policy is to raise.
+            DatasetError: too many are, or none of a batch is whole, or a file is missing or not
+                what it should be.
+        """
+        slots, numbers = self._find(epoch, steps)
+        batch = self._begin(len(steps) * self.plan.steps.batch_size)
+        seeds = (numbers * _ODD) ^ np.int64(derive_key(self.plan.options.seed or 0, epoch) >> 1)
+        if self.plan.options.random_flip:
+            batch.flips[slots] = draw_flips(seeds)
+        if len(numbers) and self.plan.is_direct:
+            self._fill_directly(batch, slots, numbers, seeds)
+        elif len(numbers):
+            self._team.run(functools.partial(self._fill, batch), slots, numbers, seeds)
+        self._replace_labels(batch, slots, numbers)
+        return finish_batch(self.plan, batch)
+
+    def _make_pool(self, shape: tuple[int, int, int] | None, dtype: str) -> BufferPool | None:
+        count = self.plan.steps.batch_size * self.plan.block_steps
+        keep = self.plan.buffers.batches
+        return None if shape is None else BufferPool((count, *shape), dtype, keep)
+
+    def _find(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
+        slots, chosen = self.plan.find_chosen(epoch, steps)
+        numbers = self.plan.choice.selection.find_records(chosen)
+        if self._outlook is not None and steps:
+            self._outlook.look(epoch, steps[-1], numbers, self._sample)
+        return slots, numbers
 
     def _sample(self, epoch: int, steps: Sequence[int]) -> Numbers:
         """The numbers of a few records of each of some steps."""
-        stride = -(-self.steps.batch_size // SAMPLED_RECORDS)
-        positions = np.concatenate([self.steps.find_positions(step)[::stride] for step in steps])
-        ordered = self.order.find_records(epoch, positions[positions >= 0])
-        return self.selection.find_records(ordered)
+        stride = -(-self.plan.steps.batch_size // SAMPLED_RECORDS)
+        positions = np.concatenate(
+            [self.plan.steps.find_positions(step)[::stride] for step in steps]
+        )
+        chosen = self.plan.order.find_records(epoch, positions[positions >= 0])
+        return self.plan.choice.selection.find_records(chosen)
 
-    def _fill(
-        self,
-        columns: Examples,
-        slots: Numbers,
-        numbers: Numbers,
-        put: Callable[[int, Bytes], None],
-    ) -> Numbers:
-        """Reads all records that are as they should be; gives the indexes of those that are not.
+    def _begin(self, count: int) -> Batch:
+        """A batch without anything in it yet."""
+        images, masks = self._allocate(count, (1, 1)) if self._images is None else (
+            self._images.take()[:count], None if self._masks is None else self._masks.take()[:count]
+        )  # fmt: skip
+        return Batch(
+            images=images,
+            valid=np.zeros(count, np.bool_),
+            labels=np.zeros(count, np.int32),
+            names=np.full(count, b"", np.object_),
+            masks=masks,
+            values=[()] * count,
+            flips=np.zeros(count, np.bool_),
+        )
+
+    def _allocate(self, count: int, size: Size) -> tuple[Array, Array | None]:
+        """Blank images of a size of their own, and masks if they are given."""
+        images = self.plan.images
+        shape, mask_shape = images.lay_out(*size, images.channels), images.lay_out(*size, 1)
+        masks = np.zeros((count, *mask_shape), np.uint8) if self._wanted.masks else None
+        return np.zeros((count, *shape), self.plan.read_dtype), masks
+
+    def _fill_directly(
+        self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers
+    ) -> None:
+        """Reads images that are stored raw as they are asked for, without a copy between."""
+        rows = batch.images if self._pixels is None else self._pixels.take()
+        found = read_pixels(
+            self.plan.files, numbers, rows, slots, with_names=self._wanted.with_names
+        )
+        for slot in slots if self._pixels is not None else ():
+            np.copyto(turn_image(self.plan, batch.images[slot]), rows[slot])
+        sound = found.sound & (found.labels < self._wanted.limit)
+        batch.labels[slots[sound]] = found.labels[sound]
+        batch.names[slots[sound]] = found.names[sound]
+        batch.valid[slots[sound]] = True
+        if not sound.all():
+            self._fill_singly(batch, slots[~sound], numbers[~sound], seeds[~sound])
+
+    def _fill(self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers) -> None:
+        """Reads and decodes some of the records of a batch.
 
         Args:
-            columns: to be filled.
-            slots: int64 (records,), where in there each record goes.
+            batch: where they belong.
+            slots: int64 (records,), the place of each.
             numbers: int64 (records,), which they are; at least one.
-            put: is called with a slot and the bytes of the image that goes there.
+            seeds: int64 (records,), for random changes.
         """
-        block = self.files.read_block(numbers)
-        if not len(block.indexes):
-            return np.arange(len(numbers))
-        fields = find_fields(block, self._wanted)
-        sound = (
-            fields.sound
-            & (fields.labels < self._limit)
-            & self._fits(fields.sizes, fields.ends - fields.begins)
-        )
-        if self.columns:
-            sound &= self._read_details(columns, slots, block)
-        slots = slots[block.indexes[sound]]
-        columns.labels[slots] = fields.labels[sound]
-        columns.sizes[slots] = fields.sizes[sound]
-        columns.valid[slots] = True
-        spans = fields.begins[sound].tolist(), fields.ends[sound].tolist()
-        for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
-            put(slot, block.data[begin:end])
-        if self.with_masks:
-            spans = fields.masks[0, sound].tolist(), fields.masks[1, sound].tolist()
-            for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
-                columns.masks[slot] = block.data[begin:end].tobytes()
-        if self.with_names and not self.columns:
-            spans = fields.names[0, sound].tolist(), fields.names[1, sound].tolist()
-            for slot, begin, end in zip(slots.tolist(), *spans, strict=True):
-                columns.names[slot] = block.data[begin:end].tobytes()
-        rest = np.ones(len(numbers), np.bool_)
-        rest[block.indexes[sound]] = False
-        return np.flatnonzero(rest)
+        left = np.ones(len(numbers), np.bool_)
+        limit_bytes = self.plan.buffers.block_bytes
+        for block in self.plan.files.read_blocks(numbers, limit_bytes, self._scratch):
+            fields = find_fields(block, self._wanted)
+            rows = self._decode_block(batch, block, fields, slots, seeds)
+            done = block.indexes[rows]
+            batch.labels[slots[done]] = fields.labels[rows]
+            batch.valid[slots[done]] = True
+            left[done] = False
+        if left.any():
+            self._fill_singly(batch, slots[left], numbers[left], seeds[left])
 
-    def _fill_pixels(
-        self, columns: Examples, slots: Numbers, numbers: Numbers, rows: Array
+    def _decode_block(
+        self, batch: Batch, block: Block, fields: Fields, slots: Numbers, seeds: Numbers
     ) -> Numbers:
-        """Does the same with images that are stored raw, without a copy of them between."""
-        found = read_pixels(self.files, numbers, rows, slots, with_names=self.with_names)
-        sound = found.sound & (found.labels < self._limit)
-        columns.labels[slots[sound]] = found.labels[sound]
-        columns.names[slots[sound]] = found.names[sound]
-        columns.valid[slots[sound]] = True
-        return np.flatnonzero(~sound)
+        """Decodes what is as it should be; gives the rows of the block for which that was done."""
+        rows = np.flatnonzero(fields.sound)
+        indexes = block.indexes[rows]
+        places = slots[indexes].tolist()
+        details = (
+            places,
+            [(height, width) for height, width in fields.sizes[rows].tolist()],
+            seeds[indexes].tolist(),
+        )
+        images, masks = (_cut(block.data, spans, rows) for spans in (fields.images, fields.masks))
+        problems = self._place(batch, zip(*details, images, masks, strict=True))
+        if self._wanted.with_names:
+            for slot, name in zip(places, _cut(block.data, fields.names, rows), strict=True):
+                batch.names[slot] = name.tobytes()
+        if self._wanted.columns:
+            for slot, row in zip(places, rows.tolist(), strict=True):
+                batch.values[slot] = fields.values[row]
+        return rows[[problem is None for problem in problems]]
 
-    def _read_singly(self, numbers: Numbers, rest: Numbers) -> Iterator[tuple[int, Field]]:
+    def _fill_singly(self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers) -> None:
         """Reads with care what was not as it should be, and takes note of what is damaged."""
-        for row, place, payload in self.files.read_many(numbers[rest]):
+        for row, place, payload in self.plan.files.read_many(numbers):
+            slot, seed = int(slots[row]), int(seeds[row])
             if isinstance(payload, RecordError):
                 self.damage.report(payload)
                 continue
             try:
                 field = parse_payload(payload, self._wanted)
-                self._check(field)
+                image, mask = (np.frombuffer(part, np.uint8) for part in (field.image, field.mask))
+                (problem,) = self._place(batch, [(slot, field.size, seed, image, mask)])
             except ValueError as error:
-                self.damage.report(place.describe(str(error), find_source(payload)))
-            else:
-                yield int(rest[row]), field
+                problem = str(error)
+            if problem is not None:
+                self.damage.report(place.describe(problem, find_source(payload)))
+                continue
+            batch.labels[slot], batch.names[slot] = field.label, field.name
+            batch.values[slot], batch.valid[slot] = field.values, True
 
-    def _check(self, field: Field) -> None:
-        """Compares with the manifest, before a decoder takes memory for what a header claims."""
-        image, (height, width) = self.image, field.size
-        if not self._fits(np.array([field.size]), np.array([len(field.image)])).all():
-            raise ValueError(
-                f"an image of {height}x{width} in {len(field.image)} bytes, expected up to "
-                f"{image.max_height}x{image.max_width}"
-            )
-        if field.label >= self._limit:
-            raise ValueError(f"label {field.label}, expected less than {self._limit}")
-
-    def _fits(self, sizes: Numbers, image_bytes: Numbers) -> Flags:
-        """Whether images are of a size that the manifest allows.
+    def _place(
+        self, batch: Batch, parts: Iterable[tuple[int, Size, int, Bytes, Bytes]]
+    ) -> list[str | None]:
+        """Decodes images and their masks to their places; says what is wrong with each of them.
 
         Args:
-            sizes: int64 (records, 2), height and width.
-            image_bytes: int64 (records,).
+            batch: where they belong.
+            parts: of each the place, height and width, seed, and the bytes of image and mask.
         """
-        image = self.image
-        least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
-        inside = (sizes >= least) & (sizes <= most)
-        fits: Flags = inside[:, 0] & inside[:, 1]
-        if self._is_raw:
-            fits &= image_bytes == sizes[:, 0] * sizes[:, 1] * image.channels
-        return fits
+        tasks, mask_tasks = [], []
+        for slot, size, seed, image, mask in parts:
+            if self._images is None:  # then it is the only one
+                batch.images, batch.masks = self._allocate(1, size)
+            flip = bool(batch.flips[slot])
+            tasks.append(Task(image, size, seed, turn_image(self.plan, batch.images[slot], flip)))
+            if batch.masks is not None:
+                row = turn_image(self.plan, batch.masks[slot], flip)
+                mask_tasks.append(Task(mask, size, seed, row))
+        decode, decode_mask = self._decoders
+        problems = decode(tasks)
+        if mask_tasks:
+            pairs = zip(problems, decode_mask(mask_tasks), strict=True)
+            problems = [one or (other and f"its mask: {other}") for one, other in pairs]
+        return [problem and f"{REFUSAL}{problem}" for problem in problems]
 
-    def _read_details(self, columns: Examples, slots: Numbers, block: Block) -> Flags:
-        """Reads all but the images, and says of which records that could be done."""
-        read: Flags = block.sound.copy()
-        spans = block.begins.tolist(), block.ends.tolist()
-        for row, (begin, end) in enumerate(zip(*spans, strict=True)):
-            with contextlib.suppress(ValueError):
-                payload = block.data[begin:end].data
-                columns.names[slots[block.indexes[row]]] = read_details(
-                    payload, self.columns, self.classes
-                )
-                continue
-            read[row] = False
-        return read
-
-    @property
-    def _limit(self) -> int:
-        """What labels have to be below."""
-        return self.classes if self.labelled else 1
-
-    @property
-    def _wanted(self) -> Wanted:
-        return Wanted(
-            raw=self._is_raw,
-            with_names=self.with_names,
-            labelled=self.labelled,
-            masks=self.with_masks,
-            columns=self.columns,
-            classes=self.classes,
-        )
-
-    @property
-    def _is_raw(self) -> bool:
-        return RAW in self.image.formats
-
-    def _finish(self, columns: Examples, slots: Numbers, numbers: Numbers) -> Examples:
-        if self.record_labels is not None:
-            columns.labels[slots] = self.record_labels[numbers]
-        elif self.labels is not None and self.labelled:
-            columns.labels[slots] = self.labels[columns.labels[slots]]
-        return columns
+    def _replace_labels(self, batch: Batch, slots: Numbers, numbers: Numbers) -> None:
+        choice = self.plan.choice
+        if choice.record_labels is not None:
+            batch.labels[slots] = choice.record_labels[numbers]
+        elif choice.labels is not None and self._wanted.labelled:
+            batch.labels[slots] = choice.labels[batch.labels[slots]]
 
 
-def _describe(columns: Examples, slot: int, field: Field) -> None:
-    columns.labels[slot], columns.names[slot] = field.label, field.name
-    columns.valid[slot] = True
+def finish_batch(plan: ReadPlan, batch: Batch) -> Batch:
+    """Blanks what is not valid, or leaves it out, as `remainder` says.
+
+    Raises:
+        DatasetError: nothing of it is valid.
+    """
+    if plan.options.remainder == "pad":
+        return batch.pad()
+    if plan.options.batch_size is not None and len(batch.valid) and not batch.valid.any():
+        raise DatasetError("not one record of a batch is whole: run shardmill verify")
+    return batch.compact()
+
+
+def turn_image(plan: ReadPlan, row: Array, flip: bool = False) -> Array:  # noqa: FBT001, FBT002
+    """An image's place as (height, width, channels), mirrored where the image shall be."""
+    if plan.resizes_batches:
+        return row
+    if plan.options.data_format == "channels_first":
+        row = np.moveaxis(row, 0, -1)
+    return row[:, ::-1] if flip else row
+
+
+def _compact(rows: Array, valid: Flags) -> Array:
+    count = int(valid.sum())
+    if not valid[:count].all():
+        rows[:count] = rows[valid]
+    return rows[:count]
+
+
+def _cut(data: Bytes, spans: Numbers, rows: Numbers) -> list[Bytes]:
+    """The parts of a block's data from `spans[0]` to `spans[1]`, of some of its rows."""
+    begins, ends = spans[:, rows].tolist()
+    return [data[begin:end] for begin, end in zip(begins, ends, strict=True)]

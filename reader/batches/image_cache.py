@@ -3,126 +3,153 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from converter.sizes import format_bytes
 from reader.arrays import Array
-from reader.batches.batch_reader import BatchReader, Examples
-from reader.plan.columns import NO_VALUES
+from reader.batches.batch_reader import Batch, finish_batch, turn_image
+from reader.batches.buffer_pool import BufferPool
+from reader.batches.threads import run_ahead
 from reader.plan.read_plan import ReadPlan
-from reader.records.damage import typed_errors
+from reader.records.damage import DamageLog
 from reader.sampling.orders import SequentialOrder
-from reader.sampling.position import Position
 from reader.sampling.steps import Steps
 
 _log = logging.getLogger("shardmill.reader")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageCache:
-    """Decoded images, in the order of the selected records.
+class Reader(Protocol):
+    """What reads the batches of any step of any epoch."""
 
-    Attributes:
-        reader: says which of them are a step.
-        images: (records, height, width, channels).
-        labels: int32 (records,).
-        valid: bool (records,); False for damaged records that were skipped.
-        names: bytes (records,).
-        masks: uint8 (records, height, width, 1), or None if they are not given.
+    damage: DamageLog
+
+    def read(self, epoch: int, steps: Sequence[int]) -> Batch:
+        """The batch of some steps."""
+        ...
+
+
+class ImageCache:
+    """Decoded images, in the order of the chosen records; read as any other batch.
+
+    Args:
+        plan: says which of them are a step, and in which form they are given.
+        kept: all of them as one batch.
+        damage: what was skipped.
     """
 
-    reader: BatchReader
-    images: Array
-    labels: npt.NDArray[np.int32]
-    valid: npt.NDArray[np.bool_]
-    names: npt.NDArray[np.object_]
-    masks: Array | None = None
+    def __init__(self, plan: ReadPlan, kept: Batch, damage: DamageLog) -> None:
+        self.damage = damage
+        self._plan = plan
+        self._kept = kept
+        self._images, self._masks = (
+            BufferPool(
+                (plan.steps.batch_size, *plan.images.lay_out(*rows.shape[1:])),
+                dtype,
+                plan.buffers.batches,
+            )
+            for rows, dtype in (
+                (kept.images, plan.options.dtype),
+                (kept.images[:0, :, :, :1] if kept.masks is None else kept.masks, "uint8"),
+            )
+        )
 
-    def read_images(self, epoch: int, step: int, rows: Array) -> Examples:
-        """Copies the images of a step, as `BatchReader.read_images` reads them."""
-        slots, numbers = self.reader.find_ordered(epoch, [step])
-        examples = self.reader.make_examples(len(rows))
-        rows[slots] = self.images[numbers]
-        examples.labels[slots] = self.labels[numbers]
-        examples.valid[slots] = self.valid[numbers]
-        examples.names[slots] = self.names[numbers]
-        return examples
+    def read(self, epoch: int, steps: Sequence[int]) -> Batch:
+        """Copies the images of some steps, as `BatchReader.read` reads them."""
+        kept, count = self._kept, len(steps) * self._plan.steps.batch_size
+        slots, chosen = self._plan.find_chosen(epoch, steps)
+        batch = Batch(
+            images=self._fill(self._images, kept.images, slots, chosen),
+            valid=np.zeros(count, np.bool_),
+            labels=np.zeros(count, np.int32),
+            names=np.full(count, b"", np.object_),
+            masks=None
+            if kept.masks is None
+            else self._fill(self._masks, kept.masks, slots, chosen),
+            values=[()] * count,
+            flips=np.zeros(count, np.bool_),
+        )
+        batch.valid[slots] = kept.valid[chosen]
+        batch.labels[slots] = kept.labels[chosen]
+        batch.names[slots] = kept.names[chosen]
+        for slot, number in zip(slots.tolist(), chosen.tolist(), strict=True):
+            batch.values[slot] = kept.values[number]
+        return finish_batch(self._plan, batch)
 
-    def read_masks(self, epoch: int, step: int, rows: Array) -> npt.NDArray[np.bool_]:
-        """Copies the masks of a step.
-
-        Args:
-            epoch: which.
-            step: which.
-            rows: uint8 (batch, height, width, 1) or, as there is one channel, (batch, 1, height,
-                width); filled where the result is True.
-
-        Returns:
-            bool (batch,).
-        """
-        slots, numbers = self.reader.find_ordered(epoch, [step])
-        valid = np.zeros(len(rows), np.bool_)
-        valid[slots] = self.valid[numbers]
-        if self.masks is not None:
-            rows[slots] = self.masks[numbers].reshape(-1, *rows.shape[1:])
-        return valid
+    def _fill(self, pool: BufferPool, kept: Array, slots: Array, chosen: Array) -> Array:
+        rows = pool.take()
+        for slot, number in zip(slots.tolist(), chosen.tolist(), strict=True):
+            np.copyto(turn_image(self._plan, rows[slot]), kept[number], casting="unsafe")
+        return rows
 
 
-def fill_cache(plan: ReadPlan, make_dataset: Callable[[ReadPlan], Any]) -> ImageCache:
+def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> ImageCache:
     """Reads and decodes all records of a plan, whatever the host; logs what they take.
 
     Args:
         plan: of a reader that caches.
-        make_dataset: gives (images, labels, mask, names) of a plan's batches, or masks as labels.
+        make_reader: gives what reads the batches of a plan in their final size.
+
+    Raises:
+        RecordError: one is damaged, and the policy is to raise.
     """
-    records = plan.reader.selection.count
-    steps = Steps(records=records, batch_size=plan.reader.steps.batch_size, remainder="pad")
+    records = plan.choice.selection.count
     options = dataclasses.replace(
         plan.options,
         cache=False,
-        dtype=plan.decoded_dtype,
+        dtype=plan.images.decoded_dtype,
         data_format="channels_last",
-        label_mode="int",
         remainder="pad",
         with_filename=True,
     )
     whole = dataclasses.replace(
         plan,
         options=options,
-        order="sequential",
-        reader=dataclasses.replace(plan.reader, order=SequentialOrder(), steps=steps),
-        position=Position(),
-        given=dataclasses.replace(
-            NO_VALUES, masks=plan.given.masks, mask_padding=plan.given.mask_padding
-        ),
+        images=dataclasses.replace(plan.images, options=options),
+        shuffle="sequential",
+        order=SequentialOrder(),
+        steps=Steps(records=records, batch_size=plan.steps.batch_size, remainder="pad"),
     )
-    with typed_errors():
-        images, labels, mask, names = _gather(make_dataset(whole), records)
-    masks = labels if plan.given.masks else None
-    taken = images.nbytes + (0 if masks is None else masks.nbytes)
+    reader = make_reader(whole)
+    kept: Batch | None = None
+    batches = run_ahead(
+        functools.partial(_read_step, reader), range(whole.steps.count), whole.calls, 1
+    )
+    for step, batch in enumerate(batches):
+        kept = kept or _make_room(batch, records)
+        _keep(kept, batch, step * plan.steps.batch_size)
+    kept = kept or _make_room(reader.read(0, []), 0)
+    taken = kept.images.nbytes + (0 if kept.masks is None else kept.masks.nbytes)
     _log.info("cached %s images, %s", f"{records:,}", format_bytes(taken))
-    return ImageCache(
-        reader=plan.reader,
-        images=images,
-        labels=labels if masks is None else np.zeros(records, np.int32),
-        valid=mask > 0,
-        names=names,
-        masks=masks,
+    return ImageCache(plan, kept, reader.damage)
+
+
+def _read_step(reader: Reader, step: int) -> Batch:
+    return reader.read(0, [step])
+
+
+def _make_room(batch: Batch, records: int) -> Batch:
+    def make(rows: Array) -> Array:
+        return np.empty((records, *rows.shape[1:]), rows.dtype)
+
+    return Batch(
+        images=make(batch.images),
+        valid=make(batch.valid),
+        labels=make(batch.labels),
+        names=make(batch.names),
+        masks=None if batch.masks is None else make(batch.masks),
+        values=[()] * records,
+        flips=make(batch.flips),
     )
 
 
-def _gather(batches: Any, records: int) -> list[Array]:
-    kept: list[Array] = [
-        np.empty((records, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
-        for spec in batches.element_spec
-    ]
-    for number, batch in enumerate(batches):
-        for array, column in zip(kept, batch, strict=True):
-            place = array[number * len(column) : (number + 1) * len(column)]
-            place[:] = column[: len(place)]
-    return kept
+def _keep(kept: Batch, batch: Batch, begin: int) -> None:
+    end = min(begin + len(batch.valid), len(kept.valid))
+    for field in dataclasses.fields(Batch):
+        column = getattr(batch, field.name)
+        if column is not None:
+            getattr(kept, field.name)[begin:end] = column[: end - begin]

@@ -1,25 +1,88 @@
 """What a batch needs of its records: labels, images, and what else is asked for.
 
 `find_fields` looks at all records of a block at once; what it does not find, `parse_payload` looks
-for in one record, and says what is wrong with it.
+for in one record with protobuf's own parser, and says what is wrong with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from converter.format import examples
+from converter.format.manifest import ImageInfo
 from converter.format.schema import MASK, Column, check_values
 from reader.arrays import Flags, Numbers
 from reader.examples.image_headers import measure_image
 from reader.examples.vector_parse import find_spans, read_numbers
 from reader.records.blocks import Block
 
+RAW: Final = "raw"
+"""The format of an image that is stored without any encoding."""
+
 _NUMBERS: Final = (examples.HEIGHT, examples.WIDTH, examples.LABEL)
+
+Values: TypeAlias = tuple[Sequence[Any], ...]
+"""Those of one record, in the order of the columns that are wanted."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """Which parts of records are looked for, and what they have to be.
+
+    Attributes:
+        image: what the manifest says of all images.
+        classes: how many there are.
+        with_names: the paths of the originals too.
+        labelled: labels; where there are none, they are 0.
+        masks: the masks of images.
+        columns: whose values are read.
+    """
+
+    image: ImageInfo
+    classes: int
+    with_names: bool = False
+    labelled: bool = True
+    masks: bool = False
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether images are stored without headers, so that records say their sizes."""
+        return RAW in self.image.formats
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Their names in a record: image, mask, size, label, path."""
+        sizes = (examples.HEIGHT, examples.WIDTH) if self.is_raw else ()
+        labels = (examples.LABEL,) if self.labelled else ()
+        names = (examples.SOURCE_ID,) if self.with_names else ()
+        masks = (MASK,) if self.masks else ()
+        return (examples.ENCODED, *masks, *sizes, *labels, *names)
+
+    @property
+    def limit(self) -> int:
+        """What labels have to be below."""
+        return self.classes if self.labelled else 1
+
+    def fits(self, sizes: Numbers, image_bytes: Numbers) -> Flags:
+        """Whether images are of a size that the manifest allows: bool (records,).
+
+        Args:
+            sizes: int64 (records, 2), height and width.
+            image_bytes: int64 (records,).
+        """
+        image = self.image
+        least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
+        inside = (sizes >= least) & (sizes <= most)
+        fits: Flags = inside[:, 0] & inside[:, 1]
+        if self.is_raw:
+            fits &= image_bytes == sizes[:, 0] * sizes[:, 1] * image.channels
+        return fits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,66 +91,37 @@ class Fields:
 
     Attributes:
         labels: int64 (records,), numbers of the classes.
-        begins: int64 (records,), where each image begins in the block's data.
-        ends: int64 (records,), where it ends.
-        sizes: int64 (records, 2), height and width: as the record says if that was asked for, else
+        images: int64 (2, records), where each image begins and ends in the block's data.
+        sizes: int64 (records, 2), height and width: as the record says where images are raw, else
             as the image's header does.
         masks: int64 (2, records), where each mask begins and ends, if asked for.
-        names: int64 (2, records), where the path of each original begins and ends, if asked for.
+        names: int64 (2, records), where the path of each original does, if asked for.
+        values: of each record's columns, if asked for.
         sound: bool (records,); where it is not, nothing else means anything.
     """
 
     labels: Numbers
-    begins: Numbers
-    ends: Numbers
+    images: Numbers
     sizes: Numbers
     masks: Numbers
     names: Numbers
+    values: list[Values]
     sound: Flags
 
 
 class Field(NamedTuple):
-    """The same parts of one record; where columns are wanted, `name` is all but the image."""
+    """The same parts of one record."""
 
     label: int
-    image: memoryview
+    image: bytes
     size: tuple[int, int]
     name: bytes
-    mask: memoryview
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which parts of records are looked for.
-
-    Attributes:
-        raw: whether images are stored without headers, so that records say their sizes.
-        with_names: the paths of the originals too.
-        labelled: labels; where there are none, they are 0.
-        masks: the masks of images.
-        columns: all but the image, with these columns in it, instead of the path alone.
-        classes: how many there are.
-    """
-
-    raw: bool = False
-    with_names: bool = False
-    labelled: bool = True
-    masks: bool = False
-    columns: tuple[Column, ...] = ()
-    classes: int = 0
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Their names in a record: image, mask, size, label, path."""
-        sizes = (examples.HEIGHT, examples.WIDTH) if self.raw else ()
-        labels = (examples.LABEL,) if self.labelled else ()
-        names = (examples.SOURCE_ID,) if self.with_names else ()
-        masks = (MASK,) if self.masks else ()
-        return (examples.ENCODED, *masks, *sizes, *labels, *names)
+    mask: bytes
+    values: Values
 
 
 def find_fields(block: Block, wanted: Wanted) -> Fields:
-    """Finds the fields of all records of a block; where columns are wanted, names mean nothing.
+    """Finds the fields of all records of a block.
 
     Args:
         block: that holds them.
@@ -102,21 +136,28 @@ def find_fields(block: Block, wanted: Wanted) -> Fields:
             numbers[name], single = read_numbers(data, begins[row], ends[row])
             sound &= single
     sizes = np.stack((numbers[examples.HEIGHT], numbers[examples.WIDTH]), -1)
-    for row in np.flatnonzero(sound).tolist() if not wanted.raw else ():
+    if not wanted.is_raw:
+        for row in np.flatnonzero(sound).tolist():
+            with contextlib.suppress(ValueError):  # its size stays 0, which fits nothing
+                sizes[row] = measure_image(data[begins[0, row] : ends[0, row]].data)
+    sound &= (numbers[examples.LABEL] < wanted.limit) & wanted.fits(sizes, ends[0] - begins[0])
+    for row in np.flatnonzero(sound).tolist() if wanted.masks else ():
+        mask = data[begins[1, row] : ends[1, row]]
+        sound[row] = _is_mask(mask.data, tuple(sizes[row].tolist()))
+    values: list[Values] = [()] * len(sound)
+    for row in np.flatnonzero(sound).tolist() if wanted.columns else ():
         try:
-            sizes[row] = measure_image(data[begins[0, row] : ends[0, row]].data)
+            payload = data[block.begins[row] : block.ends[row]].tobytes()
+            values[row] = _read_values(examples.decode_example(payload), wanted)
         except ValueError:  # noqa: PERF203 (each may be damaged)
             sound[row] = False
-    for row in np.flatnonzero(sound).tolist() if wanted.masks else ():
-        mask = data[begins[1, row] : ends[1, row]].data
-        sound[row] = _fits(mask, tuple(sizes[row].tolist()))
     return Fields(
         labels=numbers[examples.LABEL],
-        begins=begins[0],
-        ends=ends[0],
+        images=np.stack((begins[0], ends[0])),
         sizes=sizes,
         masks=np.stack((begins[int(wanted.masks)], ends[int(wanted.masks)])),
         names=np.stack((begins[-1], ends[-1])),
+        values=values,
         sound=sound,
     )
 
@@ -125,54 +166,54 @@ def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
     """Finds the fields of one record, as `find_fields` does.
 
     Raises:
-        ValueError: it is not a `tf.train.Example`, or does not have them.
+        ValueError: it is not a `tf.train.Example`, does not have them, or they are not what the
+            manifest says.
     """
-    found = examples.find_values(payload, wanted.features)
-    for name in wanted.features:
-        if name not in found:
+    features = examples.decode_example(bytes(payload))
+
+    def get(name: str, kind: type) -> Any:
+        values = features.get(name)
+        if values is None:
             raise ValueError(f"feature {name!r} is missing")
-    numbers = {name: _read_number(payload, found[name]) for name in _NUMBERS if name in found}
-    begin, end = found[examples.ENCODED]
-    name_begin, name_end = found.get(examples.SOURCE_ID, (0, 0))
-    path = bytes(payload[name_begin:name_end])
-    if wanted.columns:
-        path = read_details(payload, wanted.columns, wanted.classes)
-    image = payload[begin:end]
-    if wanted.raw:
-        size = numbers[examples.HEIGHT], numbers[examples.WIDTH]
+        if len(values) != 1 or not isinstance(values[0], kind):
+            what = "number" if kind is int else "value of bytes"
+            raise ValueError(f"feature {name!r} is not one {what} where one has to be")
+        return values[0]
+
+    image: bytes = get(examples.ENCODED, bytes)
+    label = get(examples.LABEL, int) if wanted.labelled else 0
+    name = get(examples.SOURCE_ID, bytes) if wanted.with_names else b""
+    mask = get(MASK, bytes) if wanted.masks else b""
+    if wanted.is_raw:
+        size = get(examples.HEIGHT, int), get(examples.WIDTH, int)
     else:
-        size = measure_image(image)
-    mask_begin, mask_end = found.get(MASK, (0, 0))
-    mask = payload[mask_begin:mask_end]
-    if wanted.masks and not _fits(mask, size):
+        size = measure_image(memoryview(image))
+    _check(label, size, len(image), wanted)
+    if wanted.masks and not _is_mask(memoryview(mask), size):
         raise ValueError(f"its mask is not a PNG of {size[0]}x{size[1]}")
-    return Field(numbers.get(examples.LABEL, 0), image, size, path, mask)
+    return Field(label, image, size, name, mask, _read_values(features, wanted))
 
 
-def read_details(payload: memoryview, columns: Sequence[Column], classes: int) -> bytes:
-    """All of a record but its image, as a `tf.train.Example`.
+def _check(label: int, size: tuple[int, int], image_bytes: int, wanted: Wanted) -> None:
+    """Compares with the manifest, before a decoder takes memory for what a header claims."""
+    image = wanted.image
+    if not wanted.fits(np.array([size]), np.array([image_bytes])).all():
+        raise ValueError(
+            f"an image of {size[0]}x{size[1]} in {image_bytes} bytes, expected up to "
+            f"{image.max_height}x{image.max_width}"
+        )
+    if not 0 <= label < wanted.limit:
+        raise ValueError(f"label {label}, expected less than {wanted.limit}")
 
-    Raises:
-        ValueError: it is none, or does not hold what its columns say.
-    """
-    details = examples.strip_feature(payload, examples.ENCODED)
-    check_values(columns, examples.decode_example(details), classes)
-    return details
+
+def _read_values(features: Mapping[str, Sequence[Any]], wanted: Wanted) -> Values:
+    check_values(wanted.columns, features, wanted.classes)
+    return tuple(features.get(column.name, ()) for column in wanted.columns)
 
 
-def _fits(mask: memoryview, size: tuple[int, ...]) -> bool:
+def _is_mask(mask: memoryview, size: tuple[int, ...]) -> bool:
     """Whether a mask is of the size of its image, by its header."""
     try:
         return bytes(mask[1:4]) == b"PNG" and measure_image(mask) == size
     except ValueError:
         return False
-
-
-def _read_number(payload: memoryview, span: tuple[int, int]) -> int:
-    try:
-        value, end = examples.read_varint(payload, span[0])
-    except IndexError as error:
-        raise ValueError("a number is cut off") from error
-    if end != span[1]:
-        raise ValueError("not one number where one has to be")
-    return value

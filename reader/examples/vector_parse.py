@@ -1,8 +1,8 @@
 """Where features lie in many records at once, found by numpy instead of a loop in Python.
 
-All records of a batch are gone through side by side, feature by feature: 4 microseconds a record
-instead of 20 with `examples.find_values`. It is left to that what is laid out otherwise
-than the first record, or in another way than our writer does it, and whatever is wrong.
+All records of a batch are gone through side by side, feature by feature: 3 microseconds a record.
+What is laid out otherwise than the first record, or in another way than our writer does it, and
+whatever is wrong, is left to protobuf.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LENGTH_BITS: Final = 35
 
 
 def find_spans(
-    data: Bytes, begins: Numbers, ends: Numbers, names: Sequence[str]
+    data: Bytes, begins: Numbers, ends: Numbers, names: Sequence[str], *, within: bool = False
 ) -> tuple[Numbers, Numbers, Flags]:
     """Looks for the values of some scalar features in serialized `tf.train.Example`s.
 
@@ -33,6 +33,7 @@ def find_spans(
         begins: int64 (records,), where each record begins in it; at least one.
         ends: int64 (records,), where each ends.
         names: of the features.
+        within: whether what lies there is the end of a record, from one of its features on.
 
     Returns:
         int64 (names, records), where each value begins, the bytes themselves or a varint;
@@ -40,7 +41,9 @@ def find_spans(
     """
     spans = np.zeros((2, len(names), len(begins)), np.int64)
     missing = {name.encode(): row for row, name in enumerate(names)}
-    at, stops, sound = _enter(data, begins, ends, _FIELD_1)  # Example.features
+    at, stops, sound = begins, ends, np.ones(len(begins), np.bool_)
+    if not within:
+        at, stops, sound = _enter(data, begins, ends, _FIELD_1)  # Example.features
     for _ in range(MAX_FEATURES):
         if not missing or at[0] >= stops[0]:
             break

@@ -20,7 +20,7 @@ from reader.sampling.selection import Selection, count_selected
 def arrange(
     files: RecordFiles,
     buffers: Buffers,
-    order: str,
+    shuffle: str,
     records: int,
     seed: int,
     *,
@@ -31,17 +31,17 @@ def arrange(
     Args:
         files: that hold the records.
         buffers: what they may take.
-        order: `sequential`, `exact` or `buffer`.
+        shuffle: `sequential`, `exact` or `buffer`.
         records: of an epoch.
         seed: decides the order.
         singly: whether steps are read at random.
     """
-    is_scattered = singly or (order == "exact" and not fits_cache(files.files))
+    is_scattered = singly or (shuffle == "exact" and not fits_cache(files.files))
     kind = RangeFiles if is_scattered and list_remote(files.files) else RecordFiles
     files = kind(files.files, buffers.index_bytes)
-    if order == "exact":
+    if shuffle == "exact":
         return files, ShuffledOrder(records=records, seed=seed)
-    if order == "buffer" and buffers.window:
+    if shuffle == "buffer" and buffers.window:
         windowed = WindowedOrder(records=records, seed=seed, run=buffers.run, window=buffers.window)
         return RunFiles(files, buffers.run, 2 * buffers.window // buffers.run), windowed
     return files, SequentialOrder()

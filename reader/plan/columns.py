@@ -31,7 +31,8 @@ class Values:
         label: the column that is given as label, if records hold none.
         columns: those that are given as such, by the name that they were asked for by.
         classes: how many classes there are.
-        masks: whether masks are given instead of labels.
+        masks: whether masks are given.
+        with_labels: whether labels are given beside them.
         mask_padding: the number in masks where an image is padded.
     """
 
@@ -40,6 +41,7 @@ class Values:
     columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
     classes: int = 0
     masks: bool = False
+    with_labels: bool = False
     mask_padding: int = 0
 
     @property
@@ -82,6 +84,7 @@ def choose_values(manifest: Manifest, options: ReadOptions) -> Values:
         columns=columns,
         classes=len(manifest.classes),
         masks=masks,
+        with_labels=options.masks == "with_labels",
         mask_padding=padding if type(padding) is int and 0 <= padding <= MAX_NUMBER else 0,
     )
 
@@ -92,7 +95,7 @@ def _choose_masks(manifest: Manifest, options: ReadOptions) -> bool:
         return there and options.label_mode == "int" and options.labels is None
     if options.masks and not there:
         raise UsageError("masks are asked for, and this data set was converted without any")
-    return options.masks
+    return bool(options.masks)
 
 
 def _check_moves(columns: Mapping[str, Column], options: ReadOptions) -> None:

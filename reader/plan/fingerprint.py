@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from reader.plan.memory import Buffers
@@ -26,32 +27,34 @@ def describe_plan(plan: ReadPlan) -> dict[str, Any]:
     Memory, the policy for damage, and the form in which labels are given are left out: they may
     change in the middle of an epoch.
     """
-    reader, order, mixture = plan.reader, plan.reader.order, None
+    order, mixture = plan.order, None
     shards = {"shards": order.shards} if isinstance(order, ShardwiseOrder) else {}
     if isinstance(order, MixedOrder):
-        ends = [*order.begins[1:], reader.selection.total]
+        ends = [*order.begins[1:], plan.choice.selection.total]
         mixture = [list(part) for part in zip(ends, order.shares, strict=True)]
-    labels = reader.record_labels
+    labels = plan.choice.record_labels
     choices = {name: getattr(plan.options, name) for name in CHOICES}
+    by_path = {"by": "path"} if plan.options.order == "path" else {}
     return {
-        **describe_order(reader.files, plan.order, plan.options, plan.buffers, reader.steps),
-        "class_names": _digest(json.dumps(plan.class_names).encode()),
+        **describe_order(plan.files, plan.shuffle, plan.options, plan.buffers, plan.steps),
+        "class_names": _digest(json.dumps(plan.choice.class_names).encode()),
         "labels": None if labels is None else _digest(labels.tobytes()),
-        "image_size": [plan.height, plan.width],
+        "image_size": [plan.images.height, plan.images.width],
         "mixture": mixture,
         **shards,
+        **by_path,
         **choices | {"random_crop": choices["random_crop"] and list(choices["random_crop"])},
     }
 
 
 def describe_order(
-    files: RecordFiles, order: str, options: ReadOptions, buffers: Buffers, steps: Steps
+    files: RecordFiles, shuffle: str, options: ReadOptions, buffers: Buffers, steps: Steps
 ) -> dict[str, Any]:
     """All that decides which records come when.
 
     Args:
         files: that hold the records.
-        order: `sequential`, `exact` or `buffer`.
+        shuffle: `sequential`, `exact` or `buffer`.
         options: what is asked for; its seed is the one in use.
         buffers: what was made of the memory.
         steps: of an epoch.
@@ -59,7 +62,7 @@ def describe_order(
     return {
         "data": _digest("\n".join(file.digest for file in files.files).encode()),
         "seed": options.seed,
-        "order": order,
+        "order": shuffle,
         "window": buffers.window,
         "records": steps.records,
         "batch_size": options.batch_size,
@@ -67,6 +70,12 @@ def describe_order(
         "shard_index": steps.shard_index,
         "shard_count": steps.shard_count,
     }
+
+
+def find_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The name of what differs in two descriptions."""
+    names = (name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
+    return next(names, None)
 
 
 def _digest(data: bytes) -> str:

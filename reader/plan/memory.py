@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Final
 
 from converter.errors import UsageError
 from converter.sizes import format_bytes
-from reader.records.malloc import KEPT_BYTES
 
 RUNTIME_BYTES: Final = 24_000_000
 """Threads, graph and the C library's own stock: a reader of tiny images grew by 18 to 22 MB."""
@@ -15,8 +15,14 @@ RUNTIME_BYTES: Final = 24_000_000
 LENT_BATCHES: Final = 2
 """Finished batches outside the queues: one with the caller, one that is on its way back."""
 
-COPIES: Final = 2
-"""Of encoded records: Python's and TensorFlow's, while one becomes the other."""
+BLOCK_BYTES: Final = 4_000_000
+"""Of encoded records, that a thread reads at once."""
+
+SLICE_RECORDS: Final = 16
+"""Least part of a batch for a thread of its own: the parser's calls of numpy take 0.2 ms a part."""
+
+MAX_CALLS: Final = 8
+"""Batches that are filled at the same time; with more cores, several threads fill each of them."""
 
 STORE_BYTES: Final = 96_000_000
 """What it takes to read from an object store: the libraries' code, connections, answers on their
@@ -24,10 +30,6 @@ way. It was 45 to 82 MB."""
 
 INDEX_BYTES: Final = 8
 """Of a shard's index, a record."""
-
-HEAPS: Final = 8
-"""That keep freed memory: of two threads an epoch, and more where epochs are left in their middle.
-They came to 128 MB for 16 MB each."""
 
 MAX_WINDOW_RECORDS: Final = 8_192
 RUN_BYTES: Final = 1_000_000
@@ -47,13 +49,14 @@ class Demand:
         mean_record_bytes: an average one.
         batch_size: images a batch.
         image_bytes: one image as the caller gets it.
-        decoded_bytes: the largest image while it is decoded and resized; 0 if it is stored as the
-            caller gets it.
+        decoded_bytes: the largest image while a thread decodes it, besides its place in the batch.
+        staged_bytes: of each image of a batch, until the whole batch has been resized.
         fixed_bytes: what is held whatever else happens, such as a cache.
         selection_bytes: numbers or labels of the records that were chosen.
         store_bytes: `STORE_BYTES`, if any shard lies in a store.
         open_shards: that are read at the same time, unless all of them are.
-        order: `sequential`, `exact` or `buffer`.
+        shuffle: `sequential`, `exact` or `buffer`.
+        cores: threads that decode.
     """
 
     records: int
@@ -62,12 +65,14 @@ class Demand:
     mean_record_bytes: int
     batch_size: int
     image_bytes: int
-    decoded_bytes: int
+    decoded_bytes: int = 0
+    staged_bytes: int = 0
     fixed_bytes: int = 0
     selection_bytes: int = 0
     store_bytes: int = 0
     open_shards: int = 4
-    order: str = "exact"
+    shuffle: str = "exact"
+    cores: int = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +80,12 @@ class Buffers:
     """Sizes of the buffers of one reader.
 
     Attributes:
-        calls: batches that are decoded at the same time.
+        calls: batches that are filled at the same time.
         prefetch_batches: finished batches that wait for the caller. Fixed: an autotuned prefetch
             grows until the memory is gone.
+        threads: that fill each of those batches.
+        block_bytes: of encoded records that each thread reads at once, if they have more than one.
         index_bytes: what may be kept of the indexes.
-        kept_bytes: what the heap of each thread may keep of freed memory.
         run: records that are read at once with `buffer`; else 0.
         window: records that are shuffled among each other with `buffer`; else 0.
         bytes: what all of it may take.
@@ -87,8 +93,9 @@ class Buffers:
 
     calls: int
     prefetch_batches: int
-    index_bytes: int
-    kept_bytes: int = KEPT_BYTES
+    threads: int = 1
+    block_bytes: int = BLOCK_BYTES
+    index_bytes: int = 0
     run: int = 0
     window: int = 0
     bytes: int = 0
@@ -99,32 +106,48 @@ class Buffers:
         return self.calls + self.prefetch_batches + LENT_BATCHES
 
 
-def divide_memory(max_ram_bytes: int, demand: Demand) -> Buffers:
+def divide_memory(max_ram_bytes: int, demand: Demand, largest: str = "") -> Buffers:
     """Sizes the buffers so that a reader holds at most `max_ram_bytes`.
+
+    Args:
+        max_ram_bytes: the limit.
+        demand: what there is to be held.
+        largest: what to say of the largest image, where one image decides.
 
     Raises:
         UsageError: not even the smallest buffers fit; says what would.
     """
-    index_bytes = _measure_indexes(demand)
     run = _choose_run(demand)
-    for calls, prefetch in ((2, 2), (2, 1), (1, 1)):
-        buffers = Buffers(calls=calls, prefetch_batches=prefetch, index_bytes=index_bytes)
+    for buffers in _list_choices(demand):
         window = _choose_window(max_ram_bytes - _measure(demand, buffers, 0), run, demand)
         if window is not None:
             taken = _measure(demand, buffers, window)
-            kept = _choose_kept(max_ram_bytes - taken, demand, buffers)
             return dataclasses.replace(
-                buffers, kept_bytes=kept, run=run if window else 0, window=window, bytes=taken
+                buffers, run=run if window else 0, window=window, bytes=taken
             )
-    raise UsageError(_describe_lack(max_ram_bytes, demand, buffers, run))
+    raise UsageError(_describe_lack(max_ram_bytes, demand, buffers, run) + largest)
+
+
+def _list_choices(demand: Demand) -> Iterator[Buffers]:
+    """From all cores at work to one image at a time, each smaller than the one before."""
+    index_bytes = _measure_indexes(demand)
+    calls = min(demand.cores, MAX_CALLS)
+    for number in range(calls, 0, -1):
+        parts = max(1, demand.batch_size // SLICE_RECORDS)
+        threads = min(-(-demand.cores // number), parts)
+        for prefetch in (2, 1) if number > 1 else (1,):
+            yield Buffers(
+                calls=number, prefetch_batches=prefetch, threads=threads, index_bytes=index_bytes
+            )
+    yield Buffers(calls=1, prefetch_batches=1, block_bytes=0, index_bytes=index_bytes)
 
 
 def _measure(demand: Demand, buffers: Buffers, window: int) -> int:
-    """What a reader holds. Encoded: a batch that is read, one that waits, those being decoded."""
+    """What a reader holds."""
     batch = demand.batch_size
-    decoded = batch * demand.decoded_bytes * buffers.calls
-    # What is stored as it is wanted goes straight into the batch.
-    encoded = batch * demand.record_bytes * COPIES * (2 + buffers.calls if decoded else 0)
+    block = min(batch * demand.record_bytes, max(buffers.block_bytes, demand.record_bytes))
+    # A damaged record is read once more, by itself.
+    thread = block + demand.record_bytes + demand.decoded_bytes
     return (
         RUNTIME_BYTES
         + demand.fixed_bytes
@@ -132,16 +155,9 @@ def _measure(demand: Demand, buffers: Buffers, window: int) -> int:
         + demand.store_bytes
         + buffers.index_bytes
         + buffers.batches * batch * demand.image_bytes
-        + decoded
-        + encoded
+        + buffers.calls * (batch * demand.staged_bytes + buffers.threads * thread)
         + _measure_window(window, demand)
     )
-
-
-def _choose_kept(left: int, demand: Demand, buffers: Buffers) -> int:
-    """As much as the images that are decoded at the same time, if there is room for it."""
-    decoded = demand.batch_size * demand.decoded_bytes * buffers.calls
-    return max(KEPT_BYTES, min(left // HEAPS, decoded))
 
 
 def _measure_window(window: int, demand: Demand) -> int:
@@ -151,7 +167,7 @@ def _measure_window(window: int, demand: Demand) -> int:
 def _measure_indexes(demand: Demand) -> int:
     """All of them are touched by an exact shuffle, but only neighbours by the other orders."""
     touched = (
-        demand.records if demand.order == "exact" else demand.open_shards * demand.shard_records
+        demand.records if demand.shuffle == "exact" else demand.open_shards * demand.shard_records
     )
     return INDEX_BYTES * min(touched, demand.records)
 
@@ -165,7 +181,7 @@ def _choose_window(left: int, run: int, demand: Demand) -> int | None:
     """The largest window that fits, 0 where none is needed, None where nothing fits."""
     if left < 0:
         return None
-    if demand.order != "buffer":
+    if demand.shuffle != "buffer":
         return 0
     room = left // _measure_window(1, demand)
     window = min(room, MAX_WINDOW_RECORDS, demand.records) // run * run
@@ -177,10 +193,11 @@ def _least_window(run: int, demand: Demand) -> int:
 
 
 def _describe_lack(max_ram_bytes: int, demand: Demand, least: Buffers, run: int) -> str:
-    window = _least_window(run, demand) if demand.order == "buffer" else 0
+    window = _least_window(run, demand) if demand.shuffle == "buffer" else 0
     needed = _measure(demand, least, window)
-    empty = _measure(dataclasses.replace(demand, batch_size=0), least, window)
-    fitting = (max_ram_bytes - empty) // max(1, (needed - empty) // demand.batch_size)
+    # Of the smallest buffers, only the batches themselves depend on their size.
+    each = least.batches * demand.image_bytes + least.calls * demand.staged_bytes
+    fitting = demand.batch_size - -(-(needed - max_ram_bytes) // each)
     way_out = f"or batches of at most {fitting}" if fitting > 0 else "or smaller images"
     if demand.fixed_bytes and needed - demand.fixed_bytes <= max_ram_bytes:
         way_out = "or leave out the cache"

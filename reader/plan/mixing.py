@@ -15,11 +15,12 @@ from reader.plan.access import arrange
 from reader.plan.columns import choose_values
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import (
+    ImagePlan,
     ReadPlan,
     list_files,
-    place_reader,
-    plan_records,
+    plan_steps,
     settle_order,
+    size_buffers,
 )
 from reader.plan.record_choice import Choice
 from reader.records.record_files import RecordFiles
@@ -32,7 +33,7 @@ BLOCK: Final = 100
 FIRST_KEY: Final = -3
 """Of the data sets' own seeds, downwards: 0 and up are epochs, -2 draws a validation split."""
 
-FIXED: Final = ("labels", "class_names", "validation_split")
+FIXED: Final = ("labels", "class_names", "validation_split", "order")
 
 
 def plan_mixture(
@@ -54,8 +55,8 @@ def plan_mixture(
     """
     manifests = [manifest for _, manifest, _ in parts]
     _check_mixable(manifests, options)
-    order, seed = settle_order(options, split, remote=False)
-    if order == "buffer":
+    shuffle, seed = settle_order(options, split, remote=False)
+    if shuffle == "buffer":
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
     groups = [list_files(folder, manifest, split, options) for folder, manifest, _ in parts]
     counts = [sum(file.records for file in group) for group in groups]
@@ -74,27 +75,38 @@ def plan_mixture(
         given=choose_values(manifests[0], options),
     )
     files = RecordFiles([file for group in groups for file in group])
-    image = join_images([manifest.image for manifest in manifests])
     options = dataclasses.replace(options, seed=seed)
-    plan = plan_records(files, image, choice, order, options, records=blocks * BLOCK)
+    stored = join_images([manifest.image for manifest in manifests])
+    images = ImagePlan(stored=stored, options=options)
+    steps = plan_steps(blocks * BLOCK, shuffle, options)
+    buffers, resizes_batches = size_buffers(files, images, choice, shuffle)
     mixed = MixedOrder(
         # With one seed, data sets of one size would always come in the same order.
         orders=tuple(
-            arrange(files, plan.buffers, order, count, derive_key(seed, FIRST_KEY - index))[1]
+            arrange(files, buffers, shuffle, count, derive_key(seed, FIRST_KEY - index))[1]
             for index, count in enumerate(counts)
         ),
         begins=tuple(sum(counts[:index]) for index in range(len(counts))),
         shares=tuple(shares),
         seed=seed,
-        is_fresh=order != "sequential",
+        is_fresh=shuffle != "sequential",
     )
-    files, _ = arrange(files, plan.buffers, order, len(files), seed)
-    return place_reader(plan, files, mixed)
+    return ReadPlan(
+        options=options,
+        shuffle=shuffle,
+        images=images,
+        choice=choice,
+        files=arrange(files, buffers, shuffle, len(files), seed)[0],
+        order=mixed,
+        steps=steps,
+        buffers=buffers,
+        resizes_batches=resizes_batches,
+    )
 
 
 def _check_mixable(manifests: Sequence[Manifest], options: ReadOptions) -> None:
     for name in FIXED:
-        if getattr(options, name) is not None:
+        if getattr(options, name) not in (None, "stored"):
             raise UsageError(f"{name} cannot be given for a mixture: it is about one data set")
     if len({manifest.classes for manifest in manifests}) > 1:
         raise UsageError("data sets with different classes cannot be mixed: convert them alike")

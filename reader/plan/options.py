@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from converter.errors import UsageError
@@ -18,8 +18,9 @@ COLOR_CHANNELS: Final = {"grayscale": 1, "rgb": 3, "rgba": 4}
 DATA_FORMATS: Final = ("channels_last", "channels_first")
 DTYPES: Final = ("float32", "uint8")
 SUBSETS: Final = (None, "training", "validation")
-MASKS: Final = (None, True, False)
+MASKS: Final = (None, True, False, "with_labels")
 SHUFFLES: Final = (None, True, False, "exact", "buffer")
+ORDERS: Final = ("stored", "path")
 INTERPOLATIONS: Final = (
     "bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic",
 )  # fmt: skip
@@ -34,8 +35,9 @@ class ReadOptions:
         label_mode: `int` for int32 labels (batch,); `categorical` for float32 one-hot labels
             (batch, classes); `binary` for float32 labels (batch, 1), of two classes only; None
             for images alone.
-        labels: labels to give instead of the stored ones, one for each record of the split, in
-            the order of the originals' paths; None for the stored ones.
+        labels: labels to give instead of the stored ones: a dict from each original's path to its
+            label, or, with `order="path"`, a list with one for each record of the split in that
+            order; None for the stored ones.
         class_names: the classes to read, in the order of their new labels; None for all. Leaving
             some out takes a look at every record's label.
         validation_split: share of the records to hold out, if the data set was converted without
@@ -57,6 +59,9 @@ class ReadOptions:
             windows of long sequential reads, for storage on which single reads are slow. True
             is `buffer` for object stores and else `exact`; None is True for the split `train` and
             False for others.
+        order: `stored`, the order in which records lie, or `path`, that of the originals' paths, as
+            Keras has it; which one an epoch without shuffling and `file_paths` have. `path` takes a
+            look at every record first.
         seed: decides all orders and random changes; None for other ones in every run.
         remainder: of records that fill no batch: `keep` gives a smaller one, `drop` leaves them
             out, `pad` fills it up, and gives a float32 mask (batch,) behind the labels, which
@@ -75,9 +80,10 @@ class ReadOptions:
             or strings (batch,), or ragged (batch, None), of boxes (batch, None, 4) as top, left,
             bottom, right in fractions of the image. They do not move, so crops and flips are
             refused with boxes.
-        masks: give each image's mask, uint8 (batch, height, width, 1), in place of its label; it is
-            cropped, resized and flipped as the image is, and keeps its numbers. None for True if
-            there are masks and no labels in another form are asked for.
+        masks: give each image's mask, uint8 (batch, height, width, 1), in place of its label, or
+            `with_labels` for a pair (mask, label) there; it is cropped, resized and flipped as the
+            image is, and keeps its numbers. None for True if there are masks and no labels in
+            another form are asked for.
         cache: keep the decoded images in memory; refused if they do not fit into `max_ram`.
         max_ram: what the reader may hold in memory in all, in bytes or like "512MB".
         cache_dir: folder for what is fetched of a data set in an object store, shared by all that
@@ -91,7 +97,7 @@ class ReadOptions:
 
     batch_size: int | None = 32
     label_mode: str | None = "int"
-    labels: tuple[int, ...] | None = None
+    labels: Mapping[str, int] | tuple[int, ...] | None = None
     class_names: tuple[str, ...] | None = None
     validation_split: float | None = None
     subset: str | None = None
@@ -105,6 +111,7 @@ class ReadOptions:
     random_crop: tuple[float, float] | None = None
     random_flip: bool = False
     shuffle: bool | str | None = None
+    order: str = "stored"
     seed: int | None = None
     remainder: str = "keep"
     shard_index: int = 0
@@ -115,7 +122,7 @@ class ReadOptions:
     max_damaged: int = 100
     with_filename: bool = False
     columns: tuple[str, ...] = ()
-    masks: bool | None = None
+    masks: bool | str | None = None
     cache: bool = False
     max_ram: int | str = 512_000_000
     cache_dir: str | os.PathLike[str] | None = None
@@ -129,6 +136,7 @@ class ReadOptions:
             ("data_format", DATA_FORMATS),
             ("interpolation", INTERPOLATIONS),
             ("shuffle", SHUFFLES),
+            ("order", ORDERS),
             ("remainder", REMAINDERS),
             ("subset", SUBSETS),
             ("on_damage", POLICIES),
@@ -184,6 +192,11 @@ class ReadOptions:
                     "validation_split draws records with the seed: give the same one for training "
                     "and for validation, or they overlap"
                 )
+        if self.order == "path" and self.shuffle == "buffer":
+            raise UsageError(
+                "order 'path' reads records one by one, shuffle 'buffer' long runs of neighbours: "
+                "leave one of the two out"
+            )
         if self.random_crop and (self.crop_to_aspect_ratio or self.pad_to_aspect_ratio):
             raise UsageError(
                 "random_crop leaves nothing for an aspect ratio to be cropped or padded to"
@@ -242,13 +255,18 @@ def _check_columns(names: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _check_labels(labels: object) -> tuple[int, ...]:
+def _check_labels(labels: object) -> dict[str, int] | tuple[int, ...]:
+    listed = list(labels.values()) if isinstance(labels, Mapping) else labels
     try:
-        numbers = [operator.index(label) for label in labels]  # type: ignore[attr-defined]
+        numbers = [operator.index(label) for label in listed]  # type: ignore[attr-defined]
     except TypeError:
-        raise UsageError(f"labels {labels!r:.60} is not a list of whole numbers") from None
+        raise UsageError(
+            f"labels {labels!r:.60} is not a list of whole numbers, nor a dict from paths to them"
+        ) from None
     for number in numbers:
         _check_range("a label", number, -(2**31), 2**31)
+    if isinstance(labels, Mapping):
+        return dict(zip(labels, numbers, strict=True))
     return tuple(numbers)
 
 

@@ -1,33 +1,36 @@
-"""What is asked for meets what there is: a manifest and options become a `ReadPlan`."""
+"""What you ask for meets what there is: a manifest and options become a `ReadPlan`."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from converter.errors import UsageError
 from converter.format.manifest import ImageInfo, Manifest
 from converter.sizes import format_bytes, format_count
 from converter.storage.layout import Location
-from reader.batches.batch_reader import RAW, BatchReader
+from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
+from reader.examples.fields import RAW, Wanted
 from reader.plan.access import arrange, arrange_shardwise
-from reader.plan.columns import NO_VALUES, Values
+from reader.plan.columns import Values
 from reader.plan.memory import STORE_BYTES, Buffers, Demand, divide_memory
 from reader.plan.options import COLOR_CHANNELS, ReadOptions
 from reader.plan.record_choice import Choice, choose_records
-from reader.records.damage import DamageLog
-from reader.records.files import RecordFile
+from reader.records.files import RecordFile, read_index
 from reader.records.record_files import RecordFiles
-from reader.remote.prefetch import Outlook
-from reader.remote.range_reads import RangeFiles
 from reader.remote.remote_file import MIXED_SHARDS, RemoteFile, list_remote
 from reader.remote.shard_cache import check_room, open_cache
-from reader.sampling.orders import Order, SequentialOrder
+from reader.sampling.orders import Order
 from reader.sampling.position import Position
-from reader.sampling.selection import sort_selection
+from reader.sampling.selection import select_all, sort_selection
 from reader.sampling.steps import Steps
 
 LABEL_BYTES: Final = 5
@@ -36,66 +39,54 @@ LABEL_BYTES: Final = 5
 VALUE_BYTES: Final = {"uint8": 1, "float32": 4}
 
 SINGLES: Final = 32
-"""Single images are read that many at a time."""
+"""Single images of one size are read that many at a time."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReadPlan:
-    """Everything that is decided before the first record is read.
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ImagePlan:
+    """From which images which others are made.
 
     Attributes:
-        options: what is asked for; its seed is the one in use.
-        order: `sequential`, `exact` or `buffer`.
-        image: what the stored images have in common.
-        class_names: in label order.
-        height: of the images given, or None where they differ.
-        width: likewise.
-        reader: reads the records of any step.
-        buffers: sizes of the buffers.
-        position: where the next iterator begins.
-        given: what is given besides the images.
+        stored: what the stored images have in common.
+        options: what is asked for.
     """
 
+    stored: ImageInfo
     options: ReadOptions
-    order: str
-    image: ImageInfo
-    class_names: list[str]
-    height: int | None
-    width: int | None
-    reader: BatchReader
-    buffers: Buffers
-    position: Position
-    given: Values = NO_VALUES
 
     @property
-    def is_direct(self) -> bool:
-        """Whether the images are stored, raw, as they are asked for."""
-        options, image = self.options, self.image
-        return (
-            options.batch_size is not None
-            and tuple(image.formats) == (RAW,)
-            and image.height is not None
-            and (self.height, self.width) == (image.height, image.width)
-            and COLOR_CHANNELS[options.color_mode] == image.channels
-            and options.random_crop is None
-            and not options.random_flip
-            and self.reader.labelled
-            and not self.reader.columns
-            and not self.given.masks
-        )
+    def height(self) -> int | None:
+        """Of the images given, or None where they differ."""
+        return self.options.image_size[0] if self.options.image_size else self.stored.height
 
     @property
-    def has_classes(self) -> bool:
-        """Whether each record has one label, stored or given instead."""
-        return self.given.labelled or self.reader.record_labels is not None
+    def width(self) -> int | None:
+        """Of the images given, or None where they differ."""
+        return self.options.image_size[1] if self.options.image_size else self.stored.width
+
+    @property
+    def channels(self) -> int:
+        """Of the images given."""
+        return COLOR_CHANNELS[self.options.color_mode]
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether images are stored without any encoding."""
+        return RAW in self.stored.formats
 
     @property
     def is_resized(self) -> bool:
         """Whether an image is given in another size than it is stored in."""
         return self.height is not None and (
-            (self.height, self.width) != (self.image.height, self.image.width)
+            (self.height, self.width) != (self.stored.height, self.stored.width)
             or self.options.random_crop is not None
         )
+
+    @property
+    def resizes_alike(self) -> bool:
+        """Whether all images of a batch are resized in the same way."""
+        uniform = None not in (self.stored.height, self.stored.width)
+        return self.is_resized and uniform and self.options.random_crop is None
 
     @property
     def decoded_dtype(self) -> str:
@@ -105,18 +96,122 @@ class ReadPlan:
     @property
     def values(self) -> int:
         """Of one image as it is given, or of the largest."""
-        height, width = self.height or self.image.max_height, self.width or self.image.max_width
-        return height * width * COLOR_CHANNELS[self.options.color_mode]
+        height, width = self.height or self.stored.max_height, self.width or self.stored.max_width
+        return height * width * self.channels
+
+    def lay_out(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
+        """The shape of an image in the data format asked for."""
+        first = self.options.data_format == "channels_first"
+        return (channels, height, width) if first else (height, width, channels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ReadPlan:
+    """Everything that is decided before the first record is read.
+
+    Attributes:
+        options: what is asked for; its seed is the one in use.
+        shuffle: `sequential`, `exact` or `buffer`.
+        images: which images are made of which.
+        choice: which records, with which labels and columns.
+        files: that hold the records.
+        order: in which order the chosen records come.
+        steps: which of them are a step, on this host.
+        buffers: sizes of the buffers.
+        resizes_batches: whether whole batches are resized, and not each image.
+    """
+
+    options: ReadOptions
+    shuffle: str
+    images: ImagePlan
+    choice: Choice
+    files: RecordFiles
+    order: Order
+    steps: Steps
+    buffers: Buffers
+    resizes_batches: bool = False
 
     @property
-    def mask_bytes(self) -> int:
-        """Of the mask of one image as it is given, or of the largest; 0 if it is not."""
-        return self.values // COLOR_CHANNELS[self.options.color_mode] * self.given.masks
+    def given(self) -> Values:
+        """What is given besides the images."""
+        return self.choice.given
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which parts of records are looked for, and what they have to be."""
+        return Wanted(
+            image=self.images.stored,
+            classes=self.choice.stored_classes,
+            with_names=self.options.with_filename,
+            labelled=self.given.labelled,
+            masks=self.given.masks,
+            columns=self.given.needed,
+        )
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the images are stored, raw, as they are asked for."""
+        images, options = self.images, self.options
+        return (
+            images.is_raw
+            and images.stored.height is not None
+            and not images.is_resized
+            and images.channels == images.stored.channels
+            and not options.random_flip
+            and self.given.labelled
+            and not self.given.needed
+            and not self.given.masks
+        )
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each record has one label, stored or given instead."""
+        return self.given.labelled or self.choice.record_labels is not None
+
+    @property
+    def read_dtype(self) -> str:
+        """Of images as they are read; whole batches are resized from what is stored."""
+        return "uint8" if self.resizes_batches else self.options.dtype
+
+    def shape_read(self, channels: int | None = None) -> tuple[int, int, int] | None:
+        """The shape of one image, or of its mask, as it is read; None where images differ."""
+        images, stored = self.images, self.images.stored
+        channels = channels or images.channels
+        if self.resizes_batches and stored.height and stored.width:
+            return stored.height, stored.width, channels
+        if images.height and images.width:
+            return images.lay_out(images.height, images.width, channels)
+        return None
 
     @property
     def file_paths(self) -> FilePaths:
         """Paths of the originals, in the order of an epoch that is not shuffled."""
-        return FilePaths(self.reader.files, self.reader.selection)
+        return FilePaths(self.files, self.choice.selection)
+
+    @property
+    def start(self) -> Position:
+        """A new position at the step that is read first."""
+        return Position(self.options.initial_epoch, self.options.initial_step)
+
+    @property
+    def calls(self) -> int:
+        """How many batches are filled at the same time."""
+        # What is only copied is copied by one thread: two waited for each other at every record,
+        # and gave 6,800 to 9,200 images a second where one alone gave 12,000.
+        return 1 if self.is_direct or self.options.cache else self.buffers.calls
+
+    def find_chosen(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
+        """Which places of some steps' batches hold a record, and which of the chosen ones."""
+        found = [np.zeros(0, np.int64), *map(self.steps.find_positions, steps)]
+        positions = np.concatenate(found)
+        slots = np.flatnonzero(positions >= 0)
+        return slots, self.order.find_records(epoch, positions[slots])
+
+    @property
+    def block_steps(self) -> int:
+        """How many steps are read at once: single images of one size are read as a block."""
+        uniform = self.images.height is not None
+        return SINGLES if self.options.batch_size is None and uniform else 1
 
 
 def plan_reading(
@@ -142,28 +237,33 @@ def plan_reading(
         UsageError: the options do not fit the data set.
     """
     files = RecordFiles(list_files(folder, manifest, split, options))
-    order, seed = settle_order(options, split, remote=bool(list_remote(files.files)) and not singly)
+    is_remote = bool(list_remote(files.files))
+    shuffle, seed = settle_order(options, split, remote=is_remote and not singly)
     options = dataclasses.replace(options, seed=seed)
     choice = choose_records(files, manifest, split, options)
-    if order == "buffer":
+    selection = choice.selection
+    if shuffle == "buffer":
         # Neighbours have to be neighbours on disk: in a drawn order, each read served one record.
-        choice = dataclasses.replace(choice, selection=sort_selection(choice.selection))
-    records = choice.selection.count
-    plan = plan_records(files, manifest.image, choice, order, options, records=records)
-    if order == "buffer" and plan.buffers.window and list_remote(files.files):
-        files, arranged = arrange_shardwise(files, plan.buffers, choice.selection, seed)
+        selection = sort_selection(selection)
+        choice = dataclasses.replace(choice, selection=selection)
+    steps = plan_steps(selection.count, shuffle, options)
+    images = ImagePlan(stored=manifest.image, options=options)
+    buffers, resizes_batches = size_buffers(files, images, choice, shuffle)
+    if shuffle == "buffer" and buffers.window and is_remote:
+        files, order = arrange_shardwise(files, buffers, selection, seed)
     else:
-        files, arranged = arrange(files, plan.buffers, order, records, seed, singly=singly)
-    return place_reader(plan, files, arranged)
-
-
-def place_reader(plan: ReadPlan, files: RecordFiles, order: Order) -> ReadPlan:
-    """Lets a plan read these files in this order."""
-    steps = plan.reader.steps
-    is_ahead = list_remote(files.files) and not isinstance(files, RangeFiles)
-    outlook = Outlook(files.files, steps) if is_ahead and steps.count else None
-    reader = dataclasses.replace(plan.reader, files=files, order=order, outlook=outlook)
-    return dataclasses.replace(plan, reader=reader)
+        files, order = arrange(files, buffers, shuffle, selection.count, seed, singly=singly)
+    return ReadPlan(
+        options=options,
+        shuffle=shuffle,
+        images=images,
+        choice=choice,
+        files=files,
+        order=order,
+        steps=steps,
+        buffers=buffers,
+        resizes_batches=resizes_batches,
+    )
 
 
 def list_files(
@@ -193,64 +293,8 @@ def list_files(
     ]
 
 
-def plan_records(
-    files: RecordFiles,
-    image: ImageInfo,
-    choice: Choice,
-    order: str,
-    options: ReadOptions,
-    *,
-    records: int,
-) -> ReadPlan:
-    """Decides all but the order, which is left as the records are stored.
-
-    Args:
-        files: that hold the records.
-        image: what the stored images have in common.
-        choice: which records may come, with which labels.
-        order: `sequential`, `exact` or `buffer`.
-        options: what is asked for; its seed is the one in use.
-        records: of an epoch.
-
-    Raises:
-        UsageError: the options do not fit the records.
-    """
-    _check_options(image, options, choice)
-    steps = plan_steps(records, order, options)
-    height, width = options.image_size or (image.height, image.width)
-    reader = BatchReader(
-        files=files,
-        image=image,
-        classes=choice.stored_classes,
-        selection=choice.selection,
-        order=SequentialOrder(),
-        steps=steps,
-        damage=DamageLog(options.on_damage, options.max_damaged),
-        seed=options.seed or 0,
-        labels=choice.labels,
-        record_labels=choice.record_labels,
-        with_names=options.with_filename,
-        labelled=choice.given.labelled,
-        columns=choice.given.needed,
-        with_masks=choice.given.masks,
-    )
-    plan = ReadPlan(
-        options=options,
-        order=order,
-        image=image,
-        class_names=choice.class_names,
-        height=height,
-        width=width,
-        reader=reader,
-        buffers=Buffers(calls=1, prefetch_batches=1, index_bytes=0),
-        position=Position(options.initial_epoch, options.initial_step),
-        given=choice.given,
-    )
-    return dataclasses.replace(plan, buffers=_size_buffers(plan))
-
-
-def plan_steps(records: int, order: str, options: ReadOptions) -> Steps:
-    """Divides an epoch of so many records, which is read in an order of that name, into steps.
+def plan_steps(records: int, shuffle: str, options: ReadOptions) -> Steps:
+    """Divides an epoch of so many records, which is shuffled in that way, into steps.
 
     Raises:
         UsageError: there are too few records for all hosts, or no step where to begin.
@@ -261,7 +305,7 @@ def plan_steps(records: int, order: str, options: ReadOptions) -> Steps:
         remainder=options.remainder,
         shard_index=options.shard_index,
         shard_count=options.shard_count,
-        contiguous=order == "buffer",
+        contiguous=shuffle == "buffer",
     )
     if options.initial_step > steps.count:
         raise UsageError(
@@ -283,7 +327,8 @@ def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str
     if shuffle is None:
         shuffle = split == "train" if options.subset is None else options.subset == "training"
     if isinstance(shuffle, bool):
-        shuffle = ("buffer" if remote else "exact") if shuffle else "sequential"
+        scattered = not remote or options.order == "path"
+        shuffle = ("exact" if scattered else "buffer") if shuffle else "sequential"
     order = str(shuffle)
     random = order != "sequential" or options.random_crop is not None or options.random_flip
     if options.seed is None and random:
@@ -303,13 +348,45 @@ def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str
     return order, options.seed
 
 
-def _check_options(image: ImageInfo, options: ReadOptions, choice: Choice) -> None:
+def size_buffers(
+    files: RecordFiles, images: ImagePlan, choice: Choice, shuffle: str
+) -> tuple[Buffers, bool]:
+    """Divides `max_ram`; says whether there is room to resize whole batches.
+
+    Raises:
+        UsageError: the options do not fit the images, or `max_ram` is too small.
+    """
+    _check_options(images, choice)
+    max_ram_bytes = images.options.max_ram_bytes
+    measure = functools.partial(_measure_demand, files, images, choice, shuffle)
+    if images.resizes_alike:
+        try:
+            return divide_memory(max_ram_bytes, measure(whole=True)), True
+        except UsageError:
+            pass  # each image by itself takes less, and more time
+    demand = measure(whole=False)
+    if demand.fixed_bytes > max_ram_bytes:
+        raise UsageError(
+            f"cache would keep {format_count(choice.selection.count, 'image')} of "
+            f"{_cached_bytes(images, choice):,} bytes, {format_bytes(demand.fixed_bytes)} in all, "
+            f"and max_ram is {format_bytes(max_ram_bytes)}: allow more, or leave it out"
+        )
+    try:
+        return divide_memory(max_ram_bytes, demand), False
+    except UsageError as error:
+        if images.stored.height is not None:
+            raise
+        raise UsageError(f"{error}; {_describe_largest(files, images)}") from None
+
+
+def _check_options(images: ImagePlan, choice: Choice) -> None:
+    options = images.options
     if options.label_mode == "binary" and len(choice.class_names) != 2:
         raise UsageError(
             f"label_mode 'binary' takes 2 classes, this data set has {len(choice.class_names)}: "
             "use 'int' or 'categorical'"
         )
-    if image.height is None and options.image_size is None:
+    if images.height is None:
         if options.batch_size is not None or options.cache:
             raise UsageError(
                 "the stored images differ in size and cannot be batched as they are: "
@@ -323,46 +400,67 @@ def _check_options(image: ImageInfo, options: ReadOptions, choice: Choice) -> No
         raise UsageError("cache keeps batches ready: give a batch_size")
 
 
-def _size_buffers(plan: ReadPlan) -> Buffers:
-    demand, max_ram_bytes = _measure_demand(plan), plan.options.max_ram_bytes
-    if demand.fixed_bytes > max_ram_bytes:
-        raise UsageError(
-            f"cache would keep {format_count(plan.reader.selection.count, 'image')} of "
-            f"{_cached_bytes(plan):,} bytes, {format_bytes(demand.fixed_bytes)} in all, and "
-            f"max_ram is {format_bytes(max_ram_bytes)}: allow more, or leave it out"
-        )
-    return divide_memory(max_ram_bytes, demand)
-
-
-def _measure_demand(plan: ReadPlan) -> Demand:
-    options, image, files = plan.options, plan.image, plan.reader.files.files
-    records = sum(file.records for file in files)
-    largest = max((file.max_record_bytes for file in files), default=1)
-    stored = image.max_height * image.max_width * COLOR_CHANNELS[options.color_mode]
+def _measure_demand(
+    files: RecordFiles, images: ImagePlan, choice: Choice, shuffle: str, *, whole: bool
+) -> Demand:
+    options, stored, shards = images.options, images.stored, files.files
+    records = sum(file.records for file in shards)
+    largest = max((file.max_record_bytes for file in shards), default=1)
+    pixels = stored.max_height * stored.max_width
+    mask_bytes = _mask_bytes(images, choice)
+    resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
+    # Pillow unpacks to 4 bytes a pixel, and then copies them; a mask is one value a pixel.
+    decoded = pixels * (images.channels + 4) + (5 * pixels + mask_bytes) * choice.given.masks
+    staged = pixels * images.channels + resized + pixels * choice.given.masks if whole else 0
     return Demand(
         records=records,
         # Where every image was rejected there is nothing at all.
-        shard_records=max((file.records for file in files), default=0),
+        shard_records=max((file.records for file in shards), default=0),
         record_bytes=largest,
-        mean_record_bytes=max(1, sum(file.bytes for file in files) // max(1, records)),
-        batch_size=options.batch_size or SINGLES,
-        image_bytes=plan.values * VALUE_BYTES[options.dtype] + plan.mask_bytes,
-        # `tf.image.resize` gives float32, whatever is asked for.
-        decoded_bytes=(0 if plan.is_direct else stored + plan.values * 4 * plan.is_resized)
-        + (image.max_height * image.max_width + plan.mask_bytes) * plan.given.masks
+        mean_record_bytes=max(1, sum(file.bytes for file in shards) // max(1, records)),
+        batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
+        image_bytes=images.values * VALUE_BYTES[options.dtype] + mask_bytes,
+        decoded_bytes=decoded + (0 if whole else resized),
         # Of a record whose columns are given, next to nothing may be the image.
-        + (largest if plan.reader.columns else 0),
-        fixed_bytes=plan.reader.selection.count * _cached_bytes(plan) if options.cache else 0,
+        staged_bytes=staged + (largest if choice.given.needed else 0),
+        fixed_bytes=choice.selection.count * _cached_bytes(images, choice) if options.cache else 0,
         selection_bytes=sum(
             held.nbytes
-            for held in (plan.reader.selection.chosen, plan.reader.record_labels)
+            for held in (choice.selection.chosen, choice.record_labels)
             if held is not None
         ),
-        store_bytes=STORE_BYTES if list_remote(files) else 0,
-        open_shards=2 * MIXED_SHARDS if list_remote(files) else 4,
-        order=plan.order,
+        store_bytes=STORE_BYTES if list_remote(shards) else 0,
+        open_shards=2 * MIXED_SHARDS if list_remote(shards) else 4,
+        shuffle=shuffle,
+        cores=count_cores(),
     )
 
 
-def _cached_bytes(plan: ReadPlan) -> int:
-    return plan.values * VALUE_BYTES[plan.decoded_dtype] + plan.mask_bytes + LABEL_BYTES
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _mask_bytes(images: ImagePlan, choice: Choice) -> int:
+    """Of the mask of one image as it is given, or of the largest; 0 if it is not."""
+    return images.values // images.channels * choice.given.masks
+
+
+def _cached_bytes(images: ImagePlan, choice: Choice) -> int:
+    return (
+        images.values * VALUE_BYTES[images.decoded_dtype]
+        + _mask_bytes(images, choice)
+        + LABEL_BYTES
+    )
+
+
+def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
+    """Names the record that takes the most memory, and the most pixels that an image has."""
+    file = max(files.files, key=lambda file: file.max_record_bytes)
+    record = int(np.diff(read_index(file)).argmax())
+    before = sum(other.records for other in files.files[: files.files.index(file)])
+    (name,) = FilePaths(files, select_all(len(files)))[before + record : before + record + 1]
+    return (
+        f"the largest record, {format_bytes(file.max_record_bytes)}, is that of {name!r:.122}, "
+        f"and images have up to {images.stored.max_height}x{images.stored.max_width} pixels"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from converter.errors import UsageError
 from converter.format.manifest import Manifest
 from converter.sizes import format_count
+from reader.arrays import Numbers
 from reader.examples.columns import FilePaths, read_labels
 from reader.plan.columns import NO_VALUES, Values, choose_values
 from reader.plan.options import ReadOptions
@@ -50,8 +51,9 @@ def choose_records(
         UsageError: the options do not fit the data set.
     """
     given = choose_values(manifest, options)
+    by_path = sort_by_path(files) if options.order == "path" else None
     if options.labels is not None:
-        choice = _replace_labels(files, len(manifest.classes), options.labels)
+        choice = _replace_labels(files, len(manifest.classes), options.labels, by_path)
     elif options.class_names is not None:
         counts = manifest.splits[split].labels
         choice = _choose_classes(files, list(manifest.classes), counts, options.class_names)
@@ -60,16 +62,30 @@ def choose_records(
         choice = Choice(
             class_names=classes, stored_classes=len(classes), selection=select_all(len(files))
         )
-    choice = dataclasses.replace(choice, given=given)
-    if options.validation_split is None or options.subset is None or options.seed is None:
-        return choice
-    if len(manifest.splits) > 1:
-        raise UsageError(
-            f"this data set was converted with splits, {', '.join(manifest.splits)}: read those "
-            "instead of drawing a validation_split"
-        )
-    parts = divide(choice.selection, options.validation_split, options.seed)
-    return dataclasses.replace(choice, selection=parts[options.subset])
+    selection = choice.selection
+    if options.validation_split is not None and options.subset is not None:
+        if len(manifest.splits) > 1:
+            raise UsageError(
+                f"this data set was converted with splits, {', '.join(manifest.splits)}: read "
+                "those instead of drawing a validation_split"
+            )
+        parts = divide(selection, options.validation_split, options.seed or 0)
+        selection = parts[options.subset]
+    if by_path is not None:
+        wanted = np.zeros(len(files), np.bool_)
+        wanted[selection.find_records(np.arange(selection.count))] = True
+        selection = select_chosen(by_path[wanted[by_path]])
+    return dataclasses.replace(choice, given=given, selection=selection)
+
+
+def sort_by_path(files: RecordFiles) -> Numbers:
+    """The numbers of all records in the order of their originals' paths: int64 (records,).
+
+    It is the order of `keras.utils.image_dataset_from_directory`: folder by folder, as `os.walk`
+    lists them. Every record is read for it, and checked.
+    """
+    names = [os.path.split(name) for name in FilePaths(files, select_all(len(files)))]
+    return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
 
 
 def _choose_classes(
@@ -90,19 +106,37 @@ def _choose_classes(
     )
 
 
-def _replace_labels(files: RecordFiles, stored: int, labels: tuple[int, ...]) -> Choice:
-    if len(labels) != len(files):
+def _replace_labels(
+    files: RecordFiles,
+    stored: int,
+    labels: Mapping[str, int] | Sequence[int],
+    by_path: Numbers | None,
+) -> Choice:
+    by_record = np.empty(len(files), np.int32)
+    selection = select_all(len(files))
+    if isinstance(labels, Mapping):
+        paths = FilePaths(files, selection)
+        missing = [path for path in paths if path not in labels]
+        if missing:
+            raise UsageError(
+                f"labels has no label for {missing[0]!r:.122} and {len(missing) - 1:,} others of "
+                f"{format_count(len(files), 'record')}: give one for each path of file_paths"
+            )
+        by_record[:] = [labels[path] for path in paths]
+    elif by_path is None:
+        raise UsageError(
+            "labels is a list, and records do not lie in the order of their paths: give "
+            "order='path' too, which file_paths then has as well, or a dict from path to label"
+        )
+    elif len(labels) != len(files):
         raise UsageError(
             f"labels has {len(labels)} entries for {format_count(len(files), 'record')}: give one "
             "for each, in the order of the originals' paths"
         )
-    selection = select_all(len(files))
-    # Folder by folder, as `os.walk` lists them and Keras sorts them.
-    names = [os.path.split(name) for name in FilePaths(files, selection)]
-    by_record = np.empty(len(files), np.int32)
-    by_record[sorted(range(len(files)), key=names.__getitem__)] = labels
+    else:
+        by_record[by_path] = labels
     return Choice(
-        class_names=[str(label) for label in sorted(set(labels))],
+        class_names=[str(label) for label in np.unique(by_record).tolist()],
         stored_classes=stored,
         selection=selection,
         record_labels=by_record,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import google_crc32c
@@ -22,14 +22,11 @@ from converter.format.tfrecords import (
     LENGTH_BYTES,
     mask_crc,
 )
-from reader.arrays import Bytes, Flags, Numbers
+from reader.arrays import Bytes, Flags, Numbers, Scratch
 from reader.records.files import LARGE_BYTES, Group, open_file
 
 MAX_RUN_BYTES: Final = 1 << 22
 """Neighbours are read with one call up to this size."""
-
-
-_NONE: Final = np.zeros(0, np.int64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,17 +49,50 @@ class Block:
     sound: Flags
 
 
-def read_block(groups: Iterable[Group]) -> Block:
-    """Reads some records into memory of their own.
+def read_blocks(
+    groups: Iterable[Group], limit_bytes: int = MAX_RUN_BYTES, scratch: Scratch | None = None
+) -> Iterator[Block]:
+    """Reads some records, no more bytes at once than `limit_bytes` unless a single one has more.
+
+    Args:
+        groups: where they lie.
+        limit_bytes: of a block.
+        scratch: memory for them, where each block is done with before the next is read.
 
     Raises:
         DatasetError: a file cannot be opened.
     """
-    groups = [small for group in groups if len((small := _leave_out_large(group)).indexes)]
-    sizes = np.concatenate([_NONE, *(group.ends - group.begins for group in groups)])
+    small = (_leave_out_large(group) for group in groups)
+    for part in _cut([group for group in small if len(group.indexes)], limit_bytes):
+        yield _read_block(part, scratch)
+
+
+def _cut(groups: Iterable[Group], limit_bytes: int) -> Iterator[list[Group]]:
+    part: list[Group] = []
+    left = limit_bytes
+    for group in groups:
+        first = 0
+        while first < len(group.indexes):
+            totals = np.cumsum(group.ends[first:] - group.begins[first:])
+            count = int(np.searchsorted(totals, left, side="right"))
+            if not count and part:
+                yield part
+                part, left = [], limit_bytes
+                continue
+            last = first + max(1, count)
+            part.append(Group(group.file, *(column[first:last] for column in group[1:])))
+            left -= int(totals[last - first - 1])
+            first = last
+    if part:
+        yield part
+
+
+def _read_block(groups: Sequence[Group], scratch: Scratch | None) -> Block:
+    sizes = np.concatenate([group.ends - group.begins for group in groups])
     stops = np.cumsum(sizes)
     starts = stops - sizes
-    data = np.empty(int(sizes.sum()), np.uint8)
+    total = int(stops[-1])
+    data = np.empty(total, np.uint8) if scratch is None else scratch.take(total)
     there = np.zeros(len(sizes), np.bool_)
     first = 0
     for group in groups:
@@ -71,7 +101,7 @@ def read_block(groups: Iterable[Group]) -> Block:
         first = last
     return Block(
         data=data,
-        indexes=np.concatenate([_NONE, *(group.indexes for group in groups)]),
+        indexes=np.concatenate([group.indexes for group in groups]),
         begins=starts + HEADER_BYTES,
         ends=stops - FOOTER_BYTES,
         sound=there & check_records(data, starts, stops),

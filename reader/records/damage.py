@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import itertools
 import logging
 import re
 import threading
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from converter.errors import DatasetError, RecordError, ShardmillError
@@ -19,15 +17,11 @@ REFUSAL: Final = "cannot be decoded: "
 """Stands in front of what a decoder says of an image."""
 
 _REMEMBERED: Final = 64
-_KEPT: Final = 16
-"""More than can be on their way between the reading and the caller."""
-
 _MARK: Final = re.compile(r"ShardmillError (\d+): ")
 
 _log = logging.getLogger("shardmill.reader")
 _kept: dict[int, ShardmillError] = {}
 _numbers = itertools.count(1)
-_recent: weakref.WeakSet[RecentSteps] = weakref.WeakSet()
 
 
 class DamageLog:
@@ -72,34 +66,6 @@ class DamageLog:
         _log.warning("skipped: %s", error)
 
 
-class RecentSteps:
-    """The steps that were read last: among them is the one whose image no decoder took.
-
-    A decoder in a graph cannot say which record it was given, so they are looked at once more.
-
-    Args:
-        find: gives the error of the first such image of some steps of an epoch.
-    """
-
-    def __init__(self, find: Callable[[int, Sequence[int]], RecordError | None]) -> None:
-        self._find = find
-        self._steps: collections.deque[tuple[int, Sequence[int]]] = collections.deque(maxlen=_KEPT)
-        _recent.add(self)
-
-    def note(self, epoch: int, steps: Sequence[int]) -> None:
-        """Takes note of steps that are being read."""
-        self._steps.append((epoch, steps))
-
-    def find(self, text: str) -> RecordError | None:
-        """The error of the first image of which a decoder says what is said in `text`."""
-        for epoch, steps in tuple(self._steps):
-            with contextlib.suppress(ShardmillError):  # damage of another kind: it has an error
-                error = self._find(epoch, steps)
-                if error is not None and error.detail.removeprefix(REFUSAL) in text:
-                    return error
-        return None
-
-
 def keep_error(error: ShardmillError) -> str:
     """Lets `typed_errors` find an error by the text that TensorFlow is to show for it."""
     number = next(_numbers)
@@ -114,8 +80,7 @@ def typed_errors() -> Iterator[None]:
     """Raises as a `RecordError` or `DatasetError` what TensorFlow reports as an error of its own.
 
     TensorFlow's operations can only fail with TensorFlow's errors. Their text says which shard,
-    record and offset is concerned; in here, it becomes the error again that it was. What a decoder
-    says of an image that it does not take names no record; in here, the record is looked for.
+    record and offset is concerned; in here, it becomes the error again that it was.
 
         with typed_errors():
             model.fit(train)
@@ -137,6 +102,4 @@ def _find_original(error: Exception) -> ShardmillError | None:
     for kept in tuple(_kept.values()):
         if f"{type(kept).__name__}: {kept}\n" in text:  # of a sequence in `fit`, with a traceback
             return kept
-    if type(error).__name__ != "InvalidArgumentError":  # TensorFlow's, which is not imported here
-        return None
-    return next((found for recent in tuple(_recent) if (found := recent.find(text))), None)
+    return None

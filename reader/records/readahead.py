@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from converter.errors import RecordError
-from reader.arrays import Numbers
-from reader.records.blocks import Block
+from reader.arrays import Numbers, Scratch
+from reader.records.blocks import MAX_RUN_BYTES, Block
 from reader.records.files import Place
 from reader.records.record_files import RecordFiles
 
@@ -58,22 +58,22 @@ class RunFiles(RecordFiles):
             for index in np.flatnonzero(runs == number).tolist():
                 yield index, *run[int(places[index]) % self._run]
 
-    def read_block(self, numbers: Numbers) -> Block:
-        """Copies some records out of their runs; see `RecordFiles.read_block`."""
-        found = [
-            (index, payload)
-            for index, _, payload in self.read_many(numbers)
-            if not isinstance(payload, RecordError)
-        ]
-        ends = np.cumsum([0, *(len(payload) for _, payload in found)])
-        return Block(
-            # Not without a byte, from which numpy can take none.
-            data=np.frombuffer(b"".join((*(payload for _, payload in found), b"\0")), np.uint8),
-            indexes=np.array([index for index, _ in found], np.int64),
-            begins=ends[:-1],
-            ends=ends[1:],
-            sound=np.ones(len(found), np.bool_),
-        )
+    def read_blocks(
+        self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, scratch: Scratch | None = None
+    ) -> Iterator[Block]:
+        """Copies some records out of their runs; see `RecordFiles.read_blocks`."""
+        part: list[tuple[int, memoryview]] = []
+        size = 0
+        for index, _, payload in self.read_many(numbers):
+            if isinstance(payload, RecordError):
+                continue
+            if part and size + len(payload) > limit_bytes:
+                yield _join(part, size, scratch)
+                part, size = [], 0
+            part.append((index, payload))
+            size += len(payload)
+        if part:
+            yield _join(part, size, scratch)
 
     def _get(self, number: int) -> Run:
         with self._runs_lock:
@@ -90,3 +90,19 @@ class RunFiles(RecordFiles):
         neighbours = np.arange(begin, end, dtype=np.int64)
         # The payloads are parts of one block: thousands of small ones would leave fragments.
         return [(place, payload) for _, place, payload in super().read_many(neighbours)]
+
+
+def _join(part: Sequence[tuple[int, memoryview]], size: int, scratch: Scratch | None) -> Block:
+    # Not without a byte, from which numpy can take none.
+    data = np.empty(size + 1, np.uint8) if scratch is None else scratch.take(size + 1)
+    ends = np.cumsum([len(payload) for _, payload in part])
+    begins = ends - [len(payload) for _, payload in part]
+    for (_, payload), begin, end in zip(part, begins.tolist(), ends.tolist(), strict=True):
+        data[begin:end] = payload
+    return Block(
+        data=data,
+        indexes=np.array([index for index, _ in part], np.int64),
+        begins=begins,
+        ends=ends,
+        sound=np.ones(len(part), np.bool_),
+    )

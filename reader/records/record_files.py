@@ -8,7 +8,6 @@ at once: objects of this module can be shared by threads, pickled, and used afte
 from __future__ import annotations
 
 import collections
-import functools
 import os
 import threading
 import weakref
@@ -22,8 +21,8 @@ from converter.format import examples
 from converter.format.tfrecords import HEADER_BYTES, unframe_record
 from converter.names import from_bytes
 from converter.storage.layout import Location
-from reader.arrays import Numbers
-from reader.records.blocks import Block, read_block
+from reader.arrays import Numbers, Scratch
+from reader.records.blocks import MAX_RUN_BYTES, Block, read_blocks
 from reader.records.files import (
     Group,
     Place,
@@ -34,10 +33,6 @@ from reader.records.files import (
     read_at,
     read_index,
 )
-from reader.records.malloc import keep_heap
-
-MAX_RUN_BYTES: Final = 1 << 22
-"""Neighbours are read with one call up to this size."""
 
 MAX_ASKED_RECORDS: Final = 4_096
 """More are read in the order in which they lie, and the system looks ahead by itself."""
@@ -65,7 +60,6 @@ class RecordFiles:
         self._indexes: collections.OrderedDict[Location, Numbers] = collections.OrderedDict()
         self._lock = threading.Lock()
         _instances.add(self)
-        _settle_heap()
 
     def __reduce__(self) -> tuple[type[RecordFiles], tuple[object, ...]]:
         return type(self), (self.files, self.max_index_bytes)
@@ -102,13 +96,15 @@ class RecordFiles:
                 for run in _join_neighbours(group.list_places()):
                     yield from _read_run(descriptor, run)
 
-    def read_block(self, numbers: Numbers) -> Block:
-        """Reads some records, at least one, in any order, into one block of memory.
+    def read_blocks(
+        self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, scratch: Scratch | None = None
+    ) -> Iterator[Block]:
+        """Reads some records, in any order, into few blocks of memory; see `blocks.read_blocks`.
 
         Raises:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
-        return read_block(self.gather(numbers))
+        return read_blocks(self.gather(numbers), limit_bytes, scratch)
 
     def gather(self, numbers: Numbers) -> list[Group]:
         """Finds where some records lie, and lets the system begin to fetch them.
@@ -173,12 +169,6 @@ class RecordFiles:
             while size > self.max_index_bytes and len(self._indexes) > 1:
                 size -= self._indexes.popitem(last=False)[1][:-1].nbytes
         return offsets
-
-
-@functools.cache  # whoever reads an epoch may have changed it since
-def _settle_heap() -> None:
-    """Once: of a million records, the first batch came in 39 instead of 46 ms."""
-    keep_heap()
 
 
 def _unlock() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from converter.errors import DatasetError, UsageError
 from reader.arrays import Array
+from reader.plan.fingerprint import find_difference
 
 STATE: Final = "state.json"
 VERSION: Final = 1
@@ -119,12 +120,11 @@ class CheckpointFolder:
             raise self._describe_damage(error) from error
 
     def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        for name in {**wanted, **found}:
-            if found.get(name) != wanted.get(name):
-                raise UsageError(
-                    f"{self._state} is of a training with {name} {found.get(name)!r}, this one has "
-                    f"{wanted.get(name)!r}: use the same, or another folder"
-                )
+        if name := find_difference(found, wanted):
+            raise UsageError(
+                f"{self._state} is of a training with {name} {found.get(name)!r}, this one has "
+                f"{wanted.get(name)!r}: use the same, or another folder"
+            )
 
     def _describe_damage(self, error: Exception) -> DatasetError:
         return DatasetError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -10,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from converter.errors import ShardmillError
-from reader.arrays import Array, Numbers
+from reader.arrays import Array
+from reader.plan.read_plan import count_cores
 from reader.records.damage import keep_error
-from reader.records.malloc import KEPT_BYTES, keep_heap, trim_heap
 from reader.sampling.position import Position
 
 Columns: TypeAlias = list[tf.Tensor]
@@ -22,7 +21,7 @@ Columns: TypeAlias = list[tf.Tensor]
 leave_alone: Final = tf.autograph.experimental.do_not_convert
 
 
-def count_steps(position: Position, count: int, kept_bytes: int = KEPT_BYTES) -> tf.data.Dataset:
+def count_steps(position: Position, count: int) -> tf.data.Dataset:
     """The (epoch, step) pairs of one epoch, int64 (); every iterator takes an epoch of its own.
 
     The number of elements is known beforehand, which Keras' progress and `len` rely on: it is that
@@ -31,17 +30,11 @@ def count_steps(position: Position, count: int, kept_bytes: int = KEPT_BYTES) ->
     Args:
         position: where the first one begins.
         count: steps of an epoch.
-        kept_bytes: what the heap of each thread may keep of freed memory from then on.
     """
-
-    def begin() -> Numbers:
-        trim_heap()
-        keep_heap(kept_bytes)
-        return position.begin()
 
     def enter(begun: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         def ask() -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(begin, [], tf.int64), (2,))
+            return tf.ensure_shape(tf.numpy_function(position.begin, [], tf.int64), (2,))
 
         begun = tf.cond(begun[0] < 0, ask, lambda: begun)
         return begun, (begun, step)
@@ -102,8 +95,3 @@ def apply_settings(dataset: tf.data.Dataset) -> tf.data.Dataset:
     policy = tf.data.experimental.AutoShardPolicy.OFF
     settings.experimental_distribute.auto_shard_policy = policy
     return dataset.with_options(settings)
-
-
-def count_cores() -> int:
-    """The cores of this machine."""
-    return os.cpu_count() or 1

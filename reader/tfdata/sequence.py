@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from converter.errors import ShardmillError, UsageError
 from reader.arrays import Array
+from reader.batches.elements import Ragged, format_batch
 from reader.examples.columns import FilePaths
 from reader.plan.read_plan import ReadPlan
 from reader.records.damage import keep_error
-from reader.tfdata.dataset import decode_singly, format_element, make_gatherer, make_ready_reader
+from reader.tfdata.dataset import ResizedReader
 
 
 class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
@@ -40,33 +38,35 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     def __init__(self, plan: ReadPlan, **loading: Any) -> None:
         ahead = plan.buffers.calls + plan.buffers.prefetch_batches
         super().__init__(**{"max_queue_size": ahead} | loading)
-        self.class_names: list[str] = plan.class_names
+        self.class_names: list[str] = plan.choice.class_names
         self.file_paths: FilePaths = plan.file_paths
-        self.epoch = plan.position.epoch
+        self.epoch = plan.options.initial_epoch
         self._plan = plan
-        self._read = _make_reader(plan)
+        self._read = ResizedReader(plan).read
 
     def __len__(self) -> int:
-        return self._plan.reader.steps.count
+        return self._plan.steps.count
 
     def __getitem__(self, index: int) -> Any:
         step = range(len(self))[index]
         try:
-            values = [*self._read(self.epoch, step)]
+            batch = self._read(self.epoch, [step])
         except ShardmillError as error:
             keep_error(error)  # `fit` shows of it nothing but its text
             raise
-        element = format_element(self._plan, values)
-        return tf.nest.map_structure(_to_numpy, element)
+        return tf.nest.map_structure(_to_numpy, format_batch(self._plan, batch))
 
     def on_epoch_end(self) -> None:
         """Goes on to the order of the next epoch; Keras calls it."""
         self.epoch += 1
 
 
-def _to_numpy(value: Array | tf.Tensor | tf.RaggedTensor) -> Array:
-    """An array; of a ragged tensor, one of arrays."""
-    return value.numpy() if isinstance(value, tf.RaggedTensor) else np.asarray(value)
+def _to_numpy(value: Array | Ragged) -> Array:
+    """An array; of a ragged column, one of arrays."""
+    if isinstance(value, Ragged):
+        ragged = tf.RaggedTensor.from_row_splits(value.values, value.splits)
+        return ragged.numpy()  # type: ignore[no-any-return]
+    return value
 
 
 def make_sequence(plan: ReadPlan, **loading: Any) -> BatchSequence:
@@ -86,27 +86,3 @@ def make_sequence(plan: ReadPlan, **loading: Any) -> BatchSequence:
             "not support: use workers, whose threads read and decode at the same time"
         )
     return BatchSequence(plan, **loading)
-
-
-def _make_reader(plan: ReadPlan) -> Callable[[int, int], tuple[Array, ...]]:
-    if plan.is_direct or plan.options.cache:
-        return make_ready_reader(plan)
-    gather = make_gatherer(plan)
-    count = 1 + plan.given.masks
-
-    def read(epoch: int, step: int) -> tuple[Array, ...]:
-        examples = plan.reader.read_examples(epoch, [step])
-        decoded: list[tuple[Array | None, ...]] = []
-        # One by one: to compile a whole batch would take a second before the first one comes.
-        for slot, images in enumerate(decode_singly(plan, examples)):
-            if isinstance(images, str):
-                plan.reader.damage.report(plan.reader.describe(epoch, [step], slot, images))
-                examples.valid[slot] = False
-            if isinstance(images, tuple):
-                decoded.append(tuple(image.numpy() for image in images))
-            else:
-                decoded.append((None,) * count)
-        columns = itertools.chain(*zip(*decoded, strict=True))  # all images, and then all masks
-        return gather(examples.valid, examples.labels, examples.names, *columns)
-
-    return read

@@ -15,7 +15,7 @@ from reader.plan.access import arrange
 from reader.plan.fingerprint import describe_order
 from reader.plan.memory import Demand, divide_memory
 from reader.plan.options import ReadOptions
-from reader.plan.read_plan import SINGLES, plan_steps, settle_order
+from reader.plan.read_plan import SINGLES, count_cores, plan_steps, settle_order
 from reader.records.damage import DamageLog
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Order
@@ -74,8 +74,9 @@ def make_dataset(
         mean_record_bytes=max(1, sum(file.bytes for file in files.files) // max(1, len(files))),
         batch_size=options.batch_size or SINGLES,
         image_bytes=largest,
-        decoded_bytes=largest,
-        order=order,
+        staged_bytes=2 * largest,  # Python's copy and TensorFlow's, while one becomes the other
+        shuffle=order,
+        cores=count_cores(),
     )
     buffers = divide_memory(options.max_ram_bytes, demand)
     files, arranged = arrange(files, buffers, order, len(files), seed)

@@ -1,0 +1,114 @@
+"""What you get of a batch: images, labels in the form asked for, and what else was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.format.schema import Column
+from reader.arrays import Array, Numbers
+from reader.batches.batch_reader import Batch
+from reader.plan.read_plan import ReadPlan
+
+_NOTHING: Final = {bytes: b"", int: 0, float: 0.0}
+"""Of a column where there is no record."""
+
+_TYPES: Final = {bytes: np.object_, int: np.int64, float: np.float32}
+
+BOX: Final = 4
+"""Values of a box: top, left, bottom, right."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ragged:
+    """Any number of values for each record.
+
+    Attributes:
+        values: (all values,), of boxes (all boxes, 4).
+        splits: int64 (n + 1,): the values of record i lie from splits[i] to splits[i + 1].
+    """
+
+    values: Array
+    splits: Numbers
+
+
+def format_batch(plan: ReadPlan, batch: Batch) -> Any:
+    """A tuple of what is asked for, in its order; the images themselves if that is all.
+
+    Labels, or masks, or a pair (masks, labels) come behind the images; then, with `pad`, weights
+    float32 (n,); the paths of the originals, bytes (n,); and a dict of columns.
+    """
+    given, options = plan.given, plan.options
+    element: list[Any] = [batch.images]
+    label = _format_label(plan, batch)
+    if given.masks:
+        element.append((batch.masks, label) if given.with_labels else batch.masks)
+    elif label is not None:
+        element.append(label)
+    if options.remainder == "pad":
+        element.append(batch.valid.astype(np.float32))
+    if options.with_filename:
+        element.append(batch.names)
+    if given.columns:
+        element.append(
+            {name: gather_column(plan, batch, column) for name, column in given.columns.items()}
+        )
+    return tuple(element) if len(element) > 1 else batch.images
+
+
+def gather_column(plan: ReadPlan, batch: Batch, column: Column) -> Array | Ragged:
+    """The values of a column: (n,), or any number of them for each record."""
+    place = plan.given.needed.index(column)
+    return stack_column(column, [value[place] if value else () for value in batch.values])
+
+
+def stack_column(column: Column, values: Sequence[Sequence[Any]]) -> Array | Ragged:
+    """Makes one array of some records' values: bytes, int64 or float32."""
+    dtype = _TYPES[column.type]
+    if column.is_scalar:
+        nothing = _NOTHING[column.type]
+        return np.array([value[0] if value else nothing for value in values], dtype)
+    flat = np.array([item for value in values for item in value], dtype)
+    splits = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    if column.kind == "boxes":
+        return Ragged(flat.reshape(-1, BOX), splits // BOX)
+    return Ragged(flat, splits)
+
+
+def split_ragged(ragged: Ragged) -> list[Array]:
+    """The values of each record."""
+    return np.split(ragged.values, ragged.splits[1:-1])[: len(ragged.splits) - 1]
+
+
+def _format_label(plan: ReadPlan, batch: Batch) -> Array | None:
+    label = plan.given.label
+    if label is not None:
+        column = gather_column(plan, batch, label)
+        if isinstance(column, Ragged):
+            return _mark_classes(column, plan.given.classes)
+        targets: Array = column.astype(np.float32)
+        return targets
+    if plan.options.label_mode is None or not plan.has_classes:
+        return None
+    return format_labels(batch.labels, plan.options.label_mode, len(plan.choice.class_names))
+
+
+def format_labels(labels: npt.NDArray[np.int32], label_mode: str, classes: int) -> Array:
+    """Turns int32 labels (n,) into float32 one-hot (n, classes) or float32 (n, 1) if asked for."""
+    if label_mode == "categorical":
+        one_hot: Array = (labels[:, None] == np.arange(classes)).astype(np.float32)
+        return one_hot
+    if label_mode == "binary":
+        return labels[:, None].astype(np.float32)
+    return labels
+
+
+def _mark_classes(numbers: Ragged, classes: int) -> Array:
+    """1 for each class that a record has, float32 (n, classes)."""
+    marks = np.zeros((len(numbers.splits) - 1, classes), np.float32)
+    marks[np.repeat(np.arange(len(marks)), np.diff(numbers.splits)), numbers.values] = 1
+    return marks

@@ -1,0 +1,126 @@
+"""The batches of epoch after epoch as NumPy arrays, for any framework: `ShardSet.batches`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from converter.errors import UsageError
+from converter.sizes import format_count
+from reader.batches.batch_reader import BatchReader
+from reader.batches.elements import Ragged, format_batch, split_ragged
+from reader.batches.image_cache import Reader, fill_cache
+from reader.batches.threads import run_ahead
+from reader.examples.columns import FilePaths
+from reader.plan.fingerprint import describe_plan, find_difference
+from reader.plan.read_plan import ReadPlan
+from reader.records.damage import DamageLog
+
+
+class Batches:
+    """The batches of a split: each iteration is an epoch, and `len` is its number of steps.
+
+        batches = open_shards("photos-256").batches("train", batch_size=64, seed=7)
+        for epoch in range(10):
+            for images, labels in batches:
+                ...
+
+    After an epoch comes the next one. An iteration that you leave before its last batch does not
+    count: the next one begins where it began. So a look costs nothing. Threads read ahead while you
+    iterate, and end with the iteration. The memory of a batch that you let go is used for another.
+
+    Args:
+        plan: what is read and how.
+
+    Attributes:
+        class_names: in label order.
+        file_paths: of the originals, in the order of an epoch that is not shuffled.
+        epoch: of the batch that comes next.
+        step: of the batch that comes next; what was read ahead does not count.
+        damage: the records that were skipped.
+
+    Raises:
+        UsageError: single images, or pixels that only TensorFlow computes to the same numbers, are
+            asked for.
+    """
+
+    def __init__(self, plan: ReadPlan) -> None:
+        if plan.options.batch_size is None:
+            raise UsageError("batches are of several images: give a batch_size, or use source()")
+        self.class_names: list[str] = plan.choice.class_names
+        self.file_paths: FilePaths = plan.file_paths
+        self._plan = plan
+        self._reader: Reader = (
+            fill_cache(plan, BatchReader) if plan.options.cache else BatchReader(plan)
+        )
+        self.damage: DamageLog = self._reader.damage
+        self.epoch, self.step = plan.options.initial_epoch, plan.options.initial_step
+        self._start = self.epoch, self.step
+
+    def __len__(self) -> int:
+        return self._plan.steps.count
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, first = self._start
+        buffers, count = self._plan.buffers, len(self)
+        read = functools.partial(self._read, epoch)
+        ahead = run_ahead(read, range(first, count), self._plan.calls, buffers.prefetch_batches)
+        for step, element in enumerate(ahead, first + 1):
+            self.epoch, self.step = (epoch, step) if step < count else (epoch + 1, 0)
+            if step == count:
+                self._start = epoch + 1, 0
+            yield element
+            del element  # while the next one is waited for, its memory could serve another
+        if first >= count:
+            self.seek(epoch + 1)
+
+    def __repr__(self) -> str:
+        size, at = self._plan.options.batch_size, f"epoch {self.epoch}, step {self.step}"
+        return f"Batches({format_count(len(self), 'step')} of {size} images, next: {at})"
+
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Lets the next iteration begin there.
+
+        Raises:
+            UsageError: there is no such epoch or step.
+        """
+        if epoch < 0 or not 0 <= step <= len(self):
+            raise UsageError(
+                f"epoch {epoch}, step {step} is out of range: epochs from 0, steps to {len(self)}"
+            )
+        self.epoch, self.step = epoch, step
+        self._start = epoch, step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where you are, for `load_state_dict`: what JSON holds, of a few hundred bytes."""
+        return {"epoch": self.epoch, "step": self.step, "data": describe_plan(self._plan)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where a state was taken: the batches that come are those that would have come.
+
+        Raises:
+            UsageError: it is of other data or options, or is no such state.
+        """
+        try:
+            epoch, step, data = int(state["epoch"]), int(state["step"]), dict(state["data"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{state!r:.120} is no state of batches: {error!r:.60}") from error
+        wanted = describe_plan(self._plan)
+        if name := find_difference(data, wanted):
+            raise UsageError(
+                f"the state is of batches with {name} {data.get(name)!r:.60}, these have "
+                f"{wanted.get(name)!r:.60}: use the same data and options, and a seed"
+            )
+        self.seek(epoch, step)
+
+    def _read(self, epoch: int, step: int) -> Any:
+        element = format_batch(self._plan, self._reader.read(epoch, [step]))
+        if self._plan.given.columns:
+            *parts, columns = element
+            return (*parts, {name: _list_rows(column) for name, column in columns.items()})
+        return element
+
+
+def _list_rows(column: Any) -> Any:
+    return split_ragged(column) if isinstance(column, Ragged) else column

@@ -1,0 +1,84 @@
+"""Threads that fill batches: several ahead of the caller, and several for one batch."""
+
+from __future__ import annotations
+
+import collections
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+import numpy as np
+
+from reader.arrays import Array
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+NAME = "shardmill"
+"""Of these threads, as a debugger or `py-spy` shows them."""
+
+
+def run_ahead(
+    function: Callable[[T], U], items: Iterable[T], calls: int, ahead: int
+) -> Iterator[U]:
+    """Applies a function to items in order, to some of them at once and ahead of need.
+
+    Args:
+        function: is called by threads.
+        items: what with.
+        calls: how many threads there are; they end with the iterator.
+        ahead: how many results may wait.
+
+    Raises:
+        Exception: what the function raised, at the result's turn.
+    """
+    threads = ThreadPoolExecutor(calls, NAME)
+    waiting: collections.deque[Future[U]] = collections.deque()
+    coming = iter(items)
+    try:
+        for item in coming:
+            waiting.append(threads.submit(function, item))
+            if len(waiting) >= calls + ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+class Team:
+    """Threads that divide the records of each batch among them.
+
+    Args:
+        size: how many; one is the thread that calls.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._threads: ThreadPoolExecutor | None = None
+        self._process = 0
+
+    def run(self, function: Callable[..., None], *columns: Array) -> None:
+        """Calls a function with equal parts of some arrays of one length.
+
+        Raises:
+            Exception: what the function raised, once no thread is at work any more.
+        """
+        if self._size == 1:
+            function(*columns)
+            return
+        parts = zip(*(np.array_split(column, self._size) for column in columns), strict=True)
+        futures: list[Future[Any]] = [
+            self._start().submit(function, *part) for part in parts if len(part[0])
+        ]
+        wait(futures)
+        for future in futures:
+            future.result()
+
+    def _start(self) -> ThreadPoolExecutor:
+        if self._threads is None or self._process != os.getpid():  # threads do not outlive a fork
+            self._threads, self._process = ThreadPoolExecutor(self._size, NAME), os.getpid()
+            weakref.finalize(self, self._threads.shutdown, wait=False)
+        return self._threads

@@ -1,0 +1,85 @@
+"""The beginnings of records: labels and sizes without the images behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import google_crc32c
+import numpy as np
+
+from converter.format import examples
+from converter.format.tfrecords import (
+    FOOTER_BYTES,
+    FRAMING_BYTES,
+    HEADER_BYTES,
+    LENGTH_BYTES,
+    mask_crc,
+)
+from reader.arrays import Bytes, Flags, Numbers
+from reader.examples.vector_parse import find_spans, read_numbers
+from reader.records.blocks import read_integers
+from reader.records.files import Group, open_file
+
+HEAD_BYTES: Final = 512
+"""Holds all that comes before an image's bytes, unless a class has a name of 400 letters."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Heads:
+    """Records up to the bytes of their images, in the order in which they lie on disk.
+
+    Attributes:
+        data: uint8 (records, HEAD_BYTES).
+        labels: int64 (records,).
+        begins: int64 (records,), where each image begins in its record.
+        image_bytes: int64 (records,).
+        sizes: int64 (records,), of the whole record.
+        sound: bool (records,), whether all that can be checked already is right; no checksum of a
+            payload can be.
+    """
+
+    data: Bytes
+    labels: Numbers
+    begins: Numbers
+    image_bytes: Numbers
+    sizes: Numbers
+    sound: Flags
+
+
+def read_heads(groups: Sequence[Group]) -> Heads:
+    """Reads the heads of some records, at least one.
+
+    Raises:
+        DatasetError: a file cannot be opened.
+    """
+    sizes = np.concatenate([group.ends - group.begins for group in groups])
+    data = np.zeros((len(sizes), HEAD_BYTES), np.uint8)
+    number = 0
+    for group in groups:
+        with open_file(group.file) as descriptor:
+            for offset in group.begins.tolist():
+                with contextlib.suppress(OSError):
+                    os.preadv(descriptor, (data[number],), offset)
+                number += 1
+    flat, starts = data.reshape(-1), np.arange(len(sizes)) * HEAD_BYTES
+    begins, ends, sound = find_spans(
+        flat, starts + HEADER_BYTES, starts + sizes - FOOTER_BYTES,
+        (examples.LABEL, examples.ENCODED),
+    )  # fmt: skip
+    labels, single = read_numbers(flat, begins[0], ends[0])
+    sound &= single & (np.maximum(ends[0], begins[1]) <= starts + HEAD_BYTES)
+    sound &= read_integers(flat, starts, "<u8") == sizes - FRAMING_BYTES
+    crcs = [google_crc32c.extend(0, row[:LENGTH_BYTES]) for row in data]
+    sound &= read_integers(flat, starts + LENGTH_BYTES, "<u4") == mask_crc(np.array(crcs, np.int64))
+    return Heads(
+        data=data,
+        labels=labels,
+        begins=begins[1] - starts,
+        image_bytes=ends[1] - begins[1],
+        sizes=sizes,
+        sound=sound,
+    )
