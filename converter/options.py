@@ -54,8 +54,8 @@ class ConvertOptions(ImageOptions):
     conversion instead: `converter.image_options.POLICIES`.
 
     Attributes:
-        image_size: (height, width) of the stored images in pixels. `shorter` and `longer` need
-            both to be equal; `none` ignores it.
+        image_size: (height, width) of the stored images in pixels, or one number for both.
+            `shorter` and `longer` need both to be equal; `none` ignores it.
         resize: `stretch` ignores the aspect ratio; `crop` fills the size and cuts what sticks
             out, evenly on both sides; `pad` fits inside and fills up with black; `shorter` and
             `longer` bring that side to the size and keep the aspect ratio; `none` leaves every
@@ -149,6 +149,9 @@ class ConvertOptions(ImageOptions):
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("encoding", self.encoding, ENCODINGS)
         size: object = self.image_size  # nobody checks types at run time but we
+        if type(size) is int:
+            size = (size, size)
+            object.__setattr__(self, "image_size", size)
         if not isinstance(size, tuple) or len(size) != 2:
             raise UsageError(f"image size {size!r} is not a pair (height, width)")
         for side in size:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import ShardmillError, UsageError
+from converter.format.descriptions import describe_manifest, show_name
 from converter.format.manifest import Manifest, SplitInfo, read_manifest
 from converter.storage.layout import Location, locate, name_index
 from converter.storage.objects import ObjectPath
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from reader.tfdata.sequence import BatchSequence
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class ShardSet:
     """A data set that lies complete in a folder.
 
@@ -43,6 +44,9 @@ class ShardSet:
     manifest: Manifest
     cache_dir: str | os.PathLike[str] | None = None
     cache_bytes: int | str | None = None
+
+    def __repr__(self) -> str:
+        return f"ShardSet('{show_name(str(self.folder))}': {describe_manifest(self.manifest)})"
 
     @property
     def class_names(self) -> list[str]:

@@ -15,6 +15,7 @@ from converter.errors import RecordError, UsageError
 from converter.format import examples
 from converter.format.schema import MASK, Column
 from converter.names import from_bytes
+from converter.sizes import format_count
 from reader.arrays import Numbers
 from reader.examples.columns import NO_LABEL, FilePaths, read_labels
 from reader.examples.name_index import NameIndex
@@ -78,6 +79,11 @@ class RecordSequence(Sequence[T]):
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def __repr__(self) -> str:
+        records = format_count(len(self), "record")
+        shards = format_count(len(self._files.files), "shard")
+        return f"{type(self).__name__}({records} in {shards})"
 
     @overload
     def __getitem__(self, index: int) -> T: ...

@@ -13,6 +13,8 @@ import numpy as np
 
 from converter.errors import DatasetError, UsageError
 from converter.format import examples
+from converter.format.descriptions import show_name
+from converter.sizes import format_count
 from converter.storage.layout import INDEX_SUFFIX
 from converter.storage.objects import is_address
 from reader.plan.options import ReadOptions
@@ -32,7 +34,7 @@ OPTIONS: Final = (
 """Those of `ReadOptions` that do not depend on what a record holds."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class TFRecordSet:
     """Some TFRecord files with indexes beside them.
 
@@ -46,6 +48,14 @@ class TFRecordSet:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __repr__(self) -> str:
+        files, held = self.files.files, [format_count(len(self), "record")]
+        if self.features is not None:
+            held.append(format_count(len(self.features), "feature"))
+        first = "".join(f"'{show_name(str(file.path))}'" for file in files[:1])
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+        return f"TFRecordSet({first}{more}: {'; '.join(held)})"
 
     def source(self) -> RecordSequence[Features]:
         """Random access without TensorFlow: a record is a dict of lists, one for each feature."""

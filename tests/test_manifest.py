@@ -9,6 +9,7 @@ import re
 import pytest
 
 from converter.errors import DatasetError
+from converter.format.descriptions import show_name
 from converter.format.manifest import (
     MAX_MANIFEST_BYTES,
     FileInfo,
@@ -20,6 +21,7 @@ from converter.format.manifest import (
     parse_manifest,
     read_manifest,
 )
+from converter.format.schema import Column
 
 
 def describe_shard(name: str, split: str, records: int) -> ShardInfo:
@@ -189,6 +191,68 @@ def test_another_json_file_is_refused(data):
 def test_hostile_json_is_refused(data, message):
     with pytest.raises(DatasetError, match=f"^m is damaged: .*{message}"):
         parse_manifest(data, "m")
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, "train 7 records, test 2; 2 classes; up to 8x9 png"),
+        ({"image": {"width": 9}}, "train 7 records, test 2; 2 classes; 8x9 png"),
+        (
+            {"image": {"max_height": 0, "formats": {"png": 4, "jpeg": 5}}},
+            "train 7 records, test 2; 2 classes; png, jpeg",
+        ),
+        ({"labelled": False, "classes": ()}, "train 7 records, test 2; up to 8x9 png"),
+        (
+            {"columns": (Column("image/caption", "text"),), "classes": ("ant",)},
+            "train 7 records, test 2; 1 class; 1 column; up to 8x9 png",
+        ),
+        (
+            {"splits": {f"s{n}": SplitInfo(records=1_000, bytes=9, shards=1, labels=())
+                        for n in range(9)}},
+            "s0 1,000 records, s1 1,000, s2 1,000, s3 1,000 and 5 more; 2 classes; up to 8x9 png",
+        ),
+        (
+            {"splits": {"fold": SplitInfo(records=1, bytes=9, shards=1, labels=())}},
+            "fold 1 record; 2 classes; up to 8x9 png",
+        ),
+        ({"splits": {}, "image": {"max_width": 0, "formats": {}}}, "2 classes"),
+    ],
+)  # fmt: skip
+def test_a_manifest_is_shown_as_one_line(changes, shown):
+    image = dataclasses.replace(MANIFEST.image, **changes.get("image", {}))
+    manifest = dataclasses.replace(MANIFEST, **changes | {"image": image})
+    assert repr(manifest) == f"Manifest({shown})"
+
+
+def test_a_manifest_of_somebody_hostile_is_shown_as_one_short_line():
+    most = 2**63 - 1
+    splits = {
+        f"{'x' * 250}{n}": SplitInfo(records=most, bytes=most, shards=most, labels=())
+        for n in range(5_000)
+    }
+    formats = {"\x1b[2J\n\udcff" + "\U0010ffff" * 90 + str(n): most for n in range(5_000)}
+    image = dataclasses.replace(
+        MANIFEST.image, formats=formats, width=None, max_height=most, max_width=most
+    )
+    shown = repr(dataclasses.replace(MANIFEST, splits=splits, image=image))
+    assert shown.isprintable()
+    assert len(shown) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("photos-256", "photos-256"),
+        ("été", "été"),
+        ("a\n\x1b[2Jb\udcff", "a\\n\\x1b[2Jb\\udcff"),
+        ("x" * 120, "x" * 120),
+        (f"{'x' * 120}y", f"…{'x' * 118}y"),
+        ("\n" * 120, "…n" + "\\n" * 59),
+    ],
+)
+def test_of_a_long_name_the_end_is_shown(name, shown):
+    assert show_name(name) == shown
 
 
 NAMES_THAT_LEAD_OUT = [

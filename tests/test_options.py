@@ -1,5 +1,6 @@
 """The options of a conversion: what is refused, and what survives JSON."""
 
+import dataclasses
 import json
 import re
 
@@ -116,6 +117,12 @@ def test_an_unknown_option_is_refused():
         ),
         ({"image_size": (0, 5)}, "image size 0 is out of range: 1 to 16383"),
         ({"image_size": (5, 16_384)}, "image size 16384 is out of range: 1 to 16383"),
+        ({"image_size": 0}, "image size 0 is out of range: 1 to 16383"),
+        ({"image_size": 16_384}, "image size 16384 is out of range: 1 to 16383"),
+        ({"image_size": True}, "image size True is not a pair (height, width)"),
+        ({"image_size": "64"}, "image size '64' is not a pair (height, width)"),
+        ({"image_size": None}, "image size None is not a pair (height, width)"),
+        ({"image_size": [64, 64]}, "image size [64, 64] is not a pair (height, width)"),
         ({"quality": 0}, "quality 0 is out of range: 1 to 100"),
         ({"quality": 101}, "quality 101 is out of range: 1 to 100"),
         ({"shard_bytes": 999}, "shard size 999 bytes is too small: at least 1000"),
@@ -191,7 +198,9 @@ def test_a_value_that_makes_no_sense_is_refused(values, message):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("image_size", 256),
+        ("image_size", "256"),
+        ("image_size", 256.0),
+        ("image_size", True),
         ("image_size", (256,)),
         ("image_size", (256, 256, 3)),
         ("image_size", (22.5, 30)),
@@ -227,6 +236,16 @@ def test_policies_are_no_part_of_what_decides_bytes():
     assert options.to_json() == ConvertOptions().to_json()
     both = {**options.to_json(), **options.policies_to_json()}
     assert ConvertOptions.from_json(json.loads(json.dumps(both))) == options
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_one_number_is_both_sides(resize):
+    options = ConvertOptions(image_size=64, resize=resize)
+    assert options == ConvertOptions(image_size=(64, 64), resize=resize)
+    assert options.image_size == (64, 64)
+    assert options.to_json()["image_size"] == [64, 64]
+    assert ConvertOptions.from_json({"image_size": 64, "resize": resize}) == options
+    assert dataclasses.replace(options, image_size=32).image_size == (32, 32)
 
 
 def test_only_these_modes_give_every_image_the_same_size():

@@ -29,6 +29,14 @@ def test_a_position_can_be_sought_forth_and_back():
     assert (position.epoch, position.step) == (2, 0)
 
 
+def test_a_position_keeps_where_it_was_made_to_begin():
+    position = Position(4, 7)
+    position.begin()
+    position.seek(9, 1)
+    assert position.start == (4, 7)
+    assert Position().start == (0, 0)
+
+
 def test_no_epoch_is_begun_twice_by_several_threads():
     position = Position(0, 5)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from conftest import convert_folder
 
 from converter import ConvertOptions, RecordError, UsageError
+from converter.format.descriptions import show_name
 from converter.format.indexing import index_files
 from reader import (
     load_dataset,
@@ -243,6 +244,11 @@ def test_records_of_others_are_read_at_random_shuffled_and_resumed(tmp_path):
     records = open_tfrecords(
         tmp_path / "x.tfrecord-*", {"value": tf.io.FixedLenFeature([], tf.int64)}
     )
+    first, last = (show_name(str(tmp_path / f"x.tfrecord-{number}")) for number in range(2))
+    assert repr(records) == f"TFRecordSet('{first}' and 1 more: 40 records; 1 feature)"
+    assert repr(records.source()) == "RecordSequence(40 records in 2 shards)"
+    single = open_tfrecords(tmp_path / "x.tfrecord-1")
+    assert repr(single) == f"TFRecordSet('{last}': 20 records)"
     assert [record["value"] for record in records.source()[[39, 0, 20]]] == [[39], [0], [20]]
     options = {"batch_size": 6, "shuffle": True, "seed": 1}
     whole = [batch["value"].numpy().tolist() for batch in records.dataset(**options)]

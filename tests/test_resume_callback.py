@@ -1,5 +1,6 @@
 """`ResumeTraining`: a fit that is killed and run again ends as if nothing had happened."""
 
+import io
 import json
 import os
 import re
@@ -250,7 +251,7 @@ def test_a_training_that_is_killed_while_it_saves_has_a_checkpoint(
 SCRIPT = """
 import os, sys
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
-import test_resuming as tests
+import test_resume_callback as tests
 class Kill(tests.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.count = getattr(self, "count", -1) + 1
@@ -352,7 +353,7 @@ def test_a_fit_that_could_not_be_continued_is_refused(stored, tmp_path):
     resuming = ResumeTraining(dataset, tmp_path, callbacks=[stopping])
     with pytest.raises(UsageError, match=r"^EarlyStopping has to stand before ResumeTraining in "):
         fit(dataset, resuming, callbacks=[resuming, stopping])
-    for other in (tf.data.Dataset.range(3), open_shards(stored).sequence("train", 4), [1, 2]):
+    for other in (tf.data.Dataset.range(3), open_shards(stored).source("train"), [1, 2]):
         with pytest.raises(UsageError, match=r"^ResumeTraining takes what load_dataset gives, or "):
             ResumeTraining(other, tmp_path)
     with pytest.raises(UsageError, match=r"^every_steps 0 is out of range: at least 1$"):
@@ -366,7 +367,6 @@ def test_the_epochs_of_fit_are_those_of_the_data(stored, tmp_path):
         UsageError, match=r"^fit begins with epoch 0, its data with 2: give fit ini"
     ):
         fit(later, ResumeTraining(later, tmp_path))
-    later.position.seek(2, 3)
     model = make_model()
     resuming = ResumeTraining(later, tmp_path)
     model.fit(later, epochs=4, initial_epoch=2, verbose=0, shuffle=False, callbacks=[resuming])
@@ -376,6 +376,190 @@ def test_the_epochs_of_fit_are_those_of_the_data(stored, tmp_path):
     model.fit(later, epochs=5, verbose=0, shuffle=False, callbacks=[resuming])
     assert model.optimizer.iterations == 4 + 2 * STEPS
     assert model.history.epoch == [2, 3, 4]
+
+
+LOOKS = {
+    "nothing": lambda dataset: None,
+    "take": lambda dataset: [*dataset.take(1)],
+    "several": lambda dataset: [next(iter(dataset)), *dataset, *dataset.take(2)],
+    "adapt": lambda dataset: keras.layers.Normalization().adapt(dataset.map(lambda x, y: x)),
+    "fit": lambda dataset: make_model().fit(dataset, epochs=2, verbose=0, shuffle=False),
+}
+"""What uses up epochs of a data set."""
+
+
+def fit_after(
+    stored: Path,
+    folder: Path,
+    look: str,
+    when: str = "before",
+    killed_after: int | None = None,
+    **start: int,
+) -> list[object]:
+    """Looks at a data set, before or after the callback is made, and trains with it."""
+    dataset = load_dataset(stored, **READING, **start)
+    if when == "before":
+        LOOKS[look](dataset)
+    resuming = ResumeTraining(dataset, folder, 2)
+    if when == "after":
+        LOOKS[look](dataset)
+    model = make_model()
+    model.fit(
+        dataset,
+        epochs=3,
+        initial_epoch=start.get("initial_epoch", 0),
+        verbose=0,
+        shuffle=False,
+        callbacks=[kill_after(killed_after), resuming],
+    )
+    return [[weight.tolist() for weight in model.get_weights()], model.history.history]
+
+
+@pytest.fixture(scope="module", params=[{}, {"initial_epoch": 1, "initial_step": 3}], ids=str)
+def unseen(request, stored, tmp_path_factory):
+    """Where a training begins; and what comes of it, with data that nobody has looked at."""
+    tf.config.experimental.enable_op_determinism()
+    folder = tmp_path_factory.mktemp("unseen")
+    return request.param, fit_after(stored, folder, "nothing", **request.param)
+
+
+# Of the other `fit`, which no callback tells that its first epoch is shorter.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_training_begins_where_it_should_whatever_was_looked_at(
+    stored, tmp_path, unseen, look, when
+):
+    start, expected = unseen
+    assert fit_after(stored, tmp_path, look, when, **start) == expected
+
+
+def test_a_training_goes_on_where_it_should_whatever_was_looked_at(stored, tmp_path, unseen):
+    start, expected = unseen
+    for steps, when in ((1, "before"), (3, "after"), (5, "before")):
+        with pytest.raises(Killed):
+            fit_after(stored, tmp_path, "several", when, steps, **start)
+    assert fit_after(stored, tmp_path, "several", "after", **start) == expected
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_an_initial_epoch_has_to_be_said_to_fit_too(stored, tmp_path, look):
+    dataset = load_dataset(stored, **READING, initial_epoch=3)
+    LOOKS[look](dataset)
+    with pytest.raises(
+        UsageError,
+        match=r"^fit begins with epoch 0, its data with 3: give fit initial_epoch=3$",
+    ):
+        fit(dataset, ResumeTraining(dataset, tmp_path))
+
+
+def remove(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def test_a_second_fit_goes_on_or_is_complete_as_the_checkpoint_says(stored, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    dataset = load_dataset(stored, **READING)
+    resuming = ResumeTraining(dataset, folder)
+    model = make_model()
+
+    def go_on(epochs: int, steps: int | None = None) -> tuple[list[int], str]:
+        callbacks = [kill_after(steps), resuming]
+        arguments = {"epochs": epochs, "verbose": 0, "shuffle": False, "callbacks": callbacks}
+        return model.fit(dataset, **arguments).epoch, capsys.readouterr().out
+
+    assert go_on(1) == ([0], "")
+    complete = f"; raise epochs, or remove {folder} to train anew\n"
+    assert go_on(1, 0) == ([0], f"complete: 1 epoch is done{complete}")
+    assert go_on(3) == ([0, 1, 2], f"resuming at epoch 1, step 0 of 7, from {folder}\n")
+    assert model.optimizer.iterations == 3 * STEPS
+    assert go_on(2, 0) == ([0, 1, 2], f"complete: 3 epochs are done{complete}")
+    # A training of its own, though the model has learned already.
+    remove(folder)
+    assert go_on(1) == ([0], "")
+    with pytest.raises(Killed):
+        go_on(4, 9)
+    assert capsys.readouterr().out == f"resuming at epoch 1, step 0 of 7, from {folder}\n"
+    remove(folder)
+    assert go_on(1) == ([0], "")
+
+
+def test_a_second_fit_saves_what_callbacks_know_from_the_first(stored, tmp_path):
+    class Best(keras.callbacks.Callback):
+        best = None
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.best = self.best or "the first"
+
+    def make() -> tuple[tf.data.Dataset, Best, ResumeTraining]:
+        dataset, best = load_dataset(stored, **READING), Best()
+        best.best = None
+        return dataset, best, ResumeTraining(dataset, tmp_path, callbacks=[best])
+
+    dataset, best, resuming = make()
+    for epochs in (1, 2):
+        fit(dataset, resuming, epochs=epochs, callbacks=[best, resuming])
+    dataset, best, resuming = make()
+    fit(dataset, resuming, epochs=2, callbacks=[best, resuming])
+    assert best.best == "the first"
+
+
+def test_one_line_says_from_where_a_training_resumes(stored, killed, capsys, caplog):
+    caplog.set_level("INFO", logger="shardmill.reader")
+    line = f"resuming at epoch 0, step 2 of 7, from {killed}"
+    assert len(train(stored, killed)["epochs"]) == EPOCHS
+    assert capsys.readouterr().out == f"{line}\n"
+    assert caplog.messages == [line]
+    # It says nothing where Keras does not, but to the log.
+    keras.config.disable_interactive_logging()
+    try:
+        train(stored, killed)
+    finally:
+        keras.config.enable_interactive_logging()
+    line = f"complete: 2 epochs are done; raise epochs, or remove {killed} to train anew"
+    assert capsys.readouterr().out == ""
+    assert caplog.messages[1:] == [line]
+
+
+def test_one_line_says_that_a_training_was_stopped(stored, tmp_path, capsys):
+    line = f"complete: a callback stopped it after 2 epochs; remove {tmp_path} to train anew\n"
+    for expected in ("", line):
+        dataset = load_dataset(stored, **READING)
+        # A loss does not become smaller by 100.
+        stop = keras.callbacks.EarlyStopping("loss", min_delta=100, patience=1)
+        resuming = ResumeTraining(dataset, tmp_path, callbacks=[stop])
+        fit(dataset, resuming, epochs=3, callbacks=[stop, resuming])
+        assert capsys.readouterr().out == expected
+
+
+def test_a_line_is_shown_on_a_screen_that_has_not_all_letters(stored, tmp_path, monkeypatch):
+    folder = tmp_path / "états"
+    screen = io.BytesIO()
+    for _ in range(2):
+        dataset = load_dataset(stored, **READING)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", io.TextIOWrapper(screen, "ascii", write_through=True))
+            fit(dataset, ResumeTraining(dataset, folder))
+            sys.stdout.detach()
+    assert screen.getvalue().count(b"\n") == 1
+    assert b"\\xe9tats to train anew" in screen.getvalue()
+
+
+def test_a_sequence_is_refused_in_one_line(stored, tmp_path):
+    sequence = open_shards(stored).sequence("train", **READING)
+    message = (
+        "ResumeTraining takes no BatchSequence, as Keras chooses the order of its batches: give "
+        "it, and fit, what load_dataset gives"
+    )
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        ResumeTraining(sequence, tmp_path)
+    dataset = load_dataset(stored, **READING)
+    message = "fit reads other data than ResumeTraining was given: give both the same data set"
+    for other in (sequence, load_dataset(stored, **READING)):
+        with pytest.raises(UsageError, match=f"^{message}$"):
+            fit(other, ResumeTraining(dataset, tmp_path, 1))
+    assert not (tmp_path / STATE).exists()
 
 
 def edit(folder: Path, **changes: object) -> None:

@@ -68,6 +68,17 @@ def test_a_sequence_has_the_batches_of_the_dataset(stored, encoding, arguments):
     assert sequence.epoch == 2
 
 
+def test_a_sequence_is_shown_as_one_line(stored):
+    shards = open_shards(stored / "png")
+    sequence = shards.sequence("train", 6)
+    assert repr(sequence) == "BatchSequence(9 steps of 6; 16x20x3 float32; 2 classes; epoch 0)"
+    sequence.on_epoch_end()
+    assert repr(sequence).endswith("; epoch 1)")
+    arguments = {"image_size": 64, "color_mode": "grayscale", "dtype": "uint8", "initial_epoch": 3}
+    sequence = shards.sequence("train", 50, class_names=["b"], seed=1, **arguments)
+    assert repr(sequence) == "BatchSequence(1 step of 50; 64x64x1 uint8; 1 class; epoch 3)"
+
+
 def test_the_eighth_batch_is_the_eighth(stored):
     sequence = open_shards(stored / "png").sequence("train", 6, seed=3, initial_epoch=5)
     dataset = load_dataset(stored / "png", batch_size=6, seed=3, initial_epoch=5, initial_step=7)

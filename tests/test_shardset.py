@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from converter import DatasetError
+from converter.format.descriptions import show_name
 from converter.format.manifest import SplitInfo
 from reader import ShardSet, load_dataset, open_shards
 
@@ -50,6 +51,14 @@ def test_a_data_set_says_what_it_holds(converted):
         for name, split in content["splits"].items()
     }
     assert list(shards.splits) == ["train", "validation"]
+
+
+def test_a_data_set_is_shown_as_one_line(converted):
+    shards = open_shards(converted)
+    held = "train 52 records, validation 20; 3 classes; 16x20 png"
+    assert repr(shards) == f"ShardSet('{show_name(str(converted))}': {held})"
+    deep = ShardSet(Path("/") / ("x" * 200) / "set", shards.manifest)
+    assert repr(deep) == f"ShardSet('…{'x' * 115}/set': {held})"
 
 
 def test_opening_reads_nothing_but_the_manifest(damaged):

@@ -71,6 +71,15 @@ def test_a_source_is_as_long_as_its_split(converted):
     assert sum(lengths.values()) == 72
 
 
+def test_a_source_is_shown_as_one_line(converted, tmp_path):
+    assert repr(open_shards(converted).source("train")) == "Source(52 records in 3 shards)"
+    assert repr(make_source(tmp_path, [])) == "Source(0 records in 0 shards)"
+    payloads = [b""] * 1_000
+    assert repr(make_source(tmp_path, [write_shard(tmp_path, payloads)])) == (
+        "Source(1,000 records in 1 shard)"
+    )
+
+
 def test_a_record_holds_the_image_its_label_and_its_origin(image_folder, converted):
     for record in open_shards(converted).source("validation"):
         original = image_folder / record.source_id

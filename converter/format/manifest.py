@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from converter.errors import DatasetError
+from converter.format.descriptions import describe_manifest
 from converter.format.indexes import MAX_LINE_BYTES
 from converter.format.schema import Column, check_columns
 from converter.format.tfrecords import FRAMING_BYTES
@@ -146,7 +147,7 @@ class Totals:
     frames: int = 0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Manifest:
     """A finished data set; see the module's text for the file."""
 
@@ -162,6 +163,9 @@ class Manifest:
     updated: int = 0
     columns: tuple[Column, ...] = ()
     labelled: bool = True
+
+    def __repr__(self) -> str:
+        return f"Manifest({describe_manifest(self)})"
 
     @property
     def total_bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 import numpy as np
 
@@ -13,19 +14,21 @@ class Position:
     """The epoch that the next iterator begins, and the step with which it begins.
 
     Every iterator that gives a first element takes the next epoch; from the second one on, epochs
-    begin with their first step.
+    begin with their first step. So a look at the data takes an epoch, too.
 
     Attributes:
+        start: the epoch and the step that it was made with, whatever was read since.
         epoch: the next one.
         step: its first step.
     """
 
     def __init__(self, epoch: int = 0, step: int = 0) -> None:
         self._lock = threading.Lock()
+        self.start: Final = (epoch, step)
         self.seek(epoch, step)
 
     def seek(self, epoch: int, step: int = 0) -> None:
-        """Lets the next iterator begin there."""
+        """Lets the next iterator begin there; `start` stays."""
         with self._lock:
             self.epoch, self.step = epoch, step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 
 from converter.errors import UsageError
+from converter.sizes import format_count
 from reader.arrays import Array
 from reader.tfdata.checkpoint import CheckpointFolder
 
@@ -24,6 +26,8 @@ PLAIN: Final = (bool, int, float, str, type(None), np.generic)
 
 DERIVED: Final = ("min_delta",)
 """Attributes that Keras derives anew, with `monitor_op`: it turns the sign of this one."""
+
+_log = logging.getLogger("shardmill.reader")
 
 
 class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -42,7 +46,10 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     numbers that are drawn elsewhere, by `tf.random` or from Keras' global seed, begin anew. A
     training that was complete, or was stopped by a callback, does nothing when it is run again.
 
-    Put it last in the list, so that it saves what the others have decided.
+    Without a checkpoint, it begins where `load_dataset` was told to begin, by `initial_epoch` and
+    `initial_step`, whatever was read of the data set before. It says in one line from where it
+    resumes, or that the training is complete. Put it last in the list, so that it saves what the
+    others have decided.
 
     Args:
         dataset: what `fit` is given; of a seed. It may have been made by `map`.
@@ -52,8 +59,9 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             strings and lists of arrays.
 
     Raises:
-        UsageError: `dataset` was not made by shardmill, there is a checkpoint of other data or
-            options, or `fit` is used in a way that cannot be continued.
+        UsageError: `dataset` was not made by shardmill, or is a sequence; `fit` reads other data,
+            or is used in a way that cannot be continued; or there is a checkpoint of other data or
+            options.
         DatasetError: the checkpoint is damaged, or does not fit the model.
     """
 
@@ -72,10 +80,12 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._position = source.position
         self._fingerprint = source.epoch_fingerprint
         self._steps = len(source)
+        self._folder = os.fspath(folder)
         self._checkpoint = CheckpointFolder(Path(folder))
         self._every_steps = every_steps
         self._callbacks = tuple(callbacks)
-        self._begin = (self._position.epoch, self._position.step)
+        self._begin = self._position.start
+        self._is_read = False
         self._resumed: dict[str, Any] | None = None
         self._logs: list[tuple[int, dict[str, Any]]] = []
         self._fresh: list[dict[str, Any]] = []
@@ -99,7 +109,10 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 f"fit takes {self.params['steps']} steps an epoch, the data set has {self._steps}: "
                 "give fit no steps_per_epoch, and data whose batches are not counted anew"
             )
-        self._fresh = [_list_plain(callback) for callback in self._callbacks]
+        # Of the first `fit` alone: in a second one, callbacks hold what is to be saved already.
+        self._fresh = self._fresh or [_list_plain(callback) for callback in self._callbacks]
+        self._logs, self._is_read = [], False
+        self._begin = self._position.start
         self._resumed = self._checkpoint.read(self._fingerprint)
         if self._resumed is None:
             return
@@ -109,10 +122,13 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         # What `keras.callbacks.BackupAndRestore` does. No epoch comes after one that was the last.
         first = sys.maxsize if self._resumed["stopped"] else self._resumed["epoch"]
         self.model._initial_epoch = first  # noqa: SLF001
+        _tell(self._describe(self._resumed))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Lets the data begin where this epoch does; Keras may have looked at a batch before."""
         del logs
+        # Read by now. A `fit` that is interrupted must not leave it to the next one.
+        self.model._initial_epoch = None  # noqa: SLF001
         (begin, step), self._begin = self._begin, (0, 0)
         if begin != epoch and (begin or step):
             raise UsageError(
@@ -131,6 +147,8 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves if it is time."""
         del logs
+        if not self._is_read:
+            self._check_data()
         step = self._first_step + batch + 1
         if step >= self._steps:
             # An epoch that began in its middle is shorter than Keras expects. It would ask for one
@@ -161,6 +179,28 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         history.history = {
             name: [values[name] for _, values in self._logs if name in values] for name in names
         }
+
+    def _check_data(self) -> None:
+        """Makes sure that the first batch of `fit` was one of the data set."""
+        if self._position.epoch <= self._epoch:  # no iterator has taken the epoch
+            raise UsageError(
+                "fit reads other data than ResumeTraining was given: give both the same data set"
+            )
+        self._is_read = True
+
+    def _describe(self, state: dict[str, Any]) -> str:
+        epoch, step = state["epoch"], state["step"]
+        done = format_count(epoch, "epoch")
+        if state["stopped"]:
+            return (
+                f"complete: a callback stopped it after {done}; remove {self._folder} to train anew"
+            )
+        if epoch >= self.params["epochs"]:
+            return (
+                f"complete: {done} {'is' if epoch == 1 else 'are'} done; raise epochs, or remove "
+                f"{self._folder} to train anew"
+            )
+        return f"resuming at epoch {epoch}, step {step} of {self._steps}, from {self._folder}"
 
     def _save(self, epoch: int, step: int) -> None:
         arrays = {
@@ -219,8 +259,21 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             self.model.load_weights(path)
 
 
+def _tell(line: str) -> None:
+    """Shows a line to a person, as Keras shows its own."""
+    _log.info(line)
+    if keras.config.is_interactive_logging_enabled():
+        encoding = sys.stdout.encoding or "utf-8"
+        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
 def _find_source(dataset: Any) -> Any:
     """The data set of shardmill that another was made of."""
+    if isinstance(dataset, keras.utils.PyDataset):
+        raise UsageError(
+            f"ResumeTraining takes no {type(dataset).__name__}, as Keras chooses the order of its "
+            "batches: give it, and fit, what load_dataset gives"
+        )
     while not hasattr(dataset, "epoch_fingerprint"):
         inputs = dataset._inputs() if hasattr(dataset, "_inputs") else []  # noqa: SLF001
         if len(inputs) != 1:

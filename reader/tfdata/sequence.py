@@ -8,9 +8,11 @@ import keras
 import tensorflow as tf
 
 from converter.errors import ShardmillError, UsageError
+from converter.sizes import format_count
 from reader.arrays import Array
 from reader.batches.elements import Ragged, format_batch
 from reader.examples.columns import FilePaths
+from reader.plan.options import COLOR_CHANNELS
 from reader.plan.read_plan import ReadPlan
 from reader.records.damage import keep_error
 from reader.tfdata.dataset import ResizedReader
@@ -43,6 +45,13 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         self.epoch = plan.options.initial_epoch
         self._plan = plan
         self._read = ResizedReader(plan).read
+
+    def __repr__(self) -> str:
+        plan, options = self._plan, self._plan.options
+        steps = f"{format_count(len(self), 'step')} of {options.batch_size}"
+        shape = f"{plan.height}x{plan.width}x{COLOR_CHANNELS[options.color_mode]}"
+        classes = f"; {format_count(len(self.class_names), 'class')}" if plan.has_classes else ""
+        return f"BatchSequence({steps}; {shape} {options.dtype}{classes}; epoch {self.epoch})"
 
     def __len__(self) -> int:
         return self._plan.steps.count

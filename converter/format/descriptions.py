@@ -1,0 +1,65 @@
+"""A data set in one line, for whoever looks at it in a shell or a notebook."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from converter.sizes import format_count
+
+if TYPE_CHECKING:
+    from converter.format.manifest import ImageInfo, Manifest, SplitInfo
+
+MAX_NAME: Final = 120
+"""How much is shown of a path."""
+
+_MAX_WORD: Final = 24
+"""How much of the name of a split or a format."""
+
+_MAX_LISTED: Final = 4
+
+
+def show_name(name: str, most: int = MAX_NAME) -> str:
+    r"""A name on one line, and without what a terminal would obey; of a long one, its end.
+
+    >>> show_name("photos\n"), show_name("a-rather-long-name", 8)
+    ('photos\\n', '…ng-name')
+    """
+    end = name[-most:]
+    shown = end if end.isprintable() else repr(end)[1:-1]
+    return shown if len(name) <= most and len(shown) <= most else f"…{shown[1 - most :]}"
+
+
+def describe_manifest(manifest: Manifest) -> str:
+    """What a data set holds: its splits, classes, columns and images, whatever their names are."""
+    parts = [_describe_splits(manifest.splits)]
+    if manifest.classes or manifest.labelled:
+        parts.append(format_count(len(manifest.classes), "class"))
+    if manifest.columns:
+        parts.append(format_count(len(manifest.columns), "column"))
+    return "; ".join(filter(None, [*parts, _describe_image(manifest.image)]))
+
+
+def _describe_splits(splits: Mapping[str, SplitInfo]) -> str:
+    counts = (
+        # What is counted is said once.
+        f"{split.records:,}" if number else format_count(split.records, "record")
+        for number, split in enumerate(splits.values())
+    )
+    names = (show_name(name, _MAX_WORD) for name in splits)
+    return _list_some(map(" ".join, zip(names, counts, strict=True)), len(splits))
+
+
+def _describe_image(image: ImageInfo) -> str:
+    formats = _list_some((show_name(name, _MAX_WORD) for name in image.formats), len(image.formats))
+    if image.height is not None and image.width is not None:
+        return f"{image.height}x{image.width} {formats}".strip()
+    if image.max_height and image.max_width:
+        return f"up to {image.max_height}x{image.max_width} {formats}".strip()
+    return formats
+
+
+def _list_some(words: Iterable[str], count: int) -> str:
+    some = ", ".join(itertools.islice(words, _MAX_LISTED))
+    return some if count <= _MAX_LISTED else f"{some} and {count - _MAX_LISTED:,} more"
