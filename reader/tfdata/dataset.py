@@ -146,8 +146,10 @@ def _set_rows(column: tf.Tensor, example: Array) -> tf.Tensor:
 
 
 def _count_rows(plan: ReadPlan) -> int | None:
-    fixed = plan.options.batch_size is not None and plan.options.remainder != "keep"
-    return plan.options.batch_size if fixed else None
+    if plan.options.batch_size is None:
+        # The last block has fewer, but `unbatch` then takes the number of elements for known.
+        return plan.block_steps
+    return plan.options.batch_size if plan.options.remainder != "keep" else None
 
 
 def _shape_image(plan: ReadPlan, channels: int | None) -> tuple[int | None, ...]:

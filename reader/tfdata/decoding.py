@@ -102,9 +102,12 @@ def make_placer(plan: ReadPlan) -> Decoder:
     )  # fmt: skip
     natural = dataclasses.replace(plan.images, options=as_stored)
     stored, one_by_one = plan.images.stored, plan.images.is_resized and not plan.resizes_batches
-    if options.random_crop is not None or not _is_quick(natural):
-        return _place_result(make_decoder(stored, options if one_by_one else as_stored))
-    decode = decoders.make_decoder(natural)
+    quick = options.random_crop is None and _is_quick(natural)
+    if one_by_one and not quick and not options.pad_to_aspect_ratio:
+        return _place_result(make_decoder(stored, options))
+    decode = (
+        decoders.make_decoder(natural) if quick else _place_result(make_decoder(stored, as_stored))
+    )
     return _fit_result(decode, natural, options) if one_by_one else decode
 
 
@@ -174,11 +177,14 @@ def _place_result(decode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 def _fit_result(decode: Decoder, natural: ImagePlan, options: ReadOptions) -> Decoder:
     """Resizes what a decoder gives, one image after the other."""
     scratch, channels = Scratch(), natural.channels
-    fit = tf.function(
-        lambda pixels: fit_image(pixels, natural.stored, options),
-        input_signature=[tf.TensorSpec((None, None, channels), tf.uint8)],
-        autograph=False,
-    ).get_concrete_function()
+
+    def fit(pixels: tf.Tensor) -> tf.Tensor:
+        return fit_image(pixels, natural.stored, options)
+
+    if not options.pad_to_aspect_ratio:
+        # An optimized graph multiplies where `resize_with_pad` divides, and is off by a row at times.
+        spec = tf.TensorSpec((None, None, channels), tf.uint8)
+        fit = tf.function(fit, input_signature=[spec], autograph=False).get_concrete_function()
 
     def place(task: Task) -> str | None:
         pixels = scratch.take(task.size[0] * task.size[1] * channels).reshape(*task.size, channels)
@@ -210,7 +216,7 @@ def resize_batch(images: tf.Tensor, flips: tf.Tensor, plan: ReadPlan) -> tf.Tens
         plan: says how.
     """
     images = fit_image(images, plan.images.stored, plan.options)
-    return _arrange(images, flips, plan)
+    return _arrange(tf.cast(images, plan.options.dtype), flips, plan)
 
 
 def resize_masks(masks: tf.Tensor, flips: tf.Tensor, plan: ReadPlan) -> tf.Tensor:

@@ -12,7 +12,6 @@ from converter.sizes import format_count
 from reader.arrays import Array
 from reader.batches.elements import Ragged, format_batch
 from reader.examples.columns import FilePaths
-from reader.plan.options import COLOR_CHANNELS
 from reader.plan.read_plan import ReadPlan
 from reader.records.damage import keep_error
 from reader.tfdata.dataset import ResizedReader
@@ -49,7 +48,7 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     def __repr__(self) -> str:
         plan, options = self._plan, self._plan.options
         steps = f"{format_count(len(self), 'step')} of {options.batch_size}"
-        shape = f"{plan.height}x{plan.width}x{COLOR_CHANNELS[options.color_mode]}"
+        shape = f"{plan.images.height}x{plan.images.width}x{plan.images.channels}"
         classes = f"; {format_count(len(self.class_names), 'class')}" if plan.has_classes else ""
         return f"BatchSequence({steps}; {shape} {options.dtype}{classes}; epoch {self.epoch})"
 
