@@ -51,7 +51,10 @@ def spoil(folder: Path) -> None:
         ("raw", {"image_size": (9, 7), "color_mode": "grayscale", "label_mode": "categorical"}),
         ("png", {"image_size": (9, 7), "dtype": "uint8", "remainder": "pad", "shuffle": False}),
         ("png", {"class_names": ["b"], "data_format": "channels_first"}),
-        ("raw", {"labels": range(11), "shard_index": 1, "shard_count": 2, "remainder": "drop"}),
+        (
+            "raw",
+            {"labels": range(11), "order": "path", "shard_index": 1, "shard_count": 2, "seed": 3},
+        ),
         ("png", {"validation_split": 0.3, "subset": "training"}),
         ("raw", {"batch_size": 64}),
     ],

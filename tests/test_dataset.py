@@ -477,7 +477,7 @@ def test_an_order_does_not_depend_on_the_number_of_threads(
     found = []
     for threads in (1, 2, 7):
         monkeypatch.setattr("reader.tfdata.pipeline.count_cores", lambda threads=threads: threads)
-        monkeypatch.setattr("reader.tfdata.dataset.count_cores", lambda threads=threads: threads)
+        monkeypatch.setattr("reader.plan.read_plan.count_cores", lambda threads=threads: threads)
         dataset = load_dataset(
             two_classes, seed=3, batch_size=batch_size, shuffle=shuffle, random_flip=True
         )
@@ -790,7 +790,7 @@ class Diary(keras.Model):
 
 
 def test_a_fit_is_trained_with_the_epochs_from_the_first_on(two_classes):
-    arguments = {"labels": range(20), "batch_size": 6, "seed": 1}
+    arguments = {"labels": range(20), "order": "path", "batch_size": 6, "seed": 1}
     dataset = load_dataset(two_classes, **arguments)
     epochs = [[labels.tolist() for _, labels in dataset.as_numpy_iterator()] for _ in range(4)]
     validation = load_dataset(two_classes, **arguments, shuffle=False)
@@ -809,7 +809,7 @@ def test_a_fit_is_trained_with_the_epochs_from_the_first_on(two_classes):
 
 def test_a_fit_under_a_strategy_is_trained_with_whole_epochs(two_classes):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-    dataset = load_dataset(two_classes, labels=range(20), batch_size=6, seed=1)
+    dataset = load_dataset(two_classes, labels=range(20), order="path", batch_size=6, seed=1)
     epochs = [[labels.tolist() for _, labels in dataset.as_numpy_iterator()] for _ in range(2)]
     seek = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: dataset.position.seek(epoch)

@@ -24,9 +24,12 @@ FORMAT_MODULES = {"errors", "format", "names", "sizes", "storage"}
 FLOW = ("storage", "format", "images", "sources", "planning", "milling", "commits", "upkeep")
 """The packages of `converter`: each may use those before it."""
 
+ROOMS = ("sampling", "records", "examples", "remote", "plan", "batches", "tfdata")
+"""The packages of `reader`, likewise."""
+
 TENSORFLOW_MODULES = {
     f"reader.tfdata.{name}"
-    for name in ("dataset", "decoding", "details", "pipeline", "sequence", "tfrecord_dataset")
+    for name in ("dataset", "decoding", "pipeline", "sequence", "tfrecord_dataset")
 }
 KERAS_MODULES = {"reader.tfdata.resume", "reader.tfdata.sequence"}
 
@@ -158,6 +161,22 @@ def test_a_package_of_converter_uses_only_those_before_it(package):
         if name.startswith(f"converter.{package}") and imported.startswith("converter.")
     }
     assert used & {*FLOW} <= {*FLOW[: FLOW.index(package) + 1]}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_of_reader_uses_only_those_before_it(room):
+    used = {
+        imported.split(".")[1]
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if name.startswith(f"reader.{room}") and imported.startswith("reader.")
+    }
+    assert used <= {"arrays", *ROOMS[: ROOMS.index(room) + 1]}
+
+
+def test_the_rooms_of_reader_are_these():
+    folders = {path.parent.name for path in Path(reader.__path__[0]).glob("*/__init__.py")}
+    assert folders == {*ROOMS}
 
 
 def test_the_packages_of_converter_are_these():

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from converter import UsageError
 from reader.plan.memory import (
-    COPIES,
     LENT_BATCHES,
+    MAX_CALLS,
     MAX_WINDOW_RECORDS,
     MIN_RUNS,
     RUN_BYTES,
     RUNTIME_BYTES,
+    SLICE_RECORDS,
     Buffers,
     Demand,
     divide_memory,
@@ -37,8 +38,10 @@ DEMANDS = st.builds(
     batch_size=st.integers(1, 512),
     image_bytes=st.integers(1, 10**6),
     decoded_bytes=st.just(0) | st.integers(0, 10**6),
+    staged_bytes=st.just(0) | st.integers(0, 10**6),
+    cores=st.integers(1, 4) | st.integers(1, 200),
     fixed_bytes=st.just(0) | st.integers(0, 10**8),
-    order=st.sampled_from(["sequential", "exact", "buffer"]),
+    shuffle=st.sampled_from(["sequential", "exact", "buffer"]),
 )
 PHOTOS = Demand(
     records=5_000,
@@ -54,17 +57,16 @@ PHOTOS = Demand(
 def add_up(demand: Demand, buffers: Buffers) -> int:
     """All that is held at most, buffer by buffer."""
     given = buffers.calls + buffers.prefetch_batches + LENT_BATCHES
-    encoded = 0 if demand.decoded_bytes == 0 else buffers.calls + 2
-    image = (
-        given * demand.image_bytes
-        + buffers.calls * demand.decoded_bytes
-        + encoded * COPIES * demand.record_bytes
-    )
+    block = max(buffers.block_bytes, demand.record_bytes)
+    block = min(block, demand.batch_size * demand.record_bytes)
+    threads = buffers.calls * buffers.threads
     return (
         RUNTIME_BYTES
         + demand.fixed_bytes
         + buffers.index_bytes
-        + demand.batch_size * image
+        + given * demand.batch_size * demand.image_bytes
+        + buffers.calls * demand.batch_size * demand.staged_bytes
+        + threads * (block + demand.record_bytes + demand.decoded_bytes)
         + 2 * buffers.window * demand.record_bytes
     )
 
@@ -90,7 +92,11 @@ def test_all_that_is_held_fits(demand, spare):
     max_ram_bytes = find_least(demand) + spare
     buffers = divide_memory(max_ram_bytes, demand)
     assert add_up(demand, buffers) == buffers.bytes <= max_ram_bytes
-    assert 1 <= buffers.prefetch_batches <= buffers.calls <= 2
+    assert 1 <= buffers.prefetch_batches <= min(2, buffers.calls)
+    assert buffers.calls <= min(demand.cores, MAX_CALLS)
+    # Each thread has enough to do, and no core has more than one.
+    assert buffers.threads <= max(1, demand.batch_size // SLICE_RECORDS)
+    assert (buffers.threads - 1) * buffers.calls < demand.cores
     assert buffers.batches == buffers.calls + buffers.prefetch_batches + 2
 
 
@@ -142,21 +148,21 @@ def test_a_way_out_that_is_named_is_one(demand, max_ram_bytes):
             64_000_000,
             {},
             "max_ram 64.0 MB is too small: batches of 64 images of 196,608 bytes, with all that is "
-            "read and decoded for them, need 102.3 MB (102,314,560 bytes); allow that, or batches "
-            "of at most 32",
+            "read and decoded for them, need 74.6 MB (74,648,256 bytes); allow that, or batches of "
+            "at most 50",
         ),
         (
             20_000_000,
             {},
             "max_ram 20.0 MB is too small: batches of 64 images of 196,608 bytes, with all that is "
-            "read and decoded for them, need 102.3 MB (102,314,560 bytes); allow that, or smaller "
+            "read and decoded for them, need 74.6 MB (74,648,256 bytes); allow that, or smaller "
             "images",
         ),
         (
-            150_000_000,
+            100_000_000,
             {"fixed_bytes": 50_000_000},
-            "max_ram 150.0 MB is too small: batches of 64 images of 196,608 bytes, with all that "
-            "is read and decoded for them, need 152.3 MB (152,314,560 bytes); allow that, or leave "
+            "max_ram 100.0 MB is too small: batches of 64 images of 196,608 bytes, with all that "
+            "is read and decoded for them, need 124.6 MB (124,648,256 bytes); allow that, or leave "
             "out the cache",
         ),
     ],
@@ -170,7 +176,7 @@ def test_what_does_not_fit_is_refused_with_a_way_out(max_ram_bytes, changes, mes
 @QUICK
 @given(demand=DEMANDS, spare=BYTES)
 def test_windows_are_of_several_whole_runs(demand, spare):
-    demand = dataclasses.replace(demand, order="buffer")
+    demand = dataclasses.replace(demand, shuffle="buffer")
     buffers = divide_memory(find_least(demand) + spare, demand)
     if not demand.records:
         assert (buffers.run, buffers.window) == (0, 0)
@@ -183,9 +189,9 @@ def test_windows_are_of_several_whole_runs(demand, spare):
     assert buffers.run == 1 or demand.records >= 2 * MIN_RUNS * buffers.run
 
 
-@pytest.mark.parametrize("order", ["sequential", "exact"])
-def test_other_orders_have_no_windows(order):
-    buffers = divide_memory(10**9, dataclasses.replace(PHOTOS, order=order))
+@pytest.mark.parametrize("shuffle", ["sequential", "exact"])
+def test_other_orders_have_no_windows(shuffle):
+    buffers = divide_memory(10**9, dataclasses.replace(PHOTOS, shuffle=shuffle))
     assert (buffers.run, buffers.window) == (0, 0)
 
 
@@ -196,7 +202,7 @@ def test_tiny_records_can_be_shuffled_in_windows(mean_record_bytes):
         records=60_000,
         record_bytes=mean_record_bytes + 100,
         mean_record_bytes=mean_record_bytes,
-        order="buffer",
+        shuffle="buffer",
     )
     buffers = divide_memory(512_000_000, demand)
     assert buffers.window // buffers.run >= MIN_RUNS
@@ -205,20 +211,20 @@ def test_tiny_records_can_be_shuffled_in_windows(mean_record_bytes):
 @pytest.mark.parametrize(
     ("max_ram_bytes", "calls", "prefetch_batches", "window"),
     [
-        (512_000_000, 2, 2, 4_560),
-        (180_000_000, 2, 2, 400),
-        (150_000_000, 2, 1, 200),
-        (120_000_000, 1, 1, 200),
+        (512_000_000, 2, 2, 5_000),
+        (180_000_000, 2, 2, 920),
+        (110_000_000, 2, 1, 200),
+        (100_000_000, 1, 1, 240),
     ],
 )
 def test_the_sizes_for_common_budgets(max_ram_bytes, calls, prefetch_batches, window):
-    buffers = divide_memory(max_ram_bytes, dataclasses.replace(PHOTOS, order="buffer"))
+    buffers = divide_memory(max_ram_bytes, dataclasses.replace(PHOTOS, shuffle="buffer"))
     assert (buffers.calls, buffers.prefetch_batches) == (calls, prefetch_batches)
     assert (buffers.run, buffers.window) == (40, window)
 
 
 @pytest.mark.parametrize(
-    ("order", "records", "index_bytes"),
+    ("shuffle", "records", "index_bytes"),
     [
         ("exact", 10**7, 80_000_000),
         ("exact", 100, 800),
@@ -229,6 +235,6 @@ def test_the_sizes_for_common_budgets(max_ram_bytes, calls, prefetch_batches, wi
         ("buffer", 1_000, 8_000),
     ],
 )
-def test_an_exact_shuffle_alone_holds_all_indexes(order, records, index_bytes):
-    demand = dataclasses.replace(PHOTOS, records=records, order=order)
+def test_an_exact_shuffle_alone_holds_all_indexes(shuffle, records, index_bytes):
+    demand = dataclasses.replace(PHOTOS, records=records, shuffle=shuffle)
     assert divide_memory(10**9, demand).index_bytes == index_bytes

@@ -192,7 +192,7 @@ def test_without_shuffle_all_epochs_runs_and_hosts_are_the_same(mix):
 
 def test_sets_of_one_size_are_shuffled_by_themselves(sets):
     parts = [(sets[name], open_shards(sets[name]).manifest, 1.0) for name in ("few", "twin")]
-    order = plan_mixture(parts, "train", ReadOptions(seed=5)).reader.order
+    order = plan_mixture(parts, "train", ReadOptions(seed=5)).order
     numbers = order.find_records(0, np.arange(BLOCK))
     few, twin = (set(numbers[numbers < 130]), set(numbers[numbers >= 130] - 130))
     assert len(few) == len(twin) == 50

@@ -83,8 +83,8 @@ def test_what_others_have_to_repeat_takes_a_seed(arguments):
 )
 def test_an_order_is_read_as_suits_it(raw, shuffle, order, files):
     plan = make_plan(raw, shuffle=shuffle)
-    assert isinstance(plan.reader.order, order)
-    assert isinstance(plan.reader.files, RunFiles) == bool(files)
+    assert isinstance(plan.order, order)
+    assert isinstance(plan.files, RunFiles) == bool(files)
     assert bool(plan.buffers.window) == bool(files)
 
 
@@ -96,7 +96,7 @@ def test_an_order_is_read_as_suits_it(raw, shuffle, order, files):
         ({"image_size": (16, 20)}, True, False, "uint8"),
         ({"image_size": (16, 21)}, False, True, "float32"),
         ({"image_size": (16, 21), "dtype": "uint8"}, False, True, "uint8"),
-        ({"batch_size": None}, False, False, "uint8"),
+        ({"batch_size": None}, True, False, "uint8"),
         ({"color_mode": "grayscale"}, False, False, "uint8"),
         ({"random_flip": True}, False, False, "uint8"),
         ({"random_crop": (0.5, 1.0)}, False, True, "float32"),
@@ -106,8 +106,8 @@ def test_what_is_stored_as_it_is_wanted_needs_no_decoder(
     raw, converted, arguments, is_direct, is_resized, decoded_dtype
 ):
     plan = make_plan(raw, **arguments)
-    assert (plan.is_direct, plan.is_resized) == (is_direct, is_resized)
-    assert plan.decoded_dtype == decoded_dtype
+    assert (plan.is_direct, plan.images.is_resized) == (is_direct, is_resized)
+    assert plan.images.decoded_dtype == decoded_dtype
     assert not make_plan(converted, **arguments).is_direct
 
 
@@ -148,7 +148,7 @@ def test_options_are_not_touched_by_a_plan(raw):
             "of 1 on 3 hosts; choose 'drop' or 'pad'",
         ),
         (
-            {"labels": [0, 1]},
+            {"labels": [0, 1], "order": "path"},
             "labels has 2 entries for 20 records: give one for each, in the order of the "
             "originals' paths",
         ),

@@ -125,7 +125,8 @@ def test_channels_may_come_first(masked):
 
 
 @pytest.mark.parametrize(
-    "options", [{"masks": False}, {"label_mode": "categorical"}, {"labels": [0, 1] * 7}]
+    "options",
+    [{"masks": False}, {"label_mode": "categorical"}, {"labels": [0, 1] * 7, "order": "path"}],
 )
 def test_labels_come_if_they_are_asked_for(masked, options):
     _, labels = next(iter(load_dataset(masked, batch_size=4, **options)))
@@ -157,9 +158,10 @@ def test_a_source_has_masks(masked):
 
 
 def test_a_mask_of_another_size_is_a_damaged_record(masked):
-    payload = bytes(open_shards(masked).source("train")._files.read(0)[1])
+    shards = open_shards(masked)
+    payload = bytes(shards.source("train")._files.read(0)[1])
     features = decode_example(payload)
-    wanted = Wanted(raw=features["image/format"] == [b"raw"], masks=True)
+    wanted = Wanted(image=shards.manifest.image, classes=2, masks=True)
     assert parse_payload(memoryview(payload), wanted).mask
     small = encode_image(Image.new("L", (32, 23)), "PNG")
     features["image/segmentation/class/encoded"] = [small]

@@ -17,6 +17,7 @@ from servers import upload
 from converter.errors import DatasetError, StoreError, UsageError
 from converter.storage.objects import delete_object, put_bytes
 from reader import ReadOptions, load_dataset, mix_datasets, open_shards, open_tfrecords
+from reader.batches.batch_reader import BatchReader
 from reader.plan.fingerprint import describe_plan
 from reader.plan.memory import STORE_BYTES
 from reader.plan.read_plan import plan_reading
@@ -68,18 +69,21 @@ def cache_dir(tmp_path, monkeypatch):
     return tmp_path / "shardmill"
 
 
+DEFAULTS = {"batch_size": 16, "seed": 3, "with_filename": True, "dtype": "uint8"}
+
+
 def make_plan(directory, **arguments):
     shards = open_shards(directory)
-    options = ReadOptions(**{"batch_size": 16, "seed": 3, "with_filename": True} | arguments)
+    options = ReadOptions(**DEFAULTS | arguments)
     return plan_reading(shards.folder, shards.manifest, "train", options)
 
 
 def read_steps(plan, epoch: int = 0, steps=None):
     """Names and images of some steps, each by itself."""
-    for step in range(plan.reader.steps.count) if steps is None else steps:
-        rows = np.zeros((plan.reader.steps.batch_size, 16, 16, 3), np.uint8)
-        examples = plan.reader.read_images(epoch, step, rows)
-        yield examples.names[examples.valid].tolist(), rows[examples.valid].tobytes()
+    reader = BatchReader(plan)
+    for step in range(plan.steps.count) if steps is None else steps:
+        batch = reader.read(epoch, [step])
+        yield batch.names.tolist(), batch.images.tobytes()
 
 
 def measure(cache_dir) -> int:
@@ -109,7 +113,7 @@ def test_batches_are_those_of_a_folder(anywhere, folder, shuffle, cache_bytes):
 @pytest.mark.parametrize("cache_bytes", [1 << 30, 7 * SHARD_BYTES, SHARD_BYTES])
 def test_each_record_comes_once_an_epoch_shard_by_shard(address, folder, cache_bytes):
     plan = make_plan(address, cache_bytes=cache_bytes)
-    assert plan.order == "buffer"
+    assert plan.shuffle == "buffer"
     names = [name for batch, _ in read_steps(plan) for name in batch]
     assert len(names) == len(set(names)) == SHARDS * RECORDS
     images = dict.fromkeys(names)
@@ -176,11 +180,11 @@ def test_an_exact_shuffle_of_more_than_the_cache_holds_reads_single_records(
     address, s3_server, cache_dir
 ):
     plan = make_plan(address, shuffle="exact", cache_bytes=5 * SHARD_BYTES)
-    assert isinstance(plan.reader.files, RangeFiles)
+    assert isinstance(plan.files, RangeFiles)
     list(read_steps(plan))
     assert list_shards(cache_dir) == []
     plan = make_plan(address, shuffle="exact", cache_bytes=SHARDS * SHARD_BYTES)
-    assert not isinstance(plan.reader.files, RangeFiles)
+    assert not isinstance(plan.files, RangeFiles)
 
 
 def test_a_data_set_is_opened_with_one_listing(anywhere, server):
@@ -264,20 +268,20 @@ def test_a_store_that_is_gone_is_one_line_in_bounded_time(anywhere, server, monk
 
 READ = """
 import hashlib, json, sys
-import numpy as np
 from reader import ReadOptions, open_shards
+from reader.batches.batch_reader import BatchReader
 from reader.plan.read_plan import plan_reading
 anywhere, cache_dir, cache_bytes = sys.argv[1:]
 options = ReadOptions(
-    batch_size=16, seed=3, with_filename=True, cache_dir=cache_dir, cache_bytes=int(cache_bytes)
+    batch_size=16, seed=3, with_filename=True, dtype="uint8", cache_dir=cache_dir,
+    cache_bytes=int(cache_bytes),
 )
 shards = open_shards(anywhere)
 plan = plan_reading(shards.folder, shards.manifest, "train", options)
 digest = hashlib.sha256()
-for step in range(plan.reader.steps.count):
-    rows = np.zeros((16, 16, 16, 3), np.uint8)
-    plan.reader.read_images(0, step, rows)
-    digest.update(rows.tobytes())
+reader = BatchReader(plan)
+for step in range(plan.steps.count):
+    digest.update(reader.read(0, [step]).images.tobytes())
 print(digest.hexdigest())
 """
 

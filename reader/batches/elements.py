@@ -89,7 +89,7 @@ def _format_label(plan: ReadPlan, batch: Batch) -> Array | None:
     if label is not None:
         column = gather_column(plan, batch, label)
         if isinstance(column, Ragged):
-            return _mark_classes(column, plan.given.classes)
+            return mark_classes(column, plan.given.classes)
         targets: Array = column.astype(np.float32)
         return targets
     if plan.options.label_mode is None or not plan.has_classes:
@@ -107,7 +107,7 @@ def format_labels(labels: npt.NDArray[np.int32], label_mode: str, classes: int) 
     return labels
 
 
-def _mark_classes(numbers: Ragged, classes: int) -> Array:
+def mark_classes(numbers: Ragged, classes: int) -> Array:
     """1 for each class that a record has, float32 (n, classes)."""
     marks = np.zeros((len(numbers.splits) - 1, classes), np.float32)
     marks[np.repeat(np.arange(len(marks)), np.diff(numbers.splits)), numbers.values] = 1
