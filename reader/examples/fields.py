@@ -6,7 +6,6 @@ for in one record with protobuf's own parser, and says what is wrong with it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -17,7 +16,7 @@ from converter.format import examples
 from converter.format.manifest import ImageInfo
 from converter.format.schema import MASK, Column, check_values
 from reader.arrays import Flags, Numbers
-from reader.examples.image_headers import measure_image
+from reader.examples.image_headers import measure_image, measure_images
 from reader.examples.vector_parse import find_spans, read_numbers
 from reader.records.blocks import Block
 
@@ -137,9 +136,7 @@ def find_fields(block: Block, wanted: Wanted) -> Fields:
             sound &= single
     sizes = np.stack((numbers[examples.HEIGHT], numbers[examples.WIDTH]), -1)
     if not wanted.is_raw:
-        for row in np.flatnonzero(sound).tolist():
-            with contextlib.suppress(ValueError):  # its size stays 0, which fits nothing
-                sizes[row] = measure_image(data[begins[0, row] : ends[0, row]].data)
+        sizes[sound] = measure_images(data, begins[0, sound], ends[0, sound])
     sound &= (numbers[examples.LABEL] < wanted.limit) & wanted.fits(sizes, ends[0] - begins[0])
     for row in np.flatnonzero(sound).tolist() if wanted.masks else ():
         mask = data[begins[1, row] : ends[1, row]]

@@ -6,9 +6,14 @@ them (measured). So what a header claims is compared with the manifest first.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import struct
 from typing import Final
+
+import numpy as np
+
+from reader.arrays import Bytes, Numbers
 
 START_BYTES: Final = 256
 """Of a JPEG, they reach behind the frame's header unless there is a profile or a preview."""
@@ -32,6 +37,30 @@ MAX_MARKERS: Final = 1 << 16
 MAX_SCANS: Final = 100
 """Of a progressive JPEG, which usually has ten. A scan of 17 bytes can go through all of an image:
 345 kB of them kept TensorFlow's decoder busy for 100 seconds at 4 megapixels (measured)."""
+
+
+def measure_images(data: Bytes, begins: Numbers, ends: Numbers) -> Numbers:
+    """The sizes of many images: int64 (images, 2), height and width; 0 where a header is wrong.
+
+    The JPEGs of a data set begin alike, so that of most nothing but that is looked at.
+
+    Args:
+        data: that holds them.
+        begins: int64 (images,), where each begins.
+        ends: int64 (images,), where each ends.
+    """
+    sizes = np.zeros((len(begins), 2), np.int64)
+    alike = np.zeros(len(begins), np.bool_)
+    if len(begins) and (ends - begins).min() >= START_BYTES:
+        starts = data[begins[:, None] + np.arange(START_BYTES)]
+        known = _measure_start(starts[0].tobytes()) if starts[0, :2].tobytes() == _JPEG else None
+        if known is not None:
+            alike = (starts == starts[0]).all(axis=1)
+            sizes[alike] = known
+    for row in np.flatnonzero(~alike).tolist():
+        with contextlib.suppress(ValueError):
+            sizes[row] = measure_image(data[begins[row] : ends[row]].data)
+    return sizes
 
 
 def measure_image(data: memoryview) -> tuple[int, int]:

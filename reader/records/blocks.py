@@ -6,7 +6,6 @@ reads it again, by itself, and finds out.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,9 +66,12 @@ def read_blocks(
         yield _read_block(part, scratch)
 
 
-def _cut(groups: Iterable[Group], limit_bytes: int) -> Iterator[list[Group]]:
+def _cut(groups: list[Group], limit_bytes: int) -> Iterator[list[Group]]:
     part: list[Group] = []
     left = limit_bytes
+    if sum(int((group.ends - group.begins).sum()) for group in groups) <= limit_bytes:
+        yield from [groups] if groups else []
+        return
     for group in groups:
         first = 0
         while first < len(group.indexes):
@@ -138,22 +140,24 @@ def read_integers(data: Bytes, at: Numbers, dtype: str) -> Numbers:
 def _read_group(group: Group, view: memoryview, starts: Numbers) -> Flags:
     """Reads the records of one file to where they shall be; says which of them were there."""
     there = np.zeros(len(starts), np.bool_)
+    begins, ends, places = group.begins.tolist(), group.ends.tolist(), starts.tolist()
     with open_file(group.file) as descriptor:
-        for first, last in _join_neighbours(group):
-            begin, size = int(group.begins[first]), int(group.ends[last - 1] - group.begins[first])
-            start = int(starts[first])
-            with contextlib.suppress(OSError):
+        for first, last in _join_neighbours(begins, ends):
+            begin, start = begins[first], places[first]
+            size = ends[last - 1] - begin
+            try:
                 read = os.preadv(descriptor, [view[start : start + size]], begin)
-                there[first:last] = group.ends[first:last] <= begin + read
+            except OSError:
+                continue
+            there[first:last] = read == size or group.ends[first:last] <= begin + read
     return there
 
 
-def _join_neighbours(group: Group) -> Iterator[tuple[int, int]]:
+def _join_neighbours(begins: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Which of the records follow each other without a gap, up to `MAX_RUN_BYTES`."""
-    first, begin, end = 0, int(group.begins[0]), 0
-    for last, bounds in enumerate(zip(group.begins.tolist(), group.ends.tolist(), strict=True)):
-        if last > first and (bounds[0] != end or bounds[1] - begin > MAX_RUN_BYTES):
+    first = 0
+    for last in range(1, len(begins)):
+        if begins[last] != ends[last - 1] or ends[last] - begins[first] > MAX_RUN_BYTES:
             yield first, last
-            first, begin = last, bounds[0]
-        end = bounds[1]
-    yield first, len(group.begins)
+            first = last
+    yield first, len(begins)

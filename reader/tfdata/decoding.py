@@ -182,7 +182,7 @@ def _fit_result(decode: Decoder, natural: ImagePlan, options: ReadOptions) -> De
         return fit_image(pixels, natural.stored, options)
 
     if not options.pad_to_aspect_ratio:
-        # An optimized graph multiplies where `resize_with_pad` divides, and is off by a row at times.
+        # An optimized graph multiplies where `resize_with_pad` divides, and is then off by a row.
         spec = tf.TensorSpec((None, None, channels), tf.uint8)
         fit = tf.function(fit, input_signature=[spec], autograph=False).get_concrete_function()
 
