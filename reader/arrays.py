@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import collections
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -16,19 +18,41 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
-MAX_SCRATCH_BYTES: Final = 1 << 23
+MAX_KEPT_BYTES: Final = 1 << 23
 
 
-class Scratch(threading.local):
-    """Memory of each thread that is used again, for what is needed only until the next `take`."""
+class Memory:
+    """Bytes for what is needed only until the next `take`."""
 
     def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
+        self._bytes = np.empty(0, np.uint8)
 
     def take(self, size: int) -> Bytes:
-        """So many bytes of whatever content; more than `MAX_SCRATCH_BYTES` are not kept."""
-        if size > MAX_SCRATCH_BYTES:
+        """So many bytes of whatever content; more than `MAX_KEPT_BYTES` are not kept."""
+        if size > MAX_KEPT_BYTES:
             return np.empty(size, np.uint8)
-        if size > len(self._memory):
-            self._memory = np.empty(size, np.uint8)
-        return self._memory[:size]
+        if size > len(self._bytes):
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size]
+
+
+class Scratch:
+    """Memory that is used again, as much of it as threads need at the same time.
+
+    Not `threading.local`: to Python, a thread of TensorFlow is a new one at every call.
+    """
+
+    def __init__(self) -> None:
+        self._free: collections.deque[Memory] = collections.deque()
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[Memory]:
+        """Memory for one thread, until the end of the block."""
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = Memory()
+        try:
+            yield memory
+        finally:
+            self._free.append(memory)

@@ -209,13 +209,14 @@ class BatchReader:
         """
         left = np.ones(len(numbers), np.bool_)
         limit_bytes = self.plan.buffers.block_bytes
-        for block in self.plan.files.read_blocks(numbers, limit_bytes, self._scratch):
-            fields = find_fields(block, self._wanted)
-            rows = self._decode_block(batch, block, fields, slots, seeds)
-            done = block.indexes[rows]
-            batch.labels[slots[done]] = fields.labels[rows]
-            batch.valid[slots[done]] = True
-            left[done] = False
+        with self._scratch.borrow() as memory:
+            for block in self.plan.files.read_blocks(numbers, limit_bytes, memory):
+                fields = find_fields(block, self._wanted)
+                rows = self._decode_block(batch, block, fields, slots, seeds)
+                done = block.indexes[rows]
+                batch.labels[slots[done]] = fields.labels[rows]
+                batch.valid[slots[done]] = True
+                left[done] = False
         if left.any():
             self._fill_singly(batch, slots[left], numbers[left], seeds[left])
 

@@ -72,9 +72,10 @@ def make_decoder(images: ImagePlan) -> Decoder:
             decode(task.encoded, row)
             return
         height, width = task.size
-        pixels = scratch.take(height * width * decoded).reshape(height, width, decoded)
-        decode(task.encoded, pixels)
-        copy_pixels(pixels, row)
+        with scratch.borrow() as memory:
+            pixels = memory.take(height * width * decoded).reshape(height, width, decoded)
+            decode(task.encoded, pixels)
+            copy_pixels(pixels, row)
 
     return functools.partial(_do_each, place)
 

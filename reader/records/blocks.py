@@ -21,7 +21,7 @@ from converter.format.tfrecords import (
     LENGTH_BYTES,
     mask_crc,
 )
-from reader.arrays import Bytes, Flags, Numbers, Scratch
+from reader.arrays import Bytes, Flags, Memory, Numbers
 from reader.records.files import LARGE_BYTES, Group, open_file
 
 MAX_RUN_BYTES: Final = 1 << 22
@@ -49,21 +49,21 @@ class Block:
 
 
 def read_blocks(
-    groups: Iterable[Group], limit_bytes: int = MAX_RUN_BYTES, scratch: Scratch | None = None
+    groups: Iterable[Group], limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
 ) -> Iterator[Block]:
     """Reads some records, no more bytes at once than `limit_bytes` unless a single one has more.
 
     Args:
         groups: where they lie.
         limit_bytes: of a block.
-        scratch: memory for them, where each block is done with before the next is read.
+        memory: for them, where each block is done with before the next is read.
 
     Raises:
         DatasetError: a file cannot be opened.
     """
     small = (_leave_out_large(group) for group in groups)
     for part in _cut([group for group in small if len(group.indexes)], limit_bytes):
-        yield _read_block(part, scratch)
+        yield _read_block(part, memory)
 
 
 def _cut(groups: list[Group], limit_bytes: int) -> Iterator[list[Group]]:
@@ -89,12 +89,12 @@ def _cut(groups: list[Group], limit_bytes: int) -> Iterator[list[Group]]:
         yield part
 
 
-def _read_block(groups: Sequence[Group], scratch: Scratch | None) -> Block:
+def _read_block(groups: Sequence[Group], memory: Memory | None) -> Block:
     sizes = np.concatenate([group.ends - group.begins for group in groups])
     stops = np.cumsum(sizes)
     starts = stops - sizes
     total = int(stops[-1])
-    data = np.empty(total, np.uint8) if scratch is None else scratch.take(total)
+    data = np.empty(total, np.uint8) if memory is None else memory.take(total)
     there = np.zeros(len(sizes), np.bool_)
     first = 0
     for group in groups:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from converter.errors import RecordError
-from reader.arrays import Numbers, Scratch
+from reader.arrays import Memory, Numbers
 from reader.records.blocks import MAX_RUN_BYTES, Block
 from reader.records.files import Place
 from reader.records.record_files import RecordFiles
@@ -59,7 +59,7 @@ class RunFiles(RecordFiles):
                 yield index, *run[int(places[index]) % self._run]
 
     def read_blocks(
-        self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, scratch: Scratch | None = None
+        self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
     ) -> Iterator[Block]:
         """Copies some records out of their runs; see `RecordFiles.read_blocks`."""
         part: list[tuple[int, memoryview]] = []
@@ -68,12 +68,12 @@ class RunFiles(RecordFiles):
             if isinstance(payload, RecordError):
                 continue
             if part and size + len(payload) > limit_bytes:
-                yield _join(part, size, scratch)
+                yield _join(part, size, memory)
                 part, size = [], 0
             part.append((index, payload))
             size += len(payload)
         if part:
-            yield _join(part, size, scratch)
+            yield _join(part, size, memory)
 
     def _get(self, number: int) -> Run:
         with self._runs_lock:
@@ -92,9 +92,9 @@ class RunFiles(RecordFiles):
         return [(place, payload) for _, place, payload in super().read_many(neighbours)]
 
 
-def _join(part: Sequence[tuple[int, memoryview]], size: int, scratch: Scratch | None) -> Block:
+def _join(part: Sequence[tuple[int, memoryview]], size: int, memory: Memory | None) -> Block:
     # Not without a byte, from which numpy can take none.
-    data = np.empty(size + 1, np.uint8) if scratch is None else scratch.take(size + 1)
+    data = np.empty(size + 1, np.uint8) if memory is None else memory.take(size + 1)
     ends = np.cumsum([len(payload) for _, payload in part])
     begins = ends - [len(payload) for _, payload in part]
     for (_, payload), begin, end in zip(part, begins.tolist(), ends.tolist(), strict=True):

@@ -21,7 +21,7 @@ from converter.format import examples
 from converter.format.tfrecords import HEADER_BYTES, unframe_record
 from converter.names import from_bytes
 from converter.storage.layout import Location
-from reader.arrays import Numbers, Scratch
+from reader.arrays import Memory, Numbers
 from reader.records.blocks import MAX_RUN_BYTES, Block, read_blocks
 from reader.records.files import (
     Group,
@@ -97,14 +97,14 @@ class RecordFiles:
                     yield from _read_run(descriptor, run)
 
     def read_blocks(
-        self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, scratch: Scratch | None = None
+        self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
     ) -> Iterator[Block]:
         """Reads some records, in any order, into few blocks of memory; see `blocks.read_blocks`.
 
         Raises:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
-        return read_blocks(self.gather(numbers), limit_bytes, scratch)
+        return read_blocks(self.gather(numbers), limit_bytes, memory)
 
     def gather(self, numbers: Numbers) -> list[Group]:
         """Finds where some records lie, and lets the system begin to fetch them.

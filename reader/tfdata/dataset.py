@@ -83,18 +83,19 @@ class ResizedReader:
         return batch
 
 
-def make_call(plan: ReadPlan, reader: Reader) -> Callable[[tf.Tensor, tf.Tensor], Any]:
-    """A function of an epoch and one or more steps, in a graph, that gives an element."""
+def make_call(plan: ReadPlan, reader: Reader) -> Callable[[tf.Tensor], Any]:
+    """A function of one or more places of `count_steps`, in a graph, that gives an element."""
     template = format_batch(plan, reader.read(plan.options.initial_epoch, []))
     examples = _expand(template)
     types = [tf.bool, *(_find_type(example) for example in examples)]
 
-    def read(epoch: Array, steps: Array) -> list[Array]:
-        batch = reader.read(int(np.ravel(epoch)[0]), np.ravel(steps).tolist())
+    def read(places: Array) -> list[Array]:
+        places = places.reshape(-1, 3)
+        batch = reader.read(int(places[0, 0]), places[:, 2].tolist())
         return [batch.flips, *_expand(format_batch(plan, batch))]
 
-    def call(epoch: tf.Tensor, steps: tf.Tensor) -> Any:
-        flips, *columns = call_python(read, [epoch, steps], types)
+    def call(places: tf.Tensor) -> Any:
+        flips, *columns = call_python(read, [places], types)
         if _is_left(plan):
             columns[0] = resize_batch(_set_rows(columns[0], examples[0]), flips, plan)
             if plan.given.masks:

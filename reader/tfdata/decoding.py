@@ -187,10 +187,12 @@ def _fit_result(decode: Decoder, natural: ImagePlan, options: ReadOptions) -> De
         fit = tf.function(fit, input_signature=[spec], autograph=False).get_concrete_function()
 
     def place(task: Task) -> str | None:
-        pixels = scratch.take(task.size[0] * task.size[1] * channels).reshape(*task.size, channels)
-        (problem,) = decode([task._replace(row=pixels)])
-        if problem is None:
-            _copy_result(fit(tf.constant(pixels)).numpy(), task.row)
+        height, width = task.size
+        with scratch.borrow() as memory:
+            pixels = memory.take(height * width * channels).reshape(height, width, channels)
+            (problem,) = decode([task._replace(row=pixels)])
+            if problem is None:
+                _copy_result(fit(tf.constant(pixels)).numpy(), task.row)
         return problem
 
     return lambda tasks: [place(task) for task in tasks]

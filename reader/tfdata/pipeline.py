@@ -16,37 +16,38 @@ from reader.sampling.position import Position
 
 Columns: TypeAlias = list[tf.Tensor]
 
+_NO_ERROR: Final = np.array(b"", np.object_)  # TensorFlow takes 50 us to convert a plain ""
+
 # What AutoGraph rewrites goes into files in the system's temporary folder, eleven for a dataset,
 # which a process that is killed leaves there.
 leave_alone: Final = tf.autograph.experimental.do_not_convert
 
 
 def count_steps(position: Position, count: int) -> tf.data.Dataset:
-    """The (epoch, step) pairs of one epoch, int64 (); every iterator takes an epoch of its own.
+    """The places of one epoch's steps, int64 (3,): epoch, its first step, step.
 
-    The number of elements is known beforehand, which Keras' progress and `len` rely on: it is that
-    of a whole epoch, also if the first one is entered in its middle.
+    Every iterator takes an epoch of its own. The number of elements is known beforehand, which
+    Keras' progress and `len` rely on: it is that of a whole epoch, also if the first one is entered
+    in its middle.
 
     Args:
         position: where the first one begins.
         count: steps of an epoch.
     """
 
-    def enter(begun: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+    def enter(begun: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         def ask() -> tf.Tensor:
             return tf.ensure_shape(tf.numpy_function(position.begin, [], tf.int64), (2,))
 
         begun = tf.cond(begun[0] < 0, ask, lambda: begun)
-        return begun, (begun, step)
+        return begun, tf.concat([begun, step[None]], 0)
 
-    def leave_out(begun: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        here = tf.boolean_mask([step], [step >= begun[1]])
-        epoch = tf.fill(tf.shape(here), begun[0])
+    def leave_out(place: tf.Tensor) -> tf.Tensor:
+        here = place[None][: tf.cast(place[2] >= place[1], tf.int32)]
         # Said to hold one step, though they hold none for what was done before: so `unbatch` takes
         # the number of elements for known, which a `filter` would not.
-        here.set_shape([1])
-        epoch.set_shape([1])
-        return epoch, here
+        here.set_shape([1, 3])
+        return here
 
     steps = tf.data.Dataset.range(count).scan(tf.constant([-1, 0], tf.int64), leave_alone(enter))
     return map_elements(steps, leave_out).unbatch()
@@ -74,7 +75,7 @@ def call_python(
             given = function(*arrays)
         except ShardmillError as error:
             return [*(np.zeros(0, kind.as_numpy_dtype) for kind in types), keep_error(error)]
-        return [*(given if isinstance(given, list | tuple) else [given]), ""]
+        return [*(given if isinstance(given, list | tuple) else [given]), _NO_ERROR]
 
     *columns, error = tf.numpy_function(call, inputs, [*types, tf.string], stateful=False)
     with tf.control_dependencies([tf.raw_ops.Assert(condition=tf.equal(error, ""), data=[error])]):

@@ -40,11 +40,12 @@ class PayloadReader:
     steps: Steps
     damage: DamageLog
 
-    def read(self, epoch: Array, steps: Array) -> Array:
+    def read(self, places: Array) -> Array:
         """The payloads of the records of some steps, bytes (n,), in order."""
-        wanted: Sequence[int] = np.ravel(steps).tolist()
+        places = places.reshape(-1, 3)
+        wanted: Sequence[int] = places[:, 2].tolist()
         positions = np.concatenate([self.steps.find_positions(step) for step in wanted])
-        numbers = self.order.find_records(int(np.ravel(epoch)[0]), positions[positions >= 0])
+        numbers = self.order.find_records(int(places[0, 0]), positions[positions >= 0])
         payloads = np.full(len(numbers), None, np.object_)
         for index, _, payload in self.files.read_many(numbers):
             if isinstance(payload, RecordError):
@@ -102,8 +103,8 @@ def _read_batches(
     single = options.batch_size is None
     size = SINGLES if single else options.batch_size if options.remainder == "drop" else None
 
-    def call(epoch: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        (payloads,) = call_python(reader.read, [epoch, steps], [tf.string])
+    def call(places: tf.Tensor) -> tf.Tensor:
+        (payloads,) = call_python(reader.read, [places], [tf.string])
         payloads.set_shape((size,))
         return payloads
 
