@@ -1,12 +1,15 @@
 """Measures what reading is held to, and prints it beside the bar.
 
     read      images a second, time to the first batch, memory and CPU, beside other ways to read
+    start     from the start of the process to the first batch
+    python    how long Python's interpreter is held for an image, and so where one process saturates
     memory    growth over bare TensorFlow against `max_ram`, epoch after epoch
     access    a batch of records at random places, of 5,000 and of a million
 
 Every contender reads in a process of its own (`read_peers.py`), and the rounds are interleaved:
 machines drift, so a ratio is the median of the ratios within each round. Contenders that are not
-installed are named as absent. The bars were set on two cores.
+installed are named as absent. The bars were set on two cores. With `--before`, another checkout is
+a contender, too.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -38,11 +44,21 @@ class Contender(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
 
 
+BEFORE = "load_dataset before"
+
 CONTENDERS = {
-    "shardmill jpeg": Contender("shardmill", "jpeg"),
-    "shardmill jpeg, in order": Contender("shardmill", "jpeg", {"shuffle": False}),
-    "shardmill raw": Contender("shardmill", "raw"),
-    "shardmill raw, in order": Contender("shardmill", "raw", {"shuffle": False}),
+    "load_dataset": Contender("shardmill", "jpeg"),
+    BEFORE: Contender("shardmill", "jpeg"),
+    "load_dataset, in order": Contender("shardmill", "jpeg", {"shuffle": False}),
+    "load_dataset, float32": Contender("shardmill", "jpeg", {"dtype": "float32"}),
+    "load_dataset, raw": Contender("shardmill", "raw"),
+    "load_dataset, raw, in order": Contender("shardmill", "raw", {"shuffle": False}),
+    "load_dataset, serializable": Contender("serializable", "jpeg"),
+    "batches()": Contender("batches", "jpeg"),
+    "batches(), in order": Contender("batches", "jpeg", {"shuffle": False}),
+    "batches(), raw": Contender("batches", "raw"),
+    "PyDataset": Contender("sequence", "jpeg"),
+    "simplejpeg": Contender("simplejpeg", "jpeg"),
     "decode_jpeg, mapped": Contender("decode-mapped", "jpeg"),
     "decode_jpeg, eager": Contender("decode-eager", "jpeg"),
     "DALI": Contender("dali", "jpeg"),
@@ -54,22 +70,48 @@ CONTENDERS = {
 }
 
 RATIOS = (
-    ("shardmill jpeg", "DALI", 0.95),
-    ("shardmill jpeg", "decode_jpeg, mapped", 0.9),
-    ("shardmill jpeg", "decode_jpeg, eager", None),
-    ("shardmill jpeg", "Keras, originals", 6.0),
-    ("shardmill jpeg", "Keras, resized", None),
-    ("shardmill jpeg", "tutorial float32", None),
-    ("shardmill jpeg", "tutorial uint8", None),
-    ("shardmill jpeg", "Grain", None),
-    ("shardmill raw", "DALI", 3.0),
-    ("shardmill jpeg", "shardmill jpeg, in order", 0.95),
-    ("shardmill raw", "shardmill raw, in order", None),
+    ("load_dataset", "DALI", 1.15),
+    ("load_dataset", "simplejpeg", 0.8),
+    ("batches()", "DALI", 1.25),
+    ("batches()", "simplejpeg", 0.88),
+    ("load_dataset, raw", "DALI", 3.0),
+    ("batches(), raw", "DALI", None),
+    ("load_dataset, serializable", "DALI", 0.85),
+    ("load_dataset", "load_dataset, in order", 0.95),
+    ("batches()", "batches(), in order", 0.95),
+    ("load_dataset, raw", "load_dataset, raw, in order", None),
+    ("load_dataset", BEFORE, None),
+    ("load_dataset", "decode_jpeg, mapped", None),
+    ("load_dataset", "Keras, originals", None),
+    ("load_dataset", "Keras, resized", None),
+    ("load_dataset", "tutorial float32", None),
+    ("load_dataset", "tutorial uint8", None),
+    ("load_dataset", "Grain", None),
 )
 """Which rate is divided by which, and what it has to come to."""
 
 BUDGETS = ((64_000_000, 16), (256_000_000, 64), (1_000_000_000, 64))
 """`max_ram` in bytes, and the batch size to go with it."""
+
+SATURATION = 30_000
+"""Images a second, below which no process may saturate."""
+
+READ_ON = """
+import sys, time
+from reader import open_shards
+batches = open_shards(sys.argv[1]).batches("train", batch_size=64, dtype="uint8", seed=1)
+while True:
+    begun = time.perf_counter()
+    images = sum(len(labels) for _, labels in batches)
+    print(images / (time.perf_counter() - begun), flush=True)
+"""
+
+SPY_S = 4
+SPY_HERTZ = 200
+
+BATCHES_RSS_MB = 200
+CPU_SHARE = 0.85
+"""Of the CPU time an image that `BEFORE` takes."""
 
 FLAT_MB = 30
 ACCESS_MB = 50
@@ -83,11 +125,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4, help="of `read`; the first is a warm-up")
     parser.add_argument("--contenders", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--only", choices=("read", "memory", "access"))
+    parser.add_argument("--before", type=Path, help="another checkout, to compare with")
+    parser.add_argument("--only", choices=("read", "start", "python", "memory", "access"))
     given = parser.parse_args()
+    if given.before is None:
+        given.contenders = [name for name in given.contenders if name != BEFORE]
     given.work.mkdir(parents=True, exist_ok=True)
     sections = {
         "read": lambda: measure_read(given),
+        "start": lambda: measure_start(given),
+        "python": lambda: measure_interpreter(given),
         "memory": lambda: measure_memory(given.work, given.count),
         "access": lambda: measure_access(given.work, given.count, given.rounds),
     }
@@ -106,7 +153,9 @@ def measure_read(given: argparse.Namespace) -> Iterator[bool]:
     for _ in range(given.rounds):
         for name in given.contenders:
             contender = CONTENDERS[name]
-            runs[name].append(run_peer(contender, folders[contender.corpus], given.epochs))
+            checkout = given.before if name == BEFORE else None
+            folder = folders[contender.corpus]
+            runs[name].append(run_peer(contender, folder, given.epochs, checkout))
     print(f"  {given.count:,} JPEGs, {os.cpu_count()} cores, medians of {given.rounds} rounds\n")
     print_table(runs)
     for ours, theirs, least in RATIOS:
@@ -118,34 +167,77 @@ def measure_read(given: argparse.Namespace) -> Iterator[bool]:
             )
             continue
         yield report_ratio(f"{ours} / {theirs}", runs[ours], runs[theirs], least)
+    if "batches()" in runs:
+        rss = max(run["rss_mb"] for run in runs["batches()"])
+        limit = f"at most {BATCHES_RSS_MB} MB"
+        yield report("batches(), peak RSS", f"{rss:.0f} MB", limit, ok=rss <= BATCHES_RSS_MB)
+    if BEFORE in runs and "load_dataset" in runs:
+        yield from compare_before(runs["load_dataset"], runs[BEFORE])
 
 
-def run_peer(contender: Contender, folder: Path, epochs: int) -> dict[str, Any]:
-    options = json.dumps(dict(contender.options))
-    return run_python(
-        "read_peers.py", contender.peer, folder, f"--epochs={epochs}", f"--options={options}"
+def compare_before(now: list[dict[str, Any]], before: list[dict[str, Any]]) -> Iterator[bool]:
+    """CPU and memory beside those of another checkout."""
+    shares = [one["cpu_s"] / other["cpu_s"] for one, other in zip(now, before, strict=True)]
+    share = statistics.median(shares)
+    yield report(
+        "CPU an image / before",
+        f"{share:.2f} ({min(shares):.2f} to {max(shares):.2f})",
+        f"at most {CPU_SHARE}",
+        ok=share <= CPU_SHARE,
+    )
+    growth, limit = find_median(now, "growth_mb"), find_median(before, "growth_mb")
+    yield report(
+        "growth over TensorFlow", f"{growth:.0f} MB", f"before: {limit:.0f} MB", ok=growth <= limit
     )
 
 
-def run_python(script: str, *arguments: object) -> dict[str, Any]:
-    """Runs a script beside this one; what it prints last is its result."""
+def measure_start(given: argparse.Namespace) -> Iterator[bool]:
+    """Starts Python, imports what is needed, and reads one batch; in each round anew."""
+    folder = corpora.convert_photos(given.work, given.count, "jpeg")
+    names = [name for name in ("load_dataset", BEFORE, "batches()") if name in given.contenders]
+    runs: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(given.rounds):
+        for name in names:
+            checkout = given.before if name == BEFORE else None
+            started = f"--started={time.time()}"
+            done = run_python(
+                "read_peers.py", CONTENDERS[name].peer, folder, started, checkout=checkout
+            )
+            runs[name].append(done["start_s"])
+    for name, seconds in runs.items():
+        yield report(f"{name}: first batch", f"{statistics.median(seconds):.2f} s")
+
+
+def run_peer(
+    contender: Contender, folder: Path, epochs: int, checkout: Path | None = None
+) -> dict[str, Any]:
+    options = json.dumps(dict(contender.options))
+    asked = (f"--epochs={epochs}", f"--options={options}")
+    return run_python("read_peers.py", contender.peer, folder, *asked, checkout=checkout)
+
+
+def run_python(script: str, *arguments: object, checkout: Path | None = None) -> dict[str, Any]:
+    """Runs a script beside this one, with the code of a checkout; it prints its result last."""
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str((checkout or HERE.parent).absolute())}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def print_table(runs: dict[str, list[dict[str, Any]]]) -> None:
-    print(f"  {'':<26}{'images/s':>10}{'first batch':>13}{'growth':>11}{'CPU s/1,000':>13}")
+    heads = ("images/s", "first batch", "growth", "peak RSS", "CPU ms")
+    print(f"  {'':<28}{heads[0]:>9}{heads[1]:>13}{heads[2]:>9}{heads[3]:>11}{heads[4]:>9}")
     for name, done in runs.items():
         if missing := done[0].get("absent"):
-            print(f"  {name:<26}    absent: {missing} is not installed")
+            print(f"  {name:<28}    absent: {missing} is not installed")
             continue
         first = f"{find_median(done, 'first_s'):.2f} s" if done[0]["first_s"] else "-"
         print(
-            f"  {name:<26}{find_median(done, 'rate'):>10,.0f}{first:>13}"
-            f"{find_median(done, 'growth_mb'):>8,.0f} MB{find_median(done, 'cpu_s'):>13.2f}"
+            f"  {name:<28}{find_median(done, 'rate'):>9,.0f}{first:>13}"
+            f"{find_median(done, 'growth_mb'):>6,.0f} MB{find_median(done, 'rss_mb'):>8,.0f} MB"
+            f"{find_median(done, 'cpu_s'):>9.3f}"
         )
         options = ", ".join(f"{key}={value}" for key, value in CONTENDERS[name].options.items())
         print(f"      {done[0]['asked']}{f', with {options}' if options else ''}")
@@ -167,6 +259,44 @@ def report_ratio(
         f"at least {least}" if least else "",
         ok=least is None or ratio >= least,
     )
+
+
+def measure_interpreter(given: argparse.Namespace) -> Iterator[bool]:
+    """Bounds the images a second that threads of one process can read on any number of cores."""
+    folder = corpora.convert_photos(given.work, given.count, "jpeg")
+    run = run_peer(Contender("engine", "jpeg"), folder, 6)
+    yield report_saturation("a decoder that costs nothing, one thread", 1e6 / run["rate"])
+    spy = shutil.which("py-spy", path=Path(sys.executable).parent)
+    if spy is None:
+        report("samples of who holds the interpreter", "absent: py-spy is not installed")
+        return
+    command = [sys.executable, "-c", READ_ON, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            time.sleep(SPY_S)  # until epochs follow each other
+            shares = [sample_interpreter(spy, process.pid) for _ in range(given.rounds)]
+        finally:
+            process.kill()
+        rates = [float(line) for line in process.stdout or ()]
+    held_us = statistics.median(shares) * 1e6 / statistics.median(rates[1:])
+    yield report_saturation("batches(), py-spy's samples", held_us)
+
+
+def sample_interpreter(spy: str, pid: int) -> float:
+    """The share of time in which some thread of a process holds the interpreter."""
+    with tempfile.NamedTemporaryFile() as file:
+        command = [spy, "record", "--gil", "--format=raw", f"--rate={SPY_HERTZ}"]
+        command += [f"--duration={SPY_S}", f"--output={file.name}", f"--pid={pid}"]
+        subprocess.run(command, capture_output=True, check=True)
+        lines = Path(file.name).read_text().splitlines()
+        samples = sum(int(line.rpartition(" ")[2]) for line in lines)
+    return samples / (SPY_HERTZ * SPY_S)
+
+
+def report_saturation(what: str, held_us: float) -> bool:
+    limit = 1e6 / held_us
+    value = f"{held_us:.1f} us, {limit:,.0f} images/s"
+    return report(what, value, f"at least {SATURATION:,}", ok=limit >= SATURATION)
 
 
 def measure_memory(work: Path, count: int) -> Iterator[bool]:

@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=4, help="the first is a warm-up")
     parser.add_argument("--options", type=json.loads, default={}, help="of `load_dataset`")
+    parser.add_argument("--started", type=float, help="time of the start: read one batch, and stop")
     arguments = parser.parse_args()
     prepare = PEERS[arguments.name]
     try:
@@ -48,6 +49,10 @@ def main() -> None:
     except ModuleNotFoundError as error:
         print(json.dumps({"absent": error.name}))
     else:
+        if arguments.started:
+            next(iter(build()()))
+            print(json.dumps({"start_s": time.time() - arguments.started}))
+            return
         asked = (prepare.__doc__ or "").splitlines()[0].removesuffix(".")
         print(json.dumps({"asked": asked, **measure_epochs(build, arguments.epochs)}))
 
@@ -76,6 +81,7 @@ def measure_epochs(build: Build, epochs: int) -> dict[str, Any]:
         # Of those that have batches at all.
         "first_s": first if count <= BATCH else None,
         "growth_mb": max(peaks),
+        "rss_mb": max(peaks) + bare / 1e6,
         "peaks_mb": peaks,
         "cpu_s": statistics.median(cpu[1:] or cpu),
     }
@@ -104,6 +110,91 @@ def prepare_shardmill(folder: Path, **options: Any) -> Build:
 
     asked = {"batch_size": BATCH, "dtype": "uint8", "seed": 1, **options}
     return lambda: count_images(load_dataset(folder, "train", **asked))
+
+
+def prepare_serializable(folder: Path) -> Build:
+    """load_dataset(FOLDER, "train", batch_size=64, dtype="uint8", seed=1, serializable=True)."""
+    return prepare_shardmill(folder, serializable=True)
+
+
+def prepare_batches(folder: Path, **options: Any) -> Build:
+    """open_shards(FOLDER).batches("train", batch_size=64, dtype="uint8", seed=1)."""
+    from reader import open_shards
+
+    asked = {"batch_size": BATCH, "dtype": "uint8", "seed": 1, **options}
+
+    def build() -> Epoch:
+        batches = open_shards(folder).batches("train", **asked)
+        return lambda: (len(labels) for _, labels in batches)
+
+    return build
+
+
+def prepare_engine(folder: Path) -> Build:
+    """The engine in one thread, with a decoder that costs nothing: what is left is Python's."""
+    from reader import ReadOptions, open_shards
+    from reader.batches.batch_reader import BatchReader
+    from reader.plan.read_plan import plan_reading
+
+    def build() -> Epoch:
+        shards = open_shards(folder)
+        options = ReadOptions(batch_size=BATCH, dtype="uint8", seed=1)
+        plan = plan_reading(shards.folder, shards.manifest, "train", options)
+        reader = BatchReader(plan, lambda tasks: [None] * len(tasks))
+        epochs = itertools.count()
+
+        def epoch() -> Iterator[int]:
+            number = next(epochs)
+            for step in range(plan.steps.count):
+                yield len(reader.read(number, [step]).labels)
+
+        return epoch
+
+    return build
+
+
+def prepare_sequence(folder: Path) -> Build:
+    """open_shards(FOLDER).sequence("train", 64, dtype="uint8", seed=1), a thread a core."""
+    import_tensorflow()
+    from reader import open_shards
+    from reader.batches.threads import run_ahead
+
+    def build() -> Epoch:
+        sequence = open_shards(folder).sequence("train", BATCH, dtype="uint8", seed=1)
+
+        def epoch() -> Iterator[int]:
+            for _, labels in run_ahead(sequence.__getitem__, range(len(sequence)), CORES, 2):
+                yield len(labels)
+            sequence.on_epoch_end()
+
+        return epoch
+
+    return build
+
+
+def prepare_simplejpeg(folder: Path) -> Build:
+    """Nothing but simplejpeg, into a batch of each of as many threads as cores, from memory."""
+    import simplejpeg
+
+    from reader import open_shards
+
+    def build() -> Epoch:
+        images = [record.encoded for record in open_shards(folder).source("train")]
+        batches = [np.zeros((BATCH, *SIZE, 3), np.uint8) for _ in range(CORES)]
+
+        def decode_share(first: int) -> int:
+            share, batch = images[first::CORES], batches[first]
+            for number, image in enumerate(share):
+                simplejpeg.decode_jpeg(image, "RGB", buffer=batch[number % BATCH])
+            return len(share)
+
+        def epoch() -> Iterator[int]:
+            with ThreadPoolExecutor(CORES) as pool:
+                yield sum(pool.map(decode_share, range(CORES)))
+
+        return epoch
+
+    return build
 
 
 def prepare_decode_mapped(folder: Path) -> Build:
@@ -262,6 +353,11 @@ def prepare_grain(folder: Path) -> Build:
 
 PEERS: dict[str, Callable[..., Build]] = {
     "shardmill": prepare_shardmill,
+    "serializable": prepare_serializable,
+    "batches": prepare_batches,
+    "engine": prepare_engine,
+    "sequence": prepare_sequence,
+    "simplejpeg": prepare_simplejpeg,
     "decode-mapped": prepare_decode_mapped,
     "decode-eager": prepare_decode_eager,
     "dali": prepare_dali,
