@@ -1,30 +1,23 @@
 """Reads the shards of a data set: the only folder that knows TensorFlow.
 
-    shardset    a folder and its manifest -> `ShardSet`; files are only measured (`arrivals`: in a
-                store, where it may be replaced just now)
-    plans       what is asked for (`options`) meets what there is -> everything decided beforehand:
-                selections    which records an epoch is made of, by `choices` of labels and shares
-                orders        in which order they come: pure functions of seed, epoch and position
-                steps         which positions are a batch, on which host
-                memory        a number of bytes -> sizes of the buffers
-                `arrangements`    by which kind of files that is done best
-    records     numbers -> `blocks` of payloads in `files`, located by index and checked (`runs`:
-                in long reads; `remote`: through a `shard_cache` of `cached_files`, which the
-                `outlook` fills ahead of need, or by `ranges`)
-    batches     a step's payloads -> columns: `fields` by their `spans`, sizes by `headers`, what is
-                wrong by `damage`; `pixels` of raw images go straight to their place
-    dataset     columns -> `decoding` -> batches in lent `buffers` -> `tf.data.Dataset` (`pipeline`)
-                (`values` of a table: `details`; `heap`: memory of images that is used again)
+The folders are the rooms that data goes through, from a seed to a tensor. Each imports only from
+those above it:
 
-and beside that way
+    sampling    which record comes when: pure functions of seed, epoch and step
+    records     records by number: located by index, read in blocks, checked
+    examples    what a record holds: images, labels, names, columns
+    remote      shards in an object store: a bounded cache, ranges, what comes next
+    plan        your options meet the manifest -> one `ReadPlan`, its buffers sized by `max_ram`
+    batches     the engine: blocks of records -> images decoded into lent batches, in threads
+    tfdata      the same as a `tf.data.Dataset` or a Keras `PyDataset`, and training that resumes
 
-    source      any record by number or name (`columns`, `names`), without TensorFlow
-    sequence    any batch by number, for Keras        cache      decoded images kept
-    resuming    training goes on after a kill, from `checkpoints`, as far as `fingerprints` agree
-    mixing      several data sets as one
-    tfrecords   files that something else wrote (`tfrecord_dataset`)
+and on top of them
 
-TensorFlow is imported when a `tf.data.Dataset` is asked for, and only then.
+    shardset    a folder and its manifest: `open_shards`, `load_dataset`
+    source      any record by number or name
+    tfrecords   files that something else wrote
+
+TensorFlow is imported when you ask for a `tf.data.Dataset`, and only then.
 
 Synopsis:
 

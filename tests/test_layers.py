@@ -29,7 +29,7 @@ ROOMS = ("sampling", "records", "examples", "remote", "plan", "batches", "tfdata
 
 TENSORFLOW_MODULES = {
     f"reader.tfdata.{name}"
-    for name in ("dataset", "decoding", "pipeline", "sequence", "tfrecord_dataset")
+    for name in ("dataset", "decoding", "pipeline", "placing", "sequence", "tfrecord_dataset")
 }
 KERAS_MODULES = {"reader.tfdata.resume", "reader.tfdata.sequence"}
 

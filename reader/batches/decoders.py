@@ -22,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from converter.errors import UsageError
 from reader.arrays import Array, Bytes, Scratch
-from reader.plan.read_plan import ImagePlan
+from reader.plan.images import ImagePlan
 
 Size: TypeAlias = tuple[int, int]
 

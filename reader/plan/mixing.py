@@ -13,16 +13,11 @@ from converter.format.manifest import ImageInfo, Manifest
 from converter.storage.layout import Location
 from reader.plan.access import arrange
 from reader.plan.columns import choose_values
+from reader.plan.images import ImagePlan
 from reader.plan.options import ReadOptions
-from reader.plan.read_plan import (
-    ImagePlan,
-    ReadPlan,
-    list_files,
-    plan_steps,
-    settle_order,
-    size_buffers,
-)
+from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle_order
 from reader.plan.record_choice import Choice
+from reader.plan.sizing import size_buffers
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import MixedOrder, derive_key
 from reader.sampling.selection import select_all

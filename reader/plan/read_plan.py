@@ -3,106 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from converter.errors import UsageError
-from converter.format.manifest import ImageInfo, Manifest
-from converter.sizes import format_bytes, format_count
+from converter.format.manifest import Manifest
 from converter.storage.layout import Location
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
-from reader.examples.fields import RAW, Wanted
+from reader.examples.fields import Wanted
 from reader.plan.access import arrange, arrange_shardwise
 from reader.plan.columns import Values
-from reader.plan.memory import STORE_BYTES, Buffers, Demand, divide_memory
-from reader.plan.options import COLOR_CHANNELS, ReadOptions
+from reader.plan.images import ImagePlan
+from reader.plan.memory import Buffers
+from reader.plan.options import ReadOptions
 from reader.plan.record_choice import Choice, choose_records
-from reader.records.files import RecordFile, read_index
+from reader.plan.sizing import SINGLES, size_buffers
+from reader.records.files import RecordFile
 from reader.records.record_files import RecordFiles
-from reader.remote.remote_file import MIXED_SHARDS, RemoteFile, list_remote
+from reader.remote.remote_file import RemoteFile, list_remote
 from reader.remote.shard_cache import check_room, open_cache
 from reader.sampling.orders import Order
 from reader.sampling.position import Position
-from reader.sampling.selection import select_all, sort_selection
+from reader.sampling.selection import sort_selection
 from reader.sampling.steps import Steps
-
-LABEL_BYTES: Final = 5
-"""Of a cached image besides its pixels: its label, and whether it is there."""
-
-VALUE_BYTES: Final = {"uint8": 1, "float32": 4}
-
-SINGLES: Final = 32
-"""Single images of one size are read that many at a time."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ImagePlan:
-    """From which images which others are made.
-
-    Attributes:
-        stored: what the stored images have in common.
-        options: what is asked for.
-    """
-
-    stored: ImageInfo
-    options: ReadOptions
-
-    @property
-    def height(self) -> int | None:
-        """Of the images given, or None where they differ."""
-        return self.options.image_size[0] if self.options.image_size else self.stored.height
-
-    @property
-    def width(self) -> int | None:
-        """Of the images given, or None where they differ."""
-        return self.options.image_size[1] if self.options.image_size else self.stored.width
-
-    @property
-    def channels(self) -> int:
-        """Of the images given."""
-        return COLOR_CHANNELS[self.options.color_mode]
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether images are stored without any encoding."""
-        return RAW in self.stored.formats
-
-    @property
-    def is_resized(self) -> bool:
-        """Whether an image is given in another size than it is stored in."""
-        return self.height is not None and (
-            (self.height, self.width) != (self.stored.height, self.stored.width)
-            or self.options.random_crop is not None
-        )
-
-    @property
-    def resizes_alike(self) -> bool:
-        """Whether all images of a batch are resized in the same way."""
-        uniform = None not in (self.stored.height, self.stored.width)
-        return self.is_resized and uniform and self.options.random_crop is None
-
-    @property
-    def decoded_dtype(self) -> str:
-        """Of an image when it is decoded and resized: only a resize makes fractions."""
-        return self.options.dtype if self.is_resized else "uint8"
-
-    @property
-    def values(self) -> int:
-        """Of one image as it is given, or of the largest."""
-        height, width = self.height or self.stored.max_height, self.width or self.stored.max_width
-        return height * width * self.channels
-
-    def lay_out(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
-        """The shape of an image in the data format asked for."""
-        first = self.options.data_format == "channels_first"
-        return (channels, height, width) if first else (height, width, channels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -346,121 +273,3 @@ def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str
         # Where nothing is random, all runs and hosts are to be the same.
         return order, secrets.randbits(63) if random else 0
     return order, options.seed
-
-
-def size_buffers(
-    files: RecordFiles, images: ImagePlan, choice: Choice, shuffle: str
-) -> tuple[Buffers, bool]:
-    """Divides `max_ram`; says whether there is room to resize whole batches.
-
-    Raises:
-        UsageError: the options do not fit the images, or `max_ram` is too small.
-    """
-    _check_options(images, choice)
-    max_ram_bytes = images.options.max_ram_bytes
-    measure = functools.partial(_measure_demand, files, images, choice, shuffle)
-    if images.resizes_alike:
-        try:
-            return divide_memory(max_ram_bytes, measure(whole=True)), True
-        except UsageError:
-            pass  # each image by itself takes less, and more time
-    demand = measure(whole=False)
-    if demand.fixed_bytes > max_ram_bytes:
-        raise UsageError(
-            f"cache would keep {format_count(choice.selection.count, 'image')} of "
-            f"{_cached_bytes(images, choice):,} bytes, {format_bytes(demand.fixed_bytes)} in all, "
-            f"and max_ram is {format_bytes(max_ram_bytes)}: allow more, or leave it out"
-        )
-    try:
-        return divide_memory(max_ram_bytes, demand), False
-    except UsageError as error:
-        if images.stored.height is not None:
-            raise
-        raise UsageError(f"{error}; {_describe_largest(files, images)}") from None
-
-
-def _check_options(images: ImagePlan, choice: Choice) -> None:
-    options = images.options
-    if options.label_mode == "binary" and len(choice.class_names) != 2:
-        raise UsageError(
-            f"label_mode 'binary' takes 2 classes, this data set has {len(choice.class_names)}: "
-            "use 'int' or 'categorical'"
-        )
-    if images.height is None:
-        if options.batch_size is not None or options.cache:
-            raise UsageError(
-                "the stored images differ in size and cannot be batched as they are: "
-                "give image_size=(height, width) to resize them, or batch_size=None for single ones"
-            )
-        if options.random_crop is not None:
-            raise UsageError(
-                "the stored images differ in size: give the image_size that random_crop is to have"
-            )
-    if options.cache and options.batch_size is None:
-        raise UsageError("cache keeps batches ready: give a batch_size")
-
-
-def _measure_demand(
-    files: RecordFiles, images: ImagePlan, choice: Choice, shuffle: str, *, whole: bool
-) -> Demand:
-    options, stored, shards = images.options, images.stored, files.files
-    records = sum(file.records for file in shards)
-    largest = max((file.max_record_bytes for file in shards), default=1)
-    pixels = stored.max_height * stored.max_width
-    mask_bytes = _mask_bytes(images, choice)
-    resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
-    # Pillow unpacks to 4 bytes a pixel, and then copies them; a mask is one value a pixel.
-    decoded = pixels * (images.channels + 4) + (5 * pixels + mask_bytes) * choice.given.masks
-    staged = pixels * images.channels + resized + pixels * choice.given.masks if whole else 0
-    return Demand(
-        records=records,
-        # Where every image was rejected there is nothing at all.
-        shard_records=max((file.records for file in shards), default=0),
-        record_bytes=largest,
-        mean_record_bytes=max(1, sum(file.bytes for file in shards) // max(1, records)),
-        batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
-        image_bytes=images.values * VALUE_BYTES[options.dtype] + mask_bytes,
-        decoded_bytes=decoded + (0 if whole else resized),
-        # Of a record whose columns are given, next to nothing may be the image.
-        staged_bytes=staged + (largest if choice.given.needed else 0),
-        fixed_bytes=choice.selection.count * _cached_bytes(images, choice) if options.cache else 0,
-        selection_bytes=sum(
-            held.nbytes
-            for held in (choice.selection.chosen, choice.record_labels)
-            if held is not None
-        ),
-        store_bytes=STORE_BYTES if list_remote(shards) else 0,
-        open_shards=2 * MIXED_SHARDS if list_remote(shards) else 4,
-        shuffle=shuffle,
-        cores=count_cores(),
-    )
-
-
-def count_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _mask_bytes(images: ImagePlan, choice: Choice) -> int:
-    """Of the mask of one image as it is given, or of the largest; 0 if it is not."""
-    return images.values // images.channels * choice.given.masks
-
-
-def _cached_bytes(images: ImagePlan, choice: Choice) -> int:
-    return (
-        images.values * VALUE_BYTES[images.decoded_dtype]
-        + _mask_bytes(images, choice)
-        + LABEL_BYTES
-    )
-
-
-def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
-    """Names the record that takes the most memory, and the most pixels that an image has."""
-    file = max(files.files, key=lambda file: file.max_record_bytes)
-    record = int(np.diff(read_index(file)).argmax())
-    before = sum(other.records for other in files.files[: files.files.index(file)])
-    (name,) = FilePaths(files, select_all(len(files)))[before + record : before + record + 1]
-    return (
-        f"the largest record, {format_bytes(file.max_record_bytes)}, is that of {name!r:.122}, "
-        f"and images have up to {images.stored.max_height}x{images.stored.max_width} pixels"
-    )

@@ -15,7 +15,6 @@ from reader.batches.image_cache import Reader, fill_cache
 from reader.plan.fingerprint import describe_plan
 from reader.plan.read_plan import ReadPlan
 from reader.records.damage import DamageLog, typed_errors
-from reader.tfdata.decoding import make_mask_placer, make_placer, resize_batch, resize_masks
 from reader.tfdata.pipeline import (
     Columns,
     apply_settings,
@@ -23,6 +22,7 @@ from reader.tfdata.pipeline import (
     count_steps,
     map_elements,
 )
+from reader.tfdata.placing import make_mask_placer, make_placer, resize_batch, resize_masks
 
 
 def make_dataset(plan: ReadPlan) -> tf.data.Dataset:

@@ -1,30 +1,15 @@
-"""Encoded images become tensors: decode, crop, resize, flip; all in TensorFlow's own code.
-
-`make_decoder` is for a graph. `make_placer` is for the engine, where an image cannot be made to the
-same numbers without TensorFlow; `resize_batch` is for whole batches that the engine has decoded.
-"""
+"""One encoded image becomes a tensor: decode, crop, resize, flip; all in TensorFlow's own code."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-import numpy as np
 import tensorflow as tf
 
-from converter.errors import UsageError
 from converter.format.manifest import ImageInfo
-from reader.arrays import Array, Scratch
-from reader.batches import decoders
-from reader.batches.decoders import Decoder, Task
 from reader.examples.fields import RAW
 from reader.plan.options import COLOR_CHANNELS, ReadOptions
-from reader.plan.read_plan import ImagePlan, ReadPlan
-
-PART_IMAGES: Final = 8
-"""That one call of a graph decodes, so that few of them wait in memory."""
 
 ASPECTS: Final = (3 / 4, 4 / 3)
 """Shapes of random crops, width by height: Szegedy et al., "Going Deeper with Convolutions"."""
@@ -87,166 +72,6 @@ def make_mask_decoder(
         return mask
 
     return decode
-
-
-def make_placer(plan: ReadPlan) -> Decoder:
-    """What decodes an image for the engine, and resizes it where that is done one by one.
-
-    TensorFlow decodes a PNG in two thirds of the time that Pillow takes. A JPEG is decoded as the
-    engine does it, unless only a part of it is needed.
-    """
-    options = dataclasses.replace(plan.options, random_flip=False)  # the engine mirrors
-    as_stored = dataclasses.replace(
-        options, image_size=None, random_crop=None,
-        crop_to_aspect_ratio=False, pad_to_aspect_ratio=False,
-    )  # fmt: skip
-    natural = dataclasses.replace(plan.images, options=as_stored)
-    stored, one_by_one = plan.images.stored, plan.images.is_resized and not plan.resizes_batches
-    quick = options.random_crop is None and _is_quick(natural)
-    if one_by_one and not quick and not options.pad_to_aspect_ratio:
-        return _place_result(make_decoder(stored, options))
-    decode = (
-        decoders.make_decoder(natural) if quick else _place_result(make_decoder(stored, as_stored))
-    )
-    return _fit_result(decode, natural, options) if one_by_one else decode
-
-
-def make_mask_placer(plan: ReadPlan) -> Decoder:
-    """What decodes a mask for the engine, likewise."""
-    if plan.resizes_batches or not plan.images.is_resized:
-        return decoders.make_mask_decoder()
-    options = dataclasses.replace(plan.options, random_flip=False)
-    return _place_result(make_mask_decoder(plan.images.stored, options, plan.given.mask_padding))
-
-
-def _is_quick(images: ImagePlan) -> bool:
-    """Whether the engine decodes such images to TensorFlow's numbers, and not in more time."""
-    try:
-        decoders.check_natural(images)
-    except UsageError:
-        return False
-    return tuple(images.stored.formats) in (("jpeg",), (RAW,))
-
-
-def _place_result(decode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]) -> Decoder:
-    """Runs a decoder of tensors, for several images in one call of a graph.
-
-    A call takes 0.1 ms, and a step of the loop in it 0.01.
-    """
-    specs = [
-        tf.TensorSpec((None,), tf.string),
-        tf.TensorSpec((None, 2), tf.int32),
-        tf.TensorSpec((None,), tf.int64),
-    ]
-    single = [tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in specs]
-    signature = tf.function(decode, input_signature=single, autograph=False)
-    output = signature.get_concrete_function().structured_outputs
-    run = tf.function(
-        lambda *images: tf.map_fn(
-            lambda image: decode(*image),
-            images,
-            fn_output_signature=tf.TensorSpec(output.shape, output.dtype),
-            parallel_iterations=1,
-        ),
-        input_signature=specs,
-        autograph=False,
-    ).get_concrete_function()
-
-    def place_part(tasks: Sequence[Task]) -> list[str | None]:
-        data = tf.constant([task.encoded.tobytes() for task in tasks], tf.string)
-        sizes = tf.constant([task.size for task in tasks], tf.int32)
-        try:
-            images = run(data, sizes, tf.constant([task.seed for task in tasks], tf.int64)).numpy()
-        except tf.errors.OpError as error:
-            if len(tasks) == 1:
-                return [_describe(error)]
-            return [place_part([task])[0] for task in tasks]
-        for image, task in zip(images, tasks, strict=True):
-            _copy_result(image, task.row)
-        return [None] * len(tasks)
-
-    def place(tasks: Sequence[Task]) -> list[str | None]:
-        parts = range(0, len(tasks), PART_IMAGES)
-        return [
-            problem for begin in parts for problem in place_part(tasks[begin : begin + PART_IMAGES])
-        ]
-
-    return place
-
-
-def _fit_result(decode: Decoder, natural: ImagePlan, options: ReadOptions) -> Decoder:
-    """Resizes what a decoder gives, one image after the other."""
-    scratch, channels = Scratch(), natural.channels
-
-    def fit(pixels: tf.Tensor) -> tf.Tensor:
-        return fit_image(pixels, natural.stored, options)
-
-    if not options.pad_to_aspect_ratio:
-        # An optimized graph multiplies where `resize_with_pad` divides, and is then off by a row.
-        spec = tf.TensorSpec((None, None, channels), tf.uint8)
-        fit = tf.function(fit, input_signature=[spec], autograph=False).get_concrete_function()
-
-    def place(task: Task) -> str | None:
-        height, width = task.size
-        with scratch.borrow() as memory:
-            pixels = memory.take(height * width * channels).reshape(height, width, channels)
-            (problem,) = decode([task._replace(row=pixels)])
-            if problem is None:
-                _copy_result(fit(tf.constant(pixels)).numpy(), task.row)
-        return problem
-
-    return lambda tasks: [place(task) for task in tasks]
-
-
-def _copy_result(image: Array, row: Array) -> None:
-    if row.strides[1] < 0:
-        image, row = decoders.mirror(image), row[:, ::-1]
-    np.copyto(row, image, casting="unsafe")
-
-
-def _describe(error: tf.errors.OpError) -> str:
-    """What a decoder said of an image that it did not take."""
-    return re.sub(r"\{\{.*?\}\} ?|\s*\[Op:.*|\n.*", "", error.message, flags=re.DOTALL)
-
-
-def resize_batch(images: tf.Tensor, flips: tf.Tensor, plan: ReadPlan) -> tf.Tensor:
-    """Resizes and mirrors images of one size, and brings them into the data format asked for.
-
-    Args:
-        images: uint8 (n, height, width, channels).
-        flips: bool (n,), which are mirrored.
-        plan: says how.
-    """
-    images = fit_image(images, plan.images.stored, plan.options)
-    return _arrange(tf.cast(images, plan.options.dtype), flips, plan)
-
-
-def resize_masks(masks: tf.Tensor, flips: tf.Tensor, plan: ReadPlan) -> tf.Tensor:
-    """Does with masks what `resize_batch` does with their images; their numbers stay."""
-    masks = fit_mask(masks, plan.images.stored, plan.options, plan.given.mask_padding)
-    return _arrange(masks, flips, plan)
-
-
-def _arrange(images: tf.Tensor, flips: tf.Tensor, plan: ReadPlan) -> tf.Tensor:
-    if plan.options.random_flip:
-        images = _mirror_some(images, flips)
-    if plan.options.data_format == "channels_first":
-        images = tf.transpose(images, (0, 3, 1, 2))
-    return images
-
-
-def _mirror_some(images: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-    """Mirrors some of a batch's images.
-
-    A `tf.where` over all of them took five times as long. `tf.reverse` is quick only for rows of
-    three channels in three dimensions.
-    """
-    chosen = tf.where(flips)
-    taken = tf.gather_nd(images, chosen)
-    shape = tf.shape(taken)
-    rows = tf.reshape(taken, (-1, shape[2], shape[3]))
-    mirrored = tf.reshape(tf.reverse(rows, [1]), shape)
-    return tf.tensor_scatter_nd_update(images, chosen, mirrored)
 
 
 def fit_mask(mask: tf.Tensor, image: ImageInfo, options: ReadOptions, padding: int) -> tf.Tensor:

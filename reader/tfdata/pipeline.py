@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from converter.errors import ShardmillError
 from reader.arrays import Array
-from reader.plan.read_plan import count_cores
+from reader.plan.sizing import count_cores
 from reader.records.damage import keep_error
 from reader.sampling.position import Position
 

@@ -15,7 +15,8 @@ from reader.plan.access import arrange
 from reader.plan.fingerprint import describe_order
 from reader.plan.memory import Demand, divide_memory
 from reader.plan.options import ReadOptions
-from reader.plan.read_plan import SINGLES, count_cores, plan_steps, settle_order
+from reader.plan.read_plan import plan_steps, settle_order
+from reader.plan.sizing import SINGLES, count_cores
 from reader.records.damage import DamageLog
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Order
