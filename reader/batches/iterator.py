@@ -65,8 +65,11 @@ class Batches:
         epoch, first = self._start
         buffers, count = self._plan.buffers, len(self)
         read = functools.partial(self._read, epoch)
-        ahead = run_ahead(read, range(first, count), self._plan.calls, buffers.prefetch_batches)
-        for step, element in enumerate(ahead, first + 1):
+        step = first  # counted here: `enumerate` would hold on to an element until the next one
+        for element in run_ahead(
+            read, range(first, count), self._plan.calls, buffers.prefetch_batches
+        ):
+            step += 1
             self.epoch, self.step = (epoch, step) if step < count else (epoch + 1, 0)
             if step == count:
                 self._start = epoch + 1, 0
