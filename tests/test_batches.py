@@ -696,13 +696,20 @@ def test_two_iterations_at_the_same_time_read_the_same_epoch(stored):
         one += read_steps([first])
         other += read_steps([second])
     assert one == other == epochs[0]
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(read_steps(batches))) for _ in "ab"]
+    begun, found = threading.Barrier(2, timeout=20), []
+
+    def read() -> None:
+        iteration = iter(batches)
+        first = next(iteration)
+        begun.wait()
+        found.append(read_steps([first, *iteration]))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found in ([epochs[1]] * 2, [epochs[1], read_steps(batches)])
+    assert found == [epochs[1]] * 2
 
 
 def test_epochs_without_a_batch_follow_each_other(stored):
