@@ -317,6 +317,8 @@ def _make_options(options: dict[str, Any]) -> ReadOptions:
 
 
 def _name_missing(error: ModuleNotFoundError) -> Exception:
+    if error.name == "simplejpeg":
+        return ShardmillError("decoding images needs simplejpeg: pip install 'shardmill[read]'")
     if error.name not in ("tensorflow", "keras"):
         return error
     return ShardmillError(

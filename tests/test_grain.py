@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from absl import flags
 from conftest import convert_folder, make_image, write_image
 
 from converter import ConvertOptions
@@ -18,6 +19,12 @@ RECORDS = 26
 
 # Grain starts its workers while TensorFlow's and its own threads run.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parsed_flags():
+    """Grain looks at a flag before it starts a worker, if there is JAX."""
+    flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture(scope="module")

@@ -65,8 +65,11 @@ class Batches:
         epoch, first = self._start
         buffers, count = self._plan.buffers, len(self)
         read = functools.partial(self._read, epoch)
-        ahead = run_ahead(read, range(first, count), self._plan.calls, buffers.prefetch_batches)
-        for step, element in enumerate(ahead, first + 1):
+        step = first  # counted here: `enumerate` would hold on to an element until the next one
+        for element in run_ahead(
+            read, range(first, count), self._plan.calls, buffers.prefetch_batches
+        ):
+            step += 1
             self.epoch, self.step = (epoch, step) if step < count else (epoch + 1, 0)
             if step == count:
                 self._start = epoch + 1, 0
@@ -104,7 +107,7 @@ class Batches:
         """
         try:
             epoch, step, data = int(state["epoch"]), int(state["step"]), dict(state["data"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"{state!r:.120} is no state of batches: {error!r:.60}") from error
         wanted = describe_plan(self._plan)
         if name := find_difference(data, wanted):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -34,18 +35,23 @@ def run_ahead(
     Raises:
         Exception: what the function raised, at the result's turn.
     """
-    threads = ThreadPoolExecutor(calls, NAME)
-    waiting: collections.deque[Future[U]] = collections.deque()
+    threads, process = ThreadPoolExecutor(calls, NAME), os.getpid()
+    waiting: collections.deque[tuple[T, Future[U]]] = collections.deque()
     coming = iter(items)
     try:
         for item in coming:
-            waiting.append(threads.submit(function, item))
+            waiting.append((item, threads.submit(function, item)))
             if len(waiting) >= calls + ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                yield waiting.popleft()[1].result()
+                if process != os.getpid():
+                    break
+        while waiting and process == os.getpid():
+            yield waiting.popleft()[1].result()
     finally:
-        threads.shutdown(wait=True, cancel_futures=True)
+        _end(threads, process, wait=True)
+    if process != os.getpid():  # threads do not outlive a fork: what they had ahead is done anew
+        left = [item for item, _ in waiting]
+        yield from run_ahead(function, itertools.chain(left, coming), calls, ahead)
 
 
 class Team:
@@ -78,7 +84,13 @@ class Team:
             future.result()
 
     def _start(self) -> ThreadPoolExecutor:
-        if self._threads is None or self._process != os.getpid():  # threads do not outlive a fork
+        if self._threads is None or self._process != os.getpid():
             self._threads, self._process = ThreadPoolExecutor(self._size, NAME), os.getpid()
-            weakref.finalize(self, self._threads.shutdown, wait=False)
+            weakref.finalize(self, _end, self._threads, self._process, wait=False)
         return self._threads
+
+
+def _end(threads: ThreadPoolExecutor, process: int, *, wait: bool) -> None:
+    """Ends threads where they are: in a fork, nobody gives back the locks that they held."""
+    if process == os.getpid():
+        threads.shutdown(wait=wait, cancel_futures=True)
