@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from converter.commits.leftovers import Leftover, clean_folder
-from converter.storage.layout import Place, locate_output
+from converter.storage.layout import AnyPath, locate_output
 
 
 def clean(
-    out: Place,
+    out: AnyPath,
     *,
     unfinished: bool = False,
     dry_run: bool = False,

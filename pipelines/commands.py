@@ -24,7 +24,7 @@ from tqdm import tqdm
 from converter.commits.replacements import find_manifest
 from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
 from converter.format.examples import decode_example
-from converter.format.indexing import Outcome, find_files, index_files
+from converter.format.indexing import Indexed, find_files, index_files
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import read_records
 from converter.options import ConvertOptions
@@ -264,7 +264,7 @@ def run_index(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     return 1 if faults else 0
 
 
-def _summarize_indexes(outcomes: Sequence[Outcome]) -> str:
+def _summarize_indexes(outcomes: Sequence[Indexed]) -> str:
     done = [outcome for outcome in outcomes if not isinstance(outcome, ShardmillError)]
     records, size = sum(file.records for file in done), sum(file.bytes for file in done)
     found = f"{format_count(records, 'record')} in {format_count(len(done), 'file')}"

@@ -23,7 +23,7 @@ from converter.planning.strictness import check_scan
 from converter.sources.scan import scan_images
 from converter.sources.streams import is_compressed
 from converter.storage.files import list_sizes
-from converter.storage.layout import SHARD_SUFFIX, Layout, Location, Place, locate, locate_output
+from converter.storage.layout import SHARD_SUFFIX, AnyPath, Layout, Location, locate, locate_output
 from converter.storage.locks import lock_folder, lock_stage
 from converter.upkeep.updates import carry_shards, check_kind, plan_update
 from pipelines import runners
@@ -35,8 +35,8 @@ from pipelines.workers import LocalWorkers
 
 
 def convert(
-    images: Place,
-    out: Place,
+    images: AnyPath,
+    out: AnyPath,
     options: ConvertOptions | None = None,
     beam_args: Sequence[str] = (),
     *,
@@ -93,8 +93,8 @@ def convert(
 
 
 def run_conversion(
-    images: Place,
-    out: Place,
+    images: AnyPath,
+    out: AnyPath,
     options: ConvertOptions | None = None,
     beam_args: Sequence[str] = (),
     *,

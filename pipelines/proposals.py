@@ -15,7 +15,7 @@ from converter.planning.splits import assign_splits
 from converter.planning.strictness import check_scan
 from converter.sources.inputs import locate_root
 from converter.sources.scan import scan_images
-from converter.storage.layout import Place, locate
+from converter.storage.layout import AnyPath, locate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ class Proposal:
 
 
 def propose(
-    images: Place,
+    images: AnyPath,
     options: ConvertOptions | None = None,
     *,
     always_sample: bool = True,

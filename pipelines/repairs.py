@@ -24,9 +24,9 @@ from converter.storage.layout import (
     MANIFEST,
     NOTES,
     REJECTS,
+    AnyPath,
     Layout,
     Location,
-    Place,
     locate,
     locate_output,
     name_index,
@@ -78,8 +78,8 @@ class Repair:
 
 
 def repair(
-    out: Place,
-    images: Place,
+    out: AnyPath,
+    images: AnyPath,
     beam_args: Sequence[str] = (),
     *,
     workers: int = 0,

@@ -14,7 +14,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan, refuse_other_plan, write_plan
 from converter.sources.scan import scan_images
 from converter.sources.streams import is_compressed
-from converter.storage.layout import Layout, Location, Place, locate, locate_output, name_size
+from converter.storage.layout import AnyPath, Layout, Location, locate, locate_output, name_size
 from converter.storage.locks import lock_folder, lock_stage
 from pipelines import runners
 from pipelines.conversion import (
@@ -34,8 +34,8 @@ from pipelines.workers import LocalWorkers
 
 
 def convert_sizes(
-    images: Place,
-    out: Place,
+    images: AnyPath,
+    out: AnyPath,
     sizes: Sequence[ConvertOptions],
     beam_args: Sequence[str] = (),
     *,
@@ -84,8 +84,8 @@ def convert_sizes(
 
 
 def run_sizes(
-    images: Place,
-    out: Place,
+    images: AnyPath,
+    out: AnyPath,
     sizes: Sequence[ConvertOptions],
     beam_args: Sequence[str] = (),
     *,

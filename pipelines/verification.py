@@ -16,7 +16,7 @@ from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
 from converter.storage.files import list_sizes, read_files, remove_folder
-from converter.storage.layout import Layout, Location, Place, locate
+from converter.storage.layout import AnyPath, Layout, Location, locate
 from converter.storage.locks import sign_folder
 from converter.upkeep.verification import (
     Check,
@@ -29,11 +29,11 @@ from converter.upkeep.verification import (
 
 
 def verify(
-    out: Place,
+    out: AnyPath,
     *,
     quick: bool = False,
     decode: bool = True,
-    sources: Place | None = None,
+    sources: AnyPath | None = None,
     beam_args: Sequence[str] | None = None,
     workers: int = 0,
     progress: bool = False,

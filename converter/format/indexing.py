@@ -42,7 +42,7 @@ class IndexedFile:
     written: bool
 
 
-Outcome: TypeAlias = IndexedFile | DatasetError | OutputError
+Indexed: TypeAlias = IndexedFile | DatasetError | OutputError
 
 
 def index_files(
@@ -51,8 +51,8 @@ def index_files(
     payloads: bool = True,
     overwrite: bool = False,
     workers: int | None = None,
-    on_file: Callable[[Path, Outcome], object] | None = None,
-) -> list[Outcome]:
+    on_file: Callable[[Path, Indexed], object] | None = None,
+) -> list[Indexed]:
     """Does what `index_shard` does for many files; one that fails does not stop the others.
 
     Args:
@@ -183,7 +183,7 @@ def _refuse_collisions(paths: Iterable[Path]) -> None:
             raise UsageError(f"{owner} and {path} would have the same index: rename one of them")
 
 
-def _try_shard(path: Path, *, payloads: bool, overwrite: bool) -> Outcome:
+def _try_shard(path: Path, *, payloads: bool, overwrite: bool) -> Indexed:
     try:
         return index_shard(path, payloads=payloads, overwrite=overwrite)
     except (DatasetError, OutputError) as error:

@@ -63,7 +63,7 @@ class Origin(NamedTuple):
 UNKNOWN: Final = Origin()
 
 
-Outcome: TypeAlias = "StoredImage | ImageError"
+Converted: TypeAlias = "StoredImage | ImageError"
 """What becomes of an image."""
 
 
@@ -110,7 +110,7 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
 
 def convert_sizes(
     data: bytes, sizes: Sequence[ConvertOptions], *, draft: bool = True
-) -> list[Outcome]:
+) -> list[Converted]:
     """Converts one image file to several sizes, and each to the very bytes of that size alone.
 
     It is decoded once; but a large JPEG once for each fraction of its size that they take.
@@ -131,9 +131,9 @@ def convert_sizes(
         return convert_opened(opened, sizes)
 
 
-def convert_opened(opened: Opened, sizes: Sequence[ConvertOptions]) -> list[Outcome]:
+def convert_opened(opened: Opened, sizes: Sequence[ConvertOptions]) -> list[Converted]:
     """Does what `convert_sizes` does with an image that is opened and checked."""
-    outcomes: list[Outcome] = []
+    outcomes: list[Converted] = []
     for options in sizes:
         try:
             with name_errors():

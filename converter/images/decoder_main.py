@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from converter.costs import start_cost, take_spent
 from converter.errors import ImageError
-from converter.images.conversion import Origin, Outcome, StoredImage
+from converter.images.conversion import Converted, Origin, StoredImage
 from converter.images.frames import Frame, convert_frames
 from converter.images.isolation import receive, send
 from converter.images.masks import convert_mask
@@ -96,7 +96,7 @@ def _lack_memory() -> ImageError:
     return ImageError("too_much_memory", REJECT_CODES["too_much_memory"])
 
 
-def _describe(image: Outcome) -> dict[str, object]:
+def _describe(image: Converted) -> dict[str, object]:
     if isinstance(image, ImageError):
         return {"code": image.code, "detail": image.detail}
     names = [field.name for field in dataclasses.fields(image)]

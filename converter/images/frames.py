@@ -15,8 +15,8 @@ from PIL.GifImagePlugin import GifImageFile
 
 from converter.errors import ImageError
 from converter.images.conversion import (
+    Converted,
     Opened,
-    Outcome,
     convert_opened,
     convert_sizes,
     name_errors,
@@ -39,7 +39,7 @@ class Frame(NamedTuple):
     """
 
     number: int | None
-    images: list[Outcome]
+    images: list[Converted]
 
 
 def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame]:
@@ -105,7 +105,7 @@ def _go_to(image: Image.Image, number: int, limit: int) -> bool:
 
 def _convert(
     image: Image.Image, data: bytes, sizes: Sequence[ConvertOptions]
-) -> tuple[list[Outcome], bool]:
+) -> tuple[list[Converted], bool]:
     """What becomes of the frame that an image is at; and whether it is damaged."""
     try:
         with name_errors():

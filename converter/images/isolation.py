@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 
 from converter.costs import credit, enter
 from converter.errors import ImageError
-from converter.images.conversion import Origin, Outcome, StoredImage
+from converter.images.conversion import Converted, Origin, StoredImage
 from converter.images.frames import Frame
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
@@ -151,7 +151,7 @@ def _get_decoder(sizes: Sequence[ConvertOptions]) -> _Decoder:
     return decoder
 
 
-def _read_image(decoder: _Decoder, image: dict[str, Any]) -> Outcome:
+def _read_image(decoder: _Decoder, image: dict[str, Any]) -> Converted:
     if "code" in image:
         return ImageError(image["code"], image["detail"])
     origin = Origin(*image.pop("origin"))

@@ -26,7 +26,7 @@ BACKGROUND: Final = "background"
 """The class that has label 0 where labels begin at 1, as Inception and its followers count."""
 
 
-class Place(NamedTuple):
+class Assignment(NamedTuple):
     """What folders say of the images in them.
 
     Attributes:
@@ -73,25 +73,25 @@ class Labeller:
             for name in inner
         }
 
-    def read(self, path: str) -> Place:
+    def read(self, path: str) -> Assignment:
         """What the folders of an image say; images of one folder are best asked for in a row."""
         folder = path.rpartition("/")[0]
         if folder != self._last[0]:
             self._last = (folder, self._read_folder(folder.split("/") if folder else []))
         return self._last[1]
 
-    def _read_folder(self, names: list[str]) -> Place:
+    def _read_folder(self, names: list[str]) -> Assignment:
         split = ""
         if self.has_splits:
             split = SPLIT_FOLDERS.get(names[0].lower(), "") if names else ""
             names = names[1:]
             if not split:
-                return Place(code="skipped_no_split")
+                return Assignment(code="skipped_no_split")
         if self._from == "none":
-            return Place(split)
+            return Assignment(split)
         if not names:
-            return Place(split, code="skipped_no_class")
-        return Place(split, names[0] if self._from == "top" else names[-1])
+            return Assignment(split, code="skipped_no_class")
+        return Assignment(split, names[0] if self._from == "top" else names[-1])
 
 
 def order_classes(

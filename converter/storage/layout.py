@@ -26,7 +26,7 @@ from converter.storage.objects import ObjectPath, parse_address
 Location: TypeAlias = Path | ObjectPath
 """Where a file or a folder lies: here, or in an object store."""
 
-Place: TypeAlias = str | os.PathLike[str] | ObjectPath
+AnyPath: TypeAlias = str | os.PathLike[str] | ObjectPath
 """How a location is given."""
 
 _L_co = TypeVar("_L_co", bound=Location, covariant=True)
@@ -132,7 +132,7 @@ class Layout(Generic[_L_co]):
                 folder.mkdir(parents=True, exist_ok=True)
 
 
-def locate(path: Place) -> Location:
+def locate(path: AnyPath) -> Location:
     """The absolute path of a file or folder, or its address in an object store.
 
     Raises:
@@ -157,7 +157,7 @@ def parse_location(text: str) -> Location:
     return locate(text) if _ADDRESS.match(text) else Path(text)
 
 
-def locate_output(out: Place) -> Location:
+def locate_output(out: AnyPath) -> Location:
     """Where a data set lies; of a link, the folder that it leads to, which is what may be replaced.
 
     Raises:

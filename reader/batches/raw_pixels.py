@@ -29,7 +29,7 @@ MAX_REST_BYTES: Final = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class Pixels:
     """What was read besides the pixels, in the order of what was asked for.
 
     Attributes:
@@ -45,7 +45,7 @@ class Found:
 
 def read_pixels(
     files: RecordFiles, numbers: Numbers, rows: Array, slots: Numbers, *, with_names: bool
-) -> Found:
+) -> Pixels:
     """Reads raw images of one size.
 
     Args:
@@ -85,7 +85,7 @@ def read_pixels(
             names[index] = tails[begin:end].tobytes()
     labels, whole = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.bool_)
     labels[indexes], whole[indexes] = heads.labels, there
-    return Found(labels=labels, names=names, sound=whole)
+    return Pixels(labels=labels, names=names, sound=whole)
 
 
 def _read_rows(

@@ -38,7 +38,7 @@ part of the C library's heap kept of long reads doubled the memory of `shuffle="
 LARGE_BYTES: Final = 1 << 24
 """A larger record's checksum is compared before memory is taken for it: a file can be all holes."""
 
-Block: TypeAlias = bytes | mmap.mmap
+Buffer: TypeAlias = bytes | mmap.mmap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +199,7 @@ def open_regular(path: Location) -> int:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
-def read_at(descriptor: int, place: Place, offset: int, size: int) -> Block:
+def read_at(descriptor: int, place: Place, offset: int, size: int) -> Buffer:
     """Reads bytes of a record's file.
 
     Raises:

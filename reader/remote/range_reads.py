@@ -42,7 +42,7 @@ WHOLE_SHARE: Final = 0.5
 INDEXES_AT_ONCE: Final = 16
 OPEN_FILES: Final = 64
 
-Piece: TypeAlias = tuple[int, int]
+Range: TypeAlias = tuple[int, int]
 """Where a range begins, and its size."""
 
 
@@ -110,7 +110,7 @@ class Requests:
         self._coming = collections.deque(
             (number, piece) for number, pieces in enumerate(self._pieces) for piece in pieces
         )
-        self._answers: dict[tuple[int, Piece], concurrent.futures.Future[bytes]] = {}
+        self._answers: dict[tuple[int, Range], concurrent.futures.Future[bytes]] = {}
         self._ahead_bytes = 0
         self._opened: collections.OrderedDict[int, IO[bytes]] = collections.OrderedDict()
         weakref.finalize(self, _close, self._opened)
@@ -148,7 +148,7 @@ class Requests:
             raise
         return into
 
-    def _take(self, number: int, piece: Piece) -> bytes:
+    def _take(self, number: int, piece: Range) -> bytes:
         while self._coming and self._ahead_bytes < AHEAD_BYTES:
             self._begin(*self._coming.popleft())
         if (number, piece) not in self._answers:
@@ -159,14 +159,14 @@ class Requests:
             del self._answers[number, piece]
             self._ahead_bytes -= piece[1]
 
-    def _begin(self, number: int, piece: Piece) -> None:
+    def _begin(self, number: int, piece: Range) -> None:
         path = self._groups[number].file.path
         assert isinstance(path, ObjectPath)  # noqa: S101 (no others have pieces)
         self._answers[number, piece] = start_read(path, *piece)
         self._ahead_bytes += piece[1]
 
 
-def _join(group: Group) -> Iterator[Piece]:
+def _join(group: Group) -> Iterator[Range]:
     """The ranges that hold the records of a file, neighbours together."""
     apart = np.flatnonzero(group.begins[1:] > group.ends[:-1] + GAP_BYTES) + 1
     firsts, lasts = [0, *apart.tolist()], [*(apart - 1).tolist(), len(group.begins) - 1]
