@@ -25,6 +25,7 @@ from reader.tfdata.decoding import (
     format_labels,
     make_decoder,
 )
+from reader.tfdata.placing import find_inset
 
 FORMATS = ("jpeg", "png", "webp", "raw")
 
@@ -255,3 +256,16 @@ def test_stored_gray_is_decoded_to_every_color_mode(stored_format, decode):
     for color_mode, mode in (("grayscale", "L"), ("rgb", "RGB"), ("rgba", "RGBA")):
         expected = np.asarray(image.convert(mode)).reshape(24, 32, -1)
         np.testing.assert_array_equal(decode([stored], described, color_mode)[0], expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_padded_image_lies_where_tensorflow_puts_it(seed):
+    random = np.random.default_rng(seed)
+    for size, target in random.integers(1, 90, (60, 2, 2)).tolist():
+        top, left, height, width = find_inset(tuple(size), tuple(target))
+        if not height or not width:
+            continue  # TensorFlow refuses it, too
+        padded = tf.image.resize_with_pad(tf.ones((*size, 1)), *target, "nearest")[..., 0]
+        expected = np.zeros(target, np.float32)
+        expected[top : top + height, left : left + width] = 1
+        np.testing.assert_array_equal(padded, expected, err_msg=f"{size} {target}")

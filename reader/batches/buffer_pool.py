@@ -9,20 +9,15 @@ it begins at a multiple of 64 bytes, and that comes back when the batch is gone.
 from __future__ import annotations
 
 import collections
-import mmap
 import weakref
 from typing import Any, Final
 
 import numpy as np
 
-from reader.arrays import Array
+from reader.arrays import Array, allocate
 
 ALIGNMENT: Final = 64
 """`EIGEN_MAX_ALIGN_BYTES`: py_func.cc copies what is aligned to less, and pages are to more."""
-
-
-HUGE_BYTES: Final = 1 << 22
-"""Smaller arrays are not worth pages of 2 MB; numpy draws the line there, too."""
 
 
 class _Loan:
@@ -62,10 +57,4 @@ class BufferPool:
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Memory of its own: in a heap, it would keep what was freed below from being given back."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-        # Of a batch, 3,072 usual pages are more than the processor keeps the places of.
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, dtype).reshape(shape)
+    return allocate(int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)

@@ -159,6 +159,11 @@ def fit_image(pixels: tf.Tensor, image: ImageInfo, options: ReadOptions) -> tf.T
         pixels = tf.image.resize_with_pad(pixels, *size, method=options.interpolation)
     else:
         pixels = tf.image.resize(pixels, size, method=options.interpolation)
+    return round_pixels(pixels, options)
+
+
+def round_pixels(pixels: tf.Tensor, options: ReadOptions) -> tf.Tensor:
+    """Rounds what a resize gives, if integers are asked for."""
     return pixels if options.dtype == "float32" else tf.saturate_cast(tf.round(pixels), tf.uint8)
 
 

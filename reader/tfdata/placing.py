@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -21,7 +22,13 @@ from reader.examples.fields import RAW
 from reader.plan.images import ImagePlan
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import ReadPlan
-from reader.tfdata.decoding import fit_image, fit_mask, make_decoder, make_mask_decoder
+from reader.tfdata.decoding import (
+    fit_image,
+    fit_mask,
+    make_decoder,
+    make_mask_decoder,
+    round_pixels,
+)
 
 PART_IMAGES: Final = 8
 """That one call of a graph decodes, so that few of them wait in memory."""
@@ -115,25 +122,53 @@ def _place_result(decode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 def _fit_result(decode: Decoder, natural: ImagePlan, options: ReadOptions) -> Decoder:
     """Resizes what a decoder gives, one image after the other."""
     scratch, channels = Scratch(), natural.channels
+    held: dict[int, Array] = {}
+    keys = itertools.count()
 
-    def fit(pixels: tf.Tensor) -> tf.Tensor:
-        return fit_image(pixels, natural.stored, options)
+    def fit(key: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        # Handed over without a copy, which would stay in the heap of each thread: memory grew from
+        # 240 to 430 MB, and on.
+        pixels = tf.numpy_function(lambda key: held[int(key)], [key], tf.uint8)
+        pixels.set_shape((None, None, channels))
+        if not options.pad_to_aspect_ratio:
+            return fit_image(pixels, natural.stored, options)
+        return round_pixels(tf.image.resize(pixels, size, options.interpolation), options)
 
-    if not options.pad_to_aspect_ratio:
-        # An optimized graph multiplies where `resize_with_pad` divides, and is then off by a row.
-        spec = tf.TensorSpec((None, None, channels), tf.uint8)
-        fit = tf.function(fit, input_signature=[spec], autograph=False).get_concrete_function()
+    specs = [tf.TensorSpec((), tf.int64), tf.TensorSpec((2,), tf.int32)]
+    run = tf.function(fit, input_signature=specs, autograph=False).get_concrete_function()
 
     def place(task: Task) -> str | None:
-        height, width = task.size
+        (height, width), key, row = task.size, next(keys), task.row
+        top, left, *size = 0, 0, *row.shape[:2]
+        if options.pad_to_aspect_ratio:
+            top, left, *size = find_inset(task.size, (row.shape[0], row.shape[1]))
+            row[...] = 0
         with scratch.borrow() as memory:
             pixels = memory.take(height * width * channels).reshape(height, width, channels)
             (problem,) = decode([task._replace(row=pixels)])
             if problem is None:
-                _copy_result(fit(tf.constant(pixels)).numpy(), task.row)
+                held[key] = pixels
+                try:
+                    image = run(tf.constant(key, tf.int64), tf.constant(size, tf.int32)).numpy()
+                    _copy_result(image, row[top : top + size[0], left : left + size[1]])
+                except tf.errors.OpError as error:
+                    problem = _describe(error)
+                finally:
+                    del held[key]
         return problem
 
     return lambda tasks: [place(task) for task in tasks]
+
+
+def find_inset(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where `tf.image.resize_with_pad` puts an image: top, left, height, width.
+
+    A graph cannot be asked: optimized, it multiplies where this divides, and is off by a row.
+    """
+    sides, goals = np.array(size, np.float32), np.array(target, np.float32)
+    resized = sides / (sides / goals).max()
+    margins = np.maximum(np.floor((goals - resized) / 2), 0).astype(int)
+    return (*margins.tolist(), *np.floor(resized).astype(int).tolist())
 
 
 def _copy_result(image: Array, row: Array) -> None:
