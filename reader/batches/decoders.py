@@ -4,7 +4,9 @@ JPEG is decoded by simplejpeg: libjpeg-turbo, with the exact inverse DCT and smo
 with the pixels of Pillow and of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. It refuses
 whatever libjpeg warns of. Pillow has the last word on that, as TensorFlow takes some of it too; but
 not on a file that ends too early, which TensorFlow refuses. On every prefix and on a flip of every
-byte of dozens of small images the outcome was an error, or the pixels that TensorFlow gives.
+byte of dozens of small images the outcome was an error, or the pixels that TensorFlow gives. Only
+where a progressive JPEG lacks scans, versions of libjpeg guess differently what they would have
+brought; then the pixels are Pillow's.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ _FRAMING_BYTES: Final = 12
 """Of a chunk besides its content: length, name and checksum."""
 
 _PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_MAY_BE_LEFT_OUT: Final = 0x20
+"""In the first letter of a chunk's name: whether those may do so who do not know it."""
+
 _HEADER: Final = struct.Struct(">IIBBxxB")
 """Width, height, bits of a sample, kind of color, whether it is interlaced."""
 
@@ -47,6 +50,8 @@ def reduce_png(png: memoryview) -> bytearray:
             if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
                 raise ValueError(f"a PNG with another checksum than that of its {name.decode()}")
             kept += chunk
+        elif not (name.isalpha() and name[0] & _MAY_BE_LEFT_OUT):
+            raise ValueError(f"a PNG with a chunk {name!r}, without which it cannot be shown")
         before = name
     return kept
 
