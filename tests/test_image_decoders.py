@@ -134,6 +134,33 @@ def list_flips(data: bytes) -> Iterator[bytes]:
             yield data[: bit // 8] + flipped + data[bit // 8 + 1 :]
 
 
+def leave_a_row(tasks: list[Task]) -> list[str | None]:
+    """A planted bug: the last row stays as it was."""
+    for task in tasks:
+        task.row[:-1] = 5
+    return [None] * len(tasks)
+
+
+def take_half(tasks: list[Task]) -> list[str | None]:
+    """A planted bug: what is refused once is not the next time."""
+    return ["refused" if number else None for number in range(len(tasks))]
+
+
+def warn(tasks: list[Task]) -> list[str | None]:
+    """A planted bug: a warning."""
+    warnings.warn("odd", stacklevel=1)
+    return ["refused"] * len(tasks)
+
+
+@pytest.mark.parametrize("plant", [leave_a_row, take_half, warn])
+def test_it_would_be_noticed_if_something_stayed_in_a_buffer_or_somebody_were_warned(
+    plant, monkeypatch
+):
+    monkeypatch.setitem(globals(), "find_decoder", lambda channels, mode: plant)
+    with pytest.raises(AssertionError):
+        decode(encode_image(make_image(1)))
+
+
 # JPEG
 
 
