@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import logging
 import multiprocessing
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from PIL import Image
 
 from converter import DatasetError, RecordError, ShardmillError
 from converter.format import tfrecords
-from reader import ReadOptions, open_shards
-from reader.batches.batch_reader import BatchReader
+from reader import ReadOptions, Record, open_shards
+from reader.arrays import Array
+from reader.batches import raw_pixels
+from reader.batches.batch_reader import Batch, BatchReader
+from reader.batches.iterator import Batches
 from reader.plan.read_plan import ReadPlan, plan_reading
+from reader.records import blocks
 from reader.records.damage import DamageLog
 from reader.records.files import RecordFile
 from reader.records.readahead import RunFiles
@@ -32,7 +39,7 @@ from reader.records.record_files import RecordFiles
 from reader.sampling.orders import WindowedOrder
 
 Rows: TypeAlias = dict[str, tuple[object, ...]]
-"""Label and image, and what else is known of it, by the path of its original."""
+"""Label and pixels, and what else is known of it, by the path of its original."""
 
 EXHAUSTIVE = bool(os.environ.get("SHARDMILL_EXHAUSTIVE"))
 """Every case in every way, instead of a fixed sample of both; see CONTRIBUTING.md."""
@@ -69,24 +76,34 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """One way of reading batches."""
+    """One way of reading batches: by the engine itself, or by `ShardSet.batches`.
 
+    The engine reads into a batch as it is stored; `batches` are copied, as other numbers in another
+    layout.
+    """
+
+    through: str
     shuffle: bool | str
     batch_size: int | None
     on_damage: str
     remainder: str
 
     @property
-    def options(self) -> ReadOptions:
-        return ReadOptions(**dataclasses.asdict(self), seed=3, with_filename=True)
+    def arguments(self) -> dict[str, Any]:
+        arguments = dataclasses.asdict(self) | {"seed": 3, "with_filename": True}
+        if arguments.pop("through") == "engine":
+            return arguments | {"dtype": "uint8"}
+        return arguments | {"dtype": "float32", "data_format": "channels_first"}
 
 
 WAYS = [
     Way(*choices)
     for choices in itertools.product(
-        (False, "exact", "buffer"), (None, 2), ("raise", "skip"), ("keep", "pad")
+        ("engine", "batches"), (False, "exact", "buffer"), (None, 2), ("raise", "skip"),
+        ("keep", "pad"),
     )
-]
+    if choices[0] == "engine" or choices[2]  # `batches` are never of single images
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +137,7 @@ class Judge:
         self.folder = folder
         self.shards = open_shards(folder)
         self.records = list(self.shards.source("train"))
-        self.rows = {r.source_id: (r.label, r.encoded, (r.height, r.width)) for r in self.records}
+        self.rows = {record.source_id: decode(record) for record in self.records}
         self.bounds = [
             (shard.name, record, *map(int, line.split()))
             for shard in self.shards.manifest.list_shards("train")
@@ -149,12 +166,17 @@ class Judge:
     def judge_reading(self, hurt: Hurt, ways: Iterable[Way]) -> Iterator[str]:
         yield from self._judge_source(hurt)
         for way in ways:
-            plan, reader = self.plans[way], renew(self.plans[way])
-            yield from self.judge_epochs(
-                way,
-                lambda epoch, plan=plan, reader=reader: dict(read_epoch(plan, reader, epoch)),
-                self.rows, reader.damage, hurt,
-            )  # fmt: skip
+            read, damage = self.begin(way)
+            yield from self.judge_epochs(way, read, self.rows, damage, hurt)
+
+    def begin(self, way: Way) -> tuple[Callable[[int], Rows], DamageLog]:
+        """What reads one epoch after the other, as if nothing had been read yet."""
+        if way.through == "batches":
+            batches = self.shards.batches("train", **way.arguments)
+            return lambda epoch: collect(list_rows(batches)), batches.damage
+        plan = renew(self.plans[way])
+        reader = BatchReader(plan)
+        return lambda epoch: collect(read_epoch(plan, reader, epoch)), reader.damage
 
     def find_hurt(self, case: Case) -> Hurt:
         if case.file.endswith(".tfindex"):
@@ -265,39 +287,67 @@ class Judge:
             yield f"{way}: {missing} are missing, {noted} noted, {self.log} logged: {hurt}"
 
     def _plan(self, way: Way) -> ReadPlan:
-        plan = plan_reading(self.folder, self.shards.manifest, "train", way.options)
-        if plan.order != "buffer":
+        options = ReadOptions(**way.arguments)
+        plan = plan_reading(self.folder, self.shards.manifest, "train", options)
+        if plan.shuffle != "buffer":
             return plan
         # Of so few records, windows would be of runs of one.
         order = WindowedOrder(records=len(self.records), seed=3, run=2, window=4)
-        return dataclasses.replace(plan, reader=dataclasses.replace(plan.reader, order=order))
+        return dataclasses.replace(plan, order=order)
 
 
-def renew(plan: ReadPlan) -> BatchReader:
-    """The reader of a plan, as if nothing had been read yet."""
-    files = RecordFiles(plan.reader.files.files)
-    if plan.order == "buffer":
+def decode(record: Record) -> tuple[object, ...]:
+    """Label, pixels and size of an image, without the engine."""
+    if record.format == "raw":
+        pixels = np.frombuffer(record.encoded, np.uint8).reshape(record.height, record.width, 3)
+    else:
+        pixels = np.asarray(Image.open(io.BytesIO(record.encoded)))
+    return record.label, pixels.tobytes(), pixels.shape
+
+
+def renew(plan: ReadPlan) -> ReadPlan:
+    """The same plan, without what its files remember."""
+    files = RecordFiles(plan.files.files)
+    if plan.shuffle == "buffer":
         files = RunFiles(files, run=2, keep=2)
-    damage = DamageLog(plan.options.on_damage, plan.options.max_damaged)
-    return dataclasses.replace(plan.reader, files=files, damage=damage)
+    return dataclasses.replace(plan, files=files)
 
 
 def read_epoch(
     plan: ReadPlan, reader: BatchReader, epoch: int
-) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """All that TensorFlow would be given of an epoch, by name."""
-    steps = list(range(reader.steps.count))
+) -> Iterator[tuple[bytes, int, Array]]:
+    """Name, label and image of all that the engine gives of an epoch."""
+    steps = list(range(plan.steps.count))
     for part in [steps] if plan.options.batch_size is None else [[step] for step in steps]:
-        if plan.is_direct:
-            images = np.zeros((2, plan.height, plan.width, 3), np.uint8)
-            columns = reader.read_images(epoch, *part, images)
-            encoded, sizes = [image.tobytes() for image in images], [images.shape[1:3]] * 2
-        else:
-            columns = reader.read_examples(epoch, part)
-            encoded, sizes = columns.encoded, [tuple(size) for size in columns.sizes.tolist()]
-        for slot in np.flatnonzero(columns.valid).tolist():
-            row = (int(columns.labels[slot]), encoded[slot], sizes[slot])
-            yield columns.names[slot].decode(), row
+        batch: Batch = reader.read(epoch, part)
+        yield from _list_slots(batch.names, batch.labels, batch.images, batch.valid)
+
+
+def list_rows(batches: Batches) -> Iterator[tuple[bytes, int, Array]]:
+    """The same of the batches of the next epoch."""
+    for images, labels, *weights, names in batches:
+        valid = weights[0] > 0 if weights else np.ones(len(images), np.bool_)
+        yield from _list_slots(names, labels, np.moveaxis(images, 1, -1), valid)
+
+
+def _list_slots(
+    names: Array, labels: Array, images: Array, valid: Array
+) -> Iterator[tuple[bytes, int, Array]]:
+    for name, label, image, is_there in zip(names, labels, images, valid, strict=True):
+        if is_there:
+            yield name, int(label), image
+        elif name or label or image.any():
+            raise ValueError(f"not blank: {name!r}")
+
+
+def collect(slots: Iterable[tuple[bytes, int, Array]]) -> Rows:
+    """All that was given, of which nothing may be given twice."""
+    rows: Rows = {}
+    for name, label, image in slots:
+        if name.decode() in rows:
+            raise ValueError(f"given twice: {name!r}")
+        rows[name.decode()] = (label, image.astype(np.uint8).tobytes(), image.shape)
+    return rows
 
 
 def try_cases(at: Any, folder: Path, begin: int, step: int, plant: str = "") -> list[str]:
@@ -321,7 +371,7 @@ def try_cases(at: Any, folder: Path, begin: int, step: int, plant: str = "") -> 
         problems += [f"{cases[number]}: {found}" for found in judge.try_case(cases[number], ways)]
         if len(problems) >= MAX_PROBLEMS:
             break
-    return problems
+    return problems + ["TensorFlow is loaded"] * ("tensorflow" in sys.modules)
 
 
 def forget_payload_checksums() -> None:
@@ -334,6 +384,28 @@ def forget_lengths() -> None:
     tfrecords.check_framing = lambda header, payload, footer, *, shard, offset, number=None: (
         tfrecords._check_payload(payload, footer, shard, offset, number)
     )
+
+
+def forget_checksums_of_blocks() -> None:
+    """A planted bug: nobody compares the checksums of records that are read together."""
+    blocks.check_records = lambda data, starts, stops: np.ones(len(starts), np.bool_)
+
+
+class _Equal:
+    def __eq__(self, other: object) -> Any:
+        return np.True_
+
+    __hash__ = None
+
+
+def forget_checksums_of_pixels() -> None:
+    """A planted bug: nobody compares those of images that are read straight into their place."""
+    raw_pixels.mask_crc = lambda crcs: _Equal()
+
+
+def forget_blanks() -> None:
+    """A planted bug: what was left out of a batch stays as whatever it is."""
+    Batch.pad = lambda batch: batch
 
 
 def forget_index_checksums() -> None:

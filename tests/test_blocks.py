@@ -1,5 +1,6 @@
-"""Records in one block of memory: the same bytes as one by one, and nothing that is damaged."""
+"""Records in blocks of memory: the same bytes as one by one, and nothing that is damaged."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 
 from converter import DatasetError
+from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, frame_record
 from reader import open_shards
+from reader.arrays import Scratch
 from reader.plan.read_plan import list_files
-from reader.records.blocks import MAX_RUN_BYTES, check_records, read_block
+from reader.records.blocks import MAX_RUN_BYTES, check_records, read_blocks
 from reader.records.files import Group, RecordFile
+from reader.records.readahead import RunFiles
 from reader.records.record_files import RecordFiles
 
 
@@ -23,11 +27,13 @@ def open_records(folder: Path) -> RecordFiles:
     return RecordFiles(list_files(folder, open_shards(folder).manifest, "train"))
 
 
-def list_payloads(files: RecordFiles, numbers: np.ndarray) -> dict[int, bytes]:
-    """By index, what a block has that is sound."""
-    block = files.read_block(numbers)
+def list_payloads(
+    files: RecordFiles, numbers: np.ndarray, limit_bytes: int = MAX_RUN_BYTES
+) -> dict[int, bytes]:
+    """By index, what blocks have that is sound."""
     return {
         int(index): block.data[begin:end].tobytes()
+        for block in files.read_blocks(numbers, limit_bytes, Scratch())
         for index, begin, end, sound in zip(
             block.indexes, block.begins, block.ends, block.sound, strict=True
         )
@@ -42,6 +48,25 @@ def test_a_block_holds_what_single_reads_give(converted, seed):
     numbers = random.integers(0, len(files), random.integers(1, 40))
     singly = {index: bytes(payload) for index, _, payload in files.read_many(numbers)}
     assert list_payloads(files, numbers) == singly
+    for limit_bytes in (0, 1500, 4000):
+        assert list_payloads(files, numbers, limit_bytes) == singly
+
+
+@pytest.mark.parametrize("kind", [RecordFiles, lambda files: RunFiles(RecordFiles(files), 5, 3)])
+def test_blocks_have_no_more_than_the_limit_unless_one_record_has(converted, kind):
+    files = kind(open_records(converted).files)
+    numbers = np.random.default_rng(0).permutation(len(files))
+    sizes = [len(files.read(number)[1]) for number in numbers.tolist()]
+    for limit_bytes in (0, min(sizes) + 16, 3 * max(sizes), 10**9):
+        blocks = list(files.read_blocks(numbers, limit_bytes))
+        for block in blocks:
+            assert len(block.data) <= limit_bytes + 1 or len(block.indexes) == 1
+        for first, second in itertools.pairwise(blocks):
+            size = int(second.ends[0] - second.begins[0]) + HEADER_BYTES + FOOTER_BYTES
+            assert len(first.data) + size > limit_bytes, "they could have been one"
+        asked = np.concatenate([block.indexes for block in blocks])
+        np.testing.assert_array_equal(np.sort(asked), np.arange(len(numbers)))
+        assert all(block.sound.all() for block in blocks)
 
 
 @pytest.mark.parametrize("bit", range(0, 8, 3))
@@ -68,7 +93,7 @@ def test_a_file_that_is_gone_is_an_error(copied):
     files = open_records(copied)
     files.files[0].path.unlink()
     with pytest.raises(DatasetError, match="cannot be read: No such file"):
-        files.read_block(np.array([0]))
+        list(files.read_blocks(np.array([0])))
 
 
 def test_very_large_records_are_left_out_and_take_no_memory(tmp_path):
@@ -82,7 +107,7 @@ def test_very_large_records_are_left_out_and_take_no_memory(tmp_path):
         np.array([0, 1 << 20]),
         np.array([1 << 20, 1 << 40]),
     )
-    block = read_block([Group(large, *places)])
+    (block,) = read_blocks([Group(large, *places)])
     assert block.indexes.tolist() == [0]
     assert len(block.data) == 1 << 20
     assert not block.sound.any()
@@ -95,13 +120,12 @@ def test_neighbours_beyond_one_read_are_still_read(tmp_path):
     path.write_bytes(data)
     file = RecordFile(path=path, records=3, bytes=len(data), max_record_bytes=size)
     starts = np.arange(3) * size
-    block = read_block([Group(file, np.arange(3), np.arange(3), starts, starts + size)])
+    group = Group(file, np.arange(3), np.arange(3), starts, starts + size)
+    (block,) = read_blocks([group], 4 * size)
     assert block.data.tobytes() == data
 
 
 def test_records_are_checked_where_they_lie():
-    from converter.format.tfrecords import frame_record
-
     records = [frame_record(payload) for payload in (b"", b"one", b"x" * 1000)]
     stops = np.cumsum([len(record) for record in records])
     starts = stops - [len(record) for record in records]

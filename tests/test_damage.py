@@ -1,19 +1,21 @@
 """What is told of a damaged record, by us and by TensorFlow; and an image that nobody decodes."""
 
-import gc
 import logging
 import re
 import shutil
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import convert_folder, encode_image, make_image, write_image
 from forging import forge, make_payload
 
 from converter import ConvertOptions, DatasetError, RecordError
-from reader import damage, load_dataset, open_shards, typed_errors
+from reader import load_dataset, open_shards, typed_errors
+from reader.batches.batch_reader import Batch
+from reader.records import damage
 
 
 @pytest.fixture(scope="module", params=["png", "raw"])
@@ -142,25 +144,91 @@ def undecodable(request, tmp_path_factory):
     return forge(folder, {"train-0": payloads[:2], "train-1": payloads[2:]}, request.param)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"batch_size": 2},
-        {"batch_size": None, "on_damage": "skip"},
-        {"batch_size": 2, "shuffle": "buffer", "seed": 1},
-        {"batch_size": 2, "remainder": "pad", "on_damage": "skip"},
-        {"batch_size": 2, "random_crop": (0.9, 1.0), "image_size": (10, 10)},
-        {"batch_size": 3, "cache": True},
-    ],
-    ids=str,
-)
-def test_an_image_that_no_decoder_takes_is_named(undecodable, options):
-    with pytest.raises(RecordError) as caught, typed_errors():
-        list(load_dataset(undecodable, **options))
-    error = caught.value
-    assert (error.shard, error.record, error.source) == ("train-1.tfrecord", 1, "bee/3.png")
+PLAIN = [
+    {},
+    {"shuffle": "buffer", "seed": 1},
+    {"remainder": "pad", "dtype": "uint8"},
+    {"data_format": "channels_first", "random_flip": True},
+    {"cache": True},
+    {"color_mode": "rgba"},
+]
+OPTIONS = [
+    PLAIN[0],
+    PLAIN[2],
+    {"batch_size": None},
+    {"image_size": (12, 10)},
+    {"image_size": (12, 10), "random_crop": (0.9, 1.0)},
+    {"image_size": (12, 10), "cache": True, "pad_to_aspect_ratio": True},
+]
+DAMAGED = ("train-1.tfrecord", 1, "bee/3.png")
+WHOLE = [b"ant/0.png", b"ant/2.png", b"ant/4.png", b"bee/1.png"]
+
+
+def judge_error(error: RecordError) -> None:
+    assert (error.shard, error.record, error.source) == DAMAGED
     assert re.search(r"cannot be decoded: .*(PNG|JPEG)", str(error))
     assert "node" not in str(error)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_an_image_that_no_decoder_takes_is_named(undecodable, options):
+    with pytest.raises(RecordError) as caught, typed_errors():
+        list(load_dataset(undecodable, **{"batch_size": 3} | options))
+    judge_error(caught.value)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_it_is_left_out_alone_where_that_is_asked_for(undecodable, options):
+    options = {"batch_size": 3, "on_damage": "skip", "with_filename": True} | options
+    dataset = load_dataset(undecodable, **options)
+    for _ in range(2):
+        parts = [names for *_, names in dataset.as_numpy_iterator()]
+        names = [name for part in parts for name in np.ravel(part).tolist()]
+        assert sorted(name for name in names if name) == WHOLE
+    (error,) = dataset.damage.errors.values()
+    judge_error(error)
+
+
+@pytest.mark.parametrize("options", PLAIN, ids=str)
+def test_batches_name_it_or_leave_it_out_too(undecodable, options):
+    shards = open_shards(undecodable)
+    with pytest.raises(RecordError) as caught:
+        list(shards.batches("train", 3, **options))
+    judge_error(caught.value)
+    batches = shards.batches("train", 3, on_damage="skip", with_filename=True, **options)
+    for _ in range(2):
+        names = [name for *_, names in batches for name in names.tolist()]
+        assert sorted(name for name in names if name) == WHOLE
+    (error,) = batches.damage.errors.values()
+    judge_error(error)
+
+
+def test_of_a_record_that_is_left_out_nothing_stays_in_a_batch_that_is_filled_up():
+    batch = Batch(
+        images=np.ones((3, 2, 2, 3), np.uint8),
+        valid=np.array([True, False, True]),
+        labels=np.ones(3, np.int32),
+        names=np.array([b"a", b"b", b"c"], np.object_),
+        masks=np.ones((3, 2, 2, 1), np.uint8),
+        values=[([1],), ([2],), ([3],)],
+        flips=np.zeros(3, np.bool_),
+    ).pad()
+    for column in (batch.images, batch.labels, batch.masks):
+        assert [column[slot].any() for slot in range(3)] == [True, False, True]
+    assert batch.names.tolist() == [b"a", b"", b"c"]
+    assert batch.values == [([1],), (), ([3],)]
+
+
+def test_too_little_memory_is_not_the_fault_of_an_image(tmp_path, monkeypatch):
+    def load(image):
+        raise MemoryError
+
+    folder = forge(tmp_path / "set", {"train-0": [make_payload(PICTURE)]})
+    batches = open_shards(folder).batches("train", batch_size=1, on_damage="skip")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(MemoryError):
+        list(batches)
+    assert not batches.damage.errors
 
 
 def test_it_is_named_in_a_training_too(undecodable):
@@ -188,12 +256,3 @@ def test_it_is_not_blamed_for_the_errors_of_others(undecodable):
     with pytest.raises(tf.errors.InvalidArgumentError, match="reshape"), typed_errors():
         tf.reshape(tf.zeros(2), (3,))
     del dataset
-
-
-def test_a_dataset_that_is_gone_is_not_looked_at():
-    gc.collect()
-    before = len(damage._recent)
-    recent = damage.RecentSteps(lambda epoch, steps: None)
-    assert len(damage._recent) == before + 1
-    del recent
-    assert len(damage._recent) == before

@@ -1,10 +1,14 @@
 """What a batch needs of its records: found in all at once as in each by itself."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import encode_image, make_image
 
 from converter.format.examples import encode_example
+from converter.format.manifest import ImageInfo
+from converter.format.schema import BOXES, MASK, Column
 from converter.format.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, frame_record
 from reader.examples.fields import Wanted, find_fields, parse_payload
 from reader.records.blocks import Block, check_records
@@ -16,6 +20,18 @@ GOOD = {
     "image/source_id": b"ant/1.png",
     "image/width": 32,
 }
+
+
+def want(image_format: str = "png", **changes: object) -> Wanted:
+    image = ImageInfo(
+        height=None, width=None, max_height=30, max_width=32, channels=3, formats={image_format: 1}
+    )
+    return dataclasses.replace(Wanted(image=image, classes=5), **changes)
+
+
+def of_one_size(wanted: Wanted, height: int, width: int) -> Wanted:
+    sizes = {"height": height, "width": width, "max_height": height, "max_width": width}
+    return dataclasses.replace(wanted, image=dataclasses.replace(wanted.image, **sizes))
 
 
 def lay_out(payloads: list[bytes]) -> Block:
@@ -31,54 +47,150 @@ def lay_out(payloads: list[bytes]) -> Block:
     )
 
 
-@pytest.mark.parametrize("raw", [False, True])
+def cut(block: Block, spans: np.ndarray, row: int) -> bytes:
+    return block.data[spans[0, row] : spans[1, row]].tobytes()
+
+
+def encode_stored(seed: int, image_format: str) -> bytes:
+    image = make_image(seed, 24 + seed, 32)
+    return image.tobytes() if image_format == "raw" else encode_image(image, image_format.upper())
+
+
 @pytest.mark.parametrize("with_names", [False, True])
-@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
-def test_both_ways_find_the_same(raw, with_names, file_format):
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp", "raw"])
+def test_both_ways_find_the_same(image_format, with_names):
     payloads = [
         encode_example(
             GOOD
             | {
                 "image/class/label": seed,
-                "image/encoded": encode_image(make_image(seed, 24 + seed, 32), file_format),
+                "image/encoded": encode_stored(seed, image_format),
                 "image/height": 24 + seed,
             }
         )
         for seed in range(5)
     ]
-    block = lay_out(payloads)
-    found = find_fields(block, Wanted(raw=raw, with_names=with_names))
+    block, wanted = lay_out(payloads), want(image_format, with_names=with_names)
+    found = find_fields(block, wanted)
     assert found.sound.all()
     for number, payload in enumerate(payloads):
-        field = parse_payload(memoryview(payload), Wanted(raw=raw, with_names=with_names))
+        field = parse_payload(memoryview(payload), wanted)
         assert field.label == found.labels[number] == number
         assert field.size == tuple(found.sizes[number]) == (24 + number, 32)
-        assert field.image == block.data[found.begins[number] : found.ends[number]].tobytes()
+        assert field.image == cut(block, found.images, number)
         if with_names:
-            begin, end = found.names[:, number]
-            assert field.name == block.data[begin:end].tobytes() == b"ant/1.png"
+            assert field.name == cut(block, found.names, number) == b"ant/1.png"
+
+
+COLUMNS = (Column(name="weight", kind="float"), Column(name=BOXES, kind="boxes"))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_both_ways_find_the_same_masks_and_values(labelled):
+    mask = encode_image(make_image(2, mode="L"), "PNG")
+    payloads = [
+        encode_example(GOOD | {MASK: mask, "weight": [seed / 2], BOXES: [0.0, 0.25, 0.5, 1.0]})
+        for seed in range(3)
+    ]
+    block = lay_out(payloads)
+    wanted = want(masks=True, columns=COLUMNS, labelled=labelled, with_names=True)
+    found = find_fields(block, wanted)
+    assert found.sound.all()
+    for number, payload in enumerate(payloads):
+        field = parse_payload(memoryview(payload), wanted)
+        assert field.label == found.labels[number] == (2 if labelled else 0)
+        assert field.mask == cut(block, found.masks, number) == mask
+        assert field.image == cut(block, found.images, number) == GOOD["image/encoded"]
+        assert field.name == cut(block, found.names, number)
+        assert field.values == found.values[number]
+        assert [list(value) for value in field.values] == [[number / 2], [0.0, 0.25, 0.5, 1.0]]
+
+
+def refuse(change: dict[str, object], message: str, wanted: Wanted) -> None:
+    """Makes sure that both ways refuse a record, and neither its neighbours."""
+    good, bad = encode_example(GOOD), encode_example(GOOD | change)
+    found = find_fields(lay_out([good, bad, good]), wanted)
+    assert found.sound.tolist() == [True, False, True]
+    assert not find_fields(lay_out([bad]), wanted).sound.any()
+    with pytest.raises(ValueError, match=message):
+        parse_payload(memoryview(bad), wanted)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"image/class/label": b"two"}, "not one number"),
+        ({"image/class/label": 5}, "^label 5, expected less than 5$"),
+        ({"image/class/label": -1}, "^label -1, expected less than 5$"),
+        ({"image/class/label": 2**40}, "^label 1099511627776, expected less than 5$"),
         ({"image/encoded": b"\xff\xd8 cut"}, "not a JPEG"),
         ({"image/encoded": b"GIF89a"}, "not a JPEG, PNG or WebP"),
         ({"image/encoded": GOOD["image/encoded"][:20]}, "cut off"),
+        ({"image/encoded": encode_image(make_image(1, 31, 32), "PNG")}, "of 31x32 in .* 30x32$"),
+        ({"image/encoded": encode_image(make_image(1, 2, 33), "JPEG")}, "of 2x33 in .* 30x32$"),
     ],
 )
 def test_what_is_wrong_with_a_record_is_left_to_the_careful_way_which_says_it(change, message):
-    good, bad = encode_example(GOOD), encode_example(GOOD | change)
-    found = find_fields(lay_out([good, bad, good]), Wanted(with_names=True))
-    assert found.sound.tolist() == [True, False, True]
+    refuse(change, message, want(with_names=True))
+
+
+@pytest.mark.parametrize("size", [(24, 31), (23, 32), (25, 32), (24, 33)])
+def test_of_images_of_one_size_each_has_that_size(size):
+    image = encode_image(make_image(1, *size), "PNG")
+    message = f"^an image of {size[0]}x{size[1]} in {len(image)} bytes, expected up to 24x32$"
+    refuse({"image/encoded": image}, message, of_one_size(want(), 24, 32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image/encoded": bytes(24 * 32 * 3 - 1)}, "of 24x32 in 2303 bytes"),
+        ({"image/encoded": bytes(24 * 32 * 3 + 1)}, "of 24x32 in 2305 bytes"),
+        ({"image/height": 32, "image/width": 24}, "of 32x24 in 2304 bytes"),
+        ({"image/height": 0, "image/encoded": b""}, "of 0x32 in 0 bytes"),
+        ({"image/height": -24, "image/width": -32}, "of -24x-32 in 2304 bytes"),
+        ({"image/height": 2**62, "image/width": 2**62}, "of 4611686018427387904x46116860184"),
+    ],
+    ids=str,
+)
+def test_raw_images_have_the_bytes_of_their_size(change, message):
+    wanted = want("raw")
+    good = GOOD | {"image/encoded": bytes(24 * 32 * 3)}
+    payload = encode_example(good | change)
+    found = find_fields(lay_out([encode_example(good), payload]), wanted)
+    assert found.sound.tolist() == [True, False]
     with pytest.raises(ValueError, match=message):
-        parse_payload(memoryview(bad), Wanted(with_names=True))
+        parse_payload(memoryview(payload), wanted)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [b"", b"GIF89a", b"\x89PNG", encode_image(make_image(1, 24, 31), "PNG"),
+     encode_image(make_image(1), "JPEG")],
+    ids=["nothing", "gif", "cut off", "of another size", "jpeg"],
+)  # fmt: skip
+def test_a_mask_is_a_png_of_the_size_of_its_image(mask):
+    good = GOOD | {MASK: encode_image(make_image(2, mode="L"), "PNG")}
+    payloads = [encode_example(good), encode_example(good | {MASK: mask})]
+    wanted = want(masks=True)
+    assert find_fields(lay_out(payloads), wanted).sound.tolist() == [True, False]
+    with pytest.raises(ValueError, match=r"^its mask is not a PNG of 24x32$"):
+        parse_payload(memoryview(payloads[1]), wanted)
+
+
+def test_a_value_that_its_column_does_not_allow_is_an_error():
+    good = encode_example(GOOD | {"weight": [0.5]})
+    bad = encode_example(GOOD | {"weight": [0.5, 1.5]})
+    wanted = want(columns=COLUMNS[:1])
+    assert find_fields(lay_out([good, bad]), wanted).sound.tolist() == [True, False]
+    with pytest.raises(ValueError, match="weight"):
+        parse_payload(memoryview(bad), wanted)
 
 
 @pytest.mark.parametrize("missing", ["image/class/label", "image/encoded", "image/source_id"])
 def test_a_feature_that_is_not_there_is_named(missing):
     payload = encode_example({name: value for name, value in GOOD.items() if name != missing})
-    assert not find_fields(lay_out([payload]), Wanted(with_names=True)).sound.any()
+    wanted = want(with_names=True)
+    assert not find_fields(lay_out([payload]), wanted).sound.any()
     with pytest.raises(ValueError, match=f"feature '{missing}' is missing"):
-        parse_payload(memoryview(payload), Wanted(with_names=True))
+        parse_payload(memoryview(payload), wanted)

@@ -18,6 +18,7 @@ from converter.format.indexes import format_line
 from converter.format.tfrecords import FRAMING_BYTES, compute_masked_crc, frame_record
 from converter.storage.layout import name_index
 from reader import ReadOptions, open_shards, open_tfrecords
+from reader.batches.batch_reader import BatchReader
 from reader.plan.read_plan import plan_reading
 
 LENGTHS = [0, 1, 10**9, 10**12, 2**63 - 1, 2**64 - 8, 2**64 - 1]
@@ -93,7 +94,11 @@ def read_names(folder):
 def read_batch(folder):
     options = ReadOptions(batch_size=1, max_ram=10**12)
     plan = plan_reading(folder, open_shards(folder).manifest, "train", options)
-    return plan.reader.read_examples(0, [0])
+    return BatchReader(plan).read(0, [0])
+
+
+def read_batches(folder):
+    return list(open_shards(folder).batches("train", batch_size=1, max_ram=10**12))
 
 
 def read_foreign(folder):
@@ -107,6 +112,7 @@ def read_foreign(folder):
         (read_labels, 100_000_000),
         (read_names, 100_000_000),
         (read_batch, 100_000_000),
+        (read_batches, 100_000_000),
         (read_foreign, 100_000_000),
     ],
 )

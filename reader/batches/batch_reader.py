@@ -59,7 +59,9 @@ class Batch:
         """Blanks what is not valid."""
         blank = ~self.valid
         if blank.any():
-            self.images[blank], self.labels[blank] = 0, 0
+            self.images[blank], self.labels[blank], self.names[blank] = 0, 0, b""
+            for slot in np.flatnonzero(blank).tolist():
+                self.values[slot] = ()
             if self.masks is not None:
                 self.masks[blank] = 0
         return self

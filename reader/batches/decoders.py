@@ -3,8 +3,10 @@
 JPEG is decoded by simplejpeg: libjpeg-turbo, with the exact inverse DCT and smooth upsampling, so
 with the pixels of Pillow and of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. It refuses
 whatever libjpeg warns of. Pillow has the last word on that, as TensorFlow takes some of it too; but
-not on a scan that is cut off, which both refuse. On every prefix and on a flip of every byte of 12
-JPEGs the outcome was TensorFlow's.
+not on a file that ends too early, which TensorFlow refuses. On every prefix and on a flip of every
+byte of dozens of small images the outcome was an error, or the pixels that TensorFlow gives. Only
+where a progressive JPEG lacks scans, versions of libjpeg guess differently what they would have
+brought; then the pixels are Pillow's.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from converter.errors import UsageError
 from reader.arrays import Array, Bytes, Scratch
+from reader.batches.png_chunks import is_interlaced, lacks_rows, reduce_png
 from reader.plan.images import ImagePlan
 
 Size: TypeAlias = tuple[int, int]
@@ -46,7 +50,22 @@ class Task(NamedTuple):
 Decoder: TypeAlias = Callable[[Sequence[Task]], list[str | None]]
 """Decodes images to where they belong; says of each what is wrong with it, or None."""
 
-_CUT_OFF: Final = "Premature end of JPEG file"
+_REFUSALS: Final = (
+    "Corrupt JPEG data",
+    "Inconsistent progression",
+    "Invalid SOS parameters for sequential",
+    "Unknown Adobe color transform",
+    "Warning: ",
+    "tjDecompressHeader3(): Could not determine subsampling",
+)
+"""How that begins which simplejpeg alone does not take: what libjpeg warns of (jerror.h), but for
+an end that is missing; and channels that are sampled in a way that has no name."""
+
+_BEYOND: Final = np.frombuffer(b"\xff\xc8" * 65_536, np.uint8)
+"""Is put behind a JPEG: wherever libjpeg looks in there, it finds a marker at which it gives up."""
+
+_SCAN: Final = b"\xff\xda"
+_END: Final = b"\xff\xd9"
 _COLOR_SPACES: Final = {1: "GRAY", 3: "RGB"}
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 _OPAQUE: Final = 255
@@ -82,9 +101,7 @@ def make_decoder(images: ImagePlan) -> Decoder:
 
 def make_mask_decoder() -> Decoder:
     """What decodes masks: PNGs of one channel, whose numbers stay as they are."""
-    return functools.partial(
-        _do_each, lambda task: _decode_with_pillow(PngImageFile, task.encoded, task.row)
-    )
+    return functools.partial(_do_each, lambda task: _decode_png(task.encoded, task.row))
 
 
 def _do_each(place: Callable[[Task], None], tasks: Sequence[Task]) -> list[str | None]:
@@ -155,40 +172,95 @@ def _read_raw(channels: int) -> Callable[[Bytes, Array], None]:
 
 
 def _decode_encoded(encoded: Bytes, pixels: Array) -> None:
+    if pixels.shape[2] not in _MODES:
+        raise ValueError(f"nothing is encoded in {pixels.shape[2]} channels")
     if encoded[0] == 0xFF:
         _decode_jpeg(encoded, pixels)
     elif encoded[0] == 0x89:
-        _decode_with_pillow(PngImageFile, encoded, pixels)
+        _decode_png(encoded, pixels)
     else:
-        _decode_with_pillow(WebPImageFile, encoded, pixels)
+        _decode_with_pillow(WebPImageFile, encoded.tobytes(), pixels)
 
 
 def _decode_jpeg(encoded: Bytes, pixels: Array) -> None:
-    color_space = _COLOR_SPACES[pixels.shape[2]]
+    color_space = _COLOR_SPACES.get(pixels.shape[2])
+    if color_space is None:
+        raise ValueError("a JPEG among images with an alpha channel")
     try:
         decoded = simplejpeg.decode_jpeg(encoded, color_space, False, False, buffer=pixels)
     except ValueError as error:
-        if _CUT_OFF in str(error):
+        if not _is_taken_by_others(encoded, error, pixels):
             raise
-        _decode_with_pillow(JpegImageFile, encoded, pixels)
+        _decode_with_pillow(_BareJpegFile, encoded.tobytes(), pixels)
     else:
         # It fills as much of the buffer as the image needs.
         if decoded.shape != pixels.shape:
             raise ValueError(f"an image of {decoded.shape}, expected {pixels.shape}")
 
 
+def _is_taken_by_others(encoded: Bytes, error: ValueError, pixels: Array) -> bool:
+    """Whether a JPEG is complete, and refused by simplejpeg alone.
+
+    Of its warnings, libjpeg tells the first, behind which that of a missing end may be hidden; but
+    an error it tells after any.
+    """
+    if not str(error).startswith(_REFUSALS):
+        return False
+    data = encoded.tobytes()
+    if data.rfind(_END) < data.find(_SCAN):
+        return False
+    try:
+        color_space = _COLOR_SPACES[pixels.shape[2]]
+        longer = np.concatenate([encoded, _BEYOND])
+        simplejpeg.decode_jpeg(longer, color_space, False, False, buffer=pixels)
+    except ValueError as other:
+        return str(other).startswith(_REFUSALS)
+    return True
+
+
+class _BareJpegFile(JpegImageFile):
+    def _read_dpi_from_exif(self) -> None:
+        """Nobody asks for it; and of what is odd about an EXIF, Pillow warns."""
+
+
+def _decode_png(encoded: Bytes, pixels: Array) -> None:
+    _decode_with_pillow(PngImageFile, reduce_png(encoded.data), pixels)
+    # Rows that are missing are black.
+    if (is_interlaced(encoded.data) or not pixels[-1].any()) and lacks_rows(encoded.data):
+        raise ValueError("a PNG of fewer rows than its header says")
+
+
 def _decode_with_pillow(
-    kind: type[JpegImageFile | PngImageFile | WebPImageFile], encoded: Bytes, pixels: Array
+    kind: type[JpegImageFile | PngImageFile | WebPImageFile],
+    encoded: bytes | bytearray,
+    pixels: Array,
 ) -> None:
     mode = _MODES[pixels.shape[2]]
     try:
         # Not `Image.open`, which warns of many pixels: sizes have been compared with the manifest.
-        with kind(io.BytesIO(encoded)) as image:  # type: ignore[arg-type]
-            if kind is JpegImageFile and mode == "L":
+        with kind(io.BytesIO(encoded)) as image:
+            _check_size(image, pixels)
+            if kind is _BareJpegFile and mode == "L":
                 image.draft("L", None)
-            decoded = np.asarray(image if image.mode == mode else image.convert(mode))
+            decoded = np.asarray(_convert(image, mode))
+    except MemoryError:
+        raise  # which is no fault of the image
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
-    if decoded.shape[:2] != pixels.shape[:2]:
-        raise ValueError(f"an image of {decoded.shape[:2]}, expected {pixels.shape[:2]}")
     np.copyto(pixels, decoded.reshape(pixels.shape))
+
+
+def _check_size(image: Image.Image, pixels: Array) -> None:
+    """Compares what Pillow is about to take memory for: of two headers, it believes the second."""
+    if image.size != pixels.shape[1::-1]:
+        raise ValueError(f"an image of {image.size[::-1]}, expected {pixels.shape[:2]}")
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == mode:
+        return image
+    if image.format == "WEBP":
+        raise ValueError(f"a WebP of mode {image.mode}, expected {mode}")  # as TensorFlow does
+    if image.mode == "P":  # Pillow warns of several levels of transparency that would be lost
+        image = image.convert("RGBA")
+    return image.convert(mode)
