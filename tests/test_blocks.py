@@ -10,7 +10,7 @@ import pytest
 from converter import DatasetError
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, frame_record
 from reader import open_shards
-from reader.arrays import Scratch
+from reader.arrays import Memory
 from reader.plan.read_plan import list_files
 from reader.records.blocks import MAX_RUN_BYTES, check_records, read_blocks
 from reader.records.files import Group, RecordFile
@@ -33,7 +33,7 @@ def list_payloads(
     """By index, what blocks have that is sound."""
     return {
         int(index): block.data[begin:end].tobytes()
-        for block in files.read_blocks(numbers, limit_bytes, Scratch())
+        for block in files.read_blocks(numbers, limit_bytes, Memory())
         for index, begin, end, sound in zip(
             block.indexes, block.begins, block.ends, block.sound, strict=True
         )
