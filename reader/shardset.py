@@ -16,6 +16,7 @@ from converter.storage.objects import ObjectPath
 from reader.plan.mixing import plan_mixture
 from reader.plan.options import ReadOptions, check_cache
 from reader.plan.read_plan import ReadPlan, list_files, plan_reading
+from reader.plan.serializable_plan import SerializablePlan, plan_serializable
 from reader.records.files import check_size, measure_file
 from reader.records.record_files import RecordFiles
 from reader.remote.open_remote import await_manifest
@@ -88,12 +89,21 @@ class ShardSet:
         labels = self.splits[split].labels if self.manifest.labelled else None
         return Source(files, labels, self.manifest.columns, self.manifest.labelled)
 
-    def dataset(self, split: str, options: ReadOptions | None = None) -> tf.data.Dataset:
+    def dataset(
+        self, split: str, options: ReadOptions | None = None, *, serializable: bool = False
+    ) -> tf.data.Dataset:
         """One split as a `tf.data.Dataset`.
 
         Records are read by their index, in an order that is a pure function of seed, epoch and
         step, checked, and decoded in TensorFlow's threads. All that is held of them stays within
         `options.max_ram`, whatever the size of the data set.
+
+        Args:
+            split: which.
+            options: how.
+            serializable: read with TensorFlow's own operations alone, without any call of Python:
+                for tf.data service, `tf.train.Checkpoint` and the host of a TPU. What this way
+                cannot do is refused; see docs/reading.md.
 
         Returns:
             a dataset of (images, labels), or of images if `label_mode` is None or there are no
@@ -106,14 +116,17 @@ class ShardSet:
             known. It has attributes: `class_names` and `file_paths` as from Keras; `position`,
             which says which epoch the next iterator reads, and from which step on;
             `epoch_fingerprint`, what its epochs depend on; `damage`, the records that were skipped.
+            With `serializable`, `class_names` alone.
 
         Raises:
             DatasetError: there is no such split, or a file is damaged that has to be looked at.
             UsageError: the options do not fit the data set.
             ShardmillError: TensorFlow is not installed.
         """
-        options = self._complete(options or ReadOptions())
-        return _build(plan_reading(self.folder, self.manifest, split, options))
+        options = options or ReadOptions()
+        if serializable:
+            return _build_plainly(plan_serializable(self.folder, self.manifest, split, options))
+        return _build(plan_reading(self.folder, self.manifest, split, self._complete(options)))
 
     def batches(self, split: str = "train", batch_size: int = 32, **options: Any) -> Batches:
         """The batches of one split as NumPy arrays: for PyTorch, JAX, or a loop of your own.
@@ -216,6 +229,7 @@ def load_dataset(
     labels: Sequence[int] | str | None = "inferred",
     subset: str | None = None,
     input_context: tf.distribute.InputContext | None = None,
+    serializable: bool = False,
     **options: Any,
 ) -> Any:
     """Opens a data set and gives one split as a `tf.data.Dataset`.
@@ -231,6 +245,7 @@ def load_dataset(
         subset: `training` or `validation`; `both` gives a list of the two. They are the splits
             `train` and `validation`, or drawn with `validation_split`.
         input_context: of `tf.distribute`: stands for `shard_index` and `shard_count`.
+        serializable: read with TensorFlow's own operations alone; see `ShardSet.dataset`.
         **options: see `ReadOptions`.
 
     Returns:
@@ -254,10 +269,10 @@ def load_dataset(
     if subset == "both":
         held_out = options | {"shuffle": False}  # as Keras does
         return [
-            _read_subset(shards, split, "training", options),
-            _read_subset(shards, split, "validation", held_out),
+            _read_subset(shards, split, "training", options, serializable=serializable),
+            _read_subset(shards, split, "validation", held_out, serializable=serializable),
         ]
-    return _read_subset(shards, split, subset, options)
+    return _read_subset(shards, split, subset, options, serializable=serializable)
 
 
 def mix_datasets(
@@ -288,7 +303,7 @@ _SPLITS = {"training": "train", "validation": "validation"}
 
 
 def _read_subset(
-    shards: ShardSet, split: str, subset: str | None, options: dict[str, Any]
+    shards: ShardSet, split: str, subset: str | None, options: dict[str, Any], *, serializable: bool
 ) -> tf.data.Dataset:
     if subset in _SPLITS and options.get("validation_split") is None:
         if "validation" not in shards.splits:
@@ -296,8 +311,9 @@ def _read_subset(
                 f"subset {subset!r}: this data set has no split 'validation': give a "
                 "validation_split and a seed to draw one"
             )
-        return shards.dataset(_SPLITS[subset], _make_options(options))
-    return shards.dataset(split, _make_options(options | {"subset": subset}))
+        split, subset = _SPLITS[subset], None
+    read_options = _make_options(options | {"subset": subset})
+    return shards.dataset(split, read_options, serializable=serializable)
 
 
 def _build(plan: ReadPlan) -> tf.data.Dataset:
@@ -306,6 +322,14 @@ def _build(plan: ReadPlan) -> tf.data.Dataset:
     except ModuleNotFoundError as error:
         raise _name_missing(error) from error
     return make_dataset(plan)
+
+
+def _build_plainly(plan: SerializablePlan) -> tf.data.Dataset:
+    try:
+        from reader.tfdata.serializable import make_serializable  # noqa: PLC0415 (TensorFlow)
+    except ModuleNotFoundError as error:
+        raise _name_missing(error) from error
+    return make_serializable(plan)
 
 
 def _make_options(options: dict[str, Any]) -> ReadOptions:

@@ -29,7 +29,17 @@ ROOMS = ("sampling", "records", "examples", "remote", "plan", "batches", "tfdata
 
 TENSORFLOW_MODULES = {
     f"reader.tfdata.{name}"
-    for name in ("dataset", "decoding", "pipeline", "placing", "sequence", "tfrecord_dataset")
+    for name in (
+        "dataset",
+        "decoding",
+        "details",
+        "pipeline",
+        "placing",
+        "record_checks",
+        "sequence",
+        "serializable",
+        "tfrecord_dataset",
+    )
 }
 KERAS_MODULES = {"reader.tfdata.resume", "reader.tfdata.sequence"}
 

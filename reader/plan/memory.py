@@ -37,6 +37,28 @@ RUN_BYTES: Final = 1_000_000
 
 MIN_RUNS: Final = 4
 
+OPEN_SHARDS: Final = 4
+"""That `serializable` reads in turn, to mix them."""
+
+TURN_RECORDS: Final = 4
+"""Of each of them, one after another."""
+
+AHEAD: Final = 2
+"""TensorFlow reads this many turns of a shard ahead, and opens this many times the shards."""
+
+READ_BYTES: Final = 256_000
+"""Of a shard, at once."""
+
+SERIALIZABLE_CALLS: Final = ((64, 2), (16, 2), (8, 1), (2, 1))
+"""Images that are decoded at the same time, and batches that wait, by what memory there is. More
+images than cores do no harm: who builds a pipeline may have fewer cores than who runs it."""
+
+MIXED_RECORDS: Final = 1_024
+"""In a window, if there is memory for that: it comes before more images at the same time."""
+
+LEAST_RECORDS: Final = 128
+"""In a window; with fewer, an order would be next to that of the shards."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
@@ -106,13 +128,12 @@ class Buffers:
         return self.calls + self.prefetch_batches + LENT_BATCHES
 
 
-def divide_memory(max_ram_bytes: int, demand: Demand, largest: str = "") -> Buffers:
+def divide_memory(max_ram_bytes: int, demand: Demand) -> Buffers:
     """Sizes the buffers so that a reader holds at most `max_ram_bytes`.
 
     Args:
         max_ram_bytes: the limit.
         demand: what there is to be held.
-        largest: what to say of the largest image, where one image decides.
 
     Raises:
         UsageError: not even the smallest buffers fit; says what would.
@@ -125,7 +146,46 @@ def divide_memory(max_ram_bytes: int, demand: Demand, largest: str = "") -> Buff
             return dataclasses.replace(
                 buffers, run=run if window else 0, window=window, bytes=taken
             )
-    raise UsageError(_describe_lack(max_ram_bytes, demand, buffers, run) + largest)
+    window = _least_window(run, demand) if demand.shuffle == "buffer" else 0
+    needed = _measure(demand, buffers, window)
+    # Of the smallest buffers, only the batches themselves depend on their size.
+    each = buffers.batches * demand.image_bytes + buffers.calls * demand.staged_bytes
+    raise UsageError(_describe_lack(max_ram_bytes, demand, needed, each))
+
+
+def divide_serializable(max_ram_bytes: int, demand: Demand) -> Buffers:
+    """Sizes the buffers of a pipeline of TensorFlow's own operations, which `serializable` gives.
+
+    Raises:
+        UsageError: not even the smallest buffers fit; says what would.
+    """
+    shuffled = demand.shuffle == "buffer"
+    for calls, prefetch in SERIALIZABLE_CALLS:
+        buffers = Buffers(calls=calls, prefetch_batches=prefetch)
+        is_last = (calls, prefetch) == SERIALIZABLE_CALLS[-1]
+        least = min(LEAST_RECORDS if is_last else MIXED_RECORDS, demand.records) * shuffled
+        left = max_ram_bytes - _measure_serializable(demand, buffers, 0)
+        room = left // _measure_window(1, demand)
+        if left >= 0 and room >= least:
+            window = min(room, MAX_WINDOW_RECORDS, demand.records) * shuffled
+            taken = _measure_serializable(demand, buffers, window)
+            return dataclasses.replace(buffers, window=window, bytes=taken)
+    needed = _measure_serializable(demand, buffers, least)
+    each = (1 + buffers.prefetch_batches + LENT_BATCHES) * demand.image_bytes
+    raise UsageError(_describe_lack(max_ram_bytes, demand, needed, each))
+
+
+def _measure_serializable(demand: Demand, buffers: Buffers, window: int) -> int:
+    """What it holds. An image is copied into its batch once it is decoded."""
+    batches = 1 + buffers.prefetch_batches + LENT_BATCHES
+    opened = (1 + AHEAD) * (OPEN_SHARDS if demand.shuffle == "buffer" else 1)
+    return (
+        RUNTIME_BYTES
+        + batches * demand.batch_size * demand.image_bytes
+        + buffers.calls * (demand.decoded_bytes + 2 * demand.image_bytes + 3 * demand.record_bytes)
+        + opened * (READ_BYTES + AHEAD * TURN_RECORDS * demand.record_bytes)
+        + _measure_window(window, demand)
+    )
 
 
 def _list_choices(demand: Demand) -> Iterator[Buffers]:
@@ -192,11 +252,8 @@ def _least_window(run: int, demand: Demand) -> int:
     return min(MIN_RUNS * run, demand.records // run * run)
 
 
-def _describe_lack(max_ram_bytes: int, demand: Demand, least: Buffers, run: int) -> str:
-    window = _least_window(run, demand) if demand.shuffle == "buffer" else 0
-    needed = _measure(demand, least, window)
-    # Of the smallest buffers, only the batches themselves depend on their size.
-    each = least.batches * demand.image_bytes + least.calls * demand.staged_bytes
+def _describe_lack(max_ram_bytes: int, demand: Demand, needed: int, each: int) -> str:
+    """What to say where `needed` does not fit, `each` of it for an image of a batch."""
     fitting = demand.batch_size - -(-(needed - max_ram_bytes) // each)
     way_out = f"or batches of at most {fitting}" if fitting > 0 else "or smaller images"
     if demand.fixed_bytes and needed - demand.fixed_bytes <= max_ram_bytes:

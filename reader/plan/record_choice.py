@@ -88,15 +88,25 @@ def sort_by_path(files: RecordFiles) -> Numbers:
     return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
 
 
-def _choose_classes(
-    files: RecordFiles, stored: list[str], counts: Sequence[int], wanted: tuple[str, ...]
-) -> Choice:
+def map_classes(stored: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.int32]:
+    """The label to give for each stored one, int32 (stored,); -1 where its records are left out.
+
+    Raises:
+        UsageError: there is no such class, or one is named twice.
+    """
     unknown = [name for name in wanted if name not in stored]
     if unknown or len(set(wanted)) != len(wanted) or not wanted:
         problem = f"{unknown[0]!r} is none of the classes" if unknown else "a class is named twice"
         raise UsageError(f"class_names: {problem}: there are {', '.join(stored)}")
     table = np.full(len(stored), -1, np.int32)
     table[[stored.index(name) for name in wanted]] = np.arange(len(wanted))
+    return table
+
+
+def _choose_classes(
+    files: RecordFiles, stored: list[str], counts: Sequence[int], wanted: tuple[str, ...]
+) -> Choice:
+    table = map_classes(stored, wanted)
     if len(wanted) == len(stored):
         selection = select_all(len(files))
     else:

@@ -36,9 +36,9 @@ def size_buffers(
     Raises:
         UsageError: the options do not fit the images, or `max_ram` is too small.
     """
-    _check_options(images, choice)
+    check_images(images, choice)
     max_ram_bytes = images.options.max_ram_bytes
-    measure = functools.partial(_measure_demand, files, images, choice, shuffle)
+    measure = functools.partial(measure_demand, files, images, choice, shuffle)
     if images.resizes_alike:
         try:
             return divide_memory(max_ram_bytes, measure(whole=True)), True
@@ -59,7 +59,12 @@ def size_buffers(
         raise UsageError(f"{error}; {_describe_largest(files, images)}") from None
 
 
-def _check_options(images: ImagePlan, choice: Choice) -> None:
+def check_images(images: ImagePlan, choice: Choice) -> None:
+    """Makes sure that images and labels can be given as they are asked for.
+
+    Raises:
+        UsageError: they cannot.
+    """
     options = images.options
     if options.label_mode == "binary" and len(choice.class_names) != 2:
         raise UsageError(
@@ -80,9 +85,10 @@ def _check_options(images: ImagePlan, choice: Choice) -> None:
         raise UsageError("cache keeps batches ready: give a batch_size")
 
 
-def _measure_demand(
+def measure_demand(
     files: RecordFiles, images: ImagePlan, choice: Choice, shuffle: str, *, whole: bool
 ) -> Demand:
+    """What there is to be held; with `whole`, until batches of stored images are resized."""
     options, stored, shards = images.options, images.stored, files.files
     records = sum(file.records for file in shards)
     largest = max((file.max_record_bytes for file in shards), default=1)

@@ -1,0 +1,158 @@
+"""The plain way to read a data set: TensorFlow's own operations alone, with no call of Python.
+
+shards, in a fresh order -> records of some in turn -> a window of them -> decode -> batch
+
+So the pipeline can be saved, run by processes that have nothing of ours, and kept in mid-epoch by
+`tf.train.Checkpoint`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+import tensorflow as tf
+
+from converter.format import examples
+from converter.format.schema import MASK
+from reader.examples.fields import RAW
+from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
+from reader.plan.read_plan import ReadPlan
+from reader.plan.serializable_plan import SerializablePlan
+from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decoder
+from reader.tfdata.details import make_label, parse_details
+from reader.tfdata.pipeline import Columns, leave_alone
+from reader.tfdata.record_checks import check_fields
+
+MIXED_SHARDS: Final = 16
+"""Whose order is shuffled at once. If it were all, one worker of a tf.data service could take all
+shards that are to be divided among several."""
+
+
+def make_serializable(asked: SerializablePlan) -> tf.data.Dataset:
+    """Builds the pipeline that `ShardSet.dataset` describes for `serializable`."""
+    plan = asked.plan
+    options, seed, buffers = plan.options, plan.options.seed, plan.buffers
+    shuffled = plan.shuffle == "buffer"
+    paths = [os.fsencode(path) for path in asked.paths]
+    dataset = tf.data.Dataset.from_tensor_slices((paths, tf.constant(asked.counts, tf.int64)))
+    # Seeds of random changes join shards, not records: a second source beside the records would
+    # keep a tf.data service from dividing them by files.
+    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    dataset = tf.data.Dataset.zip((dataset, seeds))
+    if shuffled:
+        dataset = dataset.shuffle(MIXED_SHARDS, seed)
+    # One shard after another, where the order is that in which they were written.
+    shards = OPEN_SHARDS if shuffled else 1
+    dataset = dataset.interleave(
+        leave_alone(_open_shard), shards, TURN_RECORDS, shards, deterministic=True
+    )
+    if asked.is_filtered:
+        dataset = dataset.filter(leave_alone(_make_filter(asked)))
+    # A host may have more records than others, and no more steps.
+    dataset = dataset.take(asked.records)
+    if shuffled:
+        # Encoded, a record takes a tenth of the memory.
+        dataset = dataset.shuffle(max(1, buffers.window), seed)
+    decode = leave_alone(_make_decoder(asked))
+    dataset = dataset.map(decode, buffers.calls, deterministic=True)
+    if options.batch_size is not None:
+        # TensorFlow makes one step of `map` and this: who has decoded an image copies it to its
+        # place, and nobody has to copy all of them.
+        dataset = dataset.batch(options.batch_size, drop_remainder=options.remainder == "drop")
+    # In whole batches, because columns of any length have no other way to become one tensor.
+    dataset = dataset.map(leave_alone(lambda *columns: _format_element(plan, [*columns])))
+    dataset = dataset.prefetch(buffers.prefetch_batches).with_options(_choose_settings())
+    # Known beside the graph: `assert_cardinality` would fail in a worker that reads only a part.
+    steps = tf.constant(plan.steps.count, tf.int64)
+    dataset.cardinality = lambda: steps
+    dataset.class_names = plan.choice.class_names
+    return dataset
+
+
+def _open_shard(shard: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tf.data.Dataset:
+    """The records of a shard, each with a seed of its own."""
+    path, count = shard
+    records = tf.data.TFRecordDataset(path, buffer_size=READ_BYTES)
+    # A shard that was cut off between two records has no wrong checksum.
+    records = records.apply(tf.data.experimental.assert_cardinality(count))
+    return tf.data.Dataset.zip((records, tf.data.Dataset.random(seed)))
+
+
+def _make_filter(asked: SerializablePlan) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def is_wanted(record: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        number = {examples.LABEL: tf.io.FixedLenFeature((), tf.int64)}
+        stored = tf.io.parse_single_example(record, number)[examples.LABEL]
+        return tf.gather(asked.labels, stored) >= 0
+
+    return is_wanted
+
+
+def _make_decoder(asked: SerializablePlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
+    """A function of a record and its seed, which gives what `_format_element` takes."""
+    image, options, given = asked.plan.images.stored, asked.plan.options, asked.plan.given
+    decode_image = make_decoder(image, options)
+    decode_mask = make_mask_decoder(image, options, given.mask_padding)
+    texts = (examples.ENCODED, *(MASK,) * given.masks)
+    numbers = (examples.LABEL,) * given.labelled
+    numbers += (examples.HEIGHT, examples.WIDTH) * (RAW in image.formats)
+    features = {name: tf.io.FixedLenFeature((), tf.string) for name in texts}
+    features |= {name: tf.io.FixedLenFeature((), tf.int64) for name in numbers}
+    features[examples.SOURCE_ID] = tf.io.FixedLenFeature((), tf.string, "")
+
+    def decode(record: tf.Tensor, seed: tf.Tensor) -> Columns:
+        fields = tf.io.parse_single_example(record, features)
+        size, checks = check_fields(fields, image, asked.plan.choice.stored_classes)
+        with tf.control_dependencies(checks):  # before a decoder takes memory
+            fields = {name: tf.identity(value) for name, value in fields.items()}
+        pixels = tf.cast(decode_image(fields[examples.ENCODED], size, seed), options.dtype)
+        pixels.set_shape((None, None, asked.plan.images.channels))
+        pictures = [pixels]
+        if given.masks:
+            pictures.append(decode_mask(fields[MASK], size, seed))
+        if options.data_format == "channels_first":
+            pictures = [tf.transpose(picture, (2, 0, 1)) for picture in pictures]
+        label = fields.get(examples.LABEL, tf.constant(0, tf.int64))
+        label = tf.cast(label if asked.labels is None else tf.gather(asked.labels, label), tf.int32)
+        name = record if given.needed else fields[examples.SOURCE_ID]
+        return [pictures[0], label, name, *pictures[1:]]
+
+    return decode
+
+
+def _format_element(plan: ReadPlan, columns: Columns) -> Any:
+    """What `batches.elements` makes of arrays, in a graph."""
+    images, labels, names, *masks = columns
+    element, given, parsed = [images], plan.given, {}
+    if given.needed:
+        parsed = parse_details(names, given.needed, single=plan.options.batch_size is None)
+        names = parsed[examples.SOURCE_ID]
+    label = None
+    if given.label is not None:
+        label = make_label(given.label, parsed, given)
+    elif plan.options.label_mode is not None and plan.has_classes:
+        label = format_labels(labels, plan.options.label_mode, len(plan.choice.class_names))
+    if masks:
+        element.append((masks[0], label) if given.with_labels else masks[0])
+    elif label is not None:
+        element.append(label)
+    if plan.options.with_filename:
+        element.append(names)
+    if given.columns:
+        element.append({name: parsed[column.name] for name, column in given.columns.items()})
+    return tuple(element) if len(element) > 1 else images
+
+
+def _choose_settings() -> tf.data.Options:
+    settings = tf.data.Options()
+    settings.deterministic = True
+    # Nothing may grow but what was computed from `max_ram`.
+    settings.autotune.enabled = False
+    settings.experimental_optimization.inject_prefetch = False
+    settings.experimental_optimization.map_and_batch_fusion = True
+    # As many threads as the machine has cores that runs it, and not those of the model.
+    settings.threading.private_threadpool_size = 0
+    policy = tf.data.experimental.AutoShardPolicy.OFF
+    settings.experimental_distribute.auto_shard_policy = policy
+    return settings
