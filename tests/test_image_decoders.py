@@ -410,6 +410,19 @@ def test_an_odd_png_is_refused_or_has_the_pixels_of_tensorflow(name):
         assert ask_tensorflow(data) is None
 
 
+def test_a_black_png_is_not_taken_for_one_without_rows():
+    for height, width in ((1, 1), (8, 6), (50, 900)):
+        black = np.zeros((height, width, 3), np.uint8)
+        np.testing.assert_array_equal(decode(make_png(black)), black, strict=True)
+        rows = filter_rows(black, 0)
+        packed = zlib.compress(rows)
+        for broken in (zlib.compress(rows[:-1]), packed[:-4] + b"abcd", packed[:-4], packed[:-6]):
+            found = decode(make_png(black, packed=broken))
+            assert isinstance(found, str) or not found.any()
+        fewer = zlib.compress(rows[: len(rows) // height * (height - 1)])
+        assert isinstance(decode(make_png(black, packed=fewer)), str)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_levels_of_transparency_of_a_palette_warn_nobody(channels):
     image = make_image(1).quantize(7)
