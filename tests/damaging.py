@@ -6,6 +6,7 @@ Cases are tried in processes of their own, forked from one without TensorFlow: a
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import io
@@ -146,6 +147,7 @@ class Judge:
             )
         ]
         self.plans = {way: self._plan(way) for way in WAYS}
+        self.named = collections.Counter[bool]()  # whether errors name the original
         self.log: list[str] = []
         handler = logging.Handler()
         handler.emit = lambda record: self.log.append(record.getMessage())
@@ -250,7 +252,10 @@ class Judge:
 
     def _is_right(self, error: Exception, hurt: Hurt, touched: Iterable[int]) -> bool:
         if isinstance(error, RecordError):
-            return not hurt.by_index and self._locate(error) in hurt.records.intersection(touched)
+            number = self._locate(error)
+            if number is not None:
+                self.named[error.source == self.records[number].source_id] += 1
+            return not hurt.by_index and number in hurt.records.intersection(touched)
         seen = isinstance(error, DatasetError) and hurt.by_index
         return seen and bool(hurt.records.intersection(touched))
 
@@ -371,6 +376,9 @@ def try_cases(at: Any, folder: Path, begin: int, step: int, plant: str = "") -> 
         problems += [f"{cases[number]}: {found}" for found in judge.try_case(cases[number], ways)]
         if len(problems) >= MAX_PROBLEMS:
             break
+    # Not where a file ends too early, or the damage is in the name.
+    if not plant and judge.named[False] > judge.named[True]:
+        problems.append(f"few errors name the original: {judge.named}")
     return problems + ["TensorFlow is loaded"] * ("tensorflow" in sys.modules)
 
 

@@ -10,7 +10,6 @@ import pytest
 from converter import DatasetError
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, frame_record
 from reader import open_shards
-from reader.arrays import Memory
 from reader.plan.read_plan import list_files
 from reader.records.blocks import MAX_RUN_BYTES, check_records, read_blocks
 from reader.records.files import Group, RecordFile
@@ -27,13 +26,23 @@ def open_records(folder: Path) -> RecordFiles:
     return RecordFiles(list_files(folder, open_shards(folder).manifest, "train"))
 
 
+class UsedMemory:
+    """Is taken again and again, with what was in it."""
+
+    def __init__(self) -> None:
+        self._bytes = np.full(2 * MAX_RUN_BYTES, 0xAA, np.uint8)
+
+    def take(self, size: int) -> np.ndarray:
+        return self._bytes[:size]
+
+
 def list_payloads(
     files: RecordFiles, numbers: np.ndarray, limit_bytes: int = MAX_RUN_BYTES
 ) -> dict[int, bytes]:
     """By index, what blocks have that is sound."""
     return {
         int(index): block.data[begin:end].tobytes()
-        for block in files.read_blocks(numbers, limit_bytes, Memory())
+        for block in files.read_blocks(numbers, limit_bytes, UsedMemory())
         for index, begin, end, sound in zip(
             block.indexes, block.begins, block.ends, block.sound, strict=True
         )

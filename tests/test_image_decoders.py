@@ -399,15 +399,28 @@ ODD_PNGS = make_odd_pngs()
 @pytest.mark.parametrize("name", ODD_PNGS)
 def test_an_odd_png_is_refused_or_has_the_pixels_of_tensorflow(name):
     data, is_decoded = ODD_PNGS[name]
-    begun = time.monotonic()
+    begun = time.process_time()
     found = decode(data)
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 3
     if is_decoded:
         np.testing.assert_array_equal(found, draw((8, 6), 3), strict=True)
         np.testing.assert_array_equal(found, ask_tensorflow(data), strict=True)
     else:
         assert isinstance(found, str)
         assert ask_tensorflow(data) is None
+
+
+def test_a_black_png_is_not_taken_for_one_without_rows():
+    for height, width in ((1, 1), (8, 6), (50, 900)):
+        black = np.zeros((height, width, 3), np.uint8)
+        np.testing.assert_array_equal(decode(make_png(black)), black, strict=True)
+        rows = filter_rows(black, 0)
+        packed = zlib.compress(rows)
+        for broken in (zlib.compress(rows[:-1]), packed[:-4] + b"abcd", packed[:-4], packed[:-6]):
+            found = decode(make_png(black, packed=broken))
+            assert isinstance(found, str) or not found.any()
+        fewer = zlib.compress(rows[: len(rows) // height * (height - 1)])
+        assert isinstance(decode(make_png(black, packed=fewer)), str)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -523,11 +536,9 @@ def test_files_of_others_are_refused_or_have_their_shape():
 
 @needs_hostile
 def test_files_of_others_take_neither_much_memory_nor_time():
-    begun = time.monotonic()
-    said, grown = run_apart(note_growth, decode_all)
+    said, grown = run_apart(note_growth, decode_all, limit_s=60)
     assert said == "gives False"
     assert int(grown) <= MAX_GROWTH_MB
-    assert time.monotonic() - begun < 60
 
 
 def decode_all() -> bool:

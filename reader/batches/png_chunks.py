@@ -72,10 +72,17 @@ def lacks_rows(png: memoryview) -> bool:
     unpacker = zlib.decompressobj()
     for name, chunk in _list_chunks(png):
         packed = bytes(chunk[8:-4]) if name == b"IDAT" else b""
-        while missing > 0 and (piece := unpacker.decompress(packed, _PIECE_BYTES)):
+        while missing > 0 and (piece := _unpack(unpacker, packed, missing)):
             missing -= len(piece)
             packed = unpacker.unconsumed_tail
     return missing > 0
+
+
+def _unpack(unpacker: zlib._Decompress, packed: bytes, most: int) -> bytes:
+    try:
+        return unpacker.decompress(packed, min(most, _PIECE_BYTES))
+    except zlib.error:
+        return b""
 
 
 def _list_chunks(png: memoryview) -> Iterator[tuple[bytes, memoryview]]:
