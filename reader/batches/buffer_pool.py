@@ -2,22 +2,20 @@
 
 A batch of 64 images is 12 MB. TensorFlow takes that from the C library for every batch and returns
 it: on one measurement a sixth of the reading's time went into page faults, and up to 200 MB into
-fragments. Here a batch lies in an array that TensorFlow takes over without a copy, which it does if
-it begins at a multiple of 64 bytes, and that comes back when the batch is gone.
+fragments. Here a batch lies in an array that TensorFlow takes over without a copy, and that comes
+back when the batch is gone. py_func.cc copies what does not begin at a multiple of 64 bytes
+(`EIGEN_MAX_ALIGN_BYTES`); pages do.
 """
 
 from __future__ import annotations
 
 import collections
 import weakref
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from reader.arrays import Array, allocate
-
-ALIGNMENT: Final = 64
-"""`EIGEN_MAX_ALIGN_BYTES`: py_func.cc copies what is aligned to less, and pages are to more."""
 
 
 class _Loan:

@@ -27,7 +27,6 @@ from reader.records.record_files import RecordFiles
 from reader.remote.remote_file import RemoteFile, list_remote
 from reader.remote.shard_cache import check_room, open_cache
 from reader.sampling.orders import Order
-from reader.sampling.position import Position
 from reader.sampling.selection import sort_selection
 from reader.sampling.steps import Steps
 
@@ -114,11 +113,6 @@ class ReadPlan:
     def file_paths(self) -> FilePaths:
         """Paths of the originals, in the order of an epoch that is not shuffled."""
         return FilePaths(self.files, self.choice.selection)
-
-    @property
-    def start(self) -> Position:
-        """A new position at the step that is read first."""
-        return Position(self.options.initial_epoch, self.options.initial_step)
 
     @property
     def calls(self) -> int:

@@ -119,21 +119,12 @@ class RecordFiles:
             ask_for(groups)
         return groups
 
-    def locate(self, numbers: Numbers) -> Iterator[tuple[RecordFile, list[tuple[int, Place]]]]:
-        """Finds where some records lie.
-
-        Yields:
-            each file that holds some of them, with (index into `numbers`, place) of those, in the
-            order in which they lie in it.
+    def find(self, numbers: Numbers) -> Iterator[Group]:
+        """Finds where some records lie, file by file.
 
         Raises:
             DatasetError: an index is missing, or does not fit its file.
         """
-        for group in self.find(numbers):
-            yield group.file, group.list_places()
-
-    def find(self, numbers: Numbers) -> Iterator[Group]:
-        """Finds the same as `locate`, file by file, as arrays."""
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]
         which = np.searchsorted(self._ends, ordered, side="right")

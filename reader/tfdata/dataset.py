@@ -15,6 +15,7 @@ from reader.batches.image_cache import Reader, fill_cache
 from reader.plan.fingerprint import describe_plan
 from reader.plan.read_plan import ReadPlan
 from reader.records.damage import DamageLog, typed_errors
+from reader.sampling.position import Position
 from reader.tfdata.pipeline import (
     Columns,
     apply_settings,
@@ -28,7 +29,7 @@ from reader.tfdata.placing import make_mask_placer, make_placer, resize_batch, r
 def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
     """Builds the pipeline that `ShardSet.dataset` describes."""
     reader = make_reader(plan)
-    position = plan.start
+    position = Position(plan.options.initial_epoch, plan.options.initial_step)
     steps = count_steps(position, plan.steps.count)
     single = plan.options.batch_size is None
     if single:
