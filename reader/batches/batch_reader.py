@@ -55,6 +55,19 @@ class Batch:
     values: list[Values]
     flips: Flags
 
+    @classmethod
+    def begin(cls, count: int, images: Array, masks: Array | None) -> Batch:
+        """A batch of `count` places, none of them valid yet."""
+        return cls(
+            images=images,
+            valid=np.zeros(count, np.bool_),
+            labels=np.zeros(count, np.int32),
+            names=np.full(count, b"", np.object_),
+            masks=masks,
+            values=[()] * count,
+            flips=np.zeros(count, np.bool_),
+        )
+
     def pad(self) -> Batch:
         """Blanks what is not valid."""
         blank = ~self.valid
@@ -166,15 +179,7 @@ class BatchReader:
         images, masks = self._allocate(count, (1, 1)) if self._images is None else (
             self._images.take()[:count], None if self._masks is None else self._masks.take()[:count]
         )  # fmt: skip
-        return Batch(
-            images=images,
-            valid=np.zeros(count, np.bool_),
-            labels=np.zeros(count, np.int32),
-            names=np.full(count, b"", np.object_),
-            masks=masks,
-            values=[()] * count,
-            flips=np.zeros(count, np.bool_),
-        )
+        return Batch.begin(count, images, masks)
 
     def _allocate(self, count: int, size: Size) -> tuple[Array, Array | None]:
         """Blank images of a size of their own, and masks if they are given."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -62,17 +61,11 @@ class ImageCache:
         """Copies the images of some steps, as `BatchReader.read` reads them."""
         kept, count = self._kept, len(steps) * self._plan.steps.batch_size
         slots, chosen = self._plan.find_chosen(epoch, steps)
-        batch = Batch(
-            images=self._fill(self._images, kept.images, slots, chosen),
-            valid=np.zeros(count, np.bool_),
-            labels=np.zeros(count, np.int32),
-            names=np.full(count, b"", np.object_),
-            masks=None
-            if kept.masks is None
-            else self._fill(self._masks, kept.masks, slots, chosen),
-            values=[()] * count,
-            flips=np.zeros(count, np.bool_),
-        )
+        images = self._fill(self._images, kept.images, slots, chosen)
+        masks = kept.masks
+        if masks is not None:
+            masks = self._fill(self._masks, masks, slots, chosen)
+        batch = Batch.begin(count, images, masks)
         batch.valid[slots] = kept.valid[chosen]
         batch.labels[slots] = kept.labels[chosen]
         batch.names[slots] = kept.names[chosen]
@@ -116,9 +109,8 @@ def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> Ima
     )
     reader = make_reader(whole)
     kept: Batch | None = None
-    batches = run_ahead(
-        functools.partial(_read_step, reader), range(whole.steps.count), whole.calls, 1
-    )
+    steps = range(whole.steps.count)
+    batches = run_ahead(lambda step: reader.read(0, [step]), steps, whole.calls, 1)
     for step, batch in enumerate(batches):
         kept = kept or _make_room(batch, records)
         _keep(kept, batch, step * plan.steps.batch_size)
@@ -128,23 +120,12 @@ def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> Ima
     return ImageCache(plan, kept, reader.damage)
 
 
-def _read_step(reader: Reader, step: int) -> Batch:
-    return reader.read(0, [step])
-
-
 def _make_room(batch: Batch, records: int) -> Batch:
     def make(rows: Array) -> Array:
         return np.empty((records, *rows.shape[1:]), rows.dtype)
 
-    return Batch(
-        images=make(batch.images),
-        valid=make(batch.valid),
-        labels=make(batch.labels),
-        names=make(batch.names),
-        masks=None if batch.masks is None else make(batch.masks),
-        values=[()] * records,
-        flips=make(batch.flips),
-    )
+    masks = None if batch.masks is None else make(batch.masks)
+    return Batch.begin(records, make(batch.images), masks)
 
 
 def _keep(kept: Batch, batch: Batch, begin: int) -> None:

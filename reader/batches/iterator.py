@@ -120,10 +120,7 @@ class Batches:
     def _read(self, epoch: int, step: int) -> Any:
         element = format_batch(self._plan, self._reader.read(epoch, [step]))
         if self._plan.given.columns:
-            *parts, columns = element
-            return (*parts, {name: _list_rows(column) for name, column in columns.items()})
+            for name, column in element[-1].items():
+                if isinstance(column, Ragged):
+                    element[-1][name] = split_ragged(column)
         return element
-
-
-def _list_rows(column: Any) -> Any:
-    return split_ragged(column) if isinstance(column, Ragged) else column
