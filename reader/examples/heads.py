@@ -8,20 +8,13 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-import google_crc32c
 import numpy as np
 
 from converter.format import examples
-from converter.format.tfrecords import (
-    FOOTER_BYTES,
-    FRAMING_BYTES,
-    HEADER_BYTES,
-    LENGTH_BYTES,
-    mask_crc,
-)
+from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from reader.arrays import Bytes, Flags, Numbers
 from reader.examples.vector_parse import find_spans, read_numbers
-from reader.records.blocks import read_integers
+from reader.records.blocks import check_lengths
 from reader.records.files import Group, open_file
 
 HEAD_BYTES: Final = 512
@@ -72,9 +65,7 @@ def read_heads(groups: Sequence[Group]) -> Heads:
     )  # fmt: skip
     labels, single = read_numbers(flat, begins[0], ends[0])
     sound &= single & (np.maximum(ends[0], begins[1]) <= starts + HEAD_BYTES)
-    sound &= read_integers(flat, starts, "<u8") == sizes - FRAMING_BYTES
-    crcs = [google_crc32c.extend(0, row[:LENGTH_BYTES]) for row in data]
-    sound &= read_integers(flat, starts + LENGTH_BYTES, "<u4") == mask_crc(np.array(crcs, np.int64))
+    sound &= check_lengths(flat, starts, sizes)
     return Heads(
         data=data,
         labels=labels,
