@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from converter.storage.objects import ObjectPath
 from reader.plan.mixing import plan_mixture
 from reader.plan.options import ReadOptions, check_cache
 from reader.plan.read_plan import ReadPlan, list_files, plan_reading
-from reader.plan.serializable_plan import SerializablePlan, plan_serializable
+from reader.plan.serializable_plan import plan_serializable
 from reader.records.files import check_size, measure_file
 from reader.records.record_files import RecordFiles
 from reader.remote.open_remote import await_manifest
@@ -125,7 +126,10 @@ class ShardSet:
         """
         options = options or ReadOptions()
         if serializable:
-            return _build_plainly(plan_serializable(self.folder, self.manifest, split, options))
+            asked = plan_serializable(self.folder, self.manifest, split, options)
+            with _need_packages():
+                from reader.tfdata.serializable import make_serializable  # noqa: PLC0415
+            return make_serializable(asked)
         return _build(plan_reading(self.folder, self.manifest, split, self._complete(options)))
 
     def batches(self, split: str = "train", batch_size: int = 32, **options: Any) -> Batches:
@@ -151,10 +155,8 @@ class ShardSet:
             UsageError: the options do not fit the data set, or take TensorFlow.
             ShardmillError: simplejpeg is not installed.
         """
-        try:
+        with _need_packages():
             from reader.batches.iterator import Batches  # noqa: PLC0415 (Pillow)
-        except ModuleNotFoundError as error:
-            raise _name_missing(error) from error
         read_options = self._complete(_make_options({"batch_size": batch_size, **options}))
         return Batches(plan_reading(self.folder, self.manifest, split, read_options))
 
@@ -170,10 +172,8 @@ class ShardSet:
         Raises:
             DatasetError, UsageError, ShardmillError: as `dataset` does.
         """
-        try:
+        with _need_packages():
             from reader.tfdata.sequence import make_sequence  # noqa: PLC0415 (TensorFlow)
-        except ModuleNotFoundError as error:
-            raise _name_missing(error) from error
         names = ("workers", "use_multiprocessing", "max_queue_size")
         loading = {name: options.pop(name) for name in names if name in options}
         read_options = self._complete(_make_options({"batch_size": batch_size, **options}))
@@ -317,19 +317,9 @@ def _read_subset(
 
 
 def _build(plan: ReadPlan) -> tf.data.Dataset:
-    try:
+    with _need_packages():
         from reader.tfdata.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
-    except ModuleNotFoundError as error:
-        raise _name_missing(error) from error
     return make_dataset(plan)
-
-
-def _build_plainly(plan: SerializablePlan) -> tf.data.Dataset:
-    try:
-        from reader.tfdata.serializable import make_serializable  # noqa: PLC0415 (TensorFlow)
-    except ModuleNotFoundError as error:
-        raise _name_missing(error) from error
-    return make_serializable(plan)
 
 
 def _make_options(options: dict[str, Any]) -> ReadOptions:
@@ -340,11 +330,18 @@ def _make_options(options: dict[str, Any]) -> ReadOptions:
     return ReadOptions(**options)
 
 
-def _name_missing(error: ModuleNotFoundError) -> Exception:
-    if error.name == "simplejpeg":
-        return ShardmillError("decoding images needs simplejpeg: pip install 'shardmill[read]'")
-    if error.name not in ("tensorflow", "keras"):
-        return error
-    return ShardmillError(
-        "reading as a tf.data.Dataset needs TensorFlow: pip install 'shardmill[train]'"
-    )
+@contextlib.contextmanager
+def _need_packages() -> Iterator[None]:
+    """Says what to install where an import does not find its package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name == "simplejpeg":
+            problem = "decoding images needs simplejpeg: pip install 'shardmill[read]'"
+        elif error.name in ("tensorflow", "keras"):
+            problem = (
+                "reading as a tf.data.Dataset needs TensorFlow: pip install 'shardmill[train]'"
+            )
+        else:
+            raise
+        raise ShardmillError(problem) from error
