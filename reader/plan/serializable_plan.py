@@ -63,11 +63,6 @@ class SerializablePlan:
     records: int
     labels: list[int] | None
 
-    @property
-    def is_filtered(self) -> bool:
-        """Whether records are left out by their label."""
-        return self.labels is not None and min(self.labels) < 0
-
 
 def plan_serializable(
     folder: Location, manifest: Manifest, split: str, options: ReadOptions

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from reader.arrays import Array
@@ -18,8 +17,8 @@ from reader.records.damage import DamageLog, typed_errors
 from reader.sampling.position import Position
 from reader.tfdata.pipeline import (
     Columns,
-    apply_settings,
     call_python,
+    choose_settings,
     count_steps,
     map_elements,
 )
@@ -40,7 +39,7 @@ def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
     if single:
         # The last block is smaller, and `take` makes up for what `unbatch` is told of it.
         dataset = dataset.unbatch().take(plan.steps.count)
-    dataset = apply_settings(dataset.prefetch(plan.buffers.prefetch_batches))
+    dataset = dataset.prefetch(plan.buffers.prefetch_batches).with_options(choose_settings())
     dataset.class_names = plan.choice.class_names
     dataset.file_paths = plan.file_paths
     dataset.position = position
@@ -88,7 +87,7 @@ def make_call(plan: ReadPlan, reader: Reader) -> Callable[[tf.Tensor], Any]:
     """A function of one or more places of `count_steps`, in a graph, that gives an element."""
     template = format_batch(plan, reader.read(plan.options.initial_epoch, []))
     examples = _expand(template)
-    types = [tf.bool, *(_find_type(example) for example in examples)]
+    types = [tf.bool, *(tf.as_dtype(example.dtype) for example in examples)]
 
     def read(places: Array) -> list[Array]:
         places = places.reshape(-1, 3)
@@ -117,10 +116,6 @@ def _expand(element: Any) -> list[Array]:
     for leaf in tf.nest.flatten(element):
         arrays += [leaf.values, leaf.splits] if isinstance(leaf, Ragged) else [leaf]
     return arrays
-
-
-def _find_type(example: Array) -> tf.DType:
-    return tf.string if example.dtype == np.object_ else tf.as_dtype(example.dtype)
 
 
 def _pack(plan: ReadPlan, template: Any, columns: Columns) -> Any:

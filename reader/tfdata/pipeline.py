@@ -82,7 +82,7 @@ def call_python(
         return [tf.identity(column) for column in columns]
 
 
-def apply_settings(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def choose_settings() -> tf.data.Options:
     """Keeps TensorFlow from adding buffers and threads of its own."""
     settings = tf.data.Options()
     # TensorFlow would add a prefetch of its own, sized by nobody.
@@ -95,4 +95,4 @@ def apply_settings(dataset: tf.data.Dataset) -> tf.data.Dataset:
     # Which records are read here is decided already; nothing is left to be divided.
     policy = tf.data.experimental.AutoShardPolicy.OFF
     settings.experimental_distribute.auto_shard_policy = policy
-    return dataset.with_options(settings)
+    return settings

@@ -22,7 +22,7 @@ from reader.plan.read_plan import ReadPlan
 from reader.plan.serializable_plan import SerializablePlan
 from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decoder
 from reader.tfdata.details import make_label, parse_details
-from reader.tfdata.pipeline import Columns, leave_alone
+from reader.tfdata.pipeline import Columns, choose_settings, leave_alone
 from reader.tfdata.record_checks import check_fields
 
 MIXED_SHARDS: Final = 16
@@ -48,7 +48,7 @@ def make_serializable(asked: SerializablePlan) -> tf.data.Dataset:
     dataset = dataset.interleave(
         leave_alone(_open_shard), shards, TURN_RECORDS, shards, deterministic=True
     )
-    if asked.is_filtered:
+    if asked.labels is not None and min(asked.labels) < 0:
         dataset = dataset.filter(leave_alone(_make_filter(asked)))
     # A host may have more records than others, and no more steps.
     dataset = dataset.take(asked.records)
@@ -63,7 +63,11 @@ def make_serializable(asked: SerializablePlan) -> tf.data.Dataset:
         dataset = dataset.batch(options.batch_size, drop_remainder=options.remainder == "drop")
     # In whole batches, because columns of any length have no other way to become one tensor.
     dataset = dataset.map(leave_alone(lambda *columns: _format_element(plan, [*columns])))
-    dataset = dataset.prefetch(buffers.prefetch_batches).with_options(_choose_settings())
+    settings = choose_settings()
+    settings.experimental_optimization.map_and_batch_fusion = True
+    # As many as the machine has cores that runs it, which may be another one.
+    settings.threading.private_threadpool_size = 0
+    dataset = dataset.prefetch(buffers.prefetch_batches).with_options(settings)
     # Known beside the graph: `assert_cardinality` would fail in a worker that reads only a part.
     steps = tf.constant(plan.steps.count, tf.int64)
     dataset.cardinality = lambda: steps
@@ -142,17 +146,3 @@ def _format_element(plan: ReadPlan, columns: Columns) -> Any:
     if given.columns:
         element.append({name: parsed[column.name] for name, column in given.columns.items()})
     return tuple(element) if len(element) > 1 else images
-
-
-def _choose_settings() -> tf.data.Options:
-    settings = tf.data.Options()
-    settings.deterministic = True
-    # Nothing may grow but what was computed from `max_ram`.
-    settings.autotune.enabled = False
-    settings.experimental_optimization.inject_prefetch = False
-    settings.experimental_optimization.map_and_batch_fusion = True
-    # As many threads as the machine has cores that runs it, and not those of the model.
-    settings.threading.private_threadpool_size = 0
-    policy = tf.data.experimental.AutoShardPolicy.OFF
-    settings.experimental_distribute.auto_shard_policy = policy
-    return settings

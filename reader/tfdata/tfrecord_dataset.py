@@ -22,7 +22,7 @@ from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Order
 from reader.sampling.position import Position
 from reader.sampling.steps import Steps
-from reader.tfdata.pipeline import apply_settings, call_python, count_steps, map_elements
+from reader.tfdata.pipeline import call_python, choose_settings, count_steps, map_elements
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,7 @@ def make_dataset(
     if features is not None:
         parse = tf.io.parse_single_example if options.batch_size is None else tf.io.parse_example
         dataset = map_elements(dataset, lambda data: parse(data, features), buffers.calls)
-    dataset = apply_settings(dataset.prefetch(buffers.prefetch_batches))
+    dataset = dataset.prefetch(buffers.prefetch_batches).with_options(choose_settings())
     dataset.position, dataset.damage = position, damage
     options = dataclasses.replace(options, seed=seed)
     dataset.epoch_fingerprint = describe_order(files, order, options, buffers, steps)
