@@ -242,17 +242,15 @@ def check_image_size(size: object) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _check_names(names: object) -> tuple[str, ...]:
+def _check_names(names: object, option: str = "class_names") -> tuple[str, ...]:
     # A string is a sequence of strings too.
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise UsageError(f"class_names {names!r} is not a list of names")
+        raise UsageError(f"{option} {names!r} is not a list of names")
     return tuple(names)
 
 
 def _check_columns(names: object) -> tuple[str, ...]:
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise UsageError(f"columns {names!r} is not a list of names")
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(_check_names(names, "columns")))
 
 
 def _check_labels(labels: object) -> dict[str, int] | tuple[int, ...]:

@@ -87,7 +87,11 @@ class CheckpointFolder:
                 f"{self._state} has version {version!r}, this shardmill reads {VERSION}: remove "
                 "it to begin anew"
             )
-        self._compare(state["data"], fingerprint)
+        if name := find_difference(state["data"], fingerprint):
+            raise UsageError(
+                f"{self._state} is of a training with {name} {state['data'].get(name)!r}, this one "
+                f"has {fingerprint.get(name)!r}: use the same, or another folder"
+            )
         return state
 
     def load_weights(self, state: Mapping[str, Any], load: Callable[[Path], object]) -> None:
@@ -118,13 +122,6 @@ class CheckpointFolder:
                 return {name: columns[name] for name in columns.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise self._describe_damage(error) from error
-
-    def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        if name := find_difference(found, wanted):
-            raise UsageError(
-                f"{self._state} is of a training with {name} {found.get(name)!r}, this one has "
-                f"{wanted.get(name)!r}: use the same, or another folder"
-            )
 
     def _describe_damage(self, error: Exception) -> DatasetError:
         return DatasetError(
