@@ -148,7 +148,7 @@ def _read_group(group: Group, view: memoryview, starts: Numbers) -> Flags:
     there = np.zeros(len(starts), np.bool_)
     begins, ends, places = group.begins.tolist(), group.ends.tolist(), starts.tolist()
     with open_file(group.file) as descriptor:
-        for first, last in _join_neighbours(begins, ends):
+        for first, last in join_neighbours(begins, ends):
             begin, start = begins[first], places[first]
             size = ends[last - 1] - begin
             try:
@@ -159,7 +159,7 @@ def _read_group(group: Group, view: memoryview, starts: Numbers) -> Flags:
     return there
 
 
-def _join_neighbours(begins: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, int]]:
+def join_neighbours(begins: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Which of the records follow each other without a gap, up to `MAX_RUN_BYTES`."""
     first = 0
     for last in range(1, len(begins)):

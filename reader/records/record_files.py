@@ -22,7 +22,7 @@ from converter.format.tfrecords import HEADER_BYTES, unframe_record
 from converter.names import from_bytes
 from converter.storage.layout import Location
 from reader.arrays import Memory, Numbers
-from reader.records.blocks import MAX_RUN_BYTES, Block, read_blocks
+from reader.records.blocks import MAX_RUN_BYTES, Block, join_neighbours, read_blocks
 from reader.records.files import (
     Group,
     Place,
@@ -92,9 +92,10 @@ class RecordFiles:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
         for group in self.gather(numbers):
+            places = group.list_places()
             with open_file(group.file) as descriptor:
-                for run in _join_neighbours(group.list_places()):
-                    yield from _read_run(descriptor, run)
+                for first, last in join_neighbours(group.begins.tolist(), group.ends.tolist()):
+                    yield from _read_run(descriptor, places[first:last])
 
     def read_blocks(
         self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
@@ -205,18 +206,3 @@ def find_source(payload: memoryview) -> str | None:
     except (ValueError, KeyError):
         return None
     return from_bytes(bytes(payload[begin : min(end, begin + MAX_NAME_BYTES)]))
-
-
-def _join_neighbours(
-    places: Sequence[tuple[int, Place]],
-) -> Iterator[list[tuple[int, Place]]]:
-    run: list[tuple[int, Place]] = []
-    end = size = 0
-    for index, place in places:
-        if run and (place.offset != end or size + place.size > MAX_RUN_BYTES):
-            yield run
-            run, size = [], 0
-        run.append((index, place))
-        end, size = place.offset + place.size, size + place.size
-    if run:
-        yield run
