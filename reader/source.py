@@ -146,7 +146,6 @@ class Source(RecordSequence[Record]):
         parse = functools.partial(parse_record, columns=columns, labelled=labelled)
         super().__init__(files, parse)
         self._arguments = (label_counts, columns, labelled)
-        self._label_counts = label_counts
         self._names: NameIndex | None = None
 
     def __reduce__(self) -> tuple[type[Source], tuple[object, ...]]:
@@ -160,9 +159,10 @@ class Source(RecordSequence[Record]):
     @property
     def labels(self) -> npt.NDArray[np.int32]:
         """The labels of all records, int32 (records,); reads half a kilobyte of each record."""
-        if not self._arguments[-1]:
+        label_counts, _, labelled = self._arguments
+        if not labelled:
             raise UsageError("the records have no labels")
-        return read_labels(self._files, self._label_counts)
+        return read_labels(self._files, label_counts)
 
     def by_id(self, source_id: str) -> Record:
         """The record made from the original of that path, relative to the folder it was in.

@@ -45,16 +45,11 @@ class ImageCache:
         self.damage = damage
         self._plan = plan
         self._kept = kept
+        height, width, channels = kept.images.shape[1:]
+        size, keep = plan.steps.batch_size, plan.buffers.batches
         self._images, self._masks = (
-            BufferPool(
-                (plan.steps.batch_size, *plan.images.lay_out(*rows.shape[1:])),
-                dtype,
-                plan.buffers.batches,
-            )
-            for rows, dtype in (
-                (kept.images, plan.options.dtype),
-                (kept.images[:0, :, :, :1] if kept.masks is None else kept.masks, "uint8"),
-            )
+            BufferPool((size, *plan.images.lay_out(height, width, values)), dtype, keep)
+            for values, dtype in ((channels, plan.options.dtype), (1, "uint8"))
         )
 
     def read(self, epoch: int, steps: Sequence[int]) -> Batch:

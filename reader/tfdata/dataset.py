@@ -123,17 +123,15 @@ def _pack(plan: ReadPlan, template: Any, columns: Columns) -> Any:
     coming = iter(columns)
     leaves = []
     for number, leaf in enumerate(tf.nest.flatten(template)):
+        column = next(coming)
         if isinstance(leaf, Ragged):
-            values, splits = _set_rows(next(coming), leaf.values), next(coming)
-            leaves.append(tf.RaggedTensor.from_row_splits(values, splits, validate=False))
+            values = _set_rows(column, leaf.values)
+            column = tf.RaggedTensor.from_row_splits(values, next(coming), validate=False)
         elif number <= plan.given.masks:  # images, and then masks
-            column = next(coming)
             column.set_shape((_count_rows(plan), *_shape_image(plan, 1 if number else None)))
-            leaves.append(column)
         else:
-            column = next(coming)
             column.set_shape((_count_rows(plan), *leaf.shape[1:]))
-            leaves.append(column)
+        leaves.append(column)
     return tf.nest.pack_sequence_as(template, leaves)
 
 
