@@ -199,40 +199,27 @@ def open_regular(path: Location) -> int:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
-def read_at(descriptor: int, place: Place, offset: int, size: int) -> Buffer:
-    """Reads bytes of a record's file.
+def read_at(descriptor: int, place: Place, size: int) -> Buffer:
+    """Reads bytes of a record's file, from the beginning of the record on.
 
     Raises:
         RecordError: the file ends before, or cannot be read there; or they are those of a very
             large record that is damaged.
     """
+    mapped = None
     if size >= MAPPED_BYTES:
-        data = mmap.mmap(-1, size) if size <= LARGE_BYTES else _map_large(descriptor, place, size)
-        read_into(descriptor, place, offset, [data])
-        return data
+        mapped = mmap.mmap(-1, size) if size <= LARGE_BYTES else _map_large(descriptor, place, size)
     try:
-        found = os.pread(descriptor, size, offset)
+        if mapped is not None:
+            read = os.preadv(descriptor, [mapped], place.offset)
+        else:
+            data = os.pread(descriptor, size, place.offset)
+            read = len(data)
     except OSError as error:
         raise place.describe(f"cannot be read: {error.strerror}") from error
-    if len(found) != size:
+    if read != size:
         raise place.describe("the file ends before it does")
-    return found
-
-
-def read_into(
-    descriptor: int, place: Place, offset: int, parts: Sequence[memoryview | mmap.mmap | bytearray]
-) -> None:
-    """Fills memory with bytes of a record's file.
-
-    Raises:
-        RecordError: the file ends before, or cannot be read there.
-    """
-    try:
-        read = os.preadv(descriptor, parts, offset)
-    except OSError as error:
-        raise place.describe(f"cannot be read: {error.strerror}") from error
-    if read != sum(memoryview(part).nbytes for part in parts):
-        raise place.describe("the file ends before it does")
+    return data if mapped is None else mapped
 
 
 def check_large(descriptor: int, place: Place) -> None:

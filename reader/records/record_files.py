@@ -131,19 +131,19 @@ class RecordFiles:
         which = np.searchsorted(self._ends, ordered, side="right")
         # np.unique would import numpy.ma, which takes as long as reading a batch.
         needed = np.flatnonzero(np.bincount(which)).tolist()
-        self._prepare([self.files[number] for number in needed])
-        for number in needed:
-            file = self.files[number]
+        files = [self.files[number] for number in needed]
+        with self._lock:
+            missing = [file for file in files if file.path not in self._indexes]
+        self._prepare(missing)
+        for number, file in zip(needed, files, strict=True):
             first, last = np.searchsorted(which, [number, number + 1]).tolist()
             records = ordered[first:last] - (self._ends[number] - file.records)
             offsets = self._get_index(file)
             begins, ends = offsets[records], offsets[records + 1]
             yield Group(file, order[first:last], records, begins, ends)
 
-    def _prepare(self, files: Sequence[RecordFile]) -> None:
-        """Lets the system fetch what is missing of the indexes, while the first one is read."""
-        with self._lock:
-            missing = [file for file in files if file.path not in self._indexes]
+    def _prepare(self, missing: Sequence[RecordFile]) -> None:
+        """Lets the system fetch the indexes that are missing, while the first one is read."""
         for file in missing[1:]:
             ask_for_index(file)
 
@@ -177,7 +177,7 @@ def _read_run(
 ) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
     begin, last = run[0][1], run[-1][1]
     try:
-        data = read_at(descriptor, begin, begin.offset, last.offset + last.size - begin.offset)
+        data = read_at(descriptor, begin, last.offset + last.size - begin.offset)
     except RecordError as error:
         if len(run) == 1:
             yield (*run[0], error)

@@ -73,10 +73,8 @@ class RangeFiles(RecordFiles):
             asked = self._asked_bytes[file.path] if self._are_kept else wanted
         return asked > WHOLE_SHARE * file.bytes
 
-    def _prepare(self, files: Sequence[RecordFile]) -> None:
-        """Reads what is missing of the indexes, many at the same time."""
-        with self._lock:
-            missing = [file for file in files if file.path not in self._indexes]
+    def _prepare(self, missing: Sequence[RecordFile]) -> None:
+        """Reads the indexes that are missing, many at the same time."""
         if len(missing) > 1:
             with concurrent.futures.ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
                 collections.deque(threads.map(self._get_index, missing), maxlen=0)
