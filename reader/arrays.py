@@ -44,7 +44,7 @@ class Memory:
         self._bytes = allocate(0)
 
     def take(self, size: int) -> Bytes:
-        """So many bytes of whatever content; more than `MAX_KEPT_BYTES` are not kept."""
+        """`size` bytes of any content; more than `MAX_KEPT_BYTES` are not kept for later."""
         if size > MAX_KEPT_BYTES:
             return allocate(size)
         if size > len(self._bytes):

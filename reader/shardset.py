@@ -96,7 +96,7 @@ class ShardSet:
         """One split as a `tf.data.Dataset`.
 
         Records are read by their index, in an order that is a pure function of seed, epoch and
-        step, checked, and decoded in TensorFlow's threads. All that is held of them stays within
+        step, checked, and decoded by several threads. All that is held of them stays within
         `options.max_ram`, whatever the size of the data set.
 
         Args:

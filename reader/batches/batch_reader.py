@@ -315,7 +315,7 @@ def finish_batch(plan: ReadPlan, batch: Batch) -> Batch:
 
 
 def turn_image(plan: ReadPlan, row: Array, flip: bool = False) -> Array:  # noqa: FBT001, FBT002
-    """An image's place as (height, width, channels), mirrored where the image shall be."""
+    """An image's place as (height, width, channels), mirrored if `flip`."""
     if plan.resizes_batches:
         return row
     if plan.options.data_format == "channels_first":

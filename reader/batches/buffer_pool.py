@@ -1,4 +1,4 @@
-"""Arrays that come back to be used again, once nobody looks at them any more.
+"""Arrays that come back to be used again, once nothing refers to them.
 
 A batch of 64 images is 12 MB. TensorFlow takes that from the C library for every batch and returns
 it: on one measurement a sixth of the reading's time went into page faults, and up to 200 MB into
@@ -44,7 +44,7 @@ class BufferPool:
         self._free: collections.deque[Array] = collections.deque(maxlen=keep)
 
     def take(self) -> Array:
-        """An array of whatever content; it comes back when its last view is gone."""
+        """An array of any content; it comes back when its last view is gone."""
         try:
             buffer = self._free.pop()
         except IndexError:

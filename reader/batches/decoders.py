@@ -38,7 +38,7 @@ class Task(NamedTuple):
         encoded: its bytes.
         size: its stored height and width.
         seed: of its random changes.
-        row: its place, (height, width, channels) of whatever strides.
+        row: its place, (height, width, channels) of any strides.
     """
 
     encoded: Bytes
@@ -220,7 +220,7 @@ def _is_taken_by_others(encoded: Bytes, error: ValueError, pixels: Array) -> boo
 
 class _BareJpegFile(JpegImageFile):
     def _read_dpi_from_exif(self) -> None:
-        """Nobody asks for it; and of what is odd about an EXIF, Pillow warns."""
+        """Does nothing: nothing here uses it, and Pillow warns of an odd EXIF."""
 
 
 def _decode_png(encoded: Bytes, pixels: Array) -> None:

@@ -39,7 +39,7 @@ class ReadOptions:
             label, or, with `order="path"`, a list with one for each record of the split in that
             order; None for the stored ones.
         class_names: the classes to read, in the order of their new labels; None for all. Leaving
-            some out takes a look at every record's label.
+            some out reads every record's label.
         validation_split: share of the records to hold out, if the data set was converted without
             a split for validation.
         subset: `training` or `validation`: which part of that.
@@ -60,8 +60,8 @@ class ReadOptions:
             is `buffer` for object stores and else `exact`; None is True for the split `train` and
             False for others.
         order: `stored`, the order in which records lie, or `path`, that of the originals' paths, as
-            Keras has it; which one an epoch without shuffling and `file_paths` have. `path` takes a
-            look at every record first.
+            Keras has it; which one an epoch without shuffling and `file_paths` have. `path` reads
+            every record first.
         seed: decides all orders and random changes; None for other ones in every run.
         remainder: of records that fill no batch: `keep` gives a smaller one, `drop` leaves them
             out, `pad` fills it up, and gives a float32 mask (batch,) behind the labels, which
@@ -211,7 +211,7 @@ class ReadOptions:
 
 
 def check_cache(cache_dir: object, cache_bytes: object) -> None:
-    """Says no to what is no folder, or no number of bytes.
+    """Refuses what is not a path, or not a number of bytes.
 
     Raises:
         UsageError: it is none.

@@ -122,7 +122,12 @@ class ReadPlan:
         return 1 if self.is_direct or self.options.cache else self.buffers.calls
 
     def find_chosen(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
-        """Which places of some steps' batches hold a record, and which of the chosen ones."""
+        """Finds the records of some steps, among those that were chosen.
+
+        Returns:
+            int64 (records,), the places in the steps' batches that hold one; int64 (records,), its
+            number among the chosen ones.
+        """
         found = [np.zeros(0, np.int64), *map(self.steps.find_positions, steps)]
         positions = np.concatenate(found)
         slots = np.flatnonzero(positions >= 0)

@@ -144,7 +144,7 @@ def read_integers(data: Bytes, at: Numbers, dtype: str) -> Numbers:
 
 
 def _read_group(group: Group, view: memoryview, starts: Numbers) -> Flags:
-    """Reads the records of one file to where they shall be; says which of them were there."""
+    """Reads the records of one file to `starts` in `view`; says which the file has in full."""
     there = np.zeros(len(starts), np.bool_)
     begins, ends, places = group.begins.tolist(), group.ends.tolist(), starts.tolist()
     with open_file(group.file) as descriptor:

@@ -50,7 +50,7 @@ class RecordFile:
         records: how many it holds.
         bytes: its size.
         max_record_bytes: its largest record, framing included.
-        index_sha256: of its index, or None if nobody noted it.
+        index_sha256: of its index, or None if it is not known.
         digest: tells its content from that of other files.
     """
 
@@ -182,7 +182,7 @@ def _is_there(group: Group) -> bool:
         try:
             os.preadv(descriptor, [bytearray(1)], int(group.ends[-1]) - 1, os.RWF_NOWAIT)
         except OSError:
-            return False  # or nobody knows
+            return False  # or the system cannot tell
     return True
 
 
@@ -279,7 +279,7 @@ def check_size(path: Location, found: int, size: int) -> None:
 
 
 def describe_failure(path: Location, error: OSError) -> DatasetError:
-    """What a person is told about a file that the system does not give."""
+    """The error for a file that the system cannot read."""
     return DatasetError(f"{path} cannot be read: {error.strerror}")
 
 

@@ -58,7 +58,7 @@ class Outlook:
     def look(
         self, epoch: int, step: int, numbers: Numbers, sample: Callable[[int, list[int]], Numbers]
     ) -> None:
-        """Sees to it that what is needed next is on its way.
+        """Starts to fetch what is needed next.
 
         Args:
             epoch: that is read.

@@ -104,7 +104,7 @@ class ShardCache:
         return is_checked(state)
 
     def describe(self, error: OSError, path: ObjectPath) -> ShardmillError:
-        """What a person is told of an object that cannot be kept."""
+        """The error for an object that cannot be kept."""
         if error.filename == str(path):
             return DatasetError(f"{path} is missing: run shardmill verify")
         free = ""

@@ -103,7 +103,7 @@ class CheckpointFolder:
         path = self._folder / f"{state['name']}.weights.h5"
         try:
             load(path)
-        # h5py and Keras raise whatever befits the place where they stumble.
+        # h5py and Keras raise errors of many types.
         except Exception as error:
             raise DatasetError(
                 f"{path} does not fit this model and optimizer, or is damaged: use those it was "

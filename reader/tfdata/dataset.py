@@ -37,7 +37,7 @@ def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
     call = make_call(plan, reader)
     dataset = map_elements(steps, call, plan.calls)
     if single:
-        # The last block is smaller, and `take` makes up for what `unbatch` is told of it.
+        # `unbatch` takes the last block for a full one: `take` corrects the length.
         dataset = dataset.unbatch().take(plan.steps.count)
     dataset = dataset.prefetch(plan.buffers.prefetch_batches).with_options(choose_settings())
     dataset.class_names = plan.choice.class_names

@@ -44,8 +44,8 @@ def count_steps(position: Position, count: int) -> tf.data.Dataset:
 
     def leave_out(place: tf.Tensor) -> tf.Tensor:
         here = place[None][: tf.cast(place[2] >= place[1], tf.int32)]
-        # Said to hold one step, though they hold none for what was done before: so `unbatch` takes
-        # the number of elements for known, which a `filter` would not.
+        # The shape claims one step, also where there is none because it was done before. So
+        # `unbatch` knows the number of elements, which `filter` does not.
         here.set_shape([1, 3])
         return here
 
@@ -85,7 +85,7 @@ def call_python(
 def choose_settings() -> tf.data.Options:
     """Keeps TensorFlow from adding buffers and threads of its own."""
     settings = tf.data.Options()
-    # TensorFlow would add a prefetch of its own, sized by nobody.
+    # TensorFlow would add a prefetch of its own, of a size that `max_ram` does not count.
     settings.experimental_optimization.inject_prefetch = False
     # With it, every other epoch decoded on one of two cores alone (1,950 instead of 3,700/s).
     settings.autotune.enabled = False

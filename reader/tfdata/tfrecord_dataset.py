@@ -100,7 +100,7 @@ def make_dataset(
 def _read_batches(
     reader: PayloadReader, steps: tf.data.Dataset, options: ReadOptions
 ) -> tf.data.Dataset:
-    # The last block of single records is smaller: `take` makes up for what `unbatch` is told.
+    # `unbatch` takes the last block of single records for a full one: `take` corrects the length.
     single = options.batch_size is None
     size = SINGLES if single else options.batch_size if options.remainder == "drop" else None
 
