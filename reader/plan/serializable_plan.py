@@ -49,10 +49,10 @@ class SerializablePlan:
     """Everything that is decided before the graph is built.
 
     Attributes:
-        plan: of this host as if it were alone; its seed is the one in use.
+        plan: of this host as if it were alone, with as many records as every other host reads;
+            its seed is the one in use.
         paths: of its shards, in the order in which they were written.
         counts: how many records each of them holds.
-        records: how many of them an epoch has, the same on every host.
         labels: the label to give for each stored one, -1 where its records are left out; None for
             the stored ones.
     """
@@ -60,7 +60,6 @@ class SerializablePlan:
     plan: ReadPlan
     paths: list[Path]
     counts: list[int]
-    records: int
     labels: list[int] | None
 
 
@@ -115,7 +114,6 @@ def plan_serializable(
         plan=plan,
         paths=[(folder / shard.name).absolute() for shard in shards],
         counts=[shard.records for shard in shards],
-        records=records,
         labels=labels,
     )
 

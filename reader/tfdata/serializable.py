@@ -51,7 +51,7 @@ def make_serializable(asked: SerializablePlan) -> tf.data.Dataset:
     if asked.labels is not None and min(asked.labels) < 0:
         dataset = dataset.filter(leave_alone(_make_filter(asked)))
     # A host may have more records than others, and no more steps.
-    dataset = dataset.take(asked.records)
+    dataset = dataset.take(plan.steps.records)
     if shuffled:
         # Encoded, a record takes a tenth of the memory.
         dataset = dataset.shuffle(max(1, buffers.window), seed)
