@@ -23,7 +23,7 @@ ALIASES: Final = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Values:
+class Given:
     """What of a data set's columns is asked for.
 
     Attributes:
@@ -59,11 +59,11 @@ MOVES: Final = (
 MAX_NUMBER: Final = 255
 """In a mask."""
 
-NO_VALUES: Final = Values()
+NOTHING_GIVEN: Final = Given()
 """Nothing but labels, where there are any."""
 
 
-def choose_values(manifest: Manifest, options: ReadOptions) -> Values:
+def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
     """Decides what is given as label, and finds the columns that are asked for.
 
     Raises:
@@ -78,7 +78,7 @@ def choose_values(manifest: Manifest, options: ReadOptions) -> Values:
         label = find_column(manifest.columns, schema.LABELS)
         label = label or find_column(manifest.columns, schema.TARGET)
         _check_mode(label, options)
-    return Values(
+    return Given(
         labelled=manifest.labelled,
         label=None if options.label_mode is None else label,
         columns=columns,

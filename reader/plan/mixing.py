@@ -12,7 +12,7 @@ from converter.errors import UsageError
 from converter.format.manifest import ImageInfo, Manifest
 from converter.storage.layout import Location
 from reader.plan.access import arrange
-from reader.plan.columns import choose_values
+from reader.plan.columns import choose_given
 from reader.plan.images import ImagePlan
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle_order
@@ -67,7 +67,7 @@ def plan_mixture(
         class_names=classes,
         stored_classes=len(classes),
         selection=select_all(sum(counts)),
-        given=choose_values(manifests[0], options),
+        given=choose_given(manifests[0], options),
     )
     files = RecordFiles([file for group in groups for file in group])
     options = dataclasses.replace(options, seed=seed)

@@ -16,7 +16,7 @@ from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
 from reader.examples.fields import Wanted
 from reader.plan.access import arrange, arrange_shardwise
-from reader.plan.columns import Values
+from reader.plan.columns import Given
 from reader.plan.images import ImagePlan
 from reader.plan.memory import Buffers
 from reader.plan.options import ReadOptions
@@ -58,7 +58,7 @@ class ReadPlan:
     resizes_batches: bool = False
 
     @property
-    def given(self) -> Values:
+    def given(self) -> Given:
         """What is given besides the images."""
         return self.choice.given
 

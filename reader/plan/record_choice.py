@@ -14,7 +14,7 @@ from converter.format.manifest import Manifest
 from converter.sizes import format_count
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths, read_labels
-from reader.plan.columns import NO_VALUES, Values, choose_values
+from reader.plan.columns import NOTHING_GIVEN, Given, choose_given
 from reader.plan.options import ReadOptions
 from reader.records.record_files import RecordFiles
 from reader.sampling.selection import Selection, choose_labels, divide, select_all, select_chosen
@@ -38,7 +38,7 @@ class Choice:
     selection: Selection
     labels: npt.NDArray[np.int32] | None = None
     record_labels: npt.NDArray[np.int32] | None = None
-    given: Values = NO_VALUES
+    given: Given = NOTHING_GIVEN
 
 
 def choose_records(
@@ -50,7 +50,7 @@ def choose_records(
         RecordError: a record is damaged that had to be looked at.
         UsageError: the options do not fit the data set.
     """
-    given = choose_values(manifest, options)
+    given = choose_given(manifest, options)
     by_path = sort_by_path(files) if options.order == "path" else None
     if options.labels is not None:
         choice = _replace_labels(files, len(manifest.classes), options.labels, by_path)

@@ -10,7 +10,7 @@ from typing import Final
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, ShardInfo
 from converter.storage.layout import Location
-from reader.plan.columns import choose_values
+from reader.plan.columns import choose_given
 from reader.plan.images import ImagePlan
 from reader.plan.memory import divide_serializable
 from reader.plan.options import ReadOptions
@@ -80,7 +80,7 @@ def plan_serializable(
     _check_options(options)
     # As if the shards lay far away, where True means a window.
     shuffle, seed = settle_order(options, split, remote=True)
-    given = choose_values(manifest, options)
+    given = choose_given(manifest, options)
     shards, records = share_shards(manifest.list_shards(split), options)
     labels = _choose_labels(manifest, options)
     if labels is not None:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from converter.format import examples
 from converter.format.schema import Column
-from reader.plan.columns import Values
+from reader.plan.columns import Given
 
 TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}
 
@@ -40,14 +40,14 @@ def parse_details(
     return {name: value[0] for name, value in parsed.items()}
 
 
-def make_label(label: Column, parsed: Mapping[str, tf.Tensor], values: Values) -> tf.Tensor:
+def make_label(label: Column, parsed: Mapping[str, tf.Tensor], given: Given) -> tf.Tensor:
     """What is given as label: a number, float32 (…,), or 0 and 1, float32 (…, classes)."""
     value = parsed[label.name]
     if label.kind != "labels":
         return tf.cast(value, tf.float32)
     numbers = value.to_tensor(-1) if isinstance(value, tf.RaggedTensor) else value
-    hot = tf.minimum(tf.reduce_sum(tf.one_hot(numbers, values.classes), axis=-2), 1.0)
-    hot.set_shape((*hot.shape[:-1], values.classes))
+    hot = tf.minimum(tf.reduce_sum(tf.one_hot(numbers, given.classes), axis=-2), 1.0)
+    hot.set_shape((*hot.shape[:-1], given.classes))
     return hot
 
 
