@@ -115,7 +115,7 @@ def test_a_worker_gets_seven_requirements_and_no_tensorflow(metadata):
 
 def test_each_extra_brings_what_it_is_for(metadata):
     assert sorted(metadata.get_all("Provides-Extra")) == [
-        "aws", "dask", "dev", "gcp", "gs", "heif", "s3", "train",
+        "aws", "dask", "dev", "gcp", "gs", "heif", "read", "s3", "train",
     ]  # fmt: skip
     parsed = [requirements.Requirement(text) for text in metadata.get_all("Requires-Dist")]
 
@@ -126,7 +126,8 @@ def test_each_extra_brings_what_it_is_for(metadata):
             if r.marker is not None and r.marker.evaluate({"extra": extra})
         ]
 
-    assert list_extra("train") == ["tensorflow"]
+    assert list_extra("read") == ["simplejpeg"]
+    assert list_extra("train") == ["simplejpeg", "tensorflow"]
     assert list_extra("heif") == ["pillow-heif"]
     assert list_extra("gcp") == ["apache-beam[gcp]"]
     assert list_extra("aws") == ["apache-beam[aws]"]
