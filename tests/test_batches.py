@@ -615,6 +615,15 @@ def test_threads_end_with_the_iteration(stored, two_cores):
     assert not list_threads() - before
 
 
+@pytest.fixture
+def interruptible():
+    """Lets Ctrl-C interrupt, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_threads_end_with_an_interruption_of_the_caller(stored, two_cores):
     before = list_threads()
     batches = open_batches(stored, **OPTIONS)
@@ -624,6 +633,7 @@ def test_threads_end_with_an_interruption_of_the_caller(stored, two_cores):
     assert not list_threads() - before
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_threads_end_with_an_interruption_of_the_wait(stored, two_cores, monkeypatch):
     before = list_threads()
     batches = open_batches(stored, **OPTIONS)
