@@ -20,7 +20,7 @@ def list_threads() -> set[threading.Thread]:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
-    """Looks whether threads end with whoever asked for them; those of a team, a moment later."""
+    """Checks that threads end with their iterator, and those of a team a moment later."""
     before = list_threads()
     yield
     limit = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""A data set in one line, for whoever looks at it in a shell or a notebook."""
+"""A data set in one line, as a shell or a notebook shows it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from reader.arrays import Array, Numbers
 from reader.batches.batch_reader import Batch
 from reader.plan.read_plan import ReadPlan
 
-_NOTHING: Final = {bytes: b"", int: 0, float: 0.0}
+NOTHING: Final = {bytes: b"", int: 0, float: 0.0}
 """Of a column where there is no record."""
 
 _TYPES: Final = {bytes: np.object_, int: np.int64, float: np.float32}
@@ -37,27 +37,47 @@ class Ragged:
 
 
 def format_batch(plan: ReadPlan, batch: Batch) -> Any:
-    """A tuple of what is asked for, in its order; the images themselves if that is all.
+    """What is asked for of a batch, as `order_parts` has it."""
+    return order_parts(
+        plan,
+        images=batch.images,
+        masks=batch.masks,
+        label=_format_label(plan, batch),
+        weights=batch.valid.astype(np.float32),
+        names=batch.names,
+        columns={
+            name: gather_column(plan, batch, column) for name, column in plan.given.columns.items()
+        },
+    )
+
+
+def order_parts(
+    plan: ReadPlan,
+    *,
+    images: Any,
+    masks: Any,
+    label: Any,
+    weights: Any,
+    names: Any,
+    columns: dict[str, Any],
+) -> Any:
+    """A tuple of what is asked for, arrays or tensors; the images themselves if that is all.
 
     Labels, or masks, or a pair (masks, labels) come behind the images; then, with `pad`, weights
     float32 (n,); the paths of the originals, bytes (n,); and a dict of columns.
     """
-    given, options = plan.given, plan.options
-    element: list[Any] = [batch.images]
-    label = _format_label(plan, batch)
-    if given.masks:
-        element.append((batch.masks, label) if given.with_labels else batch.masks)
+    element: list[Any] = [images]
+    if plan.given.masks:
+        element.append((masks, label) if plan.given.with_labels else masks)
     elif label is not None:
         element.append(label)
-    if options.remainder == "pad":
-        element.append(batch.valid.astype(np.float32))
-    if options.with_filename:
-        element.append(batch.names)
-    if given.columns:
-        element.append(
-            {name: gather_column(plan, batch, column) for name, column in given.columns.items()}
-        )
-    return tuple(element) if len(element) > 1 else batch.images
+    if plan.options.remainder == "pad":
+        element.append(weights)
+    if plan.options.with_filename:
+        element.append(names)
+    if columns:
+        element.append(columns)
+    return tuple(element) if len(element) > 1 else images
 
 
 def gather_column(plan: ReadPlan, batch: Batch, column: Column) -> Array | Ragged:
@@ -70,7 +90,7 @@ def stack_column(column: Column, values: Sequence[Sequence[Any]]) -> Array | Rag
     """Makes one array of some records' values: bytes, int64 or float32."""
     dtype = _TYPES[column.type]
     if column.is_scalar:
-        nothing = _NOTHING[column.type]
+        nothing = NOTHING[column.type]
         return np.array([value[0] if value else nothing for value in values], dtype)
     flat = np.array([item for value in values for item in value], dtype)
     splits = np.cumsum([0, *map(len, values)], dtype=np.int64)

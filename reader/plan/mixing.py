@@ -100,8 +100,9 @@ def plan_mixture(
 
 
 def _check_mixable(manifests: Sequence[Manifest], options: ReadOptions) -> None:
+    defaults = ReadOptions()
     for name in FIXED:
-        if getattr(options, name) not in (None, "stored"):
+        if getattr(options, name) != getattr(defaults, name):
             raise UsageError(f"{name} cannot be given for a mixture: it is about one data set")
     if len({manifest.classes for manifest in manifests}) > 1:
         raise UsageError("data sets with different classes cannot be mixed: convert them alike")

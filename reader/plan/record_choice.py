@@ -51,9 +51,12 @@ def choose_records(
         UsageError: the options do not fit the data set.
     """
     given = choose_given(manifest, options)
-    by_path = sort_by_path(files) if options.order == "path" else None
+    paths: list[str] = []
+    if options.order == "path" or isinstance(options.labels, Mapping):
+        paths = list(FilePaths(files, select_all(len(files))))  # every record is read for it
+    by_path = sort_paths(paths) if options.order == "path" else None
     if options.labels is not None:
-        choice = _replace_labels(files, len(manifest.classes), options.labels, by_path)
+        choice = _replace_labels(len(files), len(manifest.classes), options.labels, paths, by_path)
     elif options.class_names is not None:
         counts = manifest.splits[split].labels
         choice = _choose_classes(files, list(manifest.classes), counts, options.class_names)
@@ -78,13 +81,13 @@ def choose_records(
     return dataclasses.replace(choice, given=given, selection=selection)
 
 
-def sort_by_path(files: RecordFiles) -> Numbers:
+def sort_paths(paths: Sequence[str]) -> Numbers:
     """The numbers of all records in the order of their originals' paths: int64 (records,).
 
     It is the order of `keras.utils.image_dataset_from_directory`: folder by folder, as `os.walk`
-    lists them. Every record is read for it, and checked.
+    lists them.
     """
-    names = [os.path.split(name) for name in FilePaths(files, select_all(len(files)))]
+    names = [os.path.split(path) for path in paths]
     return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
 
 
@@ -117,20 +120,19 @@ def _choose_classes(
 
 
 def _replace_labels(
-    files: RecordFiles,
+    records: int,
     stored: int,
     labels: Mapping[str, int] | Sequence[int],
+    paths: Sequence[str],
     by_path: Numbers | None,
 ) -> Choice:
-    by_record = np.empty(len(files), np.int32)
-    selection = select_all(len(files))
+    by_record = np.empty(records, np.int32)
     if isinstance(labels, Mapping):
-        paths = FilePaths(files, selection)
         missing = [path for path in paths if path not in labels]
         if missing:
             raise UsageError(
                 f"labels has no label for {missing[0]!r:.122} and {len(missing) - 1:,} others of "
-                f"{format_count(len(files), 'record')}: give one for each path of file_paths"
+                f"{format_count(records, 'record')}: give one for each path of file_paths"
             )
         by_record[:] = [labels[path] for path in paths]
     elif by_path is None:
@@ -138,9 +140,9 @@ def _replace_labels(
             "labels is a list, and records do not lie in the order of their paths: give "
             "order='path' too, which file_paths then has as well, or a dict from path to label"
         )
-    elif len(labels) != len(files):
+    elif len(labels) != records:
         raise UsageError(
-            f"labels has {len(labels)} entries for {format_count(len(files), 'record')}: give one "
+            f"labels has {len(labels)} entries for {format_count(records, 'record')}: give one "
             "for each, in the order of the originals' paths"
         )
     else:
@@ -148,6 +150,6 @@ def _replace_labels(
     return Choice(
         class_names=[str(label) for label in np.unique(by_record).tolist()],
         stored_classes=stored,
-        selection=selection,
+        selection=select_all(records),
         record_labels=by_record,
     )

@@ -1,4 +1,4 @@
-"""Columns of records as tensors: parsed by TensorFlow from records without their images."""
+"""Columns of records as tensors: parsed by TensorFlow from whole records."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import tensorflow as tf
 
 from converter.format import examples
 from converter.format.schema import Column
+from reader.batches.elements import BOX, NOTHING
 from reader.plan.columns import Given
 
 TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}
-
-_NOTHING: Final = {bytes: "", int: 0, float: 0.0}
-"""Of a column where there is no record."""
 
 
 def parse_details(
@@ -23,7 +21,7 @@ def parse_details(
     """The columns of some records, and the paths of their originals.
 
     Args:
-        details: the records without their images, string (batch,), or () of a single one.
+        details: the records, string (batch,), or () of a single one.
         columns: which.
         single: whether it is a single one.
 
@@ -54,6 +52,6 @@ def make_label(label: Column, parsed: Mapping[str, tf.Tensor], given: Given) -> 
 def _describe(column: Column) -> Any:
     kind = TYPES[column.type]
     if column.is_scalar:
-        return tf.io.FixedLenFeature((), kind, _NOTHING[column.type])
-    fours = [tf.io.RaggedFeature.UniformRowLength(4)] if column.kind == "boxes" else []
+        return tf.io.FixedLenFeature((), kind, NOTHING[column.type])
+    fours = [tf.io.RaggedFeature.UniformRowLength(BOX)] if column.kind == "boxes" else []
     return tf.io.RaggedFeature(kind, partitions=fours)

@@ -72,8 +72,8 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
 def _to_numpy(value: Array | Ragged) -> Array:
     """An array; of a ragged column, one of arrays."""
     if isinstance(value, Ragged):
-        ragged = tf.RaggedTensor.from_row_splits(value.values, value.splits)
-        return ragged.numpy()  # type: ignore[no-any-return]
+        rows: Array = tf.RaggedTensor.from_row_splits(value.values, value.splits).numpy()
+        return rows
     return value
 
 

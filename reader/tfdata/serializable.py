@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from converter.format import examples
 from converter.format.schema import MASK
+from reader.batches.elements import order_parts
 from reader.examples.fields import RAW
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
@@ -126,23 +127,22 @@ def _make_decoder(asked: SerializablePlan) -> Callable[[tf.Tensor, tf.Tensor], C
 
 
 def _format_element(plan: ReadPlan, columns: Columns) -> Any:
-    """What `batches.elements` makes of arrays, in a graph."""
+    """What `elements.format_batch` makes of arrays, in a graph."""
     images, labels, names, *masks = columns
-    element, given, parsed = [images], plan.given, {}
+    given, parsed, label = plan.given, {}, None
     if given.needed:
         parsed = parse_details(names, given.needed, single=plan.options.batch_size is None)
         names = parsed[examples.SOURCE_ID]
-    label = None
     if given.label is not None:
         label = make_label(given.label, parsed, given)
     elif plan.options.label_mode is not None and plan.has_classes:
         label = format_labels(labels, plan.options.label_mode, len(plan.choice.class_names))
-    if masks:
-        element.append((masks[0], label) if given.with_labels else masks[0])
-    elif label is not None:
-        element.append(label)
-    if plan.options.with_filename:
-        element.append(names)
-    if given.columns:
-        element.append({name: parsed[column.name] for name, column in given.columns.items()})
-    return tuple(element) if len(element) > 1 else images
+    return order_parts(
+        plan,
+        images=images,
+        masks=masks[0] if masks else None,
+        label=label,
+        weights=None,  # `pad` is refused
+        names=names,
+        columns={name: parsed[column.name] for name, column in given.columns.items()},
+    )
