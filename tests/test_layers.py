@@ -141,6 +141,16 @@ def find_importers(*packages: str) -> set[str]:
     }
 
 
+def list_used(importers: str, package: str) -> set[str]:
+    """What is imported from a package by modules whose names begin in some way."""
+    return {
+        imported.split(".")[1]
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if name.startswith(importers) and imported.startswith(f"{package}.")
+    }
+
+
 def test_the_sources_looked_at_are_all_there_are():
     names = {name for package in PACKAGES for name in list_modules(package)}
     assert set(SOURCES) == names
@@ -153,34 +163,19 @@ def test_imports_between_the_packages_run_one_way():
 
 
 def test_reader_uses_of_converter_the_format_modules_alone():
-    used = {
-        imported.split(".")[1]
-        for name, imports in IMPORTS.items()
-        for imported in imports
-        if name.startswith("reader") and imported.startswith("converter.")
-    }
+    used = list_used("reader", "converter")
     assert used <= FORMAT_MODULES
 
 
 @pytest.mark.parametrize("package", FLOW)
 def test_a_package_of_converter_uses_only_those_before_it(package):
-    used = {
-        imported.split(".")[1]
-        for name, imports in IMPORTS.items()
-        for imported in imports
-        if name.startswith(f"converter.{package}") and imported.startswith("converter.")
-    }
+    used = list_used(f"converter.{package}", "converter")
     assert used & {*FLOW} <= {*FLOW[: FLOW.index(package) + 1]}
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_of_reader_uses_only_those_before_it(room):
-    used = {
-        imported.split(".")[1]
-        for name, imports in IMPORTS.items()
-        for imported in imports
-        if name.startswith(f"reader.{room}") and imported.startswith("reader.")
-    }
+    used = list_used(f"reader.{room}", "reader")
     assert used <= {"arrays", *ROOMS[: ROOMS.index(room) + 1]}
 
 
