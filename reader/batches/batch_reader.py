@@ -168,9 +168,7 @@ class BatchReader:
     def _sample(self, epoch: int, steps: Sequence[int]) -> Numbers:
         """The numbers of a few records of each of some steps."""
         stride = -(-self.plan.steps.batch_size // SAMPLED_RECORDS)
-        positions = np.concatenate(
-            [self.plan.steps.find_positions(step)[::stride] for step in steps]
-        )
+        positions = self.plan.steps.join_positions(steps, stride)
         chosen = self.plan.order.find_records(epoch, positions[positions >= 0])
         return self.plan.choice.selection.find_records(chosen)
 

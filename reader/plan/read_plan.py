@@ -128,8 +128,7 @@ class ReadPlan:
             int64 (records,), the places in the steps' batches that hold one; int64 (records,), its
             number among the chosen ones.
         """
-        found = [np.zeros(0, np.int64), *map(self.steps.find_positions, steps)]
-        positions = np.concatenate(found)
+        positions = self.steps.join_positions(steps)
         slots = np.flatnonzero(positions >= 0)
         return slots, self.order.find_records(epoch, positions[slots])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -78,6 +79,11 @@ class Steps:
         positions = np.full(self.batch_size, NOTHING, np.int64)
         positions[: last - first] = np.arange(first, last)
         return positions
+
+    def join_positions(self, steps: Sequence[int], stride: int = 1) -> Numbers:
+        """The positions of some steps one after the other, or every `stride`th of each step."""
+        found = [self.find_positions(step)[::stride] for step in steps]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
     def _share(self, begin: int, end: int) -> tuple[int, int]:
         """This host's part of some positions: equal to all others', up to one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,7 @@ class PayloadReader:
     def read(self, places: Array) -> Array:
         """The payloads of the records of some steps, bytes (n,), in order."""
         places = places.reshape(-1, 3)
-        wanted: Sequence[int] = places[:, 2].tolist()
-        positions = np.concatenate([self.steps.find_positions(step) for step in wanted])
+        positions = self.steps.join_positions(places[:, 2].tolist())
         numbers = self.order.find_records(int(places[0, 0]), positions[positions >= 0])
         payloads = np.full(len(numbers), None, np.object_)
         for index, _, payload in self.files.read_many(numbers):
