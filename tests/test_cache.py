@@ -160,3 +160,12 @@ def test_a_sequence_can_be_cached(stored):
     for step in range(3):
         for one, other in zip(cached[step], read[step], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_cache_of_resized_images_gives_the_data_format_asked_for(converted: Path, data_format):
+    options = {"image_size": (12, 15), "data_format": data_format, "shuffle": False}
+    plain, cached = (load_dataset(converted, cache=cache, **options) for cache in (False, True))
+    assert plain.element_spec == cached.element_spec
+    for (images, _), (others, _) in zip(plain, cached, strict=True):
+        np.testing.assert_array_equal(images, others)

@@ -16,7 +16,7 @@ from reader.batches.batch_reader import _ODD
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import plan_reading
 from reader.sampling.orders import derive_key
-from reader.tfdata.dataset import ResizedReader
+from reader.tfdata.dataset import make_reader
 from reader.tfdata.decoding import (
     decode_pixels,
     decode_window,
@@ -218,7 +218,7 @@ def test_images_are_made_one_by_one_as_in_whole_batches_and_in_a_graph(
     whole, singly = (
         np.concatenate([reader.read(2, [step]).images for step in (0, 1)])
         for reader in (
-            ResizedReader(plan), ResizedReader(dataclasses.replace(plan, resizes_batches=False))
+            make_reader(plan), make_reader(dataclasses.replace(plan, resizes_batches=False))
         )
     )  # fmt: skip
     np.testing.assert_array_equal(whole, singly, strict=True)

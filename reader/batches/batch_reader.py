@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -38,7 +38,7 @@ class Batch:
 
     Attributes:
         images: (n, height, width, channels), or (n, channels, height, width), of the dtype asked
-            for; as they are stored, uint8, where whole batches are resized afterwards.
+            for.
         valid: bool (n,).
         labels: int32 (n,).
         names: bytes (n,), paths of the originals; empty if they were not asked for.
@@ -104,6 +104,8 @@ class BatchReader:
         plan: what is read and how.
         decode: decodes an image to its place; None for what needs no TensorFlow.
         decode_mask: decodes a mask to its place; None likewise.
+        resize: resizes and mirrors a whole batch of stored images; None where that is not done to
+            all at once.
 
     Attributes:
         plan: what is read and how.
@@ -114,12 +116,19 @@ class BatchReader:
     """
 
     def __init__(
-        self, plan: ReadPlan, decode: Decoder | None = None, decode_mask: Decoder | None = None
+        self,
+        plan: ReadPlan,
+        decode: Decoder | None = None,
+        decode_mask: Decoder | None = None,
+        resize: Callable[[Batch], Batch] | None = None,
     ) -> None:
         self.plan = plan
         self.damage = DamageLog(plan.options.on_damage, plan.options.max_damaged)
         self._wanted = plan.wanted
         self._decoders = decode or make_decoder(plan.images), decode_mask or make_mask_decoder()
+        self._resize = resize
+        # Whole batches are turned when they are resized.
+        self._data_format = "channels_last" if resize else plan.options.data_format
         self._scratch = Scratch()
         self._team = Team(plan.buffers.threads)
         self._images = self._make_pool(plan.shape_read(), plan.read_dtype)
@@ -151,7 +160,8 @@ class BatchReader:
         elif len(numbers):
             self._team.run(functools.partial(self._fill, batch), slots, numbers, seeds)
         self._replace_labels(batch, slots, numbers)
-        return finish_batch(self.plan, batch)
+        batch = finish_batch(self.plan, batch)
+        return batch if self._resize is None else self._resize(batch)
 
     def _make_pool(self, shape: tuple[int, int, int] | None, dtype: str) -> BufferPool | None:
         count = self.plan.steps.batch_size * self.plan.block_steps
@@ -174,7 +184,7 @@ class BatchReader:
 
     def _begin(self, count: int) -> Batch:
         """A batch without anything in it yet."""
-        images, masks = self._allocate(count, (1, 1)) if self._images is None else (
+        images, masks = self._allocate(count, (0, 0)) if self._images is None else (
             self._images.take()[:count], None if self._masks is None else self._masks.take()[:count]
         )  # fmt: skip
         return Batch.begin(count, images, masks)
@@ -195,7 +205,7 @@ class BatchReader:
             self.plan.files, numbers, rows, slots, with_names=self._wanted.with_names
         )
         for slot in slots if self._pixels is not None else ():
-            np.copyto(turn_image(self.plan, batch.images[slot]), rows[slot])
+            np.copyto(turn_image(batch.images[slot], self._data_format), rows[slot])
         sound = found.sound & (found.labels < self._wanted.limit)
         batch.labels[slots[sound]] = found.labels[sound]
         batch.names[slots[sound]] = found.names[sound]
@@ -279,10 +289,11 @@ class BatchReader:
         for slot, size, seed, image, mask in parts:
             if self._images is None:  # then it is the only one
                 batch.images, batch.masks = self._allocate(1, size)
-            flip = bool(batch.flips[slot])
-            tasks.append(Task(image, size, seed, turn_image(self.plan, batch.images[slot], flip)))
+            flip = self._resize is None and bool(batch.flips[slot])
+            row = turn_image(batch.images[slot], self._data_format, flip=flip)
+            tasks.append(Task(image, size, seed, row))
             if batch.masks is not None:
-                row = turn_image(self.plan, batch.masks[slot], flip)
+                row = turn_image(batch.masks[slot], self._data_format, flip=flip)
                 mask_tasks.append(Task(mask, size, seed, row))
         decode, decode_mask = self._decoders
         problems = decode(tasks)
@@ -312,11 +323,9 @@ def finish_batch(plan: ReadPlan, batch: Batch) -> Batch:
     return batch.compact()
 
 
-def turn_image(plan: ReadPlan, row: Array, flip: bool = False) -> Array:  # noqa: FBT001, FBT002
+def turn_image(row: Array, data_format: str, *, flip: bool = False) -> Array:
     """An image's place as (height, width, channels), mirrored if `flip`."""
-    if plan.resizes_batches:
-        return row
-    if plan.options.data_format == "channels_first":
+    if data_format == "channels_first":
         row = np.moveaxis(row, 0, -1)
     return row[:, ::-1] if flip else row
 

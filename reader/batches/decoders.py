@@ -79,11 +79,11 @@ def make_decoder(images: ImagePlan) -> Decoder:
             numbers.
     """
     check_natural(images)
-    decode = _read_raw(images.stored.channels) if images.is_raw else _decode_encoded
-    scratch = Scratch()
     channels = images.channels
     # Alpha is not made up by a decoder: only if it is stored, it is decoded.
     decoded = images.stored.channels if images.is_raw or channels == 4 else channels
+    decode = _copy_raw if images.is_raw else _decode_encoded
+    scratch = Scratch()
 
     def place(task: Task) -> None:
         row = task.row
@@ -164,18 +164,15 @@ def mirror(pixels: Array) -> Array:
     return mirrored
 
 
-def _read_raw(channels: int) -> Callable[[Bytes, Array], None]:
-    def decode(encoded: Bytes, pixels: Array) -> None:
-        pixels[...] = encoded.reshape(*pixels.shape[:2], channels)
-
-    return decode
+def _copy_raw(encoded: Bytes, pixels: Array) -> None:
+    pixels[...] = encoded.reshape(pixels.shape)
 
 
 def _decode_encoded(encoded: Bytes, pixels: Array) -> None:
-    if pixels.shape[2] not in _MODES:
-        raise ValueError(f"nothing is encoded in {pixels.shape[2]} channels")
     if encoded[0] == 0xFF:
         _decode_jpeg(encoded, pixels)
+    elif pixels.shape[2] not in _MODES:
+        raise ValueError(f"nothing is encoded in {pixels.shape[2]} channels")
     elif encoded[0] == 0x89:
         _decode_png(encoded, pixels)
     else:

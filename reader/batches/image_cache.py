@@ -71,7 +71,8 @@ class ImageCache:
     def _fill(self, pool: BufferPool, kept: Array, slots: Array, chosen: Array) -> Array:
         rows = pool.take()
         for slot, number in zip(slots.tolist(), chosen.tolist(), strict=True):
-            np.copyto(turn_image(self._plan, rows[slot]), kept[number], casting="unsafe")
+            row = turn_image(rows[slot], self._plan.options.data_format)
+            np.copyto(row, kept[number], casting="unsafe")
         return rows
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final
 
 from converter.format.manifest import ImageInfo
 from reader.examples.fields import RAW
 from reader.plan.options import COLOR_CHANNELS, ReadOptions
+
+PART_IMAGES: Final = 16
+"""That TensorFlow decodes in one call, which takes 0.1 ms; a graph for more takes long to make."""
+
+PART_BYTES: Final = 16_000_000
+"""That they may take meanwhile, unless a single one takes more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +72,21 @@ class ImagePlan:
         """Of one image as it is given, or of the largest."""
         height, width = self.height or self.stored.max_height, self.width or self.stored.max_width
         return height * width * self.channels
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the engine decodes images to TensorFlow's numbers, and in no more time."""
+        formats = tuple(self.stored.formats)
+        grays = self.channels == 1 and self.stored.channels > 1
+        quick = formats == ("jpeg",) or (self.is_raw and not grays)
+        return quick and self.options.random_crop is None
+
+    @property
+    def part_images(self) -> int:
+        """How many images TensorFlow decodes in one call: a power of 2, as batches usually are."""
+        pixels = self.stored.max_height * self.stored.max_width * self.channels
+        fitting = PART_BYTES // (pixels + 4 * self.values * self.is_resized)
+        return 1 << max(1, min(PART_IMAGES, fitting)).bit_length() - 1
 
     def lay_out(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
         """The shape of an image in the data format asked for."""

@@ -97,6 +97,7 @@ def measure_demand(
     resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
     # Pillow unpacks to 4 bytes a pixel, and then copies them; a mask is one value a pixel.
     decoded = pixels * (images.channels + 4) + (5 * pixels + mask_bytes) * choice.given.masks
+    decoded += images.part_images * (pixels * images.channels + resized) * (not images.is_quick)
     staged = pixels * images.channels + resized + pixels * choice.given.masks if whole else 0
     return Demand(
         records=records,
@@ -118,7 +119,8 @@ def measure_demand(
         store_bytes=STORE_BYTES if list_remote(shards) else 0,
         open_shards=2 * MIXED_SHARDS if list_remote(shards) else 4,
         shuffle=shuffle,
-        cores=count_cores(),
+        # Of those, one may wait for threads of TensorFlow, which then do its work.
+        cores=count_cores() + (options.random_crop is not None),
     )
 
 

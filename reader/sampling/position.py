@@ -32,9 +32,19 @@ class Position:
         with self._lock:
             self.epoch, self.step = epoch, step
 
-    def begin(self) -> Numbers:
-        """Takes an epoch: it and its first step, int64 (2,)."""
+    def begin(self, count: int, block: int = 1) -> Numbers:
+        """Takes an epoch, from its first step on.
+
+        Args:
+            count: steps of an epoch.
+            block: how many of them are read at once.
+
+        Returns:
+            int64 (blocks, 3): the epoch, a block's first step, and the step behind its last one.
+        """
         with self._lock:
-            begun = np.array([self.epoch, self.step], np.int64)
-            self.epoch, self.step = self.epoch + 1, 0
-        return begun
+            epoch, step = self.epoch, self.step
+            self.epoch, self.step = epoch + 1, 0
+        begins = np.arange(step, count, block, dtype=np.int64)
+        ends = np.minimum(begins + block, count)
+        return np.stack((np.full_like(begins, epoch), begins, ends), axis=-1)

@@ -1,25 +1,23 @@
 """What TensorFlow does for the engine: images that it alone makes to the same numbers.
 
-`make_placer` decodes image by image, `resize_batch` resizes whole batches that the engine decoded.
+`make_placer` decodes and resizes image by image, `make_resizer` whole batches that the engine
+decoded.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from converter.errors import UsageError
 from reader.arrays import Array, Scratch
 from reader.batches import decoders
+from reader.batches.batch_reader import Batch
 from reader.batches.decoders import Decoder, Task
-from reader.examples.fields import RAW
-from reader.plan.images import ImagePlan
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import ReadPlan
 from reader.tfdata.decoding import (
@@ -27,11 +25,7 @@ from reader.tfdata.decoding import (
     fit_mask,
     make_decoder,
     make_mask_decoder,
-    round_pixels,
 )
-
-PART_IMAGES: Final = 8
-"""That one call of a graph decodes, so that few of them wait in memory."""
 
 
 def make_placer(plan: ReadPlan) -> Decoder:
@@ -40,122 +34,186 @@ def make_placer(plan: ReadPlan) -> Decoder:
     TensorFlow decodes a PNG in two thirds of the time that Pillow takes. A JPEG is decoded as the
     engine does it, unless only a part of it is needed.
     """
-    options = dataclasses.replace(plan.options, random_flip=False)  # the engine mirrors
+    options, stored = _leave_to_tensorflow(plan), plan.images.stored
+    if options.random_crop is not None:
+        return _place_result(make_decoder(stored, options), plan.images.part_images)
     as_stored = dataclasses.replace(
-        options, image_size=None, random_crop=None,
-        crop_to_aspect_ratio=False, pad_to_aspect_ratio=False,
-    )  # fmt: skip
-    natural = dataclasses.replace(plan.images, options=as_stored)
-    stored, one_by_one = plan.images.stored, plan.images.is_resized and not plan.resizes_batches
-    quick = options.random_crop is None and _is_quick(natural)
-    if one_by_one and not quick and not options.pad_to_aspect_ratio:
-        return _place_result(make_decoder(stored, options))
-    decode = (
-        decoders.make_decoder(natural) if quick else _place_result(make_decoder(stored, as_stored))
+        options, image_size=None, crop_to_aspect_ratio=False, pad_to_aspect_ratio=False
     )
-    return _fit_result(decode, natural, options) if one_by_one else decode
+    natural = dataclasses.replace(plan.images, options=as_stored)
+    decode = (
+        decoders.make_decoder(natural)
+        if natural.is_quick
+        else _place_result(make_decoder(stored, as_stored), natural.part_images)
+    )
+    if plan.resizes_batches or not plan.images.is_resized:
+        return decode
+
+    def resize(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        if not options.pad_to_aspect_ratio:
+            return fit_image(pixels, stored, options)
+        return tf.image.resize(pixels, size, options.interpolation)
+
+    return _fit_result(decode, natural.channels, resize, 0 if options.pad_to_aspect_ratio else None)
 
 
 def make_mask_placer(plan: ReadPlan) -> Decoder:
     """What decodes a mask for the engine, likewise."""
+    options, stored, padding = (
+        _leave_to_tensorflow(plan),
+        plan.images.stored,
+        plan.given.mask_padding,
+    )
+    if options.random_crop is not None:
+        return _place_result(make_mask_decoder(stored, options, padding), plan.images.part_images)
+    decode = decoders.make_mask_decoder()
     if plan.resizes_batches or not plan.images.is_resized:
-        return decoders.make_mask_decoder()
-    options = dataclasses.replace(plan.options, random_flip=False)
-    return _place_result(make_mask_decoder(plan.images.stored, options, plan.given.mask_padding))
+        return decode
+
+    def resize(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        if not options.pad_to_aspect_ratio:
+            return fit_mask(mask, stored, options, padding)
+        return tf.image.resize(mask, size, "nearest")
+
+    return _fit_result(decode, 1, resize, padding if options.pad_to_aspect_ratio else None)
 
 
-def _is_quick(images: ImagePlan) -> bool:
-    """Whether the engine decodes such images to TensorFlow's numbers, and not in more time."""
-    try:
-        decoders.check_natural(images)
-    except UsageError:
-        return False
-    return tuple(images.stored.formats) in (("jpeg",), (RAW,))
+def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
+    """What resizes and mirrors whole batches for the engine; None where that is not done."""
+    if not plan.resizes_batches:
+        return None
+    stored, options, padding = plan.images.stored, plan.options, plan.given.mask_padding
+
+    def resize(images: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
+        images = tf.cast(fit_image(images, stored, options), options.dtype)
+        return _arrange(images, flips, options)
+
+    def resize_masks(masks: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
+        return _arrange(fit_mask(masks, stored, options, padding), flips, options)
+
+    flips = tf.TensorSpec((None,), tf.bool)
+    shape = (None, stored.height, stored.width)
+    run = _compile(resize, tf.TensorSpec((*shape, plan.images.channels), tf.uint8), flips)
+    run_masks = _compile(resize_masks, tf.TensorSpec((*shape, 1), tf.uint8), flips)
+
+    def resize_batch(batch: Batch) -> Batch:
+        flips = tf.constant(batch.flips)
+        batch.images = run(_share(batch.images), flips).numpy()
+        if batch.masks is not None:
+            batch.masks = run_masks(_share(batch.masks), flips).numpy()
+        return batch
+
+    return resize_batch
 
 
-def _place_result(decode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]) -> Decoder:
-    """Runs a decoder of tensors, for several images in one call of a graph.
+def _leave_to_tensorflow(plan: ReadPlan) -> ReadOptions:
+    """What is asked for, without what the engine does: to mirror, and to round."""
+    return dataclasses.replace(plan.options, random_flip=False, dtype="float32")
 
-    A call takes 0.1 ms, and a step of the loop in it 0.01.
+
+def _compile(function: Callable[..., Any], *inputs: tf.TensorSpec) -> Callable[..., Any]:
+    """A function of a graph, for the CPU: a GPU has no decoders, and resizes to other numbers."""
+
+    def run(*tensors: tf.Tensor) -> Any:
+        with tf.device("/CPU:0"):
+            return function(*tensors)
+
+    traced = tf.function(run, input_signature=inputs, autograph=False)
+    compiled: Callable[..., Any] = traced.get_concrete_function()
+    return compiled
+
+
+def _share(array: Array) -> tf.Tensor:
+    """A tensor of the same memory, which has to begin at a multiple of 64 bytes.
+
+    A copy of a batch would take a millisecond, and one of an image would stay in the heap of each
+    thread: memory grew from 240 to 430 MB, and on.
     """
-    specs = [
-        tf.TensorSpec((None,), tf.string),
-        tf.TensorSpec((None, 2), tf.int32),
-        tf.TensorSpec((None,), tf.int64),
-    ]
-    single = [tf.TensorSpec(spec.shape[1:], spec.dtype) for spec in specs]
-    signature = tf.function(decode, input_signature=single, autograph=False)
-    output = signature.get_concrete_function().structured_outputs
-    run = tf.function(
-        lambda *images: tf.map_fn(
-            lambda image: decode(*image),
-            images,
-            fn_output_signature=tf.TensorSpec(output.shape, output.dtype),
-            parallel_iterations=1,
-        ),
-        input_signature=specs,
-        autograph=False,
-    ).get_concrete_function()
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def _place_result(
+    decode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor], part_images: int
+) -> Decoder:
+    """Runs a decoder of tensors, for some images in one call of a graph.
+
+    The graph has a copy of the decoder for each of them: a loop in it took 0.05 ms an image more.
+    """
+
+    def decode_all(data: tf.Tensor, sizes: tf.Tensor, seeds: tf.Tensor) -> list[tf.Tensor]:
+        columns = (tf.unstack(column) for column in (data, sizes, seeds))
+        return [decode(*image) for image in zip(*columns, strict=True)]
+
+    runs = {
+        count: _compile(
+            decode_all,
+            tf.TensorSpec((count,), tf.string),
+            tf.TensorSpec((count, 2), tf.int32),
+            tf.TensorSpec((count,), tf.int64),
+        )
+        for count in {1, part_images}
+    }
 
     def place_part(tasks: Sequence[Task]) -> list[str | None]:
         data = tf.constant([task.encoded.tobytes() for task in tasks], tf.string)
         sizes = tf.constant([task.size for task in tasks], tf.int32)
+        seeds = tf.constant([task.seed for task in tasks], tf.int64)
         try:
-            images = run(data, sizes, tf.constant([task.seed for task in tasks], tf.int64)).numpy()
+            images = runs[len(tasks)](data, sizes, seeds)
         except tf.errors.OpError as error:
-            if len(tasks) == 1:
-                return [_describe(error)]
-            return [place_part([task])[0] for task in tasks]
+            return [_describe(error)] if len(tasks) == 1 else place_singly(tasks)
         for image, task in zip(images, tasks, strict=True):
-            _copy_result(image, task.row)
+            _copy_result(image.numpy(), task.row)
         return [None] * len(tasks)
 
+    def place_singly(tasks: Sequence[Task]) -> list[str | None]:
+        return [problem for task in tasks for problem in place_part([task])]
+
     def place(tasks: Sequence[Task]) -> list[str | None]:
-        parts = range(0, len(tasks), PART_IMAGES)
-        return [
-            problem for begin in parts for problem in place_part(tasks[begin : begin + PART_IMAGES])
-        ]
+        rest = len(tasks) % part_images
+        problems: list[str | None] = []
+        for begin in range(0, len(tasks) - rest, part_images):
+            problems += place_part(tasks[begin : begin + part_images])
+        return problems + place_singly(tasks[len(tasks) - rest :])
 
     return place
 
 
-def _fit_result(decode: Decoder, natural: ImagePlan, options: ReadOptions) -> Decoder:
-    """Resizes what a decoder gives, one image after the other."""
-    scratch, channels = Scratch(), natural.channels
-    held: dict[int, Array] = {}
-    keys = itertools.count()
+def _fit_result(
+    decode: Decoder,
+    channels: int,
+    resize: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    padding: int | None,
+) -> Decoder:
+    """Resizes what a decoder gives, one image after the other.
 
-    def fit(key: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        # Handed over without a copy, which would stay in the heap of each thread: memory grew from
-        # 240 to 430 MB, and on.
-        pixels = tf.numpy_function(lambda key: held[int(key)], [key], tf.uint8)
-        pixels.set_shape((None, None, channels))
-        if not options.pad_to_aspect_ratio:
-            return fit_image(pixels, natural.stored, options)
-        return round_pixels(tf.image.resize(pixels, size, options.interpolation), options)
-
-    specs = [tf.TensorSpec((), tf.int64), tf.TensorSpec((2,), tf.int32)]
-    run = tf.function(fit, input_signature=specs, autograph=False).get_concrete_function()
+    Args:
+        decode: decodes to uint8 (height, width, channels).
+        channels: of that.
+        resize: gives pixels in a size, int32 (2,).
+        padding: stands around an image that keeps its shape; None where images are stretched.
+    """
+    scratch = Scratch()
+    pixels_spec = tf.TensorSpec((None, None, channels), tf.uint8)
+    run = _compile(resize, pixels_spec, tf.TensorSpec((2,), tf.int32))
 
     def place(task: Task) -> str | None:
-        (height, width), key, row = task.size, next(keys), task.row
+        (height, width), row = task.size, task.row
         top, left, *size = 0, 0, *row.shape[:2]
-        if options.pad_to_aspect_ratio:
+        if padding is not None:
             top, left, *size = find_inset(task.size, (row.shape[0], row.shape[1]))
-            row[...] = 0
+            row[...] = padding
         with scratch.borrow() as memory:
             pixels = memory.take(height * width * channels).reshape(height, width, channels)
             (problem,) = decode([task._replace(row=pixels)])
-            if problem is None:
-                held[key] = pixels
-                try:
-                    image = run(tf.constant(key, tf.int64), tf.constant(size, tf.int32)).numpy()
-                    _copy_result(image, row[top : top + size[0], left : left + size[1]])
-                except tf.errors.OpError as error:
-                    problem = _describe(error)
-                finally:
-                    del held[key]
-        return problem
+            if problem is not None:
+                return problem
+            try:
+                image = run(_share(pixels), tf.constant(size, tf.int32)).numpy()
+            except tf.errors.OpError as error:
+                return _describe(error)
+        _copy_result(image, row[top : top + size[0], left : left + size[1]])
+        return None
 
     return lambda tasks: [place(task) for task in tasks]
 
@@ -172,9 +230,15 @@ def find_inset(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int
 
 
 def _copy_result(image: Array, row: Array) -> None:
+    """Copies an image to its place, rounded if that holds integers.
+
+    TensorFlow would round with all threads of the process, which took a fifth of the time.
+    """
+    if image.dtype != row.dtype:
+        image = np.clip(np.rint(image), 0, 255).astype(row.dtype)
     if row.strides[1] < 0:
         image, row = decoders.mirror(image), row[:, ::-1]
-    np.copyto(row, image, casting="unsafe")
+    np.copyto(row, image)
 
 
 def _describe(error: tf.errors.OpError) -> str:
@@ -182,28 +246,11 @@ def _describe(error: tf.errors.OpError) -> str:
     return re.sub(r"\{\{.*?\}\} ?|\s*\[Op:.*|\n.*", "", error.message, flags=re.DOTALL)
 
 
-def resize_batch(images: tf.Tensor, flips: tf.Tensor, plan: ReadPlan) -> tf.Tensor:
-    """Resizes and mirrors images of one size, and brings them into the data format asked for.
-
-    Args:
-        images: uint8 (n, height, width, channels).
-        flips: bool (n,), which are mirrored.
-        plan: says how.
-    """
-    images = fit_image(images, plan.images.stored, plan.options)
-    return _arrange(tf.cast(images, plan.options.dtype), flips, plan)
-
-
-def resize_masks(masks: tf.Tensor, flips: tf.Tensor, plan: ReadPlan) -> tf.Tensor:
-    """Does with masks what `resize_batch` does with their images; their numbers stay."""
-    masks = fit_mask(masks, plan.images.stored, plan.options, plan.given.mask_padding)
-    return _arrange(masks, flips, plan)
-
-
-def _arrange(images: tf.Tensor, flips: tf.Tensor, plan: ReadPlan) -> tf.Tensor:
-    if plan.options.random_flip:
+def _arrange(images: tf.Tensor, flips: tf.Tensor, options: ReadOptions) -> tf.Tensor:
+    """Mirrors images (n, height, width, channels), and brings them into the data format."""
+    if options.random_flip:
         images = _mirror_some(images, flips)
-    if plan.options.data_format == "channels_first":
+    if options.data_format == "channels_first":
         images = tf.transpose(images, (0, 3, 1, 2))
     return images
 

@@ -14,7 +14,7 @@ from reader.batches.elements import Ragged, format_batch
 from reader.examples.columns import FilePaths
 from reader.plan.read_plan import ReadPlan
 from reader.records.damage import keep_error
-from reader.tfdata.dataset import ResizedReader
+from reader.tfdata.dataset import make_reader
 
 
 class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
@@ -43,7 +43,7 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         self.file_paths: FilePaths = plan.file_paths
         self.epoch = plan.options.initial_epoch
         self._plan = plan
-        self._read = ResizedReader(plan).read
+        self._read = make_reader(plan).read
 
     def __repr__(self) -> str:
         plan, options = self._plan, self._plan.options

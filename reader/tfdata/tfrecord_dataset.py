@@ -22,7 +22,7 @@ from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Order
 from reader.sampling.position import Position
 from reader.sampling.steps import Steps
-from reader.tfdata.pipeline import call_python, choose_settings, count_steps, map_elements
+from reader.tfdata.pipeline import call_python, choose_settings, map_elements, read_steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +41,11 @@ class PayloadReader:
     steps: Steps
     damage: DamageLog
 
-    def read(self, places: Array) -> Array:
-        """The payloads of the records of some steps, bytes (n,), in order."""
-        places = places.reshape(-1, 3)
-        positions = self.steps.join_positions(places[:, 2].tolist())
-        numbers = self.order.find_records(int(places[0, 0]), positions[positions >= 0])
+    def read(self, steps: Array) -> Array:
+        """The payloads of the records of what `Position.begin` lists, bytes (n,), in order."""
+        epoch, begin, end = steps.tolist()
+        positions = self.steps.join_positions(range(begin, end))
+        numbers = self.order.find_records(epoch, positions[positions >= 0])
         payloads = np.full(len(numbers), None, np.object_)
         for index, _, payload in self.files.read_many(numbers):
             if isinstance(payload, RecordError):
@@ -85,28 +85,20 @@ def make_dataset(
     damage = DamageLog(options.on_damage, options.max_damaged)
     reader = PayloadReader(files=files, order=arranged, steps=steps, damage=damage)
     position = Position(options.initial_epoch, options.initial_step)
-    dataset = _read_batches(reader, count_steps(position, steps.count), options)
+    single = options.batch_size is None
+    size = SINGLES if single else options.batch_size if options.remainder == "drop" else None
+
+    def call(listed: tf.Tensor) -> tf.Tensor:
+        (payloads,) = call_python(reader.read, [listed], [tf.string])
+        payloads.set_shape((size,))
+        return payloads
+
+    dataset = read_steps(call, position, steps.count, block=SINGLES if single else None)
     if features is not None:
-        parse = tf.io.parse_single_example if options.batch_size is None else tf.io.parse_example
+        parse = tf.io.parse_single_example if single else tf.io.parse_example
         dataset = map_elements(dataset, lambda data: parse(data, features), buffers.calls)
     dataset = dataset.prefetch(buffers.prefetch_batches).with_options(choose_settings())
     dataset.position, dataset.damage = position, damage
     options = dataclasses.replace(options, seed=seed)
     dataset.epoch_fingerprint = describe_order(files, order, options, buffers, steps)
     return dataset
-
-
-def _read_batches(
-    reader: PayloadReader, steps: tf.data.Dataset, options: ReadOptions
-) -> tf.data.Dataset:
-    # `unbatch` takes the last block of single records for a full one: `take` corrects the length.
-    single = options.batch_size is None
-    size = SINGLES if single else options.batch_size if options.remainder == "drop" else None
-
-    def call(places: tf.Tensor) -> tf.Tensor:
-        (payloads,) = call_python(reader.read, [places], [tf.string])
-        payloads.set_shape((size,))
-        return payloads
-
-    batches = map_elements(steps.batch(SINGLES) if single else steps, call)
-    return batches.unbatch().take(reader.steps.count) if single else batches
