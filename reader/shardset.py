@@ -127,7 +127,7 @@ class ShardSet:
         options = options or ReadOptions()
         if serializable:
             asked = plan_serializable(self.folder, self.manifest, split, options)
-            with _need_packages():
+            with need_packages():
                 from reader.tfdata.serializable import make_serializable  # noqa: PLC0415
             return make_serializable(asked)
         return _build(plan_reading(self.folder, self.manifest, split, self._complete(options)))
@@ -155,7 +155,7 @@ class ShardSet:
             UsageError: the options do not fit the data set, or take TensorFlow.
             ShardmillError: simplejpeg is not installed.
         """
-        with _need_packages():
+        with need_packages():
             from reader.batches.iterator import Batches  # noqa: PLC0415 (Pillow)
         read_options = self._complete(_make_options({"batch_size": batch_size, **options}))
         return Batches(plan_reading(self.folder, self.manifest, split, read_options))
@@ -172,7 +172,7 @@ class ShardSet:
         Raises:
             DatasetError, UsageError, ShardmillError: as `dataset` does.
         """
-        with _need_packages():
+        with need_packages():
             from reader.tfdata.sequence import make_sequence  # noqa: PLC0415 (TensorFlow)
         names = ("workers", "use_multiprocessing", "max_queue_size")
         loading = {name: options.pop(name) for name in names if name in options}
@@ -317,7 +317,7 @@ def _read_subset(
 
 
 def _build(plan: ReadPlan) -> tf.data.Dataset:
-    with _need_packages():
+    with need_packages():
         from reader.tfdata.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
     return make_dataset(plan)
 
@@ -331,7 +331,7 @@ def _make_options(options: dict[str, Any]) -> ReadOptions:
 
 
 @contextlib.contextmanager
-def _need_packages() -> Iterator[None]:
+def need_packages() -> Iterator[None]:
     """Says what to install where an import does not find its package."""
     try:
         yield

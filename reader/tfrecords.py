@@ -20,6 +20,7 @@ from converter.storage.objects import is_address
 from reader.plan.options import ReadOptions
 from reader.records.files import Place, RecordFile, load_index, measure_file
 from reader.records.record_files import RecordFiles
+from reader.shardset import need_packages
 from reader.source import RecordSequence
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ class TFRecordSet:
 
         Raises:
             UsageError: an option is unknown or out of its range, or the records cannot be padded.
+            ShardmillError: TensorFlow is not installed.
         """
-        from reader.tfdata.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
-
+        with need_packages():
+            from reader.tfdata.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
         unknown = [name for name in options if name not in OPTIONS]
         if unknown:
             raise UsageError(f"argument {unknown[0]!r} is unknown: there are {', '.join(OPTIONS)}")

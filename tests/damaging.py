@@ -294,7 +294,7 @@ class Judge:
     def _plan(self, way: Way) -> ReadPlan:
         options = ReadOptions(**way.arguments)
         plan = plan_reading(self.folder, self.shards.manifest, "train", options)
-        if plan.shuffle != "buffer":
+        if plan.options.shuffle != "buffer":
             return plan
         # Of so few records, windows would be of runs of one.
         order = WindowedOrder(records=len(self.records), seed=3, run=2, window=4)
@@ -313,7 +313,7 @@ def decode(record: Record) -> tuple[object, ...]:
 def renew(plan: ReadPlan) -> ReadPlan:
     """The same plan, without what its files remember."""
     files = RecordFiles(plan.files.files)
-    if plan.shuffle == "buffer":
+    if plan.options.shuffle == "buffer":
         files = RunFiles(files, run=2, keep=2)
     return dataclasses.replace(plan, files=files)
 

@@ -32,7 +32,6 @@ TENSORFLOW_MODULES = {
     for name in (
         "dataset",
         "decoding",
-        "details",
         "pipeline",
         "placing",
         "record_checks",

@@ -8,7 +8,7 @@ from conftest import convert_folder, write_image
 
 from converter import ConvertOptions, UsageError
 from reader import ReadOptions, open_shards
-from reader.plan.read_plan import plan_reading, settle_order
+from reader.plan.read_plan import plan_reading, settle
 from reader.records.readahead import RunFiles
 from reader.sampling.orders import SequentialOrder, ShuffledOrder, WindowedOrder
 
@@ -34,14 +34,14 @@ def make_plan(folder, split="train", **arguments):
     [
         ({}, "train", False, "exact"),
         ({}, "train", True, "buffer"),
-        ({}, "validation", False, "sequential"),
-        ({}, "test", True, "sequential"),
+        ({}, "validation", False, False),
+        ({}, "test", True, False),
         ({"shuffle": True}, "validation", False, "exact"),
-        ({"shuffle": False}, "train", False, "sequential"),
+        ({"shuffle": False}, "train", False, False),
         ({"shuffle": "buffer"}, "train", False, "buffer"),
         ({"shuffle": "exact"}, "test", True, "exact"),
         ({"subset": "training"}, "test", False, "exact"),
-        ({"subset": "validation"}, "train", False, "sequential"),
+        ({"subset": "validation"}, "train", False, False),
         ({"subset": "validation", "shuffle": True}, "train", False, "exact"),
     ],
 )
@@ -49,13 +49,14 @@ def test_the_order_is_chosen_by_split_subset_and_storage(arguments, split, remot
     if "subset" in arguments:
         arguments = arguments | {"validation_split": 0.5}
     options = ReadOptions(seed=5, **arguments)
-    assert settle_order(options, split, remote=remote) == (order, 5)
+    settled = settle(options, split, remote=remote)
+    assert (settled.shuffle, settled.seed) == (order, 5)
 
 
 def test_without_a_seed_one_is_drawn():
-    seeds = {settle_order(ReadOptions(), "train", remote=False)[1] for _ in range(4)}
+    seeds = {settle(ReadOptions(), "train", remote=False).seed for _ in range(4)}
     assert len(seeds) == 4
-    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert all(seed is not None and 0 <= seed < 2**63 for seed in seeds)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +70,8 @@ def test_without_a_seed_one_is_drawn():
 )
 def test_what_others_have_to_repeat_takes_a_seed(arguments):
     with pytest.raises(UsageError, match=r"give (the seed of|all of them the same)"):
-        settle_order(ReadOptions(**arguments), "train", remote=False)
-    settle_order(ReadOptions(**arguments, seed=0), "train", remote=False)
+        settle(ReadOptions(**arguments), "train", remote=False)
+    settle(ReadOptions(**arguments, seed=0), "train", remote=False)
 
 
 @pytest.mark.parametrize(

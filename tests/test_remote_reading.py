@@ -113,7 +113,7 @@ def test_batches_are_those_of_a_folder(anywhere, folder, shuffle, cache_bytes):
 @pytest.mark.parametrize("cache_bytes", [1 << 30, 7 * SHARD_BYTES, SHARD_BYTES])
 def test_each_record_comes_once_an_epoch_shard_by_shard(address, folder, cache_bytes):
     plan = make_plan(address, cache_bytes=cache_bytes)
-    assert plan.shuffle == "buffer"
+    assert plan.options.shuffle == "buffer"
     names = [name for batch, _ in read_steps(plan) for name in batch]
     assert len(names) == len(set(names)) == SHARDS * RECORDS
     images = dict.fromkeys(names)

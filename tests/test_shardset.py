@@ -169,13 +169,19 @@ def test_a_damaged_shard_is_found_before_tensorflow_is_even_imported(damaged):
 def test_without_tensorflow_the_error_says_what_to_install(converted):
     script = """if True:
         from converter import ShardmillError
-        from reader import load_dataset, open_shards
-        try:
-            load_dataset(sys.argv[1])
-        except ShardmillError as error:
-            print(type(error).__name__, error, sep=": ")
+        from reader import load_dataset, open_tfrecords
+        asked = (
+            lambda: load_dataset(sys.argv[1]),
+            lambda: load_dataset(sys.argv[1], serializable=True),
+            lambda: open_tfrecords(f"{sys.argv[1]}/train-*").dataset(),
+        )
+        for ask in asked:
+            try:
+                ask()
+            except ShardmillError as error:
+                print(type(error).__name__, error, sep=": ")
     """
-    assert run_without_tensorflow(script, converted) == (
+    assert run_without_tensorflow(script, converted) == 3 * (
         "ShardmillError: reading as a tf.data.Dataset needs TensorFlow: "
         "pip install 'shardmill[train]'\n"
     )

@@ -90,6 +90,7 @@ def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> Ima
     options = dataclasses.replace(
         plan.options,
         cache=False,
+        shuffle=False,
         dtype=plan.images.decoded_dtype,
         data_format="channels_last",
         remainder="pad",
@@ -97,9 +98,7 @@ def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> Ima
     )
     whole = dataclasses.replace(
         plan,
-        options=options,
         images=dataclasses.replace(plan.images, options=options),
-        shuffle="sequential",
         order=SequentialOrder(),
         steps=Steps(records=records, batch_size=plan.steps.batch_size, remainder="pad"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reader.plan.memory import Buffers
+from reader.plan.options import ReadOptions
 from reader.records.readahead import RunFiles
 from reader.records.record_files import RecordFiles
 from reader.remote.range_reads import RangeFiles
@@ -20,22 +21,23 @@ from reader.sampling.selection import Selection, count_selected
 def arrange(
     files: RecordFiles,
     buffers: Buffers,
-    shuffle: str,
+    options: ReadOptions,
     records: int,
-    seed: int,
+    seed: int | None = None,
     *,
     singly: bool = False,
 ) -> tuple[RecordFiles, Order]:
-    """Chooses how files are read in an order of that name, within the sizes of some buffers.
+    """Chooses how files are read in the order asked for, within the sizes of some buffers.
 
     Args:
         files: that hold the records.
         buffers: what they may take.
-        shuffle: `sequential`, `exact` or `buffer`.
+        options: what is asked for, settled.
         records: of an epoch.
-        seed: decides the order.
+        seed: decides the order; None for that of the options.
         singly: whether steps are read at random.
     """
+    shuffle, seed = options.shuffle, (options.seed or 0) if seed is None else seed
     is_scattered = singly or (shuffle == "exact" and not fits_cache(files.files))
     kind = RangeFiles if is_scattered and list_remote(files.files) else RecordFiles
     files = kind(files.files, buffers.index_bytes)

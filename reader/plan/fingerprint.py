@@ -36,7 +36,7 @@ def describe_plan(plan: ReadPlan) -> dict[str, Any]:
     choices = {name: getattr(plan.options, name) for name in CHOICES}
     by_path = {"by": "path"} if plan.options.order == "path" else {}
     return {
-        **describe_order(plan.files, plan.shuffle, plan.options, plan.buffers, plan.steps),
+        **describe_order(plan.files, plan.options, plan.buffers, plan.steps),
         "class_names": _digest(json.dumps(plan.choice.class_names).encode()),
         "labels": None if labels is None else _digest(labels.tobytes()),
         "image_size": [plan.images.height, plan.images.width],
@@ -48,21 +48,20 @@ def describe_plan(plan: ReadPlan) -> dict[str, Any]:
 
 
 def describe_order(
-    files: RecordFiles, shuffle: str, options: ReadOptions, buffers: Buffers, steps: Steps
+    files: RecordFiles, options: ReadOptions, buffers: Buffers, steps: Steps
 ) -> dict[str, Any]:
     """All that decides which records come when.
 
     Args:
         files: that hold the records.
-        shuffle: `sequential`, `exact` or `buffer`.
-        options: what is asked for; its seed is the one in use.
+        options: what is asked for, settled.
         buffers: what was made of the memory.
         steps: of an epoch.
     """
     return {
         "data": _digest("\n".join(file.digest for file in files.files).encode()),
         "seed": options.seed,
-        "order": shuffle,
+        "order": options.shuffle or "sequential",
         "window": buffers.window,
         "records": steps.records,
         "batch_size": options.batch_size,

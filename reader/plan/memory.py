@@ -81,7 +81,7 @@ class Demand:
         selection_bytes: numbers or labels of the records that were chosen.
         store_bytes: `STORE_BYTES`, if any shard lies in a store.
         open_shards: that are read at the same time, unless all of them are.
-        shuffle: `sequential`, `exact` or `buffer`.
+        shuffle: False, `exact` or `buffer`.
         cores: threads that decode.
     """
 
@@ -97,7 +97,7 @@ class Demand:
     selection_bytes: int = 0
     store_bytes: int = 0
     open_shards: int = 4
-    shuffle: str = "exact"
+    shuffle: bool | str | None = "exact"
     cores: int = 2
 
 

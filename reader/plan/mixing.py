@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,7 +14,7 @@ from reader.plan.access import arrange
 from reader.plan.columns import choose_given
 from reader.plan.images import ImagePlan
 from reader.plan.options import ReadOptions
-from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle_order
+from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle
 from reader.plan.record_choice import Choice
 from reader.plan.sizing import size_buffers
 from reader.records.record_files import RecordFiles
@@ -50,8 +49,8 @@ def plan_mixture(
     """
     manifests = [manifest for _, manifest, _ in parts]
     _check_mixable(manifests, options)
-    shuffle, seed = settle_order(options, split, remote=False)
-    if shuffle == "buffer":
+    options = settle(options, split, remote=False)
+    if options.shuffle == "buffer":
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
     groups = [list_files(folder, manifest, split, options) for folder, manifest, _ in parts]
     counts = [sum(file.records for file in group) for group in groups]
@@ -70,30 +69,27 @@ def plan_mixture(
         given=choose_given(manifests[0], options),
     )
     files = RecordFiles([file for group in groups for file in group])
-    options = dataclasses.replace(options, seed=seed)
     stored = join_images([manifest.image for manifest in manifests])
     images = ImagePlan(stored=stored, options=options)
-    steps = plan_steps(blocks * BLOCK, shuffle, options)
-    buffers, resizes_batches = size_buffers(files, images, choice, shuffle)
+    buffers, resizes_batches = size_buffers(files, images, choice)
+    seed = options.seed or 0
     mixed = MixedOrder(
         # With one seed, data sets of one size would always come in the same order.
         orders=tuple(
-            arrange(files, buffers, shuffle, count, derive_key(seed, FIRST_KEY - index))[1]
+            arrange(files, buffers, options, count, derive_key(seed, FIRST_KEY - index))[1]
             for index, count in enumerate(counts)
         ),
         begins=tuple(sum(counts[:index]) for index in range(len(counts))),
         shares=tuple(shares),
         seed=seed,
-        is_fresh=shuffle != "sequential",
+        is_fresh=options.shuffle is not False,
     )
     return ReadPlan(
-        options=options,
-        shuffle=shuffle,
         images=images,
         choice=choice,
-        files=arrange(files, buffers, shuffle, len(files), seed)[0],
+        files=arrange(files, buffers, options, len(files))[0],
         order=mixed,
-        steps=steps,
+        steps=plan_steps(blocks * BLOCK, options),
         buffers=buffers,
         resizes_batches=resizes_batches,
     )

@@ -36,9 +36,7 @@ class ReadPlan:
     """Everything that is decided before the first record is read.
 
     Attributes:
-        options: what is asked for; its seed is the one in use.
-        shuffle: `sequential`, `exact` or `buffer`.
-        images: which images are made of which.
+        images: which images are made of which; their options are settled.
         choice: which records, with which labels and columns.
         files: that hold the records.
         order: in which order the chosen records come.
@@ -47,8 +45,6 @@ class ReadPlan:
         resizes_batches: whether whole batches are resized, and not each image.
     """
 
-    options: ReadOptions
-    shuffle: str
     images: ImagePlan
     choice: Choice
     files: RecordFiles
@@ -56,6 +52,11 @@ class ReadPlan:
     steps: Steps
     buffers: Buffers
     resizes_batches: bool = False
+
+    @property
+    def options(self) -> ReadOptions:
+        """What is asked for, as `settle` gives it."""
+        return self.images.options
 
     @property
     def given(self) -> Given:
@@ -163,24 +164,21 @@ def plan_reading(
     """
     files = RecordFiles(list_files(folder, manifest, split, options))
     is_remote = bool(list_remote(files.files))
-    shuffle, seed = settle_order(options, split, remote=is_remote and not singly)
-    options = dataclasses.replace(options, seed=seed)
+    options = settle(options, split, remote=is_remote and not singly)
     choice = choose_records(files, manifest, split, options)
     selection = choice.selection
-    if shuffle == "buffer":
+    if options.shuffle == "buffer":
         # Neighbours have to be neighbours on disk: in a drawn order, each read served one record.
         selection = sort_selection(selection)
         choice = dataclasses.replace(choice, selection=selection)
-    steps = plan_steps(selection.count, shuffle, options)
+    steps = plan_steps(selection.count, options)
     images = ImagePlan(stored=manifest.image, options=options)
-    buffers, resizes_batches = size_buffers(files, images, choice, shuffle)
-    if shuffle == "buffer" and buffers.window and is_remote:
-        files, order = arrange_shardwise(files, buffers, selection, seed)
+    buffers, resizes_batches = size_buffers(files, images, choice)
+    if options.shuffle == "buffer" and buffers.window and is_remote:
+        files, order = arrange_shardwise(files, buffers, selection, options.seed or 0)
     else:
-        files, order = arrange(files, buffers, shuffle, selection.count, seed, singly=singly)
+        files, order = arrange(files, buffers, options, selection.count, singly=singly)
     return ReadPlan(
-        options=options,
-        shuffle=shuffle,
         images=images,
         choice=choice,
         files=files,
@@ -218,8 +216,8 @@ def list_files(
     ]
 
 
-def plan_steps(records: int, shuffle: str, options: ReadOptions) -> Steps:
-    """Divides an epoch of so many records, which is shuffled in that way, into steps.
+def plan_steps(records: int, options: ReadOptions) -> Steps:
+    """Divides an epoch of so many records into steps.
 
     Raises:
         UsageError: there are too few records for all hosts, or no step where to begin.
@@ -230,7 +228,7 @@ def plan_steps(records: int, shuffle: str, options: ReadOptions) -> Steps:
         remainder=options.remainder,
         shard_index=options.shard_index,
         shard_count=options.shard_count,
-        contiguous=shuffle == "buffer",
+        contiguous=options.shuffle == "buffer",
     )
     if options.initial_step > steps.count:
         raise UsageError(
@@ -239,24 +237,21 @@ def plan_steps(records: int, shuffle: str, options: ReadOptions) -> Steps:
     return steps
 
 
-def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str, int]:
+def settle(options: ReadOptions, split: str, *, remote: bool) -> ReadOptions:
     """Decides which order is meant, and draws a seed if one is needed and none is given.
 
     Returns:
-        `sequential`, `exact` or `buffer`; and the seed.
+        the options, with `shuffle` as False, `exact` or `buffer`, and with a seed.
 
     Raises:
         UsageError: an order without a seed is to be continued, or shared with other hosts.
     """
-    shuffle = options.shuffle
+    shuffle, seed = options.shuffle, options.seed
     if shuffle is None:
         shuffle = split == "train" if options.subset is None else options.subset == "training"
-    if isinstance(shuffle, bool):
-        scattered = not remote or options.order == "path"
-        shuffle = ("exact" if scattered else "buffer") if shuffle else "sequential"
-    order = str(shuffle)
-    random = order != "sequential" or options.random_crop is not None or options.random_flip
-    if options.seed is None and random:
+    if shuffle is True:
+        shuffle = "buffer" if remote and options.order != "path" else "exact"
+    if seed is None and (shuffle or options.random_crop is not None or options.random_flip):
         if options.initial_epoch or options.initial_step:
             raise UsageError(
                 "initial_epoch and initial_step go on with an order that only its seed repeats: "
@@ -267,7 +262,6 @@ def settle_order(options: ReadOptions, split: str, *, remote: bool) -> tuple[str
                 f"shard_count {options.shard_count}: hosts that share an epoch need the same "
                 "order, give all of them the same seed"
             )
-    if options.seed is None:
-        # Where nothing is random, all runs and hosts are to be the same.
-        return order, secrets.randbits(63) if random else 0
-    return order, options.seed
+        seed = secrets.randbits(63)
+    # Where nothing is random, all runs and hosts are to be the same.
+    return dataclasses.replace(options, shuffle=shuffle, seed=seed or 0)

@@ -14,7 +14,7 @@ from reader.plan.columns import choose_given
 from reader.plan.images import ImagePlan
 from reader.plan.memory import divide_serializable
 from reader.plan.options import ReadOptions
-from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle_order
+from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle
 from reader.plan.record_choice import Choice, map_classes
 from reader.plan.sizing import check_images, measure_demand
 from reader.records.record_files import RecordFiles
@@ -79,7 +79,7 @@ def plan_serializable(
         )
     _check_options(options)
     # As if the shards lay far away, where True means a window.
-    shuffle, seed = settle_order(options, split, remote=True)
+    settled = settle(options, split, remote=True)
     given = choose_given(manifest, options)
     shards, records = share_shards(manifest.list_shards(split), options)
     labels = _choose_labels(manifest, options)
@@ -92,22 +92,20 @@ def plan_serializable(
         selection=select_all(records),
         given=given,
     )
-    options = dataclasses.replace(options, seed=seed, shard_index=0, shard_count=1)
+    options = dataclasses.replace(settled, shard_index=0, shard_count=1)
     files = RecordFiles(list_files(folder, manifest, split))
     images = ImagePlan(stored=manifest.image, options=options)
     check_images(images, choice)
-    demand = measure_demand(files, images, choice, shuffle, whole=False)
+    demand = measure_demand(files, images, choice, whole=False)
     if given.needed:  # parsed once they are in a batch, so that it holds its records meanwhile
         held = demand.image_bytes + demand.record_bytes
         demand = dataclasses.replace(demand, image_bytes=held)
     plan = ReadPlan(
-        options=options,
-        shuffle=shuffle,
         images=images,
         choice=choice,
         files=files,
         order=SequentialOrder(),
-        steps=plan_steps(records, shuffle, options),
+        steps=plan_steps(records, options),
         buffers=divide_serializable(options.max_ram_bytes, demand),
     )
     return SerializablePlan(

@@ -28,9 +28,7 @@ SINGLES: Final = 32
 """Single images of one size are read that many at a time."""
 
 
-def size_buffers(
-    files: RecordFiles, images: ImagePlan, choice: Choice, shuffle: str
-) -> tuple[Buffers, bool]:
+def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple[Buffers, bool]:
     """Divides `max_ram`; says whether there is room to resize whole batches.
 
     Raises:
@@ -38,7 +36,7 @@ def size_buffers(
     """
     check_images(images, choice)
     max_ram_bytes = images.options.max_ram_bytes
-    measure = functools.partial(measure_demand, files, images, choice, shuffle)
+    measure = functools.partial(measure_demand, files, images, choice)
     if images.resizes_alike:
         try:
             return divide_memory(max_ram_bytes, measure(whole=True)), True
@@ -85,9 +83,7 @@ def check_images(images: ImagePlan, choice: Choice) -> None:
         raise UsageError("cache keeps batches ready: give a batch_size")
 
 
-def measure_demand(
-    files: RecordFiles, images: ImagePlan, choice: Choice, shuffle: str, *, whole: bool
-) -> Demand:
+def measure_demand(files: RecordFiles, images: ImagePlan, choice: Choice, *, whole: bool) -> Demand:
     """What there is to be held; with `whole`, until batches of stored images are resized."""
     options, stored, shards = images.options, images.stored, files.files
     records = sum(file.records for file in shards)
@@ -118,7 +114,7 @@ def measure_demand(
         ),
         store_bytes=STORE_BYTES if list_remote(shards) else 0,
         open_shards=2 * MIXED_SHARDS if list_remote(shards) else 4,
-        shuffle=shuffle,
+        shuffle=options.shuffle,
         # Of those, one may wait for threads of TensorFlow, which then do its work.
         cores=count_cores() + (options.random_crop is not None),
     )

@@ -9,20 +9,20 @@ So the pipeline can be saved, run by processes that have nothing of ours, and ke
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import tensorflow as tf
 
 from converter.format import examples
-from converter.format.schema import MASK
-from reader.batches.elements import order_parts
+from converter.format.schema import MASK, Column
+from reader.batches.elements import BOX, NOTHING, order_parts
 from reader.examples.fields import RAW
+from reader.plan.columns import Given
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
 from reader.plan.serializable_plan import SerializablePlan
 from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decoder
-from reader.tfdata.details import make_label, parse_details
 from reader.tfdata.pipeline import Columns, choose_settings, leave_alone
 from reader.tfdata.record_checks import check_fields
 
@@ -30,12 +30,14 @@ MIXED_SHARDS: Final = 16
 """Whose order is shuffled at once. If it were all, one worker of a tf.data service could take all
 shards that are to be divided among several."""
 
+_TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}
+
 
 def make_serializable(asked: SerializablePlan) -> tf.data.Dataset:
     """Builds the pipeline that `ShardSet.dataset` describes for `serializable`."""
     plan = asked.plan
     options, seed, buffers = plan.options, plan.options.seed, plan.buffers
-    shuffled = plan.shuffle == "buffer"
+    shuffled = options.shuffle == "buffer"
     paths = [os.fsencode(path) for path in asked.paths]
     dataset = tf.data.Dataset.from_tensor_slices((paths, tf.constant(asked.counts, tf.int64)))
     # Seeds of random changes join shards, not records: a second source beside the records would
@@ -131,10 +133,10 @@ def _format_element(plan: ReadPlan, columns: Columns) -> Any:
     images, labels, names, *masks = columns
     given, parsed, label = plan.given, {}, None
     if given.needed:
-        parsed = parse_details(names, given.needed, single=plan.options.batch_size is None)
+        parsed = _parse_columns(names, given.needed, single=plan.options.batch_size is None)
         names = parsed[examples.SOURCE_ID]
     if given.label is not None:
-        label = make_label(given.label, parsed, given)
+        label = _make_label(given.label, parsed, given)
     elif plan.options.label_mode is not None and plan.has_classes:
         label = format_labels(labels, plan.options.label_mode, len(plan.choice.class_names))
     return order_parts(
@@ -146,3 +148,38 @@ def _format_element(plan: ReadPlan, columns: Columns) -> Any:
         names=names,
         columns={name: parsed[column.name] for name, column in given.columns.items()},
     )
+
+
+def _parse_columns(
+    records: tf.Tensor, columns: Iterable[Column], *, single: bool
+) -> dict[str, tf.Tensor]:
+    """The columns of some records, string (batch,), or () of a single one; and their names.
+
+    Tensors (batch,), or ragged ones (batch, None), of boxes (batch, None, 4); of a single record
+    without `batch`, none of them ragged.
+    """
+    features = {column.name: _describe(column) for column in columns}
+    features[examples.SOURCE_ID] = tf.io.FixedLenFeature((), tf.string, "")
+    if not single:
+        return dict(tf.io.parse_example(records, features))
+    parsed = tf.io.parse_example(records[None], features)
+    return {name: value[0] for name, value in parsed.items()}
+
+
+def _describe(column: Column) -> Any:
+    kind = _TYPES[column.type]
+    if column.is_scalar:
+        return tf.io.FixedLenFeature((), kind, NOTHING[column.type])
+    fours = [tf.io.RaggedFeature.UniformRowLength(BOX)] if column.kind == "boxes" else []
+    return tf.io.RaggedFeature(kind, partitions=fours)
+
+
+def _make_label(label: Column, parsed: Mapping[str, tf.Tensor], given: Given) -> tf.Tensor:
+    """What is given as label: a number, float32 (…,), or 0 and 1, float32 (…, classes)."""
+    value = parsed[label.name]
+    if label.kind != "labels":
+        return tf.cast(value, tf.float32)
+    numbers = value.to_tensor(-1) if isinstance(value, tf.RaggedTensor) else value
+    hot = tf.minimum(tf.reduce_sum(tf.one_hot(numbers, given.classes), axis=-2), 1.0)
+    hot.set_shape((*hot.shape[:-1], given.classes))
+    return hot

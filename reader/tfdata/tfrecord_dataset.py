@@ -15,7 +15,7 @@ from reader.plan.access import arrange
 from reader.plan.fingerprint import describe_order
 from reader.plan.memory import Demand, divide_memory
 from reader.plan.options import ReadOptions
-from reader.plan.read_plan import plan_steps, settle_order
+from reader.plan.read_plan import plan_steps, settle
 from reader.plan.sizing import SINGLES, count_cores
 from reader.records.damage import DamageLog
 from reader.records.record_files import RecordFiles
@@ -66,7 +66,7 @@ def make_dataset(
     """Builds the pipeline that `TFRecordSet.dataset` describes."""
     if options.remainder == "pad":
         raise UsageError("remainder 'pad' needs to know what a record holds: use 'keep' or 'drop'")
-    order, seed = settle_order(options, "", remote=False)
+    options = settle(options, "", remote=False)
     largest = max(1, *(file.max_record_bytes for file in files.files))
     demand = Demand(
         records=len(files),
@@ -76,14 +76,14 @@ def make_dataset(
         batch_size=options.batch_size or SINGLES,
         image_bytes=largest,
         staged_bytes=2 * largest,  # Python's copy and TensorFlow's, while one becomes the other
-        shuffle=order,
+        shuffle=options.shuffle,
         cores=count_cores(),
     )
     buffers = divide_memory(options.max_ram_bytes, demand)
-    files, arranged = arrange(files, buffers, order, len(files), seed)
-    steps = plan_steps(len(files), order, options)
+    files, order = arrange(files, buffers, options, len(files))
+    steps = plan_steps(len(files), options)
     damage = DamageLog(options.on_damage, options.max_damaged)
-    reader = PayloadReader(files=files, order=arranged, steps=steps, damage=damage)
+    reader = PayloadReader(files=files, order=order, steps=steps, damage=damage)
     position = Position(options.initial_epoch, options.initial_step)
     single = options.batch_size is None
     size = SINGLES if single else options.batch_size if options.remainder == "drop" else None
@@ -99,6 +99,5 @@ def make_dataset(
         dataset = map_elements(dataset, lambda data: parse(data, features), buffers.calls)
     dataset = dataset.prefetch(buffers.prefetch_batches).with_options(choose_settings())
     dataset.position, dataset.damage = position, damage
-    options = dataclasses.replace(options, seed=seed)
-    dataset.epoch_fingerprint = describe_order(files, order, options, buffers, steps)
+    dataset.epoch_fingerprint = describe_order(files, options, buffers, steps)
     return dataset
