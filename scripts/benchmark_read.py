@@ -93,6 +93,9 @@ RATIOS = (
 BUDGETS = ((64_000_000, 16), (256_000_000, 64), (1_000_000_000, 64))
 """`max_ram` in bytes, and the batch size to go with it."""
 
+SERIALIZABLE_BUDGETS = ((96_000_000, 16), *BUDGETS[1:])
+"""64 MB are refused."""
+
 SATURATION = 30_000
 """Images a second, below which no process may saturate."""
 
@@ -305,27 +308,38 @@ def measure_memory(work: Path, count: int) -> Iterator[bool]:
         folder = corpora.convert_photos(work, count, encoding)
         yield from measure_budgets(f"{encoding}, exact", folder, 10)
         yield from measure_budgets(f"{encoding}, buffer", folder, 10, shuffle="buffer")
+    jpegs = corpora.convert_photos(work, count, "jpeg")
+    yield from measure_budgets("serializable", jpegs, 10, "serializable", SERIALIZABLE_BUDGETS)
+    yield report_drift(run_peer(Contender("fit", ""), jpegs, 10)["peaks_mb"], "model.fit: ")
     large = corpora.repeat_photos(work, count, TENFOLD, "jpeg")
     yield from measure_budgets(f"{TENFOLD * count:,} jpeg, exact", large, 3)
 
 
-def measure_budgets(what: str, folder: Path, epochs: int, **options: str) -> Iterator[bool]:
-    for budget, batch_size in BUDGETS:
+def measure_budgets(
+    what: str,
+    folder: Path,
+    epochs: int,
+    peer: str = "shardmill",
+    budgets: Iterable[tuple[int, int]] = BUDGETS,
+    **options: str,
+) -> Iterator[bool]:
+    for budget, batch_size in budgets:
         asked = {"max_ram": budget, "batch_size": batch_size, **options}
-        peaks = run_peer(Contender("shardmill", "", asked), folder, epochs)["peaks_mb"]
+        peaks = run_peer(Contender(peer, "", asked), folder, epochs)["peaks_mb"]
         yield report(
             f"{what}, batches of {batch_size}",
             f"{max(peaks):,.0f} MB",
             f"under {budget / 1e6:,.0f} MB",
             ok=max(peaks) * 1e6 < budget,
         )
-        drift = max(peaks[1:]) - peaks[1]
-        yield report(
-            f"  growth from epoch 2 to {epochs}",
-            f"{drift:.0f} MB",
-            f"within {FLAT_MB} MB",
-            ok=drift <= FLAT_MB,
-        )
+        yield report_drift(peaks)
+
+
+def report_drift(peaks: list[float], what: str = "  ") -> bool:
+    drift = max(peaks[1:]) - peaks[1]
+    limit = f"within {FLAT_MB} MB"
+    what += f"growth from epoch 2 to {len(peaks)}"
+    return report(what, f"{drift:.0f} MB", limit, ok=drift <= FLAT_MB)
 
 
 def measure_access(work: Path, count: int, rounds: int) -> Iterator[bool]:

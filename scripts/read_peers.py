@@ -112,9 +112,40 @@ def prepare_shardmill(folder: Path, **options: Any) -> Build:
     return lambda: count_images(load_dataset(folder, "train", **asked))
 
 
-def prepare_serializable(folder: Path) -> Build:
+def prepare_serializable(folder: Path, **options: Any) -> Build:
     """load_dataset(FOLDER, "train", batch_size=64, dtype="uint8", seed=1, serializable=True)."""
-    return prepare_shardmill(folder, serializable=True)
+    return prepare_shardmill(folder, serializable=True, **options)
+
+
+def prepare_fit(folder: Path, **options: Any) -> Build:
+    """model.fit(load_dataset(FOLDER, "train", batch_size=64, dtype="uint8", seed=1))."""
+    import_tensorflow()
+    import keras
+
+    from reader import load_dataset
+
+    layers = [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.AveragePooling2D(32),
+        keras.layers.Flatten(),
+        keras.layers.Dense(10),
+    ]
+    model = keras.Sequential(layers)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    numbers = itertools.count()
+
+    def build() -> Epoch:
+        asked = {"batch_size": BATCH, "dtype": "uint8", "seed": 1, **options}
+        dataset = load_dataset(folder, "train", **asked)
+
+        def epoch() -> Iterator[int]:
+            number = next(numbers)
+            model.fit(dataset, initial_epoch=number, epochs=number + 1, verbose=0)
+            yield len(dataset) * BATCH
+
+        return epoch
+
+    return build
 
 
 def prepare_batches(folder: Path, **options: Any) -> Build:
@@ -354,6 +385,7 @@ def prepare_grain(folder: Path) -> Build:
 PEERS: dict[str, Callable[..., Build]] = {
     "shardmill": prepare_shardmill,
     "serializable": prepare_serializable,
+    "fit": prepare_fit,
     "batches": prepare_batches,
     "engine": prepare_engine,
     "sequence": prepare_sequence,
