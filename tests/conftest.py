@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from servers import run_server
@@ -29,6 +30,7 @@ from converter.planning.plan import Plan, write_plan
 from converter.planning.splits import draw
 from converter.sources.inputs import locate_root
 from pipelines.proposals import propose
+from reader.records.record_files import RecordFiles
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -146,6 +148,13 @@ def shared_images() -> Path:
     if not (SHARED / "images").is_dir():
         pytest.skip(f"no real images at {SHARED / 'images'}")
     return SHARED / "images"
+
+
+def read_record(files: RecordFiles, number: int) -> memoryview:
+    """The payload of one record."""
+    ((_, _, payload),) = files.read_many(np.array([number]))
+    assert isinstance(payload, memoryview)
+    return payload
 
 
 def draw_split(path: str, options: ConvertOptions) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import read_record
 
 from converter import DatasetError
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, frame_record
@@ -65,7 +66,7 @@ def test_a_block_holds_what_single_reads_give(converted, seed):
 def test_blocks_have_no_more_than_the_limit_unless_one_record_has(converted, kind):
     files = kind(open_records(converted).files)
     numbers = np.random.default_rng(0).permutation(len(files))
-    sizes = [len(files.read(number)[1]) for number in numbers.tolist()]
+    sizes = [len(read_record(files, number)) for number in numbers.tolist()]
     for limit_bytes in (0, min(sizes) + 16, 3 * max(sizes), 10**9):
         blocks = list(files.read_blocks(numbers, limit_bytes))
         for block in blocks:

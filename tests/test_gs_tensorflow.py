@@ -14,7 +14,7 @@ import threading
 import uuid
 
 import pytest
-from conftest import make_environment
+from conftest import make_environment, read_record
 from servers import upload
 
 from reader import open_shards
@@ -129,7 +129,7 @@ def test_tensorflow_reads_the_shards_as_they_are(gs_server, converted, tmp_path)
     files = RecordFiles(list_files(converted, open_shards(converted).manifest, "train"))
     digest = hashlib.sha256()
     for number in range(len(files)):
-        digest.update(files.read(number)[1])
+        digest.update(read_record(files, number))
     assert run.returncode == 0, run.stderr[-2_000:]
     assert run.stdout == f"3 {digest.hexdigest()}\n"
     assert asked == set(HOSTS)

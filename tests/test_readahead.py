@@ -1,6 +1,7 @@
 """Records read in runs: the same as one by one, each run once, and no more kept than allowed."""
 
 import concurrent.futures
+import functools
 import pickle
 import shutil
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import read_record
 
 from converter import DatasetError, RecordError
 from reader import open_shards
@@ -70,7 +72,7 @@ def test_runs_hold_what_single_reads_give(plain, run, keep):
     every = np.arange(len(plain))
     assert read_all(files, every) == read_all(plain, every)
     for number in (0, len(plain) - 1):
-        assert files.read(number) == plain.read(number)
+        assert read_record(files, number) == read_record(plain, number)
 
 
 @pytest.mark.parametrize("run", [1, 4, 7, 1_000])
@@ -105,13 +107,13 @@ def test_no_more_runs_are_kept_than_allowed(plain, monkeypatch):
         assert len(files._runs) <= 3
     reads.clear()
     for record in (0, 4, 8, 0, 12):  # the last one drops the run that was not used for longest
-        files.read(record)
+        read_record(files, record)
     assert list(files._runs) == [2, 0, 3]
     reads.clear()
     for record in (8, 11, 0, 3, 12):
-        files.read(record)
+        read_record(files, record)
     assert reads == []
-    files.read(4)
+    read_record(files, 4)
     assert reads == [1]
 
 
@@ -155,7 +157,7 @@ def test_a_run_that_several_threads_wait_for_is_read_once(plain, monkeypatch):
 
     monkeypatch.setattr(files, "_read", read_slowly)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(files.read, (4, 5, 6, 7)))
+        list(pool.map(functools.partial(read_record, files), (4, 5, 6, 7)))
     assert reads == [1]
 
 
@@ -177,6 +179,6 @@ def test_a_file_that_is_missing_is_missed_until_it_is_there(converted, tmp_path)
     shard.rename(tmp_path / "away")
     for _ in range(2):
         with pytest.raises(DatasetError, match=r"cannot be read: No such file or directory$"):
-            files.read(0)
+            read_record(files, 0)
     (tmp_path / "away").rename(shard)
-    assert files.read(0)
+    assert read_record(files, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import convert_folder, encode_image, write_image
+from conftest import convert_folder, encode_image, read_record, write_image
 from PIL import Image
 
 from converter.errors import UsageError
@@ -159,7 +159,7 @@ def test_a_source_has_masks(masked):
 
 def test_a_mask_of_another_size_is_a_damaged_record(masked):
     shards = open_shards(masked)
-    payload = bytes(shards.source("train")._files.read(0)[1])
+    payload = bytes(read_record(shards.source("train")._files, 0))
     features = decode_example(payload)
     wanted = Wanted(image=shards.manifest.image, classes=2, masks=True)
     assert parse_payload(memoryview(payload), wanted).mask

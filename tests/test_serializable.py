@@ -314,7 +314,7 @@ def test_a_header_that_claims_too_much_is_refused_before_it_is_decoded(stored):
 
 @pytest.mark.parametrize(
     ("max_ram_bytes", "calls", "prefetch_batches", "window"),
-    [(64_000_000, 2, 1, 128), (90_000_000, 16, 2, 1_024), (512_000_000, 64, 2, 5_000)],
+    [(86_000_000, 2, 1, 128), (122_000_000, 16, 2, 1_024), (512_000_000, 64, 2, 5_000)],
 )
 def test_memory_decides_on_the_window_before_the_threads(
     max_ram_bytes, calls, prefetch_batches, window

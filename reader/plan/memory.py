@@ -54,8 +54,8 @@ SERIALIZABLE_CALLS: Final = ((64, 2), (16, 2), (8, 1), (2, 1))
 images than cores do no harm: who builds a pipeline may have fewer cores than who runs it."""
 
 SERIALIZABLE_BYTES: Final = 64_000_000
-"""Instead of `RUNTIME_BYTES`: each of TensorFlow's threads keeps what it frees in a heap of its own.
-Within ten epochs a reader of 16 images a batch grew by 68 MB, and with one heap for all by 37."""
+"""Instead of `RUNTIME_BYTES`: what TensorFlow frees stays in heaps of its threads. In ten epochs a
+reader of 16 images a batch grew by 68 MB, and with one heap for all by 37."""
 
 MIXED_RECORDS: Final = 1_024
 """In a window, if there is memory for that: it comes before more images at the same time."""

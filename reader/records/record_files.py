@@ -67,18 +67,6 @@ class RecordFiles:
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.files else 0
 
-    def read(self, number: int) -> tuple[Place, memoryview]:
-        """Where one record lies, and its payload.
-
-        Raises:
-            RecordError: it is damaged.
-            DatasetError: its file or index is missing, or is not what it should be.
-        """
-        ((_, place, payload),) = self.read_many(np.array([number], np.int64))
-        if isinstance(payload, RecordError):
-            raise payload
-        return place, payload
-
     def read_many(self, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
         """Reads some records in the order in which they lie on disk, neighbours at once.
 

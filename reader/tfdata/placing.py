@@ -242,8 +242,10 @@ def _copy_result(image: Array, row: Array) -> None:
 
 
 def _describe(error: tf.errors.OpError) -> str:
-    """What a decoder said of an image that it did not take."""
-    return re.sub(r"\{\{.*?\}\} ?|\s*\[Op:.*|\n.*", "", error.message, flags=re.DOTALL)
+    """What a decoder said of an image that it did not take, without its place in the graph."""
+    lines = re.sub(r"\{\{.*?\}\} ?|\s*\[Op:.*", "", error.message).splitlines()
+    said = [line for line in lines if not re.match(r"\s|Graph execution|Detected at|$", line)]
+    return said[0] if said else type(error).__name__
 
 
 def _arrange(images: tf.Tensor, flips: tf.Tensor, options: ReadOptions) -> tf.Tensor:
