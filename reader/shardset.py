@@ -126,10 +126,10 @@ class ShardSet:
         """
         options = options or ReadOptions()
         if serializable:
-            asked = plan_serializable(self.folder, self.manifest, split, options)
+            plan = plan_serializable(self.folder, self.manifest, split, options)
             with need_packages():
                 from reader.tfdata.serializable import make_serializable  # noqa: PLC0415
-            return make_serializable(asked)
+            return make_serializable(plan)
         return _build(plan_reading(self.folder, self.manifest, split, self._complete(options)))
 
     def batches(self, split: str = "train", batch_size: int = 32, **options: Any) -> Batches:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, ShardInfo
 from converter.storage.layout import Location
@@ -17,6 +20,7 @@ from reader.plan.options import ReadOptions
 from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle
 from reader.plan.record_choice import Choice, map_classes
 from reader.plan.sizing import check_images, measure_demand
+from reader.records.files import RecordFile
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import SequentialOrder
 from reader.sampling.selection import select_all
@@ -44,29 +48,13 @@ LIMITS: Final[dict[str, tuple[tuple[object, ...], str]]] = {
 """Of the options that are limited: the values that they may have, and the way out for others."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SerializablePlan:
-    """Everything that is decided before the graph is built.
-
-    Attributes:
-        plan: of this host as if it were alone, with as many records as every other host reads;
-            its seed is the one in use.
-        paths: of its shards, in the order in which they were written.
-        counts: how many records each of them holds.
-        labels: the label to give for each stored one, -1 where its records are left out; None for
-            the stored ones.
-    """
-
-    plan: ReadPlan
-    paths: list[Path]
-    counts: list[int]
-    labels: list[int] | None
-
-
 def plan_serializable(
     folder: Location, manifest: Manifest, split: str, options: ReadOptions
-) -> SerializablePlan:
+) -> ReadPlan:
     """Decides how a split is read with TensorFlow's own operations alone.
+
+    The plan is of this host as if it were alone: of its shards, empty ones too, in the order in
+    which they were written, and with as many records as every other host reads.
 
     Raises:
         DatasetError: there is no such split.
@@ -85,11 +73,12 @@ def plan_serializable(
     labels = _choose_labels(manifest, options)
     if labels is not None:
         counts = manifest.splits[split].labels
-        records -= sum(count for count, label in zip(counts, labels, strict=True) if label < 0)
+        records -= sum(np.array(counts)[labels < 0].tolist())
     choice = Choice(
         class_names=list(options.class_names or manifest.classes),
         stored_classes=len(manifest.classes),
         selection=select_all(records),
+        labels=labels,
         given=given,
     )
     options = dataclasses.replace(settled, shard_index=0, shard_count=1)
@@ -100,19 +89,13 @@ def plan_serializable(
     if given.needed:  # parsed once they are in a batch, so that it holds its records meanwhile
         held = demand.image_bytes + demand.record_bytes
         demand = dataclasses.replace(demand, image_bytes=held)
-    plan = ReadPlan(
+    return ReadPlan(
         images=images,
         choice=choice,
-        files=files,
+        files=RecordFiles([RecordFile.of_shard(folder.absolute(), shard) for shard in shards]),
         order=SequentialOrder(),
         steps=plan_steps(records, options),
         buffers=divide_serializable(options.max_ram_bytes, demand),
-    )
-    return SerializablePlan(
-        plan=plan,
-        paths=[(folder / shard.name).absolute() for shard in shards],
-        counts=[shard.records for shard in shards],
-        labels=labels,
     )
 
 
@@ -145,11 +128,11 @@ def _check_options(options: ReadOptions) -> None:
             raise UsageError(f"{name} {value!r:.60} is not for serializable=True: {way_out}")
 
 
-def _choose_labels(manifest: Manifest, options: ReadOptions) -> list[int] | None:
+def _choose_labels(manifest: Manifest, options: ReadOptions) -> npt.NDArray[np.int32] | None:
     if options.class_names is None:
         return None
-    labels: list[int] = map_classes(manifest.classes, options.class_names).tolist()
-    if options.shard_count > 1 and min(labels) < 0:
+    labels = map_classes(manifest.classes, options.class_names)
+    if options.shard_count > 1 and labels.min() < 0:
         raise UsageError(
             "class_names leaves records out, and the manifest does not say how many of each shard, "
             f"which hosts have to know: take shard_count 1, or {_USUAL}"

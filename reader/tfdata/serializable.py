@@ -16,12 +16,12 @@ import tensorflow as tf
 
 from converter.format import examples
 from converter.format.schema import MASK, Column
+from reader.arrays import Array
 from reader.batches.elements import BOX, NOTHING, order_parts
 from reader.examples.fields import RAW
 from reader.plan.columns import Given
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
-from reader.plan.serializable_plan import SerializablePlan
 from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decoder
 from reader.tfdata.pipeline import Columns, choose_settings, leave_alone
 from reader.tfdata.record_checks import check_fields
@@ -33,13 +33,13 @@ shards that are to be divided among several."""
 _TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}
 
 
-def make_serializable(asked: SerializablePlan) -> tf.data.Dataset:
+def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
     """Builds the pipeline that `ShardSet.dataset` describes for `serializable`."""
-    plan = asked.plan
     options, seed, buffers = plan.options, plan.options.seed, plan.buffers
     shuffled = options.shuffle == "buffer"
-    paths = [os.fsencode(path) for path in asked.paths]
-    dataset = tf.data.Dataset.from_tensor_slices((paths, tf.constant(asked.counts, tf.int64)))
+    paths = [os.fsencode(str(file.path)) for file in plan.files.files]
+    counts = [file.records for file in plan.files.files]
+    dataset = tf.data.Dataset.from_tensor_slices((paths, tf.constant(counts, tf.int64)))
     # Seeds of random changes join shards, not records: a second source beside the records would
     # keep a tf.data service from dividing them by files.
     seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
@@ -51,14 +51,14 @@ def make_serializable(asked: SerializablePlan) -> tf.data.Dataset:
     dataset = dataset.interleave(
         leave_alone(_open_shard), shards, TURN_RECORDS, shards, deterministic=True
     )
-    if asked.labels is not None and min(asked.labels) < 0:
-        dataset = dataset.filter(leave_alone(_make_filter(asked)))
+    if plan.choice.labels is not None and plan.choice.labels.min() < 0:
+        dataset = dataset.filter(leave_alone(_make_filter(plan.choice.labels)))
     # A host may have more records than others, and no more steps.
     dataset = dataset.take(plan.steps.records)
     if shuffled:
         # Encoded, a record takes a tenth of the memory.
         dataset = dataset.shuffle(max(1, buffers.window), seed)
-    decode = leave_alone(_make_decoder(asked))
+    decode = leave_alone(_make_decoder(plan))
     dataset = dataset.map(decode, buffers.calls, deterministic=True)
     if options.batch_size is not None:
         # TensorFlow makes one step of `map` and this: who has decoded an image copies it to its
@@ -87,18 +87,18 @@ def _open_shard(shard: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tf.data.
     return tf.data.Dataset.zip((records, tf.data.Dataset.random(seed)))
 
 
-def _make_filter(asked: SerializablePlan) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _make_filter(labels: Array) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     def is_wanted(record: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         number = {examples.LABEL: tf.io.FixedLenFeature((), tf.int64)}
         stored = tf.io.parse_single_example(record, number)[examples.LABEL]
-        return tf.gather(asked.labels, stored) >= 0
+        return tf.gather(labels, stored) >= 0
 
     return is_wanted
 
 
-def _make_decoder(asked: SerializablePlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
+def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
     """A function of a record and its seed, which gives what `_format_element` takes."""
-    image, options, given = asked.plan.images.stored, asked.plan.options, asked.plan.given
+    image, options, given, choice = plan.images.stored, plan.options, plan.given, plan.choice
     decode_image = make_decoder(image, options)
     decode_mask = make_mask_decoder(image, options, given.mask_padding)
     texts = (examples.ENCODED, *(MASK,) * given.masks)
@@ -110,18 +110,20 @@ def _make_decoder(asked: SerializablePlan) -> Callable[[tf.Tensor, tf.Tensor], C
 
     def decode(record: tf.Tensor, seed: tf.Tensor) -> Columns:
         fields = tf.io.parse_single_example(record, features)
-        size, checks = check_fields(fields, image, asked.plan.choice.stored_classes)
+        size, checks = check_fields(fields, image, choice.stored_classes)
         with tf.control_dependencies(checks):  # before a decoder takes memory
             fields = {name: tf.identity(value) for name, value in fields.items()}
         pixels = tf.cast(decode_image(fields[examples.ENCODED], size, seed), options.dtype)
-        pixels.set_shape((None, None, asked.plan.images.channels))
+        pixels.set_shape((None, None, plan.images.channels))
         pictures = [pixels]
         if given.masks:
             pictures.append(decode_mask(fields[MASK], size, seed))
         if options.data_format == "channels_first":
             pictures = [tf.transpose(picture, (2, 0, 1)) for picture in pictures]
         label = fields.get(examples.LABEL, tf.constant(0, tf.int64))
-        label = tf.cast(label if asked.labels is None else tf.gather(asked.labels, label), tf.int32)
+        label = tf.cast(
+            label if choice.labels is None else tf.gather(choice.labels, label), tf.int32
+        )
         name = record if given.needed else fields[examples.SOURCE_ID]
         return [pictures[0], label, name, *pictures[1:]]
 
