@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from converter import ConvertOptions
 from converter.format.manifest import ImageInfo
 from reader import open_shards
 from reader.batches.batch_reader import _ODD
+from reader.plan.images import ImagePlan
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import plan_reading
 from reader.sampling.orders import derive_key
@@ -41,6 +43,10 @@ def describe(*formats: str, height: int | None = 24, width: int | None = 32) -> 
     )
 
 
+def describe_images(image: ImageInfo, color_mode: str = "rgb", **options: Any) -> ImagePlan:
+    return ImagePlan(stored=image, options=ReadOptions(color_mode=color_mode, **options))
+
+
 def make_stored(seed: int, stored_format: str) -> tuple[bytes, np.ndarray]:
     """A picture of 24x32 as it is stored, and the pixels that Pillow sees in it."""
     image = make_image(seed)
@@ -51,16 +57,17 @@ def make_stored(seed: int, stored_format: str) -> tuple[bytes, np.ndarray]:
 
 
 def decode_eagerly(stored: list[bytes], image: ImageInfo, color_mode: str) -> list[np.ndarray]:
+    images = describe_images(image, color_mode)
     return [
-        decode_pixels(tf.constant(encoded), tf.constant([24, 32]), image, color_mode).numpy()
+        decode_pixels(tf.constant(encoded), tf.constant([24, 32]), images).numpy()
         for encoded in stored
     ]
 
 
 def decode_in_map(stored: list[bytes], image: ImageInfo, color_mode: str) -> list[np.ndarray]:
     dataset = tf.data.Dataset.from_tensor_slices(stored)
-    size = tf.constant([24, 32])
-    decoded = dataset.map(lambda encoded: decode_pixels(encoded, size, image, color_mode))
+    size, images = tf.constant([24, 32]), describe_images(image, color_mode)
+    decoded = dataset.map(lambda encoded: decode_pixels(encoded, size, images))
     return list(decoded.as_numpy_iterator())
 
 
@@ -93,8 +100,8 @@ def test_a_color_mode_decides_the_channels(stored_format, color_mode, channels, 
 
 
 def resize_image(pixels: tf.Tensor, size: tuple[int, int], interpolation: str) -> tf.Tensor:
-    options = ReadOptions(image_size=size, interpolation=interpolation, dtype="uint8")
-    return fit_image(pixels, describe("png"), options)
+    options = {"image_size": size, "interpolation": interpolation, "dtype": "uint8"}
+    return fit_image(pixels, describe_images(describe("png"), **options))
 
 
 def test_a_resized_image_is_rounded_not_cut_off():
@@ -164,14 +171,14 @@ def test_random_windows_are_anywhere_and_of_many_shapes():
 @pytest.mark.parametrize("color_mode", ["rgb", "grayscale", "rgba"])
 @pytest.mark.parametrize("formats", [*((name,) for name in FORMATS), ("jpeg", "png")], ids="+".join)
 def test_part_of_an_image_is_that_part_of_its_pixels(formats, color_mode):
-    image, size = describe(*formats), tf.constant([24, 32])
+    images, size = describe_images(describe(*formats), color_mode), tf.constant([24, 32])
     for seed in range(8):
         encoded, _ = make_stored(seed, formats[seed % len(formats)])
         window = draw_window(size, (0.2, 0.7), tf.constant(seed, tf.int64))
         top, left, height, width = window.numpy()
-        whole = decode_pixels(tf.constant(encoded), size, image, color_mode).numpy()
+        whole = decode_pixels(tf.constant(encoded), size, images).numpy()
         expected = whole[top : top + height, left : left + width]
-        part = decode_window(tf.constant(encoded), size, window, image, color_mode).numpy()
+        part = decode_window(tf.constant(encoded), size, window, images).numpy()
         if formats == ("jpeg",) and color_mode != "grayscale":
             # The colours of its outermost pixels would have been smoothed with neighbours' beyond.
             expected, part = expected[1:-1, 1:-1], part[1:-1, 1:-1]
@@ -222,7 +229,7 @@ def test_images_are_made_one_by_one_as_in_whole_batches_and_in_a_graph(
         )
     )  # fmt: skip
     np.testing.assert_array_equal(whole, singly, strict=True)
-    decode = make_decoder(plan.images.stored, plan.options)
+    decode = make_decoder(plan.images)
     seeds = (np.arange(10) * _ODD) ^ np.int64(derive_key(3, 2) >> 1)
     records = open_shards(stored / encoding).source("train")[:10]
     for image, record, seed in zip(whole, records, seeds.tolist(), strict=True):

@@ -2,111 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import tensorflow as tf
 
-from converter.format.manifest import ImageInfo
-from reader.examples.fields import RAW
-from reader.plan.options import COLOR_CHANNELS, ReadOptions
+from reader.plan.images import ImagePlan
+from reader.plan.options import COLOR_CHANNELS
 
 ASPECTS: Final = (3 / 4, 4 / 3)
 """Shapes of random crops, width by height: Szegedy et al., "Going Deeper with Convolutions"."""
 
 
-def make_decoder(
-    image: ImageInfo, options: ReadOptions
-) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+def make_decoder(images: ImagePlan) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Puts together what has to be done with every image.
-
-    Args:
-        image: what the stored images have in common.
-        options: what is asked for.
 
     Returns:
         a function of an image's bytes (), its stored height and width, int32 (2,), and its seed,
         int64 (). It gives (height, width, channels): uint8, or float32 where a resize to float32
         images is not to be rounded; 0 to 255.
     """
+    options = images.options
 
     def decode(encoded: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         if options.random_crop is not None:
             window = draw_window(size, options.random_crop, seed)
-            pixels = decode_window(encoded, size, window, image, options.color_mode)
+            pixels = decode_window(encoded, size, window, images)
         else:
-            pixels = decode_pixels(encoded, size, image, options.color_mode)
-        pixels = fit_image(pixels, image, options)
+            pixels = decode_pixels(encoded, size, images)
+        pixels = fit_image(pixels, images)
         if options.random_flip:
             pixels = tf.image.stateless_random_flip_left_right(pixels, tf.stack([seed, 1]))
-        pixels.set_shape((*(options.image_size or (image.height, image.width)), None))
+        pixels.set_shape((images.height, images.width, None))
         return pixels
 
     return decode
 
 
 def make_mask_decoder(
-    image: ImageInfo, options: ReadOptions, padding: int
+    images: ImagePlan, padding: int
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Puts together what has to be done with every mask: what is done with its image.
 
     Args:
-        image: what the stored images have in common.
-        options: what is asked for.
+        images: which images are made of which.
         padding: the number where an image is padded.
 
     Returns:
         a function as that of `make_decoder`, of a mask's bytes and its image's size and seed. It
         gives uint8 (height, width, 1), and no number that is not in the mask.
     """
+    options = images.options
 
     def decode(encoded: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         mask = tf.io.decode_png(encoded, 1)
         if options.random_crop is not None:
             top, left, height, width = tf.unstack(draw_window(size, options.random_crop, seed))
             mask = mask[top : top + height, left : left + width]
-        mask = fit_mask(mask, image, options, padding)
+        mask = fit_mask(mask, images, padding)
         if options.random_flip:  # as its image, because nothing but the seed decides
             mask = tf.image.stateless_random_flip_left_right(mask, tf.stack([seed, 1]))
-        mask.set_shape((*(options.image_size or (image.height, image.width)), 1))
+        mask.set_shape((images.height, images.width, 1))
         return mask
 
     return decode
 
 
-def fit_mask(mask: tf.Tensor, image: ImageInfo, options: ReadOptions, padding: int) -> tf.Tensor:
+def fit_image(pixels: tf.Tensor, images: ImagePlan) -> tf.Tensor:
+    """Brings an image to the size asked for, or back to the stored one after a random crop.
+
+    Rounded, if integers are asked for.
+    """
+    if not images.is_resized:
+        return pixels
+    pixels = _resize(pixels, images, images.options.interpolation)
+    if images.options.dtype == "float32":
+        return pixels
+    return tf.saturate_cast(tf.round(pixels), tf.uint8)
+
+
+def fit_mask(mask: tf.Tensor, images: ImagePlan, padding: int) -> tf.Tensor:
     """Does with a mask what `fit_image` does with its image."""
-    size = find_target(image, options)
-    if size is None:
+    if not images.is_resized:
         return mask
-    if options.crop_to_aspect_ratio:
-        mask = crop_to_ratio(mask, size)
-    if not options.pad_to_aspect_ratio:
-        return tf.image.resize(mask, size, method="nearest")
+    if not images.options.pad_to_aspect_ratio:
+        return _resize(mask, images, "nearest")
     # Padded with 0, which is a number of a class: so these are one higher meanwhile.
-    numbers = tf.cast(mask, tf.int32) + 1
-    padded = tf.image.resize_with_pad(numbers, *size, method="nearest")
+    padded = _resize(tf.cast(mask, tf.int32) + 1, images, "nearest")
     return tf.cast(tf.where(padded == 0, padding, padded - 1), tf.uint8)
 
 
-def decode_pixels(
-    encoded: tf.Tensor, size: tf.Tensor, image: ImageInfo, color_mode: str
-) -> tf.Tensor:
+def _resize(pixels: tf.Tensor, images: ImagePlan, method: str) -> tf.Tensor:
+    size = (images.height, images.width)
+    if images.options.crop_to_aspect_ratio:
+        pixels = crop_to_ratio(pixels, size)
+    if images.options.pad_to_aspect_ratio:
+        return tf.image.resize_with_pad(pixels, *size, method=method)
+    return tf.image.resize(pixels, size, method=method)
+
+
+def decode_pixels(encoded: tf.Tensor, size: tf.Tensor, images: ImagePlan) -> tf.Tensor:
     """Decodes what is stored to uint8 (height, width, channels of the colour mode)."""
-    if RAW in image.formats:
-        shape = tf.concat([size, [image.channels]], 0)
+    stored, color_mode = images.stored, images.options.color_mode
+    if images.is_raw:
+        shape = tf.concat([size, [stored.channels]], 0)
         pixels = tf.reshape(tf.io.decode_raw(encoded, tf.uint8), shape)
     else:
         # Alpha is not made up here: only if it is stored, it is decoded.
         channels = 1 if color_mode == "grayscale" else 3
-        channels = 4 if color_mode == "rgba" and image.channels == 4 else channels
-        pixels = decode_image(encoded, image, channels)
+        channels = 4 if color_mode == "rgba" and stored.channels == 4 else channels
+        pixels = decode_image(encoded, tuple(stored.formats), channels)
     return convert_color(pixels, color_mode)
 
 
-def decode_image(encoded: tf.Tensor, image: ImageInfo, channels: int) -> tf.Tensor:
+def decode_image(encoded: tf.Tensor, formats: tuple[str, ...], channels: int) -> tf.Tensor:
     """Decodes JPEG, PNG or WebP to uint8 (height, width, channels)."""
-    formats = tuple(image.formats)
     if formats == ("jpeg",):
         return decode_jpeg(encoded, channels)
     if formats == ("png",):
@@ -148,35 +158,7 @@ def convert_color(pixels: tf.Tensor, color_mode: str) -> tf.Tensor:
     )
 
 
-def fit_image(pixels: tf.Tensor, image: ImageInfo, options: ReadOptions) -> tf.Tensor:
-    """Brings an image to the size asked for, or back to the stored one after a random crop."""
-    size = find_target(image, options)
-    if size is None:
-        return pixels
-    if options.crop_to_aspect_ratio:
-        pixels = crop_to_ratio(pixels, size)
-    if options.pad_to_aspect_ratio:
-        pixels = tf.image.resize_with_pad(pixels, *size, method=options.interpolation)
-    else:
-        pixels = tf.image.resize(pixels, size, method=options.interpolation)
-    return round_pixels(pixels, options)
-
-
-def round_pixels(pixels: tf.Tensor, options: ReadOptions) -> tf.Tensor:
-    """Rounds what a resize gives, if integers are asked for."""
-    return pixels if options.dtype == "float32" else tf.saturate_cast(tf.round(pixels), tf.uint8)
-
-
-def find_target(image: ImageInfo, options: ReadOptions) -> tuple[int, int] | None:
-    """The size that images are resized to; None where they stay as they are."""
-    height, width = options.image_size or (image.height, image.width)
-    as_stored = (height, width) == (image.height, image.width)
-    if height is None or width is None or (as_stored and options.random_crop is None):
-        return None
-    return height, width
-
-
-def crop_to_ratio(pixels: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def crop_to_ratio(pixels: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
     """Cuts the largest middle part of the shape of `size` out of one or more images, like Keras."""
     height, width = tf.unstack(tf.shape(pixels)[-3:-1])
     part_height = tf.maximum(tf.minimum(height, width * size[0] // size[1]), 1)
@@ -210,13 +192,14 @@ def draw_window(size: tf.Tensor, shares: tuple[float, float], seed: tf.Tensor) -
 
 
 def decode_window(
-    encoded: tf.Tensor, size: tf.Tensor, window: tf.Tensor, image: ImageInfo, color_mode: str
+    encoded: tf.Tensor, size: tf.Tensor, window: tf.Tensor, images: ImagePlan
 ) -> tf.Tensor:
     """Decodes part of an image: of a JPEG, only the blocks that it touches."""
-    if tuple(image.formats) != ("jpeg",):
+    if tuple(images.stored.formats) != ("jpeg",):
         top, left, height, width = tf.unstack(window)
-        pixels = decode_pixels(encoded, size, image, color_mode)
+        pixels = decode_pixels(encoded, size, images)
         return pixels[top : top + height, left : left + width]
+    color_mode = images.options.color_mode
     channels = 1 if color_mode == "grayscale" else 3
     pixels = tf.image.decode_and_crop_jpeg(encoded, window, channels, dct_method="INTEGER_ACCURATE")
     return convert_color(pixels, color_mode)

@@ -18,9 +18,11 @@ from reader.arrays import Array, Scratch
 from reader.batches import decoders
 from reader.batches.batch_reader import Batch
 from reader.batches.decoders import Decoder, Task
+from reader.plan.images import ImagePlan
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import ReadPlan
 from reader.tfdata.decoding import (
+    crop_to_ratio,
     fit_image,
     fit_mask,
     make_decoder,
@@ -34,66 +36,51 @@ def make_placer(plan: ReadPlan) -> Decoder:
     TensorFlow decodes a PNG in two thirds of the time that Pillow takes. A JPEG is decoded as the
     engine does it, unless only a part of it is needed.
     """
-    options, stored = _leave_to_tensorflow(plan), plan.images.stored
-    if options.random_crop is not None:
-        return _place_result(make_decoder(stored, options), plan.images.part_images)
-    as_stored = dataclasses.replace(
-        options, image_size=None, crop_to_aspect_ratio=False, pad_to_aspect_ratio=False
+    images = _leave_to_tensorflow(plan)
+    if images.options.random_crop is not None:
+        return _place_result(make_decoder(images), images.part_images)
+    natural = dataclasses.replace(
+        images.options, image_size=None, crop_to_aspect_ratio=False, pad_to_aspect_ratio=False
     )
-    natural = dataclasses.replace(plan.images, options=as_stored)
+    as_stored = dataclasses.replace(images, options=natural)
     decode = (
-        decoders.make_decoder(natural)
-        if natural.is_quick
-        else _place_result(make_decoder(stored, as_stored), natural.part_images)
+        decoders.make_decoder(as_stored)
+        if as_stored.is_quick
+        else _place_result(make_decoder(as_stored), as_stored.part_images)
     )
-    if plan.resizes_batches or not plan.images.is_resized:
-        return decode
-
-    def resize(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        if not options.pad_to_aspect_ratio:
-            return fit_image(pixels, stored, options)
-        return tf.image.resize(pixels, size, options.interpolation)
-
-    return _fit_result(decode, natural.channels, resize, 0 if options.pad_to_aspect_ratio else None)
+    return _resize_singly(plan, decode, images.channels, images.options.interpolation)
 
 
 def make_mask_placer(plan: ReadPlan) -> Decoder:
     """What decodes a mask for the engine, likewise."""
-    options, stored, padding = (
-        _leave_to_tensorflow(plan),
-        plan.images.stored,
-        plan.given.mask_padding,
-    )
-    if options.random_crop is not None:
-        return _place_result(make_mask_decoder(stored, options, padding), plan.images.part_images)
-    decode = decoders.make_mask_decoder()
-    if plan.resizes_batches or not plan.images.is_resized:
-        return decode
+    images, padding = _leave_to_tensorflow(plan), plan.given.mask_padding
+    if images.options.random_crop is not None:
+        return _place_result(make_mask_decoder(images, padding), images.part_images)
+    return _resize_singly(plan, decoders.make_mask_decoder(), 1, "nearest", padding)
 
-    def resize(mask: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        if not options.pad_to_aspect_ratio:
-            return fit_mask(mask, stored, options, padding)
-        return tf.image.resize(mask, size, "nearest")
 
-    return _fit_result(decode, 1, resize, padding if options.pad_to_aspect_ratio else None)
+def _leave_to_tensorflow(plan: ReadPlan) -> ImagePlan:
+    """Which images are asked for, without what the engine does: to mirror, and to round."""
+    options = dataclasses.replace(plan.options, random_flip=False, dtype="float32")
+    return dataclasses.replace(plan.images, options=options)
 
 
 def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
     """What resizes and mirrors whole batches for the engine; None where that is not done."""
     if not plan.resizes_batches:
         return None
-    stored, options, padding = plan.images.stored, plan.options, plan.given.mask_padding
+    images, padding = plan.images, plan.given.mask_padding
 
-    def resize(images: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-        images = tf.cast(fit_image(images, stored, options), options.dtype)
-        return _arrange(images, flips, options)
+    def resize(pixels: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(fit_image(pixels, images), images.options.dtype)
+        return _arrange(pixels, flips, images.options)
 
     def resize_masks(masks: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-        return _arrange(fit_mask(masks, stored, options, padding), flips, options)
+        return _arrange(fit_mask(masks, images, padding), flips, images.options)
 
     flips = tf.TensorSpec((None,), tf.bool)
-    shape = (None, stored.height, stored.width)
-    run = _compile(resize, tf.TensorSpec((*shape, plan.images.channels), tf.uint8), flips)
+    shape = (None, images.stored.height, images.stored.width)
+    run = _compile(resize, tf.TensorSpec((*shape, images.channels), tf.uint8), flips)
     run_masks = _compile(resize_masks, tf.TensorSpec((*shape, 1), tf.uint8), flips)
 
     def resize_batch(batch: Batch) -> Batch:
@@ -104,11 +91,6 @@ def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
         return batch
 
     return resize_batch
-
-
-def _leave_to_tensorflow(plan: ReadPlan) -> ReadOptions:
-    """What is asked for, without what the engine does: to mirror, and to round."""
-    return dataclasses.replace(plan.options, random_flip=False, dtype="float32")
 
 
 def _compile(function: Callable[..., Any], *inputs: tf.TensorSpec) -> Callable[..., Any]:
@@ -179,28 +161,34 @@ def _place_result(
     return place
 
 
-def _fit_result(
-    decode: Decoder,
-    channels: int,
-    resize: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    padding: int | None,
+def _resize_singly(
+    plan: ReadPlan, decode: Decoder, channels: int, method: str, padding: int = 0
 ) -> Decoder:
-    """Resizes what a decoder gives, one image after the other.
+    """Resizes what a decoder gives, one image after the other, unless it need not be.
 
     Args:
+        plan: says how.
         decode: decodes to uint8 (height, width, channels).
         channels: of that.
-        resize: gives pixels in a size, int32 (2,).
-        padding: stands around an image that keeps its shape; None where images are stretched.
+        method: of `tf.image.resize`.
+        padding: stands around an image that keeps its shape.
     """
-    scratch = Scratch()
+    options, scratch = plan.options, Scratch()
+    if plan.resizes_batches or not plan.images.is_resized:
+        return decode
+
+    def resize(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        if options.crop_to_aspect_ratio:
+            pixels = crop_to_ratio(pixels, size)
+        return tf.image.resize(pixels, size, method)
+
     pixels_spec = tf.TensorSpec((None, None, channels), tf.uint8)
     run = _compile(resize, pixels_spec, tf.TensorSpec((2,), tf.int32))
 
     def place(task: Task) -> str | None:
         (height, width), row = task.size, task.row
         top, left, *size = 0, 0, *row.shape[:2]
-        if padding is not None:
+        if options.pad_to_aspect_ratio:
             top, left, *size = find_inset(task.size, (row.shape[0], row.shape[1]))
             row[...] = padding
         with scratch.borrow() as memory:

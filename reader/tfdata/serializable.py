@@ -18,7 +18,6 @@ from converter.format import examples
 from converter.format.schema import MASK, Column
 from reader.arrays import Array
 from reader.batches.elements import BOX, NOTHING, order_parts
-from reader.examples.fields import RAW
 from reader.plan.columns import Given
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
@@ -99,11 +98,11 @@ def _make_filter(labels: Array) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
     """A function of a record and its seed, which gives what `_format_element` takes."""
     image, options, given, choice = plan.images.stored, plan.options, plan.given, plan.choice
-    decode_image = make_decoder(image, options)
-    decode_mask = make_mask_decoder(image, options, given.mask_padding)
+    decode_image = make_decoder(plan.images)
+    decode_mask = make_mask_decoder(plan.images, given.mask_padding)
     texts = (examples.ENCODED, *(MASK,) * given.masks)
     numbers = (examples.LABEL,) * given.labelled
-    numbers += (examples.HEIGHT, examples.WIDTH) * (RAW in image.formats)
+    numbers += (examples.HEIGHT, examples.WIDTH) * plan.images.is_raw
     features = {name: tf.io.FixedLenFeature((), tf.string) for name in texts}
     features |= {name: tf.io.FixedLenFeature((), tf.int64) for name in numbers}
     features[examples.SOURCE_ID] = tf.io.FixedLenFeature((), tf.string, "")
