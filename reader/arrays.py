@@ -1,4 +1,4 @@
-"""Names for the arrays that every room of the reader speaks of, and memory that is used again."""
+"""Types of arrays, and memory that is used again."""
 
 from __future__ import annotations
 

@@ -173,12 +173,12 @@ class ShardSet:
             DatasetError, UsageError, ShardmillError: as `dataset` does.
         """
         with need_packages():
-            from reader.tfdata.sequence import make_sequence  # noqa: PLC0415 (TensorFlow)
+            from reader.tfdata.sequence import BatchSequence  # noqa: PLC0415 (TensorFlow)
         names = ("workers", "use_multiprocessing", "max_queue_size")
         loading = {name: options.pop(name) for name in names if name in options}
         read_options = self._complete(_make_options({"batch_size": batch_size, **options}))
         plan = plan_reading(self.folder, self.manifest, split, read_options, singly=True)
-        return make_sequence(plan, **loading)
+        return BatchSequence(plan, **loading)
 
     def _complete(self, options: ReadOptions) -> ReadOptions:
         """Options with the cache of this data set, unless they have one of their own."""

@@ -160,7 +160,7 @@ def test_labels_may_be_an_array(stored):
         ),
         (
             {"class_names": []},
-            "class_names: a class is named twice: there are 10, 2, cat with hat",
+            "class_names: no class is named: there are 10, 2, cat with hat",
         ),
         (
             {"labels": [0] * 11, "label_mode": "binary", "order": "path"},

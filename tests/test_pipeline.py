@@ -35,6 +35,33 @@ def test_a_script_whose_iterator_is_alive_ends(converted: Path, options: str, en
     assert done.returncode == (3 if ends == "raises" else 0)
 
 
+GOES_ON = """
+import sys, threading, time
+from reader import load_dataset
+dataset = load_dataset(sys.argv[1], batch_size=2)
+if sys.argv[2] == "ignores":
+    dataset = dataset.ignore_errors()
+def read():
+    while True:
+        try:
+            for _ in dataset:
+                begun.set()
+        except Exception:
+            pass
+begun = threading.Event()
+threading.Thread(target=read, daemon=True).start()
+begun.wait()
+print("ends")
+"""
+
+
+@pytest.mark.parametrize("way", ["ignores", "retries"])
+def test_a_script_ends_though_a_thread_goes_on_reading(converted: Path, way: str):
+    command = [sys.executable, "-c", GOES_ON, str(converted), way]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
+
+
 def test_the_end_waits_for_calls_that_are_under_way_and_refuses_others():
     calls, entered = Calls(), threading.Event()
 
@@ -56,6 +83,8 @@ def test_the_end_waits_for_calls_that_are_under_way_and_refuses_others():
     begun = time.monotonic()
     calls.end()
     assert time.monotonic() - begun < 1  # what was refused is not waited for
+    with pytest.raises(UsageError, match="the interpreter ends"):
+        calls.check()
     thread.join()
 
 

@@ -201,14 +201,14 @@ class BatchReader:
     ) -> None:
         """Reads images that are stored raw as they are asked for, without a copy between."""
         rows = batch.images if self._pixels is None else self._pixels.take()
-        found = read_pixels(
+        labels, names, sound = read_pixels(
             self.plan.files, numbers, rows, slots, with_names=self._wanted.with_names
         )
         for slot in slots if self._pixels is not None else ():
             np.copyto(turn_image(batch.images[slot], self._data_format), rows[slot])
-        sound = found.sound & (found.labels < self._wanted.limit)
-        batch.labels[slots[sound]] = found.labels[sound]
-        batch.names[slots[sound]] = found.names[sound]
+        sound &= labels < self._wanted.limit
+        batch.labels[slots[sound]] = labels[sound]
+        batch.names[slots[sound]] = names[sound]
         batch.valid[slots[sound]] = True
         if not sound.all():
             self._fill_singly(batch, slots[~sound], numbers[~sound], seeds[~sound])

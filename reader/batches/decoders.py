@@ -2,8 +2,8 @@
 
 JPEG is decoded by simplejpeg: libjpeg-turbo, with the exact inverse DCT and smooth upsampling, so
 with the pixels of Pillow and of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. It refuses
-whatever libjpeg warns of. Pillow has the last word on that, as TensorFlow takes some of it too; but
-not on a file that ends too early, which TensorFlow refuses. On every prefix and on a flip of every
+whatever libjpeg warns of. Pillow decides then, as TensorFlow takes some of it too; but not on a
+file that ends too early, which TensorFlow refuses. On every prefix and on a flip of every
 byte of dozens of small images the outcome was an error, or the pixels that TensorFlow gives. Only
 where a progressive JPEG lacks scans, versions of libjpeg guess differently what they would have
 brought; then the pixels are Pillow's.
@@ -58,8 +58,8 @@ _REFUSALS: Final = (
     "Warning: ",
     "tjDecompressHeader3(): Could not determine subsampling",
 )
-"""How that begins which simplejpeg alone does not take: what libjpeg warns of (jerror.h), but for
-an end that is missing; and channels that are sampled in a way that has no name."""
+"""Beginnings of errors that simplejpeg alone raises: what libjpeg warns of (jerror.h), but for a
+missing end; and channels that are sampled in a way that has no name."""
 
 _BEYOND: Final = np.frombuffer(b"\xff\xc8" * 65_536, np.uint8)
 """Is put behind a JPEG: wherever libjpeg looks in there, it finds a marker at which it gives up."""

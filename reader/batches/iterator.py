@@ -100,7 +100,7 @@ class Batches:
         return {"epoch": self.epoch, "step": self.step, "data": describe_plan(self._plan)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where a state was taken: the batches that come are those that would have come.
+        """Continues from a saved state, with the same batches.
 
         Raises:
             UsageError: it is of other data or options, or is no such state.

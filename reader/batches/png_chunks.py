@@ -15,7 +15,7 @@ _FRAMING_BYTES: Final = 12
 
 _PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _MAY_BE_LEFT_OUT: Final = 0x20
-"""In the first letter of a chunk's name: whether those may do so who do not know it."""
+"""In the first letter of a chunk's name: whether a decoder that does not know it may skip it."""
 
 _HEADER: Final = struct.Struct(">IIBBxxB")
 """Width, height, bits of a sample, kind of color, whether it is interlaced."""

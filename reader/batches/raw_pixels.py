@@ -6,7 +6,6 @@ is computed there, while they are still in the processor's cache.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -28,24 +27,9 @@ MAX_REST_BYTES: Final = 1 << 16
 """Of a record besides its image; what has more is read alone, as `max_ram` does not count it."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Pixels:
-    """What was read besides the pixels, in the order of what was asked for.
-
-    Attributes:
-        labels: int64 (records,).
-        names: bytes (records,), paths of the originals, if they were asked for.
-        sound: bool (records,); where it is not, nothing else means anything.
-    """
-
-    labels: Numbers
-    names: npt.NDArray[np.object_]
-    sound: Flags
-
-
 def read_pixels(
     files: RecordFiles, numbers: Numbers, rows: Array, slots: Numbers, *, with_names: bool
-) -> Pixels:
+) -> tuple[Numbers, npt.NDArray[np.object_], Flags]:
     """Reads raw images of one size.
 
     Args:
@@ -54,6 +38,10 @@ def read_pixels(
         rows: uint8 (batch, height, width, channels); row `slots[i]` becomes record `numbers[i]`.
         slots: int64 (records,).
         with_names: read the paths of the originals too.
+
+    Returns:
+        labels, int64 (records,); paths of the originals if they were asked for, bytes (records,);
+        and which records are sound, bool (records,): of others, nothing else means anything.
 
     Raises:
         DatasetError: a file or index is missing, or is not what it should be.
@@ -85,7 +73,7 @@ def read_pixels(
             names[index] = tails[begin:end].tobytes()
     labels, whole = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.bool_)
     labels[indexes], whole[indexes] = heads.labels, there
-    return Pixels(labels=labels, names=names, sound=whole)
+    return labels, names, whole
 
 
 def _read_rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -90,7 +91,16 @@ class Team:
         return self._threads
 
 
-def _end(threads: ThreadPoolExecutor, process: int, *, wait: bool) -> None:
-    """Ends threads where they are: in a fork, nobody gives back the locks that they held."""
-    if process == os.getpid():
+def _end(
+    threads: ThreadPoolExecutor,
+    process: int,
+    *,
+    wait: bool,
+    is_finalizing: Callable[[], bool] = sys.is_finalizing,  # kept here when modules are emptied
+) -> None:
+    """Ends threads where they are: in a fork, locks that they held are never released.
+
+    When the interpreter ends, all threads have been joined already.
+    """
+    if not is_finalizing() and process == os.getpid():
         threads.shutdown(wait=wait, cancel_futures=True)

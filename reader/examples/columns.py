@@ -95,7 +95,7 @@ class FilePaths(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         names = []
-        for name in self._read(np.atleast_1d(np.arange(len(self), dtype=np.int64)[index])):
+        for name in self._read(np.array(range(len(self))[index], np.int64, ndmin=1)):
             if isinstance(name, RecordError):
                 raise name
             names.append(name)

@@ -1,1 +1,1 @@
-"""What you ask for meets what there is: everything that is decided before the first read."""
+"""Turns a manifest and options into a `ReadPlan`: all that is decided before the first read."""

@@ -23,7 +23,6 @@ def arrange(
     buffers: Buffers,
     options: ReadOptions,
     records: int,
-    seed: int | None = None,
     *,
     singly: bool = False,
 ) -> tuple[RecordFiles, Order]:
@@ -34,10 +33,9 @@ def arrange(
         buffers: what they may take.
         options: what is asked for, settled.
         records: of an epoch.
-        seed: decides the order; None for that of the options.
         singly: whether steps are read at random.
     """
-    shuffle, seed = options.shuffle, (options.seed or 0) if seed is None else seed
+    shuffle, seed = options.shuffle, options.seed or 0
     is_scattered = singly or (shuffle == "exact" and not fits_cache(files.files))
     kind = RangeFiles if is_scattered and list_remote(files.files) else RecordFiles
     files = kind(files.files, buffers.index_bytes)

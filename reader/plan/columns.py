@@ -59,9 +59,6 @@ MOVES: Final = (
 MAX_NUMBER: Final = 255
 """In a mask."""
 
-NOTHING_GIVEN: Final = Given()
-"""Nothing but labels, where there are any."""
-
 
 def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
     """Decides what is given as label, and finds the columns that are asked for.

@@ -51,7 +51,7 @@ READ_BYTES: Final = 256_000
 
 SERIALIZABLE_CALLS: Final = ((64, 2), (16, 2), (8, 1), (2, 1))
 """Images that are decoded at the same time, and batches that wait, by what memory there is. More
-images than cores do no harm: who builds a pipeline may have fewer cores than who runs it."""
+images than cores do no harm: the machine that builds a pipeline may have fewer than others."""
 
 SERIALIZABLE_BYTES: Final = 64_000_000
 """Instead of `RUNTIME_BYTES`: what TensorFlow frees stays in heaps of its threads. In ten epochs a

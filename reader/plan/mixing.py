@@ -11,15 +11,13 @@ from converter.errors import UsageError
 from converter.format.manifest import ImageInfo, Manifest
 from converter.storage.layout import Location
 from reader.plan.access import arrange
-from reader.plan.columns import choose_given
 from reader.plan.images import ImagePlan
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle
-from reader.plan.record_choice import Choice
+from reader.plan.record_choice import choose_records
 from reader.plan.sizing import size_buffers
 from reader.records.record_files import RecordFiles
-from reader.sampling.orders import MixedOrder, derive_key
-from reader.sampling.selection import select_all
+from reader.sampling.orders import MixedOrder, SequentialOrder, ShuffledOrder, derive_key
 
 BLOCK: Final = 100
 """Records of which every data set has a fixed number: shares are rounded to hundredths."""
@@ -61,14 +59,8 @@ def plan_mixture(
             f"data sets of {', '.join(map(str, counts))} records are too small to be mixed at "
             f"{':'.join(map(str, shares))}"
         )
-    classes = list(manifests[0].classes)
-    choice = Choice(
-        class_names=classes,
-        stored_classes=len(classes),
-        selection=select_all(sum(counts)),
-        given=choose_given(manifests[0], options),
-    )
     files = RecordFiles([file for group in groups for file in group])
+    choice = choose_records(files, manifests[0], split, options)
     stored = join_images([manifest.image for manifest in manifests])
     images = ImagePlan(stored=stored, options=options)
     buffers, resizes_batches = size_buffers(files, images, choice)
@@ -76,7 +68,9 @@ def plan_mixture(
     mixed = MixedOrder(
         # With one seed, data sets of one size would always come in the same order.
         orders=tuple(
-            arrange(files, buffers, options, count, derive_key(seed, FIRST_KEY - index))[1]
+            ShuffledOrder(records=count, seed=derive_key(seed, FIRST_KEY - index))
+            if options.shuffle
+            else SequentialOrder()
             for index, count in enumerate(counts)
         ),
         begins=tuple(sum(counts[:index]) for index in range(len(counts))),

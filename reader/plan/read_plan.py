@@ -1,4 +1,4 @@
-"""What you ask for meets what there is: a manifest and options become a `ReadPlan`."""
+"""Turns a manifest and options into a `ReadPlan`."""
 
 from __future__ import annotations
 

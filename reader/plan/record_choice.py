@@ -14,10 +14,10 @@ from converter.format.manifest import Manifest
 from converter.sizes import format_count
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths, read_labels
-from reader.plan.columns import NOTHING_GIVEN, Given, choose_given
+from reader.plan.columns import Given, choose_given
 from reader.plan.options import ReadOptions
 from reader.records.record_files import RecordFiles
-from reader.sampling.selection import Selection, choose_labels, divide, select_all, select_chosen
+from reader.sampling.selection import Selection, divide, select_all, select_chosen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,17 +28,17 @@ class Choice:
         class_names: in the order of the labels that are given.
         stored_classes: how many labels are stored.
         selection: which records.
+        given: what is given besides the images.
         labels: int32 (stored_classes,), the label to give for each stored one.
         record_labels: int32 (records,), labels instead of the stored ones.
-        given: what is given besides the images.
     """
 
     class_names: list[str]
     stored_classes: int
     selection: Selection
+    given: Given
     labels: npt.NDArray[np.int32] | None = None
     record_labels: npt.NDArray[np.int32] | None = None
-    given: Given = NOTHING_GIVEN
 
 
 def choose_records(
@@ -50,21 +50,21 @@ def choose_records(
         RecordError: a record is damaged that had to be looked at.
         UsageError: the options do not fit the data set.
     """
-    given = choose_given(manifest, options)
     paths: list[str] = []
     if options.order == "path" or isinstance(options.labels, Mapping):
         paths = list(FilePaths(files, select_all(len(files))))  # every record is read for it
     by_path = sort_paths(paths) if options.order == "path" else None
+    choice = Choice(
+        class_names=list(manifest.classes),
+        stored_classes=len(manifest.classes),
+        selection=select_all(len(files)),
+        given=choose_given(manifest, options),
+    )
     if options.labels is not None:
-        choice = _replace_labels(len(files), len(manifest.classes), options.labels, paths, by_path)
+        choice = _replace_labels(choice, options.labels, paths, by_path)
     elif options.class_names is not None:
         counts = manifest.splits[split].labels
-        choice = _choose_classes(files, list(manifest.classes), counts, options.class_names)
-    else:
-        classes = list(manifest.classes)
-        choice = Choice(
-            class_names=classes, stored_classes=len(classes), selection=select_all(len(files))
-        )
+        choice = _choose_classes(choice, files, counts, options.class_names)
     selection = choice.selection
     if options.validation_split is not None and options.subset is not None:
         if len(manifest.splits) > 1:
@@ -78,7 +78,7 @@ def choose_records(
         wanted = np.zeros(len(files), np.bool_)
         wanted[selection.find_records(np.arange(selection.count))] = True
         selection = select_chosen(by_path[wanted[by_path]])
-    return dataclasses.replace(choice, given=given, selection=selection)
+    return dataclasses.replace(choice, selection=selection)
 
 
 def sort_paths(paths: Sequence[str]) -> Numbers:
@@ -99,7 +99,8 @@ def map_classes(stored: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.
     """
     unknown = [name for name in wanted if name not in stored]
     if unknown or len(set(wanted)) != len(wanted) or not wanted:
-        problem = f"{unknown[0]!r} is none of the classes" if unknown else "a class is named twice"
+        problem = "a class is named twice" if wanted else "no class is named"
+        problem = f"{unknown[0]!r} is none of the classes" if unknown else problem
         raise UsageError(f"class_names: {problem}: there are {', '.join(stored)}")
     table = np.full(len(stored), -1, np.int32)
     table[[stored.index(name) for name in wanted]] = np.arange(len(wanted))
@@ -107,25 +108,22 @@ def map_classes(stored: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.
 
 
 def _choose_classes(
-    files: RecordFiles, stored: list[str], counts: Sequence[int], wanted: tuple[str, ...]
+    choice: Choice, files: RecordFiles, counts: Sequence[int], wanted: tuple[str, ...]
 ) -> Choice:
-    table = map_classes(stored, wanted)
-    if len(wanted) == len(stored):
-        selection = select_all(len(files))
-    else:
-        selection = select_chosen(choose_labels(read_labels(files, counts), table >= 0))
-    return Choice(
-        class_names=list(wanted), stored_classes=len(stored), selection=selection, labels=table
-    )
+    labels, selection = map_classes(choice.class_names, wanted), choice.selection
+    if len(wanted) < len(labels):
+        kept = (labels >= 0)[read_labels(files, counts)]
+        selection = select_chosen(np.flatnonzero(kept).astype(np.int64))
+    return dataclasses.replace(choice, class_names=list(wanted), selection=selection, labels=labels)
 
 
 def _replace_labels(
-    records: int,
-    stored: int,
+    choice: Choice,
     labels: Mapping[str, int] | Sequence[int],
     paths: Sequence[str],
     by_path: Numbers | None,
 ) -> Choice:
+    records = choice.selection.count
     by_record = np.empty(records, np.int32)
     if isinstance(labels, Mapping):
         missing = [path for path in paths if path not in labels]
@@ -147,9 +145,5 @@ def _replace_labels(
         )
     else:
         by_record[by_path] = labels
-    return Choice(
-        class_names=[str(label) for label in np.unique(by_record).tolist()],
-        stored_classes=stored,
-        selection=select_all(records),
-        record_labels=by_record,
-    )
+    names = [str(label) for label in np.unique(by_record).tolist()]
+    return dataclasses.replace(choice, class_names=names, record_labels=by_record)

@@ -1,4 +1,4 @@
-"""What is asked for meets what TensorFlow can do alone: options are refused, shards divided."""
+"""Plans what TensorFlow reads alone: refuses options, and divides shards among hosts."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from reader.examples.columns import FilePaths
 from reader.plan.images import ImagePlan
 from reader.plan.memory import STORE_BYTES, Buffers, Demand, divide_memory
 from reader.plan.record_choice import Choice
-from reader.records.files import read_index
+from reader.records.files import RecordFile, read_index
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_file import MIXED_SHARDS, list_remote
 from reader.sampling.selection import select_all
@@ -52,7 +53,7 @@ def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple
     try:
         return divide_memory(max_ram_bytes, demand), False
     except UsageError as error:
-        if images.stored.height is not None:
+        if images.stored.height is not None or not len(files):
             raise
         raise UsageError(f"{error}; {_describe_largest(files, images)}") from None
 
@@ -86,8 +87,7 @@ def check_images(images: ImagePlan, choice: Choice) -> None:
 def measure_demand(files: RecordFiles, images: ImagePlan, choice: Choice, *, whole: bool) -> Demand:
     """What there is to be held; with `whole`, until batches of stored images are resized."""
     options, stored, shards = images.options, images.stored, files.files
-    records = sum(file.records for file in shards)
-    largest = max((file.max_record_bytes for file in shards), default=1)
+    measured = measure_files(shards)
     pixels = stored.max_height * stored.max_width
     mask_bytes = _mask_bytes(images, choice)
     resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
@@ -96,16 +96,12 @@ def measure_demand(files: RecordFiles, images: ImagePlan, choice: Choice, *, who
     decoded += images.part_images * (pixels * images.channels + resized) * (not images.is_quick)
     staged = pixels * images.channels + resized + pixels * choice.given.masks if whole else 0
     return Demand(
-        records=records,
-        # Where every image was rejected there is nothing at all.
-        shard_records=max((file.records for file in shards), default=0),
-        record_bytes=largest,
-        mean_record_bytes=max(1, sum(file.bytes for file in shards) // max(1, records)),
+        **measured,
         batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
         image_bytes=images.values * VALUE_BYTES[options.dtype] + mask_bytes,
         decoded_bytes=decoded + (0 if whole else resized),
         # Of a record whose columns are given, next to nothing may be the image.
-        staged_bytes=staged + (largest if choice.given.needed else 0),
+        staged_bytes=staged + measured["record_bytes"] * bool(choice.given.needed),
         fixed_bytes=choice.selection.count * _cached_bytes(images, choice) if options.cache else 0,
         selection_bytes=sum(
             held.nbytes
@@ -118,6 +114,17 @@ def measure_demand(files: RecordFiles, images: ImagePlan, choice: Choice, *, who
         # Of those, one may wait for threads of TensorFlow, which then do its work.
         cores=count_cores() + (options.random_crop is not None),
     )
+
+
+def measure_files(files: Sequence[RecordFile]) -> dict[str, int]:
+    """What `Demand` has to know of files; where every image was rejected, there are none."""
+    records = sum(file.records for file in files)
+    return {
+        "records": records,
+        "shard_records": max((file.records for file in files), default=0),
+        "record_bytes": max(1, *(file.max_record_bytes for file in files), 1),
+        "mean_record_bytes": max(1, sum(file.bytes for file in files) // max(1, records)),
+    }
 
 
 def count_cores() -> int:
@@ -143,7 +150,7 @@ def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
     file = max(files.files, key=lambda file: file.max_record_bytes)
     record = int(np.diff(read_index(file)).argmax())
     before = sum(other.records for other in files.files[: files.files.index(file)])
-    (name,) = FilePaths(files, select_all(len(files)))[before + record : before + record + 1]
+    name = FilePaths(files, select_all(len(files)))[before + record]
     return (
         f"the largest record, {format_bytes(file.max_record_bytes)}, is that of {name!r:.122}, "
         f"and images have up to {images.stored.max_height}x{images.stored.max_width} pixels"

@@ -1,4 +1,4 @@
-"""Files of a cache: listed, compared with their checksums, and locked by those who fill them."""
+"""Files of a cache: listed, compared with their checksums, and locked while they are downloaded."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Watch:
         self._folder = folder
         self._path = path
         self._pause, self._longest = PAUSES_S
-        # Whoever fetches it is as patient, and has the better error.
+        # The downloader waits as long, and reports a more useful error.
         self._patience = read_patience() + 2 * self._longest
         self._moved = time.monotonic()
         self._seen: set[tuple[Path, int]] = set()
@@ -127,7 +127,7 @@ def _hash(descriptor: int) -> str:
 
 def note_use(path: Path, state: os.stat_result) -> None:
     """Sets the time of use, which many systems do not keep; that of the content stays."""
-    with contextlib.suppress(OSError):  # of somebody else's file
+    with contextlib.suppress(OSError):  # the file belongs to another user
         os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
 
 
@@ -145,7 +145,7 @@ def _measure(path: Path) -> int:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Locks a file; False if somebody else has."""
+    """Locks a file; False if another process has."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -154,7 +154,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def is_abandoned(part: Path) -> bool:
-    """Whether nobody fills a part any more."""
+    """Whether no process fills a part any more."""
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Opens data sets in object stores, also while they are being replaced.
 
 A store cannot exchange two data sets in one step: the manifest of the old one goes, and that of the
-new one comes when all its objects are in place. Whoever opens it in between waits for that.
+new one comes when all its objects are in place. Opening it in between waits for that.
 """
 
 from __future__ import annotations

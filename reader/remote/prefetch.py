@@ -31,7 +31,7 @@ SAMPLED_STEPS: Final = 256
 """Of the steps to come that are looked at, by a few of their records."""
 
 LOOKS: Final = 16
-"""Into the future, until it is the present."""
+"""In the time of a horizon: how often what comes is sampled anew."""
 
 
 class Outlook:
@@ -108,7 +108,7 @@ class Outlook:
 def _fetch(cache: ShardCache, wanted: collections.deque[Content], busy: set[Content]) -> None:
     """Fetches what is wanted until nothing is."""
     while wanted:
-        # Whatever it is, whoever needs the object finds out; a process that ends breaks anything.
+        # Errors are ignored here: the reader meets them itself.
         with contextlib.suppress(Exception):
             content = wanted.popleft()
             if content in busy:

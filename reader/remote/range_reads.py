@@ -9,13 +9,13 @@ epoch takes one and a half times the bytes at most, and the next one none.
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Final, TypeAlias
 
 import numpy as np
@@ -76,7 +76,7 @@ class RangeFiles(RecordFiles):
     def _prepare(self, missing: Sequence[RecordFile]) -> None:
         """Reads the indexes that are missing, many at the same time."""
         if len(missing) > 1:
-            with concurrent.futures.ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
+            with ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
                 collections.deque(threads.map(self._get_index, missing), maxlen=0)
 
 
@@ -108,7 +108,7 @@ class Requests:
         self._coming = collections.deque(
             (number, piece) for number, pieces in enumerate(self._pieces) for piece in pieces
         )
-        self._answers: dict[tuple[int, Range], concurrent.futures.Future[bytes]] = {}
+        self._answers: dict[tuple[int, Range], Future[bytes]] = {}
         self._ahead_bytes = 0
         self._opened: collections.OrderedDict[int, IO[bytes]] = collections.OrderedDict()
         weakref.finalize(self, _close, self._opened)

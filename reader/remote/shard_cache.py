@@ -1,12 +1,12 @@
 """Objects of a store on a disk of this machine: bounded, checked, shared by processes.
 
     CACHE/<sha256>.whole           an object that had this checksum when it came
-    CACHE/<sha256>.<bytes>.part    one on its way, locked by whoever fetches it
+    CACHE/<sha256>.<bytes>.part    one on its way, locked by the process that fetches it
     CACHE/lock                     held while room is made
 
 An object is known by the checksum in the manifest, so a data set that is replaced never meets what
 was kept of the old one. What was not used for the longest time goes first, and a part that a kill
-left behind goes on where it ended. A file may go while it is read: whoever opened it keeps it.
+left behind goes on where it ended. A file may go while it is read: who has it open keeps it.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class ShardCache:
         return descriptor
 
     def _claim(self, content: Content) -> int | None:
-        """The part to be filled, locked; None while somebody else does it, or there is no room."""
+        """The part to be filled, locked; None while another process does, or without room."""
         part, whole = self._locate(content, is_part=True), self._locate(content)
         is_begun = part.exists()
         if whole.exists() or not (is_begun or self._make_room(content.bytes)):
@@ -175,7 +175,7 @@ class ShardCache:
             state = os.fstat(part)
             if is_intact(part, state, content.bytes, content.sha256):
                 descriptor = open_regular(path)
-                with hold_lock(self.folder / LOCK):  # whoever makes room has to see it once
+                with hold_lock(self.folder / LOCK):  # `_make_room` has to see it once
                     path.rename(self._locate(content))
                     note_use(self._locate(content), state)
                 return descriptor

@@ -162,12 +162,9 @@ class MixedOrder:
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
         size = sum(self.shares)
         ends = np.cumsum(self.shares)
-        blocks, places = positions // size, positions % size
+        blocks = positions // size
         key = derive_key(self.seed, epoch if self.is_fresh else 0)
-        slots = np.empty_like(positions)
-        for block in np.unique(blocks).tolist():
-            chosen = blocks == block
-            slots[chosen] = permute_blockwise(places[chosen], size, derive_key(key, block))
+        slots = _shuffle_windows(positions, 1 << 62, size, key) % size
         numbers = np.empty_like(positions)
         for index, which in enumerate(self.orders):
             share, begin = self.shares[index], int(ends[index]) - self.shares[index]

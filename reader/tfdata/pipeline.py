@@ -24,6 +24,9 @@ _NO_ERROR: Final = np.array(b"", np.object_)  # TensorFlow takes 50 us to conver
 QUIET_S: Final = 0.05
 """Without a call, after which none is on its way any more: TensorFlow's queues are full."""
 
+PATIENCE_S: Final = 10.0
+"""With a thread that goes on asking."""
+
 
 class Calls:
     """Calls of Python by TensorFlow's threads, none of which may outlive the interpreter.
@@ -42,15 +45,25 @@ class Calls:
         self._count(1)
         if self._is_ending:
             self._count(-1)
-            raise UsageError("nothing is read any more: the interpreter ends")
+            self.check()
 
     def __exit__(self, *_: object) -> None:
         self._count(-1)
 
+    def check(self) -> None:
+        """Refuses to begin an epoch while the interpreter ends.
+
+        Raises:
+            UsageError: it does.
+        """
+        if self._is_ending:
+            raise UsageError("nothing is read any more: the interpreter ends")
+
     def end(self) -> None:
         """Refuses further calls, and waits for those that are under way."""
         self._is_ending = True
-        while self._under_way or time.monotonic() - self._changed_s < QUIET_S:
+        limit_s = time.monotonic() + PATIENCE_S
+        while self._under_way or time.monotonic() < min(limit_s, self._changed_s + QUIET_S):
             time.sleep(QUIET_S / 10)
 
     def _count(self, change: int) -> None:
@@ -89,8 +102,12 @@ def read_steps(
         block: how many single records are read at once; None for batches.
     """
 
+    def take_epoch() -> Array:
+        _calls.check()
+        return position.begin(count, block or 1)
+
     def begin(_: tf.Tensor) -> tf.Tensor:
-        listed = tf.numpy_function(lambda: position.begin(count, block or 1), [], tf.int64)
+        listed = tf.numpy_function(take_epoch, [], tf.int64)
         # Also where it is not: by this, `unbatch` knows the number of elements.
         listed.set_shape((max(1, -(-count // (block or 1))), 3))
         return listed

@@ -34,9 +34,22 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         class_names: in label order.
         file_paths: of the originals, in the order of an epoch that is not shuffled.
         epoch: whose batches are given.
+
+    Raises:
+        UsageError: a plan without batches, or one that begins in the middle of an epoch; or other
+            processes are to read.
     """
 
     def __init__(self, plan: ReadPlan, **loading: Any) -> None:
+        if plan.options.batch_size is None:
+            raise UsageError("a sequence is one of batches: give a batch_size")
+        if plan.options.initial_step:
+            raise UsageError("a sequence has no initial_step: take its batches from that number on")
+        if loading.get("use_multiprocessing"):
+            raise UsageError(
+                "use_multiprocessing forks a process in which TensorFlow runs, which TensorFlow "
+                "does not support: use workers, whose threads read and decode at the same time"
+            )
         ahead = plan.buffers.calls + plan.buffers.prefetch_batches
         super().__init__(**{"max_queue_size": ahead} | loading)
         self.class_names: list[str] = plan.choice.class_names
@@ -75,22 +88,3 @@ def _to_numpy(value: Array | Ragged) -> Array:
         rows: Array = tf.RaggedTensor.from_row_splits(value.values, value.splits).numpy()
         return rows
     return value
-
-
-def make_sequence(plan: ReadPlan, **loading: Any) -> BatchSequence:
-    """Makes the sequence that `ShardSet.sequence` describes.
-
-    Raises:
-        UsageError: a plan without batches, or one that begins in the middle of an epoch; or other
-            processes are to read.
-    """
-    if plan.options.batch_size is None:
-        raise UsageError("a sequence is one of batches: give a batch_size")
-    if plan.options.initial_step:
-        raise UsageError("a sequence has no initial_step: take its batches from that number on")
-    if loading.get("use_multiprocessing"):
-        raise UsageError(
-            "use_multiprocessing forks a process in which TensorFlow runs, which TensorFlow does "
-            "not support: use workers, whose threads read and decode at the same time"
-        )
-    return BatchSequence(plan, **loading)

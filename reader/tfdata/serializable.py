@@ -60,8 +60,8 @@ def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
     decode = leave_alone(_make_decoder(plan))
     dataset = dataset.map(decode, buffers.calls, deterministic=True)
     if options.batch_size is not None:
-        # TensorFlow makes one step of `map` and this: who has decoded an image copies it to its
-        # place, and nobody has to copy all of them.
+        # TensorFlow makes one step of `map` and this: the thread that decoded an image copies it
+        # to its place.
         dataset = dataset.batch(options.batch_size, drop_remainder=options.remainder == "drop")
     # In whole batches, because columns of any length have no other way to become one tensor.
     dataset = dataset.map(leave_alone(lambda *columns: _format_element(plan, [*columns])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,48 +16,13 @@ from reader.plan.fingerprint import describe_order
 from reader.plan.memory import Demand, divide_memory
 from reader.plan.options import ReadOptions
 from reader.plan.read_plan import plan_steps, settle
-from reader.plan.sizing import SINGLES, count_cores
+from reader.plan.sizing import SINGLES, count_cores, measure_files
 from reader.records.damage import DamageLog
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Order
 from reader.sampling.position import Position
 from reader.sampling.steps import Steps
 from reader.tfdata.pipeline import call_python, choose_settings, map_elements, read_steps
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class PayloadReader:
-    """Reads the payloads of any step of any epoch.
-
-    Attributes:
-        files: that hold the records.
-        order: in which order they come.
-        steps: which of them are a step, on this host.
-        damage: what happens with damaged records.
-    """
-
-    files: RecordFiles
-    order: Order
-    steps: Steps
-    damage: DamageLog
-
-    def read(self, steps: Array) -> Array:
-        """The payloads of the records of what `Position.begin` lists, bytes (n,), in order."""
-        epoch, begin, end = steps.tolist()
-        positions = self.steps.join_positions(range(begin, end))
-        numbers = self.order.find_records(epoch, positions[positions >= 0])
-        payloads = np.full(len(numbers), None, np.object_)
-        for index, _, payload in self.files.read_many(numbers):
-            if isinstance(payload, RecordError):
-                self.damage.report(payload)
-            else:
-                payloads[index] = bytes(payload)
-        whole = payloads[np.array([payload is not None for payload in payloads], np.bool_)]
-        if not len(whole):
-            raise DatasetError(
-                "not one record of a batch is whole: run shardmill index --overwrite"
-            )
-        return whole
 
 
 def make_dataset(
@@ -67,12 +32,10 @@ def make_dataset(
     if options.remainder == "pad":
         raise UsageError("remainder 'pad' needs to know what a record holds: use 'keep' or 'drop'")
     options = settle(options, "", remote=False)
-    largest = max(1, *(file.max_record_bytes for file in files.files))
+    measured = measure_files(files.files)
+    largest = measured["record_bytes"]
     demand = Demand(
-        records=len(files),
-        shard_records=max(file.records for file in files.files),
-        record_bytes=largest,
-        mean_record_bytes=max(1, sum(file.bytes for file in files.files) // max(1, len(files))),
+        **measured,
         batch_size=options.batch_size or SINGLES,
         image_bytes=largest,
         staged_bytes=2 * largest,  # Python's copy and TensorFlow's, while one becomes the other
@@ -83,13 +46,13 @@ def make_dataset(
     files, order = arrange(files, buffers, options, len(files))
     steps = plan_steps(len(files), options)
     damage = DamageLog(options.on_damage, options.max_damaged)
-    reader = PayloadReader(files=files, order=order, steps=steps, damage=damage)
+    read = functools.partial(_read_payloads, files, order, steps, damage)
     position = Position(options.initial_epoch, options.initial_step)
     single = options.batch_size is None
     size = SINGLES if single else options.batch_size if options.remainder == "drop" else None
 
     def call(listed: tf.Tensor) -> tf.Tensor:
-        (payloads,) = call_python(reader.read, [listed], [tf.string])
+        (payloads,) = call_python(read, [listed], [tf.string])
         payloads.set_shape((size,))
         return payloads
 
@@ -101,3 +64,20 @@ def make_dataset(
     dataset.position, dataset.damage = position, damage
     dataset.epoch_fingerprint = describe_order(files, options, buffers, steps)
     return dataset
+
+
+def _read_payloads(
+    files: RecordFiles, order: Order, steps: Steps, damage: DamageLog, listed: Array
+) -> Array:
+    """The payloads of the records of what `Position.begin` lists, bytes (n,), in order."""
+    epoch, begin, end = listed.tolist()
+    positions = steps.join_positions(range(begin, end))
+    found = {}
+    for index, _, payload in files.read_many(order.find_records(epoch, positions[positions >= 0])):
+        if isinstance(payload, RecordError):
+            damage.report(payload)
+        else:
+            found[index] = bytes(payload)
+    if not found:
+        raise DatasetError("not one record of a batch is whole: run shardmill index --overwrite")
+    return np.array([found[index] for index in sorted(found)], np.object_)
