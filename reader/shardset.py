@@ -130,7 +130,7 @@ class ShardSet:
             with need_packages():
                 from reader.tfdata.serializable import make_serializable  # noqa: PLC0415
             return make_serializable(plan)
-        return _build(plan_reading(self.folder, self.manifest, split, self._complete(options)))
+        return _build(self._plan(split, options))
 
     def batches(self, split: str = "train", batch_size: int = 32, **options: Any) -> Batches:
         """The batches of one split as NumPy arrays: for PyTorch, JAX, or a loop of your own.
@@ -157,8 +157,7 @@ class ShardSet:
         """
         with need_packages():
             from reader.batches.iterator import Batches  # noqa: PLC0415 (Pillow)
-        read_options = self._complete(_make_options({"batch_size": batch_size, **options}))
-        return Batches(plan_reading(self.folder, self.manifest, split, read_options))
+        return Batches(self._plan(split, make_options({"batch_size": batch_size, **options})))
 
     def sequence(self, split: str, batch_size: int = 32, **options: Any) -> BatchSequence:
         """One split as a `keras.utils.PyDataset`: `sequence[7]` reads exactly one batch.
@@ -176,9 +175,12 @@ class ShardSet:
             from reader.tfdata.sequence import BatchSequence  # noqa: PLC0415 (TensorFlow)
         names = ("workers", "use_multiprocessing", "max_queue_size")
         loading = {name: options.pop(name) for name in names if name in options}
-        read_options = self._complete(_make_options({"batch_size": batch_size, **options}))
-        plan = plan_reading(self.folder, self.manifest, split, read_options, singly=True)
-        return BatchSequence(plan, **loading)
+        read_options = make_options({"batch_size": batch_size, **options})
+        return BatchSequence(self._plan(split, read_options, singly=True), **loading)
+
+    def _plan(self, split: str, options: ReadOptions, *, singly: bool = False) -> ReadPlan:
+        options = self._complete(options)
+        return plan_reading(self.folder, self.manifest, split, options, singly=singly)
 
     def _complete(self, options: ReadOptions) -> ReadOptions:
         """Options with the cache of this data set, unless they have one of their own."""
@@ -296,7 +298,7 @@ def mix_datasets(
     """
     opened = [(open_shards(directory), weight) for directory, weight in weights.items()]
     parts = [(shards.folder, shards.manifest, weight) for shards, weight in opened]
-    return _build(plan_mixture(parts, split, _make_options(options)))
+    return _build(plan_mixture(parts, split, make_options(options)))
 
 
 _SPLITS = {"training": "train", "validation": "validation"}
@@ -312,7 +314,7 @@ def _read_subset(
                 "validation_split and a seed to draw one"
             )
         split, subset = _SPLITS[subset], None
-    read_options = _make_options(options | {"subset": subset})
+    read_options = make_options(options | {"subset": subset})
     return shards.dataset(split, read_options, serializable=serializable)
 
 
@@ -322,8 +324,14 @@ def _build(plan: ReadPlan) -> tf.data.Dataset:
     return make_dataset(plan)
 
 
-def _make_options(options: dict[str, Any]) -> ReadOptions:
-    known = [field.name for field in dataclasses.fields(ReadOptions)]
+def make_options(
+    options: dict[str, Any], known: Sequence[str] = tuple(ReadOptions.__dataclass_fields__)
+) -> ReadOptions:
+    """Options by their names, some of which may not be known here.
+
+    Raises:
+        UsageError: one is not, or is out of its range.
+    """
     for name in options:
         if name not in known:
             raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")

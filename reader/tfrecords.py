@@ -17,10 +17,9 @@ from converter.format.descriptions import show_name
 from converter.sizes import format_count
 from converter.storage.layout import INDEX_SUFFIX
 from converter.storage.objects import is_address
-from reader.plan.options import ReadOptions
 from reader.records.files import Place, RecordFile, load_index, measure_file
 from reader.records.record_files import RecordFiles
-from reader.shardset import need_packages
+from reader.shardset import make_options, need_packages
 from reader.source import RecordSequence
 
 if TYPE_CHECKING:
@@ -79,10 +78,8 @@ class TFRecordSet:
         """
         with need_packages():
             from reader.tfdata.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
-        unknown = [name for name in options if name not in OPTIONS]
-        if unknown:
-            raise UsageError(f"argument {unknown[0]!r} is unknown: there are {', '.join(OPTIONS)}")
-        return make_dataset(self.files, self.features, ReadOptions(**{"shuffle": False} | options))
+        asked = make_options({"shuffle": False} | options, OPTIONS)
+        return make_dataset(self.files, self.features, asked)
 
 
 def open_tfrecords(

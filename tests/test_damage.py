@@ -210,13 +210,13 @@ def test_of_a_record_that_is_left_out_nothing_stays_in_a_batch_that_is_filled_up
         labels=np.ones(3, np.int32),
         names=np.array([b"a", b"b", b"c"], np.object_),
         masks=np.ones((3, 2, 2, 1), np.uint8),
-        values=[([1],), ([2],), ([3],)],
+        values=np.fromiter([([1],), ([2],), ([3],)], object),
         flips=np.zeros(3, np.bool_),
     ).pad()
     for column in (batch.images, batch.labels, batch.masks):
         assert [column[slot].any() for slot in range(3)] == [True, False, True]
     assert batch.names.tolist() == [b"a", b"", b"c"]
-    assert batch.values == [([1],), (), ([3],)]
+    assert batch.values.tolist() == [([1],), None, ([3],)]
 
 
 def test_too_little_memory_is_not_the_fault_of_an_image(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def make_batch(values=(([1],), (), ([3],)), *, masks: bool = False) -> Batch:
         labels=np.array([2, 0, 1], np.int32),
         names=np.array([b"a/1.png", b"", b"b/2.png"], object),
         masks=np.ones((3, 2, 2, 1), np.uint8) if masks else None,
-        values=list(values),
+        values=np.fromiter((value or None for value in values), object),
         flips=np.zeros(3, np.bool_),
     )
 
@@ -42,7 +42,7 @@ def make_plan(given: Given | None = None, *, has_classes: bool = True, **options
         given=given or Given(),
         options=ReadOptions(**options),
         has_classes=has_classes,
-        choice=SimpleNamespace(class_names=["a", "b", "c"]),
+        choice=SimpleNamespace(class_names=["a", "b", "c"], stored_classes=4),
     )
 
 
@@ -112,7 +112,7 @@ def test_no_records_have_no_labels():
 
 def test_several_labels_are_marks():
     column = Column(LABELS, "labels")
-    given = Given(labelled=False, label=column, classes=4)
+    given = Given(labelled=False, label=column)
     batch = make_batch([([0, 3],), (), ([],)])
     _, labels = format_batch(make_plan(given, has_classes=False), batch)
     expected = np.array([[1, 0, 0, 1], [0] * 4, [0] * 4], np.float32)

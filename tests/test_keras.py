@@ -17,7 +17,7 @@ from PIL import Image
 
 from converter import ConvertOptions, UsageError
 from reader import load_dataset
-from reader.plan.options import INTERPOLATIONS
+from reader.plan.options import ALLOWED
 
 SIZE = (16, 20)
 NAMES = (
@@ -207,7 +207,11 @@ def test_what_shines_through_lies_on_white_here_and_on_nothing_in_keras(tmp_path
 @pytest.mark.parametrize("fit", ["stretch", "crop_to_aspect_ratio", "pad_to_aspect_ratio"])
 @pytest.mark.parametrize(
     ("interpolation", "image_size"),
-    [*((name, (21, 13)) for name in INTERPOLATIONS), ("bilinear", 18), ("bicubic", [16, 20])],
+    [
+        *((name, (21, 13)) for name in ALLOWED["interpolation"]),
+        ("bilinear", 18),
+        ("bicubic", [16, 20]),
+    ],
     ids=str,
 )
 def test_resized_images_are_those_of_keras(odd, interpolation, fit, image_size):

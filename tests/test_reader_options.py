@@ -8,7 +8,7 @@ import pytest
 
 from converter import UsageError
 from reader import ReadOptions
-from reader.plan.options import DTYPES, INTERPOLATIONS, LABEL_MODES
+from reader.plan.options import ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_labels_and_classes_may_come_as_any_list_or_array():
 @pytest.mark.parametrize(
     "arguments",
     [
-        *({"label_mode": mode} for mode in LABEL_MODES),
-        *({"dtype": dtype} for dtype in DTYPES),
-        *({"interpolation": method} for method in INTERPOLATIONS),
+        *({"label_mode": mode} for mode in ALLOWED["label_mode"]),
+        *({"dtype": dtype} for dtype in ALLOWED["dtype"]),
+        *({"interpolation": method} for method in ALLOWED["interpolation"]),
         {"batch_size": 1},
         {"batch_size": None},
         {"image_size": (1, 65_535)},

@@ -119,6 +119,11 @@ class ImageInfo:
     channels: int
     formats: dict[str, int]
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether images are stored without any encoding, so without headers."""
+        return "raw" in self.formats
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FileInfo:

@@ -16,7 +16,7 @@ from reader.batches.buffer_pool import BufferPool
 from reader.batches.decoders import Decoder, Size, Task, make_decoder, make_mask_decoder
 from reader.batches.raw_pixels import read_pixels
 from reader.batches.threads import Team
-from reader.examples.fields import Fields, Values, find_fields, parse_payload
+from reader.examples.fields import Fields, find_fields, parse_payload
 from reader.plan.read_plan import ReadPlan
 from reader.records.blocks import Block
 from reader.records.damage import REFUSAL, DamageLog
@@ -43,7 +43,7 @@ class Batch:
         labels: int32 (n,).
         names: bytes (n,), paths of the originals; empty if they were not asked for.
         masks: uint8, as `images` with one channel; None if they were not asked for.
-        values: of each record's columns; empty if none were asked for.
+        values: `Values` (n,), of each record's columns; None if none were asked for.
         flips: bool (n,), which images are mirrored.
     """
 
@@ -52,7 +52,7 @@ class Batch:
     labels: npt.NDArray[np.int32]
     names: npt.NDArray[np.object_]
     masks: Array | None
-    values: list[Values]
+    values: npt.NDArray[np.object_]
     flips: Flags
 
     @classmethod
@@ -64,7 +64,7 @@ class Batch:
             labels=np.zeros(count, np.int32),
             names=np.full(count, b"", np.object_),
             masks=masks,
-            values=[()] * count,
+            values=np.full(count, None, np.object_),
             flips=np.zeros(count, np.bool_),
         )
 
@@ -72,9 +72,8 @@ class Batch:
         """Blanks what is not valid."""
         blank = ~self.valid
         if blank.any():
-            self.images[blank], self.labels[blank], self.names[blank] = 0, 0, b""
-            for slot in np.flatnonzero(blank).tolist():
-                self.values[slot] = ()
+            self.images[blank], self.labels[blank] = 0, 0
+            self.names[blank], self.values[blank] = b"", None
             if self.masks is not None:
                 self.masks[blank] = 0
         return self
@@ -90,7 +89,7 @@ class Batch:
             labels=self.labels[valid],
             names=self.names[valid],
             masks=None if self.masks is None else _compact(self.masks, valid),
-            values=[value for value, wanted in zip(self.values, valid, strict=True) if wanted],
+            values=self.values[valid],
             flips=self.flips[valid],
         )
 

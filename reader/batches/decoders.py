@@ -81,8 +81,8 @@ def make_decoder(images: ImagePlan) -> Decoder:
     check_natural(images)
     channels = images.channels
     # Alpha is not made up by a decoder: only if it is stored, it is decoded.
-    decoded = images.stored.channels if images.is_raw or channels == 4 else channels
-    decode = _copy_raw if images.is_raw else _decode_encoded
+    decoded = images.stored.channels if images.stored.is_raw or channels == 4 else channels
+    decode = _copy_raw if images.stored.is_raw else _decode_encoded
     scratch = Scratch()
 
     def place(task: Task) -> None:

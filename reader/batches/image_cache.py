@@ -61,11 +61,8 @@ class ImageCache:
         if masks is not None:
             masks = self._fill(self._masks, masks, slots, chosen)
         batch = Batch.begin(count, images, masks)
-        batch.valid[slots] = kept.valid[chosen]
-        batch.labels[slots] = kept.labels[chosen]
-        batch.names[slots] = kept.names[chosen]
-        for slot, number in zip(slots.tolist(), chosen.tolist(), strict=True):
-            batch.values[slot] = kept.values[number]
+        for name in ("valid", "labels", "names", "values"):
+            getattr(batch, name)[slots] = getattr(kept, name)[chosen]
         return finish_batch(self._plan, batch)
 
     def _fill(self, pool: BufferPool, kept: Array, slots: Array, chosen: Array) -> Array:

@@ -20,9 +20,6 @@ from reader.examples.image_headers import measure_image, measure_images
 from reader.examples.vector_parse import find_spans, read_numbers
 from reader.records.blocks import Block
 
-RAW: Final = "raw"
-"""The format of an image that is stored without any encoding."""
-
 _NUMBERS: Final = (examples.HEIGHT, examples.WIDTH, examples.LABEL)
 
 Values: TypeAlias = tuple[Sequence[Any], ...]
@@ -50,14 +47,9 @@ class Wanted:
     columns: tuple[Column, ...] = ()
 
     @property
-    def is_raw(self) -> bool:
-        """Whether images are stored without headers, so that records say their sizes."""
-        return RAW in self.image.formats
-
-    @property
     def features(self) -> tuple[str, ...]:
         """Their names in a record: image, mask, size, label, path."""
-        sizes = (examples.HEIGHT, examples.WIDTH) if self.is_raw else ()
+        sizes = (examples.HEIGHT, examples.WIDTH) if self.image.is_raw else ()
         labels = (examples.LABEL,) if self.labelled else ()
         names = (examples.SOURCE_ID,) if self.with_names else ()
         masks = (MASK,) if self.masks else ()
@@ -79,7 +71,7 @@ class Wanted:
         least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
         inside = (sizes >= least) & (sizes <= most)
         fits: Flags = inside[:, 0] & inside[:, 1]
-        if self.is_raw:
+        if image.is_raw:
             fits &= image_bytes == sizes[:, 0] * sizes[:, 1] * image.channels
         return fits
 
@@ -135,7 +127,7 @@ def find_fields(block: Block, wanted: Wanted) -> Fields:
             numbers[name], single = read_numbers(data, begins[row], ends[row])
             sound &= single
     sizes = np.stack((numbers[examples.HEIGHT], numbers[examples.WIDTH]), -1)
-    if not wanted.is_raw:
+    if not wanted.image.is_raw:
         sizes[sound] = measure_images(data, begins[0, sound], ends[0, sound])
     sound &= (numbers[examples.LABEL] < wanted.limit) & wanted.fits(sizes, ends[0] - begins[0])
     for row in np.flatnonzero(sound).tolist() if wanted.masks else ():
@@ -181,7 +173,7 @@ def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
     label = get(examples.LABEL, int) if wanted.labelled else 0
     name = get(examples.SOURCE_ID, bytes) if wanted.with_names else b""
     mask = get(MASK, bytes) if wanted.masks else b""
-    if wanted.is_raw:
+    if wanted.image.is_raw:
         size = get(examples.HEIGHT, int), get(examples.WIDTH, int)
     else:
         size = measure_image(memoryview(image))

@@ -22,7 +22,7 @@ def arrange(
     files: RecordFiles,
     buffers: Buffers,
     options: ReadOptions,
-    records: int,
+    selection: Selection,
     *,
     singly: bool = False,
 ) -> tuple[RecordFiles, Order]:
@@ -32,27 +32,29 @@ def arrange(
         files: that hold the records.
         buffers: what they may take.
         options: what is asked for, settled.
-        records: of an epoch.
+        selection: the records of an epoch, sorted for `buffer`.
         singly: whether steps are read at random.
     """
-    shuffle, seed = options.shuffle, options.seed or 0
-    is_scattered = singly or (shuffle == "exact" and not fits_cache(files.files))
-    kind = RangeFiles if is_scattered and list_remote(files.files) else RecordFiles
-    files = kind(files.files, buffers.index_bytes)
-    if shuffle == "exact":
-        return files, ShuffledOrder(records=records, seed=seed)
-    if shuffle == "buffer" and buffers.window:
-        windowed = WindowedOrder(records=records, seed=seed, run=buffers.run, window=buffers.window)
-        return RunFiles(files, buffers.run, 2 * buffers.window // buffers.run), windowed
-    return files, SequentialOrder()
+    records, seed, are_remote = selection.count, options.seed or 0, bool(list_remote(files.files))
+    if options.shuffle == "buffer" and buffers.window:
+        order = (
+            _mix_shards(files, buffers, selection, seed)
+            if are_remote
+            else WindowedOrder(records=records, seed=seed, run=buffers.run, window=buffers.window)
+        )
+        files = RecordFiles(files.files, buffers.index_bytes)
+        keep = 2 * buffers.window // buffers.run
+        return RunFiles(files, buffers.run, keep, by_file=are_remote), order
+    is_shuffled = options.shuffle == "exact"
+    is_scattered = singly or (is_shuffled and not fits_cache(files.files))
+    kind = RangeFiles if is_scattered and are_remote else RecordFiles
+    plain = ShuffledOrder(records=records, seed=seed) if is_shuffled else SequentialOrder()
+    return kind(files.files, buffers.index_bytes), plain
 
 
-def arrange_shardwise(
-    files: RecordFiles, buffers: Buffers, selection: Selection, seed: int
-) -> tuple[RecordFiles, Order]:
-    """Does it for `buffer`, so that whole shards can be fetched one after the other."""
-    files = RecordFiles(files.files, buffers.index_bytes)
-    order = ShardwiseOrder(
+def _mix_shards(files: RecordFiles, buffers: Buffers, selection: Selection, seed: int) -> Order:
+    """The order for `buffer` in which whole shards can be fetched one after the other."""
+    return ShardwiseOrder(
         counts=count_selected(selection, [file.records for file in files.files]),
         seed=seed,
         run=buffers.run,
@@ -60,4 +62,3 @@ def arrange_shardwise(
         window=max(buffers.run, buffers.window - buffers.run),
         shards=count_mixed(files.files),
     )
-    return RunFiles(files, buffers.run, 2 * buffers.window // buffers.run, by_file=True), order

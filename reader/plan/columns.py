@@ -30,7 +30,6 @@ class Given:
         labelled: whether records hold one label each.
         label: the column that is given as label, if records hold none.
         columns: those that are given as such, by the name that they were asked for by.
-        classes: how many classes there are.
         masks: whether masks are given.
         with_labels: whether labels are given beside them.
         mask_padding: the number in masks where an image is padded.
@@ -39,7 +38,6 @@ class Given:
     labelled: bool = True
     label: Column | None = None
     columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
-    classes: int = 0
     masks: bool = False
     with_labels: bool = False
     mask_padding: int = 0
@@ -79,7 +77,6 @@ def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
         labelled=manifest.labelled,
         label=None if options.label_mode is None else label,
         columns=columns,
-        classes=len(manifest.classes),
         masks=masks,
         with_labels=options.masks == "with_labels",
         mask_padding=padding if type(padding) is int and 0 <= padding <= MAX_NUMBER else 0,

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Final
 
 from converter.format.manifest import ImageInfo
-from reader.examples.fields import RAW
 from reader.plan.options import COLOR_CHANNELS, ReadOptions
 
 PART_IMAGES: Final = 16
@@ -44,11 +43,6 @@ class ImagePlan:
         return COLOR_CHANNELS[self.options.color_mode]
 
     @property
-    def is_raw(self) -> bool:
-        """Whether images are stored without any encoding."""
-        return RAW in self.stored.formats
-
-    @property
     def is_resized(self) -> bool:
         """Whether an image is given in another size than it is stored in."""
         return self.height is not None and (
@@ -78,7 +72,7 @@ class ImagePlan:
         """Whether the engine decodes images to TensorFlow's numbers, and in no more time."""
         formats = tuple(self.stored.formats)
         grays = self.channels == 1 and self.stored.channels > 1
-        quick = formats == ("jpeg",) or (self.is_raw and not grays)
+        quick = formats == ("jpeg",) or (self.stored.is_raw and not grays)
         return quick and self.options.random_crop is None
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from converter.errors import UsageError
@@ -49,19 +49,16 @@ AHEAD: Final = 2
 READ_BYTES: Final = 256_000
 """Of a shard, at once."""
 
-SERIALIZABLE_CALLS: Final = ((64, 2), (16, 2), (8, 1), (2, 1))
-"""Images that are decoded at the same time, and batches that wait, by what memory there is. More
-images than cores do no harm: the machine that builds a pipeline may have fewer than others."""
+SERIALIZABLE_CALLS: Final = (
+    (64, 2, 1_024), (16, 2, 1_024), (8, 1, 1_024), (2, 1, 128),
+)  # fmt: skip
+"""Images that are decoded at the same time, batches that wait, and the least window to go with them:
+more records in it come before more images at the same time. More images than cores do no harm: the
+machine that builds a pipeline may have fewer than others."""
 
 SERIALIZABLE_BYTES: Final = 64_000_000
 """Instead of `RUNTIME_BYTES`: what TensorFlow frees stays in heaps of its threads. In ten epochs a
 reader of 16 images a batch grew by 68 MB, and with one heap for all by 37."""
-
-MIXED_RECORDS: Final = 1_024
-"""In a window, if there is memory for that: it comes before more images at the same time."""
-
-LEAST_RECORDS: Final = 128
-"""In a window; with fewer, an order would be next to that of the shards."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,26 +132,13 @@ class Buffers:
 def divide_memory(max_ram_bytes: int, demand: Demand) -> Buffers:
     """Sizes the buffers so that a reader holds at most `max_ram_bytes`.
 
-    Args:
-        max_ram_bytes: the limit.
-        demand: what there is to be held.
-
     Raises:
         UsageError: not even the smallest buffers fit; says what would.
     """
     run = _choose_run(demand)
-    for buffers in _list_choices(demand):
-        window = _choose_window(max_ram_bytes - _measure(demand, buffers, 0), run, demand)
-        if window is not None:
-            taken = _measure(demand, buffers, window)
-            return dataclasses.replace(
-                buffers, run=run if window else 0, window=window, bytes=taken
-            )
-    window = _least_window(run, demand) if demand.shuffle == "buffer" else 0
-    needed = _measure(demand, buffers, window)
-    # Of the smallest buffers, only the batches themselves depend on their size.
-    each = buffers.batches * demand.image_bytes + buffers.calls * demand.staged_bytes
-    raise UsageError(_describe_lack(max_ram_bytes, demand, needed, each))
+    least = min(MIN_RUNS * run, demand.records // run * run)
+    choices = ((buffers, _measure(demand, buffers), least) for buffers in _list_choices(demand))
+    return _choose(max_ram_bytes, demand, choices, run)
 
 
 def divide_serializable(max_ram_bytes: int, demand: Demand) -> Buffers:
@@ -163,24 +147,42 @@ def divide_serializable(max_ram_bytes: int, demand: Demand) -> Buffers:
     Raises:
         UsageError: not even the smallest buffers fit; says what would.
     """
-    shuffled = demand.shuffle == "buffer"
-    for calls, prefetch in SERIALIZABLE_CALLS:
+    choices = []
+    for calls, prefetch, least in SERIALIZABLE_CALLS:
         buffers = Buffers(calls=calls, prefetch_batches=prefetch)
-        is_last = (calls, prefetch) == SERIALIZABLE_CALLS[-1]
-        least = min(LEAST_RECORDS if is_last else MIXED_RECORDS, demand.records) * shuffled
-        left = max_ram_bytes - _measure_serializable(demand, buffers, 0)
-        room = left // _measure_window(1, demand)
-        if left >= 0 and room >= least:
-            window = min(room, MAX_WINDOW_RECORDS, demand.records) * shuffled
-            taken = _measure_serializable(demand, buffers, window)
-            return dataclasses.replace(buffers, window=window, bytes=taken)
-    needed = _measure_serializable(demand, buffers, least)
-    each = (1 + buffers.prefetch_batches + LENT_BATCHES) * demand.image_bytes
-    raise UsageError(_describe_lack(max_ram_bytes, demand, needed, each))
+        taken = _measure_serializable(demand, buffers)
+        choices.append((buffers, taken, min(least, demand.records)))
+    return _choose(max_ram_bytes, demand, choices, run=1)
 
 
-def _measure_serializable(demand: Demand, buffers: Buffers, window: int) -> int:
-    """What it holds. An image is copied into its batch once it is decoded."""
+def _choose(
+    max_ram_bytes: int, demand: Demand, choices: Iterable[tuple[Buffers, int, int]], run: int
+) -> Buffers:
+    """The first buffers that fit, with as large a window as fits.
+
+    Args:
+        max_ram_bytes: the limit.
+        demand: what there is to be held.
+        choices: buffers, from large to small; what they take without a window; its least size.
+        run: records that a window is a multiple of.
+    """
+    shuffled = demand.shuffle == "buffer"
+    each = 2 * demand.record_bytes  # of the window that is used up and the one that is filled
+    for buffers, taken, least in choices:
+        needed = taken + least * each * shuffled
+        if needed <= max_ram_bytes:
+            room = min((max_ram_bytes - taken) // each, MAX_WINDOW_RECORDS, demand.records)
+            window = room // run * run * shuffled
+            return dataclasses.replace(
+                buffers, run=run if window else 0, window=window, bytes=taken + window * each
+            )
+    # Of the smallest buffers, only the batches themselves depend on their size.
+    image_bytes = buffers.batches * demand.image_bytes + buffers.calls * demand.staged_bytes
+    raise UsageError(_describe_lack(max_ram_bytes, demand, needed, image_bytes))
+
+
+def _measure_serializable(demand: Demand, buffers: Buffers) -> int:
+    """What it holds without a window. An image is copied into its batch once it is decoded."""
     batches = 1 + buffers.prefetch_batches + LENT_BATCHES
     opened = (1 + AHEAD) * (OPEN_SHARDS if demand.shuffle == "buffer" else 1)
     return (
@@ -188,7 +190,6 @@ def _measure_serializable(demand: Demand, buffers: Buffers, window: int) -> int:
         + batches * demand.batch_size * demand.image_bytes
         + buffers.calls * (demand.decoded_bytes + 2 * demand.image_bytes + 3 * demand.record_bytes)
         + opened * (READ_BYTES + AHEAD * TURN_RECORDS * demand.record_bytes)
-        + _measure_window(window, demand)
     )
 
 
@@ -206,8 +207,8 @@ def _list_choices(demand: Demand) -> Iterator[Buffers]:
     yield Buffers(calls=1, prefetch_batches=1, block_bytes=0, index_bytes=index_bytes)
 
 
-def _measure(demand: Demand, buffers: Buffers, window: int) -> int:
-    """What a reader holds."""
+def _measure(demand: Demand, buffers: Buffers) -> int:
+    """What a reader holds without a window."""
     batch = demand.batch_size
     block = min(batch * demand.record_bytes, max(buffers.block_bytes, demand.record_bytes))
     # A damaged record is read once more, by itself.
@@ -220,12 +221,7 @@ def _measure(demand: Demand, buffers: Buffers, window: int) -> int:
         + buffers.index_bytes
         + buffers.batches * batch * demand.image_bytes
         + buffers.calls * (batch * demand.staged_bytes + buffers.threads * thread)
-        + _measure_window(window, demand)
     )
-
-
-def _measure_window(window: int, demand: Demand) -> int:
-    return 2 * window * demand.record_bytes  # the one that is used up and the one that is filled
 
 
 def _measure_indexes(demand: Demand) -> int:
@@ -239,21 +235,6 @@ def _measure_indexes(demand: Demand) -> int:
 def _choose_run(demand: Demand) -> int:
     limit = min(MAX_WINDOW_RECORDS // MIN_RUNS, demand.records // (2 * MIN_RUNS))
     return max(1, min(RUN_BYTES // demand.mean_record_bytes, limit))
-
-
-def _choose_window(left: int, run: int, demand: Demand) -> int | None:
-    """The largest window that fits, 0 where none is needed, None where nothing fits."""
-    if left < 0:
-        return None
-    if demand.shuffle != "buffer":
-        return 0
-    room = left // _measure_window(1, demand)
-    window = min(room, MAX_WINDOW_RECORDS, demand.records) // run * run
-    return window if window >= _least_window(run, demand) else None
-
-
-def _least_window(run: int, demand: Demand) -> int:
-    return min(MIN_RUNS * run, demand.records // run * run)
 
 
 def _describe_lack(max_ram_bytes: int, demand: Demand, needed: int, each: int) -> str:

@@ -81,7 +81,7 @@ def plan_mixture(
     return ReadPlan(
         images=images,
         choice=choice,
-        files=arrange(files, buffers, options, len(files))[0],
+        files=arrange(files, buffers, options, choice.selection)[0],
         order=mixed,
         steps=plan_steps(blocks * BLOCK, options),
         buffers=buffers,

@@ -13,17 +13,25 @@ from converter.sizes import parse_bytes
 from reader.records.damage import POLICIES
 from reader.sampling.steps import REMAINDERS
 
-LABEL_MODES: Final = ("int", "categorical", "binary", None)
 COLOR_CHANNELS: Final = {"grayscale": 1, "rgb": 3, "rgba": 4}
-DATA_FORMATS: Final = ("channels_last", "channels_first")
-DTYPES: Final = ("float32", "uint8")
-SUBSETS: Final = (None, "training", "validation")
-MASKS: Final = (None, True, False, "with_labels")
-SHUFFLES: Final = (None, True, False, "exact", "buffer")
-ORDERS: Final = ("stored", "path")
-INTERPOLATIONS: Final = (
-    "bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic",
-)  # fmt: skip
+
+ALLOWED: Final[dict[str, tuple[object, ...]]] = {
+    "label_mode": ("int", "categorical", "binary", None),
+    "color_mode": tuple(COLOR_CHANNELS),
+    "dtype": ("float32", "uint8"),
+    "data_format": ("channels_last", "channels_first"),
+    "interpolation": (
+        "bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5", "gaussian",
+        "mitchellcubic",
+    ),
+    "shuffle": (None, True, False, "exact", "buffer"),
+    "order": ("stored", "path"),
+    "remainder": REMAINDERS,
+    "subset": (None, "training", "validation"),
+    "on_damage": POLICIES,
+    "masks": (None, True, False, "with_labels"),
+}  # fmt: skip
+"""By option, the values that it may have."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,19 +137,7 @@ class ReadOptions:
     cache_bytes: int | str | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("label_mode", LABEL_MODES),
-            ("color_mode", tuple(COLOR_CHANNELS)),
-            ("dtype", DTYPES),
-            ("data_format", DATA_FORMATS),
-            ("interpolation", INTERPOLATIONS),
-            ("shuffle", SHUFFLES),
-            ("order", ORDERS),
-            ("remainder", REMAINDERS),
-            ("subset", SUBSETS),
-            ("on_damage", POLICIES),
-            ("masks", MASKS),
-        ):
+        for name, choices in ALLOWED.items():
             _check_choice(name, getattr(self, name), choices)
         self._check_numbers()
         self._check_sizes()

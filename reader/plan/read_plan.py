@@ -15,7 +15,7 @@ from converter.storage.layout import Location
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
 from reader.examples.fields import Wanted
-from reader.plan.access import arrange, arrange_shardwise
+from reader.plan.access import arrange
 from reader.plan.columns import Given
 from reader.plan.images import ImagePlan
 from reader.plan.memory import Buffers
@@ -80,7 +80,7 @@ class ReadPlan:
         """Whether the images are stored, raw, as they are asked for."""
         images, options = self.images, self.options
         return (
-            images.is_raw
+            images.stored.is_raw
             and images.stored.height is not None
             and not images.is_resized
             and images.channels == images.stored.channels
@@ -174,10 +174,7 @@ def plan_reading(
     steps = plan_steps(selection.count, options)
     images = ImagePlan(stored=manifest.image, options=options)
     buffers, resizes_batches = size_buffers(files, images, choice)
-    if options.shuffle == "buffer" and buffers.window and is_remote:
-        files, order = arrange_shardwise(files, buffers, selection, options.seed or 0)
-    else:
-        files, order = arrange(files, buffers, options, selection.count, singly=singly)
+    files, order = arrange(files, buffers, options, selection, singly=singly)
     return ReadPlan(
         images=images,
         choice=choice,

@@ -104,7 +104,7 @@ def _resize(pixels: tf.Tensor, images: ImagePlan, method: str) -> tf.Tensor:
 def decode_pixels(encoded: tf.Tensor, size: tf.Tensor, images: ImagePlan) -> tf.Tensor:
     """Decodes what is stored to uint8 (height, width, channels of the colour mode)."""
     stored, color_mode = images.stored, images.options.color_mode
-    if images.is_raw:
+    if stored.is_raw:
         shape = tf.concat([size, [stored.channels]], 0)
         pixels = tf.reshape(tf.io.decode_raw(encoded, tf.uint8), shape)
     else:

@@ -15,7 +15,6 @@ import tensorflow as tf
 from converter.format import examples
 from converter.format.manifest import ImageInfo
 from converter.format.schema import MASK
-from reader.examples.fields import RAW
 from reader.examples.image_headers import MAX_SCANS
 
 _BYTE: Final = 256
@@ -62,7 +61,7 @@ def check_fields(
         said = ("the record of", name, "holds", *said)
         checks.append(tf.raw_ops.Assert(condition=condition, data=said, summarize=9))
 
-    if RAW in image.formats:
+    if image.is_raw:
         size = tf.stack([fields[examples.HEIGHT], fields[examples.WIDTH]])
     else:
         size = measure_header(encoded, image.formats)

@@ -18,7 +18,6 @@ from converter.format import examples
 from converter.format.schema import MASK, Column
 from reader.arrays import Array
 from reader.batches.elements import BOX, NOTHING, order_parts
-from reader.plan.columns import Given
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
 from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decoder
@@ -102,7 +101,7 @@ def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
     decode_mask = make_mask_decoder(plan.images, given.mask_padding)
     texts = (examples.ENCODED, *(MASK,) * given.masks)
     numbers = (examples.LABEL,) * given.labelled
-    numbers += (examples.HEIGHT, examples.WIDTH) * plan.images.is_raw
+    numbers += (examples.HEIGHT, examples.WIDTH) * image.is_raw
     features = {name: tf.io.FixedLenFeature((), tf.string) for name in texts}
     features |= {name: tf.io.FixedLenFeature((), tf.int64) for name in numbers}
     features[examples.SOURCE_ID] = tf.io.FixedLenFeature((), tf.string, "")
@@ -137,7 +136,7 @@ def _format_element(plan: ReadPlan, columns: Columns) -> Any:
         parsed = _parse_columns(names, given.needed, single=plan.options.batch_size is None)
         names = parsed[examples.SOURCE_ID]
     if given.label is not None:
-        label = _make_label(given.label, parsed, given)
+        label = _make_label(given.label, parsed, plan.choice.stored_classes)
     elif plan.options.label_mode is not None and plan.has_classes:
         label = format_labels(labels, plan.options.label_mode, len(plan.choice.class_names))
     return order_parts(
@@ -175,12 +174,12 @@ def _describe(column: Column) -> Any:
     return tf.io.RaggedFeature(kind, partitions=fours)
 
 
-def _make_label(label: Column, parsed: Mapping[str, tf.Tensor], given: Given) -> tf.Tensor:
+def _make_label(label: Column, parsed: Mapping[str, tf.Tensor], classes: int) -> tf.Tensor:
     """What is given as label: a number, float32 (…,), or 0 and 1, float32 (…, classes)."""
     value = parsed[label.name]
     if label.kind != "labels":
         return tf.cast(value, tf.float32)
     numbers = value.to_tensor(-1) if isinstance(value, tf.RaggedTensor) else value
-    hot = tf.minimum(tf.reduce_sum(tf.one_hot(numbers, given.classes), axis=-2), 1.0)
-    hot.set_shape((*hot.shape[:-1], given.classes))
+    hot = tf.minimum(tf.reduce_sum(tf.one_hot(numbers, classes), axis=-2), 1.0)
+    hot.set_shape((*hot.shape[:-1], classes))
     return hot

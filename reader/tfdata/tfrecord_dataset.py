@@ -21,6 +21,7 @@ from reader.records.damage import DamageLog
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Order
 from reader.sampling.position import Position
+from reader.sampling.selection import select_all
 from reader.sampling.steps import Steps
 from reader.tfdata.pipeline import call_python, choose_settings, map_elements, read_steps
 
@@ -43,7 +44,7 @@ def make_dataset(
         cores=count_cores(),
     )
     buffers = divide_memory(options.max_ram_bytes, demand)
-    files, order = arrange(files, buffers, options, len(files))
+    files, order = arrange(files, buffers, options, select_all(len(files)))
     steps = plan_steps(len(files), options)
     damage = DamageLog(options.on_damage, options.max_damaged)
     read = functools.partial(_read_payloads, files, order, steps, damage)
