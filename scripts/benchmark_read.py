@@ -269,6 +269,8 @@ def measure_interpreter(given: argparse.Namespace) -> Iterator[bool]:
     folder = corpora.convert_photos(given.work, given.count, "jpeg")
     run = run_peer(Contender("engine", "jpeg"), folder, 6)
     yield report_saturation("a decoder that costs nothing, one thread", 1e6 / run["rate"])
+    run = run_peer(Contender("waiting", "jpeg"), folder, 6)
+    yield report_saturation("eight threads that wait in its place", 1e6 / run["rate"])
     spy = shutil.which("py-spy", path=Path(sys.executable).parent)
     if spy is None:
         report("samples of who holds the interpreter", "absent: py-spy is not installed")

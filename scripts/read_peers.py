@@ -16,7 +16,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,6 +30,7 @@ import psutil
 BATCH = 64
 SIZE = (256, 256)
 CORES = os.cpu_count() or 1
+DECODED_S = 0.00023
 
 Epoch: TypeAlias = Callable[[], Iterable[int]]
 Build: TypeAlias = Callable[[], Epoch]
@@ -180,6 +181,31 @@ def prepare_engine(folder: Path) -> Build:
                 yield len(reader.read(number, [step]).labels)
 
         return epoch
+
+    return build
+
+
+def prepare_waiting(folder: Path) -> Build:
+    """The engine in eight threads, which wait as long as a JPEG takes instead of decoding it."""
+    from reader import ReadOptions, open_shards
+    from reader.batches.batch_reader import BatchReader
+    from reader.batches.threads import run_ahead
+    from reader.plan.read_plan import plan_reading
+
+    def wait(tasks: Sequence[Any]) -> list[str | None]:
+        for _ in tasks:
+            time.sleep(DECODED_S)
+        return [None] * len(tasks)
+
+    def build() -> Epoch:
+        shards = open_shards(folder)
+        options = ReadOptions(batch_size=BATCH, dtype="uint8", seed=1)
+        plan = plan_reading(shards.folder, shards.manifest, "train", options)
+        reader = BatchReader(plan, wait)
+        steps = range(plan.steps.count)
+        return lambda: (
+            len(batch.labels) for batch in run_ahead(lambda s: reader.read(0, [s]), steps, 8, 2)
+        )
 
     return build
 
@@ -388,6 +414,7 @@ PEERS: dict[str, Callable[..., Build]] = {
     "fit": prepare_fit,
     "batches": prepare_batches,
     "engine": prepare_engine,
+    "waiting": prepare_waiting,
     "sequence": prepare_sequence,
     "simplejpeg": prepare_simplejpeg,
     "decode-mapped": prepare_decode_mapped,

@@ -52,9 +52,9 @@ READ_BYTES: Final = 256_000
 SERIALIZABLE_CALLS: Final = (
     (64, 2, 1_024), (16, 2, 1_024), (8, 1, 1_024), (2, 1, 128),
 )  # fmt: skip
-"""Images that are decoded at the same time, batches that wait, and the least window to go with them:
-more records in it come before more images at the same time. More images than cores do no harm: the
-machine that builds a pipeline may have fewer than others."""
+"""Images that are decoded at the same time, batches that wait, and the least window beside them.
+More records in it come before more images. More images than cores do no harm: the machine that
+builds a pipeline may have fewer than others."""
 
 SERIALIZABLE_BYTES: Final = 64_000_000
 """Instead of `RUNTIME_BYTES`: what TensorFlow frees stays in heaps of its threads. In ten epochs a
