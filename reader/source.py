@@ -200,12 +200,7 @@ def parse_record(
 def _make_record(
     features: Mapping[str, Sequence[Any]], columns: Sequence[Column], *, labelled: bool
 ) -> Record:
-    def get(name: str, kind: type[T]) -> T:
-        values = features.get(name, ())
-        if len(values) != 1 or not isinstance(values[0], kind):
-            raise TypeError(f"feature {name!r} is not one {kind.__name__}")
-        return values[0]
-
+    get = functools.partial(examples.read_value, features)
     values = {column.name: column.read(features.get(column.name, ())) for column in columns}
     return Record(
         encoded=get(examples.ENCODED, bytes),

@@ -9,10 +9,12 @@ default one.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
+
+T = TypeVar("T")
 
 Value: TypeAlias = bytes | int | float | Sequence[bytes] | Sequence[int] | Sequence[float]
 """What a feature may hold: a scalar, or several values of one type."""
@@ -144,6 +146,18 @@ def decode_example(data: bytes) -> dict[str, list[bytes] | list[int] | list[floa
         kind = feature.WhichOneof("kind")
         decoded[name] = list(getattr(feature, kind).value) if kind else []
     return decoded
+
+
+def read_value(features: Mapping[str, Sequence[Any]], name: str, kind: type[T]) -> T:
+    """The only value of a feature.
+
+    Raises:
+        ValueError: it has none, or several, or one of another type.
+    """
+    values = features.get(name, ())
+    if len(values) != 1 or not isinstance(values[0], kind):
+        raise ValueError(f"{name} is not one value of type {kind.__name__}")
+    return values[0]
 
 
 def _choose_kind(name: str, values: list[Any], expected: type | None) -> str:

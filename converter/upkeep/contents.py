@@ -85,9 +85,7 @@ def _read_singles(features: Mapping[str, Sequence[Any]], *, labelled: bool) -> M
     unexpected = () if labelled else (examples.LABEL, examples.TEXT)
     for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
         for name in [name for name in names if name not in unexpected]:
-            values = features.get(name, [])
-            if len(values) != 1 or not isinstance(values[0], kind):
-                raise ValueError(f"{name} is not one value of type {kind.__name__}")
+            examples.read_value(features, name, kind)
     return {name: values[0] for name, values in features.items() if values}
 
 
@@ -104,8 +102,7 @@ def _check_mask(features: Mapping[str, Sequence[Any]], image: StoredImage, *, de
     """Makes sure that a record has a mask of the size of its image."""
     if features.get(examples.MASK_FORMAT) != [b"png"] or len(features[MASK]) != 1:
         raise ValueError(f"{examples.MASK_FORMAT} is not png")
-    if [type(value) for value in features.get(examples.MASK_SHA256, ())] != [bytes]:
-        raise ValueError(f"{examples.MASK_SHA256} is not one value of type bytes")
+    examples.read_value(features, examples.MASK_SHA256, bytes)
     mask = dataclasses.replace(image, data=features[MASK][0], format="png", channels=1)
     try:
         check_image(mask, decode=decode)

@@ -177,8 +177,7 @@ class BatchReader:
     def _sample(self, epoch: int, steps: Sequence[int]) -> Numbers:
         """The numbers of a few records of each of some steps."""
         stride = -(-self.plan.steps.batch_size // SAMPLED_RECORDS)
-        positions = self.plan.steps.join_positions(steps, stride)
-        chosen = self.plan.order.find_records(epoch, positions[positions >= 0])
+        _, chosen = self.plan.find_chosen(epoch, steps, stride)
         return self.plan.choice.selection.find_records(chosen)
 
     def _begin(self, count: int) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, overload
+from typing import Final, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from reader.examples.vector_parse import find_spans
 from reader.records.files import Place
 from reader.records.record_files import RecordFiles, find_source
 from reader.sampling.selection import Selection
+
+T = TypeVar("T")
 
 NO_LABEL: Final = -1
 """Stands where a record has no label."""
@@ -136,27 +138,27 @@ def _read_heads(files: RecordFiles, labels: npt.NDArray[np.int32]) -> bool:
 
 
 def _parse_label(place: Place, payload: memoryview | RecordError) -> int:
-    label = _parse_value(place, payload, examples.LABEL, "no label")
-    if not isinstance(label, int) or not 0 <= label <= MAX_LABEL:
+    label = _parse_value(place, payload, examples.LABEL, int, "no label")
+    if not 0 <= label <= MAX_LABEL:
         raise place.describe(f"label {label!r:.40} is out of range: up to {MAX_LABEL}")
     return label
 
 
 def _parse_name(place: Place, payload: memoryview | RecordError) -> str | RecordError:
-    what = "no name of an original"
     try:
-        name = _parse_value(place, payload, examples.SOURCE_ID, what)
+        lack = "no name of an original"
+        return from_bytes(_parse_value(place, payload, examples.SOURCE_ID, bytes, lack))
     except RecordError as error:
         return error
-    return from_bytes(name) if isinstance(name, bytes) else place.describe(what)
 
 
-def _parse_value(place: Place, payload: memoryview | RecordError, name: str, lack: str) -> Any:
+def _parse_value(
+    place: Place, payload: memoryview | RecordError, name: str, kind: type[T], lack: str
+) -> T:
     if isinstance(payload, RecordError):
         raise payload
     try:
-        values: Sequence[Any] = examples.decode_example(bytes(payload)).get(name, ())
-        (value,) = values
+        value: T = examples.read_value(examples.decode_example(bytes(payload)), name, kind)
     except ValueError as error:
         raise place.describe(f"{lack}: {error}", find_source(payload)) from error
     return value

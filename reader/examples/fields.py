@@ -7,6 +7,7 @@ for in one record with protobuf's own parser, and says what is wrong with it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -159,17 +160,8 @@ def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
             manifest says.
     """
     features = examples.decode_example(bytes(payload))
-
-    def get(name: str, kind: type) -> Any:
-        values = features.get(name)
-        if values is None:
-            raise ValueError(f"feature {name!r} is missing")
-        if len(values) != 1 or not isinstance(values[0], kind):
-            what = "number" if kind is int else "value of bytes"
-            raise ValueError(f"feature {name!r} is not one {what} where one has to be")
-        return values[0]
-
-    image: bytes = get(examples.ENCODED, bytes)
+    get = functools.partial(examples.read_value, features)
+    image = get(examples.ENCODED, bytes)
     label = get(examples.LABEL, int) if wanted.labelled else 0
     name = get(examples.SOURCE_ID, bytes) if wanted.with_names else b""
     mask = get(MASK, bytes) if wanted.masks else b""

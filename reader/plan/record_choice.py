@@ -50,16 +50,16 @@ def choose_records(
         RecordError: a record is damaged that had to be looked at.
         UsageError: the options do not fit the data set.
     """
-    paths: list[str] = []
-    if options.order == "path" or isinstance(options.labels, Mapping):
-        paths = list(FilePaths(files, select_all(len(files))))  # every record is read for it
-    by_path = sort_paths(paths) if options.order == "path" else None
     choice = Choice(
         class_names=list(manifest.classes),
         stored_classes=len(manifest.classes),
         selection=select_all(len(files)),
         given=choose_given(manifest, options),
     )
+    paths: list[str] = []
+    if options.order == "path" or isinstance(options.labels, Mapping):
+        paths = list(FilePaths(files, choice.selection))  # every record is read for it
+    by_path = sort_paths(paths) if options.order == "path" else None
     if options.labels is not None:
         choice = _replace_labels(choice, options.labels, paths, by_path)
     elif options.class_names is not None:

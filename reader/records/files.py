@@ -38,7 +38,7 @@ part of the C library's heap kept of long reads doubled the memory of `shuffle="
 LARGE_BYTES: Final = 1 << 24
 """A larger record's checksum is compared before memory is taken for it: a file can be all holes."""
 
-Buffer: TypeAlias = bytes | mmap.mmap
+Buffer: TypeAlias = bytearray | mmap.mmap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,20 +206,19 @@ def read_at(descriptor: int, place: Place, size: int) -> Buffer:
         RecordError: the file ends before, or cannot be read there; or they are those of a very
             large record that is damaged.
     """
-    mapped = None
-    if size >= MAPPED_BYTES:
-        mapped = mmap.mmap(-1, size) if size <= LARGE_BYTES else _map_large(descriptor, place, size)
+    if size > LARGE_BYTES:
+        check_large(descriptor, place)
     try:
-        if mapped is not None:
-            read = os.preadv(descriptor, [mapped], place.offset)
-        else:
-            data = os.pread(descriptor, size, place.offset)
-            read = len(data)
+        memory = bytearray(size) if size < MAPPED_BYTES else mmap.mmap(-1, size)
+    except OSError as error:
+        raise place.describe(f"{size:,} bytes of memory: {error.strerror}") from error
+    try:
+        read = os.preadv(descriptor, [memory], place.offset)
     except OSError as error:
         raise place.describe(f"cannot be read: {error.strerror}") from error
     if read != size:
         raise place.describe("the file ends before it does")
-    return data if mapped is None else mapped
+    return memory
 
 
 def check_large(descriptor: int, place: Place) -> None:
@@ -240,14 +239,6 @@ def check_large(descriptor: int, place: Place) -> None:
         raise place.describe(
             f"length {size - FRAMING_BYTES}, expected {place.size - FRAMING_BYTES}"
         )
-
-
-def _map_large(descriptor: int, place: Place, size: int) -> mmap.mmap:
-    check_large(descriptor, place)
-    try:
-        return mmap.mmap(-1, size)
-    except OSError as error:
-        raise place.describe(f"{size:,} bytes of memory: {error.strerror}") from error
 
 
 def measure_file(path: Path) -> int:
