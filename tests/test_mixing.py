@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from converter import ConvertOptions, UsageError
 from converter.format.manifest import ImageInfo
 from reader import ReadOptions, mix_datasets, open_shards
-from reader.plan.mixing import BLOCK, join_images, plan_mixture, share_block
+from reader.plan.mixing import BLOCK_RECORDS, join_images, plan_mixture, share_block
 
 OPTIONS = ConvertOptions(image_size=(4, 5), encoding="png", num_shards=2)
 READING = {"batch_size": 16, "dtype": "uint8", "with_filename": True, "seed": 5}
@@ -67,10 +67,10 @@ def count_sets(names: list[str]) -> dict[str, int]:
     return dict(collections.Counter(name.split("-")[0] for name in names))
 
 
-@given(st.lists(WEIGHTS, min_size=1, max_size=BLOCK))
+@given(st.lists(WEIGHTS, min_size=1, max_size=BLOCK_RECORDS))
 def test_a_block_is_shared_out_completely_and_everyone_has_a_part(weights):
     shares = share_block(weights)
-    assert sum(shares) == BLOCK
+    assert sum(shares) == BLOCK_RECORDS
     assert min(shares) >= 1
     ordered = sorted(zip(weights, shares, strict=True))
     for (less, small), (more, large) in itertools.pairwise(ordered):
@@ -81,7 +81,7 @@ def test_a_block_is_shared_out_completely_and_everyone_has_a_part(weights):
 @given(st.lists(st.integers(1, 1_000), min_size=1, max_size=20))
 def test_shares_are_rounded_to_hundredths_and_only_ratios_count(weights):
     shares = share_block(weights)
-    exact = [weight * BLOCK / sum(weights) for weight in weights]
+    exact = [weight * BLOCK_RECORDS / sum(weights) for weight in weights]
     if min(exact) >= 1:
         assert all(abs(share - part) < 1 for share, part in zip(shares, exact, strict=True))
     assert share_block([weight / 1_024 for weight in weights]) == shares
@@ -150,12 +150,12 @@ def test_pixels_that_have_nothing_in_common_are_not_joined(changes):
 )
 def test_every_hundred_records_have_the_same_shares(mix, weights, shares, blocks, shuffle):
     dataset = mix(weights, shuffle=shuffle)
-    assert len(dataset) == -(-blocks * BLOCK // 16)
+    assert len(dataset) == -(-blocks * BLOCK_RECORDS // 16)
     for _ in range(2):
         names = list_names(dataset)
-        assert len(set(names)) == len(names) == blocks * BLOCK
-        for begin in range(0, len(names), BLOCK):
-            assert count_sets(names[begin : begin + BLOCK]) == shares
+        assert len(set(names)) == len(names) == blocks * BLOCK_RECORDS
+        for begin in range(0, len(names), BLOCK_RECORDS):
+            assert count_sets(names[begin : begin + BLOCK_RECORDS]) == shares
 
 
 def test_images_and_labels_are_those_of_the_names(mix, sets):
@@ -193,7 +193,7 @@ def test_without_shuffle_all_epochs_runs_and_hosts_are_the_same(mix):
 def test_sets_of_one_size_are_shuffled_by_themselves(sets):
     parts = [(sets[name], open_shards(sets[name]).manifest, 1.0) for name in ("few", "twin")]
     order = plan_mixture(parts, "train", ReadOptions(seed=5)).order
-    numbers = order.find_records(0, np.arange(BLOCK))
+    numbers = order.find_records(0, np.arange(BLOCK_RECORDS))
     few, twin = (set(numbers[numbers < 130]), set(numbers[numbers >= 130] - 130))
     assert len(few) == len(twin) == 50
     # 19 by chance; with one order for both, the same 50.

@@ -14,7 +14,7 @@ from reader.arrays import Array, Numbers
 from reader.batches.batch_reader import Batch
 from reader.plan.read_plan import ReadPlan
 
-NOTHING: Final = {bytes: b"", int: 0, float: 0.0}
+BLANKS: Final = {bytes: b"", int: 0, float: 0.0}
 """Of a column where there is no record."""
 
 _TYPES: Final = {bytes: np.object_, int: np.int64, float: np.float32}
@@ -90,7 +90,7 @@ def stack_column(column: Column, values: Sequence[Sequence[Any]]) -> Array | Rag
     """Makes one array of some records' values: bytes, int64 or float32."""
     dtype = _TYPES[column.type]
     if column.is_scalar:
-        nothing = NOTHING[column.type]
+        nothing = BLANKS[column.type]
         return np.array([value[0] if value else nothing for value in values], dtype)
     flat = np.array([item for value in values for item in value], dtype)
     splits = np.cumsum([0, *map(len, values)], dtype=np.int64)

@@ -19,7 +19,7 @@ from reader.plan.sizing import size_buffers
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import MixedOrder, SequentialOrder, ShuffledOrder, derive_key
 
-BLOCK: Final = 100
+BLOCK_RECORDS: Final = 100
 """Records of which every data set has a fixed number: shares are rounded to hundredths."""
 
 FIRST_KEY: Final = -3
@@ -83,7 +83,7 @@ def plan_mixture(
         choice=choice,
         files=arrange(files, buffers, options, choice.selection)[0],
         order=mixed,
-        steps=plan_steps(blocks * BLOCK, options),
+        steps=plan_steps(blocks * BLOCK_RECORDS, options),
         buffers=buffers,
         resizes_batches=resizes_batches,
     )
@@ -101,7 +101,7 @@ def _check_mixable(manifests: Sequence[Manifest], options: ReadOptions) -> None:
 
 
 def share_block(weights: Sequence[float]) -> list[int]:
-    """How many records of a block each data set has: at least one, `BLOCK` in all.
+    """How many records of a block each data set has: at least one, `BLOCK_RECORDS` in all.
 
     >>> share_block([2, 1])
     [67, 33]
@@ -109,14 +109,18 @@ def share_block(weights: Sequence[float]) -> list[int]:
     Raises:
         UsageError: a weight is not above 0, or there are too many.
     """
-    if not 1 <= len(weights) <= BLOCK or not all(0 < weight < math.inf for weight in weights):
-        raise UsageError(f"weights {weights} are out of range: 1 to {BLOCK} numbers above 0")
+    if not 1 <= len(weights) <= BLOCK_RECORDS or not all(
+        0 < weight < math.inf for weight in weights
+    ):
+        raise UsageError(
+            f"weights {weights} are out of range: 1 to {BLOCK_RECORDS} numbers above 0"
+        )
     fractions = [Fraction(float(weight)) for weight in weights]  # their sum is always finite
     total = sum(fractions)
-    exact = [weight * BLOCK / total for weight in fractions]
+    exact = [weight * BLOCK_RECORDS / total for weight in fractions]
     shares = [max(1, int(share)) for share in exact]
-    while sum(shares) != BLOCK:
-        step = 1 if sum(shares) < BLOCK else -1
+    while sum(shares) != BLOCK_RECORDS:
+        step = 1 if sum(shares) < BLOCK_RECORDS else -1
         gaps = [step * (share - given) for share, given in zip(exact, shares, strict=True)]
         able = [index for index, given in enumerate(shares) if given + step >= 1]
         shares[max(able, key=gaps.__getitem__)] += step

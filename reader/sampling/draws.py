@@ -11,7 +11,7 @@ from reader.arrays import Flags, Numbers
 
 Words: TypeAlias = npt.NDArray[np.uint64]
 
-ROUNDS: Final = 10
+PHILOX_ROUNDS: Final = 10
 
 # One column for each half of the state; words of 32 bits in 64, so that products do not overflow.
 _FACTORS: Final = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
@@ -63,7 +63,7 @@ def _draw_blocks(even: Words, odd: Words, key: Words) -> tuple[Words, Words]:
     Returns:
         the words 0 and 2 of the blocks, and their words 1 and 3, (2, n) each.
     """
-    for _ in range(ROUNDS):
+    for _ in range(PHILOX_ROUNDS):
         products = (even * _FACTORS)[::-1]
         even, odd = (products >> _HALF) ^ odd ^ key, products & _LOW
         key = (key + _STEPS) & _LOW

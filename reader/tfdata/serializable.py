@@ -17,14 +17,14 @@ import tensorflow as tf
 from converter.format import examples
 from converter.format.schema import MASK, Column
 from reader.arrays import Array
-from reader.batches.elements import BOX, NOTHING, order_parts
+from reader.batches.elements import BLANKS, BOX, order_parts
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
 from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decoder
 from reader.tfdata.pipeline import Columns, choose_settings, leave_alone
 from reader.tfdata.record_checks import check_fields
 
-MIXED_SHARDS: Final = 16
+SHUFFLED_SHARDS: Final = 16
 """Whose order is shuffled at once. If it were all, one worker of a tf.data service could take all
 shards that are to be divided among several."""
 
@@ -43,7 +43,7 @@ def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
     seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
     dataset = tf.data.Dataset.zip((dataset, seeds))
     if shuffled:
-        dataset = dataset.shuffle(MIXED_SHARDS, seed)
+        dataset = dataset.shuffle(SHUFFLED_SHARDS, seed)
     # One shard after another, where the order is that in which they were written.
     shards = OPEN_SHARDS if shuffled else 1
     dataset = dataset.interleave(
@@ -169,7 +169,7 @@ def _parse_columns(
 def _describe(column: Column) -> Any:
     kind = _TYPES[column.type]
     if column.is_scalar:
-        return tf.io.FixedLenFeature((), kind, NOTHING[column.type])
+        return tf.io.FixedLenFeature((), kind, BLANKS[column.type])
     fours = [tf.io.RaggedFeature.UniformRowLength(BOX)] if column.kind == "boxes" else []
     return tf.io.RaggedFeature(kind, partitions=fours)
 
