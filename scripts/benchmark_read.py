@@ -127,6 +127,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5_000, help="images")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4, help="of `read`; the first is a warm-up")
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="of the JPEGs: of long epochs, the beginning is less"
+    )
     parser.add_argument("--contenders", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")
     parser.add_argument("--only", choices=("read", "start", "python", "memory", "access"))
@@ -146,8 +149,11 @@ def main() -> int:
 
 def measure_read(given: argparse.Namespace) -> Iterator[bool]:
     """Reads epochs at 64 a batch, shuffled, with each contender in each round."""
+    jpegs = corpora.convert_photos(given.work, given.count, "jpeg")
+    if given.repeat > 1:
+        jpegs = corpora.repeat_photos(given.work, given.count, given.repeat, "jpeg")
     folders = {
-        "jpeg": corpora.convert_photos(given.work, given.count, "jpeg"),
+        "jpeg": jpegs,
         "raw": corpora.convert_photos(given.work, given.count, "raw"),
         "originals": corpora.make_photos(given.work, given.count),
         "resized": corpora.unpack_photos(given.work, given.count),
@@ -159,7 +165,8 @@ def measure_read(given: argparse.Namespace) -> Iterator[bool]:
             checkout = given.before if name == BEFORE else None
             folder = folders[contender.corpus]
             runs[name].append(run_peer(contender, folder, given.epochs, checkout))
-    print(f"  {given.count:,} JPEGs, {os.cpu_count()} cores, medians of {given.rounds} rounds\n")
+    count = given.count * given.repeat
+    print(f"  {count:,} JPEGs, {os.cpu_count()} cores, medians of {given.rounds} rounds\n")
     print_table(runs)
     for ours, theirs, least in RATIOS:
         if ours not in runs or theirs not in runs:
