@@ -15,7 +15,7 @@ from converter.format.manifest import Manifest, SplitInfo, read_manifest
 from converter.storage.layout import Location, locate, name_index
 from converter.storage.objects import ObjectPath
 from reader.plan.mixing import plan_mixture
-from reader.plan.options import ReadOptions, check_cache
+from reader.plan.options import ReadOptions, check_cache, make_options
 from reader.plan.read_plan import ReadPlan, list_files, plan_reading
 from reader.plan.serializable_plan import plan_serializable
 from reader.records.files import check_size, measure_file
@@ -322,20 +322,6 @@ def _build(plan: ReadPlan) -> tf.data.Dataset:
     with need_packages():
         from reader.tfdata.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
     return make_dataset(plan)
-
-
-def make_options(
-    options: dict[str, Any], known: Sequence[str] = tuple(ReadOptions.__dataclass_fields__)
-) -> ReadOptions:
-    """Options by their names, some of which may not be known here.
-
-    Raises:
-        UsageError: one is not, or is out of its range.
-    """
-    for name in options:
-        if name not in known:
-            raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")
-    return ReadOptions(**options)
 
 
 @contextlib.contextmanager

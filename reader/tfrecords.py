@@ -17,9 +17,10 @@ from converter.format.descriptions import show_name
 from converter.sizes import format_count
 from converter.storage.layout import INDEX_SUFFIX
 from converter.storage.objects import is_address
+from reader.plan.options import make_options
 from reader.records.files import Place, RecordFile, load_index, measure_file
 from reader.records.record_files import RecordFiles
-from reader.shardset import make_options, need_packages
+from reader.shardset import need_packages
 from reader.source import RecordSequence
 
 if TYPE_CHECKING:

@@ -162,22 +162,27 @@ def prepare_batches(folder: Path, **options: Any) -> Build:
     return build
 
 
-def prepare_engine(folder: Path) -> Build:
-    """The engine in one thread, with a decoder that costs nothing: what is left is Python's."""
+def open_engine(folder: Path, decode: Callable[..., list[str | None]]) -> Any:
+    """The engine with a decoder in the place of its own."""
     from reader import ReadOptions, open_shards
     from reader.batches.batch_reader import BatchReader
     from reader.plan.read_plan import plan_reading
 
+    shards = open_shards(folder)
+    options = ReadOptions(batch_size=BATCH, dtype="uint8", seed=1)
+    return BatchReader(plan_reading(shards.folder, shards.manifest, "train", options), decode)
+
+
+def prepare_engine(folder: Path) -> Build:
+    """The engine in one thread, with a decoder that costs nothing: what is left is Python's."""
+
     def build() -> Epoch:
-        shards = open_shards(folder)
-        options = ReadOptions(batch_size=BATCH, dtype="uint8", seed=1)
-        plan = plan_reading(shards.folder, shards.manifest, "train", options)
-        reader = BatchReader(plan, lambda tasks: [None] * len(tasks))
+        reader = open_engine(folder, lambda tasks: [None] * len(tasks))
         epochs = itertools.count()
 
         def epoch() -> Iterator[int]:
             number = next(epochs)
-            for step in range(plan.steps.count):
+            for step in range(reader.plan.steps.count):
                 yield len(reader.read(number, [step]).labels)
 
         return epoch
@@ -187,10 +192,7 @@ def prepare_engine(folder: Path) -> Build:
 
 def prepare_waiting(folder: Path) -> Build:
     """The engine in eight threads, which wait as long as a JPEG takes instead of decoding it."""
-    from reader import ReadOptions, open_shards
-    from reader.batches.batch_reader import BatchReader
     from reader.batches.threads import run_ahead
-    from reader.plan.read_plan import plan_reading
 
     def wait(tasks: Sequence[Any]) -> list[str | None]:
         for _ in tasks:
@@ -198,11 +200,8 @@ def prepare_waiting(folder: Path) -> Build:
         return [None] * len(tasks)
 
     def build() -> Epoch:
-        shards = open_shards(folder)
-        options = ReadOptions(batch_size=BATCH, dtype="uint8", seed=1)
-        plan = plan_reading(shards.folder, shards.manifest, "train", options)
-        reader = BatchReader(plan, wait)
-        steps = range(plan.steps.count)
+        reader = open_engine(folder, wait)
+        steps = range(reader.plan.steps.count)
         return lambda: (
             len(batch.labels) for batch in run_ahead(lambda s: reader.read(0, [s]), steps, 8, 2)
         )

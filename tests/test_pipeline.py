@@ -15,9 +15,9 @@ from reader.sampling.position import Position
 from reader.tfdata.pipeline import QUIET_S, Calls, call_python, map_elements, read_steps
 
 LEFT_OPEN = """
-import sys
+import json, sys
 from reader import load_dataset
-dataset = load_dataset(sys.argv[1], batch_size=2, shuffle=False, **eval(sys.argv[2]))
+dataset = load_dataset(sys.argv[1], batch_size=2, shuffle=False, **json.loads(sys.argv[2]))
 batches = iter(dataset.repeat())
 next(batches)
 print("read", flush=True)
@@ -27,7 +27,7 @@ if sys.argv[3] == "raises":
 
 
 @pytest.mark.parametrize("ends", ["ends", "raises"])
-@pytest.mark.parametrize("options", ["{}", "{'image_size': (50, 60), 'random_crop': (0.2, 1.0)}"])
+@pytest.mark.parametrize("options", ["{}", '{"image_size": [50, 60], "random_crop": [0.2, 1.0]}'])
 def test_a_script_whose_iterator_is_alive_ends(converted: Path, options: str, ends: str):
     command = [sys.executable, "-c", LEFT_OPEN, str(converted), options, ends]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -36,7 +36,7 @@ def test_a_script_whose_iterator_is_alive_ends(converted: Path, options: str, en
 
 
 GOES_ON = """
-import sys, threading, time
+import sys, threading
 from reader import load_dataset
 dataset = load_dataset(sys.argv[1], batch_size=2)
 if sys.argv[2] == "ignores":

@@ -154,7 +154,9 @@ def read_value(features: Mapping[str, Sequence[Any]], name: str, kind: type[T]) 
     Raises:
         ValueError: it has none, or several, or one of another type.
     """
-    values = features.get(name, ())
+    values = features.get(name)
+    if values is None:
+        raise ValueError(f"{name} is missing")
     if len(values) != 1 or not isinstance(values[0], kind):
         raise ValueError(f"{name} is not one value of type {kind.__name__}")
     return values[0]

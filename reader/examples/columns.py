@@ -145,8 +145,8 @@ def _parse_label(place: Place, payload: memoryview | RecordError) -> int:
 
 
 def _parse_name(place: Place, payload: memoryview | RecordError) -> str | RecordError:
+    lack = "no name of an original"
     try:
-        lack = "no name of an original"
         return from_bytes(_parse_value(place, payload, examples.SOURCE_ID, bytes, lack))
     except RecordError as error:
         return error

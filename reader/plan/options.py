@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from converter.errors import UsageError
 from converter.sizes import parse_bytes
@@ -204,6 +204,20 @@ class ReadOptions:
                 "on_damage 'skip' can make a batch smaller, remainder 'drop' makes all equal: use "
                 "'pad', which gives a skipped record the weight 0, or 'keep'"
             )
+
+
+def make_options(
+    options: dict[str, Any], known: Sequence[str] = tuple(ReadOptions.__dataclass_fields__)
+) -> ReadOptions:
+    """Options by their names, some of which may not be known here.
+
+    Raises:
+        UsageError: one is not, or is out of its range.
+    """
+    for name in options:
+        if name not in known:
+            raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")
+    return ReadOptions(**options)
 
 
 def check_cache(cache_dir: object, cache_bytes: object) -> None:

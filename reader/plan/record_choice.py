@@ -17,7 +17,7 @@ from reader.examples.columns import FilePaths, read_labels
 from reader.plan.columns import Given, choose_given
 from reader.plan.options import ReadOptions
 from reader.records.record_files import RecordFiles
-from reader.sampling.selection import Selection, divide, select_all, select_chosen
+from reader.sampling.selection import Selection, choose_labels, divide, select_all, select_chosen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +112,7 @@ def _choose_classes(
 ) -> Choice:
     labels, selection = map_classes(choice.class_names, wanted), choice.selection
     if len(wanted) < len(labels):
-        kept = (labels >= 0)[read_labels(files, counts)]
-        selection = select_chosen(np.flatnonzero(kept).astype(np.int64))
+        selection = select_chosen(choose_labels(read_labels(files, counts), labels >= 0))
     return dataclasses.replace(choice, class_names=list(wanted), selection=selection, labels=labels)
 
 

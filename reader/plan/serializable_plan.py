@@ -73,7 +73,7 @@ def plan_serializable(
     labels = _choose_labels(manifest, options)
     if labels is not None:
         counts = manifest.splits[split].labels
-        records -= sum(np.array(counts)[labels < 0].tolist())
+        records -= int(np.array(counts)[labels < 0].sum())
     choice = Choice(
         class_names=list(options.class_names or manifest.classes),
         stored_classes=len(manifest.classes),

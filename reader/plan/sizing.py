@@ -122,7 +122,7 @@ def measure_files(files: Sequence[RecordFile]) -> dict[str, int]:
     return {
         "records": records,
         "shard_records": max((file.records for file in files), default=0),
-        "record_bytes": max(1, *(file.max_record_bytes for file in files), 1),
+        "record_bytes": max([1, *(file.max_record_bytes for file in files)]),
         "mean_record_bytes": max(1, sum(file.bytes for file in files) // max(1, records)),
     }
 

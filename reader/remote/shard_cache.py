@@ -6,7 +6,8 @@
 
 An object is known by the checksum in the manifest, so a data set that is replaced never meets what
 was kept of the old one. What was not used for the longest time goes first, and a part that a kill
-left behind goes on where it ended. A file may go while it is read: who has it open keeps it.
+left behind goes on where it ended. A file may go while it is read: a process that has it open
+keeps it.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class ShardCache:
         return descriptor
 
     def _claim(self, content: Content) -> int | None:
-        """The part to be filled, locked; None while another process does, or without room."""
+        """The part to be filled, locked; None if another process fills it, or without room."""
         part, whole = self._locate(content, is_part=True), self._locate(content)
         is_begun = part.exists()
         if whole.exists() or not (is_begun or self._make_room(content.bytes)):

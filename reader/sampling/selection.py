@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from reader.arrays import Numbers
 from reader.sampling.orders import derive_key, permute_blockwise
@@ -76,3 +77,8 @@ def count_selected(selection: Selection, counts: Sequence[int]) -> tuple[int, ..
         return tuple(counts)
     ends = np.searchsorted(selection.chosen, np.cumsum(counts)).tolist()
     return tuple(np.diff(ends, prepend=0).tolist())
+
+
+def choose_labels(labels: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_]) -> Numbers:
+    """The numbers of the records whose label is wanted, in order; `wanted` is by label."""
+    return np.flatnonzero(wanted[labels]).astype(np.int64)

@@ -40,7 +40,8 @@ def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
 def make_reader(plan: ReadPlan) -> Reader:
     """What reads the batches of a plan, and resizes them with TensorFlow."""
     if not plan.options.cache:
-        return BatchReader(plan, make_placer(plan), make_mask_placer(plan), make_resizer(plan))
+        decode_mask = make_mask_placer(plan) if plan.given.masks else None
+        return BatchReader(plan, make_placer(plan), decode_mask, make_resizer(plan))
     with typed_errors():
         return fill_cache(plan, make_reader)
 

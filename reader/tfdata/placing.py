@@ -81,7 +81,8 @@ def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
     flips = tf.TensorSpec((None,), tf.bool)
     shape = (None, images.stored.height, images.stored.width)
     run = _compile(resize, tf.TensorSpec((*shape, images.channels), tf.uint8), flips)
-    run_masks = _compile(resize_masks, tf.TensorSpec((*shape, 1), tf.uint8), flips)
+    if plan.given.masks:
+        run_masks = _compile(resize_masks, tf.TensorSpec((*shape, 1), tf.uint8), flips)
 
     def resize_batch(batch: Batch) -> Batch:
         flips = tf.constant(batch.flips)
