@@ -160,10 +160,12 @@ def test_the_cache_keeps_under_its_limit_and_fetches_little_twice(address, s3_se
 
 def test_what_comes_next_is_fetched_before_it_is_needed(address, s3_server, cache_dir):
     plan = make_plan(address, cache_bytes=5 * SHARD_BYTES, shuffle=False)
-    next(read_steps(plan))
+    reading = read_steps(plan)  # with the last reference to it, the fetching ends
+    next(reading)
     end = time.monotonic() + 20
-    while len(list_shards(cache_dir)) < 4 and time.monotonic() < end:
+    while len(list_shards(cache_dir)) < 5 and time.monotonic() < end:
         time.sleep(0.01)
+    assert len(list_shards(cache_dir)) == 5  # all that it holds, so none is on its way
     s3_server.set_faults(faults=1, kinds="hang")
     assert len([*read_steps(plan, steps=(1, 2, 3))]) == 3
 

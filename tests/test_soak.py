@@ -169,7 +169,7 @@ def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
         ("kills", "receipt before shard", 9, "a receipt of a shard that is not there"),
         ("kills", "manifest before shards", 9, "neither the old data set nor the new one"),
         ("kills", "last record lost", 1, "content|nor the new one|another tree at the end"),
-        ("kills", "resume mills all again", 9, "a finished shard was milled again"),
+        ("kills", "resume mills all again", 20, "a finished shard was milled again"),
         ("races", "lock ignored", 3, "did the work|refused with"),
         ("doubles", "one name for all temporaries", 6, "nobody killed failed|is not there"),
         ("sources", "rejects forgotten", 4, "60 files, but"),
