@@ -5,17 +5,17 @@ second list:
 
     sources   images in folders, stores, archives or tables -> entries, nothing silently ignored
     planning  entries + options -> shards, written to the output as data
-    milling   one shard: originals -> records -> a shard, its index and its receipt
+    writing   one shard: originals -> records -> a shard, its index and its receipt
     images    of it, the image: decode -> upright -> scaled -> encoded
     commits   receipts -> metadata and rejects, and the manifest last
     upkeep    a finished data set -> verified, repaired, brought up to date
 
-    storage, format, images, sources, planning, milling, commits, upkeep
+    storage, format, images, sources, planning, writing, commits, upkeep
 
 and beside them
 
     options   what a conversion is asked for (image_options: of each image)
-    entries   what is found before anything is converted
+    inventory what is found before anything is converted
     reasons   why an image is not in the data set    costs    where the time of a worker goes
     errors    what goes wrong, as a tree             names    file names free of the locale
     sizes     numbers of bytes, as people write them

@@ -1,4 +1,4 @@
-"""What milling a shard costs: time for each step, images and bytes read.
+"""What writing a shard costs: time for each step, images and bytes read.
 
 A thread has one clock, which is always in one step; `enter` ends that and begins another. So each
 moment is counted once, also where something fails, for 0.2 µs a call. Costs lie beside the
@@ -17,9 +17,9 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from converter.errors import OutputError, StoreError
+from converter.storage.atomic import write_file
 from converter.storage.files import list_sizes, read_files
 from converter.storage.layout import Layout, Location
-from converter.storage.writing import write_file
 
 STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")
 """What a worker does: `convert` is resizing, turning and colours; `other` is the bookkeeping."""

@@ -1,23 +1,10 @@
 """Runs a conversion on Apache Beam: the only folder that knows Beam.
 
-    preflight     is this a sane place to run in?
-    proposals     scan -> plan, without writing anything
-    requests      what a conversion is asked for, and whether it is there already
-    milling       the shards of a plan that are left, run and followed
-    conversion    scan -> plan -> run -> commit, as one function; overwrite and update, too
-    resolutions   the same for several sizes in one pass
-    verification  a finished data set against its manifest, also as a Beam job
-    repairs       what a check condemns, made again
-    cleaning      what killed runs leave behind, removed
-    transforms    the pipelines: `MillShards` and the like, of shards or groups of them
-    runners       which Beam runner, with which options
-    clusters      runners on other machines: what they see, and what Dataflow is told
-    packages      shardmill itself as a wheel, for their workers
-    workers       local worker processes, started early and watched (`worker_main` is one of them)
-    progress      a bar over images, fed by the receipts of finished shards
-    summaries     what a person is told
-    terminal      the streams that a command writes to
-    commands      the command line, of which `arguments` says what it takes
+    cli    the command line
+    jobs   each command as a function
+    beam   transforms, runners and workers: the only modules that import Beam
+
+Each uses those below it.
 
 Synopsis:
 
@@ -33,18 +20,19 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from pipelines.cleaning import clean
-    from pipelines.conversion import convert
-    from pipelines.proposals import Proposal, propose
-    from pipelines.repairs import Repair, repair
-    from pipelines.resolutions import convert_sizes
-    from pipelines.transforms import MillShards, VerifyShards
-    from pipelines.verification import verify
+    from converter.commits.leftovers import clean
+    from pipelines.beam.transforms import MillShards, VerifyShards
+    from pipelines.jobs.convert import convert, convert_sizes
+    from pipelines.jobs.dry_run import Proposal, propose
+    from pipelines.jobs.repair import Repair, repair
+    from pipelines.jobs.request import RunSettings
+    from pipelines.jobs.verify import verify
 
 __all__ = [
     "MillShards",
     "Proposal",
     "Repair",
+    "RunSettings",
     "VerifyShards",
     "clean",
     "convert",
@@ -55,16 +43,17 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "MillShards": "pipelines.transforms",
-    "Proposal": "pipelines.proposals",
-    "Repair": "pipelines.repairs",
-    "VerifyShards": "pipelines.transforms",
-    "clean": "pipelines.cleaning",
-    "convert": "pipelines.conversion",
-    "convert_sizes": "pipelines.resolutions",
-    "propose": "pipelines.proposals",
-    "repair": "pipelines.repairs",
-    "verify": "pipelines.verification",
+    "MillShards": "pipelines.beam.transforms",
+    "Proposal": "pipelines.jobs.dry_run",
+    "Repair": "pipelines.jobs.repair",
+    "RunSettings": "pipelines.jobs.request",
+    "VerifyShards": "pipelines.beam.transforms",
+    "clean": "converter.commits.leftovers",
+    "convert": "pipelines.jobs.convert",
+    "convert_sizes": "pipelines.jobs.convert",
+    "propose": "pipelines.jobs.dry_run",
+    "repair": "pipelines.jobs.repair",
+    "verify": "pipelines.jobs.verify",
 }
 
 

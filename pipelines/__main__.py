@@ -2,7 +2,7 @@
 
 import sys
 
-from pipelines.commands import main
+from pipelines.cli.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -29,11 +29,11 @@ Synopsis:
 
 from typing import TYPE_CHECKING, Any
 
-from reader.plan.options import ReadOptions
+from reader.plan.read_options import ReadOptions
 from reader.records.damage import typed_errors
 from reader.shardset import ShardSet, load_dataset, mix_datasets, open_shards
 from reader.source import Record, Source
-from reader.tfrecords import TFRecordSet, open_tfrecords
+from reader.tfrecord_set import TFRecordSet, open_tfrecords
 
 if TYPE_CHECKING:
     from reader.tfdata.resume import ResumeTraining

@@ -15,10 +15,10 @@ from converter.format.manifest import Manifest, SplitInfo, read_manifest
 from converter.storage.layout import Location, locate, name_index
 from converter.storage.objects import ObjectPath
 from reader.plan.mixing import plan_mixture
-from reader.plan.options import ReadOptions, check_cache, make_options
+from reader.plan.read_options import ReadOptions, check_cache, make_options
 from reader.plan.read_plan import ReadPlan, list_files, plan_reading
 from reader.plan.serializable_plan import plan_serializable
-from reader.records.files import check_size, measure_file
+from reader.records.indexed_file import check_size, measure_file
 from reader.records.record_files import RecordFiles
 from reader.remote.open_remote import await_manifest
 from reader.remote.range_reads import RangeFiles

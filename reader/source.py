@@ -19,7 +19,7 @@ from converter.sizes import format_count
 from reader.arrays import Numbers
 from reader.examples.columns import NO_LABEL, FilePaths, read_labels
 from reader.examples.name_index import NameIndex
-from reader.records.files import Place
+from reader.records.indexed_file import Place
 from reader.records.record_files import RecordFiles, find_source
 from reader.sampling.selection import select_all
 

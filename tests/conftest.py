@@ -20,16 +20,16 @@ from PIL import Image
 from servers import run_server
 
 from converter.commits.commit import commit
-from converter.entries import Entry
 from converter.errors import ImageError
 from converter.format.schema import Column
-from converter.milling.mill import Job, mill_shard
-from converter.milling.records import Record, make_records
+from converter.inventory import Entry
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
 from converter.planning.splits import draw
 from converter.sources.inputs import locate_root
-from pipelines.proposals import propose
+from converter.writing.records import Record, make_records
+from converter.writing.shard_writer import Job, write_shard
+from pipelines.jobs.dry_run import propose
 from reader.records.record_files import RecordFiles
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -72,20 +72,20 @@ def make_record(
     return outcome
 
 
-def mill_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
-    """Plans and mills a folder in this process: all of a conversion but Beam and the commit."""
+def write_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
+    """Plans and writes a folder in this process: all of a conversion but Beam and the commit."""
     draft = propose(images, options, always_sample=False).draft
     root = locate_root(images, options)
     plan = write_plan(draft, options, images=root, out=out)
     job = Job.of_plan(plan)
     for shard in plan.shards:
-        mill_shard(shard, job)
+        write_shard(shard, job)
     return plan
 
 
 def convert_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
-    """`mill_folder` and the commit: a finished data set without Beam."""
-    plan = mill_folder(images, out, options)
+    """`write_folder` and the commit: a finished data set without Beam."""
+    plan = write_folder(images, out, options)
     commit(plan)
     return plan
 

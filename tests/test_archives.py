@@ -16,11 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, encode_image, make_image, write_image
 
-from converter.entries import Skipped
 from converter.errors import ImageError, UsageError
 from converter.format.manifest import read_manifest
-from converter.milling.mill import Job
-from converter.milling.passes import deal_shards, mill_together
+from converter.inventory import Skipped
 from converter.names import to_system
 from converter.options import ConvertOptions
 from converter.planning.plan import Shard, write_plan
@@ -30,10 +28,12 @@ from converter.sources.scan import scan_images
 from converter.sources.streams import CURSOR, OPENERS, Cursor
 from converter.storage.layout import Layout
 from converter.upkeep.verification import verify_dataset
-from pipelines.conversion import run_conversion
-from pipelines.proposals import propose
-from pipelines.repairs import repair
-from pipelines.verification import verify
+from converter.writing.archive_pass import deal_shards, write_together
+from converter.writing.shard_writer import Job
+from pipelines.jobs.convert import run_conversion
+from pipelines.jobs.dry_run import propose
+from pipelines.jobs.repair import repair
+from pipelines.jobs.verify import verify
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=3, validation_split=0.3, seed=3
@@ -118,9 +118,9 @@ def test_an_archive_gives_the_data_set_of_its_folder(archives, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["nested.tar", "deflated.zip"])
 def test_members_are_found_by_place_and_by_path(archives, name):
-    scan = scan_images(archives[name], OPTIONS)
-    assert len({entry.place for entry in scan.entries}) == len(scan.entries)
-    for entry in scan.entries:
+    inventory = scan_images(archives[name], OPTIONS)
+    assert len({entry.place for entry in inventory.entries}) == len(inventory.entries)
+    for entry in inventory.entries:
         data = (archives[f"folder of {name}"] / to_system(entry.path)).read_bytes()
         assert read_entry(entry, archives[name]) == data
         assert read_source(entry.path, archives[name]) == data
@@ -145,8 +145,8 @@ def test_it_is_updated_verified_and_repaired(archives, tmp_path, name):
     else:
         with tarfile.open(archive, "a") as tar:
             tar.add(more, "b/new.png")
-    conversion = run_conversion(archive, out, None, IN_MEMORY, update=True)
-    assert (conversion.update.added, conversion.update.changed, conversion.milled) == (1, 0, 1)
+    conversion = run_conversion(archive, out, None, IN_MEMORY, mode="update")
+    assert (conversion.update.added, conversion.update.changed, conversion.written) == (1, 0, 1)
     assert verify(out, sources=archive) == []
 
 
@@ -179,12 +179,12 @@ def test_names_links_and_devices_in_a_tar_are_not_believed(tmp_path):
         add(tar, "__MACOSX/a/._1.png", image)
         add(tar, "b", type=tarfile.DIRTYPE)
         add(tar, "a/inner.zip", image)
-    scan = scan_images(tmp_path / "t.tar", ConvertOptions(dedupe="off"))
-    assert scan.classes == ("a", "b")
-    assert [(entry.path, entry.size_bytes) for entry in scan.entries] == [
+    inventory = scan_images(tmp_path / "t.tar", ConvertOptions(dedupe="off"))
+    assert inventory.classes == ("a", "b")
+    assert [(entry.path, entry.size_bytes) for entry in inventory.entries] == [
         ("a/1.png", len(image) + 5), ("a/2.png", len(image))
     ]  # fmt: skip
-    assert {(skip.path, skip.code) for skip in scan.skipped} == {
+    assert {(skip.path, skip.code) for skip in inventory.skipped} == {
         ("../3.png", "skipped_outside"), ("etc/4.png", "skipped_outside"),
         ("a/../../5.png", "skipped_outside"), ("a/6.png", "skipped_link"),
         ("a/7.png", "skipped_link"), ("a/8.png", "skipped_special"), ("a/9.png", "skipped_special"),
@@ -424,7 +424,7 @@ class _Unseekable(io.RawIOBase):
 
 
 @pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "tar.bz2", "tar.xz"])
-def test_what_is_compressed_as_a_whole_is_milled_in_one_reading(
+def test_what_is_compressed_as_a_whole_is_written_in_one_reading(
     folder, tmp_path, monkeypatch, suffix
 ):
     archive = tmp_path / f"t.{suffix}"
@@ -440,7 +440,7 @@ def test_what_is_compressed_as_a_whole_is_milled_in_one_reading(
     monkeypatch.setattr(Cursor, "read", lambda *given: places.append(given[2]) or read(*given))
     opened.clear()
     job = Job(images=archive, out=tmp_path / "out", options=OPTIONS)
-    receipts = mill_together(plan.shards, job)
+    receipts = write_together(plan.shards, job)
     assert opened == [archive]
     assert places == sorted(places)
     assert {receipt.name for receipt in receipts} == {shard.name for shard in plan.shards}
@@ -456,10 +456,10 @@ def test_what_is_compressed_as_a_whole_is_milled_in_one_reading(
 def test_a_compressed_archive_is_converted_verified_updated_and_repaired(archives, tmp_path):
     archive, out = archives["packed.tar.gz"], tmp_path / "out"
     conversion = run_conversion(archive, out, OPTIONS, IN_MEMORY)
-    assert conversion.milled == 4
+    assert conversion.written == 4
     assert verify(out, sources=archive) == []
     assert run_conversion(archive, out, OPTIONS, IN_MEMORY).unchanged
-    assert run_conversion(archive, out, None, IN_MEMORY, update=True).unchanged
+    assert run_conversion(archive, out, None, IN_MEMORY, mode="update").unchanged
     shard = read_manifest(out).shards[1]
     (out / shard.name).write_bytes(b"damaged")
     assert shard.name in repair(out, archive, IN_MEMORY).repaired

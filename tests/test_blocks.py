@@ -13,7 +13,7 @@ from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, frame_record
 from reader import open_shards
 from reader.plan.read_plan import list_files
 from reader.records.blocks import MAX_RUN_BYTES, check_records, read_blocks
-from reader.records.files import Group, RecordFile
+from reader.records.indexed_file import Group, RecordFile
 from reader.records.readahead import RunFiles
 from reader.records.record_files import RecordFiles
 
@@ -40,14 +40,14 @@ class UsedMemory:
 def list_payloads(
     files: RecordFiles, numbers: np.ndarray, limit_bytes: int = MAX_RUN_BYTES
 ) -> dict[int, bytes]:
-    """By index, what blocks have that is sound."""
+    """By index, what blocks have that is valid."""
     return {
         int(index): block.data[begin:end].tobytes()
         for block in files.read_blocks(numbers, limit_bytes, UsedMemory())
-        for index, begin, end, sound in zip(
-            block.indexes, block.begins, block.ends, block.sound, strict=True
+        for index, begin, end, valid in zip(
+            block.indexes, block.begins, block.ends, block.valid, strict=True
         )
-        if sound
+        if valid
     }
 
 
@@ -76,7 +76,7 @@ def test_blocks_have_no_more_than_the_limit_unless_one_record_has(converted, kin
             assert len(first.data) + size > limit_bytes, "they could have been one"
         asked = np.concatenate([block.indexes for block in blocks])
         np.testing.assert_array_equal(np.sort(asked), np.arange(len(numbers)))
-        assert all(block.sound.all() for block in blocks)
+        assert all(block.valid.all() for block in blocks)
 
 
 @pytest.mark.parametrize("bit", range(0, 8, 3))
@@ -120,7 +120,7 @@ def test_very_large_records_are_left_out_and_take_no_memory(tmp_path):
     (block,) = read_blocks([Group(large, *places)])
     assert block.indexes.tolist() == [0]
     assert len(block.data) == 1 << 20
-    assert not block.sound.any()
+    assert not block.valid.any()
 
 
 def test_neighbours_beyond_one_read_are_still_read(tmp_path):

@@ -14,8 +14,8 @@ from apache_beam.options.pipeline_options import (
 )
 
 from converter.errors import UsageError
-from pipelines import clusters, runners
-from pipelines.commands import main
+from pipelines.beam import clusters, runners
+from pipelines.cli.commands import main
 
 DATAFLOW = ("--runner=DataflowRunner", "--project=mine-1234", "--region=europe-west1")
 

@@ -16,8 +16,8 @@ from converter.errors import RecordError, UsageError
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import frame_record
 from converter.options import ConvertOptions
-from pipelines.arguments import make_parser, read_options
-from pipelines.commands import main
+from pipelines.cli.arguments import make_parser, read_options
+from pipelines.cli.commands import main
 
 Capture = pytest.CaptureFixture[str]
 IN_MEMORY = "--direct_running_mode=in_memory"
@@ -477,7 +477,7 @@ def test_convert_again_updates_and_overwrites(
     assert main([*convert, "--update", IN_MEMORY]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"updated {tmp_path / 'out'} in ")
-    assert lines[0].endswith(" s: milled 1 shard, left 0 as they were")
+    assert lines[0].endswith(" s: written 1 shard, left 0 as they were")
     assert lines[1] == "  images: 1 added, 0 changed, 0 removed"
     assert read_manifest(tmp_path / "out").options["seed"] == 3
 
@@ -544,7 +544,7 @@ def test_a_table_with_split_folders_and_notes_is_summarized(
 
 def test_an_engine_with_loggers_of_its_own_adds_no_line_to_an_error(tmp_path: Path) -> None:
     code = (
-        "import logging, sys; from pipelines.commands import main\n"
+        "import logging, sys; from pipelines.cli.commands import main\n"
         "logging.getLogger('engine').setLevel(logging.INFO)\n"
         "code = main(sys.argv[1:]); logging.getLogger('engine').error('noise')"
     )

@@ -17,28 +17,28 @@ from conftest import (
     encode_image,
     make_environment,
     make_image,
-    mill_folder,
+    write_folder,
     write_image,
 )
 
 from converter.commits.commit import commit, list_finished, remove_work
 from converter.errors import DatasetError, OutputError
 from converter.format.manifest import FileInfo, ImageInfo, SplitInfo, Totals, read_manifest
-from converter.milling.mill import (
-    Job,
-    convert_entry,
-    mill_shard,
-    read_planned,
-    read_receipt,
-    receipt_path,
-    write_receipt,
-    write_shard,
-)
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan
 from converter.sources.scan import scan_folder
 from converter.storage.layout import Layout, name_index
 from converter.upkeep.verification import verify_dataset
+from converter.writing.shard_writer import (
+    Job,
+    convert_entry,
+    read_planned,
+    read_receipt,
+    receipt_path,
+    write_outcomes,
+    write_receipt,
+    write_shard,
+)
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=3, validation_split=0.4, seed=1
@@ -55,7 +55,7 @@ METADATA = [
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """Milled, not committed: 12 good images in 2 classes, 3 bad ones, 2 files to skip."""
+    """Written, not committed: 12 good images in 2 classes, 3 bad ones, 2 files to skip."""
     images = tmp_path / "images"
     for seed in range(12):
         write_image(images / "ab"[seed % 2] / f"{seed}.png", seed)
@@ -64,7 +64,7 @@ def plan(tmp_path: Path) -> Plan:
     (images / "b" / "text.jpg").write_bytes(b"no image")
     (images / "a" / "notes.txt").touch()
     (images / "beside.png").touch()
-    return mill_folder(images, tmp_path / "out", OPTIONS)
+    return write_folder(images, tmp_path / "out", OPTIONS)
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
@@ -132,7 +132,7 @@ def test_the_manifest_says_what_the_receipts_say(plan):
 
 def test_every_file_is_accounted_for(plan):
     manifest = commit(plan)
-    scan = scan_folder(plan.images)
+    inventory = scan_folder(plan.images)
     assert manifest.totals == Totals(
         scanned=17,
         written=12,
@@ -147,7 +147,7 @@ def test_every_file_is_accounted_for(plan):
         "a/notes.txt": "skipped_extension",
         "beside.png": "skipped_no_class",
     }
-    assert rejects[3:] == [skip._asdict() for skip in scan.skipped]
+    assert rejects[3:] == [skip._asdict() for skip in inventory.skipped]
 
 
 def test_images_of_many_sizes_leave_the_size_open(tmp_path):
@@ -156,7 +156,7 @@ def test_images_of_many_sizes_leave_the_size_open(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_image(make_image(seed, *size), "PNG"))
     options = ConvertOptions(resize="none", encoding="raw", num_shards=2)
-    assert commit(mill_folder(tmp_path / "images", tmp_path / "out", options)).image == ImageInfo(
+    assert commit(write_folder(tmp_path / "images", tmp_path / "out", options)).image == ImageInfo(
         height=None, width=None, max_height=7, max_width=9, channels=3, formats={"raw": 2}
     )
 
@@ -166,7 +166,7 @@ def test_a_shard_without_a_good_image_is_a_part_like_any_other(tmp_path):
     for number in range(5):
         (tmp_path / "images" / "a" / f"empty {number}.png").touch()
     options = ConvertOptions(image_size=(8, 8), num_shards=3)
-    manifest = commit(mill_folder(tmp_path / "images", tmp_path / "out", options))
+    manifest = commit(write_folder(tmp_path / "images", tmp_path / "out", options))
     assert sorted(shard.records for shard in manifest.shards) == [0, 0, 1]
     assert verify_dataset(tmp_path / "out") == []
 
@@ -215,7 +215,7 @@ def test_a_commit_of_the_same_at_the_same_time_changes_nothing(plan, tmp_path):
 
 
 def test_two_conversions_of_the_same_are_byte_identical(plan, tmp_path):
-    other = mill_folder(plan.images, tmp_path / "other", OPTIONS)
+    other = write_folder(plan.images, tmp_path / "other", OPTIONS)
     commit(plan)
     commit(other)
     assert read_tree(plan.out) == read_tree(other.out)
@@ -248,7 +248,7 @@ def test_none_converted_is_no_data_set(tmp_path):
     for name in ("1.png", "2.png", "3.png"):
         (tmp_path / "a").mkdir(exist_ok=True)
         (tmp_path / "a" / name).write_bytes(b"" if name == "1.png" else b"no image")
-    plan = mill_folder(tmp_path, tmp_path.parent / "none", ConvertOptions(num_shards=1))
+    plan = write_folder(tmp_path, tmp_path.parent / "none", ConvertOptions(num_shards=1))
     message = (
         "none of the 3 images could be converted, 2 of them because of not_an_image: "
         "no data set is written"
@@ -276,7 +276,7 @@ def test_a_shard_that_was_given_too_few_images_is_refused(plan):
         for (entry, text), reads in itertools.islice(read_planned(shard, job), shard.records - 1)
         for found in convert_entry(entry, text, job, reads)
     )
-    write_shard(shard, job, outcomes)
+    write_outcomes(shard, job, outcomes)
     message = f"{shard.records - 1} images are accounted for, planned were {shard.records}"
     assert_refused(plan, f"{shard.name}: {message}")
 
@@ -335,7 +335,7 @@ def test_a_shard_of_other_bytes_than_its_receipt_states_is_not_finished(plan, su
 
 
 def test_an_interrupted_conversion_ends_as_a_clean_one(plan, tmp_path):
-    clean = mill_folder(plan.images, tmp_path / "clean", OPTIONS)
+    clean = write_folder(plan.images, tmp_path / "clean", OPTIONS)
     commit(clean)
     receipt_path(Layout(plan.out), plan.shards[0]).unlink()
     (plan.out / plan.shards[2].name).unlink()
@@ -343,6 +343,6 @@ def test_an_interrupted_conversion_ends_as_a_clean_one(plan, tmp_path):
     finished = list_finished(plan)
     assert len(finished) == len(plan.shards) - 2
     for shard in set(plan.shards) - set(finished):
-        mill_shard(shard, Job(images=plan.images, out=plan.out, options=plan.options))
+        write_shard(shard, Job(images=plan.images, out=plan.out, options=plan.options))
     commit(plan)
     assert read_tree(plan.out) == read_tree(clean.out)

@@ -19,12 +19,11 @@ from conftest import (
     encode_image,
     list_states,
     make_image,
-    mill_folder,
+    write_folder,
     write_image,
 )
 
 from converter.commits.commit import commit
-from converter.entries import Entry
 from converter.errors import (
     DatasetError,
     LockedError,
@@ -34,13 +33,14 @@ from converter.errors import (
     WorkerError,
 )
 from converter.format.manifest import read_manifest
-from converter.milling.mill import receipt_path
+from converter.inventory import Entry
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
 from converter.storage.locks import lock_folder
 from converter.upkeep.verification import verify_dataset
+from converter.writing.shard_writer import receipt_path
 from pipelines import convert
-from pipelines.conversion import run_conversion
+from pipelines.jobs.convert import run_conversion
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=5, validation_split=0.2)
 OTHER = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=3)
@@ -126,7 +126,7 @@ def test_a_folder_without_one_good_image_fails_and_is_no_data_set(tmp_path: Path
         read_manifest(tmp_path / "out")
 
 
-def test_an_unfinished_conversion_goes_on_and_mills_nothing_twice(
+def test_an_unfinished_conversion_goes_on_and_writes_nothing_twice(
     image_folder: Path, tmp_path: Path, reference: dict[str, str]
 ) -> None:
     out = tmp_path / "out"
@@ -142,7 +142,7 @@ def test_an_unfinished_conversion_goes_on_and_mills_nothing_twice(
 
 def start_unfinished(images: Path, out: Path) -> None:
     """Leaves an output as a killed conversion does: two shards finished, a stray temporary."""
-    plan = mill_folder(images, out, OPTIONS)
+    plan = write_folder(images, out, OPTIONS)
     layout = Layout(out)
     for shard in plan.shards[2:]:
         receipt_path(layout, shard).unlink()
@@ -165,7 +165,7 @@ def test_an_unfinished_conversion_of_something_else_is_refused(
     assert hash_tree_of_files(out) == before
 
 
-def test_a_finished_shard_that_was_damaged_is_milled_again(
+def test_a_finished_shard_that_was_damaged_is_written_again(
     image_folder: Path, tmp_path: Path, reference: dict[str, str]
 ) -> None:
     out = tmp_path / "out"
@@ -178,14 +178,14 @@ def test_a_finished_shard_that_was_damaged_is_milled_again(
     conversion = run_conversion(image_folder, out, OPTIONS, IN_MEMORY)
 
     assert hash_tree(out) == reference
-    assert (conversion.kept, conversion.milled, conversion.unchanged) == (1, 5, False)
+    assert (conversion.kept, conversion.written, conversion.unchanged) == (1, 5, False)
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_the_list_of_images_is_let_go_before_any_is_milled(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
+@pytest.mark.parametrize("mode", ["new", "overwrite"])
+def test_the_list_of_images_is_let_go_before_any_is_written(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    from pipelines import conversion
+    from pipelines.jobs import convert as conversion
 
     alive = []
 
@@ -196,13 +196,11 @@ def test_the_list_of_images_is_let_go_before_any_is_milled(
         raise ShardmillError("seen")
 
     write_image(tmp_path / "images" / "a" / "only here.png", 1)
-    if overwrite:
+    if mode == "overwrite":
         convert_folder(image_folder, tmp_path / "out", OPTIONS)
-    monkeypatch.setattr(conversion, "mill_plan", look)
+    monkeypatch.setattr(conversion, "write_remaining", look)
     with pytest.raises(ShardmillError, match="seen"):
-        convert(
-            tmp_path / "images", tmp_path / "out", ConvertOptions(), IN_MEMORY, overwrite=overwrite
-        )
+        convert(tmp_path / "images", tmp_path / "out", ConvertOptions(), IN_MEMORY, mode=mode)
     assert not alive
 
 
@@ -213,7 +211,7 @@ def test_the_same_again_does_nothing(
     convert_folder(image_folder, out, OPTIONS)
     before = list_states(out)
     conversion = run_conversion(image_folder, out, OPTIONS)
-    assert (conversion.milled, conversion.unchanged) == (0, True)
+    assert (conversion.written, conversion.unchanged) == (0, True)
     assert list_states(out) == before
     assert hash_tree(out) == reference
 
@@ -234,7 +232,7 @@ def test_what_a_kill_after_the_commit_leaves_is_removed(
     image_folder: Path, tmp_path: Path, reference: dict[str, str]
 ) -> None:
     out = tmp_path / "out"
-    commit(mill_folder(image_folder, out, OPTIONS), keep_work=True)
+    commit(write_folder(image_folder, out, OPTIONS), keep_work=True)
     assert run_conversion(image_folder, out, OPTIONS).unchanged
     assert hash_tree(out) == reference
 
@@ -249,9 +247,9 @@ def test_overwrite_goes_on_with_a_replacement_and_leaves_the_old_one_until_then(
     (out / "letter.txt").write_text("mine")
     assert hash_tree(out).items() >= old.items()
 
-    conversion = run_conversion(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+    conversion = run_conversion(image_folder, out, OPTIONS, IN_MEMORY, mode="overwrite")
 
-    assert (conversion.kept, conversion.milled) == (2, 4)
+    assert (conversion.kept, conversion.written) == (2, 4)
     assert (out / "letter.txt").read_text() == "mine"
     (out / "letter.txt").unlink()
     assert hash_tree(out) == reference
@@ -266,7 +264,7 @@ def test_overwrite_replaces_what_is_damaged_beyond_reading(
     (out / "manifest.json").write_bytes(b"{")
     with pytest.raises(DatasetError, match=r"manifest\.json is damaged"):
         convert(image_folder, out, OPTIONS)
-    convert(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+    convert(image_folder, out, OPTIONS, IN_MEMORY, mode="overwrite")
     assert hash_tree(out) == reference
 
 
@@ -277,10 +275,10 @@ def test_overwrite_that_fails_leaves_the_old_one(image_folder: Path, tmp_path: P
     (tmp_path / "images" / "a").mkdir(parents=True)
     (tmp_path / "images" / "a" / "1.png").write_bytes(b"junk")
     with pytest.raises(OutputError, match="none of the 1 images could be converted"):
-        convert(tmp_path / "images", out, ConvertOptions(), IN_MEMORY, overwrite=True)
+        convert(tmp_path / "images", out, ConvertOptions(), IN_MEMORY, mode="overwrite")
     assert hash_tree(out) == old
     # What is left beside it is in nobody's way.
-    convert(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+    convert(image_folder, out, OPTIONS, IN_MEMORY, mode="overwrite")
     assert {path.name for path in tmp_path.iterdir()} == {"images", "out"}
 
 
@@ -288,9 +286,9 @@ def test_overwrite_that_was_killed_after_the_exchange_is_not_done_twice(
     image_folder: Path, tmp_path: Path, reference: dict[str, str]
 ) -> None:
     out = tmp_path / "out"
-    commit(mill_folder(image_folder, out, OPTIONS), keep_work=True)
+    commit(write_folder(image_folder, out, OPTIONS), keep_work=True)
     convert_folder(image_folder, Layout(out).stage, OTHER)
-    assert run_conversion(image_folder, out, OPTIONS, overwrite=True).unchanged
+    assert run_conversion(image_folder, out, OPTIONS, mode="overwrite").unchanged
     assert hash_tree(out) == reference
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -299,9 +297,9 @@ def test_overwrite_gives_up_an_unfinished_conversion_of_something_else(
     image_folder: Path, tmp_path: Path, reference: dict[str, str]
 ) -> None:
     out = tmp_path / "out"
-    mill_folder(image_folder, out, OTHER)
+    write_folder(image_folder, out, OTHER)
     (out / "letter.txt").write_text("mine")
-    convert(image_folder, out, OPTIONS, IN_MEMORY, overwrite=True)
+    convert(image_folder, out, OPTIONS, IN_MEMORY, mode="overwrite")
     (out / "letter.txt").unlink()
     assert hash_tree(out) == reference
 
@@ -320,7 +318,7 @@ def test_an_output_that_somebody_writes_to_is_refused_before_any_work(
 def test_a_link_to_a_data_set_stays_a_link(image_folder: Path, tmp_path: Path) -> None:
     convert_folder(image_folder, tmp_path / "real", OTHER)
     (tmp_path / "out").symlink_to("real")
-    convert(image_folder, tmp_path / "out", OPTIONS, IN_MEMORY, overwrite=True)
+    convert(image_folder, tmp_path / "out", OPTIONS, IN_MEMORY, mode="overwrite")
     assert (tmp_path / "out").is_symlink()
     assert not verify_dataset(tmp_path / "real")
     assert {path.name for path in tmp_path.iterdir()} == {"out", "real"}
@@ -335,7 +333,7 @@ def test_a_mount_point_is_not_replaced(image_folder: Path, tmp_path: Path) -> No
     try:
         convert_folder(image_folder, out, OTHER)
         with pytest.raises(UsageError, match="is a mount point, which cannot give way to a new"):
-            convert(image_folder, out, OPTIONS, overwrite=True)
+            convert(image_folder, out, OPTIONS, mode="overwrite")
         assert not verify_dataset(out)
     finally:
         subprocess.run(["umount", out], check=True)
@@ -352,13 +350,13 @@ def hash_tree_of_files(folder: Path) -> dict[str, str]:
 def test_an_output_that_vanishes_meanwhile_is_one_clear_line(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import milling
+    from pipelines.beam import run_shards
 
     def sabotage(plan: object, **_: object) -> list[object]:
         Layout(tmp_path / "out").scratch.rmdir()
         return []
 
-    monkeypatch.setattr(milling, "list_finished", sabotage)
+    monkeypatch.setattr(run_shards, "list_finished", sabotage)
     with pytest.raises(
         ShardmillError, match=r"^\S+tmp/train-\S+ cannot be written or read: No such file"
     ):
@@ -427,7 +425,7 @@ def test_a_launcher_keeps_others_out_and_takes_its_workers_along_when_it_is_kill
     with start_conversion(slow_folder, tmp_path / "out") as process:
         wait_for_receipt(tmp_path / "out")
         with pytest.raises(LockedError, match=f"is being written by process {process.pid} on"):
-            convert(slow_folder, tmp_path / "out", overwrite=True)
+            convert(slow_folder, tmp_path / "out", mode="overwrite")
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.communicate(timeout=30)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import convert_folder, encode_image, make_image, mill_folder
+from conftest import convert_folder, encode_image, make_image, write_folder
 from PIL import Image
 
 from converter.costs import (
@@ -23,13 +23,13 @@ from converter.costs import (
     take_cost,
     write_cost,
 )
-from converter.milling import mill
 from converter.options import ConvertOptions
 from converter.sources import originals
 from converter.sources.originals import read_entry
 from converter.storage.layout import Layout
-from pipelines.summaries import tell_cost
-from pipelines.transforms import mill_near
+from converter.writing import shard_writer
+from pipelines.beam.transforms import write_near
+from pipelines.cli.reports import tell_cost
 
 
 def find_bottleneck(images: Path, out: Path, options: ConvertOptions, *, disk: bool = False) -> str:
@@ -39,7 +39,7 @@ def find_bottleneck(images: Path, out: Path, options: ConvertOptions, *, disk: b
     """
     left_out = {"other"} if disk else {"other", "read", "write"}  # planning is in other, too
     start_cost()
-    mill_folder(images, out, options)
+    write_folder(images, out, options)
     cost = take_cost()
     steps = {step: cost.msec[step] for step in STEPS if step not in left_out}
     return max(steps, key=steps.__getitem__)
@@ -150,25 +150,25 @@ def test_what_was_read_is_counted_also_of_rejects(tmp_path: Path) -> None:
     contents = [encode_image(make_image(1)), encode_image(make_image(2)), b"no image"]
     for number, content in enumerate(contents):
         (folder / f"{number}.jpg").write_bytes(content)
-    plan = mill_folder(tmp_path / "images", tmp_path / "out", ConvertOptions(num_shards=1))
-    job = mill.Job(images=plan.images, out=plan.out, options=plan.options)
-    list(mill_near(plan.shards[:1], job))
+    plan = write_folder(tmp_path / "images", tmp_path / "out", ConvertOptions(num_shards=1))
+    job = shard_writer.Job(images=plan.images, out=plan.out, options=plan.options)
+    list(write_near(plan.shards[:1], job))
     cost = read_costs(Layout(plan.out), [plan.shards[0].name])
     assert (cost.images_read, cost.bytes_read) == (3, sum(map(len, contents)))
 
 
 def test_a_cost_that_cannot_be_written_costs_no_shard(tmp_path: Path) -> None:
     images = write_images(tmp_path, 2, 8, "PNG")
-    plan = mill_folder(images, tmp_path / "out", ConvertOptions(num_shards=1))
+    plan = write_folder(images, tmp_path / "out", ConvertOptions(num_shards=1))
     Layout(plan.out).costs.rmdir()
-    job = mill.Job(images=plan.images, out=plan.out, options=plan.options)
-    assert [receipt.records for receipt in mill_near(plan.shards[:1], job)] == [2]
+    job = shard_writer.Job(images=plan.images, out=plan.out, options=plan.options)
+    assert [receipt.records for receipt in write_near(plan.shards[:1], job)] == [2]
 
 
 def test_no_time_gets_into_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = write_images(tmp_path, 3, 8, "PNG")
-    plan = mill_folder(images, tmp_path / "one", ConvertOptions(num_shards=1))
-    receipt = mill.receipt_path(Layout(plan.out), plan.shards[0]).read_bytes()
+    plan = write_folder(images, tmp_path / "one", ConvertOptions(num_shards=1))
+    receipt = shard_writer.receipt_path(Layout(plan.out), plan.shards[0]).read_bytes()
     monkeypatch.setattr(time, "perf_counter_ns", lambda: 0)
     plan = convert_folder(images, tmp_path / "other", ConvertOptions(num_shards=1))
     assert b"msec" not in receipt

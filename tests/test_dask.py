@@ -6,17 +6,17 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from corpora import make_photos
+from benchmarks.corpora import make_photos
 
 from converter.errors import UsageError
-from pipelines import runners
+from pipelines.beam import runners
 
 
 def test_a_cluster_leaves_the_tree_of_a_local_run_though_a_worker_is_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed: shardmill[dask]")
-    from dask_cluster import prove_dask
+    from engines.dask import prove_dask
 
     proof = prove_dask(make_photos(tmp_path, 160), tmp_path / "dask")
     assert not proof.missed, capsys.readouterr().out

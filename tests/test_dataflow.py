@@ -15,8 +15,8 @@ from conftest import make_environment
 pytest.importorskip("google.cloud.dataflow", reason="needs pip install 'apache-beam[gcp]'")
 pytest.importorskip("gcp_storage_emulator", reason="needs pip install gcp-storage-emulator")
 
-import dataflow
-from dataflow_standin import StandIn
+from dataflow import submit
+from dataflow.standin import StandIn
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -25,7 +25,7 @@ def test_what_is_staged_writes_what_a_local_run_writes(
 ) -> None:
     if stored:
         pytest.importorskip("gcsfs", reason="needs pip install gcsfs")
-    checks = list(dataflow.prove(image_folder, tmp_path, stored=stored))
+    checks = list(submit.prove(image_folder, tmp_path, stored=stored))
     assert [check for check in checks if not check[2]] == []
     assert len(checks) == 16
 
@@ -33,7 +33,7 @@ def test_what_is_staged_writes_what_a_local_run_writes(
 @contextlib.contextmanager
 def start(images: Path, out: Path, stand_in: StandIn) -> Iterator[subprocess.Popen[str]]:
     """A conversion of which the job goes on until somebody cancels it; it ends with the block."""
-    arguments = [*dataflow.ASKED, "--no_auth", f"--dataflow_endpoint={stand_in.address}"]
+    arguments = [*submit.ASKED, "--no_auth", f"--dataflow_endpoint={stand_in.address}"]
     with subprocess.Popen(
         [sys.executable, "-m", "pipelines", "convert", images, out, "--no-progress",
          "--runner=DataflowRunner", "--shared-paths", *arguments],
@@ -53,7 +53,7 @@ def test_a_killed_launcher_leaves_its_job_alone_and_an_interrupted_one_cancels_i
     image_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with dataflow.run_store() as store, StandIn(store, tmp_path, hold=True) as stand_in:
+    with submit.run_store() as store, StandIn(store, tmp_path, hold=True) as stand_in:
         with start(image_folder, out, stand_in) as process:
             assert process.stderr is not None
             assert "/dataflow/jobs/europe-west1/job-0?" in process.stderr.readline()

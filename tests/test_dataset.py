@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
+from conftest import convert_folder, encode_image, make_image, write_folder, write_image
 
 from converter import ConvertOptions, DatasetError, RecordError, UsageError
 from converter.planning.plan import read_entries
@@ -332,7 +332,7 @@ def spoil_shard(image_folder, tmp_path):
     def convert(split: str, *indexes: int) -> Path:
         images = Path(shutil.copytree(image_folder, tmp_path / "images"))
         options = dataclasses.replace(OPTIONS, validation_split=0.25)
-        plan = mill_folder(images, tmp_path / "unspoilt", options)
+        plan = write_folder(images, tmp_path / "unspoilt", options)
         for shard in plan.shards:
             if shard.split == split and shard.index in indexes:
                 for entry, _ in read_entries(plan.out, shard):

@@ -14,8 +14,8 @@ from converter import ConvertOptions
 from converter.format.manifest import ImageInfo
 from reader import open_shards
 from reader.batches.batch_reader import _ODD
-from reader.plan.images import ImagePlan
-from reader.plan.options import ReadOptions
+from reader.plan.image_plan import ImagePlan
+from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import plan_reading
 from reader.sampling.orders import derive_key
 from reader.tfdata.dataset import make_reader

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import convert_folder, write_image
-from soaking import BEAM, LOOP, Tree, finish, read_tree, start
+from faults.experiment import BEAM, LOOP, Tree, finish, read_tree, start
 
 from converter.options import ConvertOptions
 

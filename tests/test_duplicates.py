@@ -8,8 +8,8 @@ import pytest
 from conftest import convert_folder, write_image
 
 from converter.commits.commit import read_notes
-from converter.entries import Entry, Note
 from converter.format.manifest import read_manifest
+from converter.inventory import Entry, Note
 from converter.options import ConvertOptions
 from converter.sources.duplicates import END_BYTES, drop_duplicates, find_duplicates
 from converter.sources.originals import digest_source

@@ -10,10 +10,10 @@ from conftest import encode_image, make_image, make_record, write_image
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from converter.entries import Entry, Scan
 from converter.format.tfrecords import FRAMING_BYTES
-from converter.milling.estimates import MAX_SAMPLES, bound_record_bytes, estimate_records
+from converter.inventory import Entry, Inventory
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
+from converter.writing.estimates import MAX_SAMPLES, bound_record_bytes, estimate_records
 
 RAW = ConvertOptions(resize="none", encoding="raw")
 
@@ -38,8 +38,8 @@ def measure(entry: Entry, images: Path) -> int:
 
 def estimate(names: list[str], images: Path):
     entries = tuple(list_entry(name, images) for name in names)
-    scan = Scan(classes=("ant",), entries=entries, skipped=())
-    return estimate_records(entries, scan, images, RAW)
+    inventory = Inventory(classes=("ant",), entries=entries, skipped=())
+    return estimate_records(entries, inventory, images, RAW)
 
 
 def test_a_small_set_is_measured_exactly(images):

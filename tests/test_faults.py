@@ -17,20 +17,20 @@ from conftest import (
     encode_image,
     make_environment,
     make_image,
-    mill_folder,
+    write_folder,
     write_image,
 )
-from soak_faults import mount_tmpfs, remount
+from faults.injected import mount_tmpfs, remount
 
 from converter.commits.commit import commit
 from converter.errors import OutputError, ShardmillError
-from converter.milling.mill import Job, mill_shard
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.layout import Layout, name_index
 from converter.upkeep.verification import verify_dataset
+from converter.writing.shard_writer import Job, write_shard
 from pipelines import propose
-from pipelines.commands import main
+from pipelines.cli.commands import main
 
 OPTIONS = ConvertOptions(image_size=(16, 16), encoding="raw", num_shards=6)
 NEED_ROOT = pytest.mark.skipif(
@@ -148,7 +148,7 @@ def test_too_many_open_files_is_one_line_and_no_image_is_rejected_for_it(
     limit = next(itertools.islice(free, spare, None))
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
     try:
-        mill_shard(plan.shards[0], job)
+        write_shard(plan.shards[0], job)
         failed = None
     except ShardmillError as error:
         failed = str(error)
@@ -170,7 +170,7 @@ def test_originals_that_go_or_change_meanwhile_are_accounted_for(tmp_path: Path)
     (images / "a" / "0.png").unlink()
     (images / "a" / "2.png").write_bytes(encode_image(make_image(99), "BMP"))
     for shard in plan.shards:
-        mill_shard(shard, Job(images=images, out=out, options=OPTIONS))
+        write_shard(shard, Job(images=images, out=out, options=OPTIONS))
     totals = commit(plan).totals
     assert (totals.scanned, totals.written) == (12, 10)
     assert totals.rejected == {"changed": 1, "vanished": 1}
@@ -247,7 +247,7 @@ def last(steps: list[str], step: str) -> int:
 
 def test_a_conversion_that_failed_leaves_its_lock_to_nobody(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    plan = mill_folder(images, out, OPTIONS)
+    plan = write_folder(images, out, OPTIONS)
     (out / plan.shards[0].name).unlink()
     (out / plan.shards[0].name).mkdir()
     options = ["--image-size=16", "--encoding=raw", "--num-shards=6", "--no-progress"]

@@ -43,7 +43,7 @@ def lay_out(payloads: list[bytes]) -> Block:
         indexes=np.arange(len(payloads)),
         begins=starts + HEADER_BYTES,
         ends=stops - FOOTER_BYTES,
-        sound=check_records(data, starts, stops),
+        valid=check_records(data, starts, stops),
     )
 
 
@@ -72,7 +72,7 @@ def test_both_ways_find_the_same(image_format, with_names):
     ]
     block, wanted = lay_out(payloads), want(image_format, with_names=with_names)
     found = find_fields(block, wanted)
-    assert found.sound.all()
+    assert found.valid.all()
     for number, payload in enumerate(payloads):
         field = parse_payload(memoryview(payload), wanted)
         assert field.label == found.labels[number] == number
@@ -95,7 +95,7 @@ def test_both_ways_find_the_same_masks_and_values(labelled):
     block = lay_out(payloads)
     wanted = want(masks=True, columns=COLUMNS, labelled=labelled, with_names=True)
     found = find_fields(block, wanted)
-    assert found.sound.all()
+    assert found.valid.all()
     for number, payload in enumerate(payloads):
         field = parse_payload(memoryview(payload), wanted)
         assert field.label == found.labels[number] == (2 if labelled else 0)
@@ -110,8 +110,8 @@ def refuse(change: dict[str, object], message: str, wanted: Wanted) -> None:
     """Makes sure that both ways refuse a record, and neither its neighbours."""
     good, bad = encode_example(GOOD), encode_example(GOOD | change)
     found = find_fields(lay_out([good, bad, good]), wanted)
-    assert found.sound.tolist() == [True, False, True]
-    assert not find_fields(lay_out([bad]), wanted).sound.any()
+    assert found.valid.tolist() == [True, False, True]
+    assert not find_fields(lay_out([bad]), wanted).valid.any()
     with pytest.raises(ValueError, match=message):
         parse_payload(memoryview(bad), wanted)
 
@@ -158,7 +158,7 @@ def test_raw_images_have_the_bytes_of_their_size(change, message):
     good = GOOD | {"image/encoded": bytes(24 * 32 * 3)}
     payload = encode_example(good | change)
     found = find_fields(lay_out([encode_example(good), payload]), wanted)
-    assert found.sound.tolist() == [True, False]
+    assert found.valid.tolist() == [True, False]
     with pytest.raises(ValueError, match=message):
         parse_payload(memoryview(payload), wanted)
 
@@ -173,7 +173,7 @@ def test_a_mask_is_a_png_of_the_size_of_its_image(mask):
     good = GOOD | {MASK: encode_image(make_image(2, mode="L"), "PNG")}
     payloads = [encode_example(good), encode_example(good | {MASK: mask})]
     wanted = want(masks=True)
-    assert find_fields(lay_out(payloads), wanted).sound.tolist() == [True, False]
+    assert find_fields(lay_out(payloads), wanted).valid.tolist() == [True, False]
     with pytest.raises(ValueError, match=r"^its mask is not a PNG of 24x32$"):
         parse_payload(memoryview(payloads[1]), wanted)
 
@@ -182,7 +182,7 @@ def test_a_value_that_its_column_does_not_allow_is_an_error():
     good = encode_example(GOOD | {"weight": [0.5]})
     bad = encode_example(GOOD | {"weight": [0.5, 1.5]})
     wanted = want(columns=COLUMNS[:1])
-    assert find_fields(lay_out([good, bad]), wanted).sound.tolist() == [True, False]
+    assert find_fields(lay_out([good, bad]), wanted).valid.tolist() == [True, False]
     with pytest.raises(ValueError, match="weight"):
         parse_payload(memoryview(bad), wanted)
 
@@ -191,6 +191,6 @@ def test_a_value_that_its_column_does_not_allow_is_an_error():
 def test_a_feature_that_is_not_there_is_named(missing):
     payload = encode_example({name: value for name, value in GOOD.items() if name != missing})
     wanted = want(with_names=True)
-    assert not find_fields(lay_out([payload]), wanted).sound.any()
+    assert not find_fields(lay_out([payload]), wanted).valid.any()
     with pytest.raises(ValueError, match=f"^{missing} is missing$"):
         parse_payload(memoryview(payload), wanted)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter.errors import DatasetError
-from reader.records.files import Group, RecordFile, ask_for, ask_for_index
+from reader.records.indexed_file import Group, RecordFile, ask_for, ask_for_index
 
 SIZE = 1 << 20
 RECORDS = 4

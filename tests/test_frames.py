@@ -24,8 +24,8 @@ from converter.options import ConvertOptions
 from converter.sources.scan import scan_images
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
-from pipelines.conversion import run_conversion
-from pipelines.repairs import repair
+from pipelines.jobs.convert import run_conversion
+from pipelines.jobs.repair import repair
 
 OPTIONS = ConvertOptions(resize="none", encoding="png", frames="all")
 IN_MEMORY = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
@@ -122,10 +122,10 @@ def test_a_frame_that_is_filtered_or_damaged_costs_no_other():
     gif = encode_frames("GIF", make_frames(8))
     for share in (0.3, 0.6, 0.9):
         cut = list(convert_frames(gif[: int(len(gif) * share)], [OPTIONS]))
-        sound = [not isinstance(frame.images[0], ImageError) for frame in cut]
-        assert sound == sorted(sound, reverse=True)
+        valid = [not isinstance(frame.images[0], ImageError) for frame in cut]
+        assert valid == sorted(valid, reverse=True)
         assert [frame.number for frame in cut] == list(range(len(cut)))
-        assert 0 < sum(sound) < 8
+        assert 0 < sum(valid) < 8
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG"])
@@ -233,12 +233,12 @@ def test_frames_survive_repair_and_update(root: Path):
         (root / "out" / name).write_bytes(whole[:-1] + b"!")
         assert repair(root / "out", root / "images", IN_MEMORY).left == (), name
         assert (root / "out" / name).read_bytes() == whole
-    again = run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True)
+    again = run_conversion(root / "images", root / "out", None, IN_MEMORY, mode="update")
     assert again.unchanged
     gif = root / "images" / "b" / "3 frames.gif"
     gif.write_bytes(encode_frames("GIF", [make_image(seed) for seed in (5, 6)]))
     (root / "images" / "a" / "4 frames.gif").unlink()
-    found = run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True)
+    found = run_conversion(root / "images", root / "out", None, IN_MEMORY, mode="update")
     assert (found.update.added, found.update.changed, found.update.removed) == (0, 1, 1)
     gone = {"b/3 frames.gif#2", *(f"a/4 frames.gif#{n}" for n in range(4))}
     assert list_splits(root / "out") == {p: s for p, s in before.items() if p not in gone}
@@ -268,8 +268,8 @@ def test_a_row_cannot_have_the_name_of_a_frame(tmp_path: Path):
     for name in ("a.png", "a.png#1"):
         write_image(tmp_path / name, 1)
     (tmp_path / "t.csv").write_text("path\na.png\na.png#1\n")
-    scan = scan_images(tmp_path / "t.csv", ConvertOptions(frames="all"))
-    assert [(skip.path, skip.code) for skip in scan.rejected] == [("a.png#1", "bad_row")]
+    inventory = scan_images(tmp_path / "t.csv", ConvertOptions(frames="all"))
+    assert [(skip.path, skip.code) for skip in inventory.rejected] == [("a.png#1", "bad_row")]
     assert len(scan_images(tmp_path / "t.csv", ConvertOptions()).entries) == 2
 
 

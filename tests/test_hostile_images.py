@@ -5,9 +5,9 @@ import subprocess
 import sys
 from collections import Counter
 
-import fuzz_images
 import pytest
 from conftest import convert_folder, make_environment
+from faults import fuzz_images
 from making import HOSTILE, OPTIONS, describe_outcome, list_hostile, make_images, read_golden
 
 from converter.format.manifest import read_manifest

@@ -638,7 +638,7 @@ def test_a_damaged_file_is_refused_with_a_known_code_or_read(file_format):
 
 
 def test_too_little_memory_is_no_reason_to_reject_an_image():
-    # The image is sound, so a machine with more memory would store it.
+    # The image is valid, so a machine with more memory would store it.
     script = """
 import resource, sys
 from converter.images.conversion import convert_image

@@ -6,15 +6,15 @@ import threading
 import time
 
 import pytest
-from conftest import encode_image, make_image, mill_folder, write_image
+from conftest import encode_image, make_image, write_folder, write_image
 
 from converter.errors import ImageError
 from converter.images import isolation
 from converter.images.conversion import convert_image
 from converter.images.isolation import convert_isolated
-from converter.milling.mill import read_receipt, receipt_path
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
+from converter.writing.shard_writer import read_receipt, receipt_path
 
 OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", isolate=True)
 
@@ -132,7 +132,7 @@ def test_a_shard_survives_an_image_that_crashes_its_decoder(weak, tmp_path):
     for seed in range(5):
         write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
     (tmp_path / "images" / "a" / "bad.png").write_bytes(b"segfault")
-    plan = mill_folder(tmp_path / "images", tmp_path / "out", OPTIONS)
+    plan = write_folder(tmp_path / "images", tmp_path / "out", OPTIONS)
     receipt = read_receipt(receipt_path(Layout(plan.out), plan.shards[0]))
     assert receipt.records == 5
     assert [(line["path"], line["code"]) for line in receipt.rejects] == [

@@ -17,7 +17,7 @@ from PIL import Image
 
 from converter import ConvertOptions, UsageError
 from reader import load_dataset
-from reader.plan.options import ALLOWED
+from reader.plan.read_options import ALLOWED
 
 SIZE = (16, 20)
 NAMES = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from converter.entries import NO_LABEL, Note
 from converter.errors import UsageError
+from converter.inventory import NO_LABEL, Note
 from converter.options import ConvertOptions
 from converter.sources.labelling import SPLIT_FOLDERS
 from converter.sources.scan import scan_folder
@@ -22,13 +22,13 @@ def fill(root: Path, *paths: str) -> None:
 
 def read_places(root: Path, **options: object) -> dict[str, tuple[str, str]]:
     """The split and the class of each image, by path."""
-    scan = scan_folder(root, ConvertOptions(**options))
+    inventory = scan_folder(root, ConvertOptions(**options))
     return {
         entry.path: (
             entry.split,
-            "" if entry.label == NO_LABEL else scan.classes[entry.label],
+            "" if entry.label == NO_LABEL else inventory.classes[entry.label],
         )
-        for entry in scan.entries
+        for entry in inventory.entries
     }
 
 
@@ -54,9 +54,9 @@ def test_the_label_is_the_folder_asked_for(tmp_path, label_from, expected):
 
 def test_parents_of_one_name_are_one_class_wherever_they_lie(tmp_path):
     fill(tmp_path, "a/cat/1.png", "b/cat/2.png", "b/ant/3.png")
-    scan = scan_folder(tmp_path, ConvertOptions(label_from="parent"))
-    assert scan.classes == ("ant", "cat")
-    assert [entry.label for entry in scan.entries] == [1, 0, 1]
+    inventory = scan_folder(tmp_path, ConvertOptions(label_from="parent"))
+    assert inventory.classes == ("ant", "cat")
+    assert [entry.label for entry in inventory.entries] == [1, 0, 1]
 
 
 @pytest.mark.parametrize(("name", "split"), SPLIT_FOLDERS.items())
@@ -71,13 +71,13 @@ def test_a_split_folder_has_any_usual_name_in_any_case(tmp_path, name, split):
 def test_classes_are_those_of_all_splits(tmp_path):
     fill(tmp_path, "train/b/1.png", "train/a/2.png", "val/c/3.png", "val/b/4.png", "beside.png")
     (tmp_path / "train" / "empty").mkdir()
-    scan = scan_folder(tmp_path)
-    assert scan.classes == ("a", "b", "c", "empty")
-    assert [(entry.split, entry.label) for entry in scan.entries] == [
+    inventory = scan_folder(tmp_path)
+    assert inventory.classes == ("a", "b", "c", "empty")
+    assert [(entry.split, entry.label) for entry in inventory.entries] == [
         ("train", 0), ("train", 1), ("validation", 1), ("validation", 2)
     ]  # fmt: skip
     assert list_skipped(tmp_path) == {"beside.png": "skipped_no_split"}
-    assert scan.notes == (Note("empty_class", ("empty",), 1),)
+    assert inventory.notes == (Note("empty_class", ("empty",), 1),)
 
 
 def test_a_class_may_be_called_like_a_split(tmp_path):
@@ -117,17 +117,20 @@ def test_splits_without_classes_have_no_labels_if_so_asked(tmp_path):
 def test_pinned_classes_keep_their_order_and_leave_others_out(tmp_path):
     fill(tmp_path, "a/1.png", "b/2.png", "c/3.png")
     options = {"class_names": ("c", "new", "a")}
-    scan = scan_folder(tmp_path, ConvertOptions(**options))
-    assert scan.classes == ("c", "new", "a")
-    assert [(entry.path, entry.label) for entry in scan.entries] == [("a/1.png", 2), ("c/3.png", 0)]
+    inventory = scan_folder(tmp_path, ConvertOptions(**options))
+    assert inventory.classes == ("c", "new", "a")
+    assert [(entry.path, entry.label) for entry in inventory.entries] == [
+        ("a/1.png", 2),
+        ("c/3.png", 0),
+    ]
     assert list_skipped(tmp_path, **options) == {"b/2.png": "skipped_no_label"}
 
 
 def test_an_offset_leaves_label_0_to_the_background(tmp_path):
     fill(tmp_path, "a/1.png", "b/2.png")
-    scan = scan_folder(tmp_path, ConvertOptions(label_offset=1))
-    assert scan.classes == ("background", "a", "b")
-    assert [entry.label for entry in scan.entries] == [1, 2]
+    inventory = scan_folder(tmp_path, ConvertOptions(label_offset=1))
+    assert inventory.classes == ("background", "a", "b")
+    assert [entry.label for entry in inventory.entries] == [1, 2]
     fill(tmp_path, "background/3.png")
     with pytest.raises(UsageError, match="label offset 1 leaves label 0 to a class 'background'"):
         scan_folder(tmp_path, ConvertOptions(label_offset=1))
@@ -136,11 +139,11 @@ def test_an_offset_leaves_label_0_to_the_background(tmp_path):
 def test_names_that_look_alike_are_noted_and_stay_apart(tmp_path):
     composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     fill(tmp_path, "Cat/1.png", "cat/1.png", f"dog/{composed}.png", f"dog/{decomposed}.png")
-    scan = scan_folder(tmp_path)
-    assert scan.classes == ("Cat", "cat", "dog")
-    assert len({entry.path for entry in scan.entries}) == 4
+    inventory = scan_folder(tmp_path)
+    assert inventory.classes == ("Cat", "cat", "dog")
+    assert len({entry.path for entry in inventory.entries}) == 4
     twins = (f"dog/{decomposed}.png", f"dog/{composed}.png")
-    assert scan.notes == (
+    assert inventory.notes == (
         Note("twin_class", ("Cat", "cat"), 2),
         Note("twin_path", ("Cat/1.png", "cat/1.png", *twins), 4),
     )

@@ -1,6 +1,7 @@
 """Who may import what: one heavy dependency a folder, and nothing that runs data as code."""
 
 import ast
+import collections
 import json
 import pkgutil
 import subprocess
@@ -21,11 +22,14 @@ HEAVY = {"apache_beam", "tensorflow", "keras"}
 FORMAT_MODULES = {"errors", "format", "names", "sizes", "storage"}
 """What `reader` may use of `converter`."""
 
-FLOW = ("storage", "format", "images", "sources", "planning", "milling", "commits", "upkeep")
+FLOW = ("storage", "format", "images", "sources", "planning", "writing", "commits", "upkeep")
 """The packages of `converter`: each may use those before it."""
 
 ROOMS = ("sampling", "records", "examples", "remote", "plan", "batches", "tfdata")
 """The packages of `reader`, likewise."""
+
+STOREYS = ("beam", "jobs", "cli")
+"""The packages of `pipelines`, likewise."""
 
 TENSORFLOW_MODULES = {
     f"reader.tfdata.{name}"
@@ -72,13 +76,13 @@ def load_modules(*names: str) -> set[str]:
 
 def test_no_module_of_converter_loads_beam_or_tensorflow():
     names = list_modules(converter)
-    assert "converter.milling.mill" in names
+    assert "converter.writing.shard_writer" in names
     assert not load_modules(*names) & HEAVY
 
 
 def test_no_module_of_pipelines_loads_tensorflow():
     names = list_modules(pipelines)
-    assert "pipelines.worker_main" in names
+    assert "pipelines.beam.worker_main" in names
     assert load_modules(*names) & HEAVY == {"apache_beam"}
 
 
@@ -99,7 +103,7 @@ def test_no_module_of_reader_loads_beam():
     [
         ("converter", HEAVY | {"numpy", "PIL", "google"}),
         ("pipelines", HEAVY | {"numpy", "PIL", "google"}),
-        ("pipelines.commands", HEAVY),  # `shardmill inspect` does not wait for Beam
+        ("pipelines.cli.commands", HEAVY),  # `shardmill inspect` does not wait for Beam
         ("reader", HEAVY | {"PIL"}),  # encoded images are handed out as they are
     ],
 )
@@ -127,6 +131,7 @@ def list_imports(tree: ast.Module) -> Iterator[str]:
 
 
 SOURCES = dict(parse_sources())
+FOLDERS = {name for name in SOURCES if any(other.startswith(f"{name}.") for other in SOURCES)}
 IMPORTS = {name: set(list_imports(tree)) for name, tree in SOURCES.items()}
 
 
@@ -176,6 +181,27 @@ def test_a_package_of_converter_uses_only_those_before_it(package):
 def test_a_room_of_reader_uses_only_those_before_it(room):
     used = list_used(f"reader.{room}", "reader")
     assert used <= {"arrays", *ROOMS[: ROOMS.index(room) + 1]}
+
+
+@pytest.mark.parametrize("storey", STOREYS)
+def test_a_package_of_pipelines_uses_only_those_before_it(storey):
+    used = list_used(f"pipelines.{storey}", "pipelines")
+    assert used <= {*STOREYS[: STOREYS.index(storey) + 1]}
+
+
+def test_only_one_package_of_pipelines_imports_beam():
+    importers = {
+        name.split(".")[1]
+        for name, imports in IMPORTS.items()
+        if name.startswith("pipelines.")
+        and any(imported.startswith("apache_beam") for imported in imports)
+    }
+    assert importers == {"beam"}
+
+
+def test_no_two_modules_have_the_same_name():
+    counts = collections.Counter(name.rpartition(".")[2] for name in SOURCES if name not in FOLDERS)
+    assert [name for name, count in counts.items() if count > 1] == []
 
 
 def test_the_rooms_of_reader_are_these():

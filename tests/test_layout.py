@@ -8,7 +8,7 @@ from converter.errors import UsageError
 from converter.storage.layout import Layout, locate, locate_output, name_shard, parse_location
 from converter.storage.objects import ObjectPath
 from pipelines import clean, convert, propose, repair, verify
-from pipelines.commands import main
+from pipelines.cli.commands import main
 from reader import load_dataset, open_shards
 
 

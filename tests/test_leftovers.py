@@ -8,21 +8,20 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, mill_folder, write_image
+from conftest import convert_folder, write_folder, write_image
 from servers import KilledError, kill_at
 from test_locks import write_owner
 from test_stores import read_tree, upload
 
 from converter.commits.commit import commit, list_finished
-from converter.commits.leftovers import clean_folder
 from converter.commits.replacements import replace_dataset
 from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
+from converter.storage.atomic import write_file
 from converter.storage.layout import Layout
 from converter.storage.locks import lock_folder, sign_folder
 from converter.storage.objects import put_bytes
 from converter.storage.owners import dump_owner, parse_owner
-from converter.storage.writing import write_file
 from converter.upkeep.verification import verify_dataset
 from pipelines import clean, convert
 
@@ -53,41 +52,41 @@ def leave_temporaries(out: Path) -> list[Path]:
 
 
 def test_temporaries_go_and_the_unfinished_conversion_stays(images: Path, tmp_path: Path) -> None:
-    plan = mill_folder(images, tmp_path / "out", OPTIONS)
+    plan = write_folder(images, tmp_path / "out", OPTIONS)
     (plan.out / "letter.txt").touch()
     before = list_tree(plan.out)
     ours = leave_temporaries(plan.out)
     littered = list_tree(plan.out)
 
-    found = clean_folder(plan.out, dry_run=True)
+    found = clean(plan.out, dry_run=True)
     assert list_tree(plan.out) == littered
     assert found == [(path, "a file that was being written") for path in ours]
-    assert clean_folder(plan.out) == found
+    assert clean(plan.out) == found
     assert sorted(set(list_tree(plan.out)) - set(before)) == [
         ".shardmill/tmp/notes.txt",
         f".shardmill/tmp/short.{HEX[1:]}",
     ]
     assert list_finished(plan) == list(plan.shards)
-    assert clean_folder(plan.out) == []
+    assert clean(plan.out) == []
 
 
 def test_an_unfinished_conversion_is_given_up_only_when_asked_for(
     images: Path, tmp_path: Path
 ) -> None:
-    plan = mill_folder(images, tmp_path / "out", OPTIONS)
+    plan = write_folder(images, tmp_path / "out", OPTIONS)
     (plan.out / "letter.txt").touch()
-    found = {path.name for path, _ in clean_folder(plan.out, unfinished=True, dry_run=True)}
+    found = {path.name for path, _ in clean(plan.out, unfinished=True, dry_run=True)}
     assert found == {path.name for path in plan.out.iterdir()} - {"letter.txt"}
-    clean_folder(plan.out, unfinished=True)
+    clean(plan.out, unfinished=True)
     assert list_tree(plan.out) == ["letter.txt"]
 
 
 def test_a_finished_data_set_loses_nothing_but_its_work_folder(
     images: Path, tmp_path: Path
 ) -> None:
-    commit(mill_folder(images, tmp_path / "out", OPTIONS), keep_work=True)
+    commit(write_folder(images, tmp_path / "out", OPTIONS), keep_work=True)
     for unfinished in (True, False):
-        found = clean_folder(tmp_path / "out", unfinished=unfinished)
+        found = clean(tmp_path / "out", unfinished=unfinished)
         assert [path.name for path, _ in found] == ([".shardmill"] if unfinished else [])
         assert verify_dataset(tmp_path / "out") == []
 
@@ -96,16 +95,16 @@ def test_what_was_replaced_goes_and_what_is_to_replace_stays(images: Path, tmp_p
     out = tmp_path / "out"
     convert_folder(images, out, OPTIONS)
     shutil.copytree(out, Layout(out).retired)
-    mill_folder(images, Layout(out).stage, OPTIONS)
+    write_folder(images, Layout(out).stage, OPTIONS)
     ours = leave_temporaries(Layout(out).stage)
 
-    found = clean_folder(out)
+    found = clean(out)
     assert [path for path, _ in found] == [*ours, Layout(out).retired]
     assert not Layout(out).retired.exists()
     assert Layout(Layout(out).stage).plan.exists()
 
     (Layout(out).stage / ".shardmill" / "tmp" / "notes.txt").unlink()
-    clean_folder(out, unfinished=True)
+    clean(out, unfinished=True)
     assert not Layout(out).stage.exists()
     assert verify_dataset(out) == []
 
@@ -113,16 +112,16 @@ def test_what_was_replaced_goes_and_what_is_to_replace_stays(images: Path, tmp_p
 def test_a_stale_lock_is_named_and_a_held_one_protects_everything(
     images: Path, tmp_path: Path
 ) -> None:
-    plan = mill_folder(images, tmp_path / "out", OPTIONS)
+    plan = write_folder(images, tmp_path / "out", OPTIONS)
     ours = leave_temporaries(plan.out)
     with lock_folder(plan.out):
         for dry_run in (True, False):
             with pytest.raises(LockedError, match=r"being written by process .* when that has"):
-                clean_folder(plan.out, dry_run=dry_run)
+                clean(plan.out, dry_run=dry_run)
         shutil.copy(Layout(plan.out).lock, tmp_path / "lock")
     assert all(path.exists() for path in ours)
     shutil.copy(tmp_path / "lock", Layout(plan.out).lock)
-    found = clean_folder(plan.out)
+    found = clean(plan.out)
     assert found[0] == (Layout(plan.out).lock, "the lock of a process that is gone")
     assert not Layout(plan.out).lock.exists()
 
@@ -131,7 +130,7 @@ def test_a_data_set_that_a_kill_took_the_name_of_gets_it_back(images: Path, tmp_
     out = tmp_path / "out"
     convert_folder(images, out, OPTIONS)
     out.rename(Layout(out).retired)
-    assert clean_folder(out) == []
+    assert clean(out) == []
     assert verify_dataset(out) == []
 
 
@@ -139,7 +138,7 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").touch()
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UsageError, match="is neither a data set nor an unfinished conversion"):
-            clean_folder(folder)
+            clean(folder)
     assert list_tree(tmp_path) == ["letter.txt"]
 
 
@@ -150,10 +149,10 @@ def test_what_a_worker_writes_after_the_end_goes(images: Path, tmp_path: Path) -
     (layout.receipts / "train-00000-of-00002.json").write_text("{}")
     assert verify_dataset(plan.out) != []
     found = [(layout.work, "the plan and the receipts of a finished conversion")]
-    assert clean_folder(plan.out, dry_run=True) == found
-    assert clean_folder(plan.out) == found
+    assert clean(plan.out, dry_run=True) == found
+    assert clean(plan.out) == found
     assert verify_dataset(plan.out) == []
-    assert clean_folder(plan.out) == []
+    assert clean(plan.out) == []
 
 
 @pytest.mark.parametrize("unfinished", [False, True])
@@ -170,11 +169,11 @@ def test_in_a_store_what_is_called_removed_is_gone(server, images, tmp_path, unf
         (Layout(out).work, "the plan and the receipts of a finished conversion"),
         (stage.out, "the beginning of a replacement"),
     ]
-    assert clean_folder(out, unfinished=unfinished, dry_run=True) == expected
-    assert clean_folder(out, unfinished=unfinished) == expected
+    assert clean(out, unfinished=unfinished, dry_run=True) == expected
+    assert clean(out, unfinished=unfinished) == expected
     assert verify_dataset(out) == []
     assert not stage.out.exists()
-    assert clean_folder(out, unfinished=unfinished) == []
+    assert clean(out, unfinished=unfinished) == []
 
 
 def test_in_a_store_a_replacement_that_is_nearly_done_is_done(
@@ -185,14 +184,14 @@ def test_in_a_store_a_replacement_that_is_nearly_done_is_done(
     convert_folder(images, tmp_path / "new", new)
     out = upload(tmp_path / "old", server.path(uuid.uuid4().hex))
     upload(tmp_path / "new", Layout(out).stage)
-    plan = mill_folder(images, tmp_path / "plan", new)
+    plan = write_folder(images, tmp_path / "plan", new)
     put_bytes(Layout(Layout(out).stage).plan, Layout(plan.out).plan.read_bytes())
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         kill_at(patch, 4)  # a marker, no manifest, and one object copied
         replace_dataset(out)
     assert not Layout(out).manifest.is_file()
-    assert clean_folder(out, unfinished=True, dry_run=True) == []
-    assert clean_folder(out, unfinished=True) == []
+    assert clean(out, unfinished=True, dry_run=True) == []
+    assert clean(out, unfinished=True) == []
     assert read_tree(out) == read_tree(tmp_path / "new")
     assert verify_dataset(out) == []
 
@@ -202,14 +201,14 @@ def test_a_stage_of_a_machine_that_is_lost_is_in_nobodys_way(images, tmp_path, u
     """The lock of OUT has to be broken, and then that of what it made beside it is, too."""
     out = tmp_path / "out"
     convert_folder(images, out, OPTIONS)
-    mill_folder(images, Layout(out).stage, OPTIONS)
+    write_folder(images, Layout(out).stage, OPTIONS)
     for place in (out, Layout(out).stage):
         write_owner(place, host="elsewhere", boot="its own")
     with pytest.raises(LockedError):
-        clean_folder(out, unfinished=unfinished)
-    clean_folder(out, unfinished=unfinished, break_lock=True)
+        clean(out, unfinished=unfinished)
+    clean(out, unfinished=unfinished, break_lock=True)
     assert Layout(out).stage.exists() is not unfinished
-    convert(images, out, OPTIONS, IN_MEMORY, overwrite=True)
+    convert(images, out, OPTIONS, IN_MEMORY, mode="overwrite")
     assert not Layout(out).stage.exists()
     assert verify_dataset(out) == []
 
@@ -220,7 +219,7 @@ def test_a_data_set_between_two_names_is_left_to_who_moves_it(images, tmp_path):
     retired = Layout(out).retired
     out.rename(retired)
     with lock_folder(retired):
-        for attempt in (clean_folder, lambda out: convert(images, out, OPTIONS, IN_MEMORY)):
+        for attempt in (clean, lambda out: convert(images, out, OPTIONS, IN_MEMORY)):
             with pytest.raises(LockedError, match="is being written by process"):
                 attempt(out)
         assert retired.exists()
@@ -256,5 +255,5 @@ def test_reports_of_a_check_that_was_killed_go_and_of_one_that_runs_stay(
     dead = dataclasses.replace(parse_owner((gone / "owner.json").read_bytes()), started="1")
     write_file(gone / "owner.json", dump_owner(dead), gone)
     write_file(other / "owner.json", b"not ours", other)
-    assert clean_folder(out) == [(gone, "the reports of a check that was not finished")]
+    assert clean(out) == [(gone, "the reports of a check that was not finished")]
     assert [folder.exists() for folder in (gone, alive, other)] == [False, True, True]

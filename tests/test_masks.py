@@ -24,8 +24,8 @@ from converter.options import RESIZES, ConvertOptions
 from converter.sources.scan import scan_images
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
-from pipelines.conversion import run_conversion
-from pipelines.repairs import repair
+from pipelines.jobs.convert import run_conversion
+from pipelines.jobs.repair import repair
 
 OPTIONS = ConvertOptions(
     image_size=(16, 20), encoding="png", label_from="none", mask_dir="../masks", num_shards=2
@@ -265,15 +265,15 @@ def test_repair_brings_masks_back(root: Path):
 
 def test_update_sees_masks(root: Path):
     run_conversion(root / "images", root / "out", OPTIONS, IN_MEMORY)
-    again = run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True)
+    again = run_conversion(root / "images", root / "out", None, IN_MEMORY, mode="update")
     assert again.unchanged
     (root / "masks" / "1.png").write_bytes(encode_mask(make_numbers(9), "P"))
     (root / "masks" / "2.png").unlink()
-    update = run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True).update
+    update = run_conversion(root / "images", root / "out", None, IN_MEMORY, mode="update").update
     assert (update.added, update.changed, update.removed) == (0, 1, 1)
     assert verify_dataset(root / "out") == []
     (root / "masks" / "2.png").write_bytes(encode_mask(make_numbers(2)))
-    update = run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True).update
+    update = run_conversion(root / "images", root / "out", None, IN_MEMORY, mode="update").update
     assert (update.added, update.changed, update.removed) == (1, 0, 0)
     assert len(read_records(root / "out")) == 12
 
@@ -322,9 +322,9 @@ def test_masks_that_make_no_sense_are_refused(root: Path, values, message):
 
 
 def test_a_mask_that_goes_after_the_plan_is_a_reject(root: Path, monkeypatch):
-    scan = scan_images(root / "images", OPTIONS)
-    assert all(entry.mask is not None for entry in scan.entries)
+    inventory = scan_images(root / "images", OPTIONS)
+    assert all(entry.mask is not None for entry in inventory.entries)
     (root / "masks" / "1.png").unlink()
-    entry = next(entry for entry in scan.entries if entry.path == "1.jpg")
+    entry = next(entry for entry in inventory.entries if entry.path == "1.jpg")
     with pytest.raises(ImageError, match=r"^mask_missing: vanished, "):
-        make_record(entry, "", root / "images", OPTIONS, scan.columns)
+        make_record(entry, "", root / "images", OPTIONS, inventory.columns)

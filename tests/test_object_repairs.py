@@ -20,7 +20,7 @@ from damaging import EXHAUSTIVE
 from servers import Server, count_writes, kill_at
 from test_stores import read_tree, upload
 
-from converter.commits.leftovers import clean_folder
+from converter.commits.leftovers import clean
 from converter.errors import DatasetError
 from converter.storage.files import remove_tree
 from converter.storage.layout import Layout
@@ -123,7 +123,7 @@ def test_a_killed_process_loses_nothing(server: Server, root: Path, tmp_path: Pa
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     server.set_faults()
-    assert Layout(out).repair in [path for path, _ in clean_folder(out, dry_run=True)]
+    assert Layout(out).repair in [path for path, _ in clean(out, dry_run=True)]
     again = start_repair(server, root, out)
     said = again.communicate(timeout=120)
     assert again.returncode == 0, said

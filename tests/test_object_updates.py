@@ -27,8 +27,8 @@ from converter.storage.files import remove_tree
 from converter.storage.layout import Layout
 from converter.storage.objects import ObjectPath, delete_object, put_bytes, read_object
 from converter.upkeep.verification import verify_dataset
-from pipelines.conversion import run_conversion
-from pipelines.requests import Conversion
+from pipelines.jobs.convert import run_conversion
+from pipelines.jobs.request import Conversion
 from reader import open_shards
 
 OPTIONS = ConvertOptions(
@@ -59,7 +59,7 @@ def out(server, root: Path) -> ObjectPath:
 
 
 def update(images, out) -> Conversion:
-    return run_conversion(images, out, None, IN_MEMORY, update=True)
+    return run_conversion(images, out, None, IN_MEMORY, mode="update")
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -76,16 +76,16 @@ def test_an_update_gives_the_bytes_of_one_in_a_folder(server, root, out, monkeyp
     assert read_tree(out) == read_tree(root / "after")
     assert not Layout(out).stage.exists()
     assert (found.update.added, found.update.removed) == (1, 1)
-    assert (found.milled, found.kept) == (2, 2)
+    assert (found.written, found.kept) == (2, 2)
     # What is as it was stays where it is.
     shards = {target.name for _, target in copied if target.suffix == ".tfrecord"}
-    assert len(shards) == found.milled
+    assert len(shards) == found.written
     assert not shards & found.update.kept.keys()
     assert update(images, out).unchanged
     assert open_shards(out).class_names == ["b", "d", "a"]
 
 
-def test_a_shard_with_another_byte_is_milled_again(root, s3_server):
+def test_a_shard_with_another_byte_is_written_again(root, s3_server):
     s3_server.set_faults()
     out = upload(root / "before", s3_server.path(uuid.uuid4().hex))
     kept = update(root / "images", out).update.kept
@@ -132,12 +132,12 @@ def start(server, images: Path, out: ObjectPath, *flags: str) -> subprocess.Pope
 
 # At every request that writes, both stores are looked at above; here it is a process.
 @pytest.mark.parametrize(
-    ("server", "moment"), [("s3", "milling"), ("gs", "replacing")], indirect=["server"]
+    ("server", "moment"), [("s3", "writing"), ("gs", "replacing")], indirect=["server"]
 )
 def test_a_killed_process_loses_nothing(server, root, out, moment):
     layout = Layout(out)
     sign = {
-        "milling": Layout(layout.stage).plan,
+        "writing": Layout(layout.stage).plan,
         "replacing": layout.replacing,
     }[moment]
     server.set_faults(latency=0.04)
@@ -178,7 +178,7 @@ def test_what_somebody_else_wrote_meanwhile_is_left_alone(server, root, out, mon
         put_bytes(Layout(out).manifest, other)
         replace_dataset(out)
 
-    monkeypatch.setattr("pipelines.conversion.replace_dataset", replace)
+    monkeypatch.setattr("pipelines.jobs.convert.replace_dataset", replace)
     with pytest.raises(OutputError, match="was written by somebody else while it was updated"):
         update(root / "images", out)
     assert read_tree(out).items() >= {**read_tree(root / "before"), "manifest.json": other}.items()
@@ -201,7 +201,7 @@ def test_what_an_update_takes_over_has_to_be_there(s3_server, root, monkeypatch)
     s3_server.set_faults()
     out = upload(root / "before", s3_server.path(uuid.uuid4().hex))
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.conversion.replace_dataset", lambda out: None)
+        patch.setattr("pipelines.jobs.convert.replace_dataset", lambda out: None)
         kept = [*update(root / "images", out).update.kept]
     delete_object(out / kept[0])
     with pytest.raises(DatasetError, match=f"^{kept[0]} is neither below .* nor beside it"):

@@ -9,9 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import engines
-import parts
 import pytest
+from engines import parts, proof
 
 
 @pytest.fixture(autouse=True)
@@ -88,12 +87,12 @@ def test_the_exit_code_tells_an_engine_that_is_not_to_be_had_from_a_proof_that_f
     tmp_path: Path,
 ) -> None:
     code = (
-        "import engines, parts\n"
+        "from engines import parts, proof\n"
         "def main(): raise parts.Unavailable('mvn is not installed')\n"
-        "engines.run_script(main)"
+        "proof.run_script(main)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path,
-        env=engines.make_environment(PYTHONPATH=os.pathsep.join(sys.path)),
+        env=proof.make_environment(PYTHONPATH=os.pathsep.join(sys.path)),
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (69, "not to be had: mvn is not installed\n")

@@ -14,8 +14,8 @@ from conftest import draw_split, make_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.entries import Entry, Scan, Skipped
 from converter.errors import DatasetError, UsageError
+from converter.inventory import Entry, Inventory, Skipped
 from converter.options import MAX_SHARDS, ConvertOptions
 from converter.planning.plan import (
     Draft,
@@ -48,14 +48,14 @@ def make_entries(count: int, suffix: str = "png") -> list[Entry]:
     ]
 
 
-def make_scan(entries: list[Entry]) -> Scan:
+def make_scan(entries: list[Entry]) -> Inventory:
     skipped = (
         Skipped("a.txt", "skipped_no_class", "lies beside"),
         Skipped("c0/\udcff.txt", "skipped_extension", "no image"),
         Skipped("c1/.x", "skipped_hidden", "a dotfile"),
         Skipped("c2/.x", "skipped_hidden", "a dotfile"),
     )
-    return Scan(classes=("c0", "c1", "c\udcff"), entries=tuple(entries), skipped=skipped)
+    return Inventory(classes=("c0", "c1", "c\udcff"), entries=tuple(entries), skipped=skipped)
 
 
 def make_plan(
@@ -66,9 +66,11 @@ def make_plan(
     suffix: str = "png",
     images: str = "/images",
 ) -> Plan:
-    scan = make_scan(make_entries(entries, suffix))
-    splits = assign_splits(scan.entries, options)
-    draft = Draft(scan=scan, splits=splits, shard_records=plan_shards(splits, options, 500.0))
+    inventory = make_scan(make_entries(entries, suffix))
+    splits = assign_splits(inventory.entries, options)
+    draft = Draft(
+        inventory=inventory, splits=splits, shard_records=plan_shards(splits, options, 500.0)
+    )
     plan = write_plan(draft, options, images=Path(images), out=out)
     assert plan.digest == digest_plan(draft, options)
     return plan
@@ -233,8 +235,10 @@ def test_receipts_without_a_plan_vouch_for_nothing(tmp_path):
     layout.make_work_folders()
     receipt = layout.receipts / "train-00000-of-00001.json"
     receipt.write_text("{}")
-    scan = Scan(classes=("a", "b", "c"), entries=(), skipped=())
-    draft = Draft(scan=scan, splits={"train": make_entries(3)}, shard_records={"train": [3]})
+    inventory = Inventory(classes=("a", "b", "c"), entries=(), skipped=())
+    draft = Draft(
+        inventory=inventory, splits={"train": make_entries(3)}, shard_records={"train": [3]}
+    )
     write_plan(draft, ConvertOptions(), images=tmp_path, out=tmp_path)
     assert not receipt.exists()
     receipt.write_text("{}")
@@ -330,10 +334,10 @@ from converter.planning.sharding import plan_shards
 from converter.planning.splits import assign_splits
 from converter.sources.scan import scan_folder
 images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()
-scan = scan_folder(images)
-splits = assign_splits(scan.entries, options)
+inventory = scan_folder(images)
+splits = assign_splits(inventory.entries, options)
 shards = plan_shards(splits, options, 500.0)
-draft = Draft(scan=scan, splits=splits, shard_records=shards)
+draft = Draft(inventory=inventory, splits=splits, shard_records=shards)
 print(write_plan(draft, options, images=images, out=out).digest)
 """
     digests = {

@@ -10,18 +10,20 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, mill_folder, write_image
+from conftest import convert_folder, write_folder, write_image
+from faults.injected import mount_tmpfs
 from servers import Server, upload
-from soak_faults import mount_tmpfs
 
 from converter.errors import OutputError, UsageError
-from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
 from converter.upkeep.verification import verify_dataset
-from pipelines import conversion, convert_sizes, preflight, resolutions
-from pipelines.commands import main
-from pipelines.conversion import convert
+from converter.writing.shard_writer import receipt_path
+from pipelines import convert_sizes
+from pipelines.cli.commands import main
+from pipelines.jobs import convert as conversion
+from pipelines.jobs import preflight
+from pipelines.jobs.convert import convert
 
 NEED_ROOT = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
@@ -72,15 +74,15 @@ def test_a_manifest_of_something_else_does_not_make_a_folder_ours(
     out.mkdir()
     (out / "manifest.json").write_text(manifest)
     (out / "labels.txt").write_text("of somebody")
-    for overwrite in (False, True):
+    for mode in ("new", "overwrite"):
         with pytest.raises(
             UsageError, match=r"is not empty and not ours \(it holds 'labels.txt'\)"
         ):
-            convert(images, out, RAW, IN_MEMORY, overwrite=overwrite)
+            convert(images, out, RAW, IN_MEMORY, mode=mode)
     assert (out / "labels.txt").read_text() == "of somebody"
     # But one of ours may be damaged, and be replaced.
     (out / "train-00000-of-00004.tfrecord").touch()
-    assert convert(images, out, RAW, IN_MEMORY, overwrite=True).totals.written == 40
+    assert convert(images, out, RAW, IN_MEMORY, mode="overwrite").totals.written == 40
 
 
 def test_a_folder_may_be_named_by_the_way_to_it(
@@ -90,7 +92,7 @@ def test_a_folder_may_be_named_by_the_way_to_it(
     (tmp_path / "out" / "mine").mkdir()
     monkeypatch.chdir(tmp_path / "out" / "mine")
     other = dataclasses.replace(RAW, seed=1)
-    assert convert(images, "..", other, IN_MEMORY, overwrite=True).options["seed"] == 1
+    assert convert(images, "..", other, IN_MEMORY, mode="overwrite").options["seed"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert (tmp_path / "out" / "mine").is_dir()
 
@@ -102,10 +104,10 @@ def test_a_mount_point_in_a_data_set_is_told_of_before_anything_is_done(
     out = tmp_path / "out"
     convert_folder(images, out, RAW)
     with mount_tmpfs(out / "cache", "size=100k"):
-        for how in ({"update": True}, {"overwrite": True}):
+        for mode in ("update", "overwrite"):
             with pytest.raises(UsageError, match=r"cache is a mount point, .* unmount it first"):
-                convert(images, out, None, IN_MEMORY, **how)
-    assert convert(images, out, None, IN_MEMORY, update=True).totals.written == 40
+                convert(images, out, None, IN_MEMORY, mode=mode)
+    assert convert(images, out, None, IN_MEMORY, mode="update").totals.written == 40
 
 
 def test_links_that_lead_nowhere_are_one_clear_line(images: Path, tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_a_disk_that_is_too_small_is_told_of_before_the_first_image(
 def test_what_is_finished_needs_no_room_any_more(images: Path, tmp_path: Path) -> None:
     with mount_tmpfs(tmp_path / "disk", "size=1400k"):
         out = tmp_path / "disk" / "out"
-        plan = mill_folder(images, out, RAW)
+        plan = write_folder(images, out, RAW)
         for path in (out / plan.shards[3].name, receipt_path(Layout(out), plan.shards[3])):
             path.unlink()
         assert preflight.find_room(out) < 600_000
@@ -216,8 +218,7 @@ def test_records_that_wait_take_room_as_well(
     if name.endswith(".gz"):
         place = Path(shutil.make_archive(str(tmp_path / "images"), "gztar", images))
     needs = []
-    for module in (conversion, resolutions):
-        monkeypatch.setattr(module, "check_room", lambda _, needed: needs.append(needed))
+    monkeypatch.setattr(conversion, "check_room", lambda _, needed: needs.append(needed))
     # Every size is so large that a sample has to tell how many shards there will be.
     size = dataclasses.replace(RAW, num_shards=None, shard_bytes=300_000)
     other = dataclasses.replace(size, image_size=(50, 50))
@@ -228,7 +229,7 @@ def test_records_that_wait_take_room_as_well(
     assert needs == pytest.approx(expected, rel=0.1)
 
 
-def test_an_update_needs_room_for_what_is_milled(
+def test_an_update_needs_room_for_what_is_written(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = Path(shutil.copytree(images, tmp_path / "images"))
@@ -237,7 +238,7 @@ def test_an_update_needs_room_for_what_is_milled(
         write_image(root / "a" / f"{seed}.png", seed)
     needs = []
     monkeypatch.setattr(conversion, "check_room", lambda _, needed: needs.append(needed))
-    convert(root, tmp_path / "out", None, IN_MEMORY, update=True)
+    convert(root, tmp_path / "out", None, IN_MEMORY, mode="update")
     assert needs == [pytest.approx(120 * 30_000, rel=0.1)]
 
 

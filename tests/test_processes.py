@@ -18,7 +18,7 @@ from damaging import EXHAUSTIVE, run_apart
 
 from converter.format.tfrecords import read_records
 from reader import load_dataset, open_shards, open_tfrecords
-from reader.records.files import RecordFile
+from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
 
 KILLS = 20 if EXHAUSTIVE else 3

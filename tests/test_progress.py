@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import mill_folder, write_image
+from conftest import write_folder, write_image
 
-from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
-from pipelines.progress import ReceiptWatch
+from converter.writing.shard_writer import receipt_path
+from pipelines.beam.progress import ReceiptWatch
 
 
 def test_each_receipt_is_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(9):
         write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
     (tmp_path / "images" / "a" / "bad.png").write_bytes(b"bad")
-    plan = mill_folder(
+    plan = write_folder(
         tmp_path / "images", tmp_path / "out", ConvertOptions(image_size=(8, 8), num_shards=2)
     )
     path = receipt_path(Layout(plan.out), plan.shards[0])
@@ -43,7 +43,7 @@ def test_each_receipt_is_counted_once(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_no_bar_is_drawn_unless_asked(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = mill_folder(image_folder, tmp_path / "out", ConvertOptions(image_size=(8, 8)))
+    plan = write_folder(image_folder, tmp_path / "out", ConvertOptions(image_size=(8, 8)))
     watch = ReceiptWatch(plan, bar=False)
     watch.poll()
     watch.close()

@@ -13,7 +13,7 @@ from servers import upload
 from converter.errors import DatasetError, RecordError, StoreError
 from converter.storage.objects import delete_object, put_bytes
 from reader import open_shards
-from reader.records.files import Group
+from reader.records.indexed_file import Group
 from reader.remote import range_reads as ranges
 from reader.remote.range_reads import RangeFiles, _join
 from reader.remote.remote_file import RemoteFile

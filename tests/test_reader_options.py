@@ -8,7 +8,7 @@ import pytest
 
 from converter import UsageError
 from reader import ReadOptions
-from reader.plan.options import ALLOWED
+from reader.plan.read_options import ALLOWED
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, draw_split, write_image
 
-from converter.commits.leftovers import clean_folder
+from converter.commits.leftovers import clean
 from converter.errors import DatasetError, LockedError, UsageError
 from converter.format.manifest import FileInfo, ShardInfo, read_manifest
 from converter.names import to_system
@@ -24,8 +24,8 @@ from converter.storage.locks import lock_folder
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines import repair, verify
-from pipelines.conversion import convert, run_conversion
-from pipelines.summaries import summarize_repair
+from pipelines.cli.reports import summarize_repair
+from pipelines.jobs.convert import convert, run_conversion
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=3, validation_split=0.3, seed=3
@@ -169,7 +169,7 @@ def test_records_of_one_length_are_tried_and_not_believed(tmp_path: Path) -> Non
         write_image(images / "a" / f"{number}.png", number)
     convert_folder(images, out, options)
     write_image(images / "a" / "30.png", 30)
-    convert(images, out, None, IN_MEMORY, update=True)
+    convert(images, out, None, IN_MEMORY, mode="update")
     before = read_tree(out)
     names = sorted(path.name for path in out.glob("*.tfrecord"))
     for name in names:
@@ -221,7 +221,7 @@ def test_a_small_file_that_would_come_out_otherwise_is_left_alone(root: Path) ->
 
 def test_a_lost_shard_of_an_updated_data_set_is_what_no_other_one_holds(root: Path) -> None:
     write_image(root / "images" / "a" / "new.png", 99)
-    convert(root / "images", root / "out", None, IN_MEMORY, update=True)
+    convert(root / "images", root / "out", None, IN_MEMORY, mode="update")
     whole = read_tree(root / "out")
     for path in (root / "out").glob("*-00001-of-*"):
         path.unlink()
@@ -234,7 +234,7 @@ def update_many(root: Path) -> dict[str, bytes]:
     """An update after which both of two shards have old and new images; the data set then."""
     for seed in range(40, 60):
         write_image(root / "images" / "a" / f"{seed}.png", seed)
-    convert(root / "images", root / "out", None, IN_MEMORY, update=True)
+    convert(root / "images", root / "out", None, IN_MEMORY, mode="update")
     return read_tree(root / "out")
 
 
@@ -255,7 +255,7 @@ def test_several_lost_shards_of_an_updated_data_set_are_told_apart_by_an_index(
 def test_lost_shards_that_an_update_left_alone_are_found_without_an_index(root: Path) -> None:
     out = root / "out"
     write_image(root / "images" / "a" / "new.png", 99)
-    found = run_conversion(root / "images", out, None, IN_MEMORY, update=True)
+    found = run_conversion(root / "images", out, None, IN_MEMORY, mode="update")
     whole = read_tree(out)
     assert sum(name.startswith("train") for name in found.update.kept) == 2
     for path in out.glob("train-*"):
@@ -283,7 +283,7 @@ def test_several_lost_shards_of_an_updated_data_set_are_not_guessed(root: Path) 
         if draw_split(path, OPTIONS) == "train" and ranks[1] < draw(path, OPTIONS).rank < ranks[-2]
     )
     write_image(root / "images" / path, 99)
-    convert(root / "images", root / "out", None, IN_MEMORY, update=True)
+    convert(root / "images", root / "out", None, IN_MEMORY, mode="update")
     whole = read_tree(root / "out")
     for name in (ONE, TWO):
         (root / "out" / f"{name}.tfrecord").unlink()
@@ -301,7 +301,7 @@ def test_several_lost_shards_of_an_updated_data_set_are_not_guessed(root: Path) 
     (root / "out" / f"{TWO}.tfindex").write_bytes(whole[f"{TWO}.tfindex"])
     assert repair(root / "out", root / "images", IN_MEMORY).left == ()
     assert read_tree(root / "out") == whole
-    convert(root / "images", root / "out", OPTIONS, IN_MEMORY, overwrite=True)
+    convert(root / "images", root / "out", OPTIONS, IN_MEMORY, mode="overwrite")
     assert verify_dataset(root / "out") == []
 
 
@@ -342,7 +342,7 @@ def test_a_repair_that_was_killed_is_begun_anew(root: Path, original: Path) -> N
     made = Layout(root / "out").repair
     made.mkdir(parents=True)
     (made / f"{ONE}.tfrecord").write_bytes(b"half")
-    assert [path for path, _ in clean_folder(root / "out", dry_run=True)] == [made]
+    assert [path for path, _ in clean(root / "out", dry_run=True)] == [made]
     repair(root / "out", root / "images", IN_MEMORY)
     assert read_tree(root / "out") == read_tree(original / "out")
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, mill_folder, write_image
+from conftest import convert_folder, write_folder, write_image
 
 from converter.commits import replacements
 from converter.commits.commit import commit
@@ -41,7 +41,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def stage_dataset(images: Path, out: Path) -> None:
-    commit(mill_folder(images, Layout(out).stage, NEW), keep_work=True)
+    commit(write_folder(images, Layout(out).stage, NEW), keep_work=True)
 
 
 def is_new(out: Path, *, strangers: frozenset[str] = frozenset()) -> bool:
@@ -165,7 +165,7 @@ def test_a_work_folder_of_a_finished_data_set_is_removed(out: Path) -> None:
 def test_own_files_are_known_also_without_a_manifest(tmp_path: Path, damage: str) -> None:
     for seed in (1, 2):
         write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
-    plan = mill_folder(tmp_path / "images", tmp_path / "out", OLD)
+    plan = write_folder(tmp_path / "images", tmp_path / "out", OLD)
     if damage != "plan":
         commit(plan)
     if damage == "manifest":

@@ -18,7 +18,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineState
 
 from converter.errors import OutputError, ShardmillError, UsageError
-from pipelines import runners
+from pipelines.beam import runners
 
 
 def test_beam_options_are_read() -> None:

@@ -13,8 +13,8 @@ from conftest import make_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.entries import SKIP_RULES, Entry, Note, Scan, Skipped
 from converter.errors import UsageError
+from converter.inventory import SKIP_RULES, Entry, Inventory, Note, Skipped
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.scan import scan_folder, scan_images
@@ -30,7 +30,7 @@ def test_entries_are_relative_labelled_and_sized(tmp_path):
     fill(tmp_path, "dog/1.png", "cat/deep/er/2.JPG", "cat/a b.webp")
     fill(tmp_path, "cat/empty.gif", size=0)
     (tmp_path / "no image").mkdir()
-    assert scan_folder(tmp_path) == Scan(
+    assert scan_folder(tmp_path) == Inventory(
         classes=("cat", "dog", "no image"),
         notes=(Note("empty_class", ("no image",), 1),),
         entries=(
@@ -82,7 +82,7 @@ def test_every_skip_rule_for_files(tmp_path):
         "__MACOSX/cat/1.png",
     )
     os.mkfifo(tmp_path / "cat" / "pipe.png")
-    assert scan_folder(tmp_path) == Scan(
+    assert scan_folder(tmp_path) == Inventory(
         classes=("cat",),
         entries=(Entry("cat/kept.png", 0, 3),),
         skipped=tuple(
@@ -122,7 +122,7 @@ def test_links_are_followed_only_to_files_inside(tmp_path):
     }.items():
         (root / name).symlink_to(target)
     links = ("dangling.png", "folder", "itself.png", "outside.png", "ping.png", "pong.png")
-    assert scan_folder(root) == Scan(
+    assert scan_folder(root) == Inventory(
         classes=("cat",),
         entries=tuple(
             Entry(f"cat/{name}", 0, 3) for name in ("absolute.png", "kept.png", "relative.png")
@@ -155,9 +155,9 @@ def test_a_relative_root_gives_the_same_paths(tmp_path, monkeypatch, root):
 
 def test_names_that_are_not_utf8_pass_through(tmp_path):
     fill(tmp_path, os.fsdecode(b"caf\xe9/\xff\xfe.png"))
-    scan = scan_folder(tmp_path)
-    assert [os.fsencode(name) for name in scan.classes] == [b"caf\xe9"]
-    assert [os.fsencode(entry.path) for entry in scan.entries] == [b"caf\xe9/\xff\xfe.png"]
+    inventory = scan_folder(tmp_path)
+    assert [os.fsencode(name) for name in inventory.classes] == [b"caf\xe9"]
+    assert [os.fsencode(entry.path) for entry in inventory.entries] == [b"caf\xe9/\xff\xfe.png"]
 
 
 def test_a_folder_too_deep_to_be_read_is_accounted_for(tmp_path):
@@ -170,9 +170,9 @@ def test_a_folder_too_deep_to_be_read_is_accounted_for(tmp_path):
         os.close(folder)
         folder = inner
     os.close(folder)
-    scan = scan_folder(tmp_path)
-    assert scan.entries == (Entry("cat/kept.png", 0, 3),)
-    [skip] = scan.skipped
+    inventory = scan_folder(tmp_path)
+    assert inventory.entries == (Entry("cat/kept.png", 0, 3),)
+    [skip] = inventory.skipped
     assert re.fullmatch(r"cat/(d{250}/)+", skip.path)
     assert (skip.code, skip.detail) == ("unreadable", "File name too long")
 
@@ -182,21 +182,21 @@ def test_a_folder_without_permission_is_accounted_for(tmp_path):
     fill(tmp_path, "cat/kept.png", "cat/secret/1.png")
     (tmp_path / "cat" / "secret").chmod(0)
     try:
-        scan = scan_folder(tmp_path)
+        inventory = scan_folder(tmp_path)
     finally:
         (tmp_path / "cat" / "secret").chmod(0o700)
-    assert scan.entries == (Entry("cat/kept.png", 0, 3),)
-    assert scan.skipped == (Skipped("cat/secret/", "unreadable", "Permission denied"),)
+    assert inventory.entries == (Entry("cat/kept.png", 0, 3),)
+    assert inventory.skipped == (Skipped("cat/secret/", "unreadable", "Permission denied"),)
 
 
 def test_the_order_is_that_of_bytes(tmp_path):
     names = ["B", "a", "a b", "a/x", "Ä", "é", "z", "日本", "😀", os.fsdecode(b"\xff")]
     fill(tmp_path, *(f"cat/{name}.png" for name in names), "Zoo/1.png", "élan/1.png", "zoo/1.png")
-    scan = scan_folder(tmp_path)
-    paths = [os.fsencode(entry.path) for entry in scan.entries]
+    inventory = scan_folder(tmp_path)
+    paths = [os.fsencode(entry.path) for entry in inventory.entries]
     assert paths == sorted(paths)
     assert len(paths) == 13
-    assert scan.classes == ("Zoo", "cat", "zoo", "élan")
+    assert inventory.classes == ("Zoo", "cat", "zoo", "élan")
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,10 @@ def test_every_file_is_an_entry_or_a_skip(paths):
                 root.joinpath(*path[:-1]).mkdir(parents=True, exist_ok=True)
                 root.joinpath(*path).write_bytes(b"x")
         expected = list(_list_visible(root, ""))
-        scan = scan_folder(root)
-    found = [entry.path for entry in scan.entries] + [skip.path for skip in scan.skipped]
+        inventory = scan_folder(root)
+    found = [entry.path for entry in inventory.entries] + [skip.path for skip in inventory.skipped]
     assert sorted(found) == sorted(expected)
-    assert scan.scanned == len(expected)
+    assert inventory.scanned == len(expected)
 
 
 def _list_visible(folder: Path, prefix: str):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_environment
-from soak_faults import mount_tmpfs
+from faults.injected import mount_tmpfs
 
 from converter.errors import DatasetError, OutputError, StoreError, UsageError
 from converter.format.manifest import ShardInfo

@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import soak as sweeps
-from soak_faults import CASES, find_disorder, inject_once, list_places, read_calls, strace
-from soak_kills import KILLED
-from soaking import (
+from faults import soak as sweeps
+from faults.experiment import (
     Skip,
     Soak,
     finish,
@@ -27,25 +25,28 @@ from soaking import (
     start,
     wait_for,
 )
+from faults.injected import CASES, find_disorder, inject_once, list_places, read_calls, strace
+from faults.kills import KILLED
 
 from converter.storage.layout import Layout
 
 IMPORTS = """
 import contextlib, os, sys, time, types
 from converter import errors
-from converter.storage import files, layout, locks, writing
-from converter.storage.writing import _publish as publish
+from converter.storage import files, layout, locks
+from converter.storage import atomic
+from converter.storage.atomic import _publish as publish
 """
 
 RUN = """
-import loop_runner
+from faults import loop_runner
 sys.exit(loop_runner.main())
 """
 
 SLOW = """
-from converter.milling import mill
-frame = mill.frame_record
-mill.frame_record = lambda record: (time.sleep(0.005), frame(record))[1]
+from converter.writing import shard_writer
+frame = write.frame_record
+write.frame_record = lambda record: (time.sleep(0.005), frame(record))[1]
 """
 
 LAX = """
@@ -85,9 +86,9 @@ writing.create_file = create_file
     "receipt before shard": HOLD.replace("UNTIL", "'/receipts/'"),
     "manifest before shards": HOLD.replace("UNTIL", "'manifest.json'") + LAX,
     "last record lost": """
-from converter.milling import mill
-read = mill.read_entries
-mill.read_entries = lambda out, shard: (lambda all: [*all[:-1], all[-2]])(list(read(out, shard)))
+from converter.writing import shard_writer
+read = write.read_entries
+write.read_entries = lambda out, shard: (lambda all: [*all[:-1], all[-2]])(list(read(out, shard)))
 """,
     "lock ignored": "locks.lock_folder = lambda *_, **__: contextlib.nullcontext()"
     + SLOW.replace("0.005", "0.03"),
@@ -113,7 +114,7 @@ from converter.commits import commit
 write = commit._write_rejects
 commit._write_rejects = lambda layout, receipts: write(layout, [])
 """,
-    "resume mills all again": """
+    "resume writes all again": """
 from converter.commits import commit
 commit.list_finished = lambda plan, on_shard: []
 """,
@@ -169,7 +170,7 @@ def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
         ("kills", "receipt before shard", 9, "a receipt of a shard that is not there"),
         ("kills", "manifest before shards", 9, "neither the old data set nor the new one"),
         ("kills", "last record lost", 1, "content|nor the new one|another tree at the end"),
-        ("kills", "resume mills all again", 20, "a finished shard was milled again"),
+        ("kills", "resume writes all again", 20, "a finished shard was written again"),
         ("races", "lock ignored", 3, "did the work|refused with"),
         ("doubles", "one name for all temporaries", 6, "nobody killed failed|is not there"),
         ("sources", "rejects forgotten", 4, "60 files, but"),

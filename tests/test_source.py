@@ -18,7 +18,7 @@ from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, frame_record
 from converter.storage.layout import name_index
 from reader import Record, Source, open_shards
-from reader.records.files import RecordFile
+from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
 
 FEATURES = {

@@ -9,8 +9,8 @@ from conftest import draw_split
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converter.entries import NO_LABEL, Entry
 from converter.errors import UsageError
+from converter.inventory import NO_LABEL, Entry
 from converter.options import ConvertOptions
 from converter.planning.splits import assign_splits, may_stay
 

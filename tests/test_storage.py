@@ -10,8 +10,8 @@ import pytest
 
 from converter.errors import OutputError
 from converter.storage import files
+from converter.storage.atomic import create_file, write_file
 from converter.storage.files import hash_file, read_range
-from converter.storage.writing import create_file, write_file
 
 
 @pytest.fixture

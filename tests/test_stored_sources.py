@@ -14,22 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
+from conftest import convert_folder, encode_image, make_image, write_folder, write_image
 from servers import Server
 
 from converter.commits.commit import list_finished
 from converter.errors import ImageError, UsageError
-from converter.milling.mill import Job, read_planned
 from converter.options import ConvertOptions
 from converter.planning.plan import read_plan
 from converter.sources.archives import index_archive, list_archive, read_members
 from converter.sources.originals import read_entry, read_source
 from converter.sources.scan import scan_images
 from converter.storage.objects import ObjectPath, put_bytes, put_file
+from converter.writing.shard_writer import Job, read_planned
 from pipelines import convert
-from pipelines.commands import main
-from pipelines.conversion import run_conversion
-from pipelines.verification import verify
+from pipelines.cli.commands import main
+from pipelines.jobs.convert import run_conversion
+from pipelines.jobs.verify import verify
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3, validation_split=0.25)
 TABLE_OPTIONS = dataclasses.replace(OPTIONS, caption_column="inner", mask_column="mask")
@@ -166,9 +166,9 @@ def test_an_archive_gives_the_data_set_that_it_gives_here(far, world, tmp_path, 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.jsonl", "rows.parquet"])
 def test_a_table_gives_the_data_set_that_it_gives_here(far, world, tmp_path, name):
-    scan = scan_images(far / name, TABLE_OPTIONS)
-    assert scan == scan_images(world / name, TABLE_OPTIONS)
-    codes = {skip.path: skip.code for skip in scan.rejected}
+    inventory = scan_images(far / name, TABLE_OPTIONS)
+    assert inventory == scan_images(world / name, TABLE_OPTIONS)
+    codes = {skip.path: skip.code for skip in inventory.rejected}
     assert codes == {
         "photos/ant/none.png": "missing",
         "photos/ant/bad.png": "mask_missing",
@@ -273,7 +273,7 @@ def test_an_interrupted_conversion_goes_on(s3_server, s3_far, world, tmp_path, n
     options = TABLE_OPTIONS if name == "rows.csv" else OPTIONS
     convert_folder(world / name, tmp_path / "near", options)
     out = s3_server.path(uuid.uuid4().hex)
-    plan = mill_folder(s3_far / name, out, options)
+    plan = write_folder(s3_far / name, out, options)
     lost = plan.shards[1]
     (out / lost.name).unlink()
     assert lost not in list_finished(read_plan(out))
@@ -295,7 +295,7 @@ def test_a_data_set_here_is_updated_from_a_store(s3_server, world, tmp_path):
     put_bytes(far / "masks" / "ant" / "new.png", encode_image(make_image(7, mode="L"), "PNG"))
     other = "masks/bee é/deep #%/0 ü.png"
     put_bytes(far / other, encode_image(make_image(70, mode="L"), "PNG"))
-    update = run_conversion(far / "photos.zip", out, options, IN_MEMORY, update=True).update
+    update = run_conversion(far / "photos.zip", out, options, IN_MEMORY, mode="update").update
     assert (update.added, update.changed, update.removed) == (1, 2, 0)
     assert verify(out, sources=far / "photos.zip") == []
 
@@ -304,7 +304,7 @@ def test_a_data_set_here_is_updated_from_a_store(s3_server, world, tmp_path):
 def test_many_originals_are_asked_for_at_the_same_time(s3_server, s3_far, tmp_path, name):
     options = TABLE_OPTIONS if name == "rows.csv" else OPTIONS
     options = dataclasses.replace(options, num_shards=1, validation_split=0.0)
-    plan = mill_folder(s3_far / name, tmp_path / "out", options)
+    plan = write_folder(s3_far / name, tmp_path / "out", options)
     s3_server.set_faults(latency=0.2)
     begun = time.monotonic()
     read = [

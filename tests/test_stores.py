@@ -12,16 +12,15 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, mill_folder, write_image
+from conftest import convert_folder, write_folder, write_image
 from servers import Server
 
 from converter.commits import object_replacements
 from converter.commits.commit import commit, list_finished
-from converter.commits.leftovers import clean_folder
+from converter.commits.leftovers import clean
 from converter.commits.replacements import replace_dataset, settle_folder
 from converter.errors import OutputError, StoreError, UsageError
 from converter.format.metadata import describe_dataset
-from converter.milling.mill import Job, mill_shard
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, read_plan, write_plan
 from converter.sources.originals import read_ahead
@@ -36,9 +35,10 @@ from converter.storage.objects import (
     read_object,
 )
 from converter.upkeep.verification import verify_dataset
+from converter.writing.shard_writer import Job, write_shard
 from pipelines import convert
-from pipelines.commands import main
-from pipelines.proposals import propose
+from pipelines.cli.commands import main
+from pipelines.jobs.dry_run import propose
 
 OPTIONS = ConvertOptions(image_size=(24, 24), num_shards=3, validation_split=0.25)
 OTHER = ConvertOptions(image_size=(16, 16), num_shards=2)
@@ -72,17 +72,17 @@ def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.fixture(scope="module")
-def milled(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A conversion that is finished but for the commit."""
-    out = tmp_path_factory.mktemp("milled") / "out"
-    mill(images, out)
+    out = tmp_path_factory.mktemp("written") / "out"
+    write(images, out)
     return out
 
 
 @pytest.fixture
-def plan(server: Server, milled: Path) -> Plan:
+def plan(server: Server, written: Path) -> Plan:
     """The same conversion in a store."""
-    return read_plan(upload(milled, new_out(server)))
+    return read_plan(upload(written, new_out(server)))
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ def new_out(server: Server) -> ObjectPath:
     return server.path(uuid.uuid4().hex)
 
 
-def mill(images: Location, out: Location) -> Plan:
+def write(images: Location, out: Location) -> Plan:
     """All of a conversion but Beam and the commit."""
     plan = plan_only(images, out)
     job = Job(images=images, out=out, options=OPTIONS, columns=plan.columns)
     for shard in plan.shards:
-        mill_shard(shard, job)
+        write_shard(shard, job)
     return plan
 
 
@@ -128,20 +128,20 @@ def test_a_prefix_is_scanned_as_a_folder_is(stored, images):
 
 
 def test_images_of_a_store_give_the_same_data_set_here(stored, expected, tmp_path):
-    commit(mill(stored, tmp_path / "out"))
+    commit(write(stored, tmp_path / "out"))
     assert read_tree(tmp_path / "out") == expected
 
 
 def test_a_folder_gives_the_same_data_set_in_a_store(server, images, expected):
     out = new_out(server)
-    commit(mill(images, out))
+    commit(write(images, out))
     assert read_tree(out) == expected
 
 
 def test_faults_on_the_way_change_no_byte(server, stored, expected):
     out = new_out(server)
     server.set_faults(faults=0.3, kinds="refuse,reset,cut,short,lose", seed=9)
-    commit(mill(stored, out))
+    commit(write(stored, out))
     counts = server.set_faults()
     assert all(counts[kind] > 0 for kind in ("refuse", "reset", "cut", "short", "lose"))
     assert read_tree(out) == expected
@@ -174,7 +174,7 @@ def test_an_image_that_is_gone_by_now_is_left_out(server, images):
     (prefix / "ant" / "0.png").unlink()
     put_bytes(prefix / "ant" / "1.png", b"changed")
     job = Job(images=prefix, out=out, options=OPTIONS)
-    receipts = [mill_shard(shard, job) for shard in plan.shards]
+    receipts = [write_shard(shard, job) for shard in plan.shards]
     rejects = [reject for receipt in receipts for reject in receipt.rejects]
     assert {reject["path"]: reject["code"] for reject in rejects} == {
         "ant/0.png": "vanished",
@@ -231,10 +231,10 @@ def test_what_was_left_behind_is_removed_on_demand(plan):
     out = plan.out
     put_bytes(Layout(out).lock, b"{}")
     with pytest.raises(UsageError, match="neither a data set nor an unfinished conversion"):
-        clean_folder(out / "nothing")
-    clean_folder(out, break_lock=True)
+        clean(out / "nothing")
+    clean(out, break_lock=True)
     assert list_finished(plan) == list(plan.shards)
-    clean_folder(out, unfinished=True)
+    clean(out, unfinished=True)
     assert not out.exists()
 
 
@@ -245,7 +245,7 @@ def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
     server.set_faults(faults=1, kinds="refuse", only="ant")
     with pytest.raises(StoreError, match=r"images/ant/.* cannot be reached for") as caught:
         for shard in plan.shards:
-            mill_shard(shard, Job(images=stored, out=out, options=OPTIONS))
+            write_shard(shard, Job(images=stored, out=out, options=OPTIONS))
     assert "\n" not in str(caught.value)
     assert not Layout(out).manifest.exists()
 
@@ -254,7 +254,7 @@ def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
 def other(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another data set of the same images, with its plan."""
     out = tmp_path_factory.mktemp("other") / "out"
-    commit(mill_folder(images, out, OTHER), keep_work=True)
+    commit(write_folder(images, out, OTHER), keep_work=True)
     return out
 
 
@@ -265,9 +265,11 @@ def stage(other: Path, out: ObjectPath) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 4, None])
-def test_a_replacement_goes_on_wherever_it_was_killed(s3_server, milled, other, monkeypatch, calls):
+def test_a_replacement_goes_on_wherever_it_was_killed(
+    s3_server, written, other, monkeypatch, calls
+):
     s3_server.set_faults()
-    out = upload(milled, new_out(s3_server))
+    out = upload(written, new_out(s3_server))
     commit(read_plan(out))
     put_bytes(out / "letter.txt", b"foreign")
     old = read_tree(out)
@@ -297,9 +299,9 @@ def test_a_replacement_goes_on_wherever_it_was_killed(s3_server, milled, other, 
     assert not Layout(out).stage.exists()
 
 
-def test_a_foreign_object_is_not_replaced(s3_server, milled, other):
+def test_a_foreign_object_is_not_replaced(s3_server, written, other):
     s3_server.set_faults()
-    out = upload(milled, new_out(s3_server))
+    out = upload(written, new_out(s3_server))
     commit(read_plan(out))
     before = read_tree(out)
     put_bytes(out / "train-00000-of-00002.tfrecord", b"foreign")
@@ -312,8 +314,8 @@ def test_a_foreign_object_is_not_replaced(s3_server, milled, other):
 MILL = """
 import sys
 from converter.storage.layout import locate
-from test_stores import mill
-mill(*map(locate, sys.argv[1:]))
+from test_stores import write
+write(*map(locate, sys.argv[1:]))
 """
 
 
@@ -335,7 +337,7 @@ def test_a_kill_in_the_middle_loses_nothing(s3_server, images, expected):
     finished = list_finished(plan)
     assert 0 < len(finished) < len(plan.shards)
     for shard in (shard for shard in plan.shards if shard not in finished):
-        mill_shard(shard, Job(images=stored, out=out, options=OPTIONS))
+        write_shard(shard, Job(images=stored, out=out, options=OPTIONS))
     commit(plan)
     assert read_tree(out) == expected
     assert b"canary" not in b"".join(read_tree(out).values())

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 from conftest import convert_folder, write_image
 
-from converter.entries import Note
 from converter.errors import UsageError
 from converter.format import schema
 from converter.format.manifest import read_manifest
 from converter.format.schema import Column
+from converter.inventory import Note
 from converter.options import ConvertOptions
 from converter.sources.cells import find_kind, join_kinds
 from converter.sources.rows import RowError
 from converter.sources.scan import scan_images
 from converter.sources.tables import normalize_path
 from converter.upkeep.verification import verify_dataset
-from pipelines.repairs import repair
-from pipelines.verification import verify
+from pipelines.jobs.repair import repair
+from pipelines.jobs.verify import verify
 from reader import load_dataset, open_shards
 from reader.batches.elements import mark_classes, stack_column
 
@@ -84,12 +84,12 @@ def test_every_format_holds_the_same(root, suffix):
 
 
 def test_rows_become_entries_in_the_order_of_their_paths(root):
-    scan = scan_images(
+    inventory = scan_images(
         root / "t.jsonl", ConvertOptions(split_column="split", group_column="patient")
     )
-    assert (scan.classes, scan.labelled, scan.columns) == (("c", "d"), True, ())
-    assert [entry.path for entry in scan.entries] == sorted(row["path"] for row in ROWS)
-    by_path = {entry.path: entry for entry in scan.entries}
+    assert (inventory.classes, inventory.labelled, inventory.columns) == (("c", "d"), True, ())
+    assert [entry.path for entry in inventory.entries] == sorted(row["path"] for row in ROWS)
+    by_path = {entry.path: entry for entry in inventory.entries}
     assert by_path["b/5.png"][:5] == (
         "b/5.png",
         1,
@@ -101,13 +101,13 @@ def test_rows_become_entries_in_the_order_of_their_paths(root):
 
 
 def test_columns_have_the_kind_of_what_they_hold(root):
-    scan = scan_images(root / "t.jsonl", ConvertOptions(**MULTI))
-    assert [(column.name, column.kind) for column in scan.columns] == [
+    inventory = scan_images(root / "t.jsonl", ConvertOptions(**MULTI))
+    assert [(column.name, column.kind) for column in inventory.columns] == [
         (schema.LABELS, "labels"), (schema.TARGET, "float"), (schema.CAPTION, "text"),
         (schema.BOXES, "boxes"), (schema.BOX_LABELS, "labels"), ("age", "int"),
         ("height", "float"), ("name", "text"), ("scores", "floats"), ("codes", "ints"),
     ]  # fmt: skip
-    assert (scan.classes, scan.labelled) == (("x", "y", "z"), False)
+    assert (inventory.classes, inventory.labelled) == (("x", "y", "z"), False)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_whole_numbers_as_labels_are_in_their_order(root, tmp_path):
     options = ConvertOptions(table_root=os.path.relpath(root, tmp_path))
     assert scan_images(table, options).classes == tuple(map(str, range(12)))
     pinned = ConvertOptions(table_root=options.table_root, class_names=("3", "2"))
-    scan = scan_images(table, pinned)
-    assert {entry.label for entry in scan.entries} == {0, 1}
-    assert len(scan.skipped) == 20
+    inventory = scan_images(table, pinned)
+    assert {entry.label for entry in inventory.entries} == {0, 1}
+    assert len(inventory.skipped) == 20
 
 
 def test_numbers_that_are_written_differently_are_classes_in_one_order(root, tmp_path):
@@ -177,20 +177,20 @@ def test_rows_without_an_image_are_rejects(tmp_path):
         "": "bad_row",
     }
     rows = [{"path": path} for path in ("a/1.png", *bad, "inside.png")]
-    scan = scan_images(write_table(root / "t.jsonl", rows), ConvertOptions(dedupe="off"))
-    assert [entry.path for entry in scan.entries] == ["a/1.png", "inside.png"]
-    assert {reject.path: reject.code for reject in scan.rejected} == {
+    inventory = scan_images(write_table(root / "t.jsonl", rows), ConvertOptions(dedupe="off"))
+    assert [entry.path for entry in inventory.entries] == ["a/1.png", "inside.png"]
+    assert {reject.path: reject.code for reject in inventory.rejected} == {
         **{path: code for path, code in bad.items() if path not in ("", "./a//1.png")},
         "a/1.png": "repeated",
         "row 16": "bad_row",
     }
-    assert scan.rejected[0] == (
+    assert inventory.rejected[0] == (
         "../secret.png",
         "outside",
         "row 2: its path in the table leads out of the folder",
     )
-    assert scan.scanned == len(rows)
-    assert scan.entries[0].label == -1
+    assert inventory.scanned == len(rows)
+    assert inventory.entries[0].label == -1
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_values_that_make_no_sense_cost_their_row_alone(root, tmp_path, row, det
     rows = [{**ROWS[0], "tags": None}, {**ROWS[1], "tags": None, "path": "a/0.png"} | row]
     rows[0]["path"] = "a/2.png"
     table = write_table(tmp_path / "t.jsonl", rows)
-    scan = scan_images(
+    inventory = scan_images(
         table,
         ConvertOptions(
             table_root=os.path.relpath(root, tmp_path), label_column="label", target_column="price",
@@ -222,8 +222,8 @@ def test_values_that_make_no_sense_cost_their_row_alone(root, tmp_path, row, det
             caption_column="caption",
         ),
     )  # fmt: skip
-    assert len(scan.entries) == 1
-    [reject] = scan.rejected
+    assert len(inventory.entries) == 1
+    [reject] = inventory.rejected
     assert reject[:2] == ("a/0.png", "bad_row")
     assert reject.detail.startswith(f"row 2: {detail}")
 
@@ -262,8 +262,8 @@ def test_binary_columns_of_parquet_are_text_and_none_stands_twice(tmp_path):
     columns = [pa.array([b"a.png"]), pa.array([b"cat"]), pa.array([b"\xff"])]
     table = tmp_path / "t.parquet"
     parquet.write_table(pa.Table.from_arrays(columns, names=["path", "label", "text"]), table)
-    scan = scan_images(table, ConvertOptions(caption_column="text"))
-    assert (scan.classes, scan.entries[0].values) == (("cat",), '["\\udcff"]')
+    inventory = scan_images(table, ConvertOptions(caption_column="text"))
+    assert (inventory.classes, inventory.entries[0].values) == (("cat",), '["\\udcff"]')
     parquet.write_table(pa.Table.from_arrays(columns, names=["path", "label", "label"]), table)
     with pytest.raises(UsageError, match="column 'label' stands twice in the first line"):
         scan_images(table, ConvertOptions())
@@ -272,9 +272,9 @@ def test_binary_columns_of_parquet_are_text_and_none_stands_twice(tmp_path):
 def test_names_that_are_not_utf8_can_be_rows(tmp_path):
     name = os.fsdecode(b"caf\xe9 \n.png")
     write_image(tmp_path / name, 1)
-    scan = scan_images(write_table(tmp_path / "t.csv", [{"path": name}]), ConvertOptions())
-    assert [os.fsencode(entry.path) for entry in scan.entries] == [b"caf\xe9 \n.png"]
-    assert scan.notes == ()
+    inventory = scan_images(write_table(tmp_path / "t.csv", [{"path": name}]), ConvertOptions())
+    assert [os.fsencode(entry.path) for entry in inventory.entries] == [b"caf\xe9 \n.png"]
+    assert inventory.notes == ()
 
 
 @pytest.fixture(scope="module")
@@ -416,8 +416,8 @@ def test_equal_images_with_other_labels_are_noted(tmp_path):
     for name in ("1.png", "2.png"):
         write_image(tmp_path / name, 1)
     rows = [{"path": "1.png", "label": "a"}, {"path": "2.png", "label": "b"}]
-    scan = scan_images(write_table(tmp_path / "t.csv", rows), ConvertOptions())
-    assert scan.notes == (Note("duplicate_class", ("1.png", "2.png"), 2),)
+    inventory = scan_images(write_table(tmp_path / "t.csv", rows), ConvertOptions())
+    assert inventory.notes == (Note("duplicate_class", ("1.png", "2.png"), 2),)
 
 
 @pytest.mark.filterwarnings("ignore:label.. is deprecated:DeprecationWarning")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from conftest import make_environment
-from soaking import LOOP
+from faults.experiment import LOOP
 
 from converter.upkeep.verification import verify_dataset
-from pipelines.terminal import LastingStream, outlast_readers
+from pipelines.cli.terminal import LastingStream, outlast_readers
 
 ASKED = ("--image-size=16", "--num-shards=3")
 

@@ -11,7 +11,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
-from conftest import mill_folder
+from conftest import write_folder
 
 from converter.commits.commit import commit
 from converter.costs import STEPS, read_costs
@@ -22,7 +22,7 @@ from converter.planning.plan import Plan, write_plan
 from converter.storage.layout import Layout
 from converter.upkeep.verification import Report, check_shard, make_check
 from pipelines import MillShards, VerifyShards, propose, verify
-from pipelines.transforms import report_path
+from pipelines.beam.transforms import report_path
 
 OPTIONS = ConvertOptions(image_size=(8, 8), num_shards=4)
 
@@ -46,7 +46,7 @@ def test_it_gives_a_receipt_for_each_shard(image_folder: Path, tmp_path: Path) -
     assert manifest.totals.written == 72
 
 
-def test_it_mills_only_the_shards_asked_for(image_folder: Path, tmp_path: Path) -> None:
+def test_it_writes_only_the_shards_asked_for(image_folder: Path, tmp_path: Path) -> None:
     plan = plan_folder(image_folder, tmp_path / "out")
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         _ = pipeline | MillShards(plan, plan.shards[1:3])
@@ -141,7 +141,7 @@ def test_the_heaviest_shards_come_first(image_folder: Path, tmp_path: Path) -> N
 
 
 def test_checking_leaves_a_report_of_each_shard(image_folder: Path, tmp_path: Path) -> None:
-    plan = mill_folder(image_folder, tmp_path / "out", OPTIONS)
+    plan = write_folder(image_folder, tmp_path / "out", OPTIONS)
     manifest = commit(plan)
     damaged = tmp_path / "out" / manifest.shards[1].name
     damaged.write_bytes(damaged.read_bytes()[:-1])

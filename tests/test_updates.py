@@ -1,4 +1,4 @@
-"""An update mills what it has to, and leaves everything else as it is."""
+"""An update writes what it has to, and leaves everything else as it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conftest import (
     encode_image,
     list_states,
     make_image,
-    mill_folder,
+    write_folder,
     write_image,
 )
 from hypothesis import given
@@ -24,10 +24,9 @@ from hypothesis import strategies as st
 
 from converter.commits.commit import commit, list_finished, read_notes
 from converter.commits.replacements import replace_dataset
-from converter.entries import Entry, Scan
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import read_manifest
-from converter.milling.mill import Job, mill_shard, read_receipt, receipt_path
+from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.planning.splits import draw
@@ -36,7 +35,8 @@ from converter.storage.layout import Layout, name_index
 from converter.upkeep.provenance import Source, read_sources
 from converter.upkeep.updates import Update, carry_shards, keep_labels, place_additions, plan_update
 from converter.upkeep.verification import verify_dataset
-from pipelines.conversion import run_conversion
+from converter.writing.shard_writer import Job, read_receipt, receipt_path, write_shard
+from pipelines.jobs.convert import run_conversion
 from reader import Record, open_shards
 
 OPTIONS = ConvertOptions(
@@ -73,7 +73,7 @@ def update_folder(root: Path) -> Update:
         finished = list_finished(plan)
         assert {shard.name for shard in finished} == set(update.kept)
         for shard in set(plan.shards) - set(finished):
-            mill_shard(shard, Job(images=images, out=stage, options=OPTIONS))
+            write_shard(shard, Job(images=images, out=stage, options=OPTIONS))
         commit(plan, keep_work=True)
         replace_dataset(out)
     assert verify_dataset(out) == []
@@ -105,7 +105,7 @@ def test_nothing_different_is_nothing_to_do(root: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["changed", "removed"])
-def test_only_the_shard_of_an_image_is_milled_again(root: Path, what: str) -> None:
+def test_only_the_shard_of_an_image_is_written_again(root: Path, what: str) -> None:
     out, path = root / "out", "b/8.png"
     old, shard, inodes = list_sources(out), find_shard(out, path), list_inodes(out)
     if what == "changed":
@@ -159,7 +159,7 @@ def test_new_images_go_into_few_shards_and_the_split_that_a_conversion_would_giv
     assert sum(map(len, new.values())) == sum(map(len, old.values())) + 4
 
 
-def test_a_shard_that_is_milled_anyway_takes_the_new_image(root: Path) -> None:
+def test_a_shard_that_is_written_anyway_takes_the_new_image(root: Path) -> None:
     out = root / "out"
     train = [name for name in list_sources(out) if name.startswith("train")]
     largest = max(train, key=lambda name: len(list_sources(out)[name]))
@@ -187,10 +187,10 @@ def test_old_classes_keep_their_labels_and_new_ones_come_behind(root: Path) -> N
 def test_images_whose_label_stays_are_not_copied() -> None:
     # A million copies would take 70 MB.
     entries = (Entry("a/1.png", 0, 10), Entry("b/2.png", 1, 20), Entry("c/3.png", 2, 30))
-    scan = Scan(classes=("a", "b", "c"), entries=entries, skipped=())
-    same = keep_labels(scan, ("a", "b", "c"))
+    inventory = Inventory(classes=("a", "b", "c"), entries=entries, skipped=())
+    same = keep_labels(inventory, ("a", "b", "c"))
     assert all(new is old for new, old in zip(same.entries, entries, strict=True))
-    other = keep_labels(scan, ("a", "c"))
+    other = keep_labels(inventory, ("a", "c"))
     assert other.classes == ("a", "c", "b")
     assert [entry.label for entry in other.entries] == [0, 2, 1]
 
@@ -263,7 +263,7 @@ def test_the_same_update_gives_the_same_bytes(root: Path, tmp_path: Path) -> Non
     (root / "images" / "d" / "5.png").unlink()
     other = Path(shutil.copytree(root, tmp_path / "other"))
     update_folder(root)
-    run_conversion(other / "images", other / "out", None, IN_MEMORY, update=True)
+    run_conversion(other / "images", other / "out", None, IN_MEMORY, mode="update")
     assert read_tree(root / "out") == read_tree(other / "out")
 
 
@@ -282,9 +282,9 @@ def test_an_update_that_was_killed_goes_on(root: Path, tmp_path: Path) -> None:
     carry_shards(update, out, plan)
     assert read_tree(out) == old
 
-    conversion = run_conversion(images, out, None, IN_MEMORY, update=True)
+    conversion = run_conversion(images, out, None, IN_MEMORY, mode="update")
     assert conversion.kept == len(update.kept)
-    assert conversion.milled == len(plan.shards) - len(update.kept)
+    assert conversion.written == len(plan.shards) - len(update.kept)
     update_folder(other)
     assert read_tree(out) == read_tree(other / "out")
     assert {path.name for path in root.iterdir()} == {"images", "out"}
@@ -294,19 +294,19 @@ def test_a_replacement_of_something_else_that_was_left_is_given_up(root: Path) -
     convert_folder(root / "images", root / "other", OPTIONS)
     (root / "other").rename(Layout(root / "out").stage)
     write_image(root / "images" / "b" / "new.png", 90)
-    run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True)
+    run_conversion(root / "images", root / "out", None, IN_MEMORY, mode="update")
     assert verify_dataset(root / "out") == []
     assert {path.name for path in root.iterdir()} == {"images", "out"}
 
 
 def test_receipts_of_kept_shards_say_what_milling_said(root: Path) -> None:
-    plan = mill_folder(root / "images", root / "again", OPTIONS)
+    plan = write_folder(root / "images", root / "again", OPTIONS)
     (root / "images" / "b" / "bad.png").unlink()
     commit(plan, keep_work=True)
     update = plan_update(plan.out, read_manifest(plan.out), plan.images, scan_folder(plan.images))
     for shard in plan.shards:
-        milled = read_receipt(receipt_path(Layout(plan.out), shard))
-        assert update.kept[shard.name] == dataclasses.replace(milled, rejects=[])
+        written = read_receipt(receipt_path(Layout(plan.out), shard))
+        assert update.kept[shard.name] == dataclasses.replace(written, rejects=[])
 
 
 def test_copies_do_where_there_are_no_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,14 +328,14 @@ def test_a_damaged_shard_is_named(root: Path, suffix: str) -> None:
 def test_other_options_are_refused_by_name(root: Path) -> None:
     options = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=4)
     with pytest.raises(UsageError, match=r"\(validation_split was 0.3, is 0.0; seed was 3, is 0\)"):
-        run_conversion(root / "images", root / "out", options, update=True)
+        run_conversion(root / "images", root / "out", options, mode="update")
 
 
 def test_there_has_to_be_something_to_update(root: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no finished data set .* leave out --update"):
-        run_conversion(root / "images", root / "new", OPTIONS, update=True)
-    with pytest.raises(UsageError, match="overwrite and update exclude each other"):
-        run_conversion(root / "images", root / "out", OPTIONS, update=True, overwrite=True)
+        run_conversion(root / "images", root / "new", OPTIONS, mode="update")
+    with pytest.raises(UsageError, match="mode 'renew' is unknown: choose one of new, overwrite"):
+        run_conversion(root / "images", root / "out", OPTIONS, mode="renew")
     assert not (root / "new").exists()
 
 
@@ -385,14 +385,14 @@ def test_a_row_that_changes_its_split_or_its_label_moves(tmp_path: Path) -> None
     rows["01.png"], rows["02.png"] = ["b", "test"], ["b", "train"]
     del rows["03.png"]
     write()
-    update = run_conversion(tmp_path / "t.csv", out, None, IN_MEMORY, update=True).update
+    update = run_conversion(tmp_path / "t.csv", out, None, IN_MEMORY, mode="update").update
     assert (update.added, update.changed, update.removed) == (1, 1, 2)
     assert list_splits(out) == {path: (split, label) for path, (label, split) in rows.items()}
     assert verify_dataset(out) == []
     rows["04.png"] = ["a", "valid"]
     write()
     with pytest.raises(UsageError, match="goes into split 'validation', and the"):
-        run_conversion(tmp_path / "t.csv", out, None, IN_MEMORY, update=True)
+        run_conversion(tmp_path / "t.csv", out, None, IN_MEMORY, mode="update")
 
 
 def test_images_without_labels_are_updated(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_images_without_labels_are_updated(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "new.png", 77)
     (tmp_path / "images" / "3.png").unlink()
     update = run_conversion(
-        tmp_path / "images", tmp_path / "out", None, IN_MEMORY, update=True
+        tmp_path / "images", tmp_path / "out", None, IN_MEMORY, mode="update"
     ).update
     assert (update.added, update.changed, update.removed) == (1, 0, 1)
     after = list_splits(tmp_path / "out")
@@ -418,7 +418,7 @@ def test_a_copy_of_an_old_image_joins_its_split(root: Path) -> None:
     for path in list(before):
         target = root / "images" / path.replace("/", "/copy of ")
         target.write_bytes((root / "images" / path).read_bytes())
-    run_conversion(root / "images", root / "out", None, IN_MEMORY, update=True)
+    run_conversion(root / "images", root / "out", None, IN_MEMORY, mode="update")
     after = list_splits(root / "out")
     assert len(after) == 2 * len(before)
     for path, place in before.items():
@@ -428,7 +428,7 @@ def test_a_copy_of_an_old_image_joins_its_split(root: Path) -> None:
 COLUMNS = {"caption_column": "caption", "boxes_column": "boxes", "box_labels_column": "things"}
 
 
-def test_rows_with_other_values_are_milled_again(tmp_path: Path) -> None:
+def test_rows_with_other_values_are_written_again(tmp_path: Path) -> None:
     rows: dict[int, dict[str, object]] = {}
     for seed in range(12):
         write_image(tmp_path / f"{seed:02}.png", seed)
@@ -439,11 +439,15 @@ def test_rows_with_other_values_are_milled_again(tmp_path: Path) -> None:
         lines = [json.dumps({"path": f"{seed:02}.png", **row}) for seed, row in rows.items()]
         (tmp_path / "t.jsonl").write_text("\n".join(lines))
         found = run_conversion(
-            tmp_path / "t.jsonl", tmp_path / "out", options, IN_MEMORY, update=options is None
+            tmp_path / "t.jsonl",
+            tmp_path / "out",
+            options,
+            IN_MEMORY,
+            mode="new" if options else "update",
         )
         if found.update is None:
             return ()
-        return found.update.added, found.update.changed, found.update.removed, found.milled
+        return found.update.added, found.update.changed, found.update.removed, found.written
 
     def read_values() -> dict[str, dict[str, object]]:
         return {record.source_id: dict(record.values) for record in open_source(tmp_path / "out")}
@@ -505,7 +509,7 @@ def test_content_that_an_update_brings_into_two_splits_is_told(tmp_path: Path) -
         for name in ("train", "validation")
     )
     shutil.copy(tmp_path / "images" / train, tmp_path / "images" / other)
-    run_conversion(tmp_path / "images", tmp_path / "out", None, IN_MEMORY, update=True)
+    run_conversion(tmp_path / "images", tmp_path / "out", None, IN_MEMORY, mode="update")
     assert read_splits(tmp_path / "out") == splits
     pair = tuple(sorted((train, other)))
     assert ("duplicate_split", pair) in list_notes(tmp_path / "out")
@@ -532,7 +536,7 @@ def test_a_new_image_follows_its_group_before_one_of_the_same_content(tmp_path: 
     shutil.copy(folder / f"{held_out}_0.png", folder / f"{train}_8.png")
     for number, group in enumerate(homes):
         write_image(folder / f"{group}_9.png", 100 + number)
-    run_conversion(tmp_path / "images", tmp_path / "out", None, IN_MEMORY, update=True)
+    run_conversion(tmp_path / "images", tmp_path / "out", None, IN_MEMORY, mode="update")
     after = read_splits(tmp_path / "out")
     assert len(after) == len(before) + 9
     assert {path.partition("_")[0]: split for path, split in after.items()} == homes
@@ -544,16 +548,16 @@ def test_a_new_image_follows_its_group_before_one_of_the_same_content(tmp_path: 
 def test_an_update_does_not_give_up_a_replacement_that_is_not_finished(root: Path) -> None:
     images, out = root / "images", root / "out"
     other = dataclasses.replace(OPTIONS, seed=9)
-    staged = mill_folder(images, Layout(out).stage, other)
+    staged = write_folder(images, Layout(out).stage, other)
     write_image(images / "b" / "new.png", 99)
     with pytest.raises(UsageError, match="is about to be replaced: go on with --overwrite"):
-        run_conversion(images, out, None, IN_MEMORY, update=True)
+        run_conversion(images, out, None, IN_MEMORY, mode="update")
     assert list_finished(staged) == list(staged.shards)
     (images / "b" / "new.png").unlink()
-    done = run_conversion(images, out, other, IN_MEMORY, overwrite=True)
-    assert (done.milled, done.kept) == (0, len(staged.shards))
+    done = run_conversion(images, out, other, IN_MEMORY, mode="overwrite")
+    assert (done.written, done.kept) == (0, len(staged.shards))
     # One of an update is gone on with, or given up for the next one.
     write_image(images / "b" / "new.png", 99)
     Layout(Layout(out).stage).make_work_folders()
     Layout(Layout(out).stage).plan.write_bytes(b"damaged")
-    assert run_conversion(images, out, None, IN_MEMORY, update=True).update.added == 1
+    assert run_conversion(images, out, None, IN_MEMORY, mode="update").update.added == 1

@@ -35,9 +35,9 @@ def test_spans_are_those_of_one_record_after_another(records, more):
     more = {name: value for name, value in more.items() if name not in NAMES}
     payloads = [encode(label, image, **more) for label, image in records]
     data, begins, ends = lay_out(payloads)
-    starts, stops, sound = find_spans(data, begins, ends, NAMES)
+    starts, stops, valid = find_spans(data, begins, ends, NAMES)
     labels, single = read_numbers(data, starts[0], stops[0])
-    assert sound.all()
+    assert valid.all()
     assert single.all()
     for number, (label, image) in enumerate(records):
         found = find_values(memoryview(payloads[number]), NAMES)
@@ -58,21 +58,21 @@ def test_what_is_changed_in_one_record_is_not_taken_for_something_else(data):
     spoiled[data.draw(st.integers(0, len(spoiled) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     payloads[victim] = bytes(spoiled)
     block, begins, ends = lay_out(payloads)
-    starts, stops, sound = find_spans(block, begins, ends, NAMES)
-    for number in np.flatnonzero(sound).tolist():
+    starts, stops, valid = find_spans(block, begins, ends, NAMES)
+    for number in np.flatnonzero(valid).tolist():
         found = find_values(memoryview(payloads[number]), NAMES)
         for row, name in enumerate(NAMES):
             begin = int(begins[number])
             assert found[name] == (starts[row, number] - begin, stops[row, number] - begin)
-    assert victim == 0 or sound[[number for number in range(4) if number != victim]].all()
+    assert victim == 0 or valid[[number for number in range(4) if number != victim]].all()
 
 
 @QUICK
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=5))
 def test_anything_at_all_is_looked_through_without_an_error(payloads):
     data, begins, ends = lay_out([*payloads, b"\n"])
-    _, _, sound = find_spans(data, begins, ends, NAMES)
-    assert not sound.any()
+    _, _, valid = find_spans(data, begins, ends, NAMES)
+    assert not valid.any()
 
 
 def test_a_record_laid_out_otherwise_than_the_first_is_left_to_the_careful_way():
@@ -85,9 +85,9 @@ def test_a_record_laid_out_otherwise_than_the_first_is_left_to_the_careful_way()
 def test_a_label_that_is_not_one_integer_is_not_read(value):
     payload = encode_example(dict(zip(NAMES, (value, b"pixels", b"name"), strict=True)))
     data, begins, ends = lay_out([payload, payload])
-    starts, stops, sound = find_spans(data, begins, ends, NAMES)
+    starts, stops, valid = find_spans(data, begins, ends, NAMES)
     numbers, single = read_numbers(data, starts[0], stops[0])
-    for taken, number in zip(sound & single, numbers, strict=True):
+    for taken, number in zip(valid & single, numbers, strict=True):
         assert not taken or number == read_varint(memoryview(data), int(starts[0, 0]))[0]
 
 

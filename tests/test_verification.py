@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, mill_folder, write_image
+from conftest import convert_folder, encode_image, make_image, write_folder, write_image
 from damaging import EXHAUSTIVE
 
 from converter.errors import DatasetError
@@ -17,7 +17,6 @@ from converter.format.examples import decode_example, encode_example
 from converter.format.indexes import format_line
 from converter.format.manifest import Manifest, read_manifest
 from converter.format.tfrecords import frame_record, read_records
-from converter.milling.mill import receipt_path
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout, name_index
 from converter.storage.locks import lock_folder
@@ -30,6 +29,7 @@ from converter.upkeep.verification import (
     make_check,
     verify_dataset,
 )
+from converter.writing.shard_writer import receipt_path
 from pipelines import verify
 
 FILES = [
@@ -382,7 +382,7 @@ def test_of_an_unfinished_conversion_what_is_finished_is_checked(tmp_path):
     for seed in range(8):
         write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
     options = ConvertOptions(image_size=(2, 2), encoding="raw", num_shards=4)
-    plan = mill_folder(tmp_path / "images", tmp_path / "out", options)
+    plan = write_folder(tmp_path / "images", tmp_path / "out", options)
     receipts = [receipt_path(Layout(plan.out), shard) for shard in plan.shards]
     receipts[0].unlink()
     unfinished = Fault(

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from converter.storage.objects import ObjectPath
-from pipelines.runners import parse_options, start_workers
-from pipelines.workers import LocalWorkers, _describe_death, _pools
+from pipelines.beam.runners import parse_options, start_workers
+from pipelines.beam.workers import LocalWorkers, _describe_death, _pools
 
 
 def test_processes_live_as_long_as_the_block() -> None:
@@ -34,7 +34,7 @@ def test_processes_get_ready_for_the_stores_that_they_will_need() -> None:
     places = Path("here"), ObjectPath("s3", "bucket", "a"), ObjectPath("s3", "bucket", "b")
     with start_workers(parse_options([]), 1, *places) as workers:
         worker = psutil.Process(workers._idle[0].process.pid)
-        assert worker.cmdline()[-2:] == ["pipelines.worker_main", "s3"]
+        assert worker.cmdline()[-2:] == ["pipelines.beam.worker_main", "s3"]
         end = time.monotonic() + 60
         while not any("aiohttp" in item.path for item in worker.memory_maps()):
             assert time.monotonic() < end

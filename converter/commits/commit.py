@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from converter.entries import Note, NoteTally
 from converter.errors import DatasetError, OutputError, StoreError
 from converter.format.manifest import (
     FileInfo,
@@ -20,9 +19,10 @@ from converter.format.manifest import (
     Totals,
 )
 from converter.format.metadata import describe_dataset
-from converter.milling.mill import Receipt, parse_receipt, read_receipt, receipt_path
+from converter.inventory import Note, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, dump_line
+from converter.storage.atomic import create_file, write_file
 from converter.storage.files import (
     choose_threads,
     hash_file,
@@ -34,11 +34,11 @@ from converter.storage.files import (
     sync_folder,
 )
 from converter.storage.layout import NOTES, REJECTS, Layout, Location, name_index
-from converter.storage.writing import create_file, write_file
+from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt, receipt_path
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
-    """The shards of a plan that need not be milled: they are, byte for byte, what receipts state.
+    """The shards of a plan that need not be written: they are, byte for byte, what receipts state.
 
     Args:
         plan: a plan that is written to its output. What it carries over was compared before.

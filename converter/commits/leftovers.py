@@ -22,7 +22,7 @@ from converter.commits.replacements import (
 )
 from converter.errors import LockedError, UsageError
 from converter.storage.files import list_names, remove_files, remove_folder
-from converter.storage.layout import Layout, Location
+from converter.storage.layout import AnyPath, Layout, Location, locate_output
 from converter.storage.locks import find_owner, is_deserted, lock_folder, lock_stage
 from converter.storage.objects import ObjectPath
 
@@ -37,8 +37,8 @@ class Leftover(NamedTuple):
     what: str
 
 
-def clean_folder(
-    out: Location, *, unfinished: bool = False, dry_run: bool = False, break_lock: bool = False
+def clean(
+    out: AnyPath, *, unfinished: bool = False, dry_run: bool = False, break_lock: bool = False
 ) -> list[Leftover]:
     """Removes what runs that were killed left in a data set's folder and beside it.
 
@@ -57,6 +57,7 @@ def clean_folder(
         LockedError: somebody is writing to it, or may be.
         OSError: something cannot be removed.
     """
+    out = locate_output(out)
     layout = Layout(out)
     if not any(path.exists() for path in (layout.manifest, layout.work, layout.retired)):
         raise UsageError(f"{out} is neither a data set nor an unfinished conversion")

@@ -175,7 +175,7 @@ def _settle_beside(out: Path) -> None:
 
 
 def remove_repair(folder: Location) -> None:
-    """Removes what was milled to repair a data set.
+    """Removes what was written to repair a data set.
 
     Raises:
         OSError: something cannot be removed.

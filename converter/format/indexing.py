@@ -15,8 +15,8 @@ from typing import BinaryIO, Final, TypeAlias
 from converter.errors import DatasetError, OutputError, RecordError, UsageError
 from converter.format.indexes import format_line
 from converter.format.tfrecords import HEADER_BYTES, PIECE_BYTES, is_header, scan_records
+from converter.storage.atomic import write_file
 from converter.storage.layout import INDEX_SUFFIX, SHARD_SUFFIX, name_index
-from converter.storage.writing import write_file
 
 # What a header of gzip may have in front of the data: a name and a comment.
 _HEAD_BYTES: Final = 4096

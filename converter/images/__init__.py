@@ -1,6 +1,6 @@
 """The bytes of an image file become the bytes that are stored.
 
-decoders    formats that may be opened, by content, within limits -> images
+openers     formats that may be opened, by content, within limits -> images
 frames      those of animations and files of several pages (frame_paths: their names)
 pixels      upright, on a background, 8 bits, sRGB
 scaling     by geometry -> the size asked for (boxes, masks: along with it)

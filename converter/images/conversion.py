@@ -14,9 +14,9 @@ from PIL import Image
 from converter.costs import enter
 from converter.errors import ImageError, ShardmillError
 from converter.images.copies import COPIED, is_copy, verify_png
-from converter.images.decoders import name_format, open_image
 from converter.images.geometry import Geometry, Size, fit_image
 from converter.images.limits import check_header, has_frames
+from converter.images.openers import name_format, open_image
 from converter.images.pixels import (
     MODES,
     find_transform,

@@ -18,8 +18,8 @@ from PIL import Image
 from converter.errors import ImageError
 from converter.images.conversion import Origin, fit_upright, name_errors
 from converter.images.copies import verify_png
-from converter.images.decoders import open_image
 from converter.images.limits import check_header
+from converter.images.openers import open_image
 from converter.images.pixels import is_negative, orient, read_turn
 from converter.images.scaling import pad, scale
 from converter.options import ConvertOptions

@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 import PIL
 
 import converter
-from converter.entries import NO_LABEL, Entry, Scan
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
 from converter.images.frame_paths import find_file
+from converter.inventory import NO_LABEL, Entry, Inventory
 from converter.options import ConvertOptions
+from converter.storage.atomic import create_file, write_file
 from converter.storage.files import list_names, read_range, remove_files
 from converter.storage.layout import Layout, Location, locate, name_shard
-from converter.storage.writing import create_file, write_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,14 +77,14 @@ class Draft:
     """A plan that is not written yet.
 
     Attributes:
-        scan: the images, and what is left out.
+        inventory: the images, and what is left out.
         splits: the entries of each split, in record order.
         shard_records: how many of them each shard of each split holds.
         rejected: images that an update need not try again: path, code and detail of each.
         base: what an update starts from, or None.
     """
 
-    scan: Scan
+    inventory: Inventory
     splits: dict[str, list[Entry]]
     shard_records: dict[str, list[int]]
     rejected: tuple[dict[str, str], ...] = ()
@@ -158,7 +158,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
     if not layout.plan.is_file():
         # Nobody knows of which plan the shards are that these vouch for.
         remove_files(layout.receipts / name for name in list_names(layout.receipts))
-    scan = draft.scan
+    inventory = draft.inventory
     with (
         create_file(layout.entries, layout.scratch) as file,
         create_file(layout.left_out, layout.scratch) as left_out,
@@ -167,7 +167,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         shards = tuple(_write_entries(file.write, draft))
         for line in list_left_out(draft):
             left_out.write(dump_line(line))
-        for note in scan.notes:
+        for note in inventory.notes:
             notes.write(dump_line(note._asdict()))
         content = _describe(draft, options, shards, file.sha256)
         digest = hashlib.sha256(dump_line(content)).hexdigest()
@@ -176,9 +176,9 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         "digest": digest,
         "images": str(images),
         "rejected": _count(
-            [line["code"] for line in draft.rejected] + [line.code for line in scan.rejected]
+            [line["code"] for line in draft.rejected] + [line.code for line in inventory.rejected]
         ),
-        "skipped": _count([skip.code for skip in scan.skipped]),
+        "skipped": _count([skip.code for skip in inventory.skipped]),
         "frames": len(draft.rejected)
         - len({find_file(line["path"], options.frames) for line in draft.rejected}),
         "policies": options.policies_to_json(),
@@ -192,7 +192,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
 def list_left_out(draft: Draft) -> Iterator[dict[str, str]]:
     """What is known beforehand not to be converted, as lines of `rejects.jsonl`."""
     yield from draft.rejected
-    yield from (line._asdict() for line in (*draft.scan.rejected, *draft.scan.skipped))
+    yield from (line._asdict() for line in (*draft.inventory.rejected, *draft.inventory.skipped))
 
 
 def digest_plan(draft: Draft, options: ConvertOptions) -> str:
@@ -312,9 +312,9 @@ def _describe(
     return {
         "generator": name_generator(),
         "options": options.to_json(),
-        "classes": list(draft.scan.classes),
-        "columns": [dataclasses.asdict(column) for column in draft.scan.columns],
-        "labelled": draft.scan.labelled,
+        "classes": list(draft.inventory.classes),
+        "columns": [dataclasses.asdict(column) for column in draft.inventory.columns],
+        "labelled": draft.inventory.labelled,
         "shards": [dataclasses.asdict(shard) for shard in shards],
         "entries_sha256": entries_sha256,
         **({"base": draft.base._asdict()} if draft.base else {}),
@@ -322,7 +322,7 @@ def _describe(
 
 
 def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[Shard]:
-    classes = draft.scan.classes
+    classes = draft.inventory.classes
     offset = 0
     for split, entries in draft.splits.items():
         counts = draft.shard_records[split]

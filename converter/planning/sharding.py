@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from converter.entries import Entry
 from converter.errors import UsageError
+from converter.inventory import Entry
 from converter.options import MAX_SHARDS, ConvertOptions
 
 MIN_SHARDS: Final = 16

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from converter.entries import NO_LABEL, SPLITS, Entry
 from converter.errors import UsageError
+from converter.inventory import NO_LABEL, SPLITS, Entry
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 

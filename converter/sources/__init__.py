@@ -7,5 +7,5 @@ tables      rows of cells, and locators of what they name
 labelling   classes and splits off the paths
 pairing     masks join their images
 duplicates  have the same content
-originals   read again when they are milled
+originals   read again when they are written
 """

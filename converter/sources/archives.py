@@ -21,8 +21,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from converter.entries import SKIP_RULES, Entry, Skipped
 from converter.errors import ImageError, UsageError
+from converter.inventory import SKIP_RULES, Entry, Skipped
 from converter.names import to_bytes
 from converter.sources.folders import has_image_suffix, is_clutter, is_named
 from converter.sources.members import Member

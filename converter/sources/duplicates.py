@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from converter.entries import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Note, Skipped
+from converter.inventory import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Note, Skipped
 from converter.storage.stores import CONNECTIONS
 
 Numbers: TypeAlias = npt.NDArray[np.int64]

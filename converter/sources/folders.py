@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from converter.entries import SKIP_RULES, Skipped
 from converter.errors import UsageError
 from converter.images.formats import SUFFIXES
+from converter.inventory import SKIP_RULES, Skipped
 from converter.names import from_system
 from converter.storage.layout import Location
 from converter.storage.objects import ObjectPath

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-from converter.entries import Entry
 from converter.errors import ImageError
 from converter.image_options import MAX_FILE_BYTES
+from converter.inventory import Entry
 from converter.names import to_bytes
 from converter.reasons import REJECT_CODES
 from converter.sources.archives import (

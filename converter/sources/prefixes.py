@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from converter.entries import SKIP_RULES, Entry, Skipped
 from converter.errors import UsageError
+from converter.inventory import SKIP_RULES, Entry, Skipped
 from converter.names import to_bytes
 from converter.sources.folders import has_image_suffix, is_clutter
 from converter.storage.objects import ObjectPath, list_objects

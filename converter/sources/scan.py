@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.entries import NO_LABEL, SKIP_RULES, Entry, Note, Scan, Skipped, make_note
 from converter.errors import UsageError
 from converter.images.formats import SUFFIXES
+from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Note, Skipped, make_note
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.archives import is_archive, list_archive
@@ -25,9 +25,9 @@ from converter.sources.duplicates import drop_duplicates, find_duplicates, note_
 from converter.sources.folders import check_folder, list_folders, walk_folder
 from converter.sources.inputs import check_source, locate_root
 from converter.sources.labelling import Labeller, order_classes
-from converter.sources.locators import make_locator
+from converter.sources.mask_pairing import locate_masks, pair_masks
 from converter.sources.originals import digest_source
-from converter.sources.pairing import locate_masks, pair_masks
+from converter.sources.path_lookup import make_locator
 from converter.sources.prefixes import list_prefix
 from converter.sources.rows import is_table
 from converter.sources.tables import scan_table
@@ -35,7 +35,7 @@ from converter.storage.layout import Location, lies_in
 from converter.storage.objects import ObjectPath
 
 
-def scan_images(images: Location, options: ConvertOptions | None = None) -> Scan:
+def scan_images(images: Location, options: ConvertOptions | None = None) -> Inventory:
     """Finds all images that are to be converted, and those of them that have the same content.
 
     Args:
@@ -48,13 +48,13 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Scan
     options = options or ConvertOptions()
     check_source(images, options)
     root = locate_root(images, options)
-    scan = _scan(images, options)
+    inventory = _scan(images, options)
     if options.masked:
-        scan = pair_masks(scan, root, options)
+        inventory = pair_masks(inventory, root, options)
     if options.dedupe == "off":
-        return scan
+        return inventory
     sets = find_duplicates(
-        scan.entries,
+        inventory.entries,
         # What is larger is rejected, and need not be read before that.
         lambda entry, end_bytes: (
             digest_source(entry, root, end_bytes)
@@ -63,18 +63,20 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Scan
         ),
         remote=isinstance(root, ObjectPath),
     )
-    notes = (*scan.notes, *note_duplicates(scan.entries, sets))
+    notes = (*inventory.notes, *note_duplicates(inventory.entries, sets))
     if options.dedupe == "report":
-        return dataclasses.replace(scan, notes=notes, duplicates=tuple(map(tuple, sets)))
-    kept, dropped = drop_duplicates(scan.entries, sets)
-    skipped = sorted((*scan.skipped, *dropped), key=lambda skip: to_bytes(skip.path))
-    return dataclasses.replace(scan, entries=kept, skipped=tuple(skipped), notes=notes)
+        return dataclasses.replace(inventory, notes=notes, duplicates=tuple(map(tuple, sets)))
+    kept, dropped = drop_duplicates(inventory.entries, sets)
+    skipped = sorted((*inventory.skipped, *dropped), key=lambda skip: to_bytes(skip.path))
+    return dataclasses.replace(inventory, entries=kept, skipped=tuple(skipped), notes=notes)
 
 
-def _scan(images: Location, options: ConvertOptions) -> Scan:
+def _scan(images: Location, options: ConvertOptions) -> Inventory:
     if is_table(images):
-        scan = scan_table(images, options, make_locator(locate_root(images, options)))
-        return dataclasses.replace(scan, notes=find_oddities(scan.entries, scan.classes))
+        inventory = scan_table(images, options, make_locator(locate_root(images, options)))
+        return dataclasses.replace(
+            inventory, notes=find_oddities(inventory.entries, inventory.classes)
+        )
     if is_archive(images):
         skipped: list[Skipped] = []
         entries, folders = list_archive(images, skipped)
@@ -84,7 +86,7 @@ def _scan(images: Location, options: ConvertOptions) -> Scan:
     return scan_folder(images, options)
 
 
-def scan_folder(root: Path, options: ConvertOptions | None = None) -> Scan:
+def scan_folder(root: Path, options: ConvertOptions | None = None) -> Inventory:
     """Lists the images of a folder, with what its folders say of them.
 
     Memory grows with the number of files, by about 250 bytes each.
@@ -102,7 +104,7 @@ def scan_folder(root: Path, options: ConvertOptions | None = None) -> Scan:
     return label_images(root, found, folders, skipped, options)
 
 
-def scan_prefix(root: ObjectPath, options: ConvertOptions) -> Scan:
+def scan_prefix(root: ObjectPath, options: ConvertOptions) -> Inventory:
     """Lists the images below a prefix of an object store, as `scan_folder` does those of a folder.
 
     Raises:
@@ -144,7 +146,7 @@ def label_images(
     folders: Mapping[str, Sequence[str]],
     skipped: list[Skipped],
     options: ConvertOptions,
-) -> Scan:
+) -> Inventory:
     """Gives images the labels and splits that their folders say.
 
     Args:
@@ -177,7 +179,7 @@ def label_images(
         raise UsageError(_tell_nothing(root, classes, skipped))
     _renumber(entries, numbers, classes)
     skipped.sort(key=lambda skip: to_bytes(skip.path))
-    return Scan(
+    return Inventory(
         classes=classes,
         entries=tuple(entries),
         skipped=tuple(skipped),

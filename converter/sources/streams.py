@@ -2,7 +2,7 @@
 
 So what has to be read is asked for in the order in which it lies there: one reading of the archive
 for the list, one for the hashes of all images if they are wanted, part of one for the sample, and
-one for each worker that mills.
+one for each worker that writes.
 """
 
 from __future__ import annotations

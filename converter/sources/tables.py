@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from converter.entries import NO_LABEL, SKIP_RULES, Entry, Scan, Skipped
 from converter.errors import UsageError
 from converter.format import schema
 from converter.format.schema import Column, require_free
 from converter.images.boxes import parse_boxes
 from converter.images.frame_paths import find_file
+from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Skipped
 from converter.names import to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
 from converter.reasons import REJECT_CODES
@@ -32,7 +32,7 @@ from converter.sources.cells import (
     read_text,
 )
 from converter.sources.labelling import SPLIT_FOLDERS, order_classes
-from converter.sources.locators import Locate
+from converter.sources.path_lookup import Locate
 from converter.sources.rows import Row, RowError, read_rows
 from converter.storage.layout import Location
 
@@ -115,7 +115,7 @@ class Reading:
                 raise ValueError(f"{boxes} boxes with {labels} labels")
 
 
-def scan_table(table: Location, options: ConvertOptions, locate: Locate) -> Scan:
+def scan_table(table: Location, options: ConvertOptions, locate: Locate) -> Inventory:
     """Lists the images of a table. Its rows are read twice: for what they hold, and then for good.
 
     Args:
@@ -145,7 +145,7 @@ def scan_table(table: Location, options: ConvertOptions, locate: Locate) -> Scan
     if not entries:
         raise UsageError(_tell_nothing(table, rejected))
     kept = tuple(_leave_out_repeated(entries, rejected))
-    return Scan(
+    return Inventory(
         classes=order_classes(set(reading.classes), reading.options, key=_sort_name),
         entries=kept,
         skipped=tuple(sorted(skipped, key=lambda skip: to_bytes(skip.path))),

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from converter.storage.requests import insist, start, wait
+from converter.storage.requests import retry, start, wait
 from converter.storage.stores import Found, Page, Store
 
 _AHEAD: Final = 16
@@ -98,4 +98,4 @@ def _start_page(
         return await store.list(bucket, prefix, nested=nested, token=token)
 
     address = f"{scheme}://{bucket}/{prefix}"
-    return start(scheme, lambda store: insist(address, lambda: list_page(store)))
+    return start(scheme, lambda store: retry(address, lambda: list_page(store)))

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Final
 
 from converter.errors import LockedError, OutputError
+from converter.storage.atomic import link_file, write_file
 from converter.storage.layout import Layout, Location
 from converter.storage.object_locks import find_object_owner, lock_objects
 from converter.storage.objects import ObjectPath
 from converter.storage.owners import Owner, describe_self, dump_owner, parse_owner, refuse_owner
-from converter.storage.writing import link_file, write_file
 
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.005

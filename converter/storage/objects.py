@@ -21,7 +21,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.storage.listings import has_any, list_below
-from converter.storage.requests import describe_missing, insist, start, wait
+from converter.storage.requests import describe_missing, retry, start, wait
 from converter.storage.stores import Body, Stat, Store, Transfer, measure_file, read_parts
 
 SCHEMES: Final = ("s3", "gs")
@@ -352,25 +352,25 @@ async def _transfer(store: Store, path: ObjectPath, transfer: Transfer) -> int:
                 raise
             raise OSError(errno.ESTALE, "it changed while it was read", str(path)) from error
 
-    await insist(path, get, progress=lambda: transfer.place)
+    await retry(path, get, progress=lambda: transfer.place)
     return transfer.place
 
 
 async def _stat(store: Store, path: ObjectPath) -> Stat:
-    return await insist(path, lambda: store.stat(path.bucket, path.key))
+    return await retry(path, lambda: store.stat(path.bucket, path.key))
 
 
 def _put(path: ObjectPath, data: Body, size: int) -> None:
     async def put(store: Store) -> None:
         await store.put(path.bucket, path.key, data, None)
 
-    wait(start(path.scheme, lambda store: insist(path, lambda: put(store), size)))
+    wait(start(path.scheme, lambda store: retry(path, lambda: put(store), size)))
 
 
 async def _create(store: Store, path: ObjectPath, data: bytes) -> None:
     attempt = uuid.uuid4().hex
     try:
-        await insist(path, lambda: store.put(path.bucket, path.key, data, attempt), len(data))
+        await retry(path, lambda: store.put(path.bucket, path.key, data, attempt), len(data))
     except FileExistsError:
         # An earlier request of ours may have got through, and its answer not.
         if (await _stat(store, path)).attempt != attempt:
@@ -381,11 +381,11 @@ def _start_copy(source: ObjectPath, target: ObjectPath) -> concurrent.futures.Fu
     async def copy(store: Store) -> None:
         await store.copy(source.bucket, source.key, target.bucket, target.key)
 
-    return start(source.scheme, lambda store: insist(source, lambda: copy(store)))
+    return start(source.scheme, lambda store: retry(source, lambda: copy(store)))
 
 
 def _start_delete(path: ObjectPath) -> concurrent.futures.Future[None]:
     async def delete(store: Store) -> None:
         await store.delete(path.bucket, path.key)
 
-    return start(path.scheme, lambda store: insist(path, lambda: delete(store)))
+    return start(path.scheme, lambda store: retry(path, lambda: delete(store)))

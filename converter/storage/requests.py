@@ -105,7 +105,7 @@ def wait(future: concurrent.futures.Future[_T]) -> _T:
         future.cancel()  # if it is a signal that ends the waiting
 
 
-async def insist(
+async def retry(
     address: object,
     request: Callable[[], Awaitable[_T]],
     size: int = 0,

@@ -2,6 +2,6 @@
 
 verification  against its manifest (contents: record by record)
 provenance    its records -> the originals that they were made from
-updates       comparisons: originals that are different -> the few shards to be milled again
+updates       comparisons: originals that are different -> the few shards to be written again
 repairs       damaged shards -> the originals to make them from again (deductions: of lost ones)
 """

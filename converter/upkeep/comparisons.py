@@ -13,7 +13,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from converter.entries import Entry, NoteTally
 from converter.errors import ImageError
 from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
@@ -21,16 +20,17 @@ from converter.format.schema import BOXES, MASK, Column, make_features
 from converter.images.boxes import fit_boxes
 from converter.images.frame_paths import find_file
 from converter.images.geometry import Size
-from converter.images.traits import examine_image, note_traits
-from converter.milling.mill import Receipt
+from converter.images.image_notes import examine_image, note_traits
+from converter.inventory import Entry, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.splits import may_stay
+from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import read_entry, read_source
-from converter.sources.pairing import locate_masks
 from converter.sources.streams import is_compressed
 from converter.storage.files import bring_here, choose_threads, hash_bytes
 from converter.storage.layout import Location, name_index
 from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources
+from converter.writing.shard_writer import Receipt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from converter.entries import NO_LABEL
 from converter.errors import ImageError
 from converter.format import examples
 from converter.format.manifest import ImageInfo
 from converter.format.schema import MASK, Column, check_values
 from converter.images.conversion import StoredImage, check_image
+from converter.inventory import NO_LABEL
 from converter.names import from_bytes, to_bytes
 from converter.upkeep.provenance import Source
 

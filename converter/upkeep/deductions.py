@@ -7,7 +7,7 @@ that does not do, the originals are made into records once more, and their lengt
     it has none                    the records that lie side by side and give that very index
     one is left over               what is left over was in it
 
-Nothing of it has to be believed: what is milled from it takes its place by its SHA-256 alone.
+Nothing of it has to be believed: what is written from it takes its place by its SHA-256 alone.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Final
 
-from converter.entries import Entry, Scan, name_class
 from converter.errors import DatasetError
 from converter.format.indexes import format_line, parse_index
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from converter.images.frame_paths import find_file
-from converter.milling.records import Record, make_records
+from converter.inventory import Entry, Inventory, name_class
 from converter.options import ConvertOptions
 from converter.planning.splits import assign_splits
 from converter.storage.files import choose_threads, hash_bytes
 from converter.storage.layout import Location, name_index
 from converter.upkeep.provenance import Source, read_sources
 from converter.upkeep.updates import read_rejects
+from converter.writing.records import Record, make_records
 
 _MAX_STEPS: Final = 1_000_000
 """Of the search for the lines of indexes: seconds. Where lengths differ, it never turns back."""
@@ -38,7 +38,11 @@ _REST: Final = -1
 
 
 def deduce_members(
-    folder: Location, manifest: Manifest, lost: Sequence[ShardInfo], scan: Scan, images: Location
+    folder: Location,
+    manifest: Manifest,
+    lost: Sequence[ShardInfo],
+    inventory: Inventory,
+    images: Location,
 ) -> dict[str, list[Entry]]:
     """The originals of lost shards, as far as anything tells of them, if only likely ones.
 
@@ -46,20 +50,20 @@ def deduce_members(
         folder: the data set.
         manifest: its manifest.
         lost: shards whose originals are not known.
-        scan: the images, with the labels of the manifest.
+        inventory: the images, with the labels of the manifest.
         images: the folder that they are relative to.
 
     Raises:
         DatasetError: another shard is damaged, so that nobody can tell what is in it.
     """
     options = ConvertOptions.from_json(manifest.options)
-    left = _list_left(folder, manifest, lost, scan, options)
+    left = _list_left(folder, manifest, lost, inventory, options)
 
     def measure(entry: Entry) -> int | None:
-        text = name_class(scan, entry)
+        text = name_class(inventory, entry)
         made = [
             outcome
-            for _, (outcome,) in make_records(entry, text, images, [options], scan.columns)
+            for _, (outcome,) in make_records(entry, text, images, [options], inventory.columns)
             if isinstance(outcome, Record)
         ]
         return len(made[0].payload) + HEADER_BYTES + FOOTER_BYTES if len(made) == 1 else None
@@ -142,7 +146,7 @@ def _list_left(
     folder: Location,
     manifest: Manifest,
     lost: Sequence[ShardInfo],
-    scan: Scan,
+    inventory: Inventory,
     options: ConvertOptions,
 ) -> dict[str, list[Entry]]:
     """The images of each split that are in no shard that is whole, in record order."""
@@ -150,7 +154,7 @@ def _list_left(
     whole = [shard for shard in manifest.shards if shard not in lost]
     for shard, sources in read_all_sources(folder, manifest, whole):
         taken |= {find_file(source.path, options.frames): shard.split for source in sources}
-    members = assign_splits(scan.entries, options, scan.duplicates, taken)
+    members = assign_splits(inventory.entries, options, inventory.duplicates, taken)
     return {
         split: [entry for entry in group if entry.path not in taken]
         for split, group in members.items()

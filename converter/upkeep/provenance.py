@@ -11,13 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from converter.entries import NO_LABEL
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.format import examples
 from converter.format.indexes import parse_index
 from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from converter.image_options import MAX_FILE_BYTES
+from converter.inventory import NO_LABEL
 from converter.names import from_bytes
 from converter.sources.archives import digest_members
 from converter.sources.originals import read_source

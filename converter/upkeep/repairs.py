@@ -16,7 +16,6 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from converter.entries import Entry, NoteTally, Scan, name_class
 from converter.errors import DatasetError, ImageError
 from converter.format.indexes import format_line
 from converter.format.manifest import Manifest, ShardInfo
@@ -24,12 +23,13 @@ from converter.format.metadata import describe_dataset
 from converter.format.tfrecords import scan_records
 from converter.image_options import MAX_FILE_BYTES
 from converter.images.frame_paths import find_file
-from converter.images.traits import note_traits
-from converter.milling.records import make_records
+from converter.images.image_notes import note_traits
+from converter.inventory import Entry, Inventory, NoteTally, name_class
 from converter.names import to_system
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
 from converter.sources.originals import read_source
+from converter.storage.atomic import write_file
 from converter.storage.files import (
     bring_here,
     choose_threads,
@@ -40,10 +40,10 @@ from converter.storage.files import (
 )
 from converter.storage.layout import Layout, Location, name_index
 from converter.storage.objects import ObjectPath
-from converter.storage.writing import write_file
 from converter.upkeep.deductions import read_all_sources
 from converter.upkeep.provenance import Source, describe_change, read_sources
 from converter.upkeep.verification import Fault
+from converter.writing.records import make_records
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,7 +164,7 @@ def describe_rejects(
         for entry in members[shard.name]:
             # Of several frames, some may be written and others not.
             if not written[entry.path] or options.frames == "all":
-                lines += _list_reasons(entry, draft.scan, images, options)
+                lines += _list_reasons(entry, draft.inventory, images, options)
     lines += [json.dumps(line, separators=(",", ":")) for line in list_left_out(draft)]
     return "".join(f"{line}\n" for line in lines).encode("ascii")
 
@@ -184,14 +184,14 @@ def describe_notes(
             with contextlib.suppress(ImageError):
                 data = read_source(path, images, options.max_file_bytes)
                 note_traits(frames, data, options, tally)
-    notes = (*draft.scan.notes, *tally.list_notes())
+    notes = (*draft.inventory.notes, *tally.list_notes())
     return b"".join(dump_line(note._asdict()) for note in notes)
 
 
 def write_repair(
     members: Mapping[str, list[Entry]], manifest: Manifest, images: Location, out: Location
 ) -> Plan:
-    """Plans to mill some shards of a data set once more, in a folder of their own.
+    """Plans to write some shards of a data set once more, in a folder of their own.
 
     Raises:
         OutputError: a file cannot be written.
@@ -201,7 +201,7 @@ def write_repair(
         for split in manifest.splits
     }
     draft = Draft(
-        scan=Scan(
+        inventory=Inventory(
             classes=manifest.classes,
             entries=(),
             skipped=(),
@@ -250,9 +250,11 @@ def _recall(path: str, source: Source, images: Location, max_bytes: int) -> Entr
 
 
 def _list_reasons(
-    entry: Entry, scan: Scan, images: Location, options: ConvertOptions
+    entry: Entry, inventory: Inventory, images: Location, options: ConvertOptions
 ) -> Iterator[str]:
-    records = make_records(entry, name_class(scan, entry), images, [options], scan.columns)
+    records = make_records(
+        entry, name_class(inventory, entry), images, [options], inventory.columns
+    )
     for found, (outcome,) in records:
         if isinstance(outcome, ImageError):
             yield json.dumps({"path": found.path, "code": outcome.code, "detail": outcome.detail})

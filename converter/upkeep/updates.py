@@ -1,7 +1,7 @@
-"""Takes what was added, changed or removed into a finished data set, and mills little for it.
+"""Takes what was added, changed or removed into a finished data set, and writes little for it.
 
 Every image that stays keeps its split, its shard and its label. A shard that loses an image or has
-a changed one is milled again; new images go into those shards first and then into the smallest
+a changed one is written again; new images go into those shards first and then into the smallest
 ones, as few as hold them. All other shards are carried over as they are, byte for byte.
 
 The number of shards is in their names and stays. So shards may differ in length after an update,
@@ -20,24 +20,24 @@ from pathlib import Path
 from typing import Final
 
 from converter.commits.commit import read_notes
-from converter.entries import CONTENT_NOTES, NO_LABEL, Entry, Scan, name_class
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.schema import LABELS, Column
 from converter.images.frame_paths import find_file
-from converter.milling.mill import Receipt, write_receipt
-from converter.milling.records import make_records
+from converter.inventory import CONTENT_NOTES, NO_LABEL, Entry, Inventory, name_class
 from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan, Shard
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
+from converter.storage.atomic import create_file, link_file
 from converter.storage.files import choose_threads, hash_file, sync_folder
 from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, name_index
-from converter.storage.writing import create_file, link_file
 from converter.upkeep.comparisons import Comparison, Share
+from converter.writing.records import make_records
+from converter.writing.shard_writer import Receipt, write_receipt
 
 SPARE_SHARE: Final = 4
-"""A shard takes new images up to a quarter over the mean length, so that few shards are milled."""
+"""A shard takes new images up to a quarter over the mean length, so that few shards are written."""
 
 _PIECE_BYTES: Final = 1 << 20
 
@@ -64,7 +64,7 @@ class Update:
 
     @property
     def records(self) -> int:
-        """How many images the shards have that are to be milled."""
+        """How many images the shards have that are to be written."""
         planned = sum(map(sum, self.draft.shard_records.values()))
         return planned - sum(receipt.images for receipt in self.kept.values())
 
@@ -73,7 +73,7 @@ def plan_update(
     folder: Location,
     manifest: Manifest,
     images: Location,
-    scan: Scan,
+    inventory: Inventory,
     *,
     on_shard: Callable[[ShardInfo], object] | None = None,
 ) -> Update:
@@ -85,59 +85,59 @@ def plan_update(
         folder: the data set.
         manifest: its manifest.
         images: the folder of the originals.
-        scan: what lies in it now.
+        inventory: what lies in it now.
         on_shard: called with each shard once it is compared, in order.
 
     Raises:
         DatasetError: a shard is damaged, so that nobody can tell what is in it.
     """
     options = ConvertOptions.from_json(manifest.options)
-    scan = keep_labels(scan, manifest.classes)
+    inventory = keep_labels(inventory, manifest.classes)
     refused = read_rejects(folder)
     shares = Comparison(
         folder=folder,
         manifest=manifest,
         images=images,
-        present={entry.path: entry for entry in scan.entries},
+        present={entry.path: entry for entry in inventory.entries},
         options=options,
         refused=refused,
         noted=any(note.code in CONTENT_NOTES for note in read_notes(folder)),
     ).compare_shards(on_shard)
     known = {entry.path for share in shares.values() for entry in share.entries}
-    additions = {entry.path: entry for entry in scan.entries if entry.path not in known}
-    rejected = _try_again(refused, additions, scan, images, options)
+    additions = {entry.path: entry for entry in inventory.entries if entry.path not in known}
+    rejected = _try_again(refused, additions, inventory, images, options)
     for path in {find_file(reject["path"], options.frames) for reject in rejected}:
         del additions[path]
-    fresh = _assign(scan, shares, manifest, additions, options)
+    fresh = _assign(inventory, shares, manifest, additions, options)
     members = _place(shares, manifest, fresh, options)
     kept = {
         name: share.receipt
         for name, share in shares.items()
         if not share.touched and members[name] == share.entries
     }
-    left_out = _list_left_out(scan, shares, rejected)
+    left_out = _list_left_out(inventory, shares, rejected)
     before = {path: line["code"] for path, line in refused.items()}
-    noted, digest = _note_again(scan, members, manifest), hash_file(folder / MANIFEST)
+    noted, digest = _note_again(inventory, members, manifest), hash_file(folder / MANIFEST)
     return Update(
         draft=_draft(noted, members, manifest, rejected, digest),
         kept=kept,
         added=len(additions),
         changed=sum(share.changed for share in shares.values()),
         removed=sum(share.removed for share in shares.values()),
-        needed=(len(kept), scan.classes, left_out) != (len(shares), manifest.classes, before),
+        needed=(len(kept), inventory.classes, left_out) != (len(shares), manifest.classes, before),
     )
 
 
-def check_kind(manifest: Manifest, scan: Scan) -> None:
+def check_kind(manifest: Manifest, inventory: Inventory) -> None:
     """Refuses labels and columns that are not of the kind of those in the records.
 
     Raises:
         UsageError: says which.
     """
     before = {column.name: column.kind for column in manifest.columns}
-    now = {column.name: column.kind for column in scan.columns}
+    now = {column.name: column.kind for column in inventory.columns}
     different = sorted(dict(before.items() ^ now.items()))
-    if different or manifest.labelled != scan.labelled:
+    if different or manifest.labelled != inventory.labelled:
         raise UsageError(
             f"{different[0] if different else 'the label'} is not of the same kind as before, "
             "which all records would have to be: convert the data set anew with --overwrite"
@@ -170,21 +170,21 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
     return dataclasses.replace(plan, carried=frozenset(update.kept))
 
 
-def keep_labels(scan: Scan, classes: Sequence[str]) -> Scan:
+def keep_labels(inventory: Inventory, classes: Sequence[str]) -> Inventory:
     """The scan with the labels that classes had before; new ones come behind them."""
     known = set(classes)
-    merged = (*classes, *(name for name in scan.classes if name not in known))
+    merged = (*classes, *(name for name in inventory.classes if name not in known))
     places = {name: label for label, name in enumerate(merged)}
-    labels = {label: places[name] for label, name in enumerate(scan.classes)}
+    labels = {label: places[name] for label, name in enumerate(inventory.classes)}
     labels[NO_LABEL] = NO_LABEL
     # Most stay the same object: a million copies would take 70 MB.
     entries = (
         entry if entry.label == labels[entry.label] else entry._replace(label=labels[entry.label])
-        for entry in scan.entries
+        for entry in inventory.entries
     )
     if any(label != place for label, place in labels.items()):
-        entries = (_renumber(entry, scan.columns, labels) for entry in entries)
-    return dataclasses.replace(scan, classes=merged, entries=tuple(entries))
+        entries = (_renumber(entry, inventory.columns, labels) for entry in entries)
+    return dataclasses.replace(inventory, classes=merged, entries=tuple(entries))
 
 
 def _renumber(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
@@ -214,7 +214,7 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
     Args:
         sizes: how many images each shard holds.
         additions: how many new ones there are.
-        touched: the shards that are milled again in any case.
+        touched: the shards that are written again in any case.
 
     >>> place_additions([10, 10, 9, 10], 3, [])
     [0, 0, 3, 0]
@@ -232,11 +232,11 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
 
 
 def _list_left_out(
-    scan: Scan, shares: Mapping[str, Share], rejected: Iterable[Mapping[str, str]]
+    inventory: Inventory, shares: Mapping[str, Share], rejected: Iterable[Mapping[str, str]]
 ) -> dict[str, str]:
     """The code of what is not converted, by its path."""
     left_out = {reject["path"]: reject["code"] for reject in rejected}
-    left_out |= {line.path: line.code for line in (*scan.rejected, *scan.skipped)}
+    left_out |= {line.path: line.code for line in (*inventory.rejected, *inventory.skipped)}
     lines = (line for share in shares.values() for line in share.receipt.rejects)
     return left_out | {line["path"]: line["code"] for line in lines}
 
@@ -244,7 +244,7 @@ def _list_left_out(
 def _try_again(
     refused: Iterable[str],
     additions: Mapping[str, Entry],
-    scan: Scan,
+    inventory: Inventory,
     images: Location,
     options: ConvertOptions,
 ) -> list[dict[str, str]]:
@@ -255,7 +255,7 @@ def _try_again(
     def find_reasons(entry: Entry) -> list[dict[str, str]]:
         reasons = []
         for found, (outcome,) in make_records(
-            entry, name_class(scan, entry), images, [options], scan.columns
+            entry, name_class(inventory, entry), images, [options], inventory.columns
         ):
             if not isinstance(outcome, ImageError):
                 return []
@@ -267,7 +267,7 @@ def _try_again(
 
 
 def _assign(
-    scan: Scan,
+    inventory: Inventory,
     shares: Mapping[str, Share],
     manifest: Manifest,
     additions: Mapping[str, Entry],
@@ -281,7 +281,7 @@ def _assign(
     kept = {
         entry.path: shard.split for shard in manifest.shards for entry in shares[shard.name].entries
     }
-    members = assign_splits(scan.entries, options, scan.duplicates, kept)
+    members = assign_splits(inventory.entries, options, inventory.duplicates, kept)
     fresh = {
         split: [entry for entry in group if entry.path in additions]
         for split, group in members.items()
@@ -318,27 +318,29 @@ def _place(
     return members
 
 
-def _note_again(scan: Scan, members: Mapping[str, list[Entry]], manifest: Manifest) -> Scan:
+def _note_again(
+    inventory: Inventory, members: Mapping[str, list[Entry]], manifest: Manifest
+) -> Inventory:
     """A scan that says of images with the same content if they are in several splits by now.
 
     Old ones keep theirs, so a file that was changed may have the content of one in another split.
     """
-    if not scan.duplicates:
-        return scan
+    if not inventory.duplicates:
+        return inventory
     splits = {entry.path: shard.split for shard in manifest.shards for entry in members[shard.name]}
-    entries = list(scan.entries)
-    for places in scan.duplicates:
+    entries = list(inventory.entries)
+    for places in inventory.duplicates:
         known = next((splits[path] for p in places if (path := entries[p].path) in splits), "")
         for place in places:
             entry = entries[place]
             entries[place] = entry._replace(split=splits.get(entry.path, known))
-    others = (note for note in scan.notes if note.code not in DUPLICATE_CODES)
-    notes = (*others, *note_duplicates(entries, scan.duplicates))
-    return dataclasses.replace(scan, notes=notes)
+    others = (note for note in inventory.notes if note.code not in DUPLICATE_CODES)
+    notes = (*others, *note_duplicates(entries, inventory.duplicates))
+    return dataclasses.replace(inventory, notes=notes)
 
 
 def _draft(
-    scan: Scan,
+    inventory: Inventory,
     members: Mapping[str, list[Entry]],
     manifest: Manifest,
     rejected: Sequence[dict[str, str]],
@@ -349,7 +351,7 @@ def _draft(
         for split in manifest.splits
     }
     return Draft(
-        scan=scan,
+        inventory=inventory,
         splits={split: list(itertools.chain(*parts)) for split, parts in shares.items()},
         shard_records={split: [len(part) for part in parts] for split, parts in shares.items()},
         rejected=tuple(rejected),

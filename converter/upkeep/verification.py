@@ -23,7 +23,6 @@ from converter.format.schema import Column
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
 from converter.image_options import MAX_FILE_BYTES
 from converter.images.frame_paths import find_file
-from converter.milling.mill import read_receipt, receipt_path
 from converter.planning.plan import read_plan
 from converter.sizes import format_count
 from converter.storage.files import (
@@ -37,6 +36,7 @@ from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, Location, na
 from converter.storage.locks import find_owner
 from converter.upkeep.contents import check_content
 from converter.upkeep.provenance import Source, describe_change
+from converter.writing.shard_writer import read_receipt, receipt_path
 
 MAX_FAULTS: Final = 20
 """So many damaged records of a shard are named; the others are counted."""

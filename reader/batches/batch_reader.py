@@ -199,17 +199,17 @@ class BatchReader:
     ) -> None:
         """Reads images that are stored raw as they are asked for, without a copy between."""
         rows = batch.images if self._pixels is None else self._pixels.take()
-        labels, names, sound = read_pixels(
+        labels, names, valid = read_pixels(
             self.plan.files, numbers, rows, slots, with_names=self._wanted.with_names
         )
         for slot in slots if self._pixels is not None else ():
             np.copyto(turn_image(batch.images[slot], self._data_format), rows[slot])
-        sound &= labels < self._wanted.limit
-        batch.labels[slots[sound]] = labels[sound]
-        batch.names[slots[sound]] = names[sound]
-        batch.valid[slots[sound]] = True
-        if not sound.all():
-            self._fill_singly(batch, slots[~sound], numbers[~sound], seeds[~sound])
+        valid &= labels < self._wanted.limit
+        batch.labels[slots[valid]] = labels[valid]
+        batch.names[slots[valid]] = names[valid]
+        batch.valid[slots[valid]] = True
+        if not valid.all():
+            self._fill_singly(batch, slots[~valid], numbers[~valid], seeds[~valid])
 
     def _fill(self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers) -> None:
         """Reads and decodes some of the records of a batch.
@@ -237,7 +237,7 @@ class BatchReader:
         self, batch: Batch, block: Block, fields: Fields, slots: Numbers, seeds: Numbers
     ) -> Numbers:
         """Decodes what is as it should be; gives the rows of the block for which that was done."""
-        rows = np.flatnonzero(fields.sound)
+        rows = np.flatnonzero(fields.valid)
         indexes = block.indexes[rows]
         places = slots[indexes].tolist()
         details = (

@@ -20,7 +20,7 @@ from reader.arrays import Array, Flags, Numbers
 from reader.examples.heads import Heads, read_heads
 from reader.examples.vector_parse import find_spans
 from reader.records.blocks import read_integers
-from reader.records.files import Group, open_file
+from reader.records.indexed_file import Group, open_file
 from reader.records.record_files import RecordFiles
 
 MAX_REST_BYTES: Final = 1 << 16
@@ -41,7 +41,7 @@ def read_pixels(
 
     Returns:
         labels, int64 (records,); paths of the originals if they were asked for, bytes (records,);
-        and which records are sound, bool (records,): of others, nothing else means anything.
+        and which records are valid, bool (records,): of others, nothing else means anything.
 
     Raises:
         DatasetError: a file or index is missing, or is not what it should be.
@@ -51,8 +51,8 @@ def read_pixels(
     heads, image_bytes = read_heads(groups), rows[0].nbytes
     rest = heads.sizes - image_bytes
     # No memory for what may be nothing but holes.
-    sound = heads.sound & (heads.image_bytes == image_bytes) & (rest <= MAX_REST_BYTES)
-    tail_bytes = np.where(sound, rest - heads.begins, FOOTER_BYTES)
+    valid = heads.valid & (heads.image_bytes == image_bytes) & (rest <= MAX_REST_BYTES)
+    tail_bytes = np.where(valid, rest - heads.begins, FOOTER_BYTES)
     stops = np.cumsum(tail_bytes)
     starts = stops - tail_bytes
     tails = np.zeros(int(stops[-1]), np.uint8)
@@ -60,7 +60,7 @@ def read_pixels(
         (rows[slot], tails[start:stop])
         for slot, start, stop in zip(slots[indexes], starts, stops, strict=True)
     ]
-    crcs, there = _read_rows(groups, heads, sound, parts)
+    crcs, there = _read_rows(groups, heads, valid, parts)
     there &= mask_crc(crcs) == read_integers(tails, stops - FOOTER_BYTES, "<u4")
     names = np.full(len(numbers), b"", np.object_)
     if with_names:
@@ -77,7 +77,7 @@ def read_pixels(
 
 
 def _read_rows(
-    groups: Sequence[Group], heads: Heads, sound: Flags, parts: Sequence[tuple[Array, Array]]
+    groups: Sequence[Group], heads: Heads, valid: Flags, parts: Sequence[tuple[Array, Array]]
 ) -> tuple[Numbers, Flags]:
     """Reads the images of records, and what comes behind them.
 
@@ -86,7 +86,7 @@ def _read_rows(
         there, bool (records,).
     """
     extend = google_crc32c.extend
-    crcs, there = np.zeros(len(parts), np.int64), sound.copy()
+    crcs, there = np.zeros(len(parts), np.int64), valid.copy()
     number = 0
     for group in groups:
         with open_file(group.file) as descriptor:

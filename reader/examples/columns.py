@@ -14,7 +14,7 @@ from converter.names import from_bytes
 from reader.arrays import Numbers
 from reader.examples.heads import read_heads
 from reader.examples.vector_parse import find_spans
-from reader.records.files import Place
+from reader.records.indexed_file import Place
 from reader.records.record_files import RecordFiles, find_source
 from reader.sampling.selection import Selection
 
@@ -64,10 +64,10 @@ def read_names(files: RecordFiles, numbers: Numbers) -> list[str | RecordError]:
     """
     names: list[str | RecordError | None] = [None] * len(numbers)
     for block in files.read_blocks(numbers) if len(numbers) else ():
-        begins, ends, sound = find_spans(
+        begins, ends, valid = find_spans(
             block.data, block.begins, block.ends, (examples.SOURCE_ID,)
         )
-        for row in np.flatnonzero(sound & block.sound).tolist():
+        for row in np.flatnonzero(valid & block.valid).tolist():
             name = block.data[begins[0, row] : ends[0, row]].tobytes()
             names[int(block.indexes[row])] = from_bytes(name)
     rest = np.array([index for index, name in enumerate(names) if name is None], np.int64)
@@ -131,7 +131,7 @@ def _read_heads(files: RecordFiles, labels: npt.NDArray[np.int32]) -> bool:
     for part in _divide(len(files)):
         groups = files.gather(part)
         heads = read_heads(groups)
-        if not (heads.sound & (heads.labels <= MAX_LABEL)).all():
+        if not (heads.valid & (heads.labels <= MAX_LABEL)).all():
             return False
         labels[part[np.concatenate([group.indexes for group in groups])]] = heads.labels
     return True

@@ -89,7 +89,7 @@ class Fields:
         masks: int64 (2, records), where each mask begins and ends, if asked for.
         names: int64 (2, records), where the path of each original does, if asked for.
         values: of each record's columns, if asked for.
-        sound: bool (records,); where it is not, nothing else means anything.
+        valid: bool (records,); where it is not, nothing else means anything.
     """
 
     labels: Numbers
@@ -98,7 +98,7 @@ class Fields:
     masks: Numbers
     names: Numbers
     values: list[Values]
-    sound: Flags
+    valid: Flags
 
 
 class Field(NamedTuple):
@@ -120,27 +120,27 @@ def find_fields(block: Block, wanted: Wanted) -> Fields:
         wanted: which fields.
     """
     data, names = block.data, wanted.features
-    begins, ends, sound = find_spans(data, block.begins, block.ends, names)
-    sound &= block.sound
-    numbers = {name: np.zeros(len(sound), np.int64) for name in _NUMBERS}
+    begins, ends, valid = find_spans(data, block.begins, block.ends, names)
+    valid &= block.valid
+    numbers = {name: np.zeros(len(valid), np.int64) for name in _NUMBERS}
     for row, name in enumerate(names):
         if name in numbers:
             numbers[name], single = read_numbers(data, begins[row], ends[row])
-            sound &= single
+            valid &= single
     sizes = np.stack((numbers[examples.HEIGHT], numbers[examples.WIDTH]), -1)
     if not wanted.image.is_raw:
-        sizes[sound] = measure_images(data, begins[0, sound], ends[0, sound])
-    sound &= (numbers[examples.LABEL] < wanted.limit) & wanted.fits(sizes, ends[0] - begins[0])
-    for row in np.flatnonzero(sound).tolist() if wanted.masks else ():
+        sizes[valid] = measure_images(data, begins[0, valid], ends[0, valid])
+    valid &= (numbers[examples.LABEL] < wanted.limit) & wanted.fits(sizes, ends[0] - begins[0])
+    for row in np.flatnonzero(valid).tolist() if wanted.masks else ():
         mask = data[begins[1, row] : ends[1, row]]
-        sound[row] = _is_mask(mask.data, tuple(sizes[row].tolist()))
-    values: list[Values] = [()] * len(sound)
-    for row in np.flatnonzero(sound).tolist() if wanted.columns else ():
+        valid[row] = _is_mask(mask.data, tuple(sizes[row].tolist()))
+    values: list[Values] = [()] * len(valid)
+    for row in np.flatnonzero(valid).tolist() if wanted.columns else ():
         try:
             payload = data[block.begins[row] : block.ends[row]].tobytes()
             values[row] = _read_values(examples.decode_example(payload), wanted)
         except ValueError:  # noqa: PERF203 (each may be damaged)
-            sound[row] = False
+            valid[row] = False
     return Fields(
         labels=numbers[examples.LABEL],
         images=np.stack((begins[0], ends[0])),
@@ -148,7 +148,7 @@ def find_fields(block: Block, wanted: Wanted) -> Fields:
         masks=np.stack((begins[int(wanted.masks)], ends[int(wanted.masks)])),
         names=np.stack((begins[-1], ends[-1])),
         values=values,
-        sound=sound,
+        valid=valid,
     )
 
 

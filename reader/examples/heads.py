@@ -15,7 +15,7 @@ from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from reader.arrays import Bytes, Flags, Numbers
 from reader.examples.vector_parse import find_spans, read_numbers
 from reader.records.blocks import check_lengths
-from reader.records.files import Group, open_file
+from reader.records.indexed_file import Group, open_file
 
 HEAD_BYTES: Final = 512
 """Holds all that comes before an image's bytes, unless a class has a name of 400 letters."""
@@ -31,7 +31,7 @@ class Heads:
         begins: int64 (records,), where each image begins in its record.
         image_bytes: int64 (records,).
         sizes: int64 (records,), of the whole record.
-        sound: bool (records,), whether all that can be checked already is right; no checksum of a
+        valid: bool (records,), whether all that can be checked already is right; no checksum of a
             payload can be.
     """
 
@@ -40,7 +40,7 @@ class Heads:
     begins: Numbers
     image_bytes: Numbers
     sizes: Numbers
-    sound: Flags
+    valid: Flags
 
 
 def read_heads(groups: Sequence[Group]) -> Heads:
@@ -59,18 +59,18 @@ def read_heads(groups: Sequence[Group]) -> Heads:
                     os.preadv(descriptor, (data[number],), offset)
                 number += 1
     flat, starts = data.reshape(-1), np.arange(len(sizes)) * HEAD_BYTES
-    begins, ends, sound = find_spans(
+    begins, ends, valid = find_spans(
         flat, starts + HEADER_BYTES, starts + sizes - FOOTER_BYTES,
         (examples.LABEL, examples.ENCODED),
     )  # fmt: skip
     labels, single = read_numbers(flat, begins[0], ends[0])
-    sound &= single & (np.maximum(ends[0], begins[1]) <= starts + HEAD_BYTES)
-    sound &= check_lengths(flat, starts, sizes)
+    valid &= single & (np.maximum(ends[0], begins[1]) <= starts + HEAD_BYTES)
+    valid &= check_lengths(flat, starts, sizes)
     return Heads(
         data=data,
         labels=labels,
         begins=begins[1] - starts,
         image_bytes=ends[1] - begins[1],
         sizes=sizes,
-        sound=sound,
+        valid=valid,
     )

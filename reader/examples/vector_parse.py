@@ -41,48 +41,48 @@ def find_spans(
     """
     spans = np.zeros((2, len(names), len(begins)), np.int64)
     missing = {name.encode(): row for row, name in enumerate(names)}
-    at, stops, sound = begins, ends, np.ones(len(begins), np.bool_)
+    at, stops, valid = begins, ends, np.ones(len(begins), np.bool_)
     if not within:
-        at, stops, sound = _enter(data, begins, ends, _FIELD_1)  # Example.features
+        at, stops, valid = _enter(data, begins, ends, _FIELD_1)  # Example.features
     for _ in range(MAX_FEATURES):
         if not missing or at[0] >= stops[0]:
             break
         entry, at, inside = _enter(data, at, stops, _FIELD_1)  # Features.feature
         key = data[entry[0] : entry[0] + 2 + data.take(entry[0] + 1, mode="clip")]
         values = entry + len(key)
-        sound &= inside & (values <= at)
-        sound &= (data.take(entry[:, None] + np.arange(len(key)), mode="clip") == key).all(axis=1)
+        valid &= inside & (values <= at)
+        valid &= (data.take(entry[:, None] + np.arange(len(key)), mode="clip") == key).all(axis=1)
         row = missing.pop(key[2:].tobytes(), None)
         if row is not None:
             spans[0, row], spans[1, row], scalar = _find_values(data, values, at)
-            sound &= scalar & (key[0] == _FIELD_1)
-    return spans[0], spans[1], sound & (not missing)
+            valid &= scalar & (key[0] == _FIELD_1)
+    return spans[0], spans[1], valid & (not missing)
 
 
 def read_numbers(data: Bytes, begins: Numbers, ends: Numbers) -> tuple[Numbers, Flags]:
     """The integers in some spans: int64 (records,), and whether each is one varint and no more."""
-    values, stops, sound = _read_varints(data, begins)
-    return values, sound & (stops == ends)
+    values, stops, valid = _read_varints(data, begins)
+    return values, valid & (stops == ends)
 
 
 def _find_values(data: Bytes, at: Numbers, ends: Numbers) -> tuple[Numbers, Numbers, Flags]:
     """The values of one feature, which has to be a single one of bytes or packed integers."""
-    feature, stops, sound = _enter(data, at, ends, _FIELD_2)  # FeatureEntry.value
+    feature, stops, valid = _enter(data, at, ends, _FIELD_2)  # FeatureEntry.value
     kind = data.take(feature, mode="clip")
     values, stops, listed = _enter(data, feature, stops, kind)
     value, value_ends, single = _enter(data, values, stops, _FIELD_1)
-    return value, value_ends, sound & listed & single & (value_ends == stops)
+    return value, value_ends, valid & listed & single & (value_ends == stops)
 
 
 def _enter(
     data: Bytes, at: Numbers, ends: Numbers, tag: int | Bytes
 ) -> tuple[Numbers, Numbers, Flags]:
     """The content of the fields that have to begin at `at` and to end by `ends`."""
-    sizes, begins, sound = _read_varints(data, at + 1)
+    sizes, begins, valid = _read_varints(data, at + 1)
     stops = begins + sizes
-    sound &= data.take(at, mode="clip") == tag
-    sound &= stops <= ends
-    return begins, stops, sound
+    valid &= data.take(at, mode="clip") == tag
+    valid &= stops <= ends
+    return begins, stops, valid
 
 
 def _read_varints(data: Bytes, at: Numbers) -> tuple[Numbers, Numbers, Flags]:

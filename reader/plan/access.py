@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reader.plan.memory import Buffers
-from reader.plan.options import ReadOptions
+from reader.plan.read_options import ReadOptions
 from reader.records.readahead import RunFiles
 from reader.records.record_files import RecordFiles
 from reader.remote.range_reads import RangeFiles

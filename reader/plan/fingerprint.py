@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from reader.plan.memory import Buffers
-from reader.plan.options import ReadOptions
+from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import ReadPlan
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import MixedOrder, ShardwiseOrder

@@ -11,8 +11,8 @@ from converter.errors import UsageError
 from converter.format.manifest import ImageInfo, Manifest
 from converter.storage.layout import Location
 from reader.plan.access import arrange
-from reader.plan.images import ImagePlan
-from reader.plan.options import ReadOptions
+from reader.plan.image_plan import ImagePlan
+from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle
 from reader.plan.record_choice import choose_records
 from reader.plan.sizing import size_buffers

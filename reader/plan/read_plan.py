@@ -16,13 +16,13 @@ from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
 from reader.examples.fields import Wanted
 from reader.plan.access import arrange
-from reader.plan.columns import Given
-from reader.plan.images import ImagePlan
+from reader.plan.element_spec import Given
+from reader.plan.image_plan import ImagePlan
 from reader.plan.memory import Buffers
-from reader.plan.options import ReadOptions
+from reader.plan.read_options import ReadOptions
 from reader.plan.record_choice import Choice, choose_records
 from reader.plan.sizing import SINGLES, size_buffers
-from reader.records.files import RecordFile
+from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_file import RemoteFile, list_remote
 from reader.remote.shard_cache import check_room, open_cache

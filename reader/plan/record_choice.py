@@ -14,8 +14,8 @@ from converter.format.manifest import Manifest
 from converter.sizes import format_count
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths, read_labels
-from reader.plan.columns import Given, choose_given
-from reader.plan.options import ReadOptions
+from reader.plan.element_spec import Given, choose_given
+from reader.plan.read_options import ReadOptions
 from reader.records.record_files import RecordFiles
 from reader.sampling.selection import Selection, choose_labels, divide, select_all, select_chosen
 

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, ShardInfo
 from converter.storage.layout import Location
-from reader.plan.columns import choose_given
-from reader.plan.images import ImagePlan
+from reader.plan.element_spec import choose_given
+from reader.plan.image_plan import ImagePlan
 from reader.plan.memory import divide_serializable
-from reader.plan.options import ReadOptions
+from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle
 from reader.plan.record_choice import Choice, map_classes
 from reader.plan.sizing import check_images, measure_demand
-from reader.records.files import RecordFile
+from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import SequentialOrder
 from reader.sampling.selection import select_all

@@ -12,10 +12,10 @@ import numpy as np
 from converter.errors import UsageError
 from converter.sizes import format_bytes, format_count
 from reader.examples.columns import FilePaths
-from reader.plan.images import ImagePlan
+from reader.plan.image_plan import ImagePlan
 from reader.plan.memory import STORE_BYTES, Buffers, Demand, divide_memory
 from reader.plan.record_choice import Choice
-from reader.records.files import RecordFile, read_index
+from reader.records.indexed_file import RecordFile, read_index
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_file import MIXED_SHARDS, list_remote
 from reader.sampling.selection import select_all

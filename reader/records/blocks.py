@@ -22,7 +22,7 @@ from converter.format.tfrecords import (
     mask_crc,
 )
 from reader.arrays import Bytes, Flags, Memory, Numbers
-from reader.records.files import LARGE_BYTES, Group, open_file
+from reader.records.indexed_file import LARGE_BYTES, Group, open_file
 
 MAX_RUN_BYTES: Final = 1 << 22
 """Neighbours are read with one call up to this size."""
@@ -37,7 +37,7 @@ class Block:
         indexes: int64 (records,), the place of each among the numbers that were asked for.
         begins: int64 (records,), where each payload begins in `data`.
         ends: int64 (records,), where each ends.
-        sound: bool (records,), whether it was there, framed as it should be, with the checksums
+        valid: bool (records,), whether it was there, framed as it should be, with the checksums
             that it was written with.
     """
 
@@ -45,7 +45,7 @@ class Block:
     indexes: Numbers
     begins: Numbers
     ends: Numbers
-    sound: Flags
+    valid: Flags
 
 
 def read_blocks(
@@ -106,7 +106,7 @@ def _read_block(groups: Sequence[Group], memory: Memory | None) -> Block:
         indexes=np.concatenate([group.indexes for group in groups]),
         begins=starts + HEADER_BYTES,
         ends=stops - FOOTER_BYTES,
-        sound=there & check_records(data, starts, stops),
+        valid=there & check_records(data, starts, stops),
     )
 
 
@@ -123,17 +123,17 @@ def check_records(data: Bytes, starts: Numbers, stops: Numbers) -> Flags:
         extend(0, data[start + HEADER_BYTES : stop - FOOTER_BYTES])
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
     ]
-    sound = check_lengths(data, starts, stops - starts)
-    sound &= read_integers(data, stops - FOOTER_BYTES, "<u4") == mask_crc(np.array(crcs, np.int64))
-    return sound
+    valid = check_lengths(data, starts, stops - starts)
+    valid &= read_integers(data, stops - FOOTER_BYTES, "<u4") == mask_crc(np.array(crcs, np.int64))
+    return valid
 
 
 def check_lengths(data: Bytes, starts: Numbers, sizes: Numbers) -> Flags:
     """Whether the headers of framed records of some sizes are right: bool (records,)."""
     crcs = [google_crc32c.extend(0, data[at : at + LENGTH_BYTES]) for at in starts.tolist()]
-    sound: Flags = read_integers(data, starts, "<u8") == sizes - FRAMING_BYTES
-    sound &= read_integers(data, starts + LENGTH_BYTES, "<u4") == mask_crc(np.array(crcs, np.int64))
-    return sound
+    valid: Flags = read_integers(data, starts, "<u8") == sizes - FRAMING_BYTES
+    valid &= read_integers(data, starts + LENGTH_BYTES, "<u4") == mask_crc(np.array(crcs, np.int64))
+    return valid
 
 
 def read_integers(data: Bytes, at: Numbers, dtype: str) -> Numbers:

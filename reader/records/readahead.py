@@ -12,7 +12,7 @@ import numpy as np
 from converter.errors import RecordError
 from reader.arrays import Memory, Numbers
 from reader.records.blocks import MAX_RUN_BYTES, Block
-from reader.records.files import Place
+from reader.records.indexed_file import Place
 from reader.records.record_files import RecordFiles
 
 Run: TypeAlias = list[tuple[Place, memoryview | RecordError]]
@@ -104,5 +104,5 @@ def _join(part: Sequence[tuple[int, memoryview]], size: int, memory: Memory | No
         indexes=np.array([index for index, _ in part], np.int64),
         begins=begins,
         ends=ends,
-        sound=np.ones(len(part), np.bool_),
+        valid=np.ones(len(part), np.bool_),
     )

@@ -23,7 +23,7 @@ from converter.names import from_bytes
 from converter.storage.layout import Location
 from reader.arrays import Memory, Numbers
 from reader.records.blocks import MAX_RUN_BYTES, Block, join_neighbours, read_blocks
-from reader.records.files import (
+from reader.records.indexed_file import (
     Group,
     Place,
     RecordFile,

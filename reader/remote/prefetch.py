@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from reader.arrays import Numbers
-from reader.records.files import RecordFile
+from reader.records.indexed_file import RecordFile
 from reader.remote.remote_file import RemoteFile, list_remote
 from reader.remote.shard_cache import Content, ShardCache
 from reader.sampling.steps import Steps

@@ -23,7 +23,7 @@ import numpy as np
 from converter.storage.layout import Location
 from converter.storage.objects import ObjectPath, start_read
 from reader.arrays import Numbers
-from reader.records.files import Group, RecordFile
+from reader.records.indexed_file import Group, RecordFile
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_file import RemoteFile, fits_cache
 

@@ -11,7 +11,7 @@ from converter.format.manifest import Manifest
 from converter.storage.files import list_sizes
 from converter.storage.layout import name_index
 from converter.storage.objects import ObjectPath
-from reader.records.files import RecordFile, check_size
+from reader.records.indexed_file import RecordFile, check_size
 from reader.remote.shard_cache import Content, ShardCache
 
 MIXED_SHARDS: Final = 8

@@ -28,7 +28,7 @@ from converter.errors import DatasetError, OutputError, ShardmillError, StoreErr
 from converter.format.manifest import ShardInfo
 from converter.sizes import format_bytes, parse_bytes
 from converter.storage.objects import ObjectPath, download_object
-from reader.records.files import open_regular
+from reader.records.indexed_file import open_regular
 from reader.remote.cache_files import (
     LOCK,
     Watch,

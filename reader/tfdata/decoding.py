@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from reader.plan.images import ImagePlan
-from reader.plan.options import COLOR_CHANNELS
+from reader.plan.image_plan import ImagePlan
+from reader.plan.read_options import COLOR_CHANNELS
 
 ASPECTS: Final = (3 / 4, 4 / 3)
 """Shapes of random crops, width by height: Szegedy et al., "Going Deeper with Convolutions"."""

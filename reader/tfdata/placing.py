@@ -18,8 +18,8 @@ from reader.arrays import Array, Scratch
 from reader.batches import decoders
 from reader.batches.batch_reader import Batch
 from reader.batches.decoders import Decoder, Task
-from reader.plan.images import ImagePlan
-from reader.plan.options import ReadOptions
+from reader.plan.image_plan import ImagePlan
+from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import ReadPlan
 from reader.tfdata.decoding import (
     crop_to_ratio,

@@ -14,7 +14,7 @@ from reader.arrays import Array
 from reader.plan.access import arrange
 from reader.plan.fingerprint import describe_order
 from reader.plan.memory import Demand, divide_memory
-from reader.plan.options import ReadOptions
+from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import plan_steps, settle
 from reader.plan.sizing import SINGLES, count_cores, measure_files
 from reader.records.damage import DamageLog

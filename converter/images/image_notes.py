@@ -1,0 +1,63 @@
+"""What is odd about an image that is converted all the same, by its content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from converter.images.conversion import Opened, Origin, name_errors, open_checked
+from converter.images.formats import FORMATS, SUFFIXES
+from converter.images.frame_paths import find_file
+from converter.inventory import NoteTally
+from converter.options import ConvertOptions
+
+_USUAL: Final = {**{name: each.suffixes for name, each in FORMATS.items()}}
+_USUAL["mpo"] += FORMATS["jpeg"].suffixes  # as cameras name them
+
+
+def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[str]:
+    """The codes of `converter.inventory.NOTES` that an image has.
+
+    Args:
+        path: of the image, or of a frame of it.
+        origin: what is known of it.
+        options: how it is converted.
+    """
+    suffix = os.path.splitext(find_file(path, options.frames))[1].lower()
+    if suffix in SUFFIXES and suffix not in _USUAL.get(origin.format, SUFFIXES):
+        yield "wrong_extension"
+    if origin.animated and options.frames == "first":
+        yield "animated"
+    if origin.profiled:
+        yield "profile"
+
+
+def note_traits(
+    paths: Iterable[str], data: bytes, options: ConvertOptions, tally: NoteTally
+) -> None:
+    """Notes what is odd about an image, or about the frames of one that were converted.
+
+    Args:
+        paths: of the image, or of its frames.
+        data: its file.
+        options: how it is converted.
+        tally: takes the notes.
+
+    Raises:
+        ImageError: it cannot be converted.
+    """
+    origin = examine_image(data, options)
+    for path in paths:
+        for code in list_traits(path, origin, options):
+            tally.add(code, path)
+
+
+def examine_image(data: bytes, options: ConvertOptions) -> Origin:
+    """What is known of an original, by its header.
+
+    Raises:
+        ImageError: it cannot be converted.
+    """
+    with name_errors(), open_checked(data, options) as image:
+        return Opened(image, data, options, draft=False, alone=True).origin

@@ -1,0 +1,266 @@
+"""Several sizes from one reading: each original is read and decoded once for all of them.
+
+The data set of the most shards leads: its shards are written as always, and the records of the
+others, the followers, wait in parts, a file for each shard of the leader. As all have the same
+images in the same order, a shard of a follower is then put together from parts that follow each
+other. Each data set has the bytes that it would have alone.
+
+    OUT/448x448/train-00003-of-00040.tfrecord                     a shard of the leader
+    OUT/224x224/.shardmill/parts-DIGEST/train-00003-of-00040      the same images, smaller
+    OUT/224x224/.shardmill/parts-DIGEST/train-00003-of-00040.json how many bytes each of them takes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from converter.errors import DatasetError
+from converter.inventory import Entry
+from converter.planning.plan import Plan, Shard, read_entries
+from converter.storage.atomic import HashedFile, create_file, write_file
+from converter.storage.files import hash_file, list_sizes, open_file
+from converter.storage.layout import SHARD_SUFFIX, Layout, Location
+from converter.storage.objects import ObjectPath
+from converter.writing.archive_pass import Spooled, spool_images
+from converter.writing.records import Outcome, make_records
+from converter.writing.shard_writer import Job, Receipt, check_policy, read_planned, write_outcomes
+from converter.writing.spill import pack_outcomes, unpack_outcomes
+
+
+class _Index(NamedTuple):
+    """What is known of a part: the hash of its content, and how many bytes each image takes."""
+
+    sha256: str
+    sizes: list[int]
+
+
+class Piece(NamedTuple):
+    """Images of a follower's shard that lie in one part.
+
+    Attributes:
+        part: file of the part.
+        first: number of the first one in there.
+        images: how many they are.
+    """
+
+    part: Location
+    first: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Assembly:
+    """A follower's shard, and what it is put together from; a few dozen bytes.
+
+    Attributes:
+        shard: which.
+        job: of its data set.
+        pieces: of its images, in order.
+    """
+
+    shard: Shard
+    job: Job
+    pieces: tuple[Piece, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What is left to be done for several sizes.
+
+    Attributes:
+        leader: how the leader's shards are written.
+        followers: how the others' are.
+        parts: the folder of each follower's parts.
+        shards: the leader's shards that are to be written, or whose parts are missing.
+        assemblies: the followers' shards that are to be put together.
+    """
+
+    leader: Job
+    followers: tuple[Job, ...]
+    parts: tuple[Location, ...]
+    shards: tuple[Shard, ...]
+    assemblies: tuple[Assembly, ...]
+
+
+def choose_leader(plans: Sequence[Plan]) -> Plan:
+    """The plan with the most shards, the first of several."""
+    return max(plans, key=lambda plan: len(plan.shards))
+
+
+def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Work:
+    """Finds out what is left to be done.
+
+    Args:
+        plans: of the same images in the same order.
+        remaining: of each plan the shards that are not finished.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    leader = choose_leader(plans)
+    needed: set[str] = set()
+    folders, followers = [], []
+    assemblies: list[Assembly] = []
+    for plan, left in zip(plans, remaining, strict=True):
+        if plan is leader:
+            needed |= {shard.name for shard in left}
+            continue
+        folder = Layout(plan.out).work / f"parts-{leader.digest[:16]}"
+        folders.append(folder)
+        followers.append(job := Job.of_plan(plan))
+        made = [
+            Assembly(shard=shard, job=job, pieces=tuple(_find_pieces(shard, plan, leader, folder)))
+            for shard in left
+        ]
+        assemblies += made
+        parts = {piece.part.name for assembly in made for piece in assembly.pieces}
+        needed |= {f"{part}{SHARD_SUFFIX}" for part in parts - _list_whole(folder, parts)}
+    return Work(
+        leader=Job.of_plan(leader),
+        followers=tuple(followers),
+        parts=tuple(folders),
+        shards=tuple(shard for shard in leader.shards if shard.name in needed),
+        assemblies=tuple(assemblies),
+    )
+
+
+def write_leader(shard: Shard, work: Work) -> Receipt:
+    """Converts the images of a leader's shard to all sizes: the shard itself, and the parts.
+
+    Memory is bounded by one image in all its sizes; errors are those of `write_shard`.
+    """
+    with _create_parts(shard, work) as parts:
+        return write_outcomes(shard, work.leader, _convert(shard, work, parts))
+
+
+def write_leaders(shards: Sequence[Shard], work: Work) -> list[Receipt]:
+    """Does the same with some shards, in one reading of an archive; see `write_together`."""
+    with spool_images(shards, [work.leader, *work.followers]) as spooled:
+        return [_write_spooled(shard, work, spooled) for shard in shards]
+
+
+def assemble_shard(assembly: Assembly) -> Receipt:
+    """Puts a follower's shard together; errors are those of `write_shard`."""
+    entries = (entry for entry, _ in read_entries(assembly.job.out, assembly.shard))
+    return write_outcomes(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
+
+
+class _Part:
+    """A part that is being written, and how many bytes each of its images takes so far."""
+
+    def __init__(self, file: HashedFile) -> None:
+        self.file = file
+        self.sizes: list[int] = []
+        self._begin = 0
+
+    def end_image(self) -> None:
+        """What was written since the last call is one image."""
+        self.sizes.append(self.file.size - self._begin)
+        self._begin = self.file.size
+
+
+@contextlib.contextmanager
+def _create_parts(shard: Shard, work: Work) -> Iterator[list[_Part]]:
+    """Opens a part for each follower; their indexes are written when the block ends."""
+    name = Path(shard.name).stem
+    places = [
+        (folder / name, Layout(job.out).scratch)
+        for job, folder in zip(work.followers, work.parts, strict=True)
+    ]
+    with contextlib.ExitStack() as stack:
+        parts = []
+        for path, scratch in places:
+            if isinstance(path, Path):
+                path.parent.mkdir(exist_ok=True)
+            parts.append(_Part(stack.enter_context(create_file(path, scratch))))
+        yield parts
+    for (path, scratch), part in zip(places, parts, strict=True):
+        index = _Index(part.file.sha256, part.sizes)
+        write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), scratch)
+
+
+def _convert(shard: Shard, work: Work, parts: Sequence[_Part]) -> Iterator[tuple[Entry, Outcome]]:
+    """The leader's records; those of the followers go into their parts."""
+    job = work.leader
+    options = [job.options, *(follower.options for follower in work.followers)]
+    for (entry, text), reads in read_planned(shard, job):
+        for found, outcomes in make_records(
+            entry, text, job.images, options, job.columns, reads=reads
+        ):
+            for part, outcome in zip(parts, outcomes[1:], strict=True):
+                check_policy(found, outcome, job.options)
+                for piece in pack_outcomes([(found, outcome)]):
+                    part.file.write(piece)
+            check_policy(found, outcomes[0], job.options)
+            yield found, outcomes[0]
+        for part in parts:
+            part.end_image()
+
+
+def _write_spooled(shard: Shard, work: Work, spooled: Spooled) -> Receipt:
+    with _create_parts(shard, work) as parts:
+        for size, part in enumerate(parts, start=1):
+            for pieces in spooled.read_packed(shard, size):
+                for piece in pieces:
+                    part.file.write(piece)
+                part.end_image()
+        return write_outcomes(shard, work.leader, spooled.unpack(shard))
+
+
+def _find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Location) -> Iterator[Piece]:
+    of_split = [other for other in plan.shards if other.split == shard.split]
+    begin = sum(other.records for other in of_split[: shard.index])
+    end = begin + shard.records
+    place = 0
+    for part in (part for part in leader.shards if part.split == shard.split):
+        first, last = max(begin, place), min(end, place + part.records)
+        if first < last:
+            yield Piece(folder / Path(part.name).stem, first - place, last - first)
+        place += part.records
+
+
+def _locate_index(part: Location) -> Location:
+    return part.with_name(f"{part.name}.json")
+
+
+def _list_whole(folder: Location, parts: set[str]) -> set[str]:
+    """Which of some parts are there as their indexes state."""
+    sizes = list_sizes(folder)
+    return {name for name in parts if name in sizes and _is_whole(folder / name, sizes[name])}
+
+
+def _is_whole(part: Location, size: int) -> bool:
+    try:
+        index = _read_index(part)
+        # In a store nothing is there before it is whole, and workers read it later.
+        if isinstance(part, ObjectPath):
+            return sum(index.sizes) == size
+        return hash_file(part) == index.sha256
+    except (OSError, DatasetError):
+        return False
+
+
+def _read_index(part: Location) -> _Index:
+    path = _locate_index(part)
+    try:
+        return _Index(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{path}: cannot be read as an index of a part: {error}") from error
+
+
+def _read_pieces(
+    pieces: Sequence[Piece], entries: Iterator[Entry]
+) -> Iterator[tuple[Entry, Outcome]]:
+    for piece in pieces:
+        sizes = _read_index(piece.part).sizes
+        with open_file(piece.part) as file:
+            file.seek(sum(sizes[: piece.first]))
+            taken = sizes[piece.first : piece.first + piece.images]
+            for entry, size in zip(itertools.islice(entries, piece.images), taken, strict=True):
+                yield from unpack_outcomes(file, entry, size)

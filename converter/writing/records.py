@@ -1,0 +1,176 @@
+"""An original becomes a record, or one for each of its frames: read, converted, described."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Final, TypeAlias
+
+from converter.costs import count_read, enter
+from converter.errors import ImageError
+from converter.format import examples
+from converter.format.schema import MASK, Column, make_features
+from converter.images.boxes import fit_boxes
+from converter.images.conversion import Origin, StoredImage, describe_large_file
+from converter.images.frame_paths import name_frame
+from converter.images.frames import convert_frames
+from converter.images.isolation import convert_isolated, convert_mask_isolated
+from converter.images.masks import convert_mask
+from converter.inventory import NO_LABEL, Entry
+from converter.names import to_bytes
+from converter.options import ConvertOptions
+from converter.sources.mask_pairing import locate_masks
+from converter.sources.originals import Read, Reads, read_entry
+from converter.storage.files import hash_bytes
+from converter.storage.layout import Location
+
+_COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One image, ready to be framed.
+
+    Attributes:
+        payload: a serialized `tf.train.Example`.
+        image: what it holds.
+    """
+
+    payload: bytes
+    image: StoredImage
+
+
+Outcome: TypeAlias = Record | ImageError
+"""What becomes of an image."""
+
+
+def make_records(
+    entry: Entry,
+    text: str,
+    images: Location,
+    sizes: Sequence[ConvertOptions],
+    columns: Sequence[Column] = (),
+    *,
+    reads: Reads | None = None,
+) -> Iterator[tuple[Entry, list[Outcome]]]:
+    """Reads and converts one original.
+
+    Args:
+        entry: the original.
+        text: its class's name, if it has a label.
+        images: the folder that the entry is relative to, or the archive that it lies in.
+        sizes: how it is converted: options that differ in nothing but the size.
+        columns: what the entry's values are.
+        reads: give what the original holds, and its mask; None if nobody has begun to read them.
+
+    Yields:
+        for each frame that is taken the entry, with the path of that frame, and for each size the
+        record, or why there is none.
+    """
+    options = sizes[0]
+    try:
+        data = _read(entry, images, options, reads.image if reads else None)
+        count_read(len(data))
+        mask = None
+        if entry.mask is not None:
+            masks = locate_masks(images, options)
+            mask = _read_mask(entry.mask, masks, options, reads.mask if reads else None)
+    except ImageError as error:
+        enter("other")
+        yield entry, [error.strip()] * len(sizes)
+        return
+    enter("other")
+    facts = _Facts(entry, text, tuple(columns), hash_bytes(data), mask)
+    for number, outcomes in (convert_isolated if options.isolate else convert_frames)(data, sizes):
+        enter("other")
+        found = entry._replace(path=name_frame(entry.path, number))
+        yield found, facts.describe(found.path, outcomes, sizes)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Facts:
+    """What all records of an original have in common."""
+
+    entry: Entry
+    text: str
+    columns: tuple[Column, ...]
+    sha256: str
+    mask: bytes | None
+
+    def describe(
+        self, path: str, images: Sequence[StoredImage | ImageError], sizes: Sequence[ConvertOptions]
+    ) -> list[Outcome]:
+        """The record of each image of a frame."""
+        masks: list[bytes | None] = [None] * len(images)
+        origin = next((i.origin for i in images if isinstance(i, StoredImage)), None)
+        if self.mask is not None and origin is not None:
+            try:
+                masks = [*_convert_mask(self.mask, origin, sizes)]
+            except ImageError as error:
+                return [error.strip()] * len(images)
+        return [
+            image
+            if isinstance(image, ImageError)
+            else self._describe_image(path, image, mask, options)
+            for image, mask, options in zip(images, masks, sizes, strict=True)
+        ]
+
+    def _describe_image(
+        self, path: str, image: StoredImage, mask: bytes | None, options: ConvertOptions
+    ) -> Record:
+        entry = self.entry
+        features: dict[str, examples.Value] = {
+            examples.ENCODED: image.data,
+            examples.FORMAT: image.format.encode(),
+            examples.HEIGHT: image.height,
+            examples.WIDTH: image.width,
+            examples.CHANNELS: image.channels,
+            examples.COLORSPACE: _COLORSPACES[image.channels],
+            examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
+            examples.SOURCE_ID: to_bytes(path),
+            examples.SHA256: self.sha256.encode(),
+        }
+        if entry.label != NO_LABEL:
+            features |= {examples.LABEL: entry.label, examples.TEXT: to_bytes(self.text)}
+        if self.mask is not None and mask is not None:
+            features |= {
+                MASK: mask,
+                examples.MASK_FORMAT: b"png",
+                examples.MASK_SHA256: hash_bytes(self.mask).encode(),
+            }
+        valued = [column for column in self.columns if column.name != MASK]
+        if valued:
+            values = json.loads(entry.values)
+            features |= make_features(valued, fit_boxes(valued, values, image.origin.size, options))
+        types = {column.name: column.type for column in self.columns}
+        return Record(payload=examples.encode_example(features, types), image=image)
+
+
+def _read(entry: Entry, images: Location, options: ConvertOptions, read: Read | None) -> bytes:
+    if entry.size_bytes > options.max_file_bytes:
+        raise describe_large_file(entry.size_bytes, options)
+    enter("read")
+    data = read() if read else read_entry(entry, images)
+    if len(data) != entry.size_bytes:
+        raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
+    return data
+
+
+def _read_mask(mask: Entry, masks: Location, options: ConvertOptions, read: Read | None) -> bytes:
+    try:
+        return _read(mask, masks, options, read)
+    except ImageError as error:
+        code = "mask_missing" if error.code == "vanished" else "mask_unreadable"
+        raise ImageError(code, f"{error.code}, {error.detail}") from error
+
+
+def _convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -> list[bytes]:
+    convert = convert_mask_isolated if sizes[0].isolate else convert_mask
+    try:
+        return convert(data, origin, sizes)
+    except ImageError as error:
+        if error.code.startswith("mask"):
+            raise
+        raise ImageError("mask_unreadable", f"{error.code}, {error.detail}") from error

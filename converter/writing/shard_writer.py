@@ -1,0 +1,307 @@
+"""Turns one planned shard into files: read, convert and frame each image, then leave a receipt.
+
+`write_shard` is all that a worker does. It may run twice, also at the same time: its bytes depend
+on the plan alone, and a file gets its final name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.costs import enter
+from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
+from converter.format.indexes import format_line
+from converter.format.schema import Column
+from converter.format.tfrecords import frame_record
+from converter.images.conversion import StoredImage
+from converter.images.image_notes import list_traits
+from converter.inventory import Entry, NoteTally
+from converter.options import ConvertOptions
+from converter.planning.plan import Plan, Shard, name_generator, read_entries
+from converter.reasons import FILTERS
+from converter.sources.mask_pairing import locate_masks
+from converter.sources.originals import Reads, read_ahead
+from converter.storage.atomic import HashedFile, create_file, write_file
+from converter.storage.files import hash_bytes
+from converter.storage.layout import Layout, Location, name_index
+from converter.writing.records import Outcome, make_records
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What all shards of a conversion have in common.
+
+    Attributes:
+        images: the folder that entries are relative to.
+        out: the data set.
+        options: how images are converted.
+        columns: what else records hold.
+        generator: the versions that the plan was made with; without them, any will do.
+    """
+
+    images: Location
+    out: Location
+    options: ConvertOptions
+    columns: tuple[Column, ...] = ()
+    generator: str = ""
+
+    @classmethod
+    def of_plan(cls, plan: Plan) -> Job:
+        """That of a plan that is written to its output."""
+        return cls(
+            images=plan.images,
+            out=plan.out,
+            options=plan.options,
+            columns=plan.columns,
+            generator=plan.generator,
+        )
+
+    def check_versions(self) -> None:
+        """Makes sure that this worker writes what the manifest will say was written.
+
+        Raises:
+            OutputError: it has other versions of what the bytes depend on.
+        """
+        here = name_generator()
+        if self.generator not in ("", here):
+            raise OutputError(
+                f"a worker has {here}, the conversion was planned with {self.generator}, and the "
+                "bytes depend on it: install the same versions on all machines"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What was written for one shard.
+
+    Attributes:
+        name: the shard's file name.
+        split: the split it belongs to.
+        records: how many it holds.
+        bytes: its size.
+        sha256: of its content, in hexadecimal.
+        index_bytes: the size of its index.
+        index_sha256: of the index.
+        max_record_bytes: the largest record, framing included.
+        max_image_size: the largest height and the largest width of its images, in pixels.
+        formats: number of images by stored format.
+        labels: number of records by label, as [label, count] pairs in label order; `NO_LABEL` of
+            those without one.
+        rejects: images that were refused, as path, code and detail, in plan order.
+        frames: how many records and rejects there are beyond the first one of each file.
+        notes: what is odd about the images, as code, first names and total.
+    """
+
+    name: str
+    split: str
+    records: int
+    bytes: int
+    sha256: str
+    index_bytes: int
+    index_sha256: str
+    max_record_bytes: int
+    max_image_size: tuple[int, int]
+    formats: dict[str, int]
+    labels: list[tuple[int, int]]
+    rejects: list[dict[str, str]]
+    frames: int
+    notes: list[dict[str, Any]]
+
+    @property
+    def images(self) -> int:
+        """How many files are dealt with: written or rejected."""
+        return self.records + len(self.rejects) - self.frames
+
+
+def write_shard(shard: Shard, job: Job) -> Receipt:
+    """Converts the images of one shard and writes shard, index and receipt, in this order.
+
+    Memory is bounded by one image; records go to the disk as they come.
+
+    Raises:
+        OutputError: a file cannot be written, or reads back differently.
+        DatasetError: the plan's entries are not there as planned.
+    """
+    outcomes = (
+        found
+        for (entry, text), reads in read_planned(shard, job)
+        for found in convert_entry(entry, text, job, reads)
+    )
+    return write_outcomes(shard, job, outcomes)
+
+
+def read_planned(shard: Shard, job: Job) -> Iterator[tuple[tuple[Entry, str], Reads]]:
+    """The images of a shard with the names of their classes, and what reads each."""
+    planned, masks = read_entries(job.out, shard), locate_masks(job.images, job.options)
+    yield from read_ahead(planned, job.images, masks, job.options.max_file_bytes)
+
+
+def convert_entry(
+    entry: Entry, text: str, job: Job, reads: Reads | None = None
+) -> Iterator[tuple[Entry, Outcome]]:
+    """The record of one image, or of each of its frames, or why it has none.
+
+    Raises:
+        ShardmillError: it has none, and `on_error` is `fail`.
+    """
+    records = make_records(entry, text, job.images, [job.options], job.columns, reads=reads)
+    for found, (outcome,) in records:
+        check_policy(found, outcome, job.options)
+        yield found, outcome
+
+
+def check_policy(entry: Entry, outcome: Outcome, options: ConvertOptions) -> None:
+    """Ends a conversion at an image that has no record, if that was asked for.
+
+    Raises:
+        ShardmillError: it has none, and `on_error` is `fail`.
+    """
+    if options.on_error == "reject" or not isinstance(outcome, ImageError):
+        return
+    if outcome.code not in FILTERS:
+        raise ShardmillError(
+            f"{ascii(entry.path)[1:-1]} cannot be converted: {outcome}: mend or remove it, or "
+            "leave out --on-error fail"
+        ) from outcome
+
+
+def write_outcomes(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]) -> Receipt:
+    """Writes shard, index and receipt, in this order, of what became of each image of a shard.
+
+    Raises:
+        OutputError: a file cannot be written, or reads back differently.
+    """
+    return compose_shard(shard, job, outcomes)()
+
+
+def compose_shard(
+    shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]
+) -> Callable[[], Receipt]:
+    """Writes shard and index to temporary files; raises what `write_outcomes` does.
+
+    Returns:
+        what gives them their names, and then leaves the receipt; any thread may call it, once.
+    """
+    layout = Layout(job.out)
+    tally = _Tally()
+    path = job.out / shard.name
+    with contextlib.ExitStack() as stack:
+        index = stack.enter_context(
+            create_file(path.with_name(name_index(shard.name)), layout.scratch)
+        )
+        file = stack.enter_context(create_file(path, layout.scratch))
+        for entry, outcome in outcomes:
+            if isinstance(outcome, ImageError):
+                tally.reject(entry, outcome)
+                continue
+            tally.add(entry, outcome.image, job.options)
+            enter("write")
+            framed = frame_record(outcome.payload)
+            index.write(format_line(file.size, len(framed)))
+            file.write(framed)
+            tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
+            enter("other")
+        files = stack.pop_all()
+
+    def publish() -> Receipt:
+        enter("write")  # what is closed here is flushed, read back and renamed
+        files.close()
+        receipt = tally.describe(shard, file, index)
+        write_receipt(receipt, layout, shard)
+        return receipt
+
+    return publish
+
+
+def receipt_path(layout: Layout[Location], shard: Shard) -> Location:
+    """Where the receipt of a shard lies."""
+    return layout.receipts / f"{Path(shard.name).stem}.json"
+
+
+def write_receipt(receipt: Receipt, layout: Layout[Location], shard: Shard) -> None:
+    """Leaves the sign that a shard is finished.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    content = dataclasses.asdict(receipt)
+    data = json.dumps({**content, "digest": _digest(content)}).encode("ascii")
+    write_file(receipt_path(layout, shard), data, layout.scratch)
+
+
+def read_receipt(path: Location) -> Receipt:
+    """Reads a receipt.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
+    return parse_receipt(path.read_bytes(), path)
+
+
+def parse_receipt(data: bytes, path: Location) -> Receipt:
+    """A receipt of that content; raises what `read_receipt` does."""
+    try:
+        content: dict[str, Any] = json.loads(data)
+        _check_digest(content.pop("digest"), content)
+        height, width = content.pop("max_image_size")
+        labels = [(label, count) for label, count in content.pop("labels")]
+        return Receipt(**content, max_image_size=(height, width), labels=labels)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read as a receipt: {error}") from error
+
+
+def _check_digest(digest: str, content: Mapping[str, Any]) -> None:
+    if digest != _digest(content):
+        raise ValueError("its digest does not match")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a receipt says, so that no damage of it is believed."""
+    return hash_bytes(json.dumps(content).encode("ascii"))
+
+
+class _Tally:
+    """What is counted while records pass by, and stated in the receipt."""
+
+    def __init__(self) -> None:
+        self.labels: Counter[int] = Counter()
+        self.formats: Counter[str] = Counter()
+        self.rejects: list[dict[str, str]] = []
+        self.notes = NoteTally()
+        self.max_record_bytes = self.max_height = self.max_width = 0
+
+    def reject(self, entry: Entry, error: ImageError) -> None:
+        self.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
+
+    def add(self, entry: Entry, image: StoredImage, options: ConvertOptions) -> None:
+        self.labels[entry.label] += 1
+        for code in list_traits(entry.path, image.origin, options):
+            self.notes.add(code, entry.path)
+        self.formats[image.format] += 1
+        self.max_height = max(self.max_height, image.height)
+        self.max_width = max(self.max_width, image.width)
+
+    def describe(self, shard: Shard, file: HashedFile, index: HashedFile) -> Receipt:
+        written = sum(self.labels.values())
+        return Receipt(
+            name=shard.name,
+            split=shard.split,
+            records=written,
+            bytes=file.size,
+            sha256=file.sha256,
+            index_bytes=index.size,
+            index_sha256=index.sha256,
+            max_record_bytes=self.max_record_bytes,
+            max_image_size=(self.max_height, self.max_width),
+            formats=dict(sorted(self.formats.items())),
+            labels=sorted(self.labels.items()),
+            rejects=self.rejects,
+            frames=written + len(self.rejects) - shard.records,
+            notes=[note._asdict() for note in self.notes.list_notes()],
+        )

@@ -1,0 +1,220 @@
+"""Local worker processes for Beam's FnApiRunner, started early and watched.
+
+Beam can start worker processes itself (`direct_running_mode=multi_processing`), but it starts
+them through a shell with an unquoted path, only once the pipeline runs, and when one is killed
+`run()` waits for it for ever (measured with 2.77, SIGKILL). So the processes are started here, and
+handed to the runner as an environment of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from apache_beam.portability.api import endpoints_pb2
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
+from apache_beam.transforms import environments
+from google.protobuf import json_format, text_format
+
+from converter.errors import WorkerError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+URN: Final = "shardmill:environment:local_workers:v1"
+
+END_TIMEOUT_S: Final = 10.0
+"""How long a worker may take to end once it was told to."""
+
+ABORT_TRIES: Final = 20
+
+_pools: dict[bytes, LocalWorkers] = {}
+_pool_numbers = itertools.count()
+
+
+class LocalWorkers:
+    """Worker processes that live as long as the `with` block.
+
+    Args:
+        count: how many there are.
+        schemes: of the stores that they will need.
+
+    Attributes:
+        count: how many there are.
+        death: what is known of the first one that ended unasked, or None.
+    """
+
+    def __init__(self, count: int, schemes: Iterable[str] = ()) -> None:
+        self.count = count
+        self._schemes = sorted(set(schemes))
+        self.death: WorkerError | None = None
+        self._id = b"%d" % next(_pool_numbers)
+        self._lock = threading.Lock()
+        self._closing = False
+        self._idle: list[_Worker] = []
+        self._busy: list[tuple[_Worker, Any]] = []
+
+    def __enter__(self) -> Self:
+        _pools[self._id] = self
+        try:
+            for _ in range(self.count):
+                self._idle.append(_Worker(self._schemes))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closing = True
+        del _pools[self._id]
+        for worker in [*self._idle, *(worker for worker, _ in self._busy)]:
+            worker.close()
+
+    @property
+    def environment(self) -> environments.Environment:
+        """The Beam environment in which these processes run the pipeline."""
+        return _LocalEnvironment(self._id)
+
+    def connect(self, handler: _LocalWorkerHandler, variables: dict[str, str]) -> _Worker:
+        """Sets one process to work for a handler, and watches it."""
+        worker = self._idle.pop()
+        self._busy.append((worker, handler))
+        worker.connect(variables)
+        threading.Thread(
+            target=self._watch, args=(worker, handler), name="watch_worker", daemon=True
+        ).start()
+        return worker
+
+    def _watch(self, worker: _Worker, handler: _LocalWorkerHandler) -> None:
+        code = worker.process.wait()
+        with self._lock:
+            # Those that are killed below come by here, too.
+            if handler.closing or self._closing or self.death is not None:
+                return
+            self.death = WorkerError(_describe_death(code, worker.read_last_words()))
+        # All of them, because Beam waits for the others' bundles before it looks at this one.
+        for other, _ in self._busy:
+            other.kill()
+        for _, other_handler in self._busy:
+            _abort(other_handler, self.death)
+
+
+def _abort(handler: _LocalWorkerHandler, death: WorkerError) -> None:
+    """Wakes up whoever waits for an answer of a worker."""
+    for _ in range(ABORT_TRIES):
+        try:
+            handler.control_conn.abort(death)
+        except RuntimeError:  # noqa: PERF203 (another thread changed the dict meanwhile)
+            time.sleep(0.05)
+        else:
+            return
+
+
+class _Worker:
+    def __init__(self, schemes: Sequence[str]) -> None:
+        # What native decoders print ends up in this file, not among the progress.
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        # Without -P the current folder comes first on sys.path, and a `proto.py` there breaks Beam.
+        safe_path = ["-P"] if sys.version_info >= (3, 11) else []
+        self.process = subprocess.Popen(  # noqa: S603 (this very interpreter)
+            [sys.executable, *safe_path, "-m", "pipelines.beam.worker_main", *schemes],
+            stdin=subprocess.PIPE,
+            stdout=self._stderr,
+            stderr=self._stderr,
+            start_new_session=True,  # Ctrl-C is for the launcher, which ends them
+        )
+        self._stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]  # a pipe
+
+    def connect(self, variables: dict[str, str]) -> None:
+        # A worker that has ended already breaks the pipe; whoever watches it says so.
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(json.dumps(variables).encode() + b"\n")
+            self._stdin.flush()
+
+    def read_last_words(self) -> str:
+        """What it printed last, apart from what Beam logs there on its way up."""
+        try:
+            self._stderr.seek(0)
+            lines = self._stderr.read().decode("utf-8", "replace").splitlines()
+        except (OSError, ValueError):
+            return ""  # closed meanwhile: that it died matters more than what it said
+        words = [line.strip() for line in lines if not line.startswith(("INFO:", "WARNING:"))]
+        return next((line for line in reversed(words) if line), "")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+        self._stderr.close()
+
+
+@environments.Environment.register_urn(URN, bytes)
+class _LocalEnvironment(environments.Environment):  # type: ignore[misc]  # Beam has no types
+    def __init__(self, pool: bytes, *args: Any) -> None:
+        super().__init__(*(args or (environments.python_sdk_capabilities(),)))
+        self._pool = pool
+
+    def to_runner_api_parameter(self, _context: object) -> tuple[str, bytes]:
+        return URN, self._pool
+
+    @staticmethod
+    def from_runner_api_parameter(
+        payload: bytes, capabilities: Any, artifacts: Any, resource_hints: Any, _context: object
+    ) -> _LocalEnvironment:
+        return _LocalEnvironment(payload, capabilities, artifacts, resource_hints)
+
+
+@worker_handlers.WorkerHandler.register_environment(URN, bytes)
+class _LocalWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[misc]  # Beam has no types
+    """Connects one process of a pool to the runner."""
+
+    def __init__(self, pool: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
+        super().__init__(state, provision_info, grpc_server)
+        self.closing = False
+        self._pool = _pools[pool]
+
+    def start_worker(self) -> None:
+        control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
+        logging = self.logging_api_service_descriptor()
+        options = self.provision_info.provision_info.pipeline_options
+        self._worker = self._pool.connect(
+            self,
+            {
+                "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
+                "LOGGING_API_SERVICE_DESCRIPTOR": text_format.MessageToString(logging),
+                "PIPELINE_OPTIONS": json_format.MessageToJson(options),
+                "WORKER_ID": self.worker_id,
+            },
+        )
+
+    def close(self) -> None:
+        self.closing = True
+        super().close()
+
+    def stop_worker(self) -> None:
+        try:
+            self._worker.process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._worker.kill()
+
+
+def _describe_death(code: int, last_words: str) -> str:
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    said = f", its last words: {last_words[:300]}" if last_words else ""
+    hint = " (often: out of memory)" if code == -9 else ""
+    return (
+        f"a worker process {how}{hint}{said}: finished shards are kept, "
+        "run the same command again to go on"
+    )

@@ -1,0 +1,137 @@
+"""TFRecords that something else wrote, read by their indexes: `open_tfrecords`."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+
+from converter.errors import DatasetError, UsageError
+from converter.format import examples
+from converter.format.descriptions import show_name
+from converter.sizes import format_count
+from converter.storage.layout import INDEX_SUFFIX
+from converter.storage.objects import is_address
+from reader.plan.read_options import make_options
+from reader.records.indexed_file import Place, RecordFile, load_index, measure_file
+from reader.records.record_files import RecordFiles
+from reader.shardset import need_packages
+from reader.source import RecordSequence
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Features: TypeAlias = dict[str, list[bytes] | list[int] | list[float]]
+
+OPTIONS: Final = (
+    "batch_size", "shuffle", "seed", "remainder", "shard_index", "shard_count", "initial_epoch",
+    "initial_step", "on_damage", "max_damaged", "max_ram",
+)  # fmt: skip
+"""Those of `ReadOptions` that do not depend on what a record holds."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class TFRecordSet:
+    """Some TFRecord files with indexes beside them.
+
+    Attributes:
+        files: the files and their records.
+        features: what the records hold, as `tf.io.parse_example` takes it; None for any bytes.
+    """
+
+    files: RecordFiles
+    features: Mapping[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __repr__(self) -> str:
+        files, held = self.files.files, [format_count(len(self), "record")]
+        if self.features is not None:
+            held.append(format_count(len(self.features), "feature"))
+        first = "".join(f"'{show_name(str(file.path))}'" for file in files[:1])
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+        return f"TFRecordSet({first}{more}: {'; '.join(held)})"
+
+    def source(self) -> RecordSequence[Features]:
+        """Random access without TensorFlow: a record is a dict of lists, one for each feature."""
+        return RecordSequence(self.files, parse_features)
+
+    def dataset(self, **options: Any) -> tf.data.Dataset:
+        """The records as a `tf.data.Dataset`, in any of the orders, from any step on.
+
+        Args:
+            **options: those of `ReadOptions` that are listed in `OPTIONS`; `shuffle` is off unless
+                it is asked for.
+
+        Returns:
+            a dataset of dicts of tensors (batch, …) as `features` says, or of serialized records,
+            strings (batch,); without `batch` if `batch_size` is None.
+
+        Raises:
+            UsageError: an option is unknown or out of its range, or the records cannot be padded.
+            ShardmillError: TensorFlow is not installed.
+        """
+        with need_packages():
+            from reader.tfdata.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
+        asked = make_options({"shuffle": False} | options, OPTIONS)
+        return make_dataset(self.files, self.features, asked)
+
+
+def open_tfrecords(
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    features: Mapping[str, Any] | None = None,
+) -> TFRecordSet:
+    """Opens TFRecord files for which `shardmill index` has written indexes.
+
+    Args:
+        files: a path, a pattern such as `data/train.tfrecord-*`, or a list of paths, whose order
+            numbers the records; the matches of a pattern are sorted.
+        features: what the records hold, as `tf.io.parse_example` takes it: used by `dataset`.
+
+    Raises:
+        DatasetError: no file matches, or an index is missing or does not fit its file.
+    """
+    if isinstance(files, str | os.PathLike):
+        if is_address(os.fspath(files)):
+            raise UsageError(
+                f"{os.fspath(files)} is an address: files without a manifest are read from folders "
+                "alone, copy them, or mount the bucket"
+            )
+        matches = sorted(glob.glob(os.fspath(files)))  # noqa: PTH207 (a whole pattern)
+        paths = [Path(match) for match in matches if not match.endswith(INDEX_SUFFIX)]
+    else:
+        paths = [Path(path) for path in files]
+    if not paths:
+        raise DatasetError(f"{files} matches no file")
+    return TFRecordSet(RecordFiles([_describe_file(path.absolute()) for path in paths]), features)
+
+
+def parse_features(place: Place, payload: memoryview) -> Features:
+    """The features of a record that holds a `tf.train.Example`.
+
+    Raises:
+        RecordError: it holds something else.
+    """
+    try:
+        return examples.decode_example(bytes(payload))
+    except ValueError as error:
+        raise place.describe(str(error)) from error
+
+
+def _describe_file(path: Path) -> RecordFile:
+    """Counts the records of a file by its index; the sizes that it lists have to fit the file."""
+    file = RecordFile(path=path, records=0, bytes=measure_file(path), max_record_bytes=0)
+    offsets, sha256 = load_index(file)
+    return dataclasses.replace(
+        file,
+        records=len(offsets) - 1,
+        max_record_bytes=int(np.diff(offsets).max(initial=0)),
+        # The sizes of all records: as much as can be told without reading them.
+        digest=sha256,
+    )

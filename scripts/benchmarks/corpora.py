@@ -1,0 +1,155 @@
+"""The images and data sets that the benchmarks measure with; what is there already is kept."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from benchmarks.measuring import Run, measure
+from PIL import Image
+
+from converter.commits.commit import commit
+from converter.options import ConvertOptions
+from converter.planning.plan import Draft, write_plan
+from converter.planning.sharding import plan_shards
+from converter.sources.scan import scan_folder
+from converter.storage.layout import Location
+from converter.writing.shard_writer import Job, write_shard
+from reader import open_shards
+
+
+def make_photos(work: Path, count: int) -> Path:
+    """Writes JPEGs of 500x375: crops of the two photographs that come with scikit-learn."""
+    from sklearn.datasets import load_sample_images
+
+    folder = work / f"photos-{count}"
+    if (folder / "complete").exists():
+        return folder / "images"
+    sources = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    random = np.random.default_rng(0)
+    for number in range(count):
+        source = sources[number % len(sources)]
+        height = int(random.integers(300, source.height))
+        width = height * 4 // 3
+        left = int(random.integers(0, source.width - width + 1))
+        top = int(random.integers(0, source.height - height + 1))
+        image = source.resize((500, 375), box=(left, top, left + width, top + height))
+        gain = random.uniform(0.8, 1.2)
+        path = folder / "images" / f"class-{number % 10}" / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.point(lambda value, gain=gain: value * gain).save(path, quality=95)
+    (folder / "complete").touch()
+    return folder / "images"
+
+
+def link_images(work: Path, count: int) -> Path:
+    """So many files of one pixel, a thousand a folder, in 10 classes; 100 differ, as hard links."""
+    folder = work / f"pixels-{count}"
+    if (folder / "complete").exists():
+        return folder / "images"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "sources").mkdir(parents=True)
+    sources = [folder / "sources" / f"{number}.png" for number in range(100)]
+    for number, source in enumerate(sources):
+        Image.new("RGB", (1, 1), (number, 2 * number, 255 - number)).save(source)
+    for number in range(count):
+        group = number // 1000
+        path = folder / "images" / f"class-{group % 10}" / f"{group:04d}" / f"{number:07d}.png"
+        if number % 1000 == 0:
+            path.parent.mkdir(parents=True)
+        os.link(sources[number % 100], path)
+    (folder / "complete").touch()
+    return folder / "images"
+
+
+def write_table(images: Path, count: int) -> Path:
+    """A CSV of the files of `link_images`, with a label and a caption of 50 letters for each."""
+    table = images / "images.csv"
+    with open(table, "w", encoding="ascii") as file:
+        file.write("path,label,caption\n")
+        for number in range(count):
+            group = number // 1000
+            path = f"class-{group % 10}/{group:04d}/{number:07d}.png"
+            caption = f"a photograph of one pixel only, number {number:07d}, one"
+            file.write(f'{path},class-{group % 10},"{caption}"\n')
+    return table
+
+
+def convert(images: Location, out: Location, *arguments: str) -> Run:
+    if isinstance(out, Path):
+        shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "pipelines", "convert", str(images), str(out)]
+    return measure([*command, "--no-progress", *arguments])
+
+
+def keep(out: Path, make: Callable[[], object]) -> Path:
+    """A data set, made only if it does not lie there finished."""
+    if not (out / "manifest.json").exists():
+        print(f"  making {out.name}", flush=True)
+        make()
+    return out
+
+
+def convert_photos(work: Path, count: int, encoding: str) -> Path:
+    """The photographs of `make_photos` as a data set of 256x256."""
+    out = work / (f"read-{count}" if encoding == "jpeg" else f"read-{count}-{encoding}")
+    return keep(out, lambda: convert(make_photos(work, count), out, f"--encoding={encoding}"))
+
+
+def unpack_photos(work: Path, count: int) -> Path:
+    """The images of `convert_photos` as files of their own, in class folders."""
+    folder = work / f"resized-{count}"
+    if (folder / "complete").exists():
+        return folder / "images"
+    for record in open_shards(convert_photos(work, count, "jpeg")).source("train"):
+        path = folder / "images" / record.source_id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(record.encoded)
+    (folder / "complete").touch()
+    return folder / "images"
+
+
+def repeat_photos(work: Path, count: int, times: int, encoding: str) -> Path:
+    """A data set that holds each photograph so many times, without as many files."""
+    out = work / f"read-{count}x{times}-{encoding}"
+    options = ConvertOptions(encoding=encoding)
+    return keep(
+        out, lambda: write_repeated(make_photos(work, count), out, count * times, options, 30_000)
+    )
+
+
+def make_tiny(work: Path, records: int) -> Path:
+    """A data set of so many PNGs of 8x8, of which 20 differ."""
+    out, images = work / f"tiny-{records}", work / "tiny" / "images"
+    random = np.random.default_rng(0)
+    for number in range(20):
+        path = images / f"class-{number % 10}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    options = ConvertOptions(image_size=(8, 8), encoding="png")
+    return keep(out, lambda: write_repeated(images, out, records, options, 600))
+
+
+def write_repeated(
+    images: Path, out: Path, records: int, options: ConvertOptions, record_bytes: int
+) -> None:
+    """Converts the images of a folder again and again, until there are `records`."""
+    shutil.rmtree(out, ignore_errors=True)
+    inventory = scan_folder(images)
+    entries = list(itertools.islice(itertools.cycle(inventory.entries), records))
+    order = np.random.default_rng(0).permutation(records)
+    splits = {"train": [entries[place] for place in order]}
+    shard_records = plan_shards(splits, options, record_bytes)
+    draft = Draft(inventory=inventory, splits=splits, shard_records=shard_records)
+    plan = write_plan(draft, options, images=images, out=out)
+    job = Job(images=images, out=out, options=options)
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(write_shard, job=job), plan.shards))
+    commit(plan)

@@ -1,0 +1,140 @@
+"""What a conversion takes when there are very many images, beside what it is held to.
+
+    plan       scan and plan, as the launcher does before the first image is written
+    table      the same for a CSV with a label and a caption for each image
+    convert    launcher and workers, for few images and for many
+    update     the launcher, when one image in a thousand has changed
+
+The images have one pixel each, so nearly all of the time is what an image costs apart from pixels.
+How each figure grows is fitted over the larger counts: seconds as a power of the number of images,
+memory as so much for each. docs/scale.md carries it on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from benchmarks.convert import PLAN
+from benchmarks.corpora import convert, link_images, write_table
+from benchmarks.measuring import Run, measure, report, run_sections
+
+HERE = Path(__file__).resolve()
+SIZE = ("--image-size=8", "--encoding=png")
+
+COUNTS = [1_000, 10_000, 100_000, 1_000_000]
+FITTED_FROM = 10_000
+"""Below it, what is fitted is how long a process takes to start."""
+
+PLAN_S, PLAN_MB = 60, 500
+MAX_POWER = 1.1
+"""Of the number of images, as which CPU time may grow."""
+
+GROWTH_MB = 25
+"""What noise and the entries of a larger shard may add to a worker."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, default=HERE.parents[2] / "build" / "benchmark")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--update-count", type=int, default=100_000)
+    parser.add_argument("--only", choices=("plan", "table", "convert", "update"))
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    sections = {
+        "plan": lambda: measure_plan(arguments.work, arguments.counts),
+        "table": lambda: measure_table(arguments.work, max(arguments.counts)),
+        "convert": lambda: measure_convert(arguments.work, arguments.counts),
+        "update": lambda: measure_update(arguments.work, arguments.update_count),
+    }
+    return run_sections(sections, arguments.only)
+
+
+def measure_plan(work: Path, counts: list[int]) -> Iterator[bool]:
+    runs = []
+    for count in counts:
+        images, out = link_images(work, count), work / "planned"
+        shutil.rmtree(out, ignore_errors=True)
+        run = measure([sys.executable, "-c", PLAN, str(images), str(out)])
+        runs.append(run)
+        yield report(f"{count:,} images, time", f"{run.seconds:.1f} s", f"at most {PLAN_S} s",
+                     ok=run.seconds <= PLAN_S)  # fmt: skip
+        yield report("  memory", f"{run.peak_mb:.0f} MB", f"at most {PLAN_MB} MB",
+                     ok=run.peak_mb <= PLAN_MB)  # fmt: skip
+        report_cpu(count, run)
+    yield from report_growth(counts, runs)
+
+
+def measure_table(work: Path, count: int) -> Iterator[bool]:
+    table, out = write_table(link_images(work, count), count), work / "planned"
+    shutil.rmtree(out, ignore_errors=True)
+    run = measure([sys.executable, "-c", PLAN, str(table), str(out), "caption"])
+    table.unlink()
+    report(f"{count:,} rows, time", f"{run.seconds:.1f} s")
+    yield report("  memory", f"{run.peak_mb:.0f} MB", f"at most {PLAN_MB} MB",
+                 ok=run.peak_mb <= PLAN_MB)  # fmt: skip
+    report_cpu(count, run)
+
+
+def measure_convert(work: Path, counts: list[int]) -> Iterator[bool]:
+    runs = []
+    for count in counts:
+        run = convert(link_images(work, count), work / "converted", *SIZE)
+        runs.append(run)
+        report(f"{count:,} images", f"{run.seconds:.1f} s, {count / run.seconds:,.0f}/s")
+        yield report("  launcher, from scan to manifest", f"{run.launcher_mb:.0f} MB",
+                     f"at most {PLAN_MB} MB", ok=run.launcher_mb <= PLAN_MB)  # fmt: skip
+        report("  largest worker", f"{run.worker_mb:.0f} MB")
+        report_cpu(count, run)
+    growth = runs[-1].worker_mb - runs[0].worker_mb
+    yield report("a worker's growth", f"{growth:+.0f} MB", f"at most {GROWTH_MB} MB",
+                 ok=growth <= GROWTH_MB)  # fmt: skip
+    yield from report_growth(counts, runs)
+
+
+def report_cpu(count: int, run: Run) -> None:
+    report("  CPU for an image", f"{run.cpu_seconds / count * 1e6:,.0f} µs")
+
+
+def report_growth(counts: list[int], runs: list[Run]) -> Iterator[bool]:
+    """Fits what was measured: time as a power of the number of images, memory as a line."""
+    fitted = [(count, run) for count, run in zip(counts, runs, strict=True) if count >= FITTED_FROM]
+    if len(fitted) < 2:
+        return
+    images = np.array([count for count, _ in fitted], float)
+    power = np.polyfit(np.log(images), np.log([run.cpu_seconds for _, run in fitted]), 1)[0]
+    yield report("CPU time grows as the number of images to the", f"{power:.2f}",
+                 f"at most {MAX_POWER}", ok=power <= MAX_POWER)  # fmt: skip
+    wall = np.polyfit(np.log(images), np.log([run.seconds for _, run in fitted]), 1)[0]
+    report("wall time, to the", f"{wall:.2f}")
+    slope, base = np.polyfit(images, [run.launcher_mb for _, run in fitted], 1)
+    report("the launcher's memory", f"{base:.0f} MB + {slope * 1e6:,.0f} bytes an image")
+
+
+def measure_update(work: Path, count: int) -> Iterator[bool]:
+    images, changed, out = link_images(work, count), work / "changed", work / "updated"
+    convert(images, out, *SIZE)
+    shutil.rmtree(changed, ignore_errors=True)
+    shutil.copytree(images, changed, copy_function=lambda old, new: Path(new).hardlink_to(old))
+    for path in sorted(changed.rglob("*.png"))[:: count // 100]:
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data + b"changed")
+    command = [sys.executable, "-m", "pipelines", "convert", str(changed), str(out)]
+    run = measure([*command, "--update", "--no-progress"])
+    told = re.search(r"changed \S+|\d+ changed", run.output)
+    report(f"{count:,} images, 100 of them changed", f"{run.seconds:.1f} s")
+    report("  as the command tells it", told[0] if told else "?")
+    yield report("  launcher", f"{run.launcher_mb:.0f} MB", f"at most {PLAN_MB} MB",
+                 ok=run.launcher_mb <= PLAN_MB)  # fmt: skip
+    report("  largest worker", f"{run.worker_mb:.0f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""What the scripts that start real engines share: processes, conversions, and the comparison.
+
+A conversion on an engine has to leave the tree that a local one leaves, byte for byte, also if a
+part of the engine is killed with SIGKILL in the middle of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+import psutil
+from benchmarks.corpora import make_photos
+from benchmarks.measuring import report
+from engines.parts import Unavailable
+from faults.experiment import Tree, list_differences, read_tree
+from typing_extensions import Self
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+WORK: Final = ROOT / "build" / "engines"
+
+ASKED: Final = ("--encoding=png", "--num-shards=16", "--validation-split=0.2", "--no-progress")
+"""PNG, because it takes long to encode: there is a middle to kill something in."""
+
+SHARDS: Final = 20
+KILL_AT: Final = 5
+"""So many shards are finished when something is killed."""
+
+OPENED: Final = tuple(
+    f"--add-opens=java.base/{name}=ALL-UNNAMED"
+    for name in (
+        *("java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio"),
+        *("java.time", "java.util", "java.util.concurrent", "sun.nio.ch", "sun.util.calendar"),
+    )
+)
+"""Flink and Spark look into these by reflection, which Java 17 allows only if told so."""
+
+START_S: Final = 120
+CONVERT_S: Final = 300
+END_S: Final = 5
+
+UNAVAILABLE: Final = 69
+"""The exit code of a script whose engine is not to be had; what was tried is said before."""
+
+
+class Cluster:
+    """Processes that live as long as the `with` block, each with a log and a group of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name in reversed(self._processes):
+            self.signal(name, signal.SIGTERM)
+        deadline = time.monotonic() + END_S
+        while time.monotonic() < deadline and any(map(self.is_up, self._processes)):
+            time.sleep(0.05)
+        for name, process in self._processes.items():
+            self.signal(name, signal.SIGKILL)
+            process.wait()
+
+    def is_up(self, name: str) -> bool:
+        return self._processes[name].poll() is None
+
+    def start(self, name: str, command: Sequence[object], **variables: str) -> None:
+        with open(self.log(name), "wb") as log:
+            self._processes[name] = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=make_environment(**variables),
+                start_new_session=True,
+            )
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def wait_until(self, name: str, ready: Callable[[], bool]) -> None:
+        """Waits until a process is ready; if it ends or takes too long, so does the script."""
+        deadline = time.monotonic() + START_S
+        while not ready():
+            if not self.is_up(name) or time.monotonic() > deadline:
+                raise SystemExit(f"{name} did not start:\n{tail(self.log(name))}")
+            time.sleep(0.1)
+
+    def wait_for_text(self, name: str, text: str) -> None:
+        self.wait_until(name, lambda: text in self.log(name).read_text(errors="replace"))
+
+    def signal(self, name: str, number: int) -> None:
+        """Signals a process and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._processes[name].pid, number)
+
+    def measure_cpu(self, name: str) -> float:
+        """Seconds of CPU of a process and of all that it started."""
+        with contextlib.suppress(psutil.Error):
+            tree = psutil.Process(self._processes[name].pid)
+            times = [each.cpu_times() for each in (tree, *tree.children(recursive=True))]
+            return sum(t.user + t.system + t.children_user + t.children_system for t in times)
+        return 0.0
+
+
+class Proof:
+    """Conversions of the same images on engines, each compared with one on this machine alone."""
+
+    def __init__(self, images: Path, work: Path) -> None:
+        self.images = images
+        self.out, self.log = work / "out", work / "convert.log"
+        self.missed = 0
+        self.expected: Tree = {}
+        self.convert("processes here")
+
+    def convert(
+        self,
+        what: str,
+        arguments: Sequence[str] = (),
+        *,
+        cluster: Cluster | None = None,
+        workers: Sequence[str] = (),
+        victim: str = "",
+    ) -> None:
+        """Converts, and prints how it came out.
+
+        Args:
+            what: the engine, and what happens to it.
+            arguments: of the command line.
+            cluster: where it runs.
+            workers: names of processes all of which have to do a fair share.
+            victim: the name of one that is killed in the middle.
+        """
+        begin = time.monotonic()
+        with self._start(arguments) as process:
+            if cluster and victim:
+                finished = self._wait(process, KILL_AT)
+                cluster.signal(victim, signal.SIGKILL)
+                self.missed += finished == SHARDS  # too late
+                what = f"{what} at {finished} of {SHARDS}"
+            self._wait(process)
+        value = f"{time.monotonic() - begin:.1f} s"
+        self._judge(what, process.returncode, value)
+        if cluster and workers:
+            self._judge_shares({name: cluster.measure_cpu(name) for name in workers})
+
+    def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        shutil.rmtree(self.out, ignore_errors=True)
+        command = [sys.executable, "-m", "pipelines", "convert", self.images, self.out]
+        with open(self.log, "wb") as log:
+            return subprocess.Popen(
+                [*command, *ASKED, *arguments], stdout=log, stderr=log, env=make_environment()
+            )
+
+    def _wait(self, process: subprocess.Popen[bytes], shards: int = SHARDS + 1) -> int:
+        """Waits until so many shards are finished, or the process has ended; says how many are."""
+        deadline, finished = time.monotonic() + CONVERT_S, 0
+        while process.poll() is None and finished < shards:
+            finished = len(list(self.out.glob(".shardmill/receipts/*.json")))
+            if time.monotonic() > deadline:
+                process.kill()
+            time.sleep(0.05)
+        return finished
+
+    def _judge(self, what: str, code: int, value: str) -> None:
+        tree = read_tree(self.out)
+        self.expected = self.expected or tree
+        differences = list_differences(tree, self.expected)
+        ok = code == 0 and not differences and "manifest.json" in tree
+        self.missed += not report(what, value, f"{len(tree)} files, the same bytes", ok=ok)
+        if not ok:
+            print(f"exit code {code}, other files: {differences or None}\n{tail(self.log)}")
+
+    def _judge_shares(self, seconds: dict[str, float]) -> None:
+        told = ", ".join(f"{name} {share:.1f} s" for name, share in seconds.items())
+        fair = min(seconds.values()) > 0.4 * max(seconds.values())
+        self.missed += not report("  CPU time", told, "a fair share each", ok=fair)
+
+    def conclude(self) -> int:
+        """The exit code of the script."""
+        print(f"{self.missed} proofs failed" if self.missed else "every tree is the same")
+        return 1 if self.missed else 0
+
+
+def make_images() -> Path:
+    """The images that the scripts convert; made once."""
+    return make_photos(WORK, 400)
+
+
+def make_environment(**variables: str) -> dict[str, str]:
+    """The environment of a process that finds shardmill, and this very Python as `python`."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        **variables,
+    }
+
+
+def find_free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens at a port of this machine."""
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Ends with the exit code of `main`, or with that of an engine that is not to be had."""
+    # What is told to end takes the engine along.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        sys.exit(main())
+    except Unavailable as reason:
+        print(f"not to be had: {reason}", file=sys.stderr)
+        sys.exit(UNAVAILABLE)
