@@ -477,7 +477,7 @@ def test_convert_again_updates_and_overwrites(
     assert main([*convert, "--update", IN_MEMORY]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"updated {tmp_path / 'out'} in ")
-    assert lines[0].endswith(" s: written 1 shard, left 0 as they were")
+    assert lines[0].endswith(" s: wrote 1 shard, left 0 as they were")
     assert lines[1] == "  images: 1 added, 0 changed, 0 removed"
     assert read_manifest(tmp_path / "out").options["seed"] == 3
 
