@@ -17,8 +17,7 @@ from converter.format.schema import MASK, Column
 from converter.names import from_bytes
 from converter.sizes import format_count
 from reader.arrays import Numbers
-from reader.examples.columns import NO_LABEL, FilePaths, read_labels
-from reader.examples.name_index import NameIndex
+from reader.examples.columns import NO_LABEL, FilePaths, NameIndex, read_labels
 from reader.records.indexed_file import Place
 from reader.records.record_files import RecordFiles, find_source
 from reader.sampling.selection import select_all
@@ -178,7 +177,7 @@ class Source(RecordSequence[Record]):
         """The number of that record; see `by_id`."""
         if self._names is None:
             paths = self.file_paths
-            self._names = NameIndex(paths.look(), paths.__getitem__)
+            self._names = NameIndex(paths.read_all(), paths.__getitem__)
         return self._names.find(source_id)
 
 

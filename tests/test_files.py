@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter.errors import DatasetError
-from reader.records.indexed_file import Group, RecordFile, ask_for, ask_for_index
+from reader.records.indexed_file import Group, RecordFile, prefetch_index, prefetch_records
 
 SIZE = 1 << 20
 RECORDS = 4
@@ -67,7 +67,7 @@ def make_group(file, *records):
 
 
 def test_all_records_that_are_asked_for_come_and_no_others(file):
-    ask_for([make_group(file, 0, 2)])
+    prefetch_records([make_group(file, 0, 2)])
     assert comes(file.path, 0, SIZE)
     assert comes(file.path, 2 * SIZE, 3 * SIZE)
     assert count_pages(file.path, 3 * SIZE, 4 * SIZE) < SIZE // mmap.PAGESIZE / 2
@@ -78,31 +78,31 @@ def test_nothing_is_asked_for_where_the_record_looked_at_is_there(file, monkeypa
         stream.seek(3 * SIZE)
         stream.read()
     monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("asked in vain"))
-    ask_for([make_group(file, 0, 3)])
+    prefetch_records([make_group(file, 0, 3)])
 
 
 def test_one_file_that_is_not_there_is_enough_to_ask_for_all(file):
     with open(file.path, "rb") as stream:
         stream.read(SIZE)
-    ask_for([make_group(file, 0), make_group(file, 1), make_group(file, 3)])
+    prefetch_records([make_group(file, 0), make_group(file, 1), make_group(file, 3)])
     assert comes(file.path, 0, 2 * SIZE)
     assert comes(file.path, 3 * SIZE, 4 * SIZE)
 
 
 def test_an_index_that_is_asked_for_comes(file):
-    ask_for_index(file)
+    prefetch_index(file)
     assert comes(file.index, 0, SIZE)
     file.index.unlink()
-    ask_for_index(file)  # what is wrong with it is said by whoever reads it
+    prefetch_index(file)  # what is wrong with it is said by whoever reads it
 
 
 def test_a_file_that_is_missing_is_said_at_once(file):
     file.path.unlink()
     with pytest.raises(DatasetError, match="cannot be read: No such file"):
-        ask_for([make_group(file, 0)])
+        prefetch_records([make_group(file, 0)])
 
 
 def test_a_system_that_cannot_be_asked_is_not(file, monkeypatch):
     monkeypatch.delattr(os, "posix_fadvise")
-    ask_for([make_group(file, 0)])
-    ask_for_index(file)
+    prefetch_records([make_group(file, 0)])
+    prefetch_index(file)

@@ -157,14 +157,14 @@ def test_a_file_that_is_opened_again_is_asked_for_again_only_if_it_was_closed(
     remote, server, monkeypatch
 ):
     files = remote.source("train")._files
-    groups = list(files.find(np.arange(0, 120, 20)))
+    groups = list(files.locate(np.arange(0, 120, 20)))
     server.set_faults()
     for _ in range(2):
         for group in groups:
             os.close(group.file.open())
     assert server.set_faults()["GET"] == SHARDS
     monkeypatch.setattr(ranges, "OPEN_FILES", 2)
-    groups = list(files.find(np.arange(0, 120, 20)))
+    groups = list(files.locate(np.arange(0, 120, 20)))
     for _ in range(2):
         for group in groups:
             os.close(group.file.open())

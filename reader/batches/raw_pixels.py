@@ -46,7 +46,7 @@ def read_pixels(
     Raises:
         DatasetError: a file or index is missing, or is not what it should be.
     """
-    groups = files.gather(numbers)
+    groups = files.prefetch(numbers)
     indexes = np.concatenate([group.indexes for group in groups])
     heads, image_bytes = read_heads(groups), rows[0].nbytes
     rest = heads.sizes - image_bytes

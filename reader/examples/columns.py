@@ -1,8 +1,9 @@
-"""Single features of all records: labels without the images between them, and names."""
+"""Single features of all records: labels, read without the images between them, and names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar, overload
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from converter.errors import DatasetError, RecordError
 from converter.format import examples
-from converter.names import from_bytes
+from converter.names import from_bytes, to_bytes
 from reader.arrays import Numbers
 from reader.examples.heads import read_heads
 from reader.examples.vector_parse import find_spans
@@ -21,34 +22,38 @@ from reader.sampling.selection import Selection
 T = TypeVar("T")
 
 NO_LABEL: Final = -1
-"""Stands where a record has no label."""
+"""Label of a record without one."""
 
 MAX_LABEL: Final = 2**31 - 1
-
-PART_RECORDS: Final = 512
-"""That are looked at together."""
+PART_RECORDS: Final = 512  # read together
 
 
 def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.NDArray[np.int32]:
-    """The labels of all records: int32 (records,).
+    """Reads the labels of all records.
 
-    Reads half a kilobyte of each, whose checksum then cannot be compared, if the labels add up to
-    `counts`; or else every record, to find out which one is damaged.
+    If the labels add up to `counts`, half a kilobyte of each record is enough, and payload
+    checksums are not compared. Otherwise every record is read, to find the one that is damaged.
 
     Args:
-        files: that hold the records.
-        counts: how many records there are of each label, if that is known.
+        files: the records.
+        counts: how many records there are of each label, if known.
+
+    Returns:
+        int32 (records,).
 
     Raises:
         RecordError: a record is damaged.
-        DatasetError: all are whole, and other records than were counted.
+        DatasetError: no record is damaged, but their labels are not those that were counted.
     """
     labels = np.empty(len(files), np.int32)
     if counts is not None and _read_heads(files, labels) and _add_up(labels, counts):
         return labels
     for part in _divide(len(files)):
         for index, place, payload in files.read_many(part):
-            labels[part[index]] = _parse_label(place, payload)
+            label = _parse_value(place, payload, examples.LABEL, int, "no label")
+            if not 0 <= label <= MAX_LABEL:
+                raise place.describe(f"label {label!r:.40} is out of range: up to {MAX_LABEL}")
+            labels[part[index]] = label
     if counts is not None and not _add_up(labels, counts):
         raise DatasetError(
             "the labels of the records are not those that the manifest counts: run shardmill verify"
@@ -56,32 +61,12 @@ def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.
     return labels
 
 
-def read_names(files: RecordFiles, numbers: Numbers) -> list[str | RecordError]:
-    """Paths of the originals of some records, relative to the folder that was converted.
-
-    Returns:
-        in the order of `numbers`, a path, or the error of a record that is damaged.
-    """
-    names: list[str | RecordError | None] = [None] * len(numbers)
-    for block in files.read_blocks(numbers) if len(numbers) else ():
-        begins, ends, valid = find_spans(
-            block.data, block.begins, block.ends, (examples.SOURCE_ID,)
-        )
-        for row in np.flatnonzero(valid & block.valid).tolist():
-            name = block.data[begins[0, row] : ends[0, row]].tobytes()
-            names[int(block.indexes[row])] = from_bytes(name)
-    rest = np.array([index for index, name in enumerate(names) if name is None], np.int64)
-    for row, place, payload in files.read_many(numbers[rest]):
-        names[int(rest[row])] = _parse_name(place, payload)
-    return [name for name in names if name is not None]
-
-
 class FilePaths(Sequence[str]):
-    """Paths of the originals of some records, each read when it is asked for.
+    """Paths of the originals, relative to the folder that was converted; read when asked for.
 
     Args:
-        files: that hold the records.
-        selection: which records, in order.
+        files: the records.
+        selection: which of them, in order.
     """
 
     def __init__(self, files: RecordFiles, selection: Selection) -> None:
@@ -107,18 +92,61 @@ class FilePaths(Sequence[str]):
         for part in _divide(len(self)):
             yield from self[part[0] : part[-1] + 1]
 
-    def look(self) -> Iterator[str | RecordError]:
-        """All of them, with the error of each record that is damaged in its place."""
+    def read_all(self) -> Iterator[str | RecordError]:
+        """Reads all paths, with the error of each damaged record in place of its path."""
         for part in _divide(len(self)):
             yield from self._read(part)
 
     def _read(self, positions: Numbers) -> list[str | RecordError]:
-        return read_names(self._files, self._selection.find_records(positions))
+        return _read_names(self._files, self._selection.find_records(positions))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]  # like a list's
+
+
+class NameIndex:
+    """Finds records by the names of their originals, in 16 bytes a record.
+
+    Keeps hashes; a name that matches one is compared itself.
+
+    Args:
+        names: name of each record, or the error of a damaged one.
+        read: reads the name of the record of a number again.
+    """
+
+    def __init__(self, names: Iterable[str | RecordError], read: Callable[[int], str]) -> None:
+        self._read = read
+        self._error: RecordError | None = None
+        hashes = np.fromiter(map(self._note, names), np.uint64)
+        self._numbers = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._numbers]
+
+    def find(self, name: str) -> int:
+        """Returns the number of the record of that name.
+
+        Raises:
+            KeyError: there is none.
+            RecordError: there is none, but the name of a damaged record is unknown.
+        """
+        wanted = np.uint64(_hash(name))
+        first = np.searchsorted(self._hashes, wanted, side="left")
+        last = np.searchsorted(self._hashes, wanted, side="right")
+        for number in self._numbers[first:last]:
+            if self._read(int(number)) == name:
+                return int(number)
+        raise self._error or KeyError(name)
+
+    def _note(self, name: str | RecordError) -> int:
+        if isinstance(name, str):
+            return _hash(name)
+        self._error = self._error or name
+        return 0
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(to_bytes(name), digest_size=8).digest(), "little")
 
 
 def _divide(count: int) -> Iterator[Numbers]:
@@ -127,9 +155,9 @@ def _divide(count: int) -> Iterator[Numbers]:
 
 
 def _read_heads(files: RecordFiles, labels: npt.NDArray[np.int32]) -> bool:
-    """Fills in the labels from the beginnings of records; whether all are as they should be."""
+    """Fills in the labels from the heads of records; returns whether all heads are right."""
     for part in _divide(len(files)):
-        groups = files.gather(part)
+        groups = files.prefetch(part)
         heads = read_heads(groups)
         if not (heads.valid & (heads.labels <= MAX_LABEL)).all():
             return False
@@ -137,11 +165,25 @@ def _read_heads(files: RecordFiles, labels: npt.NDArray[np.int32]) -> bool:
     return True
 
 
-def _parse_label(place: Place, payload: memoryview | RecordError) -> int:
-    label = _parse_value(place, payload, examples.LABEL, int, "no label")
-    if not 0 <= label <= MAX_LABEL:
-        raise place.describe(f"label {label!r:.40} is out of range: up to {MAX_LABEL}")
-    return label
+def _add_up(labels: npt.NDArray[np.int32], counts: Sequence[int]) -> bool:
+    return int(labels.max(initial=-1)) < len(counts) and np.array_equal(
+        np.bincount(labels, minlength=len(counts)), counts
+    )
+
+
+def _read_names(files: RecordFiles, numbers: Numbers) -> list[str | RecordError]:
+    names: list[str | RecordError | None] = [None] * len(numbers)
+    for block in files.read_blocks(numbers) if len(numbers) else ():
+        begins, ends, valid = find_spans(
+            block.data, block.begins, block.ends, (examples.SOURCE_ID,)
+        )
+        for row in np.flatnonzero(valid & block.valid).tolist():
+            name = block.data[begins[0, row] : ends[0, row]].tobytes()
+            names[int(block.indexes[row])] = from_bytes(name)
+    rest = np.array([index for index, name in enumerate(names) if name is None], np.int64)
+    for row, place, payload in files.read_many(numbers[rest]):
+        names[int(rest[row])] = _parse_name(place, payload)
+    return [name for name in names if name is not None]
 
 
 def _parse_name(place: Place, payload: memoryview | RecordError) -> str | RecordError:
@@ -162,9 +204,3 @@ def _parse_value(
     except ValueError as error:
         raise place.describe(f"{lack}: {error}", find_source(payload)) from error
     return value
-
-
-def _add_up(labels: npt.NDArray[np.int32], counts: Sequence[int]) -> bool:
-    return int(labels.max(initial=-1)) < len(counts) and np.array_equal(
-        np.bincount(labels, minlength=len(counts)), counts
-    )

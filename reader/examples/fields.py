@@ -1,7 +1,7 @@
-"""What a batch needs of its records: labels, images, and what else is asked for.
+"""What a batch needs of its records: images, labels, and whatever else is asked for.
 
-`find_fields` looks at all records of a block at once; what it does not find, `parse_payload` looks
-for in one record with protobuf's own parser, and says what is wrong with it.
+`find_fields` looks at all records of a block at once. `parse_payload` uses protobuf's own parser on
+a single record where that fails, and reports what is wrong.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from reader.records.blocks import Block
 _NUMBERS: Final = (examples.HEIGHT, examples.WIDTH, examples.LABEL)
 
 Values: TypeAlias = tuple[Sequence[Any], ...]
-"""Those of one record, in the order of the columns that are wanted."""
+"""The values of one record, in the order of the columns that are read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """Which parts of records are looked for, and what they have to be.
+    """Which parts of records to read, and what they have to be.
 
     Attributes:
         image: what the manifest says of all images.
-        classes: how many there are.
-        with_names: the paths of the originals too.
-        labelled: labels; where there are none, they are 0.
-        masks: the masks of images.
-        columns: whose values are read.
+        classes: number of classes.
+        with_names: read the paths of the originals.
+        labelled: read labels; otherwise they are 0.
+        masks: read the masks of images.
+        columns: whose values to read.
     """
 
     image: ImageInfo
@@ -49,7 +49,7 @@ class Wanted:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Their names in a record: image, mask, size, label, path."""
+        """Names of the features to find: image, mask, size, label, path."""
         sizes = (examples.HEIGHT, examples.WIDTH) if self.image.is_raw else ()
         labels = (examples.LABEL,) if self.labelled else ()
         names = (examples.SOURCE_ID,) if self.with_names else ()
@@ -58,15 +58,15 @@ class Wanted:
 
     @property
     def limit(self) -> int:
-        """What labels have to be below."""
+        """Labels have to be less than this."""
         return self.classes if self.labelled else 1
 
     def fits(self, sizes: Numbers, image_bytes: Numbers) -> Flags:
-        """Whether images are of a size that the manifest allows: bool (records,).
+        """Whether images have a size that the manifest allows: bool (records,).
 
         Args:
             sizes: int64 (records, 2), height and width.
-            image_bytes: int64 (records,).
+            image_bytes: int64 (records,), size of each image's data.
         """
         image = self.image
         least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
@@ -79,30 +79,22 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Fields:
-    """Parts of the records of a block, in its order.
+    """Parts of the records of a block, in its order; only those of valid records mean anything.
 
-    Attributes:
-        labels: int64 (records,), numbers of the classes.
-        images: int64 (2, records), where each image begins and ends in the block's data.
-        sizes: int64 (records, 2), height and width: as the record says where images are raw, else
-            as the image's header does.
-        masks: int64 (2, records), where each mask begins and ends, if asked for.
-        names: int64 (2, records), where the path of each original does, if asked for.
-        values: of each record's columns, if asked for.
-        valid: bool (records,); where it is not, nothing else means anything.
+    A span is int64 (2, records): where each part begins and ends in the block's data.
     """
 
-    labels: Numbers
-    images: Numbers
-    sizes: Numbers
-    masks: Numbers
-    names: Numbers
-    values: list[Values]
-    valid: Flags
+    labels: Numbers  # (records,)
+    images: Numbers  # span
+    sizes: Numbers  # (records, 2): height and width, as the record or the image's header says
+    masks: Numbers  # span, if asked for
+    names: Numbers  # span of the paths of the originals, if asked for
+    values: list[Values]  # of each record's columns, if asked for
+    valid: Flags  # (records,)
 
 
 class Field(NamedTuple):
-    """The same parts of one record."""
+    """The same parts of one record, in place of spans."""
 
     label: int
     image: bytes
@@ -113,12 +105,7 @@ class Field(NamedTuple):
 
 
 def find_fields(block: Block, wanted: Wanted) -> Fields:
-    """Finds the fields of all records of a block.
-
-    Args:
-        block: that holds them.
-        wanted: which fields.
-    """
+    """Finds the wanted fields in all records of a block."""
     data, names = block.data, wanted.features
     begins, ends, valid = find_spans(data, block.begins, block.ends, names)
     valid &= block.valid
@@ -156,8 +143,8 @@ def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
     """Finds the fields of one record, as `find_fields` does.
 
     Raises:
-        ValueError: it is not a `tf.train.Example`, does not have them, or they are not what the
-            manifest says.
+        ValueError: the payload is not a `tf.train.Example`, or lacks a field, or one is not what
+            the manifest says.
     """
     features = examples.decode_example(bytes(payload))
     get = functools.partial(examples.read_value, features)
@@ -169,22 +156,17 @@ def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
         size = get(examples.HEIGHT, int), get(examples.WIDTH, int)
     else:
         size = measure_image(memoryview(image))
-    _check(label, size, len(image), wanted)
-    if wanted.masks and not _is_mask(memoryview(mask), size):
-        raise ValueError(f"its mask is not a PNG of {size[0]}x{size[1]}")
-    return Field(label, image, size, name, mask, _read_values(features, wanted))
-
-
-def _check(label: int, size: tuple[int, int], image_bytes: int, wanted: Wanted) -> None:
-    """Compares with the manifest, before a decoder takes memory for what a header claims."""
-    image = wanted.image
-    if not wanted.fits(np.array([size]), np.array([image_bytes])).all():
+    # Before a decoder allocates what a header claims.
+    if not wanted.fits(np.array([size]), np.array([len(image)])).all():
         raise ValueError(
-            f"an image of {size[0]}x{size[1]} in {image_bytes} bytes, expected up to "
-            f"{image.max_height}x{image.max_width}"
+            f"an image of {size[0]}x{size[1]} in {len(image)} bytes, expected up to "
+            f"{wanted.image.max_height}x{wanted.image.max_width}"
         )
     if not 0 <= label < wanted.limit:
         raise ValueError(f"label {label}, expected less than {wanted.limit}")
+    if wanted.masks and not _is_mask(memoryview(mask), size):
+        raise ValueError(f"its mask is not a PNG of {size[0]}x{size[1]}")
+    return Field(label, image, size, name, mask, _read_values(features, wanted))
 
 
 def _read_values(features: Mapping[str, Sequence[Any]], wanted: Wanted) -> Values:
@@ -193,7 +175,7 @@ def _read_values(features: Mapping[str, Sequence[Any]], wanted: Wanted) -> Value
 
 
 def _is_mask(mask: memoryview, size: tuple[int, ...]) -> bool:
-    """Whether a mask is of the size of its image, by its header."""
+    """Whether this is a PNG of the size of its image, by its header."""
     try:
         return bytes(mask[1:4]) == b"PNG" and measure_image(mask) == size
     except ValueError:

@@ -23,24 +23,14 @@ HEAD_BYTES: Final = 512
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Heads:
-    """Records up to the bytes of their images, in the order in which they lie on disk.
+    """Records up to the bytes of their images, in their order on disk."""
 
-    Attributes:
-        data: uint8 (records, HEAD_BYTES).
-        labels: int64 (records,).
-        begins: int64 (records,), where each image begins in its record.
-        image_bytes: int64 (records,).
-        sizes: int64 (records,), of the whole record.
-        valid: bool (records,), whether all that can be checked already is right; no checksum of a
-            payload can be.
-    """
-
-    data: Bytes
-    labels: Numbers
-    begins: Numbers
-    image_bytes: Numbers
-    sizes: Numbers
-    valid: Flags
+    data: Bytes  # (records, HEAD_BYTES)
+    labels: Numbers  # (records,)
+    begins: Numbers  # (records,): where each image begins in its record
+    image_bytes: Numbers  # (records,)
+    sizes: Numbers  # (records,): of whole records
+    valid: Flags  # (records,): whether all is right but for checksums of payloads
 
 
 def read_heads(groups: Sequence[Group]) -> Heads:

@@ -1,7 +1,7 @@
-"""The size of an encoded image by its header, before a decoder believes it.
+"""The size that an encoded image claims in its header, to be checked before it is decoded.
 
 A PNG of 1.2 MB can claim 20,000 x 20,000 pixels, and TensorFlow's decoder then takes 1.2 GB for
-them (measured). So what a header claims is compared with the manifest first.
+them (measured).
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ import numpy as np
 from reader.arrays import Bytes, Numbers
 
 START_BYTES: Final = 256
-"""Of a JPEG, they reach behind the frame's header unless there is a profile or a preview."""
+"""Reach past the frame header of a JPEG, unless it has a profile or a preview."""
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
 _SIDES: Final = struct.Struct(">HH")
 _CANVAS: Final = struct.Struct("<HBHB")
+# Markers in the range of frames that are none: Huffman tables, an extension, arithmetic coding.
 _NO_FRAME: Final = frozenset({0xC4, 0xC8, 0xCC})
-"""Among the markers of frames, C0 to CF: Huffman tables, an extension, arithmetic coding."""
-
-_ALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
-"""Markers without a length: TEM and the restarts."""
-
+_WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and the restarts
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6})
 _SCAN: Final = b"\xff\xda"
 
 MAX_MARKERS: Final = 1 << 16
-"""Before the frame's, with what fills up between them: 20 ms."""
+"""Before the frame header, fill bytes included: 20 ms."""
 
 MAX_SCANS: Final = 100
-"""Of a progressive JPEG, which usually has ten. A scan of 17 bytes can go through all of an image:
-345 kB of them kept TensorFlow's decoder busy for 100 seconds at 4 megapixels (measured)."""
+"""Of a progressive JPEG, which usually has ten. A scan of 17 bytes can cover a whole image: 345 kB
+of them kept TensorFlow's decoder busy for 100 seconds at 4 megapixels (measured)."""
 
 
 def measure_images(data: Bytes, begins: Numbers, ends: Numbers) -> Numbers:
-    """The sizes of many images: int64 (images, 2), height and width; 0 where a header is wrong.
+    """Reads the sizes of many images from their headers.
 
-    The JPEGs of a data set begin alike, so that of most nothing but that is looked at.
+    The JPEGs of a data set begin alike, so for most of them a comparison of that is enough.
 
     Args:
-        data: that holds them.
+        data: holds the images.
         begins: int64 (images,), where each begins.
         ends: int64 (images,), where each ends.
+
+    Returns:
+        int64 (images, 2), height and width; 0 where a header is wrong.
     """
     sizes = np.zeros((len(begins), 2), np.int64)
     alike = np.zeros(len(begins), np.bool_)
@@ -64,10 +64,10 @@ def measure_images(data: Bytes, begins: Numbers, ends: Numbers) -> Numbers:
 
 
 def measure_image(data: memoryview) -> tuple[int, int]:
-    """The (height, width) that the header of a JPEG, PNG or WebP claims.
+    """Returns the (height, width) that the header of a JPEG, PNG or WebP claims.
 
     Raises:
-        ValueError: it is none of those, or its header is cut off.
+        ValueError: the image is none of those, or its header is cut off.
     """
     try:
         start = bytes(data[:START_BYTES])
@@ -85,7 +85,7 @@ def measure_image(data: memoryview) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=16)  # the images of a data set have few beginnings, or only one
 def _measure_start(start: bytes) -> tuple[int, int] | None:
-    """The size by the first bytes of a JPEG, where they are enough to tell."""
+    """Returns the size of a JPEG if its first bytes are enough to tell."""
     try:
         at = _find_frame(memoryview(start))
         return None if start[at + 1] in _PROGRESSIVE else _SIDES.unpack_from(start, at + 5)
@@ -96,36 +96,28 @@ def _measure_start(start: bytes) -> tuple[int, int] | None:
 def _measure_jpeg(data: memoryview) -> tuple[int, int]:
     at = _find_frame(data)
     if data[at + 1] in _PROGRESSIVE:
-        _check_scans(data)
+        count = bytes(data).count(_SCAN)  # within a scan, 0xDA never follows 0xFF
+        if count > MAX_SCANS:
+            raise ValueError(f"a JPEG of {count:,} scans, expected no more than {MAX_SCANS}")
     height, width = _SIDES.unpack_from(data, at + 5)
     return height, width
 
 
 def _find_frame(data: memoryview) -> int:
-    """Goes from marker to marker up to the frame's (ITU T.81, B.1.1).
-
-    Where no marker is, decoders go on searching. What they might find there is not looked for: it
-    is refused.
-    """
+    """Walks the markers up to that of the frame (ITU T.81, B.1.1)."""
     at = 2
     for _ in range(MAX_MARKERS):
         marker = data[at + 1]
         if data[at] != 0xFF or marker == 0:
+            # Decoders would search on, and might find another frame than we do.
             raise ValueError("not a JPEG: no marker where one has to be")
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             return at
         if marker == 0xFF:
-            at += 1  # a marker may be preceded by any number of these
+            at += 1  # fill bytes may precede a marker
         else:
-            at += 2 if marker in _ALONE else 2 + (data[at + 2] << 8 | data[at + 3])
+            at += 2 if marker in _WITHOUT_LENGTH else 2 + (data[at + 2] << 8 | data[at + 3])
     raise ValueError(f"not a JPEG: no frame behind {MAX_MARKERS:,} markers")
-
-
-def _check_scans(data: memoryview) -> None:
-    # Within a scan, no byte FF is followed by one like this.
-    count = bytes(data).count(_SCAN)
-    if count > MAX_SCANS:
-        raise ValueError(f"a JPEG of {count:,} scans, expected no more than {MAX_SCANS}")
 
 
 def _measure_webp(data: memoryview) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""Where features lie in many records at once, found by numpy instead of a loop in Python.
+"""Finds features in many records at once, with numpy instead of a loop in Python.
 
-All records of a batch are gone through side by side, feature by feature: 3 microseconds a record.
-What is laid out otherwise than the first record, or in another way than our writer does it, and
-whatever is wrong, is left to protobuf.
+All records are walked side by side, feature by feature: 3 microseconds a record. A record that is
+damaged, or laid out differently from the first one or from what our writer does, is left to
+protobuf.
 """
 
 from __future__ import annotations
@@ -14,30 +14,28 @@ import numpy as np
 
 from reader.arrays import Bytes, Flags, Numbers
 
-MAX_FEATURES: Final = 64
-"""Of one record that are looked at."""
+MAX_FEATURES: Final = 64  # of a record; later ones are not looked at
 
 _FIELD_1, _FIELD_2 = 0x0A, 0x12
 _MORE: Final = 0x80
-_LENGTH_BITS: Final = 35
-"""A length that takes more is none of a record that fits into memory."""
+_LENGTH_BITS: Final = 35  # a longer length is none of a record that fits into memory
 
 
 def find_spans(
     data: Bytes, begins: Numbers, ends: Numbers, names: Sequence[str], *, within: bool = False
 ) -> tuple[Numbers, Numbers, Flags]:
-    """Looks for the values of some scalar features in serialized `tf.train.Example`s.
+    """Finds the values of some scalar features in serialized `tf.train.Example`s.
 
     Args:
-        data: that holds the records.
-        begins: int64 (records,), where each record begins in it; at least one.
+        data: holds the records.
+        begins: int64 (records,), where each record begins; at least one.
         ends: int64 (records,), where each ends.
         names: of the features.
-        within: whether what lies there is the end of a record, from one of its features on.
+        within: whether each span is only the end of a record, from the start of a feature on.
 
     Returns:
-        int64 (names, records), where each value begins, the bytes themselves or a varint;
-        int64 (names, records), where it ends; bool (records,), whether all of them were found.
+        int64 (names, records), where each value begins: the bytes themselves, or a varint;
+        int64 (names, records), where it ends; bool (records,), whether all values were found.
     """
     spans = np.zeros((2, len(names), len(begins)), np.int64)
     missing = {name.encode(): row for row, name in enumerate(names)}
@@ -60,13 +58,13 @@ def find_spans(
 
 
 def read_numbers(data: Bytes, begins: Numbers, ends: Numbers) -> tuple[Numbers, Flags]:
-    """The integers in some spans: int64 (records,), and whether each is one varint and no more."""
+    """Reads varints: int64 (records,), and bool (records,), whether each fills its span."""
     values, stops, valid = _read_varints(data, begins)
     return values, valid & (stops == ends)
 
 
 def _find_values(data: Bytes, at: Numbers, ends: Numbers) -> tuple[Numbers, Numbers, Flags]:
-    """The values of one feature, which has to be a single one of bytes or packed integers."""
+    """Enters one feature, which has to hold a single value: bytes or a packed integer."""
     feature, stops, valid = _enter(data, at, ends, _FIELD_2)  # FeatureEntry.value
     kind = data.take(feature, mode="clip")
     values, stops, listed = _enter(data, feature, stops, kind)
@@ -77,7 +75,7 @@ def _find_values(data: Bytes, at: Numbers, ends: Numbers) -> tuple[Numbers, Numb
 def _enter(
     data: Bytes, at: Numbers, ends: Numbers, tag: int | Bytes
 ) -> tuple[Numbers, Numbers, Flags]:
-    """The content of the fields that have to begin at `at` and to end by `ends`."""
+    """Enters the fields that have to begin at `at` and to end by `ends`."""
     sizes, begins, valid = _read_varints(data, at + 1)
     stops = begins + sizes
     valid &= data.take(at, mode="clip") == tag
@@ -93,7 +91,7 @@ def _read_varints(data: Bytes, at: Numbers) -> tuple[Numbers, Numbers, Flags]:
         if not more.any():
             break
         byte = data.take(at, mode="clip")
-        # What has been added says "more" with its highest bit, which goes.
+        # The bit above the digits so far is the flag for "more": it is taken off again.
         values += more * ((byte.astype(np.int64) << shift) - (1 << shift))
         at += more
         more &= byte >= _MORE

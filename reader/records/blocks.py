@@ -1,7 +1,7 @@
 """Many records in one block of memory: read and checked without an object for each of them.
 
-Nothing here says what is wrong with a record, only that something is: `RecordFiles.read_many` then
-reads it again, by itself, and finds out.
+A block only says that something is wrong with a record. `RecordFiles.read_many` then reads that
+record again, by itself, and finds out what.
 """
 
 from __future__ import annotations
@@ -30,33 +30,24 @@ MAX_RUN_BYTES: Final = 1 << 22
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """Some records, in the order in which they lie on disk; very large ones are left out.
-
-    Attributes:
-        data: that holds them.
-        indexes: int64 (records,), the place of each among the numbers that were asked for.
-        begins: int64 (records,), where each payload begins in `data`.
-        ends: int64 (records,), where each ends.
-        valid: bool (records,), whether it was there, framed as it should be, with the checksums
-            that it was written with.
-    """
+    """Some records, in their order on disk; very large ones are left out."""
 
     data: Bytes
-    indexes: Numbers
-    begins: Numbers
-    ends: Numbers
-    valid: Flags
+    indexes: Numbers  # (records,): position of each among the numbers that were asked for
+    begins: Numbers  # (records,): where each payload begins in `data`
+    ends: Numbers  # (records,): where each ends
+    valid: Flags  # (records,): whether it was read in full and framing and checksums are right
 
 
 def read_blocks(
     groups: Iterable[Group], limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
 ) -> Iterator[Block]:
-    """Reads some records, no more bytes at once than `limit_bytes` unless a single one has more.
+    """Reads some records, block by block.
 
     Args:
         groups: where they lie.
-        limit_bytes: of a block.
-        memory: for them, where each block is done with before the next is read.
+        limit_bytes: size of a block, unless a single record has more.
+        memory: for the data, if you are done with each block before you ask for the next.
 
     Raises:
         DatasetError: a file cannot be opened.
@@ -82,7 +73,7 @@ def _cut(groups: list[Group], limit_bytes: int) -> Iterator[list[Group]]:
                 part, left = [], limit_bytes
                 continue
             last = first + max(1, count)
-            part.append(Group(group.file, *(column[first:last] for column in group[1:])))
+            part.append(group.take(slice(first, last)))
             left -= int(totals[last - first - 1])
             first = last
     if part:
@@ -110,14 +101,8 @@ def _read_block(groups: Sequence[Group], memory: Memory | None) -> Block:
     )
 
 
-def _leave_out_large(group: Group) -> Group:
-    """Without the records for which no memory should be taken yet: they may be holes in a file."""
-    small = group.ends - group.begins <= LARGE_BYTES
-    return group if small.all() else Group(group.file, *(column[small] for column in group[1:]))
-
-
 def check_records(data: Bytes, starts: Numbers, stops: Numbers) -> Flags:
-    """Whether lengths and checksums of framed records are right: bool (records,)."""
+    """Checks lengths and checksums of framed records: bool (records,)."""
     extend = google_crc32c.extend
     crcs = [
         extend(0, data[start + HEADER_BYTES : stop - FOOTER_BYTES])
@@ -129,7 +114,7 @@ def check_records(data: Bytes, starts: Numbers, stops: Numbers) -> Flags:
 
 
 def check_lengths(data: Bytes, starts: Numbers, sizes: Numbers) -> Flags:
-    """Whether the headers of framed records of some sizes are right: bool (records,)."""
+    """Checks the headers of framed records of known sizes: bool (records,)."""
     crcs = [google_crc32c.extend(0, data[at : at + LENGTH_BYTES]) for at in starts.tolist()]
     valid: Flags = read_integers(data, starts, "<u8") == sizes - FRAMING_BYTES
     valid &= read_integers(data, starts + LENGTH_BYTES, "<u4") == mask_crc(np.array(crcs, np.int64))
@@ -137,14 +122,20 @@ def check_lengths(data: Bytes, starts: Numbers, sizes: Numbers) -> Flags:
 
 
 def read_integers(data: Bytes, at: Numbers, dtype: str) -> Numbers:
-    """Little-endian integers at some places, of 4 or 8 bytes; what is no int64 becomes negative."""
+    """Reads little-endian integers of 4 or 8 bytes; one that is no int64 becomes negative."""
     size = np.dtype(dtype).itemsize
     found: Numbers = data[at[:, None] + np.arange(size)].view(dtype)[:, 0].astype(np.int64)
     return found
 
 
+def _leave_out_large(group: Group) -> Group:
+    # No memory for large records yet: they may be holes in a file.
+    small = group.ends - group.begins <= LARGE_BYTES
+    return group if small.all() else group.take(small)
+
+
 def _read_group(group: Group, view: memoryview, starts: Numbers) -> Flags:
-    """Reads the records of one file to `starts` in `view`; says which the file has in full."""
+    """Reads records to `starts` in `view`; returns which of them the file has in full."""
     there = np.zeros(len(starts), np.bool_)
     begins, ends, places = group.begins.tolist(), group.ends.tolist(), starts.tolist()
     with open_file(group.file) as descriptor:
@@ -160,7 +151,7 @@ def _read_group(group: Group, view: memoryview, starts: Numbers) -> Flags:
 
 
 def join_neighbours(begins: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Which of the records follow each other without a gap, up to `MAX_RUN_BYTES`."""
+    """Divides records into ranges without gaps, of up to `MAX_RUN_BYTES`."""
     first = 0
     for last in range(1, len(begins)):
         if begins[last] != ends[last - 1] or ends[last] - begins[first] > MAX_RUN_BYTES:

@@ -1,4 +1,4 @@
-"""What happens when a record is damaged: it ends the reading, or is left out and counted."""
+"""What happens when a record is damaged: reading ends, or the record is skipped and counted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from converter.errors import DatasetError, RecordError, ShardmillError
 
 POLICIES: Final = ("raise", "skip")
 REFUSAL: Final = "cannot be decoded: "
-"""Stands in front of what a decoder says of an image."""
+"""Prefix for what a decoder says of an image."""
 
-_REMEMBERED: Final = 64
+_MAX_KEPT: Final = 64
 _MARK: Final = re.compile(r"ShardmillError (\d+): ")
 
 _log = logging.getLogger("shardmill.reader")
@@ -25,10 +25,10 @@ _numbers = itertools.count(1)
 
 
 class DamageLog:
-    """Takes note of damaged records.
+    """Collects damaged records.
 
     Args:
-        policy: `raise`, or `skip`: each is logged once and left out, in every epoch.
+        policy: `raise`, or `skip` to log each record once and leave it out in every epoch.
         limit: how many different records may be skipped.
 
     Attributes:
@@ -49,7 +49,7 @@ class DamageLog:
 
         Raises:
             RecordError: the policy is to raise.
-            DatasetError: it is one more than the limit.
+            DatasetError: more records than the limit are damaged.
         """
         if self._policy == "raise":
             raise error
@@ -67,9 +67,9 @@ class DamageLog:
 
 
 def keep_error(error: ShardmillError) -> str:
-    """Lets `typed_errors` find an error by the text that TensorFlow is to show for it."""
+    """Returns the text for an error of TensorFlow from which `typed_errors` restores `error`."""
     number = next(_numbers)
-    while len(_kept) >= _REMEMBERED:
+    while len(_kept) >= _MAX_KEPT:
         _kept.pop(next(iter(_kept)), None)
     _kept[number] = error
     return f"ShardmillError {number}: {error}"
@@ -77,10 +77,10 @@ def keep_error(error: ShardmillError) -> str:
 
 @contextlib.contextmanager
 def typed_errors() -> Iterator[None]:
-    """Raises as a `RecordError` or `DatasetError` what TensorFlow reports as an error of its own.
+    """Raises a `RecordError` or `DatasetError` in place of the error that TensorFlow made of it.
 
-    TensorFlow's operations can only fail with TensorFlow's errors. Their text says which shard,
-    record and offset is concerned; in here, it becomes the error again that it was.
+    TensorFlow's operations can only fail with TensorFlow's own errors. Their text names the shard,
+    record and offset; within this context, the original error is raised again.
 
         with typed_errors():
             model.fit(train)
@@ -100,6 +100,7 @@ def _find_original(error: Exception) -> ShardmillError | None:
     if mark is not None:
         return _kept.get(int(mark[1]))
     for kept in tuple(_kept.values()):
-        if f"{type(kept).__name__}: {kept}\n" in text:  # of a sequence in `fit`, with a traceback
+        # In `fit`, the error of a sequence comes as text with a traceback.
+        if f"{type(kept).__name__}: {kept}\n" in text:
             return kept
     return None

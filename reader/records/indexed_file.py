@@ -1,7 +1,7 @@
-"""One TFRecord file on disk and its index: measured, opened and read, and never trusted.
+"""One TFRecord file and its index: measured, opened and read, and never trusted.
 
-Nothing here waits for a pipe, takes memory because a file claims to be large, or lets another error
-out than a `DatasetError`.
+Nothing here waits for a pipe, or takes memory because a file claims to be large. The only error for
+a file that is wrong is a `DatasetError`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from converter.errors import DatasetError, RecordError
 from converter.format.indexes import PIECE_BYTES, parse_offsets, parse_pieces
@@ -27,59 +26,47 @@ from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, scan_records
 from converter.sizes import format_count
 from converter.storage.layout import Location, name_index
+from reader.arrays import Array, Numbers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# Larger buffers come from the system and go back to it at once: what each thread's part of the C
+# library's heap kept of long reads doubled the memory of `shuffle="buffer"`.
 MAPPED_BYTES: Final = 1 << 18
-"""From this size on, memory comes from the system and goes back to it at once: what every thread's
-part of the C library's heap kept of long reads doubled the memory of `shuffle="buffer"`."""
 
 LARGE_BYTES: Final = 1 << 24
-"""A larger record's checksum is compared before memory is taken for it: a file can be all holes."""
+"""A larger record is checked before memory is taken for it: a file can be all holes."""
 
 Buffer: TypeAlias = bytearray | mmap.mmap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RecordFile:
-    """One TFRecord file and its index.
-
-    Attributes:
-        path: of the file.
-        records: how many it holds.
-        bytes: its size.
-        max_record_bytes: its largest record, framing included.
-        index_sha256: of its index, or None if it is not known.
-        digest: tells its content from that of other files.
-    """
+    """One TFRecord file and its index."""
 
     path: Location
     records: int
     bytes: int
-    max_record_bytes: int
-    index_sha256: str | None = None
-    digest: str = ""
+    max_record_bytes: int  # framing included
+    index_sha256: str | None = None  # None if unknown
+    digest: str = ""  # tells its content from that of other files
 
     @property
     def index(self) -> Location:
         return self.path.with_name(name_index(self.path.name))
 
     def open(self) -> int:
-        """A descriptor of the file.
-
-        Raises:
-            OSError: it is not there, or is no regular file.
-        """
+        """Returns a descriptor of the file; raises what `open_regular` raises."""
         return open_regular(self.path)
 
     def open_index(self) -> int:
-        """A descriptor of its index; raises the same."""
+        """Returns a descriptor of the index; raises what `open_regular` raises."""
         return open_regular(self.index)
 
     @classmethod
     def of_shard(cls, folder: Location, shard: ShardInfo, **more: Any) -> Self:
-        """The file of a shard; `more` is what a kind of file has besides."""
+        """Describes the file of a shard; `more` are the fields that a subclass adds."""
         return cls(
             path=folder / shard.name,
             records=shard.records,
@@ -92,7 +79,7 @@ class RecordFile:
 
 
 class Place(NamedTuple):
-    """Where a record lies: the file, its number in there, its first byte and its size."""
+    """Where a record lies: its file, its number there, its first byte and its size."""
 
     file: RecordFile
     record: int
@@ -104,24 +91,20 @@ class Place(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Where some records of one file lie, in the order in which they lie there.
-
-    Attributes:
-        file: that holds them.
-        indexes: int64 (records,), the place of each among the numbers that were asked for.
-        records: int64 (records,), their numbers within the file.
-        begins: int64 (records,), the first byte of each.
-        ends: int64 (records,), the byte behind each.
-    """
+    """Where some records of one file lie, in their order on disk; each array has one entry each."""
 
     file: RecordFile
-    indexes: npt.NDArray[np.int64]
-    records: npt.NDArray[np.int64]
-    begins: npt.NDArray[np.int64]
-    ends: npt.NDArray[np.int64]
+    indexes: Numbers  # position among the numbers that were asked for
+    records: Numbers  # number within the file
+    begins: Numbers  # first byte
+    ends: Numbers  # byte after the last
+
+    def take(self, rows: slice | Array) -> Group:
+        """Selects some of the records."""
+        return Group(self.file, *(column[rows] for column in self[1:]))
 
     def list_places(self) -> list[tuple[int, Place]]:
-        """The same, one by one: (index, place)."""
+        """Lists the records one by one: (index, place)."""
         columns = (self.indexes, self.records, self.begins, self.ends - self.begins)
         return [
             (index, Place(self.file, *place))
@@ -139,24 +122,24 @@ class open_file:  # noqa: N801 (used as the function that it replaces)
         try:
             self._descriptor = self._file.open()
         except OSError as error:
-            raise describe_failure(self._file.path, error) from error
+            raise _describe_failure(self._file.path, error) from error
         return self._descriptor
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
 
-def ask_for(groups: Sequence[Group]) -> None:
-    """Lets the system fetch some records, all at the same time, before one of them is waited for.
-
-    Not if those looked at, of the first and of the last file, are there already: to ask for what is
-    there took 4 microseconds a record.
+def prefetch_records(groups: Sequence[Group]) -> None:
+    """Asks the system to fetch some records, all at once, before the first is waited for.
 
     Raises:
         DatasetError: a file cannot be opened.
     """
     groups = [group for group in groups if isinstance(group.file.path, Path)]
-    if not hasattr(os, "posix_fadvise") or all(map(_is_there, groups[:: max(1, len(groups) - 1)])):
+    # One record of the first and of the last file is probed: asking for pages that are cached
+    # already took 4 microseconds a record.
+    probes = groups[:: max(1, len(groups) - 1)]
+    if not hasattr(os, "posix_fadvise") or all(map(_is_cached, probes)):
         return
     for group in groups:
         with open_file(group.file) as descriptor:
@@ -164,20 +147,16 @@ def ask_for(groups: Sequence[Group]) -> None:
                 os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
 
 
-def ask_for_index(file: RecordFile) -> None:
-    """Lets the system fetch a file's index; what is wrong with it is said when it is read."""
+def prefetch_index(file: RecordFile) -> None:
+    """Asks the system to fetch an index; reading it then reports what is wrong with it."""
     if not isinstance(file.path, Path) or not hasattr(os, "posix_fadvise"):
         return
-    with contextlib.suppress(OSError):
-        descriptor = file.open_index()
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(descriptor)
+    with contextlib.suppress(OSError), open(file.open_index(), "rb", buffering=0) as stream:
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _is_there(group: Group) -> bool:
-    """Whether the end of the last of some records can be read without waiting for a disk."""
+def _is_cached(group: Group) -> bool:
+    """Whether the last byte of the last record can be read without waiting for a disk."""
     with open_file(group.file) as descriptor:
         try:
             os.preadv(descriptor, [bytearray(1)], int(group.ends[-1]) - 1, os.RWF_NOWAIT)
@@ -187,10 +166,10 @@ def _is_there(group: Group) -> bool:
 
 
 def open_regular(path: Location) -> int:
-    """A descriptor of a file: a pipe would be waited for, and a device has no end.
+    """Returns a descriptor of a file that is no pipe, which would block, nor an endless device.
 
     Raises:
-        OSError: it is not there, or is no regular file.
+        OSError: it is missing, or not a regular file.
     """
     descriptor = os.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -200,14 +179,14 @@ def open_regular(path: Location) -> int:
 
 
 def read_at(descriptor: int, place: Place, size: int) -> Buffer:
-    """Reads bytes of a record's file, from the beginning of the record on.
+    """Reads `size` bytes of a record's file, from the start of the record on.
 
     Raises:
-        RecordError: the file ends before, or cannot be read there; or they are those of a very
-            large record that is damaged.
+        RecordError: the file ends too early or cannot be read there, or a very large record is
+            damaged.
     """
     if size > LARGE_BYTES:
-        check_large(descriptor, place)
+        _check_large(descriptor, place)
     try:
         memory = bytearray(size) if size < MAPPED_BYTES else mmap.mmap(-1, size)
     except OSError as error:
@@ -221,12 +200,8 @@ def read_at(descriptor: int, place: Place, size: int) -> Buffer:
     return memory
 
 
-def check_large(descriptor: int, place: Place) -> None:
-    """Compares the checksums of a record in 512 KiB of memory.
-
-    Raises:
-        RecordError: it is damaged.
-    """
+def _check_large(descriptor: int, place: Place) -> None:
+    """Checks a record's checksums in 512 KiB of memory."""
     try:
         with open(descriptor, "rb", PIECE_BYTES, closefd=False) as file:
             file.seek(place.offset)
@@ -242,46 +217,45 @@ def check_large(descriptor: int, place: Place) -> None:
 
 
 def measure_file(path: Path) -> int:
-    """The size of a regular file; it is not opened.
+    """Returns the size of a regular file, without opening it.
 
     Raises:
-        DatasetError: it is missing, or something else than a file.
+        DatasetError: it is missing, or not a regular file.
     """
     try:
         found = path.stat()
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing") from None
     except OSError as error:
-        raise describe_failure(path, error) from error
+        raise _describe_failure(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         raise DatasetError(f"{path} is not a regular file")
     return found.st_size
 
 
 def check_size(path: Location, found: int, size: int) -> None:
-    """Compares the size of a file with that in the manifest.
+    """Compares the size of a file with the manifest.
 
     Raises:
-        DatasetError: it is shorter or longer than it was written.
+        DatasetError: they differ.
     """
-    # TensorFlow, for one, takes a shard that was cut between two records for whole.
+    # TensorFlow, for one, accepts a shard that was cut between two records as complete.
     if found != size:
         raise DatasetError(f"{path} has {found} bytes, expected {size}: run shardmill verify")
 
 
-def describe_failure(path: Location, error: OSError) -> DatasetError:
-    """The error for a file that the system cannot read."""
+def _describe_failure(path: Location, error: OSError) -> DatasetError:
     return DatasetError(f"{path} cannot be read: {error.strerror}")
 
 
-def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
+def read_index(file: RecordFile) -> Numbers:
     """Reads a file's index and checks it against what is known of the file.
 
     Returns:
-        int64 (records + 1,): the first byte of each record, and the end.
+        int64 (records + 1,): the first byte of each record, and the end of the last.
 
     Raises:
-        DatasetError: it is missing, damaged, or that of another file.
+        DatasetError: the index is missing, damaged, or belongs to another file.
     """
     offsets = _load_known(file) if file.index_sha256 else load_index(file)[0]
     if len(offsets) - 1 != file.records:
@@ -289,7 +263,7 @@ def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
             f"{file.index} lists {format_count(len(offsets) - 1, 'record')}, "
             f"expected {file.records}"
         )
-    # A size decides how much memory is asked for.
+    # A size decides how much memory is allocated.
     largest = int(np.diff(offsets).max(initial=0))
     if largest > file.max_record_bytes:
         raise DatasetError(
@@ -299,12 +273,12 @@ def read_index(file: RecordFile) -> npt.NDArray[np.int64]:
     return offsets
 
 
-def _load_known(file: RecordFile) -> npt.NDArray[np.int64]:
+def _load_known(file: RecordFile) -> Numbers:
     with contextlib.suppress(DatasetError):
         offsets, sha256 = load_index(file, parse_offsets)
         if sha256 == file.index_sha256:
             return offsets
-    load_index(file)  # which says what is wrong with it
+    load_index(file)  # raises an error that says what is wrong
     raise DatasetError(
         f"{file.index} is not the index that was written: its checksum does not match; "
         "run shardmill verify"
@@ -312,36 +286,35 @@ def _load_known(file: RecordFile) -> npt.NDArray[np.int64]:
 
 
 def load_index(
-    file: RecordFile, parse: Callable[..., npt.NDArray[np.int64]] = parse_pieces
-) -> tuple[npt.NDArray[np.int64], str]:
-    """Reads the index of a file, of which no more than path and size need to be known.
+    file: RecordFile, parse: Callable[..., Numbers] = parse_pieces
+) -> tuple[Numbers, str]:
+    """Reads the index of a file of which only path and size need to be known.
 
     Args:
-        file: whose index it is.
-        parse: reads the index from its pieces.
+        file: the file.
+        parse: `parse_pieces`, or `parse_offsets` where a checksum is compared afterwards.
 
     Returns:
-        where records begin and the last one ends, int64 (records + 1,); and the SHA-256 of the
-        index in hexadecimal.
+        int64 (records + 1,) as `read_index` gives it, and the index's SHA-256 in hexadecimal.
 
     Raises:
-        DatasetError: it is missing, or does not describe a file of that size.
+        DatasetError: the index is missing, or does not describe a file of that size.
     """
     index, digest = file.index, hashlib.sha256()
     try:
         with open(file.open_index(), "rb", buffering=0) as stream:
-            pieces = _note_pieces(stream, digest)
+            pieces = _read_pieces(stream, digest)
             offsets = parse(pieces, index=str(index), shard_bytes=file.bytes)
     except FileNotFoundError:
         raise DatasetError(
             f"{index} is missing: write it with `shardmill index {file.path}`"
         ) from None
     except OSError as error:
-        raise describe_failure(index, error) from error
+        raise _describe_failure(index, error) from error
     return offsets, digest.hexdigest()
 
 
-def _note_pieces(file: io.FileIO, digest: hashlib._Hash) -> Iterator[bytes]:
-    while piece := file.read(PIECE_BYTES):
+def _read_pieces(stream: io.FileIO, digest: hashlib._Hash) -> Iterator[bytes]:
+    while piece := stream.read(PIECE_BYTES):
         digest.update(piece)
         yield piece

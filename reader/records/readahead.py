@@ -1,4 +1,4 @@
-"""Long sequential reads: records are read with their neighbours, which are kept for later."""
+"""Long sequential reads: a record is read with its neighbours, which are kept for later."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class RunFiles(RecordFiles):
     """Record files that are read in runs of neighbours.
 
     Args:
-        files: as of `RecordFiles`.
+        files: the records.
         run: how many records are read at once.
-        keep: how many runs are kept, those used last.
+        keep: how many runs are kept; the least recently used goes first.
         by_file: whether each file begins a run of its own.
     """
 
@@ -49,7 +49,7 @@ class RunFiles(RecordFiles):
         return RunFiles, self._arguments
 
     def read_many(self, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
-        """Reads some records, in any order; see `RecordFiles.read_many`."""
+        """Reads some records, run by run; see `RecordFiles.read_many`."""
         parts = np.searchsorted(self._parts, numbers, side="right") - 1
         places = numbers - self._parts[parts]
         runs = self._firsts[parts] + places // self._run
@@ -88,15 +88,16 @@ class RunFiles(RecordFiles):
         begin = int(self._parts[part]) + (number - int(self._firsts[part])) * self._run
         end = min(begin + self._run, int(self._parts[part + 1]))
         neighbours = np.arange(begin, end, dtype=np.int64)
-        # The payloads are parts of one block: thousands of small ones would leave fragments.
+        # The payloads share one buffer: thousands of small ones would leave fragments.
         return [(place, payload) for _, place, payload in super().read_many(neighbours)]
 
 
 def _join(part: Sequence[tuple[int, memoryview]], size: int, memory: Memory | None) -> Block:
-    # Not without a byte, from which numpy can take none.
+    # One byte more than needed: `ndarray.take` fails on an empty array.
     data = np.empty(size + 1, np.uint8) if memory is None else memory.take(size + 1)
-    ends = np.cumsum([len(payload) for _, payload in part])
-    begins = ends - [len(payload) for _, payload in part]
+    sizes = np.array([len(payload) for _, payload in part], np.int64)
+    ends = np.cumsum(sizes)
+    begins = ends - sizes
     for (_, payload), begin, end in zip(part, begins.tolist(), ends.tolist(), strict=True):
         data[begin:end] = payload
     return Block(

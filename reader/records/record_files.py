@@ -1,8 +1,8 @@
 """Records by their number, over several TFRecord files: located by index, checked, never trusted.
 
-Everything that reads goes through here, so whatever reaches a decoder has been framed as the index
-says and has the checksum that it was written with. Files are opened when they are needed and closed
-at once: objects of this module can be shared by threads, pickled, and used after a fork.
+All reading goes through here: what reaches a decoder is framed as the index says and has the
+checksum that it was written with. Files are opened when they are needed and closed at once, so
+objects of this module can be shared by threads, pickled, and used after a fork.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ from reader.records.indexed_file import (
     Group,
     Place,
     RecordFile,
-    ask_for,
-    ask_for_index,
     open_file,
+    prefetch_index,
+    prefetch_records,
     read_at,
     read_index,
 )
 
-MAX_ASKED_RECORDS: Final = 4_096
-"""More are read in the order in which they lie, and the system looks ahead by itself."""
+MAX_PREFETCHED_RECORDS: Final = 4_096
+"""More are read in their order on disk, and the system reads ahead by itself."""
 
 MAX_NAME_BYTES: Final = 4_096
-"""Of a name that is read from a damaged record."""
-
+"""Limit for a name that is read from a damaged record."""
 
 _instances: weakref.WeakSet[RecordFiles] = weakref.WeakSet()
 
@@ -49,8 +48,7 @@ class RecordFiles:
 
     Args:
         files: in the order in which their records are counted.
-        max_index_bytes: how much of the indexes may be kept in memory, 8 bytes a record; the one
-            that was not used for the longest time goes first.
+        max_index_bytes: memory for indexes, 8 bytes a record; the least recently used goes first.
     """
 
     def __init__(self, files: Sequence[RecordFile], max_index_bytes: int = 1 << 30) -> None:
@@ -68,18 +66,18 @@ class RecordFiles:
         return int(self._ends[-1]) if self.files else 0
 
     def read_many(self, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
-        """Reads some records in the order in which they lie on disk, neighbours at once.
+        """Reads some records in their order on disk, neighbours at once.
 
         Args:
             numbers: int64 (n,), of the records, in any order.
 
         Yields:
-            (index into `numbers`, place, payload): instead of a damaged payload, its error.
+            (index into `numbers`, place, payload); for a damaged record, its error as payload.
 
         Raises:
             DatasetError: a file or an index is missing, or is not what it should be.
         """
-        for group in self.gather(numbers):
+        for group in self.prefetch(numbers):
             places = group.list_places()
             with open_file(group.file) as descriptor:
                 for first, last in join_neighbours(group.begins.tolist(), group.ends.tolist()):
@@ -88,28 +86,21 @@ class RecordFiles:
     def read_blocks(
         self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
     ) -> Iterator[Block]:
-        """Reads some records, in any order, into few blocks of memory; see `blocks.read_blocks`.
+        """Reads some records into few blocks; see `read_many` and `blocks.read_blocks`."""
+        return read_blocks(self.prefetch(numbers), limit_bytes, memory)
 
-        Raises:
-            DatasetError: a file or an index is missing, or is not what it should be.
+    def prefetch(self, numbers: Numbers) -> list[Group]:
+        """Locates some records, and lets the system begin to fetch them; raises as `locate` does.
+
+        From a disk with a long latency, a batch then takes as long as a few single requests.
         """
-        return read_blocks(self.gather(numbers), limit_bytes, memory)
-
-    def gather(self, numbers: Numbers) -> list[Group]:
-        """Finds where some records lie, and lets the system begin to fetch them.
-
-        From disks that take a request at a time to answer, a batch comes in the time of a few.
-
-        Raises:
-            DatasetError: a file or an index is missing, or is not what it should be.
-        """
-        groups = list(self.find(numbers))
-        if len(numbers) <= MAX_ASKED_RECORDS:
-            ask_for(groups)
+        groups = list(self.locate(numbers))
+        if len(numbers) <= MAX_PREFETCHED_RECORDS:
+            prefetch_records(groups)
         return groups
 
-    def find(self, numbers: Numbers) -> Iterator[Group]:
-        """Finds where some records lie, file by file.
+    def locate(self, numbers: Numbers) -> Iterator[Group]:
+        """Looks up where some records lie, file by file.
 
         Raises:
             DatasetError: an index is missing, or does not fit its file.
@@ -122,18 +113,16 @@ class RecordFiles:
         files = [self.files[number] for number in needed]
         with self._lock:
             missing = [file for file in files if file.path not in self._indexes]
-        self._prepare(missing)
+        self._prefetch_indexes(missing)
         for number, file in zip(needed, files, strict=True):
             first, last = np.searchsorted(which, [number, number + 1]).tolist()
             records = ordered[first:last] - (self._ends[number] - file.records)
             offsets = self._get_index(file)
-            begins, ends = offsets[records], offsets[records + 1]
-            yield Group(file, order[first:last], records, begins, ends)
+            yield Group(file, order[first:last], records, offsets[records], offsets[records + 1])
 
-    def _prepare(self, missing: Sequence[RecordFile]) -> None:
-        """Lets the system fetch the indexes that are missing, while the first one is read."""
-        for file in missing[1:]:
-            ask_for_index(file)
+    def _prefetch_indexes(self, missing: Sequence[RecordFile]) -> None:
+        for file in missing[1:]:  # while the first one is read
+            prefetch_index(file)
 
     def _get_index(self, file: RecordFile) -> Numbers:
         with self._lock:
@@ -144,20 +133,20 @@ class RecordFiles:
         offsets = read_index(file)
         with self._lock:
             self._indexes[file.path] = offsets
-            # One number more than records are in each.
+            # Each index has one number more than records.
             size = sum(kept[:-1].nbytes for kept in self._indexes.values())
             while size > self.max_index_bytes and len(self._indexes) > 1:
                 size -= self._indexes.popitem(last=False)[1][:-1].nbytes
         return offsets
 
 
-def _unlock() -> None:
-    """A lock that another thread held when this process was forked is never released here."""
+def _replace_locks() -> None:
+    # A lock that another thread held at the time of a fork is never released in the child.
     for files in _instances:
         files._lock = threading.Lock()  # noqa: SLF001 (their own module)
 
 
-os.register_at_fork(after_in_child=_unlock)
+os.register_at_fork(after_in_child=_replace_locks)
 
 
 def _read_run(
@@ -169,16 +158,15 @@ def _read_run(
     except RecordError as error:
         if len(run) == 1:
             yield (*run[0], error)
-        for item in run if len(run) > 1 else ():  # those that are there can still be read
+        for item in run if len(run) > 1 else ():  # some of them may still be readable
             yield from _read_run(descriptor, [item])
         return
     for index, place in run:
         start = place.offset - begin.offset
-        yield index, place, check_record(memoryview(data)[start : start + place.size], place)
+        yield index, place, _unframe(memoryview(data)[start : start + place.size], place)
 
 
-def check_record(record: memoryview, place: Place) -> memoryview | RecordError:
-    """The payload of a whole record, or what is wrong with it."""
+def _unframe(record: memoryview, place: Place) -> memoryview | RecordError:
     try:
         return unframe_record(
             record, shard=place.file.path.name, offset=place.offset, number=place.record
@@ -188,7 +176,7 @@ def check_record(record: memoryview, place: Place) -> memoryview | RecordError:
 
 
 def find_source(payload: memoryview) -> str | None:
-    """The path of the original in a record's payload, as far as damage lets it be read."""
+    """Returns the path of the original in a payload, as far as damage lets it be read."""
     try:
         begin, end = examples.find_values(payload, (examples.SOURCE_ID,))[examples.SOURCE_ID]
     except (ValueError, KeyError):

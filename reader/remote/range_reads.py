@@ -55,9 +55,9 @@ class RangeFiles(RecordFiles):
         # Else each file that is fetched would drive another one out.
         self._are_kept = fits_cache(files)
 
-    def find(self, numbers: Numbers) -> Iterator[Group]:
+    def locate(self, numbers: Numbers) -> Iterator[Group]:
         """Finds where some records lie, and begins to ask for them; see `RecordFiles.find`."""
-        groups = list(super().find(numbers))
+        groups = list(super().locate(numbers))
         requests = Requests([(group, self._is_whole(group)) for group in groups])
         for number, group in enumerate(groups):
             yield group._replace(file=requests.wrap(number))
@@ -73,7 +73,7 @@ class RangeFiles(RecordFiles):
             asked = self._asked_bytes[file.path] if self._are_kept else wanted
         return asked > WHOLE_SHARE * file.bytes
 
-    def _prepare(self, missing: Sequence[RecordFile]) -> None:
+    def _prefetch_indexes(self, missing: Sequence[RecordFile]) -> None:
         """Reads the indexes that are missing, many at the same time."""
         if len(missing) > 1:
             with ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
