@@ -23,8 +23,8 @@ from converter.errors import DatasetError, OutputError, StoreError, UsageError
 from converter.format.manifest import ShardInfo
 from converter.storage.objects import put_file
 from reader.remote import cache_files, shard_cache
-from reader.remote.cache_files import LOCK, Watch, hold_lock
-from reader.remote.shard_cache import Content, ShardCache, check_room, open_cache
+from reader.remote.cache_files import LOCK, StallTimer, hold_lock
+from reader.remote.shard_cache import ShardCache, StoredObject, check_room, open_cache
 
 SIZE = 10_000
 
@@ -45,7 +45,7 @@ def make_bytes(seed: int, size: int = SIZE) -> bytes:
     return np.random.default_rng(seed).bytes(size)
 
 
-def put(server, seed: int, size: int = SIZE) -> Content:
+def put(server, seed: int, size: int = SIZE) -> StoredObject:
     """An object, as a manifest would describe it."""
     path, data = server.path(f"{uuid.uuid4().hex}/{seed}"), make_bytes(seed, size)
     with tempfile.TemporaryFile() as file:
@@ -53,10 +53,10 @@ def put(server, seed: int, size: int = SIZE) -> Content:
         file.seek(0)
         put_file(path, file)
     server.set_faults()
-    return Content(path, size, hashlib.sha256(data).hexdigest())
+    return StoredObject(path, size, hashlib.sha256(data).hexdigest())
 
 
-def read(cache: ShardCache, content: Content) -> bytes:
+def read(cache: ShardCache, content: StoredObject) -> bytes:
     descriptor = cache.open(content)
     try:
         return os.pread(descriptor, content.bytes + 1, 0)
@@ -112,7 +112,7 @@ def test_an_object_that_is_longer_or_shorter_is_refused(server, cache):
 
 
 def test_an_object_that_is_missing_is_named(server, cache):
-    content = Content(server.path("nothing/here"), SIZE, "0" * 64)
+    content = StoredObject(server.path("nothing/here"), SIZE, "0" * 64)
     with pytest.raises(DatasetError, match=f"^{content.path} is missing: run shardmill verify$"):
         cache.open(content)
 
@@ -120,7 +120,7 @@ def test_an_object_that_is_missing_is_named(server, cache):
 def test_what_is_no_checksum_names_no_file(tmp_path, s3_server):
     cache = ShardCache(folder=tmp_path / "a" / "cache", limit_bytes=SIZE)
     (tmp_path / "secret.whole").write_bytes(b"x" * SIZE)
-    content = Content(s3_server.path("x"), SIZE, "../../secret")
+    content = StoredObject(s3_server.path("x"), SIZE, "../../secret")
     with pytest.raises(DatasetError, match=r"'\.\./\.\./secret' is not a SHA-256"):
         cache.open(content)
     assert not cache.touch(content)
@@ -183,15 +183,15 @@ FETCH = """
 import json, os, sys
 from pathlib import Path
 from converter.storage.objects import parse_address
-from reader.remote.shard_cache import Content, ShardCache
+from reader.remote.shard_cache import StoredObject, ShardCache
 folder, limit, contents = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 cache = ShardCache(folder=Path(folder), limit_bytes=limit)
 for path, size, sha256 in contents:
-    os.close(cache.open(Content(parse_address(path), size, sha256)))
+    os.close(cache.open(StoredObject(parse_address(path), size, sha256)))
 """
 
 
-def start_process(cache: ShardCache, *contents: Content) -> subprocess.Popen[bytes]:
+def start_process(cache: ShardCache, *contents: StoredObject) -> subprocess.Popen[bytes]:
     """Another process that opens these objects, one after the other."""
     described = json.dumps([[str(content.path), *content[1:]] for content in contents])
     return subprocess.Popen(
@@ -274,13 +274,13 @@ def test_who_waits_for_another_process_in_vain_is_told(s3_server, cache, monkeyp
 def test_waiting_has_no_end_as_long_as_something_moves(s3_server, cache, monkeypatch):
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "0.1")
     cache.folder.mkdir()
-    watch = Watch(cache.folder, s3_server.path("x"))
+    timer = StallTimer(cache.folder, s3_server.path("x"))
     part = cache.folder / f"{'a' * 64}.{SIZE}.part"
     began = time.monotonic()
     with open(part, "wb", buffering=0) as file:
         while time.monotonic() < began + 1:
             file.write(b"x")
-            watch.wait()
+            timer.wait()
 
 
 def test_threads_that_wait_for_one_that_fails_are_told_why(s3_server, cache, monkeypatch):

@@ -21,7 +21,7 @@ from reader.plan.read_plan import ReadPlan
 from reader.records.blocks import Block
 from reader.records.damage import REFUSAL, DamageLog
 from reader.records.record_files import find_source
-from reader.remote.prefetch import Outlook
+from reader.remote.prefetch import ShardPrefetcher
 from reader.remote.range_reads import RangeFiles
 from reader.remote.remote_file import list_remote
 from reader.sampling.draws import draw_flips
@@ -139,7 +139,9 @@ class BatchReader:
             shape = stored.height, stored.width, stored.channels
             self._pixels = self._make_pool(shape, "uint8")
         far = list_remote(plan.files.files) and not isinstance(plan.files, RangeFiles)
-        self._outlook = Outlook(plan.files.files, plan.steps) if far and plan.steps.count else None
+        self._prefetcher = (
+            ShardPrefetcher(plan.files.files, plan.steps) if far and plan.steps.count else None
+        )
 
     def read(self, epoch: int, steps: Sequence[int]) -> Batch:
         """Reads the images of some steps, and what else is asked for.
@@ -170,8 +172,8 @@ class BatchReader:
     def _find(self, epoch: int, steps: Sequence[int]) -> tuple[Numbers, Numbers]:
         slots, chosen = self.plan.find_chosen(epoch, steps)
         numbers = self.plan.choice.selection.find_records(chosen)
-        if self._outlook is not None and steps:
-            self._outlook.look(epoch, steps[-1], numbers, self._sample)
+        if self._prefetcher is not None and steps:
+            self._prefetcher.update(epoch, steps[-1], numbers, self._sample)
         return slots, numbers
 
     def _sample(self, epoch: int, steps: Sequence[int]) -> Numbers:

@@ -20,26 +20,27 @@ LOCK: Final = "lock"
 """Name of the file that is locked while room is made."""
 
 PAUSES_S: Final = (0.005, 0.05)
-"""The first and the longest between two looks at what another process does."""
+"""Shortest and longest pause between two looks at what another process does."""
 
-_HASHED_BYTES: Final = 1 << 20
-_KEPT: Final = re.compile(r"[0-9a-f]{64}\.(?:whole|(\d{1,19})\.part)")
+_PIECE_BYTES: Final = 1 << 20
+_NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:whole|(\d{1,19})\.part)")
 
+# Files that this process has compared with their checksums, by `_identify`.
 _checked: set[tuple[int, ...]] = set()
-"""Files that this process has compared with their checksums: device, number, size, time."""
 
 
-class Kept(NamedTuple):
-    """A file of a cache: what it may take, when it was used, whether it is a part."""
+class CacheFile(NamedTuple):
+    """A file of a cache."""
 
     path: Path
     bytes: int
-    used: int
+    reserved_bytes: int  # its size once it is complete
+    used_ns: int
     is_part: bool
 
 
-class Watch:
-    """Waits for what other threads and processes do, as long as they get on.
+class StallTimer:
+    """Waits for other threads and processes, as long as they make progress.
 
     Args:
         folder: the cache.
@@ -50,18 +51,18 @@ class Watch:
         self._folder = folder
         self._path = path
         self._pause, self._longest = PAUSES_S
-        # The downloader waits as long, and reports a more useful error.
+        # The downloader gives up a little earlier, and reports a more useful error.
         self._patience = read_patience() + 2 * self._longest
         self._moved = time.monotonic()
         self._seen: set[tuple[Path, int]] = set()
 
     def wait(self) -> None:
-        """Pauses, the longer the more often.
+        """Pauses, longer each time.
 
         Raises:
-            StoreError: nothing has moved in it for too long.
+            StoreError: no file of the cache has changed for too long.
         """
-        seen = {(file.path, _measure(file.path)) for file in list_kept(self._folder)}
+        seen = {(file.path, file.bytes) for file in list_files(self._folder)}
         if seen != self._seen:
             self._seen, self._moved = seen, time.monotonic()
         elif time.monotonic() - self._moved > self._patience:
@@ -74,27 +75,22 @@ class Watch:
         self._pause = min(2 * self._pause, self._longest)
 
 
-def list_kept(folder: Path) -> list[Kept]:
-    """What is kept in a folder; other files in there are left alone."""
-    kept = []
+def list_files(folder: Path) -> list[CacheFile]:
+    """Lists the files of a cache; other files in its folder are left alone."""
+    files = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            match = _KEPT.fullmatch(entry.name)
+            if (match := _NAME.fullmatch(entry.name)) is None:
+                continue
             with contextlib.suppress(FileNotFoundError):
-                if match is not None:
-                    kept.append(_describe_kept(entry, match[1]))
-    return kept
-
-
-@contextlib.contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, which is made if there is none."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        release(descriptor)
+                state, path = entry.stat(follow_symlinks=False), Path(entry.path)
+                size = state.st_size
+                files.append(
+                    CacheFile(path, size, size, state.st_atime_ns, is_part=False)
+                    if match[1] is None
+                    else CacheFile(path, size, int(match[1]), state.st_mtime_ns, is_part=True)
+                )
+    return files
 
 
 def is_intact(descriptor: int, state: os.stat_result, size: int, sha256: str) -> bool:
@@ -119,33 +115,31 @@ def _identify(state: os.stat_result) -> tuple[int, ...]:
 
 def _hash(descriptor: int) -> str:
     digest, offset = hashlib.sha256(), 0
-    while piece := os.pread(descriptor, _HASHED_BYTES, offset):
+    while piece := os.pread(descriptor, _PIECE_BYTES, offset):
         digest.update(piece)
         offset += len(piece)
     return digest.hexdigest()
 
 
-def note_use(path: Path, state: os.stat_result) -> None:
-    """Sets the time of use, which many systems do not keep; that of the content stays."""
+def mark_used(path: Path, state: os.stat_result) -> None:
+    """Sets the time of access, which many systems do not keep; that of the content stays."""
     with contextlib.suppress(OSError):  # the file belongs to another user
         os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
 
 
-def _describe_kept(entry: os.DirEntry[str], part_bytes: str | None) -> Kept:
-    state = entry.stat(follow_symlinks=False)
-    if part_bytes is None:
-        return Kept(Path(entry.path), state.st_size, state.st_atime_ns, is_part=False)
-    return Kept(Path(entry.path), int(part_bytes), state.st_mtime_ns, is_part=True)
-
-
-def _measure(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_size
-    return -1
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, and creates the file if it is missing."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        unlock_and_close(descriptor)
 
 
 def try_lock(descriptor: int) -> bool:
-    """Locks a file; False if another process has."""
+    """Locks a file, unless another process has."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -153,8 +147,15 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def unlock_and_close(descriptor: int) -> None:
+    """Closes a file that was locked."""
+    # Closing alone is not enough: a process forked meanwhile has the descriptor, and the lock, too.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
 def is_abandoned(part: Path) -> bool:
-    """Whether no process fills a part any more."""
+    """Whether no process is downloading to a part."""
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -162,7 +163,7 @@ def is_abandoned(part: Path) -> bool:
     try:
         return try_lock(descriptor)
     finally:
-        release(descriptor)
+        unlock_and_close(descriptor)
 
 
 def is_named(descriptor: int, path: Path) -> bool:
@@ -170,10 +171,3 @@ def is_named(descriptor: int, path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
-
-
-def release(descriptor: int) -> None:
-    """Unlocks a file and closes it."""
-    # A process that was forked meanwhile has the descriptor too, and would keep the lock.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)

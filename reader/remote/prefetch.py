@@ -1,8 +1,8 @@
-"""What the steps to come need of a store, fetched before it is needed.
+"""Fetches shards from a store before they are needed.
 
-Orders are pure functions, so which shards come next is known. As many of them as the cache holds
-are fetched in the background, by a few threads; those that are there already are noted as in use,
-so that none of them has to go for another.
+Orders are pure functions, so the shards that come next are known. As many of them as the cache
+holds are fetched in the background, by a few threads. Those that are here already are marked as in
+use, so that none of them is removed for another.
 """
 
 from __future__ import annotations
@@ -19,26 +19,21 @@ import numpy as np
 
 from reader.arrays import Numbers
 from reader.records.indexed_file import RecordFile
-from reader.remote.remote_file import RemoteFile, list_remote
-from reader.remote.shard_cache import Content, ShardCache
+from reader.remote.remote_file import list_remote
+from reader.remote.shard_cache import ShardCache, StoredObject
 from reader.sampling.steps import Steps
 
-FETCHERS: Final = 4
-"""Threads, each with one object on its way."""
-
+FETCHERS: Final = 4  # threads, each of which fetches one object at a time
 SHARDS_AHEAD: Final = 32
-SAMPLED_STEPS: Final = 256
-"""Of the steps to come that are looked at, by a few of their records."""
-
-LOOKS: Final = 16
-"""In the time of a horizon: how often what comes is sampled anew."""
+SAMPLED_STEPS: Final = 256  # of the steps ahead, each by a few of its records
+UPDATES: Final = 16  # how often the steps ahead are sampled while their number passes
 
 
-class Outlook:
-    """Fetches what the steps to come need; everything it does may fail, and is done again then.
+class ShardPrefetcher:
+    """Fetches the shards of the steps to come; the reader itself repeats whatever fails here.
 
     Args:
-        files: that hold the records; some of them in a store.
+        files: the shards, at least one of them in a store.
         steps: of an epoch.
     """
 
@@ -49,72 +44,70 @@ class Outlook:
         self._count = steps.count
         ahead = int(self._ends[-1]) * SHARDS_AHEAD // len(files) // steps.batch_size
         self._horizon = max(1, min(ahead, steps.count))
-        self._looked = (-1, 0)
-        self._wanted: collections.deque[Content] = collections.deque()
-        self._busy: set[Content] = set()
+        self._updated = (-1, 0)
+        self._wanted: collections.deque[StoredObject] = collections.deque()
+        self._busy: set[StoredObject] = set()
         self._threads: list[threading.Thread] = []
         weakref.finalize(self, self._wanted.clear)
 
-    def look(
+    def update(
         self, epoch: int, step: int, numbers: Numbers, sample: Callable[[int, list[int]], Numbers]
     ) -> None:
-        """Starts to fetch what is needed next.
+        """Starts to fetch what is needed after a step.
 
         Args:
-            epoch: that is read.
-            step: that is read.
-            numbers: int64 (n,), of its records.
-            sample: gives numbers of a few records of each of some steps of an epoch, in order.
+            epoch: the epoch that is read.
+            step: the step that is read.
+            numbers: int64 (n,), the records of the step.
+            sample: returns numbers of a few records of each of some steps of an epoch, in order.
         """
-        looked_epoch, looked_step = self._looked
-        if epoch == looked_epoch and looked_step <= step < looked_step + self._horizon // LOOKS:
+        last_epoch, last_step = self._updated
+        if epoch == last_epoch and last_step <= step < last_step + self._horizon // UPDATES:
             return
-        self._looked = epoch, step
+        self._updated = epoch, step
         stride = max(1, self._horizon // SAMPLED_STEPS)
         later = list(range(step + 1, step + self._horizon, stride))
         here = [number for number in later if number < self._count]
         samples = [sample(epoch, here)] if here else []
         if len(here) < len(later):
             samples.append(sample(epoch + 1, [n - self._count for n in later[len(here) :]]))
-        self._want(np.concatenate([numbers, *samples]))
+        self._fetch_files(np.concatenate([numbers, *samples]))
 
-    def _want(self, numbers: Numbers) -> None:
+    def _fetch_files(self, numbers: Numbers) -> None:
         which = np.searchsorted(self._ends, numbers, side="right").tolist()
-        needed = list(self._take_what_fits(dict.fromkeys(which)))
-        # What is needed first is to be kept longest.
-        missing = [content for content in reversed(needed) if not self._cache.touch(content)]
+        needed = list(self._list_fitting(dict.fromkeys(which)))
+        # What is needed first is touched last, and so kept longest.
+        missing = [item for item in reversed(needed) if not self._cache.touch(item)]
         self._wanted.clear()
         self._wanted.extend(reversed(missing))
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         while len(self._threads) < min(FETCHERS, len(missing)):
             arguments = (self._cache, self._wanted, self._busy)
-            thread = threading.Thread(target=_fetch, args=arguments, daemon=True)
+            thread = threading.Thread(target=_fetch_all, args=arguments, daemon=True)
             thread.start()
             self._threads.append(thread)
 
-    def _take_what_fits(self, which: Iterable[int]) -> Iterator[Content]:
-        """Shards and their indexes, as far as the cache holds all of them."""
+    def _list_fitting(self, which: Iterable[int]) -> Iterator[StoredObject]:
+        """Lists shards and their indexes, until the cache would be full."""
         left = self._cache.limit_bytes
-        for number in which:
-            file = self._files[number]
-            if isinstance(file, RemoteFile):
-                left -= file.bytes + file.index_bytes
-                if left < 0:
-                    return
-                yield file.index_content
-                yield file.content
+        for file in list_remote([self._files[number] for number in which]):
+            left -= file.total_bytes
+            if left < 0:
+                return
+            yield file.index_object
+            yield file.shard_object
 
 
-def _fetch(cache: ShardCache, wanted: collections.deque[Content], busy: set[Content]) -> None:
-    """Fetches what is wanted until nothing is."""
+def _fetch_all(
+    cache: ShardCache, wanted: collections.deque[StoredObject], busy: set[StoredObject]
+) -> None:
     while wanted:
-        # Errors are ignored here: the reader meets them itself.
-        with contextlib.suppress(Exception):
-            content = wanted.popleft()
-            if content in busy:
+        with contextlib.suppress(Exception):  # the reader meets the same error itself
+            item = wanted.popleft()
+            if item in busy:
                 continue
-            busy.add(content)
+            busy.add(item)
             try:
-                os.close(cache.open(content))
+                os.close(cache.open(item))
             finally:
-                busy.discard(content)
+                busy.discard(item)

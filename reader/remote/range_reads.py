@@ -1,9 +1,9 @@
 """Single records of objects, without the rest: neighbours in one request, many requests at once.
 
-What comes is written to a file without a name, where it lies in the object; so whatever reads
-records from files reads these, too. An object that the cache has is read there. One of which as
-much has been asked for as half of it is fetched as a whole, if the cache holds all of them: so an
-epoch takes one and a half times the bytes at most, and the next one none.
+Answers are written to a file without a name, each at its place in the object, so that records are
+read from it like from any other file. An object that the cache has is read there. Once half of an
+object has been asked for, all of it is fetched, provided that the cache holds all of them: the
+first epoch then takes at most one and a half times the bytes, and the next one none.
 """
 
 from __future__ import annotations
@@ -28,22 +28,16 @@ from reader.records.record_files import RecordFiles
 from reader.remote.remote_file import RemoteFile, fits_cache
 
 GAP_BYTES: Final = 1 << 16
-"""Records with less between them are read with one request: it takes longer to ask again."""
+"""Smaller gaps between records are read along: another request would take longer."""
 
-PART_BYTES: Final = 1 << 23
-"""A longer range is read with several requests."""
-
-AHEAD_BYTES: Final = 1 << 24
-"""Of answers that are on their way, or wait to be written."""
-
-WHOLE_SHARE: Final = 0.5
-"""Of a shard; once more of it has been asked for, all of it is fetched."""
-
+PART_BYTES: Final = 1 << 23  # a longer range is read with several requests
+AHEAD_BYTES: Final = 1 << 24  # of answers that are on their way, or wait to be written
+WHOLE_SHARE: Final = 0.5  # once more of a shard has been asked for, all of it is fetched
 INDEXES_AT_ONCE: Final = 16
 OPEN_FILES: Final = 64
 
 Range: TypeAlias = tuple[int, int]
-"""Where a range begins, and its size."""
+"""Offset and size in bytes."""
 
 
 class RangeFiles(RecordFiles):
@@ -52,20 +46,20 @@ class RangeFiles(RecordFiles):
     def __init__(self, files: Sequence[RecordFile], max_index_bytes: int = 1 << 30) -> None:
         super().__init__(files, max_index_bytes)
         self._asked_bytes: collections.Counter[Location] = collections.Counter()
-        # Else each file that is fetched would drive another one out.
+        # Otherwise, each file that is fetched would drive out another.
         self._are_kept = fits_cache(files)
 
     def locate(self, numbers: Numbers) -> Iterator[Group]:
-        """Finds where some records lie, and begins to ask for them; see `RecordFiles.find`."""
+        """Looks up where some records lie, and requests them; see `RecordFiles.locate`."""
         groups = list(super().locate(numbers))
-        requests = Requests([(group, self._is_whole(group)) for group in groups])
+        requests = RangeRequests([(group, self._is_whole(group)) for group in groups])
         for number, group in enumerate(groups):
             yield group._replace(file=requests.wrap(number))
 
     def _is_whole(self, group: Group) -> bool:
-        """Whether a file is read as a whole: it is here already, or so much of it was wanted."""
+        """Whether to read a file as a whole: it is here, or enough of it has been asked for."""
         file = group.file
-        if not isinstance(file, RemoteFile) or file.cache.has(file.content):
+        if not isinstance(file, RemoteFile) or file.cache.has(file.shard_object):
             return True
         wanted = int((group.ends - group.begins).sum())
         with self._lock:
@@ -74,7 +68,6 @@ class RangeFiles(RecordFiles):
         return asked > WHOLE_SHARE * file.bytes
 
     def _prefetch_indexes(self, missing: Sequence[RecordFile]) -> None:
-        """Reads the indexes that are missing, many at the same time."""
         if len(missing) > 1:
             with ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
                 collections.deque(threads.map(self._get_index, missing), maxlen=0)
@@ -82,24 +75,20 @@ class RangeFiles(RecordFiles):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FetchedFile(RecordFile):
-    """A file of which only what was asked for is there.
+    """A file that holds only what was asked for."""
 
-    Attributes:
-        fetch: gives a descriptor of it.
-    """
-
-    fetch: Callable[[], int]
+    fetch: Callable[[], int]  # returns a descriptor of it
 
     def open(self) -> int:
         return self.fetch()
 
 
-class Requests:
-    """Requests for some records, so many of them under way as may wait in memory.
+class RangeRequests:
+    """Requests for some records, as many at once as their answers may wait in memory.
 
     Args:
-        groups: where the records lie, and whether the file is read as a whole; they are opened in
-            this order, or nearly so.
+        groups: where the records lie, and whether the file is read as a whole; to be opened in
+            about this order.
     """
 
     def __init__(self, groups: Sequence[tuple[Group, bool]]) -> None:
@@ -114,7 +103,7 @@ class Requests:
         weakref.finalize(self, _close, self._opened)
 
     def wrap(self, number: int) -> RecordFile:
-        """The file of one of the groups, to be opened like any other."""
+        """Returns the file of one of the groups, to be opened like any other."""
         file = self._groups[number].file
         if not self._pieces[number]:
             return file
@@ -126,15 +115,15 @@ class Requests:
         assert isinstance(file, RemoteFile)  # noqa: S101 (others are not wrapped)
         try:
             if number not in self._opened:
-                self._opened[number] = self._gather(number, file)
+                self._opened[number] = self._collect(number, file)
             while len(self._opened) > OPEN_FILES:
                 self._opened.popitem(last=False)[1].close()
             return os.dup(self._opened[number].fileno())
         except OSError as error:
             raise file.cache.describe(error, file.path) from error
 
-    def _gather(self, number: int, file: RemoteFile) -> IO[bytes]:
-        """A file with nothing but some records in it, each at its place."""
+    def _collect(self, number: int, file: RemoteFile) -> IO[bytes]:
+        """Writes the answers for a file, each at its place."""
         into = tempfile.TemporaryFile(dir=file.cache.folder)  # noqa: SIM115 (closed by `_close`)
         try:
             for piece in self._pieces[number]:
