@@ -13,7 +13,7 @@ from PIL import Image
 from converter import ConvertOptions
 from converter.format.manifest import ImageInfo
 from reader import open_shards
-from reader.batches.batch_reader import _ODD
+from reader.batches.batch_reader import _SEED_FACTOR
 from reader.plan.image_plan import ImagePlan
 from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import plan_reading
@@ -230,7 +230,7 @@ def test_images_are_made_one_by_one_as_in_whole_batches_and_in_a_graph(
     )  # fmt: skip
     np.testing.assert_array_equal(whole, singly, strict=True)
     decode = make_decoder(plan.images)
-    seeds = (np.arange(10) * _ODD) ^ np.int64(derive_key(3, 2) >> 1)
+    seeds = (np.arange(10) * _SEED_FACTOR) ^ np.int64(derive_key(3, 2) >> 1)
     records = open_shards(stored / encoding).source("train")[:10]
     for image, record, seed in zip(whole, records, seeds.tolist(), strict=True):
         made = decode(tf.constant(record.encoded), tf.constant([24, 32]), tf.constant(seed))

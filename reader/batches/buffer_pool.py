@@ -1,17 +1,17 @@
-"""Arrays that come back to be used again, once nothing refers to them.
+"""Arrays that are used again once nothing refers to them.
 
 A batch of 64 images is 12 MB. TensorFlow takes that from the C library for every batch and returns
-it: on one measurement a sixth of the reading's time went into page faults, and up to 200 MB into
-fragments. Here a batch lies in an array that TensorFlow takes over without a copy, and that comes
-back when the batch is gone. py_func.cc copies what does not begin at a multiple of 64 bytes
-(`EIGEN_MAX_ALIGN_BYTES`); pages do.
+it: in one measurement, page faults took a sixth of the reading time, and fragments up to 200 MB.
+Here, TensorFlow takes over an array without a copy, and the array comes back when the batch is
+gone. That needs memory aligned to 64 bytes, as pages are: py_func.cc copies anything else
+(`EIGEN_MAX_ALIGN_BYTES`).
 """
 
 from __future__ import annotations
 
 import collections
+import math
 import weakref
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from reader.arrays import Array, allocate
 
 
 class _Loan:
-    """What an array that was lent keeps alive, through whatever views of it there are.
+    """Stays alive as long as any view of a lent array does.
 
-    Numpy lets a view of a view hold on to the first array alone, so the arrays themselves cannot
-    tell; but at the end of every such chain stands an object that is no array.
+    NumPy makes a view of a view refer to the first array, so the arrays themselves cannot tell; but
+    at the end of each such chain is an object that is not an array.
     """
 
     def __init__(self, buffer: Array) -> None:
@@ -30,12 +30,12 @@ class _Loan:
 
 
 class BufferPool:
-    """Gives arrays of one shape, and keeps those that came back.
+    """Lends arrays of one shape.
 
     Args:
         shape: of each array.
         dtype: of each array.
-        keep: how many are kept for later; further ones are freed.
+        keep: how many returned arrays are kept; others are freed.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, keep: int) -> None:
@@ -44,15 +44,12 @@ class BufferPool:
         self._free: collections.deque[Array] = collections.deque(maxlen=keep)
 
     def take(self) -> Array:
-        """An array of any content; it comes back when its last view is gone."""
+        """Lends an array of any content, until its last view is gone."""
         try:
             buffer = self._free.pop()
         except IndexError:
-            buffer = _allocate(self._shape, self._dtype)
+            size = math.prod(self._shape) * self._dtype.itemsize
+            buffer = allocate(size).view(self._dtype).reshape(self._shape)
         loan = _Loan(buffer)
         weakref.finalize(loan, self._free.append, buffer).atexit = False
         return np.asarray(loan)
-
-
-def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    return allocate(int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""What you get of a batch: images, labels in the form asked for, and what else was asked for."""
+"""Turns a batch into what you asked for: images, labels in some form, names, columns."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from reader.batches.batch_reader import Batch
 from reader.plan.read_plan import ReadPlan
 
 BLANKS: Final = {bytes: b"", int: 0, float: 0.0}
-"""Of a column where there is no record."""
+"""Values of a column where there is no record."""
 
 _TYPES: Final = {bytes: np.object_, int: np.int64, float: np.float32}
 
-BOX: Final = 4
-"""Values of a box: top, left, bottom, right."""
+BOX: Final = 4  # top, left, bottom, right
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Ragged:
 
 
 def format_batch(plan: ReadPlan, batch: Batch) -> Any:
-    """What is asked for of a batch, as `order_parts` has it."""
+    """Formats a batch as the tuple that `order_parts` describes."""
     return order_parts(
         plan,
         images=batch.images,
@@ -61,10 +60,10 @@ def order_parts(
     names: Any,
     columns: dict[str, Any],
 ) -> Any:
-    """A tuple of what is asked for, arrays or tensors; the images themselves if that is all.
+    """Orders arrays or tensors as a tuple; the images alone if nothing else is asked for.
 
-    Labels, or masks, or a pair (masks, labels) come behind the images; then, with `pad`, weights
-    float32 (n,); the paths of the originals, bytes (n,); and a dict of columns.
+    Labels, masks or a pair (masks, labels) follow the images; then, with `pad`, weights float32
+    (n,); the paths of the originals, bytes (n,); and a dict of columns.
     """
     element: list[Any] = [images]
     if plan.given.masks:
@@ -81,13 +80,13 @@ def order_parts(
 
 
 def gather_column(plan: ReadPlan, batch: Batch, column: Column) -> Array | Ragged:
-    """The values of a column: (n,), or any number of them for each record."""
+    """Collects the values of a column of a batch; see `stack_column`."""
     place = plan.given.needed.index(column)
     return stack_column(column, [value[place] if value else () for value in batch.values])
 
 
 def stack_column(column: Column, values: Sequence[Sequence[Any]]) -> Array | Ragged:
-    """Makes one array of some records' values: bytes, int64 or float32."""
+    """Makes one array of the values of records, (n,) or ragged: bytes, int64 or float32."""
     dtype = _TYPES[column.type]
     if column.is_scalar:
         nothing = BLANKS[column.type]
@@ -100,7 +99,7 @@ def stack_column(column: Column, values: Sequence[Sequence[Any]]) -> Array | Rag
 
 
 def split_ragged(ragged: Ragged) -> list[Array]:
-    """The values of each record."""
+    """Lists the values of each record."""
     return np.split(ragged.values, ragged.splits[1:-1])[: len(ragged.splits) - 1]
 
 
@@ -118,7 +117,7 @@ def _format_label(plan: ReadPlan, batch: Batch) -> Array | None:
 
 
 def format_labels(labels: npt.NDArray[np.int32], label_mode: str, classes: int) -> Array:
-    """Turns int32 labels (n,) into float32 one-hot (n, classes) or float32 (n, 1) if asked for."""
+    """Turns int32 (n,) into float32 (n, classes) for `categorical`, or (n, 1) for `binary`."""
     if label_mode == "categorical":
         one_hot: Array = (labels[:, None] == np.arange(classes)).astype(np.float32)
         return one_hot
@@ -128,7 +127,7 @@ def format_labels(labels: npt.NDArray[np.int32], label_mode: str, classes: int) 
 
 
 def mark_classes(numbers: Ragged, classes: int) -> Array:
-    """1 for each class that a record has, float32 (n, classes)."""
+    """Returns float32 (n, classes), with 1 for each class that a record has."""
     marks = np.zeros((len(numbers.splits) - 1, classes), np.float32)
     marks[np.repeat(np.arange(len(marks)), np.diff(numbers.splits)), numbers.values] = 1
     return marks

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
 from converter.sizes import format_bytes
 from reader.arrays import Array
-from reader.batches.batch_reader import Batch, finish_batch, turn_image
+from reader.batches.batch_reader import Batch, BatchReader, finish_batch, turn_image
 from reader.batches.buffer_pool import BufferPool
 from reader.batches.threads import run_ahead
 from reader.plan.read_plan import ReadPlan
@@ -22,23 +22,13 @@ from reader.sampling.steps import Steps
 _log = logging.getLogger("shardmill.reader")
 
 
-class Reader(Protocol):
-    """What reads the batches of any step of any epoch."""
-
-    damage: DamageLog
-
-    def read(self, epoch: int, steps: Sequence[int]) -> Batch:
-        """The batch of some steps."""
-        ...
-
-
 class ImageCache:
-    """Decoded images, in the order of the chosen records; read as any other batch.
+    """Decoded images, in the order of the chosen records; read like any other batch.
 
     Args:
-        plan: says which of them are a step, and in which form they are given.
+        plan: which of them are a step, and in which form they are given.
         kept: all of them as one batch.
-        damage: what was skipped.
+        damage: the records that were skipped.
     """
 
     def __init__(self, plan: ReadPlan, kept: Batch, damage: DamageLog) -> None:
@@ -53,14 +43,13 @@ class ImageCache:
         )
 
     def read(self, epoch: int, steps: Sequence[int]) -> Batch:
-        """Copies the images of some steps, as `BatchReader.read` reads them."""
+        """Copies the images of some steps; see `BatchReader.read`."""
         kept, count = self._kept, len(steps) * self._plan.steps.batch_size
         slots, chosen = self._plan.find_chosen(epoch, steps)
-        images = self._fill(self._images, kept.images, slots, chosen)
-        masks = kept.masks
+        images, masks = self._fill(self._images, kept.images, slots, chosen), kept.masks
         if masks is not None:
             masks = self._fill(self._masks, masks, slots, chosen)
-        batch = Batch.begin(count, images, masks)
+        batch = Batch.blank(count, images, masks)
         for name in ("valid", "labels", "names", "values"):
             getattr(batch, name)[slots] = getattr(kept, name)[chosen]
         return finish_batch(self._plan, batch)
@@ -73,15 +62,19 @@ class ImageCache:
         return rows
 
 
+Reader: TypeAlias = BatchReader | ImageCache
+"""Reads the batches of any step of any epoch."""
+
+
 def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> ImageCache:
-    """Reads and decodes all records of a plan, whatever the host; logs what they take.
+    """Reads and decodes all records of a plan, those of other hosts too; logs their size.
 
     Args:
         plan: of a reader that caches.
-        make_reader: gives what reads the batches of a plan in their final size.
+        make_reader: makes a reader of batches in their final size.
 
     Raises:
-        RecordError: one is damaged, and the policy is to raise.
+        RecordError: a record is damaged, and the policy is to raise.
     """
     records = plan.choice.selection.count
     options = dataclasses.replace(
@@ -100,29 +93,24 @@ def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> Ima
         steps=Steps(records=records, batch_size=plan.steps.batch_size, remainder="pad"),
     )
     reader = make_reader(whole)
-    kept: Batch | None = None
+    kept = _allocate(reader.read(0, []), records)
     steps = range(whole.steps.count)
     batches = run_ahead(lambda step: reader.read(0, [step]), steps, whole.calls, 1)
     for step, batch in enumerate(batches):
-        kept = kept or _make_room(batch, records)
-        _keep(kept, batch, step * plan.steps.batch_size)
-    kept = kept or _make_room(reader.read(0, []), 0)
+        begin = step * plan.steps.batch_size
+        end = min(begin + len(batch.valid), records)
+        for field in dataclasses.fields(Batch):
+            column = getattr(batch, field.name)
+            if column is not None:
+                getattr(kept, field.name)[begin:end] = column[: end - begin]
     taken = kept.images.nbytes + (0 if kept.masks is None else kept.masks.nbytes)
     _log.info("cached %s images, %s", f"{records:,}", format_bytes(taken))
     return ImageCache(plan, kept, reader.damage)
 
 
-def _make_room(batch: Batch, records: int) -> Batch:
+def _allocate(like: Batch, records: int) -> Batch:
     def make(rows: Array) -> Array:
         return np.empty((records, *rows.shape[1:]), rows.dtype)
 
-    masks = None if batch.masks is None else make(batch.masks)
-    return Batch.begin(records, make(batch.images), masks)
-
-
-def _keep(kept: Batch, batch: Batch, begin: int) -> None:
-    end = min(begin + len(batch.valid), len(kept.valid))
-    for field in dataclasses.fields(Batch):
-        column = getattr(batch, field.name)
-        if column is not None:
-            getattr(kept, field.name)[begin:end] = column[: end - begin]
+    masks = None if like.masks is None else make(like.masks)
+    return Batch.blank(records, make(like.images), masks)

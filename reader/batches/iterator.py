@@ -26,9 +26,9 @@ class Batches:
             for images, labels in batches:
                 ...
 
-    After an epoch comes the next one. An iteration that you leave before its last batch does not
-    count: the next one begins where it began. So a look costs nothing. Threads read ahead while you
-    iterate, and end with the iteration. The memory of a batch that you let go is used for another.
+    An iteration that you leave before its last batch does not count: the next one begins where it
+    began, so a look costs nothing. Threads read ahead while you iterate, and end with the
+    iteration. The memory of a batch that you release is used for another.
 
     Args:
         plan: what is read and how.
@@ -41,8 +41,8 @@ class Batches:
         damage: the records that were skipped.
 
     Raises:
-        UsageError: single images, or pixels that only TensorFlow computes to the same numbers, are
-            asked for.
+        UsageError: you ask for single images, or for pixels that only TensorFlow computes to the
+            same numbers.
     """
 
     def __init__(self, plan: ReadPlan) -> None:
@@ -62,19 +62,16 @@ class Batches:
         return self._plan.steps.count
 
     def __iter__(self) -> Iterator[Any]:
-        epoch, first = self._start
-        buffers, count = self._plan.buffers, len(self)
-        read = functools.partial(self._read, epoch)
-        step = first  # counted here: `enumerate` would hold on to an element until the next one
-        for element in run_ahead(
-            read, range(first, count), self._plan.calls, buffers.prefetch_batches
-        ):
+        (epoch, first), count = self._start, len(self)
+        read, ahead = functools.partial(self._read, epoch), self._plan.buffers.prefetch_batches
+        step = first  # `enumerate` would keep each element until the next one
+        for element in run_ahead(read, range(first, count), self._plan.calls, ahead):
             step += 1
             self.epoch, self.step = (epoch, step) if step < count else (epoch + 1, 0)
             if step == count:
                 self._start = epoch + 1, 0
             yield element
-            del element  # while the next one is waited for, its memory could serve another
+            del element  # its memory can serve another while the next one is waited for
         if first >= count:
             self.seek(epoch + 1)
 
@@ -83,7 +80,7 @@ class Batches:
         return f"Batches({format_count(len(self), 'step')} of {size} images, next: {at})"
 
     def seek(self, epoch: int, step: int = 0) -> None:
-        """Lets the next iteration begin there.
+        """Starts the next iteration at an epoch and step.
 
         Raises:
             UsageError: there is no such epoch or step.
@@ -96,14 +93,14 @@ class Batches:
         self._start = epoch, step
 
     def state_dict(self) -> dict[str, Any]:
-        """Where you are, for `load_state_dict`: what JSON holds, of a few hundred bytes."""
+        """Returns your position for `load_state_dict`: a few hundred bytes of JSON."""
         return {"epoch": self.epoch, "step": self.step, "data": describe_plan(self._plan)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a saved state, with the same batches.
 
         Raises:
-            UsageError: it is of other data or options, or is no such state.
+            UsageError: the state is of other data or options, or is none of `Batches`.
         """
         try:
             epoch, step, data = int(state["epoch"]), int(state["step"]), dict(state["data"])

@@ -18,23 +18,22 @@ from reader.arrays import Array
 T = TypeVar("T")
 U = TypeVar("U")
 
-NAME = "shardmill"
-"""Of these threads, as a debugger or `py-spy` shows them."""
+NAME = "shardmill"  # of these threads, as a debugger or `py-spy` shows them
 
 
 def run_ahead(
     function: Callable[[T], U], items: Iterable[T], calls: int, ahead: int
 ) -> Iterator[U]:
-    """Applies a function to items in order, to some of them at once and ahead of need.
+    """Yields `function(item)` for each item, in order, computed by threads ahead of need.
 
     Args:
-        function: is called by threads.
-        items: what with.
-        calls: how many threads there are; they end with the iterator.
+        function: called by the threads.
+        items: its arguments.
+        calls: number of threads; they end with the iterator.
         ahead: how many results may wait.
 
     Raises:
-        Exception: what the function raised, at the result's turn.
+        Exception: what the function raised, in place of that result.
     """
     threads, process = ThreadPoolExecutor(calls, NAME), os.getpid()
     waiting: collections.deque[tuple[T, Future[U]]] = collections.deque()
@@ -50,16 +49,16 @@ def run_ahead(
             yield waiting.popleft()[1].result()
     finally:
         _end(threads, process, wait=True)
-    if process != os.getpid():  # threads do not outlive a fork: what they had ahead is done anew
+    if process != os.getpid():  # threads do not survive a fork: what they had ahead is done again
         left = [item for item, _ in waiting]
         yield from run_ahead(function, itertools.chain(left, coming), calls, ahead)
 
 
 class Team:
-    """Threads that divide the records of each batch among them.
+    """Threads that share the records of each batch.
 
     Args:
-        size: how many; one is the thread that calls.
+        size: number of threads; with 1, the caller does the work.
     """
 
     def __init__(self, size: int) -> None:
@@ -71,7 +70,7 @@ class Team:
         """Calls a function with equal parts of some arrays of one length.
 
         Raises:
-            Exception: what the function raised, once no thread is at work any more.
+            Exception: what the function raised, once all threads have finished.
         """
         if self._size == 1:
             function(*columns)
@@ -96,11 +95,8 @@ def _end(
     process: int,
     *,
     wait: bool,
-    is_finalizing: Callable[[], bool] = sys.is_finalizing,  # kept here when modules are emptied
+    is_finalizing: Callable[[], bool] = sys.is_finalizing,  # `sys` may be emptied by then
 ) -> None:
-    """Ends threads where they are: in a fork, locks that they held are never released.
-
-    When the interpreter ends, all threads have been joined already.
-    """
+    # In a fork, locks that they held are never released. At exit, all have been joined already.
     if not is_finalizing() and process == os.getpid():
         threads.shutdown(wait=wait, cancel_futures=True)

@@ -1,7 +1,7 @@
-"""Images that are stored raw, read straight into the batch they belong to.
+"""Images that are stored raw, read straight into the batch that they belong to.
 
-The bytes are copied once, by the system, from its cache to their place in the batch; the checksum
-is computed there, while they are still in the processor's cache.
+The system copies the bytes once, from its cache to their place in the batch. Their checksum is
+computed there, while they are still in the processor's cache.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ import numpy.typing as npt
 from converter.format import examples
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, mask_crc
 from reader.arrays import Array, Flags, Numbers
-from reader.examples.heads import Heads, read_heads
+from reader.examples.columns import Heads, read_heads
 from reader.examples.vector_parse import find_spans
 from reader.records.blocks import read_integers
 from reader.records.indexed_file import Group, open_file
 from reader.records.record_files import RecordFiles
 
 MAX_REST_BYTES: Final = 1 << 16
-"""Of a record besides its image; what has more is read alone, as `max_ram` does not count it."""
+"""Of a record besides its image; what has more is read singly, as `max_ram` does not count it."""
 
 
-def read_pixels(
+def read_raw_images(
     files: RecordFiles, numbers: Numbers, rows: Array, slots: Numbers, *, with_names: bool
 ) -> tuple[Numbers, npt.NDArray[np.object_], Flags]:
     """Reads raw images of one size.
 
     Args:
-        files: that hold them.
+        files: the records.
         numbers: int64 (records,), in any order, at least one.
         rows: uint8 (batch, height, width, channels); row `slots[i]` becomes record `numbers[i]`.
         slots: int64 (records,).
         with_names: read the paths of the originals too.
 
     Returns:
-        labels, int64 (records,); paths of the originals if they were asked for, bytes (records,);
-        and which records are valid, bool (records,): of others, nothing else means anything.
+        int64 (records,), labels; bytes (records,), paths of the originals if asked for; and
+        bool (records,), which records are valid: of others, nothing else means anything.
 
     Raises:
         DatasetError: a file or index is missing, or is not what it should be.
@@ -60,31 +60,26 @@ def read_pixels(
         (rows[slot], tails[start:stop])
         for slot, start, stop in zip(slots[indexes], starts, stops, strict=True)
     ]
-    crcs, there = _read_rows(groups, heads, valid, parts)
-    there &= mask_crc(crcs) == read_integers(tails, stops - FOOTER_BYTES, "<u4")
+    crcs, valid = _read_parts(groups, heads, valid, parts)
+    valid &= mask_crc(crcs) == read_integers(tails, stops - FOOTER_BYTES, "<u4")
     names = np.full(len(numbers), b"", np.object_)
     if with_names:
         begins, ends, named = find_spans(
             tails, starts, stops - FOOTER_BYTES, (examples.SOURCE_ID,), within=True
         )
-        there &= named
+        valid &= named
         spans = zip(indexes.tolist(), begins[0].tolist(), ends[0].tolist(), strict=True)
         for index, begin, end in spans:
             names[index] = tails[begin:end].tobytes()
-    labels, whole = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.bool_)
-    labels[indexes], whole[indexes] = heads.labels, there
-    return labels, names, whole
+    labels, all_valid = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.bool_)
+    labels[indexes], all_valid[indexes] = heads.labels, valid
+    return labels, names, all_valid
 
 
-def _read_rows(
+def _read_parts(
     groups: Sequence[Group], heads: Heads, valid: Flags, parts: Sequence[tuple[Array, Array]]
 ) -> tuple[Numbers, Flags]:
-    """Reads the images of records, and what comes behind them.
-
-    Returns:
-        the checksums of their payloads, not yet masked, int64 (records,); and which records are
-        there, bool (records,).
-    """
+    """Reads images and tails; returns unmasked checksums of payloads, and what was read in full."""
     extend = google_crc32c.extend
     crcs, there = np.zeros(len(parts), np.int64), valid.copy()
     number = 0
