@@ -176,8 +176,7 @@ class Source(RecordSequence[Record]):
     def find(self, source_id: str) -> int:
         """The number of that record; see `by_id`."""
         if self._names is None:
-            paths = self.file_paths
-            self._names = NameIndex(paths.read_all(), paths.__getitem__)
+            self._names = NameIndex(self.file_paths)
         return self._names.find(source_id)
 
 

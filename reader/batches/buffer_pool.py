@@ -30,13 +30,7 @@ class _Loan:
 
 
 class BufferPool:
-    """Lends arrays of one shape.
-
-    Args:
-        shape: of each array.
-        dtype: of each array.
-        keep: how many returned arrays are kept; others are freed.
-    """
+    """Lends arrays of one shape and dtype; keeps up to `keep` of those that came back."""
 
     def __init__(self, shape: tuple[int, ...], dtype: str, keep: int) -> None:
         self._shape = shape

@@ -1,12 +1,12 @@
-"""One encoded image becomes pixels, straight in their place in a batch; without TensorFlow.
+"""Decodes images straight to their place in a batch, without TensorFlow.
 
 JPEG is decoded by simplejpeg: libjpeg-turbo, with the exact inverse DCT and smooth upsampling, so
 with the pixels of Pillow and of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. It refuses
-whatever libjpeg warns of. Pillow decides then, as TensorFlow takes some of it too; but not on a
-file that ends too early, which TensorFlow refuses. On every prefix and on a flip of every
-byte of dozens of small images the outcome was an error, or the pixels that TensorFlow gives. Only
-where a progressive JPEG lacks scans, versions of libjpeg guess differently what they would have
-brought; then the pixels are Pillow's.
+everything that libjpeg warns of. Pillow then decides, as TensorFlow accepts some of that too; but
+not for a file that ends too early, which TensorFlow refuses. On every prefix and on a flip of every
+byte of dozens of small images, the outcome was an error or the pixels that TensorFlow gives. Only
+where a progressive JPEG lacks scans, versions of libjpeg guess differently what is missing; then
+the pixels are Pillow's.
 """
 
 from __future__ import annotations
@@ -32,24 +32,19 @@ Size: TypeAlias = tuple[int, int]
 
 
 class Task(NamedTuple):
-    """An image that is to be decoded.
-
-    Attributes:
-        encoded: its bytes.
-        size: its stored height and width.
-        seed: of its random changes.
-        row: its place, (height, width, channels) of any strides.
-    """
+    """An image to decode."""
 
     encoded: Bytes
-    size: Size
-    seed: int
-    row: Array
+    size: Size  # height and width as stored
+    seed: int  # of its random changes
+    row: Array  # its place: (height, width, channels), of any strides
 
 
 Decoder: TypeAlias = Callable[[Sequence[Task]], list[str | None]]
-"""Decodes images to where they belong; says of each what is wrong with it, or None."""
+"""Decodes images to their places; returns what is wrong with each, or None."""
 
+# How errors begin that simplejpeg alone raises: libjpeg's warnings (jerror.h), except that of a
+# missing end; and channels that are sampled in a way that has no name.
 _REFUSALS: Final = (
     "Corrupt JPEG data",
     "Inconsistent progression",
@@ -58,11 +53,8 @@ _REFUSALS: Final = (
     "Warning: ",
     "tjDecompressHeader3(): Could not determine subsampling",
 )
-"""Beginnings of errors that simplejpeg alone raises: what libjpeg warns of (jerror.h), but for a
-missing end; and channels that are sampled in a way that has no name."""
-
+# Appended to a JPEG: wherever libjpeg reads on in there, it finds a marker at which it gives up.
 _BEYOND: Final = np.frombuffer(b"\xff\xc8" * 65_536, np.uint8)
-"""Is put behind a JPEG: wherever libjpeg looks in there, it finds a marker at which it gives up."""
 
 _SCAN: Final = b"\xff\xda"
 _END: Final = b"\xff\xd9"
@@ -72,15 +64,14 @@ _OPAQUE: Final = 255
 
 
 def make_decoder(images: ImagePlan) -> Decoder:
-    """What decodes the stored images, and changes nothing but their channels.
+    """Makes a decoder of stored images that changes nothing but their channels.
 
     Raises:
-        UsageError: pixels would have to be computed, which only TensorFlow does to the same
-            numbers.
+        UsageError: pixels have to be computed, which only TensorFlow does to the same numbers.
     """
-    check_natural(images)
+    _check_natural(images)
     channels = images.channels
-    # Alpha is not made up by a decoder: only if it is stored, it is decoded.
+    # Alpha is decoded only if it is stored: a decoder does not make it up.
     decoded = images.stored.channels if images.stored.is_raw or channels == 4 else channels
     decode = _copy_raw if images.stored.is_raw else _decode_encoded
     scratch = Scratch()
@@ -94,13 +85,13 @@ def make_decoder(images: ImagePlan) -> Decoder:
         with scratch.borrow() as memory:
             pixels = memory.take(height * width * decoded).reshape(height, width, decoded)
             decode(task.encoded, pixels)
-            copy_pixels(pixels, row)
+            _copy_pixels(pixels, row)
 
     return functools.partial(_do_each, place)
 
 
 def make_mask_decoder() -> Decoder:
-    """What decodes masks: PNGs of one channel, whose numbers stay as they are."""
+    """Makes a decoder of masks: PNGs of one channel, whose numbers stay as they are."""
     return functools.partial(_do_each, lambda task: _decode_png(task.encoded, task.row))
 
 
@@ -116,12 +107,8 @@ def _do_each(place: Callable[[Task], None], tasks: Sequence[Task]) -> list[str |
     return problems
 
 
-def check_natural(images: ImagePlan) -> None:
-    """Makes sure that no pixel has to be computed.
-
-    Raises:
-        UsageError: one has; says which option asks for that, and the way out.
-    """
+def _check_natural(images: ImagePlan) -> None:
+    """Makes sure that no pixel has to be computed."""
     stored, options = images.stored, images.options
     if images.is_resized:
         asked = "random_crop" if options.random_crop else f"image_size {options.image_size}"
@@ -137,17 +124,12 @@ def check_natural(images: ImagePlan) -> None:
         )
 
 
-def copy_pixels(pixels: Array, row: Array) -> None:
-    """Copies an image to its place: gray into each color, without alpha, or with an opaque one.
-
-    Args:
-        pixels: (height, width, channels) as decoded, one pixel after the other.
-        row: (height, width, channels) of any dtype and strides.
-    """
+def _copy_pixels(pixels: Array, row: Array) -> None:
+    """Copies contiguous pixels to a place of any dtype, strides and number of channels."""
     if row.strides[1] < 0:
         pixels, row = mirror(pixels), row[:, ::-1]
     colors = min(3, row.shape[-1])
-    # One channel is copied to each of several.
+    # Gray is copied to each color.
     np.copyto(row[..., :colors], pixels[..., :colors], casting="unsafe")
     if row.shape[-1] > pixels.shape[-1]:
         row[..., colors:] = _OPAQUE
@@ -156,9 +138,9 @@ def copy_pixels(pixels: Array, row: Array) -> None:
 
 
 def mirror(pixels: Array) -> Array:
-    """A mirrored copy of an image (height, width, channels)."""
+    """Returns a mirrored copy of an image (height, width, channels)."""
     mirrored = np.empty_like(pixels)
-    # Pixel by pixel; value by value it takes three times as long.
+    # Pixel by pixel: value by value takes three times as long.
     pixel = np.dtype((np.void, pixels.shape[2] * pixels.itemsize))
     mirrored.view(pixel)[...] = pixels.view(pixel)[:, ::-1]
     return mirrored
@@ -190,22 +172,20 @@ def _decode_jpeg(encoded: Bytes, pixels: Array) -> None:
             raise
         _decode_with_pillow(_BareJpegFile, encoded.tobytes(), pixels)
     else:
-        # It fills as much of the buffer as the image needs.
+        # It fills only as much of the buffer as the image needs.
         if decoded.shape != pixels.shape:
             raise ValueError(f"an image of {decoded.shape}, expected {pixels.shape}")
 
 
 def _is_taken_by_others(encoded: Bytes, error: ValueError, pixels: Array) -> bool:
-    """Whether a JPEG is complete, and refused by simplejpeg alone.
-
-    Of its warnings, libjpeg tells the first, behind which that of a missing end may be hidden; but
-    an error it tells after any.
-    """
+    """Whether a JPEG is complete, and refused by simplejpeg alone."""
     if not str(error).startswith(_REFUSALS):
         return False
     data = encoded.tobytes()
     if data.rfind(_END) < data.find(_SCAN):
         return False
+    # libjpeg reports only its first warning, which may hide that of a missing end; but it reports
+    # an error after any warning.
     try:
         color_space = _COLOR_SPACES[pixels.shape[2]]
         longer = np.concatenate([encoded, _BEYOND])
@@ -217,12 +197,12 @@ def _is_taken_by_others(encoded: Bytes, error: ValueError, pixels: Array) -> boo
 
 class _BareJpegFile(JpegImageFile):
     def _read_dpi_from_exif(self) -> None:
-        """Does nothing: nothing here uses it, and Pillow warns of an odd EXIF."""
+        """Does nothing: the result is not used, and Pillow warns of an odd EXIF."""
 
 
 def _decode_png(encoded: Bytes, pixels: Array) -> None:
     _decode_with_pillow(PngImageFile, reduce_png(encoded.data), pixels)
-    # Rows that are missing are black.
+    # Pillow leaves missing rows black.
     if (is_interlaced(encoded.data) or not pixels[-1].any()) and lacks_rows(encoded.data):
         raise ValueError("a PNG of fewer rows than its header says")
 
@@ -236,28 +216,23 @@ def _decode_with_pillow(
     try:
         # Not `Image.open`, which warns of many pixels: sizes have been compared with the manifest.
         with kind(io.BytesIO(encoded)) as image:
-            _check_size(image, pixels)
             if kind is _BareJpegFile and mode == "L":
                 image.draft("L", None)
-            decoded = np.asarray(_convert(image, mode))
+            decoded = np.asarray(_convert(image, mode, pixels.shape[:2]))
     except MemoryError:
-        raise  # which is no fault of the image
+        raise  # not the fault of the image
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
     np.copyto(pixels, decoded.reshape(pixels.shape))
 
 
-def _check_size(image: Image.Image, pixels: Array) -> None:
-    """Compares what Pillow is about to take memory for: of two headers, it believes the second."""
-    if image.size != pixels.shape[1::-1]:
-        raise ValueError(f"an image of {image.size[::-1]}, expected {pixels.shape[:2]}")
-
-
-def _convert(image: Image.Image, mode: str) -> Image.Image:
+def _convert(image: Image.Image, mode: str, size: tuple[int, ...]) -> Image.Image:
+    if image.size[::-1] != size:  # of two headers, Pillow believes the second
+        raise ValueError(f"an image of {image.size[::-1]}, expected {size}")
     if image.mode == mode:
         return image
     if image.format == "WEBP":
         raise ValueError(f"a WebP of mode {image.mode}, expected {mode}")  # as TensorFlow does
-    if image.mode == "P":  # Pillow warns of several levels of transparency that would be lost
+    if image.mode == "P":  # directly to RGB, Pillow warns of levels of transparency that are lost
         image = image.convert("RGBA")
     return image.convert(mode)

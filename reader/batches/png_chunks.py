@@ -1,46 +1,35 @@
-"""A PNG's chunks: what of them makes pixels, and whether it is whole; Pillow looks at neither."""
+"""The chunks of a PNG: which make pixels, and whether they are complete; Pillow checks neither."""
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import Final
 
-_START: Final = 8
-"""Of the first chunk, behind the signature."""
-
-_FRAMING_BYTES: Final = 12
-"""Of a chunk besides its content: length, name and checksum."""
-
+_SIGNATURE_BYTES: Final = 8
+_FRAMING_BYTES: Final = 12  # of a chunk: length, name and checksum
 _PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-_MAY_BE_LEFT_OUT: Final = 0x20
-"""In the first letter of a chunk's name: whether a decoder that does not know it may skip it."""
+_ANCILLARY: Final = 0x20  # bit of a name's first letter: decoders may skip the chunk
+_HEADER: Final = struct.Struct(">IIBBxxB")  # width, height, bit depth, color type, interlace method
+_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by color type
 
-_HEADER: Final = struct.Struct(">IIBBxxB")
-"""Width, height, bits of a sample, kind of color, whether it is interlaced."""
-
-_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Of a pixel, by its kind of color."""
-
+# Passes of an interlaced image: top and left of the first pixel, steps down and to the right.
 _ADAM7: Final = (
     (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
     (1, 0, 2, 1),
 )  # fmt: skip
-"""Passes of an interlaced image: top and left of the first pixel, steps down and to the right."""
-
 _PIECE_BYTES: Final = 1 << 16
 
 
 def reduce_png(png: memoryview) -> bytearray:
-    """The chunks that make pixels.
-
-    Of the others, Pillow warns, or takes memory for what they unpack to.
+    """Keeps the chunks that make pixels: of others, Pillow warns, or takes memory to unpack them.
 
     Raises:
-        ValueError: one is damaged, or not where it belongs, or the last one is missing.
+        ValueError: a chunk is damaged, missing, or not where it belongs.
     """
-    kept = bytearray(png[:_START])
+    kept = bytearray(png[:_SIGNATURE_BYTES])
     before, ended = b"", False
     for name, chunk in _list_chunks(png):
         ended |= before == b"IDAT" and name != before
@@ -50,7 +39,7 @@ def reduce_png(png: memoryview) -> bytearray:
             if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
                 raise ValueError(f"a PNG with another checksum than that of its {name.decode()}")
             kept += chunk
-        elif not (name.isalpha() and name[0] & _MAY_BE_LEFT_OUT):
+        elif not (name.isalpha() and name[0] & _ANCILLARY):
             raise ValueError(f"a PNG with a chunk {name!r}, without which it cannot be shown")
         before = name
     return kept
@@ -58,36 +47,32 @@ def reduce_png(png: memoryview) -> bytearray:
 
 def is_interlaced(png: memoryview) -> bool:
     """Whether the header of a whole PNG says so."""
-    return bool(_HEADER.unpack_from(png, _START + 8)[-1])
+    return bool(_HEADER.unpack_from(png, _SIGNATURE_BYTES + 8)[-1])
 
 
 def lacks_rows(png: memoryview) -> bool:
-    """Whether less is packed in a whole PNG than its header says."""
-    width, height, depth, kind, interlaced = _HEADER.unpack_from(png, _START + 8)
+    """Whether a PNG of whole chunks holds fewer bytes of pixels than its header says."""
+    width, height, depth, color_type, interlaced = _HEADER.unpack_from(png, _SIGNATURE_BYTES + 8)
     missing = 0
     for top, left, down, right in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         rows, columns = -((top - height) // down), -((left - width) // right)
         if rows > 0 and columns > 0:
-            missing += rows * (1 - -columns * depth * _SAMPLES[kind] // 8)
+            missing += rows * (1 - -columns * depth * _SAMPLES[color_type] // 8)
     unpacker = zlib.decompressobj()
-    for name, chunk in _list_chunks(png):
-        packed = bytes(chunk[8:-4]) if name == b"IDAT" else b""
-        while missing > 0 and (piece := _unpack(unpacker, packed, missing)):
-            missing -= len(piece)
-            packed = unpacker.unconsumed_tail
+    with contextlib.suppress(zlib.error):
+        for name, chunk in _list_chunks(png):
+            packed = bytes(chunk[8:-4]) if name == b"IDAT" else b""
+            while missing > 0 and (
+                piece := unpacker.decompress(packed, min(missing, _PIECE_BYTES))
+            ):
+                missing -= len(piece)
+                packed = unpacker.unconsumed_tail
     return missing > 0
 
 
-def _unpack(unpacker: zlib._Decompress, packed: bytes, most: int) -> bytes:
-    try:
-        return unpacker.decompress(packed, min(most, _PIECE_BYTES))
-    except zlib.error:
-        return b""
-
-
 def _list_chunks(png: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """The name of each chunk, and all of it."""
-    at, name = _START, b""
+    """Yields the name of each chunk, and all of it."""
+    at, name = _SIGNATURE_BYTES, b""
     while name != b"IEND":
         name = bytes(png[at + 4 : at + 8])
         end = at + _FRAMING_BYTES + int.from_bytes(png[at : at + 4], "big")

@@ -23,8 +23,8 @@ from reader.records.blocks import read_integers
 from reader.records.indexed_file import Group, open_file
 from reader.records.record_files import RecordFiles
 
+# A record with more besides its image is read singly, as `max_ram` does not count that.
 MAX_REST_BYTES: Final = 1 << 16
-"""Of a record besides its image; what has more is read singly, as `max_ram` does not count it."""
 
 
 def read_raw_images(
@@ -42,9 +42,6 @@ def read_raw_images(
     Returns:
         int64 (records,), labels; bytes (records,), paths of the originals if asked for; and
         bool (records,), which records are valid: of others, nothing else means anything.
-
-    Raises:
-        DatasetError: a file or index is missing, or is not what it should be.
     """
     groups = files.prefetch(numbers)
     indexes = np.concatenate([group.indexes for group in groups])

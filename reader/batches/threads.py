@@ -55,11 +55,7 @@ def run_ahead(
 
 
 class Team:
-    """Threads that share the records of each batch.
-
-    Args:
-        size: number of threads; with 1, the caller does the work.
-    """
+    """Threads that share the records of each batch; with a `size` of 1, the caller does it all."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -67,11 +63,7 @@ class Team:
         self._process = 0
 
     def run(self, function: Callable[..., None], *columns: Array) -> None:
-        """Calls a function with equal parts of some arrays of one length.
-
-        Raises:
-            Exception: what the function raised, once all threads have finished.
-        """
+        """Calls a function with equal parts of some arrays; raises what it raised, at the end."""
         if self._size == 1:
             function(*columns)
             return

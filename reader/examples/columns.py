@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar, overload
 
 import numpy as np
@@ -26,10 +26,9 @@ from reader.sampling.selection import Selection
 T = TypeVar("T")
 
 NO_LABEL: Final = -1
-"""Label of a record without one."""
 
+# Holds all that comes before an image's bytes, unless a class has a name of 400 letters.
 HEAD_BYTES: Final = 512
-"""Holds all that comes before an image's bytes, unless a class has a name of 400 letters."""
 
 MAX_LABEL: Final = 2**31 - 1
 PART_RECORDS: Final = 512  # read together
@@ -81,11 +80,7 @@ class Heads:
 
 
 def read_heads(groups: Sequence[Group]) -> Heads:
-    """Reads the heads of some records, at least one.
-
-    Raises:
-        DatasetError: a file cannot be opened.
-    """
+    """Reads the heads of some records, at least one."""
     sizes = np.concatenate([group.ends - group.begins for group in groups])
     data = np.zeros((len(sizes), HEAD_BYTES), np.uint8)
     number = 0
@@ -159,19 +154,16 @@ class FilePaths(Sequence[str]):
 
 
 class NameIndex:
-    """Finds records by the names of their originals, in 16 bytes a record.
-
-    Keeps hashes; a name that matches one is compared itself.
+    """Finds records by the names of their originals, by hashes that take 16 bytes a record.
 
     Args:
-        names: name of each record, or the error of a damaged one.
-        read: reads the name of the record of a number again.
+        paths: names of the records; all are read now, and those found are read again to compare.
     """
 
-    def __init__(self, names: Iterable[str | RecordError], read: Callable[[int], str]) -> None:
-        self._read = read
+    def __init__(self, paths: FilePaths) -> None:
+        self._paths = paths
         self._error: RecordError | None = None
-        hashes = np.fromiter(map(self._note, names), np.uint64)
+        hashes = np.fromiter(map(self._note, paths.read_all()), np.uint64)
         self._numbers = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._numbers]
 
@@ -186,7 +178,7 @@ class NameIndex:
         first = np.searchsorted(self._hashes, wanted, side="left")
         last = np.searchsorted(self._hashes, wanted, side="right")
         for number in self._numbers[first:last]:
-            if self._read(int(number)) == name:
+            if self._paths[int(number)] == name:
                 return int(number)
         raise self._error or KeyError(name)
 

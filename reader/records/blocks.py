@@ -24,8 +24,7 @@ from converter.format.tfrecords import (
 from reader.arrays import Bytes, Flags, Memory, Numbers
 from reader.records.indexed_file import LARGE_BYTES, Group, open_file
 
-MAX_RUN_BYTES: Final = 1 << 22
-"""Neighbours are read with one call up to this size."""
+MAX_RUN_BYTES: Final = 1 << 22  # of neighbours that are read with one call
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,16 +41,7 @@ class Block:
 def read_blocks(
     groups: Iterable[Group], limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
 ) -> Iterator[Block]:
-    """Reads some records, block by block.
-
-    Args:
-        groups: where they lie.
-        limit_bytes: size of a block, unless a single record has more.
-        memory: for the data, if you are done with each block before you ask for the next.
-
-    Raises:
-        DatasetError: a file cannot be opened.
-    """
+    """Reads some records, block by block; see `RecordFiles.read_blocks`."""
     small = (_leave_out_large(group) for group in groups)
     for part in _cut([group for group in small if len(group.indexes)], limit_bytes):
         yield _read_block(part, memory)

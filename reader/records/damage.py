@@ -13,8 +13,7 @@ from typing import Final
 from converter.errors import DatasetError, RecordError, ShardmillError
 
 POLICIES: Final = ("raise", "skip")
-REFUSAL: Final = "cannot be decoded: "
-"""Prefix for what a decoder says of an image."""
+REFUSAL: Final = "cannot be decoded: "  # prefix for what a decoder says of an image
 
 _MAX_KEPT: Final = 64
 _MARK: Final = re.compile(r"ShardmillError (\d+): ")

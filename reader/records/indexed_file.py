@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 # library's heap kept of long reads doubled the memory of `shuffle="buffer"`.
 MAPPED_BYTES: Final = 1 << 18
 
+# Larger records are checked before memory is taken for them: a file can be all holes.
 LARGE_BYTES: Final = 1 << 24
-"""A larger record is checked before memory is taken for it: a file can be all holes."""
 
 Buffer: TypeAlias = bytearray | mmap.mmap
 
@@ -57,11 +57,11 @@ class RecordFile:
         return self.path.with_name(name_index(self.path.name))
 
     def open(self) -> int:
-        """Returns a descriptor of the file; raises what `open_regular` raises."""
+        """Returns a descriptor of the file; see `open_regular`."""
         return open_regular(self.path)
 
     def open_index(self) -> int:
-        """Returns a descriptor of the index; raises what `open_regular` raises."""
+        """Returns a descriptor of the index; see `open_regular`."""
         return open_regular(self.index)
 
     @classmethod
@@ -130,11 +130,7 @@ class open_file:  # noqa: N801 (used as the function that it replaces)
 
 
 def prefetch_records(groups: Sequence[Group]) -> None:
-    """Asks the system to fetch some records, all at once, before the first is waited for.
-
-    Raises:
-        DatasetError: a file cannot be opened.
-    """
+    """Asks the system to fetch some records, all at once, before the first is waited for."""
     groups = [group for group in groups if isinstance(group.file.path, Path)]
     # One record of the first and of the last file is probed: asking for pages that are cached
     # already took 4 microseconds a record.
@@ -179,12 +175,7 @@ def open_regular(path: Location) -> int:
 
 
 def read_at(descriptor: int, place: Place, size: int) -> Buffer:
-    """Reads `size` bytes of a record's file, from the start of the record on.
-
-    Raises:
-        RecordError: the file ends too early or cannot be read there, or a very large record is
-            damaged.
-    """
+    """Reads `size` bytes from the start of a record on; raises a `RecordError` if that fails."""
     if size > LARGE_BYTES:
         _check_large(descriptor, place)
     try:

@@ -34,11 +34,9 @@ from reader.records.indexed_file import (
     read_index,
 )
 
+# More records are read in their order on disk, and the system reads ahead by itself.
 MAX_PREFETCHED_RECORDS: Final = 4_096
-"""More are read in their order on disk, and the system reads ahead by itself."""
-
-MAX_NAME_BYTES: Final = 4_096
-"""Limit for a name that is read from a damaged record."""
+MAX_NAME_BYTES: Final = 4_096  # of a name that is read from a damaged record
 
 _instances: weakref.WeakSet[RecordFiles] = weakref.WeakSet()
 
@@ -86,11 +84,17 @@ class RecordFiles:
     def read_blocks(
         self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
     ) -> Iterator[Block]:
-        """Reads some records into few blocks; see `read_many` and `blocks.read_blocks`."""
+        """Reads some records into few blocks of memory; raises as `read_many` does.
+
+        Args:
+            numbers: int64 (n,), of the records, in any order.
+            limit_bytes: size of a block, unless a single record has more.
+            memory: for the data, if you are done with each block before you ask for the next.
+        """
         return read_blocks(self.prefetch(numbers), limit_bytes, memory)
 
     def prefetch(self, numbers: Numbers) -> list[Group]:
-        """Locates some records, and lets the system begin to fetch them; raises as `locate` does.
+        """Locates some records and asks the system to fetch them, all at once.
 
         From a disk with a long latency, a batch then takes as long as a few single requests.
         """

@@ -16,12 +16,8 @@ from converter.errors import StoreError
 from converter.storage.objects import ObjectPath
 from converter.storage.requests import read_patience
 
-LOCK: Final = "lock"
-"""Name of the file that is locked while room is made."""
-
-PAUSES_S: Final = (0.005, 0.05)
-"""Shortest and longest pause between two looks at what another process does."""
-
+LOCK: Final = "lock"  # name of the file that is locked while room is made
+PAUSES_S: Final = (0.005, 0.05)  # the first and the longest
 _PIECE_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:whole|(\d{1,19})\.part)")
 
@@ -40,12 +36,7 @@ class CacheFile(NamedTuple):
 
 
 class StallTimer:
-    """Waits for other threads and processes, as long as they make progress.
-
-    Args:
-        folder: the cache.
-        path: what is waited for.
-    """
+    """Waits for an object that others fetch, as long as they make progress in a cache."""
 
     def __init__(self, folder: Path, path: ObjectPath) -> None:
         self._folder = folder
@@ -57,11 +48,7 @@ class StallTimer:
         self._seen: set[tuple[Path, int]] = set()
 
     def wait(self) -> None:
-        """Pauses, longer each time.
-
-        Raises:
-            StoreError: no file of the cache has changed for too long.
-        """
+        """Pauses, longer each time; raises a `StoreError` if nothing has changed for too long."""
         seen = {(file.path, file.bytes) for file in list_files(self._folder)}
         if seen != self._seen:
             self._seen, self._moved = seen, time.monotonic()

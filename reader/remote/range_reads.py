@@ -27,17 +27,14 @@ from reader.records.indexed_file import Group, RecordFile
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_file import RemoteFile, fits_cache
 
-GAP_BYTES: Final = 1 << 16
-"""Smaller gaps between records are read along: another request would take longer."""
-
+GAP_BYTES: Final = 1 << 16  # a smaller gap is read along: another request would take longer
 PART_BYTES: Final = 1 << 23  # a longer range is read with several requests
 AHEAD_BYTES: Final = 1 << 24  # of answers that are on their way, or wait to be written
 WHOLE_SHARE: Final = 0.5  # once more of a shard has been asked for, all of it is fetched
 INDEXES_AT_ONCE: Final = 16
 OPEN_FILES: Final = 64
 
-Range: TypeAlias = tuple[int, int]
-"""Offset and size in bytes."""
+Range: TypeAlias = tuple[int, int]  # offset and size in bytes
 
 
 class RangeFiles(RecordFiles):
@@ -84,12 +81,7 @@ class FetchedFile(RecordFile):
 
 
 class RangeRequests:
-    """Requests for some records, as many at once as their answers may wait in memory.
-
-    Args:
-        groups: where the records lie, and whether the file is read as a whole; to be opened in
-            about this order.
-    """
+    """Requests for records of files that are not read as a whole, as many as memory allows."""
 
     def __init__(self, groups: Sequence[tuple[Group, bool]]) -> None:
         self._groups = [group for group, _ in groups]
@@ -103,7 +95,7 @@ class RangeRequests:
         weakref.finalize(self, _close, self._opened)
 
     def wrap(self, number: int) -> RecordFile:
-        """Returns the file of one of the groups, to be opened like any other."""
+        """Returns the file of a group; files are best opened in the order of the groups."""
         file = self._groups[number].file
         if not self._pieces[number]:
             return file
