@@ -20,8 +20,8 @@ from reader.plan.read_plan import ReadPlan, list_files, plan_reading
 from reader.plan.serializable_plan import plan_serializable
 from reader.records.indexed_file import check_size, measure_file
 from reader.records.record_files import RecordFiles
-from reader.remote.open_remote import await_manifest
 from reader.remote.range_reads import RangeFiles
+from reader.remote.remote_shards import await_manifest
 from reader.source import Source
 
 if TYPE_CHECKING:

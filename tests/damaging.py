@@ -35,8 +35,7 @@ from reader.plan.read_plan import ReadPlan, plan_reading
 from reader.records import blocks
 from reader.records.damage import DamageLog
 from reader.records.indexed_file import RecordFile
-from reader.records.readahead import RunFiles
-from reader.records.record_files import RecordFiles
+from reader.records.record_files import RecordFiles, RunFiles
 from reader.sampling.orders import WindowedOrder
 
 Rows: TypeAlias = dict[str, tuple[object, ...]]

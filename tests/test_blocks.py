@@ -14,8 +14,7 @@ from reader import open_shards
 from reader.plan.read_plan import list_files
 from reader.records.blocks import MAX_RUN_BYTES, check_records, read_blocks
 from reader.records.indexed_file import Group, RecordFile
-from reader.records.readahead import RunFiles
-from reader.records.record_files import RecordFiles
+from reader.records.record_files import RecordFiles, RunFiles
 
 
 @pytest.fixture

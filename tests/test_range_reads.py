@@ -16,7 +16,7 @@ from reader import open_shards
 from reader.records.indexed_file import Group
 from reader.remote import range_reads as ranges
 from reader.remote.range_reads import RangeFiles, _join
-from reader.remote.remote_file import RemoteFile
+from reader.remote.remote_shards import RemoteFile
 
 SHARDS = 6
 RECORDS = 20

@@ -9,7 +9,7 @@ from conftest import convert_folder, write_image
 from converter import ConvertOptions, UsageError
 from reader import ReadOptions, open_shards
 from reader.plan.read_plan import plan_reading, settle
-from reader.records.readahead import RunFiles
+from reader.records.record_files import RunFiles
 from reader.sampling.orders import SequentialOrder, ShuffledOrder, WindowedOrder
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="raw", num_shards=2)

@@ -14,8 +14,7 @@ from conftest import read_record
 from converter import DatasetError, RecordError
 from reader import open_shards
 from reader.plan.read_plan import list_files
-from reader.records.readahead import RunFiles
-from reader.records.record_files import RecordFiles
+from reader.records.record_files import RecordFiles, RunFiles
 from reader.sampling.orders import WindowedOrder
 from reader.sampling.steps import Steps
 

@@ -23,7 +23,7 @@ from reader.records.damage import REFUSAL, DamageLog
 from reader.records.record_files import find_source
 from reader.remote.prefetch import ShardPrefetcher
 from reader.remote.range_reads import RangeFiles
-from reader.remote.remote_file import list_remote
+from reader.remote.remote_shards import list_remote
 from reader.sampling.draws import draw_flips
 from reader.sampling.orders import derive_key
 
@@ -94,7 +94,6 @@ class BatchReader:
         resize: resizes and mirrors a whole batch of stored images; None if single images are.
 
     Attributes:
-        plan: what is read and how.
         damage: the records that were skipped.
 
     Raises:
@@ -216,14 +215,11 @@ class BatchReader:
         """Decodes what is valid; returns the rows of the block for which that succeeded."""
         rows = np.flatnonzero(fields.valid)
         indexes = block.indexes[rows]
-        places = slots[indexes].tolist()
-        details = (
-            places,
-            [(height, width) for height, width in fields.sizes[rows].tolist()],
-            seeds[indexes].tolist(),
-        )
+        places, sizes = slots[indexes].tolist(), map(tuple, fields.sizes[rows].tolist())
         images, masks = (_cut(block.data, spans, rows) for spans in (fields.images, fields.masks))
-        problems = self._place(batch, zip(*details, images, masks, strict=True))
+        problems = self._place(
+            batch, zip(places, sizes, seeds[indexes].tolist(), images, masks, strict=True)
+        )
         if self._wanted.with_names:
             for slot, name in zip(places, _cut(block.data, fields.names, rows), strict=True):
                 batch.names[slot] = name.tobytes()

@@ -14,25 +14,17 @@ from reader.arrays import Array, Numbers
 from reader.batches.batch_reader import Batch
 from reader.plan.read_plan import ReadPlan
 
-BLANKS: Final = {bytes: b"", int: 0, float: 0.0}
-"""Values of a column where there is no record."""
-
+BLANKS: Final = {bytes: b"", int: 0, float: 0.0}  # of a column where there is no record
 _TYPES: Final = {bytes: np.object_, int: np.int64, float: np.float32}
-
 BOX: Final = 4  # top, left, bottom, right
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ragged:
-    """Any number of values for each record.
+    """Any number of values for each record."""
 
-    Attributes:
-        values: (all values,), of boxes (all boxes, 4).
-        splits: int64 (n + 1,): the values of record i lie from splits[i] to splits[i + 1].
-    """
-
-    values: Array
-    splits: Numbers
+    values: Array  # (all values,), or (all boxes, 4)
+    splits: Numbers  # (n + 1,): those of record i lie from splits[i] to splits[i + 1]
 
 
 def format_batch(plan: ReadPlan, batch: Batch) -> Any:

@@ -23,29 +23,19 @@ from reader.records.blocks import Block
 
 _NUMBERS: Final = (examples.HEIGHT, examples.WIDTH, examples.LABEL)
 
-Values: TypeAlias = tuple[Sequence[Any], ...]
-"""The values of one record, in the order of the columns that are read."""
+Values: TypeAlias = tuple[Sequence[Any], ...]  # of one record, in the order of `Wanted.columns`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """Which parts of records to read, and what they have to be.
+    """Which parts of records to read, and what they have to be."""
 
-    Attributes:
-        image: what the manifest says of all images.
-        classes: number of classes.
-        with_names: read the paths of the originals.
-        labelled: read labels; otherwise they are 0.
-        masks: read the masks of images.
-        columns: whose values to read.
-    """
-
-    image: ImageInfo
+    image: ImageInfo  # what the manifest says of all images
     classes: int
-    with_names: bool = False
-    labelled: bool = True
-    masks: bool = False
-    columns: tuple[Column, ...] = ()
+    with_names: bool = False  # read the paths of the originals
+    labelled: bool = True  # read labels; otherwise they are 0
+    masks: bool = False  # read the masks of images
+    columns: tuple[Column, ...] = ()  # whose values to read
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -62,12 +52,7 @@ class Wanted:
         return self.classes if self.labelled else 1
 
     def fits(self, sizes: Numbers, image_bytes: Numbers) -> Flags:
-        """Whether images have a size that the manifest allows: bool (records,).
-
-        Args:
-            sizes: int64 (records, 2), height and width.
-            image_bytes: int64 (records,), size of each image's data.
-        """
+        """Whether images of some sizes (records, 2) and bytes (records,) fit the manifest."""
         image = self.image
         least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
         inside = (sizes >= least) & (sizes <= most)

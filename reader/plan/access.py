@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from reader.plan.memory import Buffers
 from reader.plan.read_options import ReadOptions
-from reader.records.readahead import RunFiles
-from reader.records.record_files import RecordFiles
+from reader.records.record_files import RecordFiles, RunFiles
 from reader.remote.range_reads import RangeFiles
-from reader.remote.remote_file import count_mixed, fits_cache, list_remote
+from reader.remote.remote_shards import count_mixed, fits_cache, list_remote
 from reader.sampling.orders import (
     Order,
     SequentialOrder,

@@ -24,7 +24,7 @@ from reader.plan.record_choice import Choice, choose_records
 from reader.plan.sizing import SINGLES, size_buffers
 from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
-from reader.remote.remote_file import RemoteFile, list_remote
+from reader.remote.remote_shards import RemoteFile, list_remote
 from reader.remote.shard_cache import check_room, open_cache
 from reader.sampling.orders import Order
 from reader.sampling.selection import sort_selection

@@ -17,7 +17,7 @@ from reader.plan.memory import STORE_BYTES, Buffers, Demand, divide_memory
 from reader.plan.record_choice import Choice
 from reader.records.indexed_file import RecordFile, read_index
 from reader.records.record_files import RecordFiles
-from reader.remote.remote_file import MIXED_SHARDS, list_remote
+from reader.remote.remote_shards import MIXED_SHARDS, list_remote
 from reader.sampling.selection import select_all
 
 LABEL_BYTES: Final = 5

@@ -19,7 +19,7 @@ import numpy as np
 
 from reader.arrays import Numbers
 from reader.records.indexed_file import RecordFile
-from reader.remote.remote_file import list_remote
+from reader.remote.remote_shards import list_remote
 from reader.remote.shard_cache import ShardCache, StoredObject
 from reader.sampling.steps import Steps
 

@@ -25,7 +25,7 @@ from converter.storage.objects import ObjectPath, start_read
 from reader.arrays import Numbers
 from reader.records.indexed_file import Group, RecordFile
 from reader.records.record_files import RecordFiles
-from reader.remote.remote_file import RemoteFile, fits_cache
+from reader.remote.remote_shards import RemoteFile, fits_cache
 
 GAP_BYTES: Final = 1 << 16  # a smaller gap is read along: another request would take longer
 PART_BYTES: Final = 1 << 23  # a longer range is read with several requests

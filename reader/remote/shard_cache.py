@@ -28,19 +28,7 @@ from converter.format.manifest import ShardInfo
 from converter.sizes import format_bytes, parse_bytes
 from converter.storage.objects import ObjectPath, download_object
 from reader.records.indexed_file import open_regular
-from reader.remote.cache_files import (
-    LOCK,
-    StallTimer,
-    hold_lock,
-    is_abandoned,
-    is_checked,
-    is_intact,
-    is_named,
-    list_files,
-    mark_used,
-    try_lock,
-    unlock_and_close,
-)
+from reader.remote import cache_files
 
 DEFAULT_BYTES: Final = 20_000_000_000
 
@@ -95,8 +83,8 @@ class ShardCache:
             state = path.stat()
         except OSError:
             return False
-        mark_used(path, state)
-        return is_checked(state)
+        cache_files.mark_used(path, state)
+        return cache_files.is_checked(state)
 
     def describe(self, error: OSError, path: ObjectPath) -> ShardmillError:
         """Explains why an object cannot be kept."""
@@ -112,12 +100,12 @@ class ShardCache:
         )
 
     def _open_or_fetch(self, item: StoredObject) -> int:
-        began, timer = time.monotonic(), StallTimer(self.folder, item.path)
+        began, timer = time.monotonic(), cache_files.StallTimer(self.folder, item.path)
         while True:
             found = self._open_whole(item)
             if found is not None:
                 return found
-            with hold_lock(self.folder / LOCK):
+            with cache_files.hold_lock(self.folder / cache_files.LOCK):
                 part = self._claim(item)
             if part is None:
                 timer.wait()
@@ -128,7 +116,7 @@ class ShardCache:
                     raise error
                 return self._fetch(item, part)
             finally:
-                unlock_and_close(part)
+                cache_files.unlock_and_close(part)
 
     def _open_whole(self, item: StoredObject) -> int | None:
         """Opens an object that is here; removes it if it is damaged."""
@@ -138,12 +126,12 @@ class ShardCache:
         except FileNotFoundError:
             return None
         state = os.fstat(descriptor)
-        if not is_intact(descriptor, state, item.bytes, item.sha256):
+        if not cache_files.is_intact(descriptor, state, item.bytes, item.sha256):
             os.close(descriptor)
             _log.warning("%s was damaged, and is fetched again: %s", path, item.path)
             path.unlink(missing_ok=True)
             return None
-        mark_used(path, state)
+        cache_files.mark_used(path, state)
         return descriptor
 
     def _claim(self, item: StoredObject) -> int | None:
@@ -158,9 +146,13 @@ class ShardCache:
             descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | make, 0o600)
         except FileNotFoundError:
             return None
-        if try_lock(descriptor) and not whole.exists() and is_named(descriptor, part):
+        if (
+            cache_files.try_lock(descriptor)
+            and not whole.exists()
+            and cache_files.is_named(descriptor, part)
+        ):
             return descriptor
-        unlock_and_close(descriptor)
+        cache_files.unlock_and_close(descriptor)
         return None
 
     def _fetch(self, item: StoredObject, part: int) -> int:
@@ -168,11 +160,13 @@ class ShardCache:
         for _ in range(2):
             self._download(item, path)
             state = os.fstat(part)
-            if is_intact(part, state, item.bytes, item.sha256):
+            if cache_files.is_intact(part, state, item.bytes, item.sha256):
                 descriptor = open_regular(path)
-                with hold_lock(self.folder / LOCK):  # `_make_room` has to count it once
+                with cache_files.hold_lock(
+                    self.folder / cache_files.LOCK
+                ):  # `_make_room` has to count it once
                     path.rename(self._locate(item))
-                    mark_used(self._locate(item), state)
+                    cache_files.mark_used(self._locate(item), state)
                 return descriptor
             os.ftruncate(part, 0)  # an earlier run may have left damage
         path.unlink(missing_ok=True)
@@ -204,12 +198,12 @@ class ShardCache:
 
     def _make_room(self, size: int) -> bool:
         """Removes what was least recently used; returns whether that makes enough room."""
-        files = sorted(list_files(self.folder), key=lambda file: file.used_ns)
+        files = sorted(cache_files.list_files(self.folder), key=lambda file: file.used_ns)
         total = sum(file.reserved_bytes for file in files) + size
         for file in files:
             if total <= self.limit_bytes:
                 break
-            if not file.is_part or is_abandoned(file.path):
+            if not file.is_part or cache_files.is_abandoned(file.path):
                 file.path.unlink(missing_ok=True)
                 total -= file.reserved_bytes
         return total <= self.limit_bytes
