@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeVar, overload
+from typing import Final, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +25,11 @@ from reader.sampling.selection import Selection
 T = TypeVar("T")
 
 NO_LABEL: Final = -1
+MAX_LABEL: Final = 2**31 - 1
+PART_RECORDS: Final = 512  # read together
 
 # Holds all that comes before an image's bytes, unless a class has a name of 400 letters.
 HEAD_BYTES: Final = 512
-
-MAX_LABEL: Final = 2**31 - 1
-PART_RECORDS: Final = 512  # read together
 
 
 def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.NDArray[np.int32]:
@@ -67,8 +65,7 @@ def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.
     return labels
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Heads:
+class Heads(NamedTuple):
     """Records up to the bytes of their images, in their order on disk."""
 
     data: Bytes  # (records, HEAD_BYTES)
@@ -98,14 +95,8 @@ def read_heads(groups: Sequence[Group]) -> Heads:
     labels, single = read_numbers(flat, begins[0], ends[0])
     valid &= single & (np.maximum(ends[0], begins[1]) <= starts + HEAD_BYTES)
     valid &= check_lengths(flat, starts, sizes)
-    return Heads(
-        data=data,
-        labels=labels,
-        begins=begins[1] - starts,
-        image_bytes=ends[1] - begins[1],
-        sizes=sizes,
-        valid=valid,
-    )
+    image_begins, image_bytes = begins[1] - starts, ends[1] - begins[1]
+    return Heads(data, labels, image_begins, image_bytes, sizes, valid)
 
 
 class FilePaths(Sequence[str]):

@@ -6,10 +6,9 @@ record again, by itself, and finds out what.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -27,8 +26,7 @@ from reader.records.indexed_file import LARGE_BYTES, Group, open_file
 MAX_RUN_BYTES: Final = 1 << 22  # of neighbours that are read with one call
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Some records, in their order on disk; very large ones are left out."""
 
     data: Bytes
@@ -82,13 +80,9 @@ def _read_block(groups: Sequence[Group], memory: Memory | None) -> Block:
         last = first + len(group.indexes)
         there[first:last] = _read_group(group, data.data, starts[first:last])
         first = last
-    return Block(
-        data=data,
-        indexes=np.concatenate([group.indexes for group in groups]),
-        begins=starts + HEADER_BYTES,
-        ends=stops - FOOTER_BYTES,
-        valid=there & check_records(data, starts, stops),
-    )
+    indexes = np.concatenate([group.indexes for group in groups])
+    valid = there & check_records(data, starts, stops)
+    return Block(data, indexes, starts + HEADER_BYTES, stops - FOOTER_BYTES, valid)
 
 
 def check_records(data: Bytes, starts: Numbers, stops: Numbers) -> Flags:

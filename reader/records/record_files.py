@@ -272,10 +272,5 @@ def _join(part: Sequence[tuple[int, memoryview]], size: int, memory: Memory | No
     begins = ends - sizes
     for (_, payload), begin, end in zip(part, begins.tolist(), ends.tolist(), strict=True):
         data[begin:end] = payload
-    return Block(
-        data=data,
-        indexes=np.array([index for index, _ in part], np.int64),
-        begins=begins,
-        ends=ends,
-        valid=np.ones(len(part), np.bool_),
-    )
+    indexes = np.array([index for index, _ in part], np.int64)
+    return Block(data, indexes, begins, ends, valid=np.ones(len(part), np.bool_))
