@@ -182,9 +182,10 @@ class BatchReader:
     def _fill_raw(self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers) -> None:
         """Reads images that are stored as they are asked for, without a copy in between."""
         rows = batch.images if self._raw_images is None else self._raw_images.take()
-        labels, names, valid = read_raw_images(
+        order, labels, names, valid = read_raw_images(
             self.plan.files, numbers, rows, slots, with_names=self._wanted.with_names
         )
+        slots, numbers, seeds = slots[order], numbers[order], seeds[order]
         for slot in slots if self._raw_images is not None else ():
             np.copyto(turn_image(batch.images[slot], self._data_format), rows[slot])
         valid &= labels < self._wanted.limit

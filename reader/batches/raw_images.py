@@ -29,19 +29,20 @@ MAX_REST_BYTES: Final = 1 << 16
 
 def read_raw_images(
     files: RecordFiles, numbers: Numbers, rows: Array, slots: Numbers, *, with_names: bool
-) -> tuple[Numbers, npt.NDArray[np.object_], Flags]:
+) -> tuple[Numbers, Numbers, npt.NDArray[np.object_], Flags]:
     """Reads raw images of one size.
 
     Args:
-        files: the records.
+        files: the files.
         numbers: int64 (records,), in any order, at least one.
         rows: uint8 (batch, height, width, channels); row `slots[i]` becomes record `numbers[i]`.
         slots: int64 (records,).
         with_names: read the paths of the originals too.
 
     Returns:
-        int64 (records,), labels; bytes (records,), paths of the originals if asked for; and
-        bool (records,), which records are valid: of others, nothing else means anything.
+        The records in their order on disk: int64 (records,), positions in `numbers`; int64
+        (records,), labels; bytes (records,), paths of the originals if asked for; bool (records,),
+        which records are valid: of others, nothing else means anything.
     """
     groups = files.prefetch(numbers)
     indexes = np.concatenate([group.indexes for group in groups])
@@ -59,18 +60,15 @@ def read_raw_images(
     ]
     crcs, valid = _read_parts(groups, heads, valid, parts)
     valid &= mask_crc(crcs) == read_integers(tails, stops - FOOTER_BYTES, "<u4")
-    names = np.full(len(numbers), b"", np.object_)
+    names = np.full(len(indexes), b"", np.object_)
     if with_names:
         begins, ends, named = find_spans(
             tails, starts, stops - FOOTER_BYTES, (examples.SOURCE_ID,), within=True
         )
         valid &= named
-        spans = zip(indexes.tolist(), begins[0].tolist(), ends[0].tolist(), strict=True)
-        for index, begin, end in spans:
-            names[index] = tails[begin:end].tobytes()
-    labels, all_valid = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.bool_)
-    labels[indexes], all_valid[indexes] = heads.labels, valid
-    return labels, names, all_valid
+        for row, (begin, end) in enumerate(zip(begins[0].tolist(), ends[0].tolist(), strict=True)):
+            names[row] = tails[begin:end].tobytes()
+    return indexes, heads.labels, names, valid
 
 
 def _read_parts(

@@ -136,7 +136,24 @@ class FilePaths(Sequence[str]):
             yield from self._read(part)
 
     def _read(self, positions: Numbers) -> list[str | RecordError]:
-        return _read_names(self._files, self._selection.find_records(positions))
+        numbers = self._selection.find_records(positions)
+        names: list[str | RecordError | None] = [None] * len(numbers)
+        for block in self._files.read_blocks(numbers) if len(numbers) else ():
+            begins, ends, valid = find_spans(
+                block.data, block.begins, block.ends, (examples.SOURCE_ID,)
+            )
+            for row in np.flatnonzero(valid & block.valid).tolist():
+                name = block.data[begins[0, row] : ends[0, row]].tobytes()
+                names[int(block.indexes[row])] = from_bytes(name)
+        rest = np.array([index for index, name in enumerate(names) if name is None], np.int64)
+        lack = "no name of an original"
+        for row, place, payload in self._files.read_many(numbers[rest]):
+            try:
+                name = _parse_value(place, payload, examples.SOURCE_ID, bytes, lack)
+                names[int(rest[row])] = from_bytes(name)
+            except RecordError as error:  # noqa: PERF203 (each may be damaged)
+                names[int(rest[row])] = error
+        return [name for name in names if name is not None]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -204,29 +221,6 @@ def _add_up(labels: npt.NDArray[np.int32], counts: Sequence[int]) -> bool:
     return int(labels.max(initial=-1)) < len(counts) and np.array_equal(
         np.bincount(labels, minlength=len(counts)), counts
     )
-
-
-def _read_names(files: RecordFiles, numbers: Numbers) -> list[str | RecordError]:
-    names: list[str | RecordError | None] = [None] * len(numbers)
-    for block in files.read_blocks(numbers) if len(numbers) else ():
-        begins, ends, valid = find_spans(
-            block.data, block.begins, block.ends, (examples.SOURCE_ID,)
-        )
-        for row in np.flatnonzero(valid & block.valid).tolist():
-            name = block.data[begins[0, row] : ends[0, row]].tobytes()
-            names[int(block.indexes[row])] = from_bytes(name)
-    rest = np.array([index for index, name in enumerate(names) if name is None], np.int64)
-    for row, place, payload in files.read_many(numbers[rest]):
-        names[int(rest[row])] = _parse_name(place, payload)
-    return [name for name in names if name is not None]
-
-
-def _parse_name(place: Place, payload: memoryview | RecordError) -> str | RecordError:
-    lack = "no name of an original"
-    try:
-        return from_bytes(_parse_value(place, payload, examples.SOURCE_ID, bytes, lack))
-    except RecordError as error:
-        return error
 
 
 def _parse_value(
