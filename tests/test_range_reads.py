@@ -142,9 +142,9 @@ def test_what_does_not_fit_into_memory_waits(remote, folder, monkeypatch):
     monkeypatch.setattr(ranges, "OPEN_FILES", 2)
     most, begin = 0, ranges.RangeRequests._begin
 
-    def note(self, number, piece):
+    def note(self, path, piece):
         nonlocal most
-        begin(self, number, piece)
+        begin(self, path, piece)
         most = max(most, self._ahead_bytes)
 
     monkeypatch.setattr(ranges.RangeRequests, "_begin", note)

@@ -16,7 +16,7 @@ from reader.batches.buffer_pool import BufferPool
 from reader.batches.decoders import Decoder, Size, Task, make_decoder, make_mask_decoder
 from reader.batches.raw_images import read_raw_images
 from reader.batches.threads import Team
-from reader.examples.fields import Fields, find_fields, parse_payload
+from reader.examples.fields import find_fields, parse_payload
 from reader.plan.read_plan import ReadPlan
 from reader.records.blocks import Block
 from reader.records.damage import REFUSAL, DamageLog
@@ -201,19 +201,13 @@ class BatchReader:
         limit_bytes = self.plan.buffers.block_bytes
         with self._scratch.borrow() as memory:
             for block in self.plan.files.read_blocks(numbers, limit_bytes, memory):
-                fields = find_fields(block, self._wanted)
-                rows = self._decode_block(batch, block, fields, slots, seeds)
-                done = block.indexes[rows]
-                batch.labels[slots[done]] = fields.labels[rows]
-                batch.valid[slots[done]] = True
-                left[done] = False
+                left[self._decode_block(batch, block, slots, seeds)] = False
         if left.any():
             self._fill_singly(batch, slots[left], numbers[left], seeds[left])
 
-    def _decode_block(
-        self, batch: Batch, block: Block, fields: Fields, slots: Numbers, seeds: Numbers
-    ) -> Numbers:
-        """Decodes what is valid; returns the rows of the block for which that succeeded."""
+    def _decode_block(self, batch: Batch, block: Block, slots: Numbers, seeds: Numbers) -> Numbers:
+        """Decodes what is valid; returns the indexes of the records for which that succeeded."""
+        fields = find_fields(block, self._wanted)
         rows = np.flatnonzero(fields.valid)
         indexes = block.indexes[rows]
         places, sizes = slots[indexes].tolist(), map(tuple, fields.sizes[rows].tolist())
@@ -227,7 +221,11 @@ class BatchReader:
         if self._wanted.columns:
             for slot, row in zip(places, rows.tolist(), strict=True):
                 batch.values[slot] = fields.values[row]
-        return rows[[problem is None for problem in problems]]
+        is_done = np.array([problem is None for problem in problems], np.bool_)
+        done = indexes[is_done]
+        batch.labels[slots[done]] = fields.labels[rows[is_done]]
+        batch.valid[slots[done]] = True
+        return done
 
     def _fill_singly(self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers) -> None:
         """Reads what failed again, record by record, and reports what is damaged."""

@@ -23,13 +23,7 @@ _log = logging.getLogger("shardmill.reader")
 
 
 class ImageCache:
-    """Decoded images, in the order of the chosen records; read like any other batch.
-
-    Args:
-        plan: which of them are a step, and in which form they are given.
-        kept: all of them as one batch.
-        damage: the records that were skipped.
-    """
+    """Decoded images, kept as one batch in the order of the chosen records."""
 
     def __init__(self, plan: ReadPlan, kept: Batch, damage: DamageLog) -> None:
         self.damage = damage

@@ -28,7 +28,7 @@ def run_ahead(
 
     Args:
         function: called by the threads.
-        items: its arguments.
+        items: its arguments, one a call.
         calls: number of threads; they end with the iterator.
         ahead: how many results may wait.
 

@@ -33,17 +33,11 @@ HEAD_BYTES: Final = 512
 
 
 def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.NDArray[np.int32]:
-    """Reads the labels of all records.
+    """Reads the labels of all records: int32 (records,).
 
-    If the labels add up to `counts`, half a kilobyte of each record is enough, and payload
-    checksums are not compared. Otherwise every record is read, to find the one that is damaged.
-
-    Args:
-        files: the records.
-        counts: how many records there are of each label, if known.
-
-    Returns:
-        int32 (records,).
+    If the labels add up to `counts`, how many records there are of each, half a kilobyte of each
+    record is enough, and payload checksums are not compared. Otherwise every record is read, to
+    find the one that is damaged.
 
     Raises:
         RecordError: a record is damaged.

@@ -15,9 +15,7 @@ import numpy as np
 
 from reader.arrays import Bytes, Numbers
 
-START_BYTES: Final = 256
-"""Reach past the frame header of a JPEG, unless it has a profile or a preview."""
-
+START_BYTES: Final = 256  # reach past a JPEG's frame header, unless a profile or preview is first
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
 _SIDES: Final = struct.Struct(">HH")
@@ -28,27 +26,19 @@ _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and the re
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6})
 _SCAN: Final = b"\xff\xda"
 
-MAX_MARKERS: Final = 1 << 16
-"""Before the frame header, fill bytes included: 20 ms."""
-
+MAX_MARKERS: Final = 1 << 16  # before the frame header, fill bytes included: 20 ms
 MAX_SCANS: Final = 100
 """Of a progressive JPEG, which usually has ten. A scan of 17 bytes can cover a whole image: 345 kB
 of them kept TensorFlow's decoder busy for 100 seconds at 4 megapixels (measured)."""
 
 
 def measure_images(data: Bytes, begins: Numbers, ends: Numbers) -> Numbers:
-    """Reads the sizes of many images from their headers.
-
-    The JPEGs of a data set begin alike, so for most of them a comparison of that is enough.
-
-    Args:
-        data: holds the images.
-        begins: int64 (images,), where each begins.
-        ends: int64 (images,), where each ends.
+    """Reads the sizes of images between `begins` and `ends`.
 
     Returns:
         int64 (images, 2), height and width; 0 where a header is wrong.
     """
+    # The JPEGs of a data set begin alike, so for most of them a comparison of that is enough.
     sizes = np.zeros((len(begins), 2), np.int64)
     alike = np.zeros(len(begins), np.bool_)
     if len(begins) and (ends - begins).min() >= START_BYTES:

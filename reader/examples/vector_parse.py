@@ -27,7 +27,7 @@ def find_spans(
     """Finds the values of some scalar features in serialized `tf.train.Example`s.
 
     Args:
-        data: holds the records.
+        data: the bytes around them.
         begins: int64 (records,), where each record begins; at least one.
         ends: int64 (records,), where each ends.
         names: of the features.

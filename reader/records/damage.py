@@ -29,13 +29,10 @@ class DamageLog:
     Args:
         policy: `raise`, or `skip` to log each record once and leave it out in every epoch.
         limit: how many different records may be skipped.
-
-    Attributes:
-        errors: what was skipped, by shard and number.
     """
 
     def __init__(self, policy: str = "raise", limit: int = 100) -> None:
-        self.errors: dict[tuple[str, int | None], RecordError] = {}
+        self.errors: dict[tuple[str, int | None], RecordError] = {}  # by shard and number
         self._policy = policy
         self._limit = limit
         self._lock = threading.Lock()

@@ -281,9 +281,7 @@ def load_index(
 ) -> tuple[Numbers, str]:
     """Reads the index of a file of which only path and size need to be known.
 
-    Args:
-        file: the file.
-        parse: `parse_pieces`, or `parse_offsets` where a checksum is compared afterwards.
+    `parse` may be `parse_offsets` where the checksum is compared afterwards.
 
     Returns:
         int64 (records + 1,) as `read_index` gives it, and the index's SHA-256 in hexadecimal.

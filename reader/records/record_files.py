@@ -147,10 +147,10 @@ class RecordFiles:
 
 
 class RunFiles(RecordFiles):
-    """Record files that are read in runs of neighbours.
+    """Record files that are read in runs of neighbours, which are kept for later.
 
     Args:
-        files: the records.
+        files: the same files, read otherwise.
         run: how many records are read at once.
         keep: how many runs are kept; the least recently used goes first.
         by_file: whether each file begins a run of its own.

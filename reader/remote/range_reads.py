@@ -48,21 +48,21 @@ class RangeFiles(RecordFiles):
 
     def locate(self, numbers: Numbers) -> Iterator[Group]:
         """Looks up where some records lie, and requests them; see `RecordFiles.locate`."""
-        groups = list(super().locate(numbers))
-        requests = RangeRequests([(group, self._is_whole(group)) for group in groups])
-        for number, group in enumerate(groups):
-            yield group._replace(file=requests.wrap(number))
+        requests = RangeRequests()
+        yield from [self._request(group, requests) for group in super().locate(numbers)]
 
-    def _is_whole(self, group: Group) -> bool:
-        """Whether to read a file as a whole: it is here, or enough of it has been asked for."""
+    def _request(self, group: Group, requests: RangeRequests) -> Group:
+        """Requests records, unless their file is here or so much was asked for that all is read."""
         file = group.file
         if not isinstance(file, RemoteFile) or file.cache.has(file.shard_object):
-            return True
+            return group
         wanted = int((group.ends - group.begins).sum())
         with self._lock:
             self._asked_bytes[file.path] += wanted
             asked = self._asked_bytes[file.path] if self._are_kept else wanted
-        return asked > WHOLE_SHARE * file.bytes
+        if asked > WHOLE_SHARE * file.bytes:
+            return group
+        return group._replace(file=requests.add(file, list(_join(group))))
 
     def _prefetch_indexes(self, missing: Sequence[RecordFile]) -> None:
         if len(missing) > 1:
@@ -74,74 +74,64 @@ class RangeFiles(RecordFiles):
 class FetchedFile(RecordFile):
     """A file that holds only what was asked for."""
 
-    fetch: Callable[[], int]  # returns a descriptor of it
+    fetch: Callable[[], int]  # returns a descriptor
 
     def open(self) -> int:
         return self.fetch()
 
 
 class RangeRequests:
-    """Requests for records of files that are not read as a whole, as many as memory allows."""
+    """Requests for ranges of some files, as many at once as their answers may wait in memory."""
 
-    def __init__(self, groups: Sequence[tuple[Group, bool]]) -> None:
-        self._groups = [group for group, _ in groups]
-        self._pieces = [[] if is_whole else list(_join(group)) for group, is_whole in groups]
-        self._coming = collections.deque(
-            (number, piece) for number, pieces in enumerate(self._pieces) for piece in pieces
-        )
-        self._answers: dict[tuple[int, Range], Future[bytes]] = {}
+    def __init__(self) -> None:
+        self._coming: collections.deque[tuple[ObjectPath, Range]] = collections.deque()
+        self._answers: dict[tuple[ObjectPath, Range], Future[bytes]] = {}
         self._ahead_bytes = 0
-        self._opened: collections.OrderedDict[int, IO[bytes]] = collections.OrderedDict()
+        self._opened: collections.OrderedDict[ObjectPath, IO[bytes]] = collections.OrderedDict()
         weakref.finalize(self, _close, self._opened)
 
-    def wrap(self, number: int) -> RecordFile:
-        """Returns the file of a group; files are best opened in the order of the groups."""
-        file = self._groups[number].file
-        if not self._pieces[number]:
-            return file
+    def add(self, file: RemoteFile, pieces: Sequence[Range]) -> FetchedFile:
+        """Returns a file that holds these pieces; files are best opened in the order added."""
+        self._coming.extend((file.path, piece) for piece in pieces)
         values = {field.name: getattr(file, field.name) for field in dataclasses.fields(RecordFile)}
-        return FetchedFile(**values, fetch=functools.partial(self._open, number))
+        return FetchedFile(**values, fetch=functools.partial(self._open, file, pieces))
 
-    def _open(self, number: int) -> int:
-        file = self._groups[number].file
-        assert isinstance(file, RemoteFile)  # noqa: S101 (others are not wrapped)
+    def _open(self, file: RemoteFile, pieces: Sequence[Range]) -> int:
         try:
-            if number not in self._opened:
-                self._opened[number] = self._collect(number, file)
+            if file.path not in self._opened:
+                self._opened[file.path] = self._collect(file, pieces)
             while len(self._opened) > OPEN_FILES:
                 self._opened.popitem(last=False)[1].close()
-            return os.dup(self._opened[number].fileno())
+            return os.dup(self._opened[file.path].fileno())
         except OSError as error:
             raise file.cache.describe(error, file.path) from error
 
-    def _collect(self, number: int, file: RemoteFile) -> IO[bytes]:
+    def _collect(self, file: RemoteFile, pieces: Sequence[Range]) -> IO[bytes]:
         """Writes the answers for a file, each at its place."""
         into = tempfile.TemporaryFile(dir=file.cache.folder)  # noqa: SIM115 (closed by `_close`)
         try:
-            for piece in self._pieces[number]:
+            for piece in pieces:
                 into.seek(piece[0])
-                into.write(self._take(number, piece))
+                into.write(self._take(file.path, piece))
             into.flush()
         except BaseException:
             into.close()
             raise
         return into
 
-    def _take(self, number: int, piece: Range) -> bytes:
+    def _take(self, path: ObjectPath, piece: Range) -> bytes:
         while self._coming and self._ahead_bytes < AHEAD_BYTES:
             self._begin(*self._coming.popleft())
-        if (number, piece) not in self._answers:
-            self._begin(number, piece)
+        if (path, piece) not in self._answers:
+            self._begin(path, piece)
         try:
-            return self._answers[number, piece].result()
+            return self._answers[path, piece].result()
         finally:
-            del self._answers[number, piece]
+            del self._answers[path, piece]
             self._ahead_bytes -= piece[1]
 
-    def _begin(self, number: int, piece: Range) -> None:
-        path = self._groups[number].file.path
-        assert isinstance(path, ObjectPath)  # noqa: S101 (no others have pieces)
-        self._answers[number, piece] = start_read(path, *piece)
+    def _begin(self, path: ObjectPath, piece: Range) -> None:
+        self._answers[path, piece] = start_read(path, *piece)
         self._ahead_bytes += piece[1]
 
 
@@ -154,6 +144,6 @@ def _join(group: Group) -> Iterator[Range]:
             yield at, min(PART_BYTES, end - at)
 
 
-def _close(files: dict[int, IO[bytes]]) -> None:
+def _close(files: dict[ObjectPath, IO[bytes]]) -> None:
     for file in files.values():
         file.close()

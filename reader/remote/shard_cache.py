@@ -224,9 +224,8 @@ def open_cache(
     else:
         folder = Path(cache_dir).absolute()
     limit = DEFAULT_BYTES if cache_bytes is None else cache_bytes
-    return ShardCache(
-        folder=folder, limit_bytes=parse_bytes(limit) if isinstance(limit, str) else limit
-    )
+    limit_bytes = parse_bytes(limit) if isinstance(limit, str) else limit
+    return ShardCache(folder=folder, limit_bytes=limit_bytes)
 
 
 def check_room(cache: ShardCache, shards: Sequence[ShardInfo]) -> None:
