@@ -247,10 +247,9 @@ def _read_run(
 
 
 def _unframe(record: memoryview, place: Place) -> memoryview | RecordError:
+    shard = place.file.path.name
     try:
-        return unframe_record(
-            record, shard=place.file.path.name, offset=place.offset, number=place.record
-        )
+        return unframe_record(record, shard=shard, offset=place.offset, number=place.record)
     except RecordError as error:
         return place.describe(error.detail, find_source(record[HEADER_BYTES:]))
 

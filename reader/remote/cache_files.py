@@ -85,7 +85,11 @@ def is_intact(descriptor: int, state: os.stat_result, size: int, sha256: str) ->
     if state.st_size != size:
         return False
     if not is_checked(state):
-        if _hash(descriptor) != sha256:
+        digest, offset = hashlib.sha256(), 0
+        while piece := os.pread(descriptor, _PIECE_BYTES, offset):
+            digest.update(piece)
+            offset += len(piece)
+        if digest.hexdigest() != sha256:
             return False
         _checked.add(_identify(state))
     return True
@@ -98,14 +102,6 @@ def is_checked(state: os.stat_result) -> bool:
 
 def _identify(state: os.stat_result) -> tuple[int, ...]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def _hash(descriptor: int) -> str:
-    digest, offset = hashlib.sha256(), 0
-    while piece := os.pread(descriptor, _PIECE_BYTES, offset):
-        digest.update(piece)
-        offset += len(piece)
-    return digest.hexdigest()
 
 
 def mark_used(path: Path, state: os.stat_result) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -75,7 +75,12 @@ class ShardPrefetcher:
 
     def _fetch_files(self, numbers: Numbers) -> None:
         which = np.searchsorted(self._ends, numbers, side="right").tolist()
-        needed = list(self._list_fitting(dict.fromkeys(which)))
+        needed, left = [], self._cache.limit_bytes
+        for file in list_remote([self._files[number] for number in dict.fromkeys(which)]):
+            left -= file.total_bytes
+            if left < 0:
+                break
+            needed += [file.index_object, file.shard_object]
         # What is needed first is touched last, and so kept longest.
         missing = [item for item in reversed(needed) if not self._cache.touch(item)]
         self._wanted.clear()
@@ -86,16 +91,6 @@ class ShardPrefetcher:
             thread = threading.Thread(target=_fetch_all, args=arguments, daemon=True)
             thread.start()
             self._threads.append(thread)
-
-    def _list_fitting(self, which: Iterable[int]) -> Iterator[StoredObject]:
-        """Lists shards and their indexes, until the cache would be full."""
-        left = self._cache.limit_bytes
-        for file in list_remote([self._files[number] for number in which]):
-            left -= file.total_bytes
-            if left < 0:
-                return
-            yield file.index_object
-            yield file.shard_object
 
 
 def _fetch_all(

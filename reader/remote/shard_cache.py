@@ -31,7 +31,6 @@ from reader.records.indexed_file import open_regular
 from reader.remote import cache_files
 
 DEFAULT_BYTES: Final = 20_000_000_000
-
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger("shardmill.reader")
