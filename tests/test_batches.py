@@ -327,7 +327,7 @@ def test_what_is_damaged_is_skipped_as_by_load_dataset(damaged, remainder, cache
 
 def test_an_error_comes_at_its_turn_with_its_type(damaged, two_cores):
     batches = open_batches(damaged, shuffle=False, batch_size=8)
-    for _ in range(2):  # and again, as the epoch begins anew
+    for _ in range(2):  # and again, as the epoch begins again
         before = list_threads()
         given = []
         with pytest.raises(RecordError, match="damaged record at byte") as caught:
@@ -521,7 +521,7 @@ def test_a_state_of_other_data_or_without_a_seed_is_refused(stored, encoded):
     ids=str,
 )
 def test_what_is_no_state_is_refused(stored, state):
-    with pytest.raises(UsageError, match=r" is no state of batches: [A-Z]\w+Error\("):
+    with pytest.raises(UsageError, match=r" is not a state of batches: [A-Z]\w+Error\("):
         open_batches(stored, **OPTIONS).load_state_dict(state)
 
 

@@ -1,4 +1,4 @@
-"""Arrays come back when nobody looks at them any more, and not before."""
+"""Arrays come back once nothing refers to them, and not before."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""What is told of a damaged record, by us and by TensorFlow; and an image that nobody decodes."""
+"""What is reported of a damaged record, by us and by TensorFlow; and an undecodable image."""
 
 import logging
 import re

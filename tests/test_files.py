@@ -43,7 +43,7 @@ def forget(path):
 
 
 def comes(path, begin, end):
-    """Whether part of a file, that nobody reads, is there soon."""
+    """Whether part of a file is there soon, without being read."""
     for _ in range(100):
         if count_pages(path, begin, end) == (end - begin) // mmap.PAGESIZE:
             return True
@@ -93,7 +93,7 @@ def test_an_index_that_is_asked_for_comes(file):
     prefetch_index(file)
     assert comes(file.index, 0, SIZE)
     file.index.unlink()
-    prefetch_index(file)  # what is wrong with it is said by whoever reads it
+    prefetch_index(file)  # reading it reports what is wrong
 
 
 def test_a_file_that_is_missing_is_said_at_once(file):

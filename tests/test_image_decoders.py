@@ -1,8 +1,8 @@
 """Decoders without TensorFlow: every pixel is TensorFlow's, or the image is refused.
 
-`decode` decodes each image into two buffers of other content, so that nothing of it can stay, and
-sees to it that nobody is warned. All flipped bits are tried if the environment has
-SHARDMILL_EXHAUSTIVE, and else one of each byte.
+`decode` decodes each image into two buffers of different content, so that none of it can remain,
+and makes sure that there are no warnings. All flipped bits are tried if the environment has
+SHARDMILL_EXHAUSTIVE, otherwise one of each byte.
 """
 
 import functools

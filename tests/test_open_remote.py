@@ -1,4 +1,4 @@
-"""A data set in a store that is just being replaced is opened when it is there again."""
+"""A data set in a store that is being replaced is opened once it is there again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def replaced(server: Server, folder: Path) -> Iterator[ObjectPath]:
     return out
 
 
-def test_whoever_opens_it_meanwhile_waits(replaced: ObjectPath, folder: Path) -> None:
+def test_opening_it_meanwhile_waits(replaced: ObjectPath, folder: Path) -> None:
     shard = "train-00000-of-00001.tfrecord"
     put_bytes(replaced / shard, b"of the old one")
     put_bytes(Layout(replaced).manifest, (folder / "manifest.json").read_bytes())
@@ -63,7 +63,7 @@ def test_a_replacement_that_was_killed_is_not_waited_for(replaced: ObjectPath) -
     assert time.monotonic() - begun < 5
 
 
-def test_nobody_waits_for_ever(replaced: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_has_an_end(replaced: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1")
     with (
         lock_folder(replaced),

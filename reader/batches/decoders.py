@@ -154,7 +154,7 @@ def _decode_encoded(encoded: Bytes, pixels: Array) -> None:
     if encoded[0] == 0xFF:
         _decode_jpeg(encoded, pixels)
     elif pixels.shape[2] not in _MODES:
-        raise ValueError(f"nothing is encoded in {pixels.shape[2]} channels")
+        raise ValueError(f"no format encodes {pixels.shape[2]} channels")
     elif encoded[0] == 0x89:
         _decode_png(encoded, pixels)
     else:

@@ -105,7 +105,7 @@ class Batches:
         try:
             epoch, step, data = int(state["epoch"]), int(state["step"]), dict(state["data"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"{state!r:.120} is no state of batches: {error!r:.60}") from error
+            raise UsageError(f"{state!r:.120} is not a state of batches: {error!r:.60}") from error
         wanted = describe_plan(self._plan)
         if name := find_difference(data, wanted):
             raise UsageError(

@@ -34,13 +34,13 @@ def reduce_png(png: memoryview) -> bytearray:
     for name, chunk in _list_chunks(png):
         ended |= before == b"IDAT" and name != before
         if name == b"IDAT" and ended:
-            raise ValueError("a PNG whose pixels are not in one place")
+            raise ValueError("a PNG whose IDAT chunks are not consecutive")
         if name in _PIXEL_CHUNKS:
             if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-                raise ValueError(f"a PNG with another checksum than that of its {name.decode()}")
+                raise ValueError(f"a PNG whose {name.decode()} has another checksum")
             kept += chunk
         elif not (name.isalpha() and name[0] & _ANCILLARY):
-            raise ValueError(f"a PNG with a chunk {name!r}, without which it cannot be shown")
+            raise ValueError(f"a PNG with an unknown critical chunk {name!r}")
         before = name
     return kept
 

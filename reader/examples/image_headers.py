@@ -100,14 +100,14 @@ def _find_frame(data: memoryview) -> int:
         marker = data[at + 1]
         if data[at] != 0xFF or marker == 0:
             # Decoders would search on, and might find another frame than we do.
-            raise ValueError("not a JPEG: no marker where one has to be")
+            raise ValueError("not a JPEG: a marker is missing")
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             return at
         if marker == 0xFF:
             at += 1  # fill bytes may precede a marker
         else:
             at += 2 if marker in _WITHOUT_LENGTH else 2 + (data[at + 2] << 8 | data[at + 3])
-    raise ValueError(f"not a JPEG: no frame behind {MAX_MARKERS:,} markers")
+    raise ValueError(f"not a JPEG: no frame after {MAX_MARKERS:,} markers")
 
 
 def _measure_webp(data: memoryview) -> tuple[int, int]:
