@@ -56,8 +56,11 @@ class RecordFiles:
         self.max_index_bytes = max_index_bytes
         self._ends = np.cumsum([file.records for file in files], dtype=np.int64)
         self._indexes: collections.OrderedDict[Location, Numbers] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._replace_locks()
         _instances.add(self)
+
+    def _replace_locks(self) -> None:
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[RecordFiles], tuple[object, ...]]:
         return type(self), (self.files, self.max_index_bytes)
@@ -171,6 +174,9 @@ class RunFiles(RecordFiles):
         self._run = run
         self._keep = keep
         self._runs: collections.OrderedDict[int, Run] = collections.OrderedDict()
+
+    def _replace_locks(self) -> None:
+        super()._replace_locks()
         self._runs_lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[RunFiles], tuple[object, ...]]:
@@ -220,13 +226,13 @@ class RunFiles(RecordFiles):
         return [(place, payload) for _, place, payload in super().read_many(neighbours)]
 
 
-def _replace_locks() -> None:
+def _replace_all_locks() -> None:
     # A lock that another thread held at the time of a fork is never released in the child.
     for files in _instances:
-        files._lock = threading.Lock()  # noqa: SLF001 (their own module)
+        files._replace_locks()  # noqa: SLF001 (their own module)
 
 
-os.register_at_fork(after_in_child=_replace_locks)
+os.register_at_fork(after_in_child=_replace_all_locks)
 
 
 def _read_run(
