@@ -187,7 +187,7 @@ class BatchReader:
         )
         slots, numbers, seeds = slots[order], numbers[order], seeds[order]
         for slot in slots if self._raw_images is not None else ():
-            np.copyto(turn_image(batch.images[slot], self._data_format), rows[slot])
+            np.copyto(view_channels_last(batch.images[slot], self._data_format), rows[slot])
         valid &= labels < self._wanted.limit
         batch.labels[slots[valid]] = labels[valid]
         batch.names[slots[valid]] = names[valid]
@@ -211,12 +211,12 @@ class BatchReader:
         rows = np.flatnonzero(fields.valid)
         indexes = block.indexes[rows]
         places, sizes = slots[indexes].tolist(), map(tuple, fields.sizes[rows].tolist())
-        images, masks = (_cut(block.data, spans, rows) for spans in (fields.images, fields.masks))
-        problems = self._place(
+        images, masks = (_slice(block.data, spans, rows) for spans in (fields.images, fields.masks))
+        problems = self._decode_parts(
             batch, zip(places, sizes, seeds[indexes].tolist(), images, masks, strict=True)
         )
         if self._wanted.with_names:
-            for slot, name in zip(places, _cut(block.data, fields.names, rows), strict=True):
+            for slot, name in zip(places, _slice(block.data, fields.names, rows), strict=True):
                 batch.names[slot] = name.tobytes()
         if self._wanted.columns:
             for slot, row in zip(places, rows.tolist(), strict=True):
@@ -237,7 +237,7 @@ class BatchReader:
             try:
                 field = parse_payload(payload, self._wanted)
                 image, mask = (np.frombuffer(part, np.uint8) for part in (field.image, field.mask))
-                (problem,) = self._place(batch, [(slot, field.size, seed, image, mask)])
+                (problem,) = self._decode_parts(batch, [(slot, field.size, seed, image, mask)])
             except ValueError as error:
                 problem = str(error)
             if problem is not None:
@@ -246,7 +246,7 @@ class BatchReader:
             batch.labels[slot], batch.names[slot] = field.label, field.name
             batch.values[slot], batch.valid[slot] = field.values, True
 
-    def _place(
+    def _decode_parts(
         self, batch: Batch, parts: Iterable[tuple[int, Size, int, Bytes, Bytes]]
     ) -> list[str | None]:
         """Decodes (slot, size, seed, image, mask); returns what is wrong with each, or None."""
@@ -255,10 +255,10 @@ class BatchReader:
             if self._images is None:  # a batch of one image
                 batch.images, batch.masks = self._allocate(1, size)
             flip = self._resize is None and bool(batch.flips[slot])
-            row = turn_image(batch.images[slot], self._data_format, flip=flip)
+            row = view_channels_last(batch.images[slot], self._data_format, flip=flip)
             tasks.append(Task(image, size, seed, row))
             if batch.masks is not None:
-                row = turn_image(batch.masks[slot], self._data_format, flip=flip)
+                row = view_channels_last(batch.masks[slot], self._data_format, flip=flip)
                 mask_tasks.append(Task(mask, size, seed, row))
         problems = self._decode(tasks)
         if mask_tasks:
@@ -287,13 +287,13 @@ def finish_batch(plan: ReadPlan, batch: Batch) -> Batch:
     return batch.compact()
 
 
-def turn_image(row: Array, data_format: str, *, flip: bool = False) -> Array:
+def view_channels_last(row: Array, data_format: str, *, flip: bool = False) -> Array:
     """Views an image as (height, width, channels), mirrored if `flip`."""
     if data_format == "channels_first":
         row = np.moveaxis(row, 0, -1)
     return row[:, ::-1] if flip else row
 
 
-def _cut(data: Bytes, spans: Numbers, rows: Numbers) -> list[Bytes]:
+def _slice(data: Bytes, spans: Numbers, rows: Numbers) -> list[Bytes]:
     begins, ends = spans[:, rows].tolist()
     return [data[begin:end] for begin, end in zip(begins, ends, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from converter.sizes import format_bytes
 from reader.arrays import Array
-from reader.batches.batch_reader import Batch, BatchReader, finish_batch, turn_image
+from reader.batches.batch_reader import Batch, BatchReader, finish_batch, view_channels_last
 from reader.batches.buffer_pool import BufferPool
 from reader.batches.threads import run_ahead
 from reader.plan.read_plan import ReadPlan
@@ -51,7 +51,7 @@ class ImageCache:
     def _fill(self, pool: BufferPool, kept: Array, slots: Array, chosen: Array) -> Array:
         rows = pool.take()
         for slot, number in zip(slots.tolist(), chosen.tolist(), strict=True):
-            row = turn_image(rows[slot], self._plan.options.data_format)
+            row = view_channels_last(rows[slot], self._plan.options.data_format)
             np.copyto(row, kept[number], casting="unsafe")
         return rows
 

@@ -33,16 +33,15 @@ def read_raw_images(
     """Reads raw images of one size.
 
     Args:
-        files: the files.
+        files: the records.
         numbers: int64 (records,), in any order, at least one.
         rows: uint8 (batch, height, width, channels); row `slots[i]` becomes record `numbers[i]`.
         slots: int64 (records,).
         with_names: read the paths of the originals too.
 
     Returns:
-        The records in their order on disk: int64 (records,), positions in `numbers`; int64
-        (records,), labels; bytes (records,), paths of the originals if asked for; bool (records,),
-        which records are valid: of others, nothing else means anything.
+        Arrays (records,), in the order on disk: positions in `numbers`, int64; labels, int64; paths
+        of the originals if asked for, bytes; and which records are valid.
     """
     groups = files.prefetch(numbers)
     indexes = np.concatenate([group.indexes for group in groups])

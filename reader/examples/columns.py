@@ -44,15 +44,15 @@ def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.
         DatasetError: no record is damaged, but their labels are not those that were counted.
     """
     labels = np.empty(len(files), np.int32)
-    if counts is not None and _read_heads(files, labels) and _add_up(labels, counts):
+    if counts is not None and _read_heads(files, labels) and _match_counts(labels, counts):
         return labels
-    for part in _divide(len(files)):
+    for part in _split_range(len(files)):
         for index, place, payload in files.read_many(part):
             label = _parse_value(place, payload, examples.LABEL, int, "no label")
             if not 0 <= label <= MAX_LABEL:
                 raise place.describe(f"label {label!r:.40} is out of range: up to {MAX_LABEL}")
             labels[part[index]] = label
-    if counts is not None and not _add_up(labels, counts):
+    if counts is not None and not _match_counts(labels, counts):
         raise DatasetError(
             "the labels of the records are not those that the manifest counts: run shardmill verify"
         )
@@ -121,12 +121,12 @@ class FilePaths(Sequence[str]):
         return names if isinstance(index, slice) else names[0]
 
     def __iter__(self) -> Iterator[str]:
-        for part in _divide(len(self)):
+        for part in _split_range(len(self)):
             yield from self[part[0] : part[-1] + 1]
 
     def read_all(self) -> Iterator[str | RecordError]:
         """Reads all paths, with the error of each damaged record in place of its path."""
-        for part in _divide(len(self)):
+        for part in _split_range(len(self)):
             yield from self._read(part)
 
     def _read(self, positions: Numbers) -> list[str | RecordError]:
@@ -195,14 +195,14 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(to_bytes(name), digest_size=8).digest(), "little")
 
 
-def _divide(count: int) -> Iterator[Numbers]:
+def _split_range(count: int) -> Iterator[Numbers]:
     for begin in range(0, count, PART_RECORDS):
         yield np.arange(begin, min(begin + PART_RECORDS, count), dtype=np.int64)
 
 
 def _read_heads(files: RecordFiles, labels: npt.NDArray[np.int32]) -> bool:
     """Fills in the labels from the heads of records; returns whether all heads are right."""
-    for part in _divide(len(files)):
+    for part in _split_range(len(files)):
         groups = files.prefetch(part)
         heads = read_heads(groups)
         if not (heads.valid & (heads.labels <= MAX_LABEL)).all():
@@ -211,7 +211,7 @@ def _read_heads(files: RecordFiles, labels: npt.NDArray[np.int32]) -> bool:
     return True
 
 
-def _add_up(labels: npt.NDArray[np.int32], counts: Sequence[int]) -> bool:
+def _match_counts(labels: npt.NDArray[np.int32], counts: Sequence[int]) -> bool:
     return int(labels.max(initial=-1)) < len(counts) and np.array_equal(
         np.bincount(labels, minlength=len(counts)), counts
     )

@@ -105,7 +105,7 @@ class ShardCache:
             if found is not None:
                 return found
             with cache_files.hold_lock(self.folder / cache_files.LOCK):
-                part = self._claim(item)
+                part = self._lock_part(item)
             if part is None:
                 timer.wait()
                 continue
@@ -133,7 +133,7 @@ class ShardCache:
         cache_files.mark_used(path, state)
         return descriptor
 
-    def _claim(self, item: StoredObject) -> int | None:
+    def _lock_part(self, item: StoredObject) -> int | None:
         """Locks the part to download to; None if another process does, or if there is no room."""
         part, whole = self._locate(item, is_part=True), self._locate(item)
         is_begun = part.exists()
