@@ -93,7 +93,7 @@ class Batches:
         self._start = epoch, step
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns your position for `load_state_dict`: a few hundred bytes of JSON."""
+        """Returns your position for `load_state_dict`: a few hundred bytes as JSON."""
         return {"epoch": self.epoch, "step": self.step, "data": describe_plan(self._plan)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -63,7 +63,7 @@ class Team:
         self._process = 0
 
     def run(self, function: Callable[..., None], *columns: Array) -> None:
-        """Calls a function with equal parts of some arrays; raises what it raised, at the end."""
+        """Calls a function with equal parts of arrays; raises its error once all have ended."""
         if self._size == 1:
             function(*columns)
             return

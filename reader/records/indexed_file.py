@@ -91,7 +91,7 @@ class Place(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Where some records of one file lie, in their order on disk; each array has one entry each."""
+    """Where some records of one file lie, in their order on disk: arrays (records,)."""
 
     file: RecordFile
     indexes: Numbers  # position among the numbers that were asked for
