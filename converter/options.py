@@ -1,299 +1,46 @@
-"""What a conversion is asked to do: `ConvertOptions`, and the spelling of sizes."""
+"""The options of a conversion: `ConvertOptions`."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from converter.errors import UsageError
-from converter.image_options import (
-    INTERPOLATIONS,
-    POLICIES,
-    ImageOptions,
-    check_choice,
-    check_range,
-)
+from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions, spell_format
+from converter.names import from_bytes
+from converter.option_fields import LABELS, MASKS, OUTPUT, TABLE, check_range, option
+from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
-LABEL_SOURCES: Final = ("top", "parent", "none")
-SPLIT_CHOICES: Final = ("auto", "yes", "no")
-DEDUPES: Final = ("report", "drop", "off")
-BOX_FORMATS: Final = ("xyxy", "xywh", "yolo", "yxyx")
 
 COLUMN_OPTIONS: Final = (
     "label_column", "labels_column", "target_column", "caption_column", "boxes_column",
     "box_labels_column", "mask_column", "split_column", "group_column",
 )  # fmt: skip
-"""The options that name a column of a table which an image may have."""
+"""The options that name a column of a table that images may have."""
 
 HELD_BY: Final = {
     "rgb": ("jpeg", "png", "webp", "raw"),
     "grayscale": ("jpeg", "png", "raw"),
     "rgba": ("png", "raw"),
 }
-"""The encodings of each colour mode. WebP has no grey, and drops an alpha channel where it is
-opaque everywhere, which TensorFlow then refuses to decode as the others."""
+"""The encodings of each colour mode. WebP has no grey, and drops an alpha channel that is opaque
+everywhere, which TensorFlow then refuses to decode like the others."""
 
 MAX_SIDE_PIXELS: Final = 16_383
-"""The longest side that all of JPEG (65,535), PNG and WebP (16,383) can hold."""
+"""The longest side that JPEG (65,535), PNG and WebP (16,383) can all hold."""
 
 MAX_SHARDS: Final = 99_999
 """What five digits in a file name can count."""
 
-MIN_SHARD_BYTES: Final = 1_000
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ConvertOptions(ImageOptions):
-    """Everything that decides the bytes of a data set, apart from the images themselves.
-
-    The options of `ImageOptions` are among them, and some that decide what becomes of a
-    conversion instead: `converter.image_options.POLICIES`.
-
-    Attributes:
-        image_size: (height, width) of the stored images in pixels, or one number for both.
-            `shorter` and `longer` need both to be equal; `none` ignores it.
-        resize: `stretch` ignores the aspect ratio; `crop` fills the size and cuts what sticks
-            out, evenly on both sides; `pad` fits inside and fills up with black; `shorter` and
-            `longer` bring that side to the size and keep the aspect ratio; `none` leaves every
-            image as large as it is.
-        interpolation: Pillow's filter of that name. All but `nearest` are antialiased.
-        encoding: how pixels are stored. `raw` is uint8 (height, width, channels) without a
-            header; `keep` is the source's own encoding. A file that has the size, the mode and
-            the encoding asked for is stored as it is, byte for byte; if it holds metadata, such
-            as the place where a photograph was taken, only by `keep`.
-        quality: 1 to 100, for JPEG and lossy WebP that are encoded anew.
-        shard_bytes: the size of a shard that is aimed at.
-        num_shards: shards of the largest split; the others get as many records a shard.
-            None lets `shard_bytes` decide.
-        validation_split: fraction of all images, chosen by a hash of seed and file name, so that
-            an image stays in its split when others are added.
-        test_split: likewise. Where images have a split already, by folder or by table, the
-            fractions are of those in `train`.
-        stratify: draw the same fraction of every class, and not only of all images.
-        group_by: a pattern in the paths of the images: what it matches is a group, such as a
-            patient, that is never divided between splits. `folder` makes each folder one.
-        dedupe: of images with the same content: `report` names them and keeps them in one split,
-            `drop` converts the first one alone, `off` does not look for them.
-        label_from: which folder is the class: `top`, the first below IMAGES or below a split's;
-            `parent`, the one that the image lies in; `none`, images have no labels.
-        split_folders: whether the folders in IMAGES are splits: `train`, `validation`, `test` and
-            other usual names of theirs; `auto` takes them for splits if all have such names.
-        class_names: the classes in label order; images of others are left out. None for all, in
-            the order of the bytes of their names.
-        label_offset: 1 leaves label 0 to an empty class `background`.
-        path_column: of a table: paths of the images.
-        label_column: name of a class. None for no labels, unless there is a column `label`.
-        labels_column: names of any number of classes.
-        target_column: a number to be predicted.
-        caption_column: a text about the image.
-        boxes_column: boxes around objects, four numbers for each.
-        box_labels_column: names of classes, one for each box.
-        box_format: `xyxy` for left, top, right, bottom and `xywh` for left, top, width, height in
-            pixels of the image as a person sees it; `yolo` for centre x, centre y, width, height
-            and `yxyx` for top, left, bottom, right in fractions of its size.
-        mask_column: path of the image's mask, relative to what the path of the image is.
-        split_column: names of splits, as folders have them.
-        group_column: what is not to be divided between splits.
-        keep_columns: what else is carried into the records.
-        table_root: folder or archive that the paths of a table are relative to, itself relative to
-            the table's folder.
-        mask_dir: folder or archive with a mask for each image, of the same path but for its suffix;
-            itself relative to the folder of images, or to that of an archive.
-        mask_padding: the number in masks where the image is padded.
-        seed: decides the splits and the order of the records.
-
-    Raises:
-        UsageError: a value is out of its range, or two contradict each other.
-    """
-
-    image_size: tuple[int, int] = (256, 256)
-    resize: str = "stretch"
-    interpolation: str = "bilinear"
-    encoding: str = "jpeg"
-    quality: int = 95
-    shard_bytes: int = 128_000_000
-    num_shards: int | None = None
-    validation_split: float = 0.0
-    test_split: float = 0.0
-    stratify: bool = False
-    group_by: str | None = None
-    dedupe: str = "report"
-    label_from: str = "top"
-    split_folders: str = "auto"
-    class_names: tuple[str, ...] | None = None
-    label_offset: int = 0
-    path_column: str = "path"
-    label_column: str | None = None
-    labels_column: str | None = None
-    target_column: str | None = None
-    caption_column: str | None = None
-    boxes_column: str | None = None
-    box_labels_column: str | None = None
-    box_format: str = "xyxy"
-    mask_column: str | None = None
-    split_column: str | None = None
-    group_column: str | None = None
-    keep_columns: tuple[str, ...] = ()
-    table_root: str = "."
-    mask_dir: str | None = None
-    mask_padding: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        ImageOptions.__post_init__(self)
-        check_choice("resize", self.resize, RESIZES)
-        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        check_choice("encoding", self.encoding, ENCODINGS)
-        size: object = self.image_size  # nobody checks types at run time but we
-        if type(size) is int:
-            size = (size, size)
-            object.__setattr__(self, "image_size", size)
-        if not isinstance(size, tuple) or len(size) != 2:
-            raise UsageError(f"image size {size!r} is not a pair (height, width)")
-        for side in size:
-            check_range("image size", side, 1, MAX_SIDE_PIXELS)
-        check_range("quality", self.quality, 1, 100)
-        if type(self.shard_bytes) is not int:
-            raise UsageError(f"shard size {self.shard_bytes!r} is not a whole number of bytes")
-        if self.shard_bytes < MIN_SHARD_BYTES:
-            raise UsageError(
-                f"shard size {self.shard_bytes} bytes is too small: at least {MIN_SHARD_BYTES}"
-            )
-        if self.num_shards is not None:
-            check_range("num shards", self.num_shards, 1, MAX_SHARDS)
-        if type(self.seed) is not int:
-            raise UsageError(f"seed {self.seed!r} is not a whole number")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed {self.seed} is out of range: 0 to 2**63 - 1")
-        self._check_splits()
-        self._check_colors()
-        if not self.enlarge and self.resize in ("stretch", "crop"):
-            raise UsageError(
-                f"resize {self.resize} gives every image the same size, so small ones have to be "
-                "enlarged: choose pad, shorter, longer or none, or leave them out with min side"
-            )
-        self._check_labels()
-        height, width = self.image_size
-        if self.resize in ("shorter", "longer") and height != width:
-            raise UsageError(
-                f"resize {self.resize} takes one number, not {height}x{width}: "
-                "the other side follows from the image"
-            )
-
-    def _check_splits(self) -> None:
-        for name in ("validation_split", "test_split"):
-            fraction = getattr(self, name)
-            if isinstance(fraction, bool) or not isinstance(fraction, int | float):
-                raise UsageError(f"{name.replace('_', ' ')} {fraction!r} is not a number")
-            if not 0 <= fraction < 1:
-                raise UsageError(
-                    f"{name.replace('_', ' ')} {fraction} is out of range: 0 or more, under 1"
-                )
-        if self.validation_split + self.test_split >= 1:
-            raise UsageError(
-                f"validation split {self.validation_split} and test split {self.test_split} "
-                "leave nothing to train on: their sum has to stay under 1"
-            )
-        if self.stratify and not self.validation_split and not self.test_split:
-            raise UsageError("stratify draws splits class by class: ask for a validation_split")
-        if self.group_by is not None:
-            check_pattern(self.group_by)
-
-    def _check_colors(self) -> None:
-        held = HELD_BY[self.color_mode]
-        if self.encoding not in (*held, "keep"):
-            raise UsageError(
-                f"encoding {self.encoding} cannot hold color mode {self.color_mode}: choose one of "
-                f"{', '.join(held)}, keep"
-            )
-
-    def _check_labels(self) -> None:
-        check_choice("dedupe", self.dedupe, DEDUPES)
-        check_choice("label from", self.label_from, LABEL_SOURCES)
-        check_choice("split folders", self.split_folders, SPLIT_CHOICES)
-        check_choice("box format", self.box_format, BOX_FORMATS)
-        check_range("label offset", self.label_offset, 0, 1)
-        self._check_columns()
-        if self.class_names is not None:
-            check_names(self.class_names)
-            if self.label_from == "none":
-                raise UsageError("class names are given, and label from 'none' asks for no labels")
-        if self.label_from == "none" and (self.stratify or self.label_offset):
-            raise UsageError("without labels, there is nothing to stratify by or to offset")
-
-    def _check_columns(self) -> None:
-        for name in ("path_column", *COLUMN_OPTIONS, "table_root", "mask_dir"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value):
-                raise UsageError(f"{name.replace('_', ' ')} {value!r} is not a name")
-        if self.label_column and self.labels_column:
-            raise UsageError(
-                "label column and labels column exclude each other: an image has one label, or any "
-                "number of them"
-            )
-        if self.mask_dir and self.mask_column:
-            raise UsageError("mask dir and mask column exclude each other: an image has one mask")
-        if self.masked and self.frames == "all":
-            raise UsageError("frames all makes several images of a file, and a mask is of one")
-        check_range("mask padding", self.mask_padding, 0, 255)
-        if self.box_labels_column and not self.boxes_column:
-            raise UsageError("box labels column is given without a boxes column")
-        keep: object = self.keep_columns  # nobody checks types at run time but we
-        if not isinstance(keep, tuple) or not all(isinstance(name, str) for name in keep):
-            raise UsageError(f"keep columns {keep!r:.60} are not a tuple of names")
-        if len(set(keep)) != len(keep):
-            raise UsageError("a column stands twice in keep columns")
-
-    @property
-    def held_out(self) -> dict[str, float]:
-        """The share of the images that each split but `train` is to get."""
-        return {"validation": self.validation_split, "test": self.test_split}
-
-    @property
-    def masked(self) -> bool:
-        """Whether each image has a mask."""
-        return self.mask_dir is not None or self.mask_column is not None
-
-    @property
-    def fixed_size(self) -> bool:
-        """Whether every stored image has the same height and width."""
-        return self.resize in ("stretch", "crop", "pad")
-
-    def to_json(self) -> dict[str, Any]:
-        """The options that decide bytes as JSON values, in the order in which they are declared."""
-        values = dataclasses.asdict(self)
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-            if name not in POLICIES
-        }
-
-    def policies_to_json(self) -> dict[str, Any]:
-        """The other options, likewise."""
-        return {name: getattr(self, name) for name in POLICIES}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ConvertOptions:
-        """The inverse of `to_json`; other options have their defaults where they are not given.
-
-        Raises:
-            UsageError: an option is unknown or has a value that makes no sense.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise UsageError(f"unknown option {unknown[0]!r}: known are {', '.join(sorted(known))}")
-        tuples: dict[str, Any] = {
-            name: tuple(value) for name, value in values.items() if isinstance(value, list)
-        }
-        return cls(**{**values, **tuples})
-
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """Reads an image size: one number for both sides, or `HEIGHTxWIDTH`.
+    """Parses an image size: one number for both sides, or `HEIGHTxWIDTH`.
 
     >>> parse_image_size("224x320")
     (224, 320)
@@ -310,12 +57,260 @@ def parse_image_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def check_pattern(pattern: str) -> None:
-    """Makes sure that a text is a regular expression, and not an empty one.
+def read_class_names(path: str) -> tuple[str, ...]:
+    """Reads a file of class names, one a line, in the spelling of `converter.names`.
 
     Raises:
-        UsageError: it is not.
+        UsageError: the file cannot be read.
     """
+    try:
+        lines = Path(os.path.expanduser(path)).read_bytes().splitlines()  # noqa: PTH111
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    return tuple(from_bytes(line) for line in lines if line)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertOptions(ImageOptions):
+    """Everything that decides the bytes of a data set, apart from the images themselves.
+
+    Also holds the options of `ImageOptions`, and with them `converter.image_options.POLICIES`,
+    which decide how a conversion ends.
+
+    Attributes:
+        image_size: height and width of the stored images in pixels: `256`, or `224x320` for height
+            x width; in Python one number or a pair. Given several times on the command line, it
+            makes several data sets, OUT/256x256 and so on, from one reading.
+        resize: `stretch` ignores the aspect ratio; `crop` fills the size and cuts off what sticks
+            out, evenly on both sides; `pad` fits inside and fills up with black; `shorter` and
+            `longer` bring that side to the size, one number, and keep the aspect ratio; `none`
+            ignores the size and leaves every image as large as it is.
+        interpolation: the Pillow filter of that name. All but `nearest` are antialiased.
+        encoding: how pixels are stored. `raw` is uint8 (height, width, channels) without a
+            header; `keep` is the source's own encoding. A file that already has the size, mode and
+            encoding asked for is stored byte for byte; with metadata, such as the place where a
+            photo was taken, only by `keep`.
+        quality: of JPEG and lossy WebP that are encoded again.
+        shard_bytes: the shard size to aim at.
+        num_shards: shards of the largest split, instead of a size; the others get as many records
+            a shard.
+        validation_split: fraction of all images for this split, chosen by a hash of seed and file
+            name, so that an image stays in its split when others are added.
+        test_split: the same for this split. Where folders or a table give splits already, both
+            fractions are of those in `train`.
+        stratify: draw the same fraction of every class, not only of all images.
+        group_by: a regular expression: images with the same match in their paths, such as a
+            patient, are never divided between splits. `folder` makes each folder a group.
+        dedupe: of images with the same content: `report` names them and keeps them in one split,
+            `drop` converts only the first, `off` does not look for them.
+        label_from: which folder is the class: `top`, the first below IMAGES or below a split;
+            `parent`, the one that holds the image; `none`, images have no labels.
+        split_folders: whether the folders in IMAGES are splits: train, training; validation,
+            valid, val, dev; test, testing, eval, evaluation. `auto` if all have such names.
+        class_names: the classes in label order; images of others are left out. On the command line
+            a file with one name a line. By default all classes, in the order of the bytes of their
+            names.
+        label_offset: 1 leaves label 0 to an empty class `background`.
+        path_column: paths of the images.
+        label_column: the name of one class. By default `label` if there is such a column.
+        labels_column: a list of class names, or names with | between.
+        target_column: a number to predict.
+        caption_column: a text about the image.
+        boxes_column: a list of boxes, four numbers each.
+        box_labels_column: a list of class names, one for each box.
+        box_format: `xyxy` is left, top, right, bottom and `xywh` left, top, width, height in pixels
+            of the image as a person sees it; `yolo` is centre x, centre y, width, height and `yxyx`
+            top, left, bottom, right in fractions of its size.
+        mask_column: the path of the image's mask, relative to the same folder as the image's.
+        split_column: names of splits, as for folders.
+        group_column: images with the same value are never divided between splits.
+        keep_columns: other columns to carry into the records.
+        table_root: folder or archive that the paths in a table are relative to. In Python it is
+            itself relative to the table's folder, on the command line to the current one.
+        mask_dir: folder or archive with a mask of class numbers for each image, at the same path
+            but for the suffix. In Python it is relative to the folder of images, or of their
+            archive, on the command line to the current one.
+        mask_padding: the class number where the image is padded.
+        seed: decides the splits and the order of the records.
+
+    Raises:
+        UsageError: a value is out of its range, or two contradict each other.
+    """
+
+    image_size: tuple[int, int] = option(
+        (256, 256), OUTPUT, parse=parse_image_size, metavar="SIZE", repeated=True, shown="256"
+    )
+    resize: str = option("stretch", OUTPUT, choices=RESIZES)
+    interpolation: str = option("bilinear", OUTPUT, choices=INTERPOLATIONS)
+    encoding: str = option("jpeg", OUTPUT, choices=ENCODINGS, parse=spell_format)
+    quality: int = option(95, OUTPUT, limits=(1, 100), metavar="1-100")
+    shard_bytes: int = option(
+        128_000_000, OUTPUT, limits=(1_000, None), parse=parse_bytes, metavar="BYTES",
+        flag="--shard-size", shown="128MB",
+    )  # fmt: skip
+    num_shards: int | None = option(
+        None, OUTPUT, limits=(1, MAX_SHARDS), parse=int, metavar="N", shown="by size"
+    )
+    validation_split: float = option(0.0, OUTPUT, metavar="FRACTION", shown="none")
+    test_split: float = option(0.0, OUTPUT, metavar="FRACTION", shown="none")
+    stratify: bool = option(False, OUTPUT)
+    group_by: str | None = option(None, OUTPUT, metavar="PATTERN")
+    dedupe: str = option("report", OUTPUT, choices=("report", "drop", "off"))
+    label_from: str = option("top", LABELS, choices=("top", "parent", "none"))
+    split_folders: str = option("auto", LABELS, choices=("auto", "yes", "no"))
+    class_names: tuple[str, ...] | None = option(
+        None, LABELS, parse=read_class_names, metavar="FILE", flag="--labels"
+    )
+    label_offset: int = option(0, LABELS, limits=(0, 1), metavar="0|1")
+    path_column: str = option("path", TABLE, metavar="NAME")
+    label_column: str | None = option(None, TABLE, metavar="NAME")
+    labels_column: str | None = option(None, TABLE, metavar="NAME")
+    target_column: str | None = option(None, TABLE, metavar="NAME")
+    caption_column: str | None = option(None, TABLE, metavar="NAME")
+    boxes_column: str | None = option(None, TABLE, metavar="NAME")
+    box_labels_column: str | None = option(None, TABLE, metavar="NAME")
+    box_format: str = option("xyxy", TABLE, choices=("xyxy", "xywh", "yolo", "yxyx"))
+    mask_column: str | None = option(None, TABLE, metavar="NAME")
+    split_column: str | None = option(None, TABLE, metavar="NAME")
+    group_column: str | None = option(None, TABLE, metavar="NAME")
+    keep_columns: tuple[str, ...] = option(
+        (), TABLE, parse=str, metavar="NAME", flag="--keep-column", repeated=True, shown="none"
+    )
+    table_root: str = option(".", TABLE, metavar="PATH", shown="the table's folder")
+    mask_dir: str | None = option(None, MASKS, metavar="PATH")
+    mask_padding: int = option(0, MASKS, limits=(0, 255), metavar="0-255")
+    seed: int = option(0, OUTPUT, limits=(0, 2**63 - 1), metavar="N")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoding", spell_format(self.encoding))
+        ImageOptions.__post_init__(self)
+        size: object = self.image_size  # types are only checked here at run time
+        if type(size) is int:
+            size = (size, size)
+            object.__setattr__(self, "image_size", size)
+        if not isinstance(size, tuple) or len(size) != 2:
+            raise UsageError(f"image size {size!r} is not a pair (height, width)")
+        for side in size:
+            check_range("image size", side, 1, MAX_SIDE_PIXELS)
+        self._check_splits()
+        self._check_appearance()
+        self._check_labels()
+        self._check_columns()
+        self._check_masks()
+
+    def _check_splits(self) -> None:
+        for name in ("validation_split", "test_split"):
+            said, fraction = name.replace("_", " "), getattr(self, name)
+            if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+                raise UsageError(f"{said} {fraction!r} is not a number")
+            if not 0 <= fraction < 1:
+                raise UsageError(f"{said} {fraction} is out of range: 0 or more, under 1")
+        if self.validation_split + self.test_split >= 1:
+            raise UsageError(
+                f"validation split {self.validation_split} and test split {self.test_split} "
+                "leave nothing to train on: their sum has to stay under 1"
+            )
+        if self.stratify and not self.validation_split and not self.test_split:
+            raise UsageError("stratify draws splits class by class: ask for a validation_split")
+        if self.group_by is not None:
+            _check_pattern(self.group_by)
+
+    def _check_appearance(self) -> None:
+        encodings = HELD_BY[self.color_mode]
+        if self.encoding not in (*encodings, "keep"):
+            raise UsageError(
+                f"encoding {self.encoding} cannot hold color mode {self.color_mode}: choose one of "
+                f"{', '.join(encodings)}, keep"
+            )
+        if not self.enlarge and self.resize in ("stretch", "crop"):
+            raise UsageError(
+                f"resize {self.resize} gives every image the same size, so small ones have to be "
+                "enlarged: choose pad, shorter, longer or none, or leave them out with min side"
+            )
+        height, width = self.image_size
+        if self.resize in ("shorter", "longer") and height != width:
+            raise UsageError(
+                f"resize {self.resize} takes one number, not {height}x{width}: "
+                "the other side follows from the image"
+            )
+
+    def _check_labels(self) -> None:
+        if self.class_names is not None:
+            _check_names(self.class_names)
+            if self.label_from == "none":
+                raise UsageError("class names are given, and label from 'none' asks for no labels")
+        if self.label_from == "none" and (self.stratify or self.label_offset):
+            raise UsageError("without labels, there is nothing to stratify by or to offset")
+
+    def _check_columns(self) -> None:
+        for name in ("path_column", *COLUMN_OPTIONS, "table_root", "mask_dir"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise UsageError(f"{name.replace('_', ' ')} {value!r} is not a name")
+        if self.label_column and self.labels_column:
+            raise UsageError(
+                "label column and labels column exclude each other: an image has one label, or any "
+                "number of them"
+            )
+        if self.box_labels_column and not self.boxes_column:
+            raise UsageError("box labels column is given without a boxes column")
+        keep: object = self.keep_columns
+        if not isinstance(keep, tuple) or not all(isinstance(name, str) for name in keep):
+            raise UsageError(f"keep columns {keep!r:.60} are not a tuple of names")
+        if len(set(keep)) != len(keep):
+            raise UsageError("a column is given twice in keep columns")
+
+    def _check_masks(self) -> None:
+        if self.mask_dir and self.mask_column:
+            raise UsageError("mask dir and mask column exclude each other: an image has one mask")
+        if self.masked and self.frames == "all":
+            raise UsageError("frames all makes several images of a file, and a mask is of one")
+
+    @property
+    def held_out(self) -> dict[str, float]:
+        """The share of the images that each split other than `train` gets."""
+        return {"validation": self.validation_split, "test": self.test_split}
+
+    @property
+    def masked(self) -> bool:
+        """Whether each image has a mask."""
+        return self.mask_dir is not None or self.mask_column is not None
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether every stored image has the same height and width."""
+        return self.resize in ("stretch", "crop", "pad")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the options that decide bytes as JSON values, in the order of declaration."""
+        values = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if name not in POLICIES
+        }
+
+    def policies_to_json(self) -> dict[str, Any]:
+        """Returns `POLICIES` as JSON values."""
+        return {name: getattr(self, name) for name in POLICIES}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ConvertOptions:
+        """Restores options from JSON values; those not given have their defaults.
+
+        Raises:
+            UsageError: an option is unknown or has a value that makes no sense.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UsageError(f"unknown option {unknown[0]!r}: known are {', '.join(sorted(known))}")
+        tuples: dict[str, Any] = {
+            name: tuple(value) for name, value in values.items() if isinstance(value, list)
+        }
+        return cls(**{**values, **tuples})
+
+
+def _check_pattern(pattern: str) -> None:
     if not pattern:
         raise UsageError("group by is empty, and matches nothing: leave it out")
     try:
@@ -324,16 +319,11 @@ def check_pattern(pattern: str) -> None:
         raise UsageError(f"group by {pattern!r} is not a regular expression: {error}") from None
 
 
-def check_names(names: Any) -> None:
-    """Makes sure that something is a list of classes.
-
-    Raises:
-        UsageError: it is not, or a class is named twice, or has no name.
-    """
+def _check_names(names: Any) -> None:
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         raise UsageError(f"class names {names!r:.60} are not a tuple of names")
     if not names or not all(names):
         raise UsageError("class names are empty: give one name or more, each of a letter or more")
     if len(set(names)) != len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"class {double!r} stands twice in the class names")
+        raise UsageError(f"class {double!r} is given twice in the class names")

@@ -23,35 +23,37 @@ if TYPE_CHECKING:
     from converter.commits.leftovers import clean
     from pipelines.beam.transforms import MillShards, VerifyShards
     from pipelines.jobs.convert import convert, convert_sizes
-    from pipelines.jobs.dry_run import Proposal, propose
+    from pipelines.jobs.preview import Preview, plan, plan_sizes
     from pipelines.jobs.repair import Repair, repair
     from pipelines.jobs.request import RunSettings
     from pipelines.jobs.verify import verify
 
 __all__ = [
     "MillShards",
-    "Proposal",
+    "Preview",
     "Repair",
     "RunSettings",
     "VerifyShards",
     "clean",
     "convert",
     "convert_sizes",
-    "propose",
+    "plan",
+    "plan_sizes",
     "repair",
     "verify",
 ]
 
 _HOMES: Final = {
     "MillShards": "pipelines.beam.transforms",
-    "Proposal": "pipelines.jobs.dry_run",
+    "Preview": "pipelines.jobs.preview",
     "Repair": "pipelines.jobs.repair",
     "RunSettings": "pipelines.jobs.request",
     "VerifyShards": "pipelines.beam.transforms",
     "clean": "converter.commits.leftovers",
     "convert": "pipelines.jobs.convert",
     "convert_sizes": "pipelines.jobs.convert",
-    "propose": "pipelines.jobs.dry_run",
+    "plan": "pipelines.jobs.preview",
+    "plan_sizes": "pipelines.jobs.preview",
     "repair": "pipelines.jobs.repair",
     "verify": "pipelines.jobs.verify",
 }

@@ -16,7 +16,7 @@ from converter.errors import RecordError, UsageError
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import frame_record
 from converter.options import ConvertOptions
-from pipelines.cli.arguments import make_parser, read_options
+from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.cli.commands import main
 
 Capture = pytest.CaptureFixture[str]
@@ -235,7 +235,7 @@ def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int =
         (["--resize=squash"], "invalid choice: 'squash'"),
         (["--quality=101"], "quality 101 is out of range: 1 to 100"),
         (["--shard-size=many"], "'many' is not a size: write a number and a unit"),
-        (["--shard-size=1B"], "shard size 1 bytes is too small: at least 1000"),
+        (["--shard-size=1B"], "shard bytes 1 is out of range: 1000 or more"),
         (["--num-shards=0"], "num shards 0 is out of range: 1 to 99999"),
         (["--num-shards=7"], "num shards 7 is more than the 6 images of the largest split"),
         (["--validation-split=1"], "validation split 1.0 is out of range"),
@@ -314,7 +314,10 @@ def test_commands_on_what_is_no_data_set_fail_with_one_line(
 
 def test_wrong_usage_of_the_program_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert "required" in refuse([], capsys)
-    assert "invalid choice: 'konvert'" in refuse(["konvert"], capsys)
+    for word in ("konvert", "convret", "convrt"):
+        assert refuse([word], capsys) == f"{word!r} is not a command: did you mean convert?"
+    message = "'zzz' is not a command: choose one of convert, plan, verify, "
+    assert refuse(["zzz"], capsys).startswith(message)
     assert "--nonsense is not known" in refuse(["verify", "x", "--nonsense"], capsys)
     assert "a path is empty: write . for the current" in refuse(["plan", "", "x"], capsys)
 
@@ -489,7 +492,7 @@ def test_convert_again_updates_and_overwrites(
 
 def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes(b"b\r\ncaf\xe9\na\n\n")
-    arguments = make_parser().parse_args(
+    arguments, _ = parse_arguments(
         f"plan IMAGES OUT --validation-split=0.5 --stratify --group-by=folder --dedupe=drop "
         f"--label-from=parent --split-folders=no --labels={tmp_path}/labels.txt --label-offset=1 "
         "--path-column=p --labels-column=l --target-column=t --caption-column=c --boxes-column=b "
@@ -522,7 +525,7 @@ def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
         table_root="../photos",
     )
     with pytest.raises(UsageError, match=r"--labels: .*/none: No such file or directory"):
-        make_parser().parse_args(["plan", "IMAGES", "OUT", f"--labels={tmp_path}/none"])
+        parse_arguments(["plan", "IMAGES", "OUT", f"--labels={tmp_path}/none"])
 
 
 def test_a_table_with_split_folders_and_notes_is_summarized(

@@ -29,8 +29,8 @@ from converter.planning.plan import write_plan
 from converter.storage.layout import Layout, name_index
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard
-from pipelines import propose
 from pipelines.cli.commands import main
+from pipelines.jobs.dry_run import propose
 
 OPTIONS = ConvertOptions(image_size=(16, 16), encoding="raw", num_shards=6)
 NEED_ROOT = pytest.mark.skipif(

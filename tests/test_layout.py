@@ -7,7 +7,7 @@ import pytest
 from converter.errors import UsageError
 from converter.storage.layout import Layout, locate, locate_output, name_shard, parse_location
 from converter.storage.objects import ObjectPath
-from pipelines import clean, convert, propose, repair, verify
+from pipelines import clean, convert, plan, repair, verify
 from pipelines.cli.commands import main
 from reader import load_dataset, open_shards
 
@@ -67,7 +67,7 @@ def test_in_a_store_the_names_are_the_same():
     [
         pytest.param(lambda out, images: convert(images, out), id="convert"),
         pytest.param(lambda out, images: convert(out, images / "out"), id="images"),
-        pytest.param(lambda out, _: propose(out), id="propose"),
+        pytest.param(lambda out, images: plan(images, out), id="plan"),
         pytest.param(lambda out, _: verify(out), id="verify"),
         pytest.param(repair, id="repair"),
         pytest.param(lambda out, _: clean(out), id="clean"),

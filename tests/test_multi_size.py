@@ -288,14 +288,14 @@ def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
     assert main(["plan", *again]) == 0
     assert capsys.readouterr().out.endswith("nothing was written\n")
     assert main(["plan", *again, "--image-size=8x8"]) == 2
-    assert "image size 8x8 stands twice" in capsys.readouterr().err
+    assert "image size 8x8 is given twice" in capsys.readouterr().err
     assert read_manifest(tmp_path / "out" / "24x24").image.height == 24
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ([SIZES[0], SIZES[1], SIZES[0]], "image size 8x8 stands twice"),
+        ([SIZES[0], SIZES[1], SIZES[0]], "image size 8x8 is given twice"),
         ([dataclasses.replace(s, resize="none") for s in SIZES], "resize none ignores the image"),
         ([SIZES[0], dataclasses.replace(SIZES[1], seed=7)], "and seed is 0 for 8x8, 7 for 24x24: "),
         ([SIZES[0], dataclasses.replace(SIZES[1], on_error="fail")], "and on_error is reject for "),

@@ -21,8 +21,7 @@ from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
 from pipelines import convert_sizes
 from pipelines.cli.commands import main
-from pipelines.jobs import convert as conversion
-from pipelines.jobs import preflight
+from pipelines.jobs import preflight, preview
 from pipelines.jobs.convert import convert
 
 NEED_ROOT = pytest.mark.skipif(
@@ -171,9 +170,9 @@ def test_a_disk_that_is_too_small_is_told_of_before_the_first_image(
         assert main(["convert", str(images), str(out), *options, *IN_MEMORY]) == 1
         warning, error = capsys.readouterr().err.splitlines()
         assert warning == (
-            f"shardmill: warning: about 1.2 MB more are to be written to {out}, where 1.0 MB are "
+            f"shardmill: warning: about 1.2 MB more will be written to {out}, where 1.0 MB are "
             "free: make room; on a full disk the conversion ends, finished shards are kept, and "
-            "the same command goes on"
+            "the same command resumes it"
         )
         assert error.startswith("shardmill: error: ")
         assert "No space left on device" in error
@@ -218,7 +217,7 @@ def test_records_that_wait_take_room_as_well(
     if name.endswith(".gz"):
         place = Path(shutil.make_archive(str(tmp_path / "images"), "gztar", images))
     needs = []
-    monkeypatch.setattr(conversion, "check_room", lambda _, needed: needs.append(needed))
+    monkeypatch.setattr(preview, "check_room", lambda _, needed: needs.append(needed))
     # Every size is so large that a sample has to tell how many shards there will be.
     size = dataclasses.replace(RAW, num_shards=None, shard_bytes=300_000)
     other = dataclasses.replace(size, image_size=(50, 50))
@@ -237,7 +236,7 @@ def test_an_update_needs_room_for_what_is_written(
     for seed in range(100, 180):
         write_image(root / "a" / f"{seed}.png", seed)
     needs = []
-    monkeypatch.setattr(conversion, "check_room", lambda _, needed: needs.append(needed))
+    monkeypatch.setattr(preview, "check_room", lambda _, needed: needs.append(needed))
     convert(root, tmp_path / "out", None, IN_MEMORY, mode="update")
     assert needs == [pytest.approx(120 * 30_000, rel=0.1)]
 
@@ -246,5 +245,5 @@ def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
     room = preflight.find_room(tmp_path / "not" / "there")
     assert abs(room - shutil.disk_usage(tmp_path).free) < 100_000_000
     preflight.check_room(tmp_path / "not" / "there", room / 2)
-    with pytest.warns(preflight.SpaceWarning, match=r"more are to be written to .*/not/there"):
+    with pytest.warns(preflight.SpaceWarning, match=r"more will be written to .*/not/there"):
         preflight.check_room(tmp_path / "not" / "there", room * 2)

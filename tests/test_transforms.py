@@ -21,8 +21,9 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
 from converter.storage.layout import Layout
 from converter.upkeep.verification import Report, check_shard, make_check
-from pipelines import MillShards, VerifyShards, propose, verify
+from pipelines import MillShards, VerifyShards, verify
 from pipelines.beam.transforms import report_path
+from pipelines.jobs.dry_run import propose
 
 OPTIONS = ConvertOptions(image_size=(8, 8), num_shards=4)
 

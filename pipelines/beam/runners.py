@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import importlib.util
 import logging
 import os
@@ -34,6 +33,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineState
 
 from converter.errors import ShardmillError, UsageError
+from converter.option_fields import suggest
 from converter.storage.layout import Location
 from converter.storage.objects import ObjectPath
 from pipelines.beam import clusters
@@ -307,8 +307,8 @@ def _list_groups(group: type[PipelineOptions]) -> Iterator[type[PipelineOptions]
 
 def _describe_unknown(argument: str, known: Iterable[str]) -> UsageError:
     name = argument.split("=", 1)[0]
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f": did you mean {near[0]}?" if near else ", neither by shardmill nor by Beam"
+    near = suggest(name, known)
+    hint = f": did you mean {near}?" if near else ", neither by shardmill nor by Beam"
     return UsageError(f"{name} is not known{hint}")
 
 

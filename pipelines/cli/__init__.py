@@ -2,6 +2,7 @@
 
 commands   one function for each command
 arguments  flags and their help -> options
-reports    results -> lines for a person
+reports    results -> lines of text
+documents  results -> JSON
 terminal   the streams that a command writes to
 """

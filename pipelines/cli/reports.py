@@ -1,26 +1,33 @@
-"""What a person is told: plain text for the terminal, from proposals, manifests and faults."""
+"""Results as plain text for the terminal."""
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from os import cpu_count
 from typing import TYPE_CHECKING, Any, Final
 
 from converter.costs import Cost
+from converter.errors import ShardmillError
+from converter.format.indexing import Indexed
 from converter.format.manifest import Manifest, SplitInfo, Totals, read_manifest
-from converter.inventory import NO_LABEL, NOTES, SKIP_RULES, Note
+from converter.inventory import NO_LABEL, NOTES, SKIP_RULES, Inventory, Note
 from converter.names import from_bytes
-from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 from converter.sizes import format_bytes, format_count
 from converter.storage.layout import REJECTS, Layout, Location
+from converter.upkeep.class_changes import ClassChanges
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
 from pipelines.jobs.dry_run import Proposal
+from pipelines.jobs.preview import Preview
 
 if TYPE_CHECKING:
     from pipelines.jobs.repair import Repair
     from pipelines.jobs.request import Conversion
+
+MAX_CLASSES: Final = 20
+"""How many classes are listed; the others are counted."""
 
 _STEPS: Final = {
     "read": "reading",
@@ -33,17 +40,20 @@ _STEPS: Final = {
 
 
 def summarize_conversion(conversion: Conversion, out: Location, seconds: float) -> Iterator[str]:
-    """The lines that close a conversion."""
+    """What `shardmill convert` prints when it is done."""
     manifest = conversion.manifest
     totals, shards = manifest.totals, len(manifest.shards)
     if conversion.unchanged:
-        held = f"{format_count(totals.written, 'image')} in {format_count(shards, 'shard')}"
-        yield f"nothing to do: {out} is finished, {held}"
+        yield _say_unchanged(manifest, out)
+        yield from summarize_notes(conversion.notes)
         return
     if conversion.update is not None:
-        yield from _tell_update(conversion.update, out, seconds, written=conversion.written)
+        done = f"wrote {format_count(conversion.written, 'shard')}"
+        yield f"updated {out} in {seconds:.1f} s: {done}, left {conversion.kept:,} as they were"
+        yield from _summarize_changes(conversion.update, conversion.classes)
         yield from summarize_splits(manifest)
-        yield from tell_cost(conversion.cost)
+        yield from summarize_cost(conversion.cost)
+        yield from summarize_notes(conversion.notes)
         return
     rate = f"{totals.written / seconds:,.0f} images/s"
     if conversion.kept:
@@ -51,16 +61,16 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     yield f"wrote {format_count(totals.written, 'image')} to {out} in {seconds:.1f} s ({rate})"
     yield from summarize_splits(manifest)
     scanned = format_count(totals.scanned, "file")
-    yield f"  {scanned}: {totals.written:,} written, {_tell_left_out(totals)}"
-    yield from tell_cost(conversion.cost)
-    yield from tell_notes(conversion.notes)
+    yield f"  {scanned}: {totals.written:,} written, {_describe_left_out(totals)}"
+    yield from summarize_cost(conversion.cost)
+    yield from summarize_notes(conversion.notes)
     if totals.rejected or totals.skipped:
-        yield from _tell_reasons(totals)
+        yield from _list_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
 
 
-def tell_cost(cost: Cost) -> Iterator[str]:
-    """A line about what workers spent most of their time on, and what on the others."""
+def summarize_cost(cost: Cost) -> Iterator[str]:
+    """A line with the share of each step in the time of all workers, the largest first."""
     if not cost.total_msec:
         return
     shares = sorted(
@@ -71,8 +81,8 @@ def tell_cost(cost: Cost) -> Iterator[str]:
     yield f"  bottleneck: {first} of {seconds} of worker time ({', '.join(others)})"
 
 
-def tell_notes(notes: Sequence[Note]) -> Iterator[str]:
-    """A line for each kind of oddity, with the names of the first one."""
+def summarize_notes(notes: Sequence[Note]) -> Iterator[str]:
+    """A line for each kind of note, with the first names."""
     by_code: dict[str, list[Note]] = {}
     for note in notes:
         by_code.setdefault(note.code, []).append(note)
@@ -87,30 +97,37 @@ def tell_notes(notes: Sequence[Note]) -> Iterator[str]:
 def summarize_splits(manifest: Manifest) -> Iterator[str]:
     """A line for each split: records, shards, bytes and the mean size of a shard."""
     for name, split in manifest.splits.items():
-        yield f"  {name:<11}{_tell_split(split)}"
+        yield f"  {name:<11}{_describe_split(split)}"
 
 
-def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) -> Iterator[str]:
+def summarize_preview(preview: Preview) -> Iterator[str]:
     """What `shardmill plan` prints."""
+    if preview.proposal:
+        yield from _summarize_proposal(preview.proposal, preview.options.shard_bytes)
+    elif preview.update:
+        yield from _summarize_changes(preview.update, preview.classes)
+    yield from summarize_notes(preview.notes)
+    if preview.action == "nothing" and preview.manifest:
+        yield _say_unchanged(preview.manifest, preview.out)
+        return
+    written, kept = preview.shards
+    done = f"would {preview.action} {preview.out}: write {format_count(written, 'shard')}"
+    yield done + (f", keep {kept:,}" if kept else "")
+    if preview.discards:
+        yield "would give up the unfinished conversion of something else that is there"
+
+
+def _summarize_proposal(proposal: Proposal, shard_bytes: int) -> Iterator[str]:
     inventory, estimate = proposal.inventory, proposal.estimate
+    rows = format_count(len(inventory.rejected), "row")
     yield (
         f"{format_count(inventory.scanned, 'file')}: "
         f"{format_count(len(inventory.entries), 'image')} in "
         f"{format_count(len(inventory.classes), 'class')}, "
-        f"{len(inventory.skipped):,} skipped"
-        + (
-            f", {format_count(len(inventory.rejected), 'row')} rejected"
-            if inventory.rejected
-            else ""
-        )
+        f"{len(inventory.skipped):,} skipped" + (f", {rows} rejected" if inventory.rejected else "")
     )
-    counts = [0] * len(inventory.classes)
-    for entry in inventory.entries:
-        if entry.label != NO_LABEL:
-            counts[entry.label] += 1
     if inventory.labelled:
-        yield from _tell_classes(inventory.classes, counts)
-    yield from tell_notes(inventory.notes)
+        yield from _list_classes(inventory.classes, count_labels(inventory))
     source = sum(entry.size_bytes for entry in inventory.entries)
     yield f"reads {format_bytes(source)}"
     if estimate is None:
@@ -121,8 +138,9 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
             f"writes {split}: {format_count(sum(records), 'record')}, about "
             f"{format_bytes(total)}, in {format_count(len(records), 'shard')} of {min(records):,} "
             f"to {max(records):,} records (about {format_bytes(total / len(records))} each; asked "
-            f"for {format_bytes(options.shard_bytes)})"
+            f"for {format_bytes(shard_bytes)})"
         )
+    cores = cpu_count() or 1
     seconds = estimate.seconds_per_image * len(inventory.entries)
     yield (
         f"takes about {seconds:,.0f} s of one core, {seconds / cores:,.0f} s on {cores} cores "
@@ -130,8 +148,14 @@ def summarize_proposal(proposal: Proposal, options: ConvertOptions, cores: int) 
     )
 
 
+def count_labels(inventory: Inventory) -> list[int]:
+    """Returns the number of images of each class, in label order."""
+    counts = Counter(entry.label for entry in inventory.entries if entry.label != NO_LABEL)
+    return [counts[label] for label in range(len(inventory.classes))]
+
+
 def summarize_dataset(manifest: Manifest, folder: Location) -> Iterator[str]:
-    """What `shardmill inspect` prints about the whole."""
+    """What `shardmill inspect` prints about the data set."""
     image, totals = manifest.image, manifest.totals
     size = (
         f"{image.height}x{image.width}"
@@ -143,67 +167,78 @@ def summarize_dataset(manifest: Manifest, folder: Location) -> Iterator[str]:
     yield f"{folder}: {format_count(totals.written, 'image')} in {classes}"
     yield f"  images     {size}, {image.channels} channels, {formats}"
     yield from summarize_splits(manifest)
-    yield f"  left out   {_tell_left_out(totals)}"
+    yield f"  left out   {_describe_left_out(totals)}"
     yield f"  written by {manifest.generator}"
     if manifest.updated:
         yield f"  updated    {manifest.updated:,} times since it was converted as a whole"
     labels = (split.labels for split in manifest.splits.values())
     sums = [sum(counts) for counts in zip(*labels, strict=True)]
-    yield from _tell_classes(manifest.classes, sums)
+    yield from _list_classes(manifest.classes, sums)
 
 
-def summarize_faults(faults: Sequence[Fault], folder: Location) -> Iterator[str]:
-    """What `shardmill verify` prints: a line for each fault, and one about the whole."""
+def list_faults(faults: Sequence[Fault]) -> Iterator[str]:
+    """A line for each fault."""
     yield from (f"{fault.file}: {fault.detail}" for fault in faults)
+
+
+def summarize_faults(faults: Sequence[Fault], folder: Location) -> str:
+    """The last line of `shardmill verify`, about the whole data set."""
     whole = f"{folder}"
     if Layout(folder).manifest.is_file():
         manifest = read_manifest(folder)
         size = format_bytes(manifest.total_bytes)
         shards = format_count(len(manifest.shards), "shard")
         whole = f"{format_count(manifest.totals.written, 'record')} in {shards}, {size}"
-    yield f"{_count_faults(faults)} in {whole}"
+    return f"{_count_faults(faults)} in {whole}"
 
 
 def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
-    """What `shardmill repair` prints: a line for each file, and one about the whole."""
+    """What `shardmill repair` prints: a line for each file, and one about the data set."""
     yield from (f"repaired {name}" for name in repair.repaired)
-    yield from (f"{fault.file}: {fault.detail}" for fault in repair.left)
+    yield from list_faults(repair.left)
     if repair.unknown:
         yield (
-            f"nothing tells which originals were in {', '.join(repair.unknown)}: images came or "
-            "went since, or several shards of an updated split are lost with their indexes; copy "
-            "these from a backup, or convert all of it with --overwrite"
+            f"the originals of {', '.join(repair.unknown)} are unknown: images were added or "
+            "removed since, or several shards of an updated split are lost with their indexes; "
+            "copy these from a backup, or convert all of it with --overwrite"
         )
     if repair.left:
         yield (
-            f"{_count_faults(repair.left)} left in {folder}: what could not be made again has "
-            "other originals or other versions by now, and --overwrite converts all of it; what "
-            "does not belong to it is left alone"
+            f"{_count_faults(repair.left)} left in {folder}: files that could not be made again "
+            "have other originals or versions now, and --overwrite converts all of it; files that "
+            "do not belong to it are left alone"
         )
     else:
         yield f"no fault in {folder}, made again: {format_count(len(repair.repaired), 'file')}"
 
 
-def dump_faults(faults: Sequence[Fault], folder: Location) -> str:
-    """The same for a program: one JSON object in ASCII."""
-    found = {"folder": str(folder), "whole": not faults}
-    return json.dumps({**found, "faults": [fault._asdict() for fault in faults]})
+def summarize_indexes(outcomes: Sequence[Indexed]) -> str:
+    """The last line of `shardmill index`."""
+    done = [outcome for outcome in outcomes if not isinstance(outcome, ShardmillError)]
+    records, size = sum(file.records for file in done), sum(file.bytes for file in done)
+    found = f"{format_count(records, 'record')} in {format_count(len(done), 'file')}"
+    line = f"indexed {found}, {format_bytes(size)}"
+    if earlier := sum(not file.written for file in done):
+        line += f", {earlier:,} of them earlier"
+    if failed := len(outcomes) - len(done):
+        line += f"; {format_count(failed, 'file')} failed"
+    return line
 
 
 def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
-    """A line for each feature of a record; long bytes are only measured."""
+    """A line for each feature of a record, with the length of long bytes only."""
     for name, values in sorted(features.items()):
-        shown = ", ".join(_tell_value(value) for value in values[:8])
+        shown = ", ".join(describe_value(value) for value in values[:8])
         yield f"  {name:<20} {shown}{' …' if len(values) > 8 else ''}"
 
 
 def escape(text: str) -> str:
-    """Makes text from somebody's disk safe to print: no control characters or surrogates."""
+    """Makes names from a disk safe to print: no control characters or surrogates."""
     return "".join(char if char.isprintable() else _spell(char) for char in text)
 
 
 def _spell(char: str) -> str:
-    """An escape sequence; of a byte that is not UTF-8, and so a surrogate, that byte's."""
+    # A byte that is not UTF-8 is a surrogate in a name.
     byte = ord(char) - 0xDC00
     if 0x80 <= byte <= 0xFF:
         return f"\\x{byte:02x}"
@@ -216,46 +251,57 @@ def _count_faults(faults: Sequence[Fault]) -> str:
     return "1 fault" if faults else "no fault"
 
 
-def _tell_update(update: Update, out: Location, seconds: float, *, written: int) -> Iterator[str]:
-    kept = len(update.kept)
-    done = f"wrote {format_count(written, 'shard')}, left {kept:,} as they were"
-    yield f"updated {out} in {seconds:.1f} s: {done}"
+def _say_unchanged(manifest: Manifest, out: Location) -> str:
+    images = format_count(manifest.totals.written, "image")
+    shards = format_count(len(manifest.shards), "shard")
+    return f"nothing to do: {out} is finished, {images} in {shards}"
+
+
+def _summarize_changes(update: Update, changes: ClassChanges) -> Iterator[str]:
     yield (
         f"  images: {update.added:,} added, {update.changed:,} changed, {update.removed:,} removed"
     )
+    lines = [f"{old} is renamed to {new}" for old, new in changes.renamed]
+    lines += [f"{name} is new" for name in changes.added]
+    lines += [f"{name} has no images any more" for name in changes.emptied]
+    yield from (f"  class {line}" for line in lines[:MAX_CLASSES])
+    if len(lines) > MAX_CLASSES:
+        yield f"  … and {len(lines) - MAX_CLASSES:,} more classes"
 
 
-def _tell_left_out(totals: Totals) -> str:
-    return f"{_tell('rejected', totals.rejected)}, {_tell('skipped', totals.skipped)}"
+def _describe_left_out(totals: Totals) -> str:
+    rejected = _count_reasons("rejected", totals.rejected)
+    return f"{rejected}, {_count_reasons('skipped', totals.skipped)}"
 
 
-def _tell_reasons(totals: Totals) -> Iterator[str]:
-    """A table: how many, the code, what it means."""
+def _list_reasons(totals: Totals) -> Iterator[str]:
+    """A table of counts, codes and their meanings."""
     meanings = {**REJECT_CODES, **SKIP_RULES}
     for reasons in (totals.rejected, totals.skipped):
         for code, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
             yield f"  {count:>9,}  {code:<18} {meanings.get(code, '')}".rstrip()
 
 
-def _tell(what: str, reasons: Mapping[str, int]) -> str:
+def _count_reasons(what: str, reasons: Mapping[str, int]) -> str:
     detail = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
     return f"{sum(reasons.values()):,} {what}" + (f" ({detail})" if reasons else "")
 
 
-def _tell_split(split: SplitInfo) -> str:
+def _describe_split(split: SplitInfo) -> str:
     held = f"{format_count(split.records, 'record')} in {format_count(split.shards, 'shard')}"
     mean = format_bytes(split.bytes / split.shards)
     return f"{held}, {format_bytes(split.bytes)} ({mean} a shard)"
 
 
-def _tell_classes(classes: tuple[str, ...], counts: list[int], most: int = 20) -> Iterator[str]:
-    for label, (name, count) in enumerate(zip(classes[:most], counts, strict=False)):
+def _list_classes(classes: tuple[str, ...], counts: list[int]) -> Iterator[str]:
+    for label, (name, count) in enumerate(zip(classes[:MAX_CLASSES], counts, strict=False)):
         yield f"  {label:>5}  {name:<24} {count:>9,}"
-    if len(classes) > most:
-        yield f"         … and {len(classes) - most:,} more classes"
+    if len(classes) > MAX_CLASSES:
+        yield f"         … and {len(classes) - MAX_CLASSES:,} more classes"
 
 
-def _tell_value(value: Any) -> str:
+def describe_value(value: Any) -> str:
+    """A value of a feature as text, or the length of long bytes."""
     if not isinstance(value, bytes):
         return str(value)
     return from_bytes(value) if len(value) <= 200 else f"{len(value):,} bytes"

@@ -1,11 +1,10 @@
 """Each command as a function.
 
-request        what a conversion is asked for, and whether it is there already
-preflight      checks of the machine, the folders and the room, before anything is written
-dry_run        scan -> plan, without writing anything
-convert        scan -> plan -> run -> commit; overwrite and update, too
-convert_sizes  the same for several sizes in one pass
-verify         a finished data set against its manifest, also as a Beam job
-repair         what a check condemns, written again
-clean          what killed runs leave behind, removed
+request    settings of a conversion, and checks that need no lock
+preflight  checks of folders, sizes, disk space and environment
+dry_run    scan -> sample -> shards, whatever the output
+preview    `plan`: what a conversion would do, compared with its output
+convert    scan -> plan -> run -> commit, for one size or several; overwrite and update, too
+verify     a finished data set against its manifest, also as a Beam job
+repair     damaged files, made again
 """

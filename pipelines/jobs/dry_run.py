@@ -1,4 +1,4 @@
-"""What a conversion would do: scan, sample and plan, without writing anything. No Beam here."""
+"""Proposes the shards of a conversion: scan, sample and plan, without writing. No Beam here."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from converter.writing.estimates import Estimate, bound_record_bytes, estimate_r
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Proposal:
-    """What a conversion would do; nothing is written yet.
+    """The images and shards of a conversion that is not written yet.
 
     Attributes:
         inventory: the images, and what is left out.
         splits: the entries of each split, in record order.
-        shard_records: how many records each shard of each split would hold.
-        estimate: what a sample says about sizes, or None where no sample was needed.
+        shard_records: number of records in each shard of each split.
+        estimate: sizes measured on a sample, or None if no sample was needed.
     """
 
     inventory: Inventory
@@ -36,12 +36,12 @@ class Proposal:
 
     @property
     def bytes(self) -> float:
-        """About how many bytes the shards take; 0 where no sample was needed."""
+        """About how many bytes the shards take; 0 if no sample was needed."""
         return self.estimate.record_bytes * len(self.inventory.entries) if self.estimate else 0.0
 
     @property
     def draft(self) -> Draft:
-        """What `converter.planning.plan.write_plan` writes."""
+        """The plan for `converter.planning.plan.write_plan`."""
         return Draft(inventory=self.inventory, splits=self.splits, shard_records=self.shard_records)
 
 
@@ -53,21 +53,21 @@ def propose(
     room: float = math.inf,
     inventory: Inventory | None = None,
 ) -> Proposal:
-    """Finds out what converting a folder would give, without writing anything.
+    """Plans the shards of a conversion, whatever the output, without writing anything.
 
     Args:
-        images: folder with a folder of images for each class.
-        options: what the conversion would be asked for.
-        always_sample: convert a sample even where the number of shards does not depend on it.
-        room: how many bytes are free; a sample tells whether what might not fit into them does.
-        inventory: what lies in the folder, where that is known.
+        images: as for `pipelines.convert`.
+        options: as for `pipelines.convert`.
+        always_sample: convert a sample even if the number of shards does not depend on it.
+        room: free bytes; a sample is also taken if the shards might not fit.
+        inventory: the images, if they are scanned already.
 
     Raises:
-        UsageError: there is nothing to convert, or not as asked.
+        UsageError: there is nothing to convert, or not with these options.
     """
     options = options or ConvertOptions()
     folder = locate(images)
-    register_formats(options.formats)  # an extra that is missing shows here, not in every worker
+    register_formats(options.formats)  # a missing extra shows here, not in every worker
     inventory = inventory or scan_images(folder, options)
     check_scan(inventory, options)
     splits = assign_splits(inventory.entries, options, inventory.duplicates)

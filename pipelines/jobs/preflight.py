@@ -1,4 +1,4 @@
-"""What has to be true before a conversion may touch anything."""
+"""Checks of folders, sizes, disk space and environment before a conversion touches anything."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _SIZE: Final = re.compile(r"\d+x\d+")
 
 
 class SpaceWarning(UserWarning):
-    """The disk is likely to be full before a conversion ends."""
+    """The disk looks too small for a conversion."""
 
 
 def check_folders(images: Location, out: Location) -> None:
-    """Refuses an output that would swallow its own input or something that is not ours.
+    """Checks that an output holds neither its own input nor anything but a data set.
 
     Raises:
-        UsageError: says which, and what to do instead.
+        UsageError: it does, or it lies in the images or is a file.
     """
     source, target = _resolve(images), _resolve(out)
     if lies_in(target, source):
@@ -56,9 +56,9 @@ def check_folders(images: Location, out: Location) -> None:
         raise UsageError(f"output {out} is a file: choose a folder")
     found = list_names(out)
     if found and not _is_ours(out, found):
-        if _SIZE.fullmatch(found[0]) and Layout(out / found[0]).manifest.is_file():
+        if sizes := find_sizes(out):
             raise UsageError(
-                f"output {out} holds data sets of several sizes, such as {found[0]}: give each as "
+                f"output {out} holds data sets of several sizes, such as {sizes[0]}: give each as "
                 "an image size, or choose another folder"
             )
         raise UsageError(
@@ -68,18 +68,14 @@ def check_folders(images: Location, out: Location) -> None:
 
 
 def _is_ours(out: Location, found: Sequence[str]) -> bool:
-    """Whether a folder holds a data set, finished or not: others call a file `manifest.json`, too.
-
-    Args:
-        out: the folder.
-        found: what lies in it.
-    """
+    """Whether a folder with these names in it holds a data set, finished or not."""
     if WORK_FOLDER in found:
         return True
     if MANIFEST not in found:
         return False
     if any(map(is_shard_file, found)):  # also if the manifest is damaged
         return True
+    # Other programs name a file manifest.json, too.
     try:
         read_manifest(out)
     except DatasetError:
@@ -87,22 +83,24 @@ def _is_ours(out: Location, found: Sequence[str]) -> bool:
     return True
 
 
-def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:
-    """Refuses sizes that make no sense together.
+def find_sizes(out: Location) -> list[str]:
+    """Returns the names of the folders in `out` that hold a data set of one size, in order."""
+    names = (name for name in list_names(out) if _SIZE.fullmatch(name))
+    return [name for name in names if Layout(out / name).manifest.is_file()]
 
-    Args:
-        out: the folder that is to hold a data set of each size.
-        sizes: the options of each.
+
+def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[str, Location]:
+    """Returns the folder of each size in `out`, by its name, such as `224x320`.
 
     Raises:
-        UsageError: says which.
+        UsageError: the sizes make no sense together.
     """
     if not sizes:
-        raise UsageError("there is no image size to convert to: give one at least")
+        raise UsageError("there is no image size to convert to: give at least one")
     names = [name_size(*options.image_size) for options in sizes]
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"image size {double} stands twice")
+        raise UsageError(f"image size {double} is given twice")
     if sizes[0].resize == "none":
         raise UsageError("resize none ignores the image size: leave all of them out")
     first, *others = (options.to_json() | options.policies_to_json() for options in sizes)
@@ -110,15 +108,16 @@ def check_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> None:
         for option in first.keys() - {"image_size"}:
             if other[option] != first[option]:
                 raise UsageError(
-                    f"sizes that are converted together differ in nothing else, and {option} is "
-                    f"{first[option]} for {names[0]}, {other[option]} for {name}: convert them "
-                    "one by one"
+                    "sizes that are converted together must not differ in other options, and "
+                    f"{option} is {first[option]} for {names[0]}, {other[option]} for {name}: "
+                    "convert them one by one"
                 )
     if Layout(out).manifest.is_file() or Layout(out).plan.is_file():
         raise UsageError(
             f"output {out} holds a data set itself, and several sizes need a folder that holds one "
             "for each: choose another folder"
         )
+    return {name: out / name for name in names}
 
 
 def _resolve(place: Location) -> Location:
@@ -126,53 +125,48 @@ def _resolve(place: Location) -> Location:
 
 
 def find_room(out: Location) -> float:
-    """How many bytes are free where an output lies, or will lie; in a store, as many as needed."""
+    """Returns the free bytes where an output is or will be; infinite in a store."""
     if not isinstance(out, Path):
         return math.inf
     return shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
 
 
 def check_room(out: Location, needed: float) -> None:
-    """Warns if an output is likely not to fit; no error, because what is needed is an estimate.
+    """Warns if the disk of an output looks too small for that many more bytes.
 
-    Args:
-        out: the output.
-        needed: how many bytes more it takes.
+    It is no error, because `needed` is an estimate.
     """
     if needed > (room := find_room(out)):
         warnings.warn(
-            f"about {format_bytes(needed)} more are to be written to {out}, where "
+            f"about {format_bytes(needed)} more will be written to {out}, where "
             f"{format_bytes(int(room))} are free: make room; on a full disk the conversion ends, "
-            "finished shards are kept, and the same command goes on",
+            "finished shards are kept, and the same command resumes it",
             SpaceWarning,
             stacklevel=2,
         )
 
 
 def check_import_names() -> None:
-    """Refuses an environment where another distribution has files under our import names.
-
-    pip installs both without a word, and whichever came last has overwritten the other; the
-    package `reader`, a feed reader, is one such.
+    """Checks that no other distribution has files under our import names.
 
     Raises:
-        UsageError: names the other distribution.
+        UsageError: one has.
     """
+    # pip installs both without a word, and the later one overwrites the other: the package
+    # `reader`, a feed reader, for example.
     for distribution in importlib.metadata.distributions():
         name = _find_import_name(distribution)
         if name and (other := distribution.metadata["Name"]) != DISTRIBUTION:
             raise UsageError(
                 f"the package {name!r} also belongs to the distribution {other!r}: "
-                f"install shardmill in an environment of its own"
+                "install shardmill in an environment of its own"
             )
 
 
 def _find_import_name(distribution: importlib.metadata.Distribution) -> str | None:
-    """Which of our import names a distribution has files under.
-
-    `packages_distributions` parses all metadata and makes a path of each file: 0.3 s of CPU where
-    TensorFlow is installed, and this 0.07.
-    """
+    """Returns the import name of ours that a distribution has files under, if any."""
+    # `packages_distributions` parses all metadata and makes a path of each file: 0.3 s of CPU where
+    # TensorFlow is installed. This takes 0.07 s.
     files = "\n" + (distribution.read_text("RECORD") or "")
     packages = (distribution.read_text("top_level.txt") or "").split()
     return next((x for x in IMPORT_NAMES if f"\n{x}/" in files or x in packages), None)

@@ -1,4 +1,4 @@
-"""What is asked of a conversion, checked; and whether that is there already."""
+"""A conversion as requested: settings and checks that need no lock, no worker and no write."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import contextlib
 import dataclasses
 from typing import Final
 
-from converter.commits.replacements import check_replaceable, find_manifest, restore_folder
+from converter.commits.object_replacements import find_replacement
+from converter.commits.replacements import check_replaceable, find_manifest, is_staged
 from converter.costs import Cost
-from converter.errors import UsageError
+from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, read_manifest
-from converter.image_options import check_choice
-from converter.inventory import Note
+from converter.inventory import Inventory, Note
+from converter.option_fields import check_choice
 from converter.options import ConvertOptions
-from converter.planning.plan import Draft, digest_plan, name_changes
+from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
+from converter.planning.strict_checks import check_scan
 from converter.sources.inputs import locate_root
 from converter.sources.mask_pairing import locate_masks
 from converter.storage.layout import Layout, Location
-from converter.upkeep.updates import Update
-from pipelines.beam import runners
-from pipelines.beam.workers import LocalWorkers
+from converter.storage.objects import ObjectPath
+from converter.upkeep.class_changes import ClassChanges
+from converter.upkeep.updates import Update, check_kind
 from pipelines.jobs.preflight import check_folders
 
 MODES: Final = ("new", "overwrite", "update")
@@ -27,21 +29,21 @@ MODES: Final = ("new", "overwrite", "update")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
-    """How a job runs. Nothing of it changes a byte of what is written.
+    """How a job runs. None of it changes a byte of what is written.
 
     Attributes:
         beam_args: Beam's own options, as on a command line: `("--direct_num_workers=4",)`.
-        workers: processes of a local run; 0 for one a core. Each takes about 150 MB and the
+        workers: processes of a local run; 0 for one per core. Each takes about 150 MB and the
             pixels of one image.
         progress: draw a bar on standard error.
-        mode: `new` writes a data set, goes on with an interrupted one, and does nothing where it
-            is finished. `overwrite` replaces a finished one as soon as the new one is complete,
-            and gives up an unfinished conversion of something else. `update` takes added, changed
-            and removed images into a finished one; shards in which nothing is different stay.
-        break_lock: take the lock of a process on another machine for stale.
+        mode: `new` writes a data set, resumes an interrupted conversion, and does nothing if it is
+            finished. `overwrite` replaces a finished data set once the new one is complete, and
+            gives up an unfinished conversion of something else. `update` takes added, changed and
+            removed images into a finished data set; shards without changes stay.
+        break_lock: treat a lock held by another machine as stale.
 
     Raises:
-        UsageError: there is no such mode.
+        UsageError: the mode is unknown.
     """
 
     beam_args: tuple[str, ...] = ()
@@ -56,16 +58,17 @@ class RunSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """What came of a conversion.
+    """The outcome of a conversion.
 
     Attributes:
-        manifest: of the data set, as it lies there now.
-        written: how many shards were written.
-        kept: how many were found finished, by an earlier run or because an update left them alone.
-        unchanged: whether the data set was finished before, as it was asked for.
-        update: what was different, if an update was asked for.
-        notes: what is odd about the images, and yet converted.
-        cost: what writing them cost.
+        manifest: of the data set as it is now.
+        written: number of shards written.
+        kept: number of shards finished by an earlier run, or left alone by an update.
+        unchanged: whether the data set was already finished as requested.
+        update: the difference, if an update was requested.
+        classes: what the update means for the classes.
+        notes: what is odd about the images, though they were converted.
+        cost: of the shards written.
     """
 
     manifest: Manifest
@@ -73,18 +76,18 @@ class Conversion:
     kept: int
     unchanged: bool = False
     update: Update | None = None
+    classes: ClassChanges = dataclasses.field(default_factory=ClassChanges)
     notes: tuple[Note, ...] = ()
     cost: Cost = dataclasses.field(default_factory=Cost)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One data set that is asked for, and how to run; see `pipelines.convert`."""
+    """One data set that is requested; see `pipelines.convert`."""
 
     images: Location
     out: Location
     options: ConvertOptions
-    beam: runners.RunnerOptions
     run: RunSettings
 
     @property
@@ -93,65 +96,59 @@ class Request:
         return locate_root(self.images, self.options)
 
     @property
+    def places(self) -> tuple[Location, Location, Location]:
+        """Everything that workers read and write: images, masks and output."""
+        return self.root, locate_masks(self.root, self.options), self.out
+
+    @property
+    def current(self) -> Location:
+        """Where the data set is: not in `out` if a kill caught it on the way there."""
+        if not Layout(self.out).manifest.is_file():
+            beside: Location | None = Layout(self.out).retired
+            if isinstance(self.out, ObjectPath):
+                beside = find_replacement(self.out)
+            if beside and Layout(beside).manifest.is_file():
+                return beside
+        return self.out
+
+    @property
     def target(self) -> Location:
         """Where the data set is made: beside the one that it replaces, if there is one."""
         return Layout(self.out).stage if self.is_finished else self.out
 
     @property
     def is_finished(self) -> bool:
-        """Whether a finished data set lies there, of whatever options."""
-        return Layout(self.out).manifest.is_file()
+        """Whether there is a finished data set, whatever its options."""
+        return Layout(self.current).manifest.is_file()
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether there is one, of which nobody has left anything to be done."""
+        """Whether the data set is finished and no run has left work to end."""
         return self.is_finished and not Layout(self.out).work.exists()
-
-    def start_workers(self) -> contextlib.AbstractContextManager[LocalWorkers | None]:
-        """Starts the processes that it takes; errors are those of `runners.start_workers`."""
-        masks = locate_masks(self.root, self.options)
-        return runners.start_workers(self.beam, self.run.workers, self.root, masks, self.out)
 
 
 def prepare(
-    images: Location,
-    out: Location,
-    options: ConvertOptions | None,
-    beam: runners.RunnerOptions,
-    run: RunSettings,
+    images: Location, out: Location, options: ConvertOptions | None, run: RunSettings
 ) -> Request:
-    """Checks what is asked for, in as far as no image has to be looked at and no lock to be held.
+    """Checks everything that needs neither a look at the images nor a lock.
 
     Raises:
-        UsageError: it makes no sense.
-        LockedError: somebody else is putting a data set in its place.
+        UsageError: the request makes no sense.
     """
-    restore_folder(out, break_lock=run.break_lock)
     check_folders(images, out)
     if run.mode == "update":
         options = _choose_options(out, options)
-    options = options or ConvertOptions()
-    request = Request(images=images, out=out, options=options, beam=beam, run=run)
-    _check_places(request)
+    request = Request(images=images, out=out, options=options or ConvertOptions(), run=run)
+    _, masks, _ = request.places
+    if request.options.mask_dir is not None:
+        check_folders(masks, out)
     if run.mode != "new" and request.is_finished:
-        check_replaceable(out)
+        check_replaceable(request.current)
     return request
 
 
-def _check_places(request: Request) -> None:
-    """Refuses masks that are not there, and what workers do not see.
-
-    Raises:
-        UsageError: says which.
-    """
-    masks = locate_masks(request.root, request.options)
-    if request.options.mask_dir is not None:
-        check_folders(masks, request.out)
-    runners.check_paths(request.beam, request.root, masks, request.out)
-
-
 def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOptions:
-    """The options of an update: those of the data set, which any that are given have to be."""
+    """Returns the options of the data set to update; any that are given have to be the same."""
     manifest = find_manifest(out)
     if manifest is None:
         raise UsageError(
@@ -167,12 +164,12 @@ def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOpt
 
 
 def check_options(request: Request) -> Manifest:
-    """Makes sure that a finished data set has the options that are asked for; looks at no image.
+    """Checks that a finished data set has the requested options, without looking at any image.
 
     Raises:
-        UsageError: it has others, or was updated; says which.
+        UsageError: it has others, or was updated.
     """
-    manifest = read_manifest(request.out)
+    manifest = read_manifest(request.current)
     changed = name_changes(manifest.options, manifest.generator, request.options)
     if changed or manifest.updated:
         raise _refuse(request.out, changed or ("which was updated since it was converted",))
@@ -180,12 +177,12 @@ def check_options(request: Request) -> Manifest:
 
 
 def check_images(request: Request, manifest: Manifest, draft: Draft) -> Conversion:
-    """Makes sure that a finished data set is of the images that are asked for.
+    """Checks that a finished data set is of the requested images.
 
     Args:
-        request: what is asked for.
-        manifest: of what lies there.
-        draft: what a conversion would be now.
+        request: what is requested.
+        manifest: of the data set.
+        draft: of a conversion now.
 
     Raises:
         UsageError: it is of others.
@@ -200,3 +197,22 @@ def _refuse(out: Location, changed: tuple[str, ...]) -> UsageError:
         f"output {out} holds a finished data set ({'; '.join(changed)}): take changed files in "
         "with --update, replace it with --overwrite, or choose another folder"
     )
+
+
+def check_update(request: Request, inventory: Inventory) -> None:
+    """Checks that images can be taken into the finished data set.
+
+    Raises:
+        UsageError: says why not.
+    """
+    check_scan(inventory, request.options)
+    check_kind(read_manifest(request.current), inventory)
+    stage = Layout(request.out).stage
+    if not is_staged(stage):
+        return
+    with contextlib.suppress(DatasetError):  # nothing is lost if it is damaged
+        if read_plan(stage).base is None:
+            raise UsageError(
+                f"{request.out} is about to be replaced: go on with --overwrite and the options of "
+                "that, or give it up with shardmill clean --unfinished, and then update"
+            )

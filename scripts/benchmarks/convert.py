@@ -244,7 +244,7 @@ import sys
 from pathlib import Path
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
-from pipelines import propose
+from pipelines.jobs.dry_run import propose
 
 images, out = Path(sys.argv[1]), Path(sys.argv[2])
 options = ConvertOptions(caption_column=sys.argv[3] if len(sys.argv) > 3 else None)
