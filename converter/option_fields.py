@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -68,9 +69,11 @@ def read_meanings(owner: type) -> dict[str, str]:
     Returns:
         One line for each option, by name; empty if Python was started with -OO.
     """
+    names = {field.name for field in dataclasses.fields(owner)}
     texts = (inspect.cleandoc(parent.__doc__ or "") for parent in owner.__mro__[:-1])
     found = (re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE) for text in texts)
-    return {name: " ".join(meaning.split()) for each in found for name, meaning in each}
+    pairs = itertools.chain.from_iterable(found)
+    return {name: " ".join(meaning.split()) for name, meaning in pairs if name in names}
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:

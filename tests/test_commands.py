@@ -15,6 +15,7 @@ from conftest import encode_image, make_image, write_image
 from converter.errors import RecordError, UsageError
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import frame_record
+from converter.option_fields import GROUPS, read_meanings
 from converter.options import ConvertOptions
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.cli.commands import main
@@ -555,3 +556,126 @@ def test_an_engine_with_loggers_of_its_own_adds_no_line_to_an_error(tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("shardmill: error: ")
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "names.txt").write_text("b\na\n")
+    command = ["convert", "~/images", "~/out", "--labels=~/names.txt", "--no-progress", IN_MEMORY]
+    assert main([*command, "--image-size=8"]) == 0
+    assert read_manifest(tmp_path / "out").classes == ("b", "a")
+    assert main(["verify", "~/out", "--sources=~/images", "--no-progress"]) == 0
+    assert main(["repair", "~/out", "--images=~/images", "--no-progress"]) == 0
+    write_records(tmp_path / "a.tfrecord", 1)
+    assert main(["index", "~/a.tfrecord"]) == 0
+    assert (tmp_path / "a.tfindex").exists()
+    capsys.readouterr()
+    assert "~nobody-here/images does not exist" in refuse(
+        ["plan", "~nobody-here/images", "x"], capsys
+    )
+
+
+def test_paths_are_relative_to_the_current_folder_and_stored_relative_to_the_source(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "t.csv"
+    table.write_text("path\n" + "".join(f"{'ab'[n % 2]}/{n}.png\n" for n in range(6)))
+    command = ["convert", "tables/t.csv", "out", "--image-size=8", "--no-progress", IN_MEMORY]
+    for root in ("images", str(images), "~/images"):
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setenv("HOME", str(tmp_path))
+            assert main([*command, f"--table-root={root}"]) == 0  # the same options each time
+        assert read_manifest(tmp_path / "out").options["table_root"] == "../images"
+
+
+def test_jpg_is_another_name_of_jpeg(images: Path, tmp_path: Path) -> None:
+    command = ["convert", str(images), str(tmp_path / "out"), "--no-progress", IN_MEMORY]
+    assert main([*command, "--encoding=jpg", "--formats=jpg,png"]) == 0
+    options = read_manifest(tmp_path / "out").options
+    assert (options["encoding"], options["formats"]) == ("jpeg", ["jpeg", "png"])
+    assert ConvertOptions(encoding="jpg", formats=("jpg",)) == ConvertOptions(formats=("jpeg",))
+
+
+def test_inspect_points_from_a_folder_of_several_sizes_to_each(
+    images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    sizes = ["--image-size=8", "--image-size=9", "--quiet", IN_MEMORY]
+    assert main(["convert", str(images), str(out), *sizes]) == 0
+    message = f"{out} holds data sets of several sizes: inspect one of {out}/8x8, {out}/9x9"
+    assert refuse(["inspect", str(out)], capsys) == message
+
+
+def test_convert_and_inspect_answer_programs(images: Path, tmp_path: Path, capsys: Capture) -> None:
+    (images / "a" / "bad.jpg").write_bytes(b"bad")
+    out = tmp_path / "out"
+    command = ["convert", str(images), str(out), "--image-size=8", "--json", IN_MEMORY]
+    for result, shards in (("written", [1, 0]), ("unchanged", [0, 1])):
+        assert main([*command, "--max-rejects=0"]) == 3
+        printed = capsys.readouterr()
+        (found,) = json.loads(printed.out)["datasets"]
+        assert (found["folder"], found["result"]) == (str(out), result)
+        assert list(found["shards"].values()) == shards
+        assert found["totals"]["rejected"] == {"not_an_image": 1}
+        assert printed.err.count("\n") == 1
+    assert main(["inspect", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["classes"] == {"a": 3, "b": 3}
+    assert found["splits"]["train"]["records"] == 6
+    assert found["record"]["features"]["image/height"] == [8]
+    assert found["record"]["features"]["image/format"] == ["jpeg"]
+
+
+def test_quiet_prints_errors_alone(images: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    command = ["convert", str(images), str(out), "--image-size=8", "--quiet", IN_MEMORY]
+    write_records(tmp_path / "a.tfrecord", 1)
+    for arguments in (
+        command,
+        command,
+        [*command, "--update"],
+        ["verify", str(out), "--quiet"],
+        ["repair", str(out), "--images", str(images), "--quiet"],
+        ["clean", str(out), "--quiet"],
+        ["index", str(tmp_path / "a.tfrecord"), "--quiet"],
+    ):
+        assert main(arguments) == 0
+        assert capsys.readouterr() == ("", ""), arguments
+    (out / "labels.txt").unlink()
+    assert main(["verify", str(out), "--quiet"]) == 1
+    assert capsys.readouterr() == ("labels.txt: is missing\n", "")
+    assert "not allowed with" in refuse(["verify", str(out), "--quiet", "--json"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["repair", "--images=x", "--json"], "--json is not known, neither by shardmill nor by"),
+        (["repair", "--images=x", "--quite"], "--quite is not known: did you mean --quiet?"),
+        (["clean", "--json"], "--json is not known here"),
+        (["clean", "--dry-rum"], "--dry-rum is not known: did you mean --dry-run?"),
+        (["plan", "images", "--quality=9", "--updat"], "--updat is not known: did you mean --upd"),
+        (["plan", "images", "--runner=x"], "--runner is not known here"),
+    ],
+)
+def test_an_unknown_flag_is_not_taken_for_one_that_only_looks_alike(
+    arguments: list[str], message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    assert message in refuse([*arguments, str(tmp_path)], capsys)
+
+
+def test_help_says_of_every_option_what_it_means(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "2000")
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for meaning in read_meanings(ConvertOptions).values():
+        assert meaning.replace("`", "").removesuffix(".").removeprefix("False ") in text
+    for group in GROUPS:
+        assert f" {group}: --" in text

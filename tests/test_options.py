@@ -15,6 +15,7 @@ from converter.image_options import (
     parse_formats,
     parse_share,
 )
+from converter.option_fields import GROUPS, list_options, read_meanings, suggest
 from converter.options import (
     COLUMN_OPTIONS,
     ENCODINGS,
@@ -265,3 +266,24 @@ def test_what_is_not_an_image_size_is_refused(text):
     message = f"{text!r} is not an image size: write one number, such as 256, or 224x320"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
         parse_image_size(text)
+
+
+def test_every_option_says_what_it_means_and_shows_its_default():
+    meanings = read_meanings(ConvertOptions)
+    assert {*meanings} == {field.name for field in dataclasses.fields(ConvertOptions)}
+    for name, default, option in list_options(ConvertOptions):
+        assert option.group in GROUPS
+        if option.parse and option.shown and default:
+            assert option.parse(option.shown) == default, name
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "near"),
+    [
+        ("--sed", ["--seed", "--sdk"], "--seed"),
+        ("convret", ["convert", "verify"], "convert"),
+        ("--json", ["--zone", "--jobs_path"], None),
+    ],
+)
+def test_only_what_is_close_is_suggested(word, known, near):
+    assert suggest(word, known) == near

@@ -62,7 +62,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
         with _show_warnings(quiet=quiet):
             return _COMMANDS[options.command](options, extra)
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to resume", 130)
+        return _fail("interrupted; run the same command again to go on", 130)
     except ShardmillError as error:
         if debug:
             raise
