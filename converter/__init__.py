@@ -14,7 +14,7 @@ second list:
 
 and beside them
 
-    options   what a conversion is asked for (image_options: of each image)
+    options   of a conversion (image_options: of each image; option_fields: how they are declared)
     inventory what is found before anything is converted
     reasons   why an image is not in the data set    costs    where the time of a worker goes
     errors    what goes wrong, as a tree             names    file names free of the locale

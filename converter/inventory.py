@@ -1,4 +1,4 @@
-"""What is found before anything is converted: entries, what is left out, and what is odd."""
+"""What a scan finds: images, files that are left out, and notes about what is odd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from converter.format.schema import Column
 SPLITS: Final = ("train", "validation", "test")
 
 NO_LABEL: Final = -1
-"""Stands where an image has no class."""
+"""The label of an image without a class."""
 
 SKIP_RULES: Final = {
     "skipped_hidden": "a dotfile, or one that an operating system leaves behind",
@@ -25,25 +25,25 @@ SKIP_RULES: Final = {
     "skipped_special": "neither a file nor a folder",
     "unreadable": "the folder or its file cannot be read",
 }
-"""Why a file is not looked at, by the code in `rejects.jsonl`."""
+"""Why a file is skipped, by its code in `rejects.jsonl`, which holds these texts as details,
+so another wording changes the bytes of data sets."""
 
 NOTES: Final = {
     "duplicate": "the same content",
     "duplicate_class": "the same content under different labels",
     "duplicate_split": "the same content in different splits",
-    "twin_class": "names that a person, or another system, takes for one",
-    "twin_path": "names that a person, or another system, takes for one",
+    "twin_class": "names that look the same, or are the same on other systems",
+    "twin_path": "names that look the same, or are the same on other systems",
     "empty_class": "a class without an image",
     "unused_mask": "a mask without an image",
-    "wrong_extension": "the name says another format than the content",
-    "animated": "several frames or pages, of which the first is taken",
-    "profile": "colours brought to sRGB from another ICC profile",
+    "wrong_extension": "the name and the content say different formats",
+    "animated": "several frames or pages, only the first is taken",
+    "profile": "colours converted to sRGB from another ICC profile",
 }
-"""What is odd and yet converted, by the code in `notes.jsonl`."""
-
+"""What is odd but converted, by its code in `notes.jsonl`."""
 
 CONTENT_NOTES: Final = ("wrong_extension", "animated", "profile")
-"""Those that are known only when images are read."""
+"""Notes that need the images to be read."""
 
 
 class Entry(NamedTuple):
@@ -53,11 +53,11 @@ class Entry(NamedTuple):
         path: relative to the root, with `/`, in the spelling of `converter.names`.
         label: index into the class names, or `NO_LABEL`.
         size_bytes: of the file.
-        split: that its folder or its table gives it, or nothing.
-        group: what has to be in one split with it, or nothing.
-        values: of the table's columns, as JSON, or nothing.
-        place: where its header begins in an archive, in bytes.
-        mask: the file of its mask, if it has one; no more of that is known than of a file.
+        split: given by its folder or table; empty for none.
+        group: images of the same group stay in one split; empty for none.
+        values: of the table's columns, as JSON; empty for none.
+        place: offset of its header in an archive, in bytes.
+        mask: the file of its mask, with path, size and place only; None for none.
     """
 
     path: str
@@ -71,7 +71,7 @@ class Entry(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """One file or folder that is not looked at: its relative path, the rule, and a detail."""
+    """A file or folder that is left out: its relative path, the code, and a detail."""
 
     path: str
     code: str
@@ -79,12 +79,12 @@ class Skipped(NamedTuple):
 
 
 class Note(NamedTuple):
-    """What is odd about some files or classes, of which the first ones are named.
+    """Something odd about files or classes.
 
     Attributes:
         code: one of `NOTES`.
-        names: paths or class names, up to `MAX_NAMES`.
-        total: how many there are.
+        names: the first paths or class names, up to `MAX_NAMES`.
+        total: number of all of them.
     """
 
     code: str
@@ -97,18 +97,18 @@ MAX_NAMES: Final = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Inventory:
-    """What was found.
+    """Everything that a scan found.
 
     Attributes:
-        classes: names in label order; also those without an image. Without any, images have no
+        classes: names in label order, also of classes without an image; empty if images have no
             labels.
         entries: the images, ordered by the bytes of their paths.
-        skipped: everything else, in the same order.
-        rejected: rows of a table that no image can be made of.
+        skipped: all other files, in the same order.
+        rejected: rows of a table that cannot be converted.
         notes: what is odd.
-        columns: what the entries' values are.
-        duplicates: places in `entries` of images with the same content, set by set.
-        labelled: whether each image has one class.
+        columns: what the values of the entries are.
+        duplicates: indices into `entries` of images with the same content, one tuple for each set.
+        labelled: whether each image has exactly one class.
     """
 
     classes: tuple[str, ...]
@@ -126,25 +126,25 @@ class Inventory:
 
 
 def name_class(inventory: Inventory, entry: Entry) -> str:
-    """The class of an image, or nothing if it has none."""
+    """Returns the class name of an image; empty if it has none."""
     return "" if entry.label == NO_LABEL else inventory.classes[entry.label]
 
 
 class NoteTally:
-    """Counts what is odd, and keeps the first names."""
+    """Counts notes by code, with their first names."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
         self._totals: dict[str, int] = {}
 
     def add(self, code: str, *names: str, total: int = 1) -> None:
-        """Counts so many, of which these are the first."""
+        """Adds `total` occurrences, and the first names of them."""
         known = self._names.setdefault(code, [])
         known += names[: MAX_NAMES - len(known)]
         self._totals[code] = self._totals.get(code, 0) + total
 
     def list_notes(self) -> list[Note]:
-        """A note of each kind, in the order of their codes."""
+        """Returns one note for each code, ordered by code."""
         return [
             Note(code, tuple(names), self._totals[code])
             for code, names in sorted(self._names.items())
@@ -152,5 +152,5 @@ class NoteTally:
 
 
 def make_note(code: str, names: list[str]) -> Note:
-    """A note about so many names, of which it keeps the first."""
+    """Makes a note about all these names, and keeps the first."""
     return Note(code, tuple(names[:MAX_NAMES]), len(names))

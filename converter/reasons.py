@@ -1,6 +1,6 @@
-"""Why an image is not in the data set: every code that `rejects.jsonl` has for what was rejected.
+"""The codes in `rejects.jsonl` of images that were rejected.
 
-What is not even looked at, because of its name or its kind, has a code of `converter.sources.scan`.
+Files that are skipped by name or kind have those of `converter.inventory.SKIP_RULES`.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ REJECT_CODES: Final = {
     "filtered_frames": "a frame or page behind the first --max-frames of its file",
     "filtered_aspect": "longer and narrower than --max-aspect",
 }
-"""What each code means, for a person."""
+"""What each code means. `rejects.jsonl` holds some of these texts as details, so another wording
+changes the bytes of data sets."""
 
 FILTERS: Final = frozenset(code for code in REJECT_CODES if code.startswith("filtered_"))
-"""Sound images that were asked to be left out: `--on-error` and `--max-rejects` do not count
-them."""
+"""Sound images left out on request: `--on-error` and `--max-rejects` do not count them."""
 
 
 def describe_excess(totals: Totals, max_rejects: float | None) -> str | None:
-    """Says that more images are rejected than may be; None if it is not so.
+    """Returns a message if a data set has more rejected images than `max_rejects` allows.
 
     Args:
-        totals: of a data set.
+        totals: of the data set.
         max_rejects: as in `ConvertOptions`.
     """
-    rejected = sum(count for code, count in totals.rejected.items() if code not in FILTERS)
-    images = totals.written + sum(totals.rejected.values())
     if max_rejects is None:
         return None
+    rejected = sum(count for code, count in totals.rejected.items() if code not in FILTERS)
+    images = totals.written + sum(totals.rejected.values())
     limit = max_rejects if isinstance(max_rejects, int) else max_rejects * images
     if rejected <= limit:
         return None

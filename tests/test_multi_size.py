@@ -285,8 +285,12 @@ def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
     assert capsys.readouterr().out.count("nothing to do") == 3
     assert main(["convert", str(folder), out, "--no-progress", "--update"]) == 2
     assert "holds data sets of several sizes, such as 12x12: give" in capsys.readouterr().err
-    assert main(["plan", *again]) == 0
-    assert capsys.readouterr().out.endswith("nothing was written\n")
+    assert main(["plan", *again, *arguments[:-1]]) == 0
+    planned = capsys.readouterr().out
+    assert planned.count("nothing to do") == 3
+    assert planned.endswith("nothing was written\n")
+    assert main(["plan", *again]) == 2
+    assert "8x8 holds a finished data set (encoding was raw, is jpeg; " in capsys.readouterr().err
     assert main(["plan", *again, "--image-size=8x8"]) == 2
     assert "image size 8x8 is given twice" in capsys.readouterr().err
     assert read_manifest(tmp_path / "out" / "24x24").image.height == 24
