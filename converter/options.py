@@ -12,17 +12,11 @@ from typing import Any, Final
 from converter.errors import UsageError
 from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions, spell_format
 from converter.names import from_bytes
-from converter.option_fields import LABELS, MASKS, OUTPUT, TABLE, check_range, option
+from converter.option_fields import LABELS, MASKS, OUTPUT, TABLE, check_range, list_options, option
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
-
-COLUMN_OPTIONS: Final = (
-    "label_column", "labels_column", "target_column", "caption_column", "boxes_column",
-    "box_labels_column", "mask_column", "split_column", "group_column",
-)  # fmt: skip
-"""The options that name a column of a table that images may have."""
 
 HELD_BY: Final = {
     "rgb": ("jpeg", "png", "webp", "raw"),
@@ -308,6 +302,14 @@ class ConvertOptions(ImageOptions):
             name: tuple(value) for name, value in values.items() if isinstance(value, list)
         }
         return cls(**{**values, **tuples})
+
+
+COLUMN_OPTIONS: Final = tuple(
+    name
+    for name, default, _ in list_options(ConvertOptions)
+    if name.endswith("_column") and default is None
+)
+"""The options that name a column that a table may have."""
 
 
 def _check_pattern(pattern: str) -> None:

@@ -188,6 +188,17 @@ def test_an_update_names_classes_that_came_went_and_were_renamed(root, capsys):
     assert classes == ("b", "d", "dog", "new")
 
 
+@pytest.mark.parametrize("more", [True, False])
+def test_a_renamed_class_may_gain_or_lose_images(root, more):
+    images = root / "images"
+    (images / "d").rename(images / "dog")
+    if more:
+        write_image(images / "dog" / "new.png", 99)
+    else:
+        (images / "dog" / "1.png").unlink()
+    assert plan(images, root / "out", mode="update").classes == ((), (), (("d", "dog"),))
+
+
 def test_a_class_with_other_images_is_not_a_renamed_one(root):
     images = root / "images"
     shutil.rmtree(images / "d")

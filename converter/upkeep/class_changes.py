@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.format.manifest import Manifest
@@ -19,6 +19,8 @@ from converter.storage.layout import Location
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.updates import Update
 
+_STEP: Final = 10_000
+
 
 class ClassChanges(NamedTuple):
     """How the classes of a data set differ before and after an update.
@@ -26,7 +28,8 @@ class ClassChanges(NamedTuple):
     Attributes:
         added: new classes.
         emptied: classes that had images and have none any more.
-        renamed: old and new name of classes whose images are now all in a new class.
+        renamed: old and new name of classes with the same images, apart from some that were added
+            or some that were removed.
     """
 
     added: tuple[str, ...] = ()
@@ -60,7 +63,13 @@ def compare_classes(
         # Shards and files are read once more, but only if a class vanished and another came.
         old = _hash_records(folder, manifest, emptied)
         new = _hash_files([entry for entry in entries if entry.label in added], images, manifest)
-        renamed = {label: other for label in emptied for other in added if old[label] <= new[other]}
+        # Images may be added or removed at the same time, so either set may hold the other.
+        renamed = {
+            label: other
+            for label in emptied
+            for other in added
+            if new[other] and (old[label] <= new[other] or new[other] <= old[label])
+        }
     return ClassChanges(
         added=tuple(classes[label] for label in added if label not in renamed.values()),
         emptied=tuple(classes[label] for label in emptied if label not in renamed),
@@ -81,7 +90,7 @@ def _hash_records(
 
 
 def _hash_files(
-    entries: Iterable[Entry], images: Location, manifest: Manifest
+    entries: Sequence[Entry], images: Location, manifest: Manifest
 ) -> dict[int, set[str]]:
     members = digest_members(images) if is_compressed(images) else None
     limit = ConvertOptions.from_json(manifest.options).max_file_bytes
@@ -96,6 +105,8 @@ def _hash_files(
 
     found = defaultdict(set)
     with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
-        for label, digest in pool.map(hash_entry, entries):
-            found[label].add(digest)
+        # In steps, because `map` makes a future for each entry at once.
+        for start in range(0, len(entries), _STEP):
+            for label, digest in pool.map(hash_entry, entries[start : start + _STEP]):
+                found[label].add(digest)
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from converter.format.manifest import Manifest
 from converter.inventory import Note
-from converter.storage.layout import Location
+from converter.storage.layout import Location, locate
 from converter.upkeep.class_changes import ClassChanges
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
@@ -50,7 +50,7 @@ def describe_dataset(manifest: Manifest, folder: Location) -> dict[str, Any]:
     labels = (split.labels for split in manifest.splits.values())
     counts = [sum(counts) for counts in zip(*labels, strict=True)]
     return {
-        "folder": str(folder),
+        "folder": str(locate(folder)),
         "generator": manifest.generator,
         "updated": manifest.updated,
         "options": manifest.options,
@@ -76,7 +76,7 @@ def describe_record(shard: str, features: Mapping[str, list[Any]]) -> dict[str, 
 def describe_faults(faults: Sequence[Fault], folder: Location) -> dict[str, Any]:
     """What `shardmill verify --json` prints."""
     found = [fault._asdict() for fault in faults]
-    return {"folder": str(folder), "whole": not faults, "faults": found}
+    return {"folder": str(locate(folder)), "whole": not faults, "faults": found}
 
 
 def _describe_proposal(preview: Preview) -> dict[str, Any] | None:
