@@ -592,6 +592,15 @@ def test_paths_are_relative_to_the_current_folder_and_stored_relative_to_the_sou
         assert read_manifest(tmp_path / "out").options["table_root"] == "../images"
 
 
+def test_an_empty_path_is_not_the_current_folder(
+    images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (images / "t.csv").write_text("path\na/0.png\n")
+    for arguments in (["--table-root="], ["--mask-dir="]):
+        command = ["plan", str(images / "t.csv"), str(tmp_path / "out"), *arguments]
+        assert "a path is empty: write . for the current" in refuse(command, capsys)
+
+
 def test_jpg_is_another_name_of_jpeg(images: Path, tmp_path: Path) -> None:
     command = ["convert", str(images), str(tmp_path / "out"), "--no-progress", IN_MEMORY]
     assert main([*command, "--encoding=jpg", "--formats=jpg,png"]) == 0

@@ -36,19 +36,7 @@ _DESCRIPTIONS: Final = {
 }
 
 _BEAM: Final = "Any other option goes to Beam: write it after OUT, as --name=value."
-_OPTIONS: Final = frozenset(name for name, _, _ in list_options(ConvertOptions))
 _SWITCH: Final = {"action": "store_true"}
-
-
-def _expand_user(text: str) -> str:
-    return os.path.expanduser(text)  # noqa: PTH111 (Path's fails where there is no such user)
-
-
-def _parse_path(text: str) -> Location:
-    try:
-        return parse_location(_expand_user(text))
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -62,6 +50,19 @@ def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return convert
+
+
+def _expand_user(text: str) -> str:
+    return os.path.expanduser(text)  # noqa: PTH111 (Path's fails where there is no such user)
+
+
+@_typed
+def _parse_path(text: str) -> Location:
+    return parse_location(_expand_user(text))
+
+
+def _locate(text: str) -> Location:
+    return locate(parse_location(_expand_user(text)))
 
 
 _CONVERSIONS: Final = ("convert", "plan")
@@ -140,17 +141,18 @@ def read_options(
     arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None
 ) -> list[ConvertOptions]:
     """Returns the options for each image size: those given, and `defaults` for the others."""
-    given = {name: value for name, value in vars(arguments).items() if name in _OPTIONS}
+    names = {name for name, _, _ in list_options(ConvertOptions)}
+    given = {name: value for name, value in vars(arguments).items() if name in names}
     values = {**(defaults or {}), **given}
     # Stored relative to the table and the images, so that all of them can move together.
     if "table_root" in given and is_table(arguments.images):
         table = locate(arguments.images)
-        values["table_root"] = relate(locate(_expand_user(given["table_root"])), table.parent)
+        values["table_root"] = relate(_locate(given["table_root"]), table.parent)
     if "mask_dir" in given:
         root = ConvertOptions(table_root=values.get("table_root", "."))
         base = find_base(locate_root(locate(arguments.images), root))
-        values["mask_dir"] = relate(locate(_expand_user(given["mask_dir"])), base)
-    sizes = given.get("image_size") or [values.get("image_size", ConvertOptions().image_size)]
+        values["mask_dir"] = relate(_locate(given["mask_dir"]), base)
+    sizes = given.get("image_size", [values.get("image_size", ConvertOptions().image_size)])
     return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]
 
 

@@ -119,7 +119,7 @@ class Request:
     @property
     def is_finished(self) -> bool:
         """Whether there is a finished data set, whatever its options."""
-        return Layout(self.current).manifest.is_file()
+        return Layout(self.out).manifest.is_file() or self.current != self.out
 
     @property
     def is_at_rest(self) -> bool:
