@@ -291,11 +291,11 @@ def test_several_lost_shards_of_an_updated_data_set_are_not_guessed(root: Path) 
     result = repair(root / "out", root / "images", IN_MEMORY)
     assert {fault.file for fault in result.left} >= {f"{ONE}.tfrecord", f"{TWO}.tfrecord"}
     assert result.unknown == (f"{ONE}.tfrecord", f"{TWO}.tfrecord")
-    line = next(line for line in summarize_repair(result, root / "out") if "nothing tells" in line)
+    (line,) = [line for line in summarize_repair(result, root / "out") if "unknown" in line]
     assert line == (
-        f"nothing tells which originals were in {ONE}.tfrecord, {TWO}.tfrecord: images came or "
-        "went since, or several shards of an updated split are lost with their indexes; copy these "
-        "from a backup, or convert all of it with --overwrite"
+        f"the originals of {ONE}.tfrecord, {TWO}.tfrecord are unknown: images were added or "
+        "removed since, or several shards of an updated split are lost with their indexes; copy "
+        "these from a backup, or convert all of it with --overwrite"
     )
     (root / "out" / f"{ONE}.tfindex").write_bytes(alter_index(whole[f"{ONE}.tfindex"]))
     (root / "out" / f"{TWO}.tfindex").write_bytes(whole[f"{TWO}.tfindex"])

@@ -33,7 +33,7 @@ def test_what_is_sound_passes(root: Path):
         (
             "B/9.png",
             9,
-            r"^twin_class, names that a person, or another .*: 'B', 'b': rename",
+            r"^twin_class, names that look the same, or are .*: 'B', 'b': rename",
         ),
         ("a/0.PNG", 9, r"^twin_path, .*: 'a/0.PNG', 'a/0.png': rename or remove one, or leave out"),
         ("b/9.png", 0, r"^duplicate_class, the same content under different labels: 'a/0.png', "),
