@@ -29,7 +29,7 @@ from converter.sources.originals import read_entry
 from converter.storage.layout import Layout
 from converter.writing import shard_writer
 from pipelines.beam.transforms import write_near
-from pipelines.cli.reports import tell_cost
+from pipelines.cli.reports import summarize_cost
 
 
 def find_bottleneck(images: Path, out: Path, options: ConvertOptions, *, disk: bool = False) -> str:
@@ -177,8 +177,8 @@ def test_no_time_gets_into_a_data_set(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_bottleneck_is_told_with_its_share() -> None:
     msec = dict(zip(STEPS, (500, 6_000, 1_500, 1_000, 800, 200), strict=True))
-    assert list(tell_cost(Cost(msec=msec))) == [
+    assert list(summarize_cost(Cost(msec=msec))) == [
         "  bottleneck: decoding 60% of 10.0 s of worker time (resizing 15%, encoding 10%, "
         "writing 8%, reading 5%, bookkeeping 2%)"
     ]
-    assert list(tell_cost(dataclasses.replace(Cost(), images_read=3))) == []
+    assert list(summarize_cost(dataclasses.replace(Cost(), images_read=3))) == []

@@ -23,7 +23,7 @@ def parse_boxes(value: Any, box_format: str) -> list[Box]:
 
     Args:
         value: what a table holds.
-        box_format: one of `converter.options.BOX_FORMATS`.
+        box_format: as in `ConvertOptions`.
 
     Raises:
         ValueError: it is something else, or a box has no area.

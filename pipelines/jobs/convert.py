@@ -186,20 +186,15 @@ def _plan(
     """
     done, proposals = compare(requests, ended=ended)
     left = [request for request in requests if request.out in proposals]
-    # `request.target` may change with the first plan that is written.
-    targets = {request.out: request.target for request in left}
+    drafts = {out: proposal.draft for out, proposal in proposals.items()}
     for request in left:
-        target = targets[request.out]
-        if target != request.out:
+        if request.target != request.out:
             locks.enter_context(lock_stage(request.out))
         if request.run.mode == "overwrite":
-            _discard_other(target, proposals[request.out].draft, request.options)
+            _discard_other(request.target, drafts[request.out], request.options)
     return done, {
         request.out: write_plan(
-            proposals[request.out].draft,
-            request.options,
-            images=request.root,
-            out=targets[request.out],
+            drafts[request.out], request.options, images=request.root, out=request.target
         )
         for request in left
     }
