@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.layout import Layout
 from converter.storage.locks import lock_folder
+from converter.storage.objects import list_objects
 from pipelines import plan, plan_sizes
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import run_conversion, run_sizes
@@ -146,6 +148,21 @@ def test_plan_of_an_update_says_what_the_update_does(root):
     for update in (found.update, done.update):
         assert (update.added, update.changed, update.removed) == (1, 1, 1)
     assert (found.action, found.shards) == ("update", (done.written, done.kept))
+
+
+def test_plan_of_an_output_in_a_store_writes_nothing_there(root, server):
+    out = server.path(uuid.uuid4().hex)
+    assert plan(root / "images", out, OTHER).action == "write"
+    assert list(list_objects(out)) == []
+    run_conversion(root / "images", out, OTHER, IN_MEMORY)
+    before = [(info.path, info.size) for info in list_objects(out)]
+    assert plan(root / "images", out, OTHER).action == "nothing"
+    with pytest.raises(UsageError, match="holds a finished data set"):
+        plan(root / "images", out, OPTIONS)
+    assert plan(root / "images", out, OPTIONS, mode="overwrite").action == "replace"
+    write_image(root / "images" / "b" / "new.png", 99)
+    assert plan(root / "images", out, mode="update").update.added == 1
+    assert [(info.path, info.size) for info in list_objects(out)] == before
 
 
 def test_plan_of_several_sizes_names_each(root):
