@@ -14,7 +14,7 @@ from conftest import make_environment
 from faults.experiment import LOOP
 
 from converter.upkeep.verification import verify_dataset
-from pipelines.cli.terminal import LastingStream, outlast_readers
+from pipelines.cli.terminal import PipeFile, outlast_readers
 
 ASKED = ("--image-size=16", "--num-shards=3")
 
@@ -61,7 +61,7 @@ def test_what_was_found_is_told_by_the_exit_code_all_the_same(
 
 def test_a_stream_without_a_reader_takes_whatever_comes() -> None:
     read, write = os.pipe()
-    stream = LastingStream(open(write, "w", encoding="utf-8"))  # noqa: SIM115
+    stream = io.TextIOWrapper(io.BufferedWriter(PipeFile(write, "w")), encoding="utf-8")
     assert stream.write("read") == 4
     stream.flush()
     assert os.read(read, 9) == b"read"

@@ -32,8 +32,9 @@ from converter.planning.plan import write_plan
 from converter.planning.splits import draw
 from converter.sources.scan import scan_folder
 from converter.storage.layout import Layout, name_index
+from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.provenance import Source, read_sources
-from converter.upkeep.updates import Update, carry_shards, keep_labels, place_additions, plan_update
+from converter.upkeep.updates import Update, carry_shards, place_additions, plan_update
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, read_receipt, receipt_path, write_shard
 from pipelines.jobs.convert import run_conversion

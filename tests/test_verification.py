@@ -20,13 +20,12 @@ from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout, name_index
 from converter.storage.locks import lock_folder
-from converter.upkeep import verification
 from converter.upkeep.verification import (
     MAX_FAULTS,
+    Check,
     Fault,
     Report,
     check_shard,
-    make_check,
     verify_dataset,
 )
 from converter.writing.shard_writer import receipt_path
@@ -409,14 +408,14 @@ def test_the_lock_of_a_running_replacement_is_no_fault(copy):
 
 def test_a_report_survives_json(tiny):
     manifest = read_manifest(tiny)
-    check = make_check(tiny, manifest, quick=False, decode=True, originals=tiny)
+    check = Check(folder=tiny, manifest=manifest, originals=tiny)
     for shard in manifest.shards:
         report = check_shard(shard, check)
         assert report.faults
         assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
 
 
-def test_a_data_set_that_is_replaced_meanwhile_is_looked_at_anew(
+def test_a_data_set_that_is_replaced_meanwhile_is_checked_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its manifest is read, and then its shards are those of another one."""
@@ -434,7 +433,7 @@ def test_a_data_set_that_is_replaced_meanwhile_is_looked_at_anew(
             shutil.copytree(left.pop(), folder)
         return manifest
 
-    monkeypatch.setattr(verification, "read_manifest", read)
+    monkeypatch.setattr("pipelines.jobs.verify.read_manifest", read)
     assert verify(old) == []
     assert not left
     (old / "labels.txt").unlink()
