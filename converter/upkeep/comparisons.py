@@ -193,7 +193,7 @@ class Comparison:
         return now != examples.encode_example(stored, types)
 
     def _list_rejects(self, entries: Sequence[Entry]) -> list[dict[str, str]]:
-        """The rejected frames of files of which other frames were converted."""
+        """The rejected frames of files with other frames that were converted."""
         if self.options.frames != "all":
             return []
         files = {entry.path for entry in entries}

@@ -252,7 +252,7 @@ def _list_left_out(
 
 
 def _try_again(task: Comparison, additions: Mapping[str, Entry]) -> list[dict[str, str]]:
-    """The rejects among earlier rejects of which still no frame can be converted."""
+    """The lines of earlier rejects that still cannot be converted, not even in one frame."""
     files = dict.fromkeys(find_file(path, task.options.frames) for path in task.refused)
     entries = [additions[path] for path in files if path in additions]
     with concurrent.futures.ThreadPoolExecutor(choose_threads(task.images)) as pool:

@@ -27,7 +27,7 @@ from pipelines.beam.wheel import DISTRIBUTION, write_wheel
 DATAFLOW_RUNNERS: Final = ("dataflowrunner", "testdataflowrunner")
 
 DATAFLOW_THREADS: Final = 2
-"""Shards at a time in each worker process, of which there is one per core: one is written while
+"""Shards at a time in each worker process, one process per core: one shard is written while
 another waits for storage. Dataflow's default is higher, and each shard holds an image."""
 
 ADDRESSES: Final = ("flink_master", "spark_master_url", "address", "job_endpoint")
