@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -150,7 +149,7 @@ def test_checking_leaves_a_report_of_each_shard(image_folder: Path, tmp_path: Pa
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         _ = pipeline | VerifyShards(manifest.shards, check, tmp_path)
     for shard in manifest.shards:
-        report = Report.from_json(json.loads(report_path(tmp_path, shard).read_bytes()))
+        report = Report.from_json(report_path(tmp_path, shard).read_bytes())
         assert report == check_shard(shard, check)
         assert bool(report.faults) == (shard == manifest.shards[1])
 

@@ -10,14 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from converter.errors import DatasetError, OutputError, StoreError
-from converter.format.manifest import (
-    FileInfo,
-    ImageInfo,
-    Manifest,
-    ShardInfo,
-    SplitInfo,
-    Totals,
-)
+from converter.format.manifest import FileInfo, ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
 from converter.format.metadata import describe_dataset
 from converter.inventory import Note, NoteTally
 from converter.options import ConvertOptions

@@ -124,12 +124,9 @@ class Comparison:
                 with contextlib.suppress(ImageError):
                     note_traits((frame.path for frame in frames), data, self.options, tally)
         rejects = self._list_rejects(entries)
-        counts = count_sources(sources)
         receipt = Receipt(
             **dataclasses.asdict(shard),
-            max_image_size=counts.max_image_size,
-            formats=counts.formats,
-            labels=list(counts.labels.items()),
+            **count_sources(sources)._asdict(),
             rejects=rejects,
             frames=len(sources) + len(rejects) - len(entries) - removed,
             notes=[note._asdict() for note in tally.list_notes()],
@@ -151,7 +148,12 @@ class Comparison:
             return None
 
     def _is_changed(self, entry: Entry, source: Source, data: bytes | None) -> bool:
-        if entry.label != source.label or self._has_other_content(entry, source, data):
+        if data is None:
+            limit = self.options.max_file_bytes
+            same = describe_change(entry.path, source.sha256, self.images, limit) is None
+        else:
+            same = hash_bytes(data) == source.sha256
+        if entry.label != source.label or not same:
             return True
         if not self.manifest.columns:
             return False
@@ -159,12 +161,6 @@ class Comparison:
         return self._has_other_mask(entry, features) or self._has_other_values(
             entry, features, data
         )
-
-    def _has_other_content(self, entry: Entry, source: Source, data: bytes | None) -> bool:
-        if data is not None:
-            return hash_bytes(data) != source.sha256
-        limit = self.options.max_file_bytes
-        return describe_change(entry.path, source.sha256, self.images, limit) is not None
 
     def _has_other_mask(self, entry: Entry, features: examples.Features) -> bool:
         if entry.mask is None:

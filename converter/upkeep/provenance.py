@@ -62,7 +62,7 @@ class Source(NamedTuple):
 class SourceCounts(NamedTuple):
     """Counts over the records of a shard; see `converter.writing.shard_writer.Receipt`."""
 
-    labels: dict[int, int]
+    labels: list[tuple[int, int]]
     formats: dict[str, int]
     max_image_size: tuple[int, int]
 
@@ -70,7 +70,7 @@ class SourceCounts(NamedTuple):
 def count_sources(sources: Sequence[Source]) -> SourceCounts:
     """Counts the records of a shard, ordered by label and by format."""
     return SourceCounts(
-        labels=dict(sorted(Counter(source.label for source in sources).items())),
+        labels=sorted(Counter(source.label for source in sources).items()),
         formats=dict(sorted(Counter(source.format for source in sources).items())),
         max_image_size=(
             max((source.height for source in sources), default=0),

@@ -28,13 +28,7 @@ from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write
 from converter.planning.splits import assign_splits
 from converter.sources.originals import read_source
 from converter.storage.atomic import write_file
-from converter.storage.files import (
-    bring_here,
-    choose_threads,
-    hash_bytes,
-    measure_file,
-    move_files,
-)
+from converter.storage.files import bring_here, choose_threads, hash_bytes, measure_file, move_files
 from converter.storage.layout import NOTES, REJECTS, Layout, Location, name_index
 from converter.storage.objects import ObjectPath
 from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources

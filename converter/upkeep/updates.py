@@ -25,7 +25,7 @@ from converter.format.manifest import Manifest, ShardInfo
 from converter.images.frame_paths import find_file
 from converter.inventory import CONTENT_NOTES, Entry, Inventory, name_class
 from converter.options import ConvertOptions
-from converter.planning.plan import Base, Draft, Plan, Shard
+from converter.planning.plan import Base, Draft, Plan
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
 from converter.storage.atomic import create_file, link_file
@@ -161,13 +161,9 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
             for file in (name, name_index(name)):
                 _carry_file(folder / file, plan.out / file, Layout(plan.out).scratch)
         sync_folder(plan.out)
-
-    def leave_receipt(shard: Shard) -> None:
-        write_receipt(update.kept[shard.name], Layout(plan.out), shard)
-
-    kept = [shard for shard in plan.shards if shard.name in update.kept]
+    layout, kept = Layout(plan.out), [shard for shard in plan.shards if shard.name in update.kept]
     with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
-        list(pool.map(leave_receipt, kept))
+        list(pool.map(lambda shard: write_receipt(update.kept[shard.name], layout, shard), kept))
     return dataclasses.replace(plan, carried=frozenset(update.kept))
 
 

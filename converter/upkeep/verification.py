@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -24,17 +25,11 @@ from converter.image_options import MAX_FILE_BYTES
 from converter.images.frame_paths import find_file
 from converter.planning.plan import read_plan
 from converter.sizes import format_count
-from converter.storage.files import (
-    bring_here,
-    choose_threads,
-    hash_file,
-    list_names,
-    measure_file,
-)
+from converter.storage.files import bring_here, choose_threads, hash_file, list_names, measure_file
 from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, Location, name_index
 from converter.storage.locks import find_owner
 from converter.upkeep.contents import check_content
-from converter.upkeep.provenance import Source, count_sources, describe_change
+from converter.upkeep.provenance import Source, SourceCounts, count_sources, describe_change
 from converter.writing.shard_writer import Receipt, read_receipt, receipt_path
 
 MAX_FAULTS: Final = 20
@@ -74,39 +69,29 @@ class Check:
     originals: Location | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What the check of one shard found.
 
     Attributes:
-        shard: its file name.
         faults: what is wrong with it.
-        whole: whether all its records could be read, so that their counts are known.
-        labels: number of records by label.
-        formats: number of images by stored format.
-        max_image_size: the largest height and the largest width, in pixels.
+        counts: over its records; None if not all of them could be read.
     """
 
-    shard: str
-    faults: tuple[Fault, ...]
-    whole: bool
-    labels: Mapping[int, int]
-    formats: Mapping[str, int]
-    max_image_size: tuple[int, int]
+    faults: list[Fault]
+    counts: SourceCounts | None
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {**dataclasses.asdict(self), "labels": list(self.labels.items())}
+    def to_json(self) -> bytes:
+        """The report as JSON in ASCII."""
+        return json.dumps(self).encode("ascii")
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Report:
+    def from_json(cls, data: bytes) -> Report:
         """The inverse of `to_json`."""
-        restored = {
-            "faults": tuple(Fault(*fault) for fault in values["faults"]),
-            "labels": dict(values["labels"]),
-            "max_image_size": tuple(values["max_image_size"]),
-        }
-        return cls(**{**values, **restored})
+        faults, counts = json.loads(data)
+        if counts is not None:
+            labels, formats, (height, width) = counts
+            counts = SourceCounts([(label, n) for label, n in labels], formats, (height, width))
+        return cls([Fault(*fault) for fault in faults], counts)
 
 
 def verify_dataset(
@@ -167,20 +152,16 @@ def check_shard(shard: ShardInfo, check: Check) -> Report:
     else:
         with bring_here(check.folder, (shard.name, name_index(shard.name))) as folder:
             faults = list(_check_bytes(folder, shard, check, sources))
-    return Report(
-        shard=shard.name,
-        faults=tuple(faults),
-        whole=len(sources) == shard.records,
-        **count_sources(sources)._asdict(),
-    )
+    return Report(faults, count_sources(sources) if len(sources) == shard.records else None)
 
 
 def collect_faults(check: Check, reports: Sequence[Report]) -> list[Fault]:
     """The faults of all shards, then those of the data set as a whole."""
     manifest = check.manifest
     faults = [fault for report in reports for fault in report.faults]
-    if not check.quick and all(report.whole for report in reports):
-        faults += _check_counts(manifest, reports)
+    counts = [report.counts for report in reports if report.counts is not None]
+    if not check.quick and len(counts) == len(reports):
+        faults += _check_counts(manifest, counts)
     for name, info in manifest.files.items():
         faults += _check_file(check.folder / name, info.bytes, info.sha256, quick=check.quick)
     return faults + list(_find_strangers(check.folder, manifest))
@@ -309,22 +290,22 @@ def _limit(name: str, faults: Iterable[Fault]) -> Iterator[Fault]:
         yield Fault(name, f"{more} more records do not fit the manifest")
 
 
-def _check_counts(manifest: Manifest, reports: Sequence[Report]) -> Iterator[Fault]:
-    """Compares the manifest's counts with the records themselves."""
+def _check_counts(manifest: Manifest, counts: Sequence[SourceCounts]) -> Iterator[Fault]:
+    """Compares the manifest's counts with those of the shards."""
     formats: Counter[str] = Counter()
     labels: dict[str, Counter[int]] = {split: Counter() for split in manifest.splits}
-    for shard, report in zip(manifest.shards, reports, strict=True):
-        formats.update(report.formats)
-        labels[shard.split].update(report.labels)
+    for shard, found in zip(manifest.shards, counts, strict=True):
+        formats.update(found.formats)
+        labels[shard.split].update(dict(found.labels))
     for split, info in manifest.splits.items():
         for label, expected in enumerate(info.labels):
-            if (found := labels[split][label]) != expected:
-                detail = f"label {label} is on {found} records, stated are {expected}"
+            if (count := labels[split][label]) != expected:
+                detail = f"label {label} is on {count} records, stated are {expected}"
                 yield Fault(MANIFEST, f"split {split}: {detail}")
     image = manifest.image
     if formats != image.formats:
         yield Fault(MANIFEST, f"formats are {dict(formats)}, stated are {image.formats}")
-    height, width = (max(sizes) for sizes in zip(*(r.max_image_size for r in reports), strict=True))
+    height, width = map(max, zip(*(found.max_image_size for found in counts), strict=True))
     if (height, width) != (image.max_height, image.max_width):
         stated = f"{image.max_height}x{image.max_width}"
         yield Fault(MANIFEST, f"images are up to {height}x{width}, stated is {stated}")

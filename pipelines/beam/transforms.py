@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,13 +26,7 @@ from converter.storage.atomic import write_file
 from converter.storage.layout import Layout, Location
 from converter.upkeep.verification import Check, check_shard
 from converter.writing.archive_pass import deal_shards, write_together
-from converter.writing.multi_size import (
-    Assembly,
-    Work,
-    assemble_shard,
-    write_leader,
-    write_leaders,
-)
+from converter.writing.multi_size import Assembly, Work, assemble_shard, write_leader, write_leaders
 from converter.writing.pipelined import is_far, write_pipelined
 from converter.writing.shard_writer import Job, Receipt, write_shard
 
@@ -190,8 +183,7 @@ def report_path(reports: Location, shard: ShardInfo) -> Location:
 
 def write_report(shard: ShardInfo, check: Check, reports: Location) -> None:
     """Checks a shard, and writes the report."""
-    data = json.dumps(check_shard(shard, check).to_json()).encode("ascii")
-    write_file(report_path(reports, shard), data, reports)
+    write_file(report_path(reports, shard), check_shard(shard, check).to_json(), reports)
     _count({"shards-verified": 1})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -150,7 +149,7 @@ def _run_as_job(
             name = next(iter(unseen.values())).name
             raise DatasetError(f"no report on {name}: the job ended without checking it")
         paths = [report_path(reports, shard) for shard in shards]
-        found = [Report.from_json(json.loads(data)) for data in read_files(paths)]
+        found = [Report.from_json(data) for data in read_files(paths)]
     return collect_faults(check, found)
 
 
