@@ -112,7 +112,8 @@ class Comparison:
             sources = read_sources(here, shard, labelled=self.manifest.labelled, detailed=detailed)
             damaged = not is_stated(here, shard)
         entries, changed, removed, tally = [], 0, 0, NoteTally()
-        for path, group in itertools.groupby(sources, self._name_file):
+        mode = self.options.frames
+        for path, group in itertools.groupby(sources, lambda s: find_file(s.path, mode)):
             entry, frames = present.get(path), list(group)
             if entry is None or not may_stay(entry, shard.split, self.options):
                 removed += 1
@@ -134,9 +135,6 @@ class Comparison:
         return ShardComparison(
             entries=entries, changed=changed, removed=removed, damaged=damaged, receipt=receipt
         )
-
-    def _name_file(self, source: Source) -> str:
-        return find_file(source.path, self.options.frames)
 
     def _read(self, entry: Entry) -> bytes | None:
         """An original; None if it cannot be read now, or only by reading all before it."""
@@ -202,18 +200,16 @@ def keep_labels(inventory: Inventory, classes: Sequence[str]) -> Inventory:
     places = {name: label for label, name in enumerate(merged)}
     labels = {label: places[name] for label, name in enumerate(inventory.classes)}
     labels[NO_LABEL] = NO_LABEL
+    if all(label == place for label, place in labels.items()):
+        return dataclasses.replace(inventory, classes=merged)
+    entries = tuple(_relabel(entry, inventory.columns, labels) for entry in inventory.entries)
+    return dataclasses.replace(inventory, classes=merged, entries=entries)
+
+
+def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
     # Most stay the same object: a million copies would take 70 MB.
-    entries = (
-        entry if entry.label == labels[entry.label] else entry._replace(label=labels[entry.label])
-        for entry in inventory.entries
-    )
-    if any(label != place for label, place in labels.items()):
-        entries = (_renumber(entry, inventory.columns, labels) for entry in entries)
-    return dataclasses.replace(inventory, classes=merged, entries=tuple(entries))
-
-
-def _renumber(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
-    """Replaces the class numbers in the values of an entry."""
+    if entry.label != labels[entry.label]:
+        entry = entry._replace(label=labels[entry.label])
     places = [place for place, column in enumerate(columns) if column.kind == "labels"]
     if not places:
         return entry

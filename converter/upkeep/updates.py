@@ -5,8 +5,7 @@ a changed one is written again. New images go into those shards first and then i
 ones, as few as can hold them. All other shards are carried over byte for byte.
 
 The number of shards is part of their names and stays. So shards may differ in length after an
-update, and new classes come after the old ones regardless of their names. A new conversion fixes
-both.
+update, and new classes come after the old ones. A new conversion restores the regular order.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from converter.errors import DatasetError, RecordError
 from converter.format.indexes import parse_index
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
@@ -244,12 +242,11 @@ def _check_records(
     yield from _limit(shard.name, _check_contents(folder, shard, check, bounds, sources))
 
 
-def _check_index(folder: Path, shard: ShardInfo, bounds: Sequence[int]) -> Iterator[Fault]:
+def _check_index(folder: Path, shard: ShardInfo, bounds: list[int]) -> Iterator[Fault]:
     index = name_index(shard.name)
     try:
         data = (folder / index).read_bytes()
-        offsets = parse_index(data, index=index, shard_bytes=shard.bytes)
-        if not np.array_equal(offsets, bounds):
+        if parse_index(data, index=index, shard_bytes=shard.bytes).tolist() != bounds:
             yield Fault(index, "does not match the records of its shard")
     except DatasetError as error:
         yield Fault(index, str(error).removeprefix(f"{index}: "))

@@ -21,11 +21,7 @@ from pipelines.beam.workers import LocalWorkers
 
 
 def write_remaining(
-    plans: Sequence[Plan],
-    beam: runners.RunnerOptions,
-    pool: LocalWorkers | None,
-    *,
-    progress: bool,
+    plans: Sequence[Plan], beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
 ) -> list[tuple[int, Cost]]:
     """Writes the unfinished shards of some plans, reading each image once.
 

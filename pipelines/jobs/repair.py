@@ -58,12 +58,7 @@ class Repair:
     left: tuple[Fault, ...]
 
 
-def repair(
-    out: AnyPath,
-    images: AnyPath,
-    beam_args: Sequence[str] = (),
-    **settings: Any,
-) -> Repair:
+def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **settings: Any) -> Repair:
     """Checks a data set, and rebuilds damaged or missing files byte for byte.
 
     A rebuilt file is used only if it has the SHA-256 that the manifest states. So the originals

@@ -119,10 +119,7 @@ def draw_bar(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[ShardInfo
 
 
 def _run_as_job(
-    check: Check,
-    beam_args: Sequence[str],
-    workers: int,
-    on_shard: Callable[[ShardInfo], object],
+    check: Check, beam_args: Sequence[str], workers: int, on_shard: Callable[[ShardInfo], object]
 ) -> list[Fault]:
     # Beam takes a second to import, which threads do not need.
     from pipelines.beam import runners  # noqa: PLC0415
