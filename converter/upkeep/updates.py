@@ -98,19 +98,13 @@ def plan_update(
         noted=any(note.code in CONTENT_NOTES for note in read_notes(folder)),
     )
     compared = task.compare_shards(on_shard)
-    known = {entry.path for shard in compared.values() for entry in shard.entries}
-    additions = {entry.path: entry for entry in task.inventory.entries if entry.path not in known}
-    rejected = _try_again(task, additions)
-    for path in {find_file(reject["path"], task.options.frames) for reject in rejected}:
-        del additions[path]
+    additions, rejected = _find_additions(task, compared)
     members = _place(task, compared, _assign_splits(task, compared, additions))
     kept = {
         name: shard.receipt
         for name, shard in compared.items()
         if not shard.touched and members[name] == shard.entries
     }
-    left_out = _list_left_out(task.inventory, compared, rejected)
-    before = {path: line["code"] for path, line in task.refused.items()}
     draft = dataclasses.replace(
         draft_shards(_note_duplicates(task, members), members, manifest),
         rejected=tuple(rejected),
@@ -124,7 +118,7 @@ def plan_update(
         removed=sum(shard.removed for shard in compared.values()),
         needed=len(kept) != len(compared)
         or task.inventory.classes != manifest.classes
-        or left_out != before,
+        or _has_other_rejects(task, compared, rejected),
     )
 
 
@@ -234,27 +228,38 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
     return taken
 
 
-def _list_left_out(
-    inventory: Inventory,
-    compared: Mapping[str, ShardComparison],
-    rejected: Iterable[Mapping[str, str]],
-) -> dict[str, str]:
-    """The code of everything that is not converted, by path."""
-    left_out = {reject["path"]: reject["code"] for reject in rejected}
-    left_out |= {line.path: line.code for line in (*inventory.rejected, *inventory.skipped)}
-    lines = (line for shard in compared.values() for line in shard.receipt.rejects)
-    return left_out | {line["path"]: line["code"] for line in lines}
+def _find_additions(
+    task: Comparison, compared: Mapping[str, ShardComparison]
+) -> tuple[dict[str, Entry], list[dict[str, str]]]:
+    """The images to add by path, and the lines of earlier rejects that still cannot be converted.
 
-
-def _try_again(task: Comparison, additions: Mapping[str, Entry]) -> list[dict[str, str]]:
-    """The lines of earlier rejects that still cannot be converted, not even in one frame."""
+    A rejected image is added if any of its frames can be converted now.
+    """
+    known = {entry.path for shard in compared.values() for entry in shard.entries}
+    additions = {entry.path: entry for entry in task.inventory.entries if entry.path not in known}
     files = dict.fromkeys(find_file(path, task.options.frames) for path in task.refused)
     entries = [additions[path] for path in files if path in additions]
     with concurrent.futures.ThreadPoolExecutor(choose_threads(task.images)) as pool:
         found = pool.map(
             lambda entry: find_rejects(entry, task.inventory, task.images, task.options), entries
         )
-        return [reject for rejects in found if all(rejects) for reject in rejects if reject]
+        rejected = [reject for rejects in found if all(rejects) for reject in rejects if reject]
+    for path in {find_file(reject["path"], task.options.frames) for reject in rejected}:
+        del additions[path]
+    return additions, rejected
+
+
+def _has_other_rejects(
+    task: Comparison,
+    compared: Mapping[str, ShardComparison],
+    rejected: Iterable[Mapping[str, str]],
+) -> bool:
+    codes = {reject["path"]: reject["code"] for reject in rejected}
+    lines = (*task.inventory.rejected, *task.inventory.skipped)
+    codes |= {line.path: line.code for line in lines}
+    for shard in compared.values():
+        codes |= {line["path"]: line["code"] for line in shard.receipt.rejects}
+    return codes != {path: line["code"] for path, line in task.refused.items()}
 
 
 def _assign_splits(

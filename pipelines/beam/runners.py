@@ -189,16 +189,7 @@ def run_pipeline(
                 with contextlib.suppress(Exception):
                     result.cancel()
             raise
-    failure = end.exception()
-    if isinstance(failure, ShardmillError):
-        raise failure
-    if failure is not None:
-        raise ShardmillError(_shorten(failure)) from failure
-    if end.result() in (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED):
-        raise ShardmillError(
-            f"the job ended as {end.result()}: finished shards are kept, run the same command "
-            "again to go on"
-        )
+    _raise_failure(end)
 
 
 def _submit(pipeline: beam.Pipeline, options: PipelineOptions) -> Any:
@@ -233,6 +224,19 @@ def _wait_for(
         if workers is not None and workers.death is not None:
             wait([end], ABORT_TIMEOUT_S)
             raise workers.death
+
+
+def _raise_failure(end: Future[Any]) -> None:
+    failure = end.exception()
+    if isinstance(failure, ShardmillError):
+        raise failure
+    if failure is not None:
+        raise ShardmillError(_shorten(failure)) from failure
+    if end.result() in (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED):
+        raise ShardmillError(
+            f"the job ended as {end.result()}: finished shards are kept, run the same command "
+            "again to go on"
+        )
 
 
 def _build_pipeline(
