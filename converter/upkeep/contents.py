@@ -28,18 +28,9 @@ _NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.
 
 
 def check_content(payload: bytes, manifest: Manifest, *, decode: bool) -> Source:
-    """Checks one record against what the manifest says of all records.
+    """Checks the payload of a record; raises a ValueError that says what does not match.
 
-    Args:
-        payload: the serialized `tf.train.Example`.
-        manifest: of the data set; its shards are not used.
-        decode: decode the whole image, not only its header.
-
-    Returns:
-        what the record says about its image.
-
-    Raises:
-        ValueError: says what does not match.
+    Without `decode`, only the header of the image is looked at.
     """
     features = examples.decode_example(payload)
     found = _read_singles(features, labelled=manifest.labelled)

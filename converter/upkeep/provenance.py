@@ -82,16 +82,9 @@ def count_sources(sources: Sequence[Source]) -> SourceCounts:
 def read_sources(
     folder: Location, shard: ShardInfo, *, labelled: bool = True, detailed: bool = False
 ) -> list[Source]:
-    """Reads what the records of a shard were made from, without comparing any checksum.
+    """Reads what the records of a shard were made from, in record order; compares no checksum.
 
-    Args:
-        folder: the data set. From a store, the whole shard is downloaded.
-        shard: the shard to read.
-        labelled: whether its records hold a label.
-        detailed: fill in `Source.details`; records are then read whole.
-
-    Returns:
-        one source for each record, in record order.
+    With `detailed`, records are read whole to fill in `Source.details`.
 
     Raises:
         DatasetError: the shard or its index is missing or has another size than the manifest
@@ -115,11 +108,7 @@ def read_sources(
 
 
 def is_stated(folder: Location, shard: ShardInfo) -> bool:
-    """Whether a shard and its index are, byte for byte, what the manifest states.
-
-    Raises:
-        OSError: one of them cannot be read.
-    """
+    """Whether a shard and its index are, byte for byte, what the manifest states."""
     return (
         hash_file(folder / shard.name) == shard.sha256
         and hash_file(folder / name_index(shard.name)) == shard.index_sha256
@@ -131,11 +120,7 @@ def describe_change(
 ) -> str | None:
     """Says how an original has changed since its record was made; None if it has not.
 
-    Args:
-        path: as in `Source.path`.
-        sha256: as in `Source.sha256`.
-        images: the folder or archive that the path is relative to.
-        max_bytes: a larger file cannot be the original and is not read.
+    A file of more than `max_bytes` cannot be the original and is not read.
     """
     if is_compressed(images):
         now = digest_members(images).get(path)

@@ -161,11 +161,7 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
 
 
 def read_rejects(folder: Location) -> dict[str, dict[str, str]]:
-    """The lines of `rejects.jsonl` by path.
-
-    Raises:
-        DatasetError: the file is missing or damaged.
-    """
+    """The lines of `rejects.jsonl` by path; raises DatasetError if it is missing or damaged."""
     try:
         lines = (folder / REJECTS).read_bytes().splitlines()
         return {line["path"]: line for line in map(json.loads, lines)}
@@ -176,11 +172,7 @@ def read_rejects(folder: Location) -> dict[str, dict[str, str]]:
 def find_rejects(
     entry: Entry, inventory: Inventory, images: Location, options: ConvertOptions
 ) -> list[dict[str, str] | None]:
-    """Converts an image, and gives its line of `rejects.jsonl`, or None if it has a record.
-
-    Returns:
-        one item for each frame.
-    """
+    """Converts an image; for each frame, gives its line of `rejects.jsonl` or None."""
     text = name_class(inventory, entry)
     return [
         {"path": found.path, "code": outcome.code, "detail": outcome.detail}
@@ -206,12 +198,7 @@ def draft_shards(
 
 
 def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]) -> list[int]:
-    """Decides how many new images each shard of a split takes.
-
-    Args:
-        sizes: number of images in each shard.
-        additions: number of new images.
-        touched: places of the shards that are written again in any case.
+    """Decides how many of so many additions each shard takes; the touched ones come first.
 
     >>> place_additions([10, 10, 9, 10], 3, [])
     [0, 0, 3, 0]

@@ -57,15 +57,7 @@ def is_dataflow(options: PipelineOptions) -> bool:
 
 
 def check_paths(options: PipelineOptions, *paths: object) -> None:
-    """Refuses folders of this machine where workers run on others.
-
-    Args:
-        options: Beam's; `--shared_paths` says that the workers have these folders too.
-        paths: folders of this machine if they are a `Path`.
-
-    Raises:
-        UsageError: names the first folder that workers do not see.
-    """
+    """Refuses a `Path` of this machine if workers run on others, unless `--shared_paths` is set."""
     cluster = _find_cluster(options)
     if cluster is None or options.view_as(ShardmillOptions).shared_paths:
         return
@@ -79,11 +71,7 @@ def check_paths(options: PipelineOptions, *paths: object) -> None:
 
 
 def check_dataflow(options: PipelineOptions) -> None:
-    """Checks the options that Dataflow needs, before anything is listed.
-
-    Raises:
-        UsageError: an option is missing or makes no sense.
-    """
+    """Refuses missing or impossible options for Dataflow, before anything is listed."""
     if not is_dataflow(options):
         return
     validator = PipelineOptionsValidator(options, create_runner(_name_runner(options)))
@@ -103,18 +91,11 @@ def check_dataflow(options: PipelineOptions) -> None:
 
 @contextlib.contextmanager
 def complete_options(options: PipelineOptions, given: frozenset[str], job: str) -> Iterator[None]:
-    """Sets the options that Dataflow needs and you have not given; does nothing for other runners.
+    """Sets the options that Dataflow needs and that are not given; leaves other runners alone.
 
-    The files to stage exist as long as the block runs.
-
-    Args:
-        options: completed in place.
-        given: names of the given options.
-        job: a name unique to the data set. Dataflow refuses a second job of the same name, so no
-            shard is written twice while the job of a killed launcher still runs.
-
-    Raises:
-        UsageError: no wheel of shardmill can be made.
+    The files to stage exist as long as the block runs. The job has a name unique to the data set:
+    Dataflow refuses a second one of the same name, so no shard is written twice while the job of a
+    killed launcher still runs.
     """
     if not is_dataflow(options):
         yield

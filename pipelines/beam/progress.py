@@ -27,12 +27,9 @@ STORE_INTERVAL_S: Final = 2.0
 
 
 class ReceiptWatch:
-    """Counts the images that are written or rejected, and shows them as a bar.
+    """Counts the images of a plan that are written or rejected, and shows them as a bar if asked.
 
-    Args:
-        plan: the conversion to watch.
-        finished: how many of its shards were finished before.
-        bar: draw the bar; without it, only the counts are kept.
+    Of its shards, so many were finished before.
     """
 
     def __init__(self, plan: Plan, *, finished: int = 0, bar: bool) -> None:

@@ -105,7 +105,10 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
     _, unknown = parser.parse_known_args(list(beam_args))
     if unknown:
         known = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
-        raise _describe_unknown(unknown[0], {*known, *also_known})
+        name = unknown[0].split("=", 1)[0]
+        near = difflib.get_close_matches(name, sorted({*known, *also_known}), n=1)
+        hint = f": did you mean {near[0]}?" if near else ", neither by shardmill nor by Beam"
+        raise UsageError(f"{name} is not known{hint}")
     clusters.check_dataflow(options.pipeline)
     return options
 
@@ -299,21 +302,15 @@ def _list_groups(group: type[PipelineOptions]) -> Iterator[type[PipelineOptions]
         yield from _list_groups(subgroup)
 
 
-def _describe_unknown(argument: str, known: Iterable[str]) -> UsageError:
-    name = argument.split("=", 1)[0]
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f": did you mean {near[0]}?" if near else ", neither by shardmill nor by Beam"
-    return UsageError(f"{name} is not known{hint}")
-
-
 def _refuse(message: str) -> None:
     raise UsageError(message)
 
 
 def _shorten(error: BaseException) -> str:
     """One line that says what went wrong: of a worker's traceback, the last line."""
+    step = " [while running"  # Beam appends it to a message, with the name of the step
     if isinstance(error, ShardmillError):
-        return _strip_step(str(error))
+        return str(error).partition(step)[0]
     if type(error).__name__ == "DataflowJobAlreadyExistsError":
         return (
             "a job of this name still runs, that of an earlier launcher: wait for its end, or "
@@ -324,10 +321,5 @@ def _shorten(error: BaseException) -> str:
         return f"{first} {rest[0]}" if rest and first.endswith(":") else first
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     reason = next((line for line in reversed(lines) if "Error: " in line), lines[0])
-    reason = _strip_step(reason).removeprefix("RuntimeError: ")
+    reason = reason.partition(step)[0].removeprefix("RuntimeError: ")
     return re.sub(r"^converter\.errors\.\w+: ", "", reason)
-
-
-def _strip_step(message: str) -> str:
-    """Removes the name of the step that Beam appends to a message."""
-    return message.split(" [while running", 1)[0]

@@ -63,11 +63,7 @@ class MillSizes(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     """Writes the shards of several sizes: those of the leader, and then those of the followers.
 
     Between the two, everything that the leader's shards leave is counted as one element, so that
-    no follower's shard is started before all parts exist.
-
-    Args:
-        work: what is left to write.
-        groups: as for `MillShards`, into how many groups to deal the leader's shards.
+    no follower's shard is started before all parts exist. `groups` is as for `MillShards`.
     """
 
     def __init__(self, work: Work, groups: int = 0) -> None:
@@ -114,11 +110,9 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
 
 
 def _deal(shards: Sequence[Shard], job: Job, groups: int, *, in_series: bool) -> list[Shards]:
-    """Decides which shards are written together, heaviest first.
-
-    The local runner deals elements out in turn, once, at the start: heaviest first makes the
-    shares of its workers weigh the same.
-    """
+    """Decides which shards are written together, heaviest first."""
+    # The local runner deals elements out in turn, once, at the start: so the shares of its
+    # workers weigh the same.
     if is_compressed(job.images):
         return deal_shards(shards, groups or os.cpu_count() or 1)
     return deal_shards(shards, groups if groups and in_series else len(shards))
@@ -198,14 +192,8 @@ def _measure_cost(job: Job, shard: Shard) -> Iterator[None]:
 
 
 def _count_receipt(receipt: Receipt) -> Receipt:
-    _count(
-        {
-            "shards-written": 1,
-            "images-written": receipt.records,
-            "images-rejected": len(receipt.rejects),
-            "bytes-written": receipt.bytes,
-        }
-    )
+    images = {"images-written": receipt.records, "images-rejected": len(receipt.rejects)}
+    _count({"shards-written": 1, "bytes-written": receipt.bytes, **images})
     return receipt
 
 

@@ -35,11 +35,7 @@ _WHEEL: Final = (
 
 
 def write_wheel(folder: Path) -> Path:
-    """Writes the wheel into a folder; the same code gives the same bytes.
-
-    Raises:
-        UsageError: shardmill is not installed, so its requirements are not known.
-    """
+    """Writes the wheel into a folder; the same code gives the same bytes."""
     name = f"{DISTRIBUTION}-{converter.__version__}"
     info = f"{name}.dist-info"
     metadata = [
@@ -65,11 +61,7 @@ def write_wheel(folder: Path) -> Path:
 
 
 def list_requirements() -> list[Requirement]:
-    """What a worker needs: the base install, and those of `EXTRAS` that are installed here.
-
-    Raises:
-        UsageError: shardmill is not installed.
-    """
+    """What a worker needs: the base install, and those of `EXTRAS` that are installed here."""
     parsed = [Requirement(text) for text in _read_metadata().get_all("Requires-Dist", [])]
     chosen: list[Requirement] = []
     for extra in ("", *EXTRAS):

@@ -30,12 +30,8 @@ if TYPE_CHECKING:
 
 URN: Final = "shardmill:environment:local_workers:v1"
 
-END_TIMEOUT_S: Final = 10.0
-"""How long a worker may take to end by itself after the pipeline."""
-
+# Beam sends only bytes through a pipeline, so workers are found by a key.
 _pools: dict[bytes, LocalWorkers] = {}
-"""By what Beam sends through a pipeline in their place, which must be bytes."""
-
 _pool_numbers = itertools.count()
 
 
@@ -47,7 +43,6 @@ class LocalWorkers:
         schemes: of the stores that they will use.
 
     Attributes:
-        count: number of processes.
         death: describes the first process that died, or None.
     """
 
@@ -81,7 +76,7 @@ class LocalWorkers:
         """The Beam environment in which these processes run a pipeline."""
         return _LocalEnvironment(self._id)
 
-    def connect(self, handler: _LocalWorkerHandler, variables: dict[str, str]) -> _Worker:
+    def connect(self, handler: _LocalWorkerHandler, variables: dict[str, str]) -> None:
         """Connects an idle process to a handler, and watches it."""
         worker = self._idle.pop()
         self._busy.append((worker, handler))
@@ -89,7 +84,6 @@ class LocalWorkers:
         threading.Thread(
             target=self._watch, args=(worker, handler), name="watch_worker", daemon=True
         ).start()
-        return worker
 
     def _watch(self, worker: _Worker, handler: _LocalWorkerHandler) -> None:
         code = worker.process.wait()
@@ -184,17 +178,14 @@ class _LocalWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[mi
             "PIPELINE_OPTIONS": json_format.MessageToJson(options),
             "WORKER_ID": self.worker_id,
         }
-        self._worker = self._pool.connect(self, variables)
+        self._pool.connect(self, variables)
 
     def close(self) -> None:
         self.closing = True
         super().close()
 
     def stop_worker(self) -> None:
-        try:
-            self._worker.process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._worker.kill()
+        """Leaves it to `LocalWorkers` to end the process."""
 
 
 def _describe_death(code: int, last_words: str) -> str:
