@@ -170,7 +170,7 @@ def test_of_two_updates_at_once_one_does_the_work(server, root, out):
     assert read_tree(out) == read_tree(root / "after")
 
 
-def test_what_somebody_else_wrote_meanwhile_is_left_alone(server, root, out, monkeypatch):
+def test_files_that_someone_else_wrote_meanwhile_are_left_alone(server, root, out, monkeypatch):
     manifest = json.loads(read_object(Layout(out).manifest))
     other = json.dumps({**manifest, "plan": "another"}).encode()
 

@@ -268,7 +268,7 @@ def test_a_repair_that_was_killed_starts_again(root: Path, original: Path) -> No
     assert read_tree(root / "out") == read_tree(original / "out")
 
 
-def test_a_data_set_that_somebody_writes_to_is_refused(root: Path) -> None:
+def test_a_data_set_that_is_being_written_is_refused(root: Path) -> None:
     with lock_folder(root / "out"), pytest.raises(LockedError, match="is being written by"):
         repair(root / "out", root / "images")
 

@@ -109,7 +109,7 @@ def test_a_negative_number_of_processes_is_refused() -> None:
         pass
 
 
-def test_processes_that_nobody_would_use_are_refused() -> None:
+def test_processes_without_a_use_are_refused() -> None:
     message = "workers 4 is for local processes: leave it out, or use the runner's own"
     options = runners.parse_options(["--direct_running_mode=in_memory"])
     with pytest.raises(UsageError, match=f"^{message}$"), runners.start_workers(options, 4):

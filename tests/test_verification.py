@@ -77,7 +77,7 @@ def find_files(folder: Path) -> set[str]:
 
 
 def vouch(folder: Path, manifest: Manifest) -> None:
-    """Writes `manifest` with the hashes of what lies there, as whoever wants to harm would do."""
+    """Writes `manifest` with the hashes of the current files, as an attacker would."""
     shards = []
     for shard in manifest.shards:
         data, index = ((folder / n).read_bytes() for n in (shard.name, name_index(shard.name)))

@@ -82,7 +82,7 @@ class _Metadata:
         return self._texts
 
 
-def test_without_an_installation_the_way_out_is_told(tmp_path: Path, monkeypatch) -> None:
+def test_without_an_installation_the_error_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(building, "DISTRIBUTION", "shardmill-that-is-not-there")
     with pytest.raises(UsageError, match=r"is not installed here.*--sdk_container_image"):
         building.write_wheel(tmp_path)

@@ -131,11 +131,10 @@ def run_check(check: Check, on_shard: Callable[[ShardInfo], object] | None = Non
     reports = []
     # Threads are enough: hashing, reading and decoding release the interpreter.
     threads = choose_threads(check.folder, check.originals)
+    shards = check.manifest.shards
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        shards = check.manifest.shards
-        for shard, report in zip(
-            shards, pool.map(lambda shard: check_shard(shard, check), shards), strict=True
-        ):
+        checked = pool.map(lambda shard: check_shard(shard, check), shards)
+        for shard, report in zip(shards, checked, strict=True):
             reports.append(report)
             if on_shard is not None:
                 on_shard(shard)
