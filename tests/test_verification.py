@@ -14,7 +14,7 @@ from damaging import EXHAUSTIVE
 from converter.errors import DatasetError
 from converter.format.examples import decode_example, encode_example
 from converter.format.indexes import format_line
-from converter.format.manifest import Manifest, read_manifest
+from converter.format.manifest import Manifest, parse_manifest, read_manifest
 from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout, name_index
@@ -28,7 +28,7 @@ from converter.upkeep.verification import (
     verify_dataset,
 )
 from converter.writing.shard_writer import receipt_path
-from pipelines import verify
+from pipelines import repair, verify
 
 FILES = [
     "dataset_info.json",
@@ -437,3 +437,22 @@ def test_a_data_set_that_is_replaced_meanwhile_is_checked_again(
     assert not left
     (old / "labels.txt").unlink()
     assert [fault.file for fault in verify(old)] == ["labels.txt"]
+
+
+def test_the_manifest_is_read_once_for_a_check(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 100,000 shards takes seconds."""
+    reads = []
+
+    def parse(data: bytes, path: str) -> Manifest:
+        reads.append(path)
+        return parse_manifest(data, path)
+
+    monkeypatch.setattr("converter.format.manifest.parse_manifest", parse)
+    assert verify(copy) == []
+    assert len(reads) == 1
+    (copy / "labels.txt").unlink()
+    assert [fault.file for fault in verify(copy)] == ["labels.txt"]
+    assert len(reads) == 2
+    (copy.parent / "images").mkdir()
+    assert repair(copy, copy.parent / "images").repaired == ("labels.txt",)
+    assert len(reads) == 3
