@@ -1,4 +1,4 @@
-"""What is told of, and to, runners on other machines, before anything is submitted."""
+"""Options of runners on other machines, checked and completed before anything is submitted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATAFLOW = ("--runner=DataflowRunner", "--project=mine-1234", "--region=europe-w
 
 
 def parse(*arguments: str) -> PipelineOptions:
-    """Options that nobody has looked at."""
+    """Options without any checks."""
     return PipelineOptions(list(arguments))
 
 
@@ -92,7 +92,7 @@ def complete(*arguments: str) -> tuple[PipelineOptions, list[bool]]:
         return options, [Path(package).exists() for package in packages]
 
 
-def test_dataflow_is_told_what_nobody_said(tmp_path: Path, monkeypatch) -> None:
+def test_missing_options_of_dataflow_are_set(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     options, packages = complete()
     assert packages == [True]
@@ -102,7 +102,7 @@ def test_dataflow_is_told_what_nobody_said(tmp_path: Path, monkeypatch) -> None:
     assert options.view_as(DebugOptions).number_of_worker_harness_threads == 2
 
 
-def test_what_somebody_said_stays() -> None:
+def test_given_options_stay() -> None:
     options, packages = complete(
         "--job_name=mine",
         "--save_main_session",

@@ -285,19 +285,19 @@ def test_a_shard_that_was_given_too_few_images_is_refused(plan):
 def test_a_shard_of_another_size_is_refused(plan, size):
     name = plan.shards[2].name
     (plan.out / name).write_bytes(bytes(size))
-    assert_refused(plan, f"{name} is not there in the size that its receipt states")
+    assert_refused(plan, f"{name} does not exist in the size that its receipt states")
 
 
 def test_a_missing_shard_is_refused(plan):
     name = plan.shards[2].name
     (plan.out / name).unlink()
-    assert_refused(plan, f"{name} is not there in the size that its receipt states")
+    assert_refused(plan, f"{name} does not exist in the size that its receipt states")
 
 
 def test_a_missing_index_is_refused(plan):
     name = name_index(plan.shards[2].name)
     (plan.out / name).unlink()
-    assert_refused(plan, f"{name} is not there in the size that its receipt states")
+    assert_refused(plan, f"{name} does not exist in the size that its receipt states")
 
 
 def test_what_is_missing_is_not_finished(plan):

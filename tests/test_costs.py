@@ -28,7 +28,7 @@ from converter.sources import originals
 from converter.sources.originals import read_entry
 from converter.storage.layout import Layout
 from converter.writing import shard_writer
-from pipelines.beam.transforms import write_near
+from pipelines.beam.transforms import mill_shards
 from pipelines.cli.reports import summarize_cost
 
 
@@ -152,7 +152,7 @@ def test_what_was_read_is_counted_also_of_rejects(tmp_path: Path) -> None:
         (folder / f"{number}.jpg").write_bytes(content)
     plan = write_folder(tmp_path / "images", tmp_path / "out", ConvertOptions(num_shards=1))
     job = shard_writer.Job(images=plan.images, out=plan.out, options=plan.options)
-    list(write_near(plan.shards[:1], job))
+    list(mill_shards(plan.shards[:1], job))
     cost = read_costs(Layout(plan.out), [plan.shards[0].name])
     assert (cost.images_read, cost.bytes_read) == (3, sum(map(len, contents)))
 
@@ -162,7 +162,7 @@ def test_a_cost_that_cannot_be_written_costs_no_shard(tmp_path: Path) -> None:
     plan = write_folder(images, tmp_path / "out", ConvertOptions(num_shards=1))
     Layout(plan.out).costs.rmdir()
     job = shard_writer.Job(images=plan.images, out=plan.out, options=plan.options)
-    assert [receipt.records for receipt in write_near(plan.shards[:1], job)] == [2]
+    assert [receipt.records for receipt in mill_shards(plan.shards[:1], job)] == [2]
 
 
 def test_no_time_gets_into_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

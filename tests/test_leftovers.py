@@ -197,7 +197,7 @@ def test_in_a_store_a_replacement_that_is_nearly_done_is_done(
 
 
 @pytest.mark.parametrize("unfinished", [False, True])
-def test_a_stage_of_a_machine_that_is_lost_is_in_nobodys_way(images, tmp_path, unfinished):
+def test_the_stage_of_a_lost_machine_is_not_in_the_way(images, tmp_path, unfinished):
     """The lock of OUT has to be broken, and then that of what it made beside it is, too."""
     out = tmp_path / "out"
     convert_folder(images, out, OPTIONS)

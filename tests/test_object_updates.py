@@ -170,7 +170,7 @@ def test_of_two_updates_at_once_one_does_the_work(server, root, out):
     assert read_tree(out) == read_tree(root / "after")
 
 
-def test_what_somebody_else_wrote_meanwhile_is_left_alone(server, root, out, monkeypatch):
+def test_files_that_someone_else_wrote_meanwhile_are_left_alone(server, root, out, monkeypatch):
     manifest = json.loads(read_object(Layout(out).manifest))
     other = json.dumps({**manifest, "plan": "another"}).encode()
 
@@ -179,7 +179,7 @@ def test_what_somebody_else_wrote_meanwhile_is_left_alone(server, root, out, mon
         replace_dataset(out)
 
     monkeypatch.setattr("pipelines.jobs.convert.replace_dataset", replace)
-    with pytest.raises(OutputError, match="was written by somebody else while it was updated"):
+    with pytest.raises(OutputError, match="was written by someone else while it was updated"):
         update(root / "images", out)
     assert read_tree(out).items() >= {**read_tree(root / "before"), "manifest.json": other}.items()
 
@@ -190,7 +190,7 @@ def test_a_manifest_that_appears_in_between_is_not_overwritten(server, root, out
         put_bytes(Layout(out).manifest, b"of another")
 
     monkeypatch.setattr(object_replacements, "copy_objects", copy)
-    with pytest.raises(OutputError, match=r"manifest\.json is there again: somebody else wrote it"):
+    with pytest.raises(OutputError, match=r"manifest\.json exists again: someone else wrote it"):
         update(root / "images", out)
     assert settle_folder(out)
     assert read_object(Layout(out).manifest) == b"of another"

@@ -36,7 +36,7 @@ def test_what_is_passed_on_to_workers_is_what_beam_reads(runner: list[str]) -> N
 
 
 def test_a_runner_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^runner 'SpeedyRunner' is not to be had: "):
+    with pytest.raises(UsageError, match=r"^runner 'SpeedyRunner' is not available: "):
         runners.parse_options(["--runner=SpeedyRunner"])
 
 
@@ -109,7 +109,7 @@ def test_a_negative_number_of_processes_is_refused() -> None:
         pass
 
 
-def test_processes_that_nobody_would_use_are_refused() -> None:
+def test_processes_without_a_use_are_refused() -> None:
     message = "workers 4 is for local processes: leave it out, or use the runner's own"
     options = runners.parse_options(["--direct_running_mode=in_memory"])
     with pytest.raises(UsageError, match=f"^{message}$"), runners.start_workers(options, 4):
@@ -181,8 +181,17 @@ def test_nothing_is_left_in_the_temporary_folder_for_a_kill_to_leave(
     assert pipeline.run().wait_until_finish() == "DONE"
 
 
+class CancelledRunner(PipelineRunner):
+    def run_pipeline(self, pipeline: beam.Pipeline, options: PipelineOptions) -> PipelineResult:
+        return CancelledResult(PipelineState.CANCELLED)
+
+
+class CancelledResult(PipelineResult):
+    def wait_until_finish(self, duration: int | None = None) -> None:
+        pass
+
+
 def test_a_job_that_was_cancelled_is_no_success() -> None:
-    run = runners._Run()
-    run._result = PipelineResult(PipelineState.CANCELLED)
+    options = runners.parse_options([f"--runner={__name__}.CancelledRunner"])
     with pytest.raises(ShardmillError, match=r"^the job ended as CANCELLED: finished shards are"):
-        run.check()
+        runners.run_pipeline(beam.Create([1]), options, None, job="", on_poll=lambda: None)

@@ -306,7 +306,7 @@ def test_a_foreign_object_is_not_replaced(s3_server, written, other):
     before = read_tree(out)
     put_bytes(out / "train-00000-of-00002.tfrecord", b"foreign")
     stage(other, out)
-    with pytest.raises(OutputError, match="is not of the data set that is to be replaced"):
+    with pytest.raises(OutputError, match="does not belong to the data set to replace"):
         replace_dataset(out)
     assert read_tree(out) == {**before, "train-00000-of-00002.tfrecord": b"foreign"}
 

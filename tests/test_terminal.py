@@ -1,4 +1,4 @@
-"""Whoever reads what a command says may leave, and the command does what it was asked for."""
+"""The reader of a command's output may leave, and the command still does its work."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from conftest import make_environment
 from faults.experiment import LOOP
 
 from converter.upkeep.verification import verify_dataset
-from pipelines.cli.terminal import LastingStream, outlast_readers
+from pipelines.cli.terminal import PipeFile, outlast_readers
 
 ASKED = ("--image-size=16", "--num-shards=3")
 
 
 def run(command: list[str], *, left: str = "", closed: int | None = None) -> int:
-    """Runs a command of which nobody reads one stream, or which is closed; the exit code."""
+    """Runs a command with one stream unread (`left`) or closed; gives the exit code."""
     read, write = os.pipe()
     os.close(read)
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, left: write}
@@ -43,7 +43,7 @@ def run(command: list[str], *, left: str = "", closed: int | None = None) -> int
 @pytest.mark.parametrize(
     "how", [{"left": "stdout"}, {"left": "stderr"}, {"closed": 0}, {"closed": 1}, {"closed": 2}]
 )
-def test_a_conversion_that_nobody_watches_is_done(
+def test_a_conversion_without_a_reader_is_completed(
     image_folder: Path, tmp_path: Path, how: dict[str, Any]
 ) -> None:
     out = tmp_path / "out"
@@ -51,7 +51,7 @@ def test_a_conversion_that_nobody_watches_is_done(
     assert verify_dataset(out) == []
 
 
-def test_what_was_found_is_told_by_the_exit_code_all_the_same(
+def test_the_exit_code_of_a_check_does_not_depend_on_the_reader(
     converted: Path, tmp_path: Path
 ) -> None:
     verify = [sys.executable, "-m", "pipelines", "verify", "--no-progress"]
@@ -61,7 +61,7 @@ def test_what_was_found_is_told_by_the_exit_code_all_the_same(
 
 def test_a_stream_without_a_reader_takes_whatever_comes() -> None:
     read, write = os.pipe()
-    stream = LastingStream(open(write, "w", encoding="utf-8"))  # noqa: SIM115
+    stream = io.TextIOWrapper(io.BufferedWriter(PipeFile(write, "w")), encoding="utf-8")
     assert stream.write("read") == 4
     stream.flush()
     assert os.read(read, 9) == b"read"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
 from converter.storage.layout import Layout
-from converter.upkeep.verification import Report, check_shard, make_check
+from converter.upkeep.verification import Check, Report, check_shard
 from pipelines import MillShards, VerifyShards, verify
 from pipelines.beam.transforms import report_path
 from pipelines.jobs.dry_run import propose
@@ -115,7 +114,7 @@ def test_the_pipelines_are_linear_and_labelled(
 
     pipeline = beam.Pipeline(runner=FnApiRunner())
     manifest = read_manifest(converted)
-    check = make_check(converted, manifest, quick=False, decode=True, originals=None)
+    check = Check(folder=converted, manifest=manifest)
     _ = pipeline | VerifyShards(manifest.shards, check, tmp_path)
     steps = list_steps(pipeline)
     assert all(outputs == 1 for _, outputs in steps)
@@ -136,7 +135,8 @@ def test_the_pipeline_carries_references_and_no_paths(image_folder: Path, tmp_pa
 
 def test_the_heaviest_shards_come_first(image_folder: Path, tmp_path: Path) -> None:
     plan = plan_folder(image_folder, tmp_path / "out")
-    weights = [shard.source_bytes for shard in MillShards(plan)._shards]
+    groups = MillShards(plan)._groups
+    weights = [shard.source_bytes for group in groups for shard in group]
     assert weights == sorted(weights, reverse=True)
     assert sum(weights) == sum(path.stat().st_size for path in image_folder.rglob("bild*"))
 
@@ -146,11 +146,11 @@ def test_checking_leaves_a_report_of_each_shard(image_folder: Path, tmp_path: Pa
     manifest = commit(plan)
     damaged = tmp_path / "out" / manifest.shards[1].name
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    check = make_check(tmp_path / "out", manifest, quick=False, decode=True, originals=None)
+    check = Check(folder=tmp_path / "out", manifest=manifest)
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         _ = pipeline | VerifyShards(manifest.shards, check, tmp_path)
     for shard in manifest.shards:
-        report = Report.from_json(json.loads(report_path(tmp_path, shard).read_bytes()))
+        report = Report.from_json(report_path(tmp_path, shard).read_bytes())
         assert report == check_shard(shard, check)
         assert bool(report.faults) == (shard == manifest.shards[1])
 

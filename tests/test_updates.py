@@ -32,8 +32,9 @@ from converter.planning.plan import write_plan
 from converter.planning.splits import draw
 from converter.sources.scan import scan_folder
 from converter.storage.layout import Layout, name_index
+from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.provenance import Source, read_sources
-from converter.upkeep.updates import Update, carry_shards, keep_labels, place_additions, plan_update
+from converter.upkeep.updates import Update, carry_shards, place_additions, plan_update
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, read_receipt, receipt_path, write_shard
 from pipelines.jobs.convert import run_conversion
@@ -500,7 +501,7 @@ def list_notes(out: Path) -> set[tuple[str, tuple[str, ...]]]:
     return {(note.code, note.names) for note in read_notes(out)}
 
 
-def test_content_that_an_update_brings_into_two_splits_is_told(tmp_path: Path) -> None:
+def test_content_that_an_update_brings_into_two_splits_is_noted(tmp_path: Path) -> None:
     options = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=2, validation_split=0.3)
     convert_grouped(tmp_path, options, [f"{number:02}.png" for number in range(20)])
     splits = read_splits(tmp_path / "out")

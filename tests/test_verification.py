@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-import json
 import re
 import shutil
 from pathlib import Path
@@ -15,22 +14,21 @@ from damaging import EXHAUSTIVE
 from converter.errors import DatasetError
 from converter.format.examples import decode_example, encode_example
 from converter.format.indexes import format_line
-from converter.format.manifest import Manifest, read_manifest
+from converter.format.manifest import Manifest, parse_manifest, read_manifest
 from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout, name_index
 from converter.storage.locks import lock_folder
-from converter.upkeep import verification
 from converter.upkeep.verification import (
     MAX_FAULTS,
+    Check,
     Fault,
     Report,
     check_shard,
-    make_check,
     verify_dataset,
 )
 from converter.writing.shard_writer import receipt_path
-from pipelines import verify
+from pipelines import repair, verify
 
 FILES = [
     "dataset_info.json",
@@ -79,7 +77,7 @@ def find_files(folder: Path) -> set[str]:
 
 
 def vouch(folder: Path, manifest: Manifest) -> None:
-    """Writes `manifest` with the hashes of what lies there, as whoever wants to harm would do."""
+    """Writes `manifest` with the hashes of the current files, as an attacker would."""
     shards = []
     for shard in manifest.shards:
         data, index = ((folder / n).read_bytes() for n in (shard.name, name_index(shard.name)))
@@ -409,14 +407,14 @@ def test_the_lock_of_a_running_replacement_is_no_fault(copy):
 
 def test_a_report_survives_json(tiny):
     manifest = read_manifest(tiny)
-    check = make_check(tiny, manifest, quick=False, decode=True, originals=tiny)
+    check = Check(folder=tiny, manifest=manifest, originals=tiny)
     for shard in manifest.shards:
         report = check_shard(shard, check)
         assert report.faults
-        assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+        assert Report.from_json(report.to_json()) == report
 
 
-def test_a_data_set_that_is_replaced_meanwhile_is_looked_at_anew(
+def test_a_data_set_that_is_replaced_meanwhile_is_checked_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its manifest is read, and then its shards are those of another one."""
@@ -434,8 +432,27 @@ def test_a_data_set_that_is_replaced_meanwhile_is_looked_at_anew(
             shutil.copytree(left.pop(), folder)
         return manifest
 
-    monkeypatch.setattr(verification, "read_manifest", read)
+    monkeypatch.setattr("pipelines.jobs.verify.read_manifest", read)
     assert verify(old) == []
     assert not left
     (old / "labels.txt").unlink()
     assert [fault.file for fault in verify(old)] == ["labels.txt"]
+
+
+def test_the_manifest_is_read_once_for_a_check(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 100,000 shards takes seconds."""
+    reads = []
+
+    def parse(data: bytes, path: str) -> Manifest:
+        reads.append(path)
+        return parse_manifest(data, path)
+
+    monkeypatch.setattr("converter.format.manifest.parse_manifest", parse)
+    assert verify(copy) == []
+    assert len(reads) == 1
+    (copy / "labels.txt").unlink()
+    assert [fault.file for fault in verify(copy)] == ["labels.txt"]
+    assert len(reads) == 2
+    (copy.parent / "images").mkdir()
+    assert repair(copy, copy.parent / "images").repaired == ("labels.txt",)
+    assert len(reads) == 3

@@ -1,6 +1,6 @@
-"""Finished shards become a data set, last of all and at once.
+"""Turns finished shards into a data set, in one step at the end.
 
-commit        receipts -> metadata, rejects, and manifest last
+commit        receipts -> metadata, rejects, and the manifest last
 replacements  a complete data set -> the place of another (object_replacements: in a store)
-leftovers     what killed runs leave behind
+leftovers     removes what killed runs leave behind
 """

@@ -1,4 +1,4 @@
-"""Makes a data set out of finished shards: receipts in, manifest out, last of all."""
+"""Turns finished shards into a data set: reads receipts, and writes the manifest last."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from converter.errors import DatasetError, OutputError, StoreError
-from converter.format.manifest import (
-    FileInfo,
-    ImageInfo,
-    Manifest,
-    ShardInfo,
-    SplitInfo,
-    Totals,
-)
+from converter.format.manifest import FileInfo, ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
 from converter.format.metadata import describe_dataset
 from converter.inventory import Note, NoteTally
 from converter.options import ConvertOptions
@@ -38,11 +31,12 @@ from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt,
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
-    """The shards of a plan that need not be written: they are, byte for byte, what receipts state.
+    """Lists the shards of a plan that exist, byte for byte, as their receipts state.
 
     Args:
-        plan: a plan that is written to its output. What it carries over was compared before.
-        on_shard: called with each shard of the plan once it is looked at, in order.
+        plan: a plan that has been written to its output. Shards that it carries over count as
+            finished: the update has compared them.
+        on_shard: called with each checked shard of the plan, in order.
     """
     finished = []
     sizes, receipts = list_sizes(plan.out), list_sizes(Layout(plan.out).receipts)
@@ -53,7 +47,7 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
         known = receipt_path(Layout(plan.out), shard).name in receipts
         return known and _is_finished(plan, shard, sizes)
 
-    # Hashing leaves the interpreter to others: threads are enough to keep all cores at it.
+    # Threads are enough to use all cores: hashing releases the interpreter.
     with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
         for shard, good in zip(plan.shards, pool.map(is_finished, plan.shards), strict=True):
             if good:
@@ -67,12 +61,15 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     """Completes a data set whose shards are all written.
 
     Args:
-        plan: a plan that is written to its output.
-        keep_work: leave the work folder there, which else is removed.
+        plan: a plan that has been written to its output.
+        keep_work: do not remove the work folder.
+
+    Returns:
+        the manifest.
 
     Raises:
         DatasetError: a shard or its receipt is missing, or images are unaccounted for.
-        OutputError: not one image could be converted, or the data set was completed meanwhile.
+        OutputError: no image could be converted, or the data set was completed meanwhile.
     """
     layout = Layout(plan.out)
     if layout.manifest.is_file():
@@ -103,7 +100,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
         labelled=plan.labelled,
     )
     write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
-    # The data set is finished: what cannot be removed now, the next run removes.
+    # The data set is finished; the next run removes what cannot be removed now.
     with contextlib.suppress(OSError, StoreError):
         if isinstance(plan.out, Path):
             sync_folder(plan.out.parent)
@@ -113,7 +110,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
 
 
 def _count_images(plan: Plan, receipts: Sequence[Receipt]) -> Totals:
-    """What became of all images; raises OutputError if none was written."""
+    """Sums up the outcomes of all images; raises OutputError if none was written."""
     written, codes = sum(receipt.records for receipt in receipts), Counter(_list_codes(receipts))
     if not written:
         code, count = codes.most_common(1)[0]
@@ -131,7 +128,7 @@ def _count_images(plan: Plan, receipts: Sequence[Receipt]) -> Totals:
 
 
 def read_notes(out: Location) -> tuple[Note, ...]:
-    """What is odd about the images of a finished data set.
+    """Reads the notes on the images of a finished data set.
 
     Raises:
         DatasetError: its `notes.jsonl` is missing or damaged.
@@ -144,14 +141,14 @@ def read_notes(out: Location) -> tuple[Note, ...]:
 
 
 def remove_work(out: Location) -> None:
-    """Removes the work folder, apart from the lock of whoever removes it.
+    """Removes the work folder, except for a lock in it.
 
     Raises:
         OSError: something in it cannot be removed.
         StoreError: the store does not answer, or refuses.
     """
     layout = Layout(out)
-    # The plan goes last: as long as it lies there, the rest is known to be a conversion's.
+    # The plan goes last: while it exists, the rest is known to belong to a conversion.
     remove_tree(layout.work, keep=(layout.plan.name, layout.lock.name))
     remove_files([layout.plan])
     if isinstance(layout.work, Path):
@@ -172,7 +169,7 @@ def _is_finished(plan: Plan, shard: Shard, sizes: Mapping[str, int]) -> bool:
 
 
 def _read_receipts(plan: Plan) -> list[Receipt]:
-    """The receipts of all shards, each of which is there in the size that is stated."""
+    """The receipts of all shards; each shard must have the stated size."""
     layout = Layout(plan.out)
     sizes, known = list_sizes(plan.out), list_sizes(layout.receipts)
     paths = [receipt_path(layout, shard) for shard in plan.shards]
@@ -183,7 +180,7 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
     for shard, path, data in zip(plan.shards, paths, read_files(paths), strict=True):
         receipt = parse_receipt(data, path)
         receipts.append(receipt)
-        # What is carried over may have stayed where it was.
+        # Carried-over shards may have stayed where they were.
         stays = shard.name in plan.carried
         _check_receipt(receipt, shard, _list_sizes(receipt, shard) if stays else sizes)
     return receipts
@@ -192,7 +189,7 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
 def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> None:
     if receipt.name != shard.name:
         raise DatasetError(f"{shard.name} has the receipt of {receipt.name}")
-    # What is missing shows as frames that are less than none.
+    # Missing images show as a negative number of frames.
     images = receipt.images + min(receipt.frames, 0)
     if images != shard.records:
         raise DatasetError(
@@ -200,7 +197,7 @@ def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> 
         )
     for name, size in _list_sizes(receipt, shard).items():
         if sizes.get(name) != size:
-            raise DatasetError(f"{name} is not there in the size that its receipt states")
+            raise DatasetError(f"{name} does not exist in the size that its receipt states")
 
 
 def _list_sizes(receipt: Receipt, shard: Shard) -> dict[str, int]:

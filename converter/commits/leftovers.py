@@ -1,7 +1,7 @@
-"""What runs that were killed leave behind: found by name and place, removed only on demand.
+"""Finds what killed runs leave behind, by name and place, and removes it on demand.
 
-Nothing here is ever in the way: a temporary file has a name of its own, and the next conversion
-takes over the lock of a process that is gone. It only takes room.
+Leftovers only take up space: temporary files have unique names, and the next conversion takes over
+the lock of a process that is gone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BEGUN: Final = "the beginning of a replacement"
 
 
 class Leftover(NamedTuple):
-    """A file or folder that nobody needs: where it lies, and what it is."""
+    """A file or folder that is no longer needed: its path, and what it is."""
 
     path: Location
     what: str
@@ -40,21 +40,21 @@ class Leftover(NamedTuple):
 def clean(
     out: AnyPath, *, unfinished: bool = False, dry_run: bool = False, break_lock: bool = False
 ) -> list[Leftover]:
-    """Removes what runs that were killed left in a data set's folder and beside it.
+    """Removes what killed runs left in a data set's folder and beside it.
 
     Args:
         out: the data set's folder.
         unfinished: also give up an unfinished conversion, or an unfinished replacement of the data
-            set, with the shards that are finished. Without it they are left to be gone on with.
+            set, with its finished shards. Otherwise you can resume it.
         dry_run: remove nothing.
-        break_lock: take the lock of a process on another machine for stale.
+        break_lock: treat a lock held by another machine as stale.
 
     Returns:
-        what was removed, or would be.
+        what was removed, or would be removed.
 
     Raises:
-        UsageError: `out` is no folder of ours.
-        LockedError: somebody is writing to it, or may be.
+        UsageError: `out` is neither a data set nor a conversion.
+        LockedError: someone is writing to it, or may be.
         OSError: something cannot be removed.
     """
     out = locate_output(out)
@@ -73,7 +73,7 @@ def clean(
     if dry_run:
         return found + (list(_list_unfinished(layout)) if unfinished else [])
     with lock_folder(out, break_lock=break_lock):
-        # What is nearly done is done, and need not be given up.
+        # A replacement that only has to be completed is not given up.
         settle_folder(out)
         found += list(_list_unfinished(layout)) if unfinished else []
         _remove_leftovers(layout, unfinished=unfinished)
@@ -81,7 +81,7 @@ def clean(
 
 
 def list_temporaries(layout: Layout[Location]) -> list[Location]:
-    """Files that were being written."""
+    """Lists files that were being written."""
     return [
         folder / name
         for folder in (layout.work, layout.scratch)
@@ -91,7 +91,6 @@ def list_temporaries(layout: Layout[Location]) -> list[Location]:
 
 
 def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
-    """What nobody needs."""
     stage = Layout(layout.stage)
     if layout.lock.exists():
         yield Leftover(layout.lock, "the lock of a process that is gone")
@@ -101,7 +100,7 @@ def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
         yield Leftover(reports, "the reports of a check that was not finished")
     if not layout.manifest.is_file():
         return
-    # Also without a plan: a worker that was left behind may have written after the end.
+    # Even without a plan: a worker left behind may have written after the end.
     if any(path.exists() for path in (layout.plan, layout.receipts, layout.costs)):
         yield Leftover(layout.work, "the plan and the receipts of a finished conversion")
     if layout.repair.exists():
@@ -119,8 +118,8 @@ def _list_reports(layout: Layout[Location]) -> list[Location]:
 
 
 def _list_unfinished(layout: Layout[Location]) -> Iterator[Leftover]:
-    """What could still be gone on with."""
-    if layout.replacing.is_file():  # which ends in a finished one
+    """What could still be resumed."""
+    if layout.replacing.is_file():  # it will be completed
         return
     if not layout.manifest.is_file():
         for name in sorted(list_own_files(layout.out)):
@@ -132,7 +131,7 @@ def _list_unfinished(layout: Layout[Location]) -> Iterator[Leftover]:
 
 
 def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
-    """Removes what `settle_folder` has left of all that."""
+    """Removes the leftovers that `settle_folder` has not removed."""
     stage = layout.stage
     if layout.manifest.is_file():
         remove_work(layout.out)
@@ -142,7 +141,7 @@ def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
         with lock_stage(layout.out):
             discard_dataset(stage)
         if isinstance(stage, Path):
-            with contextlib.suppress(OSError):  # somebody else's files in it
+            with contextlib.suppress(OSError):  # it holds files of someone else
                 stage.rmdir()
     if isinstance(stage, ObjectPath) and layout.manifest.is_file() and not is_staged(stage):
         remove_folder(stage)

@@ -1,14 +1,14 @@
-"""Puts a complete data set in the place of another in an object store: nothing can be renamed.
+"""Replaces a data set in an object store with a complete new one; a store cannot rename.
 
-The new one is made below `Layout.stage`, as any data set; what an update takes over as it is stays
-where it lies. When the new one is complete, a marker says so, the old manifest goes, and with it
-the data set; the new objects are copied by the store, and the new manifest comes last, if there is
-none. In between there is no data set, but never half of one. A kill at any point leaves the marker,
-and `finish_replacement` goes on from there:
+The new one is made below `Layout.stage`, like any data set; shards that an update keeps stay where
+they are. When it is complete, a marker is written and the old manifest deleted, and with it the old
+data set. The store copies the new objects, and the new manifest comes last, only if there is none.
+In between there is no data set, but never half of one. After a kill at any point the marker tells
+`finish_replacement` where to resume:
 
-    no marker                         nothing has happened to OUT yet
-    a marker, a manifest in the stage     objects are being copied, again if need be
-    a marker, none in the stage           what else lies below the stage is being removed
+    no marker                             nothing has happened to OUT yet
+    a marker, a manifest in the stage     objects are being copied, again if necessary
+    a marker, none in the stage           the rest of the stage is being removed
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from converter.storage.objects import (
 
 
 def replace_objects(out: ObjectPath, own: Iterable[str]) -> None:
-    """Puts the complete data set below the stage in the place of the one in `out`.
+    """Replaces the data set in `out` with the complete one below the stage.
 
     Args:
-        out: the data set that is replaced; its lock is held.
-        own: the names of its objects. Others stay.
+        out: the data set to replace; its lock is held.
+        own: the names of its objects. Other objects stay.
 
     Raises:
         DatasetError: the new one is not complete.
-        OutputError: an object that is not of the old one is in the way; the old one stays.
+        OutputError: an object that does not belong to the old one is in the way; the old one stays.
         StoreError: the store does not answer, or refuses.
     """
     stage = Layout(out).stage
@@ -46,7 +46,7 @@ def replace_objects(out: ObjectPath, own: Iterable[str]) -> None:
     old = {*own} - _list_staying(stage, here, new)
     for name in sorted((here.keys() - {*own}) & new.keys()):
         raise OutputError(
-            f"{out / name} is not of the data set that is to be replaced, and the new one has an "
+            f"{out / name} does not belong to the data set to replace, and the new one has an "
             "object of that name: move it away, and run the same command again"
         )
     mark = {"old": sorted(old), "manifest": hash_file(Layout(out).manifest)}
@@ -55,13 +55,14 @@ def replace_objects(out: ObjectPath, own: Iterable[str]) -> None:
 
 
 def finish_replacement(out: ObjectPath) -> bool:
-    """Goes on with a replacement that was begun; False if none was. The lock is held.
+    """Resumes a replacement, with the lock held; gives False if there is none to resume.
 
-    If there is another manifest than the one that was to be replaced, it is ours, and no more than
-    that is left to be done, or somebody broke the lock: then theirs stays.
+    A manifest other than the one to replace is either the new one, so that only the stage is left
+    to remove, or that of someone who broke the lock, which stays.
 
     Raises:
-        DatasetError: what is to be put in place is damaged.
+        DatasetError: the marker is damaged.
+        OutputError: someone else has written a manifest meanwhile.
         StoreError: the store does not answer, or refuses.
     """
     layout = Layout(out)
@@ -84,7 +85,7 @@ def finish_replacement(out: ObjectPath) -> bool:
             create_object(layout.manifest, manifest)
         except FileExistsError:
             raise OutputError(
-                f"{layout.manifest} is there again: somebody else wrote it, and it stays"
+                f"{layout.manifest} exists again: someone else wrote it, and it stays"
             ) from None
         remove_files([stage.manifest])
     remove_tree(stage.out)
@@ -93,17 +94,13 @@ def finish_replacement(out: ObjectPath) -> bool:
 
 
 def find_replacement(out: ObjectPath) -> ObjectPath | None:
-    """What is being put in the place of `out`; None if nothing is."""
+    """The data set that is replacing `out`, or None."""
     stage = Layout(out).stage
     return stage if Layout(out).replacing.is_file() and Layout(stage).manifest.is_file() else None
 
 
 def _list_staying(stage: ObjectPath, here: Mapping[str, int], new: Mapping[str, int]) -> set[str]:
-    """The names of the objects that the new data set takes over from where they lie.
-
-    Raises:
-        DatasetError: one of them is not there in its size.
-    """
+    """The names of the objects of the old data set that the new one keeps in place."""
     stated: dict[str, int] = {}
     for shard in read_manifest(stage).shards:
         stated |= {shard.name: shard.bytes, name_index(shard.name): shard.index_bytes}

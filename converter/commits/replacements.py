@@ -1,15 +1,15 @@
-"""Puts a complete data set in the place of another: whoever looks sees the old one or the new one.
+"""Replaces a data set with a complete new one: readers see all of the old one or all of the new.
 
-The new one is made beside the old one, as any data set, in `Layout.stage`. When it is complete the
-two folders exchange their names in one step, and what was replaced is removed. A kill at any point
-leaves one of these, and `settle_folder` goes on from each of them:
+The new one is made beside the old one, like any data set, in `Layout.stage`. When it is complete,
+the two folders exchange their names in one step, and the old one is removed. A kill at any point
+leaves one of these states, and `settle_folder` resumes from each:
 
     OUT the old one, stage unfinished or complete     nothing has happened to OUT yet
-    OUT the new one with a plan, stage the old one    exchanged: the old one is to be removed
-    OUT the new one with a plan                       its work folder is to be removed
+    OUT the new one with a plan, stage the old one    exchanged: the old one has to be removed
+    OUT the new one with a plan                       its work folder has to be removed
 
-Where the system cannot exchange names (NFS, macOS), the old one steps aside first, to
-`Layout.retired`. There is then a moment without OUT; `restore_folder` ends it after a kill.
+Where the system cannot exchange names (NFS, macOS), the old one is first renamed to
+`Layout.retired`. For a moment there is no OUT; `restore_folder` restores it after a kill.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 def check_replaceable(out: Location) -> None:
-    """Refuses a folder that cannot give way to another.
+    """Refuses a folder that cannot be replaced.
 
     Raises:
-        UsageError: it is a mount point, or has one in it.
+        UsageError: it is a mount point, or contains one.
     """
     if not isinstance(out, Path):
         return
@@ -69,21 +69,21 @@ def check_replaceable(out: Location) -> None:
         )
     if mounted := next(filter(os.path.ismount, out.iterdir()), None):
         raise UsageError(
-            f"{mounted} is a mount point, and cannot move to a new folder with what is not of the "
-            "data set: unmount it first"
+            f"{mounted} is a mount point, and cannot move to a new folder with the other files in "
+            "there: unmount it first"
         )
 
 
 def replace_dataset(out: Location) -> None:
-    """Puts the complete data set that lies beside `out` in its place, and removes the old one.
+    """Replaces the data set in `out` with the complete one beside it, and removes the old one.
 
-    Files in `out` that are not of the old data set move into the new one.
+    Files in `out` that do not belong to the old data set move into the new one.
 
     Raises:
-        OutputError: a file that is not of the old data set is in the way, `out` is not what an
-            update began with, or it is in use as a mount point; the old one stays, and so does the
-            new one beside it.
-        OSError: a folder cannot be renamed, or something of the old one cannot be removed.
+        OutputError: a file that does not belong to the old data set is in the way, `out` is not
+            what an update started from, or it is in use as a mount point. The old data set stays,
+            and so does the new one beside it.
+        OSError: a folder cannot be renamed, or a file of the old one cannot be removed.
         StoreError: the store does not answer, or refuses.
     """
     _check_base(out)
@@ -109,14 +109,14 @@ def replace_dataset(out: Location) -> None:
 
 
 def restore_folder(out: Location, *, break_lock: bool) -> None:
-    """Gives a data set its name back that a kill caught between two renames.
+    """Gives a data set its name back after a kill between two renames.
 
     Args:
-        out: where it belongs.
-        break_lock: take the lock of a process on another machine for stale.
+        out: the name of the data set.
+        break_lock: treat a lock held by another machine as stale.
 
     Raises:
-        LockedError: whoever is between the two may still run.
+        LockedError: the process between the two renames may still be running.
     """
     if isinstance(out, ObjectPath):
         return
@@ -130,10 +130,13 @@ def restore_folder(out: Location, *, break_lock: bool) -> None:
 
 
 def find_manifest(out: Location) -> Manifest | None:
-    """The manifest of a data set, also of one that a kill left on its way to its place.
+    """Reads the manifest of a data set, even if a kill interrupted its replacement.
+
+    Returns:
+        the manifest, or None if there is no data set.
 
     Raises:
-        DatasetError: it is damaged.
+        DatasetError: the manifest is damaged.
     """
     caught = find_replacement(out) if isinstance(out, ObjectPath) else Layout(out).retired
     for place in (out, caught):
@@ -143,13 +146,13 @@ def find_manifest(out: Location) -> Manifest | None:
 
 
 def settle_folder(out: Location) -> bool:
-    """Ends what a kill after the exchange, a commit or a repair has left open; needs the lock.
+    """Completes what a kill after an exchange, a commit or a repair left open; needs the lock.
 
     Returns:
-        whether there was an exchange or a commit to end.
+        whether there was an exchange or a commit to complete.
 
     Raises:
-        DatasetError: the manifest is damaged, so that it cannot be told.
+        DatasetError: the manifest is damaged.
         OSError: something cannot be removed.
     """
     layout = Layout(out)
@@ -175,7 +178,7 @@ def _settle_beside(out: Path) -> None:
 
 
 def remove_repair(folder: Location) -> None:
-    """Removes what was written to repair a data set.
+    """Removes the files that a repair has written beside those of the data set.
 
     Raises:
         OSError: something cannot be removed.
@@ -185,17 +188,17 @@ def remove_repair(folder: Location) -> None:
 
 
 def is_staged(stage: Location) -> bool:
-    """Whether a folder beside the output is the new data set, finished or not, and not the old."""
+    """Whether a folder beside the output is the new data set, finished or not, not the old one."""
     return Layout(stage).plan.is_file()
 
 
 def discard_dataset(folder: Location) -> None:
-    """Removes a data set, finished or not, but no file that is not of it; the lock stays.
+    """Removes a data set, finished or not, but no other file; the lock stays.
 
     Raises:
         OSError: something cannot be removed.
     """
-    # The manifest says what else belongs to it, so it goes last.
+    # The manifest goes last, because it lists the other files.
     remove_files(folder / name for name in list_own_files(folder) - {MANIFEST})
     remove_files([folder / MANIFEST])
     if Layout(folder).work.exists():
@@ -203,7 +206,10 @@ def discard_dataset(folder: Location) -> None:
 
 
 def list_own_files(folder: Location) -> frozenset[str]:
-    """The names of the files of a data set, finished or not: as it states them, or as they look."""
+    """The names of the files of a data set, finished or not.
+
+    They come from its manifest or plan; if those are damaged, from the form of the names.
+    """
     fixed = {MANIFEST, REJECTS, NOTES, *METADATA}
     try:
         return frozenset({*fixed, *_list_stated(folder)})
@@ -214,7 +220,7 @@ def list_own_files(folder: Location) -> frozenset[str]:
 
 
 def list_strangers(folder: Path) -> list[Path]:
-    """What lies in a data set's folder and is not of it."""
+    """Lists files in a data set's folder that do not belong to it."""
     own = {WORK_FOLDER, *list_own_files(folder)}
     strangers = (path for path in folder.iterdir() if path.name not in own)
     return sorted(strangers, key=os.fsencode)
@@ -236,7 +242,7 @@ def _check_base(out: Location) -> None:
     base = read_plan(Layout(out).stage).base
     if base and hash_file(Layout(out).manifest) != base.digest:
         raise OutputError(
-            f"{out} was written by somebody else while it was updated: run the same command again"
+            f"{out} was written by someone else while it was updated: run the same command again"
         )
 
 
@@ -244,17 +250,17 @@ def _check_strangers(out: Path, stage: Path) -> None:
     for path in list_strangers(out):
         if os.path.lexists(stage / path.name):
             raise OutputError(
-                f"{path} is not of the data set that is to be replaced, and the new one has a file "
+                f"{path} does not belong to the data set to replace, and the new one has a file "
                 "of that name: move it away, and run the same command again"
             )
 
 
 def _remove_old(old: Path, out: Path) -> None:
-    """Removes what was replaced; what is not of it moves over to where it lay before."""
+    """Removes a replaced data set; other files in its folder move back to `out`."""
     for path in list_strangers(old):
         if os.path.lexists(out / path.name):
             raise OutputError(
-                f"{path} lay in {out}, where there is another of that name by now: move it away"
+                f"{path} lay in {out}, where another file has that name now: move it away"
             )
         path.rename(out / path.name)
     sync_folder(out)
@@ -264,7 +270,7 @@ def _remove_old(old: Path, out: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges the names of two folders in one step; False where the system has no such step."""
+    """Exchanges the names of two folders in one step; False if the system cannot do that."""
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "renameat2"):
         return False

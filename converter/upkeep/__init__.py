@@ -1,7 +1,7 @@
-"""A finished data set is checked, mended and brought up to date.
+"""Checks, repairs and updates a finished data set.
 
 verification  against its manifest (contents: record by record)
-provenance    its records -> the originals that they were made from
-updates       comparisons: originals that are different -> the few shards to be written again
-repairs       damaged shards -> the originals to make them from again (deductions: of lost ones)
+provenance    which originals its records were made from
+updates       images that changed -> the few shards to write again (comparisons: which they are)
+repairs       damaged files -> the originals to make them from again
 """

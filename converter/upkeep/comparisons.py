@@ -1,6 +1,6 @@
-"""Compares the records of a data set with the images, masks and rows that there are now.
+"""Compares the records of a data set with the current images, masks and rows.
 
-Every original is read, because its content is compared; none is decoded.
+Every original is read to compare its content; none is decoded.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from converter.errors import ImageError
 from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
-from converter.format.schema import BOXES, MASK, Column, make_features
+from converter.format.schema import BOXES, LABELS, MASK, Column, make_features
 from converter.images.boxes import fit_boxes
 from converter.images.frame_paths import find_file
-from converter.images.geometry import Size
 from converter.images.image_notes import examine_image, note_traits
-from converter.inventory import Entry, NoteTally
+from converter.inventory import NO_LABEL, Entry, Inventory, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.splits import may_stay
 from converter.sources.mask_pairing import locate_masks
@@ -29,20 +27,26 @@ from converter.sources.originals import read_entry, read_source
 from converter.sources.streams import is_compressed
 from converter.storage.files import bring_here, choose_threads, hash_bytes
 from converter.storage.layout import Location, name_index
-from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources
+from converter.upkeep.provenance import (
+    Source,
+    count_sources,
+    describe_change,
+    is_stated,
+    read_sources,
+)
 from converter.writing.shard_writer import Receipt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
-    """One shard compared with what is there now.
+class ShardComparison:
+    """One shard compared with the current images.
 
     Attributes:
-        entries: its images that are still there, in record order.
+        entries: its images that still exist, in record order.
         changed: how many of them have other content, another mask, or other values in their row.
-        removed: how many are gone.
-        damaged: whether its bytes are not those that the manifest states.
-        receipt: of the shard as it lies there.
+        removed: how many of its images are gone.
+        damaged: whether its bytes differ from the manifest.
+        receipt: of the shard as it is now.
     """
 
     entries: list[Entry]
@@ -53,57 +57,64 @@ class Share:
 
     @property
     def touched(self) -> bool:
+        """Whether the shard has to be written again, even without new images."""
         return bool(self.changed or self.removed or self.damaged)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """What shards are compared with.
+    """What to compare shards with.
 
     Attributes:
         folder: the data set.
         manifest: its manifest.
         images: the folder of the originals, or their archive.
-        present: the images that are there now, by their paths.
+        inventory: the current scan of the originals.
         options: of the data set.
-        refused: what was left out when it was written, by path: the lines of its rejects.
-        noted: whether anything was odd about the content of its images.
+        refused: the lines of its `rejects.jsonl` by path.
+        noted: whether any notes are about the content of its images.
     """
 
     folder: Location
     manifest: Manifest
     images: Location
-    present: Mapping[str, Entry]
+    inventory: Inventory
     options: ConvertOptions
     refused: Mapping[str, dict[str, str]]
     noted: bool
 
-    def compare_shards(self, on_shard: Callable[[ShardInfo], object] | None) -> dict[str, Share]:
-        """All shards by their names.
+    def compare_shards(
+        self, on_shard: Callable[[ShardInfo], object] | None
+    ) -> dict[str, ShardComparison]:
+        """Compares all shards; gives them by name.
+
+        Args:
+            on_shard: called with each compared shard, in order.
 
         Raises:
-            DatasetError: one is damaged, so that nobody can tell what is in it.
+            DatasetError: a shard is so damaged that its records cannot be read.
         """
-        shares = {}
-        with concurrent.futures.ThreadPoolExecutor(
-            choose_threads(self.folder, self.images)
-        ) as pool:
-            work = pool.map(self._compare_shard, self.manifest.shards)
-            for shard, share in zip(self.manifest.shards, work, strict=True):
-                shares[shard.name] = share
+        compared = {}
+        present = {entry.path: entry for entry in self.inventory.entries}
+        threads = choose_threads(self.folder, self.images)
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            shards = self.manifest.shards
+            work = pool.map(lambda shard: self._compare_shard(shard, present), shards)
+            for shard, comparison in zip(shards, work, strict=True):
+                compared[shard.name] = comparison
                 if on_shard is not None:
                     on_shard(shard)
-        return shares
+        return compared
 
-    def _compare_shard(self, shard: ShardInfo) -> Share:
+    def _compare_shard(self, shard: ShardInfo, present: Mapping[str, Entry]) -> ShardComparison:
         with bring_here(self.folder, (shard.name, name_index(shard.name))) as here:
-            sources = read_sources(
-                here, shard, labelled=self.manifest.labelled, detailed=bool(self.manifest.columns)
-            )
+            detailed = bool(self.manifest.columns)
+            sources = read_sources(here, shard, labelled=self.manifest.labelled, detailed=detailed)
             damaged = not is_stated(here, shard)
         entries, changed, removed, tally = [], 0, 0, NoteTally()
-        for path, group in itertools.groupby(sources, self._name_file):
-            entry, frames = self.present.get(path), list(group)
+        mode = self.options.frames
+        for path, group in itertools.groupby(sources, lambda s: find_file(s.path, mode)):
+            entry, frames = present.get(path), list(group)
             if entry is None or not may_stay(entry, shard.split, self.options):
                 removed += 1
                 continue
@@ -113,18 +124,20 @@ class Comparison:
             if self.noted and data is not None:
                 with contextlib.suppress(ImageError):
                     note_traits((frame.path for frame in frames), data, self.options, tally)
-        receipt = _describe_shard(
-            shard, sources, self._list_rejects(entries), tally, len(entries) + removed
+        rejects = self._list_rejects(entries)
+        receipt = Receipt(
+            **dataclasses.asdict(shard),
+            **count_sources(sources)._asdict(),
+            rejects=rejects,
+            frames=len(sources) + len(rejects) - len(entries) - removed,
+            notes=[note._asdict() for note in tally.list_notes()],
         )
-        return Share(
+        return ShardComparison(
             entries=entries, changed=changed, removed=removed, damaged=damaged, receipt=receipt
         )
 
-    def _name_file(self, source: Source) -> str:
-        return find_file(source.path, self.options.frames)
-
     def _read(self, entry: Entry) -> bytes | None:
-        """An original; None if it cannot be read now, or not without all before it."""
+        """An original; None if it cannot be read now, or only by reading all before it."""
         if is_compressed(self.images):
             return None
         try:
@@ -133,7 +146,12 @@ class Comparison:
             return None
 
     def _is_changed(self, entry: Entry, source: Source, data: bytes | None) -> bool:
-        if entry.label != source.label or self._has_other_content(entry, source, data):
+        if data is None:
+            limit = self.options.max_file_bytes
+            same = describe_change(entry.path, source.sha256, self.images, limit) is None
+        else:
+            same = hash_bytes(data) == source.sha256
+        if entry.label != source.label or not same:
             return True
         if not self.manifest.columns:
             return False
@@ -141,12 +159,6 @@ class Comparison:
         return self._has_other_mask(entry, features) or self._has_other_values(
             entry, features, data
         )
-
-    def _has_other_content(self, entry: Entry, source: Source, data: bytes | None) -> bool:
-        if data is not None:
-            return hash_bytes(data) != source.sha256
-        limit = self.options.max_file_bytes
-        return describe_change(entry.path, source.sha256, self.images, limit) is not None
 
     def _has_other_mask(self, entry: Entry, features: examples.Features) -> bool:
         if entry.mask is None:
@@ -163,46 +175,46 @@ class Comparison:
         columns = [column for column in self.manifest.columns if column.name != MASK]
         if not columns:
             return False
-        size = self._measure(entry, columns, data)
+        size = 1, 1
+        if any(column.name == BOXES for column in columns):
+            original = read_entry(entry, self.images) if data is None else data
+            size = examine_image(original, self.options).size
         values = fit_boxes(columns, json.loads(entry.values), size, self.options)
         types = {column.name: column.type for column in columns}
         now = examples.encode_example(make_features(columns, values), types)
-        # As bytes: there are numbers that are not equal to themselves, and rounded ones.
+        # Compared as bytes, because NaN is not equal to itself and stored floats are rounded.
         stored = {name: features.get(name, []) for name in types}
         return now != examples.encode_example(stored, types)
 
-    def _measure(self, entry: Entry, columns: Sequence[Column], data: bytes | None) -> Size:
-        """The size of an original, if boxes lie in it."""
-        if not any(column.name == BOXES for column in columns):
-            return 1, 1
-        if data is None:
-            data = read_entry(entry, self.images)
-        return examine_image(data, self.options).size
-
     def _list_rejects(self, entries: Sequence[Entry]) -> list[dict[str, str]]:
-        """The frames of some files that could not be converted, where others could."""
+        """The rejected frames of files with other frames that were converted."""
         if self.options.frames != "all":
             return []
         files = {entry.path for entry in entries}
         return [line for path, line in self.refused.items() if find_file(path, "all") in files]
 
 
-def _describe_shard(
-    shard: ShardInfo,
-    sources: Sequence[Source],
-    rejects: list[dict[str, str]],
-    tally: NoteTally,
-    files: int,
-) -> Receipt:
-    return Receipt(
-        **dataclasses.asdict(shard),
-        max_image_size=(
-            max((source.height for source in sources), default=0),
-            max((source.width for source in sources), default=0),
-        ),
-        formats=dict(sorted(Counter(source.format for source in sources).items())),
-        labels=sorted(Counter(source.label for source in sources).items()),
-        rejects=rejects,
-        frames=len(sources) + len(rejects) - files,
-        notes=[note._asdict() for note in tally.list_notes()],
-    )
+def keep_labels(inventory: Inventory, classes: Sequence[str]) -> Inventory:
+    """Gives the classes of a scan their earlier labels; new classes come after them."""
+    merged = tuple(dict.fromkeys((*classes, *inventory.classes)))
+    places = {name: label for label, name in enumerate(merged)}
+    labels = {label: places[name] for label, name in enumerate(inventory.classes)}
+    labels[NO_LABEL] = NO_LABEL
+    if all(label == place for label, place in labels.items()):
+        return dataclasses.replace(inventory, classes=merged)
+    entries = tuple(_relabel(entry, inventory.columns, labels) for entry in inventory.entries)
+    return dataclasses.replace(inventory, classes=merged, entries=entries)
+
+
+def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
+    # Most stay the same object: a million copies would take 70 MB.
+    if entry.label != labels[entry.label]:
+        entry = entry._replace(label=labels[entry.label])
+    places = [place for place, column in enumerate(columns) if column.kind == "labels"]
+    if not places:
+        return entry
+    values = json.loads(entry.values)
+    for place in places:
+        numbers = [labels[label] for label in values[place]]
+        values[place] = sorted(numbers) if columns[place].name == LABELS else numbers
+    return entry._replace(values=json.dumps(values, separators=(",", ":")))

@@ -1,4 +1,4 @@
-"""Whether a record holds what the manifest says of all of them: features, label, and an image."""
+"""Checks one record against the manifest: its features, its label, its image and its mask."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from converter.errors import ImageError
 from converter.format import examples
-from converter.format.manifest import ImageInfo
-from converter.format.schema import MASK, Column, check_values
+from converter.format.manifest import ImageInfo, Manifest
+from converter.format.schema import MASK, check_values
 from converter.images.conversion import StoredImage, check_image
 from converter.inventory import NO_LABEL
 from converter.names import from_bytes, to_bytes
@@ -27,35 +27,15 @@ _BYTES: Final = (
 _NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.WIDTH)
 
 
-def check_content(
-    payload: bytes,
-    classes: tuple[str, ...],
-    expected: ImageInfo,
-    *,
-    decode: bool,
-    columns: Sequence[Column] = (),
-    labelled: bool = True,
-) -> Source:
-    """Checks one record against what the manifest states.
+def check_content(payload: bytes, manifest: Manifest, *, decode: bool) -> Source:
+    """Checks the payload of a record; raises a ValueError that says what does not match.
 
-    Args:
-        payload: the serialized `tf.train.Example`.
-        classes: names in label order.
-        expected: what all stored images have in common.
-        decode: decode the whole image, and not its header alone.
-        columns: what else it has to hold.
-        labelled: whether it has to hold a label.
-
-    Returns:
-        what the record says about its image.
-
-    Raises:
-        ValueError: says what does not fit.
+    Without `decode`, only the header of the image is looked at.
     """
     features = examples.decode_example(payload)
-    found = _read_singles(features, labelled=labelled)
-    check_values(columns, features, len(classes))
-    label = _check_label(found, classes) if labelled else NO_LABEL
+    found = _read_singles(features, labelled=manifest.labelled)
+    check_values(manifest.columns, features, len(manifest.classes))
+    label = _check_label(found, manifest.classes) if manifest.labelled else NO_LABEL
     image = StoredImage(
         data=found[examples.ENCODED],
         format=found[examples.FORMAT].decode("ascii", "replace"),
@@ -63,12 +43,9 @@ def check_content(
         width=found[examples.WIDTH],
         channels=found[examples.CHANNELS],
     )
-    _check_size(image, expected)
-    try:
-        check_image(image, decode=decode)
-    except ImageError as error:
-        raise ValueError(f"image does not decode: {error.detail}") from error
-    if any(column.name == MASK for column in columns):
+    _check_size(image, manifest.image)
+    _check_decodes("image", image, decode=decode)
+    if any(column.name == MASK for column in manifest.columns):
         _check_mask(features, image, decode=decode)
     return Source(
         path=from_bytes(found[examples.SOURCE_ID]),
@@ -81,11 +58,12 @@ def check_content(
 
 
 def _read_singles(features: Mapping[str, Sequence[Any]], *, labelled: bool) -> Mapping[str, Any]:
-    """The first value of each feature; what every record has is one value of its type."""
+    """The first value of each feature; the fixed features must have exactly one of their type."""
     unexpected = () if labelled else (examples.LABEL, examples.TEXT)
     for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
-        for name in [name for name in names if name not in unexpected]:
-            examples.read_value(features, name, kind)
+        for name in names:
+            if name not in unexpected:
+                examples.read_value(features, name, kind)
     return {name: values[0] for name, values in features.items() if values}
 
 
@@ -96,18 +74,6 @@ def _check_label(found: Mapping[str, Any], classes: Sequence[str]) -> int:
     if found[examples.TEXT] != to_bytes(classes[label]):
         raise ValueError(f"label {label} does not go with class {found[examples.TEXT][:100]!r}")
     return label
-
-
-def _check_mask(features: Mapping[str, Sequence[Any]], image: StoredImage, *, decode: bool) -> None:
-    """Makes sure that a record has a mask of the size of its image."""
-    if features.get(examples.MASK_FORMAT) != [b"png"] or len(features[MASK]) != 1:
-        raise ValueError(f"{examples.MASK_FORMAT} is not png")
-    examples.read_value(features, examples.MASK_SHA256, bytes)
-    mask = dataclasses.replace(image, data=features[MASK][0], format="png", channels=1)
-    try:
-        check_image(mask, decode=decode)
-    except ImageError as error:
-        raise ValueError(f"mask does not decode: {error.detail}") from error
 
 
 def _check_size(image: StoredImage, expected: ImageInfo) -> None:
@@ -124,3 +90,18 @@ def _check_size(image: StoredImage, expected: ImageInfo) -> None:
                 f"image of {'x'.join(map(str, size))}, where the manifest states "
                 f"{'' if all(fixed) else 'up to '}{'x'.join(map(str, limits))}"
             )
+
+
+def _check_mask(features: Mapping[str, Sequence[Any]], image: StoredImage, *, decode: bool) -> None:
+    if features.get(examples.MASK_FORMAT) != [b"png"] or len(features[MASK]) != 1:
+        raise ValueError(f"{examples.MASK_FORMAT} is not png")
+    examples.read_value(features, examples.MASK_SHA256, bytes)
+    mask = dataclasses.replace(image, data=features[MASK][0], format="png", channels=1)
+    _check_decodes("mask", mask, decode=decode)
+
+
+def _check_decodes(what: str, image: StoredImage, *, decode: bool) -> None:
+    try:
+        check_image(image, decode=decode)
+    except ImageError as error:
+        raise ValueError(f"{what} does not decode: {error.detail}") from error

@@ -1,14 +1,15 @@
-"""Which originals a data set was made from, read back from its records, and what became of them.
+"""Reads back from records which originals they were made from, and finds out what changed.
 
-A record holds its image in the middle. What is needed here stands before and behind it, so that a
-data set is read in a fraction of its bytes.
+In a record, what is needed here stands before and after the image. So a data set is read in a
+fraction of its bytes.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from converter.errors import DatasetError, ImageError, RecordError
@@ -27,7 +28,7 @@ from converter.storage.layout import Location, name_index
 
 _HEAD_BYTES: Final = 1024
 _BEFORE: Final = (examples.LABEL, examples.ENCODED)
-_BEHIND: Final = (
+_AFTER: Final = (
     examples.FORMAT,
     examples.HEIGHT,
     examples.SHA256,
@@ -45,8 +46,8 @@ class Source(NamedTuple):
         label: index into the class names, or `NO_LABEL`.
         format: how the image is stored.
         height: of the stored image, in pixels.
-        width: likewise.
-        details: all of the record but its image, if that was asked for.
+        width: of the stored image, in pixels.
+        details: the record without its image, if requested.
     """
 
     path: str
@@ -58,52 +59,56 @@ class Source(NamedTuple):
     details: bytes = b""
 
 
+class SourceCounts(NamedTuple):
+    """Counts over the records of a shard; see `converter.writing.shard_writer.Receipt`."""
+
+    labels: list[tuple[int, int]]
+    formats: dict[str, int]
+    max_image_size: tuple[int, int]
+
+
+def count_sources(sources: Sequence[Source]) -> SourceCounts:
+    """Counts the records of a shard, ordered by label and by format."""
+    return SourceCounts(
+        labels=sorted(Counter(source.label for source in sources).items()),
+        formats=dict(sorted(Counter(source.format for source in sources).items())),
+        max_image_size=(
+            max((source.height for source in sources), default=0),
+            max((source.width for source in sources), default=0),
+        ),
+    )
+
+
 def read_sources(
     folder: Location, shard: ShardInfo, *, labelled: bool = True, detailed: bool = False
 ) -> list[Source]:
-    """What the records of a shard were made from, in record order; no checksum is compared.
+    """Reads what the records of a shard were made from, in record order; compares no checksum.
 
-    Args:
-        folder: the data set. From a store, the shard comes whole.
-        shard: which.
-        labelled: whether its records hold a label.
-        detailed: keep all else that they hold; then they are read whole.
+    With `detailed`, records are read whole to fill in `Source.details`.
 
     Raises:
-        DatasetError: shard or index are not there as the manifest states, or a record cannot be
-            read.
+        DatasetError: the shard or its index is missing or has another size than the manifest
+            states, or a record cannot be read.
     """
-    with bring_here(folder, (shard.name, name_index(shard.name))) as here:
-        return _read_sources(here, shard, labelled=labelled, detailed=detailed)
-
-
-def _read_sources(
-    folder: Path, shard: ShardInfo, *, labelled: bool, detailed: bool
-) -> list[Source]:
     index = name_index(shard.name)
-    try:
-        bounds = parse_index(
-            (folder / index).read_bytes(), index=index, shard_bytes=shard.bytes
-        ).tolist()
-        if len(bounds) != shard.records + 1 or (folder / shard.name).stat().st_size != shard.bytes:
-            raise DatasetError(f"{shard.name} is not as large as the manifest states")
-        with open(folder / shard.name, "rb", buffering=0) as file:
-            return [
-                _read_source(
-                    file, shard.name, start, end - start, labelled=labelled, detailed=detailed
-                )
-                for start, end in pairwise(bounds)
-            ]
-    except OSError as error:
-        raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
+    with bring_here(folder, (shard.name, index)) as here:
+        try:
+            data = (here / index).read_bytes()
+            bounds = parse_index(data, index=index, shard_bytes=shard.bytes).tolist()
+            size = (here / shard.name).stat().st_size
+            if len(bounds) != shard.records + 1 or size != shard.bytes:
+                raise DatasetError(f"{shard.name} is not as large as the manifest states")
+            with open(here / shard.name, "rb", buffering=0) as file:
+                return [
+                    _read_source(file, shard.name, span, labelled=labelled, detailed=detailed)
+                    for span in pairwise(bounds)
+                ]
+        except OSError as error:
+            raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
 
 
 def is_stated(folder: Location, shard: ShardInfo) -> bool:
-    """Whether a shard and its index are, byte for byte, what the manifest states.
-
-    Raises:
-        OSError: one of them cannot be read.
-    """
+    """Whether a shard and its index are, byte for byte, what the manifest states."""
     return (
         hash_file(folder / shard.name) == shard.sha256
         and hash_file(folder / name_index(shard.name)) == shard.index_sha256
@@ -113,13 +118,9 @@ def is_stated(folder: Location, shard: ShardInfo) -> bool:
 def describe_change(
     path: str, sha256: str, images: Location, max_bytes: int = MAX_FILE_BYTES
 ) -> str | None:
-    """What became of an original since its record was made; None if it is what it was.
+    """Says how an original has changed since its record was made; None if it has not.
 
-    Args:
-        path: as in `Source.path`.
-        sha256: of what it was.
-        images: the folder that it is relative to.
-        max_bytes: what is larger cannot be what it was.
+    A file of more than `max_bytes` cannot be the original and is not read.
     """
     if is_compressed(images):
         now = digest_members(images).get(path)
@@ -132,32 +133,30 @@ def describe_change(
 
 
 def _read_source(
-    file: BinaryIO, shard: str, offset: int, size: int, *, labelled: bool, detailed: bool
+    file: BinaryIO, shard: str, span: tuple[int, int], *, labelled: bool, detailed: bool
 ) -> Source:
     wanted = _BEFORE if labelled else _BEFORE[1:]
-    begin, size = offset + HEADER_BYTES, size - HEADER_BYTES - FOOTER_BYTES
+    begin, end = span[0] + HEADER_BYTES, span[1] - FOOTER_BYTES
     try:
-        head = _read(file, begin, min(size, _HEAD_BYTES))
+        head = _read(file, begin, min(begin + _HEAD_BYTES, end))
         try:
-            found = examples.find_values(head, wanted, size)
+            found = examples.find_values(head, wanted, end - begin)
         except ValueError:
-            # A class of a very long name stands before the image; and what is small is read whole.
-            head = _read(file, begin, size)
-            found = examples.find_values(head, wanted, size)
-        label = NO_LABEL
-        if labelled:
-            label, _ = examples.read_varint(head, found[examples.LABEL][0])
-        rest = found[examples.ENCODED][1]
-        tail = _read(file, begin + rest, size - rest)
-        payload = _read(file, begin, size) if detailed else memoryview(b"")
-        details = examples.strip_feature(payload, examples.ENCODED) if detailed else b""
-        return _parse_tail(tail, label)._replace(details=details)
+            # A class with a very long name stands before the image.
+            head = _read(file, begin, end)
+            found = examples.find_values(head, wanted, end - begin)
+        label = examples.read_varint(head, found[examples.LABEL][0])[0] if labelled else NO_LABEL
+        tail = _read(file, begin + found[examples.ENCODED][1], end)
+        details = b""
+        if detailed:
+            details = examples.strip_feature(_read(file, begin, end), examples.ENCODED)
+        return _parse_tail(tail, label, details)
     except (ValueError, KeyError, IndexError) as error:
-        raise RecordError(shard, offset, f"its source cannot be read: {error}") from error
+        raise RecordError(shard, span[0], f"its source cannot be read: {error}") from error
 
 
-def _parse_tail(tail: memoryview, label: int) -> Source:
-    found = examples.find_entries(tail, _BEHIND, 0, len(tail))
+def _parse_tail(tail: memoryview, label: int, details: bytes) -> Source:
+    found = examples.find_entries(tail, _AFTER, 0, len(tail))
 
     def read_text(name: str) -> str:
         start, end = found[name]
@@ -170,8 +169,9 @@ def _parse_tail(tail: memoryview, label: int) -> Source:
         format=read_text(examples.FORMAT),
         height=examples.read_varint(tail, found[examples.HEIGHT][0])[0],
         width=examples.read_varint(tail, found[examples.WIDTH][0])[0],
+        details=details,
     )
 
 
-def _read(file: BinaryIO, offset: int, size: int) -> memoryview:
-    return memoryview(os.pread(file.fileno(), size, offset))
+def _read(file: BinaryIO, begin: int, end: int) -> memoryview:
+    return memoryview(os.pread(file.fileno(), end - begin, begin))

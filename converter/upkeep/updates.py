@@ -1,12 +1,11 @@
-"""Takes what was added, changed or removed into a finished data set, and writes little for it.
+"""Brings a finished data set up to date with its images, rewriting as few shards as possible.
 
 Every image that stays keeps its split, its shard and its label. A shard that loses an image or has
-a changed one is written again; new images go into those shards first and then into the smallest
-ones, as few as hold them. All other shards are carried over as they are, byte for byte.
+a changed one is written again. New images go into those shards first and then into the smallest
+ones, as few as can hold them. All other shards are carried over byte for byte.
 
-The number of shards is in their names and stays. So shards may differ in length after an update,
-and new classes come behind the old ones, not in the order of their names. A conversion as a whole
-puts both right.
+The number of shards is part of their names and stays. So shards may differ in length after an
+update, and new classes come after the old ones. A new conversion restores the regular order.
 """
 
 from __future__ import annotations
@@ -22,24 +21,21 @@ from typing import Final
 from converter.commits.commit import read_notes
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.manifest import Manifest, ShardInfo
-from converter.format.schema import LABELS, Column
 from converter.images.frame_paths import find_file
-from converter.inventory import CONTENT_NOTES, NO_LABEL, Entry, Inventory, name_class
+from converter.inventory import CONTENT_NOTES, Entry, Inventory, name_class
 from converter.options import ConvertOptions
-from converter.planning.plan import Base, Draft, Plan, Shard
+from converter.planning.plan import Base, Draft, Plan
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
 from converter.storage.atomic import create_file, link_file
-from converter.storage.files import choose_threads, hash_file, sync_folder
+from converter.storage.files import choose_threads, hash_file, read_pieces, sync_folder
 from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, name_index
-from converter.upkeep.comparisons import Comparison, Share
+from converter.upkeep.comparisons import Comparison, ShardComparison, keep_labels
 from converter.writing.records import make_records
 from converter.writing.shard_writer import Receipt, write_receipt
 
 SPARE_SHARE: Final = 4
 """A shard takes new images up to a quarter over the mean length, so that few shards are written."""
-
-_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +48,7 @@ class Update:
         added: number of images that are new, or could not be converted before.
         changed: number of images with other content than before.
         removed: number of images that are gone.
-        needed: whether anything at all is different.
+        needed: whether anything at all differs.
     """
 
     draft: Draft
@@ -64,7 +60,7 @@ class Update:
 
     @property
     def records(self) -> int:
-        """How many images the shards have that are to be written."""
+        """How many images are in the shards that have to be written."""
         planned = sum(map(sum, self.draft.shard_records.values()))
         return planned - sum(receipt.images for receipt in self.kept.values())
 
@@ -77,62 +73,60 @@ def plan_update(
     *,
     on_shard: Callable[[ShardInfo], object] | None = None,
 ) -> Update:
-    """Finds out what became of the images of a data set, and where new ones go.
+    """Compares a data set with its images, and assigns new images to shards.
 
-    Every image is read, because its content is compared; none of the old ones is decoded.
+    Every image is read, because its content is compared; the old ones are not decoded.
 
     Args:
         folder: the data set.
         manifest: its manifest.
         images: the folder of the originals.
-        inventory: what lies in it now.
-        on_shard: called with each shard once it is compared, in order.
+        inventory: the current scan of that folder.
+        on_shard: called with each compared shard, in order.
 
     Raises:
-        DatasetError: a shard is damaged, so that nobody can tell what is in it.
+        DatasetError: a shard is so damaged that its records cannot be read.
+        UsageError: a new image belongs to a split that the data set does not have.
     """
-    options = ConvertOptions.from_json(manifest.options)
-    inventory = keep_labels(inventory, manifest.classes)
-    refused = read_rejects(folder)
-    shares = Comparison(
+    task = Comparison(
         folder=folder,
         manifest=manifest,
         images=images,
-        present={entry.path: entry for entry in inventory.entries},
-        options=options,
-        refused=refused,
+        inventory=keep_labels(inventory, manifest.classes),
+        options=ConvertOptions.from_json(manifest.options),
+        refused=read_rejects(folder),
         noted=any(note.code in CONTENT_NOTES for note in read_notes(folder)),
-    ).compare_shards(on_shard)
-    known = {entry.path for share in shares.values() for entry in share.entries}
-    additions = {entry.path: entry for entry in inventory.entries if entry.path not in known}
-    rejected = _try_again(refused, additions, inventory, images, options)
-    for path in {find_file(reject["path"], options.frames) for reject in rejected}:
-        del additions[path]
-    fresh = _assign(inventory, shares, manifest, additions, options)
-    members = _place(shares, manifest, fresh, options)
+    )
+    compared = task.compare_shards(on_shard)
+    additions, rejected = _find_additions(task, compared)
+    members = _place(task, compared, _assign_splits(task, compared, additions))
     kept = {
-        name: share.receipt
-        for name, share in shares.items()
-        if not share.touched and members[name] == share.entries
+        name: shard.receipt
+        for name, shard in compared.items()
+        if not shard.touched and members[name] == shard.entries
     }
-    left_out = _list_left_out(inventory, shares, rejected)
-    before = {path: line["code"] for path, line in refused.items()}
-    noted, digest = _note_again(inventory, members, manifest), hash_file(folder / MANIFEST)
+    draft = dataclasses.replace(
+        draft_shards(_note_duplicates(task, members), members, manifest),
+        rejected=tuple(rejected),
+        base=Base(hash_file(folder / MANIFEST), manifest.updated + 1),
+    )
     return Update(
-        draft=_draft(noted, members, manifest, rejected, digest),
+        draft=draft,
         kept=kept,
         added=len(additions),
-        changed=sum(share.changed for share in shares.values()),
-        removed=sum(share.removed for share in shares.values()),
-        needed=(len(kept), inventory.classes, left_out) != (len(shares), manifest.classes, before),
+        changed=sum(shard.changed for shard in compared.values()),
+        removed=sum(shard.removed for shard in compared.values()),
+        needed=len(kept) != len(compared)
+        or task.inventory.classes != manifest.classes
+        or _has_other_rejects(task, compared, rejected),
     )
 
 
 def check_kind(manifest: Manifest, inventory: Inventory) -> None:
-    """Refuses labels and columns that are not of the kind of those in the records.
+    """Refuses labels and columns of another kind than those in the records.
 
     Raises:
-        UsageError: says which.
+        UsageError: names the first one.
     """
     before = {column.name: column.kind for column in manifest.columns}
     now = {column.name: column.kind for column in inventory.columns}
@@ -140,15 +134,15 @@ def check_kind(manifest: Manifest, inventory: Inventory) -> None:
     if different or manifest.labelled != inventory.labelled:
         raise UsageError(
             f"{different[0] if different else 'the label'} is not of the same kind as before, "
-            "which all records would have to be: convert the data set anew with --overwrite"
+            "which all records would have to be: convert the data set again with --overwrite"
         )
 
 
 def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
     """Takes the shards that stay over into a plan, with their receipts; returns that plan.
 
-    Here they get a second name in its output, or are copied where the file system has no links. In
-    a store they stay where they are.
+    On a disk they are hard-linked into its output, or copied where the file system has no links.
+    In a store they stay where they are.
 
     Raises:
         OutputError: a file cannot be written.
@@ -160,47 +154,14 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
             for file in (name, name_index(name)):
                 _carry_file(folder / file, plan.out / file, Layout(plan.out).scratch)
         sync_folder(plan.out)
-
-    def leave_receipt(shard: Shard) -> None:
-        write_receipt(update.kept[shard.name], Layout(plan.out), shard)
-
-    kept = [shard for shard in plan.shards if shard.name in update.kept]
+    layout, kept = Layout(plan.out), [shard for shard in plan.shards if shard.name in update.kept]
     with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
-        list(pool.map(leave_receipt, kept))
+        list(pool.map(lambda shard: write_receipt(update.kept[shard.name], layout, shard), kept))
     return dataclasses.replace(plan, carried=frozenset(update.kept))
 
 
-def keep_labels(inventory: Inventory, classes: Sequence[str]) -> Inventory:
-    """The scan with the labels that classes had before; new ones come behind them."""
-    known = set(classes)
-    merged = (*classes, *(name for name in inventory.classes if name not in known))
-    places = {name: label for label, name in enumerate(merged)}
-    labels = {label: places[name] for label, name in enumerate(inventory.classes)}
-    labels[NO_LABEL] = NO_LABEL
-    # Most stay the same object: a million copies would take 70 MB.
-    entries = (
-        entry if entry.label == labels[entry.label] else entry._replace(label=labels[entry.label])
-        for entry in inventory.entries
-    )
-    if any(label != place for label, place in labels.items()):
-        entries = (_renumber(entry, inventory.columns, labels) for entry in entries)
-    return dataclasses.replace(inventory, classes=merged, entries=tuple(entries))
-
-
-def _renumber(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
-    """An entry with other numbers of classes in its values."""
-    places = [place for place, column in enumerate(columns) if column.kind == "labels"]
-    if not places:
-        return entry
-    values = json.loads(entry.values)
-    for place in places:
-        numbers = [labels[label] for label in values[place]]
-        values[place] = sorted(numbers) if columns[place].name == LABELS else numbers
-    return entry._replace(values=json.dumps(values, separators=(",", ":")))
-
-
 def read_rejects(folder: Location) -> dict[str, dict[str, str]]:
-    """Path, code and detail of every file that was left out, by its path."""
+    """The lines of `rejects.jsonl` by path; raises DatasetError if it is missing or damaged."""
     try:
         lines = (folder / REJECTS).read_bytes().splitlines()
         return {line["path"]: line for line in map(json.loads, lines)}
@@ -208,13 +169,36 @@ def read_rejects(folder: Location) -> dict[str, dict[str, str]]:
         raise DatasetError(f"{folder / REJECTS}: cannot be read: {error}") from error
 
 
-def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]) -> list[int]:
-    """How many new images each shard of a split takes.
+def find_rejects(
+    entry: Entry, inventory: Inventory, images: Location, options: ConvertOptions
+) -> list[dict[str, str] | None]:
+    """Converts an image; for each frame, gives its line of `rejects.jsonl` or None."""
+    text = name_class(inventory, entry)
+    return [
+        {"path": found.path, "code": outcome.code, "detail": outcome.detail}
+        if isinstance(outcome, ImageError)
+        else None
+        for found, (outcome,) in make_records(entry, text, images, [options], inventory.columns)
+    ]
 
-    Args:
-        sizes: how many images each shard holds.
-        additions: how many new ones there are.
-        touched: the shards that are written again in any case.
+
+def draft_shards(
+    inventory: Inventory, members: Mapping[str, list[Entry]], manifest: Manifest
+) -> Draft:
+    """Drafts a plan with the shards of a data set; a shard without members gets no images."""
+    parts = {
+        split: [members.get(shard.name, []) for shard in manifest.list_shards(split)]
+        for split in manifest.splits
+    }
+    return Draft(
+        inventory=inventory,
+        splits={split: list(itertools.chain(*shards)) for split, shards in parts.items()},
+        shard_records={split: list(map(len, shards)) for split, shards in parts.items()},
+    )
+
+
+def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]) -> list[int]:
+    """Decides how many of so many additions each shard takes; the touched ones come first.
 
     >>> place_additions([10, 10, 9, 10], 3, [])
     [0, 0, 3, 0]
@@ -231,103 +215,96 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
     return taken
 
 
-def _list_left_out(
-    inventory: Inventory, shares: Mapping[str, Share], rejected: Iterable[Mapping[str, str]]
-) -> dict[str, str]:
-    """The code of what is not converted, by its path."""
-    left_out = {reject["path"]: reject["code"] for reject in rejected}
-    left_out |= {line.path: line.code for line in (*inventory.rejected, *inventory.skipped)}
-    lines = (line for share in shares.values() for line in share.receipt.rejects)
-    return left_out | {line["path"]: line["code"] for line in lines}
+def _find_additions(
+    task: Comparison, compared: Mapping[str, ShardComparison]
+) -> tuple[dict[str, Entry], list[dict[str, str]]]:
+    """The images to add by path, and the lines of earlier rejects that still cannot be converted.
 
-
-def _try_again(
-    refused: Iterable[str],
-    additions: Mapping[str, Entry],
-    inventory: Inventory,
-    images: Location,
-    options: ConvertOptions,
-) -> list[dict[str, str]]:
-    """Those of the images that were rejected and cannot be converted now either, and why."""
-    files = dict.fromkeys(find_file(path, options.frames) for path in refused)
-    entries = [additions[path] for path in files if path in additions]
-
-    def find_reasons(entry: Entry) -> list[dict[str, str]]:
-        reasons = []
-        for found, (outcome,) in make_records(
-            entry, name_class(inventory, entry), images, [options], inventory.columns
-        ):
-            if not isinstance(outcome, ImageError):
-                return []
-            reasons.append({"path": found.path, "code": outcome.code, "detail": outcome.detail})
-        return reasons
-
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
-        return [reason for reasons in pool.map(find_reasons, entries) for reason in reasons]
-
-
-def _assign(
-    inventory: Inventory,
-    shares: Mapping[str, Share],
-    manifest: Manifest,
-    additions: Mapping[str, Entry],
-    options: ConvertOptions,
-) -> dict[str, list[Entry]]:
-    """The new images of each split, in the order of their ranks.
-
-    Raises:
-        UsageError: the data set has no split of that name.
+    A rejected image is added if any of its frames can be converted now.
     """
-    kept = {
-        entry.path: shard.split for shard in manifest.shards for entry in shares[shard.name].entries
-    }
-    members = assign_splits(inventory.entries, options, inventory.duplicates, kept)
+    known = {entry.path for shard in compared.values() for entry in shard.entries}
+    additions = {entry.path: entry for entry in task.inventory.entries if entry.path not in known}
+    files = dict.fromkeys(find_file(path, task.options.frames) for path in task.refused)
+    entries = [additions[path] for path in files if path in additions]
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(task.images)) as pool:
+        found = pool.map(
+            lambda entry: find_rejects(entry, task.inventory, task.images, task.options), entries
+        )
+        rejected = [reject for rejects in found if all(rejects) for reject in rejects if reject]
+    for path in {find_file(reject["path"], task.options.frames) for reject in rejected}:
+        del additions[path]
+    return additions, rejected
+
+
+def _has_other_rejects(
+    task: Comparison,
+    compared: Mapping[str, ShardComparison],
+    rejected: Iterable[Mapping[str, str]],
+) -> bool:
+    codes = {reject["path"]: reject["code"] for reject in rejected}
+    lines = (*task.inventory.rejected, *task.inventory.skipped)
+    codes |= {line.path: line.code for line in lines}
+    for shard in compared.values():
+        codes |= {line["path"]: line["code"] for line in shard.receipt.rejects}
+    return codes != {path: line["code"] for path, line in task.refused.items()}
+
+
+def _assign_splits(
+    task: Comparison, compared: Mapping[str, ShardComparison], additions: Mapping[str, Entry]
+) -> dict[str, list[Entry]]:
+    """The new images of each split, ordered by rank."""
+    inventory, splits = task.inventory, {shard.name: shard.split for shard in task.manifest.shards}
+    kept = {entry.path: splits[name] for name, shard in compared.items() for entry in shard.entries}
+    members = assign_splits(inventory.entries, task.options, inventory.duplicates, kept)
     fresh = {
         split: [entry for entry in group if entry.path in additions]
         for split, group in members.items()
     }
     for split, group in fresh.items():
-        if group and split not in manifest.splits:
+        if group and split not in task.manifest.splits:
             raise UsageError(
                 f"{group[0].path!r} goes into split {split!r}, and the data set has none: convert "
-                "it anew with --overwrite"
+                "it again with --overwrite"
             )
     return fresh
 
 
 def _place(
-    shares: Mapping[str, Share],
-    manifest: Manifest,
+    task: Comparison,
+    compared: Mapping[str, ShardComparison],
     additions: Mapping[str, Sequence[Entry]],
-    options: ConvertOptions,
 ) -> dict[str, list[Entry]]:
-    """The images of each shard in record order, new ones included."""
+    """The images of each shard in record order, including new ones."""
+
+    def find_rank(entry: Entry) -> tuple[int, Entry]:
+        return draw(entry.path, task.options).rank, entry
+
     members = {}
-    for split in manifest.splits:
-        fresh_ones = additions.get(split, ())
-        names = [shard.name for shard in manifest.list_shards(split)]
-        sizes = [len(shares[name].entries) for name in names]
-        touched = [place for place, name in enumerate(names) if shares[name].touched]
-        fresh = iter(fresh_ones)
-        counts = place_additions(sizes, len(fresh_ones), touched)
-        for name, count in zip(names, counts, strict=True):
-            new = [next(fresh) for _ in range(count)]
-            members[name] = (
-                _sort(shares[name].entries + new, options) if new else shares[name].entries
-            )
+    for split in task.manifest.splits:
+        fresh = additions.get(split, ())
+        shards = {shard.name: compared[shard.name] for shard in task.manifest.list_shards(split)}
+        sizes = [len(shard.entries) for shard in shards.values()]
+        touched = [place for place, shard in enumerate(shards.values()) if shard.touched]
+        remaining = iter(fresh)
+        counts = place_additions(sizes, len(fresh), touched)
+        for (name, shard), count in zip(shards.items(), counts, strict=True):
+            new = list(itertools.islice(remaining, count))
+            # In the order of a new conversion: old images keep theirs, new ones mix in.
+            members[name] = sorted(shard.entries + new, key=find_rank) if new else shard.entries
     return members
 
 
-def _note_again(
-    inventory: Inventory, members: Mapping[str, list[Entry]], manifest: Manifest
-) -> Inventory:
-    """A scan that says of images with the same content if they are in several splits by now.
+def _note_duplicates(task: Comparison, members: Mapping[str, list[Entry]]) -> Inventory:
+    """Notes images with the same content whose splits differ by now.
 
-    Old ones keep theirs, so a file that was changed may have the content of one in another split.
+    Old ones keep their split, so a changed file may have the content of one in another split.
     """
+    inventory = task.inventory
     if not inventory.duplicates:
         return inventory
-    splits = {entry.path: shard.split for shard in manifest.shards for entry in members[shard.name]}
+    splits = {
+        entry.path: shard.split for shard in task.manifest.shards for entry in members[shard.name]
+    }
     entries = list(inventory.entries)
     for places in inventory.duplicates:
         known = next((splits[path] for p in places if (path := entries[p].path) in splits), "")
@@ -339,36 +316,11 @@ def _note_again(
     return dataclasses.replace(inventory, notes=notes)
 
 
-def _draft(
-    inventory: Inventory,
-    members: Mapping[str, list[Entry]],
-    manifest: Manifest,
-    rejected: Sequence[dict[str, str]],
-    digest: str,
-) -> Draft:
-    shares = {
-        split: [members[shard.name] for shard in manifest.list_shards(split)]
-        for split in manifest.splits
-    }
-    return Draft(
-        inventory=inventory,
-        splits={split: list(itertools.chain(*parts)) for split, parts in shares.items()},
-        shard_records={split: [len(part) for part in parts] for split, parts in shares.items()},
-        rejected=tuple(rejected),
-        base=Base(digest, manifest.updated + 1),
-    )
-
-
-def _sort(entries: list[Entry], options: ConvertOptions) -> list[Entry]:
-    """The order that a conversion as a whole gives: old images keep theirs, new ones mix in."""
-    return sorted(entries, key=lambda entry: (draw(entry.path, options).rank, entry))
-
-
 def _carry_file(source: Path, target: Path, scratch: Path) -> None:
     if target.exists() and target.samefile(source):
         return
     target.unlink(missing_ok=True)
     if not link_file(source, target):
-        with create_file(target, scratch) as copy, open(source, "rb") as file:
-            while piece := file.read(_PIECE_BYTES):
+        with create_file(target, scratch) as copy:
+            for piece in read_pieces(source):
                 copy.write(piece)

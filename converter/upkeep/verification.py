@@ -1,45 +1,37 @@
-"""Checks a data set against its manifest: every byte, count and name, and every image.
+"""Checks a data set against its manifest: every byte, count, name and image.
 
-`check_shard` is all the work there is on one shard, here in a thread or on a worker elsewhere;
-`collect_faults` adds what only shows over all shards.
+`check_shard` does all the work on one shard, in a thread here or on a worker elsewhere;
+`collect_faults` adds what shows only across all shards.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-import numpy as np
+from typing import Final, NamedTuple
 
 from converter.errors import DatasetError, RecordError
 from converter.format.indexes import parse_index
-from converter.format.manifest import ImageInfo, Manifest, ShardInfo, read_manifest
-from converter.format.schema import Column
+from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
 from converter.image_options import MAX_FILE_BYTES
 from converter.images.frame_paths import find_file
 from converter.planning.plan import read_plan
 from converter.sizes import format_count
-from converter.storage.files import (
-    bring_here,
-    choose_threads,
-    hash_file,
-    list_names,
-    measure_file,
-)
+from converter.storage.files import bring_here, choose_threads, hash_file, list_names, measure_file
 from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, Location, name_index
 from converter.storage.locks import find_owner
 from converter.upkeep.contents import check_content
-from converter.upkeep.provenance import Source, describe_change
-from converter.writing.shard_writer import read_receipt, receipt_path
+from converter.upkeep.provenance import Source, SourceCounts, count_sources, describe_change
+from converter.writing.shard_writer import Receipt, read_receipt, receipt_path
 
 MAX_FAULTS: Final = 20
-"""So many damaged records of a shard are named; the others are counted."""
+"""How many damaged records of a shard are named; the others are only counted."""
 
 
 class Fault(NamedTuple):
@@ -48,7 +40,7 @@ class Fault(NamedTuple):
     Attributes:
         file: name of a file of the data set, or path of an original.
         detail: what is wrong with it.
-        original: whether `file` is an original, that its record was compared with.
+        original: whether `file` is an original that differs from its record.
     """
 
     file: str
@@ -58,69 +50,46 @@ class Fault(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """How shards are checked; the same for all of them.
+    """What to check, and how.
 
     Attributes:
         folder: the data set.
-        classes: names in label order.
-        image: what its images have in common.
-        quick: look at names and sizes only.
-        decode: decode every image, and not its header alone.
+        manifest: its manifest; `check_shard` does not use the shards in it.
+        quick: look only at names and sizes.
+        decode: decode whole images, not only their headers.
         originals: folder of the originals to compare records with, or None.
-        columns: what records hold besides an image and its label.
-        labelled: whether they hold a label.
-        frames: which frames of files were converted, as in `ConvertOptions`.
-        max_file_bytes: of an original, as in `ConvertOptions`.
     """
 
     folder: Location
-    classes: tuple[str, ...]
-    image: ImageInfo
+    manifest: Manifest
     quick: bool = False
     decode: bool = True
     originals: Location | None = None
-    columns: tuple[Column, ...] = ()
-    labelled: bool = True
-    frames: str = "first"
-    max_file_bytes: int = MAX_FILE_BYTES
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """What was found in one shard.
+class Report(NamedTuple):
+    """What the check of one shard found.
 
     Attributes:
-        shard: its file name.
         faults: what is wrong with it.
-        whole: whether all its records could be read, so that they can be counted.
-        labels: number of records by label.
-        formats: number of images by stored format.
-        max_image_size: the largest height and the largest width, in pixels.
+        counts: over its records; None if not all of them could be read.
     """
 
-    shard: str
-    faults: tuple[Fault, ...]
-    whole: bool
-    labels: Mapping[int, int]
-    formats: Mapping[str, int]
-    max_image_size: tuple[int, int]
+    faults: list[Fault]
+    counts: SourceCounts | None
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {**dataclasses.asdict(self), "labels": list(self.labels.items())}
+    def to_json(self) -> bytes:
+        """The report as JSON in ASCII."""
+        return json.dumps(self).encode("ascii")
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Report:
+    def from_json(cls, data: bytes) -> Report:
         """The inverse of `to_json`."""
-        height, width = values["max_image_size"]
-        return cls(
-            **{
-                **values,
-                "faults": tuple(Fault(*fault) for fault in values["faults"]),
-                "labels": dict(values["labels"]),
-                "max_image_size": (height, width),
-            }
-        )
+        faults, counts = json.loads(data)
+        if counts is not None:
+            labels, formats, (height, width) = counts
+            counts = SourceCounts([(label, n) for label, n in labels], formats, (height, width))
+        return cls([Fault(*fault) for fault in faults], counts)
 
 
 def verify_dataset(
@@ -131,20 +100,17 @@ def verify_dataset(
     originals: Location | None = None,
     on_shard: Callable[[ShardInfo], object] | None = None,
 ) -> list[Fault]:
-    """Reads every byte of a data set and lists what does not fit its manifest.
-
-    Memory is bounded by 1 MiB, the largest record and its image, and some 150 bytes for each
-    record of a shard, for each core.
+    """Reads the manifest of a data set and checks it by `run_check`.
 
     Args:
-        folder: the data set. Of an unfinished conversion, what is finished is checked.
-        quick: look at names and sizes only.
-        decode: decode every image, and not its header alone.
-        originals: also compare each record with its original in this folder.
-        on_shard: called with each shard once it is checked, in order.
+        folder: the data set; of an unfinished conversion, the finished shards are checked.
+        quick: see `Check`.
+        decode: see `Check`.
+        originals: see `Check`.
+        on_shard: called with each checked shard, in order.
 
     Returns:
-        the faults, in the order of the manifest; none means the data set is whole.
+        the faults in the order of the manifest; an empty list means the data set is whole.
 
     Raises:
         DatasetError: the manifest itself is missing, damaged or of a newer format.
@@ -152,81 +118,49 @@ def verify_dataset(
     if not Layout(folder).manifest.is_file() and Layout(folder).plan.is_file():
         return _verify_unfinished(folder, quick=quick)
     manifest = read_manifest(folder)
-    check = make_check(folder, manifest, quick=quick, decode=decode, originals=originals)
+    check = Check(folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals)
+    return run_check(check, on_shard)
+
+
+def run_check(check: Check, on_shard: Callable[[ShardInfo], object] | None = None) -> list[Fault]:
+    """Checks a data set in threads of this process; see `verify_dataset`.
+
+    Memory is bounded, per core, by 1 MiB, the largest record with its image, and about 150 bytes
+    for each record of a shard.
+    """
     reports = []
-    # Threads: hashing, reading and decoding leave the interpreter to others.
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(folder, originals)) as pool:
-        found = pool.map(lambda shard: check_shard(shard, check), manifest.shards)
-        for shard, report in zip(manifest.shards, found, strict=True):
+    # Threads are enough: hashing, reading and decoding release the interpreter.
+    threads = choose_threads(check.folder, check.originals)
+    shards = check.manifest.shards
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        checked = pool.map(lambda shard: check_shard(shard, check), shards)
+        for shard, report in zip(shards, checked, strict=True):
             reports.append(report)
             if on_shard is not None:
                 on_shard(shard)
-    return collect_faults(manifest, check, reports)
-
-
-def make_check(
-    folder: Location, manifest: Manifest, *, quick: bool, decode: bool, originals: Location | None
-) -> Check:
-    """What workers have to know to check a shard of a data set."""
-    return Check(
-        folder=folder,
-        classes=manifest.classes,
-        image=manifest.image,
-        quick=quick,
-        decode=decode,
-        originals=originals,
-        columns=manifest.columns,
-        labelled=manifest.labelled,
-        frames=str(manifest.options.get("frames")),
-        max_file_bytes=int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES)),
-    )
+    return collect_faults(check, reports)
 
 
 def check_shard(shard: ShardInfo, check: Check) -> Report:
     """Checks one shard and its index."""
-    contents: list[Source] = []
+    sources: list[Source] = []
     if check.quick:
-        faults = list(_check_sizes(check.folder, shard))
+        faults = list(_check_pair(check.folder, shard.name, shard, quick=True))
     else:
         with bring_here(check.folder, (shard.name, name_index(shard.name))) as folder:
-            faults = list(_check_bytes(folder, shard, check, contents))
-    return Report(
-        shard=shard.name,
-        faults=tuple(faults),
-        whole=len(contents) == shard.records,
-        labels=dict(sorted(Counter(content.label for content in contents).items())),
-        formats=dict(sorted(Counter(content.format for content in contents).items())),
-        max_image_size=(
-            max((content.height for content in contents), default=0),
-            max((content.width for content in contents), default=0),
-        ),
-    )
+            faults = list(_check_bytes(folder, shard, check, sources))
+    return Report(faults, count_sources(sources) if len(sources) == shard.records else None)
 
 
-def _check_sizes(folder: Location, shard: ShardInfo) -> Iterator[Fault]:
-    yield from _check_file(folder / shard.name, shard.bytes, None)
-    yield from _check_file(folder / name_index(shard.name), shard.index_bytes, None)
-
-
-def _check_bytes(
-    folder: Path, shard: ShardInfo, check: Check, contents: list[Source]
-) -> Iterator[Fault]:
-    index = folder / name_index(shard.name)
-    yield from _check_file(folder / shard.name, shard.bytes, shard.sha256)
-    index_faults = [*_check_file(index, shard.index_bytes, shard.index_sha256)]
-    yield from index_faults
-    if not any(_check_file(folder / shard.name, shard.bytes, None)):  # whole, or bytes changed
-        yield from _check_records(folder, shard, check, contents, with_index=not index_faults)
-
-
-def collect_faults(manifest: Manifest, check: Check, reports: Sequence[Report]) -> list[Fault]:
-    """The faults of all shards, and those of the data set as a whole."""
+def collect_faults(check: Check, reports: Sequence[Report]) -> list[Fault]:
+    """The faults of all shards, then those of the data set as a whole."""
+    manifest = check.manifest
     faults = [fault for report in reports for fault in report.faults]
-    if not check.quick and all(report.whole for report in reports):
-        faults += _check_counts(manifest, reports)
+    counts = [report.counts for report in reports if report.counts is not None]
+    if not check.quick and len(counts) == len(reports):
+        faults += _check_counts(manifest, counts)
     for name, info in manifest.files.items():
-        sha256 = None if check.quick else info.sha256
-        faults += _check_file(check.folder / name, info.bytes, sha256)
+        faults += _check_file(check.folder / name, info.bytes, info.sha256, quick=check.quick)
     return faults + list(_find_strangers(check.folder, manifest))
 
 
@@ -241,12 +175,8 @@ def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
             receipt = read_receipt(path)
         except DatasetError:
             faults.append(Fault(path.name, "cannot be read as a receipt"))
-            continue
-        for name, size, sha256 in (
-            (shard.name, receipt.bytes, receipt.sha256),
-            (name_index(shard.name), receipt.index_bytes, receipt.index_sha256),
-        ):
-            faults += _check_file(folder / name, size, None if quick else sha256)
+        else:
+            faults += _check_pair(folder, shard.name, receipt, quick=quick)
     state = (
         f"is missing: the conversion is not finished, {finished} of {len(plan.shards)} shards are; "
         "run the same convert command again to go on"
@@ -254,23 +184,43 @@ def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
     return [*faults, Fault(MANIFEST, state)]
 
 
-def _check_file(path: Location, size: int, sha256: str | None) -> Iterator[Fault]:
+def _check_pair(
+    folder: Location, name: str, stated: ShardInfo | Receipt, *, quick: bool
+) -> Iterator[Fault]:
+    """Compares a shard and its index with the stated sizes and checksums."""
+    yield from _check_file(folder / name, stated.bytes, stated.sha256, quick=quick)
+    index = folder / name_index(name)
+    yield from _check_file(index, stated.index_bytes, stated.index_sha256, quick=quick)
+
+
+def _check_file(path: Location, size: int, sha256: str, *, quick: bool = False) -> Iterator[Fault]:
     try:
         found = measure_file(path)
         if found is None:
             yield Fault(path.name, "is not a file" if path.exists() else "is missing")
         elif found != size:
             yield Fault(path.name, f"has {found} bytes, expected {size}")
-        elif sha256 is not None and hash_file(path) != sha256:
+        elif not quick and hash_file(path) != sha256:
             yield Fault(path.name, "its checksum does not match: bytes were changed")
     except OSError as error:
         yield Fault(path.name, f"cannot be read: {error.strerror}")
 
 
-def _check_records(
-    folder: Path, shard: ShardInfo, check: Check, contents: list[Source], *, with_index: bool
+def _check_bytes(
+    folder: Path, shard: ShardInfo, check: Check, sources: list[Source]
 ) -> Iterator[Fault]:
-    """Names damaged records, compares with the index, and collects what the records hold."""
+    faults = list(_check_pair(folder, shard.name, shard, quick=False))
+    yield from faults
+    # With changed bytes but the right size, the records still tell where the damage is.
+    if not any(_check_file(folder / shard.name, shard.bytes, shard.sha256, quick=True)):
+        index_matches = all(fault.file == shard.name for fault in faults)
+        yield from _check_records(folder, shard, check, sources, with_index=index_matches)
+
+
+def _check_records(
+    folder: Path, shard: ShardInfo, check: Check, sources: list[Source], *, with_index: bool
+) -> Iterator[Fault]:
+    """Names damaged records, compares with the index, and collects what the records say."""
     try:
         with open(folder / shard.name, "rb") as file:
             bounds = [0, *accumulate(scan_records(file, shard.name, shard.bytes))]
@@ -278,9 +228,8 @@ def _check_records(
         yield Fault(shard.name, str(error).removeprefix(f"{shard.name}: "))
         return
     if len(bounds) != shard.records + 1:
-        yield Fault(
-            shard.name, f"holds {format_count(len(bounds) - 1, 'record')}, expected {shard.records}"
-        )
+        found = format_count(len(bounds) - 1, "record")
+        yield Fault(shard.name, f"holds {found}, expected {shard.records}")
     if with_index:
         yield from _check_index(folder, shard, bounds)
     largest = max((end - start for start, end in pairwise(bounds)), default=0)
@@ -289,47 +238,40 @@ def _check_records(
             shard.name, f"its largest record has {largest} bytes, expected {shard.max_record_bytes}"
         )
         return
-    yield from _limit(shard.name, _check_contents(folder, shard, check, bounds, contents))
+    yield from _limit(shard.name, _check_contents(folder, shard, check, bounds, sources))
 
 
-def _check_index(folder: Path, shard: ShardInfo, bounds: Sequence[int]) -> Iterator[Fault]:
+def _check_index(folder: Path, shard: ShardInfo, bounds: list[int]) -> Iterator[Fault]:
     index = name_index(shard.name)
     try:
         data = (folder / index).read_bytes()
-        offsets = parse_index(data, index=index, shard_bytes=shard.bytes)
-        if not np.array_equal(offsets, bounds):
+        if parse_index(data, index=index, shard_bytes=shard.bytes).tolist() != bounds:
             yield Fault(index, "does not match the records of its shard")
     except DatasetError as error:
         yield Fault(index, str(error).removeprefix(f"{index}: "))
 
 
 def _check_contents(
-    folder: Path, shard: ShardInfo, check: Check, bounds: Sequence[int], contents: list[Source]
+    folder: Path, shard: ShardInfo, check: Check, bounds: Sequence[int], sources: list[Source]
 ) -> Iterator[Fault]:
     with open(folder / shard.name, "rb") as file:
         for number, (start, end) in enumerate(pairwise(bounds)):
-            record = file.read(end - start)
-            payload = record[HEADER_BYTES:-FOOTER_BYTES]
+            payload = file.read(end - start)[HEADER_BYTES:-FOOTER_BYTES]
             try:
-                content = check_content(
-                    payload,
-                    check.classes,
-                    check.image,
-                    decode=check.decode,
-                    columns=check.columns,
-                    labelled=check.labelled,
-                )
+                source = check_content(payload, check.manifest, decode=check.decode)
             except ValueError as error:
                 yield Fault(shard.name, f"record {number} at byte {start}: {error}")
                 continue
-            contents.append(content)
+            sources.append(source)
             if check.originals is not None:
-                path = find_file(content.path, check.frames)
-                change = describe_change(
-                    path, content.sha256, check.originals, check.max_file_bytes
-                )
-                if change is not None:
-                    yield Fault(content.path, f"the original {change}", original=True)
+                yield from _check_original(source, check.originals, check.manifest)
+
+
+def _check_original(source: Source, originals: Location, manifest: Manifest) -> Iterator[Fault]:
+    path = find_file(source.path, str(manifest.options.get("frames")))
+    max_bytes = int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES))
+    if change := describe_change(path, source.sha256, originals, max_bytes):
+        yield Fault(source.path, f"the original {change}", original=True)
 
 
 def _limit(name: str, faults: Iterable[Fault]) -> Iterator[Fault]:
@@ -344,38 +286,33 @@ def _limit(name: str, faults: Iterable[Fault]) -> Iterator[Fault]:
         yield Fault(name, f"{more} more records do not fit the manifest")
 
 
-def _check_counts(manifest: Manifest, reports: Sequence[Report]) -> Iterator[Fault]:
-    """Compares the manifest's counts with the records themselves."""
-    by_split: dict[str, Counter[int]] = {split: Counter() for split in manifest.splits}
-    for shard, report in zip(manifest.shards, reports, strict=True):
-        by_split[shard.split].update(report.labels)
+def _check_counts(manifest: Manifest, counts: Sequence[SourceCounts]) -> Iterator[Fault]:
+    """Compares the manifest's counts with those of the shards."""
+    formats: Counter[str] = Counter()
+    labels: dict[str, Counter[int]] = {split: Counter() for split in manifest.splits}
+    for shard, found in zip(manifest.shards, counts, strict=True):
+        formats.update(found.formats)
+        labels[shard.split].update(dict(found.labels))
     for split, info in manifest.splits.items():
         for label, expected in enumerate(info.labels):
-            if (found := by_split[split][label]) != expected:
-                detail = (
-                    f"split {split}: label {label} is on {found} records, stated are {expected}"
-                )
-                yield Fault(MANIFEST, detail)
-    formats: Counter[str] = Counter()
-    for report in reports:
-        formats.update(report.formats)
+            if (count := labels[split][label]) != expected:
+                detail = f"label {label} is on {count} records, stated are {expected}"
+                yield Fault(MANIFEST, f"split {split}: {detail}")
     image = manifest.image
     if formats != image.formats:
         yield Fault(MANIFEST, f"formats are {dict(formats)}, stated are {image.formats}")
-    height = max(report.max_image_size[0] for report in reports)
-    width = max(report.max_image_size[1] for report in reports)
+    height, width = map(max, zip(*(found.max_image_size for found in counts), strict=True))
     if (height, width) != (image.max_height, image.max_width):
         stated = f"{image.max_height}x{image.max_width}"
         yield Fault(MANIFEST, f"images are up to {height}x{width}, stated is {stated}")
 
 
 def _find_strangers(folder: Location, manifest: Manifest) -> Iterator[Fault]:
-    names = {MANIFEST, *manifest.files}
-    for shard in manifest.shards:
-        names |= {shard.name, name_index(shard.name)}
+    pairs = ((shard.name, name_index(shard.name)) for shard in manifest.shards)
+    names = {MANIFEST, *manifest.files, *chain.from_iterable(pairs)}
     for name in list_names(folder):
         if name == WORK_FOLDER:
-            # Of whoever makes a replacement just now; this data set is whole until then.
+            # With an owner, a replacement is in progress; this data set is whole until it ends.
             if find_owner(folder) is None:
                 yield Fault(name, "is left over from a conversion: shardmill clean removes it")
         elif name not in names:

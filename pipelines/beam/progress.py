@@ -1,7 +1,7 @@
-"""A bar over images, fed by the receipts that finished shards leave in the output.
+"""Draws a bar over images, by the receipts that finished shards leave in the output.
 
-Receipts are the one thing that every runner produces where the launcher can see it: local
-runners show no counters before the end, and a remote runner's are minutes late.
+Receipts are the one sign of progress that the launcher sees with every runner: local runners show
+no counters before the end, and those of remote runners are minutes late.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ from converter.storage.layout import Layout
 from converter.writing.shard_writer import parse_receipt, receipt_path
 
 LOG_INTERVAL_S: Final = 10.0
-"""How often the bar is drawn where it goes to a file: often enough to see that it lives."""
+"""How often a bar that goes to a file is drawn: often enough to show that the job is alive."""
 
 STORE_INTERVAL_S: Final = 2.0
-"""How often receipts are looked for in an object store."""
+"""How often receipts in an object store are listed, which takes a request each time."""
 
 
 class ReceiptWatch:
-    """Counts the images that are dealt with, and shows them as a bar.
+    """Counts the images of a plan that are written or rejected, and shows them as a bar if asked.
 
-    Args:
-        plan: the conversion that is watched.
-        finished: how many of its shards were finished before.
-        bar: draw the bar; without it, only the counts are kept.
+    Of its shards, so many were finished before.
     """
 
     def __init__(self, plan: Plan, *, finished: int = 0, bar: bool) -> None:
@@ -40,8 +37,9 @@ class ReceiptWatch:
         self.rejected = 0
         layout = Layout(plan.out)
         self._folder = layout.receipts
-        self._unseen = {receipt_path(layout, shard).name for shard in plan.shards}
+        self._interval_s = 0.0 if isinstance(self._folder, Path) else STORE_INTERVAL_S
         self._next = 0.0
+        self._unseen = {receipt_path(layout, shard).name for shard in plan.shards}
         self._shards = len(plan.shards)
         self._finished = finished
         self._live = sys.stderr.isatty()
@@ -55,19 +53,17 @@ class ReceiptWatch:
         )
 
     def poll(self, *, final: bool = False) -> None:
-        """Takes in the receipts that are new, if it is time to, and redraws.
-
-        Args:
-            final: it is.
-        """
+        """Reads new receipts, if it is time to or `final` is set, and redraws the bar."""
         now = time.monotonic()
         if final or now >= self._next:
-            self._take_in()
-            # In a store, each look is a request.
-            self._next = now + (0.0 if isinstance(self._folder, Path) else STORE_INTERVAL_S)
-        self._bar.set_postfix_str(self._describe(), refresh=self._live)
+            self._read_new()
+            self._next = now + self._interval_s
+        before = f", {self._finished} finished before" if self._finished else ""
+        rejected = f", {self.rejected} rejected" if self.rejected else ""
+        written = f"{self._shards - len(self._unseen)}/{self._shards} shards"
+        self._bar.set_postfix_str(f"{written}{before}{rejected}", refresh=self._live)
 
-    def _take_in(self) -> None:
+    def _read_new(self) -> None:
         known = list_sizes(self._folder)
         paths = [self._folder / name for name in sorted(self._unseen & known.keys())]
         for path, data in zip(paths, read_files(paths), strict=True):
@@ -83,8 +79,3 @@ class ReceiptWatch:
     def close(self) -> None:
         """Draws the bar for the last time."""
         self._bar.close()
-
-    def _describe(self) -> str:
-        before = f", {self._finished} finished before" if self._finished else ""
-        rejected = f", {self.rejected} rejected" if self.rejected else ""
-        return f"{self._shards - len(self._unseen)}/{self._shards} shards{before}{rejected}"

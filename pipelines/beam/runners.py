@@ -1,8 +1,8 @@
-"""Which Beam runner runs a pipeline, with which options.
+"""Chooses the Beam runner and its options, and runs a pipeline on it.
 
 `DirectRunner` of Beam 2.77 first tries to download the Prism binary, at every run, and hangs on a
-network that accepts and never answers. So a local run is pinned to FnApiRunner, on processes of
-our own (`pipelines.beam.workers`).
+network that accepts and never answers. So local runs use FnApiRunner, with worker processes of our
+own (`pipelines.beam.workers`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,28 +44,26 @@ LOCAL_RUNNERS: Final = ("", "directrunner", "fnapirunner")
 
 POLL_S: Final = 0.2
 ABORT_TIMEOUT_S: Final = 5.0
-"""How long a runner may take to end once one of its workers has died."""
+"""How long a runner may take to end after one of its workers has died."""
 
 DASK_RUNNER: Final = "apache_beam.runners.dask.dask_runner.DaskRunner"
-"""Beam knows it by its full name only."""
-_UNFINISHED: Final = (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED)
+"""Beam knows this runner only by its full name."""
+
 _LOGGER: Final = logging.getLogger(__name__)
 
 _OWN_PROCESSES: Final = "own_processes"
-"""A running mode that FnApiRunner does not know: it then takes the environment it is given."""
-
-_DASK_PARTITIONS: Final = {"dask_npartitions", "dask_partition_size"}
+"""A running mode that FnApiRunner does not know, so that it uses the environment it is given."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunnerOptions:
-    """Beam's options, and which of them somebody asked for.
+    """Beam's options, and which of them were given.
 
-    Beam itself cannot tell: an option that was given its default looks like one that was not.
+    Beam itself cannot tell an option that was given its default from one that was not given.
 
     Attributes:
         pipeline: what Beam reads.
-        given: names of the options that were given, such as `direct_num_workers`.
+        given: names of the given options, such as `direct_num_workers`.
     """
 
     pipeline: PipelineOptions
@@ -78,41 +77,44 @@ class RunnerOptions:
 
     @property
     def own_processes(self) -> bool:
-        """Whether it runs in processes of ours: unless threads or none at all are asked for."""
+        """Whether it runs in worker processes of ours, the default for local runs."""
         mode = self.pipeline.view_as(DirectOptions).direct_running_mode
         asked = "direct_running_mode" in self.given
         return self.local and (not asked or mode in ("multi_processing", _OWN_PROCESSES))
 
 
 def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -> RunnerOptions:
-    """Reads Beam's command-line options, all of which have to be ones that Beam knows.
+    """Parses Beam's command-line options.
 
     Args:
         beam_args: as on a command line.
-        also_known: options of somebody else, which a misspelt one may have meant.
+        also_known: options of the caller, which a misspelt one may have meant.
 
     Raises:
-        UsageError: an option is unknown, which Beam itself would ignore without a word, or the
-            runner is.
+        UsageError: the runner is not available, an option is unknown (Beam itself would ignore
+            it silently), or Dataflow needs one more.
     """
     given = frozenset(re.findall(r"^--(\w+)", "\n".join(beam_args), re.MULTILINE))
     options = RunnerOptions(pipeline=PipelineOptions(list(beam_args)), given=given)
     if not options.local:
-        _choose_runner(options)
+        _load_runner(options)
     parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, add_help=False)  # noqa: SLF001
     for group in _list_groups(PipelineOptions):
         group._add_argparse_args(parser)  # noqa: SLF001
-    known = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
     parser.error = _refuse
     _, unknown = parser.parse_known_args(list(beam_args))
     if unknown:
-        raise _describe_unknown(unknown[0], {*known, *also_known})
+        known = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
+        name = unknown[0].split("=", 1)[0]
+        near = suggest(name, {*known, *also_known})
+        hint = f": did you mean {near}?" if near else ", neither by shardmill nor by Beam"
+        raise UsageError(f"{name} is not known{hint}")
     clusters.check_dataflow(options.pipeline)
     return options
 
 
 def check_paths(options: RunnerOptions, *paths: object) -> None:
-    """Refuses folders of this machine where workers run on others; see `clusters.check_paths`."""
+    """Refuses folders that workers do not see; see `clusters.check_paths`."""
     clusters.check_paths(options.pipeline, *paths)
 
 
@@ -120,15 +122,15 @@ def check_paths(options: RunnerOptions, *paths: object) -> None:
 def start_workers(
     options: RunnerOptions, count: int, *places: Location
 ) -> Iterator[LocalWorkers | None]:
-    """Starts the worker processes that a pipeline with these options needs, if any.
+    """Starts the worker processes that a pipeline with these options needs, or gives None.
 
     Args:
-        options: `--direct_running_mode` other than multi_processing needs none.
-        count: number of processes; 0 for one a core.
-        places: what they will read and write.
+        options: of the run. `--direct_running_mode` other than multi_processing needs no process.
+        count: number of processes; 0 for one per core.
+        places: what the workers will read and write.
 
     Raises:
-        UsageError: the number is negative, or asked for where no process of ours runs.
+        UsageError: the count is negative, or given where no process of ours runs.
     """
     if count < 0:
         raise UsageError(f"workers {count} is out of range: 1 or more, or 0 for one a core")
@@ -158,92 +160,86 @@ def run_pipeline(
 
     Args:
         transform: applied to the pipeline's root.
-        options: Beam's options.
+        options: of the run.
         workers: what `start_workers` gave.
-        job: what it is called on runners of which others see the jobs.
-        on_poll: called several times a second meanwhile.
+        job: its name on a shared cluster.
+        on_poll: called several times a second while it runs.
 
     Raises:
         UsageError: the runner refuses its options.
-        WorkerError: a local worker process died; at most 10 seconds later.
+        WorkerError: a local worker process died; raised at most 10 seconds later.
         ShardmillError: the pipeline failed.
     """
-    run = _Run()
+    end: Future[Any] = Future()
     with clusters.complete_options(options.pipeline, options.given, job):
-        pipeline = _build_pipeline(transform, options, workers)
-        thread = threading.Thread(
-            target=run.follow, args=(pipeline, options.pipeline), name="run_pipeline", daemon=True
-        )
+        pipeline, result = _build_pipeline(transform, options, workers), None
         try:
             if not options.local:
-                # Here, because Beam handles signals if it starts Prism, or Flink's job server.
-                run.start(pipeline, options.pipeline)
-            thread.start()
-            _wait_for(thread, workers, on_poll)
+                # Here, because only the main thread may handle signals, as Beam does where it
+                # starts Prism or Flink's job server.
+                result = _submit(pipeline, options.pipeline)
+            # A daemon, so that a runner that hangs does not keep this process alive.
+            threading.Thread(
+                target=_finish,
+                args=(pipeline, options.pipeline, result, end),
+                name="run_pipeline",
+                daemon=True,
+            ).start()
+            _wait_for(end, workers, on_poll)
         except BaseException:
-            run.cancel()
+            if result is not None:
+                # What ends this command matters more than that a runner cannot cancel.
+                with contextlib.suppress(Exception):
+                    result.cancel()
             raise
-    run.check()
+    _raise_failure(end)
+
+
+def _submit(pipeline: beam.Pipeline, options: PipelineOptions) -> Any:
+    try:
+        result = pipeline.run()
+    except Exception as error:
+        raise ShardmillError(_shorten(error)) from error
+    if job := clusters.describe_job(result, options):
+        _LOGGER.info(job)
+    return result
+
+
+def _finish(
+    pipeline: beam.Pipeline, options: PipelineOptions, result: Any, end: Future[Any]
+) -> None:
+    """Waits for the end of a pipeline, and submits it first if it has no result yet."""
+    try:
+        if result is None:
+            result = _submit(pipeline, options)
+        result.wait_until_finish()
+        end.set_result(result.state)
+    except BaseException as error:  # noqa: BLE001 (raised again in the main thread)
+        end.set_exception(error)
 
 
 def _wait_for(
-    thread: threading.Thread, workers: LocalWorkers | None, on_poll: Callable[[], object]
+    end: Future[Any], workers: LocalWorkers | None, on_poll: Callable[[], object]
 ) -> None:
-    while thread.is_alive():
-        thread.join(POLL_S)
+    while not end.done():
+        wait([end], POLL_S)
         on_poll()
         if workers is not None and workers.death is not None:
-            thread.join(ABORT_TIMEOUT_S)
+            wait([end], ABORT_TIMEOUT_S)
             raise workers.death
 
 
-class _Run:
-    """A pipeline on its way, in a thread that nobody has to wait for."""
-
-    def __init__(self) -> None:
-        self._result: Any = None
-        self._failure: BaseException | None = None
-
-    def start(self, pipeline: beam.Pipeline, options: PipelineOptions) -> None:
-        """Submits it; local runners run it meanwhile.
-
-        Raises:
-            ShardmillError: it was not taken.
-        """
-        try:
-            self._result = pipeline.run()
-        except Exception as error:
-            raise ShardmillError(_shorten(error)) from error
-        if told := clusters.describe_job(self._result, options):
-            _LOGGER.info(told)
-
-    def follow(self, pipeline: beam.Pipeline, options: PipelineOptions) -> None:
-        """Waits for its end, and starts it before if nobody has."""
-        try:
-            if self._result is None:
-                self.start(pipeline, options)
-            self._result.wait_until_finish()
-        except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
-            self._failure = error
-
-    def cancel(self) -> None:
-        """Ends a job on other machines, which would else go on without anybody who waits for it."""
-        if self._result is not None:
-            # What ends this command matters more than that a runner cannot cancel.
-            with contextlib.suppress(Exception):
-                self._result.cancel()
-
-    def check(self) -> None:
-        """Raises what went wrong."""
-        if isinstance(self._failure, ShardmillError):
-            raise self._failure
-        if self._failure is not None:
-            raise ShardmillError(_shorten(self._failure)) from self._failure
-        if self._result.state in _UNFINISHED:
-            raise ShardmillError(
-                f"the job ended as {self._result.state}: finished shards are kept, run the same "
-                "command again to go on"
-            )
+def _raise_failure(end: Future[Any]) -> None:
+    failure = end.exception()
+    if isinstance(failure, ShardmillError):
+        raise failure
+    if failure is not None:
+        raise ShardmillError(_shorten(failure)) from failure
+    if end.result() in (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED):
+        raise ShardmillError(
+            f"the job ended as {end.result()}: finished shards are kept, run the same command "
+            "again to go on"
+        )
 
 
 def _build_pipeline(
@@ -253,7 +249,7 @@ def _build_pipeline(
         pipeline = beam.Pipeline(runner=_make_runner(options, workers), options=options.pipeline)
     except ValueError as error:
         raise UsageError("; ".join(line.strip(" .") for line in str(error).splitlines())) from error
-    # Only transforms of other languages need it, and it would outlive this process, if killed.
+    # Only cross-language transforms need this folder, and a kill would leave it behind.
     with contextlib.suppress(OSError):
         Path(pipeline.local_tempdir).rmdir()
     _ = pipeline | transform
@@ -265,9 +261,9 @@ def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
         return options.pipeline.view_as(StandardOptions).runner
     if "default_sdk_harness_log_level" not in options.given:
         options.pipeline.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
-    # Without this, workers would not see the options, credentials' locations among them.
+    # FnApiRunner does not pass the options on by itself, credentials' locations among them.
     given = options.pipeline.get_all_options(drop_default=True)
-    given.pop("direct_running_mode", None)  # an earlier pipeline with the same options set our own
+    given.pop("direct_running_mode", None)  # set to ours by an earlier pipeline
     provision = beam_provision_api_pb2.ProvisionInfo(
         pipeline_options=JobServiceHandle.encode_pipeline_options(given),
         retrieval_token="unused",  # noqa: S106 (what Beam passes itself)
@@ -281,19 +277,20 @@ def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
     return fn_runner.FnApiRunner(default_environment=workers.environment, provision_info=info)
 
 
-def _choose_runner(options: RunnerOptions) -> None:
-    """Imports the runner, which makes its options known, and finds out whether it is there."""
+def _load_runner(options: RunnerOptions) -> None:
+    """Imports the runner, which makes its options known to Beam."""
     standard = options.pipeline.view_as(StandardOptions)
     if standard.runner.rpartition(".")[2].lower() == "daskrunner":
         standard.runner = DASK_RUNNER
         if importlib.util.find_spec("distributed") is None:
-            raise UsageError(f"runner {DASK_RUNNER} is not to be had: install shardmill[dask]")
+            raise UsageError(f"runner {DASK_RUNNER} is not available: install shardmill[dask]")
     try:
         create_runner(standard.runner)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"runner {standard.runner!r} is not to be had: {error}") from error
-    # Dask would give 128 shards at a time to a worker.
-    if standard.runner == DASK_RUNNER and not options.given & _DASK_PARTITIONS:
+        raise UsageError(f"runner {standard.runner!r} is not available: {error}") from error
+    partitions = {"dask_npartitions", "dask_partition_size"}
+    if standard.runner == DASK_RUNNER and not options.given & partitions:
+        # By default a Dask worker gets 128 shards at a time.
         dask: Any = importlib.import_module(DASK_RUNNER.rpartition(".")[0])
         options.pipeline.view_as(dask.DaskOptions).partition_size = 1
 
@@ -305,21 +302,15 @@ def _list_groups(group: type[PipelineOptions]) -> Iterator[type[PipelineOptions]
         yield from _list_groups(subgroup)
 
 
-def _describe_unknown(argument: str, known: Iterable[str]) -> UsageError:
-    name = argument.split("=", 1)[0]
-    near = suggest(name, known)
-    hint = f": did you mean {near}?" if near else ", neither by shardmill nor by Beam"
-    return UsageError(f"{name} is not known{hint}")
-
-
 def _refuse(message: str) -> None:
     raise UsageError(message)
 
 
 def _shorten(error: BaseException) -> str:
-    """What went wrong, in one line: the last of the worker's traceback, where Beam shows one."""
+    """One line that says what went wrong: of a worker's traceback, the last line."""
+    step = " [while running"  # Beam appends it to a message, with the name of the step
     if isinstance(error, ShardmillError):
-        return str(error).split(" [while running", 1)[0]  # which Beam writes behind it
+        return str(error).partition(step)[0]
     if type(error).__name__ == "DataflowJobAlreadyExistsError":
         return (
             "a job of this name still runs, that of an earlier launcher: wait for its end, or "
@@ -328,9 +319,7 @@ def _shorten(error: BaseException) -> str:
     if not isinstance(error, RuntimeError) and "Traceback" not in str(error):
         first, *rest = f"the pipeline failed: {type(error).__name__}: {error}".splitlines()
         return f"{first} {rest[0]}" if rest and first.endswith(":") else first
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = next(
-        (line for line in reversed(lines) if "Error: " in line), lines[0] if lines else ""
-    )
-    reason = reason.split(" [while running", 1)[0].removeprefix("RuntimeError: ")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    reason = next((line for line in reversed(lines) if "Error: " in line), lines[0])
+    reason = reason.partition(step)[0].removeprefix("RuntimeError: ")
     return re.sub(r"^converter\.errors\.\w+: ", "", reason)

@@ -1,18 +1,18 @@
-"""The pipelines: wiring alone. `write_shard`, `check_shard` and the like do the work.
+"""The pipelines: only wiring. `write_shard`, `check_shard` and others do the work.
 
 They are strictly linear, because engines that translate a graph with several leaves do it wrong
-(the Dask runner computes only the last one, and says DONE), and nothing but references to shards
-crosses the shuffle, because a local runner holds whatever does whole in memory, five times over.
+(the Dask runner computes only the last leaf, and reports DONE). Only references to shards cross the
+shuffle, because a local runner holds whatever crosses it whole in memory, five times over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -26,13 +26,7 @@ from converter.storage.atomic import write_file
 from converter.storage.layout import Layout, Location
 from converter.upkeep.verification import Check, check_shard
 from converter.writing.archive_pass import deal_shards, write_together
-from converter.writing.multi_size import (
-    Assembly,
-    Work,
-    assemble_shard,
-    write_leader,
-    write_leaders,
-)
+from converter.writing.multi_size import Assembly, Work, assemble_shard, write_leader, write_leaders
 from converter.writing.pipelined import is_far, write_pipelined
 from converter.writing.shard_writer import Job, Receipt, write_shard
 
@@ -42,199 +36,173 @@ Shards: TypeAlias = tuple[Shard, ...]
 class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     """Writes the shards of a plan: applied to a pipeline, gives a PCollection of receipts.
 
-    For a Beam pipeline of one's own, between `converter.planning.plan.write_plan`, which has to
-    be done when the pipeline is built, and `converter.commits.commit.commit`, when it has run.
+    Use it in a Beam pipeline of your own, between `converter.planning.plan.write_plan` when you
+    build the pipeline and `converter.commits.commit.commit` after it has run.
 
     Args:
-        plan: a plan that is written to its output; workers read their entries there.
+        plan: a plan that has been written to its output, where workers read their entries.
         shards: which of its shards to write; None for all.
-        groups: among how many groups shards are dealt where together they cost less. Of an archive
-            that is compressed as a whole, each group is one reading, and 0 stands for one a core
-            of this machine; where anything lies in a store, each is one series, and 0 stands for
-            each shard by itself.
+        groups: into how many groups to deal shards that cost less when written together. Each
+            group is one reading of an archive that is compressed as a whole, and 0 stands for one
+            per core of this machine. If anything lies in a store, each group is written in series,
+            and 0 stands for one group per shard.
     """
 
     def __init__(self, plan: Plan, shards: Sequence[Shard] | None = None, groups: int = 0) -> None:
         super().__init__()
         self._job = Job.of_plan(plan)
         chosen = plan.shards if shards is None else shards
-        # The local runner deals elements out in turn, once, at the start: heaviest first makes
-        # the shares weigh the same.
-        self._shards = sorted(chosen, key=lambda shard: (-shard.source_bytes, shard.name))
-        self._groups = groups
+        self._groups = _deal(chosen, self._job, groups, in_series=is_far(self._job))
 
     def expand(self, begin: PBegin) -> PCollection[Receipt]:
-        write, groups = self._choose()
-        return (
-            begin
-            # `Reshuffle` follows at once; one of Create's own would mix the order first.
-            | "CreateShards" >> beam.Create(groups, reshuffle=False)
-            | "SpreadShards" >> beam.Reshuffle()
-            | "MillShard" >> beam.FlatMap(write, self._job).with_output_types(Receipt)
-        )
-
-    def _choose(self) -> tuple[Callable[[Shards, Job], Iterable[Receipt]], list[Shards]]:
-        """How shards are written, and which of them together."""
-        if is_compressed(self._job.images):
-            return write_group, deal_shards(self._shards, self._groups or os.cpu_count() or 1)
-        if is_far(self._job):
-            return write_far, deal_shards(self._shards, self._groups or len(self._shards))
-        return write_near, deal_shards(self._shards, len(self._shards))
-
-
-def write_group(shards: Shards, job: Job) -> list[Receipt]:
-    """`write_together`, with what it cost."""
-    job.check_versions()
-    start_cost()
-    receipts = write_together(shards, job)
-    _log_cost(take_cost(), job, shards[0].name)
-    return [count_receipt(receipt) for receipt in receipts]
-
-
-def write_far(shards: Shards, job: Job) -> Iterator[Receipt]:
-    """`write_pipelined`, with what it cost."""
-    job.check_versions()
-    for receipt, cost in write_pipelined(shards, job):
-        count_cost(cost)
-        yield count_receipt(receipt)
-
-
-def write_near(shards: Shards, job: Job) -> Iterator[Receipt]:
-    """`write_shard` of each, with what it cost."""
-    job.check_versions()
-    for shard in shards:
-        start_cost()
-        receipt = write_shard(shard, job)
-        _log_cost(take_cost(), job, shard.name)
-        yield count_receipt(receipt)
-
-
-def count_receipt(receipt: Receipt) -> Receipt:
-    """Counts what was written for a shard, for the runners that show counters."""
-    _count(
-        {
-            "shards-written": 1,
-            "images-written": receipt.records,
-            "images-rejected": len(receipt.rejects),
-            "bytes-written": receipt.bytes,
-        }
-    )
-    return receipt
-
-
-def count_cost(cost: Cost) -> None:
-    """Counts what was read, and the time of each step, for the runners that show counters."""
-    times = {f"{step}-msec": round(msec) for step, msec in cost.msec.items()}
-    _count({"images-read": cost.images_read, "bytes-read": cost.bytes_read, **times})
-
-
-def _log_cost(cost: Cost, job: Job, name: str) -> None:
-    count_cost(cost)
-    write_cost(cost, Layout(job.out), name)
-
-
-def _count(counts: Mapping[str, int]) -> None:
-    for name, count in counts.items():
-        Metrics.counter("shardmill", name).inc(count)
+        mill = beam.FlatMap(mill_shards, self._job).with_output_types(Receipt)
+        return _spread(begin, self._groups) | "MillShard" >> mill
 
 
 class MillSizes(beam.PTransform):  # type: ignore[misc]  # Beam has no types
-    """Writes the shards of several sizes: those of the leader, and then those of the others.
+    """Writes the shards of several sizes: those of the leader, and then those of the followers.
 
-    Between the two, all that the leader's shards leave is counted as one element, so that no
-    follower's shard is begun before all parts are there.
-
-    Args:
-        work: what is left to be done.
-        groups: among how many the leader's shards are dealt, as for `MillShards`.
+    Between the two, everything that the leader's shards leave is counted as one element, so that
+    no follower's shard is started before all parts exist. `groups` is as for `MillShards`.
     """
 
     def __init__(self, work: Work, groups: int = 0) -> None:
         super().__init__()
-        self._work = work
-        self._groups = groups or os.cpu_count() or 1
+        self._groups = _deal(work.shards, work.leader, groups, in_series=False)
+        self._assemblies = work.assemblies
+        # Sent along with each step, so without what it is divided into.
+        self._work = dataclasses.replace(work, shards=(), assemblies=())
 
     def expand(self, begin: PBegin) -> PCollection[Receipt]:
-        # The work itself goes along with each step, but not what it is divided into.
-        work = dataclasses.replace(self._work, shards=(), assemblies=())
         return (
-            begin
-            # An empty group stands for them where no shard is left: of nothing nothing comes.
-            | "CreateGroups" >> beam.Create([(), *self._deal()], reshuffle=False)
-            | "SpreadGroups" >> beam.Reshuffle()
-            | "MillLeaders" >> beam.Map(write_led, work).with_output_types(tuple[int, int])
+            # The empty group stands in where no shard is left: no elements would give no sum.
+            _spread(begin, [(), *self._groups])
+            | "MillLeaders" >> beam.Map(mill_leaders, self._work).with_output_types(tuple[int, int])
             | "AwaitParts" >> beam.CombinePerKey(sum)
-            | "ListAssemblies" >> beam.FlatMap(list_assemblies, self._work.assemblies)
+            | "ListAssemblies" >> beam.FlatMap(list_assemblies, self._assemblies)
             | "SpreadAssemblies" >> beam.Reshuffle()
-            | "Assemble" >> beam.Map(assemble_counted).with_output_types(Receipt)
+            | "Assemble" >> beam.Map(assemble).with_output_types(Receipt)
         )
-
-    def _deal(self) -> list[Shards]:
-        """The leader's shards, the heaviest first: each alone where each can be read alone."""
-        shards = self._work.shards
-        together = is_compressed(self._work.leader.images)
-        return deal_shards(shards, self._groups if together else len(shards))
-
-
-def write_led(shards: Shards, work: Work) -> tuple[int, int]:
-    """`write_leader` or `write_leaders`, counted as one of all that have to be done."""
-    if shards:
-        work.leader.check_versions()
-        start_cost()
-        if is_compressed(work.leader.images):
-            receipts = write_leaders(shards, work)
-        else:
-            receipts = [write_leader(shard, work) for shard in shards]
-        _log_cost(take_cost(), work.leader, shards[0].name)
-        for receipt in receipts:
-            count_receipt(receipt)
-    return 0, 1
-
-
-def list_assemblies(_done: object, assemblies: Sequence[Assembly]) -> Iterator[Assembly]:
-    """The followers' shards, once the leader's are done; the heaviest first."""
-    yield from sorted(assemblies, key=lambda item: (-item.shard.source_bytes, item.shard.name))
-
-
-def assemble_counted(assembly: Assembly) -> Receipt:
-    """`assemble_shard`, counted for the runners that show counters."""
-    assembly.job.check_versions()
-    return count_receipt(assemble_shard(assembly))
 
 
 class VerifyShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
     """Checks the shards of a data set; leaves a report of each as a file.
 
-    A file, because an element that comes out of a pipeline is not to be had on every runner.
+    A file, because not every runner gives the launcher the elements that leave a pipeline.
 
     Args:
-        shards: what the manifest states of them.
-        check: how they are checked.
+        shards: the shards to check, as the manifest states them.
+        check: how to check them.
         reports: folder for the reports, which workers and launcher see under the same path.
     """
 
     def __init__(self, shards: Sequence[ShardInfo], check: Check, reports: Location) -> None:
         super().__init__()
         self._shards = sorted(shards, key=lambda shard: (-shard.bytes, shard.name))
-        self._check = check
+        # Sent along with each step, so without the shards of the data set.
+        manifest = dataclasses.replace(check.manifest, shards=())
+        self._check = dataclasses.replace(check, manifest=manifest)
         self._reports = reports
 
     def expand(self, begin: PBegin) -> PCollection[None]:
-        return (
-            begin
-            | "CreateShards" >> beam.Create(self._shards, reshuffle=False)
-            | "SpreadShards" >> beam.Reshuffle()
-            | "VerifyShard" >> beam.Map(write_report, self._check, self._reports)
-        )
+        write = beam.Map(write_report, self._check, self._reports)
+        return _spread(begin, self._shards) | "VerifyShard" >> write
+
+
+def _deal(shards: Sequence[Shard], job: Job, groups: int, *, in_series: bool) -> list[Shards]:
+    """Decides which shards are written together, heaviest first."""
+    # The local runner deals elements out in turn, once, at the start: so the shares of its
+    # workers weigh the same.
+    if is_compressed(job.images):
+        return deal_shards(shards, groups or os.cpu_count() or 1)
+    return deal_shards(shards, groups if groups and in_series else len(shards))
+
+
+def _spread(begin: PBegin, elements: Iterable[Any]) -> PCollection[Any]:
+    return (
+        begin
+        # `Reshuffle` follows at once; one of Create's own would mix the order first.
+        | "CreateShards" >> beam.Create(elements, reshuffle=False)
+        | "SpreadShards" >> beam.Reshuffle()
+    )
+
+
+def mill_shards(shards: Shards, job: Job) -> Iterator[Receipt]:
+    """Writes a group of shards, in the way that suits where images and data set lie."""
+    job.check_versions()
+    if is_compressed(job.images):
+        with _measure_cost(job, shards[0]):
+            receipts = write_together(shards, job)
+        yield from map(_count_receipt, receipts)
+    elif is_far(job):
+        for receipt, cost in write_pipelined(shards, job):
+            _count_cost(cost)
+            yield _count_receipt(receipt)
+    else:
+        for shard in shards:
+            with _measure_cost(job, shard):
+                receipt = write_shard(shard, job)
+            yield _count_receipt(receipt)
+
+
+def mill_leaders(shards: Shards, work: Work) -> tuple[int, int]:
+    """Writes a group of the leader's shards; counts as one of all the groups."""
+    if shards:
+        work.leader.check_versions()
+        with _measure_cost(work.leader, shards[0]):
+            if is_compressed(work.leader.images):
+                receipts = write_leaders(shards, work)
+            else:
+                receipts = [write_leader(shard, work) for shard in shards]
+        for receipt in receipts:
+            _count_receipt(receipt)
+    return 0, 1
+
+
+def list_assemblies(_done: object, assemblies: Sequence[Assembly]) -> Iterator[Assembly]:
+    """The followers' shards, once the leader's are done; heaviest first."""
+    yield from sorted(assemblies, key=lambda item: (-item.shard.source_bytes, item.shard.name))
+
+
+def assemble(assembly: Assembly) -> Receipt:
+    """Writes a follower's shard."""
+    assembly.job.check_versions()
+    return _count_receipt(assemble_shard(assembly))
 
 
 def report_path(reports: Location, shard: ShardInfo) -> Location:
-    """Where the report on a shard lies."""
+    """The file of the report on a shard."""
     return reports / f"{Path(shard.name).stem}.json"
 
 
 def write_report(shard: ShardInfo, check: Check, reports: Location) -> None:
-    """`check_shard`, with its report in a file."""
-    data = json.dumps(check_shard(shard, check).to_json()).encode("ascii")
-    write_file(report_path(reports, shard), data, reports)
-    Metrics.counter("shardmill", "shards-verified").inc()
+    """Checks a shard, and writes the report."""
+    write_file(report_path(reports, shard), check_shard(shard, check).to_json(), reports)
+    _count({"shards-verified": 1})
+
+
+@contextlib.contextmanager
+def _measure_cost(job: Job, shard: Shard) -> Iterator[None]:
+    """Counts what the block costs, and leaves it beside the receipts."""
+    start_cost()
+    yield
+    cost = take_cost()
+    _count_cost(cost)
+    write_cost(cost, Layout(job.out), shard.name)
+
+
+def _count_receipt(receipt: Receipt) -> Receipt:
+    images = {"images-written": receipt.records, "images-rejected": len(receipt.rejects)}
+    _count({"shards-written": 1, "bytes-written": receipt.bytes, **images})
+    return receipt
+
+
+def _count_cost(cost: Cost) -> None:
+    times = {f"{step}-msec": round(msec) for step, msec in cost.msec.items()}
+    _count({"images-read": cost.images_read, "bytes-read": cost.bytes_read, **times})
+
+
+def _count(counts: Mapping[str, int]) -> None:
+    """Adds to Beam's counters, for the runners that show them."""
+    for name, count in counts.items():
+        Metrics.counter("shardmill", name).inc(count)

@@ -1,21 +1,21 @@
-"""Shardmill itself as a wheel, for workers that start with nothing but Beam.
+"""Packs shardmill itself into a wheel, for workers that start with only Beam.
 
-It is made of what is imported here, be that a checkout or an installation, so nothing has to be
-built, and a worker runs the very code of the launcher.
+It is written from the imported modules, so workers run the very code of the launcher. `pip wheel`
+cannot replace this: it needs the source tree and hatchling, which an installed shardmill does not
+have, and it knows neither the launcher's version of Pillow nor its extras.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import importlib.metadata
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import converter
 from converter.errors import UsageError
@@ -24,71 +24,65 @@ DISTRIBUTION: Final = "shardmill"
 PACKAGES: Final = ("converter", "pipelines", "reader")
 
 EXTRAS: Final = ("gs", "s3", "heif")
-"""What a worker gets as well if the launcher has it: stores, and formats of images."""
+"""Workers also get these extras if the launcher has them: stores and image formats."""
 
 EXACT: Final = ("pillow", "pillow-heif")
-"""Decoders and encoders, on the versions of which the bytes of a data set depend."""
+"""Decoders and encoders whose versions decide the bytes of a data set."""
 
-_MADE: Final = (1980, 1, 1, 0, 0, 0)
 _WHEEL: Final = (
     "Wheel-Version: 1.0\nGenerator: shardmill\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 )
 
 
 def write_wheel(folder: Path) -> Path:
-    """Writes the wheel into a folder; the same code gives the same bytes.
-
-    Raises:
-        UsageError: this is no installation, so nothing says what it requires.
-    """
+    """Writes the wheel into a folder; the same code gives the same bytes."""
     name = f"{DISTRIBUTION}-{converter.__version__}"
     info = f"{name}.dist-info"
-    files = {
-        **_read_packages(),
-        f"{info}/METADATA": _describe_package().encode(),
-        f"{info}/WHEEL": _WHEEL.encode(),
-    }
-    files[f"{info}/RECORD"] = _record_files(files, f"{info}/RECORD")
-    path = folder / f"{name}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file, data in files.items():
-            archive.writestr(zipfile.ZipInfo(file, _MADE), data, zipfile.ZIP_DEFLATED)
-    return path
-
-
-def list_requirements() -> list[Requirement]:
-    """What a worker needs: the base install, and of `EXTRAS` those that are installed here.
-
-    Raises:
-        UsageError: this is no installation.
-    """
-    parsed = [Requirement(text) for text in _read_metadata().get_all("Requires-Dist", [])]
-    chosen = [requirement for requirement in parsed if _applies(requirement, "")]
-    for extra in EXTRAS:
-        more = [requirement for requirement in parsed if _applies(requirement, extra)]
-        if all(_find_version(requirement.name) for requirement in more):
-            chosen += [requirement for requirement in more if requirement not in chosen]
-    return [_pin(requirement) for requirement in chosen]
-
-
-def _read_packages() -> dict[str, bytes]:
-    files = {}
-    for package in PACKAGES:
-        folder = Path(str(importlib.import_module(package).__file__)).parent
-        for path in sorted((*folder.rglob("*.py"), *folder.rglob("py.typed"))):
-            files[f"{package}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
-    return files
-
-
-def _describe_package() -> str:
-    lines = [
+    metadata = [
         "Metadata-Version: 2.1",
         f"Name: {DISTRIBUTION}",
         f"Version: {converter.__version__}",
         f"Requires-Python: {_read_metadata()['Requires-Python']}",
         *(f"Requires-Dist: {requirement}" for requirement in list_requirements()),
     ]
-    return "\n".join(lines) + "\n"
+    files = {
+        **_read_packages(),
+        f"{info}/METADATA": ("\n".join(metadata) + "\n").encode(),
+        f"{info}/WHEEL": _WHEEL.encode(),
+    }
+    record = [f"{file},sha256={_digest(data)},{len(data)}\n" for file, data in files.items()]
+    files[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"]).encode()
+    path = folder / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, data in files.items():
+            # A bare `ZipInfo` is dated 1980, whenever the wheel is written.
+            archive.writestr(zipfile.ZipInfo(file), data, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def list_requirements() -> list[Requirement]:
+    """What a worker needs: the base install, and those of `EXTRAS` that are installed here."""
+    parsed = [Requirement(text) for text in _read_metadata().get_all("Requires-Dist", [])]
+    chosen: list[Requirement] = []
+    for extra in ("", *EXTRAS):
+        more = [requirement for requirement in parsed if _applies(requirement, extra)]
+        if not extra or all(_find_version(requirement.name) for requirement in more):
+            chosen += [requirement for requirement in more if requirement not in chosen]
+    for requirement in chosen:
+        requirement.marker = None
+        if requirement.name in EXACT:
+            requirement.specifier = SpecifierSet(f"=={_find_version(requirement.name)}")
+    return chosen
+
+
+def _read_packages() -> dict[str, bytes]:
+    root = Path(converter.__file__).parents[1]
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for package in PACKAGES
+        for path in sorted((root / package).rglob("*"))
+        if path.suffix == ".py" or path.name == "py.typed"
+    }
 
 
 def _read_metadata() -> importlib.metadata.PackageMetadata:
@@ -102,21 +96,7 @@ def _read_metadata() -> importlib.metadata.PackageMetadata:
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
-    """Whether an extra asks for it, or for no extra, the base install."""
-    marker = requirement.marker
-    if not extra:
-        return marker is None or marker.evaluate({"extra": ""})
-    return (
-        marker is not None
-        and marker.evaluate({"extra": extra})
-        and not marker.evaluate({"extra": ""})
-    )
-
-
-def _pin(requirement: Requirement) -> Requirement:
-    if requirement.name not in EXACT:
-        return Requirement(str(requirement).partition(";")[0])
-    return Requirement(f"{requirement.name}=={_find_version(requirement.name)}")
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _find_version(name: str) -> str | None:
@@ -126,11 +106,5 @@ def _find_version(name: str) -> str | None:
         return None
 
 
-def _record_files(files: Mapping[str, bytes], record: str) -> bytes:
-    def lines() -> Iterator[str]:
-        for name, data in files.items():
-            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-            yield f"{name},sha256={digest},{len(data)}"
-        yield f"{record},,"
-
-    return ("\n".join(lines()) + "\n").encode()
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

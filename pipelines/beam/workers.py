@@ -1,9 +1,9 @@
 """Local worker processes for Beam's FnApiRunner, started early and watched.
 
-Beam can start worker processes itself (`direct_running_mode=multi_processing`), but it starts
-them through a shell with an unquoted path, only once the pipeline runs, and when one is killed
-`run()` waits for it for ever (measured with 2.77, SIGKILL). So the processes are started here, and
-handed to the runner as an environment of their own.
+Beam can start worker processes itself (`direct_running_mode=multi_processing`). But it starts them
+through a shell with an unquoted path, only when the pipeline runs, and when one is killed `run()`
+never returns (measured with 2.77, SIGKILL). So the processes are started here and given to the
+runner as an environment of their own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from apache_beam.portability.api import endpoints_pb2
@@ -31,11 +30,7 @@ if TYPE_CHECKING:
 
 URN: Final = "shardmill:environment:local_workers:v1"
 
-END_TIMEOUT_S: Final = 10.0
-"""How long a worker may take to end once it was told to."""
-
-ABORT_TRIES: Final = 20
-
+# Beam sends only bytes through a pipeline, so workers are found by a key.
 _pools: dict[bytes, LocalWorkers] = {}
 _pool_numbers = itertools.count()
 
@@ -44,29 +39,27 @@ class LocalWorkers:
     """Worker processes that live as long as the `with` block.
 
     Args:
-        count: how many there are.
-        schemes: of the stores that they will need.
+        count: number of processes.
+        schemes: of the stores that they will use.
 
     Attributes:
-        count: how many there are.
-        death: what is known of the first one that ended unasked, or None.
+        death: describes the first process that died, or None.
     """
 
     def __init__(self, count: int, schemes: Iterable[str] = ()) -> None:
         self.count = count
-        self._schemes = sorted(set(schemes))
         self.death: WorkerError | None = None
+        self._schemes = sorted(set(schemes))
         self._id = b"%d" % next(_pool_numbers)
         self._lock = threading.Lock()
         self._closing = False
         self._idle: list[_Worker] = []
-        self._busy: list[tuple[_Worker, Any]] = []
+        self._busy: list[tuple[_Worker, _LocalWorkerHandler]] = []
 
     def __enter__(self) -> Self:
         _pools[self._id] = self
         try:
-            for _ in range(self.count):
-                self._idle.append(_Worker(self._schemes))
+            self._idle.extend(_Worker(self._schemes) for _ in range(self.count))
         except BaseException:
             self.__exit__()
             raise
@@ -80,23 +73,22 @@ class LocalWorkers:
 
     @property
     def environment(self) -> environments.Environment:
-        """The Beam environment in which these processes run the pipeline."""
+        """The Beam environment in which these processes run a pipeline."""
         return _LocalEnvironment(self._id)
 
-    def connect(self, handler: _LocalWorkerHandler, variables: dict[str, str]) -> _Worker:
-        """Sets one process to work for a handler, and watches it."""
+    def connect(self, handler: _LocalWorkerHandler, variables: dict[str, str]) -> None:
+        """Connects an idle process to a handler, and watches it."""
         worker = self._idle.pop()
         self._busy.append((worker, handler))
         worker.connect(variables)
         threading.Thread(
             target=self._watch, args=(worker, handler), name="watch_worker", daemon=True
         ).start()
-        return worker
 
     def _watch(self, worker: _Worker, handler: _LocalWorkerHandler) -> None:
         code = worker.process.wait()
         with self._lock:
-            # Those that are killed below come by here, too.
+            # The workers killed below get here too.
             if handler.closing or self._closing or self.death is not None:
                 return
             self.death = WorkerError(_describe_death(code, worker.read_last_words()))
@@ -104,23 +96,14 @@ class LocalWorkers:
         for other, _ in self._busy:
             other.kill()
         for _, other_handler in self._busy:
-            _abort(other_handler, self.death)
-
-
-def _abort(handler: _LocalWorkerHandler, death: WorkerError) -> None:
-    """Wakes up whoever waits for an answer of a worker."""
-    for _ in range(ABORT_TRIES):
-        try:
-            handler.control_conn.abort(death)
-        except RuntimeError:  # noqa: PERF203 (another thread changed the dict meanwhile)
-            time.sleep(0.05)
-        else:
-            return
+            # As `ControlConnection.abort` does, but on a copy: other threads change the dict.
+            for future in list(other_handler.control_conn._futures_by_id.values()):  # noqa: SLF001
+                future.abort(self.death)
 
 
 class _Worker:
-    def __init__(self, schemes: Sequence[str]) -> None:
-        # What native decoders print ends up in this file, not among the progress.
+    def __init__(self, schemes: Iterable[str]) -> None:
+        # A file keeps what native decoders print out of the progress bar.
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         # Without -P the current folder comes first on sys.path, and a `proto.py` there breaks Beam.
         safe_path = ["-P"] if sys.version_info >= (3, 11) else []
@@ -134,20 +117,20 @@ class _Worker:
         self._stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]  # a pipe
 
     def connect(self, variables: dict[str, str]) -> None:
-        # A worker that has ended already breaks the pipe; whoever watches it says so.
+        # The pipe of a dead worker is broken; `_watch` reports the death.
         with contextlib.suppress(BrokenPipeError):
             self._stdin.write(json.dumps(variables).encode() + b"\n")
             self._stdin.flush()
 
     def read_last_words(self) -> str:
-        """What it printed last, apart from what Beam logs there on its way up."""
+        """The last line that it printed, apart from Beam's log."""
         try:
             self._stderr.seek(0)
             lines = self._stderr.read().decode("utf-8", "replace").splitlines()
         except (OSError, ValueError):
             return ""  # closed meanwhile: that it died matters more than what it said
-        words = [line.strip() for line in lines if not line.startswith(("INFO:", "WARNING:"))]
-        return next((line for line in reversed(words) if line), "")
+        words = (line.strip() for line in lines if not line.startswith(("INFO:", "WARNING:")))
+        return next(filter(None, reversed([*words])), "")
 
     def kill(self) -> None:
         self.process.kill()
@@ -189,25 +172,20 @@ class _LocalWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[mi
         control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
         logging = self.logging_api_service_descriptor()
         options = self.provision_info.provision_info.pipeline_options
-        self._worker = self._pool.connect(
-            self,
-            {
-                "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
-                "LOGGING_API_SERVICE_DESCRIPTOR": text_format.MessageToString(logging),
-                "PIPELINE_OPTIONS": json_format.MessageToJson(options),
-                "WORKER_ID": self.worker_id,
-            },
-        )
+        variables = {
+            "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
+            "LOGGING_API_SERVICE_DESCRIPTOR": text_format.MessageToString(logging),
+            "PIPELINE_OPTIONS": json_format.MessageToJson(options),
+            "WORKER_ID": self.worker_id,
+        }
+        self._pool.connect(self, variables)
 
     def close(self) -> None:
         self.closing = True
         super().close()
 
     def stop_worker(self) -> None:
-        try:
-            self._worker.process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._worker.kill()
+        """Leaves it to `LocalWorkers` to end the process."""
 
 
 def _describe_death(code: int, last_words: str) -> str:

@@ -198,9 +198,9 @@ def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
     yield from list_faults(repair.left)
     if repair.unknown:
         yield (
-            f"the originals of {', '.join(repair.unknown)} are unknown: images were added or "
-            "removed since, or several shards of an updated split are lost with their indexes; "
-            "copy these from a backup, or convert all of it with --overwrite"
+            f"cannot tell which originals {', '.join(repair.unknown)} held: images were added or "
+            "removed since, or a split that was updated lost several shards; copy these from a "
+            "backup, or convert again with --overwrite"
         )
     if repair.left:
         yield (

@@ -1,7 +1,7 @@
-"""Standard output and standard error of a command: whoever reads them may leave before it ends.
+"""Keeps standard output and standard error usable after their reader has left.
 
-`shardmill convert … | head -1` is a conversion all the same, and `shardmill verify … | head -1` has
-the exit code of what was found.
+`shardmill convert … | head -1` still converts, and `shardmill verify … | head -1` still exits with
+the code of what it found.
 """
 
 from __future__ import annotations
@@ -11,68 +11,46 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 
-class LastingStream:
-    """A stream that goes on when nobody reads it any more; what is written then goes nowhere."""
+class PipeFile(io.FileIO):
+    """An open descriptor; what is written after its reader has left is dropped."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
-
-    def write(self, text: str) -> int:
+    def write(self, data: Any, /) -> int:
         try:
-            return self._stream.write(text)
+            return super().write(data)
         except BrokenPipeError:
-            _lead_nowhere(self._stream.fileno())
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            _lead_nowhere(self._stream.fileno())
-            self._stream.flush()  # what is left in it, which Python would try again at the end
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+            return memoryview(data).nbytes
 
 
 @contextlib.contextmanager
 def outlast_readers() -> Iterator[None]:
-    """Makes standard output and standard error last for the block, also if they were closed."""
-    _occupy_descriptors()
-    kept: list[TextIO | None] = [sys.stdout, sys.stderr]
-    with open(os.devnull, "w", encoding="utf-8") as null:
-        # Those that Python found closed are None.
-        streams = [LastingStream(null if stream is None else stream) for stream in kept]
-        sys.stdout, sys.stderr = cast("list[TextIO]", streams)
-        try:
-            yield
-        finally:
-            for stream in streams:
-                stream.flush()
-            sys.stdout, sys.stderr = cast("list[TextIO]", kept)
-
-
-def _occupy_descriptors() -> None:
-    """Keeps files that are opened later from being taken for the standard streams."""
+    """Replaces standard output and standard error for the block, even if they are closed."""
     for descriptor in (0, 1, 2):
-        if not _is_open(descriptor):
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
-
-
-def _is_open(descriptor: int) -> bool:
+        try:
+            os.fstat(descriptor)
+        except OSError:  # noqa: PERF203 (three times)
+            # Takes the lowest free number, so that no file opened later is taken for a stream.
+            os.open(os.devnull, os.O_RDWR)
+    kept = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _wrap(sys.stdout, 1), _wrap(sys.stderr, 2)
     try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = kept
 
 
-def _lead_nowhere(descriptor: int) -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, descriptor)
-    os.close(null)
+def _wrap(stream: TextIO | None, descriptor: int) -> TextIO:
+    """A stream on the same descriptor; one that was put in its place by Python code stays."""
+    if stream in (None, sys.__stdout__, sys.__stderr__):
+        encoding = stream.encoding if stream else "utf-8"
+        if stream:
+            stream.flush()
+        file = io.BufferedWriter(PipeFile(descriptor, "w", closefd=False))
+        stream = io.TextIOWrapper(file, encoding=encoding, line_buffering=True)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
+    return stream

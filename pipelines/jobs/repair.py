@@ -1,4 +1,4 @@
-"""Repairs a data set: what a check condemns is made again from the originals."""
+"""Repairs a data set: rebuilds from the originals what a check found damaged."""
 
 from __future__ import annotations
 
@@ -26,52 +26,31 @@ from converter.storage.layout import (
     NOTES,
     REJECTS,
     AnyPath,
-    Layout,
     Location,
     locate,
     locate_output,
     name_index,
 )
 from converter.storage.locks import lock_folder
-from converter.upkeep import repairs
-from converter.upkeep.deductions import deduce_members
-from converter.upkeep.updates import keep_labels
-from converter.upkeep.verification import Fault
+from converter.upkeep.comparisons import keep_labels
+from converter.upkeep.repairs import RepairJob
+from converter.upkeep.verification import Check, Fault, run_check
 from pipelines.beam import runners
 from pipelines.beam.run_shards import write_remaining
 from pipelines.jobs.dry_run import propose
 from pipelines.jobs.preflight import check_folders
 from pipelines.jobs.request import RunSettings
-from pipelines.jobs.verify import verify
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Site:
-    """Where and how is repaired; see `repair`."""
-
-    folder: Location
-    images: Location
-    manifest: Manifest
-    run: RunSettings
-
-    @property
-    def root(self) -> Location:
-        """What the paths of the originals are relative to."""
-        return locate_root(self.images, self.options)
-
-    @property
-    def options(self) -> ConvertOptions:
-        return ConvertOptions.from_json(self.manifest.options)
+from pipelines.jobs.verify import check_current, draw_bar, read_manifest_version
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Repair:
-    """What came of a repair.
+    """The outcome of a repair.
 
     Attributes:
-        repaired: names of the files that were made again.
-        unknown: names of shards of which nothing tells what they were made from.
-        left: what is still wrong.
+        repaired: names of the rebuilt files.
+        unknown: names of damaged shards whose originals could not be determined.
+        left: the faults that remain.
     """
 
     repaired: tuple[str, ...]
@@ -79,61 +58,58 @@ class Repair:
     left: tuple[Fault, ...]
 
 
-def repair(
-    out: AnyPath,
-    images: AnyPath,
-    beam_args: Sequence[str] = (),
-    **settings: Any,
-) -> Repair:
-    """Checks a data set, and makes again what is damaged or missing, byte for byte as it was.
+def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **settings: Any) -> Repair:
+    """Checks a data set, and rebuilds damaged or missing files byte for byte.
 
-    What is made again takes its place only if it has the SHA-256 that the manifest states: the
-    originals have to be what they were, and the versions of shardmill and Pillow, too.
+    A rebuilt file is used only if it has the SHA-256 that the manifest states. So the originals
+    must not have changed, nor the versions of shardmill and Pillow.
 
     Args:
-        out: the data set's folder, here or in an object store.
-        images: the folder of the originals, likewise.
+        out: the data set's folder, on a disk or in an object store.
+        images: the folder of the originals, on a disk or in an object store.
         beam_args: Beam's own options.
         **settings: `workers`, `progress` and `break_lock` of `RunSettings`.
 
     Raises:
         UsageError: an argument makes no sense.
-        LockedError: somebody else is writing to `out`.
+        LockedError: someone else is writing to `out`.
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
     run = RunSettings(beam_args=tuple(beam_args), **settings)
     folder, originals = locate_output(out), locate(images)
+
+    def find_faults(manifest: Manifest) -> list[Fault]:
+        with draw_bar(manifest, shown=run.progress) as on_shard:
+            return run_check(Check(folder=folder, manifest=manifest), on_shard)
+
     restore_folder(folder, break_lock=run.break_lock)
-    manifest = _read_manifest(folder)
+    manifest = None
+    # Reading it takes seconds for 100,000 shards, and it is read again under the lock.
+    if beam_args or read_manifest_version(folder) is None:
+        with _explain_manifest_errors():
+            manifest = find_manifest(folder) or read_manifest(folder)
     check_folders(originals, folder)
-    if beam_args:
+    if manifest is not None:
         _check_places(beam_args, folder, originals, manifest)
     with lock_folder(folder, break_lock=run.break_lock):
-        settle_folder(folder)
-        manifest = _read_manifest(folder)
-        faults = verify(folder, progress=run.progress)
-        site = _Site(folder=folder, images=originals, manifest=manifest, run=run)
-        repaired, unknown = _repair(site, repairs.list_condemned(manifest, faults))
+        with _explain_manifest_errors():
+            settle_folder(folder)
+            manifest, faults = check_current(folder, find_faults)
+        root = locate_root(originals, ConvertOptions.from_json(manifest.options))
+        job = RepairJob(folder=folder, manifest=manifest, images=root)
+        damaged = {fault.file for fault in faults if not fault.original}
+        repaired, unknown = _Repairs(job, originals, run, damaged).run()
         left = [fault for fault in faults if fault.file not in repaired]
         if repaired and MANIFEST in {fault.file for fault in left}:
-            left = verify(folder, progress=run.progress)  # counts were of what was damaged
+            left = find_faults(manifest)  # the counts were those of damaged shards
     return Repair(repaired=repaired, unknown=unknown, left=tuple(left))
 
 
-def _check_places(
-    beam_args: Sequence[str], folder: Location, originals: Location, manifest: Manifest
-) -> None:
-    """Refuses what workers do not see."""
-    options = ConvertOptions.from_json(manifest.options)
-    root = locate_root(originals, options)
-    masks = locate_masks(root, options)
-    runners.check_paths(runners.parse_options(beam_args), root, masks, folder)
-
-
-def _read_manifest(folder: Location) -> Manifest:
+@contextlib.contextmanager
+def _explain_manifest_errors() -> Iterator[None]:
     try:
-        return find_manifest(folder) or read_manifest(folder)
+        yield
     except DatasetError as error:
         raise DatasetError(
             f"{error}; without it nothing says what has to be in the data set: convert it again, "
@@ -141,79 +117,80 @@ def _read_manifest(folder: Location) -> Manifest:
         ) from error
 
 
-def _repair(site: _Site, condemned: repairs.Condemned) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Makes files again; the names of those that came out right, and of shards nobody knows."""
-    repaired = [
-        name_index(shard.name)
-        for shard in condemned.indexes
-        if repairs.rebuild_index(site.folder, shard)
-    ]
-    draft = (
-        _plan_again(site) if condemned.shards or {REJECTS, NOTES} & set(condemned.files) else None
-    )
-    members, likely = _find_members(site, condemned.shards, draft)
-    if members:
-        repaired += _write(site, members, condemned.names)
-    for name in condemned.files:
-        content = _describe_file(site, draft, name)
-        if repairs.rebuild_file(site.folder, site.manifest, name, content):
-            repaired.append(name)
-    known = {*repaired, *members.keys() - likely}
-    unknown = (shard.name for shard in condemned.shards if shard.name not in known)
-    return tuple(dict.fromkeys(repaired)), tuple(unknown)
+def _check_places(
+    beam_args: Sequence[str], folder: Location, originals: Location, manifest: Manifest
+) -> None:
+    """Refuses folders that workers do not see."""
+    options = ConvertOptions.from_json(manifest.options)
+    root = locate_root(originals, options)
+    masks = locate_masks(root, options)
+    runners.check_paths(runners.parse_options(beam_args), root, masks, folder)
 
 
-def _plan_again(site: _Site) -> Draft | None:
-    """The plan of the conversion, if planning it now gives the same."""
-    if site.manifest.updated:
-        return None
-    try:
-        draft = propose(site.images, site.options, always_sample=False).draft
-    except UsageError:  # of the images that are left, nobody would make such a data set
-        return None
-    return draft if digest_plan(draft, site.options) == site.manifest.plan else None
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Repairs:
+    """One repair: what to rebuild, from which images, and how to run."""
 
+    job: RepairJob
+    images: Location
+    settings: RunSettings
+    damaged: Collection[str]
 
-def _find_members(
-    site: _Site, shards: Sequence[ShardInfo], draft: Draft | None
-) -> tuple[dict[str, list[Entry]], frozenset[str]]:
-    """The originals of each shard of which they can be found out; of which they are only likely."""
-    if draft is not None:
-        planned = repairs.list_members(draft, site.manifest)
-        return {shard.name: planned[shard.name] for shard in shards}, frozenset()
-    recalled = {
-        shard.name: repairs.recall_members(site.folder, site.manifest, shard, site.root)
-        for shard in shards
-    }
-    found = {name: entries for name, entries in recalled.items() if entries is not None}
-    likely: dict[str, list[Entry]] = {}
-    lost = [shard for shard in shards if shard.name not in found]
-    if lost:
-        inventory = keep_labels(scan_images(site.images, site.options), site.manifest.classes)
-        with contextlib.suppress(DatasetError):
-            likely = deduce_members(site.folder, site.manifest, lost, inventory, site.root)
-    return found | likely, frozenset(likely)
+    def run(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Rebuilds files; gives the names of these, and of shards with unknown originals."""
+        job = self.job
+        shards = [shard for shard in job.manifest.shards if shard.name in self.damaged]
+        indexes = [s for s in job.manifest.shards if name_index(s.name) in self.damaged]
+        repaired = [name_index(shard.name) for shard in indexes if job.rebuild_index(shard)]
+        draft = self._plan_again() if shards or {REJECTS, NOTES} & {*self.damaged} else None
+        members, likely = self._find_members(shards, draft)
+        if members:
+            repaired += self._write(members)
+        for name in job.manifest.files:
+            if name in self.damaged and job.rebuild_file(name, draft):
+                repaired.append(name)
+        known = {*repaired, *members.keys() - likely}
+        unknown = (shard.name for shard in shards if shard.name not in known)
+        return tuple(dict.fromkeys(repaired)), tuple(unknown)
 
+    def _plan_again(self) -> Draft | None:
+        """The plan of the conversion, if planning it again gives the same."""
+        manifest, options = self.job.manifest, self.job.options
+        if manifest.updated:
+            return None
+        try:
+            draft = propose(self.images, options, always_sample=False).draft
+        except UsageError:  # the remaining images would not make this data set
+            return None
+        return draft if digest_plan(draft, options) == manifest.plan else None
 
-def _write(
-    site: _Site, members: Mapping[str, list[Entry]], condemned: Collection[str]
-) -> Iterator[str]:
-    made = Layout(site.folder).repair
-    remove_repair(site.folder)
-    plan = repairs.write_repair(members, site.manifest, site.root, made)
-    beam = runners.parse_options(site.run.beam_args)
-    with runners.start_workers(beam, site.run.workers, site.images, site.folder) as pool:
-        write_remaining([plan], beam, pool, progress=site.run.progress)
-    for shard in site.manifest.shards:
-        if shard.name in members:
-            yield from repairs.take_shard(shard, made, site.folder, condemned)
-    remove_repair(site.folder)
+    def _find_members(
+        self, shards: Sequence[ShardInfo], draft: Draft | None
+    ) -> tuple[dict[str, list[Entry]], frozenset[str]]:
+        """The originals of each shard, as far as known, and for which shards they are a guess."""
+        job = self.job
+        if draft is not None:
+            planned = job.list_members(draft)
+            return {shard.name: planned[shard.name] for shard in shards}, frozenset()
+        recalled = {shard.name: job.recall_members(shard) for shard in shards}
+        found = {name: entries for name, entries in recalled.items() if entries is not None}
+        likely: dict[str, list[Entry]] = {}
+        lost = [shard for shard in shards if shard.name not in found]
+        if lost:
+            inventory = scan_images(self.images, job.options)
+            with contextlib.suppress(DatasetError):
+                likely = job.deduce_members(lost, keep_labels(inventory, job.manifest.classes))
+        return found | likely, frozenset(likely)
 
-
-def _describe_file(site: _Site, draft: Draft | None, name: str) -> bytes | None:
-    if draft is None or name not in (REJECTS, NOTES):
-        return None
-    describe = repairs.describe_notes if name == NOTES else repairs.describe_rejects
-    with contextlib.suppress(DatasetError):
-        return describe(site.folder, site.manifest, draft, site.root, site.options)
-    return None
+    def _write(self, members: Mapping[str, list[Entry]]) -> Iterator[str]:
+        """Converts shards again, and gives the names of the files that came out as stated."""
+        job, settings = self.job, self.settings
+        remove_repair(job.folder)
+        plan = job.write_plan(members)
+        beam = runners.parse_options(settings.beam_args)
+        with runners.start_workers(beam, settings.workers, self.images, job.folder) as pool:
+            write_remaining([plan], beam, pool, progress=settings.progress)
+        for shard in job.manifest.shards:
+            if shard.name in members:
+                yield from job.take_shard(shard, self.damaged)
+        remove_repair(job.folder)

@@ -1,9 +1,8 @@
-"""Checks a data set, here in threads or anywhere as a Beam job."""
+"""Checks a data set: in threads of this process, or as a Beam job."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from converter.errors import DatasetError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
-from converter.storage.files import list_sizes, read_files, remove_folder
+from converter.storage.files import list_sizes, read_files, read_version, remove_folder
 from converter.storage.layout import AnyPath, Layout, Location, locate
 from converter.storage.locks import sign_folder
 from converter.upkeep.verification import (
@@ -23,7 +22,7 @@ from converter.upkeep.verification import (
     Fault,
     Report,
     collect_faults,
-    make_check,
+    run_check,
     verify_dataset,
 )
 
@@ -41,72 +40,88 @@ def verify(
     """Checks every byte, count, name and image of a data set against its manifest.
 
     Args:
-        out: the data set's folder. Of an unfinished conversion, what is finished is checked.
-        quick: look at names and sizes only.
-        decode: decode every image, and not its header alone.
-        sources: also compare every record with its original: the images that were converted.
+        out: the data set's folder; of an unfinished conversion, the finished shards are checked.
+        quick: look only at names and sizes.
+        decode: decode whole images, not only their headers.
+        sources: the converted images, to compare every record with its original.
         beam_args: run as a Beam job with these options; None for threads of this process. Workers
-            on other machines have to see `out`, and the folder beside it, under the same path.
-        workers: processes of a local Beam job; 0 for one a core.
+            on other machines must see `out`, and the folder it lies in, under the same path.
+        workers: processes of a local Beam job; 0 for one per core.
         progress: draw a bar on standard error.
 
     Returns:
-        the faults; none means the data set is whole.
+        the faults; an empty list means the data set is whole.
 
     Raises:
         UsageError: an option is unknown to Beam.
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the Beam job failed.
     """
-    folder = locate(out)
-    images = None if sources is None else locate(sources)
-    while True:
-        manifest = read_manifest(folder) if Layout(folder).manifest.is_file() else None
-        originals = images
-        if images is not None and manifest is not None:
+    folder, images = locate(out), None if sources is None else locate(sources)
+    if read_manifest_version(folder) is None:
+        return verify_dataset(folder, quick=quick, decode=decode, originals=images)
+
+    def find_faults(manifest: Manifest) -> list[Fault]:
+        originals = None
+        if images is not None:
             originals = locate_root(images, ConvertOptions.from_json(manifest.options))
-        with _draw_bar(manifest, shown=progress) as on_shard:
-            if manifest is None or beam_args is None:
-                faults = verify_dataset(
-                    folder, quick=quick, decode=decode, originals=originals, on_shard=on_shard
-                )
-            else:
-                check = make_check(
-                    folder, manifest, quick=quick, decode=decode, originals=originals
-                )
-                faults = _verify_there(manifest, check, beam_args, workers, on_shard)
-        if not faults or not _is_replaced(folder, manifest):
-            return faults
+        check = Check(
+            folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals
+        )
+        with draw_bar(manifest, shown=progress) as on_shard:
+            if beam_args is None:
+                return run_check(check, on_shard)
+            return _run_as_job(check, beam_args, workers, on_shard)
+
+    _, faults = check_current(folder, find_faults)
+    return faults
 
 
-def _is_replaced(folder: Location, manifest: Manifest | None) -> bool:
-    """Whether there is another data set by now, so that faults may be of neither."""
-    if manifest is None or not Layout(folder).manifest.is_file():
-        return False
-    return read_manifest(folder) != manifest
+def check_current(
+    folder: Location, find_faults: Callable[[Manifest], list[Fault]]
+) -> tuple[Manifest, list[Fault]]:
+    """Checks a data set against its manifest, and again if it is replaced meanwhile.
+
+    Args:
+        folder: the data set.
+        find_faults: the check.
+
+    Returns:
+        the manifest and the faults.
+
+    Raises:
+        DatasetError: the manifest is missing, damaged or of a newer format.
+    """
+    while True:
+        version = read_manifest_version(folder)
+        manifest = read_manifest(folder)
+        faults = find_faults(manifest)
+        if not faults or read_manifest_version(folder) in (version, None):
+            return manifest, faults
+
+
+def read_manifest_version(folder: Location) -> tuple[int, str] | None:
+    """What changes when the manifest of a data set is written; None if there is no manifest.
+
+    A manifest of 100,000 shards takes seconds to read, and this does not.
+    """
+    manifest = Layout(folder).manifest
+    return read_version(manifest) if manifest.is_file() else None
 
 
 @contextlib.contextmanager
-def _draw_bar(manifest: Manifest | None, *, shown: bool) -> Iterator[Callable[[ShardInfo], object]]:
+def draw_bar(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[ShardInfo], object]]:
+    """Draws a bar over bytes on standard error; gives the function to call with each shard."""
     with tqdm(
-        total=manifest.total_bytes if manifest else 0,
-        unit="B",
-        unit_scale=True,
-        desc="verifying",
-        disable=not (shown and manifest),
+        total=manifest.total_bytes, unit="B", unit_scale=True, desc="verifying", disable=not shown
     ) as bar:
         yield lambda shard: bar.update(shard.bytes)
 
 
-def _verify_there(
-    manifest: Manifest,
-    check: Check,
-    beam_args: Sequence[str],
-    workers: int,
-    on_shard: Callable[[ShardInfo], object],
+def _run_as_job(
+    check: Check, beam_args: Sequence[str], workers: int, on_shard: Callable[[ShardInfo], object]
 ) -> list[Fault]:
-    """Runs the check as a Beam job."""
-    # Beam: a second to import, which threads do without.
+    # Beam takes a second to import, which threads do not need.
     from pipelines.beam import runners  # noqa: PLC0415
     from pipelines.beam.transforms import VerifyShards, report_path  # noqa: PLC0415
 
@@ -116,32 +131,33 @@ def _verify_there(
         _open_reports(check.folder, local=options.local) as reports,
         runners.start_workers(options, workers, check.folder) as pool,
     ):
-        unseen = {report_path(reports, shard).name: shard for shard in manifest.shards}
+        shards = check.manifest.shards
+        unseen = {report_path(reports, shard).name: shard for shard in shards}
 
         def poll() -> None:
             for name in sorted(unseen.keys() & list_sizes(reports).keys()):
                 on_shard(unseen.pop(name))
 
-        transform = VerifyShards(manifest.shards, check, reports)
-        job = f"shardmill-verify-{manifest.plan[:20]}"
+        transform = VerifyShards(shards, check, reports)
+        job = f"shardmill-verify-{check.manifest.plan[:20]}"
         runners.run_pipeline(transform, options, pool, job=job, on_poll=poll)
         poll()
         if unseen:
             name = next(iter(unseen.values())).name
             raise DatasetError(f"no report on {name}: the job ended without checking it")
-        paths = [report_path(reports, shard) for shard in manifest.shards]
-        found = [Report.from_json(json.loads(data)) for data in read_files(paths)]
-    return collect_faults(manifest, check, found)
+        paths = [report_path(reports, shard) for shard in shards]
+        found = [Report.from_json(data) for data in read_files(paths)]
+    return collect_faults(check, found)
 
 
 @contextlib.contextmanager
 def _open_reports(folder: Location, *, local: bool) -> Iterator[Location]:
-    """A place that all workers see, with nothing but whose it is, as long as the block lasts."""
+    """Makes a folder that all workers see, empty but for its owner's name, while the block runs."""
     if local:
         with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
             yield Path(here)
         return
-    # Workers elsewhere share with this machine what holds the data set, if anything.
+    # Workers elsewhere may share only the storage of the data set with this machine.
     reports = folder.with_name(f"{Layout(folder).reports}{uuid.uuid4().hex}")
     try:
         if isinstance(reports, Path):
