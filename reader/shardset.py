@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class ShardSet:
-    """A data set that lies complete in a folder.
+    """A finished data set; `open_shards` makes one.
 
     Attributes:
-        folder: where it lies.
+        folder: its folder or address.
         manifest: what it holds.
-        cache_dir: where objects are kept, if it lies in a store; see `ReadOptions`.
-        cache_bytes: what they may take.
+        cache_dir: where objects are cached if it is in a store; see `ReadOptions`.
+        cache_bytes: the limit of that cache.
     """
 
     folder: Location
@@ -61,13 +62,14 @@ class ShardSet:
         return self.manifest.splits
 
     def class_weight(self, split: str = "train") -> dict[int, float]:
-        """Weights that make all classes count the same, for `model.fit(class_weight=…)`.
+        """Weights that balance the classes, for `model.fit(class_weight=…)`.
 
-        They are those of scikit-learn's "balanced": records / (classes * records of the class);
-        a class without a record has none.
+        They are scikit-learn's "balanced" weights: records / (classes * records of the class).
+        Classes without records have none.
 
         Raises:
             DatasetError: there is no such split.
+            UsageError: there are no labels.
         """
         self.manifest.list_shards(split)
         if not self.manifest.labelled:
@@ -95,67 +97,61 @@ class ShardSet:
     ) -> tf.data.Dataset:
         """One split as a `tf.data.Dataset`.
 
-        Records are read by their index, in an order that is a pure function of seed, epoch and
-        step, checked, and decoded by several threads. All that is held of them stays within
+        Records are found by their index, in an order that is a pure function of seed, epoch and
+        step, then checked and decoded by several threads. Everything held in memory stays within
         `options.max_ram`, whatever the size of the data set.
 
         Args:
-            split: which.
-            options: how.
-            serializable: read with TensorFlow's own operations alone, without any call of Python:
-                for tf.data service, `tf.train.Checkpoint` and the host of a TPU. What this way
-                cannot do is refused; see docs/reading.md.
+            split: its name.
+            options: all others.
+            serializable: use only TensorFlow's own operations and no Python, for tf.data service,
+                `tf.train.Checkpoint` and TPU hosts. docs/reading.md lists what it cannot do.
 
         Returns:
-            a dataset of (images, labels), or of images if `label_mode` is None or there are no
-            labels; of (images, masks) if there are masks, as `ReadOptions.masks` says. Of a table,
-            labels may be a number each, float32 (batch,), or any number of classes, float32
-            (batch, classes) of 0 and 1. With `remainder` `pad` a mask float32 (batch,) comes behind
-            them, with `with_filename` strings (batch,):
-            images (batch, height, width, channels) of `dtype`, labels as
-            `ReadOptions.label_mode` says; without `batch` if `batch_size` is None. Its length is
-            known. It has attributes: `class_names` and `file_paths` as from Keras; `position`,
-            which says which epoch the next iterator reads, and from which step on;
-            `epoch_fingerprint`, what its epochs depend on; `damage`, the records that were skipped.
-            With `serializable`, `class_names` alone.
+            A dataset of (images, labels): images (batch, height, width, channels) of `dtype`,
+            labels as `ReadOptions.label_mode` says. There are images alone if `label_mode` is None
+            or the data set has no labels, and (images, masks) if it has masks, as
+            `ReadOptions.masks` says. Tables may have other labels: one number each, float32
+            (batch,), or several classes, float32 (batch, classes) of 0 and 1. `remainder="pad"`
+            adds a mask float32 (batch,), then `with_filename` adds strings (batch,), then `columns`
+            a dict. Without `batch` if `batch_size` is None.
+
+            Its length is known. Its attributes are `class_names` and `file_paths` as in Keras;
+            `position`, the epoch and step where the next iterator begins; `epoch_fingerprint`,
+            which says what its epochs depend on; `damage`, the records skipped. With
+            `serializable`, `class_names` alone.
 
         Raises:
-            DatasetError: there is no such split, or a file is damaged that has to be looked at.
+            DatasetError: there is no such split, or a file that has to be read first is damaged.
             UsageError: the options do not fit the data set.
             ShardmillError: TensorFlow is not installed.
         """
         options = options or ReadOptions()
         if serializable:
             plan = plan_serializable(self.folder, self.manifest, split, options)
-            with need_packages():
+            with explain_missing_packages():
                 from reader.tfdata.serializable import make_serializable  # noqa: PLC0415
             return make_serializable(plan)
         return _build(self._plan(split, options))
 
     def batches(self, split: str = "train", batch_size: int = 32, **options: Any) -> Batches:
-        """The batches of one split as NumPy arrays: for PyTorch, JAX, or a loop of your own.
+        """The batches of one split as NumPy arrays, for PyTorch, JAX, or a loop of your own.
 
-        They are those of `dataset`, in the same order, for the same seed; read by as many threads
-        as cores, within `max_ram`. TensorFlow is not needed.
+        They are the same as those of `dataset`, in the same order for the same seed; ragged columns
+        are lists with an array for each record. As many threads as cores read them.
 
         Args:
-            split: which.
-            batch_size: images a batch.
-            **options: any other of `ReadOptions`. What resizes images, or mixes their colors, is
-                refused: only TensorFlow does it to the same numbers.
-
-        Returns:
-            an iterable with a length: each iteration is an epoch of (images, labels), or of what
-            `dataset` gives for these options, as NumPy arrays. Columns of any number of values are
-            lists of arrays, one for each record. See `Batches` for where an epoch begins, and for
-            `state_dict`.
+            split: its name.
+            batch_size: images per batch.
+            **options: all other `ReadOptions`, but those that resize images or mix their colors:
+                only TensorFlow does this to the same numbers.
 
         Raises:
-            DatasetError: there is no such split, or a file is damaged that has to be looked at.
-            UsageError: the options do not fit the data set, or take TensorFlow.
+            DatasetError: as from `dataset`.
+            UsageError: the options do not fit the data set, or need TensorFlow.
             ShardmillError: simplejpeg is not installed.
         """
-        with need_packages():
+        with explain_missing_packages():
             from reader.batches.iterator import Batches  # noqa: PLC0415 (Pillow)
         return Batches(self._plan(split, make_options({"batch_size": batch_size, **options})))
 
@@ -163,27 +159,27 @@ class ShardSet:
         """One split as a `keras.utils.PyDataset`: `sequence[7]` reads exactly one batch.
 
         Args:
-            split: which.
-            batch_size: images a batch.
-            **options: any other of `ReadOptions`, and `workers` and `max_queue_size` of
+            split: its name.
+            batch_size: images per batch.
+            **options: all other `ReadOptions`, and `workers` and `max_queue_size` of
                 `keras.utils.PyDataset`.
 
         Raises:
-            DatasetError, UsageError, ShardmillError: as `dataset` does.
+            ShardmillError: as from `dataset`.
         """
-        with need_packages():
+        with explain_missing_packages():
             from reader.tfdata.sequence import BatchSequence  # noqa: PLC0415 (TensorFlow)
         names = ("workers", "use_multiprocessing", "max_queue_size")
         loading = {name: options.pop(name) for name in names if name in options}
         read_options = make_options({"batch_size": batch_size, **options})
-        return BatchSequence(self._plan(split, read_options, singly=True), **loading)
+        return BatchSequence(self._plan(split, read_options, random_access=True), **loading)
 
-    def _plan(self, split: str, options: ReadOptions, *, singly: bool = False) -> ReadPlan:
+    def _plan(self, split: str, options: ReadOptions, *, random_access: bool = False) -> ReadPlan:
         options = self._complete(options)
-        return plan_reading(self.folder, self.manifest, split, options, singly=singly)
+        return plan_reading(self.folder, self.manifest, split, options, random_access=random_access)
 
     def _complete(self, options: ReadOptions) -> ReadOptions:
-        """Options with the cache of this data set, unless they have one of their own."""
+        """Adds the cache of this data set, unless the options name another."""
         return dataclasses.replace(
             options,
             cache_dir=self.cache_dir if options.cache_dir is None else options.cache_dir,
@@ -197,26 +193,25 @@ def open_shards(
     cache_dir: str | os.PathLike[str] | None = None,
     cache_bytes: int | str | None = None,
 ) -> ShardSet:
-    """Opens a data set: reads its manifest, and compares the sizes of all files with it.
+    """Opens a data set: reads its manifest and compares all file sizes with it.
 
-    One in a store that is just being replaced is waited for.
+    If a data set in a store is just being replaced, this waits for the new one.
 
     Args:
         directory: a folder, or an address such as `s3://bucket/flowers` or `gs://bucket/flowers`.
-        cache_dir: where objects of a store are kept; see `ReadOptions`.
-        cache_bytes: what they may take.
+        cache_dir: where objects of a store are cached; see `ReadOptions`.
+        cache_bytes: the limit of that cache.
 
     Raises:
-        DatasetError: the folder holds no finished data set, or one of a newer format, or a file
-            is missing, shorter or longer than it was written.
+        DatasetError: the folder holds no finished data set, or one of a newer format, or a file is
+            missing or has another size than when it was written.
         StoreError: a store does not answer, or refuses.
         UsageError: the address makes no sense, or a package for it is missing.
     """
     check_cache(cache_dir, cache_bytes)
     folder = locate(directory)
     if isinstance(folder, ObjectPath):
-        manifest = await_manifest(folder)
-        return ShardSet(folder, manifest, cache_dir, cache_bytes)
+        return ShardSet(folder, await_manifest(folder), cache_dir, cache_bytes)
     manifest = read_manifest(folder)
     for shard in manifest.shards:
         for name, size in ((shard.name, shard.bytes), (name_index(shard.name), shard.index_bytes)):
@@ -234,24 +229,21 @@ def load_dataset(
     serializable: bool = False,
     **options: Any,
 ) -> Any:
-    """Opens a data set and gives one split as a `tf.data.Dataset`.
+    """Opens a data set and returns one split as `ShardSet.dataset` does.
 
-    Takes the arguments of `keras.utils.image_dataset_from_directory` that mean something after a
-    conversion, with the same names, values and results, and all others of `ReadOptions`.
+    Takes the arguments of `keras.utils.image_dataset_from_directory` that still mean something
+    after a conversion, with the same names, values and results, and all `ReadOptions`.
 
     Args:
-        directory: the data set: a folder, or an address in an object store.
-        split: which; a `subset` names it too, where the data set has such splits.
-        labels: `inferred` for those of the data set; a list of others, one for each record, in the
-            order of the originals' paths; None for none.
-        subset: `training` or `validation`; `both` gives a list of the two. They are the splits
-            `train` and `validation`, or drawn with `validation_split`.
-        input_context: of `tf.distribute`: stands for `shard_index` and `shard_count`.
-        serializable: read with TensorFlow's own operations alone; see `ShardSet.dataset`.
+        directory: a folder, or an address in an object store.
+        split: its name; a `subset` names it too, if the data set has such splits.
+        labels: `inferred` for the stored ones; a list with one for each record, in the order of the
+            originals' paths; None for none.
+        subset: `training` or `validation`: the split `train` or `validation`, or a part drawn with
+            `validation_split`. `both` returns a list of the two.
+        input_context: of `tf.distribute`, instead of `shard_index` and `shard_count`.
+        serializable: see `ShardSet.dataset`.
         **options: see `ReadOptions`.
-
-    Returns:
-        what `ShardSet.dataset` gives.
 
     Raises:
         DatasetError: the folder holds no finished data set, or no such split.
@@ -268,28 +260,25 @@ def load_dataset(
     if input_context is not None:
         options["shard_index"] = input_context.input_pipeline_id
         options["shard_count"] = input_context.num_input_pipelines
-    if subset == "both":
-        held_out = options | {"shuffle": False}  # as Keras does
-        return [
-            _read_subset(shards, split, "training", options, serializable=serializable),
-            _read_subset(shards, split, "validation", held_out, serializable=serializable),
-        ]
-    return _read_subset(shards, split, subset, options, serializable=serializable)
+    read = functools.partial(_read_subset, shards, split, serializable=serializable)
+    if subset == "both":  # without shuffling what is held out, as Keras does
+        return [read("training", options), read("validation", options | {"shuffle": False})]
+    return read(subset, options)
 
 
 def mix_datasets(
     weights: Mapping[str | os.PathLike[str], float], split: str = "train", **options: Any
 ) -> tf.data.Dataset:
-    """Mixes one split of several data sets at fixed shares.
+    """Mixes one split of several data sets in fixed proportions.
 
-    Every hundred records hold the same number of each data set. The order is a pure function of
-    seed, epoch and step, as with one data set, so a mixture is resumed and divided among hosts in
-    the same way. An epoch ends when the first of them has been read to its end.
+    Every hundred records hold the same number from each data set. The order is a pure function of
+    seed, epoch and step, so a mixture is resumed and divided among hosts like a single data set.
+    An epoch ends with the first data set that has been read completely.
 
     Args:
-        weights: by data set; only their ratios count. All have to have the same classes.
-        split: which.
-        **options: see `ReadOptions`; all that do not concern a single data set.
+        weights: by data set; only their ratios count. All need the same classes.
+        split: its name.
+        **options: all `ReadOptions` that do not concern a single data set.
 
     Raises:
         DatasetError: a folder holds no finished data set, or no such split.
@@ -319,23 +308,21 @@ def _read_subset(
 
 
 def _build(plan: ReadPlan) -> tf.data.Dataset:
-    with need_packages():
+    with explain_missing_packages():
         from reader.tfdata.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
     return make_dataset(plan)
 
 
 @contextlib.contextmanager
-def need_packages() -> Iterator[None]:
-    """Says what to install where an import does not find its package."""
+def explain_missing_packages() -> Iterator[None]:
+    """Turns a failed import into a `ShardmillError` that says what to install."""
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name == "simplejpeg":
-            problem = "decoding images needs simplejpeg: pip install 'shardmill[read]'"
+            need, extra = "decoding images needs simplejpeg", "read"
         elif error.name in ("tensorflow", "keras"):
-            problem = (
-                "reading as a tf.data.Dataset needs TensorFlow: pip install 'shardmill[train]'"
-            )
+            need, extra = "reading as a tf.data.Dataset needs TensorFlow", "train"
         else:
             raise
-        raise ShardmillError(problem) from error
+        raise ShardmillError(f"{need}: pip install 'shardmill[{extra}]'") from error

@@ -8,7 +8,7 @@ from conftest import convert_folder, write_image
 
 from converter import ConvertOptions, UsageError
 from reader import ReadOptions, open_shards
-from reader.plan.read_plan import plan_reading, settle
+from reader.plan.read_plan import plan_reading, resolve_options
 from reader.records.record_files import RunFiles
 from reader.sampling.orders import SequentialOrder, ShuffledOrder, WindowedOrder
 
@@ -49,12 +49,12 @@ def test_the_order_is_chosen_by_split_subset_and_storage(arguments, split, remot
     if "subset" in arguments:
         arguments = arguments | {"validation_split": 0.5}
     options = ReadOptions(seed=5, **arguments)
-    settled = settle(options, split, remote=remote)
-    assert (settled.shuffle, settled.seed) == (order, 5)
+    resolved = resolve_options(options, split, remote=remote)
+    assert (resolved.shuffle, resolved.seed) == (order, 5)
 
 
 def test_without_a_seed_one_is_drawn():
-    seeds = {settle(ReadOptions(), "train", remote=False).seed for _ in range(4)}
+    seeds = {resolve_options(ReadOptions(), "train", remote=False).seed for _ in range(4)}
     assert len(seeds) == 4
     assert all(seed is not None and 0 <= seed < 2**63 for seed in seeds)
 
@@ -70,8 +70,8 @@ def test_without_a_seed_one_is_drawn():
 )
 def test_what_others_have_to_repeat_takes_a_seed(arguments):
     with pytest.raises(UsageError, match=r"give (the seed of|all of them the same)"):
-        settle(ReadOptions(**arguments), "train", remote=False)
-    settle(ReadOptions(**arguments, seed=0), "train", remote=False)
+        resolve_options(ReadOptions(**arguments), "train", remote=False)
+    resolve_options(ReadOptions(**arguments, seed=0), "train", remote=False)
 
 
 @pytest.mark.parametrize(

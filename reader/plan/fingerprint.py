@@ -1,4 +1,4 @@
-"""What decides an epoch, in a form that can be kept: a reading is only continued as the same."""
+"""What decides the values of an epoch, in a form that can be saved and compared on resuming."""
 
 from __future__ import annotations
 
@@ -22,42 +22,35 @@ CHOICES: Final = (
 
 
 def describe_plan(plan: ReadPlan) -> dict[str, Any]:
-    """All that decides which values come when, as JSON has it.
+    """Describes, in JSON's types, everything that decides which values come when.
 
-    Memory, the policy for damage, and the form in which labels are given are left out: they may
-    change in the middle of an epoch.
+    Memory, `on_damage` and `label_mode` are left out: they may change in the middle of an epoch.
     """
-    order, mixture = plan.order, None
-    shards = {"shards": order.shards} if isinstance(order, ShardwiseOrder) else {}
-    if isinstance(order, MixedOrder):
-        ends = [*order.begins[1:], plan.choice.selection.total]
-        mixture = [list(part) for part in zip(ends, order.shares, strict=True)]
-    labels = plan.choice.record_labels
-    choices = {name: getattr(plan.options, name) for name in CHOICES}
-    by_path = {"by": "path"} if plan.options.order == "path" else {}
-    return {
-        **describe_order(plan.files, plan.options, plan.buffers, plan.steps),
+    order, labels, options = plan.order, plan.choice.record_labels, plan.options
+    description = {
+        **describe_order(plan.files, options, plan.buffers, plan.steps),
         "class_names": _digest(json.dumps(plan.choice.class_names).encode()),
         "labels": None if labels is None else _digest(labels.tobytes()),
         "image_size": [plan.images.height, plan.images.width],
-        "mixture": mixture,
-        **shards,
-        **by_path,
-        **choices | {"random_crop": choices["random_crop"] and list(choices["random_crop"])},
+        "mixture": None,
     }
+    if isinstance(order, MixedOrder):
+        ends = [*order.begins[1:], plan.choice.selection.total]
+        description["mixture"] = [list(part) for part in zip(ends, order.shares, strict=True)]
+    if isinstance(order, ShardwiseOrder):
+        description["shards"] = order.shards
+    if options.order == "path":
+        description["by"] = "path"
+    description |= {name: getattr(options, name) for name in CHOICES}
+    if options.random_crop is not None:
+        description["random_crop"] = list(options.random_crop)
+    return description
 
 
 def describe_order(
     files: RecordFiles, options: ReadOptions, buffers: Buffers, steps: Steps
 ) -> dict[str, Any]:
-    """All that decides which records come when.
-
-    Args:
-        files: that hold the records.
-        options: what is asked for, settled.
-        buffers: what was made of the memory.
-        steps: of an epoch.
-    """
+    """Describes everything that decides which records come when; options are resolved."""
     return {
         "data": _digest("\n".join(file.digest for file in files.files).encode()),
         "seed": options.seed,
@@ -72,7 +65,7 @@ def describe_order(
 
 
 def find_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """The name of what differs in two descriptions."""
+    """Names the first entry that differs."""
     names = (name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
     return next(names, None)
 

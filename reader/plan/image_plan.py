@@ -1,4 +1,4 @@
-"""Which images are made of those that are stored."""
+"""How the images a reader gives are made of the stored ones."""
 
 from __future__ import annotations
 
@@ -9,42 +9,36 @@ from converter.format.manifest import ImageInfo
 from reader.plan.read_options import COLOR_CHANNELS, ReadOptions
 
 PART_IMAGES: Final = 16
-"""That TensorFlow decodes in one call, which takes 0.1 ms; a graph for more takes long to make."""
+"""Decoded by TensorFlow in one call, which takes 0.1 ms; larger graphs take long to build."""
 
 PART_BYTES: Final = 16_000_000
-"""That they may take meanwhile, unless a single one takes more."""
+"""Limit for those images, unless a single one takes more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePlan:
-    """From which images which others are made.
-
-    Attributes:
-        stored: what the stored images have in common.
-        options: what is asked for.
-    """
+    """The images to give: their size, channels and form, from the stored ones and the options."""
 
     stored: ImageInfo
     options: ReadOptions
 
     @property
     def height(self) -> int | None:
-        """Of the images given, or None where they differ."""
+        """Height of all images; None where they differ."""
         return self.options.image_size[0] if self.options.image_size else self.stored.height
 
     @property
     def width(self) -> int | None:
-        """Of the images given, or None where they differ."""
+        """Width of all images; None where they differ."""
         return self.options.image_size[1] if self.options.image_size else self.stored.width
 
     @property
     def channels(self) -> int:
-        """Of the images given."""
         return COLOR_CHANNELS[self.options.color_mode]
 
     @property
     def is_resized(self) -> bool:
-        """Whether an image is given in another size than it is stored in."""
+        """Whether the size may differ from the stored one."""
         return self.height is not None and (
             (self.height, self.width) != (self.stored.height, self.stored.width)
             or self.options.random_crop is not None
@@ -58,18 +52,18 @@ class ImagePlan:
 
     @property
     def decoded_dtype(self) -> str:
-        """Of an image when it is decoded and resized: only a resize makes fractions."""
+        """The dtype after decoding and resizing: only a resize makes fractions."""
         return self.options.dtype if self.is_resized else "uint8"
 
     @property
     def values(self) -> int:
-        """Of one image as it is given, or of the largest."""
+        """Values in one image, or in the largest."""
         height, width = self.height or self.stored.max_height, self.width or self.stored.max_width
         return height * width * self.channels
 
     @property
     def is_quick(self) -> bool:
-        """Whether the engine decodes images to TensorFlow's numbers, and in no more time."""
+        """Whether the engine decodes to the same numbers as TensorFlow, and as fast."""
         formats = tuple(self.stored.formats)
         grays = self.channels == 1 and self.stored.channels > 1
         quick = formats == ("jpeg",) or (self.stored.is_raw and not grays)
@@ -77,7 +71,7 @@ class ImagePlan:
 
     @property
     def part_images(self) -> int:
-        """How many images TensorFlow decodes in one call: a power of 2, as batches usually are."""
+        """How many images TensorFlow decodes in one call: a power of 2, as most batch sizes are."""
         pixels = self.stored.max_height * self.stored.max_width * self.channels
         fitting = PART_BYTES // (pixels + 4 * self.values * self.is_resized)
         return 1 << max(1, min(PART_IMAGES, fitting)).bit_length() - 1

@@ -1,7 +1,8 @@
-"""Several data sets as one: their files follow each other, their orders are mixed."""
+"""Reads several data sets as one: their files are joined, their orders mixed."""
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -10,22 +11,23 @@ from typing import Final
 from converter.errors import UsageError
 from converter.format.manifest import ImageInfo, Manifest
 from converter.storage.layout import Location
-from reader.plan.access import arrange
 from reader.plan.image_plan import ImagePlan
 from reader.plan.read_options import ReadOptions
-from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle
+from reader.plan.read_plan import ReadPlan, choose_order, list_files, plan_steps, resolve_options
 from reader.plan.record_choice import choose_records
 from reader.plan.sizing import size_buffers
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import MixedOrder, SequentialOrder, ShuffledOrder, derive_key
 
 BLOCK_RECORDS: Final = 100
-"""Records of which every data set has a fixed number: shares are rounded to hundredths."""
+"""Records with a fixed number of each data set: shares are rounded to hundredths."""
 
 FIRST_KEY: Final = -3
-"""Of the data sets' own seeds, downwards: 0 and up are epochs, -2 draws a validation split."""
+"""Key of the first data set's own seed; further ones count down. 0 and up are epochs, -2 draws a
+validation split."""
 
 FIXED: Final = ("labels", "class_names", "validation_split", "order")
+"""Options of a single data set."""
 
 
 def plan_mixture(
@@ -33,13 +35,13 @@ def plan_mixture(
 ) -> ReadPlan:
     """Decides how one split of several data sets is read as one.
 
-    An epoch ends before the first of them would have to begin again; of the others it then has
-    seen a part, a different one in each epoch if it is shuffled.
+    An epoch ends before the first of them would start over. Of the others it has then shown a
+    part, a different one in each epoch if it is shuffled.
 
     Args:
         parts: folder, manifest and weight of each.
-        split: which.
-        options: how.
+        split: its name.
+        options: of the reader.
 
     Raises:
         DatasetError: one has no such split.
@@ -47,7 +49,7 @@ def plan_mixture(
     """
     manifests = [manifest for _, manifest, _ in parts]
     _check_mixable(manifests, options)
-    options = settle(options, split, remote=False)
+    options = resolve_options(options, split, remote=False)
     if options.shuffle == "buffer":
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
     groups = [list_files(folder, manifest, split, options) for folder, manifest, _ in parts]
@@ -64,28 +66,32 @@ def plan_mixture(
     stored = join_images([manifest.image for manifest in manifests])
     images = ImagePlan(stored=stored, options=options)
     buffers, resizes_batches = size_buffers(files, images, choice)
+    return ReadPlan(
+        images=images,
+        choice=choice,
+        files=choose_order(files, buffers, options, choice.selection)[0],
+        order=_mix_orders(counts, shares, options),
+        steps=plan_steps(blocks * BLOCK_RECORDS, options),
+        buffers=buffers,
+        resizes_batches=resizes_batches,
+    )
+
+
+def _mix_orders(counts: Sequence[int], shares: Sequence[int], options: ReadOptions) -> MixedOrder:
     seed = options.seed or 0
-    mixed = MixedOrder(
+    orders = tuple(
         # With one seed, data sets of one size would always come in the same order.
-        orders=tuple(
-            ShuffledOrder(records=count, seed=derive_key(seed, FIRST_KEY - index))
-            if options.shuffle
-            else SequentialOrder()
-            for index, count in enumerate(counts)
-        ),
+        ShuffledOrder(records=count, seed=derive_key(seed, FIRST_KEY - index))
+        if options.shuffle
+        else SequentialOrder()
+        for index, count in enumerate(counts)
+    )
+    return MixedOrder(
+        orders=orders,
         begins=tuple(sum(counts[:index]) for index in range(len(counts))),
         shares=tuple(shares),
         seed=seed,
         is_fresh=options.shuffle is not False,
-    )
-    return ReadPlan(
-        images=images,
-        choice=choice,
-        files=arrange(files, buffers, options, choice.selection)[0],
-        order=mixed,
-        steps=plan_steps(blocks * BLOCK_RECORDS, options),
-        buffers=buffers,
-        resizes_batches=resizes_batches,
     )
 
 
@@ -101,7 +107,7 @@ def _check_mixable(manifests: Sequence[Manifest], options: ReadOptions) -> None:
 
 
 def share_block(weights: Sequence[float]) -> list[int]:
-    """How many records of a block each data set has: at least one, `BLOCK_RECORDS` in all.
+    """Divides a block of `BLOCK_RECORDS` records among data sets, at least one for each.
 
     >>> share_block([2, 1])
     [67, 33]
@@ -128,15 +134,14 @@ def share_block(weights: Sequence[float]) -> list[int]:
 
 
 def join_images(images: Sequence[ImageInfo]) -> ImageInfo:
-    """What the images of several data sets have in common.
+    """Describes what the images of several data sets have in common.
 
     Raises:
         UsageError: they have different channels, or only some are raw.
     """
-    formats: dict[str, int] = {}
+    formats: collections.Counter[str] = collections.Counter()
     for image in images:
-        for name, count in image.formats.items():
-            formats[name] = formats.get(name, 0) + count
+        formats.update(image.formats)
     if len({image.channels for image in images}) > 1 or ("raw" in formats and len(formats) > 1):
         raise UsageError(
             "data sets of different channels, or raw and encoded ones, cannot be mixed"
@@ -149,5 +154,5 @@ def join_images(images: Sequence[ImageInfo]) -> ImageInfo:
         max_height=max(image.max_height for image in images),
         max_width=max(image.max_width for image in images),
         channels=images[0].channels,
-        formats=formats,
+        formats=dict(formats),
     )

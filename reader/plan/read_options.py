@@ -1,4 +1,4 @@
-"""What the reading of a data set is asked for: `ReadOptions`."""
+"""The options of a reader: `ReadOptions`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALLOWED: Final[dict[str, tuple[object, ...]]] = {
     "on_damage": POLICIES,
     "masks": (None, True, False, "with_labels"),
 }  # fmt: skip
-"""By option, the values that it may have."""
+"""The values of each option that has a fixed set of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,68 +39,66 @@ class ReadOptions:
     """How a split becomes batches.
 
     Attributes:
-        batch_size: images a batch; None for single images.
+        batch_size: images per batch; None for single images.
         label_mode: `int` for int32 labels (batch,); `categorical` for float32 one-hot labels
-            (batch, classes); `binary` for float32 labels (batch, 1), of two classes only; None
-            for images alone.
-        labels: labels to give instead of the stored ones: a dict from each original's path to its
-            label, or, with `order="path"`, a list with one for each record of the split in that
-            order; None for the stored ones.
-        class_names: the classes to read, in the order of their new labels; None for all. Leaving
-            some out reads every record's label.
-        validation_split: share of the records to hold out, if the data set was converted without
-            a split for validation.
-        subset: `training` or `validation`: which part of that.
+            (batch, classes); `binary` for float32 labels (batch, 1), with two classes only; None
+            for images without labels.
+        labels: replace the stored labels: a dict from each original's path to its label or, with
+            `order="path"`, a list with a label for each record in that order.
+        class_names: the classes to read, in the order of their new labels; None for all. With a
+            part of them, every record's label is read first.
+        validation_split: fraction of the records to hold out, if the data set was converted without
+            a validation split.
+        subset: the part of that division to read: `training` or `validation`.
         color_mode: `rgb`, `grayscale` or `rgba`.
-        dtype: of the images: float32, or uint8 at a quarter of the memory. Both are 0 to 255.
+        dtype: of the images: float32, or uint8 at a quarter of the memory; 0 to 255 in both.
         data_format: `channels_last` or `channels_first`.
-        image_size: (height, width) to resize to; None for the size they are stored in.
-        interpolation: for that, one of `tf.image.resize`'s methods.
-        crop_to_aspect_ratio: cut off what does not fit the shape of `image_size`, instead of
-            stretching.
-        pad_to_aspect_ratio: fill up with black instead.
-        random_crop: (least, greatest) share of an image's area: each epoch shows a random part of
-            each image, of a shape from 3:4 to 4:3 if there is room for it, in the size asked for.
+        image_size: (height, width) to resize to; None for the stored size.
+        interpolation: how to resize, a method of `tf.image.resize`.
+        crop_to_aspect_ratio: crop to the shape of `image_size` instead of stretching.
+        pad_to_aspect_ratio: pad with black instead of stretching.
+        random_crop: (least, greatest) fraction of an image's area: every epoch shows a random part
+            of each image, with a shape from 3:4 to 4:3 if it fits, resized to the size asked for.
             Of a JPEG, only that part is decoded.
         random_flip: mirror half of the images in each epoch.
-        shuffle: `exact` gives a uniform order, fresh in each epoch; `buffer` shuffles within
-            windows of long sequential reads, for storage on which single reads are slow. True
-            is `buffer` for object stores and else `exact`; None is True for the split `train` and
-            False for others.
-        order: `stored`, the order in which records lie, or `path`, that of the originals' paths, as
-            Keras has it; which one an epoch without shuffling and `file_paths` have. `path` reads
-            every record first.
-        seed: decides all orders and random changes; None for other ones in every run.
-        remainder: of records that fill no batch: `keep` gives a smaller one, `drop` leaves them
-            out, `pad` fills it up, and gives a float32 mask (batch,) behind the labels, which
-            Keras takes as weights.
+        shuffle: `exact` for a uniform order, fresh in each epoch; `buffer` shuffles within windows
+            of long sequential reads, for storage with slow random access. True means `buffer` for
+            object stores and `exact` elsewhere; None means True for the split `train` and False
+            for others.
+        order: of `file_paths` and of epochs without shuffling: `stored`, as the records lie in the
+            shards, or `path`, sorted by the originals' paths as Keras does. `path` reads every
+            record first.
+        seed: of all orders and random changes; None for a different one in every run.
+        remainder: what to do with records that do not fill a batch: `keep` gives a smaller batch,
+            `drop` leaves them out, `pad` fills the batch and gives a float32 mask (batch,) after
+            the labels, which Keras takes as sample weights.
         shard_index: number of this host, if several share the records of an epoch.
-        shard_count: of those hosts.
-        initial_epoch: the epoch that is read first.
-        initial_step: the step of that epoch that comes first. Where `batch_size * shard_count` is
-            the same, any number of hosts may go on, but with `buffer` from an epoch's beginning
-            alone. At the end of such an epoch `fit` wants more: see `ResumeTraining`.
-        on_damage: `raise` an error at a damaged record, or `skip` it, noted in the log; of single
-            images, there are then fewer than the length says.
-        max_damaged: different records that may be skipped before it is an error after all.
-        with_filename: give the path of each original too, as the last of the tensors.
-        columns: of a table that was converted, to give as a dict behind all others: int64, float32
-            or strings (batch,), or ragged (batch, None), of boxes (batch, None, 4) as top, left,
-            bottom, right in fractions of the image. They do not move, so crops and flips are
-            refused with boxes.
-        masks: give each image's mask, uint8 (batch, height, width, 1), in place of its label, or
-            `with_labels` for a pair (mask, label) there; it is cropped, resized and flipped as the
-            image is, and keeps its numbers. None for True if there are masks and no labels in
-            another form are asked for.
+        shard_count: number of those hosts.
+        initial_epoch: the first epoch to read.
+        initial_step: the first step of that epoch. Any number of hosts may continue as long as
+            `batch_size * shard_count` stays the same; with `buffer`, only from the beginning of an
+            epoch. `fit` needs more at the end of an epoch that starts midway: see `ResumeTraining`.
+        on_damage: `raise` an error at a damaged record, or `skip` and log it; single images are
+            then fewer than the data set's length says.
+        max_damaged: how many different records may be skipped before it is an error after all.
+        with_filename: add the path of each original.
+        columns: of a converted table, to add as a dict after everything else: int64, float32 or
+            strings (batch,), or ragged (batch, None). Boxes are (batch, None, 4): top, left,
+            bottom, right as fractions of the image. They do not follow crops and flips, which are
+            therefore refused with them.
+        masks: give each image's mask, uint8 (batch, height, width, 1), instead of its label;
+            `with_labels` gives a pair (mask, label) there. A mask is cropped, resized and flipped
+            like its image, and keeps its values. None means True if there are masks and the label
+            options have their defaults.
         cache: keep the decoded images in memory; refused if they do not fit into `max_ram`.
-        max_ram: what the reader may hold in memory in all, in bytes or like "512MB".
-        cache_dir: folder for what is fetched of a data set in an object store, shared by all that
-            is read from there; None for `shardmill` in the user's cache folder.
-        cache_bytes: what may be kept in there, in bytes or like "100GB"; None for 20 GB. What is
-            used least goes. It decides how many shards `buffer` mixes, up to 8.
+        max_ram: all the memory that the reader may use, in bytes or like "512MB".
+        cache_dir: local folder for data fetched from object stores, shared by all readers; None for
+            `shardmill` in the user's cache folder.
+        cache_bytes: its limit, in bytes or like "100GB"; None for 20 GB. The least recently used
+            files go first. It also limits how many shards `buffer` mixes, at most 8.
 
     Raises:
-        UsageError: a value is out of its range, or contradicts another.
+        UsageError: a value is out of range or contradicts another.
     """
 
     batch_size: int | None = 32
@@ -140,12 +138,19 @@ class ReadOptions:
         for name, choices in ALLOWED.items():
             _check_choice(name, getattr(self, name), choices)
         self._check_numbers()
-        self._check_sizes()
+        for name, normalize in (
+            ("image_size", _pair_sides),
+            ("class_names", _list_names),
+            ("columns", _list_columns),
+            ("labels", _list_labels),
+            ("random_crop", _pair_fractions),
+        ):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, normalize(getattr(self, name)))
         self._check_combinations()
 
     @property
     def max_ram_bytes(self) -> int:
-        """`max_ram` in bytes."""
         return parse_bytes(self.max_ram) if isinstance(self.max_ram, str) else self.max_ram
 
     def _check_numbers(self) -> None:
@@ -159,17 +164,6 @@ class ReadOptions:
             _check_range(name, getattr(self, name), 0)
         _check_range("max_ram", self.max_ram_bytes, 0)
         check_cache(self.cache_dir, self.cache_bytes)
-
-    def _check_sizes(self) -> None:
-        for name, check in (
-            ("image_size", check_image_size),
-            ("class_names", _check_names),
-            ("columns", _check_columns),
-            ("labels", _check_labels),
-            ("random_crop", _check_shares),
-        ):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, check(getattr(self, name)))
 
     def _check_combinations(self) -> None:
         if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
@@ -209,10 +203,10 @@ class ReadOptions:
 def make_options(
     options: dict[str, Any], known: Sequence[str] = tuple(ReadOptions.__dataclass_fields__)
 ) -> ReadOptions:
-    """Options by their names, some of which may not be known here.
+    """Makes `ReadOptions` from keyword arguments.
 
     Raises:
-        UsageError: one is not, or is out of its range.
+        UsageError: an argument is not in `known`, or its value is refused.
     """
     for name in options:
         if name not in known:
@@ -221,10 +215,10 @@ def make_options(
 
 
 def check_cache(cache_dir: object, cache_bytes: object) -> None:
-    """Refuses what is not a path, or not a number of bytes.
+    """Checks the types and the range of these two options.
 
     Raises:
-        UsageError: it is none.
+        UsageError: one is wrong.
     """
     if not isinstance(cache_dir, str | os.PathLike | None):
         raise UsageError(f"cache_dir {cache_dir!r} is not a path")
@@ -234,39 +228,31 @@ def check_cache(cache_dir: object, cache_bytes: object) -> None:
         _check_range("cache_bytes", cache_bytes, 1)
 
 
-def check_image_size(size: object) -> tuple[int, int]:
-    """A (height, width) from what a caller gave as one, or as the side of a square.
-
-    Raises:
-        UsageError: it is neither, or a side is not from 1 to 65,535.
-    """
+def _pair_sides(size: Any) -> tuple[int, int]:
     sides = (size, size) if type(size) is int else size
-    if (
-        not isinstance(sides, tuple | list)
-        or len(sides) != 2
-        or any(type(side) is not int for side in sides)
-    ):
+    is_pair = isinstance(sides, tuple | list) and len(sides) == 2
+    if not is_pair or any(type(side) is not int for side in sides):
         raise UsageError(f"image_size {size!r} is not a pair (height, width)")
     if not all(1 <= side <= 65_535 for side in sides):
         raise UsageError(f"image_size {size!r} is out of range: 1 to 65535 pixels")
     return sides[0], sides[1]
 
 
-def _check_names(names: object, option: str = "class_names") -> tuple[str, ...]:
+def _list_names(names: Any, option: str = "class_names") -> tuple[str, ...]:
     # A string is a sequence of strings too.
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise UsageError(f"{option} {names!r} is not a list of names")
     return tuple(names)
 
 
-def _check_columns(names: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_check_names(names, "columns")))
+def _list_columns(names: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_list_names(names, "columns")))
 
 
-def _check_labels(labels: object) -> dict[str, int] | tuple[int, ...]:
+def _list_labels(labels: Any) -> dict[str, int] | tuple[int, ...]:
     listed = list(labels.values()) if isinstance(labels, Mapping) else labels
     try:
-        numbers = [operator.index(label) for label in listed]  # type: ignore[attr-defined]
+        numbers = [operator.index(label) for label in listed]
     except TypeError:
         raise UsageError(
             f"labels {labels!r:.60} is not a list of whole numbers, nor a dict from paths to them"
@@ -278,13 +264,9 @@ def _check_labels(labels: object) -> dict[str, int] | tuple[int, ...]:
     return tuple(numbers)
 
 
-def _check_shares(shares: object) -> tuple[float, float]:
-    if (
-        not isinstance(shares, tuple | list)
-        or len(shares) != 2
-        or not all(map(_is_number, shares))
-        or not 0 < shares[0] <= shares[1] <= 1
-    ):
+def _pair_fractions(shares: Any) -> tuple[float, float]:
+    is_pair = isinstance(shares, tuple | list) and len(shares) == 2
+    if not is_pair or not all(map(_is_number, shares)) or not 0 < shares[0] <= shares[1] <= 1:
         raise UsageError(
             f"random_crop {shares!r} is out of range: two shares of an image's area, "
             "above 0 and up to 1"
@@ -297,7 +279,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    # 1 == True, and is no choice.
+    # Compare types too: 1 == True.
     if not any(value == choice and type(value) is type(choice) for choice in choices):
         known = ", ".join(repr(choice) for choice in choices)
         raise UsageError(f"{name} {value!r} is unknown: choose one of {known}")

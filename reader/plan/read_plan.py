@@ -15,19 +15,24 @@ from converter.storage.layout import Location
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
 from reader.examples.fields import Wanted
-from reader.plan.access import arrange
-from reader.plan.element_spec import Given
 from reader.plan.image_plan import ImagePlan
 from reader.plan.memory import Buffers
 from reader.plan.read_options import ReadOptions
-from reader.plan.record_choice import Choice, choose_records
+from reader.plan.record_choice import Choice, Given, choose_records
 from reader.plan.sizing import SINGLES, size_buffers
 from reader.records.indexed_file import RecordFile
-from reader.records.record_files import RecordFiles
-from reader.remote.remote_shards import RemoteFile, list_remote
+from reader.records.record_files import RecordFiles, RunFiles
+from reader.remote.range_reads import RangeFiles
+from reader.remote.remote_shards import RemoteFile, count_mixed, fits_cache, list_remote
 from reader.remote.shard_cache import check_room, open_cache
-from reader.sampling.orders import Order
-from reader.sampling.selection import sort_selection
+from reader.sampling.orders import (
+    Order,
+    SequentialOrder,
+    ShardwiseOrder,
+    ShuffledOrder,
+    WindowedOrder,
+)
+from reader.sampling.selection import Selection, count_selected, sort_selection
 from reader.sampling.steps import Steps
 
 
@@ -36,13 +41,13 @@ class ReadPlan:
     """Everything that is decided before the first record is read.
 
     Attributes:
-        images: which images are made of which; their options are settled.
-        choice: which records, with which labels and columns.
-        files: that hold the records.
+        images: which images are made of the stored ones; with the resolved options.
+        choice: which records are read, with which labels and columns.
+        files: the files that hold them.
         order: in which order the chosen records come.
-        steps: which of them are a step, on this host.
+        steps: which of them form a step, on this host.
         buffers: sizes of the buffers.
-        resizes_batches: whether whole batches are resized, and not each image.
+        resizes_batches: whether whole batches are resized, instead of each image.
     """
 
     images: ImagePlan
@@ -55,7 +60,7 @@ class ReadPlan:
 
     @property
     def options(self) -> ReadOptions:
-        """What is asked for, as `settle` gives it."""
+        """The options, as `resolve_options` returns them."""
         return self.images.options
 
     @property
@@ -65,7 +70,7 @@ class ReadPlan:
 
     @property
     def wanted(self) -> Wanted:
-        """Which parts of records are looked for, and what they have to be."""
+        """Which parts of records to parse, and what they have to be."""
         return Wanted(
             image=self.images.stored,
             classes=self.choice.stored_classes,
@@ -77,7 +82,7 @@ class ReadPlan:
 
     @property
     def is_direct(self) -> bool:
-        """Whether the images are stored, raw, as they are asked for."""
+        """Whether the images are stored raw, exactly as they are asked for."""
         images, options = self.images, self.options
         return (
             images.stored.is_raw
@@ -92,16 +97,16 @@ class ReadPlan:
 
     @property
     def has_classes(self) -> bool:
-        """Whether each record has one label, stored or given instead."""
+        """Whether each record has one label, stored or from the options."""
         return self.given.labelled or self.choice.record_labels is not None
 
     @property
     def read_dtype(self) -> str:
-        """Of images as they are read; whole batches are resized from what is stored."""
+        """The dtype of images as read: batches that are resized later are read as stored."""
         return "uint8" if self.resizes_batches else self.options.dtype
 
     def shape_read(self, channels: int | None = None) -> tuple[int, int, int] | None:
-        """The shape of one image, or of its mask, as it is read; None where images differ."""
+        """The shape of an image, or of its mask, as read; None where images differ."""
         images, stored = self.images, self.images.stored
         channels = channels or images.channels
         if self.resizes_batches and stored.height and stored.width:
@@ -112,34 +117,34 @@ class ReadPlan:
 
     @property
     def file_paths(self) -> FilePaths:
-        """Paths of the originals, in the order of an epoch that is not shuffled."""
+        """Paths of the originals, in the order of an epoch without shuffling."""
         return FilePaths(self.files, self.choice.selection)
 
     @property
     def calls(self) -> int:
-        """How many batches are filled at the same time."""
-        # What is only copied is copied by one thread: two waited for each other at every record,
-        # and gave 6,800 to 9,200 images a second where one alone gave 12,000.
+        """How many batches are filled in parallel."""
+        # Copying alone takes one thread: two waited for each other at every record, and gave
+        # 6,800 to 9,200 images a second where one alone gave 12,000.
         return 1 if self.is_direct or self.options.cache else self.buffers.calls
+
+    @property
+    def block_steps(self) -> int:
+        """How many steps are read at once: single images of one size are read in blocks."""
+        uniform = self.images.height is not None
+        return SINGLES if self.options.batch_size is None and uniform else 1
 
     def find_chosen(
         self, epoch: int, steps: Sequence[int], stride: int = 1
     ) -> tuple[Numbers, Numbers]:
-        """Finds the records of some steps, or every `stride`th of each, among the chosen ones.
+        """Finds the records of some steps, or every `stride`th of each.
 
         Returns:
-            int64 (records,), the places in the steps' batches that hold one; int64 (records,), its
-            number among the chosen ones.
+            int64 (records,), their places in the steps' batches; int64 (records,), their numbers
+            among the chosen records.
         """
         positions = self.steps.join_positions(steps, stride)
         slots = np.flatnonzero(positions >= 0)
         return slots, self.order.find_records(epoch, positions[slots])
-
-    @property
-    def block_steps(self) -> int:
-        """How many steps are read at once: single images of one size are read as a block."""
-        uniform = self.images.height is not None
-        return SINGLES if self.options.batch_size is None and uniform else 1
 
 
 def plan_reading(
@@ -148,35 +153,35 @@ def plan_reading(
     split: str,
     options: ReadOptions,
     *,
-    singly: bool = False,
+    random_access: bool = False,
 ) -> ReadPlan:
     """Decides how a split is read.
 
     Args:
         folder: of the data set.
         manifest: of the data set.
-        split: which.
-        options: how.
-        singly: whether steps are read at random, so that of far-away shards only what is needed
-            is fetched.
+        split: its name.
+        options: of the reader.
+        random_access: whether steps are read in any order, so that only the records needed are
+            fetched from a store.
 
     Raises:
-        DatasetError: there is no such split, or a file that has to be looked at is damaged.
+        DatasetError: there is no such split, or a file that has to be read is damaged.
         UsageError: the options do not fit the data set.
     """
     files = RecordFiles(list_files(folder, manifest, split, options))
     is_remote = bool(list_remote(files.files))
-    options = settle(options, split, remote=is_remote and not singly)
+    options = resolve_options(options, split, remote=is_remote and not random_access)
     choice = choose_records(files, manifest, split, options)
-    selection = choice.selection
     if options.shuffle == "buffer":
         # Neighbours have to be neighbours on disk: in a drawn order, each read served one record.
-        selection = sort_selection(selection)
-        choice = dataclasses.replace(choice, selection=selection)
-    steps = plan_steps(selection.count, options)
+        choice = dataclasses.replace(choice, selection=sort_selection(choice.selection))
+    steps = plan_steps(choice.selection.count, options)
     images = ImagePlan(stored=manifest.image, options=options)
     buffers, resizes_batches = size_buffers(files, images, choice)
-    files, order = arrange(files, buffers, options, selection, singly=singly)
+    files, order = choose_order(
+        files, buffers, options, choice.selection, random_access=random_access
+    )
     return ReadPlan(
         images=images,
         choice=choice,
@@ -191,17 +196,11 @@ def plan_reading(
 def list_files(
     folder: Location, manifest: Manifest, split: str, options: ReadOptions | None = None
 ) -> list[RecordFile]:
-    """The shards of a split that hold anything.
-
-    Args:
-        folder: of the data set.
-        manifest: of the data set.
-        split: which.
-        options: say where objects are kept.
+    """Lists the shards of a split that are not empty; objects go through the options' cache.
 
     Raises:
         DatasetError: there is no such split.
-        UsageError: the cache is too small for one of them.
+        UsageError: the cache is too small for a shard.
     """
     shards = [shard for shard in manifest.list_shards(split) if shard.records]
     if isinstance(folder, Path):
@@ -215,11 +214,38 @@ def list_files(
     ]
 
 
-def plan_steps(records: int, options: ReadOptions) -> Steps:
-    """Divides an epoch of so many records into steps.
+def resolve_options(options: ReadOptions, split: str, *, remote: bool) -> ReadOptions:
+    """Resolves `shuffle` to False, `exact` or `buffer`, and draws a seed if none is given.
 
     Raises:
-        UsageError: there are too few records for all hosts, or no step where to begin.
+        UsageError: an order without a seed would have to be continued, or shared with other hosts.
+    """
+    shuffle, seed = options.shuffle, options.seed
+    if shuffle is None:
+        shuffle = split == "train" if options.subset is None else options.subset == "training"
+    if shuffle is True:
+        shuffle = "buffer" if remote and options.order != "path" else "exact"
+    if seed is None and (shuffle or options.random_crop is not None or options.random_flip):
+        if options.initial_epoch or options.initial_step:
+            raise UsageError(
+                "initial_epoch and initial_step go on with an order that only its seed repeats: "
+                "give the seed of the run to continue"
+            )
+        if options.shard_count > 1:
+            raise UsageError(
+                f"shard_count {options.shard_count}: hosts that share an epoch need the same "
+                "order, give all of them the same seed"
+            )
+        seed = secrets.randbits(63)
+    # Where nothing is random, all runs and hosts get the same seed.
+    return dataclasses.replace(options, shuffle=shuffle, seed=seed or 0)
+
+
+def plan_steps(records: int, options: ReadOptions) -> Steps:
+    """Divides an epoch of `records` into steps.
+
+    Raises:
+        UsageError: there are too few records for all hosts, or for `initial_step`.
     """
     steps = Steps(
         records=records,
@@ -236,31 +262,42 @@ def plan_steps(records: int, options: ReadOptions) -> Steps:
     return steps
 
 
-def settle(options: ReadOptions, split: str, *, remote: bool) -> ReadOptions:
-    """Decides which order is meant, and draws a seed if one is needed and none is given.
+def choose_order(
+    files: RecordFiles,
+    buffers: Buffers,
+    options: ReadOptions,
+    selection: Selection,
+    *,
+    random_access: bool = False,
+) -> tuple[RecordFiles, Order]:
+    """Chooses the order, and how files are read in it.
 
-    Returns:
-        the options, with `shuffle` as False, `exact` or `buffer`, and with a seed.
-
-    Raises:
-        UsageError: an order without a seed is to be continued, or shared with other hosts.
+    Args:
+        files: that hold the records.
+        buffers: their sizes.
+        options: as `resolve_options` returns them.
+        selection: the records of an epoch; sorted for `buffer`.
+        random_access: as for `plan_reading`.
     """
-    shuffle, seed = options.shuffle, options.seed
-    if shuffle is None:
-        shuffle = split == "train" if options.subset is None else options.subset == "training"
-    if shuffle is True:
-        shuffle = "buffer" if remote and options.order != "path" else "exact"
-    if seed is None and (shuffle or options.random_crop is not None or options.random_flip):
-        if options.initial_epoch or options.initial_step:
-            raise UsageError(
-                "initial_epoch and initial_step go on with an order that only its seed repeats: "
-                "give the seed of the run that is to be continued"
+    records, seed, is_remote = selection.count, options.seed or 0, bool(list_remote(files.files))
+    if options.shuffle == "buffer" and buffers.window:
+        order: Order = WindowedOrder(
+            records=records, seed=seed, run=buffers.run, window=buffers.window
+        )
+        if is_remote:
+            order = ShardwiseOrder(
+                counts=count_selected(selection, [file.records for file in files.files]),
+                seed=seed,
+                run=buffers.run,
+                # At both ends of a window, parts of runs are held for nothing.
+                window=max(buffers.run, buffers.window - buffers.run),
+                shards=count_mixed(files.files),
             )
-        if options.shard_count > 1:
-            raise UsageError(
-                f"shard_count {options.shard_count}: hosts that share an epoch need the same "
-                "order, give all of them the same seed"
-            )
-        seed = secrets.randbits(63)
-    # Where nothing is random, all runs and hosts are to be the same.
-    return dataclasses.replace(options, shuffle=shuffle, seed=seed or 0)
+        files = RecordFiles(files.files, buffers.index_bytes)
+        keep = 2 * buffers.window // buffers.run
+        return RunFiles(files, buffers.run, keep, by_file=is_remote), order
+    is_shuffled = options.shuffle == "exact"
+    is_scattered = random_access or (is_shuffled and not fits_cache(files.files))
+    kind = RangeFiles if is_scattered and is_remote else RecordFiles
+    plain = ShuffledOrder(records=records, seed=seed) if is_shuffled else SequentialOrder()
+    return kind(files.files, buffers.index_bytes), plain

@@ -1,34 +1,79 @@
-"""Which records of a split are read, and which labels they are given."""
+"""Which records of a split are read, and what is given of them besides their images."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from converter.errors import UsageError
+from converter.format import schema
 from converter.format.manifest import Manifest
+from converter.format.schema import Column, find_column
 from converter.sizes import format_count
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths, read_labels
-from reader.plan.element_spec import Given, choose_given
 from reader.plan.read_options import ReadOptions
 from reader.records.record_files import RecordFiles
 from reader.sampling.selection import Selection, choose_labels, divide, select_all, select_chosen
 
+ALIASES: Final = {
+    "labels": schema.LABELS,
+    "target": schema.TARGET,
+    "caption": schema.CAPTION,
+    "boxes": schema.BOXES,
+    "box_labels": schema.BOX_LABELS,
+}
+"""Short names of the columns with a meaning; a user's own column of that name comes first."""
+
+MOVES: Final = (
+    "random_crop", "random_flip", "crop_to_aspect_ratio", "pad_to_aspect_ratio",
+)  # fmt: skip
+"""Options that move what an image shows; stretching does not, in fractions of its size."""
+
+MAX_MASK_VALUE: Final = 255
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """What is given of each record besides its image.
+
+    Attributes:
+        labelled: whether each record has exactly one label.
+        label: the column to give as label instead.
+        columns: further columns, by the name the caller used.
+        masks: whether masks are given.
+        with_labels: whether labels are given with the masks.
+        mask_padding: mask value where an image is padded.
+    """
+
+    labelled: bool = True
+    label: Column | None = None
+    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+    masks: bool = False
+    with_labels: bool = False
+    mask_padding: int = 0
+
+    @property
+    def needed(self) -> tuple[Column, ...]:
+        """The columns that have to be read."""
+        label = () if self.label is None else (self.label,)
+        return tuple(dict.fromkeys((*label, *self.columns.values())))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Which records, with which labels.
+    """The records to read, and their labels.
 
     Attributes:
-        class_names: in the order of the labels that are given.
-        stored_classes: how many labels are stored.
-        selection: which records.
-        given: what is given besides the images.
+        class_names: in the order of the labels given.
+        stored_classes: number of labels stored.
+        selection: the records.
+        given: what is given of them.
         labels: int32 (stored_classes,), the label to give for each stored one.
         record_labels: int32 (records,), labels instead of the stored ones.
     """
@@ -44,10 +89,10 @@ class Choice:
 def choose_records(
     files: RecordFiles, manifest: Manifest, split: str, options: ReadOptions
 ) -> Choice:
-    """Decides which records are read, and which labels they have.
+    """Decides which records are read, and their labels.
 
     Raises:
-        RecordError: a record is damaged that had to be looked at.
+        RecordError: a record that has to be read for this is damaged.
         UsageError: the options do not fit the data set.
     """
     choice = Choice(
@@ -58,8 +103,8 @@ def choose_records(
     )
     paths: list[str] = []
     if options.order == "path" or isinstance(options.labels, Mapping):
-        paths = list(FilePaths(files, choice.selection))  # every record is read for it
-    by_path = sort_paths(paths) if options.order == "path" else None
+        paths = list(FilePaths(files, choice.selection))  # reads every record
+    by_path = _sort_paths(paths) if options.order == "path" else None
     if options.labels is not None:
         choice = _replace_labels(choice, options.labels, paths, by_path)
     elif options.class_names is not None:
@@ -81,18 +126,8 @@ def choose_records(
     return dataclasses.replace(choice, selection=selection)
 
 
-def sort_paths(paths: Sequence[str]) -> Numbers:
-    """The numbers of all records in the order of their originals' paths: int64 (records,).
-
-    It is the order of `keras.utils.image_dataset_from_directory`: folder by folder, as `os.walk`
-    lists them.
-    """
-    names = [os.path.split(path) for path in paths]
-    return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
-
-
 def map_classes(stored: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.int32]:
-    """The label to give for each stored one, int32 (stored,); -1 where its records are left out.
+    """Gives the new label of each stored one, int32 (stored,); -1 for classes left out.
 
     Raises:
         UsageError: there is no such class, or one is named twice.
@@ -105,6 +140,43 @@ def map_classes(stored: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.
     table = np.full(len(stored), -1, np.int32)
     table[[stored.index(name) for name in wanted]] = np.arange(len(wanted))
     return table
+
+
+def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
+    """Decides what is given as label, and finds the columns asked for.
+
+    Raises:
+        UsageError: the data set has no such column or label.
+    """
+    columns = {name: _find_column(manifest, name) for name in options.columns}
+    moves = [name for name in MOVES if getattr(options, name)]
+    boxes = [name for name, column in columns.items() if column.kind == "boxes"]
+    if moves and boxes:
+        raise UsageError(
+            f"column {boxes[0]!r} holds boxes, which {moves[0]} would not move: leave one of the "
+            "two out"
+        )
+    masks = _choose_masks(manifest, options)
+    padding = manifest.options.get("mask_padding", 0)
+    label = None
+    if not manifest.labelled and options.labels is None:
+        label = find_column(manifest.columns, schema.LABELS)
+        label = label or find_column(manifest.columns, schema.TARGET)
+        _check_label_options(label, options)
+    return Given(
+        labelled=manifest.labelled,
+        label=None if options.label_mode is None else label,
+        columns=columns,
+        masks=masks,
+        with_labels=options.masks == "with_labels",
+        mask_padding=padding if type(padding) is int and 0 <= padding <= MAX_MASK_VALUE else 0,
+    )
+
+
+def _sort_paths(paths: Sequence[str]) -> Numbers:
+    # Folder by folder, as `os.walk` lists them: the order of `image_dataset_from_directory`.
+    names = [os.path.split(path) for path in paths]
+    return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
 
 
 def _choose_classes(
@@ -146,3 +218,33 @@ def _replace_labels(
         by_record[by_path] = labels
     names = [str(label) for label in np.unique(by_record).tolist()]
     return dataclasses.replace(choice, class_names=names, record_labels=by_record)
+
+
+def _find_column(manifest: Manifest, name: str) -> Column:
+    column = find_column(manifest.columns, name)
+    column = column or find_column(manifest.columns, ALIASES.get(name, name))
+    if column is None:
+        known = ", ".join(column.name for column in manifest.columns)
+        raise UsageError(f"column {name!r} is none of the data set: there are {known or 'none'}")
+    return column
+
+
+def _choose_masks(manifest: Manifest, options: ReadOptions) -> bool:
+    has_masks = find_column(manifest.columns, schema.MASK) is not None
+    if options.masks is None:
+        return has_masks and options.label_mode == "int" and options.labels is None
+    if options.masks and not has_masks:
+        raise UsageError("masks are asked for, and this data set was converted without any")
+    return bool(options.masks)
+
+
+def _check_label_options(label: Column | None, options: ReadOptions) -> None:
+    what = "no labels" if label is None else f"{label.name} for labels"
+    modes = ("int", "categorical", None) if label and label.kind == "labels" else ("int", None)
+    if options.label_mode not in modes:
+        raise UsageError(
+            f"label_mode {options.label_mode!r} needs one class for each image, this data set has "
+            f"{what}: leave label_mode out"
+        )
+    if options.class_names is not None:
+        raise UsageError(f"class_names chooses records by their label, this data set has {what}")

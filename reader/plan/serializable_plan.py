@@ -1,4 +1,4 @@
-"""Plans what TensorFlow reads alone: refuses options, and divides shards among hosts."""
+"""Plans `serializable`: refuses what TensorFlow cannot do alone, and divides shards among hosts."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, ShardInfo
 from converter.storage.layout import Location
-from reader.plan.element_spec import choose_given
 from reader.plan.image_plan import ImagePlan
 from reader.plan.memory import divide_serializable
 from reader.plan.read_options import ReadOptions
-from reader.plan.read_plan import ReadPlan, list_files, plan_steps, settle
-from reader.plan.record_choice import Choice, map_classes
+from reader.plan.read_plan import ReadPlan, list_files, plan_steps, resolve_options
+from reader.plan.record_choice import Choice, choose_given, map_classes
 from reader.plan.sizing import check_images, measure_demand
 from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
@@ -45,7 +43,7 @@ LIMITS: Final[dict[str, tuple[tuple[object, ...], str]]] = {
     "cache_dir": ((None,), _STORE),
     "cache_bytes": ((None,), _STORE),
 }
-"""Of the options that are limited: the values that they may have, and the way out for others."""
+"""The values allowed for options that are limited, and the way out for others."""
 
 
 def plan_serializable(
@@ -53,8 +51,8 @@ def plan_serializable(
 ) -> ReadPlan:
     """Decides how a split is read with TensorFlow's own operations alone.
 
-    The plan is of this host as if it were alone: of its shards, empty ones too, in the order in
-    which they were written, and with as many records as every other host reads.
+    The plan is for this host as if it were the only one: for its shards, including empty ones, in
+    the order in which they were written, and with as many records as every other host reads.
 
     Raises:
         DatasetError: there is no such split.
@@ -65,28 +63,22 @@ def plan_serializable(
             f"{folder} is an address, and serializable=True reads files: copy the data set to a "
             f"disk, or {_USUAL}"
         )
-    _check_options(options)
-    # As if the shards lay far away, where True means a window.
-    settled = settle(options, split, remote=True)
-    given = choose_given(manifest, options)
-    shards, records = share_shards(manifest.list_shards(split), options)
-    labels = _choose_labels(manifest, options)
-    if labels is not None:
-        counts = manifest.splits[split].labels
-        records -= int(np.array(counts)[labels < 0].sum())
-    choice = Choice(
-        class_names=list(options.class_names or manifest.classes),
-        stored_classes=len(manifest.classes),
-        selection=select_all(records),
-        labels=labels,
-        given=given,
-    )
-    options = dataclasses.replace(settled, shard_index=0, shard_count=1)
+    for name, (allowed, way_out) in LIMITS.items():
+        value = getattr(options, name)
+        if value not in allowed:
+            raise UsageError(f"{name} {value!r:.60} is not for serializable=True: {way_out}")
+    # `remote`, because True means a window here as well.
+    resolved = resolve_options(options, split, remote=True)
+    shards, records = _share_shards(manifest.list_shards(split), options)
+    choice = _choose_records(manifest, split, records, options)
+    options = dataclasses.replace(resolved, shard_index=0, shard_count=1)
     files = RecordFiles(list_files(folder, manifest, split))
     images = ImagePlan(stored=manifest.image, options=options)
     check_images(images, choice)
-    demand = measure_demand(files, images, choice, whole=False)
-    if given.needed:  # parsed once they are in a batch, so that it holds its records meanwhile
+    demand = measure_demand(files, images, choice, whole_batches=False)
+    if (
+        choice.given.needed
+    ):  # columns are parsed after batching, so a batch holds its records until then
         held = demand.image_bytes + demand.record_bytes
         demand = dataclasses.replace(demand, image_bytes=held)
     return ReadPlan(
@@ -94,24 +86,40 @@ def plan_serializable(
         choice=choice,
         files=RecordFiles([RecordFile.of_shard(folder.absolute(), shard) for shard in shards]),
         order=SequentialOrder(),
-        steps=plan_steps(records, options),
+        steps=plan_steps(choice.selection.count, options),
         buffers=divide_serializable(options.max_ram_bytes, demand),
     )
 
 
-def share_shards(shards: Sequence[ShardInfo], options: ReadOptions) -> tuple[list[ShardInfo], int]:
-    """Gives every host whole shards, of about as many records in all.
+def _choose_records(manifest: Manifest, split: str, records: int, options: ReadOptions) -> Choice:
+    given, labels = choose_given(manifest, options), None
+    if options.class_names is not None:
+        labels = map_classes(manifest.classes, options.class_names)
+        if options.shard_count > 1 and labels.min() < 0:
+            raise UsageError(
+                "class_names leaves records out, and the manifest does not say how many of each "
+                f"shard, which hosts have to know: take shard_count 1, or {_USUAL}"
+            )
+        records -= int(np.array(manifest.splits[split].labels)[labels < 0].sum())
+    return Choice(
+        class_names=list(options.class_names or manifest.classes),
+        stored_classes=len(manifest.classes),
+        selection=select_all(records),
+        labels=labels,
+        given=given,
+    )
+
+
+def _share_shards(shards: Sequence[ShardInfo], options: ReadOptions) -> tuple[list[ShardInfo], int]:
+    """Gives every host whole shards with about as many records.
 
     Returns:
-        the shards of this host, and how many records the host with the fewest has.
-
-    Raises:
-        UsageError: there are too few shards.
+        this host's shards; the number of records of the host with the fewest.
     """
-    hosts, there = options.shard_count, sum(shard.records > 0 for shard in shards)
-    if hosts > max(there, 1):
+    hosts, filled = options.shard_count, sum(shard.records > 0 for shard in shards)
+    if hosts > max(filled, 1):
         raise UsageError(
-            f"shard_count {hosts} is more than the {there} shards of this split, which hosts take "
+            f"shard_count {hosts} is more than the {filled} shards of this split, which hosts take "
             f"as a whole: convert with --num-shards {hosts} or more, or {_USUAL}"
         )
     loads, owners = [0] * hosts, {}
@@ -119,22 +127,3 @@ def share_shards(shards: Sequence[ShardInfo], options: ReadOptions) -> tuple[lis
         owners[shard.name] = loads.index(min(loads))
         loads[owners[shard.name]] += shard.records
     return [shard for shard in shards if owners[shard.name] == options.shard_index], min(loads)
-
-
-def _check_options(options: ReadOptions) -> None:
-    for name, (allowed, way_out) in LIMITS.items():
-        value = getattr(options, name)
-        if value not in allowed:
-            raise UsageError(f"{name} {value!r:.60} is not for serializable=True: {way_out}")
-
-
-def _choose_labels(manifest: Manifest, options: ReadOptions) -> npt.NDArray[np.int32] | None:
-    if options.class_names is None:
-        return None
-    labels = map_classes(manifest.classes, options.class_names)
-    if options.shard_count > 1 and labels.min() < 0:
-        raise UsageError(
-            "class_names leaves records out, and the manifest does not say how many of each shard, "
-            f"which hosts have to know: take shard_count 1, or {_USUAL}"
-        )
-    return labels

@@ -1,4 +1,4 @@
-"""What a reading will hold, by the manifest and the options; and `max_ram` divided among it."""
+"""Measures what a read will hold, and sizes its buffers accordingly."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from reader.remote.remote_shards import MIXED_SHARDS, list_remote
 from reader.sampling.selection import select_all
 
 LABEL_BYTES: Final = 5
-"""Of a cached image besides its pixels: its label, and whether it is there."""
+"""Per cached image besides its pixels: its label, and whether it is present."""
 
 VALUE_BYTES: Final = {"uint8": 1, "float32": 4}
 
 SINGLES: Final = 32
-"""Single images of one size are read that many at a time."""
+"""Single images of one size that are read at once."""
 
 
 def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple[Buffers, bool]:
-    """Divides `max_ram`; says whether there is room to resize whole batches.
+    """Divides `max_ram`; says whether whole batches can be resized in it.
 
     Raises:
         UsageError: the options do not fit the images, or `max_ram` is too small.
@@ -40,10 +40,10 @@ def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple
     measure = functools.partial(measure_demand, files, images, choice)
     if images.resizes_alike:
         try:
-            return divide_memory(max_ram_bytes, measure(whole=True)), True
+            return divide_memory(max_ram_bytes, measure(whole_batches=True)), True
         except UsageError:
-            pass  # each image by itself takes less, and more time
-    demand = measure(whole=False)
+            pass  # resizing image by image takes less memory, and more time
+    demand = measure(whole_batches=False)
     if demand.fixed_bytes > max_ram_bytes:
         raise UsageError(
             f"cache would keep {format_count(choice.selection.count, 'image')} of "
@@ -59,7 +59,7 @@ def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple
 
 
 def check_images(images: ImagePlan, choice: Choice) -> None:
-    """Makes sure that images and labels can be given as they are asked for.
+    """Checks that the images and labels can be given in the form asked for.
 
     Raises:
         UsageError: they cannot.
@@ -70,54 +70,53 @@ def check_images(images: ImagePlan, choice: Choice) -> None:
             f"label_mode 'binary' takes 2 classes, this data set has {len(choice.class_names)}: "
             "use 'int' or 'categorical'"
         )
-    if images.height is None:
-        if options.batch_size is not None or options.cache:
-            raise UsageError(
-                "the stored images differ in size and cannot be batched as they are: "
-                "give image_size=(height, width) to resize them, or batch_size=None for single ones"
-            )
-        if options.random_crop is not None:
-            raise UsageError(
-                "the stored images differ in size: give the image_size that random_crop is to have"
-            )
+    if images.height is None and (options.batch_size is not None or options.cache):
+        raise UsageError(
+            "the stored images differ in size and cannot be batched as they are: "
+            "give image_size=(height, width) to resize them, or batch_size=None for single ones"
+        )
+    if images.height is None and options.random_crop is not None:
+        raise UsageError(
+            "the stored images differ in size: give the image_size that random_crop is to have"
+        )
     if options.cache and options.batch_size is None:
         raise UsageError("cache keeps batches ready: give a batch_size")
 
 
-def measure_demand(files: RecordFiles, images: ImagePlan, choice: Choice, *, whole: bool) -> Demand:
-    """What there is to be held; with `whole`, until batches of stored images are resized."""
+def measure_demand(
+    files: RecordFiles, images: ImagePlan, choice: Choice, *, whole_batches: bool
+) -> Demand:
+    """Measures what a read holds; `whole_batches` stay as stored until they are resized."""
     options, stored, shards = images.options, images.stored, files.files
     measured = measure_files(shards)
     pixels = stored.max_height * stored.max_width
     mask_bytes = _mask_bytes(images, choice)
     resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
-    # Pillow unpacks to 4 bytes a pixel, and then copies them; a mask is one value a pixel.
+    # Pillow unpacks to 4 bytes a pixel and then copies; a mask has one value a pixel.
     decoded = pixels * (images.channels + 4) + (5 * pixels + mask_bytes) * choice.given.masks
     decoded += images.part_images * (pixels * images.channels + resized) * (not images.is_quick)
-    staged = pixels * images.channels + resized + pixels * choice.given.masks if whole else 0
+    staged = pixels * images.channels + resized + pixels * choice.given.masks
+    chosen = (choice.selection.chosen, choice.record_labels)
+    is_remote = bool(list_remote(shards))
     return Demand(
         **measured,
         batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
         image_bytes=images.values * VALUE_BYTES[options.dtype] + mask_bytes,
-        decoded_bytes=decoded + (0 if whole else resized),
-        # Of a record whose columns are given, next to nothing may be the image.
-        staged_bytes=staged + measured["record_bytes"] * bool(choice.given.needed),
+        decoded_bytes=decoded + (0 if whole_batches else resized),
+        # With columns, next to nothing of a record may be the image.
+        staged_bytes=staged * whole_batches + measured["record_bytes"] * bool(choice.given.needed),
         fixed_bytes=choice.selection.count * _cached_bytes(images, choice) if options.cache else 0,
-        selection_bytes=sum(
-            held.nbytes
-            for held in (choice.selection.chosen, choice.record_labels)
-            if held is not None
-        ),
-        store_bytes=STORE_BYTES if list_remote(shards) else 0,
-        open_shards=2 * MIXED_SHARDS if list_remote(shards) else 4,
+        extra_bytes=STORE_BYTES * is_remote
+        + sum(array.nbytes for array in chosen if array is not None),
+        open_shards=2 * MIXED_SHARDS if is_remote else 4,
         shuffle=options.shuffle,
-        # Of those, one may wait for threads of TensorFlow, which then do its work.
+        # One thread may wait for TensorFlow's threads, which then do its work.
         cores=count_cores() + (options.random_crop is not None),
     )
 
 
 def measure_files(files: Sequence[RecordFile]) -> dict[str, int]:
-    """What `Demand` has to know of files; where every image was rejected, there are none."""
+    """The sizes of records for `Demand`; there are no files where every image was rejected."""
     records = sum(file.records for file in files)
     return {
         "records": records,
@@ -128,25 +127,21 @@ def measure_files(files: Sequence[RecordFile]) -> dict[str, int]:
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _mask_bytes(images: ImagePlan, choice: Choice) -> int:
-    """Of the mask of one image as it is given, or of the largest; 0 if it is not."""
     return images.values // images.channels * choice.given.masks
 
 
 def _cached_bytes(images: ImagePlan, choice: Choice) -> int:
-    return (
-        images.values * VALUE_BYTES[images.decoded_dtype]
-        + _mask_bytes(images, choice)
-        + LABEL_BYTES
-    )
+    pixel_bytes = images.values * VALUE_BYTES[images.decoded_dtype]
+    return pixel_bytes + _mask_bytes(images, choice) + LABEL_BYTES
 
 
 def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
-    """Names the record that takes the most memory, and the most pixels that an image has."""
+    """Names the record that takes the most memory, and the largest image size."""
     file = max(files.files, key=lambda file: file.max_record_bytes)
     record = int(np.diff(read_index(file)).argmax())
     before = sum(other.records for other in files.files[: files.files.index(file)])

@@ -1,4 +1,4 @@
-"""Records of whatever kind as a `tf.data.Dataset`: read by index, parsed in whole batches."""
+"""Builds a `tf.data.Dataset` of arbitrary records: read by index, parsed in whole batches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import tensorflow as tf
 
 from converter.errors import DatasetError, RecordError, UsageError
 from reader.arrays import Array
-from reader.plan.access import arrange
 from reader.plan.fingerprint import describe_order
 from reader.plan.memory import Demand, divide_memory
 from reader.plan.read_options import ReadOptions
-from reader.plan.read_plan import plan_steps, settle
+from reader.plan.read_plan import choose_order, plan_steps, resolve_options
 from reader.plan.sizing import SINGLES, count_cores, measure_files
 from reader.records.damage import DamageLog
 from reader.records.record_files import RecordFiles
@@ -32,7 +31,7 @@ def make_dataset(
     """Builds the pipeline that `TFRecordSet.dataset` describes."""
     if options.remainder == "pad":
         raise UsageError("remainder 'pad' needs to know what a record holds: use 'keep' or 'drop'")
-    options = settle(options, "", remote=False)
+    options = resolve_options(options, "", remote=False)
     measured = measure_files(files.files)
     largest = measured["record_bytes"]
     demand = Demand(
@@ -44,7 +43,7 @@ def make_dataset(
         cores=count_cores(),
     )
     buffers = divide_memory(options.max_ram_bytes, demand)
-    files, order = arrange(files, buffers, options, select_all(len(files)))
+    files, order = choose_order(files, buffers, options, select_all(len(files)))
     steps = plan_steps(len(files), options)
     damage = DamageLog(options.on_damage, options.max_damaged)
     read = functools.partial(_read_payloads, files, order, steps, damage)
@@ -70,7 +69,7 @@ def make_dataset(
 def _read_payloads(
     files: RecordFiles, order: Order, steps: Steps, damage: DamageLog, listed: Array
 ) -> Array:
-    """The payloads of the records of what `Position.begin` lists, bytes (n,), in order."""
+    """Reads the payloads, bytes (n,), of a row of `Position.begin`."""
     epoch, begin, end = listed.tolist()
     positions = steps.join_positions(range(begin, end))
     found = {}
