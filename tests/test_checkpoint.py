@@ -87,7 +87,7 @@ def test_a_state_leads_to_no_other_folder(tmp_path):
     for changes in ({"epoch": "../2"}, {"step": "1/../../2"}, {"epoch": None}):
         state = json.loads((tmp_path / "one" / STATE).read_bytes())
         (tmp_path / "one" / STATE).write_text(json.dumps(state | changes))
-        with pytest.raises(DatasetError, match=r"is damaged: .*; remove it to begin anew$"):
+        with pytest.raises(DatasetError, match=r"is damaged: .*; remove it to start over$"):
             checkpoint.read(FINGERPRINT)
 
 

@@ -21,7 +21,6 @@ from reader.sampling.orders import derive_key
 from reader.tfdata.dataset import make_reader
 from reader.tfdata.decoding import (
     decode_pixels,
-    decode_window,
     draw_window,
     fit_image,
     format_labels,
@@ -178,7 +177,7 @@ def test_part_of_an_image_is_that_part_of_its_pixels(formats, color_mode):
         top, left, height, width = window.numpy()
         whole = decode_pixels(tf.constant(encoded), size, images).numpy()
         expected = whole[top : top + height, left : left + width]
-        part = decode_window(tf.constant(encoded), size, window, images).numpy()
+        part = decode_pixels(tf.constant(encoded), size, images, window).numpy()
         if formats == ("jpeg",) and color_mode != "grayscale":
             # The colours of its outermost pixels would have been smoothed with neighbours' beyond.
             expected, part = expected[1:-1, 1:-1], part[1:-1, 1:-1]

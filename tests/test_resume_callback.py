@@ -199,7 +199,7 @@ def test_a_training_that_was_stopped_stays_so(stored, tmp_path):
     assert stop(tmp_path / "killed", 0) == expected
 
 
-def test_what_was_chosen_may_be_chosen_anew(stored, tmp_path):
+def test_what_was_chosen_may_be_chosen_again(stored, tmp_path):
     kill(stored, tmp_path, 12)
     states = json.loads((tmp_path / STATE).read_bytes())["callbacks"]
     assert all("best" in state and "patience" not in state for state in states)
@@ -470,7 +470,7 @@ def test_a_second_fit_goes_on_or_is_complete_as_the_checkpoint_says(stored, tmp_
         return model.fit(dataset, **arguments).epoch, capsys.readouterr().out
 
     assert go_on(1) == ([0], "")
-    complete = f"; raise epochs, or remove {folder} to train anew\n"
+    complete = f"; raise epochs, or remove {folder} to start over\n"
     assert go_on(1, 0) == ([0], f"complete: 1 epoch is done{complete}")
     assert go_on(3) == ([0, 1, 2], f"resuming at epoch 1, step 0 of 7, from {folder}\n")
     assert model.optimizer.iterations == 3 * STEPS
@@ -517,13 +517,13 @@ def test_one_line_says_from_where_a_training_resumes(stored, killed, capsys, cap
         train(stored, killed)
     finally:
         keras.config.enable_interactive_logging()
-    line = f"complete: 2 epochs are done; raise epochs, or remove {killed} to train anew"
+    line = f"complete: 2 epochs are done; raise epochs, or remove {killed} to start over"
     assert capsys.readouterr().out == ""
     assert caplog.messages[1:] == [line]
 
 
 def test_one_line_says_that_a_training_was_stopped(stored, tmp_path, capsys):
-    line = f"complete: a callback stopped it after 2 epochs; remove {tmp_path} to train anew\n"
+    line = f"complete: a callback stopped it after 2 epochs; remove {tmp_path} to start over\n"
     for expected in ("", line):
         dataset = load_dataset(stored, **READING)
         # A loss does not become smaller by 100.
@@ -543,7 +543,7 @@ def test_a_line_is_shown_on_a_screen_that_has_not_all_letters(stored, tmp_path, 
             fit(dataset, ResumeTraining(dataset, folder))
             sys.stdout.detach()
     assert screen.getvalue().count(b"\n") == 1
-    assert b"\\xe9tats to train anew" in screen.getvalue()
+    assert b"\\xe9tats to start over" in screen.getvalue()
 
 
 def test_a_sequence_is_refused_in_one_line(stored, tmp_path):
@@ -586,7 +586,7 @@ def edit(folder: Path, **changes: object) -> None:
 def test_a_damaged_checkpoint_is_one_line(stored, killed, spoil):
     spoil(killed)
     beginning = re.escape(f"{killed / STATE} is damaged: ")
-    with pytest.raises(DatasetError, match=f"^{beginning}[^\n]+; remove it to begin anew$"):
+    with pytest.raises(DatasetError, match=f"^{beginning}[^\n]+; remove it to start over$"):
         train(stored, killed)
 
 

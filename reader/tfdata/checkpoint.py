@@ -1,4 +1,4 @@
-"""The state of a training on disk: complete or not there, whenever the process dies."""
+"""The state of a training on disk: complete or absent, whenever the process dies."""
 
 from __future__ import annotations
 
@@ -23,13 +23,10 @@ _OURS: Final = re.compile(r"\d{6,}-\d{9,}\.(weights\.h5|npz)")
 
 
 class CheckpointFolder:
-    """A folder for the latest checkpoint of a training.
+    """Holds the latest checkpoint of a training.
 
     A checkpoint is a file of weights and one of further arrays, named by its position, and
-    `state.json`, which is replaced at once. Until it says that position, the one before counts.
-
-    Args:
-        folder: made when it is needed.
+    `state.json`, which is replaced atomically. The previous checkpoint counts until then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,12 +36,12 @@ class CheckpointFolder:
     def write(
         self, state: Mapping[str, Any], arrays: Mapping[str, Array], save: Callable[[Path], object]
     ) -> None:
-        """Saves a checkpoint, and removes the one before.
+        """Saves a checkpoint and removes the previous one.
 
         Args:
-            state: what JSON can hold: `epoch`, `step`, `data`, `history`, `callbacks`, `stopped`.
+            state: JSON values: `epoch`, `step`, `data`, `history`, `callbacks`, `stopped`.
             arrays: by name.
-            save: writes the weights to a file of that path.
+            save: writes the weights to a path.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         name = _name_files(state["epoch"], state["step"])
@@ -53,8 +50,8 @@ class CheckpointFolder:
         columns: dict[str, Any] = {key: _widen(array) for key, array in arrays.items()}
         np.savez(others, **columns)
         temporary = self._folder / f"{STATE}.new"
-        text = json.dumps({"version": VERSION, **state}, indent=1, default=_to_plain)
-        temporary.write_text(text)
+        plain = {"version": VERSION, **state}
+        temporary.write_text(json.dumps(plain, indent=1, default=lambda value: value.tolist()))
         for path in (weights, others, temporary):
             _flush(path)
         temporary.replace(self._state)
@@ -64,13 +61,13 @@ class CheckpointFolder:
                 path.unlink()
 
     def read(self, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The state of the last checkpoint, or None if there is none.
+        """Returns the state of the last checkpoint, or None if there is none.
 
         Args:
-            fingerprint: what has to be the same as when the state was written, as `data`.
+            fingerprint: of the data; has to equal the state's `data`.
 
         Raises:
-            UsageError: it is of another training.
+            UsageError: the checkpoint is of another training.
             DatasetError: it is damaged.
         """
         try:
@@ -85,7 +82,7 @@ class CheckpointFolder:
         if version != VERSION:
             raise UsageError(
                 f"{self._state} has version {version!r}, this shardmill reads {VERSION}: remove "
-                "it to begin anew"
+                "it to start over"
             )
         if name := find_difference(state["data"], fingerprint):
             raise UsageError(
@@ -95,10 +92,10 @@ class CheckpointFolder:
         return state
 
     def load_weights(self, state: Mapping[str, Any], load: Callable[[Path], object]) -> None:
-        """Has the weights of a state loaded.
+        """Calls `load` with the path of a state's weights.
 
         Raises:
-            DatasetError: they are missing, damaged, or those of another model.
+            DatasetError: they are missing, damaged, or of another model.
         """
         path = self._folder / f"{state['name']}.weights.h5"
         try:
@@ -107,25 +104,24 @@ class CheckpointFolder:
         except Exception as error:
             raise DatasetError(
                 f"{path} does not fit this model and optimizer, or is damaged: use those it was "
-                f"saved with, or remove {STATE} to begin anew: {_first_line(error)}"
+                f"saved with, or remove {STATE} to start over: {_first_line(error)}"
             ) from error
 
     def read_arrays(self, state: Mapping[str, Any]) -> dict[str, Array]:
-        """The arrays of a state, by name.
+        """Returns a state's arrays, by name.
 
         Raises:
             DatasetError: they are missing or damaged.
         """
         try:
             with open(self._folder / f"{state['name']}.npz", "rb") as file:
-                columns = np.load(file)
-                return {name: columns[name] for name in columns.files}
+                return dict(np.load(file))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise self._describe_damage(error) from error
 
     def _describe_damage(self, error: Exception) -> DatasetError:
         return DatasetError(
-            f"{self._state} is damaged: {_first_line(error)}; remove it to begin anew"
+            f"{self._state} is damaged: {_first_line(error)}; remove it to start over"
         )
 
 
@@ -147,12 +143,8 @@ def _name_files(epoch: int, step: int) -> str:
 
 
 def _widen(array: Array) -> Array:
-    """A type of its own, such as bfloat16, as float32, which holds the same numbers."""
+    # Types such as bfloat16, unknown to NumPy, become float32, which holds the same numbers.
     return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
-def _to_plain(value: Any) -> Any:
-    return value.tolist()  # of a number or an array of numpy
 
 
 def _first_line(error: Exception) -> str:
@@ -160,7 +152,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Has a file, or the names in a folder, survive a loss of power."""
+    """Makes a file, or the names in a folder, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

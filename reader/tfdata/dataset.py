@@ -1,4 +1,4 @@
-"""A plan becomes a `tf.data.Dataset`: steps -> batches of the engine."""
+"""Builds a `tf.data.Dataset` from a plan: steps -> batches of the engine."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
     reader = make_reader(plan)
     position = Position(plan.options.initial_epoch, plan.options.initial_step)
     block = plan.block_steps if plan.options.batch_size is None else None
-    call = make_call(plan, reader)
-    dataset = read_steps(call, position, plan.steps.count, plan.calls, block)
+    dataset = read_steps(_make_call(plan, reader), position, plan.steps.count, plan.calls, block)
     dataset = dataset.prefetch(plan.buffers.prefetch_batches).with_options(
         choose_settings(plan.calls)
     )
@@ -38,7 +37,7 @@ def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
 
 
 def make_reader(plan: ReadPlan) -> Reader:
-    """What reads the batches of a plan, and resizes them with TensorFlow."""
+    """Makes the engine of a plan, with TensorFlow to resize."""
     if not plan.options.cache:
         decode_mask = make_mask_placer(plan) if plan.given.masks else None
         return BatchReader(plan, make_placer(plan), decode_mask, make_resizer(plan))
@@ -46,8 +45,8 @@ def make_reader(plan: ReadPlan) -> Reader:
         return fill_cache(plan, make_reader)
 
 
-def make_call(plan: ReadPlan, reader: Reader) -> Callable[[tf.Tensor], Any]:
-    """A function, in a graph, of what `Position.begin` lists, that gives an element."""
+def _make_call(plan: ReadPlan, reader: Reader) -> Callable[[tf.Tensor], Any]:
+    """Makes a graph function from a row of `Position.begin` to an element."""
     template = format_batch(plan, reader.read(plan.options.initial_epoch, []))
     types = [tf.as_dtype(array.dtype) for array in _expand(template)]
 
@@ -59,7 +58,7 @@ def make_call(plan: ReadPlan, reader: Reader) -> Callable[[tf.Tensor], Any]:
 
 
 def _expand(element: Any) -> list[Array]:
-    """The arrays of an element, one after the other."""
+    """Lists the arrays of an element."""
     arrays: list[Array] = []
     for leaf in tf.nest.flatten(element):
         arrays += [leaf.values, leaf.splits] if isinstance(leaf, Ragged) else [leaf]
@@ -67,16 +66,16 @@ def _expand(element: Any) -> list[Array]:
 
 
 def _pack(plan: ReadPlan, template: Any, columns: Columns) -> Any:
-    """An element like the template, whose shapes are known as far as they are always the same."""
+    """Builds an element like the template, with static shapes as far as they never change."""
     rows = plan.options.batch_size if plan.options.remainder != "keep" else None
     if plan.options.batch_size is None:
-        # The last block has fewer, but `unbatch` then takes the number of elements for known.
+        # The last block may have fewer, but from this `unbatch` knows the number of elements.
         rows = plan.block_steps
     coming = iter(columns)
 
     def pack(leaf: Array | Ragged) -> Any:
         column, known = next(coming), leaf.values if isinstance(leaf, Ragged) else leaf
-        # Images of many sizes have sides of 0 where there is none of them.
+        # Images of different sizes have sides of 0 in an empty batch.
         shape = [side or None for side in known.shape[1:]]
         if not isinstance(leaf, Ragged):
             column.set_shape([rows, *shape])

@@ -1,36 +1,59 @@
-"""One encoded image becomes a tensor: decode, crop, resize, flip; all in TensorFlow's own code."""
+"""Decodes an encoded image to a tensor, crops, resizes and flips it, with TensorFlow's own code."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import tensorflow as tf
 
 from reader.plan.image_plan import ImagePlan
 from reader.plan.read_options import COLOR_CHANNELS
 
+Decode: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+"""From an image's bytes (), its stored height and width, int32 (2,), and its seed, int64 ()."""
+
 ASPECTS: Final = (3 / 4, 4 / 3)
 """Shapes of random crops, width by height: Szegedy et al., "Going Deeper with Convolutions"."""
 
 
-def make_decoder(images: ImagePlan) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Puts together what has to be done with every image.
+def make_decoder(images: ImagePlan) -> Decode:
+    """Combines everything that is done with each image.
 
     Returns:
-        a function of an image's bytes (), its stored height and width, int32 (2,), and its seed,
-        int64 (). It gives (height, width, channels): uint8, or float32 where a resize to float32
-        images is not to be rounded; 0 to 255.
+        A function that gives (height, width, channels), 0 to 255: uint8, or float32 after a resize
+        to float32 images, which is not rounded.
     """
+    read = functools.partial(decode_pixels, images=images)
+    return _combine(images, read, functools.partial(fit_image, images=images))
+
+
+def make_mask_decoder(images: ImagePlan, padding: int) -> Decode:
+    """Combines the same for masks, which keep their values: uint8 (height, width, 1).
+
+    Args:
+        images: the images they belong to.
+        padding: the value where an image is padded.
+    """
+
+    def read(encoded: tf.Tensor, size: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
+        del size
+        return _cut(tf.io.decode_png(encoded, 1), window)
+
+    return _combine(images, read, lambda mask: fit_mask(mask, images, padding))
+
+
+def _combine(
+    images: ImagePlan, read: Callable[..., tf.Tensor], fit: Callable[[tf.Tensor], tf.Tensor]
+) -> Decode:
     options = images.options
 
     def decode(encoded: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        if options.random_crop is not None:
-            window = draw_window(size, options.random_crop, seed)
-            pixels = decode_window(encoded, size, window, images)
-        else:
-            pixels = decode_pixels(encoded, size, images)
-        pixels = fit_image(pixels, images)
+        # An image and its mask are cropped and flipped alike, because only the seed decides.
+        crop = options.random_crop
+        window = None if crop is None else draw_window(size, crop, seed)
+        pixels = fit(read(encoded, size, window=window))
         if options.random_flip:
             pixels = tf.image.stateless_random_flip_left_right(pixels, tf.stack([seed, 1]))
         pixels.set_shape((images.height, images.width, None))
@@ -39,40 +62,8 @@ def make_decoder(images: ImagePlan) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor
     return decode
 
 
-def make_mask_decoder(
-    images: ImagePlan, padding: int
-) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Puts together what has to be done with every mask: what is done with its image.
-
-    Args:
-        images: which images are made of which.
-        padding: the number where an image is padded.
-
-    Returns:
-        a function as that of `make_decoder`, of a mask's bytes and its image's size and seed. It
-        gives uint8 (height, width, 1), and no number that is not in the mask.
-    """
-    options = images.options
-
-    def decode(encoded: tf.Tensor, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        mask = tf.io.decode_png(encoded, 1)
-        if options.random_crop is not None:
-            top, left, height, width = tf.unstack(draw_window(size, options.random_crop, seed))
-            mask = mask[top : top + height, left : left + width]
-        mask = fit_mask(mask, images, padding)
-        if options.random_flip:  # as its image, because nothing but the seed decides
-            mask = tf.image.stateless_random_flip_left_right(mask, tf.stack([seed, 1]))
-        mask.set_shape((images.height, images.width, 1))
-        return mask
-
-    return decode
-
-
 def fit_image(pixels: tf.Tensor, images: ImagePlan) -> tf.Tensor:
-    """Brings an image to the size asked for, or back to the stored one after a random crop.
-
-    Rounded, if integers are asked for.
-    """
+    """Resizes an image as asked for; rounded if integers are asked for."""
     if not images.is_resized:
         return pixels
     pixels = _resize(pixels, images, images.options.interpolation)
@@ -82,12 +73,12 @@ def fit_image(pixels: tf.Tensor, images: ImagePlan) -> tf.Tensor:
 
 
 def fit_mask(mask: tf.Tensor, images: ImagePlan, padding: int) -> tf.Tensor:
-    """Does with a mask what `fit_image` does with its image."""
+    """Resizes a mask like its image."""
     if not images.is_resized:
         return mask
     if not images.options.pad_to_aspect_ratio:
         return _resize(mask, images, "nearest")
-    # Padded with 0, which is a number of a class: so these are one higher meanwhile.
+    # TensorFlow pads with 0, which is a class: so all values are one higher meanwhile.
     padded = _resize(tf.cast(mask, tf.int32) + 1, images, "nearest")
     return tf.cast(tf.where(padded == 0, padding, padded - 1), tf.uint8)
 
@@ -101,48 +92,64 @@ def _resize(pixels: tf.Tensor, images: ImagePlan, method: str) -> tf.Tensor:
     return tf.image.resize(pixels, size, method=method)
 
 
-def decode_pixels(encoded: tf.Tensor, size: tf.Tensor, images: ImagePlan) -> tf.Tensor:
-    """Decodes what is stored to uint8 (height, width, channels of the colour mode)."""
+def decode_pixels(
+    encoded: tf.Tensor, size: tf.Tensor, images: ImagePlan, window: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Decodes a stored image, or a part of it, to uint8 (height, width, channels).
+
+    Args:
+        encoded: as stored, string ().
+        size: height and width, int32 (2,).
+        images: its formats, and the color mode to convert to.
+        window: the part, as `draw_window` returns it.
+    """
     stored, color_mode = images.stored, images.options.color_mode
+    formats, channels = tuple(stored.formats), 1 if color_mode == "grayscale" else 3
     if stored.is_raw:
         shape = tf.concat([size, [stored.channels]], 0)
-        pixels = tf.reshape(tf.io.decode_raw(encoded, tf.uint8), shape)
+        pixels = _cut(tf.reshape(tf.io.decode_raw(encoded, tf.uint8), shape), window)
+    elif formats == ("jpeg",) and window is not None:  # decodes only the blocks in the window
+        pixels = tf.image.decode_and_crop_jpeg(
+            encoded, window, channels, dct_method="INTEGER_ACCURATE"
+        )
     else:
-        # Alpha is not made up here: only if it is stored, it is decoded.
-        channels = 1 if color_mode == "grayscale" else 3
+        # An alpha channel is decoded only if it is stored: TensorFlow's own would be added later.
         channels = 4 if color_mode == "rgba" and stored.channels == 4 else channels
-        pixels = decode_image(encoded, tuple(stored.formats), channels)
-    return convert_color(pixels, color_mode)
+        pixels = _cut(_decode_image(encoded, formats, channels), window)
+    return _convert_color(pixels, color_mode)
 
 
-def decode_image(encoded: tf.Tensor, formats: tuple[str, ...], channels: int) -> tf.Tensor:
-    """Decodes JPEG, PNG or WebP to uint8 (height, width, channels)."""
+def _cut(pixels: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
+    if window is None:
+        return pixels
+    top, left, height, width = tf.unstack(window)
+    return pixels[top : top + height, left : left + width]
+
+
+def _decode_image(encoded: tf.Tensor, formats: tuple[str, ...], channels: int) -> tf.Tensor:
     if formats == ("jpeg",):
-        return decode_jpeg(encoded, channels)
+        return _decode_jpeg(encoded, channels)
     if formats == ("png",):
         return tf.io.decode_png(encoded, channels)
-    # From WebP, only three or four channels can be decoded.
+    # WebP can only be decoded to three or four channels.
     channels = 3 if "webp" in formats else channels
     pixels = tf.cond(
         tf.io.is_jpeg(encoded),
-        lambda: decode_jpeg(encoded, channels),
+        lambda: _decode_jpeg(encoded, channels),
         lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
     )
     pixels.set_shape((None, None, channels))
     return pixels
 
 
-def decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes a JPEG to the very pixels that Pillow decodes.
-
-    TensorFlow's default, also that of `decode_image`, is a faster inverse DCT that is off by up to
-    13 levels on photographs, and with libjpeg-turbo's SIMD no faster.
-    """
+def _decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    # The same pixels as Pillow's. TensorFlow's default, also in `decode_image`, is a faster inverse
+    # DCT that is off by up to 13 levels on photographs, and with libjpeg-turbo's SIMD no faster.
     return tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE")
 
 
-def convert_color(pixels: tf.Tensor, color_mode: str) -> tf.Tensor:
-    """Turns uint8 pixels of one, three or four channels into those of a colour mode."""
+def _convert_color(pixels: tf.Tensor, color_mode: str) -> tf.Tensor:
+    """Converts uint8 pixels of one, three or four channels to a color mode."""
     channels = COLOR_CHANNELS[color_mode]
     if pixels.shape[-1] == channels:
         return pixels
@@ -153,13 +160,12 @@ def convert_color(pixels: tf.Tensor, color_mode: str) -> tf.Tensor:
         return pixels
     if channels == 1:
         return tf.image.rgb_to_grayscale(pixels)
-    return tf.concat(
-        [pixels, tf.fill(tf.concat([tf.shape(pixels)[:2], [1]], 0), tf.constant(255, tf.uint8))], -1
-    )
+    alpha = tf.fill(tf.concat([tf.shape(pixels)[:2], [1]], 0), tf.constant(255, tf.uint8))
+    return tf.concat([pixels, alpha], -1)
 
 
 def crop_to_ratio(pixels: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
-    """Cuts the largest middle part of the shape of `size` out of one or more images, like Keras."""
+    """Cuts the largest central part with the shape of `size` out of images, as Keras does."""
     height, width = tf.unstack(tf.shape(pixels)[-3:-1])
     part_height = tf.maximum(tf.minimum(height, width * size[0] // size[1]), 1)
     part_width = tf.maximum(tf.minimum(width, height * size[1] // size[0]), 1)
@@ -172,16 +178,16 @@ def draw_window(size: tf.Tensor, shares: tuple[float, float], seed: tf.Tensor) -
 
     Args:
         size: its height and width, int32 (2,).
-        shares: least and greatest share of its area.
+        shares: least and greatest fraction of its area.
         seed: int64 (); the same seed gives the same part.
 
     Returns:
-        top, left, height and width, int32 (4,).
+        Top, left, height and width, int32 (4,).
     """
     area, shape, down, right = tf.unstack(tf.random.stateless_uniform([4], tf.stack([seed, 0])))
     height, width = tf.unstack(tf.cast(size, tf.float32))
     area = height * width * (shares[0] + area * (shares[1] - shares[0]))
-    # Of a long image, only a long part can have that area.
+    # In a long image, only a long part can have that area.
     shapes = tf.clip_by_value(tf.constant(ASPECTS), area / height**2, width**2 / area)
     low, high = tf.unstack(tf.math.log(shapes))
     aspect = tf.exp(low + shape * (high - low))
@@ -191,22 +197,8 @@ def draw_window(size: tf.Tensor, shares: tuple[float, float], seed: tf.Tensor) -
     return tf.cast(tf.concat([corner, part], 0), tf.int32)
 
 
-def decode_window(
-    encoded: tf.Tensor, size: tf.Tensor, window: tf.Tensor, images: ImagePlan
-) -> tf.Tensor:
-    """Decodes part of an image: of a JPEG, only the blocks that it touches."""
-    if tuple(images.stored.formats) != ("jpeg",):
-        top, left, height, width = tf.unstack(window)
-        pixels = decode_pixels(encoded, size, images)
-        return pixels[top : top + height, left : left + width]
-    color_mode = images.options.color_mode
-    channels = 1 if color_mode == "grayscale" else 3
-    pixels = tf.image.decode_and_crop_jpeg(encoded, window, channels, dct_method="INTEGER_ACCURATE")
-    return convert_color(pixels, color_mode)
-
-
 def format_labels(labels: tf.Tensor, label_mode: str | None, classes: int) -> tf.Tensor:
-    """Turns int32 labels (…,) into float32 one-hot (…, classes) or float32 (…, 1) if asked for."""
+    """Converts int32 labels (…,) to float32 one-hot (…, classes) or float32 (…, 1) if asked for."""
     if label_mode == "categorical":
         return tf.one_hot(labels, classes)
     if label_mode == "binary":

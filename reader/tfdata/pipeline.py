@@ -1,4 +1,4 @@
-"""What every `tf.data` pipeline here is made of: its steps, its calls of Python, its settings."""
+"""The parts of every `tf.data` pipeline here: steps, calls of Python, settings."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Columns: TypeAlias = list[tf.Tensor]
 _NO_ERROR: Final = np.array(b"", np.object_)  # TensorFlow takes 50 us to convert a plain ""
 
 QUIET_S: Final = 0.05
-"""Without a call, after which none is on its way any more: TensorFlow's queues are full."""
+"""Time without a call after which none will come: TensorFlow's queues are full."""
 
 PATIENCE_S: Final = 10.0
-"""With a thread that goes on asking."""
+"""Limit for a thread that keeps calling."""
 
 
 class Calls:
-    """Calls of Python by TensorFlow's threads, none of which may outlive the interpreter.
+    """Keeps calls of Python by TensorFlow's threads from outliving the interpreter.
 
-    A thread that waits for an interpreter that is ending never returns. TensorFlow waits for its
-    calls when it deletes an iterator, so a script whose iterator lived to its end hung there.
+    A thread that waits for an ending interpreter never returns. TensorFlow waits for its calls when
+    it deletes an iterator, so a script whose iterator was still alive at its end used to hang.
     """
 
     def __init__(self) -> None:
@@ -51,16 +51,12 @@ class Calls:
         self._count(-1)
 
     def check(self) -> None:
-        """Refuses to begin an epoch while the interpreter ends.
-
-        Raises:
-            UsageError: it does.
-        """
+        """Raises `UsageError` if the interpreter is ending."""
         if self._is_ending:
             raise UsageError("nothing is read any more: the interpreter ends")
 
     def end(self) -> None:
-        """Refuses further calls, and waits for those that are under way."""
+        """Refuses further calls, and waits for those in progress."""
         self._is_ending = True
         limit_s = time.monotonic() + PATIENCE_S
         while self._under_way or time.monotonic() < min(limit_s, self._changed_s + QUIET_S):
@@ -75,8 +71,8 @@ class Calls:
 _calls: Final = Calls()
 atexit.register(_calls.end)
 
-# What AutoGraph rewrites goes into files in the system's temporary folder, eleven for a dataset,
-# which a process that is killed leaves there.
+# AutoGraph would write eleven files per dataset to the system's temporary folder, and a killed
+# process would leave them there.
 leave_alone: Final = tf.autograph.experimental.do_not_convert
 
 
@@ -87,18 +83,16 @@ def read_steps(
     calls: int = 1,
     block: int | None = None,
 ) -> tf.data.Dataset:
-    """What a function gives for each step of an epoch.
+    """Builds a dataset that calls a function for each step of an epoch.
 
-    Every iterator takes an epoch of its own. The number of elements is known beforehand, which
-    Keras' progress and `len` rely on: it is that of a whole epoch, also if the first one is entered
-    in its middle. All steps are listed at once: to count them in the graph took 11 ms an epoch and
-    0.06 ms a step.
+    Every iterator takes an epoch of its own. The number of elements is that of a whole epoch, also
+    if the first one starts in its middle: Keras' progress bar and `len` need to know it beforehand.
 
     Args:
-        call: is called with what `Position.begin` lists, int64 (3,).
+        call: takes a row of `Position.begin`, int64 (3,).
         position: where the first epoch begins.
         count: steps of an epoch.
-        calls: how many of them are read at the same time.
+        calls: how many run in parallel.
         block: how many single records are read at once; None for batches.
     """
 
@@ -108,33 +102,31 @@ def read_steps(
 
     def begin(_: tf.Tensor) -> tf.Tensor:
         listed = tf.numpy_function(take_epoch, [], tf.int64)
-        # Also where it is not: by this, `unbatch` knows the number of elements.
+        # Not true of every epoch, but from this `unbatch` knows the number of elements.
         listed.set_shape((max(1, -(-count // (block or 1))), 3))
         return listed
 
+    # Steps are listed at once: counting in the graph took 11 ms an epoch and 0.06 ms a step.
     steps = map_elements(tf.data.Dataset.range(min(1, count)), begin).unbatch()
     dataset = map_elements(steps, call, calls)
-    # `unbatch` takes the last block for a full one: `take` corrects the length.
+    # `unbatch` assumes that the last block is full: `take` corrects the length.
     return dataset.unbatch().take(count) if block else dataset
 
 
 def map_elements(
     dataset: tf.data.Dataset, function: Callable[..., Any], calls: int = 1
 ) -> tf.data.Dataset:
-    """Applies a function to all elements in order, to `calls` of them at the same time."""
+    """Applies a function to all elements in order, to `calls` of them in parallel."""
     return dataset.map(leave_alone(function), calls, deterministic=True)
 
 
 def call_python(
     function: Callable[..., Any], inputs: Sequence[tf.Tensor], types: Sequence[tf.DType]
 ) -> Columns:
-    """Calls Python in a graph; what it gives depends on the inputs alone.
+    """Calls a pure Python function in a graph; arrays are passed without a copy, both ways."""
 
-    Arrays are handed over without a copy, in both directions. An error of ours is handed over as
-    its text and raised by TensorFlow: raised in Python, it would be shown with a traceback, 700
-    letters more.
-    """
-
+    # TensorFlow raises our errors from their text: raised in Python, they would be shown with a
+    # traceback, 700 letters more.
     def call(*arrays: Array) -> list[Any]:
         try:
             with _calls:
@@ -149,16 +141,16 @@ def call_python(
 
 
 def choose_settings(calls: int = 1) -> tf.data.Options:
-    """Keeps TensorFlow from adding buffers and threads of its own, but for so many calls."""
+    """Keeps TensorFlow from adding buffers and threads of its own, but those for `calls`."""
     settings = tf.data.Options()
-    # TensorFlow would add a prefetch of its own, of a size that `max_ram` does not count.
+    # TensorFlow would add a prefetch whose size `max_ram` does not count.
     settings.experimental_optimization.inject_prefetch = False
     # With it, every other epoch decoded on one of two cores alone (1,950 instead of 3,700/s).
     settings.autotune.enabled = False
     settings.deterministic = True
     # As many threads as cores, and not those of the model.
     settings.threading.private_threadpool_size = max(count_cores(), calls)
-    # Which records are read here is decided already; nothing is left to be divided.
+    # The plan has already divided the records among hosts.
     policy = tf.data.experimental.AutoShardPolicy.OFF
     settings.experimental_distribute.auto_shard_policy = policy
     return settings

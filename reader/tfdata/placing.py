@@ -1,7 +1,6 @@
-"""What TensorFlow does for the engine: images that it alone makes to the same numbers.
+"""Decodes and resizes for the engine what only TensorFlow does to the same numbers.
 
-`make_placer` decodes and resizes image by image, `make_resizer` whole batches that the engine
-decoded.
+`make_placer` works image by image, `make_resizer` on whole batches that the engine has decoded.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from reader.batches import decoders
 from reader.batches.batch_reader import Batch
 from reader.batches.decoders import Decoder, Task
 from reader.plan.image_plan import ImagePlan
-from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import ReadPlan
 from reader.tfdata.decoding import (
     crop_to_ratio,
@@ -31,10 +29,10 @@ from reader.tfdata.decoding import (
 
 
 def make_placer(plan: ReadPlan) -> Decoder:
-    """What decodes an image for the engine, and resizes it where that is done one by one.
+    """Makes what decodes an image for the engine, and resizes it if that is done one by one.
 
-    TensorFlow decodes a PNG in two thirds of the time that Pillow takes. A JPEG is decoded as the
-    engine does it, unless only a part of it is needed.
+    TensorFlow decodes a PNG in two thirds of the time that Pillow takes. JPEGs are left to the
+    engine, unless only a part is needed.
     """
     images = _leave_to_tensorflow(plan)
     if images.options.random_crop is not None:
@@ -52,7 +50,7 @@ def make_placer(plan: ReadPlan) -> Decoder:
 
 
 def make_mask_placer(plan: ReadPlan) -> Decoder:
-    """What decodes a mask for the engine, likewise."""
+    """Makes what does the same with a mask."""
     images, padding = _leave_to_tensorflow(plan), plan.given.mask_padding
     if images.options.random_crop is not None:
         return _place_result(make_mask_decoder(images, padding), images.part_images)
@@ -60,42 +58,51 @@ def make_mask_placer(plan: ReadPlan) -> Decoder:
 
 
 def _leave_to_tensorflow(plan: ReadPlan) -> ImagePlan:
-    """Which images are asked for, without what the engine does: to mirror, and to round."""
+    # The engine mirrors and rounds.
     options = dataclasses.replace(plan.options, random_flip=False, dtype="float32")
     return dataclasses.replace(plan.images, options=options)
 
 
 def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
-    """What resizes and mirrors whole batches for the engine; None where that is not done."""
+    """Makes what resizes and mirrors whole batches for the engine; None if that is not done."""
     if not plan.resizes_batches:
         return None
-    images, padding = plan.images, plan.given.mask_padding
-
-    def resize(pixels: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-        pixels = tf.cast(fit_image(pixels, images), images.options.dtype)
-        return _arrange(pixels, flips, images.options)
-
-    def resize_masks(masks: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-        return _arrange(fit_mask(masks, images, padding), flips, images.options)
-
-    flips = tf.TensorSpec((None,), tf.bool)
-    shape = (None, images.stored.height, images.stored.width)
-    run = _compile(resize, tf.TensorSpec((*shape, images.channels), tf.uint8), flips)
+    images, options, padding = plan.images, plan.options, plan.given.mask_padding
+    resize = _compile_resize(
+        images, images.channels, lambda pixels: tf.cast(fit_image(pixels, images), options.dtype)
+    )
     if plan.given.masks:
-        run_masks = _compile(resize_masks, tf.TensorSpec((*shape, 1), tf.uint8), flips)
+        resize_masks = _compile_resize(images, 1, lambda masks: fit_mask(masks, images, padding))
 
     def resize_batch(batch: Batch) -> Batch:
         flips = tf.constant(batch.flips)
-        batch.images = run(_share(batch.images), flips).numpy()
+        batch.images = resize(_share(batch.images), flips).numpy()
         if batch.masks is not None:
-            batch.masks = run_masks(_share(batch.masks), flips).numpy()
+            batch.masks = resize_masks(_share(batch.masks), flips).numpy()
         return batch
 
     return resize_batch
 
 
+def _compile_resize(
+    images: ImagePlan, channels: int, fit: Callable[[tf.Tensor], tf.Tensor]
+) -> Callable[..., Any]:
+    """A graph that resizes, mirrors and lays out a batch of images as stored."""
+
+    def resize(pixels: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
+        pixels = fit(pixels)
+        if images.options.random_flip:
+            pixels = _mirror_some(pixels, flips)
+        if images.options.data_format == "channels_first":
+            pixels = tf.transpose(pixels, (0, 3, 1, 2))
+        return pixels
+
+    shape = (None, images.stored.height, images.stored.width, channels)
+    return _compile(resize, tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((None,), tf.bool))
+
+
 def _compile(function: Callable[..., Any], *inputs: tf.TensorSpec) -> Callable[..., Any]:
-    """A function of a graph, for the CPU: a GPU has no decoders, and resizes to other numbers."""
+    """Compiles for the CPU: a GPU has no decoders, and resizes to other numbers."""
 
     def run(*tensors: tf.Tensor) -> Any:
         with tf.device("/CPU:0"):
@@ -107,22 +114,18 @@ def _compile(function: Callable[..., Any], *inputs: tf.TensorSpec) -> Callable[.
 
 
 def _share(array: Array) -> tf.Tensor:
-    """A tensor of the same memory, which has to begin at a multiple of 64 bytes.
-
-    A copy of a batch would take a millisecond, and one of an image would stay in the heap of each
-    thread: memory grew from 240 to 430 MB, and on.
-    """
+    """A tensor of the same memory, which has to begin at a multiple of 64 bytes."""
+    # A copy of a batch would take a millisecond, and one of an image would stay in the heap of each
+    # thread: memory grew from 240 to 430 MB, and on.
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def _place_result(
     decode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor], part_images: int
 ) -> Decoder:
-    """Runs a decoder of tensors, for some images in one call of a graph.
+    """Runs a decoder of tensors on several images with one call of a graph."""
 
-    The graph has a copy of the decoder for each of them: a loop in it took 0.05 ms an image more.
-    """
-
+    # The decoder is copied for each of them: a loop in the graph took 0.05 ms an image more.
     def decode_all(data: tf.Tensor, sizes: tf.Tensor, seeds: tf.Tensor) -> list[tf.Tensor]:
         columns = (tf.unstack(column) for column in (data, sizes, seeds))
         return [decode(*image) for image in zip(*columns, strict=True)]
@@ -165,15 +168,7 @@ def _place_result(
 def _resize_singly(
     plan: ReadPlan, decode: Decoder, channels: int, method: str, padding: int = 0
 ) -> Decoder:
-    """Resizes what a decoder gives, one image after the other, unless it need not be.
-
-    Args:
-        plan: says how.
-        decode: decodes to uint8 (height, width, channels).
-        channels: of that.
-        method: of `tf.image.resize`.
-        padding: stands around an image that keeps its shape.
-    """
+    """Resizes what a decoder gives, uint8 (height, width, channels), one image after the other."""
     options, scratch = plan.options, Scratch()
     if plan.resizes_batches or not plan.images.is_resized:
         return decode
@@ -208,10 +203,8 @@ def _resize_singly(
 
 
 def find_inset(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Where `tf.image.resize_with_pad` puts an image: top, left, height, width.
-
-    A graph cannot be asked: optimized, it multiplies where this divides, and is off by a row.
-    """
+    """Where `tf.image.resize_with_pad` puts an image: top, left, height, width."""
+    # Not computed in a graph: optimized, it multiplies where this divides, and is off by a row.
     sides, goals = np.array(size, np.float32), np.array(target, np.float32)
     resized = sides / (sides / goals).max()
     margins = np.maximum(np.floor((goals - resized) / 2), 0).astype(int)
@@ -219,10 +212,8 @@ def find_inset(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int
 
 
 def _copy_result(image: Array, row: Array) -> None:
-    """Copies an image to its place, rounded if that holds integers.
-
-    TensorFlow would round with all threads of the process, which took a fifth of the time.
-    """
+    """Copies an image to its place, rounded if that holds integers."""
+    # TensorFlow would round with all threads of the process, which took a fifth of the time.
     if image.dtype != row.dtype:
         image = np.clip(np.rint(image), 0, 255).astype(row.dtype)
     if row.strides[1] < 0:
@@ -231,27 +222,15 @@ def _copy_result(image: Array, row: Array) -> None:
 
 
 def _describe(error: tf.errors.OpError) -> str:
-    """What a decoder said of an image that it did not take, without its place in the graph."""
+    """A decoder's error message, without its place in the graph."""
     lines = re.sub(r"\{\{.*?\}\} ?|\s*\[Op:.*", "", error.message).splitlines()
     said = [line for line in lines if not re.match(r"\s|Graph execution|Detected at|$", line)]
     return said[0] if said else type(error).__name__
 
 
-def _arrange(images: tf.Tensor, flips: tf.Tensor, options: ReadOptions) -> tf.Tensor:
-    """Mirrors images (n, height, width, channels), and brings them into the data format."""
-    if options.random_flip:
-        images = _mirror_some(images, flips)
-    if options.data_format == "channels_first":
-        images = tf.transpose(images, (0, 3, 1, 2))
-    return images
-
-
 def _mirror_some(images: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-    """Mirrors some of a batch's images.
-
-    A `tf.where` over all of them took five times as long. `tf.reverse` is quick only for rows of
-    three channels in three dimensions.
-    """
+    # A `tf.where` over all images took five times as long. `tf.reverse` is quick only for rows of
+    # three channels in three dimensions.
     chosen = tf.where(flips)
     taken = tf.gather_nd(images, chosen)
     shape = tf.shape(taken)

@@ -1,7 +1,7 @@
-"""Compares records with the manifest in a graph, before a decoder believes what they claim.
+"""Compares records with the manifest in a graph, before a decoder trusts their headers.
 
-What `reader.batches` does without TensorFlow, for pipelines that call no Python. Where a header is
-cut off, TensorFlow's own operations raise the error.
+`reader.batches` does the same without TensorFlow. Of a header that is cut off, TensorFlow's own
+operations raise the error.
 """
 
 from __future__ import annotations
@@ -22,13 +22,39 @@ _SIDE: Final = 1 << 14
 """Sides in a WebP have 14 bits."""
 
 
-def measure_header(encoded: tf.Tensor, formats: Collection[str]) -> tf.Tensor:
-    """The height and width that a header claims, int64 (2,); zeros if it is of none of the formats.
+def check_fields(
+    fields: Mapping[str, tf.Tensor], image: ImageInfo, classes: int
+) -> tuple[tf.Tensor, list[tf.Operation]]:
+    """Returns the size of a record's image, int32 (2,), and assertions about the record."""
+    encoded, name = fields[examples.ENCODED], fields[examples.SOURCE_ID]
+    checks = []
 
-    Args:
-        encoded: the bytes of an image, string ().
-        formats: some of `jpeg`, `png` and `webp`.
-    """
+    def require(condition: tf.Tensor, *said: object) -> None:
+        said = ("the record of", name, "holds", *said)
+        checks.append(tf.raw_ops.Assert(condition=condition, data=said, summarize=9))
+
+    if image.is_raw:
+        size = tf.stack([fields[examples.HEIGHT], fields[examples.WIDTH]])
+    else:
+        size = _measure_header(encoded, image.formats)
+    least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
+    fits = tf.reduce_all((size >= least) & (size <= most))
+    require(fits, "an image of", size, "pixels, expected up to", most)
+    if "jpeg" in image.formats:
+        # Each scan can cover the whole image.
+        scans = tf.size(tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda").values) - 1
+        require(scans <= MAX_SCANS, "an image of", scans, "scans, expected up to", MAX_SCANS)
+    if MASK in fields:
+        mask_size = _measure_png(fields[MASK])
+        require(tf.reduce_all(mask_size == size), "a mask of", mask_size, "pixels for", size)
+    if examples.LABEL in fields:
+        label = fields[examples.LABEL]
+        require((label >= 0) & (label < classes), "label", label, "of", classes, "classes")
+    return tf.cast(size, tf.int32), checks
+
+
+def _measure_header(encoded: tf.Tensor, formats: Collection[str]) -> tf.Tensor:
+    """The height and width in a header, int64 (2,); zeros if it is of another format."""
     known = [name for name in _MEASURES if name in formats]
     if len(known) == 1:
         return _MEASURES[known[0]](encoded)
@@ -40,53 +66,15 @@ def measure_header(encoded: tf.Tensor, formats: Collection[str]) -> tf.Tensor:
     return size
 
 
-def measure_png(encoded: tf.Tensor) -> tf.Tensor:
-    """The height and width that a PNG claims, int64 (2,); zeros if it is none."""
-    is_png = (tf.strings.substr(encoded, 0, 8) == b"\x89PNG\r\n\x1a\n") & (
-        tf.strings.substr(encoded, 12, 4) == b"IHDR"
-    )
+def _measure_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.io.extract_jpeg_shape(encoded, tf.int64)[:2]
+
+
+def _measure_png(encoded: tf.Tensor) -> tf.Tensor:
+    is_png = _starts_at(encoded, 0, b"\x89PNG\r\n\x1a\n") & _starts_at(encoded, 12, b"IHDR")
     sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
     sides = tf.cast(tf.reverse(tf.ensure_shape(sides, (2,)), [0]), tf.int64)
     return tf.where(is_png, sides, tf.zeros_like(sides))
-
-
-def check_fields(
-    fields: Mapping[str, tf.Tensor], image: ImageInfo, classes: int
-) -> tuple[tf.Tensor, list[tf.Operation]]:
-    """The size of a record's image, int32 (2,), and what compares the record with the manifest."""
-    encoded, name = fields[examples.ENCODED], fields[examples.SOURCE_ID]
-    checks = []
-
-    def require(condition: tf.Tensor, *said: object) -> None:
-        said = ("the record of", name, "holds", *said)
-        checks.append(tf.raw_ops.Assert(condition=condition, data=said, summarize=9))
-
-    if image.is_raw:
-        size = tf.stack([fields[examples.HEIGHT], fields[examples.WIDTH]])
-    else:
-        size = measure_header(encoded, image.formats)
-    least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
-    fits = tf.reduce_all((size >= least) & (size <= most))
-    require(fits, "an image of", size, "pixels, expected up to", most)
-    if "jpeg" in image.formats:
-        scans = count_scans(encoded)
-        require(scans <= MAX_SCANS, "an image of", scans, "scans, expected up to", MAX_SCANS)
-    if MASK in fields:
-        mask_size = measure_png(fields[MASK])
-        require(tf.reduce_all(mask_size == size), "a mask of", mask_size, "pixels for", size)
-    if examples.LABEL in fields:
-        label = fields[examples.LABEL]
-        require((label >= 0) & (label < classes), "label", label, "of", classes, "classes")
-    return tf.cast(size, tf.int32), checks
-
-
-def count_scans(encoded: tf.Tensor) -> tf.Tensor:
-    """How many scans a JPEG has, int32 (), each of which can go through all of an image."""
-    return tf.size(tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda").values) - 1
-
-
-def _measure_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.io.extract_jpeg_shape(encoded, tf.int64)[:2]
 
 
 def _measure_webp(encoded: tf.Tensor) -> tf.Tensor:
@@ -103,19 +91,20 @@ def _measure_webp(encoded: tf.Tensor) -> tf.Tensor:
         b"VP8L": tf.stack([bits // _SIDE % _SIDE, bits % _SIDE]) + 1,
         b"VP8 ": tf.stack([read(8, 10), read(6, 8)]) % _SIDE,
     }
-    is_webp = (tf.strings.substr(encoded, 0, 4) == b"RIFF") & (
-        tf.strings.substr(encoded, 8, 4) == b"WEBP"
-    )
-    kind = tf.strings.substr(encoded, 12, 4)
+    is_webp = _starts_at(encoded, 0, b"RIFF") & _starts_at(encoded, 8, b"WEBP")
     found = tf.zeros(2, tf.int64)
     for name, size in sizes.items():
-        found = tf.where(is_webp & (kind == name), size, found)
+        found = tf.where(is_webp & _starts_at(encoded, 12, name), size, found)
     return found
+
+
+def _starts_at(encoded: tf.Tensor, begin: int, expected: bytes) -> tf.Tensor:
+    return tf.strings.substr(encoded, begin, len(expected)) == expected
 
 
 _MEASURES: Final[dict[str, Callable[[tf.Tensor], tf.Tensor]]] = {
     "jpeg": _measure_jpeg,
-    "png": measure_png,
+    "png": _measure_png,
     "webp": _measure_webp,
 }
 _STARTS: Final = {"jpeg": b"\xff", "png": b"\x89", "webp": b"R"}

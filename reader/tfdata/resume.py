@@ -1,4 +1,4 @@
-"""Training that goes on where it was killed, in the middle of an epoch: a Keras callback."""
+"""A Keras callback that resumes a killed training in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -19,49 +19,47 @@ from reader.arrays import Array
 from reader.tfdata.checkpoint import CheckpointFolder
 
 EPOCH_DONE: Final = object()
-"""Stands in `stop_training` where the epoch ends, and not the training."""
+"""Value of `stop_training` that ends only the epoch, not the training."""
 
 PLAIN: Final = (bool, int, float, str, type(None), np.generic)
-"""What the state of a callback is made of; and of lists of arrays, such as the best weights."""
+"""Types saved of a callback's attributes, besides lists of arrays such as the best weights."""
 
 DERIVED: Final = ("min_delta",)
-"""Attributes that Keras derives anew, with `monitor_op`: it turns the sign of this one."""
+"""Attributes that Keras derives again, with `monitor_op`: it turns the sign of this one."""
 
 _log = logging.getLogger("shardmill.reader")
 
 
 class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-    """Saves the state of a training, and goes on from there when `fit` is called again.
+    """Saves the state of a training, and resumes from it when `fit` is called again.
 
-    The records that come after a restart are those that would have come: none is left out, none
-    comes twice. The same script is simply run again:
+    After a restart come exactly the records that would have come. Run the same script again:
 
         train = load_dataset("photos-256", "train", seed=7)
         stopping = keras.callbacks.EarlyStopping(patience=3)
         resuming = ResumeTraining(train, "checkpoints", callbacks=[stopping])
         model.fit(train, epochs=20, callbacks=[stopping, resuming])
 
-    It keeps weights, optimizer, the seeds of layers such as Dropout, metrics in the middle of an
-    epoch, the history that `fit` returns, and the state of the callbacks that it is given. Random
-    numbers that are drawn elsewhere, by `tf.random` or from Keras' global seed, begin anew. A
-    training that was complete, or was stopped by a callback, does nothing when it is run again.
+    It saves weights, optimizer, the seeds of layers such as Dropout, metrics in the middle of an
+    epoch, the history that `fit` returns, and the state of the callbacks it is given. Random
+    numbers drawn elsewhere, by `tf.random` or from Keras' global seed, start over. A training that
+    was complete, or stopped by a callback, does nothing when you run it again.
 
-    Without a checkpoint, it begins where `load_dataset` was told to begin, by `initial_epoch` and
-    `initial_step`, whatever was read of the data set before. It says in one line from where it
-    resumes, or that the training is complete. Put it last in the list, so that it saves what the
-    others have decided.
+    Without a checkpoint it begins at the `initial_epoch` and `initial_step` of `load_dataset`,
+    whatever has been read of the data set before. It prints one line that says where it resumes, or
+    that the training is complete. Put it last in the list, so that it saves what the others have
+    decided.
 
     Args:
-        dataset: what `fit` is given; of a seed. It may have been made by `map`.
+        dataset: the data for `fit`, with a seed; also the result of its `map`.
         folder: for the checkpoint; only one process may write there.
-        every_steps: saves after that many steps, and after each epoch.
-        callbacks: others of `fit` whose state is kept: what their attributes hold of numbers,
-            strings and lists of arrays.
+        every_steps: steps between checkpoints; each epoch ends with one too.
+        callbacks: others of `fit` whose state is saved: attributes that are numbers, strings or
+            lists of arrays.
 
     Raises:
-        UsageError: `dataset` was not made by shardmill, or is a sequence; `fit` reads other data,
-            or is used in a way that cannot be continued; or there is a checkpoint of other data or
-            options.
+        UsageError: `dataset` is not from shardmill, or is a sequence; `fit` reads other data, or is
+            used in a way that cannot be resumed; or the checkpoint is of other data or options.
         DatasetError: the checkpoint is damaged, or does not fit the model.
     """
 
@@ -92,7 +90,6 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._epoch = self._first_step = self._saved_step = 0
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes the model; Keras calls it, for one callback after the other."""
         super().set_model(model)
         for callback in self._callbacks:
             if callback.model is not model:
@@ -102,14 +99,14 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Restores the last checkpoint, if there is one."""
+        """Restores the last checkpoint."""
         del logs
         if self.params["steps"] != self._steps:
             raise UsageError(
                 f"fit takes {self.params['steps']} steps an epoch, the data set has {self._steps}: "
-                "give fit no steps_per_epoch, and data whose batches are not counted anew"
+                "give fit no steps_per_epoch, and data whose batches are not regrouped"
             )
-        # Of the first `fit` alone: in a second one, callbacks hold what is to be saved already.
+        # Only before the first `fit`: later, callbacks already hold state that has to be saved.
         self._fresh = self._fresh or [_list_plain(callback) for callback in self._callbacks]
         self._logs, self._is_read = [], False
         self._begin = self._position.start
@@ -119,15 +116,15 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._build()
         self._restore(self._resumed)
         self._begin = (self._resumed["epoch"], self._resumed["step"])
-        # What `keras.callbacks.BackupAndRestore` does. No epoch comes after one that was the last.
+        # As in `keras.callbacks.BackupAndRestore`. A training that was stopped gets no more epochs.
         first = sys.maxsize if self._resumed["stopped"] else self._resumed["epoch"]
         self.model._initial_epoch = first  # noqa: SLF001
         _tell(self._describe(self._resumed))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Lets the data begin where this epoch does; Keras may have looked at a batch before."""
+        """Moves the data to the start of this epoch: Keras may have taken a batch before."""
         del logs
-        # Read by now. A `fit` that is interrupted must not leave it to the next one.
+        # Keras has read it by now. An interrupted `fit` must not leave it to the next one.
         self.model._initial_epoch = None  # noqa: SLF001
         (begin, step), self._begin = self._begin, (0, 0)
         if begin != epoch and (begin or step):
@@ -139,21 +136,20 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._first_step = self._saved_step = step if begin == epoch else 0
         self._position.seek(epoch, self._first_step)
         if self._first_step and self._resumed is not None:
-            # Again: Keras has reset the metrics, and what other callbacks do when an epoch begins,
-            # such as to lower the learning rate, has been done before.
+            # Once more, as Keras has reset the metrics, and other callbacks may have repeated what
+            # they do at the beginning of an epoch, such as lowering the learning rate.
             self._restore(self._resumed)
         self._resumed = None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves if it is time."""
         del logs
         if not self._is_read:
             self._check_data()
         step = self._first_step + batch + 1
         if step >= self._steps:
-            # An epoch that began in its middle is shorter than Keras expects. It would ask for one
-            # batch more, and the part of that step which needs no data may be done: the optimizer
-            # has then counted a step too many, and its next ones are others by 1e-5.
+            # A resumed epoch is shorter than Keras expects. It would ask for one more batch and may
+            # run the part of that step that needs no data: the optimizer then counts a step too
+            # many, and its next ones differ by 1e-5.
             if self._first_step and not self.model.stop_training:
                 self.model.stop_training = EPOCH_DONE
         elif step - self._saved_step >= self._every_steps:
@@ -161,16 +157,15 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             self._saved_step = step
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves that the next epoch comes next."""
         if self.model.stop_training is EPOCH_DONE:
             self.model.stop_training = False
         self._logs.append((epoch, dict(logs or {})))
         self._save(epoch + 1, 0)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Completes the history, and lets the next call of `fit` decide on its epochs itself."""
+        """Completes the history."""
         del logs
-        self.model._initial_epoch = None  # noqa: SLF001
+        self.model._initial_epoch = None  # noqa: SLF001 (the next `fit` decides on its own)
         history = getattr(self.model, "history", None)
         if history is None:
             return
@@ -181,7 +176,7 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         }
 
     def _check_data(self) -> None:
-        """Makes sure that the first batch of `fit` was one of the data set."""
+        """Checks that `fit` reads the data set it was given."""
         if self._position.epoch <= self._epoch:  # no iterator has taken the epoch
             raise UsageError(
                 "fit reads other data than ResumeTraining was given: give both the same data set"
@@ -190,15 +185,12 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
 
     def _describe(self, state: dict[str, Any]) -> str:
         epoch, step = state["epoch"], state["step"]
-        done = format_count(epoch, "epoch")
+        done, again = format_count(epoch, "epoch"), f"remove {self._folder} to start over"
         if state["stopped"]:
-            return (
-                f"complete: a callback stopped it after {done}; remove {self._folder} to train anew"
-            )
+            return f"complete: a callback stopped it after {done}; {again}"
         if epoch >= self.params["epochs"]:
             return (
-                f"complete: {done} {'is' if epoch == 1 else 'are'} done; raise epochs, or remove "
-                f"{self._folder} to train anew"
+                f"complete: {done} {'is' if epoch == 1 else 'are'} done; raise epochs, or {again}"
             )
         return f"resuming at epoch {epoch}, step {step} of {self._steps}, from {self._folder}"
 
@@ -210,7 +202,7 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         states = []
         for number, (callback, fresh) in enumerate(zip(self._callbacks, self._fresh, strict=True)):
             plain = _list_plain(callback)
-            # Not what was chosen, such as patience: that may be chosen anew.
+            # Not what you chose, such as patience: you may change that.
             states.append({name: plain[name] for name in plain if plain[name] != fresh.get(name)})
             arrays |= {f"callback-{number}-{name}": array for name, array in _list_arrays(callback)}
         state = {
@@ -224,7 +216,7 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._checkpoint.write(state, arrays, self.model.save_weights)
 
     def _build(self) -> None:
-        """Makes all variables, which Keras otherwise does at the first batch."""
+        """Creates all variables, which Keras otherwise does at the first batch."""
         model = self.model
         metrics = model._compile_metrics  # noqa: SLF001
         if not model.built or (metrics is not None and not metrics.built):
@@ -260,7 +252,7 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
 
 
 def _tell(line: str) -> None:
-    """Shows a line to a person, as Keras shows its own."""
+    """Logs a line, and prints it where Keras prints its own."""
     _log.info(line)
     if keras.config.is_interactive_logging_enabled():
         encoding = sys.stdout.encoding or "utf-8"
@@ -268,7 +260,7 @@ def _tell(line: str) -> None:
 
 
 def _find_source(dataset: Any) -> Any:
-    """The data set of shardmill that another was made of."""
+    """Finds the data set of shardmill from which another was made."""
     if isinstance(dataset, keras.utils.PyDataset):
         raise UsageError(
             f"ResumeTraining takes no {type(dataset).__name__}, as Keras chooses the order of its "
@@ -286,7 +278,7 @@ def _find_source(dataset: Any) -> Any:
 
 
 def _list_unsaved(model: keras.Model) -> list[keras.Variable]:
-    """Variables that `save_weights` leaves out: metrics, and the seeds of random layers."""
+    """Lists what `save_weights` leaves out: metrics, and the seeds of random layers."""
     weights = {id(weight) for weight in model.weights}
     variables = {id(variable): variable for variable in model.variables}
     variables |= {id(variable): variable for variable in model.metrics_variables}

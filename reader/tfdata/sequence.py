@@ -1,4 +1,4 @@
-"""A plan becomes a `keras.utils.PyDataset`: any batch of an epoch, by its number."""
+"""Builds a `keras.utils.PyDataset` from a plan: any batch of an epoch, by its number."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ from reader.tfdata.dataset import make_reader
 
 
 class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
-    """The batches of an epoch: `sequence[7]` reads that one alone, decoded as numpy arrays.
+    """The batches of an epoch: `sequence[7]` reads only that one, decoded as NumPy arrays.
 
-    `model.fit` takes it, with `workers` threads that read ahead. After each epoch the order is a
-    new one, if it is shuffled; `fit` begins with the epoch after the first one, as Keras ends an
-    epoch when it has looked at a batch. Batches are the same as those of `ShardSet.dataset`. Unless
-    `fit` is told `shuffle=False`, it takes them in an order of its own.
+    They are the batches of `ShardSet.dataset`; a shuffled order changes after each epoch.
+    `model.fit` takes a sequence, with `workers` threads that read ahead, in an order of its own
+    unless you pass `shuffle=False`. It begins with the epoch after the first one, as Keras ends an
+    epoch when it has looked at a batch.
 
     Args:
-        plan: what is read and how.
-        **loading: of `keras.utils.PyDataset`; `max_queue_size` as `max_ram` allows if it is left
-            out.
+        plan: what to read.
+        **loading: of `keras.utils.PyDataset`; `max_queue_size` defaults to what `max_ram` allows.
 
     Attributes:
         class_names: in label order.
-        file_paths: of the originals, in the order of an epoch that is not shuffled.
-        epoch: whose batches are given.
+        file_paths: of the originals, in the order of an epoch without shuffling.
+        epoch: the current epoch.
 
     Raises:
-        UsageError: a plan without batches, or one that begins in the middle of an epoch; or other
-            processes are to read.
+        UsageError: the plan has no batches or begins in the middle of an epoch, or
+            `use_multiprocessing` is given.
     """
 
     def __init__(self, plan: ReadPlan, **loading: Any) -> None:
@@ -73,17 +72,15 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         try:
             batch = self._read(self.epoch, [step])
         except ShardmillError as error:
-            keep_error(error)  # `fit` shows of it nothing but its text
+            keep_error(error)  # `fit` shows only its text
             raise
         return tf.nest.map_structure(_to_numpy, format_batch(self._plan, batch))
 
     def on_epoch_end(self) -> None:
-        """Goes on to the order of the next epoch; Keras calls it."""
         self.epoch += 1
 
 
 def _to_numpy(value: Array | Ragged) -> Array:
-    """An array; of a ragged column, one of arrays."""
     if isinstance(value, Ragged):
         rows: Array = tf.RaggedTensor.from_row_splits(value.values, value.splits).numpy()
         return rows

@@ -1,9 +1,9 @@
-"""The plain way to read a data set: TensorFlow's own operations alone, with no call of Python.
+"""Builds a `tf.data.Dataset` from TensorFlow's own operations alone, without calls of Python.
 
-shards, in a fresh order -> records of some in turn -> a window of them -> decode -> batch
+shuffled shards -> records of several in turn -> a window of shuffled records -> decode -> batch
 
-So the pipeline can be saved, run by processes that have nothing of ours, and kept in mid-epoch by
-`tf.train.Checkpoint`.
+So the pipeline can be saved, run by processes without our code, and saved in the middle of an epoch
+by `tf.train.Checkpoint`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from reader.tfdata.pipeline import Columns, choose_settings, leave_alone
 from reader.tfdata.record_checks import check_fields
 
 SHUFFLED_SHARDS: Final = 16
-"""Whose order is shuffled at once. If it were all, one worker of a tf.data service could take all
-shards that are to be divided among several."""
+"""Buffer for shuffling shards. With all of them in it, one worker of a tf.data service could take
+every shard."""
 
 _TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}
 
@@ -38,20 +38,20 @@ def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
     paths = [os.fsencode(str(file.path)) for file in plan.files.files]
     counts = [file.records for file in plan.files.files]
     dataset = tf.data.Dataset.from_tensor_slices((paths, tf.constant(counts, tf.int64)))
-    # Seeds of random changes join shards, not records: a second source beside the records would
-    # keep a tf.data service from dividing them by files.
+    # Random seeds are zipped with shards, not with records: a second source beside the records
+    # would keep a tf.data service from dividing them by files.
     seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
     dataset = tf.data.Dataset.zip((dataset, seeds))
     if shuffled:
         dataset = dataset.shuffle(SHUFFLED_SHARDS, seed)
-    # One shard after another, where the order is that in which they were written.
+    # One shard after another keeps the order in which they were written.
     shards = OPEN_SHARDS if shuffled else 1
     dataset = dataset.interleave(
         leave_alone(_open_shard), shards, TURN_RECORDS, shards, deterministic=True
     )
     if plan.choice.labels is not None and plan.choice.labels.min() < 0:
         dataset = dataset.filter(leave_alone(_make_filter(plan.choice.labels)))
-    # A host may have more records than others, and no more steps.
+    # A host may have more records than others, but takes no more steps.
     dataset = dataset.take(plan.steps.records)
     if shuffled:
         # Encoded, a record takes a tenth of the memory.
@@ -59,17 +59,16 @@ def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
     decode = leave_alone(_make_decoder(plan))
     dataset = dataset.map(decode, buffers.calls, deterministic=True)
     if options.batch_size is not None:
-        # TensorFlow makes one step of `map` and this: the thread that decoded an image copies it
-        # to its place.
+        # TensorFlow fuses this with `map`: the thread that decodes an image copies it to its place.
         dataset = dataset.batch(options.batch_size, drop_remainder=options.remainder == "drop")
-    # In whole batches, because columns of any length have no other way to become one tensor.
+    # After batching, because ragged columns become one tensor in no other way.
     dataset = dataset.map(leave_alone(lambda *columns: _format_element(plan, [*columns])))
     settings = choose_settings()
     settings.experimental_optimization.map_and_batch_fusion = True
-    # As many as the machine has cores that runs it, which may be another one.
+    # As many threads as the machine that runs it has cores, which may be another one.
     settings.threading.private_threadpool_size = 0
     dataset = dataset.prefetch(buffers.prefetch_batches).with_options(settings)
-    # Known beside the graph: `assert_cardinality` would fail in a worker that reads only a part.
+    # Not `assert_cardinality`, which would fail in a worker that reads only a part.
     steps = tf.constant(plan.steps.count, tf.int64)
     dataset.cardinality = lambda: steps
     dataset.class_names = plan.choice.class_names
@@ -77,10 +76,10 @@ def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
 
 
 def _open_shard(shard: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tf.data.Dataset:
-    """The records of a shard, each with a seed of its own."""
+    """Reads a shard's records, each with a seed of its own."""
     path, count = shard
     records = tf.data.TFRecordDataset(path, buffer_size=READ_BYTES)
-    # A shard that was cut off between two records has no wrong checksum.
+    # No checksum is wrong in a shard that was cut off between two records.
     records = records.apply(tf.data.experimental.assert_cardinality(count))
     return tf.data.Dataset.zip((records, tf.data.Dataset.random(seed)))
 
@@ -95,7 +94,7 @@ def _make_filter(labels: Array) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
 
 def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
-    """A function of a record and its seed, which gives what `_format_element` takes."""
+    """Makes a function from a record and its seed to what `_format_element` takes."""
     image, options, given, choice = plan.images.stored, plan.options, plan.given, plan.choice
     decode_image = make_decoder(plan.images)
     decode_mask = make_mask_decoder(plan.images, given.mask_padding)
@@ -129,7 +128,7 @@ def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
 
 
 def _format_element(plan: ReadPlan, columns: Columns) -> Any:
-    """What `elements.format_batch` makes of arrays, in a graph."""
+    """Does in a graph what `elements.format_batch` does with arrays."""
     images, labels, names, *masks = columns
     given, parsed, label = plan.given, {}, None
     if given.needed:
@@ -153,10 +152,10 @@ def _format_element(plan: ReadPlan, columns: Columns) -> Any:
 def _parse_columns(
     records: tf.Tensor, columns: Iterable[Column], *, single: bool
 ) -> dict[str, tf.Tensor]:
-    """The columns of some records, string (batch,), or () of a single one; and their names.
+    """Parses the columns and names of records, string (batch,), or of a single one, string ().
 
-    Tensors (batch,), or ragged ones (batch, None), of boxes (batch, None, 4); of a single record
-    without `batch`, none of them ragged.
+    Gives tensors (batch,), ragged (batch, None), or of boxes (batch, None, 4); without `batch`, and
+    not ragged, for a single record.
     """
     features = {column.name: _describe(column) for column in columns}
     features[examples.SOURCE_ID] = tf.io.FixedLenFeature((), tf.string, "")
@@ -175,7 +174,7 @@ def _describe(column: Column) -> Any:
 
 
 def _make_label(label: Column, parsed: Mapping[str, tf.Tensor], classes: int) -> tf.Tensor:
-    """What is given as label: a number, float32 (…,), or 0 and 1, float32 (…, classes)."""
+    """Makes a label of a column: a number, float32 (…,), or 0 and 1, float32 (…, classes)."""
     value = parsed[label.name]
     if label.kind != "labels":
         return tf.cast(value, tf.float32)
