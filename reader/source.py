@@ -1,4 +1,4 @@
-"""Any record of a split by its number or its original's name; numpy alone, no TensorFlow."""
+"""Random access to the records of a split, by number or by name, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One stored image and what is known of it.
+    """One stored image and its metadata.
 
     Attributes:
-        encoded: the image as it is stored.
+        encoded: the image as stored.
         format: `jpeg`, `png`, `webp` or `raw`.
         height: in pixels.
         width: in pixels.
         label: number of the class; -1 if there is none.
-        text: name of the class, or nothing.
+        text: name of the class, or empty.
         source_id: path of the original, relative to the folder that was converted.
         sha256: of the original, in hexadecimal.
-        values: of the columns of a table, by their names.
-        mask: a PNG of one channel whose pixels are numbers of classes, if there is one.
+        values: of a table's columns, by name.
+        mask: a PNG of one channel whose values are numbers of classes, if there is one.
     """
 
     encoded: bytes = dataclasses.field(repr=False)
@@ -55,16 +55,15 @@ class Record:
 
 
 class RecordSequence(Sequence[T]):
-    """Numbered records as a sequence: `records[7]`, `records[-1]`, slices, arrays of numbers.
+    """Records as a sequence: `records[7]`, `records[-1]`, slices, arrays of numbers.
 
-    Reads exactly the bytes of the records asked for, checks them, and keeps the indexes of the
-    files that were touched: 8 bytes a record. It holds no open file: share it between threads, use
-    it after a fork, pickle it for worker processes; PyTorch's `DataLoader` and Grain take it as it
-    is.
+    Reads only the bytes of these records, checks them, and keeps the indexes of the files used, 8
+    bytes a record. No file stays open, so you can share it between threads, use it after a fork,
+    pickle it for worker processes, and pass it to PyTorch's `DataLoader` or to Grain.
 
     Args:
-        files: that hold the records.
-        parse: makes of a record's place and payload what is given for it.
+        files: the files that hold the records.
+        parse: makes an item from a record's place and payload.
 
     Raises:
         IndexError: there is no record of that number.
@@ -99,10 +98,10 @@ class RecordSequence(Sequence[T]):
         return self._read(np.array([number % len(self)], np.int64))[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[T]:
-        """The records of a batch, in 0.7 of the time of one by one; PyTorch asks for it."""
+        """Reads a batch for PyTorch, in 0.7 of the time of record by record."""
         return self[list(indices)]
 
-    _getitems = __getitems__  # the name by which Grain asks
+    _getitems = __getitems__  # Grain's name for it
 
     def _check(self, numbers: npt.NDArray[Any]) -> Numbers:
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
@@ -124,11 +123,11 @@ class RecordSequence(Sequence[T]):
 
 
 class Source(RecordSequence[Record]):
-    """The records of one split; see `RecordSequence` for all that it is good for.
+    """The records of one split.
 
     Args:
-        files: of the split.
-        label_counts: how many records it has of each label, if that is known.
+        files: the files of the split.
+        label_counts: number of records with each label, if known.
         columns: what records hold besides an image and its label.
         labelled: whether they hold a label.
     """
@@ -138,9 +137,9 @@ class Source(RecordSequence[Record]):
         files: RecordFiles,
         label_counts: Sequence[int] | None = None,
         columns: tuple[Column, ...] = (),
-        labelled: bool = True,  # noqa: FBT001, FBT002 (pickled as it stands here)
+        labelled: bool = True,  # noqa: FBT001, FBT002 (pickled by position)
     ) -> None:
-        parse = functools.partial(parse_record, columns=columns, labelled=labelled)
+        parse = functools.partial(_parse_record, columns=columns, labelled=labelled)
         super().__init__(files, parse)
         self._arguments = (label_counts, columns, labelled)
         self._names: NameIndex | None = None
@@ -150,65 +149,53 @@ class Source(RecordSequence[Record]):
 
     @property
     def file_paths(self) -> FilePaths:
-        """Paths of the originals in record order, each read when it is asked for."""
+        """Paths of the originals in record order, each read on access."""
         return FilePaths(self._files, select_all(len(self)))
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
-        """The labels of all records, int32 (records,); reads half a kilobyte of each record."""
+        """The labels, int32 (records,); takes half a kilobyte of reading for each record."""
         label_counts, _, labelled = self._arguments
         if not labelled:
             raise UsageError("the records have no labels")
         return read_labels(self._files, label_counts)
 
     def by_id(self, source_id: str) -> Record:
-        """The record made from the original of that path, relative to the folder it was in.
+        """Returns the record made from the original with this relative path.
 
-        The first call reads all records, to check what it takes their names from, and keeps 16
-        bytes for each.
+        The first call reads and checks all records for their names, and keeps 16 bytes for each.
 
         Raises:
             KeyError: there is none.
-            RecordError: there is none, but that of a damaged record is not known.
+            RecordError: there is none, but the name of a damaged record is unknown.
         """
         return self[self.find(source_id)]
 
     def find(self, source_id: str) -> int:
-        """The number of that record; see `by_id`."""
+        """Returns the number of that record, as `by_id` finds it."""
         if self._names is None:
             self._names = NameIndex(self.file_paths)
         return self._names.find(source_id)
 
 
-def parse_record(
-    place: Place, payload: memoryview, columns: Sequence[Column] = (), *, labelled: bool = True
+def _parse_record(
+    place: Place, payload: memoryview, columns: Sequence[Column], *, labelled: bool
 ) -> Record:
-    """What is stored of one image.
-
-    Raises:
-        RecordError: the payload is something else.
-    """
     try:
         features = examples.decode_example(bytes(payload))
-        return _make_record(features, columns, labelled=labelled)
+        get = functools.partial(examples.read_value, features)
+        values = {column.name: column.read(features.get(column.name, ())) for column in columns}
+        return Record(
+            encoded=get(examples.ENCODED, bytes),
+            format=get(examples.FORMAT, bytes).decode(),
+            height=get(examples.HEIGHT, int),
+            width=get(examples.WIDTH, int),
+            label=get(examples.LABEL, int) if labelled else NO_LABEL,
+            text=from_bytes(get(examples.TEXT, bytes)) if labelled else "",
+            source_id=from_bytes(get(examples.SOURCE_ID, bytes)),
+            sha256=get(examples.SHA256, bytes).decode(),
+            mask=values.pop(MASK, None),
+            values=values,
+        )
     except (ValueError, TypeError) as error:
         raise place.describe(f"not an image: {error}", find_source(payload)) from error
-
-
-def _make_record(
-    features: Mapping[str, Sequence[Any]], columns: Sequence[Column], *, labelled: bool
-) -> Record:
-    get = functools.partial(examples.read_value, features)
-    values = {column.name: column.read(features.get(column.name, ())) for column in columns}
-    return Record(
-        encoded=get(examples.ENCODED, bytes),
-        format=get(examples.FORMAT, bytes).decode(),
-        height=get(examples.HEIGHT, int),
-        width=get(examples.WIDTH, int),
-        label=get(examples.LABEL, int) if labelled else NO_LABEL,
-        text=from_bytes(get(examples.TEXT, bytes)) if labelled else "",
-        source_id=from_bytes(get(examples.SOURCE_ID, bytes)),
-        sha256=get(examples.SHA256, bytes).decode(),
-        values={name: value for name, value in values.items() if name != MASK},
-        mask=values.get(MASK),
-    )

@@ -20,7 +20,7 @@ from converter.storage.objects import is_address
 from reader.plan.read_options import make_options
 from reader.records.indexed_file import Place, RecordFile, load_index, measure_file
 from reader.records.record_files import RecordFiles
-from reader.shardset import need_packages
+from reader.shardset import explain_missing_packages
 from reader.source import RecordSequence
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ OPTIONS: Final = (
     "batch_size", "shuffle", "seed", "remainder", "shard_index", "shard_count", "initial_epoch",
     "initial_step", "on_damage", "max_damaged", "max_ram",
 )  # fmt: skip
-"""Those of `ReadOptions` that do not depend on what a record holds."""
+"""The `ReadOptions` that apply to any records."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class TFRecordSet:
-    """Some TFRecord files with indexes beside them.
+    """TFRecord files with indexes; `open_tfrecords` makes one.
 
     Attributes:
-        files: the files and their records.
-        features: what the records hold, as `tf.io.parse_example` takes it; None for any bytes.
+        files: the files.
+        features: of a record, as for `tf.io.parse_example`; None for arbitrary bytes.
     """
 
     files: RecordFiles
@@ -59,25 +59,24 @@ class TFRecordSet:
         return f"TFRecordSet({first}{more}: {'; '.join(held)})"
 
     def source(self) -> RecordSequence[Features]:
-        """Random access without TensorFlow: a record is a dict of lists, one for each feature."""
-        return RecordSequence(self.files, parse_features)
+        """Random access without TensorFlow; a record is a dict with a list for each feature."""
+        return RecordSequence(self.files, _parse_features)
 
     def dataset(self, **options: Any) -> tf.data.Dataset:
-        """The records as a `tf.data.Dataset`, in any of the orders, from any step on.
+        """The records as a `tf.data.Dataset`, in any order and from any step on.
 
         Args:
-            **options: those of `ReadOptions` that are listed in `OPTIONS`; `shuffle` is off unless
-                it is asked for.
+            **options: the `ReadOptions` in `OPTIONS`; `shuffle` is False by default.
 
         Returns:
-            a dataset of dicts of tensors (batch, …) as `features` says, or of serialized records,
+            A dataset of dicts of tensors (batch, …) as `features` says, or of serialized records,
             strings (batch,); without `batch` if `batch_size` is None.
 
         Raises:
-            UsageError: an option is unknown or out of its range, or the records cannot be padded.
+            UsageError: an option is unknown or out of range, or asks for padding.
             ShardmillError: TensorFlow is not installed.
         """
-        with need_packages():
+        with explain_missing_packages():
             from reader.tfdata.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
         asked = make_options({"shuffle": False} | options, OPTIONS)
         return make_dataset(self.files, self.features, asked)
@@ -87,15 +86,16 @@ def open_tfrecords(
     files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     features: Mapping[str, Any] | None = None,
 ) -> TFRecordSet:
-    """Opens TFRecord files for which `shardmill index` has written indexes.
+    """Opens TFRecord files that `shardmill index` has indexed.
 
     Args:
-        files: a path, a pattern such as `data/train.tfrecord-*`, or a list of paths, whose order
-            numbers the records; the matches of a pattern are sorted.
-        features: what the records hold, as `tf.io.parse_example` takes it: used by `dataset`.
+        files: a path, a pattern such as `data/train.tfrecord-*`, whose matches are sorted, or a
+            list of paths, whose order is kept.
+        features: of a record, as for `tf.io.parse_example`; used by `dataset`.
 
     Raises:
         DatasetError: no file matches, or an index is missing or does not fit its file.
+        UsageError: the files are in an object store.
     """
     if isinstance(files, str | os.PathLike):
         if is_address(os.fspath(files)):
@@ -112,12 +112,7 @@ def open_tfrecords(
     return TFRecordSet(RecordFiles([_describe_file(path.absolute()) for path in paths]), features)
 
 
-def parse_features(place: Place, payload: memoryview) -> Features:
-    """The features of a record that holds a `tf.train.Example`.
-
-    Raises:
-        RecordError: it holds something else.
-    """
+def _parse_features(place: Place, payload: memoryview) -> Features:
     try:
         return examples.decode_example(bytes(payload))
     except ValueError as error:
@@ -125,13 +120,12 @@ def parse_features(place: Place, payload: memoryview) -> Features:
 
 
 def _describe_file(path: Path) -> RecordFile:
-    """Counts the records of a file by its index; the sizes that it lists have to fit the file."""
     file = RecordFile(path=path, records=0, bytes=measure_file(path), max_record_bytes=0)
     offsets, sha256 = load_index(file)
     return dataclasses.replace(
         file,
         records=len(offsets) - 1,
         max_record_bytes=int(np.diff(offsets).max(initial=0)),
-        # The sizes of all records: as much as can be told without reading them.
+        # Of the index, so of all record sizes: the most one can tell without reading records.
         digest=sha256,
     )

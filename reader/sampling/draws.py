@@ -1,4 +1,4 @@
-"""What TensorFlow draws from a seed, for many seeds at once and with numpy alone."""
+"""Draws the same random decisions as TensorFlow, for many seeds at once, with NumPy alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Words: TypeAlias = npt.NDArray[np.uint64]
 
 PHILOX_ROUNDS: Final = 10
 
-# One column for each half of the state; words of 32 bits in 64, so that products do not overflow.
+# A column for each half of the state; 32-bit words in 64 bits, so that products do not overflow.
 _FACTORS: Final = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
 _STEPS: Final = np.array([[0x9E3779B9], [0xBB67AE85]], np.uint64)
 _SCRAMBLING: Final = np.array([[0x3EC8F720], [0x02461E29]], np.uint64)
@@ -25,19 +25,18 @@ _ONE_HALF: Final = np.uint64(1 << 22)
 
 
 def draw_flips(seeds: Numbers) -> Flags:
-    """Which images `tf.image.stateless_random_flip_left_right(image, [seed, 1])` mirrors.
+    """Decides which images `tf.image.stateless_random_flip_left_right(image, [seed, 1])` mirrors.
 
-    The same decisions as on a CPU, bit for bit. The numbers come from Philox-4x32-10 (Salmon,
-    Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). TensorFlow
-    scrambles the two seeds first: one block under a fixed key, with the seeds as its counter, gives
-    the key and the counter of the block that it draws from.
+    The decisions are those on a CPU, bit for bit.
 
     Args:
         seeds: int64 (n,).
 
     Returns:
-        bool (n,): True for an image that is mirrored.
+        bool (n,).
     """
+    # TensorFlow scrambles the two seeds first: one block under a fixed key, with the seeds as its
+    # counter, gives the key and the counter of the block that it draws from.
     words = seeds.astype(np.uint64)
     zeros = np.zeros_like(words)
     even, odd = _draw_blocks(
@@ -53,15 +52,10 @@ def draw_flips(seeds: Numbers) -> Flags:
 
 
 def _draw_blocks(even: Words, odd: Words, key: Words) -> tuple[Words, Words]:
-    """One block of Philox-4x32-10 for each counter.
+    """One block of Philox-4x32-10 for each counter: words 0 and 2, words 1 and 3, (2, n) each.
 
-    Args:
-        even: the words 0 and 2 of the counters, (2, n).
-        odd: their words 1 and 3, (2, n).
-        key: the two words of the keys, (2, n), or (2, 1) for one that all share.
-
-    Returns:
-        the words 0 and 2 of the blocks, and their words 1 and 3, (2, n) each.
+    Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011. Counters
+    come as the same words; all may share one key, (2, 1).
     """
     for _ in range(PHILOX_ROUNDS):
         products = (even * _FACTORS)[::-1]

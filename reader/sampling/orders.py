@@ -1,13 +1,8 @@
-"""In which order records are read: pure functions of (seed, epoch, position), and numpy alone.
+"""The orders in which records are read: pure functions of (seed, epoch, position).
 
-An order maps positions of an epoch to numbers of records. Nothing is kept between two calls, so an
-epoch can be entered anywhere, by any number of hosts and threads, with the same result.
-
-    SequentialOrder    as the records are stored
-    ShuffledOrder      a fresh uniform permutation in every epoch
-    WindowedOrder      long runs of neighbours in a random order, shuffled within a window of them
-    ShardwiseOrder     the same with the runs of a few shards, then of the next few
-    MixedOrder         several data sets at fixed shares, each in an order of its own
+An order maps positions of an epoch to numbers of records. Nothing is kept between calls, so any
+number of hosts and threads can enter an epoch anywhere, with the same result. Each record comes
+once an epoch.
 """
 
 from __future__ import annotations
@@ -22,10 +17,10 @@ import numpy.typing as npt
 from reader.arrays import Numbers
 
 ROUNDS: Final = 72
-"""Of swap-or-not; over domains of 2 to 6 all permutations came out equally often (chi-squared)."""
+"""Of swap-or-not: over 2 to 6 elements all permutations came out equally often (chi-squared)."""
 
 BLOCK: Final = 4_096
-"""Positions that are permuted at once: alone, numpy's overhead would be 1 ms a batch."""
+"""Positions permuted at once: batch by batch, numpy's overhead would be 1 ms each."""
 
 KEPT_BLOCKS: Final = 32
 """1 MB."""
@@ -35,16 +30,16 @@ _MASK: Final = 0xFFFFFFFFFFFFFFFF
 
 
 class Order(Protocol):
-    """What every order can do."""
+    """An order of records."""
 
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
-        """The numbers of the records at some positions of an epoch, int64 of the same shape."""
+        """Finds the records at some positions of an epoch, int64 of the same shape."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SequentialOrder:
-    """As the records are stored, in every epoch."""
+    """The order in which the records are stored, in every epoch."""
 
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
         del epoch
@@ -53,34 +48,26 @@ class SequentialOrder:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ShuffledOrder:
-    """Each record once an epoch, in an order as good as uniform, fresh in every epoch.
-
-    Attributes:
-        records: how many there are.
-        seed: decides all epochs.
-    """
+    """An order as good as uniform, fresh in every epoch."""
 
     records: int
     seed: int
 
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
-        key = derive_key(self.seed, epoch)
-        return permute_blockwise(positions, self.records, key)
+        return permute_blockwise(positions, self.records, derive_key(self.seed, epoch))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WindowedOrder:
-    """Each record once an epoch, read in long runs: for storage on which single reads are slow.
+    """Long reads in a random order: for storage with slow random access.
 
-    Runs of neighbours are put in a random order and shuffled within windows of several runs. A
-    window is what has to be held in memory; the smaller it is, the more an order depends on how
-    the records are stored. The last, shorter run stays at the end.
+    Runs of neighbours come in a random order and are shuffled within windows of several runs. A
+    window has to be held in memory; the smaller it is, the more an order depends on how the records
+    are stored. The last, shorter run stays at the end.
 
     Attributes:
-        records: how many there are.
-        seed: decides all epochs.
-        run: neighbours that are read at once.
-        window: records that are shuffled among each other, a multiple of `run`.
+        run: neighbours read at once.
+        window: records shuffled together, a multiple of `run`.
     """
 
     records: int
@@ -100,18 +87,14 @@ class WindowedOrder:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ShardwiseOrder:
-    """Each record once an epoch, shard by shard: for storage from which whole shards are fetched.
+    """The same, shard by shard: for storage from which whole shards are fetched.
 
-    The shards are put in a random order, and a few at a time are mixed as `WindowedOrder` mixes
-    all of them: their runs of neighbours in a random order, shuffled within windows. No run goes
-    beyond its shard.
+    The shards come in a random order, and a few at a time are mixed as `WindowedOrder` mixes all of
+    them. No run goes beyond its shard.
 
     Attributes:
         counts: records of each shard.
-        seed: decides all epochs.
-        run: neighbours that are read at once.
-        window: records that are shuffled among each other.
-        shards: that are mixed.
+        shards: how many are mixed.
     """
 
     counts: tuple[int, ...]
@@ -140,17 +123,16 @@ class ShardwiseOrder:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MixedOrder:
-    """Several data sets whose records follow each other, mixed at fixed shares.
+    """Several data sets, one after the other in number, mixed in fixed proportions.
 
-    Each block of positions holds a fixed number of records of each of them, in a random sequence;
-    so where an epoch is in each of them can be computed from the position alone.
+    Each block of positions holds a fixed number of records of each, in a random sequence. So a
+    position alone tells how far each of them has been read.
 
     Attributes:
         orders: of each data set.
-        begins: number of each one's first record among all.
+        begins: number of each one's first record.
         shares: records of each in a block.
-        seed: decides all epochs.
-        is_fresh: whether the sequence is another one in every epoch.
+        is_fresh: whether the sequence changes with every epoch.
     """
 
     orders: tuple[Order, ...]
@@ -178,7 +160,7 @@ def permute(positions: Numbers, count: int, key: int) -> Numbers:
     """Applies one of the permutations of 0 … `count` - 1 to some positions.
 
     This is the swap-or-not shuffle of Hoang, Morris and Rogaway ("An Enciphering Scheme Based on a
-    Card Shuffle", 2012): it works on a domain of any size, and in memory of the positions alone. In
+    Card Shuffle", 2012). It works on a domain of any size, in memory of the positions alone: in
     each round a random reflection pairs the positions, and a coin for each pair swaps it or not.
 
     Args:
@@ -187,7 +169,7 @@ def permute(positions: Numbers, count: int, key: int) -> Numbers:
         key: which permutation, 64 bits.
 
     Returns:
-        int64 of the same shape: different values for different positions.
+        int64 of the same shape.
     """
     here = positions.astype(np.uint64)
     size = np.uint64(count)
@@ -201,7 +183,6 @@ def permute(positions: Numbers, count: int, key: int) -> Numbers:
 
 
 def _shuffle_windows(positions: Numbers, records: int, window: int, key: int) -> Numbers:
-    """Permutes positions within windows of that size, the last of which may be shorter."""
     places = np.empty_like(positions)
     windows = positions // window
     for number in np.unique(windows).tolist():
@@ -218,7 +199,7 @@ def _shuffle_windows(positions: Numbers, records: int, window: int, key: int) ->
 def _arrange_shards(
     counts: tuple[int, ...], shards: int, key: int
 ) -> tuple[tuple[int, ...], Numbers]:
-    """The shards in a random order; and where each group of so many of them ends."""
+    """Returns the shards in a random order, and where each group of them ends."""
     order = permute(np.arange(len(counts), dtype=np.int64), len(counts), derive_key(key, -1))
     ends = np.cumsum(np.array(counts, np.int64)[order])
     return tuple(order.tolist()), np.append(ends[shards - 1 : -1 : shards], ends[-1:])
@@ -228,7 +209,7 @@ def _arrange_shards(
 def _arrange_runs(
     counts: tuple[int, ...], shards: tuple[int, ...], run: int, key: int
 ) -> tuple[Numbers, Numbers]:
-    """The runs of some shards in a random order: where each begins, and where it ends in there."""
+    """Returns where the runs of some shards begin, in a random order, and where they end in it."""
     begins = np.concatenate(([0], np.cumsum(counts)))
     firsts = np.concatenate([np.arange(begins[shard], begins[shard + 1], run) for shard in shards])
     lasts = np.concatenate([np.full(-(-counts[s] // run), begins[s + 1]) for s in shards])
@@ -238,13 +219,13 @@ def _arrange_runs(
 
 
 def derive_key(key: int, number: int) -> int:
-    """Another key of 64 bits for each number: a step of SplitMix64 from each."""
+    """Derives another key of 64 bits for each number: a step of SplitMix64 from each."""
     mixed = _mix_integer((key + _GOLDEN) & _MASK)
     return _mix_integer((mixed ^ (number * _GOLDEN)) & _MASK)
 
 
 def permute_blockwise(positions: Numbers, count: int, key: int) -> Numbers:
-    """Does what `permute` does, faster for the many small batches of an epoch's neighbours."""
+    """Does the same as `permute`, faster for small batches of neighbouring positions."""
     permuted = np.empty_like(positions)
     blocks = positions // BLOCK
     touched = np.unique(blocks).tolist()

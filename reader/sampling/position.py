@@ -1,4 +1,4 @@
-"""Where in its epochs a reader is: two integers, which is all that resuming takes."""
+"""The position of a reader: two integers, which is all that resuming takes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from reader.arrays import Numbers
 
 
 class Position:
-    """The epoch that the next iterator begins, and the step with which it begins.
+    """The epoch and step where the next iterator begins.
 
-    Every iterator that gives a first element takes the next epoch; from the second one on, epochs
-    begin with their first step. So a look at the data takes an epoch, too.
+    Every iterator that gives a first element takes an epoch, so a look at the data takes one too.
+    Epochs after the first begin with their first step.
 
     Attributes:
-        start: the epoch and the step that it was made with, whatever was read since.
+        start: the epoch and step it was made with, whatever has been read since.
         epoch: the next one.
         step: its first step.
     """
@@ -28,19 +28,15 @@ class Position:
         self.seek(epoch, step)
 
     def seek(self, epoch: int, step: int = 0) -> None:
-        """Lets the next iterator begin there; `start` stays."""
+        """Makes the next iterator begin there; `start` stays."""
         with self._lock:
             self.epoch, self.step = epoch, step
 
     def begin(self, count: int, block: int = 1) -> Numbers:
-        """Takes an epoch, from its first step on.
-
-        Args:
-            count: steps of an epoch.
-            block: how many of them are read at once.
+        """Takes an epoch of `count` steps, read in blocks of `block`.
 
         Returns:
-            int64 (blocks, 3): the epoch, a block's first step, and the step behind its last one.
+            int64 (blocks, 3): the epoch, the first step of the block, and the end of the block.
         """
         with self._lock:
             epoch, step = self.epoch, self.step

@@ -1,4 +1,4 @@
-"""Which records of a split an epoch is made of."""
+"""The records of a split that make up an epoch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Selection:
     """Some of the records of a split, counted from 0.
 
     Attributes:
-        count: how many are selected.
-        total: how many there are to select from.
-        begin: where, in the order that `key` decides, the selected ones begin.
-        key: which permutation that order is; None for the order on disk.
-        chosen: int64 (total,), numbers of the records to select from; None for all.
+        count: number of records selected.
+        total: number to select from.
+        begin: of the selected records in the permutation `key`.
+        key: of a permutation; None for the order on disk.
+        chosen: int64 (total,), the records to select from; None for all.
     """
 
     count: int
@@ -31,7 +31,7 @@ class Selection:
     chosen: Numbers | None = None
 
     def find_records(self, numbers: Numbers) -> Numbers:
-        """The numbers within the split of some selected records, int64 of the same shape."""
+        """Finds selected records' numbers within the split, int64 of the same shape."""
         numbers = numbers + self.begin
         if self.key is not None:
             numbers = permute_blockwise(numbers, self.total, self.key)
@@ -39,27 +39,27 @@ class Selection:
 
 
 def select_all(total: int) -> Selection:
-    """All records of a split of that size."""
+    """Selects all records of a split."""
     return Selection(count=total, total=total)
 
 
 def select_chosen(chosen: Numbers) -> Selection:
-    """The records of these numbers."""
+    """Selects the records with these numbers."""
     return Selection(count=len(chosen), total=len(chosen), chosen=chosen)
 
 
 def sort_selection(selection: Selection) -> Selection:
-    """The same records in the order in which they are stored; takes 8 bytes for each."""
+    """Puts the same records in the order on disk; takes 8 bytes for each."""
     if selection.key is None:
         return selection
     return select_chosen(np.sort(selection.find_records(np.arange(selection.count))))
 
 
 def divide(selection: Selection, validation_split: float, seed: int) -> dict[str, Selection]:
-    """Divides records at random into `training` and `validation`.
+    """Divides records at random into `training` and `validation`; the seed decides which.
 
-    The share is exact, rounded down for validation as by Keras; the same seed always gives the
-    same division. It takes no memory: the selected records are a range of a permutation.
+    The fraction is exact, rounded down for validation as by Keras. It takes no memory: the selected
+    records are a range of a permutation.
     """
     held_out = int(validation_split * selection.count)
     kept = selection.count - held_out
@@ -72,7 +72,7 @@ def divide(selection: Selection, validation_split: float, seed: int) -> dict[str
 
 
 def count_selected(selection: Selection, counts: Sequence[int]) -> tuple[int, ...]:
-    """How many records of each shard are selected, of a selection that is sorted."""
+    """Counts the selected records of each shard, in a sorted selection."""
     if selection.chosen is None:
         return tuple(counts)
     ends = np.searchsorted(selection.chosen, np.cumsum(counts)).tolist()
@@ -80,5 +80,5 @@ def count_selected(selection: Selection, counts: Sequence[int]) -> tuple[int, ..
 
 
 def choose_labels(labels: npt.NDArray[np.int32], wanted: npt.NDArray[np.bool_]) -> Numbers:
-    """The numbers of the records whose label is wanted, in order; `wanted` is by label."""
+    """Finds the records whose label is wanted; `wanted` is by label."""
     return np.flatnonzero(wanted[labels]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Which positions of an epoch are a step's batch, here and on the other hosts; pure arithmetic."""
+"""Divides the positions of an epoch into steps, and each step among hosts; pure arithmetic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reader.arrays import Numbers
 REMAINDERS: Final = ("keep", "drop", "pad")
 
 NOTHING: Final = -1
-"""Stands where a batch has no record."""
+"""Position of a place in a batch without a record."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,21 +22,20 @@ class Steps:
     """The steps of an epoch on one host of several.
 
     All hosts take as many steps, and together see each record once, however few shards there are.
-    Each step is a range of the epoch's positions that the hosts divide among them; so another
-    number of hosts sees the same records in the same steps, if its batches make up for it. For the
-    sake of long reads, the epoch itself can be divided instead.
+    They divide the positions of each step among them, so another number of hosts sees the same
+    records in the same steps, if the total batch size stays the same. With `contiguous` they divide
+    the epoch instead, for the sake of long reads.
 
     Attributes:
-        records: of the epoch, on all hosts together.
-        batch_size: records a step, on one host.
-        remainder: `keep` makes the last batch smaller, `drop` leaves it out, on all hosts; `pad`
-            fills it up with nothing.
+        records: in the epoch, on all hosts together.
+        batch_size: records per step on one host.
+        remainder: as in `ReadOptions`; `keep` and `drop` do the same on all hosts.
         shard_index: number of this host.
-        shard_count: of hosts.
+        shard_count: number of hosts.
         contiguous: whether each host takes one range of the epoch.
 
     Raises:
-        UsageError: with `keep`, some host would have a step without any record.
+        UsageError: with `keep`, a host would have a step without any record.
     """
 
     records: int
@@ -57,13 +56,13 @@ class Steps:
 
     @property
     def count(self) -> int:
-        """How many steps there are, the same on every host."""
+        """Number of steps, the same on every host."""
         if self.remainder == "drop":
             return self.records // self.shard_count // self.batch_size
         return -(-self.records // (self.shard_count * self.batch_size))
 
     def find_positions(self, step: int) -> Numbers:
-        """The positions of a step: int64 (batch_size,), `NOTHING` at the end where there are none.
+        """The positions of a step, int64 (batch_size,), filled up with `NOTHING`.
 
         >>> Steps(records=5, batch_size=2).find_positions(2)
         array([ 4, -1])
@@ -81,12 +80,12 @@ class Steps:
         return positions
 
     def join_positions(self, steps: Sequence[int], stride: int = 1) -> Numbers:
-        """The positions of some steps one after the other, or every `stride`th of each step."""
+        """The positions of several steps, or every `stride`th of each step, in one array."""
         found = [self.find_positions(step)[::stride] for step in steps]
         return np.concatenate([np.zeros(0, np.int64), *found])
 
     def _share(self, begin: int, end: int) -> tuple[int, int]:
-        """This host's part of some positions: equal to all others', up to one."""
+        """This host's part of a range of positions; parts differ by one at most."""
         size, hosts = end - begin, self.shard_count
         return (
             begin + self.shard_index * size // hosts,
@@ -94,10 +93,8 @@ class Steps:
         )
 
     def _use_up(self, step: int, records: int, hosts: int) -> int:
-        """How many of so many hosts' records are used up before a step.
-
-        With `keep`, one is left for each host and step to come: without it, a host could end up
-        with nothing to show in the last.
-        """
+        """How many records of some hosts are used up before a step."""
+        # With `keep`, one is left for each host and step to come, or a host could end up with
+        # nothing in the last step.
         left = hosts * (self.count - step) if self.remainder == "keep" else 0
         return min(step * self.batch_size * hosts, records - left)
