@@ -59,11 +59,8 @@ class RecordSequence(Sequence[T]):
 
     Reads only the bytes of these records, checks them, and keeps the indexes of the files used, 8
     bytes a record. No file stays open, so you can share it between threads, use it after a fork,
-    pickle it for worker processes, and pass it to PyTorch's `DataLoader` or to Grain.
-
-    Args:
-        files: the files that hold the records.
-        parse: makes an item from a record's place and payload.
+    pickle it for worker processes, and pass it to PyTorch's `DataLoader` or to Grain. `parse` makes
+    an item from a record's place and payload.
 
     Raises:
         IndexError: there is no record of that number.
@@ -123,14 +120,7 @@ class RecordSequence(Sequence[T]):
 
 
 class Source(RecordSequence[Record]):
-    """The records of one split.
-
-    Args:
-        files: the files of the split.
-        label_counts: number of records with each label, if known.
-        columns: what records hold besides an image and its label.
-        labelled: whether they hold a label.
-    """
+    """The records of one split; `ShardSet.source` makes one."""
 
     def __init__(
         self,

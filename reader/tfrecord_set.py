@@ -77,9 +77,9 @@ class TFRecordSet:
             ShardmillError: TensorFlow is not installed.
         """
         with explain_missing_packages():
-            from reader.tfdata.tfrecord_dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
+            from reader.tfdata.dataset import make_record_dataset  # noqa: PLC0415 (TensorFlow)
         asked = make_options({"shuffle": False} | options, OPTIONS)
-        return make_dataset(self.files, self.features, asked)
+        return make_record_dataset(self.files, self.features, asked)
 
 
 def open_tfrecords(

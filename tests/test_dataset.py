@@ -456,7 +456,7 @@ def test_where_to_go_on_has_to_exist_and_takes_a_seed(two_classes):
         load_dataset(two_classes, batch_size=4, seed=1, initial_step=6)
     message = (
         "initial_epoch and initial_step go on with an order that only its seed repeats: give the "
-        "seed of the run that is to be continued"
+        "seed of the run to continue"
     )
     for arguments in (
         {"initial_step": 1},

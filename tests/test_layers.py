@@ -41,7 +41,6 @@ TENSORFLOW_MODULES = {
         "record_checks",
         "sequence",
         "serializable",
-        "tfrecord_dataset",
     )
 }
 KERAS_MODULES = {"reader.tfdata.resume", "reader.tfdata.sequence"}

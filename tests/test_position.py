@@ -5,7 +5,7 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from reader.sampling.position import Position
+from reader.sampling.steps import Position
 
 
 def test_epochs_follow_each_other_from_their_first_step():

@@ -8,11 +8,10 @@ from typing import Final
 from converter.format.manifest import ImageInfo
 from reader.plan.read_options import COLOR_CHANNELS, ReadOptions
 
+# Limits for images that TensorFlow decodes in one call, which takes 0.1 ms, unless a single one is
+# larger. Graphs for more images take long to build.
 PART_IMAGES: Final = 16
-"""Decoded by TensorFlow in one call, which takes 0.1 ms; larger graphs take long to build."""
-
 PART_BYTES: Final = 16_000_000
-"""Limit for those images, unless a single one takes more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,44 +9,30 @@ from typing import Final
 from converter.errors import UsageError
 from converter.sizes import format_bytes
 
+# What a reader holds besides its buffers: threads, graph and the C library's heap. A reader of tiny
+# images grew by 18 to 22 MB.
 RUNTIME_BYTES: Final = 24_000_000
-"""Threads, graph and the C library's heap: a reader of tiny images grew by 18 to 22 MB."""
-
-LENT_BATCHES: Final = 2
-"""Finished batches outside the queues: one with the caller, one on its way back."""
-
-BLOCK_BYTES: Final = 4_000_000
-"""Encoded records that a thread reads at once."""
-
-SLICE_RECORDS: Final = 16
-"""Smallest part of a batch for a thread of its own: parsing costs 0.2 ms a part in numpy calls."""
-
-MAX_CALLS: Final = 8
-"""Batches filled in parallel; with more cores, several threads fill each of them."""
-
+# The same for `serializable`: what TensorFlow frees stays in its threads' heaps. In ten epochs a
+# reader of 16 images a batch grew by 68 MB, and with a single heap by 37.
+SERIALIZABLE_BYTES: Final = 64_000_000
+# Client libraries, connections and responses of an object store: 45 to 82 MB.
 STORE_BYTES: Final = 96_000_000
-"""Client libraries, connections and responses of an object store. It was 45 to 82 MB."""
+INDEX_BYTES: Final = 8  # per record
 
-INDEX_BYTES: Final = 8
-"""Size of a record's entry in a shard's index."""
-
+LENT_BATCHES: Final = 2  # outside the queues: one with the caller, one on its way back
+MAX_CALLS: Final = 8  # batches filled in parallel; with more cores, several threads fill each
+SLICE_RECORDS: Final = 16  # at least, for a thread: parsing costs 0.2 ms a slice in numpy calls
+BLOCK_BYTES: Final = 4_000_000  # encoded records that a thread reads at once
 MAX_WINDOW_RECORDS: Final = 8_192
-RUN_BYTES: Final = 1_000_000
-"""Least size of a sequential read that is worth the latency of remote storage."""
+RUN_BYTES: Final = 1_000_000  # the least sequential read worth the latency of remote storage
+MIN_RUNS: Final = 4  # in a window
 
-MIN_RUNS: Final = 4
-
+# How `serializable` reads: shards interleaved, records taken of each in turn, turns read ahead (and
+# times the shards opened ahead), and the read buffer of a shard.
 OPEN_SHARDS: Final = 4
-"""Shards that `serializable` interleaves."""
-
 TURN_RECORDS: Final = 4
-"""Records that it takes from a shard before it turns to the next."""
-
 AHEAD: Final = 2
-"""TensorFlow reads this many turns of a shard ahead, and opens this many times the shards."""
-
 READ_BYTES: Final = 256_000
-"""Read buffer of a shard."""
 
 SERIALIZABLE_CALLS: Final = (
     (64, 2, 1_024), (16, 2, 1_024), (8, 1, 1_024), (2, 1, 128),
@@ -54,10 +40,6 @@ SERIALIZABLE_CALLS: Final = (
 """Images decoded in parallel, prefetched batches, and the smallest window that goes with them: a
 larger window comes before more images. More images than cores do no harm: the machine that builds
 a pipeline may have fewer cores than those that run it."""
-
-SERIALIZABLE_BYTES: Final = 64_000_000
-"""Replaces `RUNTIME_BYTES`: what TensorFlow frees stays in the heaps of its threads. In ten epochs
-a reader of 16 images a batch grew by 68 MB, and with a single heap by 37."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

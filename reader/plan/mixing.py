@@ -33,15 +33,10 @@ FIXED: Final = ("labels", "class_names", "validation_split", "order")
 def plan_mixture(
     parts: Sequence[tuple[Location, Manifest, float]], split: str, options: ReadOptions
 ) -> ReadPlan:
-    """Decides how one split of several data sets is read as one.
+    """Decides how one split of several data sets (folder, manifest, weight) is read as one.
 
     An epoch ends before the first of them would start over. Of the others it has then shown a
     part, a different one in each epoch if it is shuffled.
-
-    Args:
-        parts: folder, manifest and weight of each.
-        split: its name.
-        options: of the reader.
 
     Raises:
         DatasetError: one has no such split.

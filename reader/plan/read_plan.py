@@ -60,7 +60,7 @@ class ReadPlan:
 
     @property
     def options(self) -> ReadOptions:
-        """The options, as `resolve_options` returns them."""
+        """The resolved options."""
         return self.images.options
 
     @property
@@ -155,15 +155,10 @@ def plan_reading(
     *,
     random_access: bool = False,
 ) -> ReadPlan:
-    """Decides how a split is read.
+    """Decides how a split of a data set is read.
 
-    Args:
-        folder: of the data set.
-        manifest: of the data set.
-        split: its name.
-        options: of the reader.
-        random_access: whether steps are read in any order, so that only the records needed are
-            fetched from a store.
+    With `random_access` steps are read in any order, so only the records needed are fetched from a
+    store.
 
     Raises:
         DatasetError: there is no such split, or a file that has to be read is damaged.
@@ -270,14 +265,9 @@ def choose_order(
     *,
     random_access: bool = False,
 ) -> tuple[RecordFiles, Order]:
-    """Chooses the order, and how files are read in it.
+    """Chooses the order of the selected records, and how files are read in it.
 
-    Args:
-        files: that hold the records.
-        buffers: their sizes.
-        options: as `resolve_options` returns them.
-        selection: the records of an epoch; sorted for `buffer`.
-        random_access: as for `plan_reading`.
+    The options are resolved, and the selection is sorted for `buffer`.
     """
     records, seed, is_remote = selection.count, options.seed or 0, bool(list_remote(files.files))
     if options.shuffle == "buffer" and buffers.window:

@@ -20,13 +20,10 @@ from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import MIXED_SHARDS, list_remote
 from reader.sampling.selection import select_all
 
-LABEL_BYTES: Final = 5
-"""Per cached image besides its pixels: its label, and whether it is present."""
-
+LABEL_BYTES: Final = 5  # per cached image besides its pixels: its label, and whether it is present
 VALUE_BYTES: Final = {"uint8": 1, "float32": 4}
 
-SINGLES: Final = 32
-"""Single images of one size that are read at once."""
+SINGLES: Final = 32  # single images of one size that are read at once
 
 
 def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple[Buffers, bool]:

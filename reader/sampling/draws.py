@@ -27,13 +27,7 @@ _ONE_HALF: Final = np.uint64(1 << 22)
 def draw_flips(seeds: Numbers) -> Flags:
     """Decides which images `tf.image.stateless_random_flip_left_right(image, [seed, 1])` mirrors.
 
-    The decisions are those on a CPU, bit for bit.
-
-    Args:
-        seeds: int64 (n,).
-
-    Returns:
-        bool (n,).
+    The decisions, bool (n,) for seeds int64 (n,), are those on a CPU, bit for bit.
     """
     # TensorFlow scrambles the two seeds first: one block under a fixed key, with the seeds as its
     # counter, gives the key and the counter of the block that it draws from.

@@ -16,15 +16,11 @@ import numpy.typing as npt
 
 from reader.arrays import Numbers
 
+# Of swap-or-not: over 2 to 6 elements all permutations came out equally often (chi-squared).
 ROUNDS: Final = 72
-"""Of swap-or-not: over 2 to 6 elements all permutations came out equally often (chi-squared)."""
-
+# Positions permuted at once: batch by batch, numpy's overhead would be 1 ms each.
 BLOCK: Final = 4_096
-"""Positions permuted at once: batch by batch, numpy's overhead would be 1 ms each."""
-
-KEPT_BLOCKS: Final = 32
-"""1 MB."""
-
+KEPT_BLOCKS: Final = 32  # 1 MB
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
 
@@ -162,14 +158,6 @@ def permute(positions: Numbers, count: int, key: int) -> Numbers:
     This is the swap-or-not shuffle of Hoang, Morris and Rogaway ("An Enciphering Scheme Based on a
     Card Shuffle", 2012). It works on a domain of any size, in memory of the positions alone: in
     each round a random reflection pairs the positions, and a coin for each pair swaps it or not.
-
-    Args:
-        positions: int64, each from 0 to `count` - 1.
-        count: size of the domain.
-        key: which permutation, 64 bits.
-
-    Returns:
-        int64 of the same shape.
     """
     here = positions.astype(np.uint64)
     size = np.uint64(count)

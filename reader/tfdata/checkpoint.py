@@ -36,13 +36,7 @@ class CheckpointFolder:
     def write(
         self, state: Mapping[str, Any], arrays: Mapping[str, Array], save: Callable[[Path], object]
     ) -> None:
-        """Saves a checkpoint and removes the previous one.
-
-        Args:
-            state: JSON values: `epoch`, `step`, `data`, `history`, `callbacks`, `stopped`.
-            arrays: by name.
-            save: writes the weights to a path.
-        """
+        """Saves a checkpoint, its weights with `save`, and removes the previous one."""
         self._folder.mkdir(parents=True, exist_ok=True)
         name = _name_files(state["epoch"], state["step"])
         weights, others = (self._folder / f"{name}.{kind}" for kind in ("weights.h5", "npz"))
@@ -63,11 +57,8 @@ class CheckpointFolder:
     def read(self, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
         """Returns the state of the last checkpoint, or None if there is none.
 
-        Args:
-            fingerprint: of the data; has to equal the state's `data`.
-
         Raises:
-            UsageError: the checkpoint is of another training.
+            UsageError: the checkpoint is of data with another fingerprint.
             DatasetError: it is damaged.
         """
         try:

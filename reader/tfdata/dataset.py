@@ -1,21 +1,30 @@
-"""Builds a `tf.data.Dataset` from a plan: steps -> batches of the engine."""
+"""Builds a `tf.data.Dataset`: of the engine's batches, or of arbitrary records in TFRecords."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from converter.errors import DatasetError, RecordError, UsageError
 from reader.arrays import Array
 from reader.batches.batch_reader import BatchReader
 from reader.batches.elements import Ragged, format_batch
 from reader.batches.image_cache import Reader, fill_cache
-from reader.plan.fingerprint import describe_plan
-from reader.plan.read_plan import ReadPlan
-from reader.records.damage import typed_errors
-from reader.sampling.position import Position
-from reader.tfdata.pipeline import Columns, call_python, choose_settings, read_steps
+from reader.plan.fingerprint import describe_order, describe_plan
+from reader.plan.memory import Demand, divide_memory
+from reader.plan.read_options import ReadOptions
+from reader.plan.read_plan import ReadPlan, choose_order, plan_steps, resolve_options
+from reader.plan.sizing import SINGLES, count_cores, measure_files
+from reader.records.damage import DamageLog, typed_errors
+from reader.records.record_files import RecordFiles
+from reader.sampling.orders import Order
+from reader.sampling.selection import select_all
+from reader.sampling.steps import Position, Steps
+from reader.tfdata.pipeline import Columns, call_python, choose_settings, map_elements, read_steps
 from reader.tfdata.placing import make_mask_placer, make_placer, make_resizer
 
 
@@ -84,3 +93,61 @@ def _pack(plan: ReadPlan, template: Any, columns: Columns) -> Any:
         return tf.RaggedTensor.from_row_splits(column, next(coming), validate=False)
 
     return tf.nest.map_structure(pack, template)
+
+
+def make_record_dataset(
+    files: RecordFiles, features: Mapping[str, Any] | None, options: ReadOptions
+) -> tf.data.Dataset:
+    """Builds the pipeline that `TFRecordSet.dataset` describes."""
+    if options.remainder == "pad":
+        raise UsageError("remainder 'pad' needs to know what a record holds: use 'keep' or 'drop'")
+    options = resolve_options(options, "", remote=False)
+    measured = measure_files(files.files)
+    largest = measured["record_bytes"]
+    demand = Demand(
+        **measured,
+        batch_size=options.batch_size or SINGLES,
+        image_bytes=largest,
+        staged_bytes=2 * largest,  # Python's copy and TensorFlow's, while one becomes the other
+        shuffle=options.shuffle,
+        cores=count_cores(),
+    )
+    buffers = divide_memory(options.max_ram_bytes, demand)
+    files, order = choose_order(files, buffers, options, select_all(len(files)))
+    steps = plan_steps(len(files), options)
+    damage = DamageLog(options.on_damage, options.max_damaged)
+    read = functools.partial(_read_payloads, files, order, steps, damage)
+    position = Position(options.initial_epoch, options.initial_step)
+    single = options.batch_size is None
+    size = SINGLES if single else options.batch_size if options.remainder == "drop" else None
+
+    def call(listed: tf.Tensor) -> tf.Tensor:
+        (payloads,) = call_python(read, [listed], [tf.string])
+        payloads.set_shape((size,))
+        return payloads
+
+    dataset = read_steps(call, position, steps.count, block=SINGLES if single else None)
+    if features is not None:
+        parse = tf.io.parse_single_example if single else tf.io.parse_example
+        dataset = map_elements(dataset, lambda data: parse(data, features), buffers.calls)
+    dataset = dataset.prefetch(buffers.prefetch_batches).with_options(choose_settings())
+    dataset.position, dataset.damage = position, damage
+    dataset.epoch_fingerprint = describe_order(files, options, buffers, steps)
+    return dataset
+
+
+def _read_payloads(
+    files: RecordFiles, order: Order, steps: Steps, damage: DamageLog, listed: Array
+) -> Array:
+    """Reads the payloads, bytes (n,), of a row of `Position.begin`."""
+    epoch, begin, end = listed.tolist()
+    positions = steps.join_positions(range(begin, end))
+    found = {}
+    for index, _, payload in files.read_many(order.find_records(epoch, positions[positions >= 0])):
+        if isinstance(payload, RecordError):
+            damage.report(payload)
+        else:
+            found[index] = bytes(payload)
+    if not found:
+        raise DatasetError("not one record of a batch is whole: run shardmill index --overwrite")
+    return np.array([found[index] for index in sorted(found)], np.object_)

@@ -19,23 +19,16 @@ ASPECTS: Final = (3 / 4, 4 / 3)
 
 
 def make_decoder(images: ImagePlan) -> Decode:
-    """Combines everything that is done with each image.
+    """Combines everything that is done with each image: (height, width, channels), 0 to 255.
 
-    Returns:
-        A function that gives (height, width, channels), 0 to 255: uint8, or float32 after a resize
-        to float32 images, which is not rounded.
+    They are uint8, or float32 after a resize to float32 images, which is not rounded.
     """
     read = functools.partial(decode_pixels, images=images)
     return _combine(images, read, functools.partial(fit_image, images=images))
 
 
 def make_mask_decoder(images: ImagePlan, padding: int) -> Decode:
-    """Combines the same for masks, which keep their values: uint8 (height, width, 1).
-
-    Args:
-        images: the images they belong to.
-        padding: the value where an image is padded.
-    """
+    """Combines the same for masks, which keep their values: uint8 (height, width, 1)."""
 
     def read(encoded: tf.Tensor, size: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
         del size
@@ -95,14 +88,7 @@ def _resize(pixels: tf.Tensor, images: ImagePlan, method: str) -> tf.Tensor:
 def decode_pixels(
     encoded: tf.Tensor, size: tf.Tensor, images: ImagePlan, window: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Decodes a stored image, or a part of it, to uint8 (height, width, channels).
-
-    Args:
-        encoded: as stored, string ().
-        size: height and width, int32 (2,).
-        images: its formats, and the color mode to convert to.
-        window: the part, as `draw_window` returns it.
-    """
+    """Decodes a stored image, or a window of it, to uint8 (height, width, channels)."""
     stored, color_mode = images.stored, images.options.color_mode
     formats, channels = tuple(stored.formats), 1 if color_mode == "grayscale" else 3
     if stored.is_raw:
@@ -174,15 +160,9 @@ def crop_to_ratio(pixels: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
 
 
 def draw_window(size: tf.Tensor, shares: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
-    """Draws a random part of an image.
+    """Draws a random part of an image: top, left, height and width, int32 (4,).
 
-    Args:
-        size: its height and width, int32 (2,).
-        shares: least and greatest fraction of its area.
-        seed: int64 (); the same seed gives the same part.
-
-    Returns:
-        Top, left, height and width, int32 (4,).
+    `shares` are the least and greatest fraction of its area.
     """
     area, shape, down, right = tf.unstack(tf.random.stateless_uniform([4], tf.stack([seed, 0])))
     height, width = tf.unstack(tf.cast(size, tf.float32))

@@ -15,17 +15,15 @@ from converter.errors import ShardmillError, UsageError
 from reader.arrays import Array
 from reader.plan.sizing import count_cores
 from reader.records.damage import keep_error
-from reader.sampling.position import Position
+from reader.sampling.steps import Position
 
 Columns: TypeAlias = list[tf.Tensor]
 
 _NO_ERROR: Final = np.array(b"", np.object_)  # TensorFlow takes 50 us to convert a plain ""
 
+# After this time without a call none will come: TensorFlow's queues are full.
 QUIET_S: Final = 0.05
-"""Time without a call after which none will come: TensorFlow's queues are full."""
-
-PATIENCE_S: Final = 10.0
-"""Limit for a thread that keeps calling."""
+PATIENCE_S: Final = 10.0  # limit for a thread that keeps calling
 
 
 class Calls:
@@ -83,17 +81,11 @@ def read_steps(
     calls: int = 1,
     block: int | None = None,
 ) -> tf.data.Dataset:
-    """Builds a dataset that calls a function for each step of an epoch.
+    """Builds a dataset that calls a function with each row of `Position.begin`.
 
-    Every iterator takes an epoch of its own. The number of elements is that of a whole epoch, also
-    if the first one starts in its middle: Keras' progress bar and `len` need to know it beforehand.
-
-    Args:
-        call: takes a row of `Position.begin`, int64 (3,).
-        position: where the first epoch begins.
-        count: steps of an epoch.
-        calls: how many run in parallel.
-        block: how many single records are read at once; None for batches.
+    Every iterator takes an epoch of its own. The number of elements, `count`, is that of a whole
+    epoch, also if the first one starts in its middle: Keras' progress bar and `len` need to know it
+    beforehand. `block` single records are read at once; it is None for batches.
     """
 
     def take_epoch() -> Array:

@@ -18,8 +18,7 @@ from converter.format.schema import MASK
 from reader.examples.image_headers import MAX_SCANS
 
 _BYTE: Final = 256
-_SIDE: Final = 1 << 14
-"""Sides in a WebP have 14 bits."""
+_SIDE: Final = 1 << 14  # sides in a WebP have 14 bits
 
 
 def check_fields(

@@ -18,9 +18,7 @@ from converter.sizes import format_count
 from reader.arrays import Array
 from reader.tfdata.checkpoint import CheckpointFolder
 
-EPOCH_DONE: Final = object()
-"""Value of `stop_training` that ends only the epoch, not the training."""
-
+EPOCH_DONE: Final = object()  # value of `stop_training` that ends only the epoch, not the training
 PLAIN: Final = (bool, int, float, str, type(None), np.generic)
 """Types saved of a callback's attributes, besides lists of arrays such as the best weights."""
 
@@ -143,8 +141,11 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         del logs
-        if not self._is_read:
-            self._check_data()
+        if not self._is_read and self._position.epoch <= self._epoch:  # no iterator has taken it
+            raise UsageError(
+                "fit reads other data than ResumeTraining was given: give both the same data set"
+            )
+        self._is_read = True
         step = self._first_step + batch + 1
         if step >= self._steps:
             # A resumed epoch is shorter than Keras expects. It would ask for one more batch and may
@@ -175,14 +176,6 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             name: [values[name] for _, values in self._logs if name in values] for name in names
         }
 
-    def _check_data(self) -> None:
-        """Checks that `fit` reads the data set it was given."""
-        if self._position.epoch <= self._epoch:  # no iterator has taken the epoch
-            raise UsageError(
-                "fit reads other data than ResumeTraining was given: give both the same data set"
-            )
-        self._is_read = True
-
     def _describe(self, state: dict[str, Any]) -> str:
         epoch, step = state["epoch"], state["step"]
         done, again = format_count(epoch, "epoch"), f"remove {self._folder} to start over"
@@ -199,11 +192,7 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             f"variable-{number}": keras.ops.convert_to_numpy(variable)
             for number, variable in enumerate(_list_unsaved(self.model))
         }
-        states = []
-        for number, (callback, fresh) in enumerate(zip(self._callbacks, self._fresh, strict=True)):
-            plain = _list_plain(callback)
-            # Not what you chose, such as patience: you may change that.
-            states.append({name: plain[name] for name in plain if plain[name] != fresh.get(name)})
+        for number, callback in enumerate(self._callbacks):
             arrays |= {f"callback-{number}-{name}": array for name, array in _list_arrays(callback)}
         state = {
             "epoch": epoch,
@@ -211,7 +200,15 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             "stopped": bool(self.model.stop_training),
             "data": self._fingerprint,
             "history": self._logs,
-            "callbacks": states,
+            # Not what you chose, such as patience: you may change that.
+            "callbacks": [
+                {
+                    name: value
+                    for name, value in _list_plain(callback).items()
+                    if value != fresh.get(name)
+                }
+                for callback, fresh in zip(self._callbacks, self._fresh, strict=True)
+            ],
         }
         self._checkpoint.write(state, arrays, self.model.save_weights)
 
@@ -239,10 +236,8 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         for number, variable in enumerate(variables):
             variable.assign(arrays[f"variable-{number}"])
         self._logs = list(state["history"])
-        for number, (callback, plain) in enumerate(
-            zip(self._callbacks, state["callbacks"], strict=True)
-        ):
-            _set_state(callback, plain, arrays, f"callback-{number}-")
+        for number, callback in enumerate(self._callbacks):
+            _set_state(callback, state["callbacks"][number], arrays, f"callback-{number}-")
 
     def _load_weights(self, path: Path) -> None:
         with warnings.catch_warnings():
