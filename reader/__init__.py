@@ -1,23 +1,22 @@
 """Reads the shards of a data set: the only folder that knows TensorFlow.
 
-The folders are the rooms that data goes through, from a seed to a tensor. Each imports only from
-those above it:
+The folders follow the data from a seed to a tensor. Each imports only from those above it:
 
     sampling    which record comes when: pure functions of seed, epoch and step
     records     records by number: located by index, read in blocks, checked
-    examples    what a record holds: images, labels, names, columns
-    remote      shards in an object store: a bounded cache, ranges, what comes next
-    plan        your options meet the manifest -> one `ReadPlan`, its buffers sized by `max_ram`
+    examples    the contents of a record: images, labels, names, columns
+    remote      shards in an object store: a bounded cache, ranges, prefetching
+    plan        resolves `ReadOptions` against a manifest -> `ReadPlan`, sized by `max_ram`
     batches     the engine: blocks of records -> images decoded into lent batches, in threads
-    tfdata      the same as a `tf.data.Dataset` or a Keras `PyDataset`, and training that resumes
+    tfdata      `tf.data.Dataset`, Keras `PyDataset`, and training that resumes
 
-and on top of them
+The modules on top of them:
 
-    shardset    a folder and its manifest: `open_shards`, `load_dataset`
-    source      any record by number or name
-    tfrecords   files that something else wrote
+    shardset        a data set and its manifest: `open_shards`, `load_dataset`
+    source          random access by number or name
+    tfrecord_set    TFRecords of other programs
 
-TensorFlow is imported when you ask for a `tf.data.Dataset`, and only then.
+TensorFlow is imported only when you ask for a `tf.data.Dataset`.
 
 Synopsis:
 

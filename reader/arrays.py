@@ -1,4 +1,4 @@
-"""Types of arrays, and memory that is used again."""
+"""Array types, and memory that is reused."""
 
 from __future__ import annotations
 
@@ -19,32 +19,28 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
-MAX_KEPT_BYTES: Final = 1 << 23
-
-HUGE_BYTES: Final = 1 << 22
-"""Smaller arrays are not worth pages of 2 MB; numpy draws the line there, too."""
+MAX_KEPT_BYTES: Final = 1 << 23  # larger scratch memory is not kept for later
+HUGE_BYTES: Final = 1 << 22  # smaller arrays are not worth pages of 2 MB; numpy's limit, too
 
 
 def allocate(size: int) -> Bytes:
-    """Memory of its own, at the beginning of a page, that goes back to the system when it is freed.
-
-    In a heap it would stay: the C library keeps what is freed there below 32 MB, for each thread.
-    """
+    """Allocates whole pages, which return to the system when they are freed."""
+    # From a heap they would not: the C library keeps what is freed below 32 MB, for each thread.
     memory = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-        # Of a batch, 3,072 usual pages are more than the processor keeps the places of.
+        # The 3,072 pages of 4 kB in a batch are more than the processor's TLB holds.
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)[:size]
 
 
 class Memory:
-    """Bytes for what is needed only until the next `take`."""
+    """Scratch bytes of one thread."""
 
     def __init__(self) -> None:
         self._bytes = allocate(0)
 
     def take(self, size: int) -> Bytes:
-        """`size` bytes of any content; more than `MAX_KEPT_BYTES` are not kept for later."""
+        """Returns `size` bytes of any content, valid until the next call."""
         if size > MAX_KEPT_BYTES:
             return allocate(size)
         if size > len(self._bytes):
@@ -53,17 +49,16 @@ class Memory:
 
 
 class Scratch:
-    """Memory that is used again, as much of it as threads need at the same time.
+    """Reuses scratch memory, as much as threads need at the same time."""
 
-    Not `threading.local`: to Python, a thread of TensorFlow is a new one at every call.
-    """
+    # Not `threading.local`: to Python, a thread of TensorFlow is a new one at every call.
 
     def __init__(self) -> None:
         self._free: collections.deque[Memory] = collections.deque()
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[Memory]:
-        """Memory for one thread, until the end of the block."""
+        """Lends memory to one thread."""
         try:
             memory = self._free.pop()
         except IndexError:

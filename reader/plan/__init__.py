@@ -1,1 +1,1 @@
-"""Turns a manifest and options into a `ReadPlan`: all that is decided before the first read."""
+"""Resolves options against a manifest: everything that is decided before the first read."""

@@ -19,15 +19,13 @@ from reader.plan.sizing import size_buffers
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import MixedOrder, SequentialOrder, ShuffledOrder, derive_key
 
+# Of these records a fixed number comes from each data set: shares are rounded to hundredths.
 BLOCK_RECORDS: Final = 100
-"""Records with a fixed number of each data set: shares are rounded to hundredths."""
-
+# Key of the first data set's own seed; further ones count down. 0 and up are epochs, -2 draws a
+# validation split.
 FIRST_KEY: Final = -3
-"""Key of the first data set's own seed; further ones count down. 0 and up are epochs, -2 draws a
-validation split."""
-
+# Options that concern a single data set.
 FIXED: Final = ("labels", "class_names", "validation_split", "order")
-"""Options of a single data set."""
 
 
 def plan_mixture(

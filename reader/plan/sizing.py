@@ -73,9 +73,7 @@ def check_images(images: ImagePlan, choice: Choice) -> None:
             "give image_size=(height, width) to resize them, or batch_size=None for single ones"
         )
     if images.height is None and options.random_crop is not None:
-        raise UsageError(
-            "the stored images differ in size: give the image_size that random_crop is to have"
-        )
+        raise UsageError("the stored images differ in size: give the image_size for random_crop")
     if options.cache and options.batch_size is None:
         raise UsageError("cache keeps batches ready: give a batch_size")
 

@@ -20,6 +20,7 @@ from reader.batches.decoders import Decoder, Task
 from reader.plan.image_plan import ImagePlan
 from reader.plan.read_plan import ReadPlan
 from reader.tfdata.decoding import (
+    Decode,
     crop_to_ratio,
     fit_image,
     fit_mask,
@@ -120,9 +121,7 @@ def _share(array: Array) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-def _place_result(
-    decode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor], part_images: int
-) -> Decoder:
+def _place_result(decode: Decode, part_images: int) -> Decoder:
     """Runs a decoder of tensors on several images with one call of a graph."""
 
     # The decoder is copied for each of them: a loop in the graph took 0.05 ms an image more.

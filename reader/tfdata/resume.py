@@ -19,11 +19,10 @@ from reader.arrays import Array
 from reader.tfdata.checkpoint import CheckpointFolder
 
 EPOCH_DONE: Final = object()  # value of `stop_training` that ends only the epoch, not the training
+# Types saved of a callback's attributes, besides lists of arrays such as the best weights.
 PLAIN: Final = (bool, int, float, str, type(None), np.generic)
-"""Types saved of a callback's attributes, besides lists of arrays such as the best weights."""
-
+# Attributes that Keras derives again, with `monitor_op`: it turns the sign of this one.
 DERIVED: Final = ("min_delta",)
-"""Attributes that Keras derives again, with `monitor_op`: it turns the sign of this one."""
 
 _log = logging.getLogger("shardmill.reader")
 

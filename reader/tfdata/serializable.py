@@ -24,9 +24,9 @@ from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decode
 from reader.tfdata.pipeline import Columns, choose_settings, leave_alone
 from reader.tfdata.record_checks import check_fields
 
+# Buffer for shuffling shards. With all of them in it, one worker of a tf.data service could take
+# every shard.
 SHUFFLED_SHARDS: Final = 16
-"""Buffer for shuffling shards. With all of them in it, one worker of a tf.data service could take
-every shard."""
 
 _TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}
 
