@@ -44,63 +44,37 @@ a pipeline may have fewer cores than those that run it."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
-    """What a reader has to hold.
+    """What a reader has to hold."""
 
-    Attributes:
-        records: in the split.
-        shard_records: in its largest shard.
-        record_bytes: the largest encoded record.
-        mean_record_bytes: an average one.
-        batch_size: images per batch.
-        image_bytes: one image as the caller gets it.
-        decoded_bytes: the largest image while a thread decodes it, besides its place in the batch.
-        staged_bytes: per image of a batch, until the whole batch has been resized.
-        fixed_bytes: the image cache.
-        extra_bytes: whatever else does not depend on the buffers.
-        open_shards: shards read at the same time, unless all are.
-        shuffle: False, `exact` or `buffer`.
-        cores: for decoding threads.
-    """
-
-    records: int
-    shard_records: int
-    record_bytes: int
-    mean_record_bytes: int
-    batch_size: int
-    image_bytes: int
-    decoded_bytes: int = 0
-    staged_bytes: int = 0
-    fixed_bytes: int = 0
-    extra_bytes: int = 0
-    open_shards: int = 4
-    shuffle: bool | str | None = "exact"
-    cores: int = 2
+    records: int  # in the split
+    shard_records: int  # in its largest shard
+    record_bytes: int  # the largest encoded record
+    mean_record_bytes: int  # an average one
+    batch_size: int  # images per batch
+    image_bytes: int  # one image as the caller gets it
+    decoded_bytes: int = 0  # the largest image in a decoder, besides its place in the batch
+    staged_bytes: int = 0  # per image of a batch, until the whole batch has been resized
+    fixed_bytes: int = 0  # the image cache
+    extra_bytes: int = 0  # whatever else does not depend on the buffers
+    open_shards: int = 4  # shards read at the same time, unless all are
+    shuffle: bool | str | None = "exact"  # False, `exact` or `buffer`
+    cores: int = 2  # for decoding threads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Buffers:
-    """Sizes of a reader's buffers.
+    """Sizes of a reader's buffers."""
 
-    Attributes:
-        calls: batches filled in parallel.
-        prefetch_batches: finished batches that wait for the caller. Fixed: an autotuned prefetch
-            grows until the memory is gone.
-        threads: that fill each of those batches.
-        block_bytes: encoded records that a thread reads at once, if they are more than one.
-        index_bytes: limit for indexes kept in memory.
-        run: records read at once with `buffer`; else 0.
-        window: records shuffled together with `buffer`; else 0.
-        bytes: total of all buffers.
-    """
-
-    calls: int
+    calls: int  # batches filled in parallel
+    # Finished ones that wait for the caller. Fixed: an autotuned prefetch grows until the memory is
+    # gone.
     prefetch_batches: int
-    threads: int = 1
-    block_bytes: int = BLOCK_BYTES
-    index_bytes: int = 0
-    run: int = 0
-    window: int = 0
-    bytes: int = 0
+    threads: int = 1  # that fill each of those batches
+    block_bytes: int = BLOCK_BYTES  # encoded records that a thread reads at once, or a single one
+    index_bytes: int = 0  # limit for indexes kept in memory
+    run: int = 0  # records read at once with `buffer`; else 0
+    window: int = 0  # records shuffled together with `buffer`; else 0
+    bytes: int = 0  # total of all buffers
 
     @property
     def batches(self) -> int:
@@ -109,11 +83,7 @@ class Buffers:
 
 
 def divide_memory(max_ram_bytes: int, demand: Demand) -> Buffers:
-    """Sizes the buffers so that a reader holds at most `max_ram_bytes`.
-
-    Raises:
-        UsageError: not even the smallest buffers fit; says what would.
-    """
+    """Sizes the buffers so that a reader holds at most `max_ram_bytes`, or says what would fit."""
     most = min(MAX_WINDOW_RECORDS // MIN_RUNS, demand.records // (2 * MIN_RUNS))
     run = max(1, min(RUN_BYTES // demand.mean_record_bytes, most))
     least = min(MIN_RUNS * run, demand.records // run * run)

@@ -127,11 +127,7 @@ def share_block(weights: Sequence[float]) -> list[int]:
 
 
 def join_images(images: Sequence[ImageInfo]) -> ImageInfo:
-    """Describes what the images of several data sets have in common.
-
-    Raises:
-        UsageError: they have different channels, or only some are raw.
-    """
+    """Describes what the images of several data sets have in common."""
     formats: collections.Counter[str] = collections.Counter()
     for image in images:
         formats.update(image.formats)

@@ -38,25 +38,15 @@ from reader.sampling.steps import Steps
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ReadPlan:
-    """Everything that is decided before the first record is read.
+    """Everything that is decided before the first record is read."""
 
-    Attributes:
-        images: which images are made of the stored ones; with the resolved options.
-        choice: which records are read, with which labels and columns.
-        files: the files that hold them.
-        order: in which order the chosen records come.
-        steps: which of them form a step, on this host.
-        buffers: sizes of the buffers.
-        resizes_batches: whether whole batches are resized, instead of each image.
-    """
-
-    images: ImagePlan
-    choice: Choice
-    files: RecordFiles
-    order: Order
-    steps: Steps
-    buffers: Buffers
-    resizes_batches: bool = False
+    images: ImagePlan  # which images are made of the stored ones; with the resolved options
+    choice: Choice  # which records are read, with which labels and columns
+    files: RecordFiles  # the files that hold them
+    order: Order  # in which order the chosen records come
+    steps: Steps  # which of them form a step, on this host
+    buffers: Buffers  # sizes of the buffers
+    resizes_batches: bool = False  # whether whole batches are resized, instead of each image
 
     @property
     def options(self) -> ReadOptions:

@@ -40,23 +40,14 @@ MAX_MASK_VALUE: Final = 255
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """What is given of each record besides its image.
+    """What is given of each record besides its image."""
 
-    Attributes:
-        labelled: whether each record has exactly one label.
-        label: the column to give as label instead.
-        columns: further columns, by the name the caller used.
-        masks: whether masks are given.
-        with_labels: whether labels are given with the masks.
-        mask_padding: mask value where an image is padded.
-    """
-
-    labelled: bool = True
-    label: Column | None = None
-    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
-    masks: bool = False
-    with_labels: bool = False
-    mask_padding: int = 0
+    labelled: bool = True  # whether each record has exactly one label
+    label: Column | None = None  # the column to give as label instead
+    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)  # by the caller's name
+    masks: bool = False  # whether masks are given
+    with_labels: bool = False  # whether labels are given with the masks
+    mask_padding: int = 0  # mask value where an image is padded
 
     @property
     def needed(self) -> tuple[Column, ...]:
@@ -67,34 +58,22 @@ class Given:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """The records to read, and their labels.
+    """The records to read, and their labels."""
 
-    Attributes:
-        class_names: in the order of the labels given.
-        stored_classes: number of labels stored.
-        selection: the records.
-        given: what is given of them.
-        labels: int32 (stored_classes,), the label to give for each stored one.
-        record_labels: int32 (records,), labels instead of the stored ones.
-    """
-
-    class_names: list[str]
-    stored_classes: int
-    selection: Selection
-    given: Given
+    class_names: list[str]  # in the order of the labels given
+    stored_classes: int  # number of labels stored
+    selection: Selection  # the records
+    given: Given  # what is given of them
+    # The label to give for each stored one, int32 (stored_classes,).
     labels: npt.NDArray[np.int32] | None = None
+    # Labels instead of the stored ones, int32 (records,).
     record_labels: npt.NDArray[np.int32] | None = None
 
 
 def choose_records(
     files: RecordFiles, manifest: Manifest, split: str, options: ReadOptions
 ) -> Choice:
-    """Decides which records are read, and their labels.
-
-    Raises:
-        RecordError: a record that has to be read for this is damaged.
-        UsageError: the options do not fit the data set.
-    """
+    """Decides which records are read, and their labels; reads records only if it has to."""
     choice = Choice(
         class_names=list(manifest.classes),
         stored_classes=len(manifest.classes),
@@ -127,11 +106,7 @@ def choose_records(
 
 
 def map_classes(stored: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Gives the new label of each stored one, int32 (stored,); -1 for classes left out.
-
-    Raises:
-        UsageError: there is no such class, or one is named twice.
-    """
+    """Gives the new label of each stored one, int32 (stored,); -1 for classes left out."""
     unknown = [name for name in wanted if name not in stored]
     if unknown or len(set(wanted)) != len(wanted) or not wanted:
         problem = "a class is named twice" if wanted else "no class is named"
@@ -143,11 +118,7 @@ def map_classes(stored: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.
 
 
 def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
-    """Decides what is given as label, and finds the columns asked for.
-
-    Raises:
-        UsageError: the data set has no such column or label.
-    """
+    """Decides what is given as label, and finds the columns asked for."""
     columns = {name: _find_column(manifest, name) for name in options.columns}
     moves = [name for name in MOVES if getattr(options, name)]
     boxes = [name for name, column in columns.items() if column.kind == "boxes"]

@@ -27,11 +27,7 @@ SINGLES: Final = 32  # single images of one size that are read at once
 
 
 def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple[Buffers, bool]:
-    """Divides `max_ram`; says whether whole batches can be resized in it.
-
-    Raises:
-        UsageError: the options do not fit the images, or `max_ram` is too small.
-    """
+    """Divides `max_ram`; says whether whole batches can be resized in it."""
     check_images(images, choice)
     max_ram_bytes = images.options.max_ram_bytes
     measure = functools.partial(measure_demand, files, images, choice)
@@ -56,11 +52,7 @@ def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple
 
 
 def check_images(images: ImagePlan, choice: Choice) -> None:
-    """Checks that the images and labels can be given in the form asked for.
-
-    Raises:
-        UsageError: they cannot.
-    """
+    """Refuses images and labels in a form in which they cannot be given."""
     options = images.options
     if options.label_mode == "binary" and len(choice.class_names) != 2:
         raise UsageError(

@@ -60,16 +60,12 @@ class WindowedOrder:
     Runs of neighbours come in a random order and are shuffled within windows of several runs. A
     window has to be held in memory; the smaller it is, the more an order depends on how the records
     are stored. The last, shorter run stays at the end.
-
-    Attributes:
-        run: neighbours read at once.
-        window: records shuffled together, a multiple of `run`.
     """
 
     records: int
     seed: int
-    run: int
-    window: int
+    run: int  # neighbours read at once
+    window: int  # records shuffled together, a multiple of `run`
 
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
         key = derive_key(self.seed, epoch)
@@ -87,17 +83,13 @@ class ShardwiseOrder:
 
     The shards come in a random order, and a few at a time are mixed as `WindowedOrder` mixes all of
     them. No run goes beyond its shard.
-
-    Attributes:
-        counts: records of each shard.
-        shards: how many are mixed.
     """
 
-    counts: tuple[int, ...]
+    counts: tuple[int, ...]  # records of each shard
     seed: int
     run: int
     window: int
-    shards: int
+    shards: int  # how many are mixed
 
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
         key = derive_key(self.seed, epoch)
@@ -123,19 +115,13 @@ class MixedOrder:
 
     Each block of positions holds a fixed number of records of each, in a random sequence. So a
     position alone tells how far each of them has been read.
-
-    Attributes:
-        orders: of each data set.
-        begins: number of each one's first record.
-        shares: records of each in a block.
-        is_fresh: whether the sequence changes with every epoch.
     """
 
-    orders: tuple[Order, ...]
-    begins: tuple[int, ...]
-    shares: tuple[int, ...]
+    orders: tuple[Order, ...]  # of each data set
+    begins: tuple[int, ...]  # number of each one's first record
+    shares: tuple[int, ...]  # records of each in a block
     seed: int
-    is_fresh: bool = True
+    is_fresh: bool = True  # whether the sequence changes with every epoch
 
     def find_records(self, epoch: int, positions: Numbers) -> Numbers:
         size = sum(self.shares)

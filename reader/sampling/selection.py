@@ -14,21 +14,13 @@ from reader.sampling.orders import derive_key, permute_blockwise
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Some of the records of a split, counted from 0.
+    """Some of the records of a split, counted from 0."""
 
-    Attributes:
-        count: number of records selected.
-        total: number to select from.
-        begin: of the selected records in the permutation `key`.
-        key: of a permutation; None for the order on disk.
-        chosen: int64 (total,), the records to select from; None for all.
-    """
-
-    count: int
-    total: int
-    begin: int = 0
-    key: int | None = None
-    chosen: Numbers | None = None
+    count: int  # number of records selected
+    total: int  # number to select from
+    begin: int = 0  # of the selected records in the permutation `key`
+    key: int | None = None  # of a permutation; None for the order on disk
+    chosen: Numbers | None = None  # int64 (total,), the records to select from; None for all
 
     def find_records(self, numbers: Numbers) -> Numbers:
         """Finds selected records' numbers within the split, int64 of the same shape."""

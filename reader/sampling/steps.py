@@ -26,24 +26,16 @@ class Steps:
     records in the same steps, if the total batch size stays the same. With `contiguous` they divide
     the epoch instead, for the sake of long reads.
 
-    Attributes:
-        records: in the epoch, on all hosts together.
-        batch_size: records per step on one host.
-        remainder: as in `ReadOptions`; `keep` and `drop` do the same on all hosts.
-        shard_index: number of this host.
-        shard_count: number of hosts.
-        contiguous: whether each host takes one range of the epoch.
-
     Raises:
         UsageError: with `keep`, a host would have a step without any record.
     """
 
-    records: int
-    batch_size: int
-    remainder: str = "keep"
-    shard_index: int = 0
-    shard_count: int = 1
-    contiguous: bool = False
+    records: int  # in the epoch, on all hosts together
+    batch_size: int  # records per step on one host
+    remainder: str = "keep"  # as in `ReadOptions`; `keep` and `drop` do the same on all hosts
+    shard_index: int = 0  # number of this host
+    shard_count: int = 1  # number of hosts
+    contiguous: bool = False  # whether each host takes one range of the epoch
 
     def __post_init__(self) -> None:
         least = self.records // self.shard_count
