@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from converter.format.indexes import format_line
 from converter.format.manifest import ShardInfo
-from converter.storage.files import hash_bytes
+from converter.storage.hashing import hash_bytes
 from converter.upkeep import deductions
 from converter.upkeep.deductions import _find_window, match_lengths
 

@@ -49,7 +49,7 @@ def test_pip_takes_it_and_what_is_installed_runs(tmp_path: Path) -> None:
         [sys.executable, "-c", "import pipelines.beam.transforms as t; print(t.__file__)"],
         cwd=target, env={"PYTHONPATH": str(target)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert Path(run.stdout.strip()) == target / "pipelines" / "transforms.py"
+    assert Path(run.stdout.strip()) == target / "pipelines" / "beam" / "transforms.py"
 
 
 def test_workers_need_the_pillow_of_the_launcher_and_no_tensorflow() -> None:

@@ -27,8 +27,10 @@ from converter.planning.splits import may_stay
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import read_entry, read_source
 from converter.sources.streams import is_compressed
-from converter.storage.files import bring_here, choose_threads, hash_bytes
-from converter.storage.layout import Location, name_index
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_bytes
+from converter.storage.layout import name_index
+from converter.storage.location import Location
 from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources
 from converter.writing.shard_writer import Receipt
 
@@ -96,7 +98,7 @@ class Comparison:
         return shares
 
     def _compare_shard(self, shard: ShardInfo) -> Share:
-        with bring_here(self.folder, (shard.name, name_index(shard.name))) as here:
+        with self.folder.bring_local((shard.name, name_index(shard.name))) as here:
             sources = read_sources(
                 here, shard, labelled=self.manifest.labelled, detailed=bool(self.manifest.columns)
             )

@@ -25,8 +25,10 @@ from converter.images.frame_paths import find_file
 from converter.inventory import Entry, Inventory, name_class
 from converter.options import ConvertOptions
 from converter.planning.splits import assign_splits
-from converter.storage.files import choose_threads, hash_bytes
-from converter.storage.layout import Location, name_index
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_bytes
+from converter.storage.layout import name_index
+from converter.storage.location import Location
 from converter.upkeep.provenance import Source, read_sources
 from converter.upkeep.updates import read_rejects
 from converter.writing.records import Record, make_records

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
-from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from converter.errors import DatasetError, ImageError, RecordError
@@ -22,8 +21,10 @@ from converter.names import from_bytes
 from converter.sources.archives import digest_members
 from converter.sources.originals import read_source
 from converter.sources.streams import is_compressed
-from converter.storage.files import bring_here, hash_bytes, hash_file
-from converter.storage.layout import Location, name_index
+from converter.storage.disk import DiskPath
+from converter.storage.hashing import hash_bytes, hash_file
+from converter.storage.layout import name_index
+from converter.storage.location import Location
 
 _HEAD_BYTES: Final = 1024
 _BEFORE: Final = (examples.LABEL, examples.ENCODED)
@@ -73,12 +74,12 @@ def read_sources(
         DatasetError: shard or index are not there as the manifest states, or a record cannot be
             read.
     """
-    with bring_here(folder, (shard.name, name_index(shard.name))) as here:
+    with folder.bring_local((shard.name, name_index(shard.name))) as here:
         return _read_sources(here, shard, labelled=labelled, detailed=detailed)
 
 
 def _read_sources(
-    folder: Path, shard: ShardInfo, *, labelled: bool, detailed: bool
+    folder: DiskPath, shard: ShardInfo, *, labelled: bool, detailed: bool
 ) -> list[Source]:
     index = name_index(shard.name)
     try:

@@ -25,21 +25,14 @@ from converter.image_options import MAX_FILE_BYTES
 from converter.images.frame_paths import find_file
 from converter.images.image_notes import note_traits
 from converter.inventory import Entry, Inventory, NoteTally, name_class
-from converter.names import to_system
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
 from converter.sources.originals import read_source
 from converter.storage.atomic import write_file
-from converter.storage.files import (
-    bring_here,
-    choose_threads,
-    hash_bytes,
-    hash_file,
-    measure_file,
-    move_files,
-)
-from converter.storage.layout import Layout, Location, name_index
-from converter.storage.objects import ObjectPath
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_bytes, hash_file
+from converter.storage.layout import Layout, name_index
+from converter.storage.location import Location
 from converter.upkeep.deductions import read_all_sources
 from converter.upkeep.provenance import Source, describe_change, read_sources
 from converter.upkeep.verification import Fault
@@ -86,7 +79,7 @@ def rebuild_index(folder: Location, shard: ShardInfo) -> bool:
     lines, offset = bytearray(), 0
     try:
         with (
-            bring_here(folder, [shard.name]) as here,
+            folder.bring_local([shard.name]) as here,
             open(here / shard.name, "rb") as file,
         ):
             for size in scan_records(file, shard.name, shard.bytes, payloads=False):
@@ -238,15 +231,14 @@ def take_shard(
     if hash_file(made / index) != shard.index_sha256:
         return []
     names = [name for name in (shard.name, index) if name in condemned]
-    move_files(names, made, folder)
+    made.move_files(names, folder)
     return names
 
 
 def _recall(path: str, source: Source, images: Location, max_bytes: int) -> Entry | None:
     if describe_change(path, source.sha256, images, max_bytes):
         return None
-    name = path if isinstance(images, ObjectPath) else to_system(path)
-    return Entry(path, source.label, measure_file(images / name) or 0)
+    return Entry(path, source.label, images.child(path).measure() or 0)
 
 
 def _list_reasons(

@@ -16,7 +16,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from converter.commits.commit import read_notes
@@ -29,9 +28,10 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan, Shard
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
-from converter.storage.atomic import create_file, link_file
-from converter.storage.files import choose_threads, hash_file, sync_folder
-from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, name_index
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_file
+from converter.storage.layout import MANIFEST, REJECTS, Layout, name_index
+from converter.storage.location import Location
 from converter.upkeep.comparisons import Comparison, Share
 from converter.writing.records import make_records
 from converter.writing.shard_writer import Receipt, write_receipt
@@ -155,11 +155,8 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
         OSError: a link cannot be made.
         StoreError: the store does not answer, or refuses.
     """
-    if isinstance(folder, Path) and isinstance(plan.out, Path):
-        for name in update.kept:
-            for file in (name, name_index(name)):
-                _carry_file(folder / file, plan.out / file, Layout(plan.out).scratch)
-        sync_folder(plan.out)
+    names = [file for name in update.kept for file in (name, name_index(name))]
+    folder.carry_files(names, plan.out, Layout(plan.out).scratch)
 
     def leave_receipt(shard: Shard) -> None:
         write_receipt(update.kept[shard.name], Layout(plan.out), shard)
@@ -362,13 +359,3 @@ def _draft(
 def _sort(entries: list[Entry], options: ConvertOptions) -> list[Entry]:
     """The order that a conversion as a whole gives: old images keep theirs, new ones mix in."""
     return sorted(entries, key=lambda entry: (draw(entry.path, options).rank, entry))
-
-
-def _carry_file(source: Path, target: Path, scratch: Path) -> None:
-    if target.exists() and target.samefile(source):
-        return
-    target.unlink(missing_ok=True)
-    if not link_file(source, target):
-        with create_file(target, scratch) as copy, open(source, "rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                copy.write(piece)

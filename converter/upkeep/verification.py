@@ -25,15 +25,11 @@ from converter.image_options import MAX_FILE_BYTES
 from converter.images.frame_paths import find_file
 from converter.planning.plan import read_plan
 from converter.sizes import format_count
-from converter.storage.files import (
-    bring_here,
-    choose_threads,
-    hash_file,
-    list_names,
-    measure_file,
-)
-from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, Location, name_index
-from converter.storage.locks import find_owner
+from converter.storage.disk import DiskPath
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_file
+from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, name_index
+from converter.storage.location import Location
 from converter.upkeep.contents import check_content
 from converter.upkeep.provenance import Source, describe_change
 from converter.writing.shard_writer import read_receipt, receipt_path
@@ -188,7 +184,7 @@ def check_shard(shard: ShardInfo, check: Check) -> Report:
     if check.quick:
         faults = list(_check_sizes(check.folder, shard))
     else:
-        with bring_here(check.folder, (shard.name, name_index(shard.name))) as folder:
+        with check.folder.bring_local((shard.name, name_index(shard.name))) as folder:
             faults = list(_check_bytes(folder, shard, check, contents))
     return Report(
         shard=shard.name,
@@ -209,7 +205,7 @@ def _check_sizes(folder: Location, shard: ShardInfo) -> Iterator[Fault]:
 
 
 def _check_bytes(
-    folder: Path, shard: ShardInfo, check: Check, contents: list[Source]
+    folder: DiskPath, shard: ShardInfo, check: Check, contents: list[Source]
 ) -> Iterator[Fault]:
     index = folder / name_index(shard.name)
     yield from _check_file(folder / shard.name, shard.bytes, shard.sha256)
@@ -256,7 +252,7 @@ def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
 
 def _check_file(path: Location, size: int, sha256: str | None) -> Iterator[Fault]:
     try:
-        found = measure_file(path)
+        found = path.measure()
         if found is None:
             yield Fault(path.name, "is not a file" if path.exists() else "is missing")
         elif found != size:
@@ -268,7 +264,7 @@ def _check_file(path: Location, size: int, sha256: str | None) -> Iterator[Fault
 
 
 def _check_records(
-    folder: Path, shard: ShardInfo, check: Check, contents: list[Source], *, with_index: bool
+    folder: DiskPath, shard: ShardInfo, check: Check, contents: list[Source], *, with_index: bool
 ) -> Iterator[Fault]:
     """Names damaged records, compares with the index, and collects what the records hold."""
     try:
@@ -304,7 +300,7 @@ def _check_index(folder: Path, shard: ShardInfo, bounds: Sequence[int]) -> Itera
 
 
 def _check_contents(
-    folder: Path, shard: ShardInfo, check: Check, bounds: Sequence[int], contents: list[Source]
+    folder: DiskPath, shard: ShardInfo, check: Check, bounds: Sequence[int], contents: list[Source]
 ) -> Iterator[Fault]:
     with open(folder / shard.name, "rb") as file:
         for number, (start, end) in enumerate(pairwise(bounds)):
@@ -373,10 +369,10 @@ def _find_strangers(folder: Location, manifest: Manifest) -> Iterator[Fault]:
     names = {MANIFEST, *manifest.files}
     for shard in manifest.shards:
         names |= {shard.name, name_index(shard.name)}
-    for name in list_names(folder):
+    for name in folder.list_names():
         if name == WORK_FOLDER:
             # Of whoever makes a replacement just now; this data set is whole until then.
-            if find_owner(folder) is None:
+            if folder.find_owner() is None:
                 yield Fault(name, "is left over from a conversion: shardmill clean removes it")
         elif name not in names:
             yield Fault(name, "does not belong to the data set")

@@ -22,6 +22,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners import create_runner
 
 from converter.errors import UsageError
+from converter.storage.location import Location
 from pipelines.beam.wheel import DISTRIBUTION, write_wheel
 
 DATAFLOW_RUNNERS: Final = ("dataflowrunner", "testdataflowrunner")
@@ -58,12 +59,12 @@ def is_dataflow(options: PipelineOptions) -> bool:
     return _name_runner(options).rpartition(".")[2].lower() in DATAFLOW_RUNNERS
 
 
-def check_paths(options: PipelineOptions, *paths: object) -> None:
+def check_paths(options: PipelineOptions, *paths: Location | None) -> None:
     """Refuses folders of this machine where workers run on others.
 
     Args:
         options: Beam's; `--shared_paths` says that the workers have them, too.
-        paths: of this machine where they are a `Path`.
+        paths: what workers read and write.
 
     Raises:
         UsageError: names the first one that workers will not find.
@@ -72,7 +73,7 @@ def check_paths(options: PipelineOptions, *paths: object) -> None:
     if where is None or options.view_as(ShardmillOptions).shared_paths:
         return
     for path in paths:
-        if isinstance(path, Path):
+        if path is not None and not path.is_remote:
             raise UsageError(
                 f"{path} lies on this machine, where workers on {where} do not see it: give an "
                 "address such as gs://bucket/folder, or say with --shared-paths that they have "

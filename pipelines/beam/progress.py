@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from tqdm import tqdm
 
 from converter.errors import DatasetError
 from converter.planning.plan import Plan
-from converter.storage.files import list_sizes, read_files
+from converter.storage.files import read_files
 from converter.storage.layout import Layout
 from converter.writing.shard_writer import parse_receipt, receipt_path
 
@@ -64,11 +63,11 @@ class ReceiptWatch:
         if final or now >= self._next:
             self._take_in()
             # In a store, each look is a request.
-            self._next = now + (0.0 if isinstance(self._folder, Path) else STORE_INTERVAL_S)
+            self._next = now + STORE_INTERVAL_S * self._folder.is_remote
         self._bar.set_postfix_str(self._describe(), refresh=self._live)
 
     def _take_in(self) -> None:
-        known = list_sizes(self._folder)
+        known = self._folder.list_sizes()
         paths = [self._folder / name for name in sorted(self._unseen & known.keys())]
         for path, data in zip(paths, read_files(paths), strict=True):
             try:

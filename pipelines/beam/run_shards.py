@@ -11,7 +11,7 @@ from tqdm import tqdm
 from converter.commits.commit import list_finished
 from converter.costs import Cost, read_costs
 from converter.planning.plan import Plan, Shard
-from converter.storage.files import list_sizes, remove_files
+from converter.storage.files import remove_files
 from converter.storage.layout import Layout
 from converter.writing.multi_size import choose_leader, plan_work
 from converter.writing.shard_writer import receipt_path
@@ -65,7 +65,7 @@ def write_remaining(
 def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
     """The shards of a plan that are to be written; what was noted of them before is removed."""
     layout = Layout(plan.out)
-    there = list_sizes(layout.receipts)
+    there = layout.receipts.list_sizes()
     with follow_shards(len(plan.shards), "checking", shown=progress and bool(there)) as count:
         finished = {shard.name for shard in list_finished(plan, on_shard=count)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]

@@ -35,7 +35,8 @@ from converter.options import (
 from converter.sizes import parse_bytes
 from converter.sources.inputs import locate_root
 from converter.sources.mask_pairing import find_base
-from converter.storage.layout import Location, locate, parse_location, relate
+from converter.storage.locate import locate, parse_location, relate
+from converter.storage.location import Location
 
 _BEAM: Final = "Any other option goes to Beam; write it behind OUT, as --name=value."
 

@@ -30,8 +30,8 @@ from converter.format.manifest import read_manifest
 from converter.format.tfrecords import read_records
 from converter.reasons import describe_excess
 from converter.sizes import format_bytes, format_count
-from converter.storage.files import read_range
-from converter.storage.layout import MANIFEST, locate, locate_output, name_size
+from converter.storage.layout import MANIFEST, name_size
+from converter.storage.locate import locate, locate_output
 from converter.upkeep.verification import Fault
 from pipelines.cli import reports
 from pipelines.cli.arguments import make_parser, read_options
@@ -192,7 +192,7 @@ def run_inspect(arguments: argparse.Namespace, extra: Sequence[str]) -> int:
     _print(reports.summarize_dataset(manifest, arguments.out))
     shard = next(shard for shard in manifest.shards if shard.records)
     # Of a store, no more is read than the largest record.
-    data = read_range(arguments.out / shard.name, 0, shard.max_record_bytes)
+    data = (arguments.out / shard.name).read_range(0, shard.max_record_bytes)
     with io.BytesIO(data) as file:
         offset, payload = next(read_records(file, shard.name, shard.bytes), (0, b""))
     try:

@@ -13,7 +13,8 @@ from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 from converter.sizes import format_bytes, format_count
-from converter.storage.layout import REJECTS, Layout, Location
+from converter.storage.layout import REJECTS, Layout
+from converter.storage.location import Location
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
 from pipelines.jobs.dry_run import Proposal

@@ -33,22 +33,15 @@ from converter.planning.plan import (
 from converter.planning.strict_checks import check_scan
 from converter.sources.scan import scan_images
 from converter.sources.streams import is_compressed
-from converter.storage.files import list_sizes
-from converter.storage.layout import (
-    SHARD_SUFFIX,
-    AnyPath,
-    Layout,
-    Location,
-    locate,
-    locate_output,
-    name_size,
-)
-from converter.storage.locks import lock_folder, lock_stage
+from converter.storage.layout import SHARD_SUFFIX, Layout, name_size
+from converter.storage.locate import locate, locate_output
+from converter.storage.location import AnyPath, Location
+from converter.storage.locks import lock_stage
 from converter.upkeep.updates import carry_shards, check_kind, plan_update
 from pipelines.beam import runners
 from pipelines.beam.run_shards import follow_shards, write_remaining
 from pipelines.jobs.dry_run import Proposal, propose
-from pipelines.jobs.preflight import check_import_names, check_room, check_sizes, find_room
+from pipelines.jobs.preflight import check_import_names, check_room, check_sizes
 from pipelines.jobs.request import (
     Conversion,
     Request,
@@ -168,7 +161,7 @@ def _run(
         ended = False
         for request in requests:
             if run.mode != "new" or not request.is_at_rest:
-                locks.enter_context(lock_folder(request.out, break_lock=run.break_lock))
+                locks.enter_context(request.out.lock(break_lock=run.break_lock))
                 ended |= settle_folder(request.out)
         return _update(requests) if run.mode == "update" else _convert(requests, locks, ended=ended)
 
@@ -251,7 +244,7 @@ def _propose(requests: Sequence[Request]) -> dict[Location, Proposal]:
     first = requests[0]
     inventory = scan_images(first.images, first.options)
     # A record may lie there three times: in its shard, and while it waits for two others.
-    room = find_room(first.out) / (3 * len(requests))
+    room = first.out.measure_room() / (3 * len(requests))
     return {
         request.out: propose(
             request.images, request.options, always_sample=False, room=room, inventory=inventory
@@ -389,4 +382,4 @@ def has_plan(out: Location, draft: Draft, options: ConvertOptions) -> bool:
 
 def measure_shards(out: Location) -> int:
     """How many bytes the shards take that are there."""
-    return sum(size for name, size in list_sizes(out).items() if name.endswith(SHARD_SUFFIX))
+    return sum(size for name, size in out.list_sizes().items() if name.endswith(SHARD_SUFFIX))

@@ -21,18 +21,9 @@ from converter.planning.plan import Draft, digest_plan
 from converter.sources.inputs import locate_root
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.scan import scan_images
-from converter.storage.layout import (
-    MANIFEST,
-    NOTES,
-    REJECTS,
-    AnyPath,
-    Layout,
-    Location,
-    locate,
-    locate_output,
-    name_index,
-)
-from converter.storage.locks import lock_folder
+from converter.storage.layout import MANIFEST, NOTES, REJECTS, Layout, name_index
+from converter.storage.locate import locate, locate_output
+from converter.storage.location import AnyPath, Location
 from converter.upkeep import repairs
 from converter.upkeep.deductions import deduce_members
 from converter.upkeep.updates import keep_labels
@@ -109,7 +100,7 @@ def repair(
     check_folders(originals, folder)
     if beam_args:
         _check_places(beam_args, folder, originals, manifest)
-    with lock_folder(folder, break_lock=run.break_lock):
+    with folder.lock(break_lock=run.break_lock):
         settle_folder(folder)
         manifest = _read_manifest(folder)
         faults = verify(folder, progress=run.progress)

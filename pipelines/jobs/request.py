@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from typing import Final
 
-from converter.commits.replacements import check_replaceable, find_manifest, restore_folder
+from converter.commits.replacements import find_manifest, restore_folder
 from converter.costs import Cost
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, read_manifest
@@ -16,7 +16,8 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, name_changes
 from converter.sources.inputs import locate_root
 from converter.sources.mask_pairing import locate_masks
-from converter.storage.layout import Layout, Location
+from converter.storage.layout import Layout
+from converter.storage.location import Location
 from converter.upkeep.updates import Update
 from pipelines.beam import runners
 from pipelines.beam.workers import LocalWorkers
@@ -134,7 +135,7 @@ def prepare(
     request = Request(images=images, out=out, options=options, beam=beam, run=run)
     _check_places(request)
     if run.mode != "new" and request.is_finished:
-        check_replaceable(out)
+        out.check_replaceable()
     return request
 
 

@@ -7,7 +7,6 @@ import json
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -15,8 +14,10 @@ from converter.errors import DatasetError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
-from converter.storage.files import list_sizes, read_files, remove_folder
-from converter.storage.layout import AnyPath, Layout, Location, locate
+from converter.storage.files import read_files
+from converter.storage.layout import Layout
+from converter.storage.locate import locate
+from converter.storage.location import AnyPath, Location
 from converter.storage.locks import sign_folder
 from converter.upkeep.verification import (
     Check,
@@ -119,7 +120,7 @@ def _verify_there(
         unseen = {report_path(reports, shard).name: shard for shard in manifest.shards}
 
         def poll() -> None:
-            for name in sorted(unseen.keys() & list_sizes(reports).keys()):
+            for name in sorted(unseen.keys() & reports.list_sizes().keys()):
                 on_shard(unseen.pop(name))
 
         transform = VerifyShards(manifest.shards, check, reports)
@@ -139,14 +140,13 @@ def _open_reports(folder: Location, *, local: bool) -> Iterator[Location]:
     """A place that all workers see, with nothing but whose it is, as long as the block lasts."""
     if local:
         with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
-            yield Path(here)
+            yield locate(here)
         return
     # Workers elsewhere share with this machine what holds the data set, if anything.
     reports = folder.with_name(f"{Layout(folder).reports}{uuid.uuid4().hex}")
     try:
-        if isinstance(reports, Path):
-            reports.mkdir()
+        reports.make_folder()
         sign_folder(reports)
         yield reports
     finally:
-        remove_folder(reports)
+        reports.remove_folder()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, ShardInfo
-from converter.storage.layout import Location
+from converter.storage.location import Location
 from reader.plan.element_spec import choose_given
 from reader.plan.image_plan import ImagePlan
 from reader.plan.memory import divide_serializable
@@ -60,7 +59,7 @@ def plan_serializable(
         DatasetError: there is no such split.
         UsageError: the options do not fit the data set, or this way of reading.
     """
-    if not isinstance(folder, Path):
+    if folder.is_remote:
         raise UsageError(
             f"{folder} is an address, and serializable=True reads files: copy the data set to a "
             f"disk, or {_USUAL}"
@@ -92,7 +91,7 @@ def plan_serializable(
     return ReadPlan(
         images=images,
         choice=choice,
-        files=RecordFiles([RecordFile.of_shard(folder.absolute(), shard) for shard in shards]),
+        files=RecordFiles([RecordFile.of_shard(folder, shard) for shard in shards]),
         order=SequentialOrder(),
         steps=plan_steps(records, options),
         buffers=divide_serializable(options.max_ram_bytes, demand),

@@ -26,7 +26,8 @@ from converter.format.indexes import PIECE_BYTES, parse_offsets, parse_pieces
 from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, scan_records
 from converter.sizes import format_count
-from converter.storage.layout import Location, name_index
+from converter.storage.layout import name_index
+from converter.storage.location import Location
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -155,7 +156,7 @@ def ask_for(groups: Sequence[Group]) -> None:
     Raises:
         DatasetError: a file cannot be opened.
     """
-    groups = [group for group in groups if isinstance(group.file.path, Path)]
+    groups = [group for group in groups if not group.file.path.is_remote]
     if not hasattr(os, "posix_fadvise") or all(map(_is_there, groups[:: max(1, len(groups) - 1)])):
         return
     for group in groups:
@@ -166,7 +167,7 @@ def ask_for(groups: Sequence[Group]) -> None:
 
 def ask_for_index(file: RecordFile) -> None:
     """Lets the system fetch a file's index; what is wrong with it is said when it is read."""
-    if not isinstance(file.path, Path) or not hasattr(os, "posix_fadvise"):
+    if file.path.is_remote or not hasattr(os, "posix_fadvise"):
         return
     with contextlib.suppress(OSError):
         descriptor = file.open_index()
@@ -186,7 +187,7 @@ def _is_there(group: Group) -> bool:
     return True
 
 
-def open_regular(path: Location) -> int:
+def open_regular(path: Location | Path) -> int:
     """A descriptor of a file: a pipe would be waited for, and a device has no end.
 
     Raises:
@@ -241,14 +242,14 @@ def check_large(descriptor: int, place: Place) -> None:
         )
 
 
-def measure_file(path: Path) -> int:
+def measure_file(path: Location) -> int:
     """The size of a regular file; it is not opened.
 
     Raises:
         DatasetError: it is missing, or something else than a file.
     """
     try:
-        found = path.stat()
+        found = Path(str(path)).stat()
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing") from None
     except OSError as error:

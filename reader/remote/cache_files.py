@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import StoreError
-from converter.storage.objects import ObjectPath
+from converter.storage.location import Location
 from converter.storage.requests import read_patience
 
 LOCK: Final = "lock"
@@ -46,7 +46,7 @@ class Watch:
         path: what is waited for.
     """
 
-    def __init__(self, folder: Path, path: ObjectPath) -> None:
+    def __init__(self, folder: Path, path: Location) -> None:
         self._folder = folder
         self._path = path
         self._pause, self._longest = PAUSES_S

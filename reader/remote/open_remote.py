@@ -12,15 +12,14 @@ from typing import Final
 from converter.errors import DatasetError
 from converter.format.manifest import Manifest, read_manifest
 from converter.storage.layout import Layout
-from converter.storage.locks import find_owner
-from converter.storage.objects import ObjectPath
+from converter.storage.location import Location
 from converter.storage.requests import PATIENCE_VARIABLE, read_patience
 from reader.remote.remote_file import check_objects
 
 _PAUSE_S: Final = 0.2
 
 
-def await_manifest(folder: ObjectPath) -> Manifest:
+def await_manifest(folder: Location) -> Manifest:
     """The manifest of a data set in a store, if need be once a replacement has ended.
 
     Raises:
@@ -35,7 +34,7 @@ def await_manifest(folder: ObjectPath) -> Manifest:
         except DatasetError:
             if not Layout(folder).replacing.is_file():
                 return _open(folder)  # it may have ended meanwhile
-        if find_owner(folder) is None:
+        if folder.find_owner() is None:
             raise DatasetError(
                 f"{folder} was being replaced when that was interrupted: run the same convert "
                 "command again, which ends it"
@@ -48,7 +47,7 @@ def await_manifest(folder: ObjectPath) -> Manifest:
         time.sleep(_PAUSE_S)
 
 
-def _open(folder: ObjectPath) -> Manifest:
+def _open(folder: Location) -> Manifest:
     manifest = read_manifest(folder)
     check_objects(folder, manifest)
     return manifest

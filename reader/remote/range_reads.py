@@ -15,13 +15,12 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Final, TypeAlias
 
 import numpy as np
 
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath, start_read
+from converter.storage.location import Location, Reading
 from reader.arrays import Numbers
 from reader.records.indexed_file import Group, RecordFile
 from reader.records.record_files import RecordFiles
@@ -108,7 +107,7 @@ class Requests:
         self._coming = collections.deque(
             (number, piece) for number, pieces in enumerate(self._pieces) for piece in pieces
         )
-        self._answers: dict[tuple[int, Range], Future[bytes]] = {}
+        self._answers: dict[tuple[int, Range], Reading] = {}
         self._ahead_bytes = 0
         self._opened: collections.OrderedDict[int, IO[bytes]] = collections.OrderedDict()
         weakref.finalize(self, _close, self._opened)
@@ -159,8 +158,7 @@ class Requests:
 
     def _begin(self, number: int, piece: Range) -> None:
         path = self._groups[number].file.path
-        assert isinstance(path, ObjectPath)  # noqa: S101 (no others have pieces)
-        self._answers[number, piece] = start_read(path, *piece)
+        self._answers[number, piece] = path.start_read(*piece)
         self._ahead_bytes += piece[1]
 
 

@@ -8,9 +8,8 @@ from typing import Final
 
 from converter.errors import DatasetError
 from converter.format.manifest import Manifest
-from converter.storage.files import list_sizes
 from converter.storage.layout import name_index
-from converter.storage.objects import ObjectPath
+from converter.storage.location import Location
 from reader.records.indexed_file import RecordFile, check_size
 from reader.remote.shard_cache import Content, ShardCache
 
@@ -28,7 +27,7 @@ class RemoteFile(RecordFile):
         cache: where it is kept, once it has been fetched.
     """
 
-    path: ObjectPath
+    path: Location
     index_bytes: int
     index_sha256: str
     cache: ShardCache
@@ -49,14 +48,14 @@ class RemoteFile(RecordFile):
         return self.cache.open(self.index_content)
 
 
-def check_objects(folder: ObjectPath, manifest: Manifest) -> None:
+def check_objects(folder: Location, manifest: Manifest) -> None:
     """Compares the sizes of a data set's objects with its manifest, by one listing.
 
     Raises:
         DatasetError: an object is missing, shorter or longer than it was written.
         StoreError: the store does not answer, or refuses.
     """
-    sizes = list_sizes(folder)
+    sizes = folder.list_sizes()
     for shard in manifest.shards:
         index = name_index(shard.name)
         for name, size in ((shard.name, shard.bytes), (index, shard.index_bytes)):

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from converter.errors import DatasetError, OutputError, ShardmillError, StoreError, UsageError
 from converter.format.manifest import ShardInfo
 from converter.sizes import format_bytes, parse_bytes
-from converter.storage.objects import ObjectPath, download_object
+from converter.storage.location import Location
 from reader.records.indexed_file import open_regular
 from reader.remote.cache_files import (
     LOCK,
@@ -55,7 +55,7 @@ _failures: dict[str, tuple[float, ShardmillError]] = {}
 class Content(NamedTuple):
     """An object that is known beforehand: its address, its size and its checksum."""
 
-    path: ObjectPath
+    path: Location
     bytes: int
     sha256: str
 
@@ -104,7 +104,7 @@ class ShardCache:
         note_use(path, state)
         return is_checked(state)
 
-    def describe(self, error: OSError, path: ObjectPath) -> ShardmillError:
+    def describe(self, error: OSError, path: Location) -> ShardmillError:
         """The error for an object that cannot be kept."""
         if error.filename == str(path):
             return DatasetError(f"{path} is missing: run shardmill verify")
@@ -200,7 +200,7 @@ class ShardCache:
 
         try:
             if left > 0:
-                download_object(content.path, path, on_bytes=count)
+                content.path.download(path, on_bytes=count)
         except StoreError as error:
             _failures[content.sha256] = time.monotonic(), error
             raise
