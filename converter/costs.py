@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from converter.errors import OutputError, StoreError
 from converter.storage.atomic import write_file
-from converter.storage.files import list_sizes, read_files
-from converter.storage.layout import Layout, Location
+from converter.storage.files import read_files
+from converter.storage.layout import Layout
+from converter.storage.location import Location
 
 STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")
 """What a worker does: `convert` is resizing, turning and colours; `other` is the bookkeeping."""
@@ -120,7 +121,7 @@ def write_cost(cost: Cost, layout: Layout[Location], name: str) -> None:
 def read_costs(layout: Layout[Location], names: Iterable[str]) -> Cost:
     """The sum of what lies there for these shards; what is missing or damaged counts nothing."""
     try:
-        present = list_sizes(layout.costs)
+        present = layout.costs.list_sizes()
         paths = [path for name in names if (path := _path(layout, name)).name in present]
         return sum(map(_parse, read_files(paths)), Cost())
     except (OSError, StoreError):

@@ -7,14 +7,14 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import ShardmillError, UsageError
 from converter.format.descriptions import describe_manifest, show_name
 from converter.format.manifest import Manifest, SplitInfo, read_manifest
-from converter.storage.layout import Location, locate, name_index
-from converter.storage.objects import ObjectPath
+from converter.storage.layout import name_index
+from converter.storage.locate import locate
+from converter.storage.location import Location
 from reader.plan.mixing import plan_mixture
 from reader.plan.read_options import ReadOptions, check_cache, make_options
 from reader.plan.read_plan import ReadPlan, list_files, plan_reading
@@ -86,7 +86,7 @@ class ShardSet:
         Raises:
             DatasetError: there is no such split.
         """
-        kind = RecordFiles if isinstance(self.folder, Path) else RangeFiles
+        kind = RangeFiles if self.folder.is_remote else RecordFiles
         options = self._complete(ReadOptions())
         files = kind(list_files(self.folder, self.manifest, split, options))
         labels = self.splits[split].labels if self.manifest.labelled else None
@@ -210,7 +210,7 @@ def open_shards(
     """
     check_cache(cache_dir, cache_bytes)
     folder = locate(directory)
-    if isinstance(folder, ObjectPath):
+    if folder.is_remote:
         return ShardSet(folder, await_manifest(folder), cache_dir, cache_bytes)
     manifest = read_manifest(folder)
     for shard in manifest.shards:

@@ -6,7 +6,6 @@ import dataclasses
 import glob
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -15,6 +14,7 @@ from converter.errors import DatasetError, UsageError
 from converter.format import examples
 from converter.format.descriptions import show_name
 from converter.sizes import format_count
+from converter.storage.disk import DiskPath
 from converter.storage.layout import INDEX_SUFFIX
 from converter.storage.objects import is_address
 from reader.plan.read_options import make_options
@@ -104,9 +104,9 @@ def open_tfrecords(
                 "alone, copy them, or mount the bucket"
             )
         matches = sorted(glob.glob(os.fspath(files)))  # noqa: PTH207 (a whole pattern)
-        paths = [Path(match) for match in matches if not match.endswith(INDEX_SUFFIX)]
+        paths = [DiskPath(match) for match in matches if not match.endswith(INDEX_SUFFIX)]
     else:
-        paths = [Path(path) for path in files]
+        paths = [DiskPath(path) for path in files]
     if not paths:
         raise DatasetError(f"{files} matches no file")
     return TFRecordSet(RecordFiles([_describe_file(path.absolute()) for path in paths]), features)
@@ -119,7 +119,7 @@ def _parse_features(place: Place, payload: memoryview) -> Features:
         raise place.describe(str(error)) from error
 
 
-def _describe_file(path: Path) -> RecordFile:
+def _describe_file(path: DiskPath) -> RecordFile:
     file = RecordFile(path=path, records=0, bytes=measure_file(path), max_record_bytes=0)
     offsets, sha256 = load_index(file)
     return dataclasses.replace(

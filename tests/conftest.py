@@ -27,12 +27,13 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
 from converter.planning.splits import draw
 from converter.sources.inputs import locate_root
+from converter.storage.disk import DiskPath
 from converter.writing.records import Record, make_records
 from converter.writing.shard_writer import Job, write_shard
 from pipelines.jobs.dry_run import propose
 from reader.records.record_files import RecordFiles
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = DiskPath(__file__).resolve().parents[2] / "shared"
 
 
 def make_image(seed: int, height: int = 24, width: int = 32, mode: str = "RGB") -> Image.Image:
@@ -60,6 +61,30 @@ def write_image(path: Path, seed: int, file_format: str = "PNG", **options: obje
     """Writes one picture, and the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_image(make_image(seed), file_format, **options))
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> DiskPath:
+    """A folder of the test's own, as a location."""
+    return DiskPath(tmp_path)
+
+
+class _Folders:
+    """Temporary folders as locations."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
+
+    def mktemp(self, name: str, **options: bool) -> DiskPath:
+        return DiskPath(self._factory.mktemp(name, **options))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._factory, name)
+
+
+@pytest.fixture(scope="session")
+def tmp_path_factory(tmp_path_factory: pytest.TempPathFactory) -> _Folders:
+    return _Folders(tmp_path_factory)
 
 
 def make_record(

@@ -26,6 +26,7 @@ from PIL import Image
 
 from converter import DatasetError, RecordError, ShardmillError
 from converter.format import tfrecords
+from converter.storage.disk import DiskPath
 from reader import ReadOptions, Record, open_shards
 from reader.arrays import Array
 from reader.batches import raw_images
@@ -424,7 +425,7 @@ def forget_index_checksums() -> None:
 
 
 def copy_set(folder: Path, name: str) -> Path:
-    return Path(shutil.copytree(folder, folder.with_name(f"{folder.name}-{name}")))
+    return DiskPath(shutil.copytree(folder, folder.with_name(f"{folder.name}-{name}")))
 
 
 def run_apart(

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from converter.storage import objects
-from converter.storage.objects import ObjectPath, parse_address, put_bytes, put_file
+from converter.storage import object_requests
+from converter.storage.object_requests import put_bytes, put_file
+from converter.storage.objects import ObjectPath, parse_address
 
 BUCKET = "shardmill-tests"
 PATIENCE_S = 15
@@ -81,14 +82,14 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """From that request on, nothing is written: what a killed process leaves is what there is."""
     steps = itertools.count(1)
     for name in ("_put", "_create", "_start_copy", "_start_delete"):
-        do = getattr(objects, name)
+        do = getattr(object_requests, name)
 
         def step(*arguments, do=do):
             if next(steps) >= number:
                 raise KilledError
             return do(*arguments)
 
-        monkeypatch.setattr(objects, name, step)
+        monkeypatch.setattr(object_requests, name, step)
 
 
 def count_writes(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> int:
@@ -96,8 +97,8 @@ def count_writes(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> i
     with monkeypatch.context() as patch:
         counts = itertools.count()
         for name in ("_put", "_create", "_start_copy", "_start_delete"):
-            done = getattr(objects, name)
-            patch.setattr(objects, name, lambda *a, done=done: (next(counts), done(*a))[1])
+            done = getattr(object_requests, name)
+            patch.setattr(object_requests, name, lambda *a, done=done: (next(counts), done(*a))[1])
         do()
     return next(counts)
 

@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from converter.errors import UsageError
+from converter.storage.disk import DiskPath
 from pipelines.beam import clusters, runners
 from pipelines.cli.commands import main
 
@@ -38,8 +39,8 @@ def test_a_folder_here_is_refused_where_workers_run_elsewhere(
     arguments: tuple[str, ...], where: str
 ) -> None:
     with pytest.raises(UsageError, match=rf"^/photos lies on this .* on {where} do not see it"):
-        clusters.check_paths(parse(*arguments), Path("/photos"))
-    clusters.check_paths(parse(*arguments, "--shared_paths"), Path("/photos"))
+        clusters.check_paths(parse(*arguments), DiskPath("/photos"))
+    clusters.check_paths(parse(*arguments, "--shared_paths"), DiskPath("/photos"))
     clusters.check_paths(parse(*arguments), "gs://bucket/photos")
 
 
@@ -55,7 +56,7 @@ def test_a_folder_here_is_refused_where_workers_run_elsewhere(
     ],
 )
 def test_a_folder_here_is_fine_where_workers_run_here(arguments: tuple[str, ...]) -> None:
-    clusters.check_paths(parse(*arguments), Path("/photos"))
+    clusters.check_paths(parse(*arguments), DiskPath("/photos"))
 
 
 def test_the_command_refuses_before_it_looks_at_an_image(

@@ -228,7 +228,7 @@ def test_two_conversions_of_the_same_are_byte_identical(plan, tmp_path):
 def test_the_locale_does_not_show_in_any_byte(image_folder, tmp_path, locale):
     script = """
 import sys
-from pathlib import Path
+from converter.storage.disk import DiskPath as Path
 from conftest import convert_folder
 from converter.options import ConvertOptions
 images, out = map(Path, sys.argv[1:])

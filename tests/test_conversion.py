@@ -36,7 +36,6 @@ from converter.format.manifest import read_manifest
 from converter.inventory import Entry
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
-from converter.storage.locks import lock_folder
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
 from pipelines import convert
@@ -308,7 +307,7 @@ def test_an_output_that_somebody_writes_to_is_refused_before_any_work(
     image_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with lock_folder(out):
+    with out.lock():
         before = hash_tree_of_files(tmp_path)
         with pytest.raises(LockedError, match="is being written by process"):
             convert(tmp_path / "no images are looked for", out, OPTIONS)
@@ -430,7 +429,7 @@ def test_a_launcher_keeps_others_out_and_takes_its_workers_along_when_it_is_kill
         process.kill()
         process.communicate(timeout=30)
     assert not psutil.wait_procs(workers, timeout=10)[1]
-    with lock_folder(tmp_path / "out"):
+    with (tmp_path / "out").lock():
         pass
 
 

@@ -179,7 +179,7 @@ def test_originals_that_go_or_change_meanwhile_are_accounted_for(tmp_path: Path)
 STRACE = shutil.which("strace")
 CONVERT = """
 import sys
-from pathlib import Path
+from converter.storage.disk import DiskPath as Path
 from conftest import convert_folder
 from converter.options import ConvertOptions
 convert_folder(Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions(image_size=(8, 8)))

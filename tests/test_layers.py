@@ -229,6 +229,20 @@ def test_tensorflow_is_imported_for_real_in_these_modules():
     assert eager == TENSORFLOW_MODULES
 
 
+def test_only_storage_asks_what_kind_of_location_there_is():
+    """A new kind of store is one module: nothing else has to be taught about it."""
+    kinds = {"Path", "PosixPath", "DiskPath", "ObjectPath"}
+    asked = [
+        f"{name}:{node.lineno}"
+        for name, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "isinstance"
+        and kinds & {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+    ]
+    assert [place for place in asked if not place.startswith("converter.storage.")] == []
+
+
 def find_dangers(tree: ast.Module) -> Iterator[str]:
     """Whatever in a module could run data as code."""
     for imported in list_imports(tree):

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from converter.errors import UsageError
-from converter.storage.layout import Layout, locate, locate_output, name_shard, parse_location
+from converter.storage.disk import DiskPath
+from converter.storage.layout import Layout, name_shard
+from converter.storage.locate import locate, locate_output, parse_location
 from converter.storage.objects import ObjectPath
 from pipelines import clean, convert, plan, repair, verify
 from pipelines.cli.commands import main
@@ -13,15 +15,15 @@ from reader import load_dataset, open_shards
 
 
 def test_every_file_has_its_place():
-    layout = Layout(Path("/data/out"))
-    assert layout.manifest == Path("/data/out/manifest.json")
-    assert layout.work == Path("/data/out/.shardmill")
-    assert layout.plan == Path("/data/out/.shardmill/plan.json")
-    assert layout.entries == Path("/data/out/.shardmill/entries.jsonl")
-    assert layout.left_out == Path("/data/out/.shardmill/left_out.jsonl")
-    assert layout.receipts == Path("/data/out/.shardmill/receipts")
-    assert layout.costs == Path("/data/out/.shardmill/costs")
-    assert layout.scratch == Path("/data/out/.shardmill/tmp")
+    layout = Layout(DiskPath("/data/out"))
+    assert layout.manifest == DiskPath("/data/out/manifest.json")
+    assert layout.work == DiskPath("/data/out/.shardmill")
+    assert layout.plan == DiskPath("/data/out/.shardmill/plan.json")
+    assert layout.entries == DiskPath("/data/out/.shardmill/entries.jsonl")
+    assert layout.left_out == DiskPath("/data/out/.shardmill/left_out.jsonl")
+    assert layout.receipts == DiskPath("/data/out/.shardmill/receipts")
+    assert layout.costs == DiskPath("/data/out/.shardmill/costs")
+    assert layout.scratch == DiskPath("/data/out/.shardmill/tmp")
 
 
 def test_work_folders_may_be_there_already(tmp_path):
@@ -45,7 +47,7 @@ def test_a_folder_is_located_and_an_address_is_not_taken_for_one(tmp_path, monke
     assert locate(tmp_path / "s3:" / "out") == tmp_path / "s3:" / "out"
     for address in ("s3://bucket/out", Path("s3://bucket/out"), ObjectPath("s3", "bucket", "out")):
         assert locate(address) == ObjectPath("s3", "bucket", "out")
-    assert parse_location("out") == Path("out")
+    assert parse_location("out") == DiskPath("out")
     assert parse_location("gs://bucket/out/") == ObjectPath("gs", "bucket", "out")
 
 

@@ -19,8 +19,8 @@ from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
 from converter.storage.atomic import write_file
 from converter.storage.layout import Layout
-from converter.storage.locks import lock_folder, sign_folder
-from converter.storage.objects import put_bytes
+from converter.storage.locks import sign_folder
+from converter.storage.object_requests import put_bytes
 from converter.storage.owners import dump_owner, parse_owner
 from converter.upkeep.verification import verify_dataset
 from pipelines import clean, convert
@@ -114,7 +114,7 @@ def test_a_stale_lock_is_named_and_a_held_one_protects_everything(
 ) -> None:
     plan = write_folder(images, tmp_path / "out", OPTIONS)
     ours = leave_temporaries(plan.out)
-    with lock_folder(plan.out):
+    with plan.out.lock():
         for dry_run in (True, False):
             with pytest.raises(LockedError, match=r"being written by process .* when that has"):
                 clean(plan.out, dry_run=dry_run)
@@ -218,7 +218,7 @@ def test_a_data_set_between_two_names_is_left_to_who_moves_it(images, tmp_path):
     convert_folder(images, out, OPTIONS)
     retired = Layout(out).retired
     out.rename(retired)
-    with lock_folder(retired):
+    with retired.lock():
         for attempt in (clean, lambda out: convert(images, out, OPTIONS, IN_MEMORY)):
             with pytest.raises(LockedError, match="is being written by process"):
                 attempt(out)

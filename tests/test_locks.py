@@ -18,13 +18,12 @@ import pytest
 from converter.errors import LockedError, OutputError
 from converter.storage import owners
 from converter.storage.layout import Layout
-from converter.storage.locks import find_owner, lock_folder, lock_stage
+from converter.storage.locks import lock_stage
 
 HOLD = """
 import sys, time
-from pathlib import Path
-from converter.storage.locks import lock_folder
-with lock_folder(Path(sys.argv[1])):
+from converter.storage.disk import DiskPath
+with DiskPath(sys.argv[1]).lock():
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -45,8 +44,8 @@ def start_holder(folder: Path) -> subprocess.Popen[str]:
 
 def write_owner(folder: Path, **changes: object) -> None:
     """Leaves a lock that nobody holds, as its owner would have written it."""
-    with lock_folder(folder):
-        owner = find_owner(folder)
+    with folder.lock():
+        owner = folder.find_owner()
     assert owner is not None
     layout = Layout(folder)
     layout.work.mkdir(parents=True, exist_ok=True)
@@ -55,12 +54,12 @@ def write_owner(folder: Path, **changes: object) -> None:
 
 def test_a_lock_says_who_holds_it_and_goes_with_its_folders(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
-    with lock_folder(out):
-        owner = find_owner(out)
+    with out.lock():
+        owner = out.find_owner()
         assert owner is not None
         assert (owner.host, owner.pid) == (socket.gethostname(), os.getpid())
         assert list(Layout(out).scratch.iterdir()) == []
-    assert find_owner(out) is None
+    assert out.find_owner() is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,7 +68,7 @@ def test_an_error_releases_the_lock_and_keeps_what_is_not_its_own(tmp_path: Path
     (Layout(tmp_path).scratch / "half").touch()
 
     def fail() -> None:
-        with lock_folder(tmp_path):
+        with tmp_path.lock():
             raise RuntimeError("interrupted")
 
     with pytest.raises(RuntimeError, match=r"^interrupted$"):
@@ -87,18 +86,18 @@ def test_a_folder_that_is_being_written_is_refused(tmp_path: Path, *, break_lock
         )
         with (
             pytest.raises(LockedError, match=message),
-            lock_folder(tmp_path, break_lock=break_lock),
+            tmp_path.lock(break_lock=break_lock),
         ):
             pass
-        assert find_owner(tmp_path) is not None
+        assert tmp_path.find_owner() is not None
         process.communicate()
-    with lock_folder(tmp_path):
+    with tmp_path.lock():
         pass
 
 
 def test_this_very_process_is_no_exception(tmp_path: Path) -> None:
-    with lock_folder(tmp_path):
-        with pytest.raises(LockedError, match="is being written by"), lock_folder(tmp_path):
+    with tmp_path.lock():
+        with pytest.raises(LockedError, match="is being written by"), tmp_path.lock():
             pass
         assert Layout(tmp_path).lock.exists()
 
@@ -107,16 +106,16 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     with start_holder(tmp_path) as process:
         process.send_signal(signal.SIGKILL)
     assert Layout(tmp_path).lock.exists()
-    assert find_owner(tmp_path) is None
-    with lock_folder(tmp_path):
-        owner = find_owner(tmp_path)
+    assert tmp_path.find_owner() is None
+    with tmp_path.lock():
+        owner = tmp_path.find_owner()
         assert owner is not None
         assert owner.pid == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_was_broken_is_not_released_for_whoever_holds_it_now(tmp_path: Path) -> None:
-    with lock_folder(tmp_path):
+    with tmp_path.lock():
         Layout(tmp_path).lock.unlink()
         Layout(tmp_path).lock.write_text("of somebody else")
     assert Layout(tmp_path).lock.read_text() == "of somebody else"
@@ -127,17 +126,17 @@ def test_a_lock_from_before_a_restart_is_taken_over(
 ) -> None:
     monkeypatch.setattr(owners, "_read_machine", lambda: "its own")
     write_owner(tmp_path, boot="an earlier one", pid=1)
-    with lock_folder(tmp_path):
+    with tmp_path.lock():
         pass
 
 
 def test_the_lock_of_another_machine_is_respected_until_it_is_broken(tmp_path: Path) -> None:
     write_owner(tmp_path, host="elsewhere", boot="its own", pid=77)
     message = "is locked by process 77 on elsewhere, .* if it does not, run again with --break-lock"
-    with pytest.raises(LockedError, match=message), lock_folder(tmp_path):
+    with pytest.raises(LockedError, match=message), tmp_path.lock():
         pass
-    assert find_owner(tmp_path) is not None
-    with lock_folder(tmp_path, break_lock=True):
+    assert tmp_path.find_owner() is not None
+    with tmp_path.lock(break_lock=True):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -146,11 +145,11 @@ def test_what_lies_beside_a_data_set_belongs_to_whoever_holds_its_lock(tmp_path:
     out = tmp_path / "out"
     stage = Layout(out).stage
     write_owner(stage, host="elsewhere", boot="its own", pid=77)
-    with lock_folder(out), lock_stage(out):
-        owner = find_owner(stage)
+    with out.lock(), lock_stage(out):
+        owner = stage.find_owner()
         assert owner is not None
         assert owner.pid == os.getpid()
-    with start_holder(stage) as process, lock_folder(out):
+    with start_holder(stage) as process, out.lock():
         with pytest.raises(LockedError, match="is being written by"), lock_stage(out):
             pass
         process.kill()
@@ -162,9 +161,9 @@ def test_a_lock_that_cannot_be_read_is_respected_until_it_is_broken(
 ) -> None:
     Layout(tmp_path).work.mkdir()
     Layout(tmp_path).lock.write_bytes(content)
-    with pytest.raises(LockedError, match="process 0 on an unknown host"), lock_folder(tmp_path):
+    with pytest.raises(LockedError, match="process 0 on an unknown host"), tmp_path.lock():
         pass
-    with lock_folder(tmp_path, break_lock=True):
+    with tmp_path.lock(break_lock=True):
         pass
 
 
@@ -192,8 +191,8 @@ def test_an_owner_is_gone_if_its_process_or_its_boot_is(
     gone: bool,
 ) -> None:
     monkeypatch.setattr(owners, "_read_machine", lambda: "its own")
-    with lock_folder(tmp_path):
-        owner = find_owner(tmp_path)
+    with tmp_path.lock():
+        owner = tmp_path.find_owner()
     assert owner is not None
     assert dataclasses.replace(owner, **changes).is_gone(unheld=unheld) is gone
 
@@ -206,7 +205,7 @@ def test_of_many_at_once_one_wins_also_over_a_stale_lock(tmp_path: Path) -> None
 
         def take(_: int, held: list[int] = held) -> bool:
             try:
-                with lock_folder(tmp_path):
+                with tmp_path.lock():
                     held.append(1)
                     assert len(held) == 1
                     held.pop()
@@ -222,5 +221,5 @@ def test_of_many_at_once_one_wins_also_over_a_stale_lock(tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = rf"^{tmp_path}/file/out\S* cannot be written: Not a directory$"
-    with pytest.raises(OutputError, match=message), lock_folder(tmp_path / "file" / "out"):
+    with pytest.raises(OutputError, match=message), (tmp_path / "file" / "out").lock():
         pass

@@ -19,9 +19,9 @@ from converter.images import conversion
 from converter.images.conversion import convert_image, convert_sizes
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
+from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout, name_size
-from converter.storage.locks import lock_folder
-from converter.storage.objects import list_objects, read_object
+from converter.storage.object_requests import list_objects
 from converter.upkeep.verification import verify_dataset
 from converter.writing import archive_pass, multi_size, records, shard_writer
 from converter.writing.multi_size import assemble_shard, choose_leader, plan_work, write_leader
@@ -247,7 +247,7 @@ def test_pieces_are_all_images_in_their_order(leader, follower):
     found = [
         (f"{piece.part.name}.tfrecord", piece.first + place)
         for shard in places[1]
-        for piece in multi_size._find_pieces(shard, plans[1], plans[0], Path("parts"))
+        for piece in multi_size._find_pieces(shard, plans[1], plans[0], DiskPath("parts"))
         for place in range(piece.images)
     ]
     assert found == numbers
@@ -337,7 +337,7 @@ def test_sizes_that_are_there_are_replaced_or_updated_one_by_one(folder, alone, 
 def read_tree_there(out) -> dict[str, bytes]:
     if isinstance(out, Path):
         return read_tree(out)
-    return {info.path.relative_to(out): read_object(info.path) for info in list_objects(out)}
+    return {path.relative_to(out): path.read_bytes() for path, _ in list_objects(out)}
 
 
 def count_reads(monkeypatch) -> list[str]:
@@ -525,7 +525,7 @@ def test_one_size_that_is_impossible_costs_no_work(folder, tmp_path, monkeypatch
     seen = count_reads(monkeypatch)
     with contextlib.ExitStack() as stack:
         if how == "locked":
-            stack.enter_context(lock_folder(out / "12x12"))
+            stack.enter_context((out / "12x12").lock())
         with pytest.raises(ShardmillError, match=message):
             run_sizes(folder, out, SIZES, IN_MEMORY)
     assert not seen
@@ -547,7 +547,7 @@ def test_an_update_that_one_size_does_not_allow_changes_none(folder, tmp_path, h
     write_image(images / "a" / "new.jpg", 99, "JPEG")
     with contextlib.ExitStack() as stack:
         if how == "locked":
-            stack.enter_context(lock_folder(out / "24x24"))
+            stack.enter_context((out / "24x24").lock())
         with pytest.raises(ShardmillError, match="24x24"):
             run_sizes(images, out, SIZES[:2], IN_MEMORY, mode="update")
     assert read_all(out) == before

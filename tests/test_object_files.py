@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from converter.storage.files import open_file, read_version
-from converter.storage.objects import ObjectPath, put_bytes, put_file
+from converter.storage.object_requests import put_bytes, put_file
+from converter.storage.objects import ObjectPath
 
 DATA = random.Random(5).randbytes(24 << 20)
 
@@ -41,7 +41,7 @@ def path(server, stored, file) -> ObjectPath:
 
 def test_it_reads_like_a_file(path, file):
     chance = random.Random(1)
-    with open_file(path) as far, open_file(file) as near:
+    with path.open_read() as far, file.open_read() as near:
         for _ in range(60):
             offset = chance.choice([chance.randrange(len(DATA) + 9), near.tell() + 3000])
             size = chance.choice([0, 1, 5000, 100_000, 3 << 20])
@@ -55,7 +55,7 @@ def test_it_reads_like_a_file(path, file):
 def test_forward_it_reads_in_few_requests_that_are_under_way_at_once(server, path):
     server.set_faults(latency=0.3)
     begun = time.monotonic()
-    with open_file(path) as stream:
+    with path.open_read() as stream:
         assert stream.read() == DATA
     seconds = time.monotonic() - begun
     requests = server.set_faults()["GET"] + (server.scheme == "s3")
@@ -64,7 +64,7 @@ def test_forward_it_reads_in_few_requests_that_are_under_way_at_once(server, pat
 
 
 def test_a_jump_asks_for_little(server, path):
-    with open_file(path) as file:
+    with path.open_read() as file:
         for offset in (20 << 20, 5 << 20, 12 << 20):
             file.seek(offset)
             assert file.read(512) == DATA[offset : offset + 512]
@@ -74,7 +74,7 @@ def test_a_jump_asks_for_little(server, path):
 
 def test_faults_on_the_way_change_no_byte(server, path):
     server.set_faults(faults=0.3, kinds="refuse,reset,cut,short", seed=3)
-    with open_file(path) as stream:
+    with path.open_read() as stream:
         assert stream.read() == DATA
     counts = server.set_faults()
     assert any(counts[kind] for kind in ("refuse", "reset", "cut", "short"))
@@ -84,20 +84,20 @@ def test_it_is_of_one_version(s3_server):
     s3_server.set_faults()
     path = s3_server.path(uuid.uuid4().hex)
     put_bytes(path, DATA)
-    before = read_version(path)
-    with open_file(path) as file:
+    before = path.read_version()
+    with path.open_read() as file:
         assert file.read(100) == DATA[:100]
         put_bytes(path, DATA[::-1])
         file.seek(16 << 20)
         with pytest.raises(OSError, match="it changed while it was read"):
             file.read(100)
-    assert read_version(path) != before
+    assert path.read_version() != before
 
 
 def test_one_that_is_gone_or_empty(server):
     path = server.path(uuid.uuid4().hex)
     with pytest.raises(FileNotFoundError):
-        open_file(path)
+        path.open_read()
     put_bytes(path, b"")
-    with open_file(path) as file:
+    with path.open_read() as file:
         assert file.read() == b""

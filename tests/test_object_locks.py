@@ -14,16 +14,15 @@ import pytest
 
 from converter.errors import LockedError
 from converter.storage.layout import Layout
-from converter.storage.locks import find_owner, lock_folder
 from converter.storage.object_locks import _take_over
-from converter.storage.objects import ObjectPath, list_objects, put_bytes, read_object
+from converter.storage.object_requests import list_objects, put_bytes
+from converter.storage.objects import ObjectPath
 from converter.storage.owners import describe_self
 
 HOLD = """
 import sys
-from converter.storage.layout import locate
-from converter.storage.locks import lock_folder
-with lock_folder(locate(sys.argv[1])):
+from converter.storage.locate import locate
+with locate(sys.argv[1]).lock():
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -53,7 +52,7 @@ def write_owner(folder: ObjectPath, **changes: object) -> None:
 
 def is_won(folder: ObjectPath) -> bool:
     try:
-        with lock_folder(folder):
+        with folder.lock():
             time.sleep(0.3)
     except LockedError:
         return False
@@ -62,38 +61,38 @@ def is_won(folder: ObjectPath) -> bool:
 
 def test_a_lock_says_who_holds_it_and_goes_with_the_block(server):
     folder = server.path(uuid.uuid4().hex)
-    with lock_folder(folder):
-        assert find_owner(folder).host == socket.gethostname()
-        with pytest.raises(LockedError, match="is being written by"), lock_folder(folder):
+    with folder.lock():
+        assert folder.find_owner().host == socket.gethostname()
+        with pytest.raises(LockedError, match="is being written by"), folder.lock():
             pass
-    assert find_owner(folder) is None
+    assert folder.find_owner() is None
     assert list(list_objects(folder)) == []
 
 
 def test_a_live_process_is_not_disturbed_and_a_killed_one_is_taken_over(folder):
     with start_holder(folder) as process:
         message = rf"process {process.pid} on .* wait for it to end, or choose another prefix"
-        with pytest.raises(LockedError, match=message), lock_folder(folder, break_lock=True):
+        with pytest.raises(LockedError, match=message), folder.lock(break_lock=True):
             pass
         process.kill()
-    assert find_owner(folder) is None
-    with lock_folder(folder):
-        assert find_owner(folder) is not None
+    assert folder.find_owner() is None
+    with folder.lock():
+        assert folder.find_owner() is not None
     assert list(list_objects(folder)) == []
 
 
 def test_of_another_machine_nothing_is_known(folder):
     write_owner(folder, host="elsewhere", boot="another", pid=1)
-    with pytest.raises(LockedError, match="run again with --break-lock"), lock_folder(folder):
+    with pytest.raises(LockedError, match="run again with --break-lock"), folder.lock():
         pass
-    with lock_folder(folder, break_lock=True):
-        assert find_owner(folder).host == socket.gethostname()
+    with folder.lock(break_lock=True):
+        assert folder.find_owner().host == socket.gethostname()
 
 
 def test_a_lock_that_was_broken_is_left_to_whoever_holds_it_now(folder):
-    with lock_folder(folder):
+    with folder.lock():
         put_bytes(Layout(folder).lock, b"of somebody else")
-    assert read_object(Layout(folder).lock) == b"of somebody else"
+    assert Layout(folder).lock.read_bytes() == b"of somebody else"
 
 
 def test_of_several_who_find_a_stale_lock_one_takes_it(folder):
@@ -107,18 +106,18 @@ def test_of_several_who_find_a_stale_lock_one_takes_it(folder):
 def test_who_is_late_to_a_stale_lock_leaves_the_new_one(folder):
     write_owner(folder, pid=2**22 + 1)
     lock = Layout(folder).lock
-    stale = read_object(lock)
+    stale = lock.read_bytes()
     put_bytes(lock, b"new")
     _take_over(lock, stale, b"mine", break_lock=False)
-    assert read_object(lock) == b"new"
-    assert [info.path for info in list_objects(folder)] == [lock]
+    assert lock.read_bytes() == b"new"
+    assert [path for path, _ in list_objects(folder)] == [lock]
 
 
 def test_a_claim_whose_owner_was_killed_is_in_nobodys_way(folder):
     write_owner(folder, pid=2**22 + 1)
     lock = Layout(folder).lock
-    stale = read_object(lock)
+    stale = lock.read_bytes()
     claim = lock.with_name(f"lock.{hashlib.sha256(stale).hexdigest()[:32]}")
     put_bytes(claim, stale)
-    with lock_folder(folder):
+    with folder.lock():
         assert not claim.exists()

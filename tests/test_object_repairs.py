@@ -22,9 +22,9 @@ from test_stores import read_tree, upload
 
 from converter.commits.leftovers import clean
 from converter.errors import DatasetError
-from converter.storage.files import remove_tree
 from converter.storage.layout import Layout
-from converter.storage.objects import ObjectPath, delete_object, put_bytes
+from converter.storage.object_requests import delete_object, put_bytes
+from converter.storage.objects import ObjectPath
 from pipelines import repair
 
 IN_MEMORY = ["--direct_running_mode=in_memory"]
@@ -87,7 +87,7 @@ def test_a_repair_goes_on_wherever_it_was_killed(
     whole = read_tree(root / "out")
     total = count_writes(monkeypatch, lambda: repair(out, root / "images", IN_MEMORY))
     for number in range(1, total + 1, 1 if EXHAUSTIVE else total // 4):
-        remove_tree(out)
+        out.remove_tree()
         upload(tmp_path / "damaged", out)
         before = read_tree(out)
         with monkeypatch.context() as patch:

@@ -17,15 +17,14 @@ from damaging import EXHAUSTIVE
 from servers import count_writes, kill_at
 from test_stores import read_tree, upload
 
-from converter.commits import object_replacements
 from converter.commits.replacements import find_manifest, replace_dataset, settle_folder
 from converter.errors import DatasetError, OutputError, UsageError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
-from converter.storage import objects
-from converter.storage.files import remove_tree
+from converter.storage import object_requests, objects
 from converter.storage.layout import Layout
-from converter.storage.objects import ObjectPath, delete_object, put_bytes, read_object
+from converter.storage.object_requests import delete_object, put_bytes
+from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.convert import run_conversion
 from pipelines.jobs.request import Conversion
@@ -69,9 +68,9 @@ def test_an_update_gives_the_bytes_of_one_in_a_folder(server, root, out, monkeyp
 
     def copy(pairs):
         copied.extend(pairs := list(pairs))
-        objects.copy_objects(pairs)
+        object_requests.copy_objects(pairs)
 
-    monkeypatch.setattr(object_replacements, "copy_objects", copy)
+    monkeypatch.setattr(objects, "copy_objects", copy)
     found = update(images, out)
     assert read_tree(out) == read_tree(root / "after")
     assert not Layout(out).stage.exists()
@@ -89,10 +88,10 @@ def test_a_shard_with_another_byte_is_written_again(root, s3_server):
     s3_server.set_faults()
     out = upload(root / "before", s3_server.path(uuid.uuid4().hex))
     kept = update(root / "images", out).update.kept
-    remove_tree(out)
+    out.remove_tree()
     upload(root / "before", out)
     damaged = min(name for name in kept if name.startswith("train"))
-    data = bytearray(read_object(out / damaged))
+    data = bytearray((out / damaged).read_bytes())
     data[250] ^= 1
     put_bytes(out / damaged, bytes(data))
     assert damaged not in update(root / "images", out).update.kept
@@ -103,7 +102,7 @@ def test_an_update_goes_on_wherever_it_was_killed(server, root, out, monkeypatch
     total = count_writes(monkeypatch, lambda: update(root / "images", out))
     old, new = read_tree(root / "before"), read_tree(root / "after")
     for number in range(1, total + 1, 1 if EXHAUSTIVE else total // 4):
-        remove_tree(out)
+        out.remove_tree()
         upload(root / "before", out)
         with monkeypatch.context() as patch:
             kill_at(patch, number)
@@ -171,7 +170,7 @@ def test_of_two_updates_at_once_one_does_the_work(server, root, out):
 
 
 def test_files_that_someone_else_wrote_meanwhile_are_left_alone(server, root, out, monkeypatch):
-    manifest = json.loads(read_object(Layout(out).manifest))
+    manifest = json.loads(Layout(out).manifest.read_bytes())
     other = json.dumps({**manifest, "plan": "another"}).encode()
 
     def replace(out):
@@ -186,14 +185,14 @@ def test_files_that_someone_else_wrote_meanwhile_are_left_alone(server, root, ou
 
 def test_a_manifest_that_appears_in_between_is_not_overwritten(server, root, out, monkeypatch):
     def copy(pairs):
-        objects.copy_objects(pairs)
+        object_requests.copy_objects(pairs)
         put_bytes(Layout(out).manifest, b"of another")
 
-    monkeypatch.setattr(object_replacements, "copy_objects", copy)
+    monkeypatch.setattr(objects, "copy_objects", copy)
     with pytest.raises(OutputError, match=r"manifest\.json exists again: someone else wrote it"):
         update(root / "images", out)
     assert settle_folder(out)
-    assert read_object(Layout(out).manifest) == b"of another"
+    assert Layout(out).manifest.read_bytes() == b"of another"
     assert not Layout(out).stage.exists()
 
 

@@ -11,22 +11,17 @@ import pytest
 from servers import Server
 
 from converter.errors import StoreError, UsageError
-from converter.storage import objects, requests, s3
-from converter.storage.objects import (
-    ObjectPath,
+from converter.storage import object_requests, requests, s3
+from converter.storage.object_requests import (
     copy_object,
     create_object,
     delete_objects,
-    download_object,
-    find_object,
     list_objects,
-    parse_address,
     put_bytes,
     put_file,
-    read_object,
-    read_object_range,
     start_read,
 )
+from converter.storage.objects import ObjectPath, parse_address
 from converter.storage.stores import Transfer, TransientError, check_length, shorten
 
 NAMES = ("a.txt", "a/1.jpg", "a/2 é%#?+&.jpg", "a/b/3.jpg", "aa", "c", "c/1\t.jpg", "z")
@@ -89,24 +84,24 @@ def test_names_are_taken_apart_like_those_of_files():
 
 def test_what_is_written_is_read_and_listed(folder):
     contents = write_all(folder)
-    assert {name: read_object(folder / name) for name in NAMES} == contents
+    assert {name: (folder / name).read_bytes() for name in NAMES} == contents
     listed = list(list_objects(folder))
-    assert [info.path.relative_to(folder) for info in listed] == sorted(NAMES)
-    assert [info.size for info in listed] == [len(contents[name]) for name in sorted(NAMES)]
+    assert [path.relative_to(folder) for path, _ in listed] == sorted(NAMES)
+    assert [size for _, size in listed] == [len(contents[name]) for name in sorted(NAMES)]
 
 
 def test_a_range_ends_where_the_object_does(folder):
     put_bytes(folder / "x", b"0123456789")
-    assert read_object_range(folder / "x", 3, 4) == b"3456"
-    assert read_object_range(folder / "x", 8, 9) == b"89"
-    assert read_object_range(folder / "x", 10, 5) == b""
-    assert read_object_range(folder / "x", 4, 0) == b""
+    assert (folder / "x").read_range(3, 4) == b"3456"
+    assert (folder / "x").read_range(8, 9) == b"89"
+    assert (folder / "x").read_range(10, 5) == b""
+    assert (folder / "x").read_range(4, 0) == b""
 
 
 def test_what_is_not_there_is_said_at_once(folder):
     with pytest.raises(FileNotFoundError, match="no such object"):
-        read_object(folder / "x")
-    assert find_object(folder / "x") is None
+        (folder / "x").read_bytes()
+    assert (folder / "x").measure() is None
     assert not (folder / "x").exists()
     assert not folder.exists()
     put_bytes(folder / "x" / "y", b"1")
@@ -130,14 +125,14 @@ def test_more_objects_than_an_answer_holds_are_listed_in_order(folder, monkeypat
     names = sorted(f"{first}/{second}" for first in "abcdefgh" for second in range(4))
     for name in names:
         put_bytes(folder / name, b"")
-    assert [info.path.relative_to(folder) for info in list_objects(folder)] == names
+    assert [path.relative_to(folder) for path, _ in list_objects(folder)] == names
 
 
 def test_a_file_is_put_whole_and_copied_and_downloaded(folder, tmp_path):
     (tmp_path / "file").write_bytes(fill(3_000_000))
     put(folder / "x", tmp_path / "file")
     copy_object(folder / "x", folder / "y é")
-    assert download_object(folder / "y é", tmp_path / "new") == 3_000_000
+    assert (folder / "y é").download(tmp_path / "new") == 3_000_000
     assert (tmp_path / "new").read_bytes() == fill(3_000_000)
 
 
@@ -146,7 +141,7 @@ def test_a_download_goes_on_where_it_ended(folder, tmp_path):
     put_bytes(folder / "x", data)
     (tmp_path / "file").write_bytes(data[:100_000])
     added = []
-    download_object(folder / "x", tmp_path / "file", on_bytes=added.append)
+    (folder / "x").download(tmp_path / "file", on_bytes=added.append)
     assert (tmp_path / "file").read_bytes() == data
     assert sum(added) == 200_000
 
@@ -159,7 +154,7 @@ def test_a_file_over_the_limit_of_one_request_goes_in_parts(s3_server, tmp_path,
     s3_server.set_faults()
     put(s3_server.path("parts"), tmp_path / "file")
     assert s3_server.set_faults()["PUT"] == 3
-    assert read_object(s3_server.path("parts")) == data
+    assert s3_server.path("parts").read_bytes() == data
 
 
 def test_an_object_over_the_limit_of_one_request_is_copied_in_parts(s3_server, monkeypatch):
@@ -171,7 +166,7 @@ def test_an_object_over_the_limit_of_one_request_is_copied_in_parts(s3_server, m
     monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
     copy_object(source, target)
     assert s3_server.set_faults()["PUT"] == 1 + 3
-    assert read_object(target) == data
+    assert target.read_bytes() == data
 
 
 def test_a_process_that_becomes_less_patient_waits_less_for_an_answer(server, folder, monkeypatch):
@@ -182,7 +177,7 @@ def test_a_process_that_becomes_less_patient_waits_less_for_an_answer(server, fo
     server.set_faults(faults=1, kinds="hang")
     begin = time.monotonic()
     with pytest.raises(StoreError, match="cannot be reached for"):
-        read_object(folder / "x")
+        (folder / "x").read_bytes()
     assert time.monotonic() - begin < 10
     assert server.set_faults()["hang"] > 3
 
@@ -195,7 +190,7 @@ def test_bytes_are_the_same_through_faults_of_every_kind(server, folder, tmp_pat
     reads = [start_read(folder / name) for name in NAMES * 4]
     got = [read.result() for read in reads]
     assert got == [contents[name] if name != "z" else fill(2_000_000) for name in NAMES] * 4
-    assert [info.path.relative_to(folder) for info in list_objects(folder)] == sorted(NAMES)
+    assert [path.relative_to(folder) for path, _ in list_objects(folder)] == sorted(NAMES)
     counts = server.set_faults()
     assert sum(counts.get(kind, 0) for kind in ("refuse", "reset", "cut", "short", "lose")) > 3
 
@@ -203,7 +198,7 @@ def test_bytes_are_the_same_through_faults_of_every_kind(server, folder, tmp_pat
 def test_what_breaks_off_is_not_fetched_again(server, folder):
     put_bytes(folder / "x", fill(1_000_000))
     server.set_faults(faults=0.85, kinds="cut", seed=3)
-    assert read_object(folder / "x") == fill(1_000_000)
+    assert (folder / "x").read_bytes() == fill(1_000_000)
     counts = server.set_faults()
     assert counts["cut"] >= 2
     assert counts["ranged"] == counts["GET"] - 1
@@ -214,7 +209,9 @@ def test_one_object_is_not_made_of_two_versions(s3_server):
     put_bytes(path, b"0123456789")
     begun = Transfer(write=print, place=4, version='"of the object before"')
     with pytest.raises(OSError, match="it changed while it was read"):
-        requests.wait(requests.start("s3", lambda store: objects._transfer(store, path, begun)))
+        requests.wait(
+            requests.start("s3", lambda store: object_requests._transfer(store, path, begun))
+        )
 
 
 @pytest.mark.parametrize("kind", ["refuse", "reset", "hang"])
@@ -223,7 +220,7 @@ def test_an_outage_is_one_line_in_bounded_time(server, folder, monkeypatch, kind
     server.set_faults(faults=1, kinds=kind)
     begun = time.monotonic()
     with pytest.raises(StoreError, match="cannot be reached for") as caught:
-        read_object(folder / "x")
+        (folder / "x").read_bytes()
     assert time.monotonic() - begun < 6
     assert str(folder / "x") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -233,7 +230,7 @@ def test_an_outage_is_one_line_in_bounded_time(server, folder, monkeypatch, kind
 def test_who_is_denied_is_told_so_after_one_request(server, folder):
     server.set_faults(faults=1, kinds="deny")
     with pytest.raises(StoreError, match=r"access to .* is denied \(403") as caught:
-        read_object(folder / "x")
+        (folder / "x").read_bytes()
     assert server.set_faults()["GET"] == 1
     assert "canary" not in str(caught.value)
 
@@ -247,7 +244,7 @@ def test_an_object_that_is_elsewhere_is_left_to_botocore(s3_server):
     path = s3_server.path("elsewhere")
     put_bytes(path, b"data")
     s3_server.set_faults(faults=1, kinds="move", only="X-Amz-Signature")
-    assert read_object(path) == b"data"
+    assert path.read_bytes() == b"data"
     counts = s3_server.set_faults()
     requests._open("s3").store._modeled.clear()
     assert (counts["GET"], counts["move"]) == (2, 1)
@@ -269,7 +266,7 @@ def test_of_several_creators_one_wins_and_knows_it(server, folder, faults, round
             path = folder / str(number)
             won = list(pool.map(lambda who, path=path: try_to_create(path, b"%d" % who), range(3)))
             assert won.count(True) == 1
-            assert read_object(path) == b"%d" % won.index(True)
+            assert path.read_bytes() == b"%d" % won.index(True)
 
 
 def test_a_creator_whose_answer_is_lost_knows_that_it_won(server, folder):
@@ -291,7 +288,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(UsageError, match=rf"package {package}.*shardmill\[{scheme}\]"):
-            read_object(ObjectPath(scheme, "bucket", "x"))
+            ObjectPath(scheme, "bucket", "x").read_bytes()
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "nan", "1e9"])
@@ -337,7 +334,7 @@ def test_objects_are_read_through_the_proxy(s3_server, monkeypatch):
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match="cannot be reached"):
-        read_object(path)
+        path.read_bytes()
     s3.find_proxy.cache_clear()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert read_object(path) == b"content"
+    assert path.read_bytes() == b"content"

@@ -16,8 +16,8 @@ from test_stores import upload
 from converter.errors import DatasetError
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
-from converter.storage.locks import lock_folder
-from converter.storage.objects import ObjectPath, delete_object, put_bytes, read_object
+from converter.storage.object_requests import delete_object, put_bytes
+from converter.storage.objects import ObjectPath
 from reader import open_shards
 
 
@@ -50,7 +50,7 @@ def test_opening_it_meanwhile_waits(replaced: ObjectPath, folder: Path) -> None:
         delete_object(Layout(replaced).replacing)
 
     thread = threading.Thread(target=finish)
-    with lock_folder(replaced):
+    with replaced.lock():
         thread.start()
         assert open_shards(replaced).splits["train"].records == 4
         thread.join()
@@ -66,7 +66,7 @@ def test_a_replacement_that_was_killed_is_not_waited_for(replaced: ObjectPath) -
 def test_waiting_has_an_end(replaced: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1")
     with (
-        lock_folder(replaced),
+        replaced.lock(),
         pytest.raises(DatasetError, match=r"is being replaced for longer than 1 s: open it when"),
     ):
         open_shards(replaced)
@@ -87,4 +87,4 @@ def test_what_ends_between_two_looks_is_seen(
 
     monkeypatch.setattr(ObjectPath, "is_file", finish)
     open_shards(replaced)
-    assert read_object(Layout(replaced).manifest) == manifest
+    assert Layout(replaced).manifest.read_bytes() == manifest

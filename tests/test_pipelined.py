@@ -18,9 +18,9 @@ from converter.costs import read_costs
 from converter.errors import OutputError, ShardmillError, StoreError
 from converter.options import ConvertOptions
 from converter.planning.plan import read_entries, write_plan
-from converter.storage import atomic
+from converter.storage import disk, objects
 from converter.storage.layout import Layout, name_index
-from converter.storage.objects import ObjectPath, read_object
+from converter.storage.objects import ObjectPath
 from converter.writing import pipelined, shard_writer
 from converter.writing.pipelined import is_far, write_pipelined
 from converter.writing.shard_writer import Job, read_receipt, receipt_path
@@ -70,7 +70,7 @@ def test_no_shards_are_no_work(plan):
 def test_a_shard_is_sent_while_the_next_one_is_converted(plan, monkeypatch):
     """Each waits for the other, so that one after the other would never end."""
     converting, sending = threading.Event(), threading.Event()
-    compose, publish = shard_writer.compose_shard, atomic._publish
+    compose, publish = shard_writer.compose_shard, disk.publish
     numbers = itertools.count()
 
     def compose_later(*arguments):
@@ -86,12 +86,12 @@ def test_a_shard_is_sent_while_the_next_one_is_converted(plan, monkeypatch):
         publish(temporary, path, exclusive=exclusive)
 
     monkeypatch.setattr(pipelined, "compose_shard", compose_later)
-    monkeypatch.setattr(atomic, "_publish", publish_later)
+    monkeypatch.setattr(disk, "publish", publish_later)
     assert len(list(write_pipelined(plan.shards, Job.of_plan(plan)))) == len(plan.shards)
 
 
 def test_no_more_than_two_shards_are_open(plan, monkeypatch):
-    compose, publish, lock = shard_writer.compose_shard, atomic._publish, threading.Lock()
+    compose, publish, lock = shard_writer.compose_shard, disk.publish, threading.Lock()
     states = {"open": 0, "most": 0}
 
     def compose_counted(*arguments):
@@ -108,7 +108,7 @@ def test_no_more_than_two_shards_are_open(plan, monkeypatch):
                 states["open"] -= 1
 
     monkeypatch.setattr(pipelined, "compose_shard", compose_counted)
-    monkeypatch.setattr(atomic, "_publish", publish_slowly)
+    monkeypatch.setattr(disk, "publish", publish_slowly)
     list(write_pipelined(plan.shards, Job.of_plan(plan)))
     assert states == {"open": 0, "most": 2}
 
@@ -177,17 +177,17 @@ def test_a_series_that_is_killed_in_a_store_is_gone_on_with(
     list(write_pipelined([s for s in plan.shards if s not in finished], Job.of_plan(plan)))
     assert commit(plan) == commit(alone)
     for path in alone.out.iterdir():
-        assert read_object(out / path.name) == path.read_bytes()
+        assert (out / path.name).read_bytes() == path.read_bytes()
 
 
 def test_what_sending_takes_is_counted(plan, monkeypatch):
-    publish = atomic._publish
+    publish = disk.publish
 
     def publish_slowly(temporary, path, *, exclusive):
         time.sleep(0.05)
         publish(temporary, path, exclusive=exclusive)
 
-    monkeypatch.setattr(atomic, "_publish", publish_slowly)
+    monkeypatch.setattr(disk, "publish", publish_slowly)
     for _, cost in write_pipelined(plan.shards, Job.of_plan(plan)):
         assert cost.msec["write"] > 100
 
@@ -196,7 +196,7 @@ def test_what_sending_takes_is_counted(plan, monkeypatch):
 def test_a_shard_that_cannot_be_sent_ends_the_series_and_costs_none_before_it(
     images, plan, monkeypatch, broken
 ):
-    publish = atomic._publish
+    publish = disk.publish
 
     def fail(temporary, path, *, exclusive):
         if path.name == plan.shards[broken].name:
@@ -204,7 +204,7 @@ def test_a_shard_that_cannot_be_sent_ends_the_series_and_costs_none_before_it(
         publish(temporary, path, exclusive=exclusive)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "_publish", fail)
+        patch.setattr(disk, "publish", fail)
         with pytest.raises(OutputError, match="No space left on device"):
             list(write_pipelined(plan.shards, Job.of_plan(plan)))
     finished = list_finished(plan)
@@ -256,13 +256,13 @@ def test_in_a_store_a_receipt_comes_after_its_shard_and_index(server, images, mo
     out = server.path(uuid.uuid4().hex)
     draft = propose(images, OPTIONS, always_sample=False).draft
     plan = write_plan(draft, OPTIONS, images=images, out=out)
-    put, sent = atomic.put_file, []
+    put, sent = objects.put_file, []
 
     def note(path, stream):
         put(path, stream)
         sent.append(path)
 
-    monkeypatch.setattr(atomic, "put_file", note)
+    monkeypatch.setattr(objects, "put_file", note)
     list(write_pipelined(plan.shards, Job.of_plan(plan)))
     for shard in plan.shards:
         names = (shard.name, name_index(shard.name))

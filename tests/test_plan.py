@@ -34,6 +34,7 @@ from converter.planning.sharding import (
     plan_shards,
 )
 from converter.planning.splits import assign_splits, draw
+from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout
 
 QUICK = settings(deadline=None, max_examples=50)
@@ -71,7 +72,7 @@ def make_plan(
     draft = Draft(
         inventory=inventory, splits=splits, shard_records=plan_shards(splits, options, 500.0)
     )
-    plan = write_plan(draft, options, images=Path(images), out=out)
+    plan = write_plan(draft, options, images=DiskPath(images), out=out)
     assert plan.digest == digest_plan(draft, options)
     return plan
 
@@ -252,7 +253,7 @@ def test_a_plan_reads_back_with_every_entry_in_its_place(tmp_path):
     splits = assign_splits(make_entries(200), options)
     classes = ("c0", "c1", "c\udcff")
     assert read_plan(tmp_path) == plan
-    assert (plan.options, plan.classes, plan.images) == (options, classes, Path("/images"))
+    assert (plan.options, plan.classes, plan.images) == (options, classes, DiskPath("/images"))
     assert plan.skipped == {"skipped_extension": 1, "skipped_hidden": 2, "skipped_no_class": 1}
     assert (plan.records, plan.scanned) == (200, 204)
     for split, members in splits.items():
@@ -327,7 +328,7 @@ def test_other_images_are_refused(tmp_path):
 def test_the_locale_does_not_show_in_the_plan(image_folder, tmp_path, locale):
     script = """
 import sys
-from pathlib import Path
+from converter.storage.disk import DiskPath as Path
 from converter.options import MAX_SHARDS, ConvertOptions
 from converter.planning.plan import Draft, write_plan
 from converter.planning.sharding import plan_shards

@@ -16,6 +16,7 @@ from servers import Server, upload
 
 from converter.errors import OutputError, UsageError
 from converter.options import ConvertOptions
+from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
@@ -187,7 +188,7 @@ def test_what_is_finished_needs_no_room_any_more(images: Path, tmp_path: Path) -
         plan = write_folder(images, out, RAW)
         for path in (out / plan.shards[3].name, receipt_path(Layout(out), plan.shards[3])):
             path.unlink()
-        assert preflight.find_room(out) < 600_000
+        assert DiskPath(out).measure_room() < 600_000
         assert (
             convert(images, out, RAW, IN_MEMORY).plan == plan.digest
         )  # a warning is an error here
@@ -215,7 +216,7 @@ def test_records_that_wait_take_room_as_well(
 ) -> None:
     place = images
     if name.endswith(".gz"):
-        place = Path(shutil.make_archive(str(tmp_path / "images"), "gztar", images))
+        place = DiskPath(shutil.make_archive(str(tmp_path / "images"), "gztar", images))
     needs = []
     monkeypatch.setattr(preview, "check_room", lambda _, needed: needs.append(needed))
     # Every size is so large that a sample has to tell how many shards there will be.
@@ -231,7 +232,7 @@ def test_records_that_wait_take_room_as_well(
 def test_an_update_needs_room_for_what_is_written(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = Path(shutil.copytree(images, tmp_path / "images"))
+    root = DiskPath(shutil.copytree(images, tmp_path / "images"))
     convert_folder(root, tmp_path / "out", RAW)
     for seed in range(100, 180):
         write_image(root / "a" / f"{seed}.png", seed)
@@ -242,7 +243,7 @@ def test_an_update_needs_room_for_what_is_written(
 
 
 def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
-    room = preflight.find_room(tmp_path / "not" / "there")
+    room = DiskPath(tmp_path / "not" / "there").measure_room()
     assert abs(room - shutil.disk_usage(tmp_path).free) < 100_000_000
     preflight.check_room(tmp_path / "not" / "there", room / 2)
     with pytest.warns(preflight.SpaceWarning, match=r"more will be written to .*/not/there"):

@@ -15,8 +15,7 @@ from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.layout import Layout
-from converter.storage.locks import lock_folder
-from converter.storage.objects import list_objects
+from converter.storage.object_requests import list_objects
 from pipelines import plan, plan_sizes
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import run_conversion, run_sizes
@@ -91,7 +90,7 @@ def test_plan_refuses_what_convert_refuses_in_the_same_words(root, how, modes):
 
 def test_plan_refuses_an_output_that_is_being_written(root):
     out = root / "other"
-    with lock_folder(out):
+    with out.lock():
         before = list_states(root)
         with pytest.raises(LockedError, match="is being written by process"):
             plan(root / "images", out, OTHER)

@@ -11,7 +11,7 @@ from forging import forge, make_payload
 from servers import upload
 
 from converter.errors import DatasetError, RecordError, StoreError
-from converter.storage.objects import delete_object, put_bytes
+from converter.storage.object_requests import delete_object, put_bytes
 from reader import open_shards
 from reader.records.indexed_file import Group
 from reader.remote import range_reads as ranges

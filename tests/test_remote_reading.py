@@ -15,7 +15,7 @@ from forging import forge, make_payload
 from servers import upload
 
 from converter.errors import DatasetError, StoreError, UsageError
-from converter.storage.objects import delete_object, put_bytes
+from converter.storage.object_requests import delete_object, put_bytes
 from reader import ReadOptions, load_dataset, mix_datasets, open_shards, open_tfrecords
 from reader.batches.batch_reader import BatchReader
 from reader.plan.fingerprint import describe_plan

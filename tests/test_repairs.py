@@ -17,8 +17,8 @@ from converter.errors import DatasetError, LockedError, UsageError
 from converter.format.manifest import FileInfo, ShardInfo, read_manifest
 from converter.names import to_system
 from converter.options import ConvertOptions
+from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout
-from converter.storage.locks import lock_folder
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines import repair, verify
@@ -48,7 +48,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(original: Path, tmp_path: Path) -> Path:
     """The same, to be damaged."""
-    return Path(shutil.copytree(original, tmp_path / "root"))
+    return DiskPath(shutil.copytree(original, tmp_path / "root"))
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
@@ -269,7 +269,7 @@ def test_a_repair_that_was_killed_starts_again(root: Path, original: Path) -> No
 
 
 def test_a_data_set_that_is_being_written_is_refused(root: Path) -> None:
-    with lock_folder(root / "out"), pytest.raises(LockedError, match="is being written by"):
+    with (root / "out").lock(), pytest.raises(LockedError, match="is being written by"):
         repair(root / "out", root / "images")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, write_folder, write_image
 
-from converter.commits import replacements
 from converter.commits.commit import commit
 from converter.commits.replacements import (
     discard_dataset,
@@ -22,8 +21,9 @@ from converter.commits.replacements import (
 from converter.errors import OutputError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
+from converter.storage import disk
+from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout
-from converter.storage.locks import lock_folder
 from converter.upkeep.verification import verify_dataset
 
 OLD = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
@@ -107,9 +107,9 @@ def kill_at(patch: pytest.MonkeyPatch, count: int) -> None:
 
         patch.setattr(owner, name, step)
 
-    for name in ("rename", "unlink", "rmdir", "chmod"):
+    for name in ("rename", "replace", "unlink", "rmdir", "chmod"):
         watch(Path, name)
-    watch(replacements, "_exchange")
+    watch(disk, "_exchange_names")
     watch(shutil, "rmtree")
 
 
@@ -119,7 +119,7 @@ def test_a_kill_at_any_step_leaves_one_of_the_two_and_the_next_run_ends_it(
 ) -> None:
     mine = frozenset({"notes.txt"})
     (out / "notes.txt").write_text("mine")
-    kept = Path(shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-kept")))
+    kept = DiskPath(shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-kept")))
     states = []
     killed = True
     while killed:
@@ -127,7 +127,7 @@ def test_a_kill_at_any_step_leaves_one_of_the_two_and_the_next_run_ends_it(
         shutil.copytree(kept, tmp_path)
         with monkeypatch.context() as patch:
             if not exchange:
-                patch.setattr(replacements, "_exchange", lambda *_: False)
+                patch.setattr(disk, "_exchange_names", lambda *_: False)
             kill_at(patch, len(states))
             try:
                 replace_dataset(out)
@@ -136,7 +136,7 @@ def test_a_kill_at_any_step_leaves_one_of_the_two_and_the_next_run_ends_it(
                 pass
         restore_folder(out, break_lock=False)
         states.append(is_new(out, strangers=mine))
-        with lock_folder(out):
+        with out.lock():
             settle_folder(out)
             if not is_new(out, strangers=mine):
                 replace_dataset(out)
@@ -176,7 +176,6 @@ def test_own_files_are_known_also_without_a_manifest(tmp_path: Path, damage: str
     (plan.out / "letter.txt").touch()
     present = {path.name for path in plan.out.iterdir()} - {".shardmill"}
     assert present - list_own_files(plan.out) == {"train.tfrecord", "letter.txt"}
-    strangers = [path.name for path in list_strangers(plan.out)]
-    assert strangers == ["letter.txt", "train.tfrecord"]
+    assert list_strangers(plan.out, list_own_files(plan.out)) == ["letter.txt", "train.tfrecord"]
     discard_dataset(plan.out)
     assert {path.name for path in plan.out.iterdir()} == {"train.tfrecord", "letter.txt"}

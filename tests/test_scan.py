@@ -18,6 +18,7 @@ from converter.inventory import SKIP_RULES, Entry, Inventory, Note, Skipped
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.scan import scan_folder, scan_images
+from converter.storage.disk import DiskPath
 
 
 def fill(root: Path, *paths: str, size: int = 3) -> None:
@@ -150,7 +151,7 @@ def test_a_relative_root_gives_the_same_paths(tmp_path, monkeypatch, root):
     folder = tmp_path / "images"
     fill(folder, "cat/deep/1.png", "cat/notes.txt", "beside.png")
     monkeypatch.chdir(folder if root == "." else tmp_path)
-    assert scan_folder(Path(root.format(tmp_path.name))) == scan_folder(folder)
+    assert scan_folder(DiskPath(root.format(tmp_path.name))) == scan_folder(folder)
 
 
 def test_names_that_are_not_utf8_pass_through(tmp_path):
@@ -210,7 +211,7 @@ def test_the_order_is_that_of_bytes(tmp_path):
 def test_the_locale_does_not_show(image_folder, locale):
     script = """
 import sys
-from pathlib import Path
+from converter.storage.disk import DiskPath as Path
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.scan import scan_folder, scan_images
@@ -235,7 +236,7 @@ NAMES = st.sampled_from(["cat", "dog", ".cache", "a.png", "b.JPG", "c.txt", "Thu
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=12))
 def test_every_file_is_an_entry_or_a_skip(paths):
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+        root = DiskPath(folder)
         fill(root, "cat/always.png")
         for path in paths:
             # Where a file and a folder want the same name, whichever came first keeps it.

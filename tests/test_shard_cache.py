@@ -21,7 +21,7 @@ from faults.injected import mount_tmpfs
 
 from converter.errors import DatasetError, OutputError, StoreError, UsageError
 from converter.format.manifest import ShardInfo
-from converter.storage.objects import put_file
+from converter.storage.object_requests import put_file
 from reader.remote import cache_files, shard_cache
 from reader.remote.cache_files import LOCK, StallTimer, hold_lock
 from reader.remote.shard_cache import ShardCache, StoredObject, check_room, open_cache
@@ -181,7 +181,7 @@ def test_what_is_not_of_the_cache_stays(s3_server, cache):
 
 FETCH = """
 import json, os, sys
-from pathlib import Path
+from converter.storage.disk import DiskPath as Path
 from converter.storage.objects import parse_address
 from reader.remote.shard_cache import StoredObject, ShardCache
 folder, limit, contents = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])

@@ -12,13 +12,14 @@ import pytest
 from converter import DatasetError
 from converter.format.descriptions import show_name
 from converter.format.manifest import SplitInfo
+from converter.storage.disk import DiskPath
 from reader import ShardSet, load_dataset, open_shards
 
 
 @pytest.fixture
 def damaged(converted, tmp_path):
     """A copy of the data set that a test may change."""
-    return Path(shutil.copytree(converted, tmp_path / "set"))
+    return DiskPath(shutil.copytree(converted, tmp_path / "set"))
 
 
 def run_without_tensorflow(script: str, *arguments: object) -> str:
@@ -57,7 +58,7 @@ def test_a_data_set_is_shown_as_one_line(converted):
     shards = open_shards(converted)
     held = "train 52 records, validation 20; 3 classes; 16x20 png"
     assert repr(shards) == f"ShardSet('{show_name(str(converted))}': {held})"
-    deep = ShardSet(Path("/") / ("x" * 200) / "set", shards.manifest)
+    deep = ShardSet(DiskPath("/") / ("x" * 200) / "set", shards.manifest)
     assert repr(deep) == f"ShardSet('…{'x' * 115}/set': {held})"
 
 

@@ -33,9 +33,8 @@ from converter.storage.layout import Layout
 IMPORTS = """
 import contextlib, os, sys, time, types
 from converter import errors
-from converter.storage import files, layout, locks
-from converter.storage import atomic
-from converter.storage.atomic import _publish as publish
+from converter.storage import atomic, disk, hashing
+from converter.storage.disk import publish
 """
 
 RUN = """
@@ -45,8 +44,8 @@ sys.exit(loop_runner.main())
 
 SLOW = """
 from converter.writing import shard_writer
-frame = write.frame_record
-write.frame_record = lambda record: (time.sleep(0.005), frame(record))[1]
+frame = shard_writer.frame_record
+shard_writer.frame_record = lambda record: (time.sleep(0.005), frame(record))[1]
 """
 
 LAX = """
@@ -65,35 +64,35 @@ def hold(temporary, path, *, exclusive):
     while held and UNTIL in str(path):
         time.sleep(0.5)
         publish(*held.pop(), exclusive=False)
-writing._publish = hold
+disk.publish = hold
 """
 
 BUGS = {
     "none": "",
-    "no flush of files": "writing.HashedFile.sync = lambda self: self._file.flush()",
-    "no flush of folders": "files.sync_folder = writing.sync_folder = lambda folder: None",
+    "no flush of files": "hashing.HashedFile.flush = lambda self, **_: self._file.flush()",
+    "no flush of folders": "disk.sync_folder = lambda folder: None",
     "written under its final name": """
 @contextlib.contextmanager
-def create_file(path, scratch, *, exclusive=False):
+def create(path, scratch, *, exclusive=False):
     path.unlink(missing_ok=True)
     with open(path, "xb", buffering=1 << 20) as stream:
-        file = writing.HashedFile(stream)
+        file = hashing.HashedFile(stream)
         yield file
-        file.sync()
-writing.create_file = create_file
+        file.flush(to_disk=True)
+disk.DiskPath.create = create
 """
     + SLOW,
     "receipt before shard": HOLD.replace("UNTIL", "'/receipts/'"),
     "manifest before shards": HOLD.replace("UNTIL", "'manifest.json'") + LAX,
     "last record lost": """
 from converter.writing import shard_writer
-read = write.read_entries
-write.read_entries = lambda out, shard: (lambda all: [*all[:-1], all[-2]])(list(read(out, shard)))
+read = shard_writer.read_entries
+shard_writer.read_entries = lambda *a: (lambda all: [*all[:-1], all[-2]])(list(read(*a)))
 """,
-    "lock ignored": "locks.lock_folder = lambda *_, **__: contextlib.nullcontext()"
+    "lock ignored": "disk.DiskPath.lock = lambda *_, **__: contextlib.nullcontext()"
     + SLOW.replace("0.005", "0.03"),
     "one name for all temporaries": """
-writing.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" * 32))
+disk.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0" * 32))
 """
     + SLOW,
     "errors swallowed": LAX
@@ -101,18 +100,18 @@ writing.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex="0"
 def lose(temporary, path, *, exclusive):
     with contextlib.suppress(OSError):
         publish(temporary, path, exclusive=exclusive)
-writing._publish = lose
+disk.publish = lose
 """,
     "error without a word": """
 def fail(error, path):
     raise SystemExit(1)
-writing._describe = fail
+atomic.describe_error = fail
 """,
     "rejects forgotten": SLOW
     + """
 from converter.commits import commit
 write = commit._write_rejects
-commit._write_rejects = lambda layout, receipts: write(layout, [])
+commit._write_rejects = lambda out, receipts: write(out, [])
 """,
     "resume writes all again": """
 from converter.commits import commit

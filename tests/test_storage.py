@@ -11,7 +11,7 @@ import pytest
 from converter.errors import OutputError
 from converter.storage import files
 from converter.storage.atomic import create_file, write_file
-from converter.storage.files import hash_file, read_range
+from converter.storage.hashing import hash_file
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_file_that_changes_on_the_way_to_the_disk_is_not_published(tmp_path, s
     def write_and_damage():
         with create_file(path, scratch) as file:
             file.write(b"data")
-            file.sync()
+            file.flush(to_disk=True)
             next(scratch.iterdir()).write_bytes(b"dama")
 
     message = f"{path} reads back differently from what was written: check the disk"
@@ -148,7 +148,7 @@ def test_of_many_exclusive_writers_one_wins(tmp_path, scratch):
 def test_a_range_ends_where_the_file_ends(tmp_path, offset, size, expected):
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
-    assert read_range(path, offset, size) == expected
+    assert path.read_range(offset, size) == expected
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1])
@@ -165,15 +165,15 @@ def test_a_folder_of_a_store_is_listed_as_one_here(server, tmp_path):
         (tmp_path / name).write_bytes(b"x" * size)
         write_file(out / name, b"x" * size, out)
     for folder in (tmp_path, out):
-        assert files.list_names(folder) == ["a", "b.txt", "c"]
-        assert files.list_sizes(folder) == {"a": 3, "b.txt": 0}
-        assert files.list_names(folder / "none") == []
-        assert files.list_sizes(folder / "none") == {}
+        assert folder.list_names() == ["a", "b.txt", "c"]
+        assert folder.list_sizes() == {"a": 3, "b.txt": 0}
+        assert (folder / "none").list_names() == []
+        assert (folder / "none").list_sizes() == {}
         assert list(files.read_files([folder / "a", folder / "c/d"])) == [b"xxx", b"x"]
-        assert files.measure_file(folder / "c") is None
-        assert files.measure_file(folder / "a") == 3
-        assert files.read_range(folder / "a", 1, 9) == b"xx"
-        files.remove_tree(folder, keep=("a",))
-        assert files.list_names(folder) == ["a"]
+        assert (folder / "c").measure() is None
+        assert (folder / "a").measure() == 3
+        assert (folder / "a").read_range(1, 9) == b"xx"
+        folder.remove_tree(keep=("a",))
+        assert folder.list_names() == ["a"]
         files.remove_files([folder / "a", folder / "none"])
-        assert files.list_names(folder) == []
+        assert folder.list_names() == []

@@ -24,7 +24,8 @@ from converter.planning.plan import read_plan
 from converter.sources.archives import index_archive, list_archive, read_members
 from converter.sources.originals import read_entry, read_source
 from converter.sources.scan import scan_images
-from converter.storage.objects import ObjectPath, put_bytes, put_file
+from converter.storage.object_requests import put_bytes, put_file
+from converter.storage.objects import ObjectPath
 from converter.writing.shard_writer import Job, read_planned
 from pipelines import convert
 from pipelines.cli.commands import main

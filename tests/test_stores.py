@@ -15,7 +15,6 @@ import pytest
 from conftest import convert_folder, write_folder, write_image
 from servers import Server
 
-from converter.commits import object_replacements
 from converter.commits.commit import commit, list_finished
 from converter.commits.leftovers import clean
 from converter.commits.replacements import replace_dataset, settle_folder
@@ -25,15 +24,11 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Plan, read_plan, write_plan
 from converter.sources.originals import read_ahead
 from converter.sources.scan import scan_images
-from converter.storage.files import remove_tree
-from converter.storage.layout import Layout, Location
-from converter.storage.locks import lock_folder
-from converter.storage.objects import (
-    ObjectPath,
-    list_objects,
-    put_bytes,
-    read_object,
-)
+from converter.storage import object_replacement
+from converter.storage.layout import Layout
+from converter.storage.location import Location
+from converter.storage.object_requests import create_object, list_objects, put_bytes
+from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard
 from pipelines import convert
@@ -102,7 +97,7 @@ def upload(folder: Path, prefix: ObjectPath) -> ObjectPath:
 def read_tree(out: Location) -> dict[str, bytes]:
     if isinstance(out, Path):
         return {path.name: path.read_bytes() for path in out.iterdir()}
-    return {info.path.relative_to(out): read_object(info.path) for info in list_objects(out)}
+    return {path.relative_to(out): path.read_bytes() for path, _ in list_objects(out)}
 
 
 def new_out(server: Server) -> ObjectPath:
@@ -188,7 +183,7 @@ def test_finished_shards_are_known_by_receipt_and_checksum(plan):
     out = plan.out
     assert list_finished(plan) == list(plan.shards)
     name, other = plan.shards[0].name, plan.shards[1].name
-    data = read_object(out / name)
+    data = (out / name).read_bytes()
     put_bytes(out / name, data[:-1] + bytes([data[-1] ^ 1]))
     (out / other).unlink()
     assert list_finished(plan) == list(plan.shards[2:])
@@ -202,7 +197,7 @@ def test_of_two_commits_one_wins(plan, monkeypatch):
     monkeypatch.setattr("converter.commits.commit.describe_dataset", lose_race)
     with pytest.raises(OutputError, match=r"manifest.json exists already: somebody else finished"):
         commit(plan)
-    assert read_object(Layout(plan.out).manifest) == b"of the winner"
+    assert Layout(plan.out).manifest.read_bytes() == b"of the winner"
 
 
 def test_verify_finds_what_is_wrong_in_a_store(plan, images, stored):
@@ -211,7 +206,7 @@ def test_verify_finds_what_is_wrong_in_a_store(plan, images, stored):
     assert verify_dataset(out, originals=stored) == []
     assert verify_dataset(out, quick=True) == []
     names = [shard.name for shard in plan.shards]
-    data = bytearray(read_object(out / names[0]))
+    data = bytearray((out / names[0]).read_bytes())
     data[100] ^= 1
     put_bytes(out / names[0], bytes(data))
     (out / names[1]).unlink()
@@ -284,9 +279,9 @@ def test_a_replacement_goes_on_wherever_it_was_killed(
 
         return step
 
-    for name in ("remove_files", "copy_objects", "create_object", "remove_tree"):
-        done = getattr(object_replacements, name)
-        monkeypatch.setattr(object_replacements, name, die(done))
+    for name in ("remove_files", "copy_files", "remove_tree"):
+        monkeypatch.setattr(ObjectPath, name, die(getattr(ObjectPath, name)))
+    monkeypatch.setattr(object_replacement, "create_object", die(create_object))
     with contextlib.suppress(KeyboardInterrupt):
         replace_dataset(out)
     tree = read_tree(out)
@@ -313,7 +308,7 @@ def test_a_foreign_object_is_not_replaced(s3_server, written, other):
 
 MILL = """
 import sys
-from converter.storage.layout import locate
+from converter.storage.locate import locate
 from test_stores import write
 write(*map(locate, sys.argv[1:]))
 """
@@ -347,12 +342,12 @@ def test_of_two_converters_on_one_prefix_one_does_the_work(s3_server, images):
     s3_server.set_faults()
     out = new_out(s3_server)
     with (
-        lock_folder(out),
+        out.lock(),
         pytest.raises(Exception, match="is being written by process"),
     ):
         convert(images, out, OPTIONS)
     assert not out.exists()
-    remove_tree(out)
+    out.remove_tree()
 
 
 def test_an_outage_under_beam_is_one_line_and_the_same_command_goes_on(

@@ -22,6 +22,7 @@ from converter.sources.cells import find_kind, join_kinds
 from converter.sources.rows import RowError
 from converter.sources.scan import scan_images
 from converter.sources.tables import normalize_path
+from converter.storage.disk import DiskPath
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.repair import repair
 from pipelines.jobs.verify import verify
@@ -312,7 +313,7 @@ def test_a_record_holds_what_its_row_says(detected):
 
 
 def test_it_verifies_with_its_sources_and_is_repaired(root, detected, tmp_path):
-    copy = Path(shutil.copytree(detected, tmp_path / "copy"))
+    copy = DiskPath(shutil.copytree(detected, tmp_path / "copy"))
     assert verify(copy, sources=root / "t.jsonl") == []
     shard = read_manifest(copy).shards[0]
     (copy / shard.name).write_bytes(b"damaged")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
+from converter.storage.disk import DiskPath
 from converter.storage.objects import ObjectPath
 from pipelines.beam.runners import parse_options, start_workers
 from pipelines.beam.workers import LocalWorkers, _describe_death, _pools
@@ -31,7 +31,7 @@ def test_an_error_in_the_block_ends_them_too() -> None:
 
 
 def test_processes_get_ready_for_the_stores_that_they_will_need() -> None:
-    places = Path("here"), ObjectPath("s3", "bucket", "a"), ObjectPath("s3", "bucket", "b")
+    places = DiskPath("here"), ObjectPath("s3", "bucket", "a"), ObjectPath("s3", "bucket", "b")
     with start_workers(parse_options([]), 1, *places) as workers:
         worker = psutil.Process(workers._idle[0].process.pid)
         assert worker.cmdline()[-2:] == ["pipelines.beam.worker_main", "s3"]

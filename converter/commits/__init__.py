@@ -1,6 +1,6 @@
 """Turns finished shards into a data set, in one step at the end.
 
 commit        receipts -> metadata, rejects, and the manifest last
-replacements  a complete data set -> the place of another (object_replacements: in a store)
+replacements  a complete data set -> the place of another
 leftovers     removes what killed runs leave behind
 """

@@ -7,7 +7,6 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from converter.errors import DatasetError, OutputError, StoreError
 from converter.format.manifest import FileInfo, ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
@@ -18,15 +17,12 @@ from converter.planning.plan import Plan, Shard, dump_line
 from converter.storage.atomic import create_file, write_file
 from converter.storage.files import (
     choose_threads,
-    hash_file,
-    list_sizes,
     read_files,
-    read_pieces,
     remove_files,
-    remove_tree,
-    sync_folder,
 )
-from converter.storage.layout import NOTES, REJECTS, Layout, Location, name_index
+from converter.storage.hashing import hash_file
+from converter.storage.layout import NOTES, REJECTS, Layout, name_index
+from converter.storage.location import Location
 from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt, receipt_path
 
 
@@ -39,7 +35,7 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
         on_shard: called with each checked shard of the plan, in order.
     """
     finished = []
-    sizes, receipts = list_sizes(plan.out), list_sizes(Layout(plan.out).receipts)
+    sizes, receipts = plan.out.list_sizes(), Layout(plan.out).receipts.list_sizes()
 
     def is_finished(shard: Shard) -> bool:
         if shard.name in plan.carried:
@@ -102,8 +98,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
     # The data set is finished; the next run removes what cannot be removed now.
     with contextlib.suppress(OSError, StoreError):
-        if isinstance(plan.out, Path):
-            sync_folder(plan.out.parent)
+        plan.out.parent.sync()
         if not keep_work:
             remove_work(plan.out)
     return manifest
@@ -149,11 +144,9 @@ def remove_work(out: Location) -> None:
     """
     layout = Layout(out)
     # The plan goes last: while it exists, the rest is known to belong to a conversion.
-    remove_tree(layout.work, keep=(layout.plan.name, layout.lock.name))
+    layout.work.remove_tree(keep=(layout.plan.name, layout.lock.name))
     remove_files([layout.plan])
-    if isinstance(layout.work, Path):
-        with contextlib.suppress(OSError):
-            layout.work.rmdir()
+    layout.work.remove_empty()
 
 
 def _is_finished(plan: Plan, shard: Shard, sizes: Mapping[str, int]) -> bool:
@@ -171,7 +164,7 @@ def _is_finished(plan: Plan, shard: Shard, sizes: Mapping[str, int]) -> bool:
 def _read_receipts(plan: Plan) -> list[Receipt]:
     """The receipts of all shards; each shard must have the stated size."""
     layout = Layout(plan.out)
-    sizes, known = list_sizes(plan.out), list_sizes(layout.receipts)
+    sizes, known = plan.out.list_sizes(), layout.receipts.list_sizes()
     paths = [receipt_path(layout, shard) for shard in plan.shards]
     for shard, path in zip(plan.shards, paths, strict=True):
         if path.name not in known:
@@ -273,6 +266,6 @@ def _write_rejects(out: Location, receipts: Iterable[Receipt]) -> FileInfo:
         for receipt in receipts:
             for reject in receipt.rejects:
                 file.write(json.dumps(reject).encode("ascii") + b"\n")
-        for piece in read_pieces(layout.left_out):
+        for piece in layout.left_out.read_pieces():
             file.write(piece)
     return FileInfo(bytes=file.size, sha256=file.sha256)

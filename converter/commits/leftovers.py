@@ -6,10 +6,8 @@ the lock of a process that is gone.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.commits.commit import remove_work
@@ -21,10 +19,11 @@ from converter.commits.replacements import (
     settle_folder,
 )
 from converter.errors import LockedError, UsageError
-from converter.storage.files import list_names, remove_files, remove_folder
-from converter.storage.layout import AnyPath, Layout, Location, locate_output
-from converter.storage.locks import find_owner, is_deserted, lock_folder, lock_stage
-from converter.storage.objects import ObjectPath
+from converter.storage.files import remove_files
+from converter.storage.layout import Layout
+from converter.storage.locate import locate_output
+from converter.storage.location import AnyPath, Location
+from converter.storage.locks import is_deserted, lock_stage
 
 _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
 _BEGUN: Final = "the beginning of a replacement"
@@ -61,7 +60,7 @@ def clean(
     layout = Layout(out)
     if not any(path.exists() for path in (layout.manifest, layout.work, layout.retired)):
         raise UsageError(f"{out} is neither a data set nor an unfinished conversion")
-    owner = find_owner(out)
+    owner = out.find_owner()
     if owner is not None and not break_lock:
         raise LockedError(
             f"{out} is being written by process {owner.pid} on {owner.host}, since {owner.since}: "
@@ -72,7 +71,7 @@ def clean(
     found = list(_list_leftovers(layout))
     if dry_run:
         return found + (list(_list_unfinished(layout)) if unfinished else [])
-    with lock_folder(out, break_lock=break_lock):
+    with out.lock(break_lock=break_lock):
         # A replacement that only has to be completed is not given up.
         settle_folder(out)
         found += list(_list_unfinished(layout)) if unfinished else []
@@ -85,7 +84,7 @@ def list_temporaries(layout: Layout[Location]) -> list[Location]:
     return [
         folder / name
         for folder in (layout.work, layout.scratch)
-        for name in list_names(folder)
+        for name in folder.list_names()
         if _TEMPORARY.fullmatch(name)
     ]
 
@@ -113,7 +112,7 @@ def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
 
 def _list_reports(layout: Layout[Location]) -> list[Location]:
     beside = layout.out.parent
-    found = [beside / name for name in list_names(beside, layout.reports)]
+    found = [beside / name for name in beside.list_names(layout.reports)]
     return [reports for reports in found if is_deserted(reports)]
 
 
@@ -140,11 +139,9 @@ def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
     if unfinished and is_staged(stage):
         with lock_stage(layout.out):
             discard_dataset(stage)
-        if isinstance(stage, Path):
-            with contextlib.suppress(OSError):  # it holds files of someone else
-                stage.rmdir()
-    if isinstance(stage, ObjectPath) and layout.manifest.is_file() and not is_staged(stage):
-        remove_folder(stage)
+        stage.remove_empty()  # unless it holds files of someone else
+    if stage.is_remote and layout.manifest.is_file() and not is_staged(stage):
+        stage.remove_folder()
     for reports in _list_reports(layout):
-        remove_folder(reports)
+        reports.remove_folder()
     remove_files((*list_temporaries(layout), *list_temporaries(Layout(stage))))

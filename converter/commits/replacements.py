@@ -9,69 +9,34 @@ leaves one of these states, and `settle_folder` resumes from each:
     OUT the new one with a plan                       its work folder has to be removed
 
 Where the system cannot exchange names (NFS, macOS), the old one is first renamed to
-`Layout.retired`. For a moment there is no OUT; `restore_folder` restores it after a kill.
+`Layout.retired`. For a moment there is no OUT; `restore_folder` restores it after a kill. In a
+store nothing can be renamed: see `converter.storage.object_replacement`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
-import os
-import shutil
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 from converter.commits.commit import remove_work
-from converter.commits.object_replacements import (
-    find_replacement,
-    finish_replacement,
-    replace_objects,
-)
-from converter.errors import DatasetError, OutputError, UsageError
+from converter.errors import DatasetError, OutputError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.format.metadata import METADATA
 from converter.planning.plan import Shard, read_plan
-from converter.storage.files import hash_file, list_names, remove_files, remove_folder, sync_folder
+from converter.storage.files import remove_files
+from converter.storage.hashing import hash_file
 from converter.storage.layout import (
     MANIFEST,
     NOTES,
     REJECTS,
     WORK_FOLDER,
     Layout,
-    Location,
     is_shard_file,
     name_index,
 )
-from converter.storage.locks import find_owner
-from converter.storage.objects import ObjectPath
+from converter.storage.location import Location
 from converter.storage.owners import check_broken
-
-_AT_FDCWD: Final = -100
-_RENAME_EXCHANGE: Final = 2
-_NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
-
-
-def check_replaceable(out: Location) -> None:
-    """Refuses a folder that cannot be replaced.
-
-    Raises:
-        UsageError: it is a mount point, or contains one.
-    """
-    if not isinstance(out, Path):
-        return
-    if os.path.ismount(out):
-        raise UsageError(
-            f"{out} is a mount point, which cannot give way to a new folder: convert to a folder "
-            "inside it"
-        )
-    if mounted := next(filter(os.path.ismount, out.iterdir()), None):
-        raise UsageError(
-            f"{mounted} is a mount point, and cannot move to a new folder with the other files in "
-            "there: unmount it first"
-        )
 
 
 def replace_dataset(out: Location) -> None:
@@ -87,24 +52,9 @@ def replace_dataset(out: Location) -> None:
         StoreError: the store does not answer, or refuses.
     """
     _check_base(out)
-    if isinstance(out, ObjectPath):
-        replace_objects(out, list_own_files(out))
-        return
-    layout = Layout(out)
-    _check_strangers(out, layout.stage)
-    layout.stage.chmod(stat.S_IMODE(out.stat().st_mode))
-    try:
-        if not _exchange(layout.stage, out):
-            out.rename(layout.retired)
-            layout.stage.rename(out)
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        raise OutputError(
-            f"{out} is in use as a mount point and cannot be replaced: the new data set lies "
-            f"complete in {layout.stage}"
-        ) from error
-    sync_folder(out.parent)
+    own, stage = list_own_files(out), Layout(out).stage
+    _check_strangers(out, own, stage)
+    out.replace_with_stage(own - (_list_staying(out, stage) if out.is_remote else set()))
     settle_folder(out)
 
 
@@ -118,15 +68,14 @@ def restore_folder(out: Location, *, break_lock: bool) -> None:
     Raises:
         LockedError: the process between the two renames may still be running.
     """
-    if isinstance(out, ObjectPath):
-        return
     retired = Layout(out).retired
-    if retired.exists() and not out.exists():
-        owner = find_owner(retired)
-        if owner is not None:
-            check_broken(out, owner, break_lock=break_lock, other="folder")
-        with contextlib.suppress(FileNotFoundError):
-            retired.rename(out)
+    if out.is_remote or out.exists() or not retired.exists():
+        return
+    owner = retired.find_owner()
+    if owner is not None:
+        check_broken(out, owner, break_lock=break_lock, other="folder")
+    with contextlib.suppress(FileNotFoundError):
+        Path(str(retired)).rename(str(out))
 
 
 def find_manifest(out: Location) -> Manifest | None:
@@ -138,8 +87,7 @@ def find_manifest(out: Location) -> Manifest | None:
     Raises:
         DatasetError: the manifest is damaged.
     """
-    caught = find_replacement(out) if isinstance(out, ObjectPath) else Layout(out).retired
-    for place in (out, caught):
+    for place in (out, out.find_replacement()):
         if place and Layout(place).manifest.is_file():
             return read_manifest(place)
     return None
@@ -156,11 +104,11 @@ def settle_folder(out: Location) -> bool:
         OSError: something cannot be removed.
     """
     layout = Layout(out)
-    if isinstance(out, ObjectPath) and finish_replacement(out):
+    if out.finish_replacement():
         return True
     if not layout.manifest.is_file():
         return False
-    if isinstance(out, Path):
+    if not out.is_remote:
         _settle_beside(out)
     remove_repair(out)
     if not layout.plan.is_file():
@@ -170,7 +118,7 @@ def settle_folder(out: Location) -> bool:
     return True
 
 
-def _settle_beside(out: Path) -> None:
+def _settle_beside(out: Location) -> None:
     layout = Layout(out)
     for old in (layout.stage, layout.retired):
         if old.exists() and not is_staged(old):
@@ -184,7 +132,7 @@ def remove_repair(folder: Location) -> None:
         OSError: something cannot be removed.
         StoreError: the store does not answer, or refuses.
     """
-    remove_folder(Layout(folder).repair)
+    Layout(folder).repair.remove_folder()
 
 
 def is_staged(stage: Location) -> bool:
@@ -215,15 +163,13 @@ def list_own_files(folder: Location) -> frozenset[str]:
         return frozenset({*fixed, *_list_stated(folder)})
     except DatasetError:
         return frozenset(
-            name for name in list_names(folder) if name in fixed or is_shard_file(name)
+            name for name in folder.list_names() if name in fixed or is_shard_file(name)
         )
 
 
-def list_strangers(folder: Path) -> list[Path]:
-    """Lists files in a data set's folder that do not belong to it."""
-    own = {WORK_FOLDER, *list_own_files(folder)}
-    strangers = (path for path in folder.iterdir() if path.name not in own)
-    return sorted(strangers, key=os.fsencode)
+def list_strangers(folder: Location, own: Collection[str]) -> list[str]:
+    """The names in a data set's folder that do not belong to it."""
+    return [name for name in folder.list_names() if name not in own and name != WORK_FOLDER]
 
 
 def _list_stated(folder: Location) -> Iterator[str]:
@@ -246,38 +192,40 @@ def _check_base(out: Location) -> None:
         )
 
 
-def _check_strangers(out: Path, stage: Path) -> None:
-    for path in list_strangers(out):
-        if os.path.lexists(stage / path.name):
+def _check_strangers(out: Location, own: Collection[str], stage: Location) -> None:
+    new = set(stage.list_names())
+    for name in list_strangers(out, own):
+        if name in new:
             raise OutputError(
-                f"{path} does not belong to the data set to replace, and the new one has a file "
-                "of that name: move it away, and run the same command again"
+                f"{out / name} does not belong to the data set to replace, and the new one has "
+                "a file of that name: move it away, and run the same command again"
             )
 
 
-def _remove_old(old: Path, out: Path) -> None:
+def _list_staying(out: Location, stage: Location) -> set[str]:
+    """The names of the files that the new data set keeps in place in a store."""
+    stated: dict[str, int] = {}
+    for shard in read_manifest(stage).shards:
+        stated |= {shard.name: shard.bytes, name_index(shard.name): shard.index_bytes}
+    here, staying = out.list_sizes(), stated.keys() - stage.list_sizes().keys()
+    for name in sorted(staying):
+        if here.get(name) != stated[name]:
+            raise DatasetError(
+                f"{name} is neither below {stage} nor beside it as it was: run the same command "
+                "again"
+            )
+    return staying
+
+
+def _remove_old(old: Location, out: Location) -> None:
     """Removes a replaced data set; other files in its folder move back to `out`."""
-    for path in list_strangers(old):
-        if os.path.lexists(out / path.name):
+    strangers, there = list_strangers(old, list_own_files(old)), set(out.list_names())
+    for name in strangers:
+        if name in there:
             raise OutputError(
-                f"{path} lay in {out}, where another file has that name now: move it away"
+                f"{old / name} lay in {out}, where another file has that name now: move it away"
             )
-        path.rename(out / path.name)
-    sync_folder(out)
+    old.move_files(strangers, out)
     discard_dataset(old)
-    shutil.rmtree(Layout(old).work, ignore_errors=True)
-    old.rmdir()
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges the names of two folders in one step; False if the system cannot do that."""
-    library = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(library, "renameat2"):
-        return False
-    names = os.fsencode(one), os.fsencode(other)
-    if not library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
-        return True
-    code = ctypes.get_errno()
-    if code in _NO_EXCHANGE:
-        return False
-    raise OSError(code, os.strerror(code), str(other))
+    Layout(old).work.remove_folder()
+    old.remove_empty()

@@ -17,6 +17,7 @@ from converter.format.indexes import format_line
 from converter.format.tfrecords import HEADER_BYTES, PIECE_BYTES, is_header, scan_records
 from converter.storage.atomic import write_file
 from converter.storage.layout import INDEX_SUFFIX, SHARD_SUFFIX, name_index
+from converter.storage.locate import locate
 
 # What a header of gzip may have in front of the data: a name and a comment.
 _HEAD_BYTES: Final = 4096
@@ -114,7 +115,7 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
     except OSError as error:
         raise DatasetError(f"{error.filename or path} cannot be read: {error.strerror}") from error
     if written:
-        write_file(index, lines, index.parent)
+        write_file(locate(index), lines, locate(index.parent))
     return IndexedFile(path, index, records, size, written)
 
 

@@ -35,8 +35,9 @@ from converter.format.indexes import MAX_LINE_BYTES
 from converter.format.schema import Column, check_columns
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.names import to_bytes
-from converter.storage.files import measure_file, read_range
-from converter.storage.layout import MANIFEST, Location
+from converter.storage.layout import MANIFEST
+from converter.storage.locate import locate
+from converter.storage.location import AnyPath
 
 T = TypeVar("T")
 
@@ -197,19 +198,19 @@ class Manifest:
         return dump_json({**content, "digest": hashlib.sha256(dump_json(content)).hexdigest()})
 
 
-def read_manifest(folder: Location) -> Manifest:
+def read_manifest(folder: AnyPath) -> Manifest:
     """Reads and checks the manifest of a data set.
 
     Raises:
         DatasetError: there is none, it is damaged or of a newer major version, or what it says
             contradicts itself or leads out of the folder.
     """
-    path = folder / MANIFEST
+    path = locate(folder) / MANIFEST
     try:
-        size = measure_file(path)
+        size = path.measure()
         if (size or 0) > MAX_MANIFEST_BYTES or (size is None and path.exists()):
             raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
-        data = read_range(path, 0, size or 1)
+        data = path.read_range(0, size or 1)
     except FileNotFoundError:
         raise DatasetError(
             f"{folder} is no finished data set: there is no {MANIFEST} in it"

@@ -28,8 +28,10 @@ from converter.images.frame_paths import find_file
 from converter.inventory import NO_LABEL, Entry, Inventory
 from converter.options import ConvertOptions
 from converter.storage.atomic import create_file, write_file
-from converter.storage.files import list_names, read_range, remove_files
-from converter.storage.layout import Layout, Location, locate, name_shard
+from converter.storage.files import remove_files
+from converter.storage.layout import Layout, name_shard
+from converter.storage.locate import locate
+from converter.storage.location import AnyPath, Location
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +147,7 @@ def name_generator() -> str:
     return f"shardmill {converter.__version__}, Pillow {PIL.__version__}"
 
 
-def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: Location) -> Plan:
+def write_plan(draft: Draft, options: ConvertOptions, *, images: AnyPath, out: AnyPath) -> Plan:
     """Writes a plan into the output's work folder; the same plan may lie there already.
 
     Raises:
@@ -153,11 +155,12 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         OutputError: a file cannot be written.
         OSError: the output's folders cannot be made.
     """
+    images, out = locate(images), locate(out)
     layout = Layout(out)
     layout.make_work_folders()
     if not layout.plan.is_file():
         # Nobody knows of which plan the shards are that these vouch for.
-        remove_files(layout.receipts / name for name in list_names(layout.receipts))
+        remove_files(layout.receipts / name for name in layout.receipts.list_names())
     inventory = draft.inventory
     with (
         create_file(layout.entries, layout.scratch) as file,
@@ -203,12 +206,13 @@ def digest_plan(draft: Draft, options: ConvertOptions) -> str:
     return hashlib.sha256(dump_line(content)).hexdigest()
 
 
-def read_plan(out: Location) -> Plan:
+def read_plan(out: AnyPath) -> Plan:
     """Reads the plan that `write_plan` left in an output.
 
     Raises:
         DatasetError: there is none, or it is damaged.
     """
+    out = locate(out)
     try:
         data = Layout(out).plan.read_bytes()
     except OSError as error:
@@ -252,7 +256,7 @@ def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
 
 def fetch_entries(out: Location, shard: Shard) -> bytes:
     """The entries of one shard as they are stored, some 60 bytes each."""
-    return read_range(Layout(out).entries, shard.offset, shard.size)
+    return Layout(out).entries.read_range(shard.offset, shard.size)
 
 
 def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:

@@ -13,7 +13,6 @@ import errno
 import functools
 import hashlib
 import io
-import os
 import struct
 import tarfile
 import threading
@@ -37,10 +36,7 @@ from converter.sources.streams import (
 )
 from converter.sources.tars import BLOCK, check_header, check_member, list_tar
 from converter.sources.zips import bound_zipped, list_zip, peek_zipped, read_zipped
-from converter.storage.files import open_file, read_version
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath, read_object_range, start_read
-from converter.storage.requests import wait
+from converter.storage.location import Location
 
 SUFFIXES: Final = (".tar", ".zip")
 
@@ -94,10 +90,10 @@ def read_members(archive: Location) -> Iterator[Member]:
         UsageError: it cannot be read as an archive.
     """
     try:
-        packed, _ = read_version(archive)
+        packed, _ = archive.read_version()
         compressed = is_compressed(archive)
         CURSOR.close()
-        with open_stream(archive) if compressed else open_file(archive) as file:
+        with open_stream(archive) if compressed else archive.open_read() as file:
             if _is_zip(archive):
                 yield from list_zip(file, archive.name)
             else:
@@ -128,16 +124,11 @@ def read_member(archive: Location, place: int, size: int) -> bytes:
         except (zlib.error, *BROKEN) as error:
             raise _describe_damage(error) from error
         return check_member(data, size)
-    if isinstance(archive, ObjectPath):
-        return start_member(archive, place, size)()
-    with open(archive, "rb", buffering=0) as file:
-        if _is_zip(archive):
-            return read_zipped(file, place, size)
-        return check_member(os.pread(file.fileno(), BLOCK + size, place), size)
+    return start_member(archive, place, size)()
 
 
-def start_member(archive: ObjectPath, place: int, size: int) -> Callable[[], bytes]:
-    """Begins to read a member of an archive in a store, with one request, and does not wait for it.
+def start_member(archive: Location, place: int, size: int) -> Callable[[], bytes]:
+    """Begins to read a member, of an archive in a store with one request, and does not wait for it.
 
     Returns:
         what gives it; raises what `read_member` raises.
@@ -145,21 +136,27 @@ def start_member(archive: ObjectPath, place: int, size: int) -> Callable[[], byt
     if is_compressed(archive):
         return functools.partial(read_member, archive, place, size)
     if not _is_zip(archive):
-        reading = start_read(archive, place, BLOCK + size)
-        return lambda: check_member(wait(reading), size)
-    reading = start_read(archive, place, bound_zipped(size))
+        reading = archive.start_read(place, BLOCK + size)
+        return lambda: check_member(reading.result(), size)
+    if not archive.is_remote:
+        return functools.partial(_read_zipped, archive, place, size)
+    reading = archive.start_read(place, bound_zipped(size))
 
     def read() -> bytes:
-        data = wait(reading)
+        data = reading.result()
         try:
             return read_zipped(io.BytesIO(data), 0, size)
         except ImageError:
             if len(data) < bound_zipped(size):
                 raise
-        with open_file(archive) as file:  # its header is an odd one, or it is damaged
-            return read_zipped(file, place, size)
+        return _read_zipped(archive, place, size)  # its header is an odd one, or it is damaged
 
     return read
+
+
+def _read_zipped(archive: Location, place: int, size: int) -> bytes:
+    with archive.open_read() as file:
+        return read_zipped(file, place, size)
 
 
 def digest_members(archive: Location) -> dict[str, str]:
@@ -170,7 +167,7 @@ def digest_members(archive: Location) -> dict[str, str]:
     Raises:
         UsageError: it cannot be read as an archive.
     """
-    version = read_version(archive)
+    version = archive.read_version()
     with _once:
         return _digest_all(archive, version)
 
@@ -216,15 +213,13 @@ def peek_member(archive: Location, place: int, size: int) -> bytes:
         OSError: the archive cannot be read.
         StoreError: the store that it lies in does not answer, or refuses.
     """
-    if isinstance(archive, ObjectPath):
-        if not _is_zip(archive):
-            return read_object_range(archive, place + BLOCK, size)
-        data = read_object_range(archive, place, bound_zipped(size))
-        return peek_zipped(io.BytesIO(data), 0, size)
-    with open(archive, "rb", buffering=0) as file:
-        if _is_zip(archive):
+    if not _is_zip(archive):
+        return archive.read_range(place + BLOCK, size)
+    if not archive.is_remote:
+        with archive.open_read() as file:
             return peek_zipped(file, place, size)
-        return os.pread(file.fileno(), size, place + BLOCK)
+    data = archive.read_range(place, bound_zipped(size))
+    return peek_zipped(io.BytesIO(data), 0, size)
 
 
 def find_member(archive: Location, path: str) -> Member | None:
@@ -239,7 +234,7 @@ def index_archive(archive: Location) -> dict[str, Member]:
         OSError: the archive is not there.
         UsageError: it cannot be read as an archive.
     """
-    version = read_version(archive)
+    version = archive.read_version()
     with _once:
         return _index_archive(archive, version)
 

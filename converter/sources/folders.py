@@ -1,33 +1,56 @@
 """Walks a folder of images: every file is a path with its size, or a line that says why not.
 
 Everything is ordered by the bytes of the names (`converter.names`), so neither the locale nor the
-order of the directory shows in the result.
+order of the directory shows in the result. A store has no folders: the parts of keys are taken for
+them, so an empty folder is not seen; all else gives what the same files on a disk give.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
 from converter.images.formats import SUFFIXES
-from converter.inventory import SKIP_RULES, Skipped
-from converter.names import from_system
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath
+from converter.inventory import SKIP_RULES, Entry, Skipped
+from converter.names import from_system, to_bytes
+from converter.storage.location import Location
+from converter.storage.object_requests import list_objects
+from converter.storage.objects import parse_address
 
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 
-def check_folder(root: Path) -> None:
-    """Makes sure that a folder is there and can be read.
+def list_folder(
+    root: Location, skipped: list[Skipped]
+) -> tuple[Iterable[Entry], dict[str, list[str]]]:
+    """Lists the images of a folder, with their sizes.
+
+    Args:
+        root: the folder.
+        skipped: takes everything else; complete when the images have been read to their end.
+
+    Returns:
+        the images, ordered by the bytes of their paths, with labels that mean nothing yet; and the
+        folders in the root with those in each of them.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it does not exist, or cannot be read.
+        StoreError: the store does not answer, or refuses.
     """
+    if root.is_remote:
+        return _list_prefix(root, skipped)
+    _check_folder(Path(str(root)))
+    folder = Path(str(root)).absolute()
+    found = (Entry(path, 0, size) for path, size in _walk_folder(folder, skipped))
+    return found, _list_folders(folder)
+
+
+def _check_folder(root: Path) -> None:
+    """Makes sure that a folder is there and can be read."""
     if not root.exists():
         raise UsageError(f"{root} does not exist: give the folder that holds the class folders")
     if not root.is_dir():
@@ -38,7 +61,7 @@ def check_folder(root: Path) -> None:
         raise UsageError(f"{root} cannot be read: check its permissions")
 
 
-def list_folders(root: Path) -> dict[str, list[str]]:
+def _list_folders(root: Path) -> dict[str, list[str]]:
     """The folders in a root, and those in each of them, ordered by their bytes."""
     unread: list[Skipped] = []
     return {
@@ -49,13 +72,8 @@ def list_folders(root: Path) -> dict[str, list[str]]:
     }
 
 
-def walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]]:
-    """Paths and sizes of the images in a folder, ordered by the bytes of the paths.
-
-    Args:
-        root: an absolute path.
-        skipped: takes everything else.
-    """
+def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]]:
+    """Paths and sizes of the images in a folder, ordered by the bytes of the paths."""
     pending = [_list_ordered(root, root, skipped)]
     while pending:
         item = next(pending[-1], None)
@@ -99,11 +117,11 @@ def stays_inside(path: Path, root: Path) -> bool:
 
 
 def _is_folder(path: Location) -> bool:
-    return path.is_dir() if isinstance(path, Path) else _is_prefix(path)
+    return _is_prefix(path) if path.is_remote else path.is_dir()
 
 
 @functools.lru_cache(maxsize=256)
-def _is_prefix(path: ObjectPath) -> bool:
+def _is_prefix(path: Location) -> bool:
     # Every image of an archive asks for it, and a process does not outlive the answer.
     return path.is_dir()
 
@@ -154,3 +172,56 @@ def _describe(
 
 def _relate(path: str, root: Path) -> str:
     return from_system(path[len(str(root)) :].lstrip("/"))
+
+
+def _list_prefix(
+    root: Location, skipped: list[Skipped]
+) -> tuple[list[Entry], dict[str, list[str]]]:
+    address = parse_address(str(root))
+    entries: list[Entry] = []
+    folders: dict[str, set[str]] = {}
+    seen: set[str] = set()
+    empty = True
+    for found, size in list_objects(address):
+        empty = False
+        path = found.relative_to(address)
+        hidden = _find_hidden(path)
+        _note_folders((hidden or path).split("/")[:-1], folders)
+        if code := _judge_key(path, hidden):
+            name = hidden or path
+            if name not in seen:
+                skipped.append(Skipped(name, code, SKIP_RULES[code]))
+            if name.endswith("/"):
+                seen.add(name)
+        else:
+            entries.append(Entry(path, 0, size))
+    if empty:
+        raise UsageError(f"{root} does not exist: give the prefix that holds the class folders")
+    return (
+        entries,
+        {top: sorted(folders[top], key=to_bytes) for top in sorted(folders, key=to_bytes)},
+    )
+
+
+def _find_hidden(path: str) -> str:
+    """The first part of a path that is left out by its name, with what stands before it."""
+    parts = path.split("/")
+    for number, part in enumerate(parts, start=1):
+        if part and is_clutter(part):
+            return "/".join(parts[:number]) + ("/" if number < len(parts) else "")
+    return ""
+
+
+def _judge_key(path: str, hidden: str) -> str:
+    if hidden:
+        return "skipped_hidden"
+    if "" in path.split("/"):
+        return "skipped_special"
+    return "" if has_image_suffix(path) else "skipped_extension"
+
+
+def _note_folders(parts: list[str], folders: dict[str, set[str]]) -> None:
+    if not all(parts) or any(map(is_clutter, parts)):
+        parts = [part for part in parts[:1] if part and not is_clutter(part)]
+    if parts:
+        folders.setdefault(parts[0], set()).update(parts[1:2])

@@ -7,7 +7,8 @@ from typing import Final
 from converter.errors import UsageError
 from converter.options import COLUMN_OPTIONS, ConvertOptions
 from converter.sources.rows import READERS, is_table
-from converter.storage.layout import Location, join, locate
+from converter.storage.locate import join, locate
+from converter.storage.location import Location
 
 FOLDER_OPTIONS: Final = ("label_from", "split_folders")
 """What folders alone can be asked."""

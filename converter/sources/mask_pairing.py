@@ -13,11 +13,10 @@ from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 from converter.sources.archives import is_archive, list_archive
-from converter.sources.folders import check_folder, walk_folder
-from converter.sources.prefixes import list_prefix
+from converter.sources.folders import list_folder
 from converter.sources.streams import is_compressed
-from converter.storage.layout import Location, join
-from converter.storage.objects import ObjectPath
+from converter.storage.locate import join
+from converter.storage.location import Location
 
 
 def locate_masks(images: Location, options: ConvertOptions) -> Location:
@@ -84,12 +83,7 @@ def list_masks(masks: Location) -> Iterable[Entry]:
     Raises:
         UsageError: it is not there, or cannot be read.
     """
-    if is_archive(masks):
-        return list_archive(masks, [])[0]
-    if isinstance(masks, ObjectPath):
-        return list_prefix(masks, []).entries
-    check_folder(masks)
-    return (Entry(path, 0, size) for path, size in walk_folder(masks, []))
+    return (list_archive if is_archive(masks) else list_folder)(masks, [])[0]
 
 
 def _pair(

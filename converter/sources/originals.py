@@ -9,7 +9,6 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from converter.errors import ImageError
@@ -26,9 +25,7 @@ from converter.sources.archives import (
     start_member,
 )
 from converter.sources.streams import is_compressed
-from converter.storage.layout import Location
-from converter.storage.object_files import read_pieces
-from converter.storage.objects import ObjectPath, start_read
+from converter.storage.location import Location
 from converter.storage.stores import CONNECTIONS
 
 Read: TypeAlias = Callable[[], bytes]
@@ -69,7 +66,7 @@ def read_ahead(
         masks: the same of their masks.
         max_bytes: larger ones are not read before they are asked for.
     """
-    if not any(isinstance(place, ObjectPath) for place in (images, masks)):
+    if not (images.is_remote or masks.is_remote):
         for item in planned:
             yield item, _start_both(item[0], images, masks, max_bytes)
         return
@@ -96,11 +93,11 @@ def _start_both(entry: Entry, images: Location, masks: Location, max_bytes: int)
 
 
 def _start(entry: Entry, images: Location, max_bytes: int) -> Read:
-    if not isinstance(images, ObjectPath) or entry.size_bytes > max_bytes:
+    if not images.is_remote or entry.size_bytes > max_bytes:
         return functools.partial(read_entry, entry, images)
     if is_archive(images):
         return _guard(start_member(images, entry.place, entry.size_bytes))
-    return _guard(start_read(images / entry.path).result)
+    return _guard((images / entry.path).start_read().result)
 
 
 def _guard(reading: Read) -> Read:
@@ -140,8 +137,8 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
     """
     if is_archive(images):
         return _read_archived(path, images, max_bytes)
-    if isinstance(images, ObjectPath):
-        return _guard(start_read(images / path).result)()
+    if images.is_remote:
+        return _guard((images / path).read_bytes)()
     try:
         descriptor = os.open(_locate(path, images), _FLAGS)
         try:
@@ -204,7 +201,7 @@ def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
     """
     if is_archive(images):
         return _digest_archived(entry, images, end_bytes)
-    if isinstance(images, ObjectPath):
+    if images.is_remote:
         return _digest_object(images / entry.path, entry.size_bytes, end_bytes)
     # Plain calls, and none that could be left out: a million small files are to take 20 seconds.
     try:
@@ -235,13 +232,13 @@ def _digest(descriptor: int, size: int, end_bytes: int) -> bytes:
     return state.digest() if read == size else b""
 
 
-def _digest_object(path: ObjectPath, size: int, end_bytes: int) -> bytes:
+def _digest_object(path: Location, size: int, end_bytes: int) -> bytes:
     state, read = hashlib.sha256(), 0
     try:
         if end_bytes and size > 2 * end_bytes:
-            ends = [start_read(path, at, end_bytes) for at in (0, size - end_bytes)]
+            ends = [path.start_read(at, end_bytes) for at in (0, size - end_bytes)]
             return hashlib.sha256(b"".join(end.result() for end in ends)).digest()
-        for piece in read_pieces(path):
+        for piece in path.read_pieces():
             state.update(piece)
             read += len(piece)
     except FileNotFoundError:
@@ -263,6 +260,6 @@ def _digest_archived(entry: Entry, archive: Location, end_bytes: int) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _locate(path: str, images: Path) -> bytes:
+def _locate(path: str, images: Location) -> bytes:
     # Not with `Path`, which takes as long as to open the file.
-    return os.fsencode(images) + b"/" + to_bytes(path)
+    return os.fsencode(str(images)) + b"/" + to_bytes(path)

@@ -12,8 +12,9 @@ from converter.names import to_bytes, to_system
 from converter.sources.archives import index_archive, is_archive
 from converter.sources.folders import stays_inside
 from converter.sources.rows import RowError
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath, list_objects
+from converter.storage.location import Location
+from converter.storage.object_requests import list_objects
+from converter.storage.objects import parse_address
 
 Locate: TypeAlias = Callable[[str], tuple[int, int]]
 """Finds an image by its path: its size, and its place if it lies in an archive."""
@@ -28,7 +29,7 @@ def make_locator(root: Location) -> Locate:
     """
     if is_archive(root):
         return ArchiveLocator(root)
-    return PrefixLocator(root) if isinstance(root, ObjectPath) else FolderLocator(root)
+    return PrefixLocator(root) if root.is_remote else FolderLocator(Path(str(root)))
 
 
 class FolderLocator:
@@ -75,8 +76,9 @@ class PrefixLocator:
     Memory grows with the number of objects, by about 200 bytes each.
     """
 
-    def __init__(self, root: ObjectPath) -> None:
-        self._sizes = {info.path.relative_to(root): info.size for info in list_objects(root)}
+    def __init__(self, root: Location) -> None:
+        address = parse_address(str(root))
+        self._sizes = {path.relative_to(address): size for path, size in list_objects(address)}
 
     def __call__(self, path: str) -> tuple[int, int]:
         if path not in self._sizes:

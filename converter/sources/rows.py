@@ -12,8 +12,7 @@ from converter.errors import UsageError
 from converter.names import from_bytes
 from converter.reasons import REJECT_CODES
 from converter.sources.folders import is_named
-from converter.storage.files import open_file
-from converter.storage.layout import Location
+from converter.storage.location import Location
 
 Row: TypeAlias = dict[str, Any]
 
@@ -55,7 +54,7 @@ def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
     try:
         # What is not UTF-8 may be a file's name, and stays what it is.
         with io.TextIOWrapper(
-            open_file(table), encoding="utf-8-sig", errors="surrogateescape", newline=""
+            table.open_read(), encoding="utf-8-sig", errors="surrogateescape", newline=""
         ) as file:
             rows = csv.DictReader(file, delimiter=delimiter, strict=True)
             _check_header(table, rows.fieldnames or ())
@@ -78,7 +77,7 @@ def _read_tsv(table: Location) -> Iterator[Row]:
 
 
 def _read_json_lines(table: Location) -> Iterator[Row]:
-    with open_file(table) as file:
+    with table.open_read() as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
@@ -100,7 +99,7 @@ def _read_parquet(table: Location) -> Iterator[Row]:
     except ModuleNotFoundError as error:
         raise UsageError(f"{table}: reading Parquet takes pyarrow: pip install pyarrow") from error
     try:
-        with open_file(table) as file, parquet.ParquetFile(file) as rows:
+        with table.open_read() as file, parquet.ParquetFile(file) as rows:
             schema = rows.schema_arrow
             _check_header(table, schema.names)
             # Many a writer has text without saying so.

@@ -11,7 +11,6 @@ import itertools
 import unicodedata
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -22,17 +21,16 @@ from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.archives import is_archive, list_archive
 from converter.sources.duplicates import drop_duplicates, find_duplicates, note_duplicates
-from converter.sources.folders import check_folder, list_folders, walk_folder
+from converter.sources.folders import list_folder
 from converter.sources.inputs import check_source, locate_root
 from converter.sources.labelling import Labeller, order_classes
 from converter.sources.mask_pairing import locate_masks, pair_masks
 from converter.sources.originals import digest_source
 from converter.sources.path_lookup import make_locator
-from converter.sources.prefixes import list_prefix
 from converter.sources.rows import is_table
 from converter.sources.tables import scan_table
-from converter.storage.layout import Location, lies_in
-from converter.storage.objects import ObjectPath
+from converter.storage.locate import lies_in
+from converter.storage.location import Location
 
 
 def scan_images(images: Location, options: ConvertOptions | None = None) -> Inventory:
@@ -61,7 +59,7 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Inve
             if entry.size_bytes <= options.max_file_bytes
             else b""
         ),
-        remote=isinstance(root, ObjectPath),
+        remote=root.is_remote,
     )
     notes = (*inventory.notes, *note_duplicates(inventory.entries, sets))
     if options.dedupe == "report":
@@ -81,39 +79,22 @@ def _scan(images: Location, options: ConvertOptions) -> Inventory:
         skipped: list[Skipped] = []
         entries, folders = list_archive(images, skipped)
         return label_images(images, entries, folders, skipped, options)
-    if isinstance(images, ObjectPath):
-        return scan_prefix(images, options)
     return scan_folder(images, options)
 
 
-def scan_folder(root: Path, options: ConvertOptions | None = None) -> Inventory:
+def scan_folder(root: Location, options: ConvertOptions | None = None) -> Inventory:
     """Lists the images of a folder, with what its folders say of them.
 
     Memory grows with the number of files, by about 250 bytes each.
 
     Raises:
         UsageError: `root` is missing, not a folder, or holds no class folder or no image.
-    """
-    options = options or ConvertOptions()
-    check_folder(root)
-    _check_masks(root.absolute(), options)
-    folders = list_folders(root.absolute())
-    _check_classes(root, folders, options)
-    skipped: list[Skipped] = []
-    found = (Entry(path, 0, size) for path, size in walk_folder(root.absolute(), skipped))
-    return label_images(root, found, folders, skipped, options)
-
-
-def scan_prefix(root: ObjectPath, options: ConvertOptions) -> Inventory:
-    """Lists the images below a prefix of an object store, as `scan_folder` does those of a folder.
-
-    Raises:
-        UsageError: there is nothing, or no class folder or no image.
         StoreError: the store does not answer, or refuses.
     """
-    _check_masks(root, options)
+    options = options or ConvertOptions()
     skipped: list[Skipped] = []
-    entries, folders = list_prefix(root, skipped)
+    _check_masks(root, options)
+    entries, folders = list_folder(root, skipped)
     _check_classes(root, folders, options)
     return label_images(root, entries, folders, skipped, options)
 

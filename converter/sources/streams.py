@@ -12,12 +12,10 @@ import gzip
 import lzma
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from converter.sources.folders import is_named
-from converter.storage.files import open_file
-from converter.storage.layout import Location
+from converter.storage.location import Location
 
 OPENERS: Final[dict[str, Callable[[Any], object]]] = {
     ".tar.gz": gzip.open,
@@ -50,7 +48,7 @@ def open_stream(archive: Location) -> BinaryIO:
         StoreError: the store does not answer, or refuses.
     """
     suffix = next(suffix for suffix in OPENERS if archive.name.lower().endswith(suffix))
-    packed = archive if isinstance(archive, Path) else open_file(archive)
+    packed = archive.open_read() if archive.is_remote else str(archive)
     return cast("BinaryIO", OPENERS[suffix](packed))
 
 
@@ -59,7 +57,7 @@ class Cursor:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: tuple[Location, int] | None = None
+        self._known: tuple[Location, tuple[int, str] | None] | None = None
         self._file: BinaryIO | None = None
 
     def read(self, archive: Location, place: int, size: int) -> bytes:
@@ -69,7 +67,7 @@ class Cursor:
             OSError: it cannot be read.
         """
         # Of an object, no other version than the one that was opened can be read.
-        known = archive, archive.stat().st_mtime_ns if isinstance(archive, Path) else 0
+        known = archive, None if archive.is_remote else archive.read_version()
         with self._lock:
             if self._file is None or self._known != known:
                 self._close()

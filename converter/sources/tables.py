@@ -34,7 +34,7 @@ from converter.sources.cells import (
 from converter.sources.labelling import SPLIT_FOLDERS, order_classes
 from converter.sources.path_lookup import Locate
 from converter.sources.rows import Row, RowError, read_rows
-from converter.storage.layout import Location
+from converter.storage.location import Location
 
 PATH_COLUMNS: Final = ("path", "file_name")
 LABEL_COLUMN: Final = "label"

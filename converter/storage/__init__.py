@@ -1,9 +1,11 @@
-"""Where files lie, here and in object stores: whole under their final name, or not there at all.
+"""Where files lie, on disks and in object stores: whole under their final name, or not there.
 
-layout   which file lies where
-files    on disk and in stores: read, listed, renamed (object_files: read by ranges)
-writing  of files: how they become whole
-locks    one writer at a time (object_locks: in a store; owners: who that is)
-objects  of a store, as paths: read, written, listed (listings), by requests that are
-         made as often as it takes, of stores: s3 and gcs
+location            what a file or folder can do, as a protocol that all of `converter` works with
+locate              from what a person gives to a `Location`: chosen here, and asked nowhere else
+disk, objects       the two kinds of it (disk_locks, object_locks: one writer at a time)
+layout              which file of a data set lies where
+atomic, hashing     how files become whole
+files, locks        what is done with several locations
+object_requests     what is asked about objects, by `requests` that are made as often as it takes,
+                    of `stores`: s3 and gcs (listings, object_files, object_replacement)
 """

@@ -1,56 +1,28 @@
 """Files that are complete under their final name, or not there at all.
 
-A file is built under a unique temporary name, flushed to the disk, read back and compared, and
-only then renamed; then the folder is flushed too. So whoever sees a final name sees a whole file,
-also after a power loss, and two attempts at the same file cannot mix.
+A file is built under a unique temporary name, flushed to the disk, read back and compared, and only
+then renamed; then the folder is flushed too. So a final name always means a whole file, also after
+a power loss, and two attempts at the same file cannot mix.
 
-In an object store nothing is there before it is whole. What is to go there is built in a temporary
-file here, which has no name and so cannot stay behind, and sent in one request.
+In an object store nothing is visible before it is whole. What goes there is built in a temporary
+file of this machine without a name, which cannot stay behind, and sent in one request.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
-import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast
 
 from converter.errors import OutputError
 from converter.sizes import format_bytes
-from converter.storage.files import hash_file, hash_pieces, sync_folder
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath, create_object, put_file
-from converter.storage.stores import read_parts
+from converter.storage.hashing import HashedFile
+from converter.storage.location import Location
 
-_COPY_BYTES: Final = 1 << 20
-
-
-class HashedFile:
-    """A file that is being written, with the SHA-256 and the size of what was written."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-        self.size += len(data)
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 @contextlib.contextmanager
@@ -71,56 +43,12 @@ def create_file(
         StoreError: the store does not answer, or refuses.
     """
     try:
-        with (
-            _create_object(path, exclusive=exclusive)
-            if isinstance(path, ObjectPath)
-            else _create_file(path, Path(str(scratch)), exclusive=exclusive)
-        ) as file:
+        with path.create(scratch, exclusive=exclusive) as file:
             yield file
     except FileExistsError:
         raise OutputError(f"{path} exists already: somebody else finished this data set") from None
     except OSError as error:
-        raise _describe(error, path) from error
-
-
-@contextlib.contextmanager
-def _create_file(path: Path, scratch: Path, *, exclusive: bool) -> Iterator[HashedFile]:
-    temporary = scratch / f"{path.name}.{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "xb", buffering=_COPY_BYTES) as stream:
-            file = HashedFile(stream)
-            yield file
-            file.sync()
-        _compare(file, hash_file(temporary), path)
-        _publish(temporary, path, exclusive=exclusive)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _publish(temporary: Path, path: Path, *, exclusive: bool) -> None:
-    if not (exclusive and link_file(temporary, path)):
-        temporary.replace(path)
-    sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _create_object(path: ObjectPath, *, exclusive: bool) -> Iterator[HashedFile]:
-    with tempfile.TemporaryFile(buffering=_COPY_BYTES) as temporary:
-        stream = cast("BinaryIO", temporary)
-        file = HashedFile(stream)
-        yield file
-        stream.flush()
-        _compare(file, hash_pieces(read_parts(stream, _COPY_BYTES)), path)
-        if exclusive:
-            create_object(path, b"".join(read_parts(stream, _COPY_BYTES)))
-        else:
-            put_file(path, stream)
-
-
-def _compare(file: HashedFile, sha256: str, path: Location) -> None:
-    if sha256 != file.sha256:
-        raise OutputError(f"{path} reads back differently from what was written: check the disk")
+        raise describe_error(error, path) from error
 
 
 def write_file(path: Location, data: bytes, scratch: Location, *, exclusive: bool = False) -> str:
@@ -128,6 +56,15 @@ def write_file(path: Location, data: bytes, scratch: Location, *, exclusive: boo
     with create_file(path, scratch, exclusive=exclusive) as file:
         file.write(data)
     return file.sha256
+
+
+@contextlib.contextmanager
+def describe_errors(path: Location) -> Iterator[None]:
+    """Raises what goes wrong with a temporary file of `path` as `create_file` does."""
+    try:
+        yield
+    except OSError as error:
+        raise describe_error(error, path) from error
 
 
 def link_file(file: Path, path: Path) -> bool:
@@ -141,7 +78,7 @@ def link_file(file: Path, path: Path) -> bool:
     try:
         os.link(file, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+        if error.errno not in _NO_LINKS:
             raise
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
@@ -149,22 +86,23 @@ def link_file(file: Path, path: Path) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def describe_errors(path: Location) -> Iterator[None]:
-    """Tells what went wrong with a temporary file of `path` as `create_file` does."""
+def sync_folder(folder: Path) -> None:
+    """Flushes the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield
-    except OSError as error:
-        raise _describe(error, path) from error
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _describe(error: OSError, path: Location) -> OutputError:
+def describe_error(error: OSError, path: Location) -> OutputError:
+    """What went wrong with a file that was to be written, and the way out."""
     free = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        folder = path.parent if isinstance(path, Path) else tempfile.gettempdir()
+        folder = path.temporary if path.is_remote else path.parent
         with contextlib.suppress(OSError):
-            free = f" ({format_bytes(shutil.disk_usage(folder).free)} free)"
-        if isinstance(path, ObjectPath):
+            free = f" ({format_bytes(shutil.disk_usage(str(folder)).free)} free)"
+        if path.is_remote:
             free += f" in {folder}, where it is built: set TMPDIR"
     return OutputError(
         f"{error.filename or path} cannot be written or read: {error.strerror}{free}; finished "

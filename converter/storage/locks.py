@@ -1,103 +1,27 @@
-"""One writer at a time: a file in the work folder that says who is writing.
-
-The file appears with its content and with a `flock` on it, in one step. The system drops the flock
-when its process ends, however it ends; so on one machine a lock that nobody holds is known to be
-stale, and the next writer takes it over. Where `flock` does not work, or the owner sits on another
-machine, the file itself counts: host, boot and start time of the process say whether it is gone.
-In an object store there is no `flock`: see `converter.storage.object_locks`.
-"""
+"""Locks of data sets, and signed folders, wherever they lie."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
-import time
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-from converter.errors import LockedError, OutputError
-from converter.storage.atomic import link_file, write_file
-from converter.storage.layout import Layout, Location
-from converter.storage.object_locks import find_object_owner, lock_objects
-from converter.storage.objects import ObjectPath
-from converter.storage.owners import Owner, describe_self, dump_owner, parse_owner, refuse_owner
+from converter.storage.atomic import write_file
+from converter.storage.layout import Layout
+from converter.storage.location import Location
+from converter.storage.owners import describe_self, dump_owner, parse_owner
 
-_TRIES: Final = 20
-_PAUSE_S: Final = 0.005
-_OWNER_BYTES: Final = 4096
 _SIGN: Final = "owner.json"
-_UNSUPPORTED: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-
-
-@contextlib.contextmanager
-def lock_folder(
-    folder: Location, *, break_lock: bool = False, moves_to: Location | None = None
-) -> Iterator[None]:
-    """Keeps every other writer out of a data set's folder; makes the folder if there is none.
-
-    Args:
-        folder: the data set.
-        moves_to: where the folder, and the lock with it, may lie by the end of the block.
-        break_lock: take the lock of an owner on another machine, of whom nothing is known here.
-
-    Raises:
-        LockedError: somebody else is writing there, or may be.
-        OutputError: the lock cannot be written.
-    """
-    if isinstance(folder, ObjectPath):
-        with lock_objects(folder, break_lock=break_lock):
-            yield
-        return
-    layout = Layout(folder)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        descriptor = _acquire(layout, break_lock=break_lock)
-    except OSError as error:
-        _remove_empty(layout, made)
-        raise OutputError(
-            f"{error.filename or layout.lock} cannot be written: {error.strerror}"
-        ) from error
-    try:
-        yield
-    finally:
-        later = moves_to if isinstance(moves_to, Path) else folder
-        for place in (layout, Layout(later)):
-            with contextlib.suppress(OSError):
-                if _is_same(place.lock, descriptor):
-                    place.lock.unlink()
-            _remove_empty(place, made)
-        os.close(descriptor)
 
 
 def lock_stage(out: Location) -> contextlib.AbstractContextManager[None]:
     """Locks what is made beside a data set whose own lock is held, and may come in its place.
 
-    So nobody can be at it, and an owner of whom nothing is known is one of those that are gone.
+    Since only the holder of that lock may be at it, any other owner is one that is gone.
 
     Raises:
-        LockedError, OutputError: as of `lock_folder`.
+        LockedError, OutputError: as of `Location.lock`.
     """
-    return lock_folder(Layout(out).stage, break_lock=True, moves_to=out)
-
-
-def find_owner(folder: Location) -> Owner | None:
-    """Who is writing to a folder, or may be; None if nobody is."""
-    if isinstance(folder, ObjectPath):
-        return find_object_owner(folder)
-    try:
-        descriptor = os.open(Layout(folder).lock, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        held = _take(descriptor) is False
-        owner = parse_owner(os.pread(descriptor, _OWNER_BYTES, 0))
-    finally:
-        os.close(descriptor)
-    return owner if held or not owner.is_gone(unheld=True) else None
+    return Layout(out).stage.lock(break_lock=True, moves_to=out)
 
 
 def sign_folder(folder: Location) -> None:
@@ -120,89 +44,3 @@ def is_deserted(folder: Location) -> bool:
         return parse_owner((folder / _SIGN).read_bytes()).is_gone(unheld=False)
     except OSError:
         return False
-
-
-def _acquire(layout: Layout[Path], *, break_lock: bool) -> int:
-    for _ in range(_TRIES):
-        # Who finishes meanwhile removes the folders under our feet.
-        with contextlib.suppress(FileNotFoundError, FileExistsError):
-            _make_scratch(layout)
-            descriptor = _create(layout)
-            if descriptor is not None:
-                return descriptor
-            _remove_stale(layout, break_lock=break_lock)
-        time.sleep(_PAUSE_S)
-    raise LockedError(f"{layout.out} changes hands all the time: run the same command again")
-
-
-def _make_scratch(layout: Layout[Path]) -> None:
-    """Makes the folders that the lock needs.
-
-    Raises:
-        OutputError: there is something else in the place of one.
-        FileNotFoundError, FileExistsError: somebody has just removed one.
-    """
-    try:
-        layout.scratch.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        for path in (layout.scratch, *layout.scratch.parents):
-            if os.path.lexists(path) and not path.is_dir():
-                raise OutputError(f"{path} is in the way: a folder has to be there") from None
-        raise
-
-
-def _create(layout: Layout[Path]) -> int | None:
-    """Writes the lock; None if there is one already."""
-    temporary = layout.scratch / f"{layout.lock.name}.{uuid.uuid4().hex}"
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        _take(descriptor)
-        os.write(descriptor, dump_owner(describe_self()))
-        if not link_file(temporary, layout.lock):
-            temporary.replace(layout.lock)
-    except BaseException as error:
-        os.close(descriptor)
-        if isinstance(error, FileExistsError):
-            return None
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-    return descriptor
-
-
-def _remove_stale(layout: Layout[Path], *, break_lock: bool) -> None:
-    """Removes the lock of an owner that is gone; whoever holds its flock alone may do so."""
-    descriptor = os.open(layout.lock, os.O_RDWR)
-    try:
-        taken = _take(descriptor)
-        owner = parse_owner(os.pread(descriptor, _OWNER_BYTES, 0))
-        if taken is False or not (break_lock or owner.is_gone(unheld=taken is True)):
-            raise refuse_owner(layout.out, owner, runs=taken is False, other="folder")
-        if _is_same(layout.lock, descriptor):
-            layout.lock.unlink()
-    finally:
-        os.close(descriptor)
-
-
-def _take(descriptor: int) -> bool | None:
-    """Takes an open file's flock: False if another holds it, None where there are no flocks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return None
-        raise
-    return True
-
-
-def _is_same(path: Path, descriptor: int) -> bool:
-    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
-
-
-def _remove_empty(layout: Layout[Path], made: list[Path]) -> None:
-    """Removes the folders that only the lock needed."""
-    for path in (layout.scratch, layout.work, *made):
-        with contextlib.suppress(OSError):
-            path.rmdir()

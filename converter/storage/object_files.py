@@ -13,10 +13,13 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from converter.storage.objects import ObjectPath, start_read, stat_object
+from converter.storage.object_requests import start_read, stat_object
 from converter.storage.requests import wait
+
+if TYPE_CHECKING:  # which is built on this
+    from converter.storage.objects import ObjectPath
 
 _FIRST_BYTES: Final = 1 << 16
 _PIECE_BYTES: Final = 4 << 20
@@ -27,8 +30,6 @@ _GROWTH: Final = 4
 
 _GAP_BYTES: Final = 4 << 20
 """What is skipped is read all the same up to here: it comes sooner than one more answer would."""
-
-_BUFFER_BYTES: Final = 1 << 16
 
 
 class _Piece(NamedTuple):
@@ -111,16 +112,6 @@ class ObjectFile(io.RawIOBase):
     def _drop(self) -> None:
         while self._pending:
             self._pending.pop().reading.cancel()
-
-
-def open_object(path: ObjectPath) -> BinaryIO:
-    """Opens an object for reading.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    return cast("BinaryIO", io.BufferedReader(ObjectFile(path), _BUFFER_BYTES))
 
 
 def read_pieces(path: ObjectPath, piece_bytes: int = _PIECE_BYTES) -> Iterator[bytes]:

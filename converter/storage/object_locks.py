@@ -14,12 +14,15 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from converter.errors import LockedError, ShardmillError
 from converter.storage.layout import Layout
-from converter.storage.objects import ObjectPath, create_object, delete_object, read_object
+from converter.storage.object_requests import create_object, delete_object, read_object
 from converter.storage.owners import Owner, check_broken, describe_self, parse_owner
+
+if TYPE_CHECKING:  # which is built on this
+    from converter.storage.objects import ObjectPath
 
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.1

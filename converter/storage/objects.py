@@ -1,32 +1,58 @@
-"""Objects in a store: named like paths, read, written and listed as often as it takes.
+"""Objects in a store, named like paths.
 
-    s3://bucket/prefix/name      Amazon S3, and what speaks its language
-    gs://bucket/prefix/name      Google Cloud Storage
-
-Both show an object whole or not at all, so nothing has a temporary name here.
+s3://bucket/prefix/name      Amazon S3, and what speaks its language
+gs://bucket/prefix/name      Google Cloud Storage
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import dataclasses
-import errno
+import io
 import itertools
+import math
 import os
+import posixpath
 import re
-import uuid
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final, cast
 
-from converter.errors import UsageError
-from converter.storage.listings import has_any, list_below
-from converter.storage.requests import describe_missing, retry, start, wait
-from converter.storage.stores import Body, Stat, Store, Transfer, measure_file, read_parts
+from converter.errors import OutputError, UsageError
+from converter.storage.disk import DiskPath
+from converter.storage.hashing import HashedFile
+from converter.storage.listings import has_any, list_level
+from converter.storage.location import Location, Reading
+from converter.storage.object_files import ObjectFile, read_pieces
+from converter.storage.object_locks import find_object_owner, lock_objects
+from converter.storage.object_replacement import (
+    find_replacement,
+    finish_replacement,
+    replace_objects,
+)
+from converter.storage.object_requests import (
+    copy_objects,
+    create_object,
+    delete_object,
+    delete_objects,
+    download_object,
+    find_object,
+    list_objects,
+    put_file,
+    start_read,
+    stat_object,
+)
+from converter.storage.owners import Owner
+from converter.storage.requests import describe_missing, wait
+from converter.storage.stores import Found, read_parts
 
 SCHEMES: Final = ("s3", "gs")
 
-_SMALL_BYTES: Final = 1 << 20
+_CONCURRENCY: Final = 16
+_BATCH_FILES: Final = 256
+_BUFFER_BYTES: Final = 1 << 16
+_PIECE_BYTES: Final = 1 << 20
 
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
@@ -34,7 +60,7 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class ObjectPath:
-    """The address of an object, or of all objects below it; no request is made to name one.
+    """The address of an object, or of all objects below it, as a `Location`.
 
     Attributes:
         scheme: the kind of store, `s3` or `gs`.
@@ -49,7 +75,7 @@ class ObjectPath:
     bucket: str
     key: str = ""
 
-    def __truediv__(self, name: str) -> ObjectPath:
+    def __truediv__(self, name: str, /) -> ObjectPath:
         return dataclasses.replace(self, key=f"{self.key}/{name}" if self.key else name)
 
     def __str__(self) -> str:
@@ -59,16 +85,28 @@ class ObjectPath:
         return f"ObjectPath({str(self)!r})"
 
     @property
+    def is_remote(self) -> bool:
+        return True
+
+    @property
+    def concurrency(self) -> int:
+        return _CONCURRENCY
+
+    @property
+    def temporary(self) -> Path:
+        return Path(tempfile.gettempdir())
+
+    @property
     def name(self) -> str:
         return self.key.rpartition("/")[2]
 
     @property
     def stem(self) -> str:
-        return Path(self.name).stem
+        return PurePosixPath(self.name).stem
 
     @property
     def suffix(self) -> str:
-        return Path(self.name).suffix
+        return PurePosixPath(self.name).suffix
 
     @property
     def parent(self) -> ObjectPath:
@@ -82,16 +120,44 @@ class ObjectPath:
     def with_name(self, name: str) -> ObjectPath:
         return self.parent / name
 
+    def child(self, path: str) -> ObjectPath:
+        return self / path
+
+    def join(self, path: str) -> ObjectPath:
+        key = posixpath.normpath(posixpath.join(self.key, path))
+        if key.split("/")[0] == "..":
+            raise UsageError(f"{path!r} leads from {self} out of the bucket: give an address")
+        return dataclasses.replace(self, key="" if key == "." else key)
+
+    def relate(self, folder: Location) -> str:
+        here, other = dataclasses.replace(self, key=""), f"{folder}/"
+        if not other.startswith(f"{here}/"):
+            return str(self)
+        return posixpath.relpath(f"/{self.key}", f"/{other[len(str(here)) + 1 :]}")
+
     def relative_to(self, folder: ObjectPath) -> str:
         """The rest of its key behind that of a folder above it.
 
         Raises:
             ValueError: it does not lie there.
         """
-        same = (self.scheme, self.bucket) == (folder.scheme, folder.bucket)
-        if not (same and self.key.startswith(folder.prefix)):
+        if not (folder.contains(self) and self.key != folder.key):
             raise ValueError(f"{self} does not lie below {folder}")
         return self.key[len(folder.prefix) :]
+
+    def resolve(self) -> ObjectPath:
+        return self
+
+    def as_output(self) -> ObjectPath:
+        if not self.key:
+            raise UsageError(
+                f"{self} is a whole bucket: give a prefix in it, such as {self}/dataset"
+            )
+        return self
+
+    def contains(self, place: Location) -> bool:
+        # What follows a prefix may be the rest of a name: the two are compared as folders.
+        return f"{place}/".startswith(f"{self}/")
 
     def exists(self) -> bool:
         """Whether there is an object of this name, or one below it."""
@@ -99,14 +165,49 @@ class ObjectPath:
 
     def is_file(self) -> bool:
         """Whether there is an object of this name."""
-        return bool(self.key) and find_object(self) is not None
+        return self.measure() is not None
 
     def is_dir(self) -> bool:
         """Whether there are objects below this name."""
         return has_any(self.scheme, self.bucket, self.prefix)
 
+    def measure(self) -> int | None:
+        return find_object(self) if self.key else None
+
+    def read_version(self) -> tuple[int, str]:
+        found = stat_object(self)
+        return found.size, found.version
+
     def read_bytes(self) -> bytes:
-        return read_object(self)
+        return wait(start_read(self))
+
+    def read_range(self, offset: int, size: int) -> bytes:
+        return wait(start_read(self, offset, size))
+
+    def start_read(self, offset: int = 0, size: int | None = None) -> Reading:
+        return start_read(self, offset, size)
+
+    def read_pieces(self) -> Iterator[bytes]:
+        return read_pieces(self)
+
+    def open_read(self) -> BinaryIO:
+        return cast("BinaryIO", io.BufferedReader(ObjectFile(self), _BUFFER_BYTES))
+
+    def download(self, file: Path, on_bytes: Callable[[int], object] = bool) -> int:
+        return download_object(self, file, on_bytes=on_bytes)
+
+    @contextlib.contextmanager
+    def create(self, scratch: Location, *, exclusive: bool = False) -> Iterator[HashedFile]:  # noqa: ARG002
+        with tempfile.TemporaryFile(buffering=_PIECE_BYTES) as temporary:
+            stream = cast("BinaryIO", temporary)
+            file = HashedFile(stream)
+            yield file
+            file.flush(to_disk=False)
+            file.compare(read_parts(stream, _PIECE_BYTES), self)
+            if exclusive:
+                create_object(self, b"".join(read_parts(stream, _PIECE_BYTES)))
+            else:
+                put_file(self, stream)
 
     def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 (as that of `Path`)
         """Deletes the object of this name."""
@@ -114,12 +215,86 @@ class ObjectPath:
             raise describe_missing(self)
         delete_object(self)
 
+    def make_folder(self) -> None: ...
 
-class ObjectInfo(NamedTuple):
-    """An object of a listing: its address, and its size in bytes."""
+    def remove_empty(self) -> None: ...
 
-    path: ObjectPath
-    size: int
+    def sync(self) -> None: ...
+
+    def list_names(self, prefix: str = "") -> list[str]:
+        found = {
+            prefix + item if isinstance(item, str) else item.key[len(self.prefix) :]
+            for item in list_level(self.scheme, self.bucket, self.prefix + prefix)
+        }
+        return sorted(found, key=os.fsencode)
+
+    def list_sizes(self) -> dict[str, int]:
+        return {
+            item.key[len(self.prefix) :]: item.size
+            for item in list_level(self.scheme, self.bucket, self.prefix)
+            if isinstance(item, Found)
+        }
+
+    def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
+        remaining = iter(names)
+        while batch := list(itertools.islice(remaining, _BATCH_FILES)):
+            for reading in [start_read(self / name) for name in batch]:
+                yield wait(reading)
+
+    def remove_files(self, names: Iterable[str]) -> None:
+        delete_objects(self / name for name in names)
+
+    def remove_tree(self, *, keep: Collection[str] = ()) -> None:
+        paths = (path for path, _ in list_objects(self))
+        delete_objects(path for path in paths if path.relative_to(self) not in keep)
+
+    def remove_folder(self) -> None:
+        self.remove_tree()
+
+    def move_files(self, names: Iterable[str], target: Location) -> None:
+        chosen = list(names)
+        self.copy_files(chosen, target)
+        self.remove_files(chosen)
+
+    def copy_files(self, names: Iterable[str], target: Location) -> None:
+        """Copies objects to another folder of the same kind of store."""
+        other = parse_address(str(target))
+        copy_objects((self / name, other / name) for name in names)
+
+    def carry_files(self, names: Iterable[str], target: Location, scratch: Location) -> None: ...
+
+    @contextlib.contextmanager
+    def bring_local(self, names: Iterable[str]) -> Iterator[DiskPath]:
+        with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
+            for name in names:
+                if (self / name).is_file():
+                    _bring(self / name, Path(here, name))
+            yield DiskPath(here)
+
+    def measure_room(self) -> float:
+        return math.inf
+
+    def replace_with_stage(self, old: Collection[str]) -> None:
+        replace_objects(self, old)
+
+    def finish_replacement(self) -> bool:
+        return finish_replacement(self)
+
+    def find_replacement(self) -> Location | None:
+        return find_replacement(self)
+
+    def check_replaceable(self) -> None: ...
+
+    def lock(
+        self,
+        *,
+        break_lock: bool = False,
+        moves_to: Location | None = None,  # noqa: ARG002 (nothing is renamed in a store)
+    ) -> contextlib.AbstractContextManager[None]:
+        return lock_objects(self, break_lock=break_lock)
+
+    def find_owner(self) -> Owner | None:
+        return find_object_owner(self)
 
 
 def is_address(text: str) -> bool:
@@ -153,239 +328,13 @@ def parse_address(text: str) -> ObjectPath:
     return ObjectPath(scheme, bucket, key)
 
 
-def read_object(path: ObjectPath) -> bytes:
-    """All of an object.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    return wait(start_read(path))
-
-
-def read_object_range(path: ObjectPath, offset: int, size: int) -> bytes:
-    """Reads `size` bytes from `offset`; fewer only where the object ends.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    return wait(start_read(path, offset, size))
-
-
-def start_read(
-    path: ObjectPath, offset: int = 0, size: int | None = None, version: str | None = None
-) -> concurrent.futures.Future[bytes]:
-    """Begins to read an object, or a range of it, and does not wait for it.
-
-    A process has `stores.CONNECTIONS` requests under way; more of them wait here.
-
-    Args:
-        path: the object.
-        offset: of the first byte.
-        size: of the range; None for all that comes.
-        version: as `stat_object` gives it, if no other one will do.
-
-    Returns:
-        what can be waited for, or cancelled; raises what `read_object_range` raises, and OSError
-        with ESTALE where there is another version.
-    """
-    stop = None if size is None else offset + size
-    return start(path.scheme, lambda store: _read(store, path, offset, stop, version))
-
-
-def download_object(
-    path: ObjectPath,
-    file: Path,
-    *,
-    on_bytes: Callable[[int], object] | None = None,
-) -> int:
-    """Writes an object to a file here; goes on where an earlier call ended.
-
-    What lies in the file already is taken for the object's first bytes: whoever knows a checksum
-    compares it afterwards.
-
-    Args:
-        path: the object.
-        file: new, or what there is of it. It is not flushed to the disk.
-        on_bytes: called with the number of bytes that were added, as they come.
-
-    Returns:
-        the size of the file.
-
-    Raises:
-        FileNotFoundError: there is no object of that name.
-        OSError: the file cannot be written.
-        StoreError: the store does not answer, or refuses.
-    """
-    with open(file, "ab") as stream:
-
-        def write(chunk: bytes) -> None:
-            stream.write(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
-
-        transfer = Transfer(write=write, place=stream.tell())
-        return wait(start(path.scheme, lambda store: _transfer(store, path, transfer)))
-
-
-def list_objects(folder: ObjectPath) -> Iterator[ObjectInfo]:
-    """All objects below a prefix, in the order of their keys, as answers come in.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
-    for found in list_below(folder.scheme, folder.bucket, folder.prefix):
-        if not found.key.endswith("/"):  # what consoles make to show an empty folder
-            yield ObjectInfo(dataclasses.replace(folder, key=found.key), found.size)
-
-
-def find_object(path: ObjectPath) -> int | None:
-    """The size of an object in bytes; None if there is none of that name.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
+def _bring(path: ObjectPath, here: Path) -> None:
     try:
-        return stat_object(path).size
+        path.download(here)
     except FileNotFoundError:
-        return None
-
-
-def stat_object(path: ObjectPath) -> Stat:
-    """What a store tells about an object.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    return wait(start(path.scheme, lambda store: _stat(store, path)))
-
-
-def put_file(path: ObjectPath, file: BinaryIO) -> None:
-    """Writes an open file of this machine as an object, which appears whole.
-
-    Raises:
-        OSError: the file cannot be read.
-        StoreError: the store does not answer, or refuses.
-    """
-    size = measure_file(file)
-    _put(path, file if size > _SMALL_BYTES else b"".join(read_parts(file, _SMALL_BYTES)), size)
-
-
-def put_bytes(path: ObjectPath, data: bytes) -> None:
-    """Writes an object.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
-    _put(path, data, len(data))
-
-
-def create_object(path: ObjectPath, data: bytes) -> None:
-    """Writes an object if there is none of that name: of several callers, one does.
-
-    Raises:
-        FileExistsError: there is one.
-        StoreError: the store does not answer, or refuses.
-    """
-    wait(start(path.scheme, lambda store: _create(store, path, data)))
-
-
-def copy_object(source: ObjectPath, target: ObjectPath) -> None:
-    """Copies an object within a kind of store, without its bytes coming here.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    wait(_start_copy(source, target))
-
-
-def copy_objects(pairs: Iterable[tuple[ObjectPath, ObjectPath]]) -> None:
-    """Copies objects, many at the same time; raises what `copy_object` raises."""
-    for copying in [_start_copy(source, target) for source, target in pairs]:
-        wait(copying)
-
-
-def delete_object(path: ObjectPath) -> None:
-    """Deletes an object, if there is one of that name.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
-    wait(_start_delete(path))
-
-
-def delete_objects(paths: Iterable[ObjectPath]) -> None:
-    """Deletes objects, many at the same time.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
-    remaining = iter(paths)
-    while batch := [_start_delete(path) for path in itertools.islice(remaining, 1000)]:
-        for future in batch:
-            wait(future)
-
-
-async def _read(
-    store: Store, path: ObjectPath, offset: int, stop: int | None, version: str | None
-) -> bytes:
-    if stop is not None and stop <= offset:
-        return b""
-    pieces: list[bytes] = []
-    transfer = Transfer(write=pieces.append, place=offset, stop=stop, version=version)
-    await _transfer(store, path, transfer)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-async def _transfer(store: Store, path: ObjectPath, transfer: Transfer) -> int:
-    async def get() -> None:
-        known = transfer.version
-        try:
-            await store.get(path.bucket, path.key, transfer)
-        except EOFError:
-            return  # asked for what lies behind the end
-        except (FileExistsError, FileNotFoundError) as error:
-            if known is None:
-                raise
-            raise OSError(errno.ESTALE, "it changed while it was read", str(path)) from error
-
-    await retry(path, get, progress=lambda: transfer.place)
-    return transfer.place
-
-
-async def _stat(store: Store, path: ObjectPath) -> Stat:
-    return await retry(path, lambda: store.stat(path.bucket, path.key))
-
-
-def _put(path: ObjectPath, data: Body, size: int) -> None:
-    async def put(store: Store) -> None:
-        await store.put(path.bucket, path.key, data, None)
-
-    wait(start(path.scheme, lambda store: retry(path, lambda: put(store), size)))
-
-
-async def _create(store: Store, path: ObjectPath, data: bytes) -> None:
-    attempt = uuid.uuid4().hex
-    try:
-        await retry(path, lambda: store.put(path.bucket, path.key, data, attempt), len(data))
-    except FileExistsError:
-        # An earlier request of ours may have got through, and its answer not.
-        if (await _stat(store, path)).attempt != attempt:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-
-
-def _start_copy(source: ObjectPath, target: ObjectPath) -> concurrent.futures.Future[None]:
-    async def copy(store: Store) -> None:
-        await store.copy(source.bucket, source.key, target.bucket, target.key)
-
-    return start(source.scheme, lambda store: retry(source, lambda: copy(store)))
-
-
-def _start_delete(path: ObjectPath) -> concurrent.futures.Future[None]:
-    async def delete(store: Store) -> None:
-        await store.delete(path.bucket, path.key)
-
-    return start(path.scheme, lambda store: retry(path, lambda: delete(store)))
+        here.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()} cannot take what has to be read of {path.parent}: "
+            f"{error.strerror}: set TMPDIR to a folder with more room"
+        ) from error

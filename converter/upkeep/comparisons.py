@@ -25,8 +25,10 @@ from converter.planning.splits import may_stay
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import read_entry, read_source
 from converter.sources.streams import is_compressed
-from converter.storage.files import bring_here, choose_threads, hash_bytes
-from converter.storage.layout import Location, name_index
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_bytes
+from converter.storage.layout import name_index
+from converter.storage.location import Location
 from converter.upkeep.provenance import (
     Source,
     count_sources,
@@ -107,7 +109,7 @@ class Comparison:
         return compared
 
     def _compare_shard(self, shard: ShardInfo, present: Mapping[str, Entry]) -> ShardComparison:
-        with bring_here(self.folder, (shard.name, name_index(shard.name))) as here:
+        with self.folder.bring_local((shard.name, name_index(shard.name))) as here:
             detailed = bool(self.manifest.columns)
             sources = read_sources(here, shard, labelled=self.manifest.labelled, detailed=detailed)
             damaged = not is_stated(here, shard)

@@ -23,8 +23,9 @@ from converter.names import from_bytes
 from converter.sources.archives import digest_members
 from converter.sources.originals import read_source
 from converter.sources.streams import is_compressed
-from converter.storage.files import bring_here, hash_bytes, hash_file
-from converter.storage.layout import Location, name_index
+from converter.storage.hashing import hash_bytes, hash_file
+from converter.storage.layout import name_index
+from converter.storage.location import Location
 
 _HEAD_BYTES: Final = 1024
 _BEFORE: Final = (examples.LABEL, examples.ENCODED)
@@ -91,7 +92,7 @@ def read_sources(
             states, or a record cannot be read.
     """
     index = name_index(shard.name)
-    with bring_here(folder, (shard.name, index)) as here:
+    with folder.bring_local((shard.name, index)) as here:
         try:
             data = (here / index).read_bytes()
             bounds = parse_index(data, index=index, shard_bytes=shard.bytes).tolist()

@@ -28,8 +28,10 @@ from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write
 from converter.planning.splits import assign_splits
 from converter.sources.originals import read_source
 from converter.storage.atomic import write_file
-from converter.storage.files import bring_here, choose_threads, hash_bytes, measure_file, move_files
-from converter.storage.layout import NOTES, REJECTS, Layout, Location, name_index
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_bytes
+from converter.storage.layout import NOTES, REJECTS, Layout, name_index
+from converter.storage.location import Location
 from converter.storage.objects import ObjectPath
 from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources
 from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
@@ -66,7 +68,7 @@ class RepairJob:
         lines, offset = bytearray(), 0
         try:
             with (
-                bring_here(self.folder, [shard.name]) as here,
+                self.folder.bring_local([shard.name]) as here,
                 open(here / shard.name, "rb") as file,
             ):
                 for size in scan_records(file, shard.name, shard.bytes, payloads=False):
@@ -118,7 +120,7 @@ class RepairJob:
             if describe_change(path, source.sha256, self.images, options.max_file_bytes):
                 return None
             name = path if isinstance(self.images, ObjectPath) else to_system(path)
-            return Entry(path, source.label, measure_file(self.images / name) or 0)
+            return Entry(path, source.label, (self.images / name).measure() or 0)
 
         try:
             sources = read_sources(self.folder, shard, labelled=self.manifest.labelled)
@@ -205,7 +207,7 @@ class RepairJob:
         if not is_stated(rebuilt, shard):
             return []
         names = [name for name in (shard.name, name_index(shard.name)) if name in damaged]
-        move_files(names, rebuilt, self.folder)
+        rebuilt.move_files(names, self.folder)
         return names
 
     def _describe_rejects(self, draft: Draft) -> bytes:

@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from converter.commits.commit import read_notes
@@ -27,9 +26,10 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
-from converter.storage.atomic import create_file, link_file
-from converter.storage.files import choose_threads, hash_file, read_pieces, sync_folder
-from converter.storage.layout import MANIFEST, REJECTS, Layout, Location, name_index
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_file
+from converter.storage.layout import MANIFEST, REJECTS, Layout, name_index
+from converter.storage.location import Location
 from converter.upkeep.comparisons import Comparison, ShardComparison, keep_labels
 from converter.writing.records import make_records
 from converter.writing.shard_writer import Receipt, write_receipt
@@ -149,11 +149,8 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
         OSError: a link cannot be made.
         StoreError: the store does not answer, or refuses.
     """
-    if isinstance(folder, Path) and isinstance(plan.out, Path):
-        for name in update.kept:
-            for file in (name, name_index(name)):
-                _carry_file(folder / file, plan.out / file, Layout(plan.out).scratch)
-        sync_folder(plan.out)
+    names = [file for name in update.kept for file in (name, name_index(name))]
+    folder.carry_files(names, plan.out, Layout(plan.out).scratch)
     layout, kept = Layout(plan.out), [shard for shard in plan.shards if shard.name in update.kept]
     with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
         list(pool.map(lambda shard: write_receipt(update.kept[shard.name], layout, shard), kept))
@@ -314,13 +311,3 @@ def _note_duplicates(task: Comparison, members: Mapping[str, list[Entry]]) -> In
     others = (note for note in inventory.notes if note.code not in DUPLICATE_CODES)
     notes = (*others, *note_duplicates(entries, inventory.duplicates))
     return dataclasses.replace(inventory, notes=notes)
-
-
-def _carry_file(source: Path, target: Path, scratch: Path) -> None:
-    if target.exists() and target.samefile(source):
-        return
-    target.unlink(missing_ok=True)
-    if not link_file(source, target):
-        with create_file(target, scratch) as copy:
-            for piece in read_pieces(source):
-                copy.write(piece)

@@ -23,9 +23,11 @@ from converter.image_options import MAX_FILE_BYTES
 from converter.images.frame_paths import find_file
 from converter.planning.plan import read_plan
 from converter.sizes import format_count
-from converter.storage.files import bring_here, choose_threads, hash_file, list_names, measure_file
-from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, Location, name_index
-from converter.storage.locks import find_owner
+from converter.storage.disk import DiskPath
+from converter.storage.files import choose_threads
+from converter.storage.hashing import hash_file
+from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, name_index
+from converter.storage.location import Location
 from converter.upkeep.contents import check_content
 from converter.upkeep.provenance import Source, SourceCounts, count_sources, describe_change
 from converter.writing.shard_writer import Receipt, read_receipt, receipt_path
@@ -147,7 +149,7 @@ def check_shard(shard: ShardInfo, check: Check) -> Report:
     if check.quick:
         faults = list(_check_pair(check.folder, shard.name, shard, quick=True))
     else:
-        with bring_here(check.folder, (shard.name, name_index(shard.name))) as folder:
+        with check.folder.bring_local((shard.name, name_index(shard.name))) as folder:
             faults = list(_check_bytes(folder, shard, check, sources))
     return Report(faults, count_sources(sources) if len(sources) == shard.records else None)
 
@@ -195,7 +197,7 @@ def _check_pair(
 
 def _check_file(path: Location, size: int, sha256: str, *, quick: bool = False) -> Iterator[Fault]:
     try:
-        found = measure_file(path)
+        found = path.measure()
         if found is None:
             yield Fault(path.name, "is not a file" if path.exists() else "is missing")
         elif found != size:
@@ -207,7 +209,7 @@ def _check_file(path: Location, size: int, sha256: str, *, quick: bool = False) 
 
 
 def _check_bytes(
-    folder: Path, shard: ShardInfo, check: Check, sources: list[Source]
+    folder: DiskPath, shard: ShardInfo, check: Check, sources: list[Source]
 ) -> Iterator[Fault]:
     faults = list(_check_pair(folder, shard.name, shard, quick=False))
     yield from faults
@@ -218,7 +220,7 @@ def _check_bytes(
 
 
 def _check_records(
-    folder: Path, shard: ShardInfo, check: Check, sources: list[Source], *, with_index: bool
+    folder: DiskPath, shard: ShardInfo, check: Check, sources: list[Source], *, with_index: bool
 ) -> Iterator[Fault]:
     """Names damaged records, compares with the index, and collects what the records say."""
     try:
@@ -252,7 +254,7 @@ def _check_index(folder: Path, shard: ShardInfo, bounds: list[int]) -> Iterator[
 
 
 def _check_contents(
-    folder: Path, shard: ShardInfo, check: Check, bounds: Sequence[int], sources: list[Source]
+    folder: DiskPath, shard: ShardInfo, check: Check, bounds: Sequence[int], sources: list[Source]
 ) -> Iterator[Fault]:
     with open(folder / shard.name, "rb") as file:
         for number, (start, end) in enumerate(pairwise(bounds)):
@@ -310,10 +312,10 @@ def _check_counts(manifest: Manifest, counts: Sequence[SourceCounts]) -> Iterato
 def _find_strangers(folder: Location, manifest: Manifest) -> Iterator[Fault]:
     pairs = ((shard.name, name_index(shard.name)) for shard in manifest.shards)
     names = {MANIFEST, *manifest.files, *chain.from_iterable(pairs)}
-    for name in list_names(folder):
+    for name in folder.list_names():
         if name == WORK_FOLDER:
             # With an owner, a replacement is in progress; this data set is whole until it ends.
-            if find_owner(folder) is None:
+            if folder.find_owner() is None:
                 yield Fault(name, "is left over from a conversion: shardmill clean removes it")
         elif name not in names:
             yield Fault(name, "does not belong to the data set")

@@ -13,7 +13,6 @@ import dataclasses
 import errno
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import numpy as np
@@ -92,8 +91,7 @@ def spool_images(shards: Sequence[Shard], jobs: Sequence[Job]) -> Iterator[Spool
             if the output lies in a store.
     """
     planned = [(shard, *item) for shard in shards for item in read_entries(jobs[0].out, shard)]
-    scratch = Layout(jobs[0].out).scratch
-    folder = scratch if isinstance(scratch, Path) else None
+    folder = Layout(jobs[0].out).scratch.temporary
     with contextlib.ExitStack() as stack:
         files = [
             cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile(dir=folder))) for _ in jobs

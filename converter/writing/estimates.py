@@ -17,8 +17,7 @@ from converter.inventory import Entry, Inventory, name_class
 from converter.options import ConvertOptions
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.streams import is_compressed
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath
+from converter.storage.location import Location
 from converter.writing.records import make_records
 
 BATCH: Final = 32
@@ -61,7 +60,7 @@ def estimate_records(
         options: what will be asked of the conversion.
     """
     places = images, locate_masks(images, options)
-    far = any(isinstance(place, ObjectPath) for place in places)
+    far = any(place.is_remote for place in places)
     threads = BATCH if far else os.cpu_count()
     if is_compressed(images):
         # In the order in which they can be read at all, one after the other.

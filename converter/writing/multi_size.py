@@ -23,10 +23,10 @@ from typing import NamedTuple
 from converter.errors import DatasetError
 from converter.inventory import Entry
 from converter.planning.plan import Plan, Shard, read_entries
-from converter.storage.atomic import HashedFile, create_file, write_file
-from converter.storage.files import hash_file, list_sizes, open_file
-from converter.storage.layout import SHARD_SUFFIX, Layout, Location
-from converter.storage.objects import ObjectPath
+from converter.storage.atomic import create_file, write_file
+from converter.storage.hashing import HashedFile, hash_file
+from converter.storage.layout import SHARD_SUFFIX, Layout
+from converter.storage.location import Location
 from converter.writing.archive_pass import Spooled, spool_images
 from converter.writing.records import Outcome, make_records
 from converter.writing.shard_writer import Job, Receipt, check_policy, read_planned, write_outcomes
@@ -176,8 +176,7 @@ def _create_parts(shard: Shard, work: Work) -> Iterator[list[_Part]]:
     with contextlib.ExitStack() as stack:
         parts = []
         for path, scratch in places:
-            if isinstance(path, Path):
-                path.parent.mkdir(exist_ok=True)
+            path.parent.make_folder()
             parts.append(_Part(stack.enter_context(create_file(path, scratch))))
         yield parts
     for (path, scratch), part in zip(places, parts, strict=True):
@@ -231,7 +230,7 @@ def _locate_index(part: Location) -> Location:
 
 def _list_whole(folder: Location, parts: set[str]) -> set[str]:
     """Which of some parts are there as their indexes state."""
-    sizes = list_sizes(folder)
+    sizes = folder.list_sizes()
     return {name for name in parts if name in sizes and _is_whole(folder / name, sizes[name])}
 
 
@@ -239,7 +238,7 @@ def _is_whole(part: Location, size: int) -> bool:
     try:
         index = _read_index(part)
         # In a store nothing is there before it is whole, and workers read it later.
-        if isinstance(part, ObjectPath):
+        if part.is_remote:
             return sum(index.sizes) == size
         return hash_file(part) == index.sha256
     except (OSError, DatasetError):
@@ -259,7 +258,7 @@ def _read_pieces(
 ) -> Iterator[tuple[Entry, Outcome]]:
     for piece in pieces:
         sizes = _read_index(piece.part).sizes
-        with open_file(piece.part) as file:
+        with piece.part.open_read() as file:
             file.seek(sum(sizes[: piece.first]))
             taken = sizes[piece.first : piece.first + piece.images]
             for entry, size in zip(itertools.islice(entries, piece.images), taken, strict=True):

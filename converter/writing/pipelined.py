@@ -21,7 +21,6 @@ from converter.planning.plan import Shard, fetch_entries, parse_entries
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import read_ahead
 from converter.storage.layout import Layout
-from converter.storage.objects import ObjectPath
 from converter.writing.shard_writer import Job, Receipt, compose_shard, convert_entry
 
 _SWITCH_S: Final = 0.0003
@@ -30,7 +29,7 @@ _SWITCH_S: Final = 0.0003
 def is_far(job: Job) -> bool:
     """Whether anything that writing reads or writes lies in a store."""
     masks = locate_masks(job.images, job.options)
-    return any(isinstance(place, ObjectPath) for place in (job.images, masks, job.out))
+    return any(place.is_remote for place in (job.images, masks, job.out))
 
 
 def write_pipelined(shards: Sequence[Shard], job: Job) -> Iterator[tuple[Receipt, Cost]]:

@@ -27,9 +27,10 @@ from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.reasons import FILTERS
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import Reads, read_ahead
-from converter.storage.atomic import HashedFile, create_file, write_file
-from converter.storage.files import hash_bytes
-from converter.storage.layout import Layout, Location, name_index
+from converter.storage.atomic import create_file, write_file
+from converter.storage.hashing import HashedFile, hash_bytes
+from converter.storage.layout import Layout, name_index
+from converter.storage.location import Location
 from converter.writing.records import Outcome, make_records
 
 

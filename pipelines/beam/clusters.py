@@ -22,6 +22,7 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from apache_beam.runners import create_runner
 
 from converter.errors import UsageError
+from converter.storage.location import Location
 from pipelines.beam.wheel import DISTRIBUTION, write_wheel
 
 DATAFLOW_RUNNERS: Final = ("dataflowrunner", "testdataflowrunner")
@@ -56,13 +57,13 @@ def is_dataflow(options: PipelineOptions) -> bool:
     return _name_runner(options).rpartition(".")[2].lower() in DATAFLOW_RUNNERS
 
 
-def check_paths(options: PipelineOptions, *paths: object) -> None:
-    """Refuses a `Path` of this machine if workers run on others, unless `--shared_paths` is set."""
+def check_paths(options: PipelineOptions, *paths: Location | None) -> None:
+    """Refuses a path of this machine if workers run on others, unless `--shared_paths` is set."""
     cluster = _find_cluster(options)
     if cluster is None or options.view_as(ShardmillOptions).shared_paths:
         return
     for path in paths:
-        if isinstance(path, Path):
+        if path is not None and not path.is_remote:
             raise UsageError(
                 f"{path} lies on this machine, where workers on {cluster} do not see it: give an "
                 "address such as gs://bucket/folder, or say with --shared-paths that they have "

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from tqdm import tqdm
 
 from converter.errors import DatasetError
 from converter.planning.plan import Plan
-from converter.storage.files import list_sizes, read_files
+from converter.storage.files import read_files
 from converter.storage.layout import Layout
 from converter.writing.shard_writer import parse_receipt, receipt_path
 
@@ -37,7 +36,7 @@ class ReceiptWatch:
         self.rejected = 0
         layout = Layout(plan.out)
         self._folder = layout.receipts
-        self._interval_s = 0.0 if isinstance(self._folder, Path) else STORE_INTERVAL_S
+        self._interval_s = STORE_INTERVAL_S * self._folder.is_remote
         self._next = 0.0
         self._unseen = {receipt_path(layout, shard).name for shard in plan.shards}
         self._shards = len(plan.shards)
@@ -64,7 +63,7 @@ class ReceiptWatch:
         self._bar.set_postfix_str(f"{written}{before}{rejected}", refresh=self._live)
 
     def _read_new(self) -> None:
-        known = list_sizes(self._folder)
+        known = self._folder.list_sizes()
         paths = [self._folder / name for name in sorted(self._unseen & known.keys())]
         for path, data in zip(paths, read_files(paths), strict=True):
             try:

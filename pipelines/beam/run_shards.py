@@ -10,7 +10,7 @@ from tqdm import tqdm
 from converter.commits.commit import list_finished
 from converter.costs import Cost, read_costs
 from converter.planning.plan import Plan, Shard
-from converter.storage.files import list_sizes, remove_files
+from converter.storage.files import remove_files
 from converter.storage.layout import Layout
 from converter.writing.multi_size import choose_leader, plan_work
 from converter.writing.shard_writer import receipt_path
@@ -62,7 +62,7 @@ def write_remaining(
 def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
     """Lists the unfinished shards of a plan, and removes their stale receipts."""
     layout = Layout(plan.out)
-    receipts = list_sizes(layout.receipts)
+    receipts = layout.receipts.list_sizes()
     with follow_shards(len(plan.shards), "checking", shown=progress and bool(receipts)) as count:
         finished = {shard.name for shard in list_finished(plan, on_shard=count)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]

@@ -35,8 +35,7 @@ from apache_beam.runners.runner import PipelineState
 
 from converter.errors import ShardmillError, UsageError
 from converter.option_fields import suggest
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath
+from converter.storage.location import Location
 from pipelines.beam import clusters
 from pipelines.beam.workers import LocalWorkers
 
@@ -113,7 +112,7 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
     return options
 
 
-def check_paths(options: RunnerOptions, *paths: object) -> None:
+def check_paths(options: RunnerOptions, *paths: Location | None) -> None:
     """Refuses folders that workers do not see; see `clusters.check_paths`."""
     clusters.check_paths(options.pipeline, *paths)
 
@@ -143,7 +142,7 @@ def start_workers(
         return
     if not count and "direct_num_workers" in options.given:
         count = options.pipeline.view_as(DirectOptions).direct_num_workers
-    schemes = (place.scheme for place in places if isinstance(place, ObjectPath))
+    schemes = (place.scheme for place in places if place.is_remote)
     with LocalWorkers(count or os.cpu_count() or 1, schemes) as workers:
         yield workers
 

@@ -23,7 +23,8 @@ from converter.format.manifest import ShardInfo
 from converter.planning.plan import Plan, Shard
 from converter.sources.streams import is_compressed
 from converter.storage.atomic import write_file
-from converter.storage.layout import Layout, Location
+from converter.storage.layout import Layout
+from converter.storage.location import Location
 from converter.upkeep.verification import Check, check_shard
 from converter.writing.archive_pass import deal_shards, write_together
 from converter.writing.multi_size import Assembly, Work, assemble_shard, write_leader, write_leaders

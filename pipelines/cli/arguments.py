@@ -15,7 +15,8 @@ from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
 from converter.sources.mask_pairing import find_base
 from converter.sources.rows import is_table
-from converter.storage.layout import Location, locate, parse_location, relate
+from converter.storage.locate import locate, parse_location, relate
+from converter.storage.location import Location
 
 _COMMANDS: Final = {
     "convert": "write a data set, or resume an interrupted conversion",

@@ -30,8 +30,9 @@ from converter.format.manifest import Manifest, read_manifest
 from converter.format.tfrecords import read_records
 from converter.option_fields import suggest
 from converter.reasons import describe_excess
-from converter.storage.files import read_range
-from converter.storage.layout import MANIFEST, Layout, Location, locate, locate_output, name_size
+from converter.storage.layout import MANIFEST, Layout, name_size
+from converter.storage.locate import locate, locate_output
+from converter.storage.location import Location
 from converter.upkeep.verification import Fault
 from pipelines.cli import documents, reports
 from pipelines.cli.arguments import parse_arguments, read_options
@@ -222,7 +223,7 @@ def _read_record(manifest: Manifest, folder: Location) -> tuple[str, Mapping[str
     """Returns the name of the first shard with a record, and the features of that record."""
     shard = next(shard for shard in manifest.shards if shard.records)
     # Of a store, no more is read than the largest record.
-    data = read_range(folder / shard.name, 0, shard.max_record_bytes)
+    data = (folder / shard.name).read_range(0, shard.max_record_bytes)
     with io.BytesIO(data) as file:
         offset, payload = next(read_records(file, shard.name, shard.bytes), (0, b""))
     try:

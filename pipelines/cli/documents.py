@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from converter.format.manifest import Manifest
 from converter.inventory import Note
-from converter.storage.layout import Location, locate
+from converter.storage.locate import locate
+from converter.storage.location import Location
 from converter.upkeep.class_changes import ClassChanges
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault

@@ -15,7 +15,8 @@ from converter.inventory import NO_LABEL, NOTES, SKIP_RULES, Inventory, Note
 from converter.names import from_bytes
 from converter.reasons import REJECT_CODES
 from converter.sizes import format_bytes, format_count
-from converter.storage.layout import REJECTS, Layout, Location
+from converter.storage.layout import REJECTS, Layout
+from converter.storage.location import Location
 from converter.upkeep.class_changes import ClassChanges
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault

@@ -23,8 +23,10 @@ from converter.inventory import Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, write_plan
 from converter.sources.scan import scan_images
-from converter.storage.layout import AnyPath, Layout, Location, locate, locate_output
-from converter.storage.locks import lock_folder, lock_stage
+from converter.storage.layout import Layout
+from converter.storage.locate import locate, locate_output
+from converter.storage.location import AnyPath, Location
+from converter.storage.locks import lock_stage
 from converter.upkeep.updates import carry_shards
 from pipelines.beam import runners
 from pipelines.beam.run_shards import follow_shards, write_remaining
@@ -142,7 +144,7 @@ def _run(
         ended = False
         for request in requests:
             if run.mode != "new" or not request.is_at_rest:
-                locks.enter_context(lock_folder(request.out, break_lock=run.break_lock))
+                locks.enter_context(request.out.lock(break_lock=run.break_lock))
                 ended |= settle_folder(request.out)
         if run.mode == "update":
             return _update(requests, beam)

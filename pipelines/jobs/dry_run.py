@@ -14,7 +14,8 @@ from converter.planning.splits import assign_splits
 from converter.planning.strict_checks import check_scan
 from converter.sources.inputs import locate_root
 from converter.sources.scan import scan_images
-from converter.storage.layout import AnyPath, locate
+from converter.storage.locate import locate
+from converter.storage.location import AnyPath
 from converter.writing.estimates import Estimate, bound_record_bytes, estimate_records
 
 

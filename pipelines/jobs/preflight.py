@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import re
-import shutil
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes
-from converter.storage.files import list_names
-from converter.storage.layout import (
-    MANIFEST,
-    WORK_FOLDER,
-    Layout,
-    Location,
-    is_shard_file,
-    lies_in,
-    name_size,
-)
+from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
+from converter.storage.locate import lies_in
+from converter.storage.location import Location
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
@@ -42,7 +32,7 @@ def check_folders(images: Location, out: Location) -> None:
     Raises:
         UsageError: it does, or it lies in the images or is a file.
     """
-    source, target = _resolve(images), _resolve(out)
+    source, target = images.resolve(), out.resolve()
     if lies_in(target, source):
         raise UsageError(
             f"output {out} lies inside the images {images}: the next run would take it for "
@@ -52,9 +42,9 @@ def check_folders(images: Location, out: Location) -> None:
         raise UsageError(
             f"the images {images} lie inside the output {out}: choose a new folder for the output"
         )
-    if out.is_file() or (isinstance(out, Path) and out.exists() and not out.is_dir()):
+    if out.is_file() or (not out.is_remote and out.exists() and not out.is_dir()):
         raise UsageError(f"output {out} is a file: choose a folder")
-    found = list_names(out)
+    found = out.list_names()
     if found and not _is_ours(out, found):
         if sizes := find_sizes(out):
             raise UsageError(
@@ -85,7 +75,7 @@ def _is_ours(out: Location, found: Sequence[str]) -> bool:
 
 def find_sizes(out: Location) -> list[str]:
     """Returns the names of the folders in `out` that hold a data set of one size, in order."""
-    names = (name for name in list_names(out) if _SIZE.fullmatch(name))
+    names = (name for name in out.list_names() if _SIZE.fullmatch(name))
     return [name for name in names if Layout(out / name).manifest.is_file()]
 
 
@@ -120,23 +110,12 @@ def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[str, Lo
     return {name: out / name for name in names}
 
 
-def _resolve(place: Location) -> Location:
-    return place.resolve() if isinstance(place, Path) else place
-
-
-def find_room(out: Location) -> float:
-    """Returns the free bytes where an output is or will be; infinite in a store."""
-    if not isinstance(out, Path):
-        return math.inf
-    return shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
-
-
 def check_room(out: Location, needed: float) -> None:
     """Warns if the disk of an output looks too small for that many more bytes.
 
     It is no error, because `needed` is an estimate.
     """
-    if needed > (room := find_room(out)):
+    if needed > (room := out.measure_room()):
         warnings.warn(
             f"about {format_bytes(needed)} more will be written to {out}, where "
             f"{format_bytes(int(room))} are free: make room; on a full disk the conversion ends, "

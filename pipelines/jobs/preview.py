@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from converter.commits.commit import list_finished
-from converter.commits.object_replacements import find_replacement
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.inventory import Inventory, Note
@@ -16,22 +15,14 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, read_plan, refuse_other_plan
 from converter.sources.scan import scan_images
 from converter.sources.streams import is_compressed
-from converter.storage.files import list_sizes
-from converter.storage.layout import (
-    SHARD_SUFFIX,
-    AnyPath,
-    Layout,
-    Location,
-    locate,
-    locate_output,
-)
-from converter.storage.locks import find_owner
-from converter.storage.objects import ObjectPath
+from converter.storage.layout import SHARD_SUFFIX, Layout
+from converter.storage.locate import locate, locate_output
+from converter.storage.location import AnyPath, Location
 from converter.storage.owners import check_broken
 from converter.upkeep.class_changes import ClassChanges, compare_classes
 from converter.upkeep.updates import Update, plan_update
 from pipelines.jobs.dry_run import Proposal, propose
-from pipelines.jobs.preflight import check_import_names, check_room, find_room, locate_sizes
+from pipelines.jobs.preflight import check_import_names, check_room, locate_sizes
 from pipelines.jobs.request import (
     Conversion,
     Request,
@@ -129,7 +120,7 @@ def _plan(
     requests = [prepare(images, out, asked, run) for out, asked in zip(outs, options, strict=True)]
     for request in requests:
         locked = run.mode != "new" or not request.is_at_rest  # by `convert`
-        if locked and (owner := find_owner(request.out)):
+        if locked and (owner := request.out.find_owner()):
             check_broken(request.out, owner, break_lock=run.break_lock, other="folder")
     if run.mode == "update":
         inventory = scan_images(images, requests[0].options)
@@ -141,7 +132,7 @@ def _plan(
 
 def _is_ending(out: Location) -> bool:
     """Whether a killed run left an exchange or a commit that the next one ends first."""
-    if isinstance(out, ObjectPath) and find_replacement(out):
+    if out.is_remote and out.find_replacement():
         return True
     return Layout(out).manifest.is_file() and Layout(out).plan.is_file()
 
@@ -248,7 +239,7 @@ def _propose_all(requests: Sequence[Request], *, always_sample: bool) -> dict[Lo
     first = requests[0]
     inventory = scan_images(first.images, first.options)
     # A record may be stored three times: in its shard, and while it waits for two others.
-    room = find_room(first.out) / (3 * len(requests))
+    room = first.out.measure_room() / (3 * len(requests))
     return {
         request.out: propose(
             request.images,
@@ -282,7 +273,7 @@ def _check_room(targets: Sequence[Location], needed: Sequence[float], *, root: L
     present = sum(
         size
         for target in targets
-        for name, size in list_sizes(target).items()
+        for name, size in target.list_sizes().items()
         if name.endswith(SHARD_SUFFIX)
     )
     # The records of all sizes but one wait for the shards of that one. Those of an archive that is

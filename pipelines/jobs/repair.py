@@ -21,17 +21,9 @@ from converter.planning.plan import Draft, digest_plan
 from converter.sources.inputs import locate_root
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.scan import scan_images
-from converter.storage.layout import (
-    MANIFEST,
-    NOTES,
-    REJECTS,
-    AnyPath,
-    Location,
-    locate,
-    locate_output,
-    name_index,
-)
-from converter.storage.locks import lock_folder
+from converter.storage.layout import MANIFEST, NOTES, REJECTS, name_index
+from converter.storage.locate import locate, locate_output
+from converter.storage.location import AnyPath, Location
 from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.repairs import RepairJob
 from converter.upkeep.verification import Check, Fault, run_check
@@ -92,7 +84,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
     check_folders(originals, folder)
     if manifest is not None:
         _check_places(beam_args, folder, originals, manifest)
-    with lock_folder(folder, break_lock=run.break_lock):
+    with folder.lock(break_lock=run.break_lock):
         with _explain_manifest_errors():
             settle_folder(folder)
             manifest, faults = check_current(folder, find_faults)

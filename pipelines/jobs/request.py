@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 from typing import Final
 
-from converter.commits.object_replacements import find_replacement
-from converter.commits.replacements import check_replaceable, find_manifest, is_staged
+from converter.commits.replacements import find_manifest, is_staged
 from converter.costs import Cost
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, read_manifest
@@ -18,8 +17,8 @@ from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
 from converter.planning.strict_checks import check_scan
 from converter.sources.inputs import locate_root
 from converter.sources.mask_pairing import locate_masks
-from converter.storage.layout import Layout, Location
-from converter.storage.objects import ObjectPath
+from converter.storage.layout import Layout
+from converter.storage.location import Location
 from converter.upkeep.class_changes import ClassChanges
 from converter.upkeep.updates import Update, check_kind
 from pipelines.jobs.preflight import check_folders
@@ -104,9 +103,7 @@ class Request:
     def current(self) -> Location:
         """Where the data set is: not in `out` if a kill caught it on the way there."""
         if not Layout(self.out).manifest.is_file():
-            beside: Location | None = Layout(self.out).retired
-            if isinstance(self.out, ObjectPath):
-                beside = find_replacement(self.out)
+            beside = self.out.find_replacement()
             if beside and Layout(beside).manifest.is_file():
                 return beside
         return self.out
@@ -143,7 +140,7 @@ def prepare(
     if request.options.mask_dir is not None:
         check_folders(masks, out)
     if run.mode != "new" and request.is_finished:
-        check_replaceable(request.current)
+        request.current.check_replaceable()
     return request
 
 

@@ -6,7 +6,6 @@ import contextlib
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -14,8 +13,10 @@ from converter.errors import DatasetError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
-from converter.storage.files import list_sizes, read_files, read_version, remove_folder
-from converter.storage.layout import AnyPath, Layout, Location, locate
+from converter.storage.files import read_files
+from converter.storage.layout import Layout
+from converter.storage.locate import locate
+from converter.storage.location import AnyPath, Location
 from converter.storage.locks import sign_folder
 from converter.upkeep.verification import (
     Check,
@@ -106,7 +107,7 @@ def read_manifest_version(folder: Location) -> tuple[int, str] | None:
     A manifest of 100,000 shards takes seconds to read, and this does not.
     """
     manifest = Layout(folder).manifest
-    return read_version(manifest) if manifest.is_file() else None
+    return manifest.read_version() if manifest.is_file() else None
 
 
 @contextlib.contextmanager
@@ -135,7 +136,7 @@ def _run_as_job(
         unseen = {report_path(reports, shard).name: shard for shard in shards}
 
         def poll() -> None:
-            for name in sorted(unseen.keys() & list_sizes(reports).keys()):
+            for name in sorted(unseen.keys() & reports.list_sizes().keys()):
                 on_shard(unseen.pop(name))
 
         transform = VerifyShards(shards, check, reports)
@@ -155,14 +156,13 @@ def _open_reports(folder: Location, *, local: bool) -> Iterator[Location]:
     """Makes a folder that all workers see, empty but for its owner's name, while the block runs."""
     if local:
         with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
-            yield Path(here)
+            yield locate(here)
         return
     # Workers elsewhere may share only the storage of the data set with this machine.
     reports = folder.with_name(f"{Layout(folder).reports}{uuid.uuid4().hex}")
     try:
-        if isinstance(reports, Path):
-            reports.mkdir()
+        reports.make_folder()
         sign_folder(reports)
         yield reports
     finally:
-        remove_folder(reports)
+        reports.remove_folder()

@@ -10,7 +10,7 @@ from typing import Final
 
 from converter.errors import UsageError
 from converter.format.manifest import ImageInfo, Manifest
-from converter.storage.layout import Location
+from converter.storage.location import Location
 from reader.plan.image_plan import ImagePlan
 from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import ReadPlan, choose_order, list_files, plan_steps, resolve_options

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from converter.errors import UsageError
 from converter.format.manifest import Manifest
-from converter.storage.layout import Location
+from converter.storage.location import Location
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
 from reader.examples.fields import Wanted
@@ -188,7 +187,7 @@ def list_files(
         UsageError: the cache is too small for a shard.
     """
     shards = [shard for shard in manifest.list_shards(split) if shard.records]
-    if isinstance(folder, Path):
+    if not folder.is_remote:
         return [RecordFile.of_shard(folder, shard) for shard in shards]
     options = options or ReadOptions()
     cache = open_cache(options.cache_dir, options.cache_bytes)

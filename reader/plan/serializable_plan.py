@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, ShardInfo
-from converter.storage.layout import Location
+from converter.storage.location import Location
 from reader.plan.image_plan import ImagePlan
 from reader.plan.memory import divide_serializable
 from reader.plan.read_options import ReadOptions
@@ -58,7 +57,7 @@ def plan_serializable(
         DatasetError: there is no such split.
         UsageError: the options do not fit the data set, or this way of reading.
     """
-    if not isinstance(folder, Path):
+    if folder.is_remote:
         raise UsageError(
             f"{folder} is an address, and serializable=True reads files: copy the data set to a "
             f"disk, or {_USUAL}"
@@ -84,7 +83,7 @@ def plan_serializable(
     return ReadPlan(
         images=images,
         choice=choice,
-        files=RecordFiles([RecordFile.of_shard(folder.absolute(), shard) for shard in shards]),
+        files=RecordFiles([RecordFile.of_shard(folder, shard) for shard in shards]),
         order=SequentialOrder(),
         steps=plan_steps(choice.selection.count, options),
         buffers=divide_serializable(options.max_ram_bytes, demand),

@@ -25,7 +25,8 @@ from converter.format.indexes import PIECE_BYTES, parse_offsets, parse_pieces
 from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, scan_records
 from converter.sizes import format_count
-from converter.storage.layout import Location, name_index
+from converter.storage.layout import name_index
+from converter.storage.location import Location
 from reader.arrays import Array, Numbers
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _is_cached(group: Group) -> bool:
     return True
 
 
-def open_regular(path: Location) -> int:
+def open_regular(path: Location | Path) -> int:
     """Returns a descriptor of a file that is no pipe, which would block, nor an endless device.
 
     Raises:
@@ -207,14 +208,14 @@ def _check_large(descriptor: int, place: Place) -> None:
         )
 
 
-def measure_file(path: Path) -> int:
+def measure_file(path: Location) -> int:
     """Returns the size of a regular file, without opening it.
 
     Raises:
         DatasetError: it is missing, or not a regular file.
     """
     try:
-        found = path.stat()
+        found = Path(str(path)).stat()
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing") from None
     except OSError as error:

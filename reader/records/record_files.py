@@ -20,7 +20,7 @@ from converter.errors import RecordError
 from converter.format import examples
 from converter.format.tfrecords import HEADER_BYTES, unframe_record
 from converter.names import from_bytes
-from converter.storage.layout import Location
+from converter.storage.location import Location
 from reader.arrays import Memory, Numbers
 from reader.records.blocks import MAX_RUN_BYTES, Block, join_neighbours, read_blocks
 from reader.records.indexed_file import (

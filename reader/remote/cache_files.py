@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import StoreError
-from converter.storage.objects import ObjectPath
+from converter.storage.location import Location
 from converter.storage.requests import read_patience
 
 LOCK: Final = "lock"  # name of the file that is locked while room is made
@@ -38,7 +38,7 @@ class CacheFile(NamedTuple):
 class StallTimer:
     """Waits for an object that others fetch, as long as they make progress in a cache."""
 
-    def __init__(self, folder: Path, path: ObjectPath) -> None:
+    def __init__(self, folder: Path, path: Location) -> None:
         self._folder = folder
         self._path = path
         self._pause, self._longest = PAUSES_S

@@ -15,13 +15,12 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Final, TypeAlias
 
 import numpy as np
 
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath, start_read
+from converter.storage.location import Location, Reading
 from reader.arrays import Numbers
 from reader.records.indexed_file import Group, RecordFile
 from reader.records.record_files import RecordFiles
@@ -84,10 +83,10 @@ class RangeRequests:
     """Requests for ranges of some files, as many at once as their answers may wait in memory."""
 
     def __init__(self) -> None:
-        self._coming: collections.deque[tuple[ObjectPath, Range]] = collections.deque()
-        self._answers: dict[tuple[ObjectPath, Range], Future[bytes]] = {}
+        self._coming: collections.deque[tuple[Location, Range]] = collections.deque()
+        self._answers: dict[tuple[Location, Range], Reading] = {}
         self._ahead_bytes = 0
-        self._opened: collections.OrderedDict[ObjectPath, IO[bytes]] = collections.OrderedDict()
+        self._opened: collections.OrderedDict[Location, IO[bytes]] = collections.OrderedDict()
         weakref.finalize(self, _close, self._opened)
 
     def add(self, file: RemoteFile, pieces: Sequence[Range]) -> FetchedFile:
@@ -119,7 +118,7 @@ class RangeRequests:
             raise
         return into
 
-    def _take(self, path: ObjectPath, piece: Range) -> bytes:
+    def _take(self, path: Location, piece: Range) -> bytes:
         while self._coming and self._ahead_bytes < AHEAD_BYTES:
             self._begin(*self._coming.popleft())
         if (path, piece) not in self._answers:
@@ -130,8 +129,8 @@ class RangeRequests:
             del self._answers[path, piece]
             self._ahead_bytes -= piece[1]
 
-    def _begin(self, path: ObjectPath, piece: Range) -> None:
-        self._answers[path, piece] = start_read(path, *piece)
+    def _begin(self, path: Location, piece: Range) -> None:
+        self._answers[path, piece] = path.start_read(*piece)
         self._ahead_bytes += piece[1]
 
 
@@ -144,6 +143,6 @@ def _join(group: Group) -> Iterator[Range]:
             yield at, min(PART_BYTES, end - at)
 
 
-def _close(files: dict[ObjectPath, IO[bytes]]) -> None:
+def _close(files: dict[Location, IO[bytes]]) -> None:
     for file in files.values():
         file.close()

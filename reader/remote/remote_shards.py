@@ -13,10 +13,8 @@ from typing import Final
 
 from converter.errors import DatasetError
 from converter.format.manifest import Manifest, read_manifest
-from converter.storage.files import list_sizes
 from converter.storage.layout import Layout, name_index
-from converter.storage.locks import find_owner
-from converter.storage.objects import ObjectPath
+from converter.storage.location import Location
 from converter.storage.requests import PATIENCE_VARIABLE, read_patience
 from reader.records.indexed_file import RecordFile, check_size
 from reader.remote.shard_cache import ShardCache, StoredObject
@@ -29,7 +27,7 @@ _PAUSE_S: Final = 0.2
 class RemoteFile(RecordFile):
     """A shard in a store, kept in a cache once it has been fetched."""
 
-    path: ObjectPath
+    path: Location
     index_bytes: int
     index_sha256: str
     cache: ShardCache
@@ -76,7 +74,7 @@ def count_mixed(files: Sequence[RecordFile]) -> int:
     return -(-len(files) // groups)  # the last group is not left with a single one
 
 
-def await_manifest(folder: ObjectPath) -> Manifest:
+def await_manifest(folder: Location) -> Manifest:
     """Reads the manifest of a data set in a store, if need be after a replacement has ended.
 
     Raises:
@@ -91,7 +89,7 @@ def await_manifest(folder: ObjectPath) -> Manifest:
         except DatasetError:
             if not Layout(folder).replacing.is_file():
                 return _read_checked(folder)  # it may have ended meanwhile
-        if find_owner(folder) is None:
+        if folder.find_owner() is None:
             raise DatasetError(
                 f"{folder} was being replaced when that was interrupted: run the same convert "
                 "command again, which ends it"
@@ -104,9 +102,9 @@ def await_manifest(folder: ObjectPath) -> Manifest:
         time.sleep(_PAUSE_S)
 
 
-def _read_checked(folder: ObjectPath) -> Manifest:
+def _read_checked(folder: Location) -> Manifest:
     """Reads the manifest, and compares it with the sizes of all objects, by one listing."""
-    manifest, sizes = read_manifest(folder), list_sizes(folder)
+    manifest, sizes = read_manifest(folder), folder.list_sizes()
     for shard in manifest.shards:
         index = name_index(shard.name)
         for name, size in ((shard.name, shard.bytes), (index, shard.index_bytes)):

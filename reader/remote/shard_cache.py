@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 from converter.errors import DatasetError, OutputError, ShardmillError, StoreError, UsageError
 from converter.format.manifest import ShardInfo
 from converter.sizes import format_bytes, parse_bytes
-from converter.storage.objects import ObjectPath, download_object
+from converter.storage.location import Location
 from reader.records.indexed_file import open_regular
 from reader.remote import cache_files
 
@@ -41,7 +41,7 @@ _failures: dict[str, tuple[float, ShardmillError]] = {}
 class StoredObject(NamedTuple):
     """An object whose size and checksum are known from the manifest."""
 
-    path: ObjectPath
+    path: Location
     bytes: int
     sha256: str
 
@@ -85,7 +85,7 @@ class ShardCache:
         cache_files.mark_used(path, state)
         return cache_files.is_checked(state)
 
-    def describe(self, error: OSError, path: ObjectPath) -> ShardmillError:
+    def describe(self, error: OSError, path: Location) -> ShardmillError:
         """Explains why an object cannot be kept."""
         if error.filename == str(path):
             return DatasetError(f"{path} is missing: run shardmill verify")
@@ -187,7 +187,7 @@ class ShardCache:
 
         try:
             if left > 0:
-                download_object(item.path, path, on_bytes=count)
+                item.path.download(path, on_bytes=count)
         except StoreError as error:
             _failures[item.sha256] = time.monotonic(), error
             raise

@@ -20,7 +20,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, write_plan
 from converter.planning.sharding import plan_shards
 from converter.sources.scan import scan_folder
-from converter.storage.layout import Location
+from converter.storage.location import Location
 from converter.writing.shard_writer import Job, write_shard
 from reader import open_shards
 

@@ -25,8 +25,9 @@ from benchmarks.corpora import convert, make_photos
 from benchmarks.measuring import report, run_sections
 from servers import run_server
 
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath, put_bytes, start_read
+from converter.storage.location import Location
+from converter.storage.object_requests import put_bytes, start_read
+from converter.storage.objects import ObjectPath
 
 BAR = 0.7
 LATENCY_S = 0.05

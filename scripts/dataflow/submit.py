@@ -29,8 +29,9 @@ from benchmarks.measuring import report
 from dataflow.standin import StandIn, list_packages
 from engines.proof import find_free_port, is_open
 
-from converter.storage.layout import Location
-from converter.storage.objects import ObjectPath, list_objects, parse_address, put_file
+from converter.storage.location import Location
+from converter.storage.object_requests import list_objects, put_file
+from converter.storage.objects import ObjectPath, parse_address
 
 HERE = Path(__file__).resolve()
 BUCKET = "shardmill-staging"
@@ -151,7 +152,7 @@ def check_worker(told: dict[str, Any], folder: str) -> Iterator[tuple[str, str, 
 def read_tree(folder: Location) -> dict[str, bytes]:
     """All files below a folder."""
     if isinstance(folder, ObjectPath):
-        paths = [info.path for info in list_objects(folder)]
+        paths = [path for path, _ in list_objects(folder)]
         return {path.relative_to(folder): path.read_bytes() for path in paths}
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from converter.storage.files import hash_file
+from converter.storage.hashing import hash_file
 
 LIMIT_S: Final = 300
 

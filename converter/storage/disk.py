@@ -1,0 +1,267 @@
+"""Files and folders on the disks of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path, PosixPath
+from typing import BinaryIO, Final, NamedTuple
+
+from converter.errors import OutputError, UsageError
+from converter.names import to_system
+from converter.storage.atomic import link_file, sync_folder
+from converter.storage.disk_locks import find_disk_owner, lock_disk
+from converter.storage.hashing import HashedFile
+from converter.storage.layout import Layout
+from converter.storage.location import Location, Reading
+from converter.storage.owners import Owner
+
+_PIECE_BYTES: Final = 1 << 20
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+_NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+class _Later(NamedTuple):
+    """A range that is read when it is asked for."""
+
+    path: Path
+    offset: int
+    size: int | None
+
+    def result(self) -> bytes:
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset)
+            return file.read(-1 if self.size is None else self.size)
+
+    def cancel(self) -> bool:
+        return True
+
+
+class DiskPath(PosixPath):
+    """A `pathlib.Path` with what else a `Location` can do."""
+
+    __slots__ = ()
+
+    @property
+    def scheme(self) -> str:
+        return "file"
+
+    @property
+    def is_remote(self) -> bool:
+        return False
+
+    @property
+    def concurrency(self) -> int:
+        return os.cpu_count() or 1
+
+    @property
+    def temporary(self) -> Path:
+        return self
+
+    def child(self, path: str) -> DiskPath:
+        return self / to_system(path)
+
+    def join(self, path: str) -> DiskPath:
+        return DiskPath(os.path.normpath(self / path))
+
+    def relate(self, folder: Location) -> str:
+        return str(self) if folder.is_remote else os.path.relpath(self, str(folder))
+
+    def as_output(self) -> DiskPath:
+        try:
+            self.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise UsageError(
+                    f"{self} is a link that leads to itself: choose a folder"
+                ) from None
+        return self.resolve() if self.is_symlink() or ".." in self.parts else self
+
+    def contains(self, place: Location) -> bool:
+        return not place.is_remote and Path(str(place)).is_relative_to(self)
+
+    def measure(self) -> int | None:
+        return self.stat().st_size if self.is_file() else None
+
+    def read_version(self) -> tuple[int, str]:
+        status = self.stat()
+        return status.st_size, str(status.st_mtime_ns)
+
+    def read_range(self, offset: int, size: int) -> bytes:
+        return self.start_read(offset, size).result()
+
+    def start_read(self, offset: int = 0, size: int | None = None) -> Reading:
+        return _Later(self, offset, size)
+
+    def read_pieces(self) -> Iterator[bytes]:
+        with open(self, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+
+    def open_read(self) -> BinaryIO:
+        return open(self, "rb")
+
+    def download(self, file: Path, on_bytes: Callable[[int], object] = bool) -> int:
+        with open(file, "ab") as target, open(self, "rb") as source:
+            source.seek(target.tell())
+            while piece := source.read(_PIECE_BYTES):
+                target.write(piece)
+                on_bytes(len(piece))
+            return target.tell()
+
+    @contextlib.contextmanager
+    def create(self, scratch: Location, *, exclusive: bool = False) -> Iterator[HashedFile]:
+        temporary = DiskPath(str(scratch), f"{self.name}.{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "xb", buffering=_PIECE_BYTES) as stream:
+                file = HashedFile(stream)
+                yield file
+                file.flush(to_disk=True)
+            file.compare(temporary.read_pieces(), self)
+            publish(temporary, self, exclusive=exclusive)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def make_folder(self) -> None:
+        self.mkdir(parents=True, exist_ok=True)
+
+    def remove_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            self.rmdir()
+
+    def sync(self) -> None:
+        sync_folder(self)
+
+    def list_names(self, prefix: str = "") -> list[str]:
+        names = [path.name for path in self.iterdir()] if self.exists() else []
+        return sorted((name for name in names if name.startswith(prefix)), key=os.fsencode)
+
+    def list_sizes(self) -> dict[str, int]:
+        try:
+            with os.scandir(self) as items:
+                return {item.name: item.stat().st_size for item in items if item.is_file()}
+        except FileNotFoundError:
+            return {}
+
+    def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
+        return ((self / name).read_bytes() for name in names)
+
+    def remove_files(self, names: Iterable[str]) -> None:
+        for name in names:
+            (self / name).unlink(missing_ok=True)
+
+    def remove_tree(self, *, keep: Collection[str] = ()) -> None:
+        for path in self.iterdir():
+            if path.name not in keep:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def remove_folder(self) -> None:
+        if self.exists():
+            shutil.rmtree(self)
+
+    def move_files(self, names: Iterable[str], target: Location) -> None:
+        for name in names:
+            (self / name).replace(str(target / name))
+        target.sync()
+
+    def carry_files(self, names: Iterable[str], target: Location, scratch: Location) -> None:
+        """Gives files a second name in `target`; copies them where the disk has no links."""
+        for name in names:
+            source, path = self / name, DiskPath(str(target / name))
+            if path.exists() and path.samefile(source):
+                continue
+            path.unlink(missing_ok=True)
+            if not link_file(source, path):
+                with path.create(scratch) as file:
+                    for piece in source.read_pieces():
+                        file.write(piece)
+        target.sync()
+
+    @contextlib.contextmanager
+    def bring_local(self, names: Iterable[str]) -> Iterator[DiskPath]:  # noqa: ARG002 (all are here)
+        yield self
+
+    def measure_room(self) -> float:
+        existing = next(path for path in (self, *self.parents) if path.exists())
+        return shutil.disk_usage(existing).free
+
+    def check_replaceable(self) -> None:
+        if os.path.ismount(self):
+            raise UsageError(
+                f"{self} is a mount point, which cannot give way to a new folder: convert to a "
+                "folder inside it"
+            )
+        if mounted := next(filter(os.path.ismount, self.iterdir()), None):
+            raise UsageError(
+                f"{mounted} is a mount point, and cannot move to a new folder with what is not of "
+                "the data set: unmount it first"
+            )
+
+    def replace_with_stage(self, old: Collection[str]) -> None:  # noqa: ARG002 (all of it goes)
+        """Exchanges this folder with the stage: after it, the stage is the old data set.
+
+        Where the system cannot exchange names (NFS, macOS), this one steps aside first, to
+        `Layout.retired`, and there is a moment without it.
+        """
+        stage, retired = Layout(self).stage, Layout(self).retired
+        stage.chmod(stat.S_IMODE(self.stat().st_mode))
+        try:
+            if not _exchange_names(stage, self):
+                self.rename(retired)
+                stage.rename(self)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise OutputError(
+                f"{self} is in use as a mount point and cannot be replaced: the new data set lies "
+                f"complete in {stage}"
+            ) from error
+        self.parent.sync()
+
+    def finish_replacement(self) -> bool:
+        return False  # names tell where it was interrupted
+
+    def find_replacement(self) -> Location | None:
+        return Layout(self).retired
+
+    def lock(
+        self, *, break_lock: bool = False, moves_to: Location | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        later = None if moves_to is None else DiskPath(str(moves_to))
+        return lock_disk(self, break_lock=break_lock, moves_to=later)
+
+    def find_owner(self) -> Owner | None:
+        return find_disk_owner(self)
+
+
+def publish(temporary: DiskPath, path: DiskPath, *, exclusive: bool) -> None:
+    """Gives a file that is complete its final name.
+
+    Raises:
+        FileExistsError: `exclusive`, and there is a file of that name.
+    """
+    if not (exclusive and link_file(temporary, path)):
+        temporary.replace(path)
+    path.parent.sync()
+
+
+def _exchange_names(one: Path, other: Path) -> bool:
+    """Exchanges the names of two folders in one step; False where the system has no such step."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "renameat2"):
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    if not library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))

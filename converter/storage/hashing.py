@@ -1,0 +1,66 @@
+"""SHA-256 of what is written and read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, BinaryIO
+
+from converter.errors import OutputError
+
+if TYPE_CHECKING:
+    from converter.storage.location import Location
+
+
+class HashedFile:
+    """A file that is being written, with the SHA-256 and the size of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def flush(self, *, to_disk: bool) -> None:
+        """Hands what was written to the system, and to the disk if asked for."""
+        self._file.flush()
+        if to_disk:
+            os.fsync(self._file.fileno())
+
+    def compare(self, pieces: Iterable[bytes], path: object) -> None:
+        """Compares what was written with what can be read back.
+
+        Raises:
+            OutputError: they differ.
+        """
+        if hash_pieces(pieces) != self.sha256:
+            raise OutputError(
+                f"{path} reads back differently from what was written: check the disk"
+            )
+
+
+def hash_bytes(data: bytes) -> str:
+    """The SHA-256 of some bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: Location) -> str:
+    """The SHA-256 of a file in hexadecimal; memory is bounded by a piece of 1 or 4 MiB."""
+    return hash_pieces(path.read_pieces())
+
+
+def hash_pieces(pieces: Iterable[bytes]) -> str:
+    """The SHA-256 of what some pieces are together, in hexadecimal."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()

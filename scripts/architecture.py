@@ -1,0 +1,100 @@
+"""Draws which package imports which, as the diagram in ARCHITECTURE.md.
+
+    ./scripts/run architecture           prints the diagram
+    ./scripts/run architecture --write   puts it into ARCHITECTURE.md
+
+An arrow that a longer way already shows is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "ARCHITECTURE.md"
+TOPS = ("pipelines", "reader", "converter")
+BEGIN, END = "```mermaid\n", "```\n"
+
+Graph = dict[str, set[str]]
+
+
+def main() -> None:
+    if "--write" in sys.argv:
+        PAGE.write_text(put_diagram(PAGE.read_text()))
+    else:
+        print(draw(read_imports()))
+
+
+def read_imports() -> Graph:
+    """The packages, each with those that it imports; modules beside them count as their top."""
+    graph: Graph = {}
+    for top in TOPS:
+        for path in sorted((ROOT / top).rglob("*.py")):
+            package = find_package(path.relative_to(ROOT).with_suffix("").parts)
+            found = graph.setdefault(package, set())
+            for imported in list_imports(ast.parse(path.read_bytes())):
+                if imported[0] in TOPS:
+                    found.add(find_package(imported))
+    return {name: found - {name} for name, found in graph.items() if name not in TOPS} | {
+        "converter": set()
+    }
+
+
+def find_package(parts: tuple[str, ...]) -> str:
+    """`converter.storage` of `converter/storage/disk`, and `converter` of `converter/errors`."""
+    folder = ROOT.joinpath(*parts[:2])
+    return ".".join(parts[:2] if len(parts) > 1 and folder.is_dir() else parts[:1])
+
+
+def list_imports(tree: ast.Module) -> Iterator[tuple[str, ...]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((*node.module.split("."), alias.name) for alias in node.names)
+
+
+def draw(graph: Graph) -> str:
+    """The diagram in Mermaid's language."""
+    lines = ["flowchart TD"]
+    for top in TOPS:
+        lines.append(f"  subgraph {top}")
+        lines += [f"    {name}[{name.split('.')[-1]}]" for name in graph if is_in(name, top)]
+        lines.append("  end")
+    for name, found in graph.items():
+        lines += [f"  {name} --> {other}" for other in sorted(reduce(found, graph))]
+    return "\n".join(lines).replace(
+        "converter[converter]", "converter.errors[errors, names, options]"
+    )
+
+
+def is_in(name: str, top: str) -> bool:
+    return name == top or name.startswith(f"{top}.")
+
+
+def reduce(found: set[str], graph: Graph) -> set[str]:
+    """What is imported, without what is reached through something else that is."""
+    return found - {far for near in found for far in reach(near, graph)}
+
+
+def reach(name: str, graph: Graph) -> set[str]:
+    """All that a package imports, directly or not."""
+    seen: set[str] = set()
+    pending = [*graph.get(name, ())]
+    while pending:
+        if (other := pending.pop()) not in seen:
+            seen.add(other)
+            pending += graph.get(other, ())
+    return seen
+
+
+def put_diagram(page: str) -> str:
+    """The page with the diagram of today in it."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{draw(read_imports())}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    main()
