@@ -24,8 +24,8 @@ import PIL
 import converter
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
-from converter.images.frame_paths import find_file
 from converter.inventory import NO_LABEL, Entry, Inventory
+from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.storage.atomic import create_file, write_file
 from converter.storage.files import list_names, read_range, remove_files

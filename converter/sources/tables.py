@@ -15,9 +15,8 @@ from converter.errors import UsageError
 from converter.format import schema
 from converter.format.schema import Column, require_free
 from converter.images.boxes import parse_boxes
-from converter.images.frame_paths import find_file
 from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Skipped
-from converter.names import to_bytes
+from converter.names import find_file, to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
 from converter.reasons import REJECT_CODES
 from converter.sources.cells import (

@@ -1,4 +1,4 @@
-"""An original becomes a record, or one for each of its frames: read, converted, described."""
+"""Reads, converts and describes an original: one record, or one for each of its frames."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from converter.errors import ImageError
 from converter.format import examples
 from converter.format.schema import MASK, Column, make_features
 from converter.images.boxes import fit_boxes
-from converter.images.conversion import Origin, StoredImage, describe_large_file
-from converter.images.frame_paths import name_frame
+from converter.images.conversion import StoredImage
 from converter.images.frames import convert_frames
 from converter.images.isolation import convert_isolated, convert_mask_isolated
-from converter.images.masks import convert_mask
+from converter.images.masks import convert_mask, wrap_mask_errors
+from converter.images.openers import check_file_size
 from converter.inventory import NO_LABEL, Entry
-from converter.names import to_bytes
+from converter.names import name_frame, to_bytes
 from converter.options import ConvertOptions
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import Read, Reads, read_entry
@@ -35,7 +35,7 @@ class Record:
 
     Attributes:
         payload: a serialized `tf.train.Example`.
-        image: what it holds.
+        image: the image in it.
     """
 
     payload: bytes
@@ -43,7 +43,7 @@ class Record:
 
 
 Outcome: TypeAlias = Record | ImageError
-"""What becomes of an image."""
+"""A record, or the reason why there is none."""
 
 
 def make_records(
@@ -59,14 +59,14 @@ def make_records(
 
     Args:
         entry: the original.
-        text: its class's name, if it has a label.
-        images: the folder that the entry is relative to, or the archive that it lies in.
-        sizes: how it is converted: options that differ in nothing but the size.
+        text: the name of its class, if it has a label.
+        images: the folder that the entry is relative to, or the archive that holds it.
+        sizes: how it is converted: options that differ only in their size.
         columns: what the entry's values are.
-        reads: give what the original holds, and its mask; None if nobody has begun to read them.
+        reads: pending reads of the original and its mask; None to read them here.
 
     Yields:
-        for each frame that is taken the entry, with the path of that frame, and for each size the
+        for each frame that is taken, the entry with the path of the frame, and for each size the
         record, or why there is none.
     """
     options = sizes[0]
@@ -75,15 +75,20 @@ def make_records(
         count_read(len(data))
         mask = None
         if entry.mask is not None:
-            masks = locate_masks(images, options)
-            mask = _read_mask(entry.mask, masks, options, reads.mask if reads else None)
+            with wrap_mask_errors():
+                masks = locate_masks(images, options)
+                mask = _read(entry.mask, masks, options, reads.mask if reads else None)
     except ImageError as error:
         enter("other")
         yield entry, [error.strip()] * len(sizes)
         return
     enter("other")
     facts = _Facts(entry, text, tuple(columns), hash_bytes(data), mask)
-    for number, outcomes in (convert_isolated if options.isolate else convert_frames)(data, sizes):
+    frames = (convert_isolated if options.isolate else convert_frames)(data, sizes)
+    if mask is not None:
+        # The child process that converts the mask has to be done with the image first.
+        frames = iter([*frames])
+    for number, outcomes in frames:
         enter("other")
         found = entry._replace(path=name_frame(entry.path, number))
         yield found, facts.describe(found.path, outcomes, sizes)
@@ -107,7 +112,8 @@ class _Facts:
         origin = next((i.origin for i in images if isinstance(i, StoredImage)), None)
         if self.mask is not None and origin is not None:
             try:
-                masks = [*_convert_mask(self.mask, origin, sizes)]
+                convert = convert_mask_isolated if sizes[0].isolate else convert_mask
+                masks = [*convert(self.mask, origin, sizes)]
             except ImageError as error:
                 return [error.strip()] * len(images)
         return [
@@ -149,28 +155,9 @@ class _Facts:
 
 
 def _read(entry: Entry, images: Location, options: ConvertOptions, read: Read | None) -> bytes:
-    if entry.size_bytes > options.max_file_bytes:
-        raise describe_large_file(entry.size_bytes, options)
+    check_file_size(entry.size_bytes, options)
     enter("read")
     data = read() if read else read_entry(entry, images)
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     return data
-
-
-def _read_mask(mask: Entry, masks: Location, options: ConvertOptions, read: Read | None) -> bytes:
-    try:
-        return _read(mask, masks, options, read)
-    except ImageError as error:
-        code = "mask_missing" if error.code == "vanished" else "mask_unreadable"
-        raise ImageError(code, f"{error.code}, {error.detail}") from error
-
-
-def _convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -> list[bytes]:
-    convert = convert_mask_isolated if sizes[0].isolate else convert_mask
-    try:
-        return convert(data, origin, sizes)
-    except ImageError as error:
-        if error.code.startswith("mask"):
-            raise
-        raise ImageError("mask_unreadable", f"{error.code}, {error.detail}") from error
