@@ -1,4 +1,4 @@
-"""A data set in one line, as a shell or a notebook shows it."""
+"""Describes a data set in one line, for a shell or a notebook."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ if TYPE_CHECKING:
     from converter.format.manifest import ImageInfo, Manifest, SplitInfo
 
 MAX_NAME: Final = 120
-"""How much is shown of a path."""
-
 _MAX_WORD: Final = 24
-"""How much of the name of a split or a format."""
-
 _MAX_LISTED: Final = 4
 
 
 def show_name(name: str, most: int = MAX_NAME) -> str:
-    r"""A name on one line, and without what a terminal would obey; of a long one, its end.
+    r"""A name on one line, without control characters; of a long one, its end.
 
     >>> show_name("photos\n"), show_name("a-rather-long-name", 8)
     ('photos\\n', '…ng-name')
@@ -32,7 +28,7 @@ def show_name(name: str, most: int = MAX_NAME) -> str:
 
 
 def describe_manifest(manifest: Manifest) -> str:
-    """What a data set holds: its splits, classes, columns and images, whatever their names are."""
+    """The splits, classes, columns and images of a data set, shortened where they are many."""
     parts = [_describe_splits(manifest.splits)]
     if manifest.classes or manifest.labelled:
         parts.append(format_count(len(manifest.classes), "class"))
@@ -43,7 +39,7 @@ def describe_manifest(manifest: Manifest) -> str:
 
 def _describe_splits(splits: Mapping[str, SplitInfo]) -> str:
     counts = (
-        # What is counted is said once.
+        # Only the first count is followed by its noun.
         f"{split.records:,}" if number else format_count(split.records, "record")
         for number, split in enumerate(splits.values())
     )

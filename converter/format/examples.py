@@ -208,7 +208,8 @@ def find_entries(
     try:
         while at < end and len(found) < len(wanted):
             entry, entry_end = _enter(data, at, end, _FIELD_1)  # Features.feature
-            # The length of the key is one byte; calling `_enter` would double the time.
+            # Read without `_enter`, because half of the time goes into function calls; so the
+            # length of a key must fit into one byte.
             key, key_end = entry + 2, entry + 2 + data[entry + 1]
             if data[entry] != _FIELD_1 or key_end - key >= _MORE or key_end > entry_end:
                 raise ValueError("not a tf.train.Example as shardmill writes it")
