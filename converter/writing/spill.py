@@ -1,4 +1,4 @@
-"""Records that wait in a file until the shard that they go into is put together."""
+"""Keeps records in a file until the shard that they go into is assembled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from converter.writing.records import Outcome, Record
 
 
 def pack_outcomes(outcomes: Iterable[tuple[Entry, Outcome]]) -> Iterator[bytes]:
-    """What became of one file, in pieces: a line of JSON and a record for each frame of it."""
+    """The outcomes of one file in pieces: for each frame a line of JSON, then its record."""
     for entry, outcome in outcomes:
         if isinstance(outcome, ImageError):
             yield _dump([entry.path, 0, outcome.code, outcome.detail])
@@ -28,9 +28,9 @@ def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Iterator[tuple[E
     """The inverse of `pack_outcomes`.
 
     Args:
-        file: at the place where they begin.
-        entry: of the file.
-        size: how many bytes they take.
+        file: at their first byte.
+        entry: of the file that they are from.
+        size: of all of them, in bytes.
     """
     end = file.tell() + size
     while file.tell() < end:
