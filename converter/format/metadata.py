@@ -36,7 +36,12 @@ METADATA: Final = (
 TARGETS: Final = (schema.MASK, examples.LABEL, schema.LABELS, schema.TARGET)
 """What a model may predict: the first of these that a record has."""
 
-_FEATURES = "tensorflow_datasets.core.features."
+
+def _feature(name: str, **content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"pythonClassName": f"tensorflow_datasets.core.features.{name}", **content}
+
+
+_TEXT: Final = _feature("text_feature.Text", text={})
 
 
 def describe_dataset(
@@ -96,24 +101,23 @@ def _describe_info(
 def _describe_features(
     image: ImageInfo, classes: int, columns: Sequence[Column]
 ) -> dict[str, dict[str, Any]]:
-    features = {column.name: _describe_column(column, classes) for column in columns}
-    features[examples.ENCODED] = _describe_image(image)
-    texts = [examples.TEXT] if examples.LABEL in features else []
-    if schema.MASK in features:
-        texts += [examples.MASK_FORMAT, examples.MASK_SHA256]
-        mask = dataclasses.replace(image, channels=1, formats={"png": 1})
-        features[schema.MASK] = _describe_image(mask)
-    for text in (
+    texts = [
         examples.COLORSPACE,
         examples.FILENAME,
         examples.FORMAT,
         examples.SHA256,
         examples.SOURCE_ID,
-        *texts,
-    ):
-        features[text] = _feature("text_feature.Text", text={})
-    for number in (examples.CHANNELS, examples.HEIGHT, examples.WIDTH):
-        features[number] = _describe_scalar("int64")
+    ]
+    numbers = (examples.CHANNELS, examples.HEIGHT, examples.WIDTH)
+    features = {column.name: _describe_column(column, classes) for column in columns}
+    features[examples.ENCODED] = _describe_image(image)
+    if examples.LABEL in features:
+        texts.append(examples.TEXT)
+    if schema.MASK in features:
+        texts += [examples.MASK_FORMAT, examples.MASK_SHA256]
+        mask = dataclasses.replace(image, channels=1, formats={"png": 1})
+        features[schema.MASK] = _describe_image(mask)
+    features |= dict.fromkeys(texts, _TEXT) | dict.fromkeys(numbers, _describe_scalar("int64"))
     return {"features": dict(sorted(features.items()))}
 
 
@@ -126,7 +130,7 @@ def _describe_column(column: Column, classes: int) -> dict[str, Any]:
         "boxes": _feature("bounding_boxes.BBoxFeature", boundingBox=box),
         "int": _describe_scalar("int64"),
         "float": _describe_scalar("float32"),
-        "text": _feature("text_feature.Text", text={}),
+        "text": _TEXT,
         "mask": {},  # described as an image
     }
     if column.kind == "label" or column.is_scalar:
@@ -143,7 +147,7 @@ def _describe_image(image: ImageInfo) -> dict[str, Any]:
     # TFDS gets bytes for WebP, which it decodes to four dimensions, as an animation, and then
     # refuses; and for raw images of several shapes, because it has no feature for them.
     if "webp" in image.formats or (image.is_raw and image.height is None):
-        return _feature("text_feature.Text", text={})
+        return _TEXT
     sides = [image.height or -1, image.width or -1, image.channels]
     shape = {"dimensions": [str(side) for side in sides]}
     if not image.is_raw:
@@ -151,7 +155,3 @@ def _describe_image(image: ImageInfo) -> dict[str, Any]:
         return _feature("image_feature.Image", image={"dtype": "uint8", "shape": shape})
     tensor = {"shape": shape, "dtype": "uint8", "encoding": "bytes"}
     return _feature("tensor_feature.Tensor", tensor=tensor)
-
-
-def _feature(name: str, **content: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pythonClassName": _FEATURES + name, **content}

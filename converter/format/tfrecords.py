@@ -94,9 +94,6 @@ def unframe_record(record: Bytes, *, shard: str, offset: int, number: int | None
 def read_records(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Reads a shard from its beginning, one record at a time.
 
-    A length is trusted only after its checksum and `file_bytes` agree with it, because it decides
-    how much memory is allocated.
-
     Args:
         file: the open shard, at its beginning.
         shard: its name, for errors.
@@ -108,16 +105,10 @@ def read_records(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[
     Raises:
         RecordError: a record is cut off, or a checksum does not match.
     """
-    offset = number = 0
-    while header := file.read(HEADER_BYTES):
-        place = _Place(shard, offset, number)
-        length = _read_length(header, place)
-        _check_end(length, file_bytes, place)
+    for place, length in _read_lengths(file, shard, file_bytes):
         payload = file.read(length)
         _check_payload(compute_masked_crc(payload), file.read(FOOTER_BYTES), place)
-        yield offset, payload
-        offset += length + FRAMING_BYTES
-        number += 1
+        yield place.offset, payload
 
 
 def scan_records(
@@ -126,9 +117,9 @@ def scan_records(
     """Finds the records of a shard as `read_records` does, in 512 KiB however large they are.
 
     Args:
-        file: as `read_records` takes it.
-        shard: its name, for errors.
-        file_bytes: its size.
+        file: as in `read_records`.
+        shard: as in `read_records`.
+        file_bytes: as in `read_records`.
         payloads: whether to read payloads and compare their checksums.
 
     Yields:
@@ -137,18 +128,12 @@ def scan_records(
     Raises:
         RecordError: as in `read_records`.
     """
-    offset = number = 0
-    while offset < file_bytes:
-        place = _Place(shard, offset, number)
-        length = _read_length(file.read(HEADER_BYTES), place)
-        _check_end(length, file_bytes, place)
+    for place, length in _read_lengths(file, shard, file_bytes):
         if payloads:
             _scan_payload(file, length, place)
         else:
             file.seek(length + FOOTER_BYTES, os.SEEK_CUR)
         yield length + FRAMING_BYTES
-        offset += length + FRAMING_BYTES
-        number += 1
 
 
 def is_header(data: bytes) -> bool:
@@ -165,9 +150,18 @@ def _scan_payload(file: BinaryIO, length: int, place: _Place) -> None:
     _check_payload(mask_crc(crc), b"" if length else footer, place)
 
 
-def _check_end(length: int, file_bytes: int, place: _Place) -> None:
-    if place.offset + length + FRAMING_BYTES > file_bytes:
-        raise place.error(f"length {length} goes past the end of the file")
+def _read_lengths(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[_Place, int]]:
+    """The records of a shard and the length of their payloads, each of which the caller reads."""
+    offset = number = 0
+    while offset < file_bytes:
+        place = _Place(shard, offset, number)
+        length = _read_length(file.read(HEADER_BYTES), place)
+        # It decides how much memory is allocated, so it is trusted only if it fits into the file.
+        if offset + length + FRAMING_BYTES > file_bytes:
+            raise place.error(f"length {length} goes past the end of the file")
+        yield place, length
+        offset += length + FRAMING_BYTES
+        number += 1
 
 
 def _read_length(header: bytes | memoryview, place: _Place) -> int:

@@ -114,15 +114,13 @@ def join_units(
             units[place] = first.setdefault(group, place)
     parents: dict[int, int] = {}
     for places in duplicates:
-        if not first:
-            units[list(places)] = places[0]
-            continue
         root = _find(parents, int(units[places[0]]))
         for place in places[1:]:
             parents[_find(parents, int(units[place]))] = root
-    if parents:
-        units = np.array([_find(parents, unit) for unit in units.tolist()], np.int64)
-    return units if first or duplicates else None
+    roots = np.arange(len(entries), dtype=np.int64)
+    for unit in parents:
+        roots[unit] = _find(parents, unit)
+    return roots[units] if first or duplicates else None
 
 
 def find_group(entry: Entry, options: ConvertOptions) -> str:

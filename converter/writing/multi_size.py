@@ -28,9 +28,8 @@ from converter.storage.files import hash_file, list_sizes, open_file
 from converter.storage.layout import SHARD_SUFFIX, Layout, Location
 from converter.storage.objects import ObjectPath
 from converter.writing.archive_pass import Spooled, spool_images
-from converter.writing.records import Outcome, make_records
+from converter.writing.records import Outcome, make_records, pack_outcomes, unpack_outcomes
 from converter.writing.shard_writer import Job, Receipt, check_policy, read_planned, write_outcomes
-from converter.writing.spill import pack_outcomes, unpack_outcomes
 
 
 class _Index(NamedTuple):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from converter.costs import count_read, enter
 from converter.errors import ImageError
 from converter.format import examples
 from converter.format.schema import MASK, Column, make_features
 from converter.images.boxes import fit_boxes
-from converter.images.conversion import StoredImage
+from converter.images.conversion import Origin, StoredImage
 from converter.images.frames import convert_frames
 from converter.images.isolation import convert_isolated, convert_mask_isolated
 from converter.images.masks import convert_mask, wrap_mask_errors
@@ -92,6 +92,49 @@ def make_records(
         enter("other")
         found = entry._replace(path=name_frame(entry.path, number))
         yield found, facts.describe(found.path, outcomes, sizes)
+
+
+def pack_outcomes(outcomes: Iterable[tuple[Entry, Outcome]]) -> Iterator[bytes]:
+    """The outcomes of one file as pieces of a spill file, where records wait for their shard.
+
+    For each frame there is a line of JSON, and then its record.
+    """
+    for entry, outcome in outcomes:
+        payload = b""
+        if isinstance(outcome, ImageError):
+            head: list[object] = [outcome.code, outcome.detail]
+        else:
+            payload, image = outcome.payload, outcome.image
+            head = [image.format, image.height, image.width, image.channels, image.origin]
+        yield json.dumps([entry.path, len(payload), *head]).encode("ascii") + b"\n"
+        yield payload
+
+
+def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Iterator[tuple[Entry, Outcome]]:
+    """The inverse of `pack_outcomes`.
+
+    Args:
+        file: at their first byte.
+        entry: of the file that they are from.
+        size: of all of them, in bytes.
+    """
+    end = file.tell() + size
+    while file.tell() < end:
+        path, payload_bytes, *head = json.loads(file.readline())
+        found = entry._replace(path=path)
+        if not payload_bytes:
+            yield found, ImageError(*head)
+            continue
+        kind, height, width, channels, origin = head
+        image = StoredImage(
+            data=b"",
+            format=kind,
+            height=height,
+            width=width,
+            channels=channels,
+            origin=Origin(*origin),
+        )
+        yield found, Record(payload=file.read(payload_bytes), image=image)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

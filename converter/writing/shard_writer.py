@@ -155,7 +155,8 @@ def write_outcomes(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outco
     Raises:
         OutputError: a file cannot be written, or reads back differently.
     """
-    return compose_shard(shard, job, outcomes)()
+    publish = compose_shard(shard, job, outcomes)
+    return publish()
 
 
 def compose_shard(
@@ -227,17 +228,13 @@ def parse_receipt(data: bytes, path: Location) -> Receipt:
     """
     try:
         content: dict[str, Any] = json.loads(data)
-        _check_digest(content.pop("digest"), content)
+        if content.pop("digest") != _digest(content):
+            raise ValueError("its digest does not match")  # noqa: TRY301
         height, width = content.pop("max_image_size")
         labels = [(label, count) for label, count in content.pop("labels")]
         return Receipt(**content, max_image_size=(height, width), labels=labels)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as a receipt: {error}") from error
-
-
-def _check_digest(digest: str, content: Mapping[str, Any]) -> None:
-    if digest != _digest(content):
-        raise ValueError("its digest does not match")
 
 
 def _digest(content: Mapping[str, Any]) -> str:
