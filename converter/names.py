@@ -38,9 +38,7 @@ def name_frame(path: str, number: int | None) -> str:
 def find_file(path: str, frames: str) -> str:
     """The path of the file that a record is from; the inverse of `name_frame`.
 
-    Args:
-        path: of a record.
-        frames: as in `ConvertOptions`: only with `all`, a path may be that of a frame.
+    `frames` is the option: only with `all`, a path may be that of a frame.
     """
     file, mark, number = path.rpartition("#")
     return file if frames == "all" and mark and number.isdecimal() else path

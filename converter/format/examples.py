@@ -91,9 +91,7 @@ _Example = _build_example_class()
 def encode_example(features: Mapping[str, Value], types: Mapping[str, type] | None = None) -> bytes:
     """Serializes features as a `tf.train.Example`, the same bytes for the same features.
 
-    Args:
-        features: the values of each.
-        types: of the features that may have no value.
+    Features without a value need their type in `types`.
 
     Raises:
         TypeError: a value is not bytes, int, float or a sequence of one of them.

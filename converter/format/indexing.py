@@ -48,8 +48,8 @@ def index_files(
 
     Args:
         paths: TFRecord files.
-        payloads: as in `index_shard`.
-        overwrite: as in `index_shard`.
+        payloads: as in `index_shard`, like `overwrite`.
+        overwrite: whether to replace existing indexes that do not fit.
         workers: how many files are read at once, each in 1 MiB and the size of its index; one for
             each core if None.
         on_file: called with each file and its outcome once it is done, in order.

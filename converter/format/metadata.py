@@ -54,12 +54,7 @@ def describe_dataset(
 ) -> dict[str, bytes]:
     """The content of each metadata file, by file name.
 
-    Args:
-        image: what the stored images have in common.
-        classes: names in label order.
-        shards: of all splits, in order.
-        columns: what else records hold.
-        labelled: whether they hold a label.
+    `classes` are in label order, and `labelled` says whether records hold a label.
     """
     labels = to_bytes("".join(f"{label}\n" for label in classes))
     label = [Column(examples.LABEL, "label")] if labelled else []

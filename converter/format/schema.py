@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from converter.errors import UsageError
-from converter.names import from_bytes
+from converter.names import from_bytes, to_bytes
 
 KINDS: Final = {
     "int": int,
@@ -123,32 +123,19 @@ def check_columns(columns: Sequence[Column]) -> None:
 
 
 def make_features(columns: Sequence[Column], values: Iterable[Any]) -> dict[str, list[Any]]:
-    """The features of a record, by name.
-
-    Args:
-        columns: the columns that it has.
-        values: of each, as `converter.sources.tables` puts them into an entry.
-    """
+    """The features of a record, from the values that `converter.sources.tables` reads."""
     features = {}
     for column, value in zip(columns, values, strict=True):
-        listed = [value] if column.is_scalar else value
         kind = KINDS[column.kind]
-        features[column.name] = [
-            item.encode("utf-8", "surrogateescape") if kind is str else kind(item)
-            for item in listed
-        ]
+        convert: Callable[[Any], Any] = to_bytes if kind is str else kind
+        features[column.name] = [*map(convert, [value] if column.is_scalar else value)]
     return features
 
 
 def check_values(
     columns: Iterable[Column], features: Mapping[str, Sequence[Any]], classes: int
 ) -> None:
-    """Checks that a record has the features that its columns say.
-
-    Args:
-        columns: the columns of the data set.
-        features: of the record.
-        classes: the number of classes.
+    """Checks that a record has the features that its columns say, with labels below `classes`.
 
     Raises:
         ValueError: a feature is missing, of another type, or not one of the classes.

@@ -73,11 +73,7 @@ def frame_record(payload: bytes) -> bytes:
 def unframe_record(record: Bytes, *, shard: str, offset: int, number: int | None = None) -> Bytes:
     """The payload of exactly one record, not copied if `record` is a memoryview.
 
-    Args:
-        record: the whole record, framing included.
-        shard: the shard's name, for the error.
-        offset: where the record begins, for the error.
-        number: which record of the shard it is, for the error.
+    `shard`, `offset` and `number` say in an error where the record is.
 
     Raises:
         RecordError: the length or a checksum does not match.
@@ -114,19 +110,12 @@ def read_records(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[
 def scan_records(
     file: BinaryIO, shard: str, file_bytes: int, *, payloads: bool = True
 ) -> Iterator[int]:
-    """Finds the records of a shard as `read_records` does, in 512 KiB however large they are.
+    """`read_records` without the payloads, in 512 KiB however large they are.
 
-    Args:
-        file: as in `read_records`.
-        shard: as in `read_records`.
-        file_bytes: as in `read_records`.
-        payloads: whether to read payloads and compare their checksums.
+    Their checksums are compared only with `payloads`.
 
     Yields:
         the size of each record in bytes, framing included; their sum is `file_bytes`.
-
-    Raises:
-        RecordError: as in `read_records`.
     """
     for place, length in _read_lengths(file, shard, file_bytes):
         if payloads:

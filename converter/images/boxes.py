@@ -18,14 +18,10 @@ FRACTIONS: Final = ("yolo", "yxyx")
 
 
 def parse_boxes(value: Any, box_format: str) -> list[Box]:
-    """Reads boxes: a list of four numbers for each.
-
-    Args:
-        value: from a table.
-        box_format: one of `converter.options.BOX_FORMATS`.
+    """Reads a list of boxes of four numbers, in one of `converter.options.BOX_FORMATS`.
 
     Raises:
-        ValueError: it is something else, or a box has no area.
+        ValueError: `value` is something else, or a box has no area.
     """
     if not isinstance(value, list):
         message = f"boxes {value!r:.60} are not a list of lists of four numbers"
@@ -45,6 +41,9 @@ def fit_boxes(
         values: one for each column.
         size: (height, width) of the upright original.
         options: how it is resized.
+
+    Returns:
+        the values, with the sides of all boxes in one list.
     """
     places = {column.name: place for place, column in enumerate(columns)}
     if BOXES not in places:
@@ -65,11 +64,7 @@ def fit_boxes(
 def move_box(box: Box, size: Size, geometry: Geometry, *, in_fractions: bool) -> Box | None:
     """The box in fractions of the stored image; None if it lies outside.
 
-    Args:
-        box: in the original.
-        size: (height, width) of the upright original.
-        geometry: how it becomes the stored image.
-        in_fractions: whether the box is in fractions of the original's size, not in pixels.
+    `box` is in fractions of the upright original, or in its pixels; `size` is the original's.
     """
     top, left, height, width = geometry.crop
     sides = []

@@ -45,13 +45,9 @@ from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
 class Origin(NamedTuple):
     """What is known of an original, or of one of its frames.
 
-    Attributes:
-        format: one of `converter.images.formats.FORMATS`.
-        height: of the upright image, in pixels.
-        width: of the upright image, in pixels.
-        orientation: the EXIF orientation that was applied.
-        animated: whether the file has more than one frame or page.
-        profiled: whether its colours are converted to sRGB from another ICC profile.
+    `height` and `width` are those of the upright image, in pixels, and `orientation` is the EXIF
+    orientation that was applied. `animated` says that the file has several frames or pages,
+    `profiled` that its colours are converted to sRGB from another ICC profile.
     """
 
     format: str = ""
@@ -76,13 +72,7 @@ Converted: TypeAlias = "StoredImage | ImageError"
 class StoredImage:
     """An image as it goes into a record.
 
-    Attributes:
-        data: the encoded image, or for `raw` its uint8 pixels (height, width, channels).
-        format: `jpeg`, `png`, `webp` or `raw`.
-        height: in pixels.
-        width: in pixels.
-        channels: per pixel.
-        origin: the original, where it is known.
+    `data` is the encoded image, or for the format `raw` its uint8 pixels (height, width, channels).
     """
 
     data: bytes
@@ -116,20 +106,10 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
 def convert_sizes(
     data: bytes, sizes: Sequence[ConvertOptions], *, draft: bool = True
 ) -> list[Converted]:
-    """Converts one image file to several sizes, each with the same bytes as alone.
+    """`convert_image` for options that differ only in their size, each with the bytes as if alone.
 
-    The file is decoded once, a large JPEG once for each fraction of its size that is needed.
-
-    Args:
-        data: the file's content.
-        sizes: options that differ only in their size.
-        draft: as in `convert_image`.
-
-    Returns:
-        for each size the image, or why there is none.
-
-    Raises:
-        ImageError: the file is refused for all sizes.
+    The file is decoded once, a large JPEG once for each fraction of its size that is needed. An
+    `ImageError` is raised only if the file is refused for all sizes.
     """
     with wrap_decoder_errors(), open_checked(data, sizes[0]) as image:
         opened = OpenedImage(image, data, sizes[0], draft=draft, alone=len(sizes) == 1)
@@ -157,16 +137,8 @@ def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) ->
 class OpenedImage:
     """An opened image, decoded once for all sizes that need the same fraction of it.
 
-    Args:
-        image: opened, not loaded.
-        data: its file.
-        options: of any size.
-        draft: whether JPEGs may be decoded at a fraction of their size.
-        alone: whether there is only one size.
-
-    Attributes:
-        origin: what is known of the image before it is decoded.
-        failure: what Pillow said when decoding failed, or nothing.
+    `draft` allows to decode JPEGs at a fraction of their size, and `alone` says that there is only
+    one size. `failure` is what Pillow said when decoding failed, or empty.
     """
 
     def __init__(
@@ -189,13 +161,8 @@ class OpenedImage:
         self._upright: dict[Size, tuple[Image.Image, bool]] = {}
 
     def load(self) -> None:
-        """Decodes the whole image.
-
-        Raises:
-            ImageError: decoding failed before; Pillow reports damage once, then shows what it has.
-            Exception: whatever Pillow raises.
-        """
-        if self.failure:
+        """Decodes the whole image; raises whatever Pillow raises, every time."""
+        if self.failure:  # Pillow reports damage once, and then shows what it has
             raise ImageError("decode_error", self.failure)
         try:
             self.image.load()
@@ -204,13 +171,10 @@ class OpenedImage:
             raise
 
     def decode(self, least: Size | None) -> tuple[Image.Image, bool]:
-        """The upright image, and whether it is still to be flattened.
+        """The upright image, of the `least` size or larger, and whether it is to be flattened.
 
         A colour profile alone is left for later, because it costs less on fewer pixels. All else
         that flattening does has to come before resizing.
-
-        Args:
-            least: (height, width) that a fraction of the image must have; None for all of it.
         """
         image = self._draft(least) if least else self.image
         if image.size not in self._upright:

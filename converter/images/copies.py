@@ -33,13 +33,7 @@ _PLAIN_BYTES: Final = 4096
 
 
 def is_copy(image: Image.Image, data: bytes, options: ConvertOptions) -> bool:
-    """Whether an upright single image of the target size needs no other change either.
-
-    Args:
-        image: opened, not loaded.
-        data: its file.
-        options: what is asked for.
-    """
+    """Whether an upright single image of the target size needs no other change either."""
     stored = COPIED.get(str(image.format))
     unchanged = (
         stored is not None

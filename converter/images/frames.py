@@ -24,12 +24,7 @@ DRAWN_OVER: Final = ("GIF", "PNG")
 
 
 class Frame(NamedTuple):
-    """The outcome of one frame.
-
-    Attributes:
-        number: from 0; None for an image that is alone in its file.
-        images: for each size the image, or why there is none.
-    """
+    """A frame, numbered from 0 or None if it is alone in its file: an outcome for each size."""
 
     number: int | None
     images: list[Converted]

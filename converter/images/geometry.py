@@ -39,16 +39,11 @@ class Geometry:
 
 
 def fit_image(size: Size, target: Size, resize: str, *, enlarge: bool = True) -> Geometry:
-    """Computes the geometry of one image.
+    """Computes the geometry of one upright image, for one of `converter.options.RESIZES`.
 
     `crop` cuts as `keras.utils.image_dataset_from_directory(crop_to_aspect_ratio=True)` does,
-    to the pixel, and `pad` fills up as its `pad_to_aspect_ratio` does, to within one.
-
-    Args:
-        size: of the upright image.
-        target: the size asked for; `shorter` and `longer` use its first number only.
-        resize: one of `converter.options.RESIZES`.
-        enlarge: whether `pad`, `shorter` and `longer` may enlarge the image.
+    to the pixel, and `pad` fills up as its `pad_to_aspect_ratio` does, to within one. `shorter`
+    and `longer` use only the first number of `target`.
     """
     most = math.inf if enlarge else 1.0
     height, width = size

@@ -18,13 +18,7 @@ _USUAL["mpo"] += FORMATS["jpeg"].suffixes  # as cameras name them
 
 
 def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[str]:
-    """The codes of `converter.inventory.NOTES` that apply to an image.
-
-    Args:
-        path: of the image, or of a frame of it.
-        origin: what is known of it.
-        options: how it is converted.
-    """
+    """The codes of `converter.inventory.NOTES` that apply to an image, or to a frame."""
     suffix = os.path.splitext(find_file(path, options.frames))[1].lower()
     if suffix in SUFFIXES and suffix not in _USUAL.get(origin.format, SUFFIXES):
         yield "wrong_extension"
@@ -37,13 +31,7 @@ def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[
 def note_traits(
     paths: Iterable[str], data: bytes, options: ConvertOptions, tally: NoteTally
 ) -> None:
-    """Adds the traits of a file to a tally, for each of its images or frames.
-
-    Args:
-        paths: of the image, or of its frames.
-        data: the file's content.
-        options: how it is converted.
-        tally: takes the notes.
+    """Adds the traits of a file to a tally, under the path of the image or of each frame.
 
     Raises:
         ImageError: the file cannot be converted.
@@ -55,10 +43,6 @@ def note_traits(
 
 
 def examine_image(data: bytes, options: ConvertOptions) -> Origin:
-    """What the header of an original says about it.
-
-    Raises:
-        ImageError: it cannot be converted.
-    """
+    """Reads the header of an original; raises an `ImageError` if it cannot be converted."""
     with wrap_decoder_errors(), open_checked(data, options) as image:
         return OpenedImage(image, data, options, draft=False, alone=True).origin

@@ -93,11 +93,7 @@ def send(pipe: IO[bytes], data: bytes) -> None:
 
 
 def receive(pipe: IO[bytes]) -> bytes:
-    """Reads one message.
-
-    Raises:
-        EOFError: the other side is gone.
-    """
+    """Reads one message; raises an `EOFError` if the other side is gone."""
     (size,) = _LENGTH.unpack(_read(pipe, _LENGTH.size))
     return _read(pipe, size)
 

@@ -32,16 +32,7 @@ _SCAN: Final = 0xDA
 
 
 def check_header(image: Image.Image, data: bytes, options: ImageOptions) -> None:
-    """Refuses an image that is too large, implausible, or filtered out.
-
-    Args:
-        image: opened, not loaded.
-        data: the file.
-        options: the limits.
-
-    Raises:
-        ImageError: names the limit.
-    """
+    """Raises an `ImageError` for an image that is too large, implausible, or filtered out."""
     width, height = image.size
     if width * height > options.max_pixels:
         raise ImageError("too_large", f"{width}x{height} pixels, at most {options.max_pixels:,}")
@@ -61,10 +52,7 @@ def _is_animated(image: Image.Image) -> bool:
 
 
 def has_frames(image: Image.Image, data: bytes) -> bool:
-    """Whether a file has more than one frame or page; leaves the opened image as it is.
-
-    True also if the second frame is damaged.
-    """
+    """Whether a file has several frames or pages, even damaged ones; does not change `image`."""
     if image.format != "GIF":
         return _is_animated(image)
     try:

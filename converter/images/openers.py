@@ -61,11 +61,9 @@ def wrap_decoder_errors() -> Iterator[None]:
 
 
 def open_checked(data: bytes, options: ImageOptions) -> Image.Image:
-    """Opens an image after checking its header and, for a PNG, its checksums.
+    """Opens an image within the limits of the options, and checks the checksums of a PNG.
 
-    Raises:
-        ImageError: the image exceeds a limit.
-        Exception: whatever Pillow raises on a damaged header.
+    Raises an `ImageError`, or whatever Pillow raises on a damaged header.
     """
     image = open_file(data, options)
     check_header(image, data, options)
@@ -75,10 +73,7 @@ def open_checked(data: bytes, options: ImageOptions) -> Image.Image:
 
 
 def open_file(data: bytes, options: ImageOptions) -> Image.Image:
-    """Opens an image or a file of several, without checking the header of the first.
-
-    Raises: as `open_checked` does.
-    """
+    """`open_checked` without a check of the header, which is that of the first frame."""
     enter("decode")
     if not data:
         raise ImageError("empty", REJECT_CODES["empty"])
@@ -90,11 +85,7 @@ def open_file(data: bytes, options: ImageOptions) -> Image.Image:
 
 
 def check_file_size(size_bytes: int, options: ImageOptions) -> None:
-    """Refuses a file that is larger than asked for.
-
-    Raises:
-        ImageError: it is.
-    """
+    """Raises an `ImageError` for a file that is larger than `max_file_bytes`."""
     limit = options.max_file_bytes
     if size_bytes > limit:
         raise ImageError("too_many_bytes", f"{size_bytes:,} bytes, at most {limit:,}")
@@ -103,11 +94,7 @@ def check_file_size(size_bytes: int, options: ImageOptions) -> None:
 def open_image(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     """Reads the header of an image that has one of these formats.
 
-    Raises:
-        ImageError: it has none of them: `other_format` if the format is known, else
-            `not_an_image`.
-        UsageError: the reader of one of the formats is not installed.
-        Exception: whatever Pillow raises on a damaged header.
+    Raises an `ImageError` for another format, and whatever Pillow raises on a damaged header.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=register_formats(formats))

@@ -48,15 +48,12 @@ _TRANSPOSES: Final = {
 
 
 def read_orientation(image: Image.Image) -> int:
-    """The EXIF orientation that is still to be applied, 1 to 8; 1 if there is no valid one.
-
-    Raises:
-        Exception: whatever Pillow raises on a damaged PNG, which it loads whole to look for EXIF.
-    """
+    """The EXIF orientation that is still to be applied, 1 to 8; 1 if there is no valid one."""
     if image.format == "TIFF":
         return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
     if image.format == "PNG":
-        image.load()  # Pillow reports damage only once, and then shows what it has
+        # Pillow loads a PNG to look for EXIF. It reports damage only once, which is here.
+        image.load()
     try:
         return _check_orientation(image.getexif().get(_ORIENTATION))
     except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
@@ -100,11 +97,7 @@ def find_transform(image: Image.Image, options: ImageOptions) -> _Transform | No
 
 
 def flatten(image: Image.Image, options: ImageOptions) -> Image.Image:
-    """Converts an image of any mode to the colour mode asked for.
-
-    Raises:
-        ImageError: the meaning of its numbers is unknown.
-    """
+    """Converts an image of any mode to the colour mode asked for, or raises an `ImageError`."""
     transform = find_transform(image, options)
     target = MODES[options.color_mode]
     if transform is None and image.mode == target and "transparency" not in image.info:

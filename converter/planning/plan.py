@@ -248,11 +248,11 @@ def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[En
 def name_changes(
     before: Mapping[str, Any], generator: str, options: ConvertOptions
 ) -> tuple[str, ...]:
-    """Describes the options and versions that differ from an earlier conversion.
+    """Describes how options and versions differ from those of an earlier conversion.
 
     Args:
-        before: its options, as JSON values.
-        generator: its versions.
+        before: the earlier options, as JSON values.
+        generator: the earlier versions.
         options: the options now.
     """
     old = {**ConvertOptions().to_json(), **before, "generator": generator}

@@ -36,10 +36,7 @@ def plan_shards(
 ) -> dict[str, list[int]]:
     """The number of records of each shard, by split.
 
-    Args:
-        splits: as `assign_splits` returns them.
-        options: `num_shards` or `shard_bytes` decides.
-        record_bytes: mean size of a record; unused if `num_shards` is given.
+    `num_shards` decides, or else `shard_bytes` and the mean size of a record.
 
     Raises:
         UsageError: `num_shards` is more than the images of the largest split.

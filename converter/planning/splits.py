@@ -139,16 +139,7 @@ def stratify(
     """Assigns the lowest draws of each class to `validation`, and the next ones to `test`.
 
     Of a class of two images or more, at least one is held out, and at least one stays in `train`.
-
-    Args:
-        labels: int64 (images,).
-        draws: uint64 (images,), equal within a unit.
-        given: int64 (images,), the splits that are decided, or `OPEN`.
-        units: as `join_units` returns them.
-        options: the fractions.
-
-    Returns:
-        int64 (images,), the split of each image.
+    `given` holds the splits that are decided, or `OPEN`; all arrays have the shape (images,).
     """
     chosen: Numbers = given.copy()
     units = np.arange(len(labels)) if units is None else units

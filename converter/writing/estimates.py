@@ -56,8 +56,8 @@ def estimate_records(
 
     Args:
         entries: in random order.
-        inventory: the inventory of the entries.
-        images: the folder that the entries are relative to.
+        inventory: of these entries.
+        images: the folder that they are relative to.
         options: those of the conversion.
     """
     places = images, locate_masks(images, options)

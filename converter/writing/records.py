@@ -13,7 +13,7 @@ from converter.errors import ImageError
 from converter.format import examples
 from converter.format.schema import MASK, Column, make_features
 from converter.images.boxes import fit_boxes
-from converter.images.conversion import Origin, StoredImage
+from converter.images.conversion import Converted, Origin, StoredImage
 from converter.images.frames import convert_frames
 from converter.images.isolation import convert_isolated, convert_mask_isolated
 from converter.images.masks import convert_mask, wrap_mask_errors
@@ -31,12 +31,7 @@ _COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One image, ready to be framed.
-
-    Attributes:
-        payload: a serialized `tf.train.Example`.
-        image: the image in it.
-    """
+    """An image and its payload, a serialized `tf.train.Example`."""
 
     payload: bytes
     image: StoredImage
@@ -111,13 +106,7 @@ def pack_outcomes(outcomes: Iterable[tuple[Entry, Outcome]]) -> Iterator[bytes]:
 
 
 def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Iterator[tuple[Entry, Outcome]]:
-    """The inverse of `pack_outcomes`.
-
-    Args:
-        file: at their first byte.
-        entry: of the file that they are from.
-        size: of all of them, in bytes.
-    """
+    """The inverse of `pack_outcomes`, for the next `size` bytes of a spill file."""
     end = file.tell() + size
     while file.tell() < end:
         path, payload_bytes, *head = json.loads(file.readline())
@@ -148,7 +137,7 @@ class _Facts:
     mask: bytes | None
 
     def describe(
-        self, path: str, images: Sequence[StoredImage | ImageError], sizes: Sequence[ConvertOptions]
+        self, path: str, images: Sequence[Converted], sizes: Sequence[ConvertOptions]
     ) -> list[Outcome]:
         """The record of each image of a frame."""
         masks: list[bytes | None] = [None] * len(images)
@@ -159,16 +148,14 @@ class _Facts:
                 masks = [*convert(self.mask, origin, sizes)]
             except ImageError as error:
                 return [error.strip()] * len(images)
-        return [
-            image
-            if isinstance(image, ImageError)
-            else self._describe_image(path, image, mask, options)
-            for image, mask, options in zip(images, masks, sizes, strict=True)
-        ]
+        parts = zip(images, masks, sizes, strict=True)
+        return [self._describe_image(path, *part) for part in parts]
 
     def _describe_image(
-        self, path: str, image: StoredImage, mask: bytes | None, options: ConvertOptions
-    ) -> Record:
+        self, path: str, image: Converted, mask: bytes | None, options: ConvertOptions
+    ) -> Outcome:
+        if isinstance(image, ImageError):
+            return image
         entry = self.entry
         features: dict[str, examples.Value] = {
             examples.ENCODED: image.data,
