@@ -177,7 +177,7 @@ def test_another_json_file_is_refused(data):
     [
         (b"", "Expecting value"),
         (b"\x80", "codec can't decode byte"),
-        (b'{"format": "shardmill", "format": "shardmill"}', "a key stands twice in one object"),
+        (b'{"format": "shardmill", "format": "shardmill"}', "a key appears twice in one object"),
         (b'{"format": NaN}', "NaN is not JSON"),
         (b'{"format": -Infinity}', "-Infinity is not JSON"),
         (b"[" * 1_000_000, "recursion"),

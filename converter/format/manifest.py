@@ -221,7 +221,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key appears twice in one object")
     return dict(pairs)
 
 

@@ -154,7 +154,7 @@ def find_column(columns: Sequence[Column], name: str) -> Column | None:
     return next((column for column in columns if column.name == name), None)
 
 
-def require_free(name: str) -> str:
+def check_column_name(name: str) -> str:
     """Returns the name of a column if a feature can have it.
 
     Raises:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from converter.costs import enter
 from converter.errors import ImageError
-from converter.images.copies import COPIED, is_copy
+from converter.images.copies import COPIED, can_copy
 from converter.images.geometry import (
     Size,
     choose_interpolation,
@@ -20,7 +20,7 @@ from converter.images.geometry import (
     pad,
     scale,
 )
-from converter.images.limits import has_frames
+from converter.images.limits import has_several_frames
 from converter.images.openers import (
     name_format,
     open_checked,
@@ -36,7 +36,7 @@ from converter.images.pixels import (
     has_wide_samples,
     orient,
     read_orientation,
-    read_turn,
+    read_pending_orientation,
     turn_size,
 )
 from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
@@ -147,14 +147,14 @@ class OpenedImage:
         self.image, self.data, self.options, self.alone = image, data, options, alone
         self.may_draft = draft and image.format in ("JPEG", "MPO")
         self.is_wide = has_wide_samples(image)  # before EXIF is read, which may load it
-        self.orientation = read_orientation(image)
+        self.orientation = read_pending_orientation(image)
         height, width = turn_size((image.height, image.width), self.orientation)
         self.origin = Origin(
             format=name_format(image),
             height=height,
             width=width,
-            orientation=read_turn(image) if image.format == "TIFF" else self.orientation,
-            animated=has_frames(image, data),
+            orientation=read_orientation(image) if image.format == "TIFF" else self.orientation,
+            animated=has_several_frames(image, data),
             profiled=find_transform(image, options) is not None,
         )
         self.failure = ""
@@ -243,7 +243,7 @@ def _copy(opened: OpenedImage, options: ConvertOptions) -> StoredImage | None:
     if not upright or origin.profiled or fit_upright(size, options).canvas != size:
         return None
     _check_sides(size)
-    if not is_copy(opened.image, opened.data, options):
+    if not can_copy(opened.image, opened.data, options):
         return None
     opened.load()  # a truncated file must not be copied
     return _store(opened, options, opened.data, COPIED[str(opened.image.format)], size)

@@ -32,7 +32,7 @@ _PLAIN_CHUNKS: Final = frozenset(
 _PLAIN_BYTES: Final = 4096
 
 
-def is_copy(image: Image.Image, data: bytes, options: ConvertOptions) -> bool:
+def can_copy(image: Image.Image, data: bytes, options: ConvertOptions) -> bool:
     """Whether an upright single image of the target size needs no other change either."""
     stored = COPIED.get(str(image.format))
     unchanged = (

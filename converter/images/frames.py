@@ -15,7 +15,7 @@ from PIL.GifImagePlugin import GifImageFile
 
 from converter.errors import ImageError
 from converter.images.conversion import Converted, OpenedImage, convert_opened, convert_sizes
-from converter.images.limits import check_header, has_frames
+from converter.images.limits import check_header, has_several_frames
 from converter.images.openers import open_file, verify_png, wrap_decoder_errors
 from converter.options import ConvertOptions
 
@@ -53,7 +53,7 @@ def _convert_all(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame
     options = sizes[0]
     with wrap_decoder_errors():
         image = open_file(data, options)
-        several = has_frames(image, data)
+        several = has_several_frames(image, data)
         if several and image.format == "PNG":
             check_header(image, data, options)
             verify_png(data)

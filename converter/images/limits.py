@@ -51,7 +51,7 @@ def _is_animated(image: Image.Image) -> bool:
     return bool(getattr(image, "is_animated", False))
 
 
-def has_frames(image: Image.Image, data: bytes) -> bool:
+def has_several_frames(image: Image.Image, data: bytes) -> bool:
     """Whether a file has several frames or pages, even damaged ones; does not change `image`."""
     if image.format != "GIF":
         return _is_animated(image)

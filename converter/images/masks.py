@@ -21,7 +21,13 @@ from converter.images.conversion import Origin
 from converter.images.geometry import fit_upright, pad, scale
 from converter.images.limits import check_header
 from converter.images.openers import open_image, verify_png, wrap_decoder_errors
-from converter.images.pixels import is_negative, orient, read_grey_factor, read_turn, turn_size
+from converter.images.pixels import (
+    is_negative,
+    orient,
+    read_grey_factor,
+    read_orientation,
+    turn_size,
+)
 from converter.options import ConvertOptions
 
 MAX_NUMBER: Final = 255
@@ -85,7 +91,7 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
 def _find_turn(image: Image.Image, origin: Origin) -> int:
     """The orientation that turns a mask upright: its own, or that of its image."""
     size = image.height, image.width
-    turn = read_turn(image)
+    turn = read_orientation(image)
     if turn == 1:
         turn = origin.orientation if size == turn_size(origin.size, origin.orientation) else 1
     elif image.format == "TIFF":

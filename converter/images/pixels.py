@@ -47,7 +47,7 @@ _TRANSPOSES: Final = {
 }
 
 
-def read_orientation(image: Image.Image) -> int:
+def read_pending_orientation(image: Image.Image) -> int:
     """The EXIF orientation that is still to be applied, 1 to 8; 1 if there is no valid one."""
     if image.format == "TIFF":
         return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
@@ -60,10 +60,10 @@ def read_orientation(image: Image.Image) -> int:
         return 1
 
 
-def read_turn(image: Image.Image) -> int:
+def read_orientation(image: Image.Image) -> int:
     """The orientation of the file, also where Pillow applies it."""
     if image.format != "TIFF":
-        return read_orientation(image)
+        return read_pending_orientation(image)
     return _check_orientation(getattr(image, "tag_v2", {}).get(_ORIENTATION))
 
 
