@@ -15,10 +15,7 @@ A message is one line: what is wrong, the value received, the limit, the way out
 
 from __future__ import annotations
 
-from typing import Final
-
-# Characters of a name or a detail that are shown. It keeps a `RecordError` below 500.
-_SHOWN: Final = 120
+from converter.names import MAX_SHOWN, show_name
 
 
 class ShardmillError(Exception):
@@ -75,11 +72,11 @@ class RecordError(DatasetError):
         self.record, self.source = record, source
         known = [] if record is None else [f"record {record}"]
         if source is not None:
-            known.append(f"from {_show_end(repr(source))}")
+            known.append(f"from {show_name(repr(source))}")
         number = f" ({', '.join(known)})" if known else ""
+        shown = detail if detail.isprintable() else repr(detail)[1:-1]
         super().__init__(
-            f"{_show_end(_escape(shard))}: damaged record at byte {offset}{number}: "
-            f"{_escape(detail)[:_SHOWN]}"
+            f"{show_name(shard)}: damaged record at byte {offset}{number}: {shown[:MAX_SHOWN]}"
         )
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[object, ...]]:
@@ -102,13 +99,3 @@ class ImageError(ShardmillError):
     def strip(self) -> ImageError:
         """A copy without the traceback, which would keep the content of the file in memory."""
         return ImageError(self.code, self.detail)
-
-
-def _escape(text: str) -> str:
-    """Escapes line breaks and control characters."""
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def _show_end(name: str) -> str:
-    """The end of a long name, which tells it from others."""
-    return name if len(name) <= _SHOWN else f"…{name[1 - _SHOWN :]}"

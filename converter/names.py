@@ -8,6 +8,10 @@ not UTF-8 become lone surrogates, so that nothing is lost on the way back.
 from __future__ import annotations
 
 import os
+from typing import Final
+
+MAX_SHOWN: Final = 120
+"""Characters of a name, a path or a detail that a message shows."""
 
 
 def from_system(name: str) -> str:
@@ -42,3 +46,14 @@ def find_file(path: str, frames: str) -> str:
     """
     file, mark, number = path.rpartition("#")
     return file if frames == "all" and mark and number.isdecimal() else path
+
+
+def show_name(name: str, most: int = MAX_SHOWN) -> str:
+    r"""A name on one line, without control characters; of a long one, its end.
+
+    >>> show_name("photos\n"), show_name("a-rather-long-name", 8)
+    ('photos\\n', '…ng-name')
+    """
+    end = name[-most:]
+    shown = end if end.isprintable() else repr(end)[1:-1]
+    return shown if len(name) <= most and len(shown) <= most else f"…{shown[1 - most :]}"

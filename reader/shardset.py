@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import ShardmillError, UsageError
-from converter.format.descriptions import describe_manifest, show_name
+from converter.format.descriptions import describe_manifest
 from converter.format.manifest import Manifest, SplitInfo, read_manifest
+from converter.names import show_name
 from converter.storage.layout import Location, locate, name_index
 from converter.storage.objects import ObjectPath
 from reader.plan.mixing import plan_mixture

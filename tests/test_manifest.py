@@ -9,7 +9,6 @@ import re
 import pytest
 
 from converter.errors import DatasetError
-from converter.format.descriptions import show_name
 from converter.format.manifest import (
     MAX_MANIFEST_BYTES,
     FileInfo,
@@ -22,6 +21,7 @@ from converter.format.manifest import (
     read_manifest,
 )
 from converter.format.schema import Column
+from converter.names import show_name
 
 
 def describe_shard(name: str, split: str, records: int) -> ShardInfo:

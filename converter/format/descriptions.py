@@ -6,25 +6,14 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from converter.names import show_name
 from converter.sizes import format_count
 
 if TYPE_CHECKING:
     from converter.format.manifest import ImageInfo, Manifest, SplitInfo
 
-MAX_NAME: Final = 120
 _MAX_WORD: Final = 24
 _MAX_LISTED: Final = 4
-
-
-def show_name(name: str, most: int = MAX_NAME) -> str:
-    r"""A name on one line, without control characters; of a long one, its end.
-
-    >>> show_name("photos\n"), show_name("a-rather-long-name", 8)
-    ('photos\\n', '…ng-name')
-    """
-    end = name[-most:]
-    shown = end if end.isprintable() else repr(end)[1:-1]
-    return shown if len(name) <= most and len(shown) <= most else f"…{shown[1 - most :]}"
 
 
 def describe_manifest(manifest: Manifest) -> str:

@@ -16,7 +16,7 @@ from PIL.GifImagePlugin import GifImageFile
 from converter.errors import ImageError
 from converter.images.conversion import Converted, OpenedImage, convert_opened, convert_sizes
 from converter.images.limits import check_header, has_several_frames
-from converter.images.openers import open_file, verify_png, wrap_decoder_errors
+from converter.images.openers import check_opened, open_file, wrap_decoder_errors
 from converter.options import ConvertOptions
 
 DRAWN_OVER: Final = ("GIF", "PNG")
@@ -55,8 +55,7 @@ def _convert_all(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame
         image = open_file(data, options)
         several = has_several_frames(image, data)
         if several and image.format == "PNG":
-            check_header(image, data, options)
-            verify_png(data)
+            check_opened(image, data, options)
     if not several:
         image.close()
         yield Frame(None, convert_sizes(data, sizes))

@@ -19,8 +19,7 @@ from PIL import Image
 from converter.errors import ImageError
 from converter.images.conversion import Origin
 from converter.images.geometry import fit_upright, pad, scale
-from converter.images.limits import check_header
-from converter.images.openers import open_image, verify_png, wrap_decoder_errors
+from converter.images.openers import check_opened, open_image, wrap_decoder_errors
 from converter.images.pixels import (
     is_negative,
     orient,
@@ -54,9 +53,7 @@ def convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -
     ):
         if sorted(image.size) != sorted(origin.size):
             raise _describe_size(image, origin)
-        check_header(image, data, options)
-        if image.format == "PNG":
-            verify_png(data)
+        check_opened(image, data, options)
         factor = read_grey_factor(image)  # before its EXIF is read, which may load it
         turn = _find_turn(image, origin)
         mask = orient(Image.fromarray(_read_numbers(image) // factor), turn)

@@ -66,10 +66,15 @@ def open_checked(data: bytes, options: ImageOptions) -> Image.Image:
     Raises an `ImageError`, or whatever Pillow raises on a damaged header.
     """
     image = open_file(data, options)
+    check_opened(image, data, options)
+    return image
+
+
+def check_opened(image: Image.Image, data: bytes, options: ImageOptions) -> None:
+    """Checks the header of an image that is not loaded yet and, of a PNG, the checksums."""
     check_header(image, data, options)
     if image.format == "PNG":
         verify_png(data)
-    return image
 
 
 def open_file(data: bytes, options: ImageOptions) -> Image.Image:

@@ -27,6 +27,7 @@ _PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """The mode of the pixels that a profile is for, by its colour space."""
 
 _Transform: TypeAlias = Callable[[Image.Image], Image.Image]
+"""Converts the pixels of an image to sRGB."""
 
 _GREY_FACTORS: Final = {"L;2": 85, "L;4": 17}
 
@@ -133,7 +134,8 @@ def _reduce(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         return _scale_range(image)
     if image.mode == "LAB":
-        return _convert_lab(image)
+        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        return _convert_to_srgb(lab, "LAB")(image)
     return image
 
 
@@ -185,13 +187,6 @@ def _scale_range(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - scaled if is_negative(image) else scaled)
 
 
-def _convert_lab(image: Image.Image) -> Image.Image:
-    source, target = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    assert converted is not None  # noqa: S101 (None only where the image is changed in place)
-    return converted
-
-
 def _convert_alpha(image: Image.Image, transform: _Transform | None) -> Image.Image:
     converted = image.convert("RGBA")
     converted.info.pop("transparency", None)
@@ -211,21 +206,22 @@ def _build_transform(profile: bytes, mode: str) -> _Transform | None:
         wanted = _PROFILED.get(opened.profile.xcolor_space)
         if wanted is None or not _fits(mode, wanted):
             return None
-        transform = ImageCms.buildTransform(
-            opened, ImageCms.createProfile("sRGB"), wanted, "RGB", ImageCms.Intent.PERCEPTUAL
-        )
-        if wanted == "RGB" and _keeps_colors(transform):
-            return None
+        convert = _convert_to_srgb(opened, wanted)
+        return None if wanted == "RGB" and _keeps_colors(convert) else convert
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, SyntaxError):
         return None
 
-    def apply(image: Image.Image) -> Image.Image:
-        image = image if image.mode == wanted else image.convert(wanted)
+
+def _convert_to_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> _Transform:
+    transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+    def convert(image: Image.Image) -> Image.Image:
+        image = image if image.mode == mode else image.convert(mode)
         converted = ImageCms.applyTransform(image, transform)
-        assert converted is not None  # noqa: S101 (None only where it is changed in place)
+        assert converted is not None  # noqa: S101 (None only if it is changed in place)
         return converted
 
-    return apply
+    return convert
 
 
 def _fits(mode: str, wanted: str) -> bool:
@@ -236,9 +232,8 @@ def _fits(mode: str, wanted: str) -> bool:
     return mode != "CMYK" and (wanted == "RGB" or grey)
 
 
-def _keeps_colors(transform: ImageCms.ImageCmsTransform) -> bool:
+def _keeps_colors(convert: _Transform) -> bool:
     levels = np.linspace(0, 255, 9).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
-    moved = ImageCms.applyTransform(Image.fromarray(grid), transform)
-    difference = np.asarray(moved).astype(int) - grid
+    difference = np.asarray(convert(Image.fromarray(grid))).astype(int) - grid
     return bool(np.abs(difference).max() <= SRGB_LEVELS)

@@ -301,14 +301,13 @@ def _describe(
 
 
 def _count_left_out(draft: Draft, options: ConvertOptions) -> dict[str, Any]:
-    inventory = draft.inventory
-    rejected = [line["code"] for line in draft.rejected] + [
-        each.code for each in inventory.rejected
-    ]
+    rejected = Counter(line["code"] for line in draft.rejected)
+    rejected.update(line.code for line in draft.inventory.rejected)
+    skipped = Counter(line.code for line in draft.inventory.skipped)
     files = {find_file(line["path"], options.frames) for line in draft.rejected}
     return {
-        "rejected": dict(sorted(Counter(rejected).items())),
-        "skipped": dict(sorted(Counter(skip.code for skip in inventory.skipped).items())),
+        "rejected": dict(sorted(rejected.items())),
+        "skipped": dict(sorted(skipped.items())),
         "frames": len(draft.rejected) - len(files),
     }
 

@@ -94,7 +94,7 @@ def assign_splits(
 
 
 def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
-    """Whether nothing assigns an image to another split than the one it is in."""
+    """Whether an image may stay in the split that it is in."""
     drawn = entry.split == "train" and options.held_out.get(split)
     return not entry.split or entry.split == split or bool(drawn)
 

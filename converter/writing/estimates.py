@@ -32,12 +32,8 @@ MAX_RELATIVE_ERROR: Final = 0.03
 class Estimate:
     """What a sample says about all images.
 
-    Attributes:
-        record_bytes: mean size of the records of a file, framing included: none of a rejected
-            file, one for each frame of others.
-        seconds_per_image: mean time of one core for one image.
-        samples: number of images that were converted.
-        rejected: number of these that were refused.
+    `record_bytes` is the mean size of the records of a file, framing included: of none for a
+    rejected file, and of all frames. Time is that of one core.
     """
 
     record_bytes: float

@@ -27,6 +27,7 @@ from converter.storage.files import hash_bytes
 from converter.storage.layout import Location
 
 _COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}
+_PACKED: Final = ("format", "height", "width", "channels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +101,7 @@ def pack_outcomes(outcomes: Iterable[tuple[Entry, Outcome]]) -> Iterator[bytes]:
             head: list[object] = [outcome.code, outcome.detail]
         else:
             payload, image = outcome.payload, outcome.image
-            head = [image.format, image.height, image.width, image.channels, image.origin]
+            head = [*(getattr(image, name) for name in _PACKED), image.origin]
         yield json.dumps([entry.path, len(payload), *head]).encode("ascii") + b"\n"
         yield payload
 
@@ -114,15 +115,9 @@ def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Iterator[tuple[E
         if not payload_bytes:
             yield found, ImageError(*head)
             continue
-        kind, height, width, channels, origin = head
-        image = StoredImage(
-            data=b"",
-            format=kind,
-            height=height,
-            width=width,
-            channels=channels,
-            origin=Origin(*origin),
-        )
+        *values, origin = head
+        fields = dict(zip(_PACKED, values, strict=True))
+        image = StoredImage(data=b"", origin=Origin(*origin), **fields)
         yield found, Record(payload=file.read(payload_bytes), image=image)
 
 

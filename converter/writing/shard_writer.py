@@ -49,13 +49,7 @@ class Job:
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Job:
-        return cls(
-            images=plan.images,
-            out=plan.out,
-            options=plan.options,
-            columns=plan.columns,
-            generator=plan.generator,
-        )
+        return cls(**{each.name: getattr(plan, each.name) for each in dataclasses.fields(cls)})
 
     def check_versions(self) -> None:
         """Checks that this worker has the versions that the manifest will state.
