@@ -250,7 +250,7 @@ def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
 
 @functools.cache
 def _find_reader(hint: Any) -> Callable[[Any], Any]:
-    """Finds what builds the value of a type hint, one of those above, from JSON."""
+    """Returns what builds a value from JSON, for the type hints of the classes above."""
     kind = get_origin(hint) or hint
     if dataclasses.is_dataclass(kind):
         return _find_object_reader(kind)

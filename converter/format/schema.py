@@ -49,7 +49,7 @@ _RESERVED: Final = {
     BOX_LABELS: "labels",
     MASK: "mask",
 }
-"""The kinds of the features with a meaning; other columns have other names, and are no masks."""
+"""The kind of each feature with a fixed meaning. Other columns may have any kind but `mask`."""
 
 MAX_COLUMNS: Final = 32
 

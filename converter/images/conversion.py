@@ -83,7 +83,7 @@ class StoredImage:
     origin: Origin = UNKNOWN
 
 
-def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> StoredImage:
+def convert_image(data: bytes, options: ConvertOptions) -> StoredImage:
     """Converts one image file.
 
     Memory peaks at about 5 bytes a decoded pixel, 12 where the image is transparent or has samples
@@ -92,27 +92,24 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
     Args:
         data: the file's content.
         options: size, resize mode, interpolation, encoding and quality.
-        draft: decode large JPEGs at a fraction of their size where that is enough.
 
     Raises:
         ImageError: the image is refused; `code` is one of `REJECT_CODES`.
     """
-    (image,) = convert_sizes(data, [options], draft=draft)
+    (image,) = convert_sizes(data, [options])
     if isinstance(image, ImageError):
         raise image
     return image
 
 
-def convert_sizes(
-    data: bytes, sizes: Sequence[ConvertOptions], *, draft: bool = True
-) -> list[Converted]:
+def convert_sizes(data: bytes, sizes: Sequence[ConvertOptions]) -> list[Converted]:
     """`convert_image` for options that differ only in their size, each with the bytes as if alone.
 
     The file is decoded once, a large JPEG once for each fraction of its size that is needed. An
     `ImageError` is raised only if the file is refused for all sizes.
     """
     with wrap_decoder_errors(), open_checked(data, sizes[0]) as image:
-        opened = OpenedImage(image, data, sizes[0], draft=draft, alone=len(sizes) == 1)
+        opened = OpenedImage(image, data, sizes[0], draft=True, alone=len(sizes) == 1)
         return convert_opened(opened, sizes)
 
 
@@ -129,7 +126,7 @@ def convert_opened(opened: OpenedImage, sizes: Sequence[ConvertOptions]) -> list
 
 
 def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> Image.Image:
-    """Decodes and resizes one image without encoding it: the pixels that `convert_image` stores."""
+    """Decodes and resizes one image without encoding it, with `draft` as `convert_image` does."""
     with open_image(data, options.formats) as image:
         return _resize(OpenedImage(image, data, options, draft=draft, alone=True), options)
 
@@ -137,7 +134,7 @@ def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) ->
 class OpenedImage:
     """An opened image, decoded once for all sizes that need the same fraction of it.
 
-    `draft` allows to decode JPEGs at a fraction of their size, and `alone` says that there is only
+    `draft` lets JPEGs be decoded at a fraction of their size, and `alone` says that there is only
     one size. `failure` is what Pillow said when decoding failed, or empty.
     """
 

@@ -24,7 +24,7 @@ DRAWN_OVER: Final = ("GIF", "PNG")
 
 
 class Frame(NamedTuple):
-    """A frame, numbered from 0 or None if it is alone in its file: an outcome for each size."""
+    """The outcomes of a frame, one for each size; an image alone in its file has no number."""
 
     number: int | None
     images: list[Converted]
