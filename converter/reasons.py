@@ -46,12 +46,7 @@ FILTERS: Final = frozenset(code for code in REJECT_CODES if code.startswith("fil
 
 
 def describe_excess(totals: Totals, max_rejects: float | None) -> str | None:
-    """Returns a message if a data set has more rejected images than `max_rejects` allows.
-
-    Args:
-        totals: of the data set.
-        max_rejects: as in `ConvertOptions`.
-    """
+    """Returns a message if a data set has more rejected images than `max_rejects` allows."""
     if max_rejects is None:
         return None
     rejected = sum(count for code, count in totals.rejected.items() if code not in FILTERS)

@@ -35,12 +35,7 @@ _MODES: Final = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 
 
 def convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -> list[bytes]:
-    """Converts the mask of an image, for each size to a PNG of one channel.
-
-    Args:
-        data: the mask's file.
-        origin: of the image.
-        sizes: as in `converter.images.conversion.convert_sizes`.
+    """Converts the mask of the image of that origin, for each size to a PNG of one channel.
 
     Raises:
         ImageError: it is not a mask, or not of this image.
