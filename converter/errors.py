@@ -1,10 +1,11 @@
 """The errors that this project raises on purpose.
 
     ShardmillError            exit code 1: the work could not be done
-    ├── UsageError            exit code 2: an argument or an input that makes no sense
+    ├── UsageError            exit code 2: an argument or an input makes no sense
     ├── WorkerError           a local worker process died before its work was done
     ├── OutputError           the output could not be written as asked
     ├── StoreError            an object store does not answer, or refuses
+    ├── LockedError           someone else may be writing to the same data set
     ├── DatasetError          a data set on disk is damaged, incomplete or of a newer format
     │   └── RecordError       one record is: carries the shard, its number and its offset
     └── ImageError            one image cannot become a record: carries a reason code
@@ -14,11 +15,7 @@ A message is one line: what is wrong, the value received, the limit, the way out
 
 from __future__ import annotations
 
-from typing import Final
-
-_SHOWN: Final = 120
-"""Letters of a name, or of what is wrong, that are shown: with all of them a `RecordError` has
-less than 500."""
+from converter.names import MAX_SHOWN, show_name
 
 
 class ShardmillError(Exception):
@@ -38,7 +35,7 @@ class WorkerError(ShardmillError):
 
 
 class OutputError(ShardmillError):
-    """The output could not be written, or reads back differently from what was written."""
+    """The output could not be written, or reads back differently."""
 
 
 class StoreError(ShardmillError):
@@ -46,7 +43,7 @@ class StoreError(ShardmillError):
 
 
 class LockedError(ShardmillError):
-    """Somebody else is writing to the same data set, or may be."""
+    """Someone else is writing to the same data set, or may be."""
 
 
 class DatasetError(ShardmillError):
@@ -59,8 +56,8 @@ class RecordError(DatasetError):
     Attributes:
         shard: file name of the shard.
         offset: where the record begins in that file, in bytes.
-        record: number of the record in the shard from 0, or None if not known.
-        source: path of the original image as far as the damage lets it be read, or None.
+        record: number of the record in the shard from 0, or None if unknown.
+        source: path of the original image, or None if it cannot be read.
     """
 
     def __init__(
@@ -71,22 +68,19 @@ class RecordError(DatasetError):
         record: int | None = None,
         source: str | None = None,
     ) -> None:
-        self.shard = shard
-        self.offset = offset
-        self.detail = detail
-        self.record = record
-        self.source = source
+        self.shard, self.offset, self.detail = shard, offset, detail
+        self.record, self.source = record, source
         known = [] if record is None else [f"record {record}"]
         if source is not None:
-            known.append(f"from {_show_end(repr(source))}")
+            known.append(f"from {show_name(repr(source))}")
         number = f" ({', '.join(known)})" if known else ""
+        shown = detail if detail.isprintable() else repr(detail)[1:-1]
         super().__init__(
-            f"{_show_end(_escape(shard))}: damaged record at byte {offset}{number}: "
-            f"{_escape(detail)[:_SHOWN]}"
+            f"{show_name(shard)}: damaged record at byte {offset}{number}: {shown[:MAX_SHOWN]}"
         )
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[object, ...]]:
-        # An exception is pickled by its message, and this one is made of more.
+        # Exceptions are pickled with their message, which `__init__` does not take.
         return RecordError, (self.shard, self.offset, self.detail, self.record, self.source)
 
 
@@ -99,20 +93,9 @@ class ImageError(ShardmillError):
     """
 
     def __init__(self, code: str, detail: str) -> None:
-        self.code = code
-        self.detail = detail
+        self.code, self.detail = code, detail
         super().__init__(f"{code}: {detail}")
 
     def strip(self) -> ImageError:
-        """The same without its traceback, which would keep the file that was read in memory."""
+        """A copy without the traceback, which would keep the content of the file in memory."""
         return ImageError(self.code, self.detail)
-
-
-def _escape(text: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def _show_end(name: str) -> str:
-    """Of a long name, its end tells it from others."""
-    return name if len(name) <= _SHOWN else f"…{name[1 - _SHOWN :]}"

@@ -79,13 +79,7 @@ class Skipped(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something odd about files or classes.
-
-    Attributes:
-        code: one of `NOTES`.
-        names: the first paths or class names, up to `MAX_NAMES`.
-        total: number of all of them.
-    """
+    """One of `NOTES`, with the first `MAX_NAMES` files or classes and the total of them."""
 
     code: str
     names: tuple[str, ...]

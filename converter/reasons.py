@@ -18,9 +18,9 @@ REJECT_CODES: Final = {
     "not_an_image": "the content is no image of a known format",
     "other_format": "an image of a format that --formats does not name",
     "too_large": "more pixels than --max-pixels, or a stored side that no encoding can hold",
-    "too_slow": "so many scans through so many pixels that decoding would take minutes",
+    "too_slow": "so many scans and pixels that decoding would take minutes",
     "implausible": "the header claims more pixels than so few bytes can hold",
-    "unsupported_mode": "pixels of which nobody can say what colour they are",
+    "unsupported_mode": "pixels whose colours are undefined",
     "animated": "several frames or pages, which --frames reject refuses",
     "decode_error": "the image is truncated or damaged",
     "decoder_crash": "the decoder crashed at it, in a process of its own",
@@ -46,12 +46,7 @@ FILTERS: Final = frozenset(code for code in REJECT_CODES if code.startswith("fil
 
 
 def describe_excess(totals: Totals, max_rejects: float | None) -> str | None:
-    """Returns a message if a data set has more rejected images than `max_rejects` allows.
-
-    Args:
-        totals: of the data set.
-        max_rejects: as in `ConvertOptions`.
-    """
+    """Returns a message if a data set has more rejected images than `max_rejects` allows."""
     if max_rejects is None:
         return None
     rejected = sum(count for code, count in totals.rejected.items() if code not in FILTERS)

@@ -1,4 +1,4 @@
-"""Numbers of bytes, and of other things, as people write them."""
+"""Numbers of bytes and of other things, as people write them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """A number with what is counted.
+    """A number with its noun.
 
     >>> format_count(1, "shard"), format_count(1200, "class")
     ('1 shard', '1,200 classes')

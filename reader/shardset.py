@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from converter.errors import ShardmillError, UsageError
-from converter.format.descriptions import describe_manifest, show_name
+from converter.format.descriptions import describe_manifest
 from converter.format.manifest import Manifest, SplitInfo, read_manifest
-from converter.storage.layout import name_index
-from converter.storage.locate import locate
-from converter.storage.location import Location
+from converter.names import show_name
+from converter.storage.layout import Location, locate, name_index
+from converter.storage.objects import ObjectPath
 from reader.plan.mixing import plan_mixture
 from reader.plan.read_options import ReadOptions, check_cache, make_options
 from reader.plan.read_plan import ReadPlan, list_files, plan_reading

@@ -12,7 +12,7 @@ import numpy as np
 
 from converter.errors import DatasetError, UsageError
 from converter.format import examples
-from converter.format.descriptions import show_name
+from converter.names import show_name
 from converter.sizes import format_count
 from converter.storage.disk import DiskPath
 from converter.storage.layout import INDEX_SUFFIX

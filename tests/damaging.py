@@ -389,9 +389,7 @@ def forget_payload_checksums() -> None:
 
 def forget_lengths() -> None:
     """A planted bug: nobody compares the checksum of a length, nor the length with the index."""
-    tfrecords.check_framing = lambda header, payload, footer, *, shard, offset, number=None: (
-        tfrecords._check_payload(payload, footer, shard, offset, number)
-    )
+    tfrecords._check_header = lambda header, expected, place: None
 
 
 def forget_checksums_of_blocks() -> None:

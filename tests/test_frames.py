@@ -17,9 +17,9 @@ from PIL import Image
 from converter.errors import ImageError
 from converter.format.manifest import read_manifest
 from converter.images.conversion import convert_image
-from converter.images.frame_paths import find_file, name_frame
 from converter.images.frames import convert_frames
 from converter.images.isolation import convert_isolated
+from converter.names import find_file, name_frame
 from converter.options import ConvertOptions
 from converter.sources.scan import scan_images
 from converter.upkeep.provenance import read_sources

@@ -9,7 +9,6 @@ import re
 import pytest
 
 from converter.errors import DatasetError
-from converter.format.descriptions import show_name
 from converter.format.manifest import (
     MAX_MANIFEST_BYTES,
     FileInfo,
@@ -22,6 +21,7 @@ from converter.format.manifest import (
     read_manifest,
 )
 from converter.format.schema import Column
+from converter.names import show_name
 
 
 def describe_shard(name: str, split: str, records: int) -> ShardInfo:
@@ -177,7 +177,7 @@ def test_another_json_file_is_refused(data):
     [
         (b"", "Expecting value"),
         (b"\x80", "codec can't decode byte"),
-        (b'{"format": "shardmill", "format": "shardmill"}', "a key stands twice in one object"),
+        (b'{"format": "shardmill", "format": "shardmill"}', "a key appears twice in one object"),
         (b'{"format": NaN}', "NaN is not JSON"),
         (b'{"format": -Infinity}', "-Infinity is not JSON"),
         (b"[" * 1_000_000, "recursion"),

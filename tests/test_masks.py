@@ -212,6 +212,16 @@ def test_an_isolated_mask_is_the_same_mask():
         )
 
 
+def test_an_isolated_conversion_writes_the_same_shards(root: Path):
+    convert_folder(root / "images", root / "plain", OPTIONS)
+    isolated = dataclasses.replace(OPTIONS, isolate=True)
+    convert_folder(root / "images", root / "isolated", isolated)
+    shards = sorted((root / "plain").glob("*.tfrecord"))
+    assert shards
+    for shard in shards:
+        assert (root / "isolated" / shard.name).read_bytes() == shard.read_bytes()
+
+
 def test_records_hold_masks_and_all_is_accounted_for(root: Path):
     (root / "masks" / "1.png").unlink()
     (root / "masks" / "2.png").write_bytes(encode_mask(make_numbers(0, 5, 5)))

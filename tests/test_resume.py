@@ -11,9 +11,8 @@ import tensorflow as tf
 from conftest import convert_folder
 
 from converter import ConvertOptions, RecordError, UsageError
-from converter.format.descriptions import show_name
 from converter.format.indexing import index_files
-from converter.storage.disk import DiskPath
+from converter.names import show_name
 from reader import (
     load_dataset,
     mix_datasets,

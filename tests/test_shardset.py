@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from converter import DatasetError
-from converter.format.descriptions import show_name
 from converter.format.manifest import SplitInfo
-from converter.storage.disk import DiskPath
+from converter.names import show_name
 from reader import ShardSet, load_dataset, open_shards
 
 

@@ -301,7 +301,7 @@ def rewrite(folder: Path, number: int = 1, **changes: object) -> None:
         ({"height": 3}, "image of 3x2x3, where the manifest states 2x2x3"),
         ({"channels": 1}, "image of 2x2x1, where the manifest states 2x2x3"),
         ({"encoded": b"123"}, "image does not decode: 3 raw bytes, expected 12"),
-        ({"format": b"gif"}, "image does not decode: stored as 'gif', which nobody reads"),
+        ({"format": b"gif"}, "image does not decode: stored as 'gif', which is unsupported"),
         ({"format": b"jpeg"}, "image does not decode: UnidentifiedImageError: .*"),
         ({"key/sha256": 1}, "image/key/sha256 is not one value of type bytes"),
         ({"width": b"2"}, "image/width is not one value of type int"),

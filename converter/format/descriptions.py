@@ -1,4 +1,4 @@
-"""A data set in one line, as a shell or a notebook shows it."""
+"""Describes a data set in one line, for a shell or a notebook."""
 
 from __future__ import annotations
 
@@ -6,33 +6,18 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from converter.names import show_name
 from converter.sizes import format_count
 
 if TYPE_CHECKING:
     from converter.format.manifest import ImageInfo, Manifest, SplitInfo
 
-MAX_NAME: Final = 120
-"""How much is shown of a path."""
-
 _MAX_WORD: Final = 24
-"""How much of the name of a split or a format."""
-
 _MAX_LISTED: Final = 4
 
 
-def show_name(name: str, most: int = MAX_NAME) -> str:
-    r"""A name on one line, and without what a terminal would obey; of a long one, its end.
-
-    >>> show_name("photos\n"), show_name("a-rather-long-name", 8)
-    ('photos\\n', '…ng-name')
-    """
-    end = name[-most:]
-    shown = end if end.isprintable() else repr(end)[1:-1]
-    return shown if len(name) <= most and len(shown) <= most else f"…{shown[1 - most :]}"
-
-
 def describe_manifest(manifest: Manifest) -> str:
-    """What a data set holds: its splits, classes, columns and images, whatever their names are."""
+    """The splits, classes, columns and images of a data set, shortened where they are many."""
     parts = [_describe_splits(manifest.splits)]
     if manifest.classes or manifest.labelled:
         parts.append(format_count(len(manifest.classes), "class"))
@@ -43,7 +28,7 @@ def describe_manifest(manifest: Manifest) -> str:
 
 def _describe_splits(splits: Mapping[str, SplitInfo]) -> str:
     counts = (
-        # What is counted is said once.
+        # Only the first count is followed by its noun.
         f"{split.records:,}" if number else format_count(split.records, "record")
         for number, split in enumerate(splits.values())
     )

@@ -5,8 +5,8 @@ with the framing. NVIDIA DALI's and vahidk/tfrecord's `tfrecord2idx` write the s
 read ours. The index of `x.tfrecord` is `x.tfindex`: `x.tfrecord.idx` would collide with the
 binary index of tfr-reader.
 
-An index says nothing that the sizes alone would not, so one that does not cover its shard without
-a gap is refused: what `parse_index` returns can be trusted to lie within the shard.
+An index that does not cover its shard without a gap is refused, so everything that `parse_index`
+returns lies within the shard.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from converter.errors import DatasetError
 from converter.format.tfrecords import FRAMING_BYTES
 
 _LINE: Final = re.compile(rb"(0|[1-9]\d{0,17}) ([1-9]\d{0,17})")
-_MAX_DIGITS: Final = 18  # the end of a record, a sum of two such numbers, fits into 63 bits
+_MAX_DIGITS: Final = 18  # the end of a record, the sum of two such numbers, fits into 63 bits
 
 MAX_LINE_BYTES: Final = 2 * _MAX_DIGITS + 2
 
 PIECE_BYTES: Final = 1 << 18
-"""Of an index that are read at once: what is made of them stays in the processor's cache."""
+"""Read at once, so that the intermediate arrays stay in the processor's cache."""
 
 _Bytes = npt.NDArray[np.uint8]
 _Numbers = npt.NDArray[np.int64]
 
-# In front of the text, so that the 8 bytes before any digit of the first number exist.
+# Put before the text, so that 8 bytes precede every digit of the first number.
 _PADDING: Final = bytes(24)
 
-# What remains of 8 characters of which the last 0 to 8 are digits: their values, highest byte last.
+# The mask for 8 characters of which the last 0 to 8 are digits: leaves their values.
 _DIGITS: Final = np.array(
     [0x0F0F0F0F0F0F0F0F >> 8 * (8 - n) << 8 * (8 - n) for n in range(9)], np.uint64
 )
 
-# Neighbours become one number, thrice: 8 digits, 4 pairs, 2 fours, 1 eight.
+# Joins neighbours three times: 8 digits, 4 pairs, 2 fours, 1 eight.
 _JOINS: Final = (
     (np.uint64(10 * 2**8 + 1), np.uint64(8), np.uint64(0x00FF00FF00FF00FF)),
     (np.uint64(100 * 2**16 + 1), np.uint64(16), np.uint64(0x0000FFFF0000FFFF)),
@@ -59,11 +59,10 @@ def parse_index(data: bytes, *, index: str, shard_bytes: int) -> npt.NDArray[np.
     Args:
         data: the whole index file.
         index: its name, for errors.
-        shard_bytes: the size of the shard it belongs to.
+        shard_bytes: the size of its shard.
 
     Returns:
-        int64[records + 1], in bytes: where each record begins, and where the last one ends. The
-        record `i`, with its framing, lies from the `i`-th of them to the one after it.
+        int64[records + 1], in bytes: where each record begins, and where the last one ends.
 
     Raises:
         DatasetError: a line is malformed, or the records do not cover the shard exactly.
@@ -75,10 +74,9 @@ def parse_index(data: bytes, *, index: str, shard_bytes: int) -> npt.NDArray[np.
 
 
 def parse_pieces(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _Numbers:
-    """Does what `parse_index` does with an index that is read meanwhile, piece by piece.
+    """`parse_index` for an index that is read piece by piece, in 16 bytes of memory a record.
 
-    Takes 16 bytes of memory for each record, and ends with the first piece that is wrong: what a
-    file claims to hold may be more than any memory.
+    Ends at the first wrong piece: a file may claim to hold more than any memory.
     """
     ends, records, end = [np.zeros(1, np.int64)], 0, 0
     for lines in _cut_lines(pieces, index):
@@ -92,9 +90,9 @@ def parse_pieces(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _N
 
 
 def parse_offsets(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _Numbers:
-    """Does what `parse_pieces` does, in a third of its time, if the index is known by its checksum.
+    """`parse_pieces` in a third of its time, for an index that is verified by its checksum.
 
-    Only the offsets are looked at; what a forged index leads to still lies within the shard.
+    Reads only the offsets. Even those of a forged index lie within the shard.
     """
     parts = [_parse_offsets(lines, index) for lines in _cut_lines(pieces, index)]
     bounds = np.concatenate([*parts, np.array([shard_bytes], np.int64)])
@@ -104,7 +102,7 @@ def parse_offsets(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _
 
 
 def _cut_lines(pieces: Iterable[bytes], index: str) -> Iterator[bytes]:
-    """Whole lines of an index, many at a time."""
+    """Cuts an index into pieces of whole lines."""
     rest = b""
     for piece in pieces:
         lines, newline, rest = (rest + piece).rpartition(b"\n")
@@ -118,26 +116,16 @@ def _cut_lines(pieces: Iterable[bytes], index: str) -> Iterator[bytes]:
 
 def _parse_offsets(data: bytes, index: str) -> _Numbers:
     """Where the records of some whole lines begin."""
-    text = np.frombuffer(_PADDING + data, np.uint8)
-    stops = np.flatnonzero(text < ord("0"))[len(_PADDING) :]
-    lengths = _measure(stops)[::2]
+    text, stops, lengths = _split(data)
+    lengths = lengths[::2]
     if len(stops) % 2 or int(lengths.max()) > _MAX_DIGITS:
         raise _describe_line(data, index)
     return _read_numbers(text, stops[::2], lengths)
 
 
 def _parse_lines(data: bytes, index: str, first: int, begin: int) -> _Numbers:
-    """Where the records of some whole lines end.
-
-    Args:
-        data: the lines.
-        index: the index's name, for errors.
-        first: number of the first line's record.
-        begin: where that record has to begin.
-    """
-    text = np.frombuffer(_PADDING + data, np.uint8)
-    stops = np.flatnonzero(text < ord("0"))[len(_PADDING) :]
-    lengths = _measure(stops)
+    """Where the records of some whole lines end; the record `first` must begin at `begin`."""
+    text, stops, lengths = _split(data)
     if not _is_well_formed(text, stops, lengths):
         raise _describe_line(
             next(line for line in data.split(b"\n") if not _LINE.fullmatch(line)), index
@@ -147,11 +135,13 @@ def _parse_lines(data: bytes, index: str, first: int, begin: int) -> _Numbers:
     return _check_cover(offsets, sizes, index, first, begin)
 
 
-def _measure(stops: _Numbers) -> _Numbers:
-    """How many bytes are in front of each stop, back to the one before or to the padding."""
+def _split(data: bytes) -> tuple[_Bytes, _Numbers, _Numbers]:
+    """The padded text, the places of its bytes below a digit, and the length before each."""
+    text = np.frombuffer(_PADDING + data, np.uint8)
+    stops = np.flatnonzero(text < ord("0"))[len(_PADDING) :]
     lengths = stops - len(_PADDING)
     lengths[1:] -= stops[:-1] - (len(_PADDING) - 1)  # np.diff would take as long as the rest
-    return lengths
+    return text, stops, lengths
 
 
 def _describe_line(line: bytes, index: str) -> DatasetError:
@@ -159,13 +149,7 @@ def _describe_line(line: bytes, index: str) -> DatasetError:
 
 
 def _is_well_formed(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> bool:
-    """Says of all lines at once what `_LINE` says of one.
-
-    Args:
-        text: the index behind its padding.
-        stops: where anything below a digit stands.
-        lengths: how many bytes are between each of these and the one before.
-    """
+    """Whether all lines match `_LINE`, tested at once."""
     zeros = text[stops - lengths] == ord("0")
     found = text[stops]
     return (
@@ -178,7 +162,7 @@ def _is_well_formed(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> bool:
 
 
 def _read_numbers(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> _Numbers:
-    """The decimal numbers of up to 18 digits that end in front of `stops`."""
+    """The decimal numbers of up to 18 digits that end before `stops`."""
     numbers = _read_eight(text, stops, lengths)
     for place in range(8, int(lengths.max(initial=0)), 8):
         numbers += _read_eight(text, stops - place, lengths - place) * 10**place
@@ -186,10 +170,8 @@ def _read_numbers(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> _Numbers:
 
 
 def _read_eight(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> _Numbers:
-    """The last 8 digits, or fewer where the number is shorter; 0 where it has none.
-
-    One number is one word of 64 bits: digit by digit it would take three times as long.
-    """
+    """The last 8 digits of each number; fewer if it is shorter, 0 if it has none."""
+    # 8 digits are one word of 64 bits: digit by digit it would take three times as long.
     windows: npt.NDArray[np.uint64] = np.ndarray((len(text) - 7,), "<u8", text, strides=(1,))
     words = windows[stops - 8]
     words &= _DIGITS.take(lengths, mode="clip")

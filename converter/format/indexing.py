@@ -1,4 +1,4 @@
-"""Indexes for TFRecord files that anything wrote, so that their records can be read at random."""
+"""Indexes TFRecord files from any writer, so that their records can be read at random."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import glob
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
@@ -19,22 +18,14 @@ from converter.storage.atomic import write_file
 from converter.storage.layout import INDEX_SUFFIX, SHARD_SUFFIX, name_index
 from converter.storage.locate import locate
 
-# What a header of gzip may have in front of the data: a name and a comment.
+# The header of gzip may hold a name and a comment before the data.
 _HEAD_BYTES: Final = 4096
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IndexedFile:
-    """A TFRecord file that has its index beside it.
-
-    Attributes:
-        path: the file.
-        index: its index.
-        records: how many records it holds.
-        bytes: its size.
-        written: whether the index was written now; else it lay there already and was right.
-    """
+    """A TFRecord file with an index beside it, which was `written` now or was right already."""
 
     path: Path
     index: Path
@@ -54,18 +45,18 @@ def index_files(
     workers: int | None = None,
     on_file: Callable[[Path, Indexed], object] | None = None,
 ) -> list[Indexed]:
-    """Does what `index_shard` does for many files; one that fails does not stop the others.
+    """Runs `index_shard` on many files; one that fails does not stop the others.
 
     Args:
         paths: TFRecord files.
-        payloads: whether to compare the checksums of the payloads.
-        overwrite: whether to replace an index that lies there and does not fit.
+        payloads: as in `index_shard`, like `overwrite`.
+        overwrite: whether to replace existing indexes that do not fit.
         workers: how many files are read at once, each in 1 MiB and the size of its index; one for
             each core if None.
         on_file: called with each file and its outcome once it is done, in order.
 
     Returns:
-        for each file, in order, what was done or the error that says what is wrong with it.
+        for each file, in order, the outcome or the error.
 
     Raises:
         UsageError: two files would have the same index, or `workers` is below 1.
@@ -74,11 +65,17 @@ def index_files(
         raise UsageError(f"workers {workers} is out of range: at least 1")
     _refuse_collisions(paths)
     outcomes = []
-    work = partial(_try_shard, payloads=payloads, overwrite=overwrite)
+
+    def work(path: Path) -> Indexed:
+        try:
+            return index_shard(path, payloads=payloads, overwrite=overwrite)
+        except (DatasetError, OutputError) as error:
+            return error
+
     # On two cores 1 GB of cached files, in records of 20 kB (2 MB), took one thread 0.52 s (0.23),
     # two 0.43 (0.17), two spawned processes 0.54 (0.55), two forked ones 0.27 (0.14). A checksum
-    # keeps the lock of the interpreter, but most of the time goes into reading; and to fork is not
-    # safe where threads run, as those of TensorFlow do.
+    # keeps the lock of the interpreter, but most of the time goes into reading; and forking is not
+    # safe beside other threads, such as TensorFlow's.
     with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for path, outcome in zip(paths, pool.map(work, paths), strict=True):
             outcomes.append(outcome)
@@ -90,18 +87,18 @@ def index_files(
 def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -> IndexedFile:
     """Reads a TFRecord file from end to end, and writes its index beside it.
 
-    The index appears whole or not at all, and one that lies there already and is right is left
-    alone. Memory is bounded by 1 MiB and 30 bytes for each record, whatever the file says.
+    The index appears whole or not at all, and an existing one that is right is left alone. Memory
+    is bounded by 1 MiB and 30 bytes for each record, whatever the file says.
 
     Args:
-        path: the file, not compressed. Its index is named by `converter.format.indexes.name_index`.
+        path: the file, not compressed. Its index is named by `converter.storage.layout.name_index`.
         payloads: whether to compare the checksums of the payloads; those of the lengths always are.
-        overwrite: whether to replace an index that lies there and does not fit.
+        overwrite: whether to replace an existing index that does not fit.
 
     Raises:
         RecordError: a record is damaged or cut off; its `shard` is the path.
-        DatasetError: the file cannot be read, is compressed, or changed meanwhile.
-        OutputError: there is another index already, or the index cannot be written.
+        DatasetError: the file cannot be read, is compressed, or changes meanwhile.
+        OutputError: another index exists, or the index cannot be written.
     """
     index = path.parent / name_index(path.name)
     try:
@@ -120,15 +117,14 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
 
 
 def find_files(patterns: Iterable[str]) -> list[Path]:
-    """The TFRecord files that a person means.
+    """Finds the TFRecord files that paths and patterns name.
 
     Args:
-        patterns: files, folders (their `*.tfrecord*`, not those of folders in them), and patterns
-            of `glob`, in which `**` means folders at any depth.
+        patterns: files, folders (the `*.tfrecord*` directly in them), and patterns of `glob`, where
+            `**` means folders at any depth.
 
     Returns:
-        each file once, those of a folder or a pattern by name. Indexes are left out, so that a
-        pattern means the same files once there are some.
+        each file once, those of a folder or pattern sorted by name, and without indexes.
 
     Raises:
         UsageError: one of `patterns` means no file.
@@ -144,27 +140,17 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
 
 
 def _expand(pattern: str) -> Iterator[Path]:
-    path = Path(pattern)
-    if path.is_dir():
-        yield from _list_folder(path)
-    elif os.path.lexists(path):
-        yield from _leave_indexes_out([path])
-    else:
-        matches = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207
-        for match in map(Path, matches):
-            yield from _list_folder(match) if match.is_dir() else _leave_indexes_out([match])
+    matches = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)  # noqa: PTH207
+    for match in map(Path, sorted(matches, key=os.fsencode)):
+        for path in _list_folder(match) if match.is_dir() else [match]:
+            if INDEX_SUFFIX not in path.name:  # also of a temporary index, which has a longer name
+                yield path
 
 
-def _list_folder(folder: Path) -> Iterator[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     paths = [path for path in folder.iterdir() if SHARD_SUFFIX in path.name and not path.is_dir()]
-    # Ending in .idx: the binary index that tfr-reader and others lay beside a file.
-    shards = [path for path in paths if path.suffix != ".idx"]
-    return _leave_indexes_out(sorted(shards, key=os.fsencode))
-
-
-def _leave_indexes_out(paths: Iterable[Path]) -> Iterator[Path]:
-    # Within the name: an index that is being written has more letters at its end.
-    return (path for path in paths if INDEX_SUFFIX not in path.name)
+    # Ending in .idx: the binary index that tfr-reader and others put beside a file.
+    return sorted((path for path in paths if path.suffix != ".idx"), key=os.fsencode)
 
 
 def _explain_nothing(pattern: str) -> str:
@@ -184,15 +170,8 @@ def _refuse_collisions(paths: Iterable[Path]) -> None:
             raise UsageError(f"{owner} and {path} would have the same index: rename one of them")
 
 
-def _try_shard(path: Path, *, payloads: bool, overwrite: bool) -> Indexed:
-    try:
-        return index_shard(path, payloads=payloads, overwrite=overwrite)
-    except (DatasetError, OutputError) as error:
-        return error
-
-
 def _scan_file(path: Path, *, payloads: bool) -> tuple[bytes, int, int]:
-    """The lines of an index, how many they are, and the size of the file."""
+    """The content of the index, its number of lines, and the size of the file."""
     if path.exists() and not path.is_file():
         raise DatasetError(f"{path} is not a file")
     lines, offset, records = bytearray(), 0, 0
@@ -219,7 +198,7 @@ def _refuse_compressed(file: BinaryIO, path: Path) -> None:
         begin = unpacker.decompress(file.read(_HEAD_BYTES), HEADER_BYTES)
     except zlib.error:
         return
-    # What a damaged file may happen to unpack to does not begin with a record.
+    # A damaged file may happen to unpack, but then not to a record.
     if is_header(begin) or (unpacker.eof and not begin):
         raise DatasetError(
             f"{path} is compressed, and compressed TFRecords cannot be read at random: decompress "
@@ -228,5 +207,5 @@ def _refuse_compressed(file: BinaryIO, path: Path) -> None:
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    # Its size first: what lies under that name may be anything.
+    # The size first: any file may have that name, however large.
     return path.exists() and path.stat().st_size == len(data) and path.read_bytes() == data

@@ -7,27 +7,27 @@
      "splits": {"train": {"records": 5000, "bytes": …, "shards": 16, "labels": [2500, 2500]}},
      "shards": [{"name": …, "split": …, "records": …, "bytes": …, "sha256": …,
                  "index_bytes": …, "index_sha256": …, "max_record_bytes": …}],
-     "columns": [{"name": "image/caption", "kind": "text"}], "labelled": true,
      "files": {"labels.txt": {"bytes": …, "sha256": …}},
      "totals": {"scanned": …, "written": …, "rejected": {…}, "skipped": {…}, "frames": 0},
-     "updated": 0, "digest": "…"}
+     "updated": 0, "columns": [{"name": "image/caption", "kind": "text"}], "labelled": true,
+     "digest": "…"}
 
-`height` and `width` are null where images differ. `updated` counts the updates since the last
-conversion as a whole: after one, shards may differ in length, and classes need not be in the
-order of their names. Without `labelled`, records have
-no label, and splits no counts of them. `digest` is the SHA-256 of the file without it,
-so that a change of any byte shows. Times, hosts and absolute paths are not in it: the same images
-and options give the same file.
+`updated` counts the updates since the last full conversion: after one, shards may differ in length,
+and classes need not be in the order of their names. Without `labelled`, records have no label, and
+splits no counts of them. `digest` is the SHA-256 of all the rest, so that every change shows.
+The same images and options give the same file: it holds no times, hosts or absolute paths.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from converter.errors import DatasetError
 from converter.format.descriptions import describe_manifest
@@ -45,40 +45,23 @@ FORMAT: Final = "shardmill"
 FORMAT_VERSION: Final = (1, 0)
 
 MAX_MANIFEST_BYTES: Final = 1 << 27
-"""Three splits of `options.MAX_SHARDS` each; a larger file is refused unread. Of hostile JSON, 17
-times as much memory is taken meanwhile (measured)."""
+"""Enough for three splits of `options.MAX_SHARDS` each; a larger file is refused unread. Hostile
+JSON takes 17 times as much memory while it is parsed (measured)."""
 
 MAX_SIDE: Final = 2**31 - 1
 MAX_CHANNELS: Final = 4
 MAX_RECORD_BYTES: Final = 2**31 - 1
-"""What protobuf can parse."""
+"""The limit of protobuf."""
 
 _MAX_REASON: Final = 300
-
-_KINDS: Final[dict[type, str]] = {
-    str: "string",
-    list: "list",
-    dict: "JSON object",
-    bool: "truth value",
-}
+_KINDS: Final = {str: "string", list: "list", dict: "JSON object", bool: "truth value"}
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ShardInfo:
-    """One shard of a finished data set.
-
-    Attributes:
-        name: its file name.
-        split: the split it belongs to.
-        records: how many it holds.
-        bytes: its size.
-        sha256: of its content, in hexadecimal.
-        index_bytes: the size of its index.
-        index_sha256: of the index.
-        max_record_bytes: its largest record, framing included.
-    """
+    """One shard of a finished data set; `max_record_bytes` includes the framing."""
 
     name: str
     split: str
@@ -104,13 +87,8 @@ class SplitInfo:
 class ImageInfo:
     """What the stored images have in common.
 
-    Attributes:
-        height: in pixels, or None where images differ.
-        width: likewise.
-        max_height: the largest height.
-        max_width: the largest width.
-        channels: of every pixel.
-        formats: number of images by stored format.
+    Sides are in pixels; `height` and `width` are None where images differ. `formats` holds the
+    number of images by stored format.
     """
 
     height: int | None
@@ -122,13 +100,13 @@ class ImageInfo:
 
     @property
     def is_raw(self) -> bool:
-        """Whether images are stored without any encoding, so without headers."""
+        """Whether images are stored as bare pixels, without headers."""
         return "raw" in self.formats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FileInfo:
-    """Another file of the data set: its size and its SHA-256."""
+    """Another file of the data set."""
 
     bytes: int
     sha256: str
@@ -138,12 +116,8 @@ class FileInfo:
 class Totals:
     """The account of every file that was seen: scanned + frames = written + rejected + skipped.
 
-    Attributes:
-        scanned: files.
-        written: records.
-        rejected: of what no record was made, by code.
-        skipped: files that were not looked at, by code.
-        frames: of a file of several, those beyond the first one, written or rejected.
+    `scanned` counts files and `written` records; `rejected` and `skipped` count by code. `frames`
+    counts the frames beyond the first of their file, written or rejected.
     """
 
     scanned: int
@@ -155,7 +129,7 @@ class Totals:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Manifest:
-    """A finished data set; see the module's text for the file."""
+    """A finished data set; see the module's docstring for the file."""
 
     generator: str
     options: dict[str, Any]
@@ -195,7 +169,7 @@ class Manifest:
             "format_version": "{}.{}".format(*FORMAT_VERSION),
             **dataclasses.asdict(self),
         }
-        return dump_json({**content, "digest": hashlib.sha256(dump_json(content)).hexdigest()})
+        return dump_json({**content, "digest": _digest(content)})
 
 
 def read_manifest(folder: AnyPath) -> Manifest:
@@ -212,35 +186,48 @@ def read_manifest(folder: AnyPath) -> Manifest:
             raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
         data = path.read_range(0, size or 1)
     except FileNotFoundError:
-        raise DatasetError(
-            f"{folder} is no finished data set: there is no {MANIFEST} in it"
-        ) from None
+        message = f"{folder} is no finished data set: there is no {MANIFEST} in it"
+        raise DatasetError(message) from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     return parse_manifest(data, str(path))
 
 
 def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
-    """The inverse of `Manifest.to_bytes`, for data that nobody vouches for.
+    """The inverse of `Manifest.to_bytes`, for data that is not trusted.
 
     Raises:
-        DatasetError: as `read_manifest` does; `path` is named in it.
+        DatasetError: as `read_manifest` does; names `path`.
     """
     try:
         content = json.loads(data, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse)
         _check_version(content, path)
-        digest = content.pop("digest")
-        _check_digest(content, digest, data)
-        return _build(content)
+        _check_digest(content, content.pop("digest"), data)
+        manifest: Manifest = _find_reader(Manifest)(content)
+        _check_consistency(manifest)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise DatasetError(f"{path} is damaged: {reason[:_MAX_REASON]}") from error
+    return manifest
 
 
-def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
-    whole = {**content, "digest": digest}
-    if dump_json(whole) != data or hashlib.sha256(dump_json(content)).hexdigest() != digest:
-        raise ValueError("the content does not match its digest: it was changed or damaged")
+def dump_json(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file of a data set: ASCII, in the order of the keys."""
+    return json.dumps(content, indent=1).encode("ascii") + b"\n"
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(dump_json(content)).hexdigest()
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key appears twice in one object")
+    return dict(pairs)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _check_version(content: Any, path: str) -> None:
@@ -257,149 +244,107 @@ def _check_version(content: Any, path: str) -> None:
         )
 
 
-def _build(content: dict[str, Any]) -> Manifest:
-    manifest = Manifest(
-        generator=_text(content["generator"]),
-        options=_of(dict, content["options"]),
-        plan=_text(content["plan"]),
-        classes=tuple(_class(name) for name in _of(list, content["classes"])),
-        image=_pick(ImageInfo, content["image"]),
-        splits={
-            name: _pick(SplitInfo, {**split, "labels": tuple(_of(list, split["labels"]))})
-            for name, split in content["splits"].items()
-        },
-        shards=tuple(_pick(ShardInfo, shard) for shard in _of(list, content["shards"])),
-        files={_name(name): _pick(FileInfo, file) for name, file in content["files"].items()},
-        totals=_pick(Totals, {"frames": 0, **content["totals"]}),
-        updated=content.get("updated", 0),
-        columns=tuple(_pick(Column, column) for column in _of(list, content.get("columns", []))),
-        labelled=_of(bool, content.get("labelled", True)),
-    )
-    _check(manifest)
-    return manifest
+def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
+    if dump_json({**content, "digest": digest}) != data or _digest(content) != digest:
+        raise ValueError("the content does not match its digest: it was changed or damaged")
 
 
-def _pick(kind: Callable[..., T], content: Mapping[str, Any]) -> T:
-    """Builds a dataclass from the keys that it has: a newer minor version may write more."""
-    # That a callable is a dataclass, no type says that Python 3.10 has.
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: content[name] for name in names})
+@functools.cache
+def _find_reader(hint: Any) -> Callable[[Any], Any]:
+    """Returns what builds a value from JSON, for the type hints of the classes above."""
+    kind = get_origin(hint) or hint
+    if dataclasses.is_dataclass(kind):
+        return _find_object_reader(kind)
+    inner = [_find_reader(each) for each in get_args(hint) if each is not ...]
+    if kind is tuple:
+        return lambda value: tuple(map(inner[0], _require(list, value)))
+    if kind is dict:
+        return lambda value: {key: inner[1](each) for key, each in _require(dict, value).items()}
+    if kind is UnionType:
+        return lambda value: None if value is None else inner[0](value)
+    if kind is int:
+        return _check_count
+    return (lambda value: value) if kind is Any else functools.partial(_require, kind)
 
 
-def _check(manifest: Manifest) -> None:
-    totals = manifest.totals
-    _check_image(manifest.image)
-    _counts(
-        totals.scanned,
-        totals.written,
-        totals.frames,
-        *totals.rejected.values(),
-        *totals.skipped.values(),
-    )
-    _counts(manifest.updated)
-    check_columns(manifest.columns)
-    for file in manifest.files.values():
-        _counts(file.bytes)
-        _text(file.sha256)
-    for shard in manifest.shards:
-        _check_shard(shard)
-    if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
-        raise ValueError("a shard is listed twice")
-    for name, split in manifest.splits.items():
-        classes = len(manifest.classes) if manifest.labelled else None
-        _check_split(name, split, manifest.list_shards(name), classes)
-    if {shard.split for shard in manifest.shards} != set(manifest.splits):
-        raise ValueError("shards and splits do not match")
-    accounted = totals.written + sum(totals.rejected.values()) + sum(totals.skipped.values())
-    if totals.scanned + totals.frames != accounted or totals.written != _sum(
-        manifest.splits, "records"
-    ):
-        raise ValueError("its totals do not add up")
+def _find_object_reader(kind: Any) -> Callable[[Any], Any]:
+    # Keys that are not fields are ignored: a newer minor version may write more.
+    readers = {name: _find_reader(hint) for name, hint in get_type_hints(kind).items()}
+    fields = dataclasses.fields(kind)
+    defaults = {each.name for each in fields if each.default is not dataclasses.MISSING}
+
+    def read(value: Any) -> Any:
+        omitted = defaults - _require(dict, value).keys()
+        names = [name for name in readers if name not in omitted]
+        return kind(**{name: readers[name](value[name]) for name in names})
+
+    return read
 
 
-def _check_image(image: ImageInfo) -> None:
-    sides = [side for side in (image.height, image.width) if side is not None]
-    _counts(*image.formats.values())
-    _counts(image.max_height, image.max_width, *sides, limit=MAX_SIDE)
-    _counts(image.channels, limit=MAX_CHANNELS)
-    for side, most in ((image.height, image.max_height), (image.width, image.max_width)):
-        if side is not None and most not in (0, side):
-            raise ValueError(f"images of {side} pixels that have up to {most}")
-
-
-def _check_shard(shard: ShardInfo) -> None:
-    """Says no to what no shard can be; readers take memory for as much as these numbers say."""
-    _name(shard.name)
-    _text(shard.sha256)
-    _text(shard.index_sha256)
-    _counts(shard.records, shard.bytes)
-    _counts(shard.index_bytes, limit=MAX_LINE_BYTES * shard.records)
-    _counts(shard.max_record_bytes, limit=min(shard.bytes, MAX_RECORD_BYTES))
-    if shard.records * FRAMING_BYTES > shard.bytes:
-        raise ValueError(f"{shard.records} records do not fit into {shard.bytes} bytes")
-
-
-def _check_split(
-    name: str, split: SplitInfo, shards: Sequence[ShardInfo], classes: int | None
-) -> None:
-    _name(name)
-    _counts(split.records, split.bytes, split.shards, *split.labels)
-    counted = (sum(s.records for s in shards), sum(s.bytes for s in shards), len(shards))
-    if (split.records, split.bytes, split.shards) != counted:
-        raise ValueError(f"the shards of split {name} do not add up to it")
-    if classes is None:
-        fits = not split.labels
-    else:
-        fits = len(split.labels) == classes and sum(split.labels) == split.records
-    if not fits:
-        raise ValueError(f"the labels of split {name} do not add up to it")
-
-
-def _sum(splits: Mapping[str, SplitInfo], field: str) -> int:
-    return sum(getattr(split, field) for split in splits.values())
-
-
-def _counts(*values: int, limit: int = 2**63 - 1) -> None:
-    for value in values:
-        if type(value) is not int or not 0 <= value < 2**63:
-            raise ValueError(f"{value!r} is not a count")
-        if value > limit:
-            raise ValueError(f"{value} is out of range: up to {limit}")
-
-
-def _text(value: Any) -> str:
-    return _of(str, value)
-
-
-def _of(kind: type[T], value: Any) -> T:
+def _require(kind: type[T], value: Any) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} is not a {_KINDS[kind]}")
     return value
 
 
-def _class(value: Any) -> str:
-    """The name of a class, which stands for the bytes of a folder's name."""
-    to_bytes(_text(value))  # not of any surrogates: a ValueError
-    return str(value)
+def _check_count(value: Any, limit: int = 2**63 - 1) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is not a count")
+    if value > limit:
+        raise ValueError(f"{value} is out of range: up to {limit}")
+    return value
 
 
-def _name(value: Any) -> str:
-    """A file name that cannot lead out of the data set's folder."""
-    if _SAFE_NAME.fullmatch(_text(value)) is None:
-        raise ValueError(f"{value!r} is not a safe file name")
-    return str(value)
+def _check_name(name: str) -> None:
+    """Refuses the name of a file that could lead out of the data set's folder."""
+    if _SAFE_NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not a safe file name")
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return dict(pairs)
+def _check_consistency(manifest: Manifest) -> None:
+    for label in manifest.classes:
+        to_bytes(label)  # raises a ValueError for surrogates that stand for no byte
+    for name in (*manifest.files, *manifest.splits):
+        _check_name(name)
+    _check_image(manifest.image)
+    check_columns(manifest.columns)
+    for shard in manifest.shards:
+        _check_shard(shard)
+    if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
+        raise ValueError("a shard is listed twice")
+    for name in manifest.splits:
+        _check_split(manifest, name)
+    if {shard.split for shard in manifest.shards} != set(manifest.splits):
+        raise ValueError("shards and splits do not match")
+    totals = manifest.totals
+    accounted = totals.written + sum(totals.rejected.values()) + sum(totals.skipped.values())
+    records = sum(split.records for split in manifest.splits.values())
+    if totals.scanned + totals.frames != accounted or totals.written != records:
+        raise ValueError("its totals do not add up")
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
+def _check_image(image: ImageInfo) -> None:
+    _check_count(image.channels, MAX_CHANNELS)
+    for side, most in ((image.height, image.max_height), (image.width, image.max_width)):
+        _check_count(most, MAX_SIDE)
+        if side is not None and most not in (0, _check_count(side, MAX_SIDE)):
+            raise ValueError(f"images of {side} pixels that have up to {most}")
 
 
-def dump_json(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a JSON file of a data set: ASCII, in the order of the keys."""
-    return json.dumps(content, indent=1).encode("ascii") + b"\n"
+def _check_shard(shard: ShardInfo) -> None:
+    _check_name(shard.name)
+    # Readers allocate as much memory as these numbers say.
+    _check_count(shard.index_bytes, MAX_LINE_BYTES * shard.records)
+    _check_count(shard.max_record_bytes, min(shard.bytes, MAX_RECORD_BYTES))
+    if shard.records * FRAMING_BYTES > shard.bytes:
+        raise ValueError(f"{shard.records} records do not fit into {shard.bytes} bytes")
+
+
+def _check_split(manifest: Manifest, name: str) -> None:
+    split, shards = manifest.splits[name], manifest.list_shards(name)
+    counted = (sum(s.records for s in shards), sum(s.bytes for s in shards), len(shards))
+    if (split.records, split.bytes, split.shards) != counted:
+        raise ValueError(f"the shards of split {name} do not add up to it")
+    labels = len(manifest.classes) if manifest.labelled else 0
+    if len(split.labels) != labels or sum(split.labels) != split.records * manifest.labelled:
+        raise ValueError(f"the labels of split {name} do not add up to it")

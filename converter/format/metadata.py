@@ -1,8 +1,7 @@
 """The files that let TensorFlow Datasets open the folder: `tfds.builder_from_directory(OUT)`.
 
-Written as `tensorflow_datasets/core/proto/dataset_info.proto` and `feature.proto` define them, in
-protobuf's JSON, where an int64 is a string. TFDS refuses a file with a key that it does not know,
-so nothing of our own is added here.
+`tensorflow_datasets/core/proto/dataset_info.proto` and `feature.proto` define them, in protobuf's
+JSON, where an int64 is a string. TFDS refuses files with unknown keys, so we add none.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FEATURES: Final = "features.json"
 
 
 def name_labels(feature: str) -> str:
-    """The name of the file in which TFDS looks for the class names of a feature."""
+    """The name of the file where TFDS looks for the class names of a feature."""
     return f"{feature.replace('/', '.')}.labels.txt"
 
 
@@ -32,12 +31,17 @@ METADATA: Final = (
     INFO,
     FEATURES,
 )
-"""The names of these files; not all data sets have all of them."""
+"""The names of these files; a data set need not have all of them."""
 
 TARGETS: Final = (schema.MASK, examples.LABEL, schema.LABELS, schema.TARGET)
-"""What a record may hold that is to be predicted: the first of them that there is."""
+"""What a model may predict: the first of these that a record has."""
 
-_FEATURES = "tensorflow_datasets.core.features."
+
+def _feature(name: str, **content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"pythonClassName": f"tensorflow_datasets.core.features.{name}", **content}
+
+
+_TEXT: Final = _feature("text_feature.Text", text={})
 
 
 def describe_dataset(
@@ -50,12 +54,7 @@ def describe_dataset(
 ) -> dict[str, bytes]:
     """The content of each metadata file, by file name.
 
-    Args:
-        image: what the stored images have in common.
-        classes: names in label order.
-        shards: of all splits, in order.
-        columns: what records hold besides.
-        labelled: whether they hold a label.
+    `classes` are in label order, and `labelled` says whether records hold a label.
     """
     labels = to_bytes("".join(f"{label}\n" for label in classes))
     label = [Column(examples.LABEL, "label")] if labelled else []
@@ -97,24 +96,23 @@ def _describe_info(
 def _describe_features(
     image: ImageInfo, classes: int, columns: Sequence[Column]
 ) -> dict[str, dict[str, Any]]:
-    features = {column.name: _describe_column(column, classes) for column in columns}
-    features[examples.ENCODED] = _describe_image(image)
-    texts = [examples.TEXT] if examples.LABEL in features else []
-    if schema.MASK in features:
-        texts += [examples.MASK_FORMAT, examples.MASK_SHA256]
-        mask = dataclasses.replace(image, channels=1, formats={"png": 1})
-        features[schema.MASK] = _describe_image(mask)
-    for text in (
+    texts = [
         examples.COLORSPACE,
         examples.FILENAME,
         examples.FORMAT,
         examples.SHA256,
         examples.SOURCE_ID,
-        *texts,
-    ):
-        features[text] = _feature("text_feature.Text", text={})
-    for number in (examples.CHANNELS, examples.HEIGHT, examples.WIDTH):
-        features[number] = _describe_scalar("int64")
+    ]
+    numbers = (examples.CHANNELS, examples.HEIGHT, examples.WIDTH)
+    features = {column.name: _describe_column(column, classes) for column in columns}
+    features[examples.ENCODED] = _describe_image(image)
+    if examples.LABEL in features:
+        texts.append(examples.TEXT)
+    if schema.MASK in features:
+        texts += [examples.MASK_FORMAT, examples.MASK_SHA256]
+        mask = dataclasses.replace(image, channels=1, formats={"png": 1})
+        features[schema.MASK] = _describe_image(mask)
+    features |= dict.fromkeys(texts, _TEXT) | dict.fromkeys(numbers, _describe_scalar("int64"))
     return {"features": dict(sorted(features.items()))}
 
 
@@ -127,8 +125,8 @@ def _describe_column(column: Column, classes: int) -> dict[str, Any]:
         "boxes": _feature("bounding_boxes.BBoxFeature", boundingBox=box),
         "int": _describe_scalar("int64"),
         "float": _describe_scalar("float32"),
-        "text": _feature("text_feature.Text", text={}),
-        "mask": {},  # as an image, by the sizes of those
+        "text": _TEXT,
+        "mask": {},  # described as an image
     }
     if column.kind == "label" or column.is_scalar:
         return value[column.kind]
@@ -141,20 +139,14 @@ def _describe_scalar(dtype: str) -> dict[str, Any]:
 
 
 def _describe_image(image: ImageInfo) -> dict[str, Any]:
+    # TFDS gets bytes for WebP, which it decodes to four dimensions, as an animation, and then
+    # refuses; and for raw images of several shapes, because it has no feature for them.
+    if "webp" in image.formats or (image.is_raw and image.height is None):
+        return _TEXT
     sides = [image.height or -1, image.width or -1, image.channels]
     shape = {"dimensions": [str(side) for side in sides]}
-    if "webp" in image.formats:
-        # TFDS decodes WebP to four dimensions, as an animation, and then refuses the shape; so it
-        # is given the encoded bytes.
-        return _feature("text_feature.Text", text={})
-    if "raw" not in image.formats:
+    if not image.is_raw:
         # No encodingFormat: TFDS then decodes by content, which may differ from image to image.
         return _feature("image_feature.Image", image={"dtype": "uint8", "shape": shape})
-    if image.height is None:
-        return _feature("text_feature.Text", text={})  # bytes: no feature of TFDS takes its shape
     tensor = {"shape": shape, "dtype": "uint8", "encoding": "bytes"}
     return _feature("tensor_feature.Tensor", tensor=tensor)
-
-
-def _feature(name: str, **content: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pythonClassName": _FEATURES + name, **content}

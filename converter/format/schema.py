@@ -1,17 +1,17 @@
-"""What a record holds besides its image: columns of a table, each of one kind.
+"""The columns of a table that records hold besides their image, each of one kind.
 
-This is part of the format: the manifest lists the columns, and `reader` reads them by it.
+The manifest lists them, and `reader` reads them by that list.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from converter.errors import UsageError
-from converter.names import from_bytes
+from converter.names import from_bytes, to_bytes
 
 KINDS: Final = {
     "int": int,
@@ -24,12 +24,12 @@ KINDS: Final = {
     "boxes": float,
     "mask": bytes,
 }
-"""Of what type the values of each kind of column are.
+"""The type of the values of each kind of column.
 
 `int`, `float` and `text` are one value a record; `ints`, `floats` and `texts` any number of them.
-`labels` are numbers of classes, any number of them; `boxes` are (top, left, bottom, right) as
-fractions of the stored image, four values after each other for each box. A `mask` is a PNG of one
-channel and of the size of the image, whose pixels are numbers of classes.
+`labels` are any number of class numbers. `boxes` are (top, left, bottom, right) in fractions of the
+stored image, one after another. A `mask` is a PNG of class numbers, with one channel and the size
+of the image.
 """
 
 SCALARS: Final = ("int", "float", "text", "mask")
@@ -41,19 +41,15 @@ BOXES: Final = "image/object/bbox"
 BOX_LABELS: Final = "image/object/class/label"
 MASK: Final = "image/segmentation/class/encoded"
 
-RESERVED: Final = {
-    LABELS: ("labels",),
-    TARGET: ("float",),
-    CAPTION: ("text",),
-    BOXES: ("boxes",),
-    BOX_LABELS: ("labels",),
-    MASK: ("mask",),
+_RESERVED: Final = {
+    LABELS: "labels",
+    TARGET: "float",
+    CAPTION: "text",
+    BOXES: "boxes",
+    BOX_LABELS: "labels",
+    MASK: "mask",
 }
-"""The features with a meaning of their own, and what each may be; other columns have names of
-their own."""
-
-FREE_KINDS: Final = tuple(kind for kind in KINDS if kind != "mask")
-"""What other columns may be."""
+"""The kind of each feature with a fixed meaning. Other columns may have any kind but `mask`."""
 
 MAX_COLUMNS: Final = 32
 
@@ -62,12 +58,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """One feature that every record has.
-
-    Attributes:
-        name: of the feature.
-        kind: one of `KINDS`.
-    """
+    """One feature that every record has; its kind is one of `KINDS`."""
 
     name: str
     kind: str
@@ -79,12 +70,12 @@ class Column:
 
     @property
     def type(self) -> type:
-        """Of its values, once they are bytes in a record."""
+        """The type of its values in a record: text is stored as bytes."""
         kind: type = KINDS[self.kind]
         return bytes if kind is str else kind
 
     def read(self, values: Sequence[Any]) -> Any:
-        """A record's value as Python shows it: one, a list, or a list of boxes of four each.
+        """Converts a record's values to one value, a list, or a list of boxes of four numbers.
 
         Raises:
             ValueError: the values are not of this kind.
@@ -100,7 +91,7 @@ class Column:
         return shown
 
     def check(self, values: Sequence[Any]) -> None:
-        """Makes sure that a record's values are of this kind.
+        """Checks that a record's values are of this kind.
 
         Raises:
             ValueError: they are not.
@@ -113,7 +104,7 @@ class Column:
 
 
 def check_columns(columns: Sequence[Column]) -> None:
-    """Makes sure that columns can be features of a record.
+    """Checks that columns can be features of a record.
 
     Raises:
         ValueError: a name or a kind is unknown, or there are too many.
@@ -123,47 +114,31 @@ def check_columns(columns: Sequence[Column]) -> None:
     if len({column.name for column in columns}) != len(columns):
         raise ValueError("a column is listed twice")
     for column in columns:
-        if column.kind not in RESERVED.get(column.name, FREE_KINDS):
+        expected = _RESERVED.get(column.name)
+        known = column.kind == expected if expected else column.kind in KINDS.keys() - {"mask"}
+        if not known:
             raise ValueError(f"column {column.name!r} is of the unknown kind {column.kind!r}")
-        if column.name not in RESERVED and not is_free(column.name):
+        if not expected and not _NAME.fullmatch(column.name):
             raise ValueError(f"column {column.name!r} has no name that a feature can have")
 
 
-def is_free(name: str) -> bool:
-    """Whether a column of one's own may have that name."""
-    return _NAME.fullmatch(name) is not None
-
-
 def make_features(columns: Sequence[Column], values: Iterable[Any]) -> dict[str, list[Any]]:
-    """The features of a record that columns are stored as.
-
-    Args:
-        columns: which.
-        values: of each, as `converter.sources.tables` puts them into an entry.
-    """
+    """The features of a record, from the values that `converter.sources.tables` reads."""
     features = {}
     for column, value in zip(columns, values, strict=True):
-        listed = [value] if column.is_scalar else value
         kind = KINDS[column.kind]
-        features[column.name] = [
-            item.encode("utf-8", "surrogateescape") if kind is str else kind(item)
-            for item in listed
-        ]
+        convert: Callable[[Any], Any] = to_bytes if kind is str else kind
+        features[column.name] = [*map(convert, [value] if column.is_scalar else value)]
     return features
 
 
 def check_values(
     columns: Iterable[Column], features: Mapping[str, Sequence[Any]], classes: int
 ) -> None:
-    """Makes sure that a record has what its columns say.
-
-    Args:
-        columns: which.
-        features: of the record.
-        classes: how many there are.
+    """Checks that a record has the features that its columns say, with labels below `classes`.
 
     Raises:
-        ValueError: a feature is missing, of another type, or none of the classes.
+        ValueError: a feature is missing, of another type, or not one of the classes.
     """
     for column in columns:
         values = features.get(column.name, ())
@@ -175,17 +150,17 @@ def check_values(
 
 
 def find_column(columns: Sequence[Column], name: str) -> Column | None:
-    """The column of that name, if there is one."""
+    """The column of that name, or None."""
     return next((column for column in columns if column.name == name), None)
 
 
-def require_free(name: str) -> str:
-    """The name of a column that is to be carried into the records.
+def check_column_name(name: str) -> str:
+    """Returns the name of a column if a feature can have it.
 
     Raises:
-        UsageError: no feature can be called so.
+        UsageError: it cannot.
     """
-    if not is_free(name):
+    if not _NAME.fullmatch(name):
         raise UsageError(
             f"column {name!r} cannot be the name of a feature: up to 100 letters, digits, "
             "_, . and -; rename it"

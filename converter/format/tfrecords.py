@@ -5,16 +5,16 @@ A record is, little endian and without gaps,
     u64 length | u32 masked CRC-32C of the 8 length bytes | payload | u32 masked CRC-32C of payload
 
 as TensorFlow's `core/lib/io/record_writer.h` defines it. A file of records has no header, no
-footer and no count: one cut between two records looks complete, so counts are kept in the
-manifest and offsets in the index (`converter.format.indexes`).
+footer and no count: a file cut between two records looks complete. So the manifest keeps the counts
+and the index the offsets (`converter.format.indexes`).
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Final, TypeAlias, TypeVar
+from collections.abc import Iterator
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from converter.errors import RecordError
 
-Buffer: TypeAlias = bytes | memoryview | npt.NDArray[np.uint8]
 Bytes = TypeVar("Bytes", bytes, memoryview)
 Crcs = TypeVar("Crcs", int, npt.NDArray[np.int64])
 
@@ -31,7 +30,7 @@ HEADER_BYTES: Final = 12
 FOOTER_BYTES: Final = 4
 FRAMING_BYTES: Final = HEADER_BYTES + FOOTER_BYTES
 
-# Pieces of 1 MiB take three times as long: the system gives and takes the memory of each anew.
+# Pieces of 1 MiB take three times as long: the system maps and unmaps the memory of each.
 PIECE_BYTES: Final = 1 << 18
 
 _HEADER: Final = struct.Struct("<QI")
@@ -39,20 +38,27 @@ _LENGTH: Final = struct.Struct("<Q")
 _CRC: Final = struct.Struct("<I")
 
 
-def compute_masked_crc(*pieces: Buffer) -> int:
-    """The masked CRC-32C of some data, which may lie in several pieces."""
-    crc = 0
-    for piece in pieces:
-        # google_crc32c takes bytes and arrays, but no memoryview.
-        data = np.frombuffer(piece, np.uint8) if isinstance(piece, memoryview) else piece
-        crc = google_crc32c.extend(crc, data)
+class _Place(NamedTuple):
+    shard: str
+    offset: int
+    number: int | None
+
+    def error(self, detail: str) -> RecordError:
+        return RecordError(self.shard, self.offset, detail, self.number)
+
+
+def compute_masked_crc(data: bytes | memoryview) -> int:
+    """The masked CRC-32C of some data."""
+    # google_crc32c takes bytes and arrays, but no memoryview.
+    array = np.frombuffer(data, np.uint8) if isinstance(data, memoryview) else data
+    crc: int = google_crc32c.value(array)
     return mask_crc(crc)
 
 
 def mask_crc(crc: Crcs) -> Crcs:
     """Rotates and offsets a CRC-32C, or an int64 array of them.
 
-    So a CRC that is stored beside its data is not summed into a useless CRC of a CRC.
+    A plain CRC stored beside its data would make a CRC over both useless.
     """
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -60,76 +66,29 @@ def mask_crc(crc: Crcs) -> Crcs:
 def frame_record(payload: bytes) -> bytes:
     """The record that holds `payload`: `len(payload) + FRAMING_BYTES` bytes."""
     length = _LENGTH.pack(len(payload))
-    return b"".join(
-        (
-            length,
-            _CRC.pack(compute_masked_crc(length)),
-            payload,
-            _CRC.pack(compute_masked_crc(payload)),
-        )
-    )
+    length_crc, payload_crc = (_CRC.pack(compute_masked_crc(data)) for data in (length, payload))
+    return b"".join((length, length_crc, payload, payload_crc))
 
 
 def unframe_record(record: Bytes, *, shard: str, offset: int, number: int | None = None) -> Bytes:
     """The payload of exactly one record, not copied if `record` is a memoryview.
 
-    Args:
-        record: the whole record, framing included.
-        shard: the shard's name, for the error.
-        offset: where the record begins, for the error.
-        number: which record of the shard it is, for the error.
+    `shard`, `offset` and `number` say in an error where the record is.
 
     Raises:
-        RecordError: the length or a checksum does not fit.
+        RecordError: the length or a checksum does not match.
     """
+    place = _Place(shard, offset, number)
     if len(record) < FRAMING_BYTES:
-        raise RecordError(shard, offset, f"only {len(record)} bytes", number)
+        raise place.error(f"only {len(record)} bytes")
     payload = record[HEADER_BYTES:-FOOTER_BYTES]
-    check_framing(
-        record[:HEADER_BYTES],
-        (payload,),
-        record[-FOOTER_BYTES:],
-        shard=shard,
-        offset=offset,
-        number=number,
-    )
+    _check_header(record[:HEADER_BYTES], len(payload), place)
+    _check_payload(compute_masked_crc(payload), record[-FOOTER_BYTES:], place)
     return payload
-
-
-def check_framing(
-    header: bytes | memoryview,
-    payload: Sequence[Buffer],
-    footer: bytes | memoryview,
-    *,
-    shard: str,
-    offset: int,
-    number: int | None = None,
-) -> None:
-    """Checks a record that lies in pieces.
-
-    Args:
-        header: its first 12 bytes.
-        payload: what comes next, in order.
-        footer: its last 4 bytes.
-        shard: the shard's name, for the error.
-        offset: where the record begins, for the error.
-        number: which record of the shard it is, for the error.
-
-    Raises:
-        RecordError: the length or a checksum does not fit.
-    """
-    length = _read_length(header, shard, offset, number)
-    expected = sum(len(piece) if isinstance(piece, bytes) else piece.nbytes for piece in payload)
-    if length != expected:
-        raise RecordError(shard, offset, f"length {length}, expected {expected}", number)
-    _check_payload(payload, footer, shard, offset, number)
 
 
 def read_records(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Reads a shard from its beginning, one record at a time.
-
-    A length is believed only after its checksum and `file_bytes` agree with it: a hostile length
-    must not decide how much memory is asked for.
 
     Args:
         file: the open shard, at its beginning.
@@ -140,88 +99,77 @@ def read_records(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[
         (offset of the record in bytes, payload).
 
     Raises:
-        RecordError: a record is cut off, or a checksum does not fit.
+        RecordError: a record is cut off, or a checksum does not match.
     """
-    offset = number = 0
-    while header := file.read(HEADER_BYTES):
-        length = _read_length(header, shard, offset, number)
-        _check_end(length, file_bytes, shard, offset, number)
+    for place, length in _read_lengths(file, shard, file_bytes):
         payload = file.read(length)
-        _check_payload((payload,), file.read(FOOTER_BYTES), shard, offset, number)
-        yield offset, payload
-        offset += length + FRAMING_BYTES
-        number += 1
+        _check_payload(compute_masked_crc(payload), file.read(FOOTER_BYTES), place)
+        yield place.offset, payload
 
 
 def scan_records(
     file: BinaryIO, shard: str, file_bytes: int, *, payloads: bool = True
 ) -> Iterator[int]:
-    """Finds the records of a shard as `read_records` does, in 512 KiB however large they are.
+    """`read_records` without the payloads, in 512 KiB however large they are.
 
-    Args:
-        file: the open shard, at its beginning.
-        shard: its name, for errors.
-        file_bytes: its size.
-        payloads: whether to read payloads and to compare their checksums.
+    Their checksums are compared only with `payloads`.
 
     Yields:
         the size of each record in bytes, framing included; their sum is `file_bytes`.
-
-    Raises:
-        RecordError: a record is cut off, or a checksum does not fit.
     """
-    offset = number = 0
-    while offset < file_bytes:
-        length = _read_length(file.read(HEADER_BYTES), shard, offset, number)
-        _check_end(length, file_bytes, shard, offset, number)
+    for place, length in _read_lengths(file, shard, file_bytes):
         if payloads:
-            _scan_payload(file, length, shard, offset, number)
+            _scan_payload(file, length, place)
         else:
             file.seek(length + FOOTER_BYTES, os.SEEK_CUR)
         yield length + FRAMING_BYTES
-        offset += length + FRAMING_BYTES
-        number += 1
 
 
 def is_header(data: bytes) -> bool:
-    """Whether these bytes begin a record: a length with the checksum that belongs to it."""
+    """Whether these bytes begin a record: a length with its right checksum."""
     return len(data) == HEADER_BYTES and _HEADER.unpack(data)[1] == compute_masked_crc(data[:8])
 
 
-def _scan_payload(file: BinaryIO, length: int, shard: str, offset: int, number: int) -> None:
+def _scan_payload(file: BinaryIO, length: int, place: _Place) -> None:
     crc = 0
     while length and (piece := file.read(min(length, PIECE_BYTES))):
         crc = google_crc32c.extend(crc, piece)
         length -= len(piece)
     footer = file.read(FOOTER_BYTES)
-    if length or len(footer) < FOOTER_BYTES:
-        raise RecordError(shard, offset, "payload cut off", number)
-    if _CRC.unpack(footer)[0] != mask_crc(crc):
-        raise RecordError(shard, offset, "checksum of the payload does not match", number)
+    _check_payload(mask_crc(crc), b"" if length else footer, place)
 
 
-def _check_end(length: int, file_bytes: int, shard: str, offset: int, number: int) -> None:
-    if offset + length + FRAMING_BYTES > file_bytes:
-        raise RecordError(shard, offset, f"length {length} goes past the end of the file", number)
+def _read_lengths(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[_Place, int]]:
+    """The records of a shard and the length of their payloads, each of which the caller reads."""
+    offset = number = 0
+    while offset < file_bytes:
+        place = _Place(shard, offset, number)
+        length = _read_length(file.read(HEADER_BYTES), place)
+        # It decides how much memory is allocated, so it is trusted only if it fits into the file.
+        if offset + length + FRAMING_BYTES > file_bytes:
+            raise place.error(f"length {length} goes past the end of the file")
+        yield place, length
+        offset += length + FRAMING_BYTES
+        number += 1
 
 
-def _read_length(header: bytes | memoryview, shard: str, offset: int, number: int | None) -> int:
+def _read_length(header: bytes | memoryview, place: _Place) -> int:
     if len(header) < HEADER_BYTES:
-        raise RecordError(shard, offset, f"header cut off after {len(header)} bytes", number)
+        raise place.error(f"header cut off after {len(header)} bytes")
     length, crc = _HEADER.unpack(header)
     if crc != compute_masked_crc(header[:8]):
-        raise RecordError(shard, offset, "checksum of the length does not match", number)
+        raise place.error("checksum of the length does not match")
     return int(length)
 
 
-def _check_payload(
-    payload: Sequence[Buffer],
-    footer: bytes | memoryview,
-    shard: str,
-    offset: int,
-    number: int | None,
-) -> None:
+def _check_header(header: bytes | memoryview, expected: int, place: _Place) -> None:
+    length = _read_length(header, place)
+    if length != expected:
+        raise place.error(f"length {length}, expected {expected}")
+
+
+def _check_payload(crc: int, footer: bytes | memoryview, place: _Place) -> None:
     if len(footer) < FOOTER_BYTES:
-        raise RecordError(shard, offset, "payload cut off", number)
-    if _CRC.unpack(footer)[0] != compute_masked_crc(*payload):
-        raise RecordError(shard, offset, "checksum of the payload does not match", number)
+        raise place.error("payload cut off")
+    if _CRC.unpack(footer)[0] != crc:
+        raise place.error("checksum of the payload does not match")

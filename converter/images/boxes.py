@@ -7,45 +7,43 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from converter.format.schema import BOX_LABELS, BOXES, Column
-from converter.images.conversion import fit_upright
-from converter.images.geometry import Geometry, Size
+from converter.images.geometry import Geometry, Size, fit_upright
 from converter.options import ConvertOptions
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Top, left, bottom, right."""
 
 FRACTIONS: Final = ("yolo", "yxyx")
-"""The formats whose numbers are fractions of the image's size, and not pixels."""
+"""The formats whose numbers are fractions of the image's size, not pixels."""
 
 
 def parse_boxes(value: Any, box_format: str) -> list[Box]:
-    """Reads boxes: a list of four numbers for each.
-
-    Args:
-        value: what a table holds.
-        box_format: as in `ConvertOptions`.
+    """Reads a list of boxes of four numbers, in one of `converter.options.BOX_FORMATS`.
 
     Raises:
-        ValueError: it is something else, or a box has no area.
+        ValueError: `value` is something else, or a box has no area.
     """
-    boxes = value if isinstance(value, list) else None
-    if boxes is None:
-        raise ValueError(f"boxes {value!r:.60} are not a list of lists of four numbers")
-    return [_parse_box(box, box_format) for box in boxes]
+    if not isinstance(value, list):
+        message = f"boxes {value!r:.60} are not a list of lists of four numbers"
+        raise ValueError(message)  # noqa: TRY004 (the value of a cell, not of an argument)
+    return [_parse_box(box, box_format) for box in value]
 
 
 def fit_boxes(
     columns: Sequence[Column], values: list[Any], size: Size, options: ConvertOptions
 ) -> list[Any]:
-    """The values of a record, with boxes as they lie in the stored image.
+    """Replaces the boxes among the values of a record by those in the stored image.
 
-    Boxes are cut at its edges; one that lies outside is left out, and so is its label.
+    Boxes are cut at its edges. A box that lies outside is left out, together with its label.
 
     Args:
         columns: what the values are.
-        values: of each column.
-        size: of the original as a person sees it.
+        values: one for each column.
+        size: (height, width) of the upright original.
         options: how it is resized.
+
+    Returns:
+        the values, with the sides of all boxes in one list.
     """
     places = {column.name: place for place, column in enumerate(columns)}
     if BOXES not in places:
@@ -64,13 +62,9 @@ def fit_boxes(
 
 
 def move_box(box: Box, size: Size, geometry: Geometry, *, in_fractions: bool) -> Box | None:
-    """Where a box of an original lies in the stored image, in fractions of it; None if outside.
+    """The box in fractions of the stored image; None if it lies outside.
 
-    Args:
-        box: in pixels, or fractions of the original's size.
-        size: of the original as a person sees it.
-        geometry: how it becomes the stored image.
-        in_fractions: what the numbers of the box are.
+    `box` is in fractions of the upright original, or in its pixels; `size` is the original's.
     """
     top, left, height, width = geometry.crop
     sides = []
@@ -90,21 +84,17 @@ def _parse_box(box: Any, box_format: str) -> Box:
         raise ValueError(f"box {box!r:.60} is not a list of four numbers")
     if not all(type(side) in (int, float) and math.isfinite(side) for side in box):
         raise ValueError(f"box {box!r:.60} does not hold four numbers")
-    one, two, three, four = (float(side) for side in box)
+    one, two, three, four = map(float, box)
     match box_format:
         case "xyxy":
-            top, left, bottom, right = two, one, four, three
+            parsed = two, one, four, three
         case "xywh":
-            top, left, bottom, right = two, one, two + four, one + three
+            parsed = two, one, two + four, one + three
         case "yolo":
-            top, left, bottom, right = (
-                two - four / 2,
-                one - three / 2,
-                two + four / 2,
-                one + three / 2,
-            )
+            parsed = two - four / 2, one - three / 2, two + four / 2, one + three / 2
         case _:
-            top, left, bottom, right = one, two, three, four
+            parsed = one, two, three, four
+    top, left, bottom, right = parsed
     if top >= bottom or left >= right:
         raise ValueError(f"box {box!r:.60} has no area, read as {box_format}")
-    return top, left, bottom, right
+    return parsed

@@ -1,22 +1,33 @@
-"""One image file's bytes become the bytes that are stored: decode, orient, resize, encode."""
+"""Converts the bytes of one image file to the bytes that are stored."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from PIL import Image
 
 from converter.costs import enter
-from converter.errors import ImageError, ShardmillError
-from converter.images.copies import COPIED, is_copy, verify_png
-from converter.images.geometry import Geometry, Size, fit_image
-from converter.images.limits import check_header, has_frames
-from converter.images.openers import name_format, open_image
+from converter.errors import ImageError
+from converter.images.copies import COPIED, can_copy
+from converter.images.geometry import (
+    Size,
+    choose_interpolation,
+    fit_upright,
+    measure_draft,
+    pad,
+    scale,
+)
+from converter.images.limits import has_several_frames
+from converter.images.openers import (
+    name_format,
+    open_checked,
+    open_image,
+    verify_png,
+    wrap_decoder_errors,
+)
 from converter.images.pixels import (
     MODES,
     find_transform,
@@ -25,27 +36,18 @@ from converter.images.pixels import (
     has_wide_samples,
     orient,
     read_orientation,
-    read_turn,
+    read_pending_orientation,
+    turn_size,
 )
-from converter.images.scaling import choose_interpolation, measure_draft, pad, scale
 from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
-from converter.reasons import REJECT_CODES
-
-# What a decoder finds odd is no news in a conversion of a million files.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 class Origin(NamedTuple):
     """What is known of an original, or of one of its frames.
 
-    Attributes:
-        format: one of `converter.images.formats.FORMATS`.
-        height: in pixels, as a person sees it.
-        width: likewise.
-        orientation: by which it is turned for that, as EXIF numbers them.
-        animated: whether its file has more frames or pages than one.
-        profiled: whether its colours are brought to sRGB from another ICC profile.
+    `height` and `width` are those of the upright image, in pixels, and `orientation` is the EXIF
+    orientation that was applied. `animated` says that the file has several frames or pages,
+    `profiled` that its colours are converted to sRGB from another ICC profile.
     """
 
     format: str = ""
@@ -62,22 +64,15 @@ class Origin(NamedTuple):
 
 UNKNOWN: Final = Origin()
 
-
 Converted: TypeAlias = "StoredImage | ImageError"
-"""What becomes of an image."""
+"""An image, or the reason why there is none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage:
     """An image as it goes into a record.
 
-    Attributes:
-        data: the encoded image, or for `raw` its uint8 pixels (height, width, channels).
-        format: `jpeg`, `png`, `webp` or `raw`.
-        height: in pixels.
-        width: in pixels.
-        channels: of every pixel.
-        origin: what it was made from, where that is known.
+    `data` is the encoded image, or for the format `raw` its uint8 pixels (height, width, channels).
     """
 
     data: bytes
@@ -88,7 +83,7 @@ class StoredImage:
     origin: Origin = UNKNOWN
 
 
-def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> StoredImage:
+def convert_image(data: bytes, options: ConvertOptions) -> StoredImage:
     """Converts one image file.
 
     Memory peaks at about 5 bytes a decoded pixel, 12 where the image is transparent or has samples
@@ -97,116 +92,50 @@ def convert_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -
     Args:
         data: the file's content.
         options: size, resize mode, interpolation, encoding and quality.
-        draft: decode large JPEGs at a fraction of their size where that is enough.
 
     Raises:
         ImageError: the image is refused; `code` is one of `REJECT_CODES`.
     """
-    (image,) = convert_sizes(data, [options], draft=draft)
+    (image,) = convert_sizes(data, [options])
     if isinstance(image, ImageError):
         raise image
     return image
 
 
-def convert_sizes(
-    data: bytes, sizes: Sequence[ConvertOptions], *, draft: bool = True
-) -> list[Converted]:
-    """Converts one image file to several sizes, and each to the very bytes of that size alone.
+def convert_sizes(data: bytes, sizes: Sequence[ConvertOptions]) -> list[Converted]:
+    """`convert_image` for options that differ only in their size, each with the bytes as if alone.
 
-    It is decoded once; but a large JPEG once for each fraction of its size that they take.
-
-    Args:
-        data: the file's content.
-        sizes: options that differ in nothing but the size.
-        draft: as in `convert_image`.
-
-    Returns:
-        for each size the image, or why there is none.
-
-    Raises:
-        ImageError: there is none of any size.
+    The file is decoded once, a large JPEG once for each fraction of its size that is needed. An
+    `ImageError` is raised only if the file is refused for all sizes.
     """
-    with name_errors(), open_checked(data, sizes[0]) as image:
-        opened = Opened(image, data, sizes[0], draft=draft, alone=len(sizes) == 1)
+    with wrap_decoder_errors(), open_checked(data, sizes[0]) as image:
+        opened = OpenedImage(image, data, sizes[0], draft=True, alone=len(sizes) == 1)
         return convert_opened(opened, sizes)
 
 
-def convert_opened(opened: Opened, sizes: Sequence[ConvertOptions]) -> list[Converted]:
-    """Does what `convert_sizes` does with an image that is opened and checked."""
+def convert_opened(opened: OpenedImage, sizes: Sequence[ConvertOptions]) -> list[Converted]:
+    """`convert_sizes` for an image that is opened and checked already."""
     outcomes: list[Converted] = []
     for options in sizes:
         try:
-            with name_errors():
+            with wrap_decoder_errors():
                 outcomes.append(_copy(opened, options) or _transform(opened, options))
-        except ImageError as error:  # noqa: PERF203 (of each size by itself)
+        except ImageError as error:  # noqa: PERF203 (sizes fail separately)
             outcomes.append(error.strip())
     return outcomes
 
 
-@contextlib.contextmanager
-def name_errors() -> Iterator[None]:
-    """Makes an `ImageError` of whatever a decoder raises."""
-    try:
-        yield
-    except (ShardmillError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("too_large", str(error)) from None
-    # On hostile files Pillow raises OSError, ValueError, SyntaxError, IndexError, TypeError and
-    # struct.error, and no list of them stays complete.
-    except Exception as error:
-        raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error
-
-
-def open_checked(data: bytes, options: ConvertOptions) -> Image.Image:
-    """Opens an image that stays within all limits, by its header.
-
-    Raises:
-        ImageError: it does not.
-        Exception: whatever Pillow raises on a damaged header.
-    """
-    image = open_file(data, options)
-    check_header(image, data, options)
-    if image.format == "PNG":
-        verify_png(data)
-    return image
-
-
-def open_file(data: bytes, options: ConvertOptions) -> Image.Image:
-    """Opens a file of images, whatever the first of them is; errors are those of `open_checked`."""
-    enter("decode")
-    if not data:
-        raise ImageError("empty", REJECT_CODES["empty"])
-    if len(data) > options.max_file_bytes:
-        raise describe_large_file(len(data), options)
-    _let_pass(options.max_pixels)
-    return open_image(data, options.formats)
-
-
-def describe_large_file(size_bytes: int, options: ConvertOptions) -> ImageError:
-    """What is wrong with a file of more bytes than asked for."""
-    limit = options.max_file_bytes
-    return ImageError("too_many_bytes", f"{size_bytes:,} bytes, at most {limit:,}")
-
-
 def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> Image.Image:
-    """Decodes and resizes one image without encoding it: what `convert_image` stores."""
+    """Decodes and resizes one image without encoding it, with `draft` as `convert_image` does."""
     with open_image(data, options.formats) as image:
-        return _resize(Opened(image, data, options, draft=draft, alone=True), options)
+        return _resize(OpenedImage(image, data, options, draft=draft, alone=True), options)
 
 
-class Opened:
-    """An opened image, decoded once for all sizes that take the same fraction of it.
+class OpenedImage:
+    """An opened image, decoded once for all sizes that need the same fraction of it.
 
-    Args:
-        image: opened, not loaded.
-        data: its file.
-        options: of all sizes, in which they do not differ.
-        draft: whether JPEGs may be decoded at a fraction of their size.
-        alone: whether there is one size only.
-
-    Attributes:
-        failure: what Pillow said when it was decoded, or nothing.
+    `draft` lets JPEGs be decoded at a fraction of their size, and `alone` says that there is only
+    one size. `failure` is what Pillow said when decoding failed, or empty.
     """
 
     def __init__(
@@ -215,27 +144,22 @@ class Opened:
         self.image, self.data, self.options, self.alone = image, data, options, alone
         self.may_draft = draft and image.format in ("JPEG", "MPO")
         self.is_wide = has_wide_samples(image)  # before EXIF is read, which may load it
-        self.orientation = read_orientation(image)
-        width, height = image.size
+        self.orientation = read_pending_orientation(image)
+        height, width = turn_size((image.height, image.width), self.orientation)
         self.origin = Origin(
             format=name_format(image),
-            height=width if self.orientation >= 5 else height,
-            width=height if self.orientation >= 5 else width,
-            orientation=read_turn(image) if image.format == "TIFF" else self.orientation,
-            animated=has_frames(image, data),
+            height=height,
+            width=width,
+            orientation=read_orientation(image) if image.format == "TIFF" else self.orientation,
+            animated=has_several_frames(image, data),
             profiled=find_transform(image, options) is not None,
         )
         self.failure = ""
         self._upright: dict[Size, tuple[Image.Image, bool]] = {}
 
     def load(self) -> None:
-        """Decodes all of it. Pillow says only once what is wrong, and then shows what it has.
-
-        Raises:
-            ImageError: it went wrong before.
-            Exception: whatever Pillow raises.
-        """
-        if self.failure:
+        """Decodes the whole image; raises whatever Pillow raises, every time."""
+        if self.failure:  # Pillow reports damage once, and then shows what it has
             raise ImageError("decode_error", self.failure)
         try:
             self.image.load()
@@ -244,13 +168,10 @@ class Opened:
             raise
 
     def decode(self, least: Size | None) -> tuple[Image.Image, bool]:
-        """The image upright; and whether its colours are still to be flattened.
+        """The upright image, of the `least` size or larger, and whether it is to be flattened.
 
-        That is left to be done if it is a profile alone, which costs less on fewer pixels. Whatever
-        else is to be done, resizing needs it done.
-
-        Args:
-            least: (height, width) that a fraction has to have; None for all of it.
+        A colour profile alone is left for later, because it costs less on fewer pixels. All else
+        that flattening does has to come before resizing.
         """
         image = self._draft(least) if least else self.image
         if image.size not in self._upright:
@@ -264,8 +185,8 @@ class Opened:
         return self._upright[image.size]
 
     def _draft(self, least: Size) -> Image.Image:
-        """The image as libjpeg is to decode it: at half its size, or at less, if that will do."""
-        rows, columns = least if self.orientation < 5 else least[::-1]
+        """The image, set up for libjpeg to decode it at half its size or less if that will do."""
+        rows, columns = turn_size(least, self.orientation)
         if min(self.image.width // columns, self.image.height // rows) < 2:
             return self.image
         image = self.image if self.alone else open_image(self.data, self.options.formats)
@@ -274,46 +195,37 @@ class Opened:
 
 
 def check_image(image: StoredImage, *, decode: bool) -> None:
-    """Makes sure that a stored image is one, of the size that is stated.
+    """Checks that a stored image can be read, and has the size that is stated.
 
     Args:
         image: what a record holds.
-        decode: decode all of it, and not its header alone.
+        decode: decode the whole image, not just its header.
 
     Raises:
-        ImageError: it is not.
+        ImageError: it cannot, or has another size.
     """
+    stated = image.height, image.width
     if image.format == "raw":
         size = image.height * image.width * image.channels
         if len(image.data) != size:
             raise ImageError("decode_error", f"{len(image.data)} raw bytes, expected {size}")
         return
     if image.format not in COPIED.values():
-        raise ImageError("not_an_image", f"stored as {image.format[:20]!r}, which nobody reads")
-    try:
-        with Image.open(io.BytesIO(image.data), formats=[image.format.upper()]) as opened:
-            width, height = opened.size
-            bands = len(opened.getbands())
-            if decode and (height, width) == (image.height, image.width):
-                if opened.format == "PNG":
-                    verify_png(image.data)
-                opened.load()
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ImageError("decode_error", f"{type(error).__name__}: {error}") from error
+        raise ImageError("not_an_image", f"stored as {image.format[:20]!r}, which is unsupported")
+    with (
+        wrap_decoder_errors(),
+        Image.open(io.BytesIO(image.data), formats=[image.format.upper()]) as opened,
+    ):
+        found, bands = (opened.height, opened.width), len(opened.getbands())
+        if decode and found == stated:
+            if opened.format == "PNG":
+                verify_png(image.data)
+            opened.load()
     if bands != image.channels:
         raise ImageError("decode_error", f"{bands} channels, stated are {image.channels}")
-    if (height, width) != (image.height, image.width):
-        stated = f"{image.height}x{image.width}"
-        raise ImageError("decode_error", f"{height}x{width} pixels, stated are {stated}")
-
-
-def _let_pass(max_pixels: int) -> None:
-    """Raises Pillow's own limit to ours, which is checked as soon as a header is read."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and limit < max_pixels:
-        Image.MAX_IMAGE_PIXELS = max_pixels
+    if found != stated:
+        pixels, expected = ("{}x{}".format(*size) for size in (found, stated))
+        raise ImageError("decode_error", f"{pixels} pixels, stated are {expected}")
 
 
 def _check_sides(size: Size) -> None:
@@ -321,65 +233,58 @@ def _check_sides(size: Size) -> None:
         raise ImageError("too_large", f"{size[1]}x{size[0]}: a side is over {MAX_SIDE_PIXELS}")
 
 
-def _copy(opened: Opened, options: ConvertOptions) -> StoredImage | None:
-    """The file itself, where nothing is asked for that it is not already."""
-    size, origin = opened.origin.size, opened.origin
+def _copy(opened: OpenedImage, options: ConvertOptions) -> StoredImage | None:
+    """The file itself, if it is what is asked for."""
+    origin, size = opened.origin, opened.origin.size
     upright = opened.orientation == 1 and not opened.is_wide and not origin.animated
     if not upright or origin.profiled or fit_upright(size, options).canvas != size:
         return None
     _check_sides(size)
-    if not is_copy(opened.image, opened.data, options):
+    if not can_copy(opened.image, opened.data, options):
         return None
     opened.load()  # a truncated file must not be copied
-    return StoredImage(
-        data=opened.data,
-        format=COPIED[str(opened.image.format)],
-        height=size[0],
-        width=size[1],
-        channels=options.channels,
-        origin=origin,
-    )
+    return _store(opened, options, opened.data, COPIED[str(opened.image.format)], size)
 
 
-def _transform(opened: Opened, options: ConvertOptions) -> StoredImage:
+def _transform(opened: OpenedImage, options: ConvertOptions) -> StoredImage:
     encoding = options.encoding
     if encoding == "keep":
         encoding = _choose_encoding(str(opened.image.format), options)
     pixels = _resize(opened, options)
-    width, height = pixels.size
     enter("encode")
     data = _encode(pixels, encoding, options.quality)
+    return _store(opened, options, data, encoding, (pixels.height, pixels.width))
+
+
+def _store(
+    opened: OpenedImage, options: ConvertOptions, data: bytes, encoding: str, size: Size
+) -> StoredImage:
     return StoredImage(
         data=data,
         format=encoding,
-        height=height,
-        width=width,
+        height=size[0],
+        width=size[1],
         channels=options.channels,
         origin=opened.origin,
     )
 
 
 def _choose_encoding(source_format: str, options: ConvertOptions) -> str:
-    """The image's own, or the nearest one that holds the colour mode."""
+    """The encoding of the source, or the nearest one that holds the colour mode."""
     encoding = COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
     return encoding if encoding in HELD_BY[options.color_mode] else "png"
 
 
-def fit_upright(size: Size, options: ConvertOptions) -> Geometry:
-    """How an image of that size, as a person sees it, becomes the one that is stored."""
-    return fit_image(size, options.image_size, options.resize, enlarge=options.enlarge)
-
-
-def _resize(opened: Opened, options: ConvertOptions) -> Image.Image:
+def _resize(opened: OpenedImage, options: ConvertOptions) -> Image.Image:
     size = opened.origin.size
     geometry = fit_upright(size, options)
     _check_sides(geometry.canvas)
     interpolation = choose_interpolation(geometry, options)
-    # A fraction is an average of pixels, which `nearest` asks not to take.
-    draft = opened.may_draft and interpolation != "nearest"
+    # A fraction of a JPEG averages pixels, which `nearest` must not do.
+    draft = opened.may_draft and interpolation != Image.Resampling.NEAREST
     upright, plain = opened.decode(measure_draft(geometry, size) if draft else None)
     enter("convert")
-    scaled = scale(upright, size, geometry, Image.Resampling[interpolation.upper()])
+    scaled = scale(upright, size, geometry, interpolation)
     return pad(flatten(scaled, options) if plain else scaled, geometry.canvas)
 
 
@@ -388,11 +293,9 @@ def _encode(image: Image.Image, encoding: str, quality: int) -> bytes:
         return image.tobytes()
     file = io.BytesIO()
     if image.info:
-        # Pillow would write comments and colour profiles of the source from here.
-        image = image.copy()  # others may be made from it
+        # From here Pillow would write the comments and colour profiles of the source.
+        image = image.copy()  # other sizes may be made from it
         image.info = {}
-    if encoding == "png":
-        image.save(file, "PNG", compress_level=6)
-    else:
-        image.save(file, encoding.upper(), quality=quality)
+    settings = {"compress_level": 6} if encoding == "png" else {"quality": quality}
+    image.save(file, encoding.upper(), **settings)
     return file.getvalue()

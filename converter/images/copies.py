@@ -1,8 +1,7 @@
-"""Files that already are what is asked for, so that they can be stored byte for byte."""
+"""Files that already are what is asked for, and can be stored byte for byte."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -14,32 +13,27 @@ from converter.images.pixels import MODES
 from converter.options import HELD_BY, ConvertOptions
 
 COPIED: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
-"""What can be stored as it is: by Pillow's name of a format, ours."""
+"""The formats that can be stored as they are: Pillow's name for each, and ours."""
 
+# Pillow ignores the checksum of the last chunk, and shows an image that ends before it.
 _PNG_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
-"""Pillow looks at no checksum of the last chunk, and shows an image that ends before it."""
 
+# The segments of a JPEG that hold no metadata: how they begin, and how long they are.
 _PLAIN_SEGMENTS: Final = {"APP0": (b"JFIF", 14), "APP14": (b"Adobe", 12)}
-"""Those of a JPEG that hold no metadata: how they begin, and how long they are."""
 
-_MORE_OF_JPEG: Final = re.compile(rb"\xff[\xd8\xd9\xe0-\xef\xfe]")
-"""What may hold metadata behind the beginning of the pixels, where Pillow does not look."""
+# What may hold metadata after the first scan, where Pillow does not look.
+_LATER_SEGMENT: Final = re.compile(rb"\xff[\xd8\xd9\xe0-\xef\xfe]")
 
 _PLAIN_CHUNKS: Final = frozenset(
     (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"bKGD", b"cHRM", b"gAMA", b"pHYs", b"sBIT", b"sRGB")
 )
+
+# A file without metadata is at most this much larger than its pixels.
 _PLAIN_BYTES: Final = 4096
-"""Over its pixels, that a file without metadata may have to be copied."""
 
 
-def is_copy(image: Image.Image, data: bytes, options: ConvertOptions) -> bool:
-    """Whether a single upright image of the size asked for is so in every other way, too.
-
-    Args:
-        image: opened, not loaded.
-        data: its file.
-        options: what is asked for.
-    """
+def can_copy(image: Image.Image, data: bytes, options: ConvertOptions) -> bool:
+    """Whether an upright single image of the target size needs no other change either."""
     stored = COPIED.get(str(image.format))
     unchanged = (
         stored is not None
@@ -53,14 +47,8 @@ def is_copy(image: Image.Image, data: bytes, options: ConvertOptions) -> bool:
     return unchanged and (options.encoding == "keep" or _is_plain(image, data))
 
 
-def verify_png(data: bytes) -> None:
-    """Checks the checksums of a PNG's chunks, which decoding alone does not do."""
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        image.verify()
-
-
 def _is_plain(image: Image.Image, data: bytes) -> bool:
-    """Whether a file holds pixels and no metadata, which may say where and by whom."""
+    """Whether a file holds no metadata, which may say where and by whom it was made."""
     pixels = image.width * image.height * len(image.getbands())
     if len(data) > pixels + _PLAIN_BYTES:
         return False
@@ -77,8 +65,8 @@ def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
         begin, size = _PLAIN_SEGMENTS.get(name, (b"", -1))
         if not segment.startswith(begin) or len(segment) != size:
             return False
-    more = _MORE_OF_JPEG.search(data, data.index(b"\xff\xda"))
-    return more is not None and more.start() == len(data) - 2 and data.endswith(b"\xff\xd9")
+    later = _LATER_SEGMENT.search(data, data.index(b"\xff\xda"))
+    return later is not None and later.start() == len(data) - 2 and data.endswith(b"\xff\xd9")
 
 
 def _list_chunks(data: bytes) -> Iterator[bytes]:

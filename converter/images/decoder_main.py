@@ -1,4 +1,4 @@
-"""What a child of `converter.images.isolation` runs: it converts images until its input ends."""
+"""The child process of `converter.images.isolation`: converts images until its input ends."""
 
 from __future__ import annotations
 
@@ -20,48 +20,43 @@ from converter.images.masks import convert_mask
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 
+# A decoder may take this much memory, and this much for each pixel that an image may have.
 BASE_BYTES: Final = 512 << 20
 PIXEL_BYTES: Final = 24
-"""What a decoder may take: so much, and so much for each pixel that an image may have."""
-
 
 Convert: TypeAlias = Callable[[bytes, Sequence[ConvertOptions]], Iterator[Frame]]
+Answer: TypeAlias = tuple[dict[str, object], list[bytes]]
 
 
 def main(convert: Convert = convert_frames) -> None:
-    """Answers one request after the other."""
+    """Answers requests, one after another."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a native decoder prints must not get among the answers
     requests = sys.stdin.buffer
     sizes = [ConvertOptions.from_json(values) for values in json.loads(receive(requests))]
     limit = BASE_BYTES + PIXEL_BYTES * sizes[0].max_pixels
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     while True:
         try:
-            what, data = json.loads(receive(requests)), receive(requests)
+            request, data = json.loads(receive(requests)), receive(requests)
         except EOFError:
             return
-        if "origin" in what:
-            found = _convert_mask(data, Origin(*what["origin"]), sizes)
+        if "origin" in request:
+            found = _convert_mask(data, Origin(*request["origin"]), sizes)
         else:
             found = _convert_image(convert, data, sizes)
-        for answer, images in _limit(found, sizes[0].max_seconds):
+        for answer, images in _limit_time(found, sizes[0].max_seconds):
             send(answers, json.dumps(answer).encode())
             for image in images:
                 send(answers, image)
             answers.flush()
 
 
-Answer: TypeAlias = tuple[dict[str, object], list[bytes]]
-
-
-def _limit(answers: Iterator[Answer], seconds: int) -> Iterator[Answer]:
-    """Gives each answer so much time; then the kernel ends this process, in whatever code it is.
-
-    Each says what was spent on it.
-    """
+def _limit_time(answers: Iterator[Answer], seconds: int) -> Iterator[Answer]:
+    """Ends this process at an answer that takes longer; adds to each what was spent on it."""
     while True:
+        # The kernel ends the process whatever code it is in, also in a native decoder.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         start_cost()
         answer = next(answers, None)

@@ -6,13 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Format(NamedTuple):
-    """One format.
-
-    Attributes:
-        pillow: Pillow's name of it.
-        module: what registers its reader.
-        suffixes: how names of such files end.
-    """
+    """One format: Pillow's name for it, the module that registers its reader, and suffixes."""
 
     pillow: str
     module: str
@@ -39,5 +33,5 @@ FORMATS: Final = {
 DEFAULT_FORMATS: Final = ("jpeg", "mpo", "png", "webp", "gif", "bmp", "tiff", "avif")
 
 SUFFIXES: Final = frozenset(suffix for each in FORMATS.values() for suffix in each.suffixes)
-"""A file with another one is no image. With one of these it is looked at, and its content decides;
-one of a format that is not asked for is rejected as `other_format`."""
+"""Only files with one of these suffixes are opened. Their content decides on the format; one that
+is not asked for is rejected as `other_format`."""

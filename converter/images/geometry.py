@@ -1,14 +1,26 @@
-"""Which part of an image lands where: the six resize modes as arithmetic on sizes.
+"""Which part of an image lands where, and the pixels that follow: crop, scale, pad.
 
-Pure numbers, no pixels; sizes are (height, width), as in NumPy and TensorFlow.
+Sizes are (height, width), as in NumPy and TensorFlow.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Final
+
+from PIL import Image
+
+from converter.options import ConvertOptions
 
 Size = tuple[int, int]
+
+DRAFT_FACTOR: Final = 2
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 if that is still this many times the target size.
+
+On 192 camera photos to 256 pixels: 2 keeps 41 dB against a full decode at twice the speed; 1.5
+is 2.6 times as fast, but falls to 37 dB.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,16 +39,11 @@ class Geometry:
 
 
 def fit_image(size: Size, target: Size, resize: str, *, enlarge: bool = True) -> Geometry:
-    """Computes the geometry of one image.
+    """Computes the geometry of one upright image, for one of `converter.options.RESIZES`.
 
     `crop` cuts as `keras.utils.image_dataset_from_directory(crop_to_aspect_ratio=True)` does,
-    to the pixel, and `pad` fills up as its `pad_to_aspect_ratio` does, to within one.
-
-    Args:
-        size: of the image as a person sees it.
-        target: the size asked for; of `shorter` and `longer` only its first number counts.
-        resize: one of `converter.options.RESIZES`.
-        enlarge: whether `pad`, `shorter` and `longer` may make an image larger than it is.
+    to the pixel, and `pad` fills up as its `pad_to_aspect_ratio` does, to within one. `shorter`
+    and `longer` use only the first number of `target`.
     """
     most = math.inf if enlarge else 1.0
     height, width = size
@@ -49,11 +56,56 @@ def fit_image(size: Size, target: Size, resize: str, *, enlarge: bool = True) ->
         case "crop":
             return Geometry(crop=_center_crop(size, target), scaled=target, canvas=target)
         case "pad":
-            scale = min(target[0] / height, target[1] / width, most)
-            return Geometry(crop=whole, scaled=_scale(size, scale), canvas=target)
+            factor = min(target[0] / height, target[1] / width, most)
+            return Geometry(crop=whole, scaled=_multiply(size, factor), canvas=target)
     side = min(size) if resize == "shorter" else max(size)
-    scaled = _scale(size, min(target[0] / side, most))
+    scaled = _multiply(size, min(target[0] / side, most))
     return Geometry(crop=whole, scaled=scaled, canvas=scaled)
+
+
+def fit_upright(size: Size, options: ConvertOptions) -> Geometry:
+    """`fit_image` with the target, resize mode and limit on enlarging of the options."""
+    return fit_image(size, options.image_size, options.resize, enlarge=options.enlarge)
+
+
+def choose_interpolation(geometry: Geometry, options: ConvertOptions) -> Image.Resampling:
+    """The filter for an image that shrinks, or for one that is enlarged."""
+    _, _, height, width = geometry.crop
+    enlarged = geometry.scaled[0] * geometry.scaled[1] > height * width
+    name = (options.enlarge_interpolation if enlarged else None) or options.interpolation
+    return Image.Resampling[name.upper()]
+
+
+def measure_draft(geometry: Geometry, size: Size) -> Size:
+    """The least size at which libjpeg must decode an image of `size`: see `DRAFT_FACTOR`."""
+    _, _, height, width = geometry.crop
+    rows = math.ceil(DRAFT_FACTOR * geometry.scaled[0] * size[0] / height)
+    return rows, math.ceil(DRAFT_FACTOR * geometry.scaled[1] * size[1] / width)
+
+
+def scale(
+    image: Image.Image, size: Size, geometry: Geometry, interpolation: Image.Resampling
+) -> Image.Image:
+    """Crops and scales an image of `size`, which may have been decoded at a fraction of it."""
+    down, right = image.height / size[0], image.width / size[1]
+    top, left, height, width = geometry.crop
+    box = (left * right, top * down, (left + width) * right, (top + height) * down)
+    if (down, right) == (1, 1) and (height, width) != size:
+        # `resize` would let pixels beside a box bleed into its edge; Keras crops first, too.
+        image, box = image.crop((left, top, left + width, top + height)), (0, 0, width, height)
+    scaled = (geometry.scaled[1], geometry.scaled[0])
+    return image if image.size == scaled else image.resize(scaled, interpolation, box=box)
+
+
+def pad(image: Image.Image, size: Size, level: int = 0) -> Image.Image:
+    """Centres an image on an opaque canvas, all of whose channels have one level."""
+    canvas = (size[1], size[0])
+    if image.size == canvas:
+        return image
+    color = (level, level, level, 255) if image.mode == "RGBA" else level
+    padded = Image.new(image.mode, canvas, color)
+    padded.paste(image, ((canvas[0] - image.width) // 2, (canvas[1] - image.height) // 2))
+    return padded
 
 
 def _center_crop(size: Size, target: Size) -> tuple[int, int, int, int]:
@@ -62,6 +114,6 @@ def _center_crop(size: Size, target: Size) -> tuple[int, int, int, int]:
     return (size[0] - height) // 2, (size[1] - width) // 2, height, width
 
 
-def _scale(size: Size, scale: float) -> Size:
-    height, width = (max(1, round(side * scale)) for side in size)
+def _multiply(size: Size, factor: float) -> Size:
+    height, width = (max(1, round(side * factor)) for side in size)
     return height, width

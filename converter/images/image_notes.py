@@ -1,4 +1,4 @@
-"""What is odd about an image that is converted all the same, by its content."""
+"""Notes what is odd about the content of an image that is converted all the same."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from converter.images.conversion import Opened, Origin, name_errors, open_checked
+from converter.images.conversion import OpenedImage, Origin
 from converter.images.formats import FORMATS, SUFFIXES
-from converter.images.frame_paths import find_file
+from converter.images.openers import open_checked, wrap_decoder_errors
 from converter.inventory import NoteTally
+from converter.names import find_file
 from converter.options import ConvertOptions
 
-_USUAL: Final = {**{name: each.suffixes for name, each in FORMATS.items()}}
+_USUAL: Final = {name: each.suffixes for name, each in FORMATS.items()}
 _USUAL["mpo"] += FORMATS["jpeg"].suffixes  # as cameras name them
 
 
 def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[str]:
-    """The codes of `converter.inventory.NOTES` that an image has.
-
-    Args:
-        path: of the image, or of a frame of it.
-        origin: what is known of it.
-        options: how it is converted.
-    """
+    """The codes of `converter.inventory.NOTES` that apply to an image, or to a frame."""
     suffix = os.path.splitext(find_file(path, options.frames))[1].lower()
     if suffix in SUFFIXES and suffix not in _USUAL.get(origin.format, SUFFIXES):
         yield "wrong_extension"
@@ -36,16 +31,10 @@ def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[
 def note_traits(
     paths: Iterable[str], data: bytes, options: ConvertOptions, tally: NoteTally
 ) -> None:
-    """Notes what is odd about an image, or about the frames of one that were converted.
-
-    Args:
-        paths: of the image, or of its frames.
-        data: its file.
-        options: how it is converted.
-        tally: takes the notes.
+    """Adds the traits of a file to a tally, under the path of the image or of each frame.
 
     Raises:
-        ImageError: it cannot be converted.
+        ImageError: the file cannot be converted.
     """
     origin = examine_image(data, options)
     for path in paths:
@@ -54,10 +43,6 @@ def note_traits(
 
 
 def examine_image(data: bytes, options: ConvertOptions) -> Origin:
-    """What is known of an original, by its header.
-
-    Raises:
-        ImageError: it cannot be converted.
-    """
-    with name_errors(), open_checked(data, options) as image:
-        return Opened(image, data, options, draft=False, alone=True).origin
+    """Reads the header of an original; raises an `ImageError` if it cannot be converted."""
+    with wrap_decoder_errors(), open_checked(data, options) as image:
+        return OpenedImage(image, data, options, draft=False, alone=True).origin

@@ -1,10 +1,9 @@
 """Decodes in a child process, so that a decoder that crashes or hangs costs one image.
 
-Each thread has a child of its own, `decoder_main`, which lives as long as the thread and is
-replaced when it has died. What goes through its pipes is a length of 8 bytes and so many bytes:
-first the options of all sizes, and then, again and again, what is to be done with a file, the file,
-and the answers: of an image one for each frame, of a mask one alone. JSON says how many images
-follow it.
+Each thread has its own child, `decoder_main`, which lives as long as the thread and is replaced
+after it dies. A message in its pipes is a length of 8 bytes and that many bytes. First come the
+options of all sizes as JSON, then requests: JSON and a file. An answer is JSON and the images that
+it announces: one answer for each frame of an image and one at its end, or one answer for a mask.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from converter.costs import credit, enter
 from converter.errors import ImageError
 from converter.images.conversion import Converted, Origin, StoredImage
 from converter.images.frames import Frame
+from converter.images.masks import wrap_mask_errors
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
 
@@ -34,33 +34,32 @@ COMMAND: Final = (
     "converter.images.decoder_main",
 )
 
-SIZE: Final = struct.Struct("<Q")
+_LENGTH: Final = struct.Struct("<Q")
 
 _local = threading.local()
 
 
 def convert_isolated(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame]:
-    """Does what `converter.images.frames.convert_frames` does, in a child process.
+    """Runs `converter.images.frames.convert_frames` in a child process.
 
-    A frame at which a decoder crashes, or takes too long, is refused, and with it those behind it.
+    A frame at which a decoder crashes, or takes too long, is refused, and so are those after it.
 
     Raises:
-        MemoryError: the child was killed from outside, as a system does that is out of memory.
+        MemoryError: the child was killed from outside, as by a system that is out of memory.
     """
-    enter("other")  # the child says what it did in the meantime
+    enter("other")  # the child reports what it spends meanwhile
     decoder, number, ended = _get_decoder(sizes), None, False
     try:
         decoder.ask({}, data)
         while "end" not in (answer := decoder.read_answer()):
-            yield Frame(
-                answer["number"], [_read_image(decoder, image) for image in answer["images"]]
-            )
-            number = None if answer["number"] is None else answer["number"] + 1
+            number = answer["number"]
+            yield Frame(number, [_read_image(decoder, image) for image in answer["images"]])
+            number = None if number is None else number + 1
         ended = True
     except (EOFError, BrokenPipeError):
         yield Frame(number, [_describe_death(decoder.end(), sizes[0])] * len(sizes))
     finally:
-        if not ended:  # also if nobody wants to know the rest
+        if not ended:  # also if the caller does not take all frames
             decoder.end()
             _local.decoder = None
 
@@ -68,40 +67,38 @@ def convert_isolated(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[F
 def convert_mask_isolated(
     data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]
 ) -> list[bytes]:
-    """Does what `converter.images.masks.convert_mask` does, in a child process.
+    """Runs `converter.images.masks.convert_mask` in a child process.
 
     Raises:
         ImageError: the mask is refused, or the decoder crashed at it, or took too long.
         MemoryError: as in `convert_isolated`.
     """
     decoder = _get_decoder(sizes)
-    try:
-        decoder.ask({"origin": origin}, data)
-        answer = decoder.read_answer()
-        if "code" in answer:
-            raise ImageError(answer["code"], answer["detail"])
-        return [receive(decoder.stdout) for _ in sizes]
-    except (EOFError, BrokenPipeError):
-        _local.decoder = None
-        raise _describe_death(decoder.end(), sizes[0]) from None
+    with wrap_mask_errors():
+        try:
+            decoder.ask({"origin": origin}, data)
+            answer = decoder.read_answer()
+            if "code" in answer:
+                raise ImageError(answer["code"], answer["detail"])
+            return [receive(decoder.stdout) for _ in sizes]
+        except (EOFError, BrokenPipeError):
+            _local.decoder = None
+            raise _describe_death(decoder.end(), sizes[0]) from None
 
 
 def send(pipe: IO[bytes], data: bytes) -> None:
     """Writes one message."""
-    pipe.write(SIZE.pack(len(data)))
+    pipe.write(_LENGTH.pack(len(data)))
     pipe.write(data)
 
 
 def receive(pipe: IO[bytes]) -> bytes:
-    """Reads one message.
+    """Reads one message; raises an `EOFError` if the other side is gone."""
+    (size,) = _LENGTH.unpack(_read(pipe, _LENGTH.size))
+    return _read(pipe, size)
 
-    Raises:
-        EOFError: the other side is gone.
-    """
-    head = pipe.read(SIZE.size)
-    if len(head) < SIZE.size:
-        raise EOFError
-    (size,) = SIZE.unpack(head)
+
+def _read(pipe: IO[bytes], size: int) -> bytes:
     data = pipe.read(size)
     if len(data) < size:
         raise EOFError
@@ -119,27 +116,25 @@ class _Decoder:
         values = [{**options.to_json(), **options.policies_to_json()} for options in sizes]
         send(self.stdin, json.dumps(values).encode())
 
-    def ask(self, what: Mapping[str, Any], data: bytes) -> None:
-        """Sends a file."""
-        send(self.stdin, json.dumps(what).encode())
+    def ask(self, request: Mapping[str, Any], data: bytes) -> None:
+        send(self.stdin, json.dumps(request).encode())
         send(self.stdin, data)
         self.stdin.flush()
 
     def read_answer(self) -> dict[str, Any]:
-        """Reads what JSON says of it."""
         answer: dict[str, Any] = json.loads(receive(self.stdout))
         credit(answer.pop("spent_ns"))
         return answer
 
     def end(self) -> int:
-        """Lets the child end, if it has not; its exit code."""
+        """Lets the child end, and returns its exit code."""
         for pipe in (self.stdin, self.stdout):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
         return self.process.wait()
 
     def __del__(self) -> None:
-        # With the thread that it belongs to: nothing is under way, so it ends at once.
+        # Runs when the thread ends; no request is under way, so the child ends at once.
         if hasattr(self, "stdout"):
             self.end()
 

@@ -1,4 +1,4 @@
-"""What an image may be, by its header: nothing is decoded to find out."""
+"""Limits that are checked by an image's header, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from converter.images.geometry import Size
 from converter.images.pixels import read_tag
 
 MAX_SCANS: Final = 100
-"""Of a JPEG, which usually has up to ten. A scan of 17 bytes can go through all of an image."""
+"""A JPEG usually has up to ten. A scan of 17 bytes can go through the whole image."""
 
 PNG_RATIO: Final = 1032
-"""Bytes that one byte of deflate can become, at most."""
+"""One byte of deflate becomes this many bytes at most."""
 
 JPEG_RATIO: Final = 512
-"""Pixels that one byte of a JPEG can become: a bit for each block of 8x8."""
+"""One byte of a JPEG becomes this many pixels at most: a bit for each block of 8x8."""
 
+# Tags of a TIFF's header: the width and the height of its tiles.
 _TILE_SIDES: Final = (322, 323)
-"""Where the header of a TIFF says how wide and how high its tiles are."""
 
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _HUFFMAN: Final = frozenset({0xC0, 0xC1, 0xC2})
@@ -32,16 +32,7 @@ _SCAN: Final = 0xDA
 
 
 def check_header(image: Image.Image, data: bytes, options: ImageOptions) -> None:
-    """Refuses an image that is too large, lies about it, or was asked to be left out.
-
-    Args:
-        image: opened, not loaded.
-        data: the file.
-        options: the limits.
-
-    Raises:
-        ImageError: says which limit.
-    """
+    """Raises an `ImageError` for an image that is too large, implausible, or filtered out."""
     width, height = image.size
     if width * height > options.max_pixels:
         raise ImageError("too_large", f"{width}x{height} pixels, at most {options.max_pixels:,}")
@@ -51,38 +42,35 @@ def check_header(image: Image.Image, data: bytes, options: ImageOptions) -> None
         _check_jpeg(data, width * height)
     elif image.format == "TIFF":
         _check_tiles(image, options)
-    if options.frames == "reject" and is_animated(image):
+    if options.frames == "reject" and _is_animated(image):
         raise ImageError("animated", f"{getattr(image, 'n_frames', 2)} frames or pages")
     _check_filters((height, width), options)
 
 
-def is_animated(image: Image.Image) -> bool:
-    """Whether a file has more frames or pages than one."""
+def _is_animated(image: Image.Image) -> bool:
     return bool(getattr(image, "is_animated", False))
 
 
-def has_frames(image: Image.Image, data: bytes) -> bool:
-    """The same, without a change of the opened image; True where the second frame is damaged."""
+def has_several_frames(image: Image.Image, data: bytes) -> bool:
+    """Whether a file has several frames or pages, even damaged ones; does not change `image`."""
     if image.format != "GIF":
-        return is_animated(image)
+        return _is_animated(image)
     try:
-        # To find out, Pillow goes to the second frame, and back if it can.
+        # To find out, Pillow seeks to the second frame, and back if it can.
         with Image.open(io.BytesIO(data), formats=["GIF"]) as probe:
-            return is_animated(probe)
-    except Exception:  # noqa: BLE001 (whatever Pillow raises on what is damaged)
+            return _is_animated(probe)
+    except Exception:  # noqa: BLE001 (whatever Pillow raises on a damaged frame)
         return True
 
 
 def is_huffman(data: bytes) -> bool:
-    """Whether a JPEG is coded as every decoder knows it: baseline or progressive, Huffman."""
+    """Whether a JPEG has the coding that every decoder supports: Huffman, not arithmetic."""
     return any(marker in _HUFFMAN for marker, _ in _list_markers(data))
 
 
 def _list_markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """The markers of a JPEG and where they lie, up to that of the first scan.
-
-    Decoders search where no marker is; what they might find there is not looked for.
-    """
+    """The markers of a JPEG with their places, up to the first scan."""
+    # Between segments decoders search for a marker. What they may find there is ignored here.
     at, marker = 2, 0
     while at + 9 < len(data) and data[at] == 0xFF and marker != _SCAN:
         marker = data[at + 1]
@@ -94,7 +82,7 @@ def _list_markers(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _has_one_scan(data: bytes) -> bool:
-    """Whether the first scan of a sequential JPEG has all components, so that it is the last."""
+    """Whether the first scan of a sequential JPEG has all components, and so is the last."""
     places = dict(_list_markers(data))
     frame = next((places[marker] for marker in _SEQUENTIAL if marker in places), None)
     scan = places.get(_SCAN)
@@ -113,14 +101,14 @@ def _check_jpeg(data: bytes, pixels: int) -> None:
         raise ImageError("implausible", f"{pixels:,} pixels in {len(data):,} bytes of JPEG")
     if _has_one_scan(data):
         return
-    # Within a scan, no byte FF is followed by one like this.
+    # Within a scan, FF is never followed by DA.
     scans = data.count(b"\xff\xda")
     if scans > MAX_SCANS:
         raise ImageError("too_slow", f"{scans:,} scans, at most {MAX_SCANS}")
 
 
 def _check_tiles(image: Image.Image, options: ImageOptions) -> None:
-    """A tile is decoded whole, however little of the image is in it."""
+    # A tile is decoded whole, however little of the image it holds.
     width, height = (read_tag(image, number, 0) for number in _TILE_SIDES)
     if width * height > options.max_pixels:
         detail = f"tiles of {width}x{height} pixels, at most {options.max_pixels:,}"

@@ -1,14 +1,15 @@
-"""Masks: images whose pixels are numbers of classes, which move with their images, unchanged.
+"""Masks: images of class numbers, which move with their images and keep their numbers.
 
-A mask has the size of its image, as its file has it or as a person sees it. It is turned, cropped,
-scaled and padded as the image is, but without a number that was not there before: each is that of
-the nearest pixel.
+A mask has the size of its image, as its file has it or upright. It is turned, cropped, scaled and
+padded like the image, but each pixel keeps the number of the nearest one, so that no new numbers
+appear.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,66 +17,63 @@ import numpy.typing as npt
 from PIL import Image
 
 from converter.errors import ImageError
-from converter.images.conversion import Origin, fit_upright, name_errors
-from converter.images.copies import verify_png
-from converter.images.limits import check_header
-from converter.images.openers import open_image
-from converter.images.pixels import is_negative, orient, read_turn
-from converter.images.scaling import pad, scale
+from converter.images.conversion import Origin
+from converter.images.geometry import fit_upright, pad, scale
+from converter.images.openers import check_opened, open_image, wrap_decoder_errors
+from converter.images.pixels import (
+    is_negative,
+    orient,
+    read_grey_factor,
+    read_orientation,
+    turn_size,
+)
 from converter.options import ConvertOptions
 
 MAX_NUMBER: Final = 255
 
 _MODES: Final = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-_FACTORS: Final = {"L;2": 85, "L;4": 17}
-"""By which Pillow multiplies grey samples of less than 8 bits."""
 
 
 def convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -> list[bytes]:
-    """Converts the mask of an image, for each size to a PNG of one channel.
-
-    Args:
-        data: the mask's file.
-        origin: what is known of the image.
-        sizes: as in `converter.images.conversion.convert_sizes`.
+    """Converts the mask of the image of that origin, for each size to a PNG of one channel.
 
     Raises:
-        ImageError: it is no mask, or not of this image.
+        ImageError: it is not a mask, or not of this image.
     """
     options = sizes[0]
+    with (
+        wrap_mask_errors(),
+        wrap_decoder_errors(),
+        open_image(data, (*options.formats, "png")) as image,
+    ):
+        if sorted(image.size) != sorted(origin.size):
+            raise _describe_size(image, origin)
+        check_opened(image, data, options)
+        factor = read_grey_factor(image)  # before its EXIF is read, which may load it
+        turn = _find_turn(image, origin)
+        mask = orient(Image.fromarray(_read_numbers(image) // factor), turn)
+        return [_encode(mask, origin, size) for size in sizes]
+
+
+@contextlib.contextmanager
+def wrap_mask_errors() -> Iterator[None]:
+    """Raises the `ImageError` of a mask's file with one of the codes for masks."""
     try:
-        with name_errors(), open_image(data, (*options.formats, "png")) as image:
-            if sorted(image.size) != sorted(origin.size):
-                raise _describe_size(image, origin)
-            check_header(image, data, options)
-            if image.format == "PNG":
-                verify_png(data)
-            factor = _find_factor(image)  # known only until it is loaded, as it may be for its EXIF
-            turn = _find_turn(image, origin)
-            mask = orient(Image.fromarray(_read_numbers(image) // factor), turn)
-            return [_encode(mask, origin, size) for size in sizes]
+        yield
     except ImageError as error:
         if error.code.startswith("mask"):
             raise
-        raise ImageError("mask_unreadable", f"{error.code}, {error.detail}") from error
-
-
-def _find_factor(image: Image.Image) -> np.uint8:
-    raw = {str(tile[3]).rstrip("IR") for tile in getattr(image, "tile", ())}
-    return next((np.uint8(factor) for mode, factor in _FACTORS.items() if mode in raw), np.uint8(1))
+        code = "mask_missing" if error.code == "vanished" else "mask_unreadable"
+        raise ImageError(code, f"{error.code}, {error.detail}") from error
 
 
 def _read_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """The numbers in a mask as Pillow gives them: uint8 (height, width).
-
-    Raises:
-        ImageError: it has several channels, or larger numbers.
-    """
+    """The numbers in a mask as Pillow gives them: uint8 (height, width)."""
     if image.mode not in _MODES:
         raise ImageError("mask_unreadable", f"mode {image.mode}: a mask has one channel of numbers")
     numbers = np.asarray(image)
     if is_negative(image) and image.mode in ("1", "L"):
-        numbers = ~numbers  # Pillow has turned them round, to show 0 as white
+        numbers = ~numbers  # Pillow has inverted them, to show 0 as white
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high > MAX_NUMBER:
         raise ImageError("mask_unreadable", f"numbers from {low} to {high}, not 0 to {MAX_NUMBER}")
@@ -83,19 +81,14 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _find_turn(image: Image.Image, origin: Origin) -> int:
-    """By which orientation a mask is turned upright: its own one, or that of its image.
-
-    Raises:
-        ImageError: it has another size than its image then.
-    """
+    """The orientation that turns a mask upright: its own, or that of its image."""
     size = image.height, image.width
-    turn = read_turn(image)
+    turn = read_orientation(image)
     if turn == 1:
-        raw = origin.size[::-1] if origin.orientation >= 5 else origin.size
-        turn = origin.orientation if size == raw else 1
+        turn = origin.orientation if size == turn_size(origin.size, origin.orientation) else 1
     elif image.format == "TIFF":
-        turn = 1  # it is upright: Pillow has turned it
-    if (size[::-1] if turn >= 5 else size) != origin.size:
+        turn = 1  # Pillow has turned it upright
+    if turn_size(size, turn) != origin.size:
         raise _describe_size(image, origin)
     return turn
 

@@ -17,21 +17,25 @@ MODES: Final = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
 """Pillow's name of each colour mode."""
 
 MAX_PROFILE_BYTES: Final = 8 << 20
-"""Of an ICC profile; those of printing machines have 2 MB. Larger ones are ignored."""
+"""Larger ICC profiles are ignored; those of printing presses have 2 MB."""
 
 SRGB_LEVELS: Final = 2
-"""A profile by which no colour of a grid moves by more levels than these is taken for sRGB."""
+"""A profile that moves no colour of a grid by more levels than this counts as sRGB."""
 
 _WITH_ALPHA: Final = ("LA", "PA", "La", "RGBA", "RGBa")
 _PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""By the colour space of a profile: the mode of the pixels that it is for."""
+"""The mode of the pixels that a profile is for, by its colour space."""
 
 _Transform: TypeAlias = Callable[[Image.Image], Image.Image]
+"""Converts the pixels of an image to sRGB."""
 
+_GREY_FACTORS: Final = {"L;2": 85, "L;4": 17}
+
+# Tags of a TIFF's header, and a value of the last one.
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-"""Numbers of what the header of a TIFF says."""
-
 _SIGNED: Final = 2
+
+_ORIENTATION: Final = 0x0112
 
 _TRANSPOSES: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,29 +48,33 @@ _TRANSPOSES: Final = {
 }
 
 
-def read_orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 where there is none or none that makes sense.
-
-    Raises:
-        Exception: whatever Pillow raises on a damaged PNG, of which it loads all to look for EXIF.
-    """
+def read_pending_orientation(image: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied, 1 to 8; 1 if there is no valid one."""
     if image.format == "TIFF":
         return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
     if image.format == "PNG":
-        image.load()  # it says only once what is wrong, and then shows what it has
+        # Pillow loads a PNG to look for EXIF. It reports damage only once, which is here.
+        image.load()
     try:
-        value = image.getexif().get(0x0112, 1)
+        return _check_orientation(image.getexif().get(_ORIENTATION))
     except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
         return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def read_turn(image: Image.Image) -> int:
-    """The orientation by which an image is turned, also where Pillow does that itself."""
+def read_orientation(image: Image.Image) -> int:
+    """The orientation of the file, also where Pillow applies it."""
     if image.format != "TIFF":
-        return read_orientation(image)
-    value = getattr(image, "tag_v2", {}).get(0x0112, 1)
+        return read_pending_orientation(image)
+    return _check_orientation(getattr(image, "tag_v2", {}).get(_ORIENTATION))
+
+
+def _check_orientation(value: object) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def turn_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """The (height, width) of an image once it is upright; also the other way round."""
+    return size[::-1] if orientation >= 5 else size
 
 
 def orient(image: Image.Image, orientation: int) -> Image.Image:
@@ -77,12 +85,12 @@ def orient(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether some of an image may be transparent."""
+    """Whether parts of an image may be transparent."""
     return image.mode in _WITH_ALPHA or "transparency" in image.info
 
 
 def find_transform(image: Image.Image, options: ImageOptions) -> _Transform | None:
-    """What brings the colours of an image to sRGB; None where they are, or are taken for it."""
+    """What converts the colours of an image to sRGB; None if they count as sRGB already."""
     profile = image.info.get("icc_profile")
     if options.color_profiles == "ignore" or not isinstance(profile, bytes) or not profile:
         return None
@@ -90,11 +98,7 @@ def find_transform(image: Image.Image, options: ImageOptions) -> _Transform | No
 
 
 def flatten(image: Image.Image, options: ImageOptions) -> Image.Image:
-    """Gives an image of any mode the pixels of the colour mode asked for.
-
-    Raises:
-        ImageError: nobody can say what its numbers mean.
-    """
+    """Converts an image of any mode to the colour mode asked for, or raises an `ImageError`."""
     transform = find_transform(image, options)
     target = MODES[options.color_mode]
     if transform is None and image.mode == target and "transparency" not in image.info:
@@ -114,7 +118,7 @@ def flatten(image: Image.Image, options: ImageOptions) -> Image.Image:
 
 
 def _reduce(image: Image.Image) -> Image.Image:
-    """Scales samples of more than 8 bits, which `convert` would clip, and transparent keys too."""
+    """Scales samples of more than 8 bits, which `convert` would clip, with the transparent one."""
     key = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         wide = image.convert("I")
@@ -130,32 +134,44 @@ def _reduce(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         return _scale_range(image)
     if image.mode == "LAB":
-        return _convert_lab(image)
+        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        return _convert_to_srgb(lab, "LAB")(image)
     return image
 
 
 def is_negative(image: Image.Image) -> bool:
-    """Whether 0 is white, as it may be in a TIFF. Pillow mends that for up to 8 bits a sample."""
+    """Whether 0 is white, as it may be in a TIFF. Pillow inverts up to 8 bits a sample itself."""
     return read_tag(image, _PHOTOMETRIC, 1) == 0
 
 
 def read_tag(image: Image.Image, number: int, default: int) -> int:
-    """A number in the header of a TIFF, the first one if there are several."""
+    """A number in the header of a TIFF, or the first of several."""
     value = getattr(image, "tag_v2", {}).get(number, default)
     first = value[0] if isinstance(value, tuple) and value else value
     return first if isinstance(first, int) else default
 
 
+def list_raw_modes(image: Image.Image) -> set[str]:
+    """Pillow's names of the layouts of an image's samples; known only until it is loaded."""
+    return {str(tile[3]) for tile in getattr(image, "tile", ())}
+
+
 def has_wide_samples(image: Image.Image) -> bool:
-    """Whether the file has 16 bits a sample, of which Pillow may decode the upper half alone."""
-    return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    """Whether the file has 16 bits a sample, of which Pillow may keep only the upper half."""
+    return any("16" in mode for mode in list_raw_modes(image))
+
+
+def read_grey_factor(image: Image.Image) -> int:
+    """The number by which Pillow multiplies grey samples of less than 8 bits."""
+    modes = {mode.rstrip("IR") for mode in list_raw_modes(image)}
+    return next((factor for mode, factor in _GREY_FACTORS.items() if mode in modes), 1)
 
 
 def _scale_range(image: Image.Image) -> Image.Image:
-    """Whole numbers from 0 to 65,535 and fractions from 0 to 1 as such, others by their range."""
+    """Scales integers from 0 to 65,535 and fractions from 0 to 1, other values by their range."""
     values = np.asarray(image)
     if image.mode == "I" and read_tag(image, _SAMPLE_FORMAT, _SIGNED) != _SIGNED:
-        values = values.view(np.uint32)  # as which Pillow does not show them
+        values = values.view(np.uint32)  # Pillow shows them as signed
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low) or not np.isfinite(high):
         raise ImageError("unsupported_mode", f"mode {image.mode}: not all values are numbers")
@@ -171,13 +187,6 @@ def _scale_range(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - scaled if is_negative(image) else scaled)
 
 
-def _convert_lab(image: Image.Image) -> Image.Image:
-    source, target = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    assert converted is not None  # noqa: S101 (None only where the image is changed in place)
-    return converted
-
-
 def _convert_alpha(image: Image.Image, transform: _Transform | None) -> Image.Image:
     converted = image.convert("RGBA")
     converted.info.pop("transparency", None)
@@ -189,43 +198,42 @@ def _convert_alpha(image: Image.Image, transform: _Transform | None) -> Image.Im
     return converted
 
 
-@functools.lru_cache(maxsize=16)  # of the images of a data set, most have the same
+@functools.lru_cache(maxsize=16)  # most images of a data set share a profile
 def _build_transform(profile: bytes, mode: str) -> _Transform | None:
-    """What brings pixels to sRGB; None if the profile is broken, or is sRGB, or is for others."""
+    """What converts pixels to sRGB; None if the profile is broken, sRGB, or for other modes."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         wanted = _PROFILED.get(opened.profile.xcolor_space)
         if wanted is None or not _fits(mode, wanted):
             return None
-        transform = ImageCms.buildTransform(
-            opened, ImageCms.createProfile("sRGB"), wanted, "RGB", ImageCms.Intent.PERCEPTUAL
-        )
-        if wanted == "RGB" and _keeps_colors(transform):
-            return None
+        convert = _convert_to_srgb(opened, wanted)
+        return None if wanted == "RGB" and _keeps_colors(convert) else convert
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, SyntaxError):
         return None
 
-    def apply(image: Image.Image) -> Image.Image:
-        converted = ImageCms.applyTransform(
-            image if image.mode == wanted else image.convert(wanted), transform
-        )
-        assert converted is not None  # noqa: S101 (None only where it is changed in place)
+
+def _convert_to_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> _Transform:
+    transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+    def convert(image: Image.Image) -> Image.Image:
+        image = image if image.mode == mode else image.convert(mode)
+        converted = ImageCms.applyTransform(image, transform)
+        assert converted is not None  # noqa: S101 (None only if it is changed in place)
         return converted
 
-    return apply
+    return convert
 
 
 def _fits(mode: str, wanted: str) -> bool:
-    """Whether pixels of a mode may have a profile for pixels of another one."""
+    """Whether a profile for pixels of one mode applies to an image of another."""
     grey = mode in ("1", "L", "LA", "La") or mode.startswith("I;16")
     if wanted == "CMYK":
         return mode == "CMYK"
     return mode != "CMYK" and (wanted == "RGB" or grey)
 
 
-def _keeps_colors(transform: ImageCms.ImageCmsTransform) -> bool:
+def _keeps_colors(convert: _Transform) -> bool:
     levels = np.linspace(0, 255, 9).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
-    moved = ImageCms.applyTransform(Image.fromarray(grid), transform)
-    difference = np.asarray(moved).astype(int) - grid
+    difference = np.asarray(convert(Image.fromarray(grid))).astype(int) - grid
     return bool(np.abs(difference).max() <= SRGB_LEVELS)

@@ -5,8 +5,8 @@
     {"path": …, "code": …, "detail": …}                                           left_out.jsonl
     {"code": …, "names": […], "total": …}                                         notes.jsonl
 
-The entries lie in the order of the shards, so a shard's share is one range of bytes, and all that
-has to travel to a worker is that range. `converter.planning.splits` decides the order.
+The entries lie in the order of the shards, which `converter.planning.splits` decides. So those of a
+shard are one range of bytes, and only that range has to travel to a worker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import PIL
@@ -24,8 +24,8 @@ import PIL
 import converter
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
-from converter.images.frame_paths import find_file
-from converter.inventory import NO_LABEL, Entry, Inventory
+from converter.inventory import NO_LABEL, Entry, Inventory, name_class
+from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.storage.atomic import create_file, write_file
 from converter.storage.files import remove_files
@@ -36,16 +36,10 @@ from converter.storage.location import AnyPath, Location
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """One shard that is to be written: an element of the pipeline, a few dozen bytes.
+    """A planned shard: an element of the pipeline, a few dozen bytes.
 
-    Attributes:
-        split: the split it belongs to.
-        index: its number within the split, from 0.
-        count: how many shards the split has.
-        records: how many images it is planned to hold.
-        offset: where its entries begin in `entries.jsonl`, in bytes.
-        size: how many bytes they take there.
-        source_bytes: the size of its images as they are now.
+    `index` counts from 0 within the split, which has `count` shards. The entries are `size` bytes
+    from `offset` on in `entries.jsonl`. `source_bytes` is the size of the originals.
     """
 
     split: str
@@ -58,16 +52,13 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """The shard's file name."""
         return name_shard(self.split, self.index, self.count)
 
 
 class Base(NamedTuple):
     """The data set that an update starts from.
 
-    Attributes:
-        digest: SHA-256 of its manifest.
-        updated: how many updates there will have been.
+    `digest` is the SHA-256 of its manifest; `updated` counts the updates, this one included.
     """
 
     digest: str
@@ -81,8 +72,8 @@ class Draft:
     Attributes:
         inventory: the images, and what is left out.
         splits: the entries of each split, in record order.
-        shard_records: how many of them each shard of each split holds.
-        rejected: images that an update need not try again: path, code and detail of each.
+        shard_records: the number of records of each shard, by split.
+        rejected: images that an update does not try again: path, code and detail of each.
         base: what an update starts from, or None.
     """
 
@@ -100,19 +91,16 @@ class Plan:
     Attributes:
         images: absolute path of the folder that the entries are relative to.
         out: absolute path of the data set.
-        options: what was asked for.
         classes: names in label order.
         shards: of all splits, in order.
-        rejected: number of images that an update need not try again, by code.
-        skipped: number of files that are not looked at, by code.
-        frames: how many of the rejected ones are frames beyond the first one of their file.
+        rejected: number of images that are not tried, by code.
+        skipped: number of files that are not opened, by code.
+        frames: the number of rejected frames beyond the first of their file.
         columns: what records hold besides an image and its label.
-        labelled: whether records hold a label.
-        generator: the versions that the output's bytes depend on, of shardmill and of Pillow.
-        base: what an update starts from, or None.
-        digest: SHA-256 over everything that decides the shards' bytes: not over `images`, `out`,
+        generator: the versions of shardmill and Pillow, which the bytes depend on.
+        digest: SHA-256 of everything that decides the shards' bytes: not of `images`, `out`,
             `rejected`, `skipped` and `frames`.
-        carried: names of shards that an update takes over as they are; not written down.
+        carried: names of shards that an update takes over as they are; not written to the file.
     """
 
     images: Location
@@ -132,12 +120,10 @@ class Plan:
 
     @property
     def records(self) -> int:
-        """How many images are to be converted."""
         return sum(shard.records for shard in self.shards)
 
     @property
     def scanned(self) -> int:
-        """How many files were seen."""
         left_out = sum(self.rejected.values()) + sum(self.skipped.values())
         return self.records + left_out - self.frames
 
@@ -147,8 +133,8 @@ def name_generator() -> str:
     return f"shardmill {converter.__version__}, Pillow {PIL.__version__}"
 
 
-def write_plan(draft: Draft, options: ConvertOptions, *, images: AnyPath, out: AnyPath) -> Plan:
-    """Writes a plan into the output's work folder; the same plan may lie there already.
+def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: Location) -> Plan:
+    """Writes a plan into the output's work folder, where the same plan may exist already.
 
     Raises:
         UsageError: the output holds an unfinished conversion that follows another plan.
@@ -159,9 +145,8 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: AnyPath, out: A
     layout = Layout(out)
     layout.make_work_folders()
     if not layout.plan.is_file():
-        # Nobody knows of which plan the shards are that these vouch for.
-        remove_files(layout.receipts / name for name in layout.receipts.list_names())
-    inventory = draft.inventory
+        # Receipts without a plan vouch for unknown shards.
+        remove_files(layout.receipts / name for name in list_names(layout.receipts))
     with (
         create_file(layout.entries, layout.scratch) as file,
         create_file(layout.left_out, layout.scratch) as left_out,
@@ -170,7 +155,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: AnyPath, out: A
         shards = tuple(_write_entries(file.write, draft))
         for line in list_left_out(draft):
             left_out.write(dump_line(line))
-        for note in inventory.notes:
+        for note in draft.inventory.notes:
             notes.write(dump_line(note._asdict()))
         content = _describe(draft, options, shards, file.sha256)
         digest = hashlib.sha256(dump_line(content)).hexdigest()
@@ -178,12 +163,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: AnyPath, out: A
     located = {
         "digest": digest,
         "images": str(images),
-        "rejected": _count(
-            [line["code"] for line in draft.rejected] + [line.code for line in inventory.rejected]
-        ),
-        "skipped": _count([skip.code for skip in inventory.skipped]),
-        "frames": len(draft.rejected)
-        - len({find_file(line["path"], options.frames) for line in draft.rejected}),
+        **_count_left_out(draft, options),
         "policies": options.policies_to_json(),
         **content,
     }
@@ -193,21 +173,21 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: AnyPath, out: A
 
 
 def list_left_out(draft: Draft) -> Iterator[dict[str, str]]:
-    """What is known beforehand not to be converted, as lines of `rejects.jsonl`."""
+    """What will not be converted, as lines of `rejects.jsonl`."""
     yield from draft.rejected
     yield from (line._asdict() for line in (*draft.inventory.rejected, *draft.inventory.skipped))
 
 
 def digest_plan(draft: Draft, options: ConvertOptions) -> str:
-    """The digest that a plan will have, without writing it."""
+    """The digest of the plan that a draft becomes, without writing it."""
     entries = hashlib.sha256()
     shards = tuple(_write_entries(entries.update, draft))
     content = _describe(draft, options, shards, entries.hexdigest())
     return hashlib.sha256(dump_line(content)).hexdigest()
 
 
-def read_plan(out: AnyPath) -> Plan:
-    """Reads the plan that `write_plan` left in an output.
+def read_plan(out: Location) -> Plan:
+    """Reads the plan that `write_plan` wrote.
 
     Raises:
         DatasetError: there is none, or it is damaged.
@@ -223,20 +203,16 @@ def read_plan(out: AnyPath) -> Plan:
 def _parse_plan(data: bytes, out: Location) -> Plan:
     try:
         content = json.loads(data)
+        same = ("rejected", "skipped", "frames", "labelled", "generator", "digest")
         return Plan(
             images=locate(content["images"]),
             out=out,
             options=ConvertOptions.from_json({**content["options"], **content["policies"]}),
             classes=tuple(content["classes"]),
             shards=tuple(Shard(**shard) for shard in content["shards"]),
-            rejected=content["rejected"],
-            skipped=content["skipped"],
-            frames=content["frames"],
             columns=tuple(Column(**column) for column in content["columns"]),
-            labelled=content["labelled"],
-            generator=content["generator"],
             base=Base(**content["base"]) if "base" in content else None,
-            digest=content["digest"],
+            **{name: content[name] for name in same},
         )
     except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
         raise DatasetError(
@@ -246,38 +222,41 @@ def _parse_plan(data: bytes, out: Location) -> Plan:
 
 
 def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
-    """The entries of one shard with their class names, in record order, one after the other.
+    """The entries of one shard with their class names, in record order.
 
     Raises:
-        DatasetError: there are fewer or more than were planned.
+        DatasetError: there are fewer or more than planned.
     """
     yield from parse_entries(fetch_entries(out, shard), out, shard)
 
 
 def fetch_entries(out: Location, shard: Shard) -> bytes:
-    """The entries of one shard as they are stored, some 60 bytes each."""
-    return Layout(out).entries.read_range(shard.offset, shard.size)
+    """The entries of one shard as they are stored, about 60 bytes each."""
+    return read_range(Layout(out).entries, shard.offset, shard.size)
 
 
 def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
-    """What `fetch_entries` gave, one after the other; see `read_entries`."""
+    """`read_entries` from what `fetch_entries` returned."""
     path = Layout(out).entries
     if (count := data.count(b"\n")) != shard.records:
         raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
     for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):
-        place, values, *mask = more or (0, "")
-        found = _read_mask(*mask) if mask else None
-        yield Entry(name, label, size, place=place, values=values, mask=found), text
+        place, values, *rest = more or (0, "")
+        mask = None
+        if rest:
+            mask_path, mask_bytes, mask_place = rest
+            mask = Entry(mask_path, NO_LABEL, mask_bytes, place=mask_place)
+        yield Entry(name, label, size, place=place, values=values, mask=mask), text
 
 
 def name_changes(
     before: Mapping[str, Any], generator: str, options: ConvertOptions
 ) -> tuple[str, ...]:
-    """Which options, and which versions, differ between a conversion and the one before it.
+    """Describes how options and versions differ from those of an earlier conversion.
 
     Args:
-        before: the options before, as JSON values.
-        generator: the versions before.
+        before: the earlier options, as JSON values.
+        generator: the earlier versions.
         options: the options now.
     """
     old = {**ConvertOptions().to_json(), **before, "generator": generator}
@@ -290,11 +269,11 @@ def name_changes(
 
 
 def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> None:
-    """Refuses an output where another plan lies than the one of a digest.
+    """Refuses an output that holds another plan than that of the digest.
 
     Raises:
-        UsageError: says in what it differs.
-        DatasetError: what lies there is damaged.
+        UsageError: names the differences.
+        DatasetError: the plan is damaged.
     """
     if not Layout(out).plan.is_file():
         return
@@ -312,7 +291,7 @@ def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> No
 def _describe(
     draft: Draft, options: ConvertOptions, shards: Sequence[Shard], entries_sha256: str
 ) -> dict[str, Any]:
-    """All that decides the bytes of the shards."""
+    """Everything that decides the bytes of the shards."""
     return {
         "generator": name_generator(),
         "options": options.to_json(),
@@ -325,15 +304,26 @@ def _describe(
     }
 
 
+def _count_left_out(draft: Draft, options: ConvertOptions) -> dict[str, Any]:
+    rejected = Counter(line["code"] for line in draft.rejected)
+    rejected.update(line.code for line in draft.inventory.rejected)
+    skipped = Counter(line.code for line in draft.inventory.skipped)
+    files = {find_file(line["path"], options.frames) for line in draft.rejected}
+    return {
+        "rejected": dict(sorted(rejected.items())),
+        "skipped": dict(sorted(skipped.items())),
+        "frames": len(draft.rejected) - len(files),
+    }
+
+
 def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[Shard]:
-    classes = draft.inventory.classes
     offset = 0
     for split, entries in draft.splits.items():
         counts = draft.shard_records[split]
         remaining = iter(entries)
         for index, records in enumerate(counts):
             members = [next(remaining) for _ in range(records)]
-            lines = b"".join(_describe_entry(entry, classes) for entry in members)
+            lines = b"".join(_dump_entry(entry, draft.inventory) for entry in members)
             write(lines)
             yield Shard(
                 split=split,
@@ -347,24 +337,16 @@ def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[S
             offset += len(lines)
 
 
-def _describe_entry(entry: Entry, classes: Sequence[str]) -> bytes:
-    text = "" if entry.label == NO_LABEL else classes[entry.label]
+def _dump_entry(entry: Entry, inventory: Inventory) -> bytes:
     more: tuple[object, ...] = ()
     if entry.place or entry.values or entry.mask:
         more = entry.place, entry.values
     if entry.mask:
         more += entry.mask.path, entry.mask.size_bytes, entry.mask.place
+    text = name_class(inventory, entry)
     return dump_line([entry.path, entry.label, text, entry.size_bytes, *more])
 
 
-def _read_mask(path: str, size_bytes: int, place: int) -> Entry:
-    return Entry(path, NO_LABEL, size_bytes, place=place)
-
-
-def _count(codes: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(codes).items()))
-
-
 def dump_line(value: object) -> bytes:
-    """One line of JSON in ASCII: names that are not UTF-8 survive as lone surrogates."""
+    """One line of JSON in ASCII, where lone surrogates of names that are not UTF-8 survive."""
     return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"

@@ -1,4 +1,4 @@
-"""Decides how many shards a split gets, and how many records each of them holds."""
+"""Decides how many shards a split gets, and how many records each shard holds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from converter.inventory import Entry
 from converter.options import MAX_SHARDS, ConvertOptions
 
 MIN_SHARDS: Final = 16
-"""A split has at least so many shards, for all cores to convert and for interleaved reading …"""
+"""A split has at least this many shards, to keep all cores busy and for interleaved reading, while
+each of them keeps at least `MIN_SHARD_RECORDS`."""
 
 MIN_SHARD_RECORDS: Final = 32
-"""… while a shard keeps at least so many records."""
 
 
 def count_shards(records: int, split_bytes: float, shard_bytes: int) -> int:
-    """How many shards a split of `split_bytes` gets; independent of the number of cores."""
+    """The number of shards of a split, whatever the number of cores."""
     floor = min(MIN_SHARDS, records // MIN_SHARD_RECORDS)
     return max(1, floor, min(records, MAX_SHARDS, round(split_bytes / shard_bytes)))
 
@@ -34,15 +34,12 @@ def cut_evenly(total: int, parts: int) -> list[int]:
 def plan_shards(
     splits: dict[str, list[Entry]], options: ConvertOptions, record_bytes: float
 ) -> dict[str, list[int]]:
-    """How many records each shard of each split holds.
+    """The number of records of each shard, by split.
 
-    Args:
-        splits: what `assign_splits` returns.
-        options: `num_shards` or `shard_bytes` decide.
-        record_bytes: mean size of a record; without effect where `num_shards` is given.
+    `num_shards` decides, or else `shard_bytes` and the mean size of a record.
 
     Raises:
-        UsageError: `num_shards` is more than there are images.
+        UsageError: `num_shards` is more than the images of the largest split.
     """
     largest = max(map(len, splits.values()))
     counts = {}

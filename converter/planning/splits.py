@@ -1,12 +1,12 @@
 """Decides which image goes into which split, and in which order the images of a split come.
 
-A hash of seed and path decides an image's draw and its rank: neither depends on the other images,
-on the runner or on the number of workers. So an image stays in its split when others are added.
-What has to stay together, a group or images with the same content, has the lowest draw of all its
-members. A split that folders, a table or an earlier conversion give is kept.
+A hash of seed and path decides the draw and the rank of an image, independently of other images,
+the runner and the number of workers. So an image stays in its split when others are added. Images
+that stay together, as a group or by their content, share the lowest draw of them all. A split that
+is given by folders, a table or an earlier conversion is kept.
 
-With `stratify`, the lowest draws of each class are taken until the class has its share: then an
-image can move when others of its class are added, because the limit moves.
+With `stratify`, each class gives its lowest draws until it has given its share. An image can then
+move when others of its class are added, because the limit moves.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,30 +26,26 @@ from converter.names import to_bytes
 from converter.options import ConvertOptions
 
 FOLDER: Final = "folder"
-"""What `group_by` says if each folder is a group."""
+"""The value of `group_by` that makes each folder a group."""
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 Draws: TypeAlias = npt.NDArray[np.uint64]
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
+_NUMBERS: Final = {split: number for number, split in enumerate(SPLITS)}
 OPEN: Final = -1
-"""Stands where it is not settled yet which split it is."""
+"""Stands for a split that is not decided yet."""
 
 
 class Drawn(NamedTuple):
-    """What a hash of seed and path gives: both are uniform from 0 to 2**64 - 1.
-
-    Attributes:
-        draw: decides the split.
-        rank: decides the place in it.
-    """
+    """The draw decides the split, the rank the place in it; both are uniform below 2**64."""
 
     draw: int
     rank: int
 
 
 def draw(path: str, options: ConvertOptions) -> Drawn:
-    """The draw and the rank of a path, or of the name of a group."""
+    """Hashes a path, or the name of a group, with the seed."""
     key = options.seed.to_bytes(8, "little")
     digest = hashlib.blake2b(to_bytes(path), digest_size=16, key=key).digest()
     return Drawn(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
@@ -62,17 +57,16 @@ def assign_splits(
     duplicates: Sequence[Sequence[int]] = (),
     kept: Mapping[str, str] | None = None,
 ) -> dict[str, list[Entry]]:
-    """Deals the entries out to splits and puts each split into its seeded order.
+    """Assigns the entries to splits and puts each split into its seeded order.
 
     Args:
         entries: the images.
-        options: fractions and seed, and what has to stay together.
+        options: fractions, seed and groups.
         duplicates: images with the same content, as their places in `entries`.
-        kept: the split of some of them in an earlier conversion, by path; then no split is
-            missed that gets no image.
+        kept: splits from an earlier conversion, by path; splits may then stay empty.
 
     Returns:
-        the entries of each split that there is, in the order of `SPLITS`.
+        the entries of each split that has any, in the order of `SPLITS`.
 
     Raises:
         UsageError: a split that was asked for gets no image, or is given already; or the pattern
@@ -83,7 +77,7 @@ def assign_splits(
     given = _read_given(entries, options, kept or {})
     draws, ranks = _draw_all(entries, options)
     if kept and (groups := join_units(entries, options, ())) is not None:
-        # Before images of the same content, which may lie in several splits by now.
+        # Before duplicates are joined, which may lie in several splits by now.
         given = _spread(given, groups, entries)
     units = join_units(entries, options, duplicates)
     if units is not None:
@@ -100,7 +94,7 @@ def assign_splits(
 
 
 def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
-    """Whether an image that is in a split is not given to another one meanwhile."""
+    """Whether an image may stay in the split that it is in."""
     drawn = entry.split == "train" and options.held_out.get(split)
     return not entry.split or entry.split == split or bool(drawn)
 
@@ -108,9 +102,9 @@ def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
 def join_units(
     entries: Sequence[Entry], options: ConvertOptions, duplicates: Sequence[Sequence[int]]
 ) -> Numbers | None:
-    """Which images have to stay together: int64 (images,), equal for those; None if none have to.
+    """Numbers for images that are equal if they stay together: int64 (images,); None if none do.
 
-    Groups that have an image in common, by content, are one.
+    Groups that share an image by its content are one.
     """
     units = np.arange(len(entries), dtype=np.int64)
     grouped = options.group_by is not None or any(entry.group for entry in entries)
@@ -120,19 +114,17 @@ def join_units(
             units[place] = first.setdefault(group, place)
     parents: dict[int, int] = {}
     for places in duplicates:
-        if not first:
-            units[list(places)] = places[0]
-            continue
         root = _find(parents, int(units[places[0]]))
         for place in places[1:]:
             parents[_find(parents, int(units[place]))] = root
-    if parents:
-        units = np.array([_find(parents, unit) for unit in units.tolist()], np.int64)
-    return units if first or duplicates else None
+    roots = np.arange(len(entries), dtype=np.int64)
+    for unit in parents:
+        roots[unit] = _find(parents, unit)
+    return roots[units] if first or duplicates else None
 
 
 def find_group(entry: Entry, options: ConvertOptions) -> str:
-    """The group of an image, or nothing if it is in none."""
+    """The group of an image, or an empty string."""
     if entry.group or options.group_by is None:
         return entry.group
     if options.group_by == FOLDER:
@@ -144,19 +136,10 @@ def find_group(entry: Entry, options: ConvertOptions) -> str:
 def stratify(
     labels: Numbers, draws: Draws, given: Numbers, units: Numbers | None, options: ConvertOptions
 ) -> Numbers:
-    """Gives the lowest draws of each class to `validation`, and the next ones to `test`.
+    """Assigns the lowest draws of each class to `validation`, and the next ones to `test`.
 
-    Of a class of two images or more, one at least is held out, and one stays in `train`.
-
-    Args:
-        labels: int64 (images,).
-        draws: uint64 (images,), equal for those of a unit.
-        given: int64 (images,), the splits that are settled.
-        units: what stays together, or None.
-        options: the fractions.
-
-    Returns:
-        int64 (images,), the split of each image.
+    Of a class of two images or more, at least one is held out, and at least one stays in `train`.
+    `given` holds the splits that are decided, or `OPEN`; all arrays have the shape (images,).
     """
     chosen: Numbers = given.copy()
     units = np.arange(len(labels)) if units is None else units
@@ -183,7 +166,7 @@ def stratify(
 
 
 def _share_class(given: Numbers, options: ConvertOptions) -> list[int]:
-    """How many more images of a class `validation` and `test` get."""
+    """The numbers of images of a class that `validation` and `test` still get."""
     left, quotas = len(given) - 1, []
     for split, share in ((VALIDATION, options.validation_split), (TEST, options.test_split)):
         wanted = min(left, max(1, round(share * len(given)))) if share else 0
@@ -193,7 +176,7 @@ def _share_class(given: Numbers, options: ConvertOptions) -> list[int]:
 
 
 def _find_commonest(labels: Numbers, units: Numbers) -> Numbers:
-    """The label that most images of a unit have, the lowest of several: int64 (units,)."""
+    """The commonest label of each unit, the lowest of several: int64 (units,)."""
     pairs, counts = np.unique(np.stack((units, labels), -1), axis=0, return_counts=True)
     order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
     _, firsts = np.unique(pairs[order, 0], return_index=True)
@@ -205,8 +188,7 @@ def _read_labels(entries: Sequence[Entry]) -> Numbers:
     labels = np.fromiter((entry.label for entry in entries), np.int64, len(entries))
     if (labels == NO_LABEL).any():
         raise UsageError(
-            "stratify takes images with one label each: leave it out where there are none, or "
-            "several"
+            "stratify takes images with one label each: leave it out if they have none or several"
         )
     return labels
 
@@ -214,41 +196,33 @@ def _read_labels(entries: Sequence[Entry]) -> Numbers:
 def _read_given(
     entries: Sequence[Entry], options: ConvertOptions, kept: Mapping[str, str]
 ) -> Numbers:
-    """The split of each image that has one already, as its number: int64 (images,)."""
-    hints = {entry.split for entry in entries}
-    asked = options.held_out
-    for split in hints & {name for name, share in asked.items() if share}:
+    """The number of the split that each image has already, or `OPEN`: int64 (images,)."""
+    asked = {name for name, share in options.held_out.items() if share}
+    for split in asked & {entry.split for entry in entries}:
         raise UsageError(
             f"split {split!r} is given by the images' folders or table, and asked for as a "
             f"fraction: leave out the {split} split"
         )
-    numbers = {split: number for number, split in enumerate(SPLITS)}
-    # Fractions are then of the images that are given to `train`.
-    numbers[""] = OPEN
-    hinted = {**numbers, **({"train": OPEN} if any(asked.values()) else {})}
-    return np.fromiter(
-        (
-            numbers[kept[entry.path]] if entry.path in kept else hinted[entry.split]
-            for entry in entries
-        ),
-        np.int64,
-        len(entries),
+    hinted = {**_NUMBERS, "": OPEN}
+    if asked:
+        hinted["train"] = OPEN  # fractions are of the images that are given to `train`
+    given = (
+        _NUMBERS[kept[entry.path]] if entry.path in kept else hinted[entry.split]
+        for entry in entries
     )
+    return np.fromiter(given, np.int64, len(entries))
 
 
-def _draw_all(entries: Iterable[Entry], options: ConvertOptions) -> tuple[Draws, Draws]:
-    draws, ranks = array("Q"), array("Q")
-    for entry in entries:
-        drawn = draw(entry.path, options)
-        draws.append(drawn.draw)
-        ranks.append(drawn.rank)
-    return np.array(draws, np.uint64), np.array(ranks, np.uint64)
+def _draw_all(entries: Sequence[Entry], options: ConvertOptions) -> tuple[Draws, Draws]:
+    drawn = itertools.chain.from_iterable(draw(entry.path, options) for entry in entries)
+    draws, ranks = np.fromiter(drawn, np.uint64, 2 * len(entries)).reshape(-1, 2).T.copy()
+    return draws, ranks
 
 
 def _draw_together(
     units: Numbers, draws: Draws, entries: Sequence[Entry], options: ConvertOptions
 ) -> Draws:
-    """Gives all of a unit the lowest draw of its groups, and of its images that are in none."""
+    """Gives each unit the lowest draw of its groups, and of its images without a group."""
     draws = draws.copy()
     known: dict[str, int] = {}
     for place, entry in enumerate(entries):
@@ -262,13 +236,13 @@ def _draw_together(
 
 
 def _spread(given: Numbers, units: Numbers, entries: Sequence[Entry]) -> Numbers:
-    """Gives an image that is free the split of what has to stay with it."""
+    """Assigns open images to the split of the images that stay with them."""
     nothing = len(SPLITS)
-    numbers = {split: number for number, split in enumerate(SPLITS)}
     # In a byte each: eight arrays of a million numbers would take more than the plan itself.
-    splits = np.fromiter((numbers.get(entry.split, OPEN) for entry in entries), np.int8, len(units))
+    hints = (_NUMBERS.get(entry.split, OPEN) for entry in entries)
+    splits = np.fromiter(hints, np.int8, len(units))
     of_all = np.where(given == OPEN, nothing, given).astype(np.int8)
-    # What a folder gives to `train` is not held out because the same lies in `test`, too.
+    # An image that a folder assigns to `train` is not held out for a duplicate in `test`.
     of_rest = np.where(splits > TRAIN, nothing, of_all).astype(np.int8)
     lowest = np.full((2, len(given)), nothing, np.int8)
     np.minimum.at(lowest[0], units, of_all)
@@ -287,7 +261,7 @@ def _draw_freely(draws: Draws, options: ConvertOptions) -> Numbers:
 
 def _sort(entries: Sequence[Entry], chosen: Numbers, ranks: Draws) -> dict[str, list[Entry]]:
     members = {}
-    for number, split in enumerate(SPLITS):
+    for split, number in _NUMBERS.items():
         places = np.flatnonzero(chosen == number)
         order = np.argsort(ranks[places], kind="stable")
         members[split] = [entries[place] for place in places[order]]

@@ -1,4 +1,4 @@
-"""Ends a conversion before it begins, where it was asked not to go on with what is doubtful."""
+"""Ends a conversion before it begins, if the options ask to stop at anything doubtful."""
 
 from __future__ import annotations
 
@@ -11,20 +11,15 @@ from converter.options import ConvertOptions
 STRICT_NOTES: Final = (
     "duplicate_split", "duplicate_class", "twin_class", "twin_path", "unused_mask",
 )  # fmt: skip
-"""What `strict` does not let pass, the gravest first."""
+"""The notes that `strict` refuses, the gravest first."""
 
 
 def check_scan(inventory: Inventory, options: ConvertOptions) -> None:
-    """Refuses what was found, if that was asked for.
-
-    Args:
-        inventory: what was found.
-        options: `strict` refuses what is else noted, or left out because it cannot be read;
-            `on_error` what is else rejected.
+    """Refuses an inventory that the options do not accept.
 
     Raises:
-        UsageError: `strict`, and something is odd or cannot be read.
-        ShardmillError: `on_error` is `fail`, and something is rejected already.
+        UsageError: with `strict`, one of `STRICT_NOTES` applies, or a file cannot be read.
+        ShardmillError: with `on_error` `fail`, an image is rejected already.
     """
     if options.on_error == "fail" and inventory.rejected:
         first = inventory.rejected[0]
@@ -40,10 +35,11 @@ def check_scan(inventory: Inventory, options: ConvertOptions) -> None:
             f"{unread[0].path} cannot be read ({unread[0].detail}), one of {len(unread):,}: "
             "make it readable or remove it, or leave out --strict"
         )
-    for code in STRICT_NOTES:
-        for note in inventory.notes:
-            if note.code == code:
-                names = ", ".join(map(repr, note.names[:2]))
-                raise UsageError(
-                    f"{code}, {NOTES[code]}: {names}: rename or remove one, or leave out --strict"
-                )
+    notes = [note for note in inventory.notes if note.code in STRICT_NOTES]
+    if notes:
+        gravest = min(notes, key=lambda note: STRICT_NOTES.index(note.code))
+        names = ", ".join(map(repr, gravest.names[:2]))
+        raise UsageError(
+            f"{gravest.code}, {NOTES[gravest.code]}: {names}: rename or remove one, or leave out "
+            "--strict"
+        )

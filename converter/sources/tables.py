@@ -13,11 +13,10 @@ from typing import Any, Final
 
 from converter.errors import UsageError
 from converter.format import schema
-from converter.format.schema import Column, require_free
+from converter.format.schema import Column, check_column_name
 from converter.images.boxes import parse_boxes
-from converter.images.frame_paths import find_file
 from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Skipped
-from converter.names import to_bytes
+from converter.names import find_file, to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
 from converter.reasons import REJECT_CODES
 from converter.sources.cells import (
@@ -285,7 +284,7 @@ def _list_columns(options: ConvertOptions) -> Iterator[Column]:
 
 def _name_column(name: str, kind: str) -> Column:
     known = {UNKNOWN: "text", "blank": "text", "list": "texts"}
-    return Column(require_free(name), known.get(kind, kind))
+    return Column(check_column_name(name), known.get(kind, kind))
 
 
 def _sort_name(name: str) -> tuple[bool, int, bytes, bytes]:

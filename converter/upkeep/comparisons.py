@@ -17,9 +17,9 @@ from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.schema import BOXES, LABELS, MASK, Column, make_features
 from converter.images.boxes import fit_boxes
-from converter.images.frame_paths import find_file
 from converter.images.image_notes import examine_image, note_traits
 from converter.inventory import NO_LABEL, Entry, Inventory, NoteTally
+from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.splits import may_stay
 from converter.sources.mask_pairing import locate_masks

@@ -19,10 +19,9 @@ from converter.format.indexes import format_line
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.metadata import describe_dataset
 from converter.format.tfrecords import scan_records
-from converter.images.frame_paths import find_file
 from converter.images.image_notes import note_traits
 from converter.inventory import Entry, Inventory, NoteTally
-from converter.names import to_system
+from converter.names import find_file, to_system
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
 from converter.planning.splits import assign_splits

@@ -20,8 +20,8 @@ from typing import Final
 from converter.commits.commit import read_notes
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.manifest import Manifest, ShardInfo
-from converter.images.frame_paths import find_file
 from converter.inventory import CONTENT_NOTES, Entry, Inventory, name_class
+from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan
 from converter.planning.splits import assign_splits, draw

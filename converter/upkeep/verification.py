@@ -20,7 +20,7 @@ from converter.format.indexes import parse_index
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
 from converter.image_options import MAX_FILE_BYTES
-from converter.images.frame_paths import find_file
+from converter.names import find_file
 from converter.planning.plan import read_plan
 from converter.sizes import format_count
 from converter.storage.disk import DiskPath

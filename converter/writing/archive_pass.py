@@ -22,9 +22,8 @@ from converter.inventory import Entry
 from converter.planning.plan import Shard, read_entries
 from converter.storage.atomic import describe_errors
 from converter.storage.layout import Layout
-from converter.writing.records import Outcome, make_records
+from converter.writing.records import Outcome, make_records, pack_outcomes, unpack_outcomes
 from converter.writing.shard_writer import Job, Receipt, check_policy, write_outcomes
-from converter.writing.spill import pack_outcomes, unpack_outcomes
 
 _PIECE_BYTES: Final = 1 << 20
 

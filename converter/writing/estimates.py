@@ -1,4 +1,4 @@
-"""How large the records will be, measured on a sample before anything is planned."""
+"""Estimates the size of records from a sample, before anything is planned."""
 
 from __future__ import annotations
 
@@ -24,19 +24,15 @@ BATCH: Final = 32
 MAX_SAMPLES: Final = 1024
 
 MAX_RELATIVE_ERROR: Final = 0.03
-"""Standard error of the mean at which sampling ends: 5 of them make the 15 % that are promised."""
+"""Sampling ends at this standard error of the mean: 5 of them make the promised 15 %."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What a sample says about the whole.
+    """What a sample says about all images.
 
-    Attributes:
-        record_bytes: mean size of what is made of a file, framing included; nothing of a rejected
-            one, all frames of another.
-        seconds_per_image: mean time of one core for one image.
-        samples: number of images that were converted to find out.
-        rejected: how many of them were refused.
+    `record_bytes` is the mean size of the records of a file, framing included: of none for a
+    rejected file, and of all frames. Time is that of one core.
     """
 
     record_bytes: float
@@ -50,20 +46,20 @@ def estimate_records(
 ) -> Estimate:
     """Converts images from the front of `entries` until their mean size is known well enough.
 
-    The number of samples depends on their sizes alone, never on time or cores, so that the same
+    The number of samples depends only on their sizes, never on time or cores, so that the same
     images give the same shards everywhere.
 
     Args:
         entries: in random order.
-        inventory: that they are from.
-        images: the folder that the entries are relative to.
-        options: what will be asked of the conversion.
+        inventory: of these entries.
+        images: the folder that they are relative to.
+        options: those of the conversion.
     """
     places = images, locate_masks(images, options)
     far = any(place.is_remote for place in places)
     threads = BATCH if far else os.cpu_count()
     if is_compressed(images):
-        # In the order in which they can be read at all, one after the other.
+        # Compressed tars are not seekable: members are read in order, one after another.
         entries, threads = sorted(entries, key=lambda entry: entry.place), 1
     sizes: list[int] = []
     seconds = 0.0
@@ -84,7 +80,7 @@ def estimate_records(
 
 
 def bound_record_bytes(options: ConvertOptions) -> float:
-    """A size that a record stays under, whatever its image; infinite where none is known."""
+    """An upper limit for the size of a record, whatever its image; infinite if unknown."""
     if not options.fixed_size or options.encoding == "keep" or options.frames == "all":
         return math.inf
     height, width = options.image_size

@@ -28,9 +28,8 @@ from converter.storage.hashing import HashedFile, hash_file
 from converter.storage.layout import SHARD_SUFFIX, Layout
 from converter.storage.location import Location
 from converter.writing.archive_pass import Spooled, spool_images
-from converter.writing.records import Outcome, make_records
+from converter.writing.records import Outcome, make_records, pack_outcomes, unpack_outcomes
 from converter.writing.shard_writer import Job, Receipt, check_policy, read_planned, write_outcomes
-from converter.writing.spill import pack_outcomes, unpack_outcomes
 
 
 class _Index(NamedTuple):

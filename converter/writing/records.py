@@ -1,25 +1,25 @@
-"""An original becomes a record, or one for each of its frames: read, converted, described."""
+"""Reads, converts and describes an original: one record, or one for each of its frames."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from converter.costs import count_read, enter
 from converter.errors import ImageError
 from converter.format import examples
 from converter.format.schema import MASK, Column, make_features
 from converter.images.boxes import fit_boxes
-from converter.images.conversion import Origin, StoredImage, describe_large_file
-from converter.images.frame_paths import name_frame
+from converter.images.conversion import Converted, Origin, StoredImage
 from converter.images.frames import convert_frames
 from converter.images.isolation import convert_isolated, convert_mask_isolated
-from converter.images.masks import convert_mask
+from converter.images.masks import convert_mask, wrap_mask_errors
+from converter.images.openers import check_file_size
 from converter.inventory import NO_LABEL, Entry
-from converter.names import to_bytes
+from converter.names import name_frame, to_bytes
 from converter.options import ConvertOptions
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import Read, Reads, read_entry
@@ -27,23 +27,19 @@ from converter.storage.hashing import hash_bytes
 from converter.storage.location import Location
 
 _COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}
+_PACKED: Final = ("format", "height", "width", "channels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One image, ready to be framed.
-
-    Attributes:
-        payload: a serialized `tf.train.Example`.
-        image: what it holds.
-    """
+    """An image and its payload, a serialized `tf.train.Example`."""
 
     payload: bytes
     image: StoredImage
 
 
 Outcome: TypeAlias = Record | ImageError
-"""What becomes of an image."""
+"""A record, or the reason why there is none."""
 
 
 def make_records(
@@ -59,14 +55,14 @@ def make_records(
 
     Args:
         entry: the original.
-        text: its class's name, if it has a label.
-        images: the folder that the entry is relative to, or the archive that it lies in.
-        sizes: how it is converted: options that differ in nothing but the size.
+        text: the name of its class, if it has a label.
+        images: the folder that the entry is relative to, or the archive that holds it.
+        sizes: how it is converted: options that differ only in their size.
         columns: what the entry's values are.
-        reads: give what the original holds, and its mask; None if nobody has begun to read them.
+        reads: pending reads of the original and its mask; None to read them here.
 
     Yields:
-        for each frame that is taken the entry, with the path of that frame, and for each size the
+        for each frame that is taken, the entry with the path of the frame, and for each size the
         record, or why there is none.
     """
     options = sizes[0]
@@ -75,18 +71,54 @@ def make_records(
         count_read(len(data))
         mask = None
         if entry.mask is not None:
-            masks = locate_masks(images, options)
-            mask = _read_mask(entry.mask, masks, options, reads.mask if reads else None)
+            with wrap_mask_errors():
+                masks = locate_masks(images, options)
+                mask = _read(entry.mask, masks, options, reads.mask if reads else None)
     except ImageError as error:
         enter("other")
         yield entry, [error.strip()] * len(sizes)
         return
     enter("other")
     facts = _Facts(entry, text, tuple(columns), hash_bytes(data), mask)
-    for number, outcomes in (convert_isolated if options.isolate else convert_frames)(data, sizes):
+    frames = (convert_isolated if options.isolate else convert_frames)(data, sizes)
+    if mask is not None:
+        # The child process that converts the mask has to be done with the image first.
+        frames = iter([*frames])
+    for number, outcomes in frames:
         enter("other")
         found = entry._replace(path=name_frame(entry.path, number))
         yield found, facts.describe(found.path, outcomes, sizes)
+
+
+def pack_outcomes(outcomes: Iterable[tuple[Entry, Outcome]]) -> Iterator[bytes]:
+    """The outcomes of one file as pieces of a spill file, where records wait for their shard.
+
+    For each frame there is a line of JSON, and then its record.
+    """
+    for entry, outcome in outcomes:
+        payload = b""
+        if isinstance(outcome, ImageError):
+            head: list[object] = [outcome.code, outcome.detail]
+        else:
+            payload, image = outcome.payload, outcome.image
+            head = [*(getattr(image, name) for name in _PACKED), image.origin]
+        yield json.dumps([entry.path, len(payload), *head]).encode("ascii") + b"\n"
+        yield payload
+
+
+def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Iterator[tuple[Entry, Outcome]]:
+    """The inverse of `pack_outcomes`, for the next `size` bytes of a spill file."""
+    end = file.tell() + size
+    while file.tell() < end:
+        path, payload_bytes, *head = json.loads(file.readline())
+        found = entry._replace(path=path)
+        if not payload_bytes:
+            yield found, ImageError(*head)
+            continue
+        *values, origin = head
+        fields = dict(zip(_PACKED, values, strict=True))
+        image = StoredImage(data=b"", origin=Origin(*origin), **fields)
+        yield found, Record(payload=file.read(payload_bytes), image=image)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,26 +132,25 @@ class _Facts:
     mask: bytes | None
 
     def describe(
-        self, path: str, images: Sequence[StoredImage | ImageError], sizes: Sequence[ConvertOptions]
+        self, path: str, images: Sequence[Converted], sizes: Sequence[ConvertOptions]
     ) -> list[Outcome]:
         """The record of each image of a frame."""
         masks: list[bytes | None] = [None] * len(images)
         origin = next((i.origin for i in images if isinstance(i, StoredImage)), None)
         if self.mask is not None and origin is not None:
             try:
-                masks = [*_convert_mask(self.mask, origin, sizes)]
+                convert = convert_mask_isolated if sizes[0].isolate else convert_mask
+                masks = [*convert(self.mask, origin, sizes)]
             except ImageError as error:
                 return [error.strip()] * len(images)
-        return [
-            image
-            if isinstance(image, ImageError)
-            else self._describe_image(path, image, mask, options)
-            for image, mask, options in zip(images, masks, sizes, strict=True)
-        ]
+        parts = zip(images, masks, sizes, strict=True)
+        return [self._describe_image(path, *part) for part in parts]
 
     def _describe_image(
-        self, path: str, image: StoredImage, mask: bytes | None, options: ConvertOptions
-    ) -> Record:
+        self, path: str, image: Converted, mask: bytes | None, options: ConvertOptions
+    ) -> Outcome:
+        if isinstance(image, ImageError):
+            return image
         entry = self.entry
         features: dict[str, examples.Value] = {
             examples.ENCODED: image.data,
@@ -149,28 +180,9 @@ class _Facts:
 
 
 def _read(entry: Entry, images: Location, options: ConvertOptions, read: Read | None) -> bytes:
-    if entry.size_bytes > options.max_file_bytes:
-        raise describe_large_file(entry.size_bytes, options)
+    check_file_size(entry.size_bytes, options)
     enter("read")
     data = read() if read else read_entry(entry, images)
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     return data
-
-
-def _read_mask(mask: Entry, masks: Location, options: ConvertOptions, read: Read | None) -> bytes:
-    try:
-        return _read(mask, masks, options, read)
-    except ImageError as error:
-        code = "mask_missing" if error.code == "vanished" else "mask_unreadable"
-        raise ImageError(code, f"{error.code}, {error.detail}") from error
-
-
-def _convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -> list[bytes]:
-    convert = convert_mask_isolated if sizes[0].isolate else convert_mask
-    try:
-        return convert(data, origin, sizes)
-    except ImageError as error:
-        if error.code.startswith("mask"):
-            raise
-        raise ImageError("mask_unreadable", f"{error.code}, {error.detail}") from error

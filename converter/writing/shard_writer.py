@@ -1,7 +1,7 @@
-"""Turns one planned shard into files: read, convert and frame each image, then leave a receipt.
+"""Turns one planned shard into files: reads, converts and frames each image, then adds a receipt.
 
 `write_shard` is all that a worker does. It may run twice, also at the same time: its bytes depend
-on the plan alone, and a file gets its final name only when it is whole.
+on the plan alone, and a file gets its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from converter.costs import enter
 from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
 from converter.format.indexes import format_line
+from converter.format.manifest import ShardInfo
 from converter.format.schema import Column
 from converter.format.tfrecords import frame_record
 from converter.images.conversion import StoredImage
@@ -36,14 +37,9 @@ from converter.writing.records import Outcome, make_records
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What all shards of a conversion have in common.
+    """What all shards of a conversion have in common: a part of its `Plan`.
 
-    Attributes:
-        images: the folder that entries are relative to.
-        out: the data set.
-        options: how images are converted.
-        columns: what else records hold.
-        generator: the versions that the plan was made with; without them, any will do.
+    An empty `generator` accepts workers of any version.
     """
 
     images: Location
@@ -54,20 +50,13 @@ class Job:
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Job:
-        """That of a plan that is written to its output."""
-        return cls(
-            images=plan.images,
-            out=plan.out,
-            options=plan.options,
-            columns=plan.columns,
-            generator=plan.generator,
-        )
+        return cls(**{each.name: getattr(plan, each.name) for each in dataclasses.fields(cls)})
 
     def check_versions(self) -> None:
-        """Makes sure that this worker writes what the manifest will say was written.
+        """Checks that this worker has the versions that the manifest will state.
 
         Raises:
-            OutputError: it has other versions of what the bytes depend on.
+            OutputError: it has others.
         """
         here = name_generator()
         if self.generator not in ("", here):
@@ -78,35 +67,18 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Receipt:
-    """What was written for one shard.
+class Receipt(ShardInfo):
+    """What was written for one shard, and what became of its images.
 
     Attributes:
-        name: the shard's file name.
-        split: the split it belongs to.
-        records: how many it holds.
-        bytes: its size.
-        sha256: of its content, in hexadecimal.
-        index_bytes: the size of its index.
-        index_sha256: of the index.
-        max_record_bytes: the largest record, framing included.
         max_image_size: the largest height and the largest width of its images, in pixels.
         formats: number of images by stored format.
-        labels: number of records by label, as [label, count] pairs in label order; `NO_LABEL` of
-            those without one.
+        labels: (label, number of records) in label order, `NO_LABEL` among the labels.
         rejects: images that were refused, as path, code and detail, in plan order.
-        frames: how many records and rejects there are beyond the first one of each file.
+        frames: number of records and rejects beyond the first of each file.
         notes: what is odd about the images, as code, first names and total.
     """
 
-    name: str
-    split: str
-    records: int
-    bytes: int
-    sha256: str
-    index_bytes: int
-    index_sha256: str
-    max_record_bytes: int
     max_image_size: tuple[int, int]
     formats: dict[str, int]
     labels: list[tuple[int, int]]
@@ -116,18 +88,18 @@ class Receipt:
 
     @property
     def images(self) -> int:
-        """How many files are dealt with: written or rejected."""
+        """The number of files that were written or rejected."""
         return self.records + len(self.rejects) - self.frames
 
 
 def write_shard(shard: Shard, job: Job) -> Receipt:
     """Converts the images of one shard and writes shard, index and receipt, in this order.
 
-    Memory is bounded by one image; records go to the disk as they come.
+    Memory is bounded by one image, because each record is written at once.
 
     Raises:
         OutputError: a file cannot be written, or reads back differently.
-        DatasetError: the plan's entries are not there as planned.
+        DatasetError: the entries are not as planned.
     """
     outcomes = (
         found
@@ -138,7 +110,7 @@ def write_shard(shard: Shard, job: Job) -> Receipt:
 
 
 def read_planned(shard: Shard, job: Job) -> Iterator[tuple[tuple[Entry, str], Reads]]:
-    """The images of a shard with the names of their classes, and what reads each."""
+    """The images of a shard with the names of their classes, and their pending reads."""
     planned, masks = read_entries(job.out, shard), locate_masks(job.images, job.options)
     yield from read_ahead(planned, job.images, masks, job.options.max_file_bytes)
 
@@ -146,10 +118,10 @@ def read_planned(shard: Shard, job: Job) -> Iterator[tuple[tuple[Entry, str], Re
 def convert_entry(
     entry: Entry, text: str, job: Job, reads: Reads | None = None
 ) -> Iterator[tuple[Entry, Outcome]]:
-    """The record of one image, or of each of its frames, or why it has none.
+    """Converts one image, or each of its frames, to a record or an error.
 
     Raises:
-        ShardmillError: it has none, and `on_error` is `fail`.
+        ShardmillError: it has no record, and `on_error` is `fail`.
     """
     records = make_records(entry, text, job.images, [job.options], job.columns, reads=reads)
     for found, (outcome,) in records:
@@ -158,10 +130,10 @@ def convert_entry(
 
 
 def check_policy(entry: Entry, outcome: Outcome, options: ConvertOptions) -> None:
-    """Ends a conversion at an image that has no record, if that was asked for.
+    """Ends a conversion at an image that is not merely filtered out, if the options ask for it.
 
     Raises:
-        ShardmillError: it has none, and `on_error` is `fail`.
+        ShardmillError: it has no record, and `on_error` is `fail`.
     """
     if options.on_error == "reject" or not isinstance(outcome, ImageError):
         return
@@ -173,12 +145,13 @@ def check_policy(entry: Entry, outcome: Outcome, options: ConvertOptions) -> Non
 
 
 def write_outcomes(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]) -> Receipt:
-    """Writes shard, index and receipt, in this order, of what became of each image of a shard.
+    """Writes shard, index and receipt, in this order, from the outcomes of its images.
 
     Raises:
         OutputError: a file cannot be written, or reads back differently.
     """
-    return compose_shard(shard, job, outcomes)()
+    publish = compose_shard(shard, job, outcomes)
+    return publish()
 
 
 def compose_shard(
@@ -187,7 +160,8 @@ def compose_shard(
     """Writes shard and index to temporary files; raises what `write_outcomes` does.
 
     Returns:
-        what gives them their names, and then leaves the receipt; any thread may call it, once.
+        a function that gives them their names and then writes the receipt. Any thread may call
+        it, once.
     """
     layout = Layout(job.out)
     tally = _Tally()
@@ -211,7 +185,7 @@ def compose_shard(
         files = stack.pop_all()
 
     def publish() -> Receipt:
-        enter("write")  # what is closed here is flushed, read back and renamed
+        enter("write")  # closing flushes a file, reads it back and renames it
         files.close()
         receipt = tally.describe(shard, file, index)
         write_receipt(receipt, layout, shard)
@@ -221,12 +195,12 @@ def compose_shard(
 
 
 def receipt_path(layout: Layout[Location], shard: Shard) -> Location:
-    """Where the receipt of a shard lies."""
+    """The path of a shard's receipt."""
     return layout.receipts / f"{Path(shard.name).stem}.json"
 
 
 def write_receipt(receipt: Receipt, layout: Layout[Location], shard: Shard) -> None:
-    """Leaves the sign that a shard is finished.
+    """Writes the sign that a shard is finished.
 
     Raises:
         OutputError: it cannot be written.
@@ -237,19 +211,20 @@ def write_receipt(receipt: Receipt, layout: Layout[Location], shard: Shard) -> N
 
 
 def read_receipt(path: Location) -> Receipt:
-    """Reads a receipt.
-
-    Raises:
-        DatasetError: it is damaged.
-    """
+    """Reads a receipt; raises what `parse_receipt` does."""
     return parse_receipt(path.read_bytes(), path)
 
 
 def parse_receipt(data: bytes, path: Location) -> Receipt:
-    """A receipt of that content; raises what `read_receipt` does."""
+    """Reads a receipt from its content.
+
+    Raises:
+        DatasetError: it is damaged.
+    """
     try:
         content: dict[str, Any] = json.loads(data)
-        _check_digest(content.pop("digest"), content)
+        if content.pop("digest") != _digest(content):
+            raise ValueError("its digest does not match")  # noqa: TRY301
         height, width = content.pop("max_image_size")
         labels = [(label, count) for label, count in content.pop("labels")]
         return Receipt(**content, max_image_size=(height, width), labels=labels)
@@ -257,19 +232,11 @@ def parse_receipt(data: bytes, path: Location) -> Receipt:
         raise DatasetError(f"{path}: cannot be read as a receipt: {error}") from error
 
 
-def _check_digest(digest: str, content: Mapping[str, Any]) -> None:
-    if digest != _digest(content):
-        raise ValueError("its digest does not match")
-
-
 def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what a receipt says, so that no damage of it is believed."""
     return hash_bytes(json.dumps(content).encode("ascii"))
 
 
 class _Tally:
-    """What is counted while records pass by, and stated in the receipt."""
-
     def __init__(self) -> None:
         self.labels: Counter[int] = Counter()
         self.formats: Counter[str] = Counter()
