@@ -13,8 +13,9 @@ from converter.errors import ShardmillError, UsageError
 from converter.format.descriptions import describe_manifest
 from converter.format.manifest import Manifest, SplitInfo, read_manifest
 from converter.names import show_name
-from converter.storage.layout import Location, locate, name_index
-from converter.storage.objects import ObjectPath
+from converter.storage.layout import name_index
+from converter.storage.locate import locate
+from converter.storage.location import Location
 from reader.plan.mixing import plan_mixture
 from reader.plan.read_options import ReadOptions, check_cache, make_options
 from reader.plan.read_plan import ReadPlan, list_files, plan_reading

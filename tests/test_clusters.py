@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import (
 
 from converter.errors import UsageError
 from converter.storage.disk import DiskPath
+from converter.storage.locate import locate
 from pipelines.beam import clusters, runners
 from pipelines.cli.commands import main
 
@@ -41,7 +42,7 @@ def test_a_folder_here_is_refused_where_workers_run_elsewhere(
     with pytest.raises(UsageError, match=rf"^/photos lies on this .* on {where} do not see it"):
         clusters.check_paths(parse(*arguments), DiskPath("/photos"))
     clusters.check_paths(parse(*arguments, "--shared_paths"), DiskPath("/photos"))
-    clusters.check_paths(parse(*arguments), "gs://bucket/photos")
+    clusters.check_paths(parse(*arguments), locate("gs://bucket/photos"))
 
 
 @pytest.mark.parametrize(

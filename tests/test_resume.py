@@ -13,6 +13,7 @@ from conftest import convert_folder
 from converter import ConvertOptions, RecordError, UsageError
 from converter.format.indexing import index_files
 from converter.names import show_name
+from converter.storage.disk import DiskPath
 from reader import (
     load_dataset,
     mix_datasets,

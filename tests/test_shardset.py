@@ -12,6 +12,7 @@ import pytest
 from converter import DatasetError
 from converter.format.manifest import SplitInfo
 from converter.names import show_name
+from converter.storage.disk import DiskPath
 from reader import ShardSet, load_dataset, open_shards
 
 

@@ -31,7 +31,7 @@ from converter.storage.atomic import create_file, write_file
 from converter.storage.files import remove_files
 from converter.storage.layout import Layout, name_shard
 from converter.storage.locate import locate
-from converter.storage.location import AnyPath, Location
+from converter.storage.location import Location
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +146,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
     layout.make_work_folders()
     if not layout.plan.is_file():
         # Receipts without a plan vouch for unknown shards.
-        remove_files(layout.receipts / name for name in list_names(layout.receipts))
+        remove_files(layout.receipts / name for name in layout.receipts.list_names())
     with (
         create_file(layout.entries, layout.scratch) as file,
         create_file(layout.left_out, layout.scratch) as left_out,
@@ -232,7 +232,7 @@ def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
 
 def fetch_entries(out: Location, shard: Shard) -> bytes:
     """The entries of one shard as they are stored, about 60 bytes each."""
-    return read_range(Layout(out).entries, shard.offset, shard.size)
+    return Layout(out).entries.read_range(shard.offset, shard.size)
 
 
 def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:

@@ -21,7 +21,7 @@ from converter.format.metadata import describe_dataset
 from converter.format.tfrecords import scan_records
 from converter.images.image_notes import note_traits
 from converter.inventory import Entry, Inventory, NoteTally
-from converter.names import find_file, to_system
+from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
 from converter.planning.splits import assign_splits
@@ -31,7 +31,6 @@ from converter.storage.files import choose_threads
 from converter.storage.hashing import hash_bytes
 from converter.storage.layout import NOTES, REJECTS, Layout, name_index
 from converter.storage.location import Location
-from converter.storage.objects import ObjectPath
 from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources
 from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
 
@@ -118,8 +117,7 @@ class RepairJob:
         def recall(path: str, source: Source) -> Entry | None:
             if describe_change(path, source.sha256, self.images, options.max_file_bytes):
                 return None
-            name = path if isinstance(self.images, ObjectPath) else to_system(path)
-            return Entry(path, source.label, (self.images / name).measure() or 0)
+            return Entry(path, source.label, (self.images.child(path)).measure() or 0)
 
         try:
             sources = read_sources(self.folder, shard, labelled=self.manifest.labelled)

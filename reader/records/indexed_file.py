@@ -132,7 +132,7 @@ class open_file:  # noqa: N801 (used as the function that it replaces)
 
 def prefetch_records(groups: Sequence[Group]) -> None:
     """Asks the system to fetch some records, all at once, before the first is waited for."""
-    groups = [group for group in groups if isinstance(group.file.path, Path)]
+    groups = [group for group in groups if not group.file.path.is_remote]
     # One record of the first and of the last file is probed: asking for pages that are cached
     # already took 4 microseconds a record.
     probes = groups[:: max(1, len(groups) - 1)]
@@ -146,7 +146,7 @@ def prefetch_records(groups: Sequence[Group]) -> None:
 
 def prefetch_index(file: RecordFile) -> None:
     """Asks the system to fetch an index; reading it then reports what is wrong with it."""
-    if not isinstance(file.path, Path) or not hasattr(os, "posix_fadvise"):
+    if file.path.is_remote or not hasattr(os, "posix_fadvise"):
         return
     with contextlib.suppress(OSError), open(file.open_index(), "rb", buffering=0) as stream:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
