@@ -16,7 +16,7 @@ upkeep. Beside them are
     inventory the result of a scan                   errors   what goes wrong, as a tree
     reasons   why an image is not in the data set    costs    where the time of a worker goes
     names     file names that do not depend on the locale
-    sizes     numbers of bytes, as people write them
+    sizes     numbers of bytes, as people write them         formats  which image formats there are
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
 `errors`; `pipelines` uses all.

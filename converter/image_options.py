@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from converter.errors import UsageError
-from converter.images.formats import DEFAULT_FORMATS, FORMATS
+from converter.formats import DEFAULT_FORMATS, FORMATS
 from converter.option_fields import (
     FAILURES,
     IMAGES,

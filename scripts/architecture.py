@@ -16,6 +16,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "ARCHITECTURE.md"
 TOPS = ("pipelines", "reader", "converter")
+BASE = ("errors", "names", "sizes")
+"""The modules of `converter` that all others may use."""
+
+LABELS = {
+    "converter.errors": ", ".join(BASE),
+    "converter.options": "options, formats, inventory, reasons, costs",
+}
 BEGIN, END = "```mermaid\n", "```\n"
 
 Graph = dict[str, set[str]]
@@ -29,7 +36,7 @@ def main() -> None:
 
 
 def read_imports() -> Graph:
-    """The packages, each with those that it imports; modules beside them count as their top."""
+    """The packages, each with those that it imports."""
     graph: Graph = {}
     for top in TOPS:
         for path in sorted((ROOT / top).rglob("*.py")):
@@ -38,15 +45,18 @@ def read_imports() -> Graph:
             for imported in list_imports(ast.parse(path.read_bytes())):
                 if imported[0] in TOPS:
                     found.add(find_package(imported))
-    return {name: found - {name} for name, found in graph.items() if name not in TOPS} | {
-        "converter": set()
-    }
+    # What lies beside the packages of `pipelines` and `reader` is their face, above all of them.
+    faces = {"pipelines", "reader", "converter"}
+    return {name: found - faces - {name} for name, found in graph.items() if name not in faces}
 
 
 def find_package(parts: tuple[str, ...]) -> str:
-    """`converter.storage` of `converter/storage/disk`, and `converter` of `converter/errors`."""
-    folder = ROOT.joinpath(*parts[:2])
-    return ".".join(parts[:2] if len(parts) > 1 and folder.is_dir() else parts[:1])
+    """`converter.storage` of `converter/storage/disk`; `converter` has two groups beside those."""
+    if len(parts) > 1 and ROOT.joinpath(*parts[:2]).is_dir():
+        return ".".join(parts[:2])
+    if parts[0] != "converter" or parts[1:2] in ((), ("__init__",), ("__version__",)):
+        return parts[0]
+    return "converter.errors" if parts[1] in BASE else "converter.options"
 
 
 def list_imports(tree: ast.Module) -> Iterator[tuple[str, ...]]:
@@ -60,17 +70,12 @@ def draw(graph: Graph) -> str:
     lines = ["flowchart TD"]
     for top in TOPS:
         lines.append(f"  subgraph {top}")
-        lines += [f"    {name}[{name.split('.')[-1]}]" for name in graph if is_in(name, top)]
+        named = ((name, LABELS.get(name, name.split(".")[-1])) for name in graph)
+        lines += [f"    {name}[{label}]" for name, label in named if name.startswith(f"{top}.")]
         lines.append("  end")
     for name, found in graph.items():
         lines += [f"  {name} --> {other}" for other in sorted(reduce(found, graph))]
-    return "\n".join(lines).replace(
-        "converter[converter]", "converter.errors[errors, names, options]"
-    )
-
-
-def is_in(name: str, top: str) -> bool:
-    return name == top or name.startswith(f"{top}.")
+    return "\n".join(lines)
 
 
 def reduce(found: set[str], graph: Graph) -> set[str]:

@@ -1,6 +1,5 @@
 """The bytes of an image file become the bytes that are stored.
 
-formats     which formats there are -> openers: images, by content and within limits
 pixels      upright, on a background, 8 bits, sRGB
 geometry    which part of an image lands where, and scaling (boxes, masks: along with it)
 conversion  all of it, and the encoding; or copies of files that need no change

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from converter.formats import FORMATS, SUFFIXES
 from converter.images.conversion import OpenedImage, Origin
-from converter.images.formats import FORMATS, SUFFIXES
 from converter.images.openers import open_checked, wrap_decoder_errors
 from converter.inventory import NoteTally
 from converter.names import find_file

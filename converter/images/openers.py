@@ -1,7 +1,7 @@
 """Opens images by their content, never by name: in the formats asked for, within the limits.
 
 Pillow has more than forty readers, one of which starts Ghostscript. Only those of
-`converter.images.formats` can be reached, and of these only the formats asked for.
+`converter.formats` can be reached, and of these only the formats asked for.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from converter.costs import enter
 from converter.errors import ImageError, ShardmillError, UsageError
+from converter.formats import FORMATS
 from converter.image_options import ImageOptions
-from converter.images.formats import FORMATS
 from converter.images.limits import check_header
 from converter.images.pixels import list_raw_modes, read_grey_factor
 from converter.reasons import REJECT_CODES

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from converter.errors import UsageError
-from converter.images.formats import SUFFIXES
+from converter.formats import SUFFIXES
 from converter.inventory import SKIP_RULES, Entry, Skipped
 from converter.names import from_system, to_bytes
 from converter.storage.location import Location

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from converter.errors import UsageError
-from converter.images.formats import SUFFIXES
+from converter.formats import SUFFIXES
 from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Note, Skipped, make_note
 from converter.names import to_bytes
 from converter.options import ConvertOptions
