@@ -1,5 +1,6 @@
 """The bytes of an image file become the bytes that are stored.
 
+openers     a file -> an open image: by content, within limits
 pixels      upright, on a background, 8 bits, sRGB
 geometry    which part of an image lands where, and scaling (boxes, masks: along with it)
 conversion  all of it, and the encoding; or copies of files that need no change
