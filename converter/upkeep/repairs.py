@@ -117,7 +117,7 @@ class RepairJob:
         def recall(path: str, source: Source) -> Entry | None:
             if describe_change(path, source.sha256, self.images, options.max_file_bytes):
                 return None
-            return Entry(path, source.label, (self.images.child(path)).measure() or 0)
+            return Entry(path, source.label, self.images.child(path).measure() or 0)
 
         try:
             sources = read_sources(self.folder, shard, labelled=self.manifest.labelled)
