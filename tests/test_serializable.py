@@ -15,6 +15,7 @@ from conftest import convert_folder, make_environment, write_image
 
 from converter import ConvertOptions, UsageError
 from converter.storage.disk import DiskPath
+from converter.storage.locate import locate
 from reader import ReadOptions, load_dataset, open_shards
 from reader.plan.memory import Demand, divide_serializable
 from reader.plan.serializable_plan import LIMITS
@@ -163,7 +164,7 @@ def test_what_this_way_cannot_do_is_refused_with_a_way_out(stored, arguments, me
 
 
 def test_an_address_is_refused_before_it_is_asked(stored):
-    shards = dataclasses.replace(open_shards(stored / "png"), folder="s3://bucket/set")
+    shards = dataclasses.replace(open_shards(stored / "png"), folder=locate("s3://bucket/set"))
     with pytest.raises(UsageError, match=r"^s3://bucket/set is an address, and serializable"):
         shards.dataset("train", serializable=True)
 

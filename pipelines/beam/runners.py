@@ -176,11 +176,12 @@ def run_pipeline(
             if not options.local:
                 # Here, because only the main thread may handle signals, as Beam does where it
                 # starts Prism or Flink's job server.
-                result = _submit(pipeline, options.pipeline)
+                result = _submit(pipeline)
+                _announce(result, options.pipeline)
             # A daemon, so that a runner that hangs does not keep this process alive.
             threading.Thread(
                 target=_finish,
-                args=(pipeline, options.pipeline, result, end),
+                args=(pipeline, result, end),
                 name="run_pipeline",
                 daemon=True,
             ).start()
@@ -194,23 +195,24 @@ def run_pipeline(
     _raise_failure(end)
 
 
-def _submit(pipeline: beam.Pipeline, options: PipelineOptions) -> Any:
+def _submit(pipeline: beam.Pipeline) -> Any:
     try:
-        result = pipeline.run()
+        return pipeline.run()
     except Exception as error:
         raise ShardmillError(_shorten(error)) from error
+
+
+def _announce(result: Any, options: PipelineOptions) -> None:
+    """Shows where the job can be watched; only once Ctrl-C can cancel it."""
     if job := clusters.describe_job(result, options):
         _LOGGER.info(job)
-    return result
 
 
-def _finish(
-    pipeline: beam.Pipeline, options: PipelineOptions, result: Any, end: Future[Any]
-) -> None:
+def _finish(pipeline: beam.Pipeline, result: Any, end: Future[Any]) -> None:
     """Waits for the end of a pipeline, and submits it first if it has no result yet."""
     try:
         if result is None:
-            result = _submit(pipeline, options)
+            result = _submit(pipeline)
         result.wait_until_finish()
         end.set_result(result.state)
     except BaseException as error:  # noqa: BLE001 (raised again in the main thread)

@@ -18,10 +18,12 @@ class PipeFile(io.FileIO):
     """An open descriptor; what is written after its reader has left is dropped."""
 
     def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except BrokenPipeError:
-            return memoryview(data).nbytes
+        view = memoryview(data)
+        written = 0
+        with contextlib.suppress(BrokenPipeError):
+            while written < view.nbytes:
+                written += super().write(view[written:])
+        return view.nbytes
 
 
 @contextlib.contextmanager
@@ -49,8 +51,9 @@ def _wrap(stream: TextIO | None, descriptor: int) -> TextIO:
         encoding = stream.encoding if stream else "utf-8"
         if stream:
             stream.flush()
-        file = io.BufferedWriter(PipeFile(descriptor, "w", closefd=False))
-        stream = io.TextIOWrapper(file, encoding=encoding, line_buffering=True)
+        # No buffer between them: Ctrl-C behind `os.write` would have it write its bytes again.
+        file: Any = PipeFile(descriptor, "w", closefd=False)
+        stream = io.TextIOWrapper(file, encoding=encoding, write_through=True)
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
     return stream
