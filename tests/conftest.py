@@ -33,6 +33,25 @@ from converter.writing.shard_writer import Job, write_shard
 from pipelines.jobs.dry_run import propose
 from reader.records.record_files import RecordFiles
 
+KINDS = {
+    "proof": (
+        "dask dataflow determinism faults grain gs_tensorflow hostile hostile_files "
+        "hostile_images hostile_records parts processes soak torch wheel wheel_building "
+    ),
+    "system": (
+        "archives batches cache clusters commands commit conversion costs damage dataset "
+        "decoding duplicates elements frames frameworks hosts image_decoders image_notes "
+        "indexing isolation keras layers leftovers locks masks mixing multi_size object_files "
+        "object_locks object_repairs object_updates objects open_remote pipeline pipelined "
+        "preflight preview progress public_api range_reads read_plan readahead reading_masks "
+        "remote_reading repairs replacements reports resume resume_callback roundtrip runners "
+        "scan sequence serializable shard_cache shardset source stores stored_sources tables "
+        "terminal tfds tfds_written threads transforms updates verification workers "
+    ),
+}
+"""The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or
+TensorFlow; those of `proof` show on the whole what others show of parts: see CONTRIBUTING.md."""
+
 SHARED = DiskPath(__file__).resolve().parents[2] / "shared"
 
 
@@ -61,6 +80,13 @@ def write_image(path: Path, seed: int, file_format: str = "PNG", **options: obje
     """Writes one picture, and the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_image(make_image(seed), file_format, **options))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by its file."""
+    kinds = {f"test_{name}": kind for kind, names in KINDS.items() for name in names.split()}
+    for item in items:
+        item.add_marker(kinds.get(item.path.stem, "unit"))
 
 
 @pytest.fixture
