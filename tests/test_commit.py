@@ -191,6 +191,21 @@ def test_a_second_commit_changes_nothing(plan):
     assert read_tree(plan.out) == before
 
 
+def test_a_manifest_that_appears_meanwhile_is_not_overwritten(plan, monkeypatch):
+    from converter.commits import commit as committing
+
+    describe = committing.describe_dataset
+
+    def lose_race(*arguments, **named):
+        (plan.out / "manifest.json").write_bytes(b"of another")
+        return describe(*arguments, **named)
+
+    monkeypatch.setattr(committing, "describe_dataset", lose_race)
+    with pytest.raises(OutputError, match=r"manifest\.json exists already: some\w+ else finished"):
+        commit(plan)
+    assert (plan.out / "manifest.json").read_bytes() == b"of another"
+
+
 def test_the_work_folder_of_a_finished_data_set_is_removed(plan, tmp_path):
     layout = Layout(plan.out)
     layout.lock.touch()

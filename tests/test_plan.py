@@ -376,6 +376,13 @@ def test_entries_that_are_cut_off_are_refused(tmp_path):
         list(read_entries(tmp_path, plan.shards[1]))
 
 
+def test_more_entries_than_planned_are_refused(tmp_path):
+    plan = make_plan(tmp_path, ConvertOptions(num_shards=2))
+    shard = dataclasses.replace(plan.shards[0], records=99)
+    with pytest.raises(DatasetError, match=r"entries\.jsonl: 100 entries for .*, expected 99$"):
+        list(read_entries(tmp_path, shard))
+
+
 def test_a_shard_is_named_by_split_index_and_count():
     shard = Shard(split="test", index=2, count=7, records=1, offset=0, size=1, source_bytes=1)
     assert shard.name == "test-00002-of-00007.tfrecord"

@@ -153,6 +153,28 @@ def test_groups_are_stratified_by_the_label_of_most():
         assert held_out == pytest.approx(100, abs=5)
 
 
+def test_the_label_of_most_decides_in_which_class_a_group_counts():
+    # In each group one image of class 0 and two of class 1.
+    entries = [
+        Entry(f"g{number}/{place}.png", int(place > 0), 1, group=f"g{number}")
+        for number in range(100)
+        for place in range(3)
+    ]
+    members = assign_splits(entries, dataclasses.replace(STRATIFIED, test_split=0.0))
+    # All groups count in class 1. A fifth of its 200 images is 40: 13 groups of 3.
+    assert len({entry.group for entry in members["validation"]}) == 13
+
+
+def test_a_group_keeps_its_split_when_images_join_or_leave_it():
+    groups = [
+        [Entry(f"g{number}/{place}.png", 0, 1, group=f"g{number}") for place in range(20)]
+        for number in range(60)
+    ]
+    few = assign_splits([group[7] for group in groups], SPLIT)
+    all_of_them = find_splits(assign_splits([entry for group in groups for entry in group], SPLIT))
+    assert all(all_of_them[path] == split for path, split in find_splits(few).items())
+
+
 def test_stratify_takes_one_label_for_each_image():
     entries = [Entry("1.png", NO_LABEL, 1), Entry("2.png", 0, 1)]
     with pytest.raises(UsageError, match=r"^stratify takes images with one label each"):

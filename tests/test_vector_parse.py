@@ -98,3 +98,10 @@ def test_numbers_of_every_length_are_read(value):
     numbers, single = read_numbers(data, starts[0], stops[0])
     assert single.all()
     assert numbers.tolist() == [value, 5]
+
+
+def test_a_number_has_to_fill_its_span():
+    data = np.array([1, 2, 3], np.uint8)
+    begins, ends = np.array([0, 1]), np.array([1, 3])
+    numbers, single = read_numbers(data, begins, ends)
+    assert (numbers.tolist(), single.tolist()) == ([1, 2], [True, False])
