@@ -1,4 +1,4 @@
-"""Cells of a table: what they mean, and of which kind a whole column is."""
+"""Cells of a table: what they mean, and which kind a whole column has."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SEPARATOR: Final = "|"
 
 MAX_INT: Final = 2**63 - 1
 MAX_FLOAT: Final = 3.4028234e38
-"""What a record can hold, in 32 bits."""
+"""The largest number that a record can hold in 32 bits."""
 
+# Digits with zeros before them, or with too many for an integer, are a name.
+_DIGITS: Final = re.compile(r"[+-]?\d+")
 _INT: Final = re.compile(r"[+-]?(0|[1-9]\d{0,18})")
-_CODE: Final = re.compile(r"[+-]?\d+")
-"""Digits that are no number: with zeros before them, or more than a number has, they are a name."""
 
 _BLANK: Final = "blank"
 
 UNKNOWN: Final = ""
-"""The kind of a column of which no cell has been seen."""
+"""The kind of a column before its first cell."""
 
 
 def is_blank(cell: Any) -> bool:
@@ -32,27 +32,27 @@ def is_blank(cell: Any) -> bool:
 
 
 def read_name(cell: Any) -> str:
-    """A name, of a class for example; whole numbers are names too.
+    """Reads a name, such as that of a class; whole numbers are names too.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a name.
     """
     if is_blank(cell) or isinstance(cell, list | dict | bool):
         raise ValueError(f"{cell!r:.60} is not a name")
     if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)  # of a column in which others are blank
+        cell = int(cell)  # of a column with blank cells
     return read_text(cell)
 
 
 def read_text(cell: Any) -> str:
-    """A text; numbers and dates are, as they are written.
+    """Reads a text; numbers and dates become text as they are written.
 
     Raises:
-        ValueError: it is none, or has half of a character, which JSON can hold and no record.
+        ValueError: it is not text, or has half of a character, which JSON can hold and no record.
     """
-    text = None if isinstance(cell, list | dict | tuple | bytes) else str(cell)
-    if text is None:
-        raise ValueError(f"{cell!r:.60} is not a text")
+    if isinstance(cell, list | dict | tuple | bytes):
+        raise ValueError(f"{cell!r:.60} is not a text")  # noqa: TRY004 (a value of a table)
+    text = str(cell)
     try:
         to_bytes(text)
     except UnicodeEncodeError:
@@ -61,10 +61,12 @@ def read_text(cell: Any) -> str:
 
 
 def read_list(cell: Any) -> list[Any]:
-    """A list: as JSON, or as text with `SEPARATOR` between its parts; blank is an empty one.
+    """Reads a list, from JSON or from text with `SEPARATOR` between its parts.
+
+    A blank cell is an empty list, and any other single value a list of one.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it begins like JSON and is not.
     """
     if is_blank(cell):
         return []
@@ -79,10 +81,10 @@ def read_list(cell: Any) -> list[Any]:
 
 
 def read_number(cell: Any) -> float:
-    """A number.
+    """Reads a number.
 
     Raises:
-        ValueError: it is none, or not finite in a record.
+        ValueError: it is not a number, or not finite in a record.
     """
     try:
         number = float(cell)
@@ -94,7 +96,7 @@ def read_number(cell: Any) -> float:
 
 
 def find_kind(cell: Any) -> str:
-    """Of which kind a cell would make a column: a key of `schema.KINDS`, `list` or `blank`.
+    """The kind of a column with this cell alone: a key of `schema.KINDS`, `list` or `blank`.
 
     Raises:
         ValueError: no column of records can hold it.
@@ -113,47 +115,11 @@ def find_kind(cell: Any) -> str:
         return "int" if -MAX_INT <= cell <= MAX_INT else "text"
     if isinstance(cell, float):
         return "float"
-    text = cell if isinstance(cell, str) else None
-    if text is None:
-        raise ValueError(f"{type(cell).__name__} {cell!r:.60} is neither a number nor text")
-    if _CODE.fullmatch(text):
-        return "int" if _INT.fullmatch(text) and abs(int(text)) <= MAX_INT else "text"
-    return "float" if _is_float(text) else "text"
-
-
-def join_kinds(one: str, other: str) -> str:
-    """The kind of a column that holds cells of two kinds.
-
-    Raises:
-        ValueError: there is none.
-    """
-    kinds = {one, other} - {_BLANK, UNKNOWN}
-    if len(kinds) < 2:
-        # A number that is missing is no whole number, but NaN.
-        found = kinds.pop() if kinds else _BLANK
-        return "float" if found == "int" and _BLANK in (one, other) else found
-    plural = {kind for kind in kinds if kind.endswith("s") or kind == "list"}
-    if len(plural) == 1:
-        raise ValueError("lists in some rows, and single values in others")
-    kinds -= {"list"}
-    ending = "s" if plural else ""
-    singular = {kind.removesuffix("s") for kind in kinds}
-    return ("text" if "text" in singular else "float" if "float" in singular else "int") + ending
-
-
-def convert_cell(cell: Any, kind: str) -> Any:
-    """A cell as a value of a column of that kind.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if kind.endswith("s"):
-        return [convert_cell(part, kind[:-1]) for part in (cell or [])]
-    if is_blank(cell):
-        return "" if kind == "text" else math.nan
-    if kind == "text":
-        return read_text(cell)
-    return int(cell) if kind == "int" else float(cell)
+    if not isinstance(cell, str):
+        raise ValueError(f"{type(cell).__name__} {cell!r:.60} is neither a number nor text")  # noqa: TRY004
+    if _DIGITS.fullmatch(cell):
+        return "int" if _INT.fullmatch(cell) and abs(int(cell)) <= MAX_INT else "text"
+    return "float" if _is_float(cell) else "text"
 
 
 def _is_float(text: str) -> bool:
@@ -162,3 +128,37 @@ def _is_float(text: str) -> bool:
     except ValueError:
         return False
     return "_" not in text
+
+
+def join_kinds(one: str, other: str) -> str:
+    """The kind of a column that holds cells of two kinds.
+
+    Raises:
+        ValueError: no kind holds both.
+    """
+    kinds = {one, other} - {_BLANK, UNKNOWN}
+    if len(kinds) < 2:
+        found = kinds.pop() if kinds else _BLANK
+        # A missing number is NaN, which no integer can be.
+        return "float" if found == "int" and _BLANK in (one, other) else found
+    plural = {kind for kind in kinds if kind.endswith("s") or kind == "list"}
+    if len(plural) == 1:
+        raise ValueError("lists in some rows, and single values in others")
+    singular = {kind.removesuffix("s") for kind in kinds - {"list"}}
+    widest = next(kind for kind in ("text", "float", "int") if kind in singular)
+    return widest + ("s" if plural else "")
+
+
+def convert_cell(cell: Any, kind: str) -> Any:
+    """Converts a cell to the value of a column of that kind.
+
+    Raises:
+        ValueError: it is not of that kind.
+    """
+    if kind.endswith("s"):
+        return [convert_cell(part, kind[:-1]) for part in (cell or [])]
+    if is_blank(cell):
+        return "" if kind == "text" else math.nan
+    if kind == "text":
+        return read_text(cell)
+    return int(cell) if kind == "int" else float(cell)

@@ -1,7 +1,6 @@
 """Finds images with the same content, without reading most of the others.
 
-Only files of the same size can be alike. Of those, both ends are read; and only those with the same
-ends are read whole.
+Of files with the same size, both ends are read. Only files with the same ends are read whole.
 """
 
 from __future__ import annotations
@@ -18,41 +17,38 @@ import numpy.typing as npt
 from converter.inventory import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Note, Skipped
 from converter.storage.stores import CONNECTIONS
 
-Numbers: TypeAlias = npt.NDArray[np.int64]
-
 Sets: TypeAlias = list[list[int]]
 """Places of entries with the same content, set by set."""
 
 END_BYTES: Final = 4_096
-"""Of each end of a file that is read at first: two of them are read in the time of one seek."""
+"""Read first from each end of a file: both take no longer than one seek."""
 
 MAX_SETS: Final = 1_000
-"""So many sets of duplicates are named."""
+"""Sets of duplicates that are named."""
 
 DUPLICATE_CODES: Final = ("duplicate", "duplicate_class", "duplicate_split")
 
-HASH_BYTES: Final = 16
-"""Of a SHA-256 that are compared: nobody can make two files that have them in common."""
+_HASH_BYTES: Final = 16
+"""Of a SHA-256 that are compared: no one can make two files that share them."""
 
 _CHUNK: Final = 256
 
 Digest: TypeAlias = Callable[[Entry, int], bytes]
-"""Gives a hash of so many bytes at both ends of an image, or of all of it if there are no more;
-nothing if it cannot be read. It is called from several threads."""
+"""Hashes both ends of an image, or all of it, as `originals.digest_source` does; called from
+several threads."""
 
 
 def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = False) -> Sets:
-    """The images that have the same content as another one.
-
-    Empty files are left out, and so are those that cannot be read.
+    """Finds images with the same content, apart from empty and unreadable ones.
 
     Args:
         entries: the images.
         digest: reads them.
-        remote: they lie in an object store, where one waits for each: many are read at once.
+        remote: they lie in an object store, where each read has to be waited for: read many at the
+            same time.
 
     Returns:
-        sets of at least two places in `entries`, in order, each in order.
+        sets of at least two indices into `entries`, in order, each in order.
     """
     sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
     values, counts = np.unique(sizes, return_counts=True)
@@ -69,14 +65,14 @@ def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = 
 def drop_duplicates(
     entries: Sequence[Entry], sets: Sets
 ) -> tuple[tuple[Entry, ...], tuple[Skipped, ...]]:
-    """Keeps one image of each set: of a split that is held out before `train`, the first one.
+    """Keeps the first image of each set, but one of a held-out split before one of `train`.
 
     Returns:
         the entries that are kept, and the others, in order.
     """
     dropped: dict[int, int] = {}
     for group in sets:
-        kept = min(group, key=lambda place: (-_rank_split(entries[place]), place))
+        kept = max(group, key=lambda place: _rank_split(entries[place]))  # the first of the best
         dropped |= {place: kept for place in group if place != kept}
     skipped = (
         Skipped(
@@ -91,7 +87,7 @@ def drop_duplicates(
 
 
 def note_duplicates(entries: Sequence[Entry], sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
-    """What to say of images that have the same content, the gravest first."""
+    """Makes a note about each set, the gravest first."""
     notes = [_note_set([entries[place] for place in group]) for group in sets]
     notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
     return tuple(notes[:MAX_SETS])
@@ -111,7 +107,7 @@ def _rank_split(entry: Entry) -> int:
 
 
 def _group(
-    places: Numbers,
+    places: npt.NDArray[np.int64],
     entries: Sequence[Entry],
     digest: Digest,
     end_bytes: int,
@@ -119,15 +115,12 @@ def _group(
     pool: concurrent.futures.Executor,
     chunk: int,
 ) -> Sets:
-    """Those of some entries that have the same size and the same hash.
-
-    All is kept as numbers in arrays, one after another: dictionaries, or lists of a million
-    numbers, take ten times as much.
-    """
+    """The sets of those entries that have the same size and the same hash."""
+    # In arrays, because dictionaries, or lists of a million numbers, take ten times the memory.
 
     def read(begin: int) -> bytes:
         return b"".join(
-            digest(entries[place], end_bytes)[:HASH_BYTES].ljust(HASH_BYTES, b"\0")
+            digest(entries[place], end_bytes)[:_HASH_BYTES].ljust(_HASH_BYTES, b"\0")
             for place in places[begin : begin + chunk].tolist()
         )
 

@@ -1,4 +1,4 @@
-"""Finds the mask of each image: the file of the same path, but for its suffix."""
+"""Finds the mask of each image: the file at the same path, apart from its suffix."""
 
 from __future__ import annotations
 
@@ -12,52 +12,35 @@ from converter.inventory import Entry, Inventory, Skipped, make_note
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.reasons import REJECT_CODES
-from converter.sources.archives import is_archive, list_archive
+from converter.sources.archives import list_archive
 from converter.sources.folders import list_folder
-from converter.sources.streams import is_compressed
-from converter.storage.locate import join
+from converter.sources.inputs import is_archive, is_compressed, locate_masks
 from converter.storage.location import Location
 
 
-def locate_masks(images: Location, options: ConvertOptions) -> Location:
-    """What the paths of masks are relative to.
-
-    Args:
-        images: what those of images are relative to.
-        options: say where it lies.
-    """
-    if options.mask_dir is None:
-        return images
-    return join(find_base(images), options.mask_dir)
-
-
-def find_base(images: Location) -> Location:
-    """The folder that `mask_dir` is relative to: that of images, or where their archive lies."""
-    return images.parent if is_archive(images) else images
-
-
-def pair_masks(inventory: Inventory, images: Location, options: ConvertOptions) -> Inventory:
+def pair_masks(inventory: Inventory, root: Location, options: ConvertOptions) -> Inventory:
     """Gives each image its mask; one without is rejected.
 
     Args:
-        inventory: what was found; of a table with a column of masks, images have theirs already.
-        images: the folder or the archive that its paths are relative to.
-        options: what is asked for.
+        inventory: of the images; with a mask column, they have their masks already.
+        root: the folder or archive that its paths are relative to.
+        options: those of the conversion.
 
     Raises:
-        UsageError: there are no masks, or they lie where images are looked for.
+        UsageError: the masks cannot be read, or no image has one.
+        StoreError: the store does not answer, or refuses.
     """
-    masks = locate_masks(images, options)
+    masks = locate_masks(root, options)
     if is_compressed(masks):
         raise UsageError(
-            f"{masks} holds masks and is compressed as a whole, so that none of them is to be had "
-            "without all before it: unpack it, or make it a .tar or a .zip"
+            f"{masks} holds masks and is compressed as a whole, so no mask can be read without "
+            "everything before it: unpack it, or make it a .tar or a .zip"
         )
     columns = (*inventory.columns, Column(MASK, "mask"))
     if options.mask_dir is None:
         return dataclasses.replace(inventory, columns=columns)
     found: dict[str, list[Entry]] = {}
-    for mask in list_masks(masks):
+    for mask in (list_archive if is_archive(masks) else list_folder)(masks, [])[0]:
         found.setdefault(_cut_suffix(mask.path), []).append(mask)
     rejected: list[Skipped] = []
     entries = tuple(_pair(inventory.entries, found, rejected))
@@ -77,19 +60,10 @@ def pair_masks(inventory: Inventory, images: Location, options: ConvertOptions) 
     )
 
 
-def list_masks(masks: Location) -> Iterable[Entry]:
-    """The files in a folder or an archive of masks, or below a prefix of them.
-
-    Raises:
-        UsageError: it is not there, or cannot be read.
-    """
-    return (list_archive if is_archive(masks) else list_folder)(masks, [])[0]
-
-
 def _pair(
     entries: Iterable[Entry], found: dict[str, list[Entry]], rejected: list[Skipped]
 ) -> Iterator[Entry]:
-    """The images with their masks; what is left of `found` are masks that no image has."""
+    """The images with their masks; in the end `found` holds the masks that no image has."""
     used: set[str] = set()
     for entry in entries:
         stem = _cut_suffix(entry.path)

@@ -11,32 +11,26 @@ from typing import Any, Final, TypeAlias
 from converter.errors import UsageError
 from converter.names import from_bytes
 from converter.reasons import REJECT_CODES
-from converter.sources.folders import is_named
 from converter.storage.location import Location
 
 Row: TypeAlias = dict[str, Any]
 
 MAX_LINE_BYTES: Final = 1 << 24
-"""Of a row: more is no row of a table about images."""
+"""Of a row."""
 
 _BATCH_ROWS: Final = 4_096
 
 
 class RowError(Exception):
-    """No image can be made of a row; `code` is one of `converter.reasons.REJECT_CODES`."""
+    """A row has no image; `code` is one of `converter.reasons.REJECT_CODES`."""
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code, detail)
         self.code, self.detail = code, detail or REJECT_CODES[code]
 
 
-def is_table(path: Location) -> bool:
-    """Whether a path is that of a table, by its name."""
-    return is_named(path, tuple(READERS))
-
-
 def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
-    """The rows of a table with their numbers, from 1; memory is bounded by a few thousand of them.
+    """The rows of a table, numbered from 1; memory is bounded by a few thousand rows.
 
     Raises:
         UsageError: it cannot be read as the table that its name says it is.
@@ -52,7 +46,7 @@ def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
 def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
     limit = csv.field_size_limit(MAX_LINE_BYTES)
     try:
-        # What is not UTF-8 may be a file's name, and stays what it is.
+        # Bytes that are not UTF-8 may be part of a file's name.
         with io.TextIOWrapper(
             table.open_read(), encoding="utf-8-sig", errors="surrogateescape", newline=""
         ) as file:
@@ -78,9 +72,7 @@ def _read_tsv(table: Location) -> Iterator[Row]:
 
 def _read_json_lines(table: Location) -> Iterator[Row]:
     with table.open_read() as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES):
-            number += 1
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
             if not line.strip():
                 continue
             try:
@@ -102,7 +94,7 @@ def _read_parquet(table: Location) -> Iterator[Row]:
         with table.open_read() as file, parquet.ParquetFile(file) as rows:
             schema = rows.schema_arrow
             _check_header(table, schema.names)
-            # Many a writer has text without saying so.
+            # Some writers store text as binary columns.
             binary = [field.name for field in schema if pa.types.is_binary(field.type)]
             for batch in rows.iter_batches(_BATCH_ROWS):
                 for row in batch.to_pylist():

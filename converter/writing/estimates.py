@@ -15,8 +15,7 @@ from converter.errors import ImageError
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.inventory import Entry, Inventory, name_class
 from converter.options import ConvertOptions
-from converter.sources.mask_pairing import locate_masks
-from converter.sources.streams import is_compressed
+from converter.sources.inputs import is_compressed, locate_masks
 from converter.storage.location import Location
 from converter.writing.records import make_records
 

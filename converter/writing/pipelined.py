@@ -18,7 +18,7 @@ from typing import Final
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.inventory import Entry
 from converter.planning.plan import Shard, fetch_entries, parse_entries
-from converter.sources.mask_pairing import locate_masks
+from converter.sources.inputs import locate_masks
 from converter.sources.originals import read_ahead
 from converter.storage.layout import Layout
 from converter.writing.shard_writer import Job, Receipt, compose_shard, convert_entry

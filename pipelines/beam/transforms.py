@@ -21,7 +21,7 @@ from apache_beam.pvalue import PBegin, PCollection
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.format.manifest import ShardInfo
 from converter.planning.plan import Plan, Shard
-from converter.sources.streams import is_compressed
+from converter.sources.inputs import is_compressed
 from converter.storage.atomic import write_file
 from converter.storage.layout import Layout
 from converter.storage.location import Location
