@@ -21,13 +21,14 @@ import struct
 import tarfile
 import threading
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from converter.errors import ImageError, UsageError
 from converter.inventory import SKIP_RULES, Entry, Skipped
 from converter.names import to_bytes
-from converter.sources.folders import add_folders, has_image_suffix, is_clutter, sort_folders
+from converter.sources.folders import has_image_suffix, is_clutter, sort_folders
 from converter.sources.inputs import is_compressed, is_zip
 from converter.sources.members import Member
 from converter.sources.tars import BLOCK, CURSOR, check_header, check_member, list_tar
@@ -46,21 +47,20 @@ _one_at_a_time: Final = threading.RLock()
 def list_archive(
     archive: Location, skipped: list[Skipped]
 ) -> tuple[list[Entry], dict[str, list[str]]]:
-    """The images of an archive and its folders; arguments and result are those of `list_folder`.
-
-    Raises:
-        UsageError: it cannot be read as an archive.
-        StoreError: the store does not answer, or refuses.
-    """
+    """The images of an archive and its folders, as of `list_folder`."""
     found: dict[str, Entry] = {}
-    folders: dict[str, set[str]] = {}
+    folders: defaultdict[str, set[str]] = defaultdict(set)
     for member in read_members(archive):
         names = member.path.split("/")
-        if member.path and not member.code and not any(map(is_clutter, names)):
-            add_folders(names if member.is_folder else names[:-1], folders)
+        code = member.code or ("skipped_hidden" if any(map(is_clutter, names)) else "")
+        parents = names if member.is_folder else names[:-1]
+        if member.path and parents and not code:
+            folders[parents[0]].update(parents[1:2])
         if member.is_folder:
             continue
-        if code := _find_skip_rule(member, names):
+        if not code and not has_image_suffix(names[-1]):
+            code = "skipped_extension"
+        if code:
             skipped.append(Skipped(member.path, code, member.detail or SKIP_RULES[code]))
             continue
         if member.path in found:  # as with tar, the last one counts
@@ -71,21 +71,8 @@ def list_archive(
     return entries, sort_folders(folders)
 
 
-def _find_skip_rule(member: Member, names: list[str]) -> str:
-    if member.code:
-        return member.code
-    if any(map(is_clutter, names)):
-        return "skipped_hidden"
-    return "" if has_image_suffix(names[-1]) else "skipped_extension"
-
-
 def read_members(archive: Location) -> Iterator[Member]:
-    """All members of an archive in their order, those of inner tars in the place of each.
-
-    Raises:
-        UsageError: it cannot be read as an archive.
-        StoreError: the store does not answer, or refuses.
-    """
+    """All members of an archive in their order, those of inner tars in the place of each."""
     try:
         packed_bytes, _ = archive.read_version()
         CURSOR.close()
@@ -102,13 +89,7 @@ def read_members(archive: Location) -> Iterator[Member]:
 
 
 def index_archive(archive: Location) -> dict[str, Member]:
-    """The members by their paths, about 250 bytes each; a process lists an archive once.
-
-    Raises:
-        OSError: the archive is not there.
-        UsageError: it cannot be read as an archive.
-        StoreError: the store does not answer, or refuses.
-    """
+    """The members by their paths, about 250 bytes each; a process lists an archive once."""
     version = archive.read_version()
     with _one_at_a_time:
         return _index_version(archive, version)
@@ -119,27 +100,12 @@ def _index_version(archive: Location, _version: tuple[int, str]) -> dict[str, Me
     return {m.path: m for m in read_members(archive) if not m.code and not m.is_folder}
 
 
-def read_member(archive: Location, place: int, size: int) -> bytes:
-    """Reads the member whose header begins at a place.
-
-    Args:
-        archive: its path.
-        place: as in `Entry.place`.
-        size: as in `Entry.size_bytes`; it takes that much memory.
-
-    Raises:
-        ImageError: another member is there now, or it is damaged.
-        OSError: the archive cannot be read.
-        StoreError: the store does not answer, or refuses.
-    """
-    return start_member(archive, place, size)()
-
-
 def start_member(archive: Location, place: int, size: int) -> Callable[[], bytes]:
-    """Begins to read a member, of an archive in a store with one request, and does not wait for it.
+    """Begins to read the member of that size whose header begins at `place`.
 
-    Returns:
-        a function that waits and gives the content; raises what `read_member` raises.
+    From a store this is one request, which is not waited for. The function that is returned waits,
+    takes memory for `size` bytes, and raises `ImageError` if another member is there now, or it is
+    damaged, and `OSError` if the archive cannot be read.
     """
     if is_compressed(archive):
         return lambda: check_member(_read_compressed(archive, place, BLOCK + size), size)
@@ -150,10 +116,7 @@ def start_member(archive: Location, place: int, size: int) -> Callable[[], bytes
 
 
 def peek_member(archive: Location, place: int, size: int) -> bytes:
-    """The first bytes of a member, at most `size`, unchecked; empty if it is not there.
-
-    Of a zip or a tar that is not compressed; raises what `read_member` raises.
-    """
+    """The first bytes of a member, at most `size`, unchecked; not of a compressed tar."""
     if is_zip(archive):
         return peek_zip_member(archive, place, size)
     return archive.read_range(place + BLOCK, size)

@@ -18,7 +18,7 @@ from converter.inventory import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Note, Skip
 from converter.storage.stores import CONNECTIONS
 
 Sets: TypeAlias = list[list[int]]
-"""Places of entries with the same content, set by set."""
+"""Indices of entries with the same content, set by set."""
 
 END_BYTES: Final = 4_096
 """Read first from each end of a file: both take no longer than one seek."""
@@ -41,14 +41,8 @@ several threads."""
 def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = False) -> Sets:
     """Finds images with the same content, apart from empty and unreadable ones.
 
-    Args:
-        entries: the images.
-        digest: reads them.
-        remote: they lie in an object store, where each read has to be waited for: read many at the
-            same time.
-
-    Returns:
-        sets of at least two indices into `entries`, in order, each in order.
+    With `remote`, each read takes a request, so many are under way at the same time. The sets and
+    the indices in each are in order.
     """
     sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
     values, counts = np.unique(sizes, return_counts=True)
@@ -65,21 +59,14 @@ def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = 
 def drop_duplicates(
     entries: Sequence[Entry], sets: Sets
 ) -> tuple[tuple[Entry, ...], tuple[Skipped, ...]]:
-    """Keeps the first image of each set, but one of a held-out split before one of `train`.
-
-    Returns:
-        the entries that are kept, and the others, in order.
-    """
+    """Keeps the first image of each set, but one of a held-out split before one of `train`."""
     dropped: dict[int, int] = {}
     for group in sets:
         kept = max(group, key=lambda place: _rank_split(entries[place]))  # the first of the best
         dropped |= {place: kept for place in group if place != kept}
+    code, rule = "skipped_duplicate", SKIP_RULES["skipped_duplicate"]
     skipped = (
-        Skipped(
-            entries[place].path,
-            "skipped_duplicate",
-            f"{SKIP_RULES['skipped_duplicate']}: {entries[dropped[place]].path}",
-        )
+        Skipped(entries[place].path, code, f"{rule}: {entries[dropped[place]].path}")
         for place in sorted(dropped)
     )
     kept_ones = (entry for place, entry in enumerate(entries) if place not in dropped)
@@ -87,7 +74,12 @@ def drop_duplicates(
 
 
 def note_duplicates(entries: Sequence[Entry], sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
-    """Makes a note about each set, the gravest first."""
+    """Makes a note about each of the first `MAX_SETS` sets, the gravest first.
+
+    Args:
+        entries: the images.
+        sets: indices into `entries` of images with the same content.
+    """
     notes = [_note_set([entries[place] for place in group]) for group in sets]
     notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
     return tuple(notes[:MAX_SETS])

@@ -8,7 +8,8 @@ empty folder is not seen; otherwise the result is that of the same files on a di
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -26,20 +27,9 @@ _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 def list_folder(
     root: Location, skipped: list[Skipped]
 ) -> tuple[Iterable[Entry], dict[str, list[str]]]:
-    """Lists the images of a folder, with their sizes.
+    """The images of a folder without labels, and the folders in the root with those in each.
 
-    Args:
-        root: the folder.
-        skipped: an empty list that takes everything else; complete when the images have been read
-            to their end.
-
-    Returns:
-        the images, ordered by the bytes of their paths, without labels; and the folders in the
-        root with those in each of them.
-
-    Raises:
-        UsageError: it does not exist, or cannot be read.
-        StoreError: the store does not answer, or refuses.
+    Everything else is added to `skipped`, an empty list, while the images are read.
     """
     if root.is_remote:
         return _list_prefix(root, skipped)
@@ -70,12 +60,6 @@ def stays_inside(path: Path, root: Path) -> bool:
     except (OSError, RuntimeError):
         return False
     return target.is_file() and target.is_relative_to(root.resolve())
-
-
-def add_folders(parts: Sequence[str], folders: dict[str, set[str]]) -> None:
-    """Adds the top folder of a path, and the one below it, to those that are known."""
-    if parts:
-        folders.setdefault(parts[0], set()).update(parts[1:2])
 
 
 def sort_folders(folders: Mapping[str, set[str]]) -> dict[str, list[str]]:
@@ -172,14 +156,15 @@ def _list_prefix(
     root: Location, skipped: list[Skipped]
 ) -> tuple[list[Entry], dict[str, list[str]]]:
     entries: list[Entry] = []
-    folders: dict[str, set[str]] = {}
+    folders: defaultdict[str, set[str]] = defaultdict(set)
     hidden: set[str] = set()
     for path, size in list_prefix(root):
         name, code = _judge_key(path)
         parts = name.split("/")[:-1]
         if not all(parts) or any(map(is_clutter, parts)):
             parts = [part for part in parts[:1] if part and not is_clutter(part)]
-        add_folders(parts, folders)
+        if parts:
+            folders[parts[0]].update(parts[1:2])
         if not code:
             entries.append(Entry(path, 0, size))
         elif name not in hidden:

@@ -55,11 +55,7 @@ def _is_prefix(path: Location) -> bool:
 
 
 def check_input_options(images: Location, options: ConvertOptions) -> None:
-    """Refuses options that mean nothing for this kind of input.
-
-    Raises:
-        UsageError: an option for tables is set without a table, or one for folders with a table.
-    """
+    """Refuses options for tables without a table, and options for folders with one."""
     if is_table(images):
         names: tuple[str, ...] = _FOLDER_OPTIONS
         reason = f"for folders alone, and {images} is a table: name columns instead"

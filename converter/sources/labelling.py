@@ -35,15 +35,7 @@ class Assignment(NamedTuple):
 
 
 class Labeller:
-    """Assigns images to splits and classes by their folders.
-
-    Args:
-        folders: those in the root, and those in each of them.
-        options: what folders mean.
-
-    Raises:
-        UsageError: it is not clear whether the folders in the root are splits or classes.
-    """
+    """Assigns images to splits and classes, given the folders in the root and those in each."""
 
     def __init__(self, folders: Mapping[str, Sequence[str]], options: ConvertOptions) -> None:
         self._from = options.label_from
@@ -57,12 +49,8 @@ class Labeller:
             return set()
         if not self._has_splits:
             return set(self._folders)
-        return {
-            name
-            for top, inner in self._folders.items()
-            if top.lower() in SPLIT_FOLDERS
-            for name in inner
-        }
+        splits = [top for top in self._folders if top.lower() in SPLIT_FOLDERS]
+        return {name for split in splits for name in self._folders[split]}
 
     def assign(self, path: str) -> Assignment:
         """The assignment of an image; fastest if images of one folder follow each other."""
@@ -88,11 +76,7 @@ class Labeller:
 def order_classes(
     found: set[str], options: ConvertOptions, key: Callable[[str], Any] = to_bytes
 ) -> tuple[str, ...]:
-    """The classes in label order: those of `class_names`, or else `found` ordered by `key`.
-
-    Raises:
-        UsageError: a name cannot be a line of labels.txt, or is taken.
-    """
+    """The classes in label order: those of `class_names`, or else `found` ordered by `key`."""
     names = options.class_names or tuple(sorted(found, key=key))
     if not names:
         return ()

@@ -6,14 +6,9 @@ from typing import NamedTuple
 
 
 class Member(NamedTuple):
-    """One member of an archive.
+    """One member: its path, size and the offset of its header, or why it is skipped.
 
-    Attributes:
-        path: its name; the name of an inner tar, without its suffix, is a folder before it.
-        size: in bytes.
-        place: offset of its header in the archive, in bytes.
-        code: of the rule that skips it; empty for none.
-        detail: about that.
+    The name of an inner tar, without its suffix, is a folder in the paths of its members.
     """
 
     path: str

@@ -21,7 +21,6 @@ from converter.sources.archives import (
     digest_members,
     index_archive,
     peek_member,
-    read_member,
     start_member,
 )
 from converter.sources.inputs import is_archive, is_compressed
@@ -117,7 +116,7 @@ def read_entry(entry: Entry, images: Location) -> bytes:
     if not is_archive(images):
         return read_source(entry.path, images, max(entry.size_bytes, MAX_FILE_BYTES))
     with _describe_errors():
-        return read_member(images, entry.place, entry.size_bytes)
+        return start_member(images, entry.place, entry.size_bytes)()
 
 
 def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) -> bytes:
@@ -139,7 +138,7 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
             if member is None:
                 raise ImageError("vanished", REJECT_CODES["vanished"])
             _check_size(member.size, max_bytes)
-            return read_member(images, member.place, member.size)
+            return start_member(images, member.place, member.size)()
         if images.is_remote:
             return (images / path).read_bytes()
         return _read_file(_encode_path(path, images), max_bytes)
@@ -173,19 +172,9 @@ def _encode_path(path: str, images: Location) -> bytes:
 
 
 def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
-    """A SHA-256 of both ends of an original, or of all of it.
+    """The SHA-256 of both ends of an original, or of all of it if it has no more, or for 0 bytes.
 
-    Args:
-        entry: the original.
-        images: the folder that it is relative to, or the archive that it lies in.
-        end_bytes: the size of each end; 0 hashes everything, and so does an original that has no
-            more than two ends.
-
-    Returns:
-        the hash; empty if the original cannot be read now, or has another size.
-
-    Raises:
-        OSError: this machine has run out of something.
+    It is empty if the original cannot be read now, or has another size.
     """
     if is_archive(images):
         return _digest_archived(entry, images, end_bytes)

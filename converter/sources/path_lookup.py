@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable
@@ -22,22 +23,15 @@ Raises `RowError` for a path without an image."""
 
 
 def make_lookup(root: Location) -> Lookup:
-    """Makes what finds images in a folder, below a prefix or in an archive.
-
-    An archive or a prefix is listed once, because a request for each image would take longer.
-    Memory grows with the number of their files, by about 200 bytes each.
-
-    Raises:
-        UsageError: the root cannot be read as an archive.
-        StoreError: the store does not answer, or refuses.
-    """
+    """Makes a lookup in a folder, below a prefix or in an archive."""
     if is_archive(root):
         members = index_archive(root)
         return _name_missing(lambda path: (members[path].size, members[path].place))
     if root.is_remote:
+        # Listed once, into about 200 bytes an object: a request for each would take longer.
         sizes = dict(list_prefix(root))
         return _name_missing(lambda path: (sizes[path], 0))
-    return _FolderLookup(Path(str(root))).find
+    return _look_in_folder(Path(str(root)))
 
 
 def _name_missing(find: Lookup) -> Lookup:
@@ -50,27 +44,28 @@ def _name_missing(find: Lookup) -> Lookup:
     return look_up
 
 
-class _FolderLookup:
+def _look_in_folder(root: Path) -> Lookup:
     """Finds images in a folder, without following a link out of it."""
+    prefix = os.fsencode(root) + b"/"
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._prefix = os.fsencode(root) + b"/"
-        self._inside: dict[str, bool] = {}
+    @functools.cache
+    def is_inside(folder: str) -> bool:
+        try:
+            target = (root / to_system(folder)).resolve()
+        except (OSError, RuntimeError):  # links that lead to each other, or a name that is too long
+            return False
+        return target.is_relative_to(root.resolve())
 
-    def find(self, path: str) -> tuple[int, int]:
-        folder = path.rpartition("/")[0]
-        if folder not in self._inside:
-            self._inside[folder] = self._is_inside(folder)
-        if not self._inside[folder]:
+    def look_up(path: str) -> tuple[int, int]:
+        if not is_inside(path.rpartition("/")[0]):
             raise RowError("outside")
         try:
             # `Path.lstat` takes longer than the call itself.
-            status = os.lstat(self._prefix + to_bytes(path))
+            status = os.lstat(prefix + to_bytes(path))
             if stat.S_ISLNK(status.st_mode):
-                file = self._root / to_system(path)
+                file = root / to_system(path)
                 status = file.stat()
-                if not stays_inside(file, self._root):
+                if not stays_inside(file, root):
                     raise RowError("outside")
         except FileNotFoundError:
             raise RowError("missing") from None
@@ -80,9 +75,4 @@ class _FolderLookup:
             raise RowError("unreadable", "not a file")
         return status.st_size, 0
 
-    def _is_inside(self, folder: str) -> bool:
-        try:
-            target = (self._root / to_system(folder)).resolve()
-        except (OSError, RuntimeError):  # links that lead to each other, or a name that is too long
-            return False
-        return target.is_relative_to(self._root.resolve())
+    return look_up

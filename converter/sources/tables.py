@@ -19,8 +19,13 @@ from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Skipped
 from converter.names import find_file, to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
 from converter.reasons import REJECT_CODES
-from converter.sources.cells import (
+from converter.sources.labelling import SPLIT_FOLDERS, order_classes
+from converter.sources.members import clean_name
+from converter.sources.path_lookup import Lookup
+from converter.sources.rows import (
     UNKNOWN,
+    Row,
+    RowError,
     convert_cell,
     find_kind,
     is_blank,
@@ -28,12 +33,9 @@ from converter.sources.cells import (
     read_list,
     read_name,
     read_number,
+    read_rows,
     read_text,
 )
-from converter.sources.labelling import SPLIT_FOLDERS, order_classes
-from converter.sources.members import clean_name
-from converter.sources.path_lookup import Lookup
-from converter.sources.rows import Row, RowError, read_rows
 from converter.storage.location import Location
 
 _PATH_COLUMNS: Final = ("path", "file_name")
@@ -43,16 +45,7 @@ _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inventory:
-    """Lists the images of a table. Reads its rows twice: first for kinds and classes.
-
-    Args:
-        table: its path.
-        options: which column is what.
-        look_up: finds the images.
-
-    Raises:
-        UsageError: the table cannot be read, has no such columns, or not one image.
-    """
+    """Lists the images of a table. Reads its rows twice: first for kinds and classes."""
     reader = _survey_rows(table, options)
     options = reader.options
     entries: list[Entry] = []
@@ -71,7 +64,10 @@ def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inv
         except LookupError:
             skipped.append(Skipped(shown, "skipped_no_label", SKIP_RULES["skipped_no_label"]))
     if not entries:
-        raise UsageError(_explain_empty(table, rejected))
+        reason = "no rows of images that are asked for"
+        if rejected:
+            reason = f"no image in any row; of {rejected[0].path!r}: {rejected[0].detail}"
+        raise UsageError(f"{table} has {reason}")
     kept = tuple(_reject_repeated(entries, rejected))
     return Inventory(
         classes=order_classes(set(reader.classes), options, key=_sort_name),
@@ -84,11 +80,7 @@ def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inv
 
 
 def normalize_path(cell: Any) -> str:
-    """The path in a row, without empty parts and dots.
-
-    Raises:
-        RowError: it is not a path, or leads out of the folder.
-    """
+    """The path in a row, without empty parts and dots."""
     if is_blank(cell) or not isinstance(cell, str):
         raise RowError("bad_row", f"{cell!r:.60} is not a path")
     try:
@@ -126,13 +118,6 @@ def _reject_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterator[
             yield entry
 
 
-def _explain_empty(table: Location, rejected: list[Skipped]) -> str:
-    if not rejected:
-        return f"{table} has no rows of images that are asked for"
-    first = rejected[0]
-    return f"{table}: no image can be made of any row; of {first.path!r}: {first.detail}"
-
-
 def _sort_name(name: str) -> tuple[bool, int, bytes, bytes]:
     """Orders whole numbers by value, and all other names after them by their bytes."""
     is_number = name.isascii() and name.isdecimal()
@@ -142,22 +127,14 @@ def _sort_name(name: str) -> tuple[bool, int, bytes, bytes]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _RowReader:
-    """How rows become entries.
-
-    `columns` are those of the records, each with the column of the table that it is read from.
-    """
+    """Makes entries of rows. `columns` maps those of records to those of the table."""
 
     options: ConvertOptions
     classes: dict[str, int]
     columns: dict[Column, str]
 
     def read(self, row: Row, path: str, found: tuple[int, int], mask: Entry | None) -> Entry:
-        """Makes an entry of a row.
-
-        Raises:
-            RowError: a value is missing or makes no sense.
-            LookupError: its class is not one of those asked for.
-        """
+        """Makes an entry of a row; raises `LookupError` if its class is not in `classes`."""
         options = self.options
         if find_file(path, options.frames) != path:
             raise RowError("bad_row", f"{path!r:.60} is what a frame would be called: rename it")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -39,12 +38,7 @@ _FREE_BYTES: Final = 1 << 30
 
 
 def list_tar(archive: Location, packed_bytes: int) -> Iterator[Member]:
-    """All members of a tar in their order; those of an inner tar stand in its place.
-
-    Raises:
-        tarfile.TarError: it is damaged, or cut off.
-        EOFError, OSError, lzma.LZMAError, zlib.error: it cannot be read, or decompressed.
-    """
+    """All members of a tar in their order; those of an inner tar stand in its place."""
     compressed = is_compressed(archive)
     size = _FREE_BYTES + _MAX_RATIO * packed_bytes if compressed else packed_bytes
     with _decompress(archive) if compressed else archive.open_read() as file:
@@ -52,11 +46,7 @@ def list_tar(archive: Location, packed_bytes: int) -> Iterator[Member]:
 
 
 def check_member(data: bytes, size: int) -> bytes:
-    """The content of a member, from its header and what follows.
-
-    Raises:
-        ImageError: another member is there now, or less of it.
-    """
+    """The content of a member, without the header before it."""
     check_header(data[:BLOCK])
     if len(data) != BLOCK + size:
         raise ImageError("changed", f"{size} bytes when listed, {len(data) - BLOCK} now")
@@ -64,11 +54,7 @@ def check_member(data: bytes, size: int) -> bytes:
 
 
 def check_header(data: bytes) -> None:
-    """Makes sure that this is the header of a member.
-
-    Raises:
-        ImageError: it is not.
-    """
+    """Makes sure that this is still the header of a member."""
     try:
         tarfile.TarInfo.frombuf(data, "utf-8", "surrogateescape")
     except tarfile.TarError:
@@ -84,11 +70,7 @@ class Cursor:
         self._file: BinaryIO | None = None
 
     def read(self, archive: Location, place: int, size: int) -> bytes:
-        """`size` decompressed bytes from `place`; fewer only where the tar ends.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """`size` decompressed bytes from `place`; fewer only where the tar ends."""
         # Of an object, no other version than the one that was opened can be read.
         asked = archive, None if archive.is_remote else archive.read_version()
         with self._lock:
@@ -173,10 +155,9 @@ class _Window:
         self.last_read = data
         return data
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
-        self._at = base + offset
-        return self._at
+    def seek(self, offset: int) -> int:
+        self._at = offset
+        return offset
 
     def tell(self) -> int:
         return self._at

@@ -30,11 +30,7 @@ _DEFLATE_GROWTH: Final = 1000
 
 
 def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
-    """All members of the zip of that name, in the order of the list at its end.
-
-    Raises:
-        ValueError, struct.error: it is damaged, or cut off.
-    """
+    """All members of the zip of that name, in the order of the list at its end."""
     begin, size, members = _find_directory(file, name)
     end, at, listed = begin + size, begin, 0
     file.seek(begin)
@@ -54,12 +50,7 @@ def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
 
 
 def start_zip_member(archive: Location, place: int, size: int) -> Callable[[], bytes]:
-    """Begins to read a member, of a zip in a store with one request, and does not wait for it.
-
-    Returns:
-        a function that waits and gives the content. No more is inflated than the stated size. It
-        raises `ImageError` if another member is there now, or it is damaged.
-    """
+    """Begins to read a member, and returns a function that waits for its content."""
 
     def read_file() -> bytes:
         with archive.open_read() as file:
@@ -83,7 +74,7 @@ def start_zip_member(archive: Location, place: int, size: int) -> Callable[[], b
 
 
 def peek_zip_member(archive: Location, place: int, size: int) -> bytes:
-    """The first bytes of a member, at most `size`, unchecked; empty if it is not there."""
+    """The first bytes of a member, at most `size`, unchecked; empty if it is damaged."""
     if archive.is_remote:
         return _peek(io.BytesIO(archive.read_range(place, _span_member(size))), 0, size)
     with archive.open_read() as file:
@@ -95,13 +86,19 @@ def _span_member(size: int) -> int:
     return _LOCAL.size + _NAME_BYTES + size + size // _DEFLATE_GROWTH + _DESCRIPTOR_BYTES
 
 
-def _read_member(file: BinaryIO, place: int, size: int) -> bytes:
+def _read_header(file: BinaryIO, place: int) -> tuple[int, int, int]:
+    """Flags, method and checksum of a member, whose content comes next in the file."""
     file.seek(place)
     fields = file.read(_LOCAL.size)
     if len(fields) != _LOCAL.size or fields[:4] != b"PK\3\4":
         raise ImageError("changed", "the archive changed since it was listed")
     _, _, flags, method, _, _, crc, _, _, name_bytes, extra_bytes = _LOCAL.unpack(fields)
     file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    return flags, method, crc
+
+
+def _read_member(file: BinaryIO, place: int, size: int) -> bytes:
+    flags, method, crc = _read_header(file, place)
     pieces = iter(lambda: file.read(_PIECE_BYTES), b"")
     try:
         data, rest = _take(pieces, size) if method == _STORED else _inflate(pieces, size)
@@ -117,17 +114,11 @@ def _read_member(file: BinaryIO, place: int, size: int) -> bytes:
 
 
 def _peek(file: BinaryIO, place: int, size: int) -> bytes:
-    file.seek(place)
-    fields = file.read(_LOCAL.size)
-    if len(fields) != _LOCAL.size:
-        return b""
-    method, name_bytes, extra_bytes = (_LOCAL.unpack(fields)[at] for at in (3, 9, 10))
-    file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    _, method, _ = _read_header(file, place)
     data = file.read(size)
-    if method == _STORED:
-        return data
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        return data if method == _STORED else inflater.decompress(data, size)
     except zlib.error:
         return b""
 
