@@ -22,7 +22,7 @@ import tarfile
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from converter.errors import ImageError, UsageError
@@ -141,20 +141,30 @@ def _digest_version(archive: Location, version: tuple[int, str]) -> dict[str, st
     digests = {}
     for path, member in _index_version(archive, version).items():
         with contextlib.suppress(ImageError):
-            digests[path] = _digest(archive, member)
+            if digest := _digest(archive, member):
+                digests[path] = digest
     return digests
 
 
 def _digest(archive: Location, member: Member) -> str:
     check_header(_read_compressed(archive, member.place, BLOCK))
-    state, begin = hashlib.sha256(), member.place + BLOCK
-    for at in range(0, member.size, _PIECE_BYTES):
-        size = min(_PIECE_BYTES, member.size - at)
-        piece = _read_compressed(archive, begin + at, size)
-        if len(piece) != size:
-            raise ImageError("changed", "the archive ends before it")
+    begin, end = member.place + BLOCK, member.place + BLOCK + member.size
+    pieces = (
+        _read_compressed(archive, at, min(_PIECE_BYTES, end - at))
+        for at in range(begin, end, _PIECE_BYTES)
+    )
+    return digest_pieces(pieces, member.size).hex()
+
+
+def digest_pieces(pieces: Iterable[bytes], size: int) -> bytes:
+    """The SHA-256 of a file; empty if it does not have that size."""
+    state, read_bytes = hashlib.sha256(), 0
+    for piece in pieces:
         state.update(piece)
-    return state.hexdigest()
+        read_bytes += len(piece)
+        if read_bytes > size:
+            break
+    return state.digest() if read_bytes == size else b""
 
 
 def _read_compressed(archive: Location, place: int, size: int) -> bytes:

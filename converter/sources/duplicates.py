@@ -62,7 +62,8 @@ def drop_duplicates(
     """Keeps the first image of each set, but one of a held-out split before one of `train`."""
     dropped: dict[int, int] = {}
     for group in sets:
-        kept = max(group, key=lambda place: _rank_split(entries[place]))  # the first of the best
+        # Of several in the same split, `max` takes the first.
+        kept = max(group, key=lambda place: SPLITS.index(entries[place].split or SPLITS[0]))
         dropped |= {place: kept for place in group if place != kept}
     code, rule = "skipped_duplicate", SKIP_RULES["skipped_duplicate"]
     skipped = (
@@ -92,10 +93,6 @@ def _note_set(group: Sequence[Entry]) -> Note:
     if len({entry.split for entry in group}) > 1:
         code = "duplicate_split"
     return Note(code, tuple(entry.path for entry in group[:MAX_NAMES]), len(group))
-
-
-def _rank_split(entry: Entry) -> int:
-    return SPLITS.index(entry.split) if entry.split else 0
 
 
 def _group(

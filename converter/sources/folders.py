@@ -33,8 +33,15 @@ def list_folder(
     """
     if root.is_remote:
         return _list_prefix(root, skipped)
-    _check_folder(Path(str(root)))
     folder = Path(str(root)).absolute()
+    if not folder.exists():
+        raise UsageError(f"{root} does not exist: give the folder that holds the class folders")
+    if not folder.is_dir():
+        raise UsageError(
+            f"{root} is a file: give the folder that holds the class folders, an archive or a table"
+        )
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UsageError(f"{root} cannot be read: check its permissions")
     entries = (Entry(path, 0, size) for path, size in _walk_folder(folder, skipped))
     folders = {top.name: _list_subfolders(Path(top.path)) for top in _list_subfolders(folder)}
     return entries, {
@@ -73,29 +80,13 @@ def list_prefix(root: Location) -> Iterator[tuple[str, int]]:
     return ((found.relative_to(address), size) for found, size in list_objects(address))
 
 
-def _check_folder(root: Path) -> None:
-    if not root.exists():
-        raise UsageError(f"{root} does not exist: give the folder that holds the class folders")
-    if not root.is_dir():
-        raise UsageError(
-            f"{root} is a file: give the folder that holds the class folders, an archive or a table"
-        )
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise UsageError(f"{root} cannot be read: check its permissions")
-
-
 def _list_subfolders(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        items = _scan_directory(folder)
+        with os.scandir(folder) as items:
+            plain = [i for i in items if i.is_dir(follow_symlinks=False) and not is_clutter(i.name)]
     except OSError:  # reported by the walk
         return []
-    plain = (i for i in items if i.is_dir(follow_symlinks=False) and not is_clutter(i.name))
     return sorted(plain, key=lambda item: os.fsencode(item.name))
-
-
-def _scan_directory(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as items:
-        return list(items)
 
 
 def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]]:
@@ -118,7 +109,8 @@ def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]
 
 def _list_ordered(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
     try:
-        return iter(sorted(_scan_directory(folder), key=_order))
+        with os.scandir(folder) as items:
+            return iter(sorted(items, key=_order))
     except OSError as error:
         skipped.append(Skipped(_relate(str(folder), root) + "/", "unreadable", str(error.strerror)))
         return iter(())

@@ -56,17 +56,14 @@ def _is_prefix(path: Location) -> bool:
 
 def check_input_options(images: Location, options: ConvertOptions) -> None:
     """Refuses options for tables without a table, and options for folders with one."""
-    if is_table(images):
-        names: tuple[str, ...] = _FOLDER_OPTIONS
-        reason = f"for folders alone, and {images} is a table: name columns instead"
-    else:
-        names = _TABLE_OPTIONS
-        reason = (
-            f"for a table alone, and {images} is none: its name would end in {', '.join(READERS)}"
-        )
-    for name in names:
+    table = is_table(images)
+    for name in _FOLDER_OPTIONS if table else _TABLE_OPTIONS:
         if getattr(options, name) != getattr(_DEFAULTS, name):
-            raise UsageError(f"{name.replace('_', ' ')}: {reason}")
+            where = f"for folders alone, and {images} is a table: name columns instead"
+            if not table:
+                suffixes = ", ".join(READERS)
+                where = f"for a table alone, and {images} is none: its name would end in {suffixes}"
+            raise UsageError(f"{name.replace('_', ' ')}: {where}")
 
 
 def locate_root(images: Location, options: ConvertOptions) -> Location:

@@ -19,6 +19,7 @@ from converter.names import to_bytes
 from converter.reasons import REJECT_CODES
 from converter.sources.archives import (
     digest_members,
+    digest_pieces,
     index_archive,
     peek_member,
     start_member,
@@ -200,7 +201,7 @@ def _digest_file(descriptor: int, size: int, end_bytes: int) -> bytes:
     if end_bytes:
         ends = (os.pread(descriptor, end_bytes, at) for at in (0, size - end_bytes))
         return hashlib.sha256(b"".join(ends)).digest()
-    return _digest_pieces(iter(lambda: os.read(descriptor, _PIECE_BYTES), b""), size)
+    return digest_pieces(iter(lambda: os.read(descriptor, _PIECE_BYTES), b""), size)
 
 
 def _digest_object(path: Location, size: int, end_bytes: int) -> bytes:
@@ -208,20 +209,9 @@ def _digest_object(path: Location, size: int, end_bytes: int) -> bytes:
         if end_bytes and size > 2 * end_bytes:
             ends = [path.start_read(at, end_bytes) for at in (0, size - end_bytes)]
             return hashlib.sha256(b"".join(end.result() for end in ends)).digest()
-        return _digest_pieces(path.read_pieces(), size)
+        return digest_pieces(path.read_pieces(), size)
     except FileNotFoundError:
         return b""
-
-
-def _digest_pieces(pieces: Iterable[bytes], size: int) -> bytes:
-    """The SHA-256 of a file; empty if it does not have that size."""
-    state, read_bytes = hashlib.sha256(), 0
-    for piece in pieces:
-        state.update(piece)
-        read_bytes += len(piece)
-        if read_bytes > size:
-            break
-    return state.digest() if read_bytes == size else b""
 
 
 def _digest_archived(entry: Entry, archive: Location, end_bytes: int) -> bytes:

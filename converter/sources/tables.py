@@ -66,7 +66,7 @@ def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inv
     if not entries:
         reason = "no rows of images that are asked for"
         if rejected:
-            reason = f"no image in any row; of {rejected[0].path!r}: {rejected[0].detail}"
+            reason = f"no image in any row; of {rejected[0].path!r:.120}: {rejected[0].detail}"
         raise UsageError(f"{table} has {reason}")
     kept = tuple(_reject_repeated(entries, rejected))
     return Inventory(
