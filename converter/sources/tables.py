@@ -162,9 +162,10 @@ class _RowReader:
             column.name: self._read_value(column, row.get(source))
             for column, source in self.columns.items()
         }
-        box_labels = values.get(schema.BOX_LABELS)
-        if box_labels is not None and len(box_labels) != len(values[schema.BOXES]):
-            raise ValueError(f"{len(values[schema.BOXES])} boxes with {len(box_labels)} labels")
+        if schema.BOX_LABELS in values:
+            boxes, labels = len(values[schema.BOXES]), len(values[schema.BOX_LABELS])
+            if boxes != labels:
+                raise ValueError(f"{boxes} boxes with {labels} labels")
         return _ENCODER.encode([*values.values()])
 
     def _read_value(self, column: Column, cell: Any) -> Any:
