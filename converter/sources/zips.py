@@ -25,8 +25,6 @@ _STORED, _DEFLATED = 0, 8
 _PIECE_BYTES: Final = 1 << 16
 _NAME_BYTES: Final = 1 << 10
 _DESCRIPTOR_BYTES: Final = 64
-_DEFLATE_GROWTH: Final = 1000
-"""Content that does not compress grows by less than a part in this many."""
 
 
 def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
@@ -83,7 +81,8 @@ def peek_zip_member(archive: Location, place: int, size: int) -> bytes:
 
 def _span_member(size: int) -> int:
     """How many bytes, from its header on, hold a member of that size, unless it is an odd one."""
-    return _LOCAL.size + _NAME_BYTES + size + size // _DEFLATE_GROWTH + _DESCRIPTOR_BYTES
+    # Content that does not compress grows by less than a thousandth.
+    return _LOCAL.size + _NAME_BYTES + size + size // 1000 + _DESCRIPTOR_BYTES
 
 
 def _read_header(file: BinaryIO, place: int) -> tuple[int, int, int]:

@@ -137,21 +137,15 @@ def assemble_shard(assembly: Assembly) -> Receipt:
     return write_outcomes(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
 
 
-class _Part:
-    """A part that is being written, with the bytes of each image so far."""
+class _Part(NamedTuple):
+    """A part that is being written, and where each of its images ends so far."""
 
-    def __init__(self, file: HashedFile) -> None:
-        self.file = file
-        self.sizes: list[int] = []
-        self._begin = 0
+    file: HashedFile
+    ends: list[int]
 
     def write(self, pieces: Iterable[bytes]) -> None:
         for piece in pieces:
             self.file.write(piece)
-
-    def end_image(self) -> None:
-        self.sizes.append(self.file.size - self._begin)
-        self._begin = self.file.size
 
 
 @contextlib.contextmanager
@@ -169,10 +163,10 @@ def _create_parts(shard: Shard, work: Work) -> Iterator[list[_Part]]:
 def _create_part(path: Location, scratch: Location) -> Iterator[_Part]:
     """Opens a part; its index is written when the block ends."""
     path.parent.make_folder()
+    ends: list[int] = []
     with create_file(path, scratch) as file:
-        part = _Part(file)
-        yield part
-    index = _Index(file.sha256, part.sizes)
+        yield _Part(file, ends)
+    index = _Index(file.sha256, [end - begin for begin, end in itertools.pairwise([0, *ends])])
     write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), scratch)
 
 
@@ -190,7 +184,7 @@ def _convert(shard: Shard, work: Work, parts: Sequence[_Part]) -> Iterator[tuple
             check_policy(found, outcomes[0], job.options)
             yield found, outcomes[0]
         for part in parts:
-            part.end_image()
+            part.ends.append(part.file.size)
 
 
 def _write_spooled(shard: Shard, work: Work, spooled: Spooled) -> Receipt:
@@ -198,7 +192,7 @@ def _write_spooled(shard: Shard, work: Work, spooled: Spooled) -> Receipt:
         for size, part in enumerate(parts, start=1):
             for pieces in spooled.read_packed(shard, size):
                 part.write(pieces)
-                part.end_image()
+                part.ends.append(part.file.size)
         return write_outcomes(shard, work.leader, spooled.unpack(shard))
 
 
