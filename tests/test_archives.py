@@ -22,10 +22,10 @@ from converter.inventory import Skipped
 from converter.names import to_system
 from converter.options import ConvertOptions
 from converter.planning.plan import Shard, write_plan
-from converter.sources.archives import list_archive, read_member
+from converter.sources.archives import list_archive, start_member
 from converter.sources.originals import read_entry, read_source
 from converter.sources.scan import scan_images
-from converter.sources.streams import CURSOR, OPENERS, Cursor
+from converter.sources.tars import CURSOR, OPENERS, Cursor
 from converter.storage.layout import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.archive_pass import deal_shards, write_together
@@ -242,7 +242,7 @@ def test_a_bomb_is_not_inflated(tmp_path):
     assert entry.size_bytes == 1000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ImageError, match="does not inflate to the 1000 bytes that are stated"):
-        read_member(tmp_path / "t.zip", entry.place, entry.size_bytes)
+        start_member(tmp_path / "t.zip", entry.place, entry.size_bytes)()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 

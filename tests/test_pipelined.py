@@ -22,7 +22,7 @@ from converter.storage import disk, objects
 from converter.storage.layout import Layout, name_index
 from converter.storage.objects import ObjectPath
 from converter.writing import pipelined, shard_writer
-from converter.writing.pipelined import is_far, write_pipelined
+from converter.writing.pipelined import uses_store, write_pipelined
 from converter.writing.shard_writer import Job, read_receipt, receipt_path
 from pipelines.jobs.dry_run import propose
 
@@ -283,4 +283,4 @@ def test_far_is_what_lies_in_a_store(tmp_path, far, expected):
         out=ObjectPath("s3", "bucket", "b") if "out" in far else tmp_path / "b",
         options=options,
     )
-    assert is_far(job) == expected
+    assert uses_store(job) == expected

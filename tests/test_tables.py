@@ -18,8 +18,7 @@ from converter.format.manifest import read_manifest
 from converter.format.schema import Column
 from converter.inventory import Note
 from converter.options import ConvertOptions
-from converter.sources.cells import find_kind, join_kinds
-from converter.sources.rows import RowError
+from converter.sources.rows import RowError, find_kind, join_kinds
 from converter.sources.scan import scan_images
 from converter.sources.tables import normalize_path
 from converter.storage.disk import DiskPath
@@ -237,7 +236,7 @@ def test_values_that_make_no_sense_cost_their_row_alone(root, tmp_path, row, det
         ("t.csv", b"path,x\na.png\n", {}, "the row that ends in line 2 has more or fewer"),
         ("t.csv", b'path\n"a', {}, "t.csv cannot be read as a table: unexpected end of data"),
         ("t.csv", b"name\na.png\n", {}, "t.csv has no column 'path': there are name"),
-        ("t.csv", b"path\na.png\n", {}, "no image can be made of any row; of 'a.png': row 1"),
+        ("t.csv", b"path\na.png\n", {}, "no image in any row; of 'a.png': row 1"),
         ("t.csv", b"path,a b\nx,1\n", {"keep_columns": ("a b",)}, "column 'a b' cannot be"),
         ("t.jsonl", b"[1]\n", {}, "t.jsonl: line 1 is not a JSON object"),
         ("t.jsonl", b"{\n", {}, "t.jsonl: line 1 is not JSON: "),

@@ -1,11 +1,11 @@
-"""IMAGES, whatever it is, becomes entries; nothing is silently ignored.
+"""Turns IMAGES, whatever it is, into entries; nothing is silently ignored.
 
-scan        the whole of it (inputs: which of the following IMAGES is)
-folders     and prefixes of stores
-archives    of members in tars and zips (streams: compressed as a whole)
-tables      rows of cells, and locators of what they name
-labelling   classes and splits off the paths
-pairing     masks join their images
-duplicates  have the same content
-originals   read again when they are written
+inputs      what IMAGES is, and where images and masks lie
+scan        the whole inventory of it, with masks, from one of:
+  folders   files in a folder, or below a prefix of a store
+  archives  members of tars and zips
+  tables    rows, whose images path_lookup finds
+labelling   classes and splits from paths
+duplicates  images with the same content
+originals   read again, to be written
 """

@@ -1,7 +1,6 @@
 """Finds images with the same content, without reading most of the others.
 
-Only files of the same size can be alike. Of those, both ends are read; and only those with the same
-ends are read whole.
+Of files with the same size, both ends are read. Only files with the same ends are read whole.
 """
 
 from __future__ import annotations
@@ -18,41 +17,32 @@ import numpy.typing as npt
 from converter.inventory import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Note, Skipped
 from converter.storage.stores import CONNECTIONS
 
-Numbers: TypeAlias = npt.NDArray[np.int64]
-
 Sets: TypeAlias = list[list[int]]
-"""Places of entries with the same content, set by set."""
+"""Indices of entries with the same content, set by set."""
 
 END_BYTES: Final = 4_096
-"""Of each end of a file that is read at first: two of them are read in the time of one seek."""
+"""Read first from each end of a file: both take no longer than one seek."""
 
 MAX_SETS: Final = 1_000
-"""So many sets of duplicates are named."""
+"""Sets of duplicates that are named."""
 
 DUPLICATE_CODES: Final = ("duplicate", "duplicate_class", "duplicate_split")
 
-HASH_BYTES: Final = 16
-"""Of a SHA-256 that are compared: nobody can make two files that have them in common."""
+_HASH_BYTES: Final = 16
+"""Of a SHA-256 that are compared: no one can make two files that share them."""
 
 _CHUNK: Final = 256
 
 Digest: TypeAlias = Callable[[Entry, int], bytes]
-"""Gives a hash of so many bytes at both ends of an image, or of all of it if there are no more;
-nothing if it cannot be read. It is called from several threads."""
+"""Hashes both ends of an image, or all of it, as `originals.digest_source` does; called from
+several threads."""
 
 
 def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = False) -> Sets:
-    """The images that have the same content as another one.
+    """Finds images with the same content, apart from empty and unreadable ones.
 
-    Empty files are left out, and so are those that cannot be read.
-
-    Args:
-        entries: the images.
-        digest: reads them.
-        remote: they lie in an object store, where one waits for each: many are read at once.
-
-    Returns:
-        sets of at least two places in `entries`, in order, each in order.
+    With `remote`, each read takes a request, so many are under way at the same time. The sets and
+    the indices in each are in order.
     """
     sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
     values, counts = np.unique(sizes, return_counts=True)
@@ -69,21 +59,15 @@ def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = 
 def drop_duplicates(
     entries: Sequence[Entry], sets: Sets
 ) -> tuple[tuple[Entry, ...], tuple[Skipped, ...]]:
-    """Keeps one image of each set: of a split that is held out before `train`, the first one.
-
-    Returns:
-        the entries that are kept, and the others, in order.
-    """
+    """Keeps the first image of each set, but one of a held-out split before one of `train`."""
     dropped: dict[int, int] = {}
     for group in sets:
-        kept = min(group, key=lambda place: (-_rank_split(entries[place]), place))
+        # Of several in the same split, `max` takes the first.
+        kept = max(group, key=lambda place: SPLITS.index(entries[place].split or SPLITS[0]))
         dropped |= {place: kept for place in group if place != kept}
+    code, rule = "skipped_duplicate", SKIP_RULES["skipped_duplicate"]
     skipped = (
-        Skipped(
-            entries[place].path,
-            "skipped_duplicate",
-            f"{SKIP_RULES['skipped_duplicate']}: {entries[dropped[place]].path}",
-        )
+        Skipped(entries[place].path, code, f"{rule}: {entries[dropped[place]].path}")
         for place in sorted(dropped)
     )
     kept_ones = (entry for place, entry in enumerate(entries) if place not in dropped)
@@ -91,7 +75,12 @@ def drop_duplicates(
 
 
 def note_duplicates(entries: Sequence[Entry], sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
-    """What to say of images that have the same content, the gravest first."""
+    """Makes a note about each of the first `MAX_SETS` sets, the gravest first.
+
+    Args:
+        entries: the images.
+        sets: indices into `entries` of images with the same content.
+    """
     notes = [_note_set([entries[place] for place in group]) for group in sets]
     notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
     return tuple(notes[:MAX_SETS])
@@ -106,12 +95,8 @@ def _note_set(group: Sequence[Entry]) -> Note:
     return Note(code, tuple(entry.path for entry in group[:MAX_NAMES]), len(group))
 
 
-def _rank_split(entry: Entry) -> int:
-    return SPLITS.index(entry.split) if entry.split else 0
-
-
 def _group(
-    places: Numbers,
+    places: npt.NDArray[np.int64],
     entries: Sequence[Entry],
     digest: Digest,
     end_bytes: int,
@@ -119,15 +104,12 @@ def _group(
     pool: concurrent.futures.Executor,
     chunk: int,
 ) -> Sets:
-    """Those of some entries that have the same size and the same hash.
-
-    All is kept as numbers in arrays, one after another: dictionaries, or lists of a million
-    numbers, take ten times as much.
-    """
+    """The sets of those entries that have the same size and the same hash."""
+    # In arrays, because dictionaries, or lists of a million numbers, take ten times the memory.
 
     def read(begin: int) -> bytes:
         return b"".join(
-            digest(entries[place], end_bytes)[:HASH_BYTES].ljust(HASH_BYTES, b"\0")
+            digest(entries[place], end_bytes)[:_HASH_BYTES].ljust(_HASH_BYTES, b"\0")
             for place in places[begin : begin + chunk].tolist()
         )
 

@@ -1,15 +1,15 @@
 """Walks a folder of images: every file is a path with its size, or a line that says why not.
 
 Everything is ordered by the bytes of the names (`converter.names`), so neither the locale nor the
-order of the directory shows in the result. A store has no folders: the parts of keys are taken for
-them, so an empty folder is not seen; all else gives what the same files on a disk give.
+order of the directory shows in the result. In a store, the parts of keys count as folders, so an
+empty folder is not seen; otherwise the result is that of the same files on a disk.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,49 +27,66 @@ _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 def list_folder(
     root: Location, skipped: list[Skipped]
 ) -> tuple[Iterable[Entry], dict[str, list[str]]]:
-    """Lists the images of a folder, with their sizes.
+    """The images of a folder without labels, and the folders in the root with those in each.
 
-    Args:
-        root: the folder.
-        skipped: takes everything else; complete when the images have been read to their end.
-
-    Returns:
-        the images, ordered by the bytes of their paths, with labels that mean nothing yet; and the
-        folders in the root with those in each of them.
-
-    Raises:
-        UsageError: it does not exist, or cannot be read.
-        StoreError: the store does not answer, or refuses.
+    Everything else is added to `skipped`, an empty list, while the images are read.
     """
     if root.is_remote:
         return _list_prefix(root, skipped)
-    _check_folder(Path(str(root)))
     folder = Path(str(root)).absolute()
-    found = (Entry(path, 0, size) for path, size in _walk_folder(folder, skipped))
-    return found, _list_folders(folder)
-
-
-def _check_folder(root: Path) -> None:
-    """Makes sure that a folder is there and can be read."""
-    if not root.exists():
+    if not folder.exists():
         raise UsageError(f"{root} does not exist: give the folder that holds the class folders")
-    if not root.is_dir():
+    if not folder.is_dir():
         raise UsageError(
             f"{root} is a file: give the folder that holds the class folders, an archive or a table"
         )
-    if not os.access(root, os.R_OK | os.X_OK):
+    if not os.access(folder, os.R_OK | os.X_OK):
         raise UsageError(f"{root} cannot be read: check its permissions")
-
-
-def _list_folders(root: Path) -> dict[str, list[str]]:
-    """The folders in a root, and those in each of them, ordered by their bytes."""
-    unread: list[Skipped] = []
-    return {
-        from_system(top.name): [
-            from_system(item.name) for item in _list_plain(Path(top.path), root, unread)
-        ]
-        for top in _list_plain(root, root, unread)
+    entries = (Entry(path, 0, size) for path, size in _walk_folder(folder, skipped))
+    folders = {top.name: _list_subfolders(Path(top.path)) for top in _list_subfolders(folder)}
+    return entries, {
+        from_system(top): [from_system(item.name) for item in inner]
+        for top, inner in folders.items()
     }
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a name is a dotfile's, or of something that operating systems leave behind."""
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a name ends like an image's."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def stays_inside(path: Path, root: Path) -> bool:
+    """Whether a path, after all links, is a file below `root`."""
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return False
+    return target.is_file() and target.is_relative_to(root.resolve())
+
+
+def sort_folders(folders: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    """Orders top folders, and those in each, by their bytes."""
+    return {top: sorted(folders[top], key=to_bytes) for top in sorted(folders, key=to_bytes)}
+
+
+def list_prefix(root: Location) -> Iterator[tuple[str, int]]:
+    """The paths and sizes of all objects below a prefix of a store, in the order of their keys."""
+    address = parse_address(str(root))
+    return ((found.relative_to(address), size) for found, size in list_objects(address))
+
+
+def _list_subfolders(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as items:
+            plain = [i for i in items if i.is_dir(follow_symlinks=False) and not is_clutter(i.name)]
+    except OSError:  # reported by the walk
+        return []
+    return sorted(plain, key=lambda item: os.fsencode(item.name))
 
 
 def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]]:
@@ -79,95 +96,48 @@ def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]
         item = next(pending[-1], None)
         if item is None:
             pending.pop()
-        elif code := _skip(item, root):
+        elif code := _find_skip_rule(item, root):
             skipped.append(_describe(item, root, code))
         elif item.is_dir(follow_symlinks=False):
             pending.append(_list_ordered(Path(item.path), root, skipped))
-        elif not has_image_suffix(item.name):
-            skipped.append(_describe(item, root, "skipped_extension"))
         else:
             try:
                 yield _relate(item.path, root), item.stat().st_size
             except OSError as error:
-                skipped.append(_describe(item, root, "unreadable", error))
-
-
-def is_clutter(name: str) -> bool:
-    """Whether a name is a dotfile's, or one of what an operating system leaves behind."""
-    return name.startswith(".") or name.lower() in _CLUTTER
-
-
-def has_image_suffix(name: str) -> bool:
-    """Whether a name ends like an image's."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def is_named(path: Location, suffixes: tuple[str, ...]) -> bool:
-    """Whether a path ends like this, in any case, and is not that of a folder."""
-    return path.name.lower().endswith(suffixes) and not _is_folder(path)
-
-
-def stays_inside(path: Path, root: Path) -> bool:
-    """Whether a path, whatever links it goes through, leads to a file below a root."""
-    try:
-        target = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        return False
-    return target.is_file() and target.is_relative_to(root.resolve())
-
-
-def _is_folder(path: Location) -> bool:
-    return _is_prefix(path) if path.is_remote else path.is_dir()
-
-
-@functools.lru_cache(maxsize=256)
-def _is_prefix(path: Location) -> bool:
-    # Every image of an archive asks for it, and a process does not outlive the answer.
-    return path.is_dir()
-
-
-def _list_plain(folder: Path, root: Path, unread: list[Skipped]) -> list[os.DirEntry[str]]:
-    items = sorted(_list(folder, root, unread), key=lambda item: os.fsencode(item.name))
-    return [
-        item for item in items if item.is_dir(follow_symlinks=False) and not is_clutter(item.name)
-    ]
+                skipped.append(_describe(item, root, "unreadable", str(error.strerror)))
 
 
 def _list_ordered(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
-    return iter(sorted(_list(folder, root, skipped), key=_order))
+    try:
+        with os.scandir(folder) as items:
+            return iter(sorted(items, key=_order))
+    except OSError as error:
+        skipped.append(Skipped(_relate(str(folder), root) + "/", "unreadable", str(error.strerror)))
+        return iter(())
 
 
 def _order(item: os.DirEntry[str]) -> bytes:
-    """What comes first among paths: those in `a-b/` before those in `a/`."""
+    # As paths are ordered: those in `a-b/` come before those in `a/`.
     slash = b"/" if item.is_dir(follow_symlinks=False) else b""
     return os.fsencode(item.name) + slash
 
 
-def _list(folder: Path, root: Path, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as items:
-            return list(items)
-    except OSError as error:
-        skipped.append(Skipped(_relate(str(folder), root) + "/", "unreadable", str(error.strerror)))
-        return []
-
-
-def _skip(item: os.DirEntry[str], root: Path) -> str | None:
+def _find_skip_rule(item: os.DirEntry[str], root: Path) -> str:
     if is_clutter(item.name):
         return "skipped_hidden"
     if item.is_symlink():
-        return None if stays_inside(Path(item.path), root) else "skipped_link"
-    if not item.is_dir() and not item.is_file():
+        if not stays_inside(Path(item.path), root):
+            return "skipped_link"
+    elif item.is_dir():
+        return ""
+    elif not item.is_file():
         return "skipped_special"
-    return None
+    return "" if has_image_suffix(item.name) else "skipped_extension"
 
 
-def _describe(
-    item: os.DirEntry[str], root: Path, code: str, error: OSError | None = None
-) -> Skipped:
+def _describe(item: os.DirEntry[str], root: Path, code: str, detail: str = "") -> Skipped:
     slash = "/" if item.is_dir(follow_symlinks=False) else ""
-    detail = str(error.strerror) if error else SKIP_RULES[code]
-    return Skipped(_relate(item.path, root) + slash, code, detail)
+    return Skipped(_relate(item.path, root) + slash, code, detail or SKIP_RULES[code])
 
 
 def _relate(path: str, root: Path) -> str:
@@ -177,51 +147,34 @@ def _relate(path: str, root: Path) -> str:
 def _list_prefix(
     root: Location, skipped: list[Skipped]
 ) -> tuple[list[Entry], dict[str, list[str]]]:
-    address = parse_address(str(root))
     entries: list[Entry] = []
-    folders: dict[str, set[str]] = {}
-    seen: set[str] = set()
-    empty = True
-    for found, size in list_objects(address):
-        empty = False
-        path = found.relative_to(address)
-        hidden = _find_hidden(path)
-        _note_folders((hidden or path).split("/")[:-1], folders)
-        if code := _judge_key(path, hidden):
-            name = hidden or path
-            if name not in seen:
-                skipped.append(Skipped(name, code, SKIP_RULES[code]))
-            if name.endswith("/"):
-                seen.add(name)
-        else:
+    folders: defaultdict[str, set[str]] = defaultdict(set)
+    hidden: set[str] = set()
+    for path, size in list_prefix(root):
+        name, code = _judge_key(path)
+        parts = name.split("/")[:-1]
+        if not all(parts) or any(map(is_clutter, parts)):
+            parts = [part for part in parts[:1] if part and not is_clutter(part)]
+        if parts:
+            folders[parts[0]].update(parts[1:2])
+        if not code:
             entries.append(Entry(path, 0, size))
-    if empty:
+        elif name not in hidden:
+            skipped.append(Skipped(name, code, SKIP_RULES[code]))
+            if name.endswith("/"):
+                hidden.add(name)
+    if not (entries or skipped):
         raise UsageError(f"{root} does not exist: give the prefix that holds the class folders")
-    return (
-        entries,
-        {top: sorted(folders[top], key=to_bytes) for top in sorted(folders, key=to_bytes)},
-    )
+    return entries, sort_folders(folders)
 
 
-def _find_hidden(path: str) -> str:
-    """The first part of a path that is left out by its name, with what stands before it."""
+def _judge_key(path: str) -> tuple[str, str]:
+    """The path to list, which ends at a hidden folder, and the code of the rule that skips it."""
     parts = path.split("/")
     for number, part in enumerate(parts, start=1):
         if part and is_clutter(part):
-            return "/".join(parts[:number]) + ("/" if number < len(parts) else "")
-    return ""
-
-
-def _judge_key(path: str, hidden: str) -> str:
-    if hidden:
-        return "skipped_hidden"
-    if "" in path.split("/"):
-        return "skipped_special"
-    return "" if has_image_suffix(path) else "skipped_extension"
-
-
-def _note_folders(parts: list[str], folders: dict[str, set[str]]) -> None:
-    if not all(parts) or any(map(is_clutter, parts)):
-        parts = [part for part in parts[:1] if part and not is_clutter(part)]
-    if parts:
-        folders.setdefault(parts[0], set()).update(parts[1:2])
+            slash = "/" if number < len(parts) else ""
+            return "/".join(parts[:number]) + slash, "skipped_hidden"
+    if "" in parts:
+        return path, "skipped_special"
+    return path, "" if has_image_suffix(path) else "skipped_extension"

@@ -1,50 +1,76 @@
-"""What IMAGES may be: a folder, an archive, or a table of what lies in one of them."""
+"""Tells by its name what IMAGES is, and where its images and masks lie."""
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from converter.errors import UsageError
 from converter.options import COLUMN_OPTIONS, ConvertOptions
-from converter.sources.rows import READERS, is_table
+from converter.sources.rows import READERS
 from converter.storage.locate import join, locate
 from converter.storage.location import Location
 
-FOLDER_OPTIONS: Final = ("label_from", "split_folders")
-"""What folders alone can be asked."""
+COMPRESSED_SUFFIXES: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARCHIVE_SUFFIXES: Final = (".tar", ".zip", *COMPRESSED_SUFFIXES)
 
-_USUAL: Final = ConvertOptions()
+_FOLDER_OPTIONS: Final = ("label_from", "split_folders")
+_TABLE_OPTIONS: Final = (*COLUMN_OPTIONS, "keep_columns", "path_column", "table_root")
+_DEFAULTS: Final = ConvertOptions()
 
 
-def check_source(images: Location, options: ConvertOptions) -> None:
-    """Makes sure that nothing is asked of what IMAGES is that it does not have.
+def is_table(path: Location) -> bool:
+    """Whether a path is a table's, by its name."""
+    return _has_suffix(path, tuple(READERS))
 
-    Raises:
-        UsageError: columns are named, and it is no table; or folders are to mean something, and it
-            is one.
+
+def is_archive(path: Location) -> bool:
+    """Whether a path is an archive's, by its name."""
+    return _has_suffix(path, ARCHIVE_SUFFIXES)
+
+
+def is_compressed(path: Location) -> bool:
+    """Whether a path is that of a tar that is compressed as a whole.
+
+    Such a tar is not seekable: to read a member, everything before it has to be decompressed.
     """
-    if is_table(images):
-        for name in FOLDER_OPTIONS:
-            if getattr(options, name) != getattr(_USUAL, name):
-                asked = name.replace("_", " ")
-                raise UsageError(
-                    f"{asked}: for folders alone, and {images} is a table: name columns instead"
-                )
-        return
-    for name in (*COLUMN_OPTIONS, "keep_columns", "path_column", "table_root"):
-        if getattr(options, name) != getattr(_USUAL, name):
-            asked = name.replace("_", " ")
-            raise UsageError(
-                f"{asked}: for a table alone, and {images} is none: its name would end in "
-                + ", ".join(READERS)
-            )
+    return _has_suffix(path, COMPRESSED_SUFFIXES)
+
+
+def is_zip(archive: Location) -> bool:
+    """Whether an archive is a zip and not a tar."""
+    return archive.name.lower().endswith(".zip")
+
+
+def _has_suffix(path: Location, suffixes: tuple[str, ...]) -> bool:
+    if not path.name.lower().endswith(suffixes):
+        return False
+    return not (_is_prefix(path) if path.is_remote else path.is_dir())
+
+
+@functools.lru_cache(maxsize=256)
+def _is_prefix(path: Location) -> bool:
+    # Asked for every image of an archive. A process does not outlive the answer.
+    return path.is_dir()
+
+
+def check_input_options(images: Location, options: ConvertOptions) -> None:
+    """Refuses options for tables without a table, and options for folders with one."""
+    table = is_table(images)
+    for name in _FOLDER_OPTIONS if table else _TABLE_OPTIONS:
+        if getattr(options, name) != getattr(_DEFAULTS, name):
+            where = f"for folders alone, and {images} is a table: name columns instead"
+            if not table:
+                suffixes = ", ".join(READERS)
+                where = f"for a table alone, and {images} is none: its name would end in {suffixes}"
+            raise UsageError(f"{name.replace('_', ' ')}: {where}")
 
 
 def locate_root(images: Location, options: ConvertOptions) -> Location:
-    """The folder or the archive that the paths of images are relative to.
+    """The folder or archive that the paths of images are relative to.
 
     Raises:
-        UsageError: a table says that there is one, and there is none.
+        UsageError: the `table_root` of a table does not exist.
     """
     if not is_table(images):
         return images
@@ -52,3 +78,13 @@ def locate_root(images: Location, options: ConvertOptions) -> Location:
     if not root.exists():
         raise UsageError(f"{root} does not exist: its images are those of the table {images}")
     return root
+
+
+def locate_masks(root: Location, options: ConvertOptions) -> Location:
+    """The folder or archive that the paths of masks are relative to; `root` is that of images."""
+    return root if options.mask_dir is None else join(locate_mask_base(root), options.mask_dir)
+
+
+def locate_mask_base(root: Location) -> Location:
+    """The folder that `mask_dir` is relative to: that of the images, or of their archive."""
+    return root.parent if is_archive(root) else root

@@ -1,4 +1,4 @@
-"""What the folders of an image say of it: its split and its class, from its path alone.
+"""Finds the split and the class of an image from its path alone.
 
 <class>/**/<image>             label_from top: the folder below the root, or below the split's
 **/<class>/<image>             label_from parent: the folder that the image lies in
@@ -20,69 +20,48 @@ SPLIT_FOLDERS: Final = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""The split that a folder of that name is, in any case; the spellings of Hugging Face."""
+"""The split of a folder, by its name in lower case; the spellings of Hugging Face."""
 
 BACKGROUND: Final = "background"
-"""The class that has label 0 where labels begin at 1, as Inception and its followers count."""
+"""The class with label 0 where labels begin at 1, as in Inception and its followers."""
 
 
 class Assignment(NamedTuple):
-    """What folders say of the images in them.
-
-    Attributes:
-        split: or nothing.
-        name: of the class, or nothing.
-        code: of the rule by which the images are left out, or nothing.
-    """
+    """The split and class of the images in a folder, or the code of the rule that skips them."""
 
     split: str = ""
-    name: str = ""
+    class_name: str = ""
     code: str = ""
 
 
 class Labeller:
-    """Reads splits and classes off paths.
-
-    Args:
-        folders: those in the root, and those in each of them.
-        options: what folders are asked to mean.
-
-    Attributes:
-        has_splits: whether the folders in the root are splits.
-
-    Raises:
-        UsageError: nobody can tell whether the folders in the root are splits or classes.
-    """
+    """Assigns images to splits and classes, given the folders in the root and those in each."""
 
     def __init__(self, folders: Mapping[str, Sequence[str]], options: ConvertOptions) -> None:
         self._from = options.label_from
-        self.has_splits = _has_splits(folders, options.split_folders)
+        self._has_splits = _are_splits(folders, options.split_folders)
         self._folders = folders
-        self._last = ("", self._read_folder([]))
+        self._last = ("", self._assign_folder([]))
 
-    def find_classes(self) -> set[str]:
-        """The classes that have a folder, with or without an image in it."""
+    def list_classes(self) -> set[str]:
+        """The classes that have a folder, also of those without an image."""
         if self._from != "top":
             return set()
-        if not self.has_splits:
+        if not self._has_splits:
             return set(self._folders)
-        return {
-            name
-            for top, inner in self._folders.items()
-            if top.lower() in SPLIT_FOLDERS
-            for name in inner
-        }
+        splits = [top for top in self._folders if top.lower() in SPLIT_FOLDERS]
+        return {name for split in splits for name in self._folders[split]}
 
-    def read(self, path: str) -> Assignment:
-        """What the folders of an image say; images of one folder are best asked for in a row."""
+    def assign(self, path: str) -> Assignment:
+        """The assignment of an image; fastest if images of one folder follow each other."""
         folder = path.rpartition("/")[0]
         if folder != self._last[0]:
-            self._last = (folder, self._read_folder(folder.split("/") if folder else []))
+            self._last = (folder, self._assign_folder(folder.split("/") if folder else []))
         return self._last[1]
 
-    def _read_folder(self, names: list[str]) -> Assignment:
+    def _assign_folder(self, names: list[str]) -> Assignment:
         split = ""
-        if self.has_splits:
+        if self._has_splits:
             split = SPLIT_FOLDERS.get(names[0].lower(), "") if names else ""
             names = names[1:]
             if not split:
@@ -97,16 +76,7 @@ class Labeller:
 def order_classes(
     found: set[str], options: ConvertOptions, key: Callable[[str], Any] = to_bytes
 ) -> tuple[str, ...]:
-    """The classes in label order: as they are pinned, or else by their bytes.
-
-    Args:
-        found: those that there are.
-        options: the pinned ones.
-        key: orders them in another way.
-
-    Raises:
-        UsageError: a name cannot be a line of labels.txt, or is taken.
-    """
+    """The classes in label order: those of `class_names`, or else `found` ordered by `key`."""
     names = options.class_names or tuple(sorted(found, key=key))
     if not names:
         return ()
@@ -126,7 +96,7 @@ def order_classes(
     return (BACKGROUND, *names)
 
 
-def _has_splits(folders: Mapping[str, Sequence[str]], asked: str) -> bool:
+def _are_splits(folders: Mapping[str, Sequence[str]], asked: str) -> bool:
     named = [name for name in folders if name.lower() in SPLIT_FOLDERS]
     if asked != "auto":
         if asked == "yes" and not named:

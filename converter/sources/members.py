@@ -1,4 +1,4 @@
-"""What is known of one member of an archive before it is read; nothing in a header is believed."""
+"""What the header of an archive's member states; nothing in it is believed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ from typing import NamedTuple
 
 
 class Member(NamedTuple):
-    """One member of an archive.
+    """One member: its path, size and the offset of its header, or why it is skipped.
 
-    Attributes:
-        path: its name; that of an inner tar, without its suffix, is a folder before it.
-        size: in bytes.
-        place: where its header begins in the file.
-        code: of the rule by which it is left out, or nothing.
-        detail: about that.
-        is_folder: whether it is one.
+    The name of an inner tar, without its suffix, is a folder in the paths of its members.
     """
 
     path: str
@@ -26,7 +20,7 @@ class Member(NamedTuple):
 
 
 def clean_name(name: str) -> tuple[str, str]:
-    """A name without what means nothing in it, and the code of what is wrong with it."""
+    """A name without empty parts and dots, and the code of the rule that skips it, or nothing."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     outside = name.startswith("/") or ".." in parts or "\0" in name
     return "/".join(parts), "skipped_outside" if outside else ""

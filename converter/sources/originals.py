@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -18,13 +19,12 @@ from converter.names import to_bytes
 from converter.reasons import REJECT_CODES
 from converter.sources.archives import (
     digest_members,
-    find_member,
-    is_archive,
+    digest_pieces,
+    index_archive,
     peek_member,
-    read_member,
     start_member,
 )
-from converter.sources.streams import is_compressed
+from converter.sources.inputs import is_archive, is_compressed
 from converter.storage.location import Location
 from converter.storage.stores import CONNECTIONS
 
@@ -36,20 +36,15 @@ _AHEAD_BYTES: Final = 64 << 20
 
 _PIECE_BYTES: Final = 1 << 20
 
-# Without waiting: a pipe that took a file's name would wait for somebody to write.
+# Without waiting: a pipe with the name of a file would block until someone writes to it.
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Says something about this machine and nothing about the image: no reason to leave it out."""
+"""Errors about this machine, not about the image: no reason to reject it."""
 
 
 class Reads(NamedTuple):
-    """What reads an original.
-
-    Attributes:
-        image: the original itself.
-        mask: that of its mask, if it has one.
-    """
+    """Pending reads of an original and of its mask, if it has one."""
 
     image: Read
     mask: Read | None
@@ -58,24 +53,29 @@ class Reads(NamedTuple):
 def read_ahead(
     planned: Iterable[tuple[Entry, str]], images: Location, masks: Location, max_bytes: int
 ) -> Iterator[tuple[tuple[Entry, str], Reads]]:
-    """Gives each planned image with what reads it; from a store, what comes next is on its way.
+    """Pairs each planned image with its pending reads; in a store, the next ones are under way.
 
     Args:
         planned: entries with the names of their classes.
-        images: the folder that they are relative to, or the archive that they lie in.
-        masks: the same of their masks.
-        max_bytes: larger ones are not read before they are asked for.
+        images: the folder or archive that they are relative to.
+        masks: the same for their masks.
+        max_bytes: larger originals are not read before they are asked for.
     """
+
+    def start(item: tuple[Entry, str]) -> Reads:
+        mask = item[0].mask
+        image = _start_read(item[0], images, max_bytes)
+        return Reads(image, _start_read(mask, masks, max_bytes) if mask else None)
+
     if not (images.is_remote or masks.is_remote):
-        for item in planned:
-            yield item, _start_both(item[0], images, masks, max_bytes)
+        yield from ((item, start(item)) for item in planned)
         return
     pending: deque[tuple[tuple[Entry, str], Reads]] = deque()
     remaining, ahead = iter(planned), 0
     following = next(remaining, None)
     while pending or following:
         while following and len(pending) < CONNECTIONS and (ahead < _AHEAD_BYTES or not pending):
-            pending.append((following, _start_both(following[0], images, masks, max_bytes)))
+            pending.append((following, start(following)))
             ahead += _count_bytes(following[0])
             following = next(remaining, None)
         item, reads = pending.popleft()
@@ -87,39 +87,37 @@ def _count_bytes(entry: Entry) -> int:
     return entry.size_bytes + (entry.mask.size_bytes if entry.mask else 0)
 
 
-def _start_both(entry: Entry, images: Location, masks: Location, max_bytes: int) -> Reads:
-    mask = entry.mask
-    return Reads(_start(entry, images, max_bytes), _start(mask, masks, max_bytes) if mask else None)
-
-
-def _start(entry: Entry, images: Location, max_bytes: int) -> Read:
+def _start_read(entry: Entry, images: Location, max_bytes: int) -> Read:
     if not images.is_remote or entry.size_bytes > max_bytes:
         return functools.partial(read_entry, entry, images)
     if is_archive(images):
-        return _guard(start_member(images, entry.place, entry.size_bytes))
-    return _guard((images / entry.path).start_read().result)
+        read = start_member(images, entry.place, entry.size_bytes)
+    else:
+        read = (images / entry.path).start_read().result
+    return _describe_errors()(read)
 
 
-def _guard(reading: Read) -> Read:
-    """What tells errors of reading as those of an original."""
-
-    def read() -> bytes:
-        try:
-            return reading()
-        except OSError as error:
-            raise _describe(error) from error
-
-    return read
+@contextlib.contextmanager
+def _describe_errors() -> Iterator[None]:
+    """Raises what an `OSError` says about an original; one about this machine stays as it is."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ImageError("vanished", REJECT_CODES["vanished"]) from error
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
+        if error.errno == errno.ESTALE:
+            raise ImageError("changed", REJECT_CODES["changed"]) from error
+        raise ImageError("unreadable", str(error.strerror)) from error
 
 
 def read_entry(entry: Entry, images: Location) -> bytes:
     """Reads the original of an entry; arguments and errors are those of `read_source`."""
     if not is_archive(images):
         return read_source(entry.path, images, max(entry.size_bytes, MAX_FILE_BYTES))
-    try:
-        return read_member(images, entry.place, entry.size_bytes)
-    except OSError as error:
-        raise _describe(error) from error
+    with _describe_errors():
+        return start_member(images, entry.place, entry.size_bytes)()
 
 
 def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) -> bytes:
@@ -128,31 +126,37 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
     Args:
         path: as in `Entry.path`.
         images: the folder that it is relative to, or the archive that it lies in.
-        max_bytes: what is larger is not read.
+        max_bytes: larger ones are not read.
 
     Raises:
         ImageError: it is gone, too large, changes while it is read, or cannot be read.
         OSError: this machine has run out of something.
-        StoreError: the store that they lie in does not answer, or refuses.
+        StoreError: the store does not answer, or refuses.
     """
-    if is_archive(images):
-        return _read_archived(path, images, max_bytes)
-    if images.is_remote:
-        return _guard((images / path).read_bytes)()
+    with _describe_errors():
+        if is_archive(images):
+            member = index_archive(images).get(path)
+            if member is None:
+                raise ImageError("vanished", REJECT_CODES["vanished"])
+            _check_size(member.size, max_bytes)
+            return start_member(images, member.place, member.size)()
+        if images.is_remote:
+            return (images / path).read_bytes()
+        return _read_file(_encode_path(path, images), max_bytes)
+
+
+def _read_file(path: bytes, max_bytes: int) -> bytes:
+    descriptor = os.open(path, _FLAGS)
     try:
-        descriptor = os.open(_locate(path, images), _FLAGS)
-        try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise ImageError("unreadable", "not a file")
-            _check_size(before.st_size, max_bytes)
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                data = file.read()
-            after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise _describe(error) from error
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise ImageError("unreadable", "not a file")
+        _check_size(before.st_size, max_bytes)
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            data = file.read()
+        after = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ImageError("changed", REJECT_CODES["changed"])
     return data
@@ -163,51 +167,25 @@ def _check_size(size: int, max_bytes: int) -> None:
         raise ImageError("too_many_bytes", f"{size:,} bytes, at most {max_bytes:,}")
 
 
-def _read_archived(path: str, archive: Location, max_bytes: int) -> bytes:
-    try:
-        member = find_member(archive, path)
-        if member is None:
-            raise ImageError("vanished", REJECT_CODES["vanished"])
-        _check_size(member.size, max_bytes)
-        return read_member(archive, member.place, member.size)
-    except OSError as error:
-        raise _describe(error) from error
-
-
-def _describe(error: OSError) -> Exception:
-    """What an error says of an original; or the error itself, if it is about this machine."""
-    if isinstance(error, FileNotFoundError):
-        return ImageError("vanished", REJECT_CODES["vanished"])
-    if error.errno == errno.ESTALE:
-        return ImageError("changed", REJECT_CODES["changed"])
-    if error.errno in _EXHAUSTED:
-        return error
-    return ImageError("unreadable", str(error.strerror))
+def _encode_path(path: str, images: Location) -> bytes:
+    # Joining with `Path` takes as long as opening the file.
+    return os.fsencode(str(images)) + b"/" + to_bytes(path)
 
 
 def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
-    """A hash of so many bytes at both ends of an original, or of all of it.
+    """The SHA-256 of both ends of an original, or of all of it if it has no more, or for 0 bytes.
 
-    Args:
-        entry: the original.
-        images: the folder that it is relative to.
-        end_bytes: of each end; 0 for all of it, and so it is if there are no more.
-
-    Returns:
-        the hash; nothing if the original cannot be read now, or has another size.
-
-    Raises:
-        OSError: this machine has run out of something.
+    It is empty if the original cannot be read now, or has another size.
     """
     if is_archive(images):
         return _digest_archived(entry, images, end_bytes)
     if images.is_remote:
         return _digest_object(images / entry.path, entry.size_bytes, end_bytes)
-    # Plain calls, and none that could be left out: a million small files are to take 20 seconds.
+    # Plain calls, and no more than needed: a million small files must take 20 seconds at most.
     try:
-        descriptor = os.open(_locate(entry.path, images), _FLAGS)
+        descriptor = os.open(_encode_path(entry.path, images), _FLAGS)
         try:
-            return _digest(descriptor, entry.size_bytes, end_bytes)
+            return _digest_file(descriptor, entry.size_bytes, end_bytes)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -216,34 +194,24 @@ def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
         return b""
 
 
-def _digest(descriptor: int, size: int, end_bytes: int) -> bytes:
+def _digest_file(descriptor: int, size: int, end_bytes: int) -> bytes:
     if size <= 2 * end_bytes:
         data = os.read(descriptor, size + 1)
         return hashlib.sha256(data).digest() if len(data) == size else b""
     if end_bytes:
         ends = (os.pread(descriptor, end_bytes, at) for at in (0, size - end_bytes))
         return hashlib.sha256(b"".join(ends)).digest()
-    state, read = hashlib.sha256(), 0
-    while piece := os.read(descriptor, _PIECE_BYTES):
-        state.update(piece)
-        read += len(piece)
-        if read > size:
-            break
-    return state.digest() if read == size else b""
+    return digest_pieces(iter(lambda: os.read(descriptor, _PIECE_BYTES), b""), size)
 
 
 def _digest_object(path: Location, size: int, end_bytes: int) -> bytes:
-    state, read = hashlib.sha256(), 0
     try:
         if end_bytes and size > 2 * end_bytes:
             ends = [path.start_read(at, end_bytes) for at in (0, size - end_bytes)]
             return hashlib.sha256(b"".join(end.result() for end in ends)).digest()
-        for piece in path.read_pieces():
-            state.update(piece)
-            read += len(piece)
+        return digest_pieces(path.read_pieces(), size)
     except FileNotFoundError:
         return b""
-    return state.digest() if read == size else b""
 
 
 def _digest_archived(entry: Entry, archive: Location, end_bytes: int) -> bytes:
@@ -251,15 +219,10 @@ def _digest_archived(entry: Entry, archive: Location, end_bytes: int) -> bytes:
         return bytes.fromhex(digest_members(archive).get(entry.path, ""))
     try:
         if end_bytes and entry.size_bytes > 2 * end_bytes:
-            # Not the end of it, which in a zip takes all of it.
+            # Not its last bytes: to read those of a zip, all of it has to be inflated.
             data = peek_member(archive, entry.place, end_bytes)
         else:
             data = read_entry(entry, archive)
     except (ImageError, OSError):
         return b""
     return hashlib.sha256(data).digest()
-
-
-def _locate(path: str, images: Location) -> bytes:
-    # Not with `Path`, which takes as long as to open the file.
-    return os.fsencode(str(images)) + b"/" + to_bytes(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable
@@ -9,50 +10,62 @@ from pathlib import Path
 from typing import TypeAlias
 
 from converter.names import to_bytes, to_system
-from converter.sources.archives import index_archive, is_archive
-from converter.sources.folders import stays_inside
+from converter.sources.archives import index_archive
+from converter.sources.folders import list_prefix, stays_inside
+from converter.sources.inputs import is_archive
 from converter.sources.rows import RowError
 from converter.storage.location import Location
-from converter.storage.object_requests import list_objects
-from converter.storage.objects import parse_address
 
-Locate: TypeAlias = Callable[[str], tuple[int, int]]
-"""Finds an image by its path: its size, and its place if it lies in an archive."""
+Lookup: TypeAlias = Callable[[str], tuple[int, int]]
+"""From the path of an image to its size, and to its place if it lies in an archive.
+
+Raises `RowError` for a path without an image."""
 
 
-def make_locator(root: Location) -> Locate:
-    """What finds images in a root; it raises RowError where there is none of a path.
-
-    Raises:
-        UsageError: the root cannot be read as an archive.
-        StoreError: the store does not answer, or refuses.
-    """
+def make_lookup(root: Location) -> Lookup:
+    """Makes a lookup in a folder, below a prefix or in an archive."""
     if is_archive(root):
-        return ArchiveLocator(root)
-    return PrefixLocator(root) if root.is_remote else FolderLocator(Path(str(root)))
+        members = index_archive(root)
+        return _name_missing(lambda path: (members[path].size, members[path].place))
+    if root.is_remote:
+        # Listed once, into about 200 bytes an object: a request for each would take longer.
+        sizes = dict(list_prefix(root))
+        return _name_missing(lambda path: (sizes[path], 0))
+    return _look_in_folder(Path(str(root)))
 
 
-class FolderLocator:
+def _name_missing(find: Lookup) -> Lookup:
+    def look_up(path: str) -> tuple[int, int]:
+        try:
+            return find(path)
+        except KeyError:
+            raise RowError("missing") from None
+
+    return look_up
+
+
+def _look_in_folder(root: Path) -> Lookup:
     """Finds images in a folder, without following a link out of it."""
+    prefix = os.fsencode(root) + b"/"
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._prefix = os.fsencode(root) + b"/"
-        self._inside: dict[str, bool] = {}
+    @functools.cache
+    def is_inside(folder: str) -> bool:
+        try:
+            target = (root / to_system(folder)).resolve()
+        except (OSError, RuntimeError):  # links that lead to each other, or a name that is too long
+            return False
+        return target.is_relative_to(root.resolve())
 
-    def __call__(self, path: str) -> tuple[int, int]:
-        folder = path.rpartition("/")[0]
-        if folder not in self._inside:
-            self._inside[folder] = self._is_inside(folder)
-        if not self._inside[folder]:
+    def look_up(path: str) -> tuple[int, int]:
+        if not is_inside(path.rpartition("/")[0]):
             raise RowError("outside")
         try:
-            # Not with `Path`, which takes longer than the call itself.
-            status = os.lstat(self._prefix + to_bytes(path))
+            # `Path.lstat` takes longer than the call itself.
+            status = os.lstat(prefix + to_bytes(path))
             if stat.S_ISLNK(status.st_mode):
-                file = self._root / to_system(path)
+                file = root / to_system(path)
                 status = file.stat()
-                if not stays_inside(file, self._root):
+                if not stays_inside(file, root):
                     raise RowError("outside")
         except FileNotFoundError:
             raise RowError("missing") from None
@@ -62,38 +75,4 @@ class FolderLocator:
             raise RowError("unreadable", "not a file")
         return status.st_size, 0
 
-    def _is_inside(self, folder: str) -> bool:
-        try:
-            target = (self._root / to_system(folder)).resolve()
-        except (OSError, RuntimeError):  # links that lead to each other, or a name that is too long
-            return False
-        return target.is_relative_to(self._root.resolve())
-
-
-class PrefixLocator:
-    """Finds images below a prefix, which is listed once: a request for each would take longer.
-
-    Memory grows with the number of objects, by about 200 bytes each.
-    """
-
-    def __init__(self, root: Location) -> None:
-        address = parse_address(str(root))
-        self._sizes = {path.relative_to(address): size for path, size in list_objects(address)}
-
-    def __call__(self, path: str) -> tuple[int, int]:
-        if path not in self._sizes:
-            raise RowError("missing")
-        return self._sizes[path], 0
-
-
-class ArchiveLocator:
-    """Finds images in an archive, which is listed once."""
-
-    def __init__(self, archive: Location) -> None:
-        self._members = index_archive(archive)
-
-    def __call__(self, path: str) -> tuple[int, int]:
-        member = self._members.get(path)
-        if member is None:
-            raise RowError("missing")
-        return member.size, member.place
+    return look_up

@@ -1,46 +1,58 @@
-"""Rows of a table: CSV, TSV, JSON lines or Parquet, one after another as dicts."""
+"""Rows of a table: CSV, TSV, JSON lines or Parquet, one after another as dicts of cells.
+
+What reads a cell, or finds the kind of a column, raises `ValueError` where it makes no sense.
+"""
 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from converter.errors import UsageError
-from converter.names import from_bytes
+from converter.names import from_bytes, to_bytes
 from converter.reasons import REJECT_CODES
-from converter.sources.folders import is_named
 from converter.storage.location import Location
 
 Row: TypeAlias = dict[str, Any]
 
 MAX_LINE_BYTES: Final = 1 << 24
-"""Of a row: more is no row of a table about images."""
+"""Of a row."""
 
 _BATCH_ROWS: Final = 4_096
 
+SEPARATOR: Final = "|"
+"""Between the names in a cell of text."""
+
+MAX_INT: Final = 2**63 - 1
+MAX_FLOAT: Final = 3.4028234e38
+"""The largest number that a record can hold in 32 bits."""
+
+# Digits with zeros before them, or with too many for an integer, are a name.
+_DIGITS: Final = re.compile(r"[+-]?\d+")
+_INT: Final = re.compile(r"[+-]?(0|[1-9]\d{0,18})")
+
+_BLANK: Final = "blank"
+
+UNKNOWN: Final = ""
+"""The kind of a column before its first cell."""
+
 
 class RowError(Exception):
-    """No image can be made of a row; `code` is one of `converter.reasons.REJECT_CODES`."""
+    """A row has no image; `code` is one of `converter.reasons.REJECT_CODES`."""
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code, detail)
         self.code, self.detail = code, detail or REJECT_CODES[code]
 
 
-def is_table(path: Location) -> bool:
-    """Whether a path is that of a table, by its name."""
-    return is_named(path, tuple(READERS))
-
-
 def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
-    """The rows of a table with their numbers, from 1; memory is bounded by a few thousand of them.
-
-    Raises:
-        UsageError: it cannot be read as the table that its name says it is.
-    """
+    """The rows of a table, numbered from 1; memory is bounded by a few thousand rows."""
     if not table.is_file():
         raise UsageError(f"{table} does not exist, or is not a file: give a table of images")
     try:
@@ -52,7 +64,7 @@ def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
 def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
     limit = csv.field_size_limit(MAX_LINE_BYTES)
     try:
-        # What is not UTF-8 may be a file's name, and stays what it is.
+        # Bytes that are not UTF-8 may be part of a file's name.
         with io.TextIOWrapper(
             table.open_read(), encoding="utf-8-sig", errors="surrogateescape", newline=""
         ) as file:
@@ -72,15 +84,9 @@ def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
         csv.field_size_limit(limit)
 
 
-def _read_tsv(table: Location) -> Iterator[Row]:
-    return _read_csv(table, "\t")
-
-
 def _read_json_lines(table: Location) -> Iterator[Row]:
     with table.open_read() as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES):
-            number += 1
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
             if not line.strip():
                 continue
             try:
@@ -102,14 +108,14 @@ def _read_parquet(table: Location) -> Iterator[Row]:
         with table.open_read() as file, parquet.ParquetFile(file) as rows:
             schema = rows.schema_arrow
             _check_header(table, schema.names)
-            # Many a writer has text without saying so.
+            # Some writers store text as binary columns.
             binary = [field.name for field in schema if pa.types.is_binary(field.type)]
             for batch in rows.iter_batches(_BATCH_ROWS):
                 for row in batch.to_pylist():
-                    texts = {
-                        name: from_bytes(row[name]) for name in binary if row[name] is not None
-                    }
-                    yield row | texts if texts else row
+                    for name in binary:
+                        if row[name] is not None:
+                            row[name] = from_bytes(row[name])
+                    yield row
     except (pa.ArrowException, ValueError) as error:
         line = str(error).partition("\n")[0]
         raise UsageError(f"{table} cannot be read as Parquet: {line}") from error
@@ -125,9 +131,117 @@ def _check_header(table: Location, names: Sequence[str]) -> None:
 
 READERS: Final[dict[str, Callable[[Location], Iterator[Row]]]] = {
     ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".tsv": functools.partial(_read_csv, delimiter="\t"),
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".parquet": _read_parquet,
 }
 """By how the name of a table ends."""
+
+
+def is_blank(cell: Any) -> bool:
+    """Whether a cell holds nothing."""
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
+
+
+def read_name(cell: Any) -> str:
+    """Reads a name, such as that of a class; whole numbers are names too."""
+    if is_blank(cell) or isinstance(cell, list | dict | bool):
+        raise ValueError(f"{cell!r:.60} is not a name")
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)  # of a column with blank cells
+    return read_text(cell)
+
+
+def read_text(cell: Any) -> str:
+    """Reads a text; numbers and dates become text as they are written."""
+    if isinstance(cell, list | dict | tuple | bytes):
+        raise ValueError(f"{cell!r:.60} is not a text")  # noqa: TRY004 (a value of a table)
+    text = str(cell)
+    try:
+        to_bytes(text)
+    except UnicodeEncodeError:  # JSON can hold half of a surrogate pair, a record cannot
+        raise ValueError(f"{text!a:.60} has half of a character in it") from None
+    return text
+
+
+def read_list(cell: Any) -> list[Any]:
+    """Reads a list, from JSON or from text with `SEPARATOR` between its parts; blank is empty."""
+    if is_blank(cell):
+        return []
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{cell!r:.60} is not a list in JSON: {error}") from error
+    if isinstance(cell, str):
+        return [part.strip() for part in cell.split(SEPARATOR)]
+    return cell if isinstance(cell, list) else [cell]
+
+
+def read_number(cell: Any) -> float:
+    """Reads a number that is finite in a record."""
+    try:
+        number = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(cell, bool) or not abs(number) <= MAX_FLOAT:
+        raise ValueError(f"{cell!r:.60} is not a number")
+    return number
+
+
+def find_kind(cell: Any) -> str:
+    """The kind of a column with this cell alone: a key of `schema.KINDS`, `list` or `blank`."""
+    if is_blank(cell):
+        return _BLANK
+    if isinstance(cell, list):
+        kinds = [find_kind(part) for part in cell]
+        joined = "list"
+        for kind in kinds:
+            if kind not in ("int", "float", "text"):
+                raise ValueError(f"{cell!r:.60} holds more than numbers and text")
+            joined = join_kinds(joined, f"{kind}s")
+        return joined
+    if isinstance(cell, bool | int):
+        return "int" if -MAX_INT <= cell <= MAX_INT else "text"
+    if isinstance(cell, float):
+        return "float"
+    if not isinstance(cell, str):
+        raise ValueError(f"{type(cell).__name__} {cell!r:.60} is neither a number nor text")  # noqa: TRY004
+    if _DIGITS.fullmatch(cell):
+        return "int" if _INT.fullmatch(cell) and abs(int(cell)) <= MAX_INT else "text"
+    return "float" if _is_float(cell) else "text"
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+def join_kinds(one: str, other: str) -> str:
+    """The kind of a column that holds cells of two kinds."""
+    kinds = {one, other} - {_BLANK, UNKNOWN}
+    if len(kinds) < 2:
+        found = kinds.pop() if kinds else _BLANK
+        # A missing number is NaN, which no integer can be.
+        return "float" if found == "int" and _BLANK in (one, other) else found
+    plural = {kind for kind in kinds if kind.endswith("s") or kind == "list"}
+    if len(plural) == 1:
+        raise ValueError("lists in some rows, and single values in others")
+    singular = {kind.removesuffix("s") for kind in kinds - {"list"}}
+    widest = next(kind for kind in ("text", "float", "int") if kind in singular)
+    return widest + ("s" if plural else "")
+
+
+def convert_cell(cell: Any, kind: str) -> Any:
+    """Converts a cell to the value of a column of that kind."""
+    if kind.endswith("s"):
+        return [convert_cell(part, kind[:-1]) for part in (cell or [])]
+    if is_blank(cell):
+        return "" if kind == "text" else math.nan
+    if kind == "text":
+        return read_text(cell)
+    return int(cell) if kind == "int" else float(cell)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, Final
 
 from converter.errors import ImageError
 from converter.names import from_bytes
 from converter.sources.members import Member, clean_name
+from converter.storage.location import Location
 
 _CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
@@ -23,28 +25,17 @@ _STORED, _DEFLATED = 0, 8
 _PIECE_BYTES: Final = 1 << 16
 _NAME_BYTES: Final = 1 << 10
 _DESCRIPTOR_BYTES: Final = 64
-_DEFLATE_GROWTH: Final = 1000
-"""What cannot be made smaller grows by less than this part of it."""
 
 
 def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
-    """All members of a zip, in the order of the list at its end.
-
-    Args:
-        file: the zip.
-        name: of it.
-
-    Raises:
-        ValueError: it is damaged, or cut off.
-        struct.error: likewise.
-    """
+    """All members of the zip of that name, in the order of the list at its end."""
     begin, size, members = _find_directory(file, name)
     end, at, listed = begin + size, begin, 0
     file.seek(begin)
     while at < end:
         header = _CENTRAL.unpack(file.read(_CENTRAL.size))
         if header[0] != b"PK\1\2":
-            raise ValueError(f"no member where one has to be, at byte {at}")
+            raise ValueError(f"no header of a member at byte {at}")
         name_bytes, extra_bytes, comment_bytes = header[10:13]
         path, extra = file.read(name_bytes), file.read(extra_bytes)
         file.seek(comment_bytes, os.SEEK_CUR)
@@ -56,23 +47,57 @@ def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
         raise ValueError(f"{listed:,} members, and {members:,} are stated: {name} is damaged")
 
 
-def read_zipped(file: BinaryIO, place: int, size: int) -> bytes:
-    """Reads a member; no more is inflated than the size that is stated.
+def start_zip_member(archive: Location, place: int, size: int) -> Callable[[], bytes]:
+    """Begins to read a member, and returns a function that waits for its content."""
 
-    Args:
-        file: the zip.
-        place: where its header begins.
-        size: of the member, in bytes.
+    def read_file() -> bytes:
+        with archive.open_read() as file:
+            return _read_member(file, place, size)
 
-    Raises:
-        ImageError: there is another member by now, or it is damaged.
-    """
+    if not archive.is_remote:
+        return read_file
+    span = _span_member(size)
+    reading = archive.start_read(place, span)
+
+    def read() -> bytes:
+        data = reading.result()
+        try:
+            return _read_member(io.BytesIO(data), 0, size)
+        except ImageError:
+            if len(data) < span:
+                raise
+        return read_file()  # damaged, or its header is longer than usual
+
+    return read
+
+
+def peek_zip_member(archive: Location, place: int, size: int) -> bytes:
+    """The first bytes of a member, at most `size`, unchecked; empty if it is damaged."""
+    if archive.is_remote:
+        return _peek(io.BytesIO(archive.read_range(place, _span_member(size))), 0, size)
+    with archive.open_read() as file:
+        return _peek(file, place, size)
+
+
+def _span_member(size: int) -> int:
+    """How many bytes, from its header on, hold a member of that size, unless it is an odd one."""
+    # Content that does not compress grows by less than a thousandth.
+    return _LOCAL.size + _NAME_BYTES + size + size // 1000 + _DESCRIPTOR_BYTES
+
+
+def _read_header(file: BinaryIO, place: int) -> tuple[int, int, int]:
+    """Flags, method and checksum of a member, whose content comes next in the file."""
     file.seek(place)
     fields = file.read(_LOCAL.size)
     if len(fields) != _LOCAL.size or fields[:4] != b"PK\3\4":
         raise ImageError("changed", "the archive changed since it was listed")
     _, _, flags, method, _, _, crc, _, _, name_bytes, extra_bytes = _LOCAL.unpack(fields)
     file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+    return flags, method, crc
+
+
+def _read_member(file: BinaryIO, place: int, size: int) -> bytes:
+    flags, method, crc = _read_header(file, place)
     pieces = iter(lambda: file.read(_PIECE_BYTES), b"")
     try:
         data, rest = _take(pieces, size) if method == _STORED else _inflate(pieces, size)
@@ -87,24 +112,12 @@ def read_zipped(file: BinaryIO, place: int, size: int) -> bytes:
     return data
 
 
-def bound_zipped(size: int) -> int:
-    """How many bytes, from its header on, hold a member of that size, unless it is an odd one."""
-    return _LOCAL.size + _NAME_BYTES + size + size // _DEFLATE_GROWTH + _DESCRIPTOR_BYTES
-
-
-def peek_zipped(file: BinaryIO, place: int, size: int) -> bytes:
-    """The first bytes of a member, at most so many, unchecked; nothing if it is not there."""
-    file.seek(place)
-    fields = file.read(_LOCAL.size)
-    if len(fields) != _LOCAL.size:
-        return b""
-    method, name_bytes, extra_bytes = (_LOCAL.unpack(fields)[at] for at in (3, 9, 10))
-    file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+def _peek(file: BinaryIO, place: int, size: int) -> bytes:
+    _, method, _ = _read_header(file, place)
     data = file.read(size)
-    if method == _STORED:
-        return data
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size)
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        return data if method == _STORED else inflater.decompress(data, size)
     except zlib.error:
         return b""
 
@@ -125,7 +138,7 @@ def _describe(name: bytes, flags: int, method: int, mode: int, sizes: tuple[int,
 
 
 def _find_directory(file: BinaryIO, name: str) -> tuple[int, int, int]:
-    """Where the list of members begins, how long it is, and how many there are."""
+    """The place and size of the list of members, and their number."""
     total = file.seek(0, os.SEEK_END)
     tail_bytes = min(total, _END.size + _MAX_16)
     file.seek(total - tail_bytes)
@@ -147,7 +160,7 @@ def _find_directory(file: BinaryIO, name: str) -> tuple[int, int, int]:
 
 
 def _read_sizes(packed: int, size: int, place: int, extra: bytes) -> tuple[int, int]:
-    """The size and the place of a member, which are elsewhere if they take more than 32 bits."""
+    """The size and place of a member, from the extra field if they take more than 32 bits."""
     while len(extra) >= 4:
         kind, length = struct.unpack("<2H", extra[:4])
         if kind == 1:
@@ -163,7 +176,7 @@ def _read_sizes(packed: int, size: int, place: int, extra: bytes) -> tuple[int, 
 
 
 def _take(pieces: Iterable[bytes], size: int) -> tuple[bytes, bytes]:
-    data = bytearray()  # to which a piece is added without a copy of all before it
+    data = bytearray()  # appending to `bytes` would copy all that came before
     for piece in pieces:
         data += piece
         if len(data) >= size:
@@ -174,7 +187,7 @@ def _take(pieces: Iterable[bytes], size: int) -> tuple[bytes, bytes]:
 
 
 def _inflate(pieces: Iterable[bytes], size: int) -> tuple[bytes, bytes]:
-    """Inflates exactly so many bytes; what would be more is refused, not made."""
+    """Exactly `size` bytes, and what follows their stream; more is refused before it is made."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     data = bytearray()
     for piece in pieces:

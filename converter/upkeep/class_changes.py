@@ -12,8 +12,8 @@ from converter.format.manifest import Manifest
 from converter.inventory import Entry
 from converter.options import ConvertOptions
 from converter.sources.archives import digest_members
+from converter.sources.inputs import is_compressed
 from converter.sources.originals import read_source
-from converter.sources.streams import is_compressed
 from converter.storage.files import choose_threads
 from converter.storage.hashing import hash_bytes
 from converter.storage.location import Location

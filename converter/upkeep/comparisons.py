@@ -22,9 +22,8 @@ from converter.inventory import NO_LABEL, Entry, Inventory, NoteTally
 from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.splits import may_stay
-from converter.sources.mask_pairing import locate_masks
+from converter.sources.inputs import is_compressed, locate_masks
 from converter.sources.originals import read_entry, read_source
-from converter.sources.streams import is_compressed
 from converter.storage.files import choose_threads
 from converter.storage.hashing import hash_bytes
 from converter.storage.layout import name_index

@@ -21,8 +21,8 @@ from converter.image_options import MAX_FILE_BYTES
 from converter.inventory import NO_LABEL
 from converter.names import from_bytes
 from converter.sources.archives import digest_members
+from converter.sources.inputs import is_compressed
 from converter.sources.originals import read_source
-from converter.sources.streams import is_compressed
 from converter.storage.hashing import hash_bytes, hash_file
 from converter.storage.layout import name_index
 from converter.storage.location import Location

@@ -1,9 +1,8 @@
 """Writes several shards in one reading of an archive that is compressed as a whole.
 
-Images are converted in the order in which they lie in the archive, and records wait in a file of
-the scratch folder until each shard is put together in its own order. So the archive is decompressed
-once for each group of shards, and not for each shard; and its shards are finished when all of the
-archive is read.
+Images are converted in the order of the archive, and their records wait in a spill file of the
+scratch folder until each shard is put together in its own order. So the archive is decompressed
+once for each group of shards, whose shards are all finished at the end.
 """
 
 from __future__ import annotations
@@ -30,13 +29,10 @@ _PIECE_BYTES: Final = 1 << 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Spooled:
-    """What became of the images of some shards, of each size in a file of its own.
+    """The outcomes of the images of some shards, in a spill file for each size.
 
-    Attributes:
-        entries: of the images, shard by shard.
-        places: of each shard, by its name, which of them it is made of.
-        files: one for each size.
-        spans: int64 (images, sizes, 2), where in its file an image begins, and its bytes there.
+    `places` gives each shard, by its name, the range of its images in `entries`. `spans` is int64
+    (images, sizes, 2): where an image begins in the spill file of a size, and its bytes there.
     """
 
     entries: list[Entry]
@@ -44,34 +40,41 @@ class Spooled:
     files: list[BinaryIO]
     spans: npt.NDArray[np.int64]
 
-    def unpack(self, shard: Shard, size: int = 0) -> Iterator[tuple[Entry, Outcome]]:
-        """What became of a shard's images, in its order; errors are those of reading a file."""
+    def unpack(self, shard: Shard) -> Iterator[tuple[Entry, Outcome]]:
+        """The outcomes of a shard's images in the first size, in the order of the shard."""
         for number in self.places[shard.name]:
-            begin, taken = self.spans[number, size].tolist()
-            self.files[size].seek(begin)
-            yield from unpack_outcomes(self.files[size], self.entries[number], taken)
+            begin, size_bytes = self.spans[number, 0].tolist()
+            self.files[0].seek(begin)
+            yield from unpack_outcomes(self.files[0], self.entries[number], size_bytes)
 
     def read_packed(self, shard: Shard, size: int) -> Iterator[Iterator[bytes]]:
-        """The same as `pack_outcomes` gave it: the pieces of each image, to be read in order."""
+        """What `pack_outcomes` made of each image in a size: pieces to read in order."""
         for number in self.places[shard.name]:
-            yield self._read_pieces(self.files[size], *self.spans[number, size].tolist())
+            yield _read_span(self.files[size], *self.spans[number, size].tolist())
 
-    @staticmethod
-    def _read_pieces(file: BinaryIO, begin: int, taken: int) -> Iterator[bytes]:
-        file.seek(begin)
-        while taken:
-            piece = file.read(min(taken, _PIECE_BYTES))
-            if not piece:
-                raise OSError(errno.EIO, "a temporary file is shorter than what was written to it")
-            taken -= len(piece)
-            yield piece
+
+def _read_span(file: BinaryIO, begin: int, remaining: int) -> Iterator[bytes]:
+    file.seek(begin)
+    while remaining:
+        piece = file.read(min(remaining, _PIECE_BYTES))
+        if not piece:
+            raise OSError(errno.EIO, "a temporary file is shorter than what was written to it")
+        remaining -= len(piece)
+        yield piece
 
 
 def write_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
     """Converts the images of some shards; errors are those of `write_shard`.
 
-    Memory is bounded by one image and some 300 bytes for each image of these shards; the scratch
-    folder takes their records, and gives them back.
+    Memory is bounded by one image and some 300 bytes for each image of these shards. Their records
+    take room in the scratch folder until the end.
+
+    Args:
+        shards: to write.
+        job: what they have in common.
+
+    Returns:
+        the receipt of each shard, in order.
     """
     with spool_images(shards, [job]) as spooled:
         return [write_outcomes(shard, job, spooled.unpack(shard)) for shard in shards]
@@ -79,31 +82,25 @@ def write_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
 
 @contextlib.contextmanager
 def spool_images(shards: Sequence[Shard], jobs: Sequence[Job]) -> Iterator[Spooled]:
-    """Converts the images of some shards in the order of the archive, to the size of each job.
+    """Converts the images of shards of the first job, in the order of the archive.
 
-    Args:
-        shards: of the first job.
-        jobs: that differ in nothing but the output and the size.
-
-    Raises:
-        OutputError: there is no room for the files: in the scratch folder, or in that of `TMPDIR`
-            if the output lies in a store.
+    The jobs differ only in output and size. Without room for the spill files, in the scratch folder
+    or in `TMPDIR` if the output lies in a store, this raises `OutputError`.
     """
-    planned = [(shard, *item) for shard in shards for item in read_entries(jobs[0].out, shard)]
+    planned = [item for shard in shards for item in read_entries(jobs[0].out, shard)]
     folder = Layout(jobs[0].out).scratch.temporary
     with contextlib.ExitStack() as stack:
         files = [
             cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile(dir=folder))) for _ in jobs
         ]
         spans = np.zeros((len(planned), len(jobs), 2), np.int64)
-        for number in sorted(range(len(planned)), key=lambda number: planned[number][1].place):
-            _, entry, text = planned[number]
+        for number in sorted(range(len(planned)), key=lambda number: planned[number][0].place):
             spans[number, :, 0] = [file.tell() for file in files]
-            _spool(entry, text, jobs, files)
+            _spool(*planned[number], jobs, files)
             spans[number, :, 1] = [file.tell() for file in files] - spans[number, :, 0]
         ends = np.cumsum([shard.records for shard in shards]).tolist()
         places = {s.name: range(end - s.records, end) for s, end in zip(shards, ends, strict=True)}
-        entries = [entry for _, entry, _ in planned]
+        entries = [entry for entry, _ in planned]
         yield Spooled(entries=entries, places=places, files=files, spans=spans)
 
 
@@ -117,6 +114,6 @@ def _spool(entry: Entry, text: str, jobs: Sequence[Job], files: Sequence[BinaryI
 
 
 def deal_shards(shards: Sequence[Shard], groups: int) -> list[tuple[Shard, ...]]:
-    """Deals shards out to groups that weigh the same, in as far as they can."""
+    """Deals shards out to at most `groups` groups, so that all have about the same bytes."""
     ordered = sorted(shards, key=lambda shard: (-shard.source_bytes, shard.name))
     return [tuple(ordered[first::groups]) for first in range(min(groups, len(ordered)))]

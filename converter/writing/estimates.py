@@ -15,8 +15,7 @@ from converter.errors import ImageError
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.inventory import Entry, Inventory, name_class
 from converter.options import ConvertOptions
-from converter.sources.mask_pairing import locate_masks
-from converter.sources.streams import is_compressed
+from converter.sources.inputs import is_compressed, locate_masks
 from converter.storage.location import Location
 from converter.writing.records import make_records
 
@@ -46,18 +45,17 @@ def estimate_records(
 ) -> Estimate:
     """Converts images from the front of `entries` until their mean size is known well enough.
 
-    The number of samples depends only on their sizes, never on time or cores, so that the same
-    images give the same shards everywhere.
+    The number of samples depends only on their sizes, never on time or cores, so the same images
+    give the same shards everywhere.
 
     Args:
         entries: in random order.
         inventory: of these entries.
-        images: the folder that they are relative to.
+        images: the folder or archive that they are relative to.
         options: those of the conversion.
     """
     places = images, locate_masks(images, options)
-    far = any(place.is_remote for place in places)
-    threads = BATCH if far else os.cpu_count()
+    threads = BATCH if any(place.is_remote for place in places) else os.cpu_count()
     if is_compressed(images):
         # Compressed tars are not seekable: members are read in order, one after another.
         entries, threads = sorted(entries, key=lambda entry: entry.place), 1
@@ -80,7 +78,7 @@ def estimate_records(
 
 
 def bound_record_bytes(options: ConvertOptions) -> float:
-    """An upper limit for the size of a record, whatever its image; infinite if unknown."""
+    """An upper limit for the size of any record in bytes; infinite if unknown."""
     if not options.fixed_size or options.encoding == "keep" or options.frames == "all":
         return math.inf
     height, width = options.image_size

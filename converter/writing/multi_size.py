@@ -1,13 +1,13 @@
 """Several sizes from one reading: each original is read and decoded once for all of them.
 
-The data set of the most shards leads: its shards are written as always, and the records of the
-others, the followers, wait in parts, a file for each shard of the leader. As all have the same
-images in the same order, a shard of a follower is then put together from parts that follow each
-other. Each data set has the bytes that it would have alone.
+The data set with the most shards leads. Its shards are written as always, and the records of the
+others, the followers, wait in parts, one file for each shard of the leader. All have the same
+images in the same order, so each shard of a follower is then put together from consecutive parts.
+Each data set has the bytes that it would have alone.
 
     OUT/448x448/train-00003-of-00040.tfrecord                     a shard of the leader
     OUT/224x224/.shardmill/parts-DIGEST/train-00003-of-00040      the same images, smaller
-    OUT/224x224/.shardmill/parts-DIGEST/train-00003-of-00040.json how many bytes each of them takes
+    OUT/224x224/.shardmill/parts-DIGEST/train-00003-of-00040.json the bytes of each image
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,20 +33,14 @@ from converter.writing.shard_writer import Job, Receipt, check_policy, read_plan
 
 
 class _Index(NamedTuple):
-    """What is known of a part: the hash of its content, and how many bytes each image takes."""
+    """The hash of a part, and how many bytes each of its images takes."""
 
     sha256: str
     sizes: list[int]
 
 
 class Piece(NamedTuple):
-    """Images of a follower's shard that lie in one part.
-
-    Attributes:
-        part: file of the part.
-        first: number of the first one in there.
-        images: how many they are.
-    """
+    """Images of a follower's shard in one part: the file, the first image, and their number."""
 
     part: Location
     first: int
@@ -55,13 +49,7 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Assembly:
-    """A follower's shard, and what it is put together from; a few dozen bytes.
-
-    Attributes:
-        shard: which.
-        job: of its data set.
-        pieces: of its images, in order.
-    """
+    """A follower's shard, and the pieces to put it together from, in order."""
 
     shard: Shard
     job: Job
@@ -70,14 +58,14 @@ class Assembly:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What is left to be done for several sizes.
+    """What is left to do for several sizes.
 
     Attributes:
-        leader: how the leader's shards are written.
-        followers: how the others' are.
+        leader: the job of the leader's shards.
+        followers: those of the others.
         parts: the folder of each follower's parts.
-        shards: the leader's shards that are to be written, or whose parts are missing.
-        assemblies: the followers' shards that are to be put together.
+        shards: shards of the leader that are not written, or whose parts are missing.
+        assemblies: shards of the followers that are not put together.
     """
 
     leader: Job
@@ -93,11 +81,11 @@ def choose_leader(plans: Sequence[Plan]) -> Plan:
 
 
 def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Work:
-    """Finds out what is left to be done.
+    """Finds out what is left to do.
 
     Args:
         plans: of the same images in the same order.
-        remaining: of each plan the shards that are not finished.
+        remaining: the unfinished shards of each plan.
 
     Raises:
         StoreError: the store does not answer, or refuses.
@@ -113,12 +101,11 @@ def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Wo
         folder = Layout(plan.out).work / f"parts-{leader.digest[:16]}"
         folders.append(folder)
         followers.append(job := Job.of_plan(plan))
-        made = [
-            Assembly(shard=shard, job=job, pieces=tuple(_find_pieces(shard, plan, leader, folder)))
-            for shard in left
-        ]
-        assemblies += made
-        parts = {piece.part.name for assembly in made for piece in assembly.pieces}
+        parts: set[str] = set()
+        for shard in left:
+            pieces = tuple(_find_pieces(shard, plan, leader, folder))
+            parts |= {piece.part.name for piece in pieces}
+            assemblies.append(Assembly(shard=shard, job=job, pieces=pieces))
         needed |= {f"{part}{SHARD_SUFFIX}" for part in parts - _list_whole(folder, parts)}
     return Work(
         leader=Job.of_plan(leader),
@@ -130,7 +117,7 @@ def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Wo
 
 
 def write_leader(shard: Shard, work: Work) -> Receipt:
-    """Converts the images of a leader's shard to all sizes: the shard itself, and the parts.
+    """Converts the images of a leader's shard to all sizes: writes the shard and its parts.
 
     Memory is bounded by one image in all its sizes; errors are those of `write_shard`.
     """
@@ -139,7 +126,7 @@ def write_leader(shard: Shard, work: Work) -> Receipt:
 
 
 def write_leaders(shards: Sequence[Shard], work: Work) -> list[Receipt]:
-    """Does the same with some shards, in one reading of an archive; see `write_together`."""
+    """Does the same for several shards in one reading of an archive; see `write_together`."""
     with spool_images(shards, [work.leader, *work.followers]) as spooled:
         return [_write_spooled(shard, work, spooled) for shard in shards]
 
@@ -150,37 +137,37 @@ def assemble_shard(assembly: Assembly) -> Receipt:
     return write_outcomes(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
 
 
-class _Part:
-    """A part that is being written, and how many bytes each of its images takes so far."""
+class _Part(NamedTuple):
+    """A part that is being written, and where each of its images ends so far."""
 
-    def __init__(self, file: HashedFile) -> None:
-        self.file = file
-        self.sizes: list[int] = []
-        self._begin = 0
+    file: HashedFile
+    ends: list[int]
 
-    def end_image(self) -> None:
-        """What was written since the last call is one image."""
-        self.sizes.append(self.file.size - self._begin)
-        self._begin = self.file.size
+    def write(self, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            self.file.write(piece)
 
 
 @contextlib.contextmanager
 def _create_parts(shard: Shard, work: Work) -> Iterator[list[_Part]]:
-    """Opens a part for each follower; their indexes are written when the block ends."""
+    """Opens a part for each follower."""
     name = Path(shard.name).stem
-    places = [
-        (folder / name, Layout(job.out).scratch)
-        for job, folder in zip(work.followers, work.parts, strict=True)
-    ]
     with contextlib.ExitStack() as stack:
-        parts = []
-        for path, scratch in places:
-            path.parent.make_folder()
-            parts.append(_Part(stack.enter_context(create_file(path, scratch))))
-        yield parts
-    for (path, scratch), part in zip(places, parts, strict=True):
-        index = _Index(part.file.sha256, part.sizes)
-        write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), scratch)
+        yield [
+            stack.enter_context(_create_part(folder / name, Layout(job.out).scratch))
+            for job, folder in zip(work.followers, work.parts, strict=True)
+        ]
+
+
+@contextlib.contextmanager
+def _create_part(path: Location, scratch: Location) -> Iterator[_Part]:
+    """Opens a part; its index is written when the block ends."""
+    path.parent.make_folder()
+    ends: list[int] = []
+    with create_file(path, scratch) as file:
+        yield _Part(file, ends)
+    index = _Index(file.sha256, [end - begin for begin, end in itertools.pairwise([0, *ends])])
+    write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), scratch)
 
 
 def _convert(shard: Shard, work: Work, parts: Sequence[_Part]) -> Iterator[tuple[Entry, Outcome]]:
@@ -193,21 +180,19 @@ def _convert(shard: Shard, work: Work, parts: Sequence[_Part]) -> Iterator[tuple
         ):
             for part, outcome in zip(parts, outcomes[1:], strict=True):
                 check_policy(found, outcome, job.options)
-                for piece in pack_outcomes([(found, outcome)]):
-                    part.file.write(piece)
+                part.write(pack_outcomes([(found, outcome)]))
             check_policy(found, outcomes[0], job.options)
             yield found, outcomes[0]
         for part in parts:
-            part.end_image()
+            part.ends.append(part.file.size)
 
 
 def _write_spooled(shard: Shard, work: Work, spooled: Spooled) -> Receipt:
     with _create_parts(shard, work) as parts:
         for size, part in enumerate(parts, start=1):
             for pieces in spooled.read_packed(shard, size):
-                for piece in pieces:
-                    part.file.write(piece)
-                part.end_image()
+                part.write(pieces)
+                part.ends.append(part.file.size)
         return write_outcomes(shard, work.leader, spooled.unpack(shard))
 
 
@@ -228,7 +213,7 @@ def _locate_index(part: Location) -> Location:
 
 
 def _list_whole(folder: Location, parts: set[str]) -> set[str]:
-    """Which of some parts are there as their indexes state."""
+    """Those of some parts that exist as their indexes state."""
     sizes = folder.list_sizes()
     return {name for name in parts if name in sizes and _is_whole(folder / name, sizes[name])}
 
@@ -236,7 +221,7 @@ def _list_whole(folder: Location, parts: set[str]) -> set[str]:
 def _is_whole(part: Location, size: int) -> bool:
     try:
         index = _read_index(part)
-        # In a store nothing is there before it is whole, and workers read it later.
+        # An object of a store appears only when it is whole, and is read later.
         if part.is_remote:
             return sum(index.sizes) == size
         return hash_file(part) == index.sha256

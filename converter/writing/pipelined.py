@@ -1,8 +1,8 @@
-"""Writes shards one after the other where images or data set are far away, and never waits idly.
+"""Writes shards one after another where images or data set lie in a store, without idle waits.
 
-Three things go on at the same time: originals are on their way, also those of the shard that comes
-next; one shard is converted; and the one before it is sent, with its receipt. Alone, each shard
-would wait for its entries, for its first original, and for one answer after the other at its end.
+Three things go on at the same time: originals are fetched, also those of the next shard; one shard
+is converted; and the one before it is sent, with its receipt. Alone, each shard would wait for its
+entries, for its first original, and for one answer after another at its end.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from typing import Final
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.inventory import Entry
 from converter.planning.plan import Shard, fetch_entries, parse_entries
-from converter.sources.mask_pairing import locate_masks
+from converter.sources.inputs import locate_masks
 from converter.sources.originals import read_ahead
 from converter.storage.layout import Layout
 from converter.writing.shard_writer import Job, Receipt, compose_shard, convert_entry
 
+# Decoders release the interpreter, and then the thread that talks to the store holds it for up to
+# 5 ms at once. With this, 247 images a second came from a store 50 ms away, without it 201.
 _SWITCH_S: Final = 0.0003
+_switch_lock: Final = threading.Lock()
+_usual_intervals: Final[list[float]] = []
 
 
-def is_far(job: Job) -> bool:
-    """Whether anything that writing reads or writes lies in a store."""
+def uses_store(job: Job) -> bool:
+    """Whether the images, the masks or the data set of a job lie in a store."""
     masks = locate_masks(job.images, job.options)
     return any(place.is_remote for place in (job.images, masks, job.out))
 
@@ -35,13 +39,13 @@ def is_far(job: Job) -> bool:
 def write_pipelined(shards: Sequence[Shard], job: Job) -> Iterator[tuple[Receipt, Cost]]:
     """Converts the images of some shards; errors are those of `write_shard`.
 
-    Memory is bounded by one image, those that are on their way, and 60 bytes for each entry of two
-    shards; temporary files take two shards. Where a shard cannot be written, or what the next one
-    needs cannot be read, those before it are finished, and the one that was begun may be.
+    Memory is bounded by one image, those that are being fetched, and 60 bytes for each entry of two
+    shards; temporary files take two shards. When a shard fails, or the entries of the next one, the
+    shards before it are finished, and the one that was begun may be.
 
     Yields:
-        for each shard, once it is finished, its receipt and what it cost, without the time that
-        nothing was done but to wait for another thread.
+        for each finished shard, its receipt and its cost, without the time that was only waiting
+        for another thread.
     """
     with _switch_often(), ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(2) as writing:
         planned = read_ahead(
@@ -59,7 +63,7 @@ def write_pipelined(shards: Sequence[Shard], job: Job) -> Iterator[tuple[Receipt
                 for found in convert_entry(entry, text, job, reads)
             )
             publish = compose_shard(shard, job, outcomes)
-            # Before anything can fail, because nobody else would close its files.
+            # Before anything can fail, because nothing else would close its files.
             sent = writing.submit(_send, publish, take_cost(), job, shard.name)
             if before is not None:
                 yield before.result()
@@ -79,7 +83,7 @@ def _send(publish: Callable[[], Receipt], spent: Cost, job: Job, name: str) -> t
 def _read_entries(
     shards: Sequence[Shard], job: Job, thread: ThreadPoolExecutor
 ) -> Iterator[tuple[Entry, str]]:
-    """The entries of all shards; those of the next one are asked for before they are needed."""
+    """The entries of all shards; those of the next shard are fetched in advance."""
     fetched: Future[bytes] | None = None
     for shard, after in itertools.zip_longest(shards, shards[1:]):
         data = fetched.result() if fetched else fetch_entries(job.out, shard)
@@ -87,34 +91,17 @@ def _read_entries(
         yield from parse_entries(data, job.out, shard)
 
 
-class _Switching:
-    """How many series run in this process, and how the interpreter is shared without them."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.series = 0
-        self.usual_s = 0.0
-
-
-_switching: Final = _Switching()
-
-
 @contextlib.contextmanager
 def _switch_often() -> Iterator[None]:
-    """Lets whoever converts have the interpreter back soon.
-
-    Decoders work without it, and meanwhile the thread that talks to the store has it, for up to 5
-    ms at once. With this, 247 images a second and not 201 came from a store 50 ms away.
-    """
-    with _switching.lock:
-        _switching.series += 1
-        if _switching.series == 1:
-            _switching.usual_s = sys.getswitchinterval()
-            sys.setswitchinterval(_SWITCH_S)
+    """Shortens the interpreter's switch interval while at least one of these blocks runs."""
+    with _switch_lock:
+        _usual_intervals.append(sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_S)
     try:
         yield
     finally:
-        with _switching.lock:
-            _switching.series -= 1
-            if not _switching.series:
-                sys.setswitchinterval(_switching.usual_s)
+        with _switch_lock:
+            # The first block met the usual interval, whichever ends last.
+            if len(_usual_intervals) == 1:
+                sys.setswitchinterval(_usual_intervals[0])
+            _usual_intervals.pop()

@@ -21,7 +21,7 @@ from converter.images.openers import check_file_size
 from converter.inventory import NO_LABEL, Entry
 from converter.names import name_frame, to_bytes
 from converter.options import ConvertOptions
-from converter.sources.mask_pairing import locate_masks
+from converter.sources.inputs import locate_masks
 from converter.sources.originals import Read, Reads, read_entry
 from converter.storage.hashing import hash_bytes
 from converter.storage.location import Location

@@ -26,7 +26,7 @@ from converter.inventory import Entry, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.reasons import FILTERS
-from converter.sources.mask_pairing import locate_masks
+from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
 from converter.storage.atomic import create_file, write_file
 from converter.storage.hashing import HashedFile, hash_bytes

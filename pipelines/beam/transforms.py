@@ -21,14 +21,14 @@ from apache_beam.pvalue import PBegin, PCollection
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.format.manifest import ShardInfo
 from converter.planning.plan import Plan, Shard
-from converter.sources.streams import is_compressed
+from converter.sources.inputs import is_compressed
 from converter.storage.atomic import write_file
 from converter.storage.layout import Layout
 from converter.storage.location import Location
 from converter.upkeep.verification import Check, check_shard
 from converter.writing.archive_pass import deal_shards, write_together
 from converter.writing.multi_size import Assembly, Work, assemble_shard, write_leader, write_leaders
-from converter.writing.pipelined import is_far, write_pipelined
+from converter.writing.pipelined import uses_store, write_pipelined
 from converter.writing.shard_writer import Job, Receipt, write_shard
 
 Shards: TypeAlias = tuple[Shard, ...]
@@ -53,7 +53,7 @@ class MillShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
         super().__init__()
         self._job = Job.of_plan(plan)
         chosen = plan.shards if shards is None else shards
-        self._groups = _deal(chosen, self._job, groups, in_series=is_far(self._job))
+        self._groups = _deal(chosen, self._job, groups, in_series=uses_store(self._job))
 
     def expand(self, begin: PBegin) -> PCollection[Receipt]:
         mill = beam.FlatMap(mill_shards, self._job).with_output_types(Receipt)
@@ -135,7 +135,7 @@ def mill_shards(shards: Shards, job: Job) -> Iterator[Receipt]:
         with _measure_cost(job, shards[0]):
             receipts = write_together(shards, job)
         yield from map(_count_receipt, receipts)
-    elif is_far(job):
+    elif uses_store(job):
         for receipt, cost in write_pipelined(shards, job):
             _count_cost(cost)
             yield _count_receipt(receipt)

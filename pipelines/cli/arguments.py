@@ -12,9 +12,7 @@ import converter
 from converter.errors import UsageError
 from converter.option_fields import GROUPS, Option, list_options, read_meanings, suggest
 from converter.options import ConvertOptions
-from converter.sources.inputs import locate_root
-from converter.sources.mask_pairing import find_base
-from converter.sources.rows import is_table
+from converter.sources.inputs import is_table, locate_mask_base, locate_root
 from converter.storage.locate import locate, parse_location, relate
 from converter.storage.location import Location
 
@@ -151,7 +149,7 @@ def read_options(
         values["table_root"] = relate(_locate(given["table_root"]), table.parent)
     if "mask_dir" in given:
         root = ConvertOptions(table_root=values.get("table_root", "."))
-        base = find_base(locate_root(locate(arguments.images), root))
+        base = locate_mask_base(locate_root(locate(arguments.images), root))
         values["mask_dir"] = relate(_locate(given["mask_dir"]), base)
     sizes = given.get("image_size", [values.get("image_size", ConvertOptions().image_size)])
     return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]

@@ -13,8 +13,8 @@ from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.inventory import Inventory, Note
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, read_plan, refuse_other_plan
+from converter.sources.inputs import is_compressed
 from converter.sources.scan import scan_images
-from converter.sources.streams import is_compressed
 from converter.storage.layout import SHARD_SUFFIX, Layout
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location

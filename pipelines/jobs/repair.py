@@ -18,8 +18,7 @@ from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.inventory import Entry
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan
-from converter.sources.inputs import locate_root
-from converter.sources.mask_pairing import locate_masks
+from converter.sources.inputs import locate_masks, locate_root
 from converter.sources.scan import scan_images
 from converter.storage.layout import MANIFEST, NOTES, REJECTS, name_index
 from converter.storage.locate import locate, locate_output

@@ -15,8 +15,7 @@ from converter.option_fields import check_choice
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
 from converter.planning.strict_checks import check_scan
-from converter.sources.inputs import locate_root
-from converter.sources.mask_pairing import locate_masks
+from converter.sources.inputs import locate_masks, locate_root
 from converter.storage.layout import Layout
 from converter.storage.location import Location
 from converter.upkeep.class_changes import ClassChanges
