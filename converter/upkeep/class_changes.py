@@ -38,6 +38,12 @@ class ClassChanges(NamedTuple):
     renamed: tuple[tuple[str, str], ...] = ()
 
 
+def count_labels(manifest: Manifest) -> list[int]:
+    """Counts the records of each class of a data set, in label order."""
+    labels = (split.labels for split in manifest.splits.values())
+    return [sum(counts) for counts in zip(*labels, strict=True)]
+
+
 def compare_classes(
     folder: Location, manifest: Manifest, images: Location, update: Update
 ) -> ClassChanges:
@@ -55,9 +61,8 @@ def compare_classes(
     classes = update.draft.inventory.classes
     entries = [entry for group in update.draft.splits.values() for entry in group]
     now = Counter(entry.label for entry in entries)
-    labels = (split.labels for split in manifest.splits.values())
-    before = [sum(counts) for counts in zip(*labels, strict=True)]
-    emptied = [label for label, count in enumerate(before) if count and not now[label]]
+    before = enumerate(count_labels(manifest))
+    emptied = [label for label, count in before if count and not now[label]]
     added = range(len(manifest.classes), len(classes))
     renamed: dict[int, int] = {}
     if emptied and added:
