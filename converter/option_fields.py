@@ -1,7 +1,7 @@
 """Declares an option once: its docstring is its help, its field has its default, limits and flag.
 
-The command line is made from these fields. What an option means stands in the `Attributes` of its
-class, where editors and `help()` show it, and `--help` repeats it from there.
+The command line is made from these fields. The `Attributes` of the class say what each option means
+for editors and `help()`, and `--help` repeats it from there.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_meanings(owner: type) -> dict[str, str]:
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """Returns the known command or flag that a misspelt one is closest to, if any is close."""
+    """The known command or flag that a misspelt one is closest to, if any is close."""
     # Without dashes, which all flags share: --json would be close to Beam's --zone.
     names = {name.lstrip("-"): name for name in sorted(known)}
     near = difflib.get_close_matches(word.lstrip("-"), names, n=1)
@@ -85,11 +85,7 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
 
 
 def check_values(values: Any) -> None:
-    """Checks all options of an instance against their choices, limits and truth values.
-
-    Raises:
-        UsageError: says which option, its value, and what is allowed.
-    """
+    """Raises UsageError if an option is outside its choices or limits, or no truth value."""
     for name, default, found in list_options(values):
         value, said = getattr(values, name), name.replace("_", " ")
         if value is None and default is None:
@@ -103,23 +99,24 @@ def check_values(values: Any) -> None:
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Checks that a value is one of some names.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """Raises UsageError unless a value is one of some names."""
     if value not in choices:
         raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
 
 
 def check_range(name: str, value: object, low: int, high: int | None) -> None:
-    """Checks that a value is a whole number from `low` to `high`, both included.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """Raises UsageError unless a value is a whole number from `low` to `high`, both included."""
     if type(value) is not int:
         raise UsageError(f"{name} {value!r} is not a whole number")
     if value < low or (high is not None and value > high):
         allowed = f"{low} or more" if high is None else f"{low} to {high}"
         raise UsageError(f"{name} {value} is out of range: {allowed}")
+
+
+def check_number(name: str, value: object, low: int, *, under: float = float("inf")) -> None:
+    """Raises UsageError unless a value is a number from `low` up to, but not including, `under`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} {value!r} is not a number")
+    if not low <= value < under:
+        limit = "" if under == float("inf") else f", under {under}"
+        raise UsageError(f"{name} {value} is out of range: {low} or more{limit}")

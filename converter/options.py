@@ -12,7 +12,16 @@ from typing import Any, Final
 from converter.errors import UsageError
 from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions, spell_format
 from converter.names import from_bytes
-from converter.option_fields import LABELS, MASKS, OUTPUT, TABLE, check_range, list_options, option
+from converter.option_fields import (
+    LABELS,
+    MASKS,
+    OUTPUT,
+    TABLE,
+    check_number,
+    check_range,
+    list_options,
+    option,
+)
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
@@ -38,9 +47,6 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
     >>> parse_image_size("224x320")
     (224, 320)
-
-    Raises:
-        UsageError: `text` is neither.
     """
     match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip())
     if match is None:
@@ -193,12 +199,8 @@ class ConvertOptions(ImageOptions):
         self._check_masks()
 
     def _check_splits(self) -> None:
-        for name in ("validation_split", "test_split"):
-            said, fraction = name.replace("_", " "), getattr(self, name)
-            if isinstance(fraction, bool) or not isinstance(fraction, int | float):
-                raise UsageError(f"{said} {fraction!r} is not a number")
-            if not 0 <= fraction < 1:
-                raise UsageError(f"{said} {fraction} is out of range: 0 or more, under 1")
+        for split, fraction in self.held_out.items():
+            check_number(f"{split} split", fraction, 0, under=1)
         if self.validation_split + self.test_split >= 1:
             raise UsageError(
                 f"validation split {self.validation_split} and test split {self.test_split} "
@@ -298,10 +300,11 @@ class ConvertOptions(ImageOptions):
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UsageError(f"unknown option {unknown[0]!r}: known are {', '.join(sorted(known))}")
-        tuples: dict[str, Any] = {
-            name: tuple(value) for name, value in values.items() if isinstance(value, list)
+        restored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
         }
-        return cls(**{**values, **tuples})
+        return cls(**restored)
 
 
 COLUMN_OPTIONS: Final = tuple(

@@ -11,13 +11,9 @@ from converter.errors import ImageError
 from converter.format.manifest import Manifest
 from converter.inventory import Entry
 from converter.options import ConvertOptions
-from converter.sources.archives import digest_members
-from converter.sources.originals import read_source
-from converter.sources.streams import is_compressed
 from converter.storage.files import choose_threads
-from converter.storage.hashing import hash_bytes
 from converter.storage.location import Location
-from converter.upkeep.provenance import read_sources
+from converter.upkeep.provenance import hash_original, read_sources
 from converter.upkeep.updates import Update
 
 _STEP: Final = 10_000
@@ -28,8 +24,8 @@ class ClassChanges(NamedTuple):
 
     Attributes:
         added: new classes.
-        emptied: classes that had images and have none any more.
-        renamed: old and new name of classes with the same images, apart from some that were added
+        emptied: classes that lost all their images.
+        renamed: old and new names of classes with the same images, apart from some that were added
             or some that were removed.
     """
 
@@ -47,13 +43,7 @@ def count_labels(manifest: Manifest) -> list[int]:
 def compare_classes(
     folder: Location, manifest: Manifest, images: Location, update: Update
 ) -> ClassChanges:
-    """Compares the classes of a data set with those after an update.
-
-    Args:
-        folder: the data set.
-        manifest: its manifest.
-        images: what the paths of the images are relative to.
-        update: of the data set.
+    """Compares the classes of a data set with those after an update; see `plan_update`.
 
     Raises:
         DatasetError: a shard is damaged.
@@ -86,7 +76,7 @@ def compare_classes(
 def _hash_records(
     folder: Location, manifest: Manifest, labels: Collection[int]
 ) -> dict[int, set[str]]:
-    """Returns the SHA-256 of the originals in some classes, by label."""
+    """The SHA-256 of the originals in some classes, by label, as their records state it."""
     found: dict[int, set[str]] = {label: set() for label in labels}
     for shard in manifest.shards:
         for source in read_sources(folder, shard, labelled=manifest.labelled):
@@ -98,21 +88,19 @@ def _hash_records(
 def _hash_files(
     entries: Sequence[Entry], images: Location, manifest: Manifest
 ) -> dict[int, set[str]]:
-    members = digest_members(images) if is_compressed(images) else None
     limit = ConvertOptions.from_json(manifest.options).max_file_bytes
 
-    def hash_entry(entry: Entry) -> tuple[int, str]:
-        if members is not None:
-            return entry.label, members.get(entry.path, "")
+    def hash_entry(entry: Entry) -> str:
         try:
-            return entry.label, hash_bytes(read_source(entry.path, images, limit))
+            return hash_original(entry.path, images, limit)
         except ImageError:
-            return entry.label, ""
+            return ""
 
     found = defaultdict(set)
     with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
         # In steps, because `map` makes a future for each entry at once.
         for start in range(0, len(entries), _STEP):
-            for label, digest in pool.map(hash_entry, entries[start : start + _STEP]):
-                found[label].add(digest)
+            step = entries[start : start + _STEP]
+            for entry, digest in zip(step, pool.map(hash_entry, step), strict=True):
+                found[entry.label].add(digest)
     return found

@@ -88,10 +88,7 @@ class Comparison:
     def compare_shards(
         self, on_shard: Callable[[ShardInfo], object] | None
     ) -> dict[str, ShardComparison]:
-        """Compares all shards; gives them by name.
-
-        Args:
-            on_shard: called with each compared shard, in order.
+        """Compares all shards, by name; calls `on_shard` with each, in order.
 
         Raises:
             DatasetError: a shard is so damaged that its records cannot be read.
@@ -139,7 +136,7 @@ class Comparison:
         )
 
     def _read(self, entry: Entry) -> bytes | None:
-        """An original; None if it cannot be read now, or only by reading all before it."""
+        """An original; None if it cannot be read now, or only with all members before it."""
         if is_compressed(self.images):
             return None
         try:
@@ -148,19 +145,18 @@ class Comparison:
             return None
 
     def _is_changed(self, entry: Entry, source: Source, data: bytes | None) -> bool:
+        if entry.label != source.label:
+            return True
         if data is None:
             limit = self.options.max_file_bytes
-            same = describe_change(entry.path, source.sha256, self.images, limit) is None
-        else:
-            same = hash_bytes(data) == source.sha256
-        if entry.label != source.label or not same:
+            if describe_change(entry.path, source.sha256, self.images, limit):
+                return True
+        elif hash_bytes(data) != source.sha256:
             return True
         if not self.manifest.columns:
             return False
-        features = examples.decode_example(source.details)
-        return self._has_other_mask(entry, features) or self._has_other_values(
-            entry, features, data
-        )
+        found = examples.decode_example(source.details)
+        return self._has_other_mask(entry, found) or self._has_other_values(entry, found, data)
 
     def _has_other_mask(self, entry: Entry, features: examples.Features) -> bool:
         if entry.mask is None:

@@ -113,14 +113,14 @@ def convert_sizes(
             Each is, byte for byte, what a conversion to that size alone writes.
         sizes: options that differ only in `image_size`.
         beam_args: as in `convert`.
-        **settings: as in `convert`, for each data set.
+        **settings: as in `convert`.
 
     Returns:
         The manifest of each data set, by the name of its folder.
 
     Raises:
-        UsageError: the sizes make no sense together, or as in `convert`; no data was written.
-        ShardmillError: as in `convert`; finished shards are kept.
+        UsageError: the sizes make no sense together; no data was written.
+        ShardmillError: as in `convert`.
     """
     conversions = run_sizes(images, out, sizes, beam_args, **settings)
     return {name: conversion.manifest for name, conversion in conversions.items()}
@@ -180,11 +180,9 @@ def _convert(
     ended: bool,
 ) -> dict[Location, Conversion]:
     run = requests[0].run
-    with contextlib.ExitStack() as workers:
-        pool = None
-        if run.mode == "overwrite" or not all(request.is_finished for request in requests):
-            places = requests[0].places
-            pool = workers.enter_context(runners.start_workers(beam, run.workers, *places))
+    needed = run.mode == "overwrite" or not all(request.is_finished for request in requests)
+    workers = runners.start_workers(beam, run.workers, *requests[0].places)
+    with workers if needed else contextlib.nullcontext() as pool:
         done, plans = _plan(requests, locks, ended=ended)
         written = write_remaining([*plans.values()], beam, pool, progress=run.progress)
     for (out, plan), (kept, cost) in zip(plans.items(), written, strict=True):

@@ -128,14 +128,7 @@ def _plan(
     ended = any(_is_ending(request.out) for request in requests)
     finished, proposals = compare(requests, ended=ended, always_sample=True)
     return [
-        Preview(
-            out=request.out,
-            options=request.options,
-            action="nothing",
-            manifest=finished[request.out],
-        )
-        if request.out in finished
-        else _preview(request, proposals[request.out])
+        _preview(request, finished.get(request.out), proposals.get(request.out))
         for request in requests
     ]
 
@@ -147,15 +140,17 @@ def _is_ending(out: Location) -> bool:
     return Layout(out).manifest.is_file() and Layout(out).plan.is_file()
 
 
-def _preview(request: Request, proposal: Proposal) -> Preview:
-    target, manifest = request.target, None
+def _preview(request: Request, manifest: Manifest | None, proposal: Proposal | None) -> Preview:
+    out, options, target = request.out, request.options, request.target
+    if proposal is None:
+        return Preview(out=out, options=options, action="nothing", manifest=manifest)
     if request.is_finished:
         with contextlib.suppress(DatasetError):  # a damaged one can be replaced, too
             manifest = read_manifest(request.current)
-    resumed = has_plan(target, proposal.draft, request.options)
+    resumed = has_plan(target, proposal.draft, options)
     return Preview(
-        out=request.out,
-        options=request.options,
+        out=out,
+        options=options,
         action="replace" if request.is_finished else "resume" if resumed else "write",
         manifest=manifest,
         proposal=proposal,
@@ -209,16 +204,10 @@ def compare(
 ) -> tuple[dict[Location, Manifest], dict[Location, Proposal]]:
     """Scans once, and compares each request with its output.
 
-    Args:
-        requests: of the same images, with options that differ only in the size.
-        ended: whether a killed run left something to complete in one of the outputs.
-        always_sample: as in `propose`.
+    `ended` says that a killed run left something to complete in one of the outputs.
 
     Returns:
         By output, manifests of what is finished as requested, and proposals for the others.
-
-    Raises:
-        UsageError: an output holds something else.
     """
     overwrite = requests[0].run.mode == "overwrite"
     finished = [request for request in requests if request.is_finished]
@@ -250,7 +239,6 @@ def _propose_all(requests: Sequence[Request], *, always_sample: bool) -> dict[Lo
 
 
 def _check_options(request: Request) -> Manifest:
-    """Checks the options of a finished data set, without looking at any image."""
     manifest = read_manifest(request.current)
     changed = name_changes(manifest.options, manifest.generator, request.options)
     if changed or manifest.updated:
@@ -259,7 +247,7 @@ def _check_options(request: Request) -> Manifest:
 
 
 def _check_output(request: Request, draft: Draft, manifest: Manifest | None) -> None:
-    """Checks that an output holds this conversion: finished with a manifest, or else begun."""
+    """Refuses an output that holds something else, finished or not."""
     digest = digest_plan(draft, request.options)
     if manifest is None:
         refuse_other_plan(request.target, digest, request.options)
@@ -280,10 +268,8 @@ def _find_replaced(
     """What a killed `--overwrite` has replaced already and need not replace again."""
     drafts = {request.out: proposals[request.out].draft for request in finished}
     begun = [r for r in finished if has_plan(r.target, drafts[r.out], r.options)]
-    done: dict[Location, Manifest] = {}
-    if not ended and not begun:
-        return done
-    for request in finished:
+    done = {}
+    for request in finished if ended or begun else ():
         if request not in begun:
             with contextlib.suppress(UsageError):
                 manifest = _check_options(request)

@@ -108,16 +108,7 @@ class Request:
 def make_requests(
     images: Location, outs: Mapping[Location, ConvertOptions | None], run: RunSettings
 ) -> list[Request]:
-    """Checks all that can be checked before a scan and without a lock.
-
-    Args:
-        images: as in `pipelines.convert`.
-        outs: each output with its options, if given.
-        run: settings of all of them.
-
-    Raises:
-        UsageError: the request makes no sense.
-    """
+    """Checks each output, with its options if given, before any scan and without a lock."""
     check_import_names()
     return [_make_request(images, out, options, run) for out, options in outs.items()]
 
@@ -153,11 +144,7 @@ def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOpt
 
 
 def check_folders(images: Location, out: Location) -> None:
-    """Checks that an output is free for a data set, or holds one, and does not overlap its input.
-
-    Raises:
-        UsageError: it is something else.
-    """
+    """Checks that an output is free or holds a data set, and does not overlap its images."""
     source, target = images.resolve(), out.resolve()
     if lies_in(target, source):
         raise UsageError(
@@ -205,13 +192,9 @@ def find_sizes(out: Location) -> list[str]:
 
 
 def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Location, ConvertOptions]:
-    """Gives each size its folder in `out`, such as `224x320`.
-
-    Raises:
-        UsageError: the sizes make no sense together.
-    """
+    """Gives each size its folder in `out`, such as `224x320`; refuses what differs otherwise."""
     if not sizes:
-        raise UsageError("no image size to convert to: give at least one")
+        raise UsageError("there is no image size to convert to: give at least one")
     names = [name_size(*options.image_size) for options in sizes]
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
@@ -236,11 +219,7 @@ def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Locatio
 
 
 def check_import_names() -> None:
-    """Checks that no other distribution has files under our import names.
-
-    Raises:
-        UsageError: one has.
-    """
+    """Refuses an environment where another distribution has files under our import names."""
     # pip installs both without a warning, and the later one overwrites the other: the package
     # `reader`, a feed reader, for example.
     for distribution in importlib.metadata.distributions():
