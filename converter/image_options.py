@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any, Final
 
@@ -12,7 +13,6 @@ from converter.option_fields import (
     FAILURES,
     IMAGES,
     check_choice,
-    check_number,
     check_range,
     check_values,
     option,
@@ -145,14 +145,16 @@ class ImageOptions:
     )
     min_side: int = option(1, IMAGES, limits=_COUNT, metavar="PIXELS")
     min_area: int = option(1, IMAGES, limits=_COUNT, metavar="PIXELS")
-    max_aspect: float | None = option(None, IMAGES, parse=float, metavar="RATIO", shown="no limit")
+    max_aspect: float | None = option(
+        None, IMAGES, bounds=(1, math.inf), parse=float, metavar="RATIO", shown="no limit"
+    )
     max_pixels: int = option(MAX_PIXELS, IMAGES, limits=_COUNT, metavar="N")
     max_file_bytes: int = option(
         MAX_FILE_BYTES, IMAGES, limits=_COUNT, parse=parse_bytes, metavar="BYTES", shown="256MiB"
     )
     on_error: str = option("reject", FAILURES, choices=("reject", "fail"))
     max_rejects: int | float | None = option(
-        None, FAILURES, parse=parse_share, metavar="N|P%", shown="no limit"
+        None, FAILURES, bounds=(0, math.inf), parse=parse_share, metavar="N|P%", shown="no limit"
     )
     strict: bool = option(False, FAILURES)
     isolate: bool = option(False, FAILURES)
@@ -169,10 +171,6 @@ class ImageOptions:
             raise UsageError(f"background {background!r} is not (red, green, blue)")
         for level in background:
             check_range("background", level, 0, 255)
-        if self.max_aspect is not None:
-            check_number("max aspect", self.max_aspect, 1)
-        if self.max_rejects is not None:
-            check_number("max rejects", self.max_rejects, 0)
         if isinstance(self.max_rejects, float) and self.max_rejects > 1:
             raise UsageError(
                 f"max rejects {self.max_rejects} is neither a whole number nor a fraction up to 1"

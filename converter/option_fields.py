@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import inspect
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,7 @@ class Option(NamedTuple):
         group: one of `GROUPS`.
         choices: the only values allowed; () for any.
         limits: smallest and largest whole number allowed; None as the largest for no limit.
+        bounds: of any number, the smallest allowed and the one that it must stay under.
         parse: reads the value from the command line; None for the type of the default.
         metavar: stands for the value in `--help`.
         flag: the name on the command line. Empty for the field's, or `--no-NAME` if True is the
@@ -45,6 +47,7 @@ class Option(NamedTuple):
     group: str
     choices: tuple[str, ...] = ()
     limits: tuple[int, int | None] | None = None
+    bounds: tuple[int, float] | None = None
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None
     flag: str = ""
@@ -94,6 +97,8 @@ def check_values(values: Any) -> None:
             check_choice(said, value, found.choices)
         if found.limits:
             check_range(said, value, *found.limits)
+        if found.bounds:
+            _check_bounds(said, value, *found.bounds)
         if isinstance(default, bool) and not isinstance(value, bool):
             raise UsageError(f"{said} {value!r} is neither True nor False")
 
@@ -113,10 +118,9 @@ def check_range(name: str, value: object, low: int, high: int | None) -> None:
         raise UsageError(f"{name} {value} is out of range: {allowed}")
 
 
-def check_number(name: str, value: object, low: int, *, under: float = float("inf")) -> None:
-    """Raises UsageError unless a value is a number from `low` up to, but not including, `under`."""
+def _check_bounds(name: str, value: object, low: int, under: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{name} {value!r} is not a number")
     if not low <= value < under:
-        limit = "" if under == float("inf") else f", under {under}"
+        limit = "" if under == math.inf else f", under {under}"
         raise UsageError(f"{name} {value} is out of range: {low} or more{limit}")

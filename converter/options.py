@@ -12,16 +12,7 @@ from typing import Any, Final
 from converter.errors import UsageError
 from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions, spell_format
 from converter.names import from_bytes
-from converter.option_fields import (
-    LABELS,
-    MASKS,
-    OUTPUT,
-    TABLE,
-    check_number,
-    check_range,
-    list_options,
-    option,
-)
+from converter.option_fields import LABELS, MASKS, OUTPUT, TABLE, check_range, list_options, option
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
@@ -58,11 +49,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """Reads a file of class names, one a line, in the spelling of `converter.names`.
-
-    Raises:
-        UsageError: the file cannot be read.
-    """
+    """Reads a file of class names, one a line, in the spelling of `converter.names`."""
     try:
         lines = Path(os.path.expanduser(path)).read_bytes().splitlines()  # noqa: PTH111
     except OSError as error:
@@ -151,8 +138,8 @@ class ConvertOptions(ImageOptions):
     num_shards: int | None = option(
         None, OUTPUT, limits=(1, MAX_SHARDS), parse=int, metavar="N", shown="by size"
     )
-    validation_split: float = option(0.0, OUTPUT, metavar="FRACTION", shown="none")
-    test_split: float = option(0.0, OUTPUT, metavar="FRACTION", shown="none")
+    validation_split: float = option(0.0, OUTPUT, bounds=(0, 1), metavar="FRACTION", shown="none")
+    test_split: float = option(0.0, OUTPUT, bounds=(0, 1), metavar="FRACTION", shown="none")
     stratify: bool = option(False, OUTPUT)
     group_by: str | None = option(None, OUTPUT, metavar="PATTERN")
     dedupe: str = option("report", OUTPUT, choices=("report", "drop", "off"))
@@ -199,8 +186,6 @@ class ConvertOptions(ImageOptions):
         self._check_masks()
 
     def _check_splits(self) -> None:
-        for split, fraction in self.held_out.items():
-            check_number(f"{split} split", fraction, 0, under=1)
         if self.validation_split + self.test_split >= 1:
             raise UsageError(
                 f"validation split {self.validation_split} and test split {self.test_split} "
@@ -232,7 +217,9 @@ class ConvertOptions(ImageOptions):
 
     def _check_labels(self) -> None:
         if self.class_names is not None:
-            _check_names(self.class_names)
+            _check_names("class names", self.class_names)
+            if not all(self.class_names) or not self.class_names:
+                raise UsageError("class names are empty: give one or more, none of them empty")
             if self.label_from == "none":
                 raise UsageError("class names are given, and label from 'none' asks for no labels")
         if self.label_from == "none" and (self.stratify or self.label_offset):
@@ -250,11 +237,7 @@ class ConvertOptions(ImageOptions):
             )
         if self.box_labels_column and not self.boxes_column:
             raise UsageError("box labels column is given without a boxes column")
-        keep: object = self.keep_columns
-        if not isinstance(keep, tuple) or not all(isinstance(name, str) for name in keep):
-            raise UsageError(f"keep columns {keep!r:.60} are not a tuple of names")
-        if len(set(keep)) != len(keep):
-            raise UsageError("a column is given twice in keep columns")
+        _check_names("keep columns", self.keep_columns)
 
     def _check_masks(self) -> None:
         if self.mask_dir and self.mask_column:
@@ -324,11 +307,9 @@ def _check_pattern(pattern: str) -> None:
         raise UsageError(f"group by {pattern!r} is not a regular expression: {error}") from None
 
 
-def _check_names(names: Any) -> None:
+def _check_names(what: str, names: Any) -> None:
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"class names {names!r:.60} are not a tuple of names")
-    if not names or not all(names):
-        raise UsageError("class names are empty: give one name or more, each of a letter or more")
-    if len(set(names)) != len(names):
+        raise UsageError(f"{what} {names!r:.60} are not a tuple of names")
+    if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"class {double!r} is given twice in the class names")
+        raise UsageError(f"{double!r} is given twice in the {what}")
