@@ -40,7 +40,7 @@ _BEAM: Final = "Any other option goes to Beam: write it after OUT, as --name=val
 
 
 def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Makes argparse show the message of a UsageError, which it hides as that of a ValueError."""
+    """Makes argparse name the argument that a UsageError is about."""
 
     @functools.wraps(parse)  # argparse names the type in messages of its own
     def convert(text: str) -> Any:

@@ -100,7 +100,7 @@ class Request:
 
     @property
     def needs_lock(self) -> bool:
-        """Whether a conversion may write: not to a finished data set that no run left work in."""
+        """False only for a finished data set in which no killed run left work to complete."""
         at_rest = self.is_finished and not Layout(self.out).work.exists()
         return self.run.mode != "new" or not at_rest
 
