@@ -61,8 +61,7 @@ class Preview:
     classes: ClassChanges = dataclasses.field(default_factory=ClassChanges)
 
     @property
-    def draft(self) -> Draft | None:
-        """The plan of the data set as it would be; None if nothing was planned."""
+    def _draft(self) -> Draft | None:
         if self.update:
             return self.update.draft
         return self.proposal.draft if self.proposal else None
@@ -72,14 +71,14 @@ class Preview:
         """How many shards would be written, and how many kept."""
         if self.action == "nothing":
             return 0, len(self.manifest.shards) if self.manifest else 0
-        total = sum(map(len, self.draft.shard_records.values())) if self.draft else 0
+        total = sum(map(len, self._draft.shard_records.values())) if self._draft else 0
         kept = len(self.update.kept) if self.update else self.finished
         return total - kept, kept
 
     @property
     def notes(self) -> tuple[Note, ...]:
         """What is odd about the images, as far as a scan shows."""
-        return self.draft.inventory.notes if self.draft else ()
+        return self._draft.inventory.notes if self._draft else ()
 
 
 def plan(
@@ -134,7 +133,7 @@ def _plan(
 
 
 def _is_ending(out: Location) -> bool:
-    """Whether a killed run left an exchange or a commit that the next one completes first."""
+    """Whether a killed run left a swap or a commit that the next one completes first."""
     if out.is_remote and out.find_replacement():
         return True
     return Layout(out).manifest.is_file() and Layout(out).plan.is_file()
