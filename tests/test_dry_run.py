@@ -17,7 +17,7 @@ def test_a_sample_is_taken_only_where_the_number_of_shards_depends_on_it(
         (ConvertOptions(), False),  # 72 images of 256x256 never fill 16 shards of 128 MB
         (ConvertOptions(num_shards=3), False),
         (ConvertOptions(shard_bytes=10_000), True),
-        (ConvertOptions(resize="none"), True),  # nobody knows how large they are
+        (ConvertOptions(resize="none"), True),  # their size is unknown
     ):
         proposal = propose(image_folder, options, always_sample=False)
         assert (proposal.estimate is not None) is needed, options

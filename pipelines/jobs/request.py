@@ -101,8 +101,9 @@ class Request:
     @property
     def needs_lock(self) -> bool:
         """False only for a finished data set in which no killed run left work to complete."""
-        at_rest = self.is_finished and not Layout(self.out).work.exists()
-        return self.run.mode != "new" or not at_rest
+        if self.run.mode != "new" or not self.is_finished:
+            return True
+        return Layout(self.out).work.exists()
 
 
 def make_requests(
