@@ -31,6 +31,7 @@ from pipelines.cli import documents, reports, terminal
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.jobs.preview import SpaceWarning, plan, plan_sizes
 from pipelines.jobs.request import find_sizes
+from pipelines.jobs.verify import verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,8 +138,6 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """`shardmill verify OUT`: a line for each fault; exit code 1 if there is one."""
-    from pipelines.jobs.verify import verify  # noqa: PLC0415
-
     beam_args = None
     if arguments.runner or arguments.rest or arguments.workers:
         beam_args = _read_beam_args(arguments)
