@@ -1,4 +1,4 @@
-"""Compares the records of a data set with the current images, masks and rows.
+"""Compares the records of a data set with the current images, masks and rows, and its classes.
 
 Every original is read to compare its content; none is decoded.
 """
@@ -10,7 +10,9 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.format import examples
@@ -21,6 +23,7 @@ from converter.images.image_notes import examine_image, note_traits
 from converter.inventory import NO_LABEL, Entry, Inventory, NoteTally
 from converter.names import find_file
 from converter.options import ConvertOptions
+from converter.planning.plan import Draft
 from converter.planning.splits import may_stay
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import read_entry, read_source
@@ -33,10 +36,13 @@ from converter.upkeep.provenance import (
     Source,
     count_sources,
     describe_change,
+    hash_original,
     is_stated,
     read_sources,
 )
 from converter.writing.shard_writer import Receipt
+
+_STEP: Final = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,3 +222,90 @@ def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int])
         numbers = [labels[label] for label in values[place]]
         values[place] = sorted(numbers) if columns[place].name == LABELS else numbers
     return entry._replace(values=json.dumps(values, separators=(",", ":")))
+
+
+class ClassChanges(NamedTuple):
+    """How the classes of a data set differ before and after an update.
+
+    Attributes:
+        added: new classes.
+        emptied: classes that lost all their images.
+        renamed: old and new names of classes with the same images, apart from some that were added
+            or some that were removed.
+    """
+
+    added: tuple[str, ...] = ()
+    emptied: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+
+
+def count_labels(manifest: Manifest) -> list[int]:
+    """Counts the records of each class of a data set, in label order."""
+    labels = (split.labels for split in manifest.splits.values())
+    return [sum(counts) for counts in zip(*labels, strict=True)]
+
+
+def compare_classes(
+    folder: Location, manifest: Manifest, images: Location, draft: Draft
+) -> ClassChanges:
+    """Compares the classes of a data set with those of the draft of an update.
+
+    Raises:
+        DatasetError: a shard is damaged.
+    """
+    classes = draft.inventory.classes
+    entries = [entry for group in draft.splits.values() for entry in group]
+    now = Counter(entry.label for entry in entries)
+    before = enumerate(count_labels(manifest))
+    emptied = [label for label, count in before if count and not now[label]]
+    added = range(len(manifest.classes), len(classes))
+    renamed: dict[int, int] = {}
+    if emptied and added:
+        # Shards and files are read once more, but only if a class vanished and another came.
+        old = _hash_records(folder, manifest, emptied)
+        new = _hash_files([entry for entry in entries if entry.label in added], images, manifest)
+        # Images may be added or removed at the same time, so either set may hold the other.
+        renamed = {
+            label: other
+            for label in emptied
+            for other in added
+            if new[other] and (old[label] <= new[other] or new[other] <= old[label])
+        }
+    return ClassChanges(
+        added=tuple(classes[label] for label in added if label not in renamed.values()),
+        emptied=tuple(classes[label] for label in emptied if label not in renamed),
+        renamed=tuple((classes[label], classes[other]) for label, other in renamed.items()),
+    )
+
+
+def _hash_records(
+    folder: Location, manifest: Manifest, labels: Collection[int]
+) -> dict[int, set[str]]:
+    """The SHA-256 of the originals in some classes, by label, as their records state it."""
+    found: dict[int, set[str]] = {label: set() for label in labels}
+    for shard in manifest.shards:
+        for source in read_sources(folder, shard, labelled=manifest.labelled):
+            if source.label in found:
+                found[source.label].add(source.sha256)
+    return found
+
+
+def _hash_files(
+    entries: Sequence[Entry], images: Location, manifest: Manifest
+) -> dict[int, set[str]]:
+    limit = ConvertOptions.from_json(manifest.options).max_file_bytes
+
+    def hash_entry(entry: Entry) -> str:
+        try:
+            return hash_original(entry.path, images, limit)
+        except ImageError:
+            return ""
+
+    found = defaultdict(set)
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
+        # In steps, because `map` makes a future for each entry at once.
+        for start in range(0, len(entries), _STEP):
+            step = entries[start : start + _STEP]
+            for entry, digest in zip(step, pool.map(hash_entry, step), strict=True):
+                found[entry.label].add(digest)
+    return found

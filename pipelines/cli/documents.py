@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from converter.format.manifest import Manifest
 from converter.storage.locate import locate
 from converter.storage.location import Location
-from converter.upkeep.class_changes import count_labels
+from converter.upkeep.comparisons import count_labels
 from converter.upkeep.verification import Fault
 from pipelines.cli.reports import show_value
 from pipelines.jobs.dry_run import Proposal

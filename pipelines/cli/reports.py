@@ -16,7 +16,7 @@ from converter.reasons import REJECT_CODES
 from converter.sizes import format_bytes, format_count
 from converter.storage.layout import REJECTS, Layout
 from converter.storage.location import Location
-from converter.upkeep.class_changes import ClassChanges, count_labels
+from converter.upkeep.comparisons import ClassChanges, count_labels
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
 from pipelines.jobs.dry_run import Proposal

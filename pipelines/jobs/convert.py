@@ -27,7 +27,7 @@ from converter.storage.layout import Layout
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.storage.locks import lock_stage
-from converter.upkeep.class_changes import ClassChanges
+from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import runners
 from pipelines.beam.run_shards import follow_shards, write_remaining

@@ -23,7 +23,7 @@ from converter.storage.layout import SHARD_SUFFIX, Layout
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.storage.owners import check_broken
-from converter.upkeep.class_changes import ClassChanges, compare_classes
+from converter.upkeep.comparisons import ClassChanges, compare_classes
 from converter.upkeep.updates import Update, check_kind, plan_update
 from pipelines.jobs.dry_run import Proposal, propose
 from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
@@ -195,7 +195,7 @@ def compare_update(
     update = plan_update(folder, manifest, root, inventory, on_shard=on_shard)
     if update.needed:
         check_room(request.out, update.records * manifest.total_bytes / manifest.totals.written)
-    return manifest, update, compare_classes(folder, manifest, root, update)
+    return manifest, update, compare_classes(folder, manifest, root, update.draft)
 
 
 def compare(
