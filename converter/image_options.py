@@ -1,8 +1,9 @@
-"""The options of each image, apart from its size: formats, colours, limits, and what may fail."""
+"""The options of single images, apart from size: formats, colours, limits, and what may fail."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any, Final
 
@@ -42,20 +43,16 @@ def parse_formats(text: str) -> tuple[str, ...]:
     ('jpeg', 'png')
     >>> parse_formats("+jpeg2000,-gif")
     ('jpeg', 'mpo', 'png', 'webp', 'bmp', 'tiff', 'avif', 'jpeg2000')
-
-    Raises:
-        UsageError: a format is unknown, or none is left.
     """
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    signed = [name for name in names if name[0] in "+-"]
-    if signed and len(signed) < len(names):
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    signed = [word[0] in "+-" for word in words]
+    if any(signed) and not all(signed):
         raise UsageError(f"formats {text!r} mix names with and without + and -: use one way")
-    chosen = set(DEFAULT_FORMATS if signed else map(spell_format, names))
-    for sign, name in ((name[0], spell_format(name[1:])) for name in signed):
+    chosen = set(DEFAULT_FORMATS if any(signed) else ())
+    for word in words:
+        name = spell_format(word[1:] if any(signed) else word)
         check_choice("format", name, tuple(FORMATS))
-        (chosen.add if sign == "+" else chosen.discard)(name)
-    for name in chosen:
-        check_choice("format", name, tuple(FORMATS))
+        (chosen.discard if word[0] == "-" else chosen.add)(name)
     return _check_formats(tuple(name for name in FORMATS if name in chosen))
 
 
@@ -64,9 +61,6 @@ def parse_color(text: str) -> tuple[int, int, int]:
 
     >>> parse_color("#ff8000")
     (255, 128, 0)
-
-    Raises:
-        UsageError: `text` is none of these.
     """
     spelled = _COLORS.get(text.lower(), text)
     if match := re.fullmatch(r"#([0-9a-fA-F]{6})", spelled):
@@ -84,9 +78,6 @@ def parse_share(text: str) -> int | float:
 
     >>> parse_share("10"), parse_share("2.5%")
     (10, 0.025)
-
-    Raises:
-        UsageError: `text` is neither.
     """
     match = re.fullmatch(r"(\d{1,12})|(\d{1,3}(?:\.\d{1,6})?)%", text.strip())
     if match is None:
@@ -138,12 +129,9 @@ class ImageOptions:
     """
 
     formats: tuple[str, ...] = option(
-        DEFAULT_FORMATS,
-        IMAGES,
-        parse=parse_formats,
-        metavar="LIST",
+        DEFAULT_FORMATS, IMAGES, parse=parse_formats, metavar="LIST",
         shown=",".join(DEFAULT_FORMATS),
-    )
+    )  # fmt: skip
     color_mode: str = option("rgb", IMAGES, choices=tuple(COLOR_CHANNELS))
     color_profiles: str = option("srgb", IMAGES, choices=("srgb", "ignore"))
     background: tuple[int, int, int] = option(
@@ -157,14 +145,16 @@ class ImageOptions:
     )
     min_side: int = option(1, IMAGES, limits=_COUNT, metavar="PIXELS")
     min_area: int = option(1, IMAGES, limits=_COUNT, metavar="PIXELS")
-    max_aspect: float | None = option(None, IMAGES, parse=float, metavar="RATIO", shown="no limit")
+    max_aspect: float | None = option(
+        None, IMAGES, bounds=(1, math.inf), parse=float, metavar="RATIO", shown="no limit"
+    )
     max_pixels: int = option(MAX_PIXELS, IMAGES, limits=_COUNT, metavar="N")
     max_file_bytes: int = option(
         MAX_FILE_BYTES, IMAGES, limits=_COUNT, parse=parse_bytes, metavar="BYTES", shown="256MiB"
     )
     on_error: str = option("reject", FAILURES, choices=("reject", "fail"))
     max_rejects: int | float | None = option(
-        None, FAILURES, parse=parse_share, metavar="N|P%", shown="no limit"
+        None, FAILURES, bounds=(0, math.inf), parse=parse_share, metavar="N|P%", shown="no limit"
     )
     strict: bool = option(False, FAILURES)
     isolate: bool = option(False, FAILURES)
@@ -181,8 +171,6 @@ class ImageOptions:
             raise UsageError(f"background {background!r} is not (red, green, blue)")
         for level in background:
             check_range("background", level, 0, 255)
-        _check_number("max aspect", self.max_aspect, 1)
-        _check_number("max rejects", self.max_rejects, 0)
         if isinstance(self.max_rejects, float) and self.max_rejects > 1:
             raise UsageError(
                 f"max rejects {self.max_rejects} is neither a whole number nor a fraction up to 1"
@@ -200,12 +188,3 @@ def _check_formats(names: Any) -> tuple[str, ...]:
     for name in names:
         check_choice("format", name, tuple(FORMATS))
     return names
-
-
-def _check_number(name: str, value: object, low: int) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"{name} {value!r} is not a number")
-    if not low <= value < float("inf"):
-        raise UsageError(f"{name} {value} is out of range: {low} or more")

@@ -1,7 +1,7 @@
 """Declares an option once: its docstring is its help, its field has its default, limits and flag.
 
-The command line is made from these fields. What an option means stands in the `Attributes` of its
-class, where editors and `help()` show it, and `--help` repeats it from there.
+The command line is made from these fields. The `Attributes` of the class say what each option means
+for editors and `help()`, and `--help` repeats it from there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import inspect
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,7 @@ class Option(NamedTuple):
         group: one of `GROUPS`.
         choices: the only values allowed; () for any.
         limits: smallest and largest whole number allowed; None as the largest for no limit.
+        bounds: of any number, the smallest allowed and the one that it must stay under.
         parse: reads the value from the command line; None for the type of the default.
         metavar: stands for the value in `--help`.
         flag: the name on the command line. Empty for the field's, or `--no-NAME` if True is the
@@ -45,6 +47,7 @@ class Option(NamedTuple):
     group: str
     choices: tuple[str, ...] = ()
     limits: tuple[int, int | None] | None = None
+    bounds: tuple[int, float] | None = None
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None
     flag: str = ""
@@ -77,7 +80,7 @@ def read_meanings(owner: type) -> dict[str, str]:
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """Returns the known command or flag that a misspelt one is closest to, if any is close."""
+    """The known command or flag that a misspelt one is closest to, if any is close."""
     # Without dashes, which all flags share: --json would be close to Beam's --zone.
     names = {name.lstrip("-"): name for name in sorted(known)}
     near = difflib.get_close_matches(word.lstrip("-"), names, n=1)
@@ -85,11 +88,7 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
 
 
 def check_values(values: Any) -> None:
-    """Checks all options of an instance against their choices, limits and truth values.
-
-    Raises:
-        UsageError: says which option, its value, and what is allowed.
-    """
+    """Raises UsageError if an option is outside its choices or limits, or no truth value."""
     for name, default, found in list_options(values):
         value, said = getattr(values, name), name.replace("_", " ")
         if value is None and default is None:
@@ -98,28 +97,30 @@ def check_values(values: Any) -> None:
             check_choice(said, value, found.choices)
         if found.limits:
             check_range(said, value, *found.limits)
+        if found.bounds:
+            _check_bounds(said, value, *found.bounds)
         if isinstance(default, bool) and not isinstance(value, bool):
             raise UsageError(f"{said} {value!r} is neither True nor False")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Checks that a value is one of some names.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """Raises UsageError unless a value is one of some names."""
     if value not in choices:
         raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
 
 
 def check_range(name: str, value: object, low: int, high: int | None) -> None:
-    """Checks that a value is a whole number from `low` to `high`, both included.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """Raises UsageError unless a value is a whole number from `low` to `high`, both included."""
     if type(value) is not int:
         raise UsageError(f"{name} {value!r} is not a whole number")
     if value < low or (high is not None and value > high):
         allowed = f"{low} or more" if high is None else f"{low} to {high}"
         raise UsageError(f"{name} {value} is out of range: {allowed}")
+
+
+def _check_bounds(name: str, value: object, low: int, under: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} {value!r} is not a number")
+    if not low <= value < under:
+        limit = "" if under == math.inf else f", under {under}"
+        raise UsageError(f"{name} {value} is out of range: {low} or more{limit}")

@@ -38,9 +38,6 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
     >>> parse_image_size("224x320")
     (224, 320)
-
-    Raises:
-        UsageError: `text` is neither.
     """
     match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip())
     if match is None:
@@ -52,11 +49,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """Reads a file of class names, one a line, in the spelling of `converter.names`.
-
-    Raises:
-        UsageError: the file cannot be read.
-    """
+    """Reads a file of class names, one a line, in the spelling of `converter.names`."""
     try:
         lines = Path(os.path.expanduser(path)).read_bytes().splitlines()  # noqa: PTH111
     except OSError as error:
@@ -145,8 +138,8 @@ class ConvertOptions(ImageOptions):
     num_shards: int | None = option(
         None, OUTPUT, limits=(1, MAX_SHARDS), parse=int, metavar="N", shown="by size"
     )
-    validation_split: float = option(0.0, OUTPUT, metavar="FRACTION", shown="none")
-    test_split: float = option(0.0, OUTPUT, metavar="FRACTION", shown="none")
+    validation_split: float = option(0.0, OUTPUT, bounds=(0, 1), metavar="FRACTION", shown="none")
+    test_split: float = option(0.0, OUTPUT, bounds=(0, 1), metavar="FRACTION", shown="none")
     stratify: bool = option(False, OUTPUT)
     group_by: str | None = option(None, OUTPUT, metavar="PATTERN")
     dedupe: str = option("report", OUTPUT, choices=("report", "drop", "off"))
@@ -193,12 +186,6 @@ class ConvertOptions(ImageOptions):
         self._check_masks()
 
     def _check_splits(self) -> None:
-        for name in ("validation_split", "test_split"):
-            said, fraction = name.replace("_", " "), getattr(self, name)
-            if isinstance(fraction, bool) or not isinstance(fraction, int | float):
-                raise UsageError(f"{said} {fraction!r} is not a number")
-            if not 0 <= fraction < 1:
-                raise UsageError(f"{said} {fraction} is out of range: 0 or more, under 1")
         if self.validation_split + self.test_split >= 1:
             raise UsageError(
                 f"validation split {self.validation_split} and test split {self.test_split} "
@@ -230,7 +217,9 @@ class ConvertOptions(ImageOptions):
 
     def _check_labels(self) -> None:
         if self.class_names is not None:
-            _check_names(self.class_names)
+            _check_names("class names", self.class_names)
+            if not all(self.class_names) or not self.class_names:
+                raise UsageError("class names are empty: give one or more, none of them empty")
             if self.label_from == "none":
                 raise UsageError("class names are given, and label from 'none' asks for no labels")
         if self.label_from == "none" and (self.stratify or self.label_offset):
@@ -248,11 +237,7 @@ class ConvertOptions(ImageOptions):
             )
         if self.box_labels_column and not self.boxes_column:
             raise UsageError("box labels column is given without a boxes column")
-        keep: object = self.keep_columns
-        if not isinstance(keep, tuple) or not all(isinstance(name, str) for name in keep):
-            raise UsageError(f"keep columns {keep!r:.60} are not a tuple of names")
-        if len(set(keep)) != len(keep):
-            raise UsageError("a column is given twice in keep columns")
+        _check_names("keep columns", self.keep_columns)
 
     def _check_masks(self) -> None:
         if self.mask_dir and self.mask_column:
@@ -298,10 +283,11 @@ class ConvertOptions(ImageOptions):
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UsageError(f"unknown option {unknown[0]!r}: known are {', '.join(sorted(known))}")
-        tuples: dict[str, Any] = {
-            name: tuple(value) for name, value in values.items() if isinstance(value, list)
+        restored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
         }
-        return cls(**{**values, **tuples})
+        return cls(**restored)
 
 
 COLUMN_OPTIONS: Final = tuple(
@@ -321,11 +307,9 @@ def _check_pattern(pattern: str) -> None:
         raise UsageError(f"group by {pattern!r} is not a regular expression: {error}") from None
 
 
-def _check_names(names: Any) -> None:
+def _check_names(what: str, names: Any) -> None:
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"class names {names!r:.60} are not a tuple of names")
-    if not names or not all(names):
-        raise UsageError("class names are empty: give one name or more, each of a letter or more")
-    if len(set(names)) != len(names):
+        raise UsageError(f"{what} {names!r:.60} are not a tuple of names")
+    if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"class {double!r} is given twice in the class names")
+        raise UsageError(f"{double!r} is given twice in the {what}")

@@ -450,7 +450,7 @@ def test_repair_tells_what_it_did(
     assert lines[2].startswith(f"1 fault left in {damaged}: ")
     (damaged / "letter.txt").unlink()
     assert main(arguments) == 0
-    assert capsys.readouterr().out == f"no fault in {damaged}, made again: 0 files\n"
+    assert capsys.readouterr().out == f"no fault in {damaged}, rebuilt: 0 files\n"
 
 
 def test_clean_tells_what_it_did(converted: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -494,7 +494,7 @@ def test_convert_again_updates_and_overwrites(
 
 def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes(b"b\r\ncaf\xe9\na\n\n")
-    arguments, _ = parse_arguments(
+    arguments = parse_arguments(
         f"plan IMAGES OUT --validation-split=0.5 --stratify --group-by=folder --dedupe=drop "
         f"--label-from=parent --split-folders=no --labels={tmp_path}/labels.txt --label-offset=1 "
         "--path-column=p --labels-column=l --target-column=t --caption-column=c --boxes-column=b "

@@ -276,7 +276,7 @@ def test_overwrite_that_fails_leaves_the_old_one(image_folder: Path, tmp_path: P
     with pytest.raises(OutputError, match="none of the 1 images could be converted"):
         convert(tmp_path / "images", out, ConvertOptions(), IN_MEMORY, mode="overwrite")
     assert hash_tree(out) == old
-    # What is left beside it is in nobody's way.
+    # What is left beside it does no harm.
     convert(image_folder, out, OPTIONS, IN_MEMORY, mode="overwrite")
     assert {path.name for path in tmp_path.iterdir()} == {"images", "out"}
 
@@ -303,7 +303,7 @@ def test_overwrite_gives_up_an_unfinished_conversion_of_something_else(
     assert hash_tree(out) == reference
 
 
-def test_an_output_that_somebody_writes_to_is_refused_before_any_work(
+def test_an_output_that_someone_else_writes_to_is_refused_before_any_work(
     image_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -17,7 +17,7 @@ def test_a_sample_is_taken_only_where_the_number_of_shards_depends_on_it(
         (ConvertOptions(), False),  # 72 images of 256x256 never fill 16 shards of 128 MB
         (ConvertOptions(num_shards=3), False),
         (ConvertOptions(shard_bytes=10_000), True),
-        (ConvertOptions(resize="none"), True),  # nobody knows how large they are
+        (ConvertOptions(resize="none"), True),  # their size is unknown
     ):
         proposal = propose(image_folder, options, always_sample=False)
         assert (proposal.estimate is not None) is needed, options
@@ -29,7 +29,7 @@ def test_a_sample_also_tells_whether_what_may_not_fit_does(image_folder: Path) -
             proposal = propose(image_folder, options, always_sample=False, room=room)
             assert (proposal.estimate is not None) is needed
             assert (proposal.bytes > 72 * 1000) is needed
-        assert proposal.shard_records == propose(image_folder, options).shard_records
+        assert proposal.draft.shard_records == propose(image_folder, options).draft.shard_records
 
 
 def test_leaving_the_sample_out_gives_the_same_plan(image_folder: Path) -> None:
@@ -38,7 +38,7 @@ def test_leaving_the_sample_out_gives_the_same_plan(image_folder: Path) -> None:
     quick = propose(image_folder, options, always_sample=False)
     assert sampled.estimate is not None
     assert quick.estimate is None
-    assert quick.shard_records == sampled.shard_records
+    assert quick.draft.shard_records == sampled.draft.shard_records
 
 
 @pytest.mark.parametrize("shard_bytes", [2_000, 20_000, 100_000, 300_000, 10_000_000])
@@ -47,14 +47,14 @@ def test_the_sample_is_left_out_only_where_it_would_change_nothing(
 ) -> None:
     options = ConvertOptions(image_size=(64, 64), shard_bytes=shard_bytes)
     quick = propose(image_folder, options, always_sample=False)
-    assert quick.shard_records == propose(image_folder, options).shard_records
+    assert quick.draft.shard_records == propose(image_folder, options).draft.shard_records
 
 
 def test_shards_come_out_in_the_size_asked_for(image_folder: Path) -> None:
     options = ConvertOptions(image_size=(64, 64), encoding="png", shard_bytes=20_000)
     proposal = propose(image_folder, options)
     assert proposal.estimate is not None
-    shards = proposal.shard_records["train"]
+    shards = proposal.draft.shard_records["train"]
     mean = 72 * proposal.estimate.record_bytes / len(shards)
     assert 0.85 < mean / options.shard_bytes < 1.15
     assert max(shards) - min(shards) <= 1

@@ -164,7 +164,7 @@ def test_names_that_are_not_utf8_or_of_many_lines_are_labelled(tmp_path):
         ({"label_from": "file"}, "label from 'file' is unknown: choose one of top, parent, none"),
         ({"split_folders": "maybe"}, "split folders 'maybe' is unknown"),
         ({"class_names": ()}, "class names are empty"),
-        ({"class_names": ("a", "b", "a")}, "class 'a' is given twice in the class names"),
+        ({"class_names": ("a", "b", "a")}, "'a' is given twice in the class names"),
         ({"class_names": "ab"}, "class names 'ab' are not a tuple of names"),
         ({"label_offset": 2}, "label offset 2 is out of range: 0 to 1"),
         ({"label_from": "none", "label_offset": 1}, "nothing to stratify by or to offset"),

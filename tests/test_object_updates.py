@@ -26,8 +26,7 @@ from converter.storage.layout import Layout
 from converter.storage.object_requests import delete_object, put_bytes
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
-from pipelines.jobs.convert import run_conversion
-from pipelines.jobs.request import Conversion
+from pipelines.jobs.convert import Conversion, run_conversion
 from reader import open_shards
 
 OPTIONS = ConvertOptions(

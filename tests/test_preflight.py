@@ -22,7 +22,7 @@ from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
 from pipelines import convert_sizes
 from pipelines.cli.commands import main
-from pipelines.jobs import preflight, preview
+from pipelines.jobs import preview, request
 from pipelines.jobs.convert import convert
 
 NEED_ROOT = pytest.mark.skipif(
@@ -47,23 +47,23 @@ def test_a_new_an_empty_and_an_unfinished_output_are_accepted(tmp_path: Path) ->
     (tmp_path / "unfinished" / ".shardmill").mkdir(parents=True)
     (tmp_path / "unfinished" / "train-00000-of-00001.tfrecord").touch()
     for out in ("new/deep", "empty", "unfinished"):
-        preflight.check_folders(tmp_path / "images", tmp_path / out)
+        request.check_folders(tmp_path / "images", tmp_path / out)
 
 
 def test_an_output_inside_the_images_is_seen_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "images")
     with pytest.raises(UsageError, match="lies inside the images"):
-        preflight.check_folders(tmp_path / "images", tmp_path / "link" / "out")
+        request.check_folders(tmp_path / "images", tmp_path / "link" / "out")
 
 
 def test_folders_that_only_begin_alike_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    preflight.check_folders(tmp_path / "images", tmp_path / "images-256")
+    request.check_folders(tmp_path / "images", tmp_path / "images-256")
 
 
 def test_this_environment_has_no_other_owner_of_the_import_names() -> None:
-    preflight.check_import_names()
+    request.check_import_names()
 
 
 @pytest.mark.parametrize("manifest", ['{"name": "my app"}', "not JSON", "[]"])
@@ -135,7 +135,7 @@ def test_another_owner_of_an_import_name_is_named(
         UsageError,
         match=r"^the package 'reader' also belongs to the distribution 'feeds': install",
     ):
-        preflight.check_import_names()
+        request.check_import_names()
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_what_is_ours_and_what_only_looks_like_it_is_no_other_owner(
 ) -> None:
     install(tmp_path, f"{name}-3.0.dist-info", name, "RECORD", text)
     monkeypatch.syspath_prepend(tmp_path)
-    preflight.check_import_names()
+    request.check_import_names()
 
 
 def install(site: Path, folder: str, name: str, file: str, text: str) -> None:
@@ -245,6 +245,6 @@ def test_an_update_needs_room_for_what_is_written(
 def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
     room = DiskPath(tmp_path / "not" / "there").measure_room()
     assert abs(room - shutil.disk_usage(tmp_path).free) < 100_000_000
-    preflight.check_room(tmp_path / "not" / "there", room / 2)
-    with pytest.warns(preflight.SpaceWarning, match=r"more will be written to .*/not/there"):
-        preflight.check_room(tmp_path / "not" / "there", room * 2)
+    preview.check_room(tmp_path / "not" / "there", room / 2)
+    with pytest.warns(preview.SpaceWarning, match=r"more will be written to .*/not/there"):
+        preview.check_room(tmp_path / "not" / "there", room * 2)

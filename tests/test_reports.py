@@ -7,7 +7,7 @@ import os
 import pytest
 
 from converter.format.manifest import ImageInfo, Manifest, SplitInfo, Totals
-from pipelines.cli import reports
+from pipelines.cli import reports, terminal
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from pipelines.cli import reports
     ],
 )
 def test_names_are_made_safe_to_print(name: str, shown: str) -> None:
-    assert reports.escape(name) == shown
+    assert terminal.escape(name) == shown
 
 
 def test_long_bytes_are_only_measured() -> None:

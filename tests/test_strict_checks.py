@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_what_is_sound_passes(root: Path):
     write_image(root / "a" / "copy.png", 0)  # the same, in the same class
-    assert len(propose(root, STRICT).inventory.entries) == 5
+    assert len(propose(root, STRICT).draft.inventory.entries) == 5
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_what_is_odd_is_refused(root: Path, name, seed, message):
     write_image(root / name, seed)
     with pytest.raises(UsageError, match=message):
         propose(root, STRICT)
-    assert propose(root, ConvertOptions(num_shards=1)).inventory.notes
+    assert propose(root, ConvertOptions(num_shards=1)).draft.inventory.notes
 
 
 def test_what_cannot_be_read_is_refused():
@@ -56,7 +56,7 @@ def test_what_cannot_be_read_is_refused():
 
 def test_rows_that_are_rejected_fail_if_that_is_asked_for(root: Path):
     (root / "t.csv").write_text("path\na/0.png\na/none.png\n")
-    assert propose(root / "t.csv", ConvertOptions(num_shards=1)).inventory.rejected
+    assert propose(root / "t.csv", ConvertOptions(num_shards=1)).draft.inventory.rejected
     with pytest.raises(ShardmillError, match=r"^a/none.png cannot be converted: missing: row 2: "):
         propose(root / "t.csv", ConvertOptions(num_shards=1, on_error="fail"))
 

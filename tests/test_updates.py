@@ -551,7 +551,7 @@ def test_an_update_does_not_give_up_a_replacement_that_is_not_finished(root: Pat
     other = dataclasses.replace(OPTIONS, seed=9)
     staged = write_folder(images, Layout(out).stage, other)
     write_image(images / "b" / "new.png", 99)
-    with pytest.raises(UsageError, match="is about to be replaced: go on with --overwrite"):
+    with pytest.raises(UsageError, match="is about to be replaced: resume that with --overwrite"):
         run_conversion(images, out, None, IN_MEMORY, mode="update")
     assert list_finished(staged) == list(staged.shards)
     (images / "b" / "new.png").unlink()

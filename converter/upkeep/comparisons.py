@@ -1,4 +1,4 @@
-"""Compares the records of a data set with the current images, masks and rows.
+"""Compares the records of a data set with the current images, masks and rows, and its classes.
 
 Every original is read to compare its content; none is decoded.
 """
@@ -10,7 +10,9 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.format import examples
@@ -21,6 +23,7 @@ from converter.images.image_notes import examine_image, note_traits
 from converter.inventory import NO_LABEL, Entry, Inventory, NoteTally
 from converter.names import find_file
 from converter.options import ConvertOptions
+from converter.planning.plan import Draft
 from converter.planning.splits import may_stay
 from converter.sources.inputs import is_compressed, locate_masks
 from converter.sources.originals import read_entry, read_source
@@ -32,10 +35,13 @@ from converter.upkeep.provenance import (
     Source,
     count_sources,
     describe_change,
+    hash_original,
     is_stated,
     read_sources,
 )
 from converter.writing.shard_writer import Receipt
+
+_STEP: Final = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,10 +93,7 @@ class Comparison:
     def compare_shards(
         self, on_shard: Callable[[ShardInfo], object] | None
     ) -> dict[str, ShardComparison]:
-        """Compares all shards; gives them by name.
-
-        Args:
-            on_shard: called with each compared shard, in order.
+        """Compares all shards, by name; calls `on_shard` with each, in order.
 
         Raises:
             DatasetError: a shard is so damaged that its records cannot be read.
@@ -138,7 +141,7 @@ class Comparison:
         )
 
     def _read(self, entry: Entry) -> bytes | None:
-        """An original; None if it cannot be read now, or only by reading all before it."""
+        """An original; None if it cannot be read now, or only with all members before it."""
         if is_compressed(self.images):
             return None
         try:
@@ -147,19 +150,18 @@ class Comparison:
             return None
 
     def _is_changed(self, entry: Entry, source: Source, data: bytes | None) -> bool:
+        if entry.label != source.label:
+            return True
         if data is None:
             limit = self.options.max_file_bytes
-            same = describe_change(entry.path, source.sha256, self.images, limit) is None
-        else:
-            same = hash_bytes(data) == source.sha256
-        if entry.label != source.label or not same:
+            if describe_change(entry.path, source.sha256, self.images, limit):
+                return True
+        elif hash_bytes(data) != source.sha256:
             return True
         if not self.manifest.columns:
             return False
-        features = examples.decode_example(source.details)
-        return self._has_other_mask(entry, features) or self._has_other_values(
-            entry, features, data
-        )
+        found = examples.decode_example(source.details)
+        return self._has_other_mask(entry, found) or self._has_other_values(entry, found, data)
 
     def _has_other_mask(self, entry: Entry, features: examples.Features) -> bool:
         if entry.mask is None:
@@ -219,3 +221,90 @@ def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int])
         numbers = [labels[label] for label in values[place]]
         values[place] = sorted(numbers) if columns[place].name == LABELS else numbers
     return entry._replace(values=json.dumps(values, separators=(",", ":")))
+
+
+class ClassChanges(NamedTuple):
+    """How the classes of a data set differ before and after an update.
+
+    Attributes:
+        added: new classes.
+        emptied: classes that lost all their images.
+        renamed: old and new names of classes with the same images, apart from some that were added
+            or some that were removed.
+    """
+
+    added: tuple[str, ...] = ()
+    emptied: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+
+
+def count_labels(manifest: Manifest) -> list[int]:
+    """Counts the records of each class of a data set, in label order."""
+    labels = (split.labels for split in manifest.splits.values())
+    return [sum(counts) for counts in zip(*labels, strict=True)]
+
+
+def compare_classes(
+    folder: Location, manifest: Manifest, images: Location, draft: Draft
+) -> ClassChanges:
+    """Compares the classes of a data set with those of the draft of an update.
+
+    Raises:
+        DatasetError: a shard is damaged.
+    """
+    classes = draft.inventory.classes
+    entries = [entry for group in draft.splits.values() for entry in group]
+    now = Counter(entry.label for entry in entries)
+    before = enumerate(count_labels(manifest))
+    emptied = [label for label, count in before if count and not now[label]]
+    added = range(len(manifest.classes), len(classes))
+    renamed: dict[int, int] = {}
+    if emptied and added:
+        # Shards and files are read once more, but only if a class vanished and another came.
+        old = _hash_records(folder, manifest, emptied)
+        new = _hash_files([entry for entry in entries if entry.label in added], images, manifest)
+        # Images may be added or removed at the same time, so either set may hold the other.
+        renamed = {
+            label: other
+            for label in emptied
+            for other in added
+            if new[other] and (old[label] <= new[other] or new[other] <= old[label])
+        }
+    return ClassChanges(
+        added=tuple(classes[label] for label in added if label not in renamed.values()),
+        emptied=tuple(classes[label] for label in emptied if label not in renamed),
+        renamed=tuple((classes[label], classes[other]) for label, other in renamed.items()),
+    )
+
+
+def _hash_records(
+    folder: Location, manifest: Manifest, labels: Collection[int]
+) -> dict[int, set[str]]:
+    """The SHA-256 of the originals in some classes, by label, as their records state it."""
+    found: dict[int, set[str]] = {label: set() for label in labels}
+    for shard in manifest.shards:
+        for source in read_sources(folder, shard, labelled=manifest.labelled):
+            if source.label in found:
+                found[source.label].add(source.sha256)
+    return found
+
+
+def _hash_files(
+    entries: Sequence[Entry], images: Location, manifest: Manifest
+) -> dict[int, set[str]]:
+    limit = ConvertOptions.from_json(manifest.options).max_file_bytes
+
+    def hash_entry(entry: Entry) -> str:
+        try:
+            return hash_original(entry.path, images, limit)
+        except ImageError:
+            return ""
+
+    found = defaultdict(set)
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
+        # In steps, because `map` makes a future for each entry at once.
+        for start in range(0, len(entries), _STEP):
+            step = entries[start : start + _STEP]
+            for entry, digest in zip(step, pool.map(hash_entry, step), strict=True):
+                found[entry.label].add(digest)
+    return found

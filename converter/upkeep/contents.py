@@ -16,21 +16,17 @@ from converter.names import from_bytes, to_bytes
 from converter.upkeep.provenance import Source
 
 _BYTES: Final = (
-    examples.COLORSPACE,
-    examples.ENCODED,
-    examples.FILENAME,
-    examples.FORMAT,
-    examples.SHA256,
-    examples.SOURCE_ID,
-    examples.TEXT,
-)
+    examples.COLORSPACE, examples.ENCODED, examples.FILENAME, examples.FORMAT, examples.SHA256,
+    examples.SOURCE_ID, examples.TEXT,
+)  # fmt: skip
 _NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.WIDTH)
 
 
 def check_content(payload: bytes, manifest: Manifest, *, decode: bool) -> Source:
-    """Checks the payload of a record; raises a ValueError that says what does not match.
+    """Checks the payload of a record; without `decode`, only the header of its image.
 
-    Without `decode`, only the header of the image is looked at.
+    Raises:
+        ValueError: says what does not match.
     """
     features = examples.decode_example(payload)
     found = _read_singles(features, labelled=manifest.labelled)
@@ -58,7 +54,7 @@ def check_content(payload: bytes, manifest: Manifest, *, decode: bool) -> Source
 
 
 def _read_singles(features: Mapping[str, Sequence[Any]], *, labelled: bool) -> Mapping[str, Any]:
-    """The first value of each feature; the fixed features must have exactly one of their type."""
+    """The first value of each feature; the fixed ones must have exactly one, of their type."""
     unexpected = () if labelled else (examples.LABEL, examples.TEXT)
     for names, kind in ((_BYTES, bytes), (_NUMBERS, int)):
         for name in names:
@@ -78,12 +74,8 @@ def _check_label(found: Mapping[str, Any], classes: Sequence[str]) -> int:
 
 def _check_size(image: StoredImage, expected: ImageInfo) -> None:
     size = (image.height, image.width, image.channels)
-    limits = (
-        expected.height or expected.max_height,
-        expected.width or expected.max_width,
-        expected.channels,
-    )
-    fixed = (bool(expected.height), bool(expected.width), True)
+    height, width = expected.height or expected.max_height, expected.width or expected.max_width
+    limits, fixed = (height, width, expected.channels), (expected.height, expected.width, True)
     for found, limit, exact in zip(size, limits, fixed, strict=True):
         if found < 1 or found > limit or (exact and found != limit):
             raise ValueError(

@@ -1,6 +1,6 @@
-"""Reads back from records which originals they were made from, and finds out what changed.
+"""Reads from records which originals they were made from, and finds out what changed.
 
-In a record, what is needed here stands before and after the image. So a data set is read in a
+The fields read here stand before and after the image of a record. So a data set is read in a
 fraction of its bytes.
 """
 
@@ -20,6 +20,7 @@ from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from converter.image_options import MAX_FILE_BYTES
 from converter.inventory import NO_LABEL
 from converter.names import from_bytes
+from converter.reasons import REJECT_CODES
 from converter.sources.archives import digest_members
 from converter.sources.inputs import is_compressed
 from converter.sources.originals import read_source
@@ -39,16 +40,10 @@ _AFTER: Final = (
 
 
 class Source(NamedTuple):
-    """What a record says about its image, apart from the pixels.
+    """What a record says about its original, by path and SHA-256, and about the stored image.
 
-    Attributes:
-        path: of the original, relative to the folder of images.
-        sha256: of the original, in hexadecimal.
-        label: index into the class names, or `NO_LABEL`.
-        format: how the image is stored.
-        height: of the stored image, in pixels.
-        width: of the stored image, in pixels.
-        details: the record without its image, if requested.
+    `label` is an index into the class names, or `NO_LABEL`. `details` is the record without its
+    image, if requested.
     """
 
     path: str
@@ -70,13 +65,12 @@ class SourceCounts(NamedTuple):
 
 def count_sources(sources: Sequence[Source]) -> SourceCounts:
     """Counts the records of a shard, ordered by label and by format."""
+    height = max((source.height for source in sources), default=0)
+    width = max((source.width for source in sources), default=0)
     return SourceCounts(
         labels=sorted(Counter(source.label for source in sources).items()),
         formats=dict(sorted(Counter(source.format for source in sources).items())),
-        max_image_size=(
-            max((source.height for source in sources), default=0),
-            max((source.width for source in sources), default=0),
-        ),
+        max_image_size=(height, width),
     )
 
 
@@ -123,14 +117,20 @@ def describe_change(
 
     A file of more than `max_bytes` cannot be the original and is not read.
     """
-    if is_compressed(images):
-        now = digest_members(images).get(path)
-        return "is gone" if now is None else None if now == sha256 else "has other content"
     try:
-        data = read_source(path, images, max_bytes)
+        now = hash_original(path, images, max_bytes)
     except ImageError as error:
         return "is gone" if error.code == "vanished" else f"cannot be read: {error.detail}"
-    return None if hash_bytes(data) == sha256 else "has other content"
+    return None if now == sha256 else "has other content"
+
+
+def hash_original(path: str, images: Location, max_bytes: int) -> str:
+    """The SHA-256 of an original in hexadecimal; raises what `read_source` raises."""
+    if not is_compressed(images):
+        return hash_bytes(read_source(path, images, max_bytes))
+    if (digest := digest_members(images).get(path)) is None:
+        raise ImageError("vanished", REJECT_CODES["vanished"])
+    return digest
 
 
 def _read_source(
@@ -141,37 +141,28 @@ def _read_source(
     try:
         head = _read(file, begin, min(begin + _HEAD_BYTES, end))
         try:
-            found = examples.find_values(head, wanted, end - begin)
+            before = examples.find_values(head, wanted, end - begin)
         except ValueError:
             # A class with a very long name stands before the image.
             head = _read(file, begin, end)
-            found = examples.find_values(head, wanted, end - begin)
-        label = examples.read_varint(head, found[examples.LABEL][0])[0] if labelled else NO_LABEL
-        tail = _read(file, begin + found[examples.ENCODED][1], end)
+            before = examples.find_values(head, wanted, end - begin)
+        label = examples.read_varint(head, before[examples.LABEL][0])[0] if labelled else NO_LABEL
+        tail = _read(file, begin + before[examples.ENCODED][1], end)
+        after = examples.find_entries(tail, _AFTER, 0, len(tail))
+        path, sha256, form = (
+            from_bytes(bytes(tail[slice(*after[name])]))
+            for name in (examples.SOURCE_ID, examples.SHA256, examples.FORMAT)
+        )
+        height, width = (
+            examples.read_varint(tail, after[name][0])[0]
+            for name in (examples.HEIGHT, examples.WIDTH)
+        )
         details = b""
         if detailed:
             details = examples.strip_feature(_read(file, begin, end), examples.ENCODED)
-        return _parse_tail(tail, label, details)
+        return Source(path, sha256, label, form, height, width, details)
     except (ValueError, KeyError, IndexError) as error:
         raise RecordError(shard, span[0], f"its source cannot be read: {error}") from error
-
-
-def _parse_tail(tail: memoryview, label: int, details: bytes) -> Source:
-    found = examples.find_entries(tail, _AFTER, 0, len(tail))
-
-    def read_text(name: str) -> str:
-        start, end = found[name]
-        return from_bytes(bytes(tail[start:end]))
-
-    return Source(
-        path=read_text(examples.SOURCE_ID),
-        sha256=read_text(examples.SHA256),
-        label=label,
-        format=read_text(examples.FORMAT),
-        height=examples.read_varint(tail, found[examples.HEIGHT][0])[0],
-        width=examples.read_varint(tail, found[examples.WIDTH][0])[0],
-        details=details,
-    )
 
 
 def _read(file: BinaryIO, begin: int, end: int) -> memoryview:

@@ -4,5 +4,5 @@ commands   one function for each command
 arguments  flags and their help -> options
 reports    results -> lines of text
 documents  results -> JSON
-terminal   the streams that a command writes to
+terminal   prints lines, JSON, warnings and logs to streams that last
 """

@@ -20,7 +20,7 @@ _COMMANDS: Final = {
     "convert": "write a data set, or resume an interrupted conversion",
     "plan": "show what convert would do, without writing anything",
     "verify": "check every byte of a data set",
-    "repair": "make damaged files again",
+    "repair": "rebuild damaged files",
     "inspect": "show counts, sizes and a record",
     "clean": "remove what killed runs left behind",
     "index": "index TFRecord files that something else wrote",
@@ -28,18 +28,17 @@ _COMMANDS: Final = {
 
 _DESCRIPTIONS: Final = {
     "verify": "Checks every byte of a data set; with --runner as a Beam job.",
-    "repair": "Verifies OUT, and makes what is damaged or missing again from the originals. A new "
+    "repair": "Verifies OUT, and rebuilds what is damaged or missing from the originals. A rebuilt "
     "file is used only if it is, byte for byte, what the manifest states.",
     "clean": "Removes temporary files, stale locks and replaced data sets that killed runs left in "
     "OUT and beside it. What a running conversion uses, and what is not part of it, stays.",
 }
 
 _BEAM: Final = "Any other option goes to Beam: write it after OUT, as --name=value."
-_SWITCH: Final = {"action": "store_true"}
 
 
 def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Makes argparse show the message of a UsageError, which it hides as that of a ValueError."""
+    """Makes argparse name the argument that a UsageError is about."""
 
     @functools.wraps(parse)  # argparse names the type in messages of its own
     def convert(text: str) -> Any:
@@ -55,14 +54,13 @@ def _expand_user(text: str) -> str:
     return os.path.expanduser(text)  # noqa: PTH111 (Path's fails where there is no such user)
 
 
-@_typed
-def _parse_path(text: str) -> Location:
+def _read_path(text: str) -> Location:
     return parse_location(_expand_user(text))
 
 
-def _locate(text: str) -> Location:
-    return locate(parse_location(_expand_user(text)))
-
+_SWITCH: Final = {"action": "store_true"}
+_MODE: Final = {"action": "store_const", "dest": "mode", "default": "new"}
+_IMAGES: Final = {"type": _typed(_read_path), "metavar": "IMAGES"}
 
 _CONVERSIONS: Final = ("convert", "plan")
 _BEAM_JOBS: Final = ("convert", "verify", "repair")
@@ -71,22 +69,22 @@ _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]]
     (_CONVERSIONS, "images", "a folder with a folder for each class, or with split folders, here "
      "or in an object store (s3://bucket/prefix, gs://bucket/prefix); an archive of such folders "
      "(.tar, .tar.gz, .zip); or a table (.csv, .tsv, .jsonl, .parquet)",
-     {"type": _parse_path, "metavar": "IMAGES"}),
+     _IMAGES),
     (_COMMANDS.keys() - {"index"}, "out", "the data set's folder, here or in an object store",
-     {"type": _parse_path, "metavar": "OUT"}),
+     {**_IMAGES, "metavar": "OUT"}),
     (["index"], "files", "files, folders (their *.tfrecord*), or patterns in quotes",
      {"type": _expand_user, "metavar": "FILES", "nargs": "+"}),
     (_COMMANDS, "--debug", "show tracebacks", _SWITCH),
     (_CONVERSIONS, "--overwrite", "replace the data set in OUT once the new one is complete; give "
-     "up an unfinished conversion of something else", _SWITCH),
+     "up an unfinished conversion of something else", {**_MODE, "const": "overwrite"}),
     (_CONVERSIONS, "--update", "take added, changed and removed images into the data set in OUT, "
-     "with its options; shards without changes stay as they are", _SWITCH),
+     "with its options; shards without changes stay as they are", {**_MODE, "const": "update"}),
     (["verify"], "--quick", "look at names and sizes only", _SWITCH),
     (["verify"], "--no-decode", "look at image headers only", _SWITCH),
     (["verify"], "--sources", "also compare each record with its original in this folder",
-     {"type": _parse_path, "metavar": "IMAGES"}),
+     _IMAGES),
     (["repair"], "--images", "the folder of the originals",
-     {"type": _parse_path, "metavar": "IMAGES", "required": True}),
+     {**_IMAGES, "required": True}),
     (["clean"], "--dry-run", "list it and remove nothing", _SWITCH),
     (["clean"], "--unfinished", "also give up an unfinished conversion or replacement, with its "
      "finished shards", _SWITCH),
@@ -109,7 +107,8 @@ _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]]
 """Commands, name, help and traits of everything that is not an option of a conversion."""
 
 _EXCLUSIVE: Final = {
-    "--overwrite": "mode", "--update": "mode", "--json": "print", "--quiet": "print"
+    "--overwrite": "mode", "--update": "mode", "--json": "print", "--quiet": "print",
+    "--shard-size": "shards", "--num-shards": "shards",
 }  # fmt: skip
 """A command takes at most one of the flags with the same value."""
 
@@ -119,21 +118,27 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """Parses a command line.
 
     Returns:
-        What is known, with `command` and the names of its `flags`; and the rest, for Beam.
+        The arguments, with `command`, the names of its `flags`, and `rest`, what goes to Beam.
 
     Raises:
-        UsageError: a command is unknown, or an argument is missing or wrong.
+        UsageError: a command is unknown, or an argument is unknown, missing or wrong.
     """
     command = next((word for word in arguments if not word.startswith("-")), "convert")
     if command not in _COMMANDS:
         near = suggest(command, _COMMANDS)
         hint = f"did you mean {near}?" if near else f"choose one of {', '.join(_COMMANDS)}"
         raise UsageError(f"{command!r} is not a command: {hint}")
-    return _make_parser().parse_known_args(arguments)
+    parsed, rest = _make_parser().parse_known_args(arguments)
+    if rest and parsed.command not in _BEAM_JOBS:
+        name = rest[0].split("=", 1)[0]
+        near = suggest(name, parsed.flags)
+        raise UsageError(f"{name} is not known" + (f": did you mean {near}?" if near else " here"))
+    parsed.rest = rest
+    return parsed
 
 
 def read_options(
@@ -146,11 +151,11 @@ def read_options(
     # Stored relative to the table and the images, so that all of them can move together.
     if "table_root" in given and is_table(arguments.images):
         table = locate(arguments.images)
-        values["table_root"] = relate(_locate(given["table_root"]), table.parent)
+        values["table_root"] = relate(locate(_read_path(given["table_root"])), table.parent)
     if "mask_dir" in given:
         root = ConvertOptions(table_root=values.get("table_root", "."))
         base = locate_mask_base(locate_root(locate(arguments.images), root))
-        values["mask_dir"] = relate(_locate(given["mask_dir"]), base)
+        values["mask_dir"] = relate(locate(_read_path(given["mask_dir"])), base)
     sizes = given.get("image_size", [values.get("image_size", ConvertOptions().image_size)])
     return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]
 
@@ -184,44 +189,43 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    groups: dict[str, argparse._ActionsContainer] = {}
+    groups: dict[str, Any] = {}
     for commands, name, text, traits in _ARGUMENTS:
         if command in commands:
-            place: argparse._ActionsContainer = parser
-            if key := _EXCLUSIVE.get(name):
-                place = groups[key] = groups.get(key) or parser.add_mutually_exclusive_group()
-            place.add_argument(name, help=text, **traits)
+            _choose_group(parser, name, groups).add_argument(name, help=text, **traits)
+
+
+def _choose_group(parent: Any, flag: str, groups: dict[str, Any]) -> Any:
+    """Where to add a flag: `parent`, or the group of those that exclude each other."""
+    key = _EXCLUSIVE.get(flag)
+    if key is None:
+        return parent
+    if key not in groups:
+        groups[key] = parent.add_mutually_exclusive_group()
+    return groups[key]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     meanings = read_meanings(ConvertOptions)
-    for title in GROUPS:
-        group = parser.add_argument_group(title, argument_default=argparse.SUPPRESS)
-        shards = None
-        for name, default, option in list_options(ConvertOptions):
-            if option.group != title:
-                continue
-            place: argparse._ActionsContainer = group
-            if name in ("shard_bytes", "num_shards"):
-                place = shards = shards or group.add_mutually_exclusive_group()
-            _add_option(place, name, default, option, meanings.get(name, ""))
+    add = functools.partial(parser.add_argument_group, argument_default=argparse.SUPPRESS)
+    sections = {title: add(title) for title in GROUPS}
+    groups: dict[str, Any] = {}
+    for name, default, option in list_options(ConvertOptions):
+        flag = option.flag or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
+        place = _choose_group(sections[option.group], flag, groups)
+        traits = _describe_option(default, option, meanings.get(name, ""))
+        place.add_argument(flag, dest=name, **traits)
 
 
-def _add_option(
-    group: argparse._ActionsContainer, name: str, default: Any, option: Option, meaning: str
-) -> None:
-    flag = option.flag or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
+def _describe_option(default: Any, option: Option, meaning: str) -> dict[str, Any]:
     text = meaning.replace("`", "").replace("%", "%%").removesuffix(".").removeprefix("False ")
     if isinstance(default, bool):
-        group.add_argument(flag, dest=name, action=f"store_{not default}".lower(), help=text)
-        return
+        return {"action": f"store_{not default}".lower(), "help": text}
     shown = option.shown or (f"{default:,}" if isinstance(default, int) else default)
-    group.add_argument(
-        flag,
-        dest=name,
-        action="append" if option.repeated else "store",
-        type=_typed(option.parse or (str if default is None else type(default))),
-        choices=option.choices or None,
-        metavar=option.metavar,
-        help=text if shown is None else f"{text} (default: {shown})",
-    )
+    return {
+        "action": "append" if option.repeated else "store",
+        "type": _typed(option.parse or (str if default is None else type(default))),
+        "choices": option.choices or None,
+        "metavar": option.metavar,
+        "help": text if shown is None else f"{text} (default: {shown})",
+    }

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import cpu_count
 from typing import TYPE_CHECKING, Any, Final
 
 from converter.costs import Cost
 from converter.errors import ShardmillError
 from converter.format.indexing import Indexed
-from converter.format.manifest import Manifest, SplitInfo, Totals, read_manifest
-from converter.inventory import NO_LABEL, NOTES, SKIP_RULES, Inventory, Note
+from converter.format.manifest import Manifest, Totals, read_manifest
+from converter.inventory import NOTES, SKIP_RULES, Note
 from converter.names import from_bytes
 from converter.reasons import REJECT_CODES
 from converter.sizes import format_bytes, format_count
 from converter.storage.layout import REJECTS, Layout
 from converter.storage.location import Location
-from converter.upkeep.class_changes import ClassChanges
+from converter.upkeep.comparisons import ClassChanges, count_labels
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
 from pipelines.jobs.dry_run import Proposal
 from pipelines.jobs.preview import Preview
 
 if TYPE_CHECKING:
+    from pipelines.jobs.convert import Conversion
     from pipelines.jobs.repair import Repair
-    from pipelines.jobs.request import Conversion
 
 MAX_CLASSES: Final = 20
 """How many classes are listed; the others are counted."""
@@ -42,30 +41,28 @@ _STEPS: Final = {
 
 def summarize_conversion(conversion: Conversion, out: Location, seconds: float) -> Iterator[str]:
     """What `shardmill convert` prints when it is done."""
-    manifest = conversion.manifest
-    totals, shards = manifest.totals, len(manifest.shards)
+    manifest, totals = conversion.manifest, conversion.manifest.totals
     if conversion.unchanged:
         yield _say_unchanged(manifest, out)
-        yield from summarize_notes(conversion.notes)
+        yield from _list_notes(conversion.notes)
         return
     if conversion.update is not None:
         done = f"wrote {format_count(conversion.written, 'shard')}"
         yield f"updated {out} in {seconds:.1f} s: {done}, left {conversion.kept:,} as they were"
         yield from _summarize_changes(conversion.update, conversion.classes)
-        yield from summarize_splits(manifest)
-        yield from summarize_cost(conversion.cost)
-        yield from summarize_notes(conversion.notes)
-        return
-    rate = f"{totals.written / seconds:,.0f} images/s"
-    if conversion.kept:
-        rate = f"{conversion.kept:,} of {format_count(shards, 'shard')} were finished before"
-    yield f"wrote {format_count(totals.written, 'image')} to {out} in {seconds:.1f} s ({rate})"
-    yield from summarize_splits(manifest)
-    scanned = format_count(totals.scanned, "file")
-    yield f"  {scanned}: {totals.written:,} written, {_describe_left_out(totals)}"
+    else:
+        rate = f"{totals.written / seconds:,.0f} images/s"
+        if conversion.kept:
+            shards = format_count(len(manifest.shards), "shard")
+            rate = f"{conversion.kept:,} of {shards} were finished before"
+        yield f"wrote {format_count(totals.written, 'image')} to {out} in {seconds:.1f} s ({rate})"
+    yield from _list_splits(manifest)
+    if conversion.update is None:
+        scanned = format_count(totals.scanned, "file")
+        yield f"  {scanned}: {totals.written:,} written, {_describe_left_out(totals)}"
     yield from summarize_cost(conversion.cost)
-    yield from summarize_notes(conversion.notes)
-    if totals.rejected or totals.skipped:
+    yield from _list_notes(conversion.notes)
+    if conversion.update is None and (totals.rejected or totals.skipped):
         yield from _list_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
 
@@ -74,31 +71,10 @@ def summarize_cost(cost: Cost) -> Iterator[str]:
     """A line with the share of each step in the time of all workers, the largest first."""
     if not cost.total_msec:
         return
-    shares = sorted(
-        ((msec / cost.total_msec, step) for step, msec in cost.msec.items()), reverse=True
-    )
-    first, *others = (f"{_STEPS[step]} {share:.0%}" for share, step in shares)
+    steps = sorted(((msec, step) for step, msec in cost.msec.items()), reverse=True)
+    first, *others = (f"{_STEPS[step]} {msec / cost.total_msec:.0%}" for msec, step in steps)
     seconds = f"{cost.total_msec / 1000:,.1f} s"
     yield f"  bottleneck: {first} of {seconds} of worker time ({', '.join(others)})"
-
-
-def summarize_notes(notes: Sequence[Note]) -> Iterator[str]:
-    """A line for each kind of note, with the first names."""
-    by_code: dict[str, list[Note]] = {}
-    for note in notes:
-        by_code.setdefault(note.code, []).append(note)
-    for code, group in by_code.items():
-        first = group[0]
-        names = ", ".join(first.names[:2]) + (", …" if first.total > 2 else "")
-        total = sum(note.total for note in group)
-        sets = format_count(len(group), "set")
-        yield f"  note: {code} {total:,} in {sets}, {NOTES[code]}: {names}"
-
-
-def summarize_splits(manifest: Manifest) -> Iterator[str]:
-    """A line for each split: records, shards, bytes and the mean size of a shard."""
-    for name, split in manifest.splits.items():
-        yield f"  {name:<11}{_describe_split(split)}"
 
 
 def summarize_preview(preview: Preview) -> Iterator[str]:
@@ -107,7 +83,7 @@ def summarize_preview(preview: Preview) -> Iterator[str]:
         yield from _summarize_proposal(preview.proposal, preview.options.shard_bytes)
     elif preview.update:
         yield from _summarize_changes(preview.update, preview.classes)
-    yield from summarize_notes(preview.notes)
+    yield from _list_notes(preview.notes)
     if preview.action == "nothing" and preview.manifest:
         yield _say_unchanged(preview.manifest, preview.out)
         return
@@ -119,21 +95,20 @@ def summarize_preview(preview: Preview) -> Iterator[str]:
 
 
 def _summarize_proposal(proposal: Proposal, shard_bytes: int) -> Iterator[str]:
-    inventory, estimate = proposal.inventory, proposal.estimate
+    inventory, estimate = proposal.draft.inventory, proposal.estimate
+    images, classes = len(inventory.entries), len(inventory.classes)
+    found = f"{format_count(images, 'image')} in {format_count(classes, 'class')}"
     rows = format_count(len(inventory.rejected), "row")
     yield (
-        f"{format_count(inventory.scanned, 'file')}: "
-        f"{format_count(len(inventory.entries), 'image')} in "
-        f"{format_count(len(inventory.classes), 'class')}, "
-        f"{len(inventory.skipped):,} skipped" + (f", {rows} rejected" if inventory.rejected else "")
+        f"{format_count(inventory.scanned, 'file')}: {found}, {len(inventory.skipped):,} skipped"
+        + (f", {rows} rejected" if inventory.rejected else "")
     )
     if inventory.labelled:
-        yield from _list_classes(inventory.classes, count_labels(inventory))
-    source = sum(entry.size_bytes for entry in inventory.entries)
-    yield f"reads {format_bytes(source)}"
+        yield from _list_classes(inventory.classes, proposal.count_labels())
+    yield f"reads {format_bytes(proposal.source_bytes)}"
     if estimate is None:
         return
-    for split, records in proposal.shard_records.items():
+    for split, records in proposal.draft.shard_records.items():
         total = sum(records) * estimate.record_bytes
         yield (
             f"writes {split}: {format_count(sum(records), 'record')}, about "
@@ -142,39 +117,43 @@ def _summarize_proposal(proposal: Proposal, shard_bytes: int) -> Iterator[str]:
             f"for {format_bytes(shard_bytes)})"
         )
     cores = cpu_count() or 1
-    seconds = estimate.seconds_per_image * len(inventory.entries)
+    seconds = estimate.seconds_per_image * images
     yield (
         f"takes about {seconds:,.0f} s of one core, {seconds / cores:,.0f} s on {cores} cores "
         f"(measured on {estimate.samples:,} images, {estimate.rejected} of them rejected)"
     )
 
 
-def count_labels(inventory: Inventory) -> list[int]:
-    """Returns the number of images of each class, in label order."""
-    counts = Counter(entry.label for entry in inventory.entries if entry.label != NO_LABEL)
-    return [counts[label] for label in range(len(inventory.classes))]
-
-
 def summarize_dataset(manifest: Manifest, folder: Location) -> Iterator[str]:
     """What `shardmill inspect` prints about the data set."""
     image, totals = manifest.image, manifest.totals
-    size = (
-        f"{image.height}x{image.width}"
-        if image.height
-        else (f"of different sizes, up to {image.max_height}x{image.max_width}")
-    )
+    size = f"of different sizes, up to {image.max_height}x{image.max_width}"
+    if image.height:
+        size = f"{image.height}x{image.width}"
     formats = ", ".join(f"{count:,} {name}" for name, count in image.formats.items())
     classes = format_count(len(manifest.classes), "class")
     yield f"{folder}: {format_count(totals.written, 'image')} in {classes}"
     yield f"  images     {size}, {image.channels} channels, {formats}"
-    yield from summarize_splits(manifest)
+    yield from _list_splits(manifest)
     yield f"  left out   {_describe_left_out(totals)}"
     yield f"  written by {manifest.generator}"
     if manifest.updated:
         yield f"  updated    {manifest.updated:,} times since it was converted as a whole"
-    labels = (split.labels for split in manifest.splits.values())
-    sums = [sum(counts) for counts in zip(*labels, strict=True)]
-    yield from _list_classes(manifest.classes, sums)
+    yield from _list_classes(manifest.classes, count_labels(manifest))
+
+
+def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
+    """A line for each feature of a record, with the length of long bytes only."""
+    for name, values in sorted(features.items()):
+        shown = ", ".join(str(show_value(value)) for value in values[:8])
+        yield f"  {name:<20} {shown}{' …' if len(values) > 8 else ''}"
+
+
+def show_value(value: Any) -> Any:
+    """A value of a feature as it is shown: bytes as text, long ones as their length."""
+    if not isinstance(value, bytes):
+        return value
+    return from_bytes(value) if len(value) <= 200 else f"{len(value):,} bytes"
 
 
 def list_faults(faults: Sequence[Fault]) -> Iterator[str]:
@@ -205,12 +184,12 @@ def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
         )
     if repair.left:
         yield (
-            f"{_count_faults(repair.left)} left in {folder}: files that could not be made again "
-            "have other originals or versions now, and --overwrite converts all of it; files that "
-            "do not belong to it are left alone"
+            f"{_count_faults(repair.left)} left in {folder}: files that could not be rebuilt have "
+            "other originals or versions now, and --overwrite converts all of it; files that do "
+            "not belong to it are left alone"
         )
     else:
-        yield f"no fault in {folder}, made again: {format_count(len(repair.repaired), 'file')}"
+        yield f"no fault in {folder}, rebuilt: {format_count(len(repair.repaired), 'file')}"
 
 
 def summarize_indexes(outcomes: Sequence[Indexed]) -> str:
@@ -226,30 +205,8 @@ def summarize_indexes(outcomes: Sequence[Indexed]) -> str:
     return line
 
 
-def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
-    """A line for each feature of a record, with the length of long bytes only."""
-    for name, values in sorted(features.items()):
-        shown = ", ".join(describe_value(value) for value in values[:8])
-        yield f"  {name:<20} {shown}{' …' if len(values) > 8 else ''}"
-
-
-def escape(text: str) -> str:
-    """Makes names from a disk safe to print: no control characters or surrogates."""
-    return "".join(char if char.isprintable() else _spell(char) for char in text)
-
-
-def _spell(char: str) -> str:
-    # A byte that is not UTF-8 is a surrogate in a name.
-    byte = ord(char) - 0xDC00
-    if 0x80 <= byte <= 0xFF:
-        return f"\\x{byte:02x}"
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
 def _count_faults(faults: Sequence[Fault]) -> str:
-    if len(faults) > 1:
-        return f"{len(faults):,} faults"
-    return "1 fault" if faults else "no fault"
+    return format_count(len(faults), "fault") if faults else "no fault"
 
 
 def _say_unchanged(manifest: Manifest, out: Location) -> str:
@@ -270,9 +227,38 @@ def _summarize_changes(update: Update, changes: ClassChanges) -> Iterator[str]:
         yield f"  … and {len(lines) - MAX_CLASSES:,} more classes"
 
 
+def _list_notes(notes: Iterable[Note]) -> Iterator[str]:
+    """A line for each kind of note, with the first names."""
+    by_code: dict[str, list[Note]] = {}
+    for note in notes:
+        by_code.setdefault(note.code, []).append(note)
+    for code, group in by_code.items():
+        first = group[0]
+        names = ", ".join(first.names[:2]) + (", …" if first.total > 2 else "")
+        total, sets = sum(note.total for note in group), format_count(len(group), "set")
+        yield f"  note: {code} {total:,} in {sets}, {NOTES[code]}: {names}"
+
+
+def _list_splits(manifest: Manifest) -> Iterator[str]:
+    for name, split in manifest.splits.items():
+        held = f"{format_count(split.records, 'record')} in {format_count(split.shards, 'shard')}"
+        mean = format_bytes(split.bytes / split.shards)
+        yield f"  {name:<11}{held}, {format_bytes(split.bytes)} ({mean} a shard)"
+
+
+def _list_classes(classes: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
+    for label, (name, count) in enumerate(zip(classes[:MAX_CLASSES], counts, strict=False)):
+        yield f"  {label:>5}  {name:<24} {count:>9,}"
+    if len(classes) > MAX_CLASSES:
+        yield f"         … and {len(classes) - MAX_CLASSES:,} more classes"
+
+
 def _describe_left_out(totals: Totals) -> str:
-    rejected = _count_reasons("rejected", totals.rejected)
-    return f"{rejected}, {_count_reasons('skipped', totals.skipped)}"
+    lines = []
+    for what, reasons in (("rejected", totals.rejected), ("skipped", totals.skipped)):
+        detail = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+        lines.append(f"{sum(reasons.values()):,} {what}" + (f" ({detail})" if reasons else ""))
+    return ", ".join(lines)
 
 
 def _list_reasons(totals: Totals) -> Iterator[str]:
@@ -281,28 +267,3 @@ def _list_reasons(totals: Totals) -> Iterator[str]:
     for reasons in (totals.rejected, totals.skipped):
         for code, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
             yield f"  {count:>9,}  {code:<18} {meanings.get(code, '')}".rstrip()
-
-
-def _count_reasons(what: str, reasons: Mapping[str, int]) -> str:
-    detail = ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
-    return f"{sum(reasons.values()):,} {what}" + (f" ({detail})" if reasons else "")
-
-
-def _describe_split(split: SplitInfo) -> str:
-    held = f"{format_count(split.records, 'record')} in {format_count(split.shards, 'shard')}"
-    mean = format_bytes(split.bytes / split.shards)
-    return f"{held}, {format_bytes(split.bytes)} ({mean} a shard)"
-
-
-def _list_classes(classes: tuple[str, ...], counts: list[int]) -> Iterator[str]:
-    for label, (name, count) in enumerate(zip(classes[:MAX_CLASSES], counts, strict=False)):
-        yield f"  {label:>5}  {name:<24} {count:>9,}"
-    if len(classes) > MAX_CLASSES:
-        yield f"         … and {len(classes) - MAX_CLASSES:,} more classes"
-
-
-def describe_value(value: Any) -> str:
-    """A value of a feature as text, or the length of long bytes."""
-    if not isinstance(value, bytes):
-        return str(value)
-    return from_bytes(value) if len(value) <= 200 else f"{len(value):,} bytes"

@@ -1,4 +1,4 @@
-"""Keeps standard output and standard error usable after their reader has left.
+"""What a command prints: lines safe for a terminal, warnings and logs, to streams that last.
 
 `shardmill convert … | head -1` still converts, and `shardmill verify … | head -1` still exits with
 the code of what it found.
@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import logging
 import os
+import re
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TextIO
+
+from tqdm import tqdm
+
+_BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|UnboundedThread")
 
 
 class PipeFile(io.FileIO):
@@ -46,7 +55,7 @@ def outlast_readers() -> Iterator[None]:
 
 
 def _wrap(stream: TextIO | None, descriptor: int) -> TextIO:
-    """A stream on the same descriptor; one that was put in its place by Python code stays."""
+    """A stream on the same descriptor; one that Python code put in its place stays."""
     if stream in (None, sys.__stdout__, sys.__stderr__):
         encoding = stream.encoding if stream else "utf-8"
         if stream:
@@ -57,3 +66,82 @@ def _wrap(stream: TextIO | None, descriptor: int) -> TextIO:
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")  # a terminal may not be UTF-8
     return stream
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints lines, escaped."""
+    for line in lines:
+        print(escape(line))
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Prints a JSON object."""
+    print(json.dumps(document))  # in ASCII: names that are not UTF-8 survive as lone surrogates
+
+
+def fail(message: str, code: int) -> int:
+    """Prints a message to standard error; returns the exit code."""
+    print(f"shardmill: {escape(message)}", file=sys.stderr)
+    return code
+
+
+def escape(text: str) -> str:
+    """Makes names from a disk safe to print: no control characters or surrogates."""
+    return "".join(char if char.isprintable() else _spell(char) for char in text)
+
+
+def _spell(char: str) -> str:
+    # A byte that is not UTF-8 is a surrogate in a name.
+    byte = ord(char) - 0xDC00
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+@contextlib.contextmanager
+def show_warnings(own: type[Warning], *, quiet: bool) -> Iterator[None]:
+    """Shows warnings of our own class as one line each, or not at all; others as Python does."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_line(
+            message: Warning | str, category: type[Warning], *place: Any, **more: Any
+        ) -> None:
+            if not issubclass(category, own):
+                show(message, category, *place, **more)
+            elif not quiet:
+                print(f"shardmill: warning: {escape(str(message))}", file=sys.stderr)
+
+        warnings.simplefilter("always", own)
+        warnings.showwarning = show_line
+        yield
+
+
+def set_up_logs(*, debug: bool, quiet: bool) -> None:
+    """Shows where a job on other machines can be watched; with `debug`, also what Beam logs."""
+    # What goes wrong reaches `main` as an exception. Beam also logs it, as whole tracebacks.
+    level = logging.INFO if debug else logging.CRITICAL
+    log = logging.StreamHandler()
+    log.setLevel(level)  # Dask's and Prism's loggers have levels of their own
+    logging.basicConfig(level=level, handlers=[log])
+    jobs = logging.getLogger("pipelines")
+    jobs.setLevel(logging.CRITICAL if quiet else logging.INFO)
+    jobs.propagate = False
+    jobs.handlers = [_LineHandler()]
+
+
+class _LineHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # `print` would break the progress bar.
+        tqdm.write(f"shardmill: {escape(record.getMessage())}", file=sys.stderr)
+
+
+def silence_beam_threads() -> None:
+    """Suppresses the tracebacks that Beam's threads print when a worker is killed."""
+    show = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is None or not _BEAM_THREADS.match(failure.thread.name):
+            show(failure)
+
+    threading.excepthook = hook

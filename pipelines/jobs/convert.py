@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converter.commits.commit import commit, read_notes
@@ -19,7 +19,7 @@ from converter.commits.replacements import (
 )
 from converter.costs import Cost
 from converter.format.manifest import Manifest, read_manifest
-from converter.inventory import Inventory
+from converter.inventory import Inventory, Note
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, write_plan
 from converter.sources.scan import scan_images
@@ -27,13 +27,37 @@ from converter.storage.layout import Layout
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.storage.locks import lock_stage
-from converter.upkeep.updates import carry_shards
+from converter.upkeep.comparisons import ClassChanges
+from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import runners
 from pipelines.beam.run_shards import follow_shards, write_remaining
-from pipelines.beam.workers import LocalWorkers
-from pipelines.jobs.preflight import check_import_names, locate_sizes
-from pipelines.jobs.preview import compare, compare_update, has_plan
-from pipelines.jobs.request import Conversion, Request, RunSettings, check_update, prepare
+from pipelines.jobs.preview import check_update, compare, compare_update, has_plan
+from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """The outcome of a conversion.
+
+    Attributes:
+        manifest: of the data set as it is now.
+        written: number of shards written.
+        kept: number of shards finished by an earlier run, or left alone by an update.
+        unchanged: whether the data set was already finished as requested.
+        update: the difference, if an update was requested.
+        classes: what the update means for the classes.
+        notes: what is odd about the images, though they were converted.
+        cost: of the shards written.
+    """
+
+    manifest: Manifest
+    written: int = 0
+    kept: int
+    unchanged: bool = False
+    update: Update | None = None
+    classes: ClassChanges = dataclasses.field(default_factory=ClassChanges)
+    notes: tuple[Note, ...] = ()
+    cost: Cost = dataclasses.field(default_factory=Cost)
 
 
 def convert(
@@ -63,7 +87,7 @@ def convert(
 
     Raises:
         UsageError: an argument makes no sense; no data was written.
-        LockedError: somebody else is writing to `out`; no data was written.
+        LockedError: someone else is writing to `out`; no data was written.
         WorkerError: a local worker process died; finished shards are kept.
         ShardmillError: the pipeline failed, the output cannot be written, or no image could be
             converted; finished shards are kept.
@@ -89,14 +113,14 @@ def convert_sizes(
             Each is, byte for byte, what a conversion to that size alone writes.
         sizes: options that differ only in `image_size`.
         beam_args: as in `convert`.
-        **settings: as in `convert`, for each data set.
+        **settings: as in `convert`.
 
     Returns:
         The manifest of each data set, by the name of its folder.
 
     Raises:
-        UsageError: the sizes make no sense together, or as in `convert`; no data was written.
-        ShardmillError: as in `convert`; finished shards are kept.
+        UsageError: the sizes make no sense together; no data was written.
+        ShardmillError: as in `convert`.
     """
     conversions = run_sizes(images, out, sizes, beam_args, **settings)
     return {name: conversion.manifest for name, conversion in conversions.items()}
@@ -109,9 +133,10 @@ def run_conversion(
     beam_args: Sequence[str] = (),
     **settings: Any,
 ) -> Conversion:
-    """Does what `convert` does, and returns all there is to say about it."""
+    """Does what `convert` does, and returns the whole outcome."""
     run = RunSettings(beam_args=tuple(beam_args), **settings)
-    return _run(locate(images), [locate_output(out)], [options], run)[0]
+    place = locate_output(out)
+    return _run(locate(images), {place: options}, run)[place]
 
 
 def run_sizes(
@@ -121,29 +146,25 @@ def run_sizes(
     beam_args: Sequence[str] = (),
     **settings: Any,
 ) -> dict[str, Conversion]:
-    """Does what `convert_sizes` does, and returns all there is to say about it."""
+    """Does what `convert_sizes` does, and returns the whole outcome of each."""
     run = RunSettings(beam_args=tuple(beam_args), **settings)
-    outs = locate_sizes(locate_output(out), sizes)
-    return dict(zip(outs, _run(locate(images), [*outs.values()], sizes, run), strict=True))
+    done = _run(locate(images), locate_sizes(locate_output(out), sizes), run)
+    return {place.name: conversion for place, conversion in done.items()}
 
 
 def _run(
-    images: Location,
-    outs: Sequence[Location],
-    options: Sequence[ConvertOptions | None],
-    run: RunSettings,
-) -> list[Conversion]:
-    check_import_names()
+    images: Location, outs: Mapping[Location, ConvertOptions | None], run: RunSettings
+) -> dict[Location, Conversion]:
     beam = runners.parse_options(run.beam_args)
     for out in outs:
         restore_folder(out, break_lock=run.break_lock)
-    requests = [prepare(images, out, asked, run) for out, asked in zip(outs, options, strict=True)]
+    requests = make_requests(images, outs, run)
     for request in requests:
         runners.check_paths(beam, *request.places)
     with contextlib.ExitStack() as locks:
         ended = False
         for request in requests:
-            if run.mode != "new" or not request.is_at_rest:
+            if request.needs_lock:
                 locks.enter_context(request.out.lock(break_lock=run.break_lock))
                 ended |= settle_folder(request.out)
         if run.mode == "update":
@@ -157,86 +178,79 @@ def _convert(
     locks: contextlib.ExitStack,
     *,
     ended: bool,
-) -> list[Conversion]:
+) -> dict[Location, Conversion]:
     run = requests[0].run
-    with contextlib.ExitStack() as workers:
-        pool = None
-        if run.mode == "overwrite" or not all(request.is_finished for request in requests):
-            pool = workers.enter_context(_start_workers(requests[0], beam))
+    needed = run.mode == "overwrite" or not all(request.is_finished for request in requests)
+    workers = runners.start_workers(beam, run.workers, *requests[0].places)
+    with workers if needed else contextlib.nullcontext() as pool:
         done, plans = _plan(requests, locks, ended=ended)
         written = write_remaining([*plans.values()], beam, pool, progress=run.progress)
-    staged = [out for out, plan in plans.items() if plan.out != out]
     for (out, plan), (kept, cost) in zip(plans.items(), written, strict=True):
-        done[out] = _complete(plan, kept=kept, cost=cost, staged=out in staged)
-    for out in staged:  # only now, when all of them are complete
-        replace_dataset(out)
-    return [done[request.out] for request in requests]
-
-
-def _start_workers(
-    request: Request, beam: runners.RunnerOptions
-) -> contextlib.AbstractContextManager[LocalWorkers | None]:
-    return runners.start_workers(beam, request.run.workers, *request.places)
+        done[out] = _complete(plan, out, kept, cost)
+    for out, plan in plans.items():
+        if plan.out != out:  # only now, when all of them are complete
+            replace_dataset(out)
+    return {request.out: done[request.out] for request in requests}
 
 
 def _plan(
     requests: Sequence[Request], locks: contextlib.ExitStack, *, ended: bool
 ) -> tuple[dict[Location, Conversion], dict[Location, Plan]]:
-    """Compares requests with outputs and writes the plans of those that are not finished.
-
-    The list of all images ends with this function, before any of them is converted.
-    """
-    done, proposals = compare(requests, ended=ended)
-    left = [request for request in requests if request.out in proposals]
-    drafts = {out: proposal.draft for out, proposal in proposals.items()}
-    for request in left:
+    """Finds out what is finished, and writes the plans of the others."""
+    # The entries of a million images end with this function, before any image is converted.
+    finished, proposals = compare(requests, ended=ended)
+    left = [
+        (request, proposals[request.out].draft) for request in requests if request.out in proposals
+    ]
+    for request, draft in left:
         if request.target != request.out:
             locks.enter_context(lock_stage(request.out))
         if request.run.mode == "overwrite":
-            _discard_other(request.target, drafts[request.out], request.options)
-    return done, {
-        request.out: write_plan(
-            drafts[request.out], request.options, images=request.root, out=request.target
-        )
-        for request in left
+            _discard_other(request.target, draft, request.options)
+    plans = {
+        request.out: write_plan(draft, request.options, images=request.root, out=request.target)
+        for request, draft in left
     }
+    done = {
+        out: Conversion(manifest=manifest, kept=len(manifest.shards), unchanged=True)
+        for out, manifest in finished.items()
+    }
+    return done, plans
 
 
-def _update(requests: Sequence[Request], beam: runners.RunnerOptions) -> list[Conversion]:
+def _update(requests: Sequence[Request], beam: runners.RunnerOptions) -> dict[Location, Conversion]:
     inventory = scan_images(requests[0].images, requests[0].options)
     for request in requests:
         check_update(request, inventory)
-    return [_update_one(request, inventory, beam) for request in requests]
+    return {request.out: _update_one(request, inventory, beam) for request in requests}
 
 
 def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOptions) -> Conversion:
-    out, progress = request.out, request.run.progress
-    stage, total = Layout(out).stage, len(read_manifest(out).shards)
-    with _start_workers(request, beam) as pool:
-        with follow_shards(total, "comparing", shown=progress) as count:
+    out, run, stage = request.out, request.run, Layout(request.out).stage
+    total = len(read_manifest(out).shards)
+    with runners.start_workers(beam, run.workers, *request.places) as pool:
+        with follow_shards(total, "comparing", shown=run.progress) as count:
             old, update, classes = compare_update(request, inventory, count)
         if not update.needed:
-            return Conversion(
-                manifest=old, written=0, kept=total, unchanged=True, update=update,
-                notes=update.draft.inventory.notes,
-            )  # fmt: skip
+            notes = update.draft.inventory.notes
+            return Conversion(manifest=old, kept=total, unchanged=True, update=update, notes=notes)
         with lock_stage(out):
             _discard_other(stage, update.draft, request.options)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             plan = carry_shards(update, out, plan)
-            ((kept, cost),) = write_remaining([plan], beam, pool, progress=progress)
-            conversion = _complete(plan, kept=kept, cost=cost, staged=True)
+            ((kept, cost),) = write_remaining([plan], beam, pool, progress=run.progress)
+            conversion = _complete(plan, out, kept, cost)
             replace_dataset(out)
     return dataclasses.replace(conversion, update=update, classes=classes)
 
 
-def _complete(plan: Plan, *, kept: int, cost: Cost, staged: bool) -> Conversion:
+def _complete(plan: Plan, out: Location, kept: int, cost: Cost) -> Conversion:
     """Commits a plan whose shards are all written, unless it is committed already."""
     if Layout(plan.out).manifest.is_file():
         manifest = read_manifest(plan.out)
     else:
         # The plan marks a staged folder as one that is to replace another.
-        manifest = commit(plan, keep_work=staged)
+        manifest = commit(plan, keep_work=plan.out != out)
     return Conversion(
         manifest=manifest,
         written=len(plan.shards) - kept,

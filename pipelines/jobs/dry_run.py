@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 
 from converter.images.openers import register_formats
 from converter.inventory import Entry, Inventory
@@ -21,29 +22,26 @@ from converter.writing.estimates import Estimate, bound_record_bytes, estimate_r
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Proposal:
-    """The images and shards of a conversion that is not written yet.
+    """The plan of a conversion, and sizes measured on a sample, or None if none was needed."""
 
-    Attributes:
-        inventory: the images, and what is left out.
-        splits: the entries of each split, in record order.
-        shard_records: number of records in each shard of each split.
-        estimate: sizes measured on a sample, or None if no sample was needed.
-    """
-
-    inventory: Inventory
-    splits: dict[str, list[Entry]]
-    shard_records: dict[str, list[int]]
+    draft: Draft
     estimate: Estimate | None
 
     @property
     def bytes(self) -> float:
         """About how many bytes the shards take; 0 if no sample was needed."""
-        return self.estimate.record_bytes * len(self.inventory.entries) if self.estimate else 0.0
+        images = len(self.draft.inventory.entries)
+        return self.estimate.record_bytes * images if self.estimate else 0.0
 
     @property
-    def draft(self) -> Draft:
-        """The plan for `converter.planning.plan.write_plan`."""
-        return Draft(inventory=self.inventory, splits=self.splits, shard_records=self.shard_records)
+    def source_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.draft.inventory.entries)
+
+    def count_labels(self) -> list[int]:
+        """Counts the images of each class, in label order."""
+        inventory = self.draft.inventory
+        counts = Counter(entry.label for entry in inventory.entries)
+        return [counts[label] for label in range(len(inventory.classes))]
 
 
 def propose(
@@ -72,19 +70,15 @@ def propose(
     inventory = inventory or scan_images(folder, options)
     check_scan(inventory, options)
     splits = assign_splits(inventory.entries, options, inventory.duplicates)
-    estimate = None
-    bound = bound_record_bytes(options)
-    doubtful = bound * len(inventory.entries) > room
-    if always_sample or doubtful or not _is_decided(splits, options, bound):
+    estimate, record_bytes = None, bound_record_bytes(options)
+    doubtful = record_bytes * len(inventory.entries) > room
+    if always_sample or doubtful or not _is_decided(splits, options, record_bytes):
         sample = max(splits.values(), key=len)
         estimate = estimate_records(sample, inventory, locate_root(folder, options), options)
-    record_bytes = estimate.record_bytes if estimate else bound
-    return Proposal(
-        inventory=inventory,
-        splits=splits,
-        shard_records=plan_shards(splits, options, record_bytes),
-        estimate=estimate,
-    )
+        record_bytes = estimate.record_bytes
+    shard_records = plan_shards(splits, options, record_bytes)
+    draft = Draft(inventory=inventory, splits=splits, shard_records=shard_records)
+    return Proposal(draft=draft, estimate=estimate)
 
 
 def _is_decided(

@@ -29,8 +29,7 @@ from converter.upkeep.verification import Check, Fault, run_check
 from pipelines.beam import runners
 from pipelines.beam.run_shards import write_remaining
 from pipelines.jobs.dry_run import propose
-from pipelines.jobs.preflight import check_folders
-from pipelines.jobs.request import RunSettings
+from pipelines.jobs.request import RunSettings, check_folders
 from pipelines.jobs.verify import check_current, draw_bar, read_manifest_version
 
 
@@ -75,14 +74,17 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
             return run_check(Check(folder=folder, manifest=manifest), on_shard)
 
     restore_folder(folder, break_lock=run.break_lock)
-    manifest = None
-    # Reading it takes seconds for 100,000 shards, and it is read again under the lock.
+    beam, manifest = runners.parse_options(beam_args), None
+    # Without options for Beam, workers run here and see all folders. Then the manifest, which takes
+    # seconds to read for 100,000 shards, is only read under the lock.
     if beam_args or read_manifest_version(folder) is None:
         with _explain_manifest_errors():
             manifest = find_manifest(folder) or read_manifest(folder)
     check_folders(originals, folder)
     if manifest is not None:
-        _check_places(beam_args, folder, originals, manifest)
+        options = ConvertOptions.from_json(manifest.options)
+        root = locate_root(originals, options)
+        runners.check_paths(beam, root, locate_masks(root, options), folder)
     with folder.lock(break_lock=run.break_lock):
         with _explain_manifest_errors():
             settle_folder(folder)
@@ -90,7 +92,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
         root = locate_root(originals, ConvertOptions.from_json(manifest.options))
         job = RepairJob(folder=folder, manifest=manifest, images=root)
         damaged = {fault.file for fault in faults if not fault.original}
-        repaired, unknown = _Repairs(job, originals, run, damaged).run()
+        repaired, unknown = _Repairs(job, originals, run, beam, damaged).run()
         left = [fault for fault in faults if fault.file not in repaired]
         if repaired and MANIFEST in {fault.file for fault in left}:
             left = find_faults(manifest)  # the counts were those of damaged shards
@@ -108,16 +110,6 @@ def _explain_manifest_errors() -> Iterator[None]:
         ) from error
 
 
-def _check_places(
-    beam_args: Sequence[str], folder: Location, originals: Location, manifest: Manifest
-) -> None:
-    """Refuses folders that workers do not see."""
-    options = ConvertOptions.from_json(manifest.options)
-    root = locate_root(originals, options)
-    masks = locate_masks(root, options)
-    runners.check_paths(runners.parse_options(beam_args), root, masks, folder)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Repairs:
     """One repair: what to rebuild, from which images, and how to run."""
@@ -125,14 +117,18 @@ class _Repairs:
     job: RepairJob
     images: Location
     settings: RunSettings
+    beam: runners.RunnerOptions
     damaged: Collection[str]
 
     def run(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Rebuilds files; gives the names of these, and of shards with unknown originals."""
+        """Rebuilds files; returns their names, and those of shards with unknown originals."""
         job = self.job
         shards = [shard for shard in job.manifest.shards if shard.name in self.damaged]
-        indexes = [s for s in job.manifest.shards if name_index(s.name) in self.damaged]
-        repaired = [name_index(shard.name) for shard in indexes if job.rebuild_index(shard)]
+        repaired = [
+            index
+            for shard in job.manifest.shards
+            if (index := name_index(shard.name)) in self.damaged and job.rebuild_index(shard)
+        ]
         draft = self._plan_again() if shards or {REJECTS, NOTES} & {*self.damaged} else None
         members, likely = self._find_members(shards, draft)
         if members:
@@ -158,7 +154,7 @@ class _Repairs:
     def _find_members(
         self, shards: Sequence[ShardInfo], draft: Draft | None
     ) -> tuple[dict[str, list[Entry]], frozenset[str]]:
-        """The originals of each shard, as far as known, and for which shards they are a guess."""
+        """The known originals of each shard, and the names of the shards where they are a guess."""
         job = self.job
         if draft is not None:
             planned = job.list_members(draft)
@@ -174,13 +170,12 @@ class _Repairs:
         return found | likely, frozenset(likely)
 
     def _write(self, members: Mapping[str, list[Entry]]) -> Iterator[str]:
-        """Converts shards again, and gives the names of the files that came out as stated."""
+        """Converts shards again; yields the names of the files that match the manifest."""
         job, settings = self.job, self.settings
         remove_repair(job.folder)
         plan = job.write_plan(members)
-        beam = runners.parse_options(settings.beam_args)
-        with runners.start_workers(beam, settings.workers, self.images, job.folder) as pool:
-            write_remaining([plan], beam, pool, progress=settings.progress)
+        with runners.start_workers(self.beam, settings.workers, self.images, job.folder) as pool:
+            write_remaining([plan], self.beam, pool, progress=settings.progress)
         for shard in job.manifest.shards:
             if shard.name in members:
                 yield from job.take_shard(shard, self.damaged)

@@ -1,28 +1,29 @@
-"""A conversion as requested: settings and checks that need no lock, no worker and no write."""
+"""A conversion as requested, and the checks of it that open no image and take no lock."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import importlib.metadata
+import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from converter.commits.replacements import find_manifest, is_staged
-from converter.costs import Cost
+from converter.commits.replacements import find_manifest
 from converter.errors import DatasetError, UsageError
-from converter.format.manifest import Manifest, read_manifest
-from converter.inventory import Inventory, Note
+from converter.format.manifest import read_manifest
 from converter.option_fields import check_choice
 from converter.options import ConvertOptions
-from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
-from converter.planning.strict_checks import check_scan
+from converter.planning.plan import name_changes
 from converter.sources.inputs import locate_masks, locate_root
-from converter.storage.layout import Layout
+from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
+from converter.storage.locate import lies_in
 from converter.storage.location import Location
-from converter.upkeep.class_changes import ClassChanges
-from converter.upkeep.updates import Update, check_kind
-from pipelines.jobs.preflight import check_folders
 
 MODES: Final = ("new", "overwrite", "update")
+IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
+DISTRIBUTION: Final = "shardmill"
+
+_SIZE: Final = re.compile(r"\d+x\d+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,33 +56,8 @@ class RunSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Conversion:
-    """The outcome of a conversion.
-
-    Attributes:
-        manifest: of the data set as it is now.
-        written: number of shards written.
-        kept: number of shards finished by an earlier run, or left alone by an update.
-        unchanged: whether the data set was already finished as requested.
-        update: the difference, if an update was requested.
-        classes: what the update means for the classes.
-        notes: what is odd about the images, though they were converted.
-        cost: of the shards written.
-    """
-
-    manifest: Manifest
-    written: int
-    kept: int
-    unchanged: bool = False
-    update: Update | None = None
-    classes: ClassChanges = dataclasses.field(default_factory=ClassChanges)
-    notes: tuple[Note, ...] = ()
-    cost: Cost = dataclasses.field(default_factory=Cost)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One data set that is requested; see `pipelines.convert`."""
+    """One data set as requested; see `pipelines.convert`."""
 
     images: Location
     out: Location
@@ -94,13 +70,17 @@ class Request:
         return locate_root(self.images, self.options)
 
     @property
+    def masks(self) -> Location:
+        return locate_masks(self.root, self.options)
+
+    @property
     def places(self) -> tuple[Location, Location, Location]:
-        """Everything that workers read and write: images, masks and output."""
-        return self.root, locate_masks(self.root, self.options), self.out
+        """Everything that workers read and write."""
+        return self.root, self.masks, self.out
 
     @property
     def current(self) -> Location:
-        """Where the data set is: not in `out` if a kill caught it on the way there."""
+        """The data set's folder: not `out` if a kill interrupted the move there."""
         if not Layout(self.out).manifest.is_file():
             beside = self.out.find_replacement()
             if beside and Layout(beside).manifest.is_file():
@@ -109,7 +89,7 @@ class Request:
 
     @property
     def target(self) -> Location:
-        """Where the data set is made: beside the one that it replaces, if there is one."""
+        """Where the data set is written: beside the one that it replaces, if there is one."""
         return Layout(self.out).stage if self.is_finished else self.out
 
     @property
@@ -118,33 +98,37 @@ class Request:
         return Layout(self.out).manifest.is_file() or self.current != self.out
 
     @property
-    def is_at_rest(self) -> bool:
-        """Whether the data set is finished and no run has left work to end."""
-        return self.is_finished and not Layout(self.out).work.exists()
+    def needs_lock(self) -> bool:
+        """False only for a finished data set in which no killed run left work to complete."""
+        if self.run.mode != "new" or not self.is_finished:
+            return True
+        return Layout(self.out).work.exists()
 
 
-def prepare(
+def make_requests(
+    images: Location, outs: Mapping[Location, ConvertOptions | None], run: RunSettings
+) -> list[Request]:
+    """Checks each output, with its options if given, before any scan and without a lock."""
+    check_import_names()
+    return [_make_request(images, out, options, run) for out, options in outs.items()]
+
+
+def _make_request(
     images: Location, out: Location, options: ConvertOptions | None, run: RunSettings
 ) -> Request:
-    """Checks everything that needs neither a look at the images nor a lock.
-
-    Raises:
-        UsageError: the request makes no sense.
-    """
     check_folders(images, out)
     if run.mode == "update":
         options = _choose_options(out, options)
     request = Request(images=images, out=out, options=options or ConvertOptions(), run=run)
-    _, masks, _ = request.places
     if request.options.mask_dir is not None:
-        check_folders(masks, out)
+        check_folders(request.masks, out)
     if run.mode != "new" and request.is_finished:
         request.current.check_replaceable()
     return request
 
 
 def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOptions:
-    """Returns the options of the data set to update; any that are given have to be the same."""
+    """The options of the data set to update, which any given ones must equal."""
     manifest = find_manifest(out)
     if manifest is None:
         raise UsageError(
@@ -159,56 +143,97 @@ def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOpt
     return options
 
 
-def check_options(request: Request) -> Manifest:
-    """Checks that a finished data set has the requested options, without looking at any image.
-
-    Raises:
-        UsageError: it has others, or was updated.
-    """
-    manifest = read_manifest(request.current)
-    changed = name_changes(manifest.options, manifest.generator, request.options)
-    if changed or manifest.updated:
-        raise _refuse(request.out, changed or ("which was updated since it was converted",))
-    return manifest
-
-
-def check_images(request: Request, manifest: Manifest, draft: Draft) -> Conversion:
-    """Checks that a finished data set is of the requested images.
-
-    Args:
-        request: what is requested.
-        manifest: of the data set.
-        draft: of a conversion now.
-
-    Raises:
-        UsageError: it is of others.
-    """
-    if digest_plan(draft, request.options) != manifest.plan:
-        raise _refuse(request.out, ("files were added, changed or removed",))
-    return Conversion(manifest=manifest, written=0, kept=len(manifest.shards), unchanged=True)
-
-
-def _refuse(out: Location, changed: tuple[str, ...]) -> UsageError:
-    return UsageError(
-        f"output {out} holds a finished data set ({'; '.join(changed)}): take changed files in "
-        "with --update, replace it with --overwrite, or choose another folder"
-    )
-
-
-def check_update(request: Request, inventory: Inventory) -> None:
-    """Checks that images can be taken into the finished data set.
-
-    Raises:
-        UsageError: says why not.
-    """
-    check_scan(inventory, request.options)
-    check_kind(read_manifest(request.current), inventory)
-    stage = Layout(request.out).stage
-    if not is_staged(stage):
-        return
-    with contextlib.suppress(DatasetError):  # nothing is lost if it is damaged
-        if read_plan(stage).base is None:
+def check_folders(images: Location, out: Location) -> None:
+    """Checks that an output is free or holds a data set, and does not overlap its images."""
+    source, target = images.resolve(), out.resolve()
+    if lies_in(target, source):
+        raise UsageError(
+            f"output {out} lies inside the images {images}: the next run would take it for "
+            "images, choose a folder elsewhere"
+        )
+    if lies_in(source, target):
+        raise UsageError(
+            f"the images {images} lie inside the output {out}: choose a new folder for the output"
+        )
+    if out.is_file() or (not out.is_remote and out.exists() and not out.is_dir()):
+        raise UsageError(f"output {out} is a file: choose a folder")
+    found = out.list_names()
+    if found and not _is_ours(out, found):
+        if sizes := find_sizes(out):
             raise UsageError(
-                f"{request.out} is about to be replaced: go on with --overwrite and the options of "
-                "that, or give it up with shardmill clean --unfinished, and then update"
+                f"output {out} holds data sets of several sizes, such as {sizes[0]}: give each as "
+                "an image size, or choose another folder"
             )
+        raise UsageError(
+            f"output {out} is not empty and not ours (it holds {found[0]!r}): "
+            "choose a new or an empty folder"
+        )
+
+
+def _is_ours(out: Location, found: Sequence[str]) -> bool:
+    """Whether a folder with these names in it holds a data set, finished or not."""
+    if WORK_FOLDER in found:
+        return True
+    if MANIFEST not in found:
+        return False
+    if any(map(is_shard_file, found)):  # also if the manifest is damaged
+        return True
+    try:  # other programs name a file manifest.json, too
+        read_manifest(out)
+    except DatasetError:
+        return False
+    return True
+
+
+def find_sizes(out: Location) -> list[str]:
+    """The names of the folders in `out` that hold a data set of one size, in order."""
+    names = (name for name in out.list_names() if _SIZE.fullmatch(name))
+    return [name for name in names if Layout(out / name).manifest.is_file()]
+
+
+def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Location, ConvertOptions]:
+    """Gives each size its folder in `out`, such as `224x320`; refuses what differs otherwise."""
+    if not sizes:
+        raise UsageError("there is no image size to convert to: give at least one")
+    names = [name_size(*options.image_size) for options in sizes]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"image size {double} is given twice")
+    if sizes[0].resize == "none":
+        raise UsageError("resize none ignores the image size: leave all of them out")
+    first, *others = (options.to_json() | options.policies_to_json() for options in sizes)
+    for name, other in zip(names[1:], others, strict=True):
+        for option in first.keys() - {"image_size"}:
+            if other[option] != first[option]:
+                raise UsageError(
+                    "sizes that are converted together must not differ in other options, and "
+                    f"{option} is {first[option]} for {names[0]}, {other[option]} for {name}: "
+                    "convert them one by one"
+                )
+    if Layout(out).manifest.is_file() or Layout(out).plan.is_file():
+        raise UsageError(
+            f"output {out} holds a data set itself, and several sizes need a folder that holds one "
+            "for each: choose another folder"
+        )
+    return {out / name: options for name, options in zip(names, sizes, strict=True)}
+
+
+def check_import_names() -> None:
+    """Refuses an environment where another distribution has files under our import names."""
+    # pip installs both without a warning, and the later one overwrites the other: the package
+    # `reader`, a feed reader, for example.
+    for distribution in importlib.metadata.distributions():
+        name = _find_import_name(distribution)
+        if name and (other := distribution.metadata["Name"]) != DISTRIBUTION:
+            raise UsageError(
+                f"the package {name!r} also belongs to the distribution {other!r}: "
+                "install shardmill in an environment of its own"
+            )
+
+
+def _find_import_name(distribution: importlib.metadata.Distribution) -> str | None:
+    # `packages_distributions` parses all metadata and makes a path of each file: 0.3 s of CPU where
+    # TensorFlow is installed. This takes 0.07 s.
+    files = "\n" + (distribution.read_text("RECORD") or "")
+    packages = (distribution.read_text("top_level.txt") or "").split()
+    return next((x for x in IMPORT_NAMES if f"\n{x}/" in files or x in packages), None)

@@ -51,7 +51,7 @@ def verify(
         progress: draw a bar on standard error.
 
     Returns:
-        the faults; an empty list means the data set is whole.
+        The faults; an empty list means the data set is whole.
 
     Raises:
         UsageError: an option is unknown to Beam.
@@ -81,18 +81,7 @@ def verify(
 def check_current(
     folder: Location, find_faults: Callable[[Manifest], list[Fault]]
 ) -> tuple[Manifest, list[Fault]]:
-    """Checks a data set against its manifest, and again if it is replaced meanwhile.
-
-    Args:
-        folder: the data set.
-        find_faults: the check.
-
-    Returns:
-        the manifest and the faults.
-
-    Raises:
-        DatasetError: the manifest is missing, damaged or of a newer format.
-    """
+    """Checks a data set, again if it is replaced meanwhile; returns its manifest and the faults."""
     while True:
         version = read_manifest_version(folder)
         manifest = read_manifest(folder)
@@ -102,17 +91,15 @@ def check_current(
 
 
 def read_manifest_version(folder: Location) -> tuple[int, str] | None:
-    """What changes when the manifest of a data set is written; None if there is no manifest.
-
-    A manifest of 100,000 shards takes seconds to read, and this does not.
-    """
+    """A token that changes whenever a manifest is written; None if there is no manifest."""
+    # A manifest of 100,000 shards takes seconds to read.
     manifest = Layout(folder).manifest
     return manifest.read_version() if manifest.is_file() else None
 
 
 @contextlib.contextmanager
 def draw_bar(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[ShardInfo], object]]:
-    """Draws a bar over bytes on standard error; gives the function to call with each shard."""
+    """Draws a bar over bytes on standard error; yields the function to call with each shard."""
     with tqdm(
         total=manifest.total_bytes, unit="B", unit_scale=True, desc="verifying", disable=not shown
     ) as bar:
@@ -153,7 +140,7 @@ def _run_as_job(
 
 @contextlib.contextmanager
 def _open_reports(folder: Location, *, local: bool) -> Iterator[Location]:
-    """Makes a folder that all workers see, empty but for its owner's name, while the block runs."""
+    """Makes a temporary folder that all workers see."""
     if local:
         with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
             yield locate(here)
