@@ -44,7 +44,7 @@ KINDS = {
         "indexing isolation keras layers leftovers locks masks mixing multi_size object_files "
         "object_locks object_repairs object_updates objects open_remote pipeline pipelined "
         "preflight preview progress public_api range_reads read_plan readahead reading_masks "
-        "remote_reading repairs replacements reports resume resume_callback roundtrip runners "
+        "remote_reading repairs replacements reports request resume resume_callback roundtrip runners "
         "scan sequence serializable shard_cache shardset source stores stored_sources tables "
         "terminal tfds tfds_written threads transforms updates verification workers "
     ),
