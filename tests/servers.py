@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from converter.storage import object_requests
+from converter.storage.gcs import GcsStore
 from converter.storage.object_requests import put_bytes, put_file
 from converter.storage.objects import ObjectPath, parse_address
+from converter.storage.s3 import S3Store
 
 BUCKET = "shardmill-tests"
 PATIENCE_S = 15
@@ -81,26 +82,33 @@ class KilledError(Exception):
 def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """From that request on, nothing is written: what a killed process leaves is what there is."""
     steps = itertools.count(1)
-    for name in ("_put", "_create", "_start_copy", "_start_delete"):
-        do = getattr(object_requests, name)
 
-        def step(*arguments, do=do):
-            if next(steps) >= number:
-                raise KilledError
-            return do(*arguments)
+    def step() -> None:
+        if next(steps) >= number:
+            raise KilledError
 
-        monkeypatch.setattr(object_requests, name, step)
+    _precede_writes(monkeypatch, step)
 
 
 def count_writes(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> int:
     """How many requests that write something a function makes."""
     with monkeypatch.context() as patch:
         counts = itertools.count()
-        for name in ("_put", "_create", "_start_copy", "_start_delete"):
-            done = getattr(object_requests, name)
-            patch.setattr(object_requests, name, lambda *a, done=done: (next(counts), done(*a))[1])
+        _precede_writes(patch, lambda: next(counts))
         do()
     return next(counts)
+
+
+def _precede_writes(monkeypatch: pytest.MonkeyPatch, step: Callable[[], object]) -> None:
+    """Has something done before each request that writes."""
+    for store, name in itertools.product((S3Store, GcsStore), ("put", "copy", "delete")):
+        write = getattr(store, name)
+
+        async def write_after(*arguments, write=write):
+            step()
+            return await write(*arguments)
+
+        monkeypatch.setattr(store, name, write_after)
 
 
 def find_port() -> int:

@@ -115,7 +115,7 @@ def test_links_that_lead_nowhere_are_one_clear_line(images: Path, tmp_path: Path
     with pytest.raises(UsageError, match="loop is a link that leads to itself"):
         convert(images, tmp_path / "loop", RAW, IN_MEMORY)
     (tmp_path / "gone").symlink_to(tmp_path / "none")
-    with pytest.raises(OutputError, match="gone is in the way: a folder has to be there"):
+    with pytest.raises(OutputError, match="gone is in the way: it has to be a folder"):
         convert(images, tmp_path / "gone" / "out", RAW, IN_MEMORY)
 
 

@@ -29,7 +29,6 @@ from converter.sources.originals import digest_source
 from converter.sources.path_lookup import make_locator
 from converter.sources.rows import is_table
 from converter.sources.tables import scan_table
-from converter.storage.locate import lies_in
 from converter.storage.location import Location
 
 
@@ -103,7 +102,7 @@ def _check_masks(root: Location, options: ConvertOptions) -> None:
     if options.mask_dir is None:
         return
     masks = locate_masks(root, options)
-    if lies_in(masks, root):
+    if root.contains(masks):
         raise UsageError(
             f"the masks {masks} lie among the images {root}, where they would be taken for images: "
             "give the folder of the images alone"

@@ -14,9 +14,8 @@ from converter.options import ConvertOptions
 from converter.sources.archives import digest_members
 from converter.sources.originals import read_source
 from converter.sources.streams import is_compressed
-from converter.storage.files import choose_threads
 from converter.storage.hashing import hash_bytes
-from converter.storage.location import Location
+from converter.storage.location import Location, choose_threads
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.updates import Update
 

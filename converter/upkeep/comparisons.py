@@ -25,10 +25,9 @@ from converter.planning.splits import may_stay
 from converter.sources.mask_pairing import locate_masks
 from converter.sources.originals import read_entry, read_source
 from converter.sources.streams import is_compressed
-from converter.storage.files import choose_threads
 from converter.storage.hashing import hash_bytes
 from converter.storage.layout import name_index
-from converter.storage.location import Location
+from converter.storage.location import Location, choose_threads
 from converter.upkeep.provenance import (
     Source,
     count_sources,

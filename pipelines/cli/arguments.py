@@ -15,7 +15,7 @@ from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
 from converter.sources.mask_pairing import find_base
 from converter.sources.rows import is_table
-from converter.storage.locate import locate, parse_location, relate
+from converter.storage.locate import locate, parse_location
 from converter.storage.location import Location
 
 _COMMANDS: Final = {
@@ -148,11 +148,11 @@ def read_options(
     # Stored relative to the table and the images, so that all of them can move together.
     if "table_root" in given and is_table(arguments.images):
         table = locate(arguments.images)
-        values["table_root"] = relate(_locate(given["table_root"]), table.parent)
+        values["table_root"] = _locate(given["table_root"]).relate(table.parent)
     if "mask_dir" in given:
         root = ConvertOptions(table_root=values.get("table_root", "."))
         base = find_base(locate_root(locate(arguments.images), root))
-        values["mask_dir"] = relate(_locate(given["mask_dir"]), base)
+        values["mask_dir"] = _locate(given["mask_dir"]).relate(base)
     sizes = given.get("image_size", [values.get("image_size", ConvertOptions().image_size)])
     return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]
 

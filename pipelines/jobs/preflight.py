@@ -13,7 +13,6 @@ from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes
 from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
-from converter.storage.locate import lies_in
 from converter.storage.location import Location
 
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
@@ -33,12 +32,12 @@ def check_folders(images: Location, out: Location) -> None:
         UsageError: it does, or it lies in the images or is a file.
     """
     source, target = images.resolve(), out.resolve()
-    if lies_in(target, source):
+    if source.contains(target):
         raise UsageError(
             f"output {out} lies inside the images {images}: the next run would take it for "
             "images, choose a folder elsewhere"
         )
-    if lies_in(source, target):
+    if target.contains(source):
         raise UsageError(
             f"the images {images} lie inside the output {out}: choose a new folder for the output"
         )
