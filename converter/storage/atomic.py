@@ -79,18 +79,13 @@ def describe_error(error: OSError, path: Location) -> OutputError:
 
 
 def link_file(file: Path, path: Path) -> bool:
-    """Gives a file one more name; False if the file system has no links.
-
-    Raises:
-        FileExistsError: there is a file of that name. Without links, two callers at the same
-            instant may both be told that there is none.
-        OSError: the link cannot be made.
-    """
+    """Gives a file one more name, or raises FileExistsError; False if there are no links here."""
     try:
         os.link(file, path)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
+        # Two callers at the same instant may both find the name free.
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         return False

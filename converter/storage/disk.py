@@ -70,9 +70,7 @@ class DiskPath(PosixPath):
             self.stat()
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise UsageError(
-                    f"{self} is a link that leads to itself: choose a folder"
-                ) from None
+                raise UsageError(f"{self} is a loop of links: choose a folder") from None
         return self.resolve() if self.is_symlink() or ".." in self.parts else self
 
     def contains(self, place: Location) -> bool:
@@ -99,7 +97,7 @@ class DiskPath(PosixPath):
     def open_read(self) -> BinaryIO:
         return open(self, "rb")
 
-    def download(self, file: Path, on_bytes: Callable[[int], object] = bool) -> int:
+    def download(self, file: Path, on_bytes: Callable[[int], object] = lambda _: None) -> int:
         with open(file, "ab") as target, open(self, "rb") as source:
             source.seek(target.tell())
             while piece := source.read(_PIECE_BYTES):

@@ -113,17 +113,14 @@ def _create(layout: Layout[DiskPath]) -> int | None:
 
 def _remove_stale(layout: Layout[DiskPath], *, break_lock: bool) -> None:
     """Removes the lock of an owner that is gone, while holding its flock."""
-    descriptor = os.open(layout.lock, os.O_RDWR)
-    try:
-        taken = _try_flock(descriptor)
-        owner = parse_owner(os.pread(descriptor, _OWNER_BYTES, 0))
+    with open(layout.lock, "r+b", buffering=0) as file:
+        taken = _try_flock(file.fileno())
+        owner = parse_owner(file.read(_OWNER_BYTES))
         held = taken is False
         if held or not owner.is_gone(unheld=taken is True):
             check_broken(layout.out, owner, break_lock=break_lock, other="folder", runs=held)
-        if _is_same(layout.lock, descriptor):
+        if _is_same(layout.lock, file.fileno()):
             layout.lock.unlink()
-    finally:
-        os.close(descriptor)
 
 
 def _try_flock(descriptor: int) -> bool | None:
@@ -146,5 +143,4 @@ def _is_same(path: Path, descriptor: int) -> bool:
 def _remove_empty(layout: Layout[DiskPath], made: list[DiskPath]) -> None:
     """Removes the folders that only the lock needed."""
     for path in (layout.scratch, layout.work, *made):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+        path.remove_empty()

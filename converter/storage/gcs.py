@@ -10,8 +10,8 @@ import json
 import os
 import urllib.parse
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import Any
 
 from converter.errors import StoreError
 from converter.storage import stores
@@ -39,10 +39,8 @@ class GcsStore:
         self.gate = asyncio.Semaphore(stores.CONNECTIONS)
 
     async def get(self, bucket: str, key: str, transfer: Transfer) -> None:
-        headers = {"Range": transfer.range} if transfer.range else None
-        query = {"alt": "media"}
-        if transfer.version:
-            query["generation"] = transfer.version
+        headers = stores.drop_empty({"Range": transfer.range})
+        query = {"alt": "media", "generation": transfer.version}
         async with self._ask("GET", bucket, _quote(key), query, headers=headers) as answer:
             transfer.version = answer.headers.get("X-Goog-Generation")
             chunks = answer.content.iter_chunked(stores.CHUNK_BYTES)
@@ -59,11 +57,9 @@ class GcsStore:
             "prefix": prefix,
             "maxResults": str(stores.PAGE_OBJECTS),
             "fields": "items(name,size),prefixes,nextPageToken",
+            "delimiter": None if nested else "/",
+            "pageToken": token,
         }
-        if not nested:
-            query["delimiter"] = "/"
-        if token is not None:
-            query["pageToken"] = token
         async with self._ask("GET", bucket, "", query) as answer:
             page = await answer.json()
         return Page(
@@ -75,20 +71,15 @@ class GcsStore:
     async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> None:
         if isinstance(data, bytes):
             await self._put_bytes(bucket, key, data, attempt)
-        else:
-            await self._put_file(bucket, key, data)
-
-    async def _put_file(self, bucket: str, key: str, data: BinaryIO) -> None:
+            return
         query = {"uploadType": "media", "name": key}
         headers = {"Content-Type": "application/octet-stream"}
         async with self._ask(
             "POST", bucket, "", query, headers=headers, data=stores.open_body(data)
         ) as answer:
             item = await answer.json()
-        if item.get("md5Hash") not in (
-            None,
-            _hash_md5(stores.read_parts(data, stores.CHUNK_BYTES)),
-        ):
+        sent = _hash_md5(stores.read_parts(data, stores.CHUNK_BYTES))
+        if (item.get("md5Hash") or sent) != sent:
             raise stores.TransientError("the store received other bytes than were sent")
 
     async def _put_bytes(self, bucket: str, key: str, data: bytes, attempt: str | None) -> None:
@@ -129,7 +120,7 @@ class GcsStore:
         method: str,
         bucket: str,
         place: str = "",
-        query: dict[str, str] | None = None,
+        query: Mapping[str, str | None] | None = None,
         *,
         headers: dict[str, str] | None = None,
         data: Any = None,
@@ -138,7 +129,7 @@ class GcsStore:
         base = f"{self._files._location}/{'' if data is None else 'upload/'}storage/v1"  # noqa: SLF001
         url = f"{base}/b/{_quote(bucket)}/o" + (f"/{place}" if place else "")
         if query:
-            url += f"?{urllib.parse.urlencode(query)}"
+            url += f"?{urllib.parse.urlencode(stores.drop_empty(query))}"
         with _translate(bucket):
             yarl = stores.load_package("yarl", "gs")
             session = await self._files._set_session()  # noqa: SLF001

@@ -37,11 +37,7 @@ class HashedFile:
             os.fsync(self._file.fileno())
 
     def compare(self, pieces: Iterable[bytes], path: object) -> None:
-        """Compares what was written with what can be read back.
-
-        Raises:
-            OutputError: they differ.
-        """
+        """Raises OutputError if what can be read back differs from what was written."""
         if _hash_pieces(pieces) != self.sha256:
             raise OutputError(
                 f"{path} reads back differently from what was written: check the disk"

@@ -40,9 +40,6 @@ class ObjectFile(SeekableFile):
     """An object opened for reading, in one version from the first byte to the last.
 
     Reading raises what `start_read` raises: OSError with ESTALE once the object has changed.
-
-    Args:
-        path: the object.
     """
 
     def __init__(self, path: ObjectPath) -> None:

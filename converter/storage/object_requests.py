@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import errno
+import functools
 import itertools
 import os
 import uuid
@@ -33,17 +34,9 @@ _AHEAD: Final = 16
 def start_read(
     path: ObjectPath, offset: int = 0, size: int | None = None, version: str | None = None
 ) -> concurrent.futures.Future[bytes]:
-    """Starts to read an object, or a range of it, and does not wait for it.
+    """Starts to read a range, or all that follows; gives fewer bytes only where the object ends.
 
-    Args:
-        path: the object.
-        offset: of the first byte.
-        size: of the range; None for the rest of the object.
-        version: as `stat_object` gives it, to accept no other.
-
-    Returns:
-        a future of the bytes: fewer than `size` only where the object ends. It raises OSError with
-        ESTALE for another version.
+    With a `version`, as `stat_object` gives it, any other is an OSError with ESTALE.
     """
     pieces: list[bytes] = []
     stop = None if size is None else offset + size
@@ -51,10 +44,10 @@ def start_read(
 
     async def read(store: Store) -> bytes:
         if size is None or size > 0:
-            await _receive(store, path, transfer)
+            await _receive(path, transfer, store)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    return start(path, read, progress=lambda: transfer.place)
+    return start(path, read, progress=transfer.tell)
 
 
 def download_object(path: ObjectPath, file: Path, on_bytes: Callable[[int], object]) -> int:
@@ -66,17 +59,12 @@ def download_object(path: ObjectPath, file: Path, on_bytes: Callable[[int], obje
             on_bytes(len(chunk))
 
         transfer = Transfer(write=write, place=stream.tell())
-        wait(
-            start(
-                path,
-                lambda store: _receive(store, path, transfer),
-                progress=lambda: transfer.place,
-            )
-        )
+        receive = functools.partial(_receive, path, transfer)
+        wait(start(path, receive, progress=transfer.tell))
         return transfer.place
 
 
-async def _receive(store: Store, path: ObjectPath, transfer: Transfer) -> None:
+async def _receive(path: ObjectPath, transfer: Transfer, store: Store) -> None:
     known = transfer.version
     try:
         await store.get(path.bucket, path.key, transfer)
@@ -106,11 +94,7 @@ def put_bytes(path: ObjectPath, data: bytes) -> None:
 
 
 def create_object(path: ObjectPath, data: bytes) -> None:
-    """Writes an object if there is none: of several callers, one succeeds.
-
-    Raises:
-        FileExistsError: there is one.
-    """
+    """Writes an object, or raises FileExistsError if there is one: one of many callers succeeds."""
     attempt, size = uuid.uuid4().hex, len(data)
     try:
         wait(start(path, lambda store: store.put(path.bucket, path.key, data, attempt), size=size))

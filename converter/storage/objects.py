@@ -181,7 +181,7 @@ class ObjectPath:
     def open_read(self) -> BinaryIO:
         return cast("BinaryIO", io.BufferedReader(ObjectFile(self), _BUFFER_BYTES))
 
-    def download(self, file: Path, on_bytes: Callable[[int], object] = bool) -> int:
+    def download(self, file: Path, on_bytes: Callable[[int], object] = lambda _: None) -> int:
         return object_requests.download_object(self, file, on_bytes)
 
     @contextlib.contextmanager

@@ -47,11 +47,7 @@ class Owner:
         return bool(self.boot) and (self.boot, self.space) == (_read_boot(), _read_space())
 
     def is_gone(self, *, unheld: bool) -> bool:
-        """Tells whether this owner is known to have ended.
-
-        Args:
-            unheld: no process on this machine holds the lock's `flock`.
-        """
+        """Tells whether it is known to have ended; `unheld` if no process here has its `flock`."""
         is_host = self.host == socket.gethostname()
         if self.boot != _read_boot():
             # After a restart; another machine may have the same name.

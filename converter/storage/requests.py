@@ -54,12 +54,9 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def open_store(scheme: str) -> Store:
-    """Opens a kind of store, once per process.
+    """Opens a kind of store, `s3` or `gs`, once per process.
 
     Imports take half a second: call it early to save that before the first request.
-
-    Args:
-        scheme: `s3` or `gs`.
 
     Raises:
         UsageError: a package is not installed.
@@ -85,17 +82,11 @@ def start(
     size: int = 0,
     progress: Callable[[], int] = lambda: 0,
 ) -> concurrent.futures.Future[_T]:
-    """Starts a request and does not wait for it; more than `CONNECTIONS` of them queue.
+    """Starts a request about an object; more than `CONNECTIONS` of them queue.
 
-    Args:
-        address: what it is about.
-        request: makes it once.
-        size: how many bytes are sent.
-        progress: how many bytes have arrived. As long as more arrive, patience starts over.
-
-    Returns:
-        a future to wait for or cancel. It raises FileNotFoundError for a missing object, and
-        StoreError if the store refuses, or has failed for too long.
+    Patience grows with the `size` that is sent, and starts over when `progress`, the number of
+    bytes received, has grown. The future raises FileNotFoundError for a missing object, and
+    StoreError if the store refuses or has failed for too long.
     """
     store = open_store(address.scheme)
 

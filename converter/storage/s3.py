@@ -56,7 +56,7 @@ class S3Store:
         # Why not always botocore? An answer takes it 2.7 ms of a core, and this 1.0 (measured); a
         # small image is converted in 5.
         aiohttp = stores.load_package("aiohttp", "s3")
-        headers = _drop_empty({"Range": transfer.range, "If-Match": transfer.version})
+        headers = stores.drop_empty({"Range": transfer.range, "If-Match": transfer.version})
         async with self._open(bucket, key) as client:
             where = {"Bucket": bucket, "Key": key}
             url = await client.generate_presigned_url("get_object", Params=where, ExpiresIn=900)
@@ -94,7 +94,7 @@ class S3Store:
         return self._session
 
     async def _get_modeled(self, bucket: str, key: str, transfer: Transfer) -> None:
-        wanted = _drop_empty({"Range": transfer.range, "IfMatch": transfer.version})
+        wanted = stores.drop_empty({"Range": transfer.range, "IfMatch": transfer.version})
         async with self._open(bucket, key) as client:
             answer = await client.get_object(Bucket=bucket, Key=key, **wanted)
             transfer.version = answer["ETag"]
@@ -112,7 +112,10 @@ class S3Store:
         wanted = {"ContinuationToken": token, "Delimiter": None if nested else "/"}
         async with self._open(bucket) as client:
             answer = await client.list_objects_v2(
-                Bucket=bucket, Prefix=prefix, MaxKeys=stores.PAGE_OBJECTS, **_drop_empty(wanted)
+                Bucket=bucket,
+                Prefix=prefix,
+                MaxKeys=stores.PAGE_OBJECTS,
+                **stores.drop_empty(wanted),
             )
         return Page(
             {item["Key"]: item["Size"] for item in answer.get("Contents", ())},
@@ -155,10 +158,7 @@ class S3Store:
 
     @contextlib.asynccontextmanager
     async def _open_upload(self, bucket: str, key: str) -> AsyncIterator[tuple[Any, Any, Any]]:
-        """Yields a client, the arguments that name an upload in parts, and a list for their tags.
-
-        The object appears at the end of the block.
-        """
+        """Yields a client, the arguments that name an upload in parts, and a list for its tags."""
         async with self._open(bucket, key) as client:
             where = {"Bucket": bucket, "Key": key}
             upload = await client.create_multipart_upload(**where)
@@ -194,10 +194,6 @@ def find_proxy(scheme: str, host: str) -> str | None:
     if proxy is None or urllib.request.proxy_bypass(host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _drop_empty(arguments: dict[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in arguments.items() if value}
 
 
 def _close(session: Any, loop: asyncio.AbstractEventLoop) -> None:

@@ -13,7 +13,7 @@ import importlib
 import io
 import os
 import re
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, TypeAlias
 
 from converter.errors import StoreError, UsageError
@@ -65,7 +65,6 @@ class Stat(NamedTuple):
     """What a store knows about an object.
 
     Attributes:
-        size: in bytes.
         version: changes whenever the object is written.
         attempt: the mark of the `put` that created it, if there was one.
     """
@@ -97,12 +96,11 @@ class Transfer:
             return f"bytes={self.place}-" if self.place else None
         return f"bytes={self.place}-{self.stop - 1}"
 
-    async def receive(self, chunks: AsyncIterable[bytes], size: int) -> None:
-        """Takes the body of one answer.
+    def tell(self) -> int:
+        return self.place
 
-        Raises:
-            TransientError: it ends before `size` bytes.
-        """
+    async def receive(self, chunks: AsyncIterable[bytes], size: int) -> None:
+        """Takes the body of an answer; raises TransientError if it ends before `size` bytes."""
         end = self.place + size
         async for chunk in chunks:
             self.write(chunk)
@@ -138,11 +136,7 @@ class Store(Protocol):
 
 
 def load_package(module: str, extra: str) -> Any:
-    """Imports a module that only users of object stores need.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """Imports a module that only users of object stores need, or tells them to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -150,6 +144,11 @@ def load_package(module: str, extra: str) -> Any:
             f"{extra}:// needs the package {module.partition('.')[0]}, which is not installed: "
             f'pip install "shardmill[{extra}]"'
         ) from error
+
+
+def drop_empty(arguments: Mapping[str, str | None]) -> dict[str, str]:
+    """Drops the optional arguments of a request that are not set."""
+    return {name: value for name, value in arguments.items() if value}
 
 
 def list_network_errors() -> tuple[type[Exception], ...]:
