@@ -105,7 +105,7 @@ def test_a_mount_point_in_a_data_set_is_told_of_before_anything_is_done(
     convert_folder(images, out, RAW)
     with mount_tmpfs(out / "cache", "size=100k"):
         for mode in ("update", "overwrite"):
-            with pytest.raises(UsageError, match=r"cache is a mount point, .* unmount it first"):
+            with pytest.raises(UsageError, match=r"cache is a mount point .* unmount it first"):
                 convert(images, out, None, IN_MEMORY, mode=mode)
     assert convert(images, out, None, IN_MEMORY, mode="update").totals.written == 40
 
@@ -203,7 +203,7 @@ def test_shards_of_a_store_need_room_here_to_be_read(
     out = upload(tmp_path / "out", s3_server.path(uuid.uuid4().hex))
     with mount_tmpfs(tmp_path / "disk", "size=100k"):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
-        with pytest.raises(OutputError, match=f"^{tmp_path}/disk cannot take what .* set TMPDIR"):
+        with pytest.raises(OutputError, match=f"^{tmp_path}/disk cannot hold what .* set TMPDIR"):
             verify_dataset(out)
         assert list((tmp_path / "disk").iterdir()) == []
     monkeypatch.undo()

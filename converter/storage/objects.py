@@ -252,7 +252,7 @@ class ObjectPath:
                     file.unlink(missing_ok=True)
                 except OSError as error:
                     raise OutputError(
-                        f"{tempfile.gettempdir()} has no room for what has to be read from {self}: "
+                        f"{tempfile.gettempdir()} cannot hold what has to be read from {self}: "
                         f"{error.strerror}: set TMPDIR to a folder with more room"
                     ) from error
             yield DiskPath(here)
