@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from converter.errors import OutputError, StoreError
 from converter.storage.atomic import write_file
-from converter.storage.files import read_files
 from converter.storage.layout import Layout
 from converter.storage.location import Location
 
@@ -108,8 +107,8 @@ def read_costs(layout: Layout[Location], names: Iterable[str]) -> Cost:
     """The sum of the costs of these shards; missing and damaged ones count as nothing."""
     try:
         present = layout.costs.list_sizes()
-        paths = [path for name in names if (path := _path(layout, name)).name in present]
-        return sum(map(_parse, read_files(paths)), Cost())
+        files = [file for name in names if (file := _path(layout, name).name) in present]
+        return sum(map(_parse, layout.costs.read_files(files)), Cost())
     except (OSError, StoreError):
         return Cost()
 

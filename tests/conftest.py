@@ -43,10 +43,10 @@ KINDS = {
         "decoding duplicates elements frames frameworks hosts image_decoders image_notes "
         "indexing isolation keras layers leftovers locks masks mixing multi_size object_files "
         "object_locks object_repairs object_updates objects open_remote pipeline pipelined "
-        "preflight preview progress public_api range_reads read_plan readahead reading_masks "
-        "remote_reading repairs replacements reports request resume resume_callback roundtrip runners "
-        "scan sequence serializable shard_cache shardset source stores stored_sources tables "
-        "terminal tfds tfds_written threads transforms updates verification workers "
+        "preview progress public_api range_reads read_plan readahead reading_masks "
+        "remote_reading repairs replacements reports request resume resume_callback roundtrip "
+        "runners scan sequence serializable shard_cache shardset source stored_sources stores "
+        "tables terminal tfds tfds_written threads transforms updates verification workers "
     ),
 }
 """The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or

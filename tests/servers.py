@@ -1,4 +1,4 @@
-"""Object stores for tests: real servers as processes, each with a proxy before it."""
+"""Object stores for tests: real servers as processes, each behind a proxy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from converter.storage import object_requests
+from converter.storage.gcs import GcsStore
 from converter.storage.object_requests import put_bytes, put_file
 from converter.storage.objects import ObjectPath, parse_address
+from converter.storage.s3 import S3Store
 
 BUCKET = "shardmill-tests"
 PATIENCE_S = 15
@@ -32,12 +33,12 @@ PACKAGES = {"s3": ("s3fs", "moto"), "gs": ("gcsfs", "gcp_storage_emulator")}
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """A store that runs.
+    """A running store.
 
     Attributes:
         scheme: `s3` or `gs`.
         port: of its proxy.
-        environment: leads there; it is that of this process, too.
+        environment: leads to the proxy; set in this process too.
     """
 
     scheme: str
@@ -49,7 +50,7 @@ class Server:
         return parse_address(f"{self.scheme}://{BUCKET}/{name}")
 
     def set_faults(self, **settings: object) -> dict[str, int]:
-        """Sets what its proxy does; without arguments, nothing. Returns counts since the last."""
+        """Sets the faults of its proxy; none without arguments. Returns counts since the last."""
         query = urllib.parse.urlencode(settings)
         url = f"http://127.0.0.1:{self.port}/-/set?{query}"
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -57,7 +58,7 @@ class Server:
 
 
 def upload(folder: Path, address: ObjectPath) -> ObjectPath:
-    """Copies the files of a folder, and nothing below it, to an address."""
+    """Copies the files directly in a folder to an address."""
     for file in sorted(folder.iterdir()):
         if file.is_file():
             with open(file, "rb") as stream:
@@ -66,7 +67,7 @@ def upload(folder: Path, address: ObjectPath) -> ObjectPath:
 
 
 def upload_tree(folder: Path, address: ObjectPath) -> ObjectPath:
-    """Copies all that is in a folder to an address, if nothing lies there."""
+    """Copies everything in a folder to an address, if there is nothing yet."""
     if not address.exists():
         for path in folder.rglob("*"):
             if path.is_file():
@@ -75,36 +76,43 @@ def upload_tree(folder: Path, address: ObjectPath) -> ObjectPath:
 
 
 class KilledError(Exception):
-    """In a thread of Beam, anything else hangs it."""
+    """An `Exception`, because any other kind hangs a thread of Beam."""
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """From that request on, nothing is written: what a killed process leaves is what there is."""
+    """From that request on, nothing is written, as after a kill."""
     steps = itertools.count(1)
-    for name in ("_put", "_create", "_start_copy", "_start_delete"):
-        do = getattr(object_requests, name)
 
-        def step(*arguments, do=do):
-            if next(steps) >= number:
-                raise KilledError
-            return do(*arguments)
+    def step() -> None:
+        if next(steps) >= number:
+            raise KilledError
 
-        monkeypatch.setattr(object_requests, name, step)
+    _precede_writes(monkeypatch, step)
 
 
 def count_writes(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> int:
-    """How many requests that write something a function makes."""
+    """Counts the requests of a function that write something."""
     with monkeypatch.context() as patch:
         counts = itertools.count()
-        for name in ("_put", "_create", "_start_copy", "_start_delete"):
-            done = getattr(object_requests, name)
-            patch.setattr(object_requests, name, lambda *a, done=done: (next(counts), done(*a))[1])
+        _precede_writes(patch, lambda: next(counts))
         do()
     return next(counts)
 
 
+def _precede_writes(monkeypatch: pytest.MonkeyPatch, step: Callable[[], object]) -> None:
+    """Calls `step` before each request that writes."""
+    for store, name in itertools.product((S3Store, GcsStore), ("put", "copy", "delete")):
+        write = getattr(store, name)
+
+        async def write_after(*arguments, write=write):
+            step()
+            return await write(*arguments)
+
+        monkeypatch.setattr(store, name, write_after)
+
+
 def find_port() -> int:
-    """A port that nobody has just now."""
+    """Finds a free port."""
     with socket.socket() as line:
         line.bind(("127.0.0.1", 0))
         return line.getsockname()[1]
@@ -112,7 +120,7 @@ def find_port() -> int:
 
 @contextlib.contextmanager
 def run_server(scheme: str) -> Iterator[Server]:
-    """Runs a store and its proxy; this process and those that it starts are led there.
+    """Runs a store and its proxy, for this process and those that it starts.
 
     Skips the test where a package is missing.
     """

@@ -331,7 +331,7 @@ def test_a_mount_point_is_not_replaced(image_folder: Path, tmp_path: Path) -> No
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", out], check=True)
     try:
         convert_folder(image_folder, out, OTHER)
-        with pytest.raises(UsageError, match="is a mount point, which cannot give way to a new"):
+        with pytest.raises(UsageError, match="is a mount point, which cannot make way for a new"):
             convert(image_folder, out, OPTIONS, mode="overwrite")
         assert not verify_dataset(out)
     finally:

@@ -79,7 +79,7 @@ def test_in_a_store_the_names_are_the_same():
 )
 def test_nothing_takes_an_unknown_address_for_a_folder(use, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"^hdfs:// is no address that is known"):
+    with pytest.raises(UsageError, match=r"^hdfs:// is an unknown kind of address"):
         use("hdfs://bucket/out", image_folder)
     assert list(tmp_path.iterdir()) == []
 
@@ -90,5 +90,5 @@ def test_neither_does_the_command_line(command, image_folder, tmp_path, monkeypa
     images = {"convert": [str(image_folder)], "plan": [str(image_folder)]}.get(command, [])
     originals = ["--images", str(image_folder)] if command == "repair" else []
     assert main([command, *images, "hdfs://bucket/out", *originals]) == 2
-    assert "hdfs:// is no address that is known" in capsys.readouterr().err
+    assert "hdfs:// is an unknown kind of address" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

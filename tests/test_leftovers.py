@@ -19,9 +19,8 @@ from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
 from converter.storage.atomic import write_file
 from converter.storage.layout import Layout
-from converter.storage.locks import sign_folder
 from converter.storage.object_requests import put_bytes
-from converter.storage.owners import dump_owner, parse_owner
+from converter.storage.owners import dump_owner, parse_owner, sign_folder
 from converter.upkeep.verification import verify_dataset
 from pipelines import clean, convert
 

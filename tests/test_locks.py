@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from converter.commits.replacements import lock_stage
 from converter.errors import LockedError, OutputError
 from converter.storage import owners
 from converter.storage.layout import Layout
-from converter.storage.locks import lock_stage
 
 HOLD = """
 import sys, time
@@ -132,7 +132,7 @@ def test_a_lock_from_before_a_restart_is_taken_over(
 
 def test_the_lock_of_another_machine_is_respected_until_it_is_broken(tmp_path: Path) -> None:
     write_owner(tmp_path, host="elsewhere", boot="its own", pid=77)
-    message = "is locked by process 77 on elsewhere, .* if it does not, run again with --break-lock"
+    message = "is locked by process 77 on elsewhere, .* if it is not, run again with --break-lock"
     with pytest.raises(LockedError, match=message), tmp_path.lock():
         pass
     assert tmp_path.find_owner() is not None

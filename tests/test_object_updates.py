@@ -21,9 +21,9 @@ from converter.commits.replacements import find_manifest, replace_dataset, settl
 from converter.errors import DatasetError, OutputError, UsageError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
-from converter.storage import object_requests, objects
+from converter.storage import object_requests
 from converter.storage.layout import Layout
-from converter.storage.object_requests import delete_object, put_bytes
+from converter.storage.object_requests import copy_objects, delete_object, put_bytes
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.convert import Conversion, run_conversion
@@ -67,9 +67,9 @@ def test_an_update_gives_the_bytes_of_one_in_a_folder(server, root, out, monkeyp
 
     def copy(pairs):
         copied.extend(pairs := list(pairs))
-        object_requests.copy_objects(pairs)
+        copy_objects(pairs)
 
-    monkeypatch.setattr(objects, "copy_objects", copy)
+    monkeypatch.setattr(object_requests, "copy_objects", copy)
     found = update(images, out)
     assert read_tree(out) == read_tree(root / "after")
     assert not Layout(out).stage.exists()
@@ -184,10 +184,10 @@ def test_files_that_someone_else_wrote_meanwhile_are_left_alone(server, root, ou
 
 def test_a_manifest_that_appears_in_between_is_not_overwritten(server, root, out, monkeypatch):
     def copy(pairs):
-        object_requests.copy_objects(pairs)
+        copy_objects(pairs)
         put_bytes(Layout(out).manifest, b"of another")
 
-    monkeypatch.setattr(objects, "copy_objects", copy)
+    monkeypatch.setattr(object_requests, "copy_objects", copy)
     with pytest.raises(OutputError, match=r"manifest\.json exists again: someone else wrote it"):
         update(root / "images", out)
     assert settle_folder(out)

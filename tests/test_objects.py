@@ -1,5 +1,6 @@
 """Objects of real servers: read, written and listed, through 30 % of faults and without a store."""
 
+import asyncio
 import concurrent.futures
 import pickle
 import sys
@@ -11,9 +12,9 @@ import pytest
 from servers import Server
 
 from converter.errors import StoreError, UsageError
-from converter.storage import object_requests, requests, s3
+from converter.storage import requests, s3
 from converter.storage.object_requests import (
-    copy_object,
+    copy_objects,
     create_object,
     delete_objects,
     list_objects,
@@ -22,7 +23,7 @@ from converter.storage.object_requests import (
     start_read,
 )
 from converter.storage.objects import ObjectPath, parse_address
-from converter.storage.stores import Transfer, TransientError, check_length, shorten
+from converter.storage.stores import Transfer, TransientError, shorten
 
 NAMES = ("a.txt", "a/1.jpg", "a/2 é%#?+&.jpg", "a/b/3.jpg", "aa", "c", "c/1\t.jpg", "z")
 
@@ -120,8 +121,7 @@ def test_a_bucket_that_is_not_there_is_one_line(server):
 
 
 def test_more_objects_than_an_answer_holds_are_listed_in_order(folder, monkeypatch):
-    monkeypatch.setattr("converter.storage.s3.PAGE_OBJECTS", 3)
-    monkeypatch.setattr("converter.storage.gcs.PAGE_OBJECTS", 3)
+    monkeypatch.setattr("converter.storage.stores.PAGE_OBJECTS", 3)
     names = sorted(f"{first}/{second}" for first in "abcdefgh" for second in range(4))
     for name in names:
         put_bytes(folder / name, b"")
@@ -131,7 +131,7 @@ def test_more_objects_than_an_answer_holds_are_listed_in_order(folder, monkeypat
 def test_a_file_is_put_whole_and_copied_and_downloaded(folder, tmp_path):
     (tmp_path / "file").write_bytes(fill(3_000_000))
     put(folder / "x", tmp_path / "file")
-    copy_object(folder / "x", folder / "y é")
+    copy_objects([(folder / "x", folder / "y é")])
     assert (folder / "y é").download(tmp_path / "new") == 3_000_000
     assert (tmp_path / "new").read_bytes() == fill(3_000_000)
 
@@ -164,7 +164,7 @@ def test_an_object_over_the_limit_of_one_request_is_copied_in_parts(s3_server, m
     put_bytes(source, data)
     monkeypatch.setattr(s3.S3Store, "max_put_bytes", 6 << 20)
     monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
-    copy_object(source, target)
+    copy_objects([(source, target)])
     assert s3_server.set_faults()["PUT"] == 1 + 3
     assert target.read_bytes() == data
 
@@ -207,11 +207,8 @@ def test_what_breaks_off_is_not_fetched_again(server, folder):
 def test_one_object_is_not_made_of_two_versions(s3_server):
     path = s3_server.path("versions")
     put_bytes(path, b"0123456789")
-    begun = Transfer(write=print, place=4, version='"of the object before"')
     with pytest.raises(OSError, match="it changed while it was read"):
-        requests.wait(
-            requests.start("s3", lambda store: object_requests._transfer(store, path, begun))
-        )
+        start_read(path, 4, version='"of the object before"').result()
 
 
 @pytest.mark.parametrize("kind", ["refuse", "reset", "hang"])
@@ -246,7 +243,7 @@ def test_an_object_that_is_elsewhere_is_left_to_botocore(s3_server):
     s3_server.set_faults(faults=1, kinds="move", only="X-Amz-Signature")
     assert path.read_bytes() == b"data"
     counts = s3_server.set_faults()
-    requests._open("s3").store._modeled.clear()
+    requests.open_store("s3")._modeled.clear()
     assert (counts["GET"], counts["move"]) == (2, 1)
 
 
@@ -277,8 +274,13 @@ def test_a_creator_whose_answer_is_lost_knows_that_it_won(server, folder):
 
 
 def test_an_answer_that_ends_early_is_asked_for_again():
+    async def send():
+        yield b"4567"
+
+    transfer = Transfer(write=print, place=3)
     with pytest.raises(TransientError, match="ends 3 bytes early"):
-        check_length(Transfer(write=print, place=7), 10)
+        asyncio.run(transfer.receive(send(), 7))
+    assert transfer.range == "bytes=7-"
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
@@ -300,7 +302,7 @@ def test_a_patience_that_is_no_time_is_refused(monkeypatch, text):
 
 @pytest.fixture
 def forget_proxies():
-    """What was found of proxies is found anew, before and after."""
+    """Proxies are looked for again, before and after."""
     s3.find_proxy.cache_clear()
     yield
     s3.find_proxy.cache_clear()

@@ -18,7 +18,7 @@ from converter.costs import read_costs
 from converter.errors import OutputError, ShardmillError, StoreError
 from converter.options import ConvertOptions
 from converter.planning.plan import read_entries, write_plan
-from converter.storage import disk, objects
+from converter.storage import disk, object_requests
 from converter.storage.layout import Layout, name_index
 from converter.storage.objects import ObjectPath
 from converter.writing import pipelined, shard_writer
@@ -256,13 +256,13 @@ def test_in_a_store_a_receipt_comes_after_its_shard_and_index(server, images, mo
     out = server.path(uuid.uuid4().hex)
     draft = propose(images, OPTIONS, always_sample=False).draft
     plan = write_plan(draft, OPTIONS, images=images, out=out)
-    put, sent = objects.put_file, []
+    put, sent = object_requests.put_file, []
 
     def note(path, stream):
         put(path, stream)
         sent.append(path)
 
-    monkeypatch.setattr(objects, "put_file", note)
+    monkeypatch.setattr(object_requests, "put_file", note)
     list(write_pipelined(plan.shards, Job.of_plan(plan)))
     for shard in plan.shards:
         names = (shard.name, name_index(shard.name))

@@ -105,17 +105,17 @@ def test_a_mount_point_in_a_data_set_is_told_of_before_anything_is_done(
     convert_folder(images, out, RAW)
     with mount_tmpfs(out / "cache", "size=100k"):
         for mode in ("update", "overwrite"):
-            with pytest.raises(UsageError, match=r"cache is a mount point, .* unmount it first"):
+            with pytest.raises(UsageError, match=r"cache is a mount point .* unmount it first"):
                 convert(images, out, None, IN_MEMORY, mode=mode)
     assert convert(images, out, None, IN_MEMORY, mode="update").totals.written == 40
 
 
 def test_links_that_lead_nowhere_are_one_clear_line(images: Path, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(UsageError, match="loop is a link that leads to itself"):
+    with pytest.raises(UsageError, match="loop is a loop of links"):
         convert(images, tmp_path / "loop", RAW, IN_MEMORY)
     (tmp_path / "gone").symlink_to(tmp_path / "none")
-    with pytest.raises(OutputError, match="gone is in the way: a folder has to be there"):
+    with pytest.raises(OutputError, match="gone is in the way: it has to be a folder"):
         convert(images, tmp_path / "gone" / "out", RAW, IN_MEMORY)
 
 
@@ -203,7 +203,7 @@ def test_shards_of_a_store_need_room_here_to_be_read(
     out = upload(tmp_path / "out", s3_server.path(uuid.uuid4().hex))
     with mount_tmpfs(tmp_path / "disk", "size=100k"):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
-        with pytest.raises(OutputError, match=f"^{tmp_path}/disk cannot take what .* set TMPDIR"):
+        with pytest.raises(OutputError, match=f"^{tmp_path}/disk cannot hold what .* set TMPDIR"):
             verify_dataset(out)
         assert list((tmp_path / "disk").iterdir()) == []
     monkeypatch.undo()

@@ -70,7 +70,7 @@ disk.publish = hold
 BUGS = {
     "none": "",
     "no flush of files": "hashing.HashedFile.flush = lambda self, **_: self._file.flush()",
-    "no flush of folders": "disk.sync_folder = lambda folder: None",
+    "no flush of folders": "disk.DiskPath.sync = lambda self: None",
     "written under its final name": """
 @contextlib.contextmanager
 def create(path, scratch, *, exclusive=False):

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from converter.errors import OutputError
-from converter.storage import files
 from converter.storage.atomic import create_file, write_file
 from converter.storage.hashing import hash_file
 
@@ -119,7 +118,7 @@ def test_two_attempts_at_the_same_file_do_not_mix(tmp_path, scratch):
 def test_an_exclusive_file_replaces_nothing(tmp_path, scratch):
     path = tmp_path / "file"
     write_file(path, b"one", scratch, exclusive=True)
-    message = f"{path} exists already: somebody else finished this data set"
+    message = f"{path} exists already: someone else finished this data set"
     with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
         write_file(path, b"two", scratch, exclusive=True)
     assert path.read_bytes() == b"one"
@@ -169,11 +168,11 @@ def test_a_folder_of_a_store_is_listed_as_one_here(server, tmp_path):
         assert folder.list_sizes() == {"a": 3, "b.txt": 0}
         assert (folder / "none").list_names() == []
         assert (folder / "none").list_sizes() == {}
-        assert list(files.read_files([folder / "a", folder / "c/d"])) == [b"xxx", b"x"]
+        assert list(folder.read_files(["a", "c/d"])) == [b"xxx", b"x"]
         assert (folder / "c").measure() is None
         assert (folder / "a").measure() == 3
         assert (folder / "a").read_range(1, 9) == b"xx"
         folder.remove_tree(keep=("a",))
         assert folder.list_names() == ["a"]
-        files.remove_files([folder / "a", folder / "none"])
+        folder.remove_files(["a", "none"])
         assert folder.list_names() == []

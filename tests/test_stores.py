@@ -195,7 +195,7 @@ def test_of_two_commits_one_wins(plan, monkeypatch):
         return describe_dataset(*arguments, **more)
 
     monkeypatch.setattr("converter.commits.commit.describe_dataset", lose_race)
-    with pytest.raises(OutputError, match=r"manifest.json exists already: somebody else finished"):
+    with pytest.raises(OutputError, match=r"manifest.json exists already: someone else finished"):
         commit(plan)
     assert Layout(plan.out).manifest.read_bytes() == b"of the winner"
 

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from converter.errors import DatasetError, OutputError, StoreError
 from converter.format.manifest import FileInfo, ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
@@ -15,14 +15,9 @@ from converter.inventory import Note, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, dump_line
 from converter.storage.atomic import create_file, write_file
-from converter.storage.files import (
-    choose_threads,
-    read_files,
-    remove_files,
-)
 from converter.storage.hashing import hash_file
 from converter.storage.layout import NOTES, REJECTS, Layout, name_index
-from converter.storage.location import Location
+from converter.storage.location import Location, choose_threads
 from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt, receipt_path
 
 
@@ -34,14 +29,24 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
             finished: the update has compared them.
         on_shard: called with each checked shard of the plan, in order.
     """
-    finished = []
-    sizes, receipts = plan.out.list_sizes(), Layout(plan.out).receipts.list_sizes()
+    finished, layout = [], Layout(plan.out)
+    sizes, receipts = plan.out.list_sizes(), layout.receipts.list_sizes()
 
     def is_finished(shard: Shard) -> bool:
         if shard.name in plan.carried:
             return True
-        known = receipt_path(Layout(plan.out), shard).name in receipts
-        return known and _is_finished(plan, shard, sizes)
+        path = receipt_path(layout, shard)
+        if path.name not in receipts:
+            return False
+        try:
+            receipt = read_receipt(path)
+            _check_receipt(receipt, shard, sizes)
+            return (
+                hash_file(plan.out / shard.name) == receipt.sha256
+                and hash_file(plan.out / name_index(shard.name)) == receipt.index_sha256
+            )
+        except (DatasetError, OSError):
+            return False
 
     # Threads are enough to use all cores: hashing releases the interpreter.
     with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
@@ -54,14 +59,7 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
 
 
 def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
-    """Completes a data set whose shards are all written.
-
-    Args:
-        plan: a plan that has been written to its output.
-        keep_work: do not remove the work folder.
-
-    Returns:
-        the manifest.
+    """Completes a planned data set whose shards are all written, and returns its manifest.
 
     Raises:
         DatasetError: a shard or its receipt is missing, or images are unaccounted for.
@@ -74,13 +72,10 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     totals = _count_images(plan, receipts)
     shards = tuple(_describe_shard(receipt) for receipt in receipts)
     image = _describe_image(receipts, plan.options)
-    files = {}
     metadata = describe_dataset(image, plan.classes, shards, plan.columns, labelled=plan.labelled)
-    for name, data in metadata.items():
-        sha256 = write_file(layout.out / name, data, layout.scratch)
-        files[name] = FileInfo(bytes=len(data), sha256=sha256)
+    files = {name: _write_info(layout, name, data) for name, data in metadata.items()}
     files[REJECTS] = _write_rejects(plan.out, receipts)
-    files[NOTES] = _write_notes(plan.out, receipts)
+    files[NOTES] = _write_info(layout, NOTES, _describe_notes(layout, receipts))
     manifest = Manifest(
         generator=plan.generator,
         options=plan.options.to_json(),
@@ -106,7 +101,8 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
 
 def _count_images(plan: Plan, receipts: Sequence[Receipt]) -> Totals:
     """Sums up the outcomes of all images; raises OutputError if none was written."""
-    written, codes = sum(receipt.records for receipt in receipts), Counter(_list_codes(receipts))
+    written = sum(receipt.records for receipt in receipts)
+    codes = Counter(reject["code"] for receipt in receipts for reject in receipt.rejects)
     if not written:
         code, count = codes.most_common(1)[0]
         raise OutputError(
@@ -136,42 +132,26 @@ def read_notes(out: Location) -> tuple[Note, ...]:
 
 
 def remove_work(out: Location) -> None:
-    """Removes the work folder, except for a lock in it.
-
-    Raises:
-        OSError: something in it cannot be removed.
-        StoreError: the store does not answer, or refuses.
-    """
+    """Removes the work folder, except for a lock in it; raises OSError if it cannot."""
     layout = Layout(out)
     # The plan goes last: while it exists, the rest is known to belong to a conversion.
     layout.work.remove_tree(keep=(layout.plan.name, layout.lock.name))
-    remove_files([layout.plan])
+    layout.plan.unlink(missing_ok=True)
     layout.work.remove_empty()
-
-
-def _is_finished(plan: Plan, shard: Shard, sizes: Mapping[str, int]) -> bool:
-    try:
-        receipt = read_receipt(receipt_path(Layout(plan.out), shard))
-        _check_receipt(receipt, shard, sizes)
-        return (
-            hash_file(plan.out / shard.name) == receipt.sha256
-            and hash_file(plan.out / name_index(shard.name)) == receipt.index_sha256
-        )
-    except (DatasetError, OSError):
-        return False
 
 
 def _read_receipts(plan: Plan) -> list[Receipt]:
     """The receipts of all shards; each shard must have the stated size."""
     layout = Layout(plan.out)
     sizes, known = plan.out.list_sizes(), layout.receipts.list_sizes()
-    paths = [receipt_path(layout, shard) for shard in plan.shards]
-    for shard, path in zip(plan.shards, paths, strict=True):
-        if path.name not in known:
+    names = [receipt_path(layout, shard).name for shard in plan.shards]
+    for shard, name in zip(plan.shards, names, strict=True):
+        if name not in known:
             raise DatasetError(f"{shard.name} has no receipt: it was not finished")
     receipts = []
-    for shard, path, data in zip(plan.shards, paths, read_files(paths), strict=True):
-        receipt = parse_receipt(data, path)
+    contents = layout.receipts.read_files(names)
+    for shard, name, data in zip(plan.shards, names, contents, strict=True):
+        receipt = parse_receipt(data, layout.receipts / name)
         receipts.append(receipt)
         # Carried-over shards may have stayed where they were.
         stays = shard.name in plan.carried
@@ -195,10 +175,6 @@ def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> 
 
 def _list_sizes(receipt: Receipt, shard: Shard) -> dict[str, int]:
     return {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
-
-
-def _list_codes(receipts: Iterable[Receipt]) -> Iterator[str]:
-    return (reject["code"] for receipt in receipts for reject in receipt.rejects)
 
 
 def _describe_shard(receipt: Receipt) -> ShardInfo:
@@ -230,10 +206,10 @@ def _describe_image(receipts: Sequence[Receipt], options: ConvertOptions) -> Ima
 
 
 def _describe_splits(receipts: Iterable[Receipt], classes: int) -> dict[str, SplitInfo]:
-    members: dict[str, list[Receipt]] = {}
+    groups: dict[str, list[Receipt]] = {}
     for receipt in receipts:
-        members.setdefault(receipt.split, []).append(receipt)
-    return {split: _describe_split(group, classes) for split, group in members.items()}
+        groups.setdefault(receipt.split, []).append(receipt)
+    return {split: _describe_split(group, classes) for split, group in groups.items()}
 
 
 def _describe_split(receipts: Sequence[Receipt], classes: int) -> SplitInfo:
@@ -249,15 +225,17 @@ def _describe_split(receipts: Sequence[Receipt], classes: int) -> SplitInfo:
     )
 
 
-def _write_notes(out: Location, receipts: Iterable[Receipt]) -> FileInfo:
-    layout, tally = Layout(out), NoteTally()
+def _describe_notes(layout: Layout[Location], receipts: Iterable[Receipt]) -> bytes:
+    tally = NoteTally()
     for receipt in receipts:
         for note in receipt.notes:
             tally.add(note["code"], *note["names"], total=note["total"])
     lines = b"".join(dump_line(note._asdict()) for note in tally.list_notes())
-    data = layout.notes.read_bytes() + lines
-    sha256 = write_file(out / NOTES, data, layout.scratch)
-    return FileInfo(bytes=len(data), sha256=sha256)
+    return layout.notes.read_bytes() + lines
+
+
+def _write_info(layout: Layout[Location], name: str, data: bytes) -> FileInfo:
+    return FileInfo(bytes=len(data), sha256=write_file(layout.out / name, data, layout.scratch))
 
 
 def _write_rejects(out: Location, receipts: Iterable[Receipt]) -> FileInfo:

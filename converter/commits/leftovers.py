@@ -15,22 +15,21 @@ from converter.commits.replacements import (
     discard_dataset,
     is_staged,
     list_own_files,
+    lock_stage,
     restore_folder,
     settle_folder,
 )
 from converter.errors import LockedError, UsageError
-from converter.storage.files import remove_files
 from converter.storage.layout import Layout
 from converter.storage.locate import locate_output
 from converter.storage.location import AnyPath, Location
-from converter.storage.locks import is_deserted, lock_stage
+from converter.storage.owners import is_deserted
 
 _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
-_BEGUN: Final = "the beginning of a replacement"
 
 
 class Leftover(NamedTuple):
-    """A file or folder that is no longer needed: its path, and what it is."""
+    """The path of a file or folder that is no longer needed, and what it is."""
 
     path: Location
     what: str
@@ -43,13 +42,13 @@ def clean(
 
     Args:
         out: the data set's folder.
-        unfinished: also give up an unfinished conversion, or an unfinished replacement of the data
-            set, with its finished shards. Otherwise you can resume it.
+        unfinished: also give up an unfinished conversion or replacement of the data set, with its
+            finished shards. Otherwise you can resume it.
         dry_run: remove nothing.
         break_lock: treat a lock held by another machine as stale.
 
     Returns:
-        what was removed, or would be removed.
+        what was removed, or would be.
 
     Raises:
         UsageError: `out` is neither a data set nor a conversion.
@@ -66,34 +65,32 @@ def clean(
             f"{out} is being written by process {owner.pid} on {owner.host}, since {owner.since}: "
             "clean it when that has ended"
         )
-    if not dry_run:
-        restore_folder(out, break_lock=break_lock)
-    found = list(_list_leftovers(layout))
     if dry_run:
-        return found + (list(_list_unfinished(layout)) if unfinished else [])
+        return [*_list_leftovers(layout), *(_list_unfinished(layout) if unfinished else ())]
+    restore_folder(out, break_lock=break_lock)
+    found = [*_list_leftovers(layout)]
     with out.lock(break_lock=break_lock):
         # A replacement that only has to be completed is not given up.
         settle_folder(out)
-        found += list(_list_unfinished(layout)) if unfinished else []
+        found += _list_unfinished(layout) if unfinished else ()
         _remove_leftovers(layout, unfinished=unfinished)
     return [left for left in found if not left.path.exists()]
 
 
-def list_temporaries(layout: Layout[Location]) -> list[Location]:
-    """Lists files that were being written."""
+def _list_temporaries(layout: Layout[Location]) -> list[Location]:
+    stage = Layout(layout.stage)
     return [
         folder / name
-        for folder in (layout.work, layout.scratch)
+        for folder in (layout.work, layout.scratch, stage.work, stage.scratch)
         for name in folder.list_names()
         if _TEMPORARY.fullmatch(name)
     ]
 
 
 def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
-    stage = Layout(layout.stage)
     if layout.lock.exists():
         yield Leftover(layout.lock, "the lock of a process that is gone")
-    for path in (*list_temporaries(layout), *list_temporaries(stage)):
+    for path in _list_temporaries(layout):
         yield Leftover(path, "a file that was being written")
     for reports in _list_reports(layout):
         yield Leftover(reports, "the reports of a check that was not finished")
@@ -106,7 +103,8 @@ def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
         yield Leftover(layout.repair, "a repair that was not finished")
     for old in (layout.stage, layout.retired):
         if old.exists() and not is_staged(old):
-            what = "a data set that was replaced" if Layout(old).manifest.is_file() else _BEGUN
+            replaced = Layout(old).manifest.is_file()
+            what = "a data set that was replaced" if replaced else "the beginning of a replacement"
             yield Leftover(old, what)
 
 
@@ -118,7 +116,7 @@ def _list_reports(layout: Layout[Location]) -> list[Location]:
 
 def _list_unfinished(layout: Layout[Location]) -> Iterator[Leftover]:
     """What could still be resumed."""
-    if layout.replacing.is_file():  # it will be completed
+    if layout.replacing.is_file():  # the next run completes it
         return
     if not layout.manifest.is_file():
         for name in sorted(list_own_files(layout.out)):
@@ -144,4 +142,5 @@ def _remove_leftovers(layout: Layout[Location], *, unfinished: bool) -> None:
         stage.remove_folder()
     for reports in _list_reports(layout):
         reports.remove_folder()
-    remove_files((*list_temporaries(layout), *list_temporaries(Layout(stage))))
+    for path in _list_temporaries(layout):
+        path.unlink(missing_ok=True)

@@ -16,15 +16,14 @@ store nothing can be renamed: see `converter.storage.object_replacement`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from converter.commits.commit import remove_work
 from converter.errors import DatasetError, OutputError
-from converter.format.manifest import Manifest, ShardInfo, read_manifest
+from converter.format.manifest import Manifest, read_manifest
 from converter.format.metadata import METADATA
-from converter.planning.plan import Shard, read_plan
-from converter.storage.files import remove_files
+from converter.planning.plan import read_plan
 from converter.storage.hashing import hash_file
 from converter.storage.layout import (
     MANIFEST,
@@ -49,21 +48,32 @@ def replace_dataset(out: Location) -> None:
             what an update started from, or it is in use as a mount point. The old data set stays,
             and so does the new one beside it.
         OSError: a folder cannot be renamed, or a file of the old one cannot be removed.
-        StoreError: the store does not answer, or refuses.
     """
-    _check_base(out)
     own, stage = list_own_files(out), Layout(out).stage
-    _check_strangers(out, own, stage)
+    base = read_plan(stage).base
+    if base and hash_file(out / MANIFEST) != base.digest:
+        raise OutputError(
+            f"{out} was written by someone else while it was updated: run the same command again"
+        )
+    new = set(stage.list_names())
+    for name in list_strangers(out, own):
+        if name in new:
+            raise OutputError(
+                f"{out / name} does not belong to the data set to replace, and the new one has "
+                "a file of that name: move it away, and run the same command again"
+            )
     out.replace_with_stage(own - (_list_staying(out, stage) if out.is_remote else set()))
     settle_folder(out)
 
 
-def restore_folder(out: Location, *, break_lock: bool) -> None:
-    """Gives a data set its name back after a kill between two renames.
+def lock_stage(out: Location) -> contextlib.AbstractContextManager[None]:
+    """Locks the new data set beside one whose lock is held; see `Location.lock`."""
+    # Only the holder of that lock may work on it, so any other owner is gone.
+    return Layout(out).stage.lock(break_lock=True, moves_to=out)
 
-    Args:
-        out: the name of the data set.
-        break_lock: treat a lock held by another machine as stale.
+
+def restore_folder(out: Location, *, break_lock: bool) -> None:
+    """Gives the data set `out` its name back after a kill between two renames.
 
     Raises:
         LockedError: the process between the two renames may still be running.
@@ -81,9 +91,6 @@ def restore_folder(out: Location, *, break_lock: bool) -> None:
 def find_manifest(out: Location) -> Manifest | None:
     """Reads the manifest of a data set, even if a kill interrupted its replacement.
 
-    Returns:
-        the manifest, or None if there is no data set.
-
     Raises:
         DatasetError: the manifest is damaged.
     """
@@ -94,14 +101,13 @@ def find_manifest(out: Location) -> Manifest | None:
 
 
 def settle_folder(out: Location) -> bool:
-    """Completes what a kill after an exchange, a commit or a repair left open; needs the lock.
+    """Completes an exchange, a commit or a repair after a kill; its lock has to be held.
 
     Returns:
         whether there was an exchange or a commit to complete.
 
     Raises:
         DatasetError: the manifest is damaged.
-        OSError: something cannot be removed.
     """
     layout = Layout(out)
     if out.finish_replacement():
@@ -109,8 +115,10 @@ def settle_folder(out: Location) -> bool:
     if not layout.manifest.is_file():
         return False
     if not out.is_remote:
-        _settle_beside(out)
-    remove_repair(out)
+        for old in (layout.stage, layout.retired):
+            if old.exists() and not is_staged(old):
+                _remove_old(old, out)
+    layout.repair.remove_folder()
     if not layout.plan.is_file():
         return False
     read_manifest(out)
@@ -118,45 +126,24 @@ def settle_folder(out: Location) -> bool:
     return True
 
 
-def _settle_beside(out: Location) -> None:
-    layout = Layout(out)
-    for old in (layout.stage, layout.retired):
-        if old.exists() and not is_staged(old):
-            _remove_old(old, out)
-
-
-def remove_repair(folder: Location) -> None:
-    """Removes the files that a repair has written beside those of the data set.
-
-    Raises:
-        OSError: something cannot be removed.
-        StoreError: the store does not answer, or refuses.
-    """
-    Layout(folder).repair.remove_folder()
-
-
 def is_staged(stage: Location) -> bool:
-    """Whether a folder beside the output is the new data set, finished or not, not the old one."""
+    """Tells whether a folder beside the output is the new data set, finished or not."""
     return Layout(stage).plan.is_file()
 
 
 def discard_dataset(folder: Location) -> None:
-    """Removes a data set, finished or not, but no other file; the lock stays.
-
-    Raises:
-        OSError: something cannot be removed.
-    """
+    """Removes a data set, finished or not, but no other file; the lock stays."""
     # The manifest goes last, because it lists the other files.
-    remove_files(folder / name for name in list_own_files(folder) - {MANIFEST})
-    remove_files([folder / MANIFEST])
+    folder.remove_files(list_own_files(folder) - {MANIFEST})
+    folder.remove_files([MANIFEST])
     if Layout(folder).work.exists():
         remove_work(folder)
 
 
 def list_own_files(folder: Location) -> frozenset[str]:
-    """The names of the files of a data set, finished or not.
+    """Lists the names of the files of a data set, finished or not.
 
-    They come from its manifest or plan; if those are damaged, from the form of the names.
+    They come from its manifest or plan, or if those are damaged, from the form of the names.
     """
     fixed = {MANIFEST, REJECTS, NOTES, *METADATA}
     try:
@@ -168,42 +155,23 @@ def list_own_files(folder: Location) -> frozenset[str]:
 
 
 def list_strangers(folder: Location, own: Collection[str]) -> list[str]:
-    """The names in a data set's folder that do not belong to it."""
+    """Lists the names in a data set's folder that do not belong to it."""
     return [name for name in folder.list_names() if name not in own and name != WORK_FOLDER]
 
 
 def _list_stated(folder: Location) -> Iterator[str]:
-    shards: Sequence[ShardInfo | Shard]
     if Layout(folder).manifest.is_file():
         manifest = read_manifest(folder)
+        shards = [shard.name for shard in manifest.shards]
         yield from manifest.files
-        shards = manifest.shards
     else:
-        shards = read_plan(folder).shards
-    for shard in shards:
-        yield from (shard.name, name_index(shard.name))
-
-
-def _check_base(out: Location) -> None:
-    base = read_plan(Layout(out).stage).base
-    if base and hash_file(Layout(out).manifest) != base.digest:
-        raise OutputError(
-            f"{out} was written by someone else while it was updated: run the same command again"
-        )
-
-
-def _check_strangers(out: Location, own: Collection[str], stage: Location) -> None:
-    new = set(stage.list_names())
-    for name in list_strangers(out, own):
-        if name in new:
-            raise OutputError(
-                f"{out / name} does not belong to the data set to replace, and the new one has "
-                "a file of that name: move it away, and run the same command again"
-            )
+        shards = [shard.name for shard in read_plan(folder).shards]
+    for name in shards:
+        yield from (name, name_index(name))
 
 
 def _list_staying(out: Location, stage: Location) -> set[str]:
-    """The names of the files that the new data set keeps in place in a store."""
+    """Lists the names of the files that the new data set keeps in place in a store."""
     stated: dict[str, int] = {}
     for shard in read_manifest(stage).shards:
         stated |= {shard.name: shard.bytes, name_index(shard.name): shard.index_bytes}
@@ -223,7 +191,7 @@ def _remove_old(old: Location, out: Location) -> None:
     for name in strangers:
         if name in there:
             raise OutputError(
-                f"{old / name} lay in {out}, where another file has that name now: move it away"
+                f"{old / name} was in {out}, where another file has that name now: move it away"
             )
     old.move_files(strangers, out)
     discard_dataset(old)

@@ -28,7 +28,6 @@ from converter.inventory import NO_LABEL, Entry, Inventory, name_class
 from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.storage.atomic import create_file, write_file
-from converter.storage.files import remove_files
 from converter.storage.layout import Layout, name_shard
 from converter.storage.locate import locate
 from converter.storage.location import Location
@@ -146,7 +145,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
     layout.make_work_folders()
     if not layout.plan.is_file():
         # Receipts without a plan vouch for unknown shards.
-        remove_files(layout.receipts / name for name in layout.receipts.list_names())
+        layout.receipts.remove_files(layout.receipts.list_names())
     with (
         create_file(layout.entries, layout.scratch) as file,
         create_file(layout.left_out, layout.scratch) as left_out,

@@ -36,7 +36,6 @@ from converter.sources.labelling import Labeller, order_classes
 from converter.sources.originals import digest_source
 from converter.sources.path_lookup import make_lookup
 from converter.sources.tables import scan_table
-from converter.storage.locate import lies_in
 from converter.storage.location import Location
 
 
@@ -153,7 +152,7 @@ def scan_folder(root: Location, options: ConvertOptions | None = None) -> Invent
     """
     options = options or ConvertOptions()
     masks = locate_masks(root, options)
-    if options.mask_dir is not None and lies_in(masks, root):
+    if options.mask_dir is not None and root.contains(masks):
         raise UsageError(
             f"the masks {masks} lie among the images {root}, where they would be taken for images: "
             "give the folder of the images alone"

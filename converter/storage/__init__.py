@@ -1,11 +1,11 @@
-"""Where files lie, on disks and in object stores: whole under their final name, or not there.
+"""Files on disks and in object stores: complete under their final name, or absent.
 
-location            what a file or folder can do, as a protocol that all of `converter` works with
-locate              from what a person gives to a `Location`: chosen here, and asked nowhere else
+location            what a file or folder can do: the protocol that all other code works with
+locate              chooses the `Location` of a path or an address
 disk, objects       the two kinds of it (disk_locks, object_locks: one writer at a time)
-layout              which file of a data set lies where
-atomic, hashing     how files become whole
-files, locks        what is done with several locations
-object_requests     what is asked about objects, by `requests` that are made as often as it takes,
-                    of `stores`: s3 and gcs (listings, object_files, object_replacement)
+layout              the paths of a data set
+atomic, hashing     how files become complete
+owners              who holds a lock, and whether that process is gone
+object_requests     requests about objects, which `requests` repeats until `stores`, s3 or gcs,
+                    answer them (object_files reads ahead, object_replacement replaces a data set)
 """

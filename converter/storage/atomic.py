@@ -1,11 +1,11 @@
-"""Files that are complete under their final name, or not there at all.
+"""Files that are complete under their final name, or do not exist.
 
 A file is built under a unique temporary name, flushed to the disk, read back and compared, and only
-then renamed; then the folder is flushed too. So a final name always means a whole file, also after
-a power loss, and two attempts at the same file cannot mix.
+then renamed; then its folder is flushed too. So a final name always means a complete file, even
+after a power loss, and two attempts at the same file cannot mix.
 
-In an object store nothing is visible before it is whole. What goes there is built in a temporary
-file of this machine without a name, which cannot stay behind, and sent in one request.
+An object store shows nothing before it is complete. An object is built in a temporary file of this
+machine without a name, which cannot stay behind, and sent in one request.
 """
 
 from __future__ import annotations
@@ -33,22 +33,16 @@ def create_file(
 
     Args:
         path: the final name; its folder has to exist.
-        scratch: folder for the temporary file, on the same file system as `path`; in a store, that
-            of this machine serves.
-        exclusive: refuse to replace a file of that name, also one that appears meanwhile.
+        scratch: folder for the temporary file, on the same file system as `path`.
+        exclusive: refuse to replace a file of that name, even one that appears meanwhile.
 
     Raises:
         OutputError: the file cannot be written, reads back differently from what was written, or
             `exclusive` and there is one already.
-        StoreError: the store does not answer, or refuses.
+        StoreError: the store refuses or does not answer.
     """
-    try:
-        with path.create(scratch, exclusive=exclusive) as file:
-            yield file
-    except FileExistsError:
-        raise OutputError(f"{path} exists already: somebody else finished this data set") from None
-    except OSError as error:
-        raise describe_error(error, path) from error
+    with describe_errors(path), path.create(scratch, exclusive=exclusive) as file:
+        yield file
 
 
 def write_file(path: Location, data: bytes, scratch: Location, *, exclusive: bool = False) -> str:
@@ -60,43 +54,17 @@ def write_file(path: Location, data: bytes, scratch: Location, *, exclusive: boo
 
 @contextlib.contextmanager
 def describe_errors(path: Location) -> Iterator[None]:
-    """Raises what goes wrong with a temporary file of `path` as `create_file` does."""
+    """Turns what goes wrong with a file, or its temporary file, into an OutputError."""
     try:
         yield
+    except FileExistsError:
+        raise OutputError(f"{path} exists already: someone else finished this data set") from None
     except OSError as error:
         raise describe_error(error, path) from error
 
 
-def link_file(file: Path, path: Path) -> bool:
-    """Gives a file one more name; False where the file system has no links.
-
-    Raises:
-        FileExistsError: there is a file of that name. Without links, two callers at the same
-            instant may both be told that there is none.
-        OSError: the link cannot be made.
-    """
-    try:
-        os.link(file, path)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-        return False
-    return True
-
-
-def sync_folder(folder: Path) -> None:
-    """Flushes the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def describe_error(error: OSError, path: Location) -> OutputError:
-    """What went wrong with a file that was to be written, and the way out."""
+    """Says what went wrong with a file that could not be written, and the way out."""
     free = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         folder = path.temporary if path.is_remote else path.parent
@@ -108,3 +76,17 @@ def describe_error(error: OSError, path: Location) -> OutputError:
         f"{error.filename or path} cannot be written or read: {error.strerror}{free}; finished "
         "shards are kept, run the same command again to go on"
     )
+
+
+def link_file(file: Path, path: Path) -> bool:
+    """Gives a file one more name, or raises FileExistsError; False if there are no links here."""
+    try:
+        os.link(file, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Two callers at the same instant may both find the name free.
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        return False
+    return True

@@ -11,11 +11,11 @@ import stat
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PosixPath
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, ClassVar, Final, NamedTuple
 
 from converter.errors import OutputError, UsageError
 from converter.names import to_system
-from converter.storage.atomic import link_file, sync_folder
+from converter.storage.atomic import link_file
 from converter.storage.disk_locks import find_disk_owner, lock_disk
 from converter.storage.hashing import HashedFile
 from converter.storage.layout import Layout
@@ -29,7 +29,7 @@ _NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 class _Later(NamedTuple):
-    """A range that is read when it is asked for."""
+    """A `Reading` that reads its range only when asked for the result."""
 
     path: Path
     offset: int
@@ -45,21 +45,12 @@ class _Later(NamedTuple):
 
 
 class DiskPath(PosixPath):
-    """A `pathlib.Path` with what else a `Location` can do."""
+    """A `pathlib.Path` that is a `Location`."""
 
     __slots__ = ()
 
-    @property
-    def scheme(self) -> str:
-        return "file"
-
-    @property
-    def is_remote(self) -> bool:
-        return False
-
-    @property
-    def concurrency(self) -> int:
-        return os.cpu_count() or 1
+    scheme: ClassVar[str] = "file"
+    is_remote: ClassVar[bool] = False
 
     @property
     def temporary(self) -> Path:
@@ -79,9 +70,7 @@ class DiskPath(PosixPath):
             self.stat()
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise UsageError(
-                    f"{self} is a link that leads to itself: choose a folder"
-                ) from None
+                raise UsageError(f"{self} is a loop of links: choose a folder") from None
         return self.resolve() if self.is_symlink() or ".." in self.parts else self
 
     def contains(self, place: Location) -> bool:
@@ -108,7 +97,7 @@ class DiskPath(PosixPath):
     def open_read(self) -> BinaryIO:
         return open(self, "rb")
 
-    def download(self, file: Path, on_bytes: Callable[[int], object] = bool) -> int:
+    def download(self, file: Path, on_bytes: Callable[[int], object] = lambda _: None) -> int:
         with open(file, "ab") as target, open(self, "rb") as source:
             source.seek(target.tell())
             while piece := source.read(_PIECE_BYTES):
@@ -138,7 +127,11 @@ class DiskPath(PosixPath):
             self.rmdir()
 
     def sync(self) -> None:
-        sync_folder(self)
+        descriptor = os.open(self, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def list_names(self, prefix: str = "") -> list[str]:
         names = [path.name for path in self.iterdir()] if self.exists() else []
@@ -173,12 +166,12 @@ class DiskPath(PosixPath):
         target.sync()
 
     def carry_files(self, names: Iterable[str], target: Location, scratch: Location) -> None:
-        """Gives files a second name in `target`; copies them where the disk has no links."""
         for name in names:
             source, path = self / name, DiskPath(str(target / name))
             if path.exists() and path.samefile(source):
                 continue
             path.unlink(missing_ok=True)
+            # A second name, or a copy where the file system has no links.
             if not link_file(source, path):
                 with path.create(scratch) as file:
                     for piece in source.read_pieces():
@@ -186,7 +179,7 @@ class DiskPath(PosixPath):
         target.sync()
 
     @contextlib.contextmanager
-    def bring_local(self, names: Iterable[str]) -> Iterator[DiskPath]:  # noqa: ARG002 (all are here)
+    def bring_local(self, names: Iterable[str]) -> Iterator[DiskPath]:  # noqa: ARG002 (all are local)
         yield self
 
     def measure_room(self) -> float:
@@ -196,38 +189,34 @@ class DiskPath(PosixPath):
     def check_replaceable(self) -> None:
         if os.path.ismount(self):
             raise UsageError(
-                f"{self} is a mount point, which cannot give way to a new folder: convert to a "
+                f"{self} is a mount point, which cannot make way for a new folder: convert to a "
                 "folder inside it"
             )
         if mounted := next(filter(os.path.ismount, self.iterdir()), None):
             raise UsageError(
-                f"{mounted} is a mount point, and cannot move to a new folder with what is not of "
-                "the data set: unmount it first"
+                f"{mounted} is a mount point and does not belong to the data set, but it cannot "
+                "move to a new folder: unmount it first"
             )
 
     def replace_with_stage(self, old: Collection[str]) -> None:  # noqa: ARG002 (all of it goes)
-        """Exchanges this folder with the stage: after it, the stage is the old data set.
-
-        Where the system cannot exchange names (NFS, macOS), this one steps aside first, to
-        `Layout.retired`, and there is a moment without it.
-        """
         stage, retired = Layout(self).stage, Layout(self).retired
         stage.chmod(stat.S_IMODE(self.stat().st_mode))
         try:
             if not _exchange_names(stage, self):
+                # Two renames, with no data set in between: NFS and macOS cannot exchange names.
                 self.rename(retired)
                 stage.rename(self)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
             raise OutputError(
-                f"{self} is in use as a mount point and cannot be replaced: the new data set lies "
+                f"{self} is in use as a mount point and cannot be replaced: the new data set is "
                 f"complete in {stage}"
             ) from error
         self.parent.sync()
 
     def finish_replacement(self) -> bool:
-        return False  # names tell where it was interrupted
+        return False  # names show where it was interrupted
 
     def find_replacement(self) -> Location | None:
         return Layout(self).retired
@@ -235,7 +224,7 @@ class DiskPath(PosixPath):
     def lock(
         self, *, break_lock: bool = False, moves_to: Location | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        later = None if moves_to is None else DiskPath(str(moves_to))
+        later = DiskPath(str(moves_to or self))
         return lock_disk(self, break_lock=break_lock, moves_to=later)
 
     def find_owner(self) -> Owner | None:
@@ -243,18 +232,14 @@ class DiskPath(PosixPath):
 
 
 def publish(temporary: DiskPath, path: DiskPath, *, exclusive: bool) -> None:
-    """Gives a file that is complete its final name.
-
-    Raises:
-        FileExistsError: `exclusive`, and there is a file of that name.
-    """
+    """Gives a complete file its final name; `exclusive` raises FileExistsError if it is taken."""
     if not (exclusive and link_file(temporary, path)):
         temporary.replace(path)
     path.parent.sync()
 
 
 def _exchange_names(one: Path, other: Path) -> bool:
-    """Exchanges the names of two folders in one step; False where the system has no such step."""
+    """Exchanges the names of two folders in one step; False if the system cannot."""
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "renameat2"):
         return False

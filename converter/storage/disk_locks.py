@@ -1,9 +1,9 @@
 """One writer at a time on a disk: a file in the work folder that says who is writing.
 
-The file appears with its content and with a `flock` on it, in one step. The system drops the flock
-when its process ends, however it ends; so on one machine a lock that nobody holds is known to be
-stale, and the next writer takes it over. Where `flock` does not work, or the owner sits on another
-machine, the file itself counts: host, boot and start time of the process say whether it is gone.
+The file appears with its content and a `flock` on it, in one step. The system drops the flock when
+its process ends, however it ends. So on one machine a lock without a flock is stale, and the next
+writer takes it over. Where `flock` does not work, or the owner runs on another machine, the file
+itself counts: host, boot and start time of the process say whether it is gone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from converter.errors import LockedError, OutputError
 from converter.storage.atomic import link_file
 from converter.storage.layout import Layout
-from converter.storage.owners import Owner, describe_self, dump_owner, parse_owner, refuse_owner
+from converter.storage.owners import Owner, check_broken, describe_self, dump_owner, parse_owner
 
 if TYPE_CHECKING:  # which is built on this
     from converter.storage.disk import DiskPath
@@ -33,10 +33,8 @@ _UNSUPPORTED: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def lock_disk(
-    folder: DiskPath, *, break_lock: bool, moves_to: DiskPath | None = None
-) -> Iterator[None]:
-    """Keeps every other writer out of a data set's folder; see `Location.lock`."""
+def lock_disk(folder: DiskPath, *, break_lock: bool, moves_to: DiskPath) -> Iterator[None]:
+    """Keeps other writers out of a data set's folder; see `Location.lock`."""
     layout = Layout(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -49,7 +47,7 @@ def lock_disk(
     try:
         yield
     finally:
-        for place in (layout, Layout(moves_to or folder)):
+        for place in (layout, Layout(moves_to)):
             with contextlib.suppress(OSError):
                 if _is_same(place.lock, descriptor):
                     place.lock.unlink()
@@ -58,13 +56,13 @@ def lock_disk(
 
 
 def find_disk_owner(folder: DiskPath) -> Owner | None:
-    """Who is writing to a folder, or may be; None if it is free."""
+    """Finds who is writing to a folder; see `Location.find_owner`."""
     try:
         descriptor = os.open(Layout(folder).lock, os.O_RDONLY)
     except OSError:
         return None
     try:
-        held = _take(descriptor) is False
+        held = _try_flock(descriptor) is False
         owner = parse_owner(os.pread(descriptor, _OWNER_BYTES, 0))
     finally:
         os.close(descriptor)
@@ -73,7 +71,7 @@ def find_disk_owner(folder: DiskPath) -> Owner | None:
 
 def _acquire(layout: Layout[DiskPath], *, break_lock: bool) -> int:
     for _ in range(_TRIES):
-        # Who finishes meanwhile removes the folders under our feet.
+        # A writer that finishes meanwhile removes the folders.
         with contextlib.suppress(FileNotFoundError, FileExistsError):
             _make_scratch(layout)
             descriptor = _create(layout)
@@ -85,27 +83,21 @@ def _acquire(layout: Layout[DiskPath], *, break_lock: bool) -> int:
 
 
 def _make_scratch(layout: Layout[DiskPath]) -> None:
-    """Makes the folders that the lock needs.
-
-    Raises:
-        OutputError: there is something else in the place of one.
-        FileNotFoundError, FileExistsError: somebody has just removed one.
-    """
     try:
-        layout.scratch.mkdir(parents=True, exist_ok=True)
+        layout.scratch.make_folder()
     except FileExistsError:
         for path in (layout.scratch, *layout.scratch.parents):
             if os.path.lexists(path) and not path.is_dir():
-                raise OutputError(f"{path} is in the way: a folder has to be there") from None
-        raise
+                raise OutputError(f"{path} is in the way: it has to be a folder") from None
+        raise  # someone has just removed the folder
 
 
 def _create(layout: Layout[DiskPath]) -> int | None:
-    """Writes the lock; None if there is one already."""
+    """Writes the lock and returns its descriptor; None if there is one already."""
     temporary = layout.scratch / f"{layout.lock.name}.{uuid.uuid4().hex}"
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        _take(descriptor)
+        _try_flock(descriptor)
         os.write(descriptor, dump_owner(describe_self()))
         if not link_file(temporary, layout.lock):
             temporary.replace(layout.lock)
@@ -120,21 +112,19 @@ def _create(layout: Layout[DiskPath]) -> int | None:
 
 
 def _remove_stale(layout: Layout[DiskPath], *, break_lock: bool) -> None:
-    """Removes the lock of an owner that is gone; whoever holds its flock alone may do so."""
-    descriptor = os.open(layout.lock, os.O_RDWR)
-    try:
-        taken = _take(descriptor)
-        owner = parse_owner(os.pread(descriptor, _OWNER_BYTES, 0))
-        if taken is False or not (break_lock or owner.is_gone(unheld=taken is True)):
-            raise refuse_owner(layout.out, owner, runs=taken is False, other="folder")
-        if _is_same(layout.lock, descriptor):
+    """Removes the lock of an owner that is gone, while holding its flock."""
+    with open(layout.lock, "r+b", buffering=0) as file:
+        taken = _try_flock(file.fileno())
+        owner = parse_owner(file.read(_OWNER_BYTES))
+        held = taken is False
+        if held or not owner.is_gone(unheld=taken is True):
+            check_broken(layout.out, owner, break_lock=break_lock, other="folder", runs=held)
+        if _is_same(layout.lock, file.fileno()):
             layout.lock.unlink()
-    finally:
-        os.close(descriptor)
 
 
-def _take(descriptor: int) -> bool | None:
-    """Takes an open file's flock: False if another holds it, None where there are no flocks."""
+def _try_flock(descriptor: int) -> bool | None:
+    """Takes the flock of an open file; False if someone else holds it, None if there are none."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -153,5 +143,4 @@ def _is_same(path: Path, descriptor: int) -> bool:
 def _remove_empty(layout: Layout[DiskPath], made: list[DiskPath]) -> None:
     """Removes the folders that only the lock needed."""
     for path in (layout.scratch, layout.work, *made):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+        path.remove_empty()

@@ -10,41 +10,22 @@ import json
 import os
 import urllib.parse
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, BinaryIO
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import Any
 
 from converter.errors import StoreError
-from converter.storage.stores import (
-    CHUNK_BYTES,
-    CONNECT_S,
-    PAGE_OBJECTS,
-    Body,
-    Found,
-    Page,
-    Stat,
-    Transfer,
-    TransientError,
-    check_length,
-    judge_answer,
-    judge_failure,
-    list_network_errors,
-    load_package,
-    open_body,
-    read_parts,
-    shorten,
-)
+from converter.storage import stores
+from converter.storage.stores import Body, Page, Stat, Transfer
 
 
 class GcsStore:
-    """Google Cloud Storage."""
-
-    name = "Google Cloud Storage"
+    """The `Store` of `gs://` addresses."""
 
     def __init__(self, timeout_s: float) -> None:
-        # The file system that `gcsfs` names asks every bucket over gRPC what kind it is: on what
-        # does not answer that, 60 seconds each.
-        core = load_package("gcsfs.core", "gs")
-        aiohttp = load_package("aiohttp", "gs")
+        # Why not `gcsfs.GCSFileSystem`? It asks over gRPC of what kind each bucket is: 60 seconds
+        # for each where that gets no answer.
+        core = stores.load_package("gcsfs.core", "gs")
+        aiohttp = stores.load_package("aiohttp", "gs")
         emulated = os.environ.get("STORAGE_EMULATOR_HOST") not in (None, "", "default")
         self._files = core.GCSFileSystem(
             skip_instance_cache=True,
@@ -52,24 +33,21 @@ class GcsStore:
             token="anon" if emulated else None,
         )
         self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=min(timeout_s, CONNECT_S), sock_read=timeout_s
+            total=None, sock_connect=min(timeout_s, stores.CONNECT_S), sock_read=timeout_s
         )
         self.loop: asyncio.AbstractEventLoop = self._files.loop
+        self.gate = asyncio.Semaphore(stores.CONNECTIONS)
 
     async def get(self, bucket: str, key: str, transfer: Transfer) -> None:
-        headers = {"Range": transfer.range} if transfer.range else {}
-        query = {"alt": "media"}
-        if transfer.version:
-            query["generation"] = transfer.version
-        async with self._ask("GET", bucket, key, query, headers=headers) as answer:
+        headers = stores.drop_empty({"Range": transfer.range})
+        query = {"alt": "media", "generation": transfer.version}
+        async with self._ask("GET", bucket, _quote(key), query, headers=headers) as answer:
             transfer.version = answer.headers.get("X-Goog-Generation")
-            end = transfer.place + (answer.content_length or 0)
-            async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
-                transfer.take(chunk)
-        check_length(transfer, end)
+            chunks = answer.content.iter_chunked(stores.CHUNK_BYTES)
+            await transfer.receive(chunks, answer.content_length or 0)
 
     async def stat(self, bucket: str, key: str) -> Stat:
-        async with self._ask("GET", bucket, key) as answer:
+        async with self._ask("GET", bucket, _quote(key)) as answer:
             item = await answer.json()
         attempt = item.get("metadata", {}).get("attempt")
         return Stat(int(item["size"]), str(item["generation"]), attempt)
@@ -77,41 +55,55 @@ class GcsStore:
     async def list(self, bucket: str, prefix: str, *, nested: bool, token: str | None) -> Page:
         query = {
             "prefix": prefix,
-            "maxResults": str(PAGE_OBJECTS),
+            "maxResults": str(stores.PAGE_OBJECTS),
             "fields": "items(name,size),prefixes,nextPageToken",
+            "delimiter": None if nested else "/",
+            "pageToken": token,
         }
-        if not nested:
-            query["delimiter"] = "/"
-        if token is not None:
-            query["pageToken"] = token
         async with self._ask("GET", bucket, "", query) as answer:
             page = await answer.json()
         return Page(
-            [Found(item["name"], int(item["size"])) for item in page.get("items", ())],
+            {item["name"]: int(item["size"]) for item in page.get("items", ())},
             list(page.get("prefixes", ())),
             page.get("nextPageToken") or None,
         )
 
-    async def put(self, bucket: str, key: str, data: Body, attempt: str | None) -> None:
+    async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> None:
         if isinstance(data, bytes):
-            await self._put_described(bucket, key, data, attempt)
-        else:
-            await self._put_file(bucket, key, data)
-
-    async def _put_file(self, bucket: str, key: str, data: BinaryIO) -> None:
+            await self._put_bytes(bucket, key, data, attempt)
+            return
         query = {"uploadType": "media", "name": key}
         headers = {"Content-Type": "application/octet-stream"}
         async with self._ask(
-            "POST", bucket, "", query, headers=headers, data=open_body(data), upload=True
+            "POST", bucket, "", query, headers=headers, data=stores.open_body(data)
         ) as answer:
             item = await answer.json()
-        _check_md5(data, item.get("md5Hash"))
+        sent = _hash_md5(stores.read_parts(data, stores.CHUNK_BYTES))
+        if (item.get("md5Hash") or sent) != sent:
+            raise stores.TransientError("the store received other bytes than were sent")
+
+    async def _put_bytes(self, bucket: str, key: str, data: bytes, attempt: str | None) -> None:
+        described: dict[str, Any] = {"name": key, "md5Hash": _hash_md5([data])}
+        query = {"uploadType": "multipart"}
+        if attempt is not None:
+            described["metadata"] = {"attempt": attempt}
+            query["ifGenerationMatch"] = "0"
+        mark = f"shardmill-{uuid.uuid4().hex}"
+        head = (
+            f"--{mark}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
+            f"{json.dumps(described)}\r\n"
+            f"--{mark}\r\nContent-Type: application/octet-stream\r\n\r\n"
+        )
+        body = head.encode() + data + f"\r\n--{mark}--\r\n".encode()
+        headers = {"Content-Type": f"multipart/related; boundary={mark}"}
+        async with self._ask("POST", bucket, "", query, headers=headers, data=body):
+            pass
 
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None:
         place = f"{_quote(key)}/rewriteTo/b/{_quote(target_bucket)}/o/{_quote(target_key)}"
         query: dict[str, str] = {}
         while True:
-            async with self._ask("POST", bucket, place, query, quoted=True) as answer:
+            async with self._ask("POST", bucket, place, query) as answer:
                 item = await answer.json()
             if item.get("done", True):
                 return
@@ -119,46 +111,27 @@ class GcsStore:
 
     async def delete(self, bucket: str, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            async with self._ask("DELETE", bucket, key):
+            async with self._ask("DELETE", bucket, _quote(key)):
                 pass
-
-    async def _put_described(self, bucket: str, key: str, data: bytes, attempt: str | None) -> None:
-        described: dict[str, Any] = {"name": key, "md5Hash": _hash_md5(data)}
-        query = {"uploadType": "multipart"}
-        if attempt is not None:
-            described["metadata"] = {"attempt": attempt}
-            query["ifGenerationMatch"] = "0"
-        mark = f"shardmill-{uuid.uuid4().hex}"
-        body = (
-            f"--{mark}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
-            f"{json.dumps(described)}\r\n"
-            f"--{mark}\r\nContent-Type: application/octet-stream\r\n\r\n"
-
-).encode() + data + f"\r\n--{mark}--\r\n".encode()  # fmt: skip
-        headers = {"Content-Type": f"multipart/related; boundary={mark}"}
-        async with self._ask("POST", bucket, "", query, headers=headers, data=body, upload=True):
-            pass
 
     @contextlib.asynccontextmanager
     async def _ask(
         self,
         method: str,
         bucket: str,
-        key: str,
-        query: dict[str, str] | None = None,
+        place: str = "",
+        query: Mapping[str, str | None] | None = None,
         *,
         headers: dict[str, str] | None = None,
         data: Any = None,
-        upload: bool = False,
-        quoted: bool = False,
     ) -> AsyncIterator[Any]:
-        place = f"storage/v1/b/{_quote(bucket)}/o"
-        if key:
-            place += f"/{key if quoted else _quote(key)}"
-        base = f"{self._files._location}/{'upload/' if upload else ''}{place}"  # noqa: SLF001
-        url = f"{base}?{urllib.parse.urlencode(query)}" if query else base
+        """Makes a request about a bucket, or a quoted place in it; with `data`, an upload."""
+        base = f"{self._files._location}/{'' if data is None else 'upload/'}storage/v1"  # noqa: SLF001
+        url = f"{base}/b/{_quote(bucket)}/o" + (f"/{place}" if place else "")
+        if query:
+            url += f"?{urllib.parse.urlencode(stores.drop_empty(query))}"
         with _translate(bucket):
-            yarl = load_package("yarl", "gs")
+            yarl = stores.load_package("yarl", "gs")
             session = await self._files._set_session()  # noqa: SLF001
             async with session.request(
                 method,
@@ -169,7 +142,7 @@ class GcsStore:
             ) as answer:
                 if answer.status >= 400:
                     text = (await answer.content.read(4096)).decode("utf-8", "replace")
-                    raise judge_answer(answer.status, "", _find_message(text), bucket, key)
+                    raise stores.judge_answer(answer.status, "", _find_message(text), bucket, place)
                 yield answer
 
 
@@ -180,32 +153,26 @@ def _translate(bucket: str) -> Iterator[None]:
     try:
         yield
     except TransportError as error:
-        raise judge_failure(error, bucket) from error
+        raise stores.judge_failure(error, bucket) from error
     except GoogleAuthError as error:
         raise StoreError(
-            f"{bucket}: no usable credentials for Google Cloud Storage ({shorten(error)}): run "
-            "gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS"
+            f"{bucket}: no usable credentials for Google Cloud Storage ({stores.shorten(error)}): "
+            "run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS"
         ) from error
-    except list_network_errors() as error:
-        raise judge_failure(error, bucket) from error
+    except stores.list_network_errors() as error:
+        raise stores.judge_failure(error, bucket) from error
 
 
 def _find_message(text: str) -> str:
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-        return shorten(json.loads(text)["error"]["message"])
-    return shorten(text)
+        return stores.shorten(json.loads(text)["error"]["message"])
+    return stores.shorten(text)
 
 
-def _check_md5(data: Body, stored: str | None) -> None:
-    if stored is not None and stored != _hash_md5(data):
-        raise TransientError("the store received other bytes than were sent")
-
-
-def _hash_md5(data: Body) -> str:
-    digest = hashlib.md5(data if isinstance(data, bytes) else b"", usedforsecurity=False)
-    if not isinstance(data, bytes):
-        for part in read_parts(data, CHUNK_BYTES):
-            digest.update(part)
+def _hash_md5(parts: Iterable[bytes]) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for part in parts:
+        digest.update(part)
     return base64.b64encode(digest.digest()).decode()
 
 

@@ -31,35 +31,30 @@ class HashedFile:
         return self._hash.hexdigest()
 
     def flush(self, *, to_disk: bool) -> None:
-        """Hands what was written to the system, and to the disk if asked for."""
+        """Hands what was written to the system, and with `to_disk` to the disk."""
         self._file.flush()
         if to_disk:
             os.fsync(self._file.fileno())
 
     def compare(self, pieces: Iterable[bytes], path: object) -> None:
-        """Compares what was written with what can be read back.
-
-        Raises:
-            OutputError: they differ.
-        """
-        if hash_pieces(pieces) != self.sha256:
+        """Raises OutputError if what can be read back differs from what was written."""
+        if _hash_pieces(pieces) != self.sha256:
             raise OutputError(
                 f"{path} reads back differently from what was written: check the disk"
             )
 
 
 def hash_bytes(data: bytes) -> str:
-    """The SHA-256 of some bytes in hexadecimal."""
+    """Returns the SHA-256 of some bytes in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def hash_file(path: Location) -> str:
-    """The SHA-256 of a file in hexadecimal; memory is bounded by a piece of 1 or 4 MiB."""
-    return hash_pieces(path.read_pieces())
+    """Returns the SHA-256 of a file in hexadecimal; holds one or two pieces in memory."""
+    return _hash_pieces(path.read_pieces())
 
 
-def hash_pieces(pieces: Iterable[bytes]) -> str:
-    """The SHA-256 of what some pieces are together, in hexadecimal."""
+def _hash_pieces(pieces: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)

@@ -3,22 +3,21 @@
 OUT/{split}-{i:05d}-of-{n:05d}.tfrecord   and .tfindex: a shard and its index
 OUT/manifest.json                         last to appear: the data set is complete
 OUT/.shardmill/                           plan, receipts, temporary files and a lock until then
-.OUT.shardmill-new/                       beside it: what is to replace OUT once it is complete
-.OUT.shardmill-old/                       beside it: what was replaced and is being removed
-.OUT.shardmill-reports-…/                 beside it: what workers elsewhere report of a check
+.OUT.shardmill-new/                       beside it: replaces OUT once it is complete
+.OUT.shardmill-old/                       beside it: was replaced and is being removed
+.OUT.shardmill-reports-…/                 beside it: what workers elsewhere report on a check
 
-In an object store the same names follow the prefix that is given for OUT.
+In an object store the same names follow the prefix of OUT.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar
 
 from converter.storage.location import Location
 
-_L_co = TypeVar("_L_co", bound=Location, covariant=True)
+_L = TypeVar("_L", bound=Location)
 
 SHARD_SUFFIX: Final = ".tfrecord"
 INDEX_SUFFIX: Final = ".tfindex"
@@ -33,82 +32,40 @@ _SHARD_FILE: Final = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Layout(Generic[_L_co]):
+class Layout(Generic[_L]):
     """The paths of one data set.
 
-    Attributes:
+    Args:
         out: the data set's folder.
     """
 
-    out: _L_co
+    def __init__(self, out: _L) -> None:
+        self.out = out
+        self.manifest = out / MANIFEST
+        self.work = out / WORK_FOLDER
+        self.plan = self.work / "plan.json"
+        self.entries = self.work / "entries.jsonl"
+        self.left_out = self.work / "left_out.jsonl"
+        self.notes = self.work / NOTES
+        self.receipts = self.work / "receipts"
+        self.costs = self.work / "costs"
+        self.lock = self.work / "lock"
+        self.replacing = self.work / "replacing"
+        self.repair = self.work / "repair"
+        self.scratch = self.work / "tmp"
 
     @property
-    def manifest(self) -> _L_co:
-        return self._join(MANIFEST)
+    def stage(self) -> _L:
+        return self.out.with_name(f".{self.out.name}.shardmill-new")
 
     @property
-    def work(self) -> _L_co:
-        return self._join(WORK_FOLDER)
-
-    @property
-    def plan(self) -> _L_co:
-        return self._join(WORK_FOLDER, "plan.json")
-
-    @property
-    def entries(self) -> _L_co:
-        return self._join(WORK_FOLDER, "entries.jsonl")
-
-    @property
-    def left_out(self) -> _L_co:
-        return self._join(WORK_FOLDER, "left_out.jsonl")
-
-    @property
-    def notes(self) -> _L_co:
-        return self._join(WORK_FOLDER, NOTES)
-
-    @property
-    def receipts(self) -> _L_co:
-        return self._join(WORK_FOLDER, "receipts")
-
-    @property
-    def costs(self) -> _L_co:
-        return self._join(WORK_FOLDER, "costs")
-
-    @property
-    def lock(self) -> _L_co:
-        return self._join(WORK_FOLDER, "lock")
-
-    @property
-    def replacing(self) -> _L_co:
-        return self._join(WORK_FOLDER, "replacing")
-
-    @property
-    def repair(self) -> _L_co:
-        return self._join(WORK_FOLDER, "repair")
-
-    @property
-    def stage(self) -> _L_co:
-        return cast("_L_co", self.out.with_name(f".{self.out.name}.shardmill-new"))
-
-    @property
-    def retired(self) -> _L_co:
-        return cast("_L_co", self.out.with_name(f".{self.out.name}.shardmill-old"))
+    def retired(self) -> _L:
+        return self.out.with_name(f".{self.out.name}.shardmill-old")
 
     @property
     def reports(self) -> str:
-        """What the name of each folder for reports beside it begins with."""
+        """How the name of each folder for reports beside it begins."""
         return f".{self.out.name}.shardmill-reports-"
-
-    @property
-    def scratch(self) -> _L_co:
-        return self._join(WORK_FOLDER, "tmp")
-
-    def _join(self, *names: str) -> _L_co:
-        path: Location = self.out
-        for name in names:
-            path = path / name
-        return cast("_L_co", path)
 
     def make_work_folders(self) -> None:
         """Makes the output and the folders in which it is prepared."""
@@ -117,34 +74,22 @@ class Layout(Generic[_L_co]):
 
 
 def name_size(height: int, width: int) -> str:
-    """The name of the folder of a size, where there are several.
-
-    >>> name_size(224, 320)
-    '224x320'
-    """
+    """Names the folder of a size, if there are several: `224x320`."""
     return f"{height}x{width}"
 
 
 def name_shard(split: str, index: int, count: int) -> str:
-    """The file name of a shard.
-
-    >>> name_shard("train", 3, 16)
-    'train-00003-of-00016.tfrecord'
-    """
+    """Names the file of a shard: `train-00003-of-00016.tfrecord`."""
     return f"{split}-{index:05d}-of-{count:05d}{SHARD_SUFFIX}"
 
 
 def is_shard_file(name: str) -> bool:
-    """Whether a name is of the form of a shard's or of its index'.
-
-    >>> is_shard_file("train-00003-of-00016.tfindex")
-    True
-    """
+    """Tells whether a name looks like that of a shard or its index."""
     return bool(_SHARD_FILE.fullmatch(name))
 
 
 def name_index(shard: str) -> str:
-    """The index file's name for the shard of that name.
+    """Names the index file of a shard.
 
     >>> name_index("train-00000-of-00016.tfrecord")
     'train-00000-of-00016.tfindex'

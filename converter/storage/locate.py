@@ -1,4 +1,4 @@
-"""From what a person gives to a `Location`: a path of this machine, or an address in a store."""
+"""From what a person gives to a `Location`: a path on this machine, or an address in a store."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
 
 
 def locate(path: AnyPath) -> Location:
-    """The absolute path of a file or folder, or its address in an object store.
+    """Returns the absolute path of a file or folder, or its address in an object store.
 
     Raises:
-        UsageError: it is an address that makes no sense, or of a kind that is not known.
+        UsageError: it is not a valid address, or one of an unknown kind of store.
     """
     if isinstance(path, ObjectPath):
         return path
@@ -30,7 +30,7 @@ def locate(path: AnyPath) -> Location:
 
 
 def parse_location(text: str) -> Location:
-    """A path as it is given, or an address in an object store.
+    """Returns a path as it is given, or an address in an object store.
 
     Raises:
         UsageError: as `locate` does; or it is empty, which would be the current folder.
@@ -41,20 +41,19 @@ def parse_location(text: str) -> Location:
 
 
 def locate_output(out: AnyPath) -> Location:
-    """Where a data set lies; of a link, the folder that it leads to, which is what may be replaced.
+    """Locates a data set; for a link, the folder that it leads to, which may be replaced.
 
     Raises:
-        UsageError: it is no address that makes sense, or that of a whole bucket, or a link that
-            leads to itself.
+        UsageError: as `locate` and `Location.as_output` do.
     """
     return locate(out).as_output()
 
 
 def join(folder: Location, path: str) -> Location:
-    """What a path leads to from a folder; one that is absolute, or an address, leads there alone.
+    """Returns where a path leads from a folder; an absolute path, or an address, stands alone.
 
     Raises:
-        UsageError: it leads out of a bucket, or is no address that makes sense.
+        UsageError: it leads out of a bucket, or is not a valid address.
 
     >>> join(locate("s3://bucket/tables"), "../photos")
     ObjectPath('s3://bucket/photos')
@@ -62,17 +61,3 @@ def join(folder: Location, path: str) -> Location:
     if _ADDRESS.match(path):
         return locate(path)
     return DiskPath(os.path.normpath(path)) if path.startswith("/") else folder.join(path)
-
-
-def relate(path: Location, folder: Location) -> str:
-    """How a path is written so that `join` finds it from a folder, also when both have moved.
-
-    >>> relate(locate("s3://bucket/masks"), locate("s3://bucket/photos"))
-    '../masks'
-    """
-    return path.relate(folder)
-
-
-def lies_in(place: Location, folder: Location) -> bool:
-    """Whether something is a folder, or lies in it."""
-    return folder.contains(place)

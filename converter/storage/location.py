@@ -1,7 +1,7 @@
 """What a file or a folder can do, wherever it lies: the protocol of disks and object stores.
 
-`locate` chooses the class once. All code behind it asks the location itself, and never what kind it
-is. A location is a value: making one touches no disk and makes no request.
+`locate` chooses the class once. All other code asks the location itself, and never what kind it is.
+A location is a value: making one touches no disk and makes no request.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias
 
 from converter.storage.hashing import HashedFile
-from converter.storage.owners import Owner
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from converter.storage.disk import DiskPath
+    from converter.storage.owners import Owner
 
 
 class Reading(Protocol):
@@ -29,14 +31,13 @@ class Reading(Protocol):
 class Location(Protocol):
     """A file or folder, or the place for one.
 
-    Methods that read or write raise `OSError` where a disk fails, and `StoreError` where an object
-    store does not answer or refuses. A file that does not exist is a `FileNotFoundError` in both.
+    Methods that read or write raise `OSError` if a disk fails, and `StoreError` if an object store
+    refuses or does not answer. A file that does not exist is a `FileNotFoundError` in both.
 
     Attributes:
         scheme: `file` for this machine's disks, `s3` or `gs` for a store.
         is_remote: whether each access is a request that takes milliseconds.
-        concurrency: how many files to read at the same time.
-        temporary: a folder of this machine for temporary files that belong to what is written here.
+        temporary: a folder on this machine for temporary files that belong to what is written here.
     """
 
     @property
@@ -44,11 +45,9 @@ class Location(Protocol):
     @property
     def is_remote(self) -> bool: ...
     @property
-    def concurrency(self) -> int: ...
-    @property
     def temporary(self) -> Path: ...
 
-    # Names: pure, as of `pathlib`.
+    # Names: pure, as in `pathlib`.
     @property
     def name(self) -> str: ...
     @property
@@ -57,28 +56,28 @@ class Location(Protocol):
     def suffix(self) -> str: ...
     @property
     def parent(self) -> Location: ...
-    def __truediv__(self, name: str, /) -> Location: ...
-    def with_name(self, name: str) -> Location: ...
+    def __truediv__(self, name: str, /) -> Self: ...
+    def with_name(self, name: str) -> Self: ...
     def __hash__(self) -> int: ...
 
     def child(self, path: str) -> Location:
         """The file of a relative path in the spelling of `converter.names`."""
 
     def join(self, path: str) -> Location:
-        """Where a relative path with `..` in it leads to from this folder.
+        """Where a relative path, which may contain `..`, leads from this folder.
 
         Raises:
             UsageError: it leads out of a bucket.
         """
 
     def relate(self, folder: Location) -> str:
-        """The path that `join` of `folder` turns into this location, also after both moved."""
+        """The path that `folder.join` turns into this location, also after both have moved."""
 
     def resolve(self) -> Location:
         """The same place with links followed."""
 
     def as_output(self) -> Location:
-        """The place that may be replaced: of a link, the folder that it leads to.
+        """The place that may be replaced: for a link, the folder that it leads to.
 
         Raises:
             UsageError: it is a whole bucket, or a link that leads to itself.
@@ -96,7 +95,7 @@ class Location(Protocol):
         """The size in bytes; None if there is no file of this name."""
 
     def read_version(self) -> tuple[int, str]:
-        """The size, and what changes when the file is written."""
+        """The size, and a text that changes when the file is written."""
 
     def read_bytes(self) -> bytes: ...
 
@@ -104,20 +103,21 @@ class Location(Protocol):
         """`size` bytes from `offset`; fewer only where the file ends."""
 
     def start_read(self, offset: int = 0, size: int | None = None) -> Reading:
-        """Begins to read a range, or all that follows; from a disk, only once it is asked for."""
+        """Starts to read a range, or all that follows; a disk reads only when asked for it."""
 
     def read_pieces(self) -> Iterator[bytes]:
         """The file from beginning to end, in pieces of 1 MiB, or of 4 from a store."""
 
     def open_read(self) -> BinaryIO:
-        """Opens the file; of a store, what comes next is on its way."""
+        """Opens the file for reading; a store sends ahead what comes next."""
 
     def download(self, file: Path, on_bytes: Callable[[int], object] = ...) -> int:
         """Appends to `file` what it does not have yet of this one; returns the size of `file`.
 
         Args:
-            file: on this machine; what is in it is taken for the beginning. It is not flushed.
-            on_bytes: called with the number of bytes that came.
+            file: on this machine, or new. Its content is taken for the beginning, so compare a
+                checksum afterwards. It is not flushed to the disk.
+            on_bytes: called with the number of bytes that were added, as they arrive.
         """
 
     def create(
@@ -127,18 +127,18 @@ class Location(Protocol):
 
         Args:
             scratch: a folder beside it for the temporary file; a store needs none.
-            exclusive: raise `FileExistsError` where there is a file of this name by then.
+            exclusive: raise `FileExistsError` if there is a file of this name by then.
 
         Raises:
             OutputError: it cannot be written, or reads back differently from what was written.
         """
 
-    def unlink(self, missing_ok: bool = ...) -> None:  # noqa: FBT001 (as of `Path`)
+    def unlink(self, missing_ok: bool = ...) -> None:  # noqa: FBT001 (as in `Path`)
         """Removes the file."""
 
-    # Folders. A store has none: a folder is there as long as something is in it.
+    # Folders. A store has none: a folder exists as long as something is in it.
     def make_folder(self) -> None:
-        """Makes the folder, with those above it, if there is none."""
+        """Makes the folder, and those above it, if it does not exist."""
 
     def remove_empty(self) -> None:
         """Removes the folder if nothing is in it."""
@@ -147,31 +147,31 @@ class Location(Protocol):
         """Flushes the names in the folder to the disk."""
 
     def list_names(self, prefix: str = "") -> list[str]:
-        """What is in the folder and begins with `prefix`, ordered by bytes; [] without a folder."""
+        """The names in the folder that begin with `prefix`, by bytes; [] without a folder."""
 
     def list_sizes(self) -> dict[str, int]:
         """The files in the folder, with their sizes in bytes; {} without a folder."""
 
     def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
-        """The content of small files in the folder, in order; many requests at the same time."""
+        """The content of small files in the folder, in order; a store fetches many at a time."""
 
     def remove_files(self, names: Iterable[str]) -> None:
         """Removes files from the folder, as far as they exist."""
 
     def remove_tree(self, *, keep: Collection[str] = ()) -> None:
-        """Removes all that is in the folder but names in `keep`."""
+        """Removes everything in the folder except the names in `keep`."""
 
     def remove_folder(self) -> None:
-        """Removes the folder, if there is one, with all that is in it."""
+        """Removes the folder, if it exists, with everything in it."""
 
     def move_files(self, names: Iterable[str], target: Location) -> None:
-        """Moves files into a folder of the same kind, over what is there."""
+        """Moves files into a folder of the same kind, and replaces those that it has."""
 
     def carry_files(self, names: Iterable[str], target: Location, scratch: Location) -> None:
-        """Has files appear in `target` too; in a store they stay, and `replace_with` keeps them."""
+        """Lets files appear in `target` too; in a store they stay, and a replacement keeps them."""
 
     def bring_local(self, names: Iterable[str]) -> AbstractContextManager[DiskPath]:
-        """A folder of this machine with those of these files that exist.
+        """A folder on this machine with those of these files that exist.
 
         Raises:
             OutputError: the folder that `TMPDIR` names has no room for them.
@@ -181,7 +181,7 @@ class Location(Protocol):
         """How many bytes are free where the folder is, or will be; infinite in a store."""
 
     def check_replaceable(self) -> None:
-        """Refuses a folder that cannot give way to another.
+        """Refuses a folder that cannot make way for another.
 
         Raises:
             UsageError: it is a mount point, or has one in it.
@@ -191,7 +191,7 @@ class Location(Protocol):
         """Puts the complete data set in `Layout.stage` in the place of the one in this folder.
 
         Args:
-            old: the names of files that go. In a store all others stay; on a disk they are in the
+            old: the names of files to remove. In a store all others stay; on a disk they are in the
                 stage afterwards.
 
         Raises:
@@ -199,23 +199,28 @@ class Location(Protocol):
         """
 
     def finish_replacement(self) -> bool:
-        """Goes on with a replacement in a store that was interrupted; whether there was one."""
+        """Resumes an interrupted replacement in a store, under its lock; False if there was none.
+
+        Raises:
+            DatasetError: its marker is damaged.
+            OutputError: another manifest appeared.
+        """
 
     def find_replacement(self) -> Location | None:
-        """Where a data set may lie that was on its way from or to this folder when a run died."""
+        """Where a data set may lie that was being moved to or from this folder when a run died."""
 
     # One writer at a time.
     def lock(
         self, *, break_lock: bool = False, moves_to: Location | None = None
     ) -> AbstractContextManager[None]:
-        """Keeps every other writer out of a data set's folder; makes it if there is none.
+        """Keeps every other writer out of a data set's folder; makes it if it does not exist.
 
         Args:
-            break_lock: take the lock of an owner on another machine that may still run.
+            break_lock: treat a lock held by another machine as stale.
             moves_to: where the folder, and the lock with it, may be by the end of the block.
 
         Raises:
-            LockedError: someone else is writing there, or may be.
+            LockedError: someone else is writing to it, or may be.
             OutputError: the lock cannot be written.
         """
 
@@ -223,5 +228,13 @@ class Location(Protocol):
         """Who is writing to the data set in this folder, or may be; None if it is free."""
 
 
+_REQUESTS: Final = 16
+
 AnyPath: TypeAlias = str | os.PathLike[str] | Location
 """How a location is given."""
+
+
+def choose_threads(*places: Location | None) -> int:
+    """Chooses how many files to read at the same time: one a core, more if any is in a store."""
+    cores = os.cpu_count() or 1
+    return max(_REQUESTS if place.is_remote else cores for place in places if place is not None)

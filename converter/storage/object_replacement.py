@@ -27,32 +27,14 @@ if TYPE_CHECKING:  # which is built on these
 
 
 def replace_objects(out: ObjectPath, old: Collection[str]) -> None:
-    """Puts the complete data set below the stage in the place of the one in `out`.
-
-    Args:
-        out: the data set that is replaced; its lock is held.
-        old: the names of its objects that go. Others stay.
-
-    Raises:
-        OutputError: another manifest appeared meanwhile, and stays.
-        StoreError: the store does not answer, or refuses.
-    """
+    """Replaces a data set whose lock is held; see `Location.replace_with_stage`."""
     mark = {"old": sorted(old), "manifest": hash_file(out / MANIFEST)}
     put_bytes(Layout(out).replacing, json.dumps(mark).encode("ascii"))
     finish_replacement(out)
 
 
 def finish_replacement(out: ObjectPath) -> bool:
-    """Goes on with a replacement that was begun; False if none was. The lock is held.
-
-    If there is another manifest than the one that was to be replaced, it is ours, and no more than
-    that is left to be done, or somebody broke the lock: then theirs stays.
-
-    Raises:
-        DatasetError: what is to be put in place is damaged.
-        OutputError: as of `replace_objects`.
-        StoreError: the store does not answer, or refuses.
-    """
+    """Resumes an interrupted replacement; see `Location.finish_replacement`."""
     marker, stage = Layout(out).replacing, Layout(out).stage
     try:
         mark = json.loads(marker.read_bytes())
@@ -62,8 +44,10 @@ def finish_replacement(out: ObjectPath) -> bool:
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{marker}: cannot be read: {error}") from error
     here, new = out / MANIFEST, stage / MANIFEST
-    there = hash_file(here) if here.is_file() else None
-    if new.is_file() and there in (None, replaced):
+    found = hash_file(here) if here.is_file() else None
+    # Another manifest than the replaced one is ours, and only the stage is left to remove; or
+    # someone broke the lock, and theirs stays.
+    if new.is_file() and found in (None, replaced):
         content = new.read_bytes()
         out.remove_files([MANIFEST])
         names = stage.list_sizes().keys() - {MANIFEST}
@@ -77,9 +61,3 @@ def finish_replacement(out: ObjectPath) -> bool:
     stage.remove_tree()
     marker.unlink(missing_ok=True)
     return True
-
-
-def find_replacement(out: ObjectPath) -> ObjectPath | None:
-    """What is being put in the place of `out`; None if nothing is."""
-    stage = Layout(out).stage
-    return stage if Layout(out).replacing.is_file() and (stage / MANIFEST).is_file() else None

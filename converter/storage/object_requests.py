@@ -1,6 +1,8 @@
-"""Requests about objects, made as often as it takes.
+"""Requests about objects, each repeated until it is answered.
 
-Both kinds of store show an object whole or not at all, so nothing has a temporary name here.
+Stores show an object whole or not at all, so objects need no temporary names. All functions raise
+`FileNotFoundError` for an object that does not exist, and `StoreError` if the store refuses or does
+not answer.
 """
 
 from __future__ import annotations
@@ -8,256 +10,206 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import errno
+import functools
 import itertools
 import os
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from converter.storage.listings import list_below
-from converter.storage.requests import retry, start, wait
-from converter.storage.stores import Body, Stat, Store, Transfer, measure_file, read_parts
+from converter.storage.requests import start, wait
+from converter.storage.stores import Page, Stat, Store, Transfer, measure_file, read_parts
 
 if TYPE_CHECKING:  # which is built on these
     from converter.storage.objects import ObjectPath
 
 _SMALL_BYTES: Final = 1 << 20
-
-
-def read_object(path: ObjectPath) -> bytes:
-    """All of an object.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    return wait(start_read(path))
-
-
-def read_object_range(path: ObjectPath, offset: int, size: int) -> bytes:
-    """Reads `size` bytes from `offset`; fewer only where the object ends.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    return wait(start_read(path, offset, size))
+_DELETIONS: Final = 1000
+_AHEAD: Final = 16
+"""Parts of a listing that are requested before they are needed."""
 
 
 def start_read(
     path: ObjectPath, offset: int = 0, size: int | None = None, version: str | None = None
 ) -> concurrent.futures.Future[bytes]:
-    """Begins to read an object, or a range of it, and does not wait for it.
+    """Starts to read a range, or all that follows; gives fewer bytes only where the object ends.
 
-    A process has `stores.CONNECTIONS` requests under way; more of them wait here.
-
-    Args:
-        path: the object.
-        offset: of the first byte.
-        size: of the range; None for all that comes.
-        version: as `stat_object` gives it, if no other one will do.
-
-    Returns:
-        what can be waited for, or cancelled; raises what `read_object_range` raises, and OSError
-        with ESTALE where there is another version.
+    With a `version`, as `stat_object` gives it, any other is an OSError with ESTALE.
     """
+    pieces: list[bytes] = []
     stop = None if size is None else offset + size
-    return start(path.scheme, lambda store: _read(store, path, offset, stop, version))
+    transfer = Transfer(write=pieces.append, place=offset, stop=stop, version=version)
+
+    async def read(store: Store) -> bytes:
+        if size is None or size > 0:
+            await _receive(path, transfer, store)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    return start(path, read, progress=transfer.tell)
 
 
-def download_object(
-    path: ObjectPath,
-    file: Path,
-    *,
-    on_bytes: Callable[[int], object] | None = None,
-) -> int:
-    """Writes an object to a file here; goes on where an earlier call ended.
-
-    What lies in the file already is taken for the object's first bytes: whoever knows a checksum
-    compares it afterwards.
-
-    Args:
-        path: the object.
-        file: new, or what there is of it. It is not flushed to the disk.
-        on_bytes: called with the number of bytes that were added, as they come.
-
-    Returns:
-        the size of the file.
-
-    Raises:
-        FileNotFoundError: there is no object of that name.
-        OSError: the file cannot be written.
-        StoreError: the store does not answer, or refuses.
-    """
+def download_object(path: ObjectPath, file: Path, on_bytes: Callable[[int], object]) -> int:
+    """Appends to a file what it does not have yet of an object; see `Location.download`."""
     with open(file, "ab") as stream:
 
         def write(chunk: bytes) -> None:
             stream.write(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
+            on_bytes(len(chunk))
 
         transfer = Transfer(write=write, place=stream.tell())
-        return wait(start(path.scheme, lambda store: _transfer(store, path, transfer)))
+        receive = functools.partial(_receive, path, transfer)
+        wait(start(path, receive, progress=transfer.tell))
+        return transfer.place
 
 
-def list_objects(folder: ObjectPath) -> Iterator[tuple[ObjectPath, int]]:
-    """All objects below a prefix with their sizes, in the order of their keys, as answers come in.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
-    for found in list_below(folder.scheme, folder.bucket, folder.prefix):
-        if not found.key.endswith("/"):  # what consoles make to show an empty folder
-            yield dataclasses.replace(folder, key=found.key), found.size
-
-
-def find_object(path: ObjectPath) -> int | None:
-    """The size of an object in bytes; None if there is none of that name.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
+async def _receive(path: ObjectPath, transfer: Transfer, store: Store) -> None:
+    known = transfer.version
     try:
-        return stat_object(path).size
-    except FileNotFoundError:
-        return None
+        await store.get(path.bucket, path.key, transfer)
+    except EOFError:
+        return  # the range lies behind the end
+    except (FileExistsError, FileNotFoundError) as error:
+        if known is None:
+            raise
+        raise OSError(errno.ESTALE, "it changed while it was read", str(path)) from error
 
 
 def stat_object(path: ObjectPath) -> Stat:
-    """What a store tells about an object.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    return wait(start(path.scheme, lambda store: _stat(store, path)))
+    """Asks for the size and version of an object."""
+    return wait(start(path, lambda store: store.stat(path.bucket, path.key)))
 
 
 def put_file(path: ObjectPath, file: BinaryIO) -> None:
-    """Writes an open file of this machine as an object, which appears whole.
-
-    Raises:
-        OSError: the file cannot be read.
-        StoreError: the store does not answer, or refuses.
-    """
+    """Writes an open file as an object; raises OSError if the file cannot be read."""
     size = measure_file(file)
-    _put(path, file if size > _SMALL_BYTES else b"".join(read_parts(file, _SMALL_BYTES)), size)
+    data = file if size > _SMALL_BYTES else b"".join(read_parts(file, _SMALL_BYTES))
+    wait(start(path, lambda store: store.put(path.bucket, path.key, data), size=size))
 
 
 def put_bytes(path: ObjectPath, data: bytes) -> None:
-    """Writes an object.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
-    _put(path, data, len(data))
+    """Writes an object."""
+    wait(start(path, lambda store: store.put(path.bucket, path.key, data), size=len(data)))
 
 
 def create_object(path: ObjectPath, data: bytes) -> None:
-    """Writes an object if there is none of that name: of several callers, one does.
-
-    Raises:
-        FileExistsError: there is one.
-        StoreError: the store does not answer, or refuses.
-    """
-    wait(start(path.scheme, lambda store: _create(store, path, data)))
-
-
-def copy_object(source: ObjectPath, target: ObjectPath) -> None:
-    """Copies an object within a kind of store, without its bytes coming here.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-        StoreError: the store does not answer, or refuses.
-    """
-    wait(_start_copy(source, target))
+    """Writes an object, or raises FileExistsError if there is one: one of many callers succeeds."""
+    attempt, size = uuid.uuid4().hex, len(data)
+    try:
+        wait(start(path, lambda store: store.put(path.bucket, path.key, data, attempt), size=size))
+    except FileExistsError:
+        # An earlier request of ours may have succeeded, and its answer been lost.
+        if stat_object(path).attempt != attempt:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
 
 
 def copy_objects(pairs: Iterable[tuple[ObjectPath, ObjectPath]]) -> None:
-    """Copies objects, many at the same time; raises what `copy_object` raises."""
-    for copying in [_start_copy(source, target) for source, target in pairs]:
+    """Copies objects within a kind of store, many at the same time."""
+
+    def start_copy(source: ObjectPath, target: ObjectPath) -> concurrent.futures.Future[None]:
+        return start(
+            source,
+            lambda store: store.copy(source.bucket, source.key, target.bucket, target.key),
+        )
+
+    for copying in [start_copy(source, target) for source, target in pairs]:
         wait(copying)
 
 
 def delete_object(path: ObjectPath) -> None:
-    """Deletes an object, if there is one of that name.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
-    wait(_start_delete(path))
+    """Deletes an object, if there is one."""
+    delete_objects([path])
 
 
 def delete_objects(paths: Iterable[ObjectPath]) -> None:
-    """Deletes objects, many at the same time.
+    """Deletes objects, as far as they exist, many at the same time."""
 
-    Raises:
-        StoreError: the store does not answer, or refuses.
-    """
+    def start_delete(path: ObjectPath) -> concurrent.futures.Future[None]:
+        return start(path, lambda store: store.delete(path.bucket, path.key))
+
     remaining = iter(paths)
-    while batch := [_start_delete(path) for path in itertools.islice(remaining, 1000)]:
-        for future in batch:
-            wait(future)
+    while batch := [start_delete(path) for path in itertools.islice(remaining, _DELETIONS)]:
+        for deletion in batch:
+            wait(deletion)
 
 
-async def _read(
-    store: Store, path: ObjectPath, offset: int, stop: int | None, version: str | None
-) -> bytes:
-    if stop is not None and stop <= offset:
-        return b""
-    pieces: list[bytes] = []
-    transfer = Transfer(write=pieces.append, place=offset, stop=stop, version=version)
-    await _transfer(store, path, transfer)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def has_objects(folder: ObjectPath) -> bool:
+    """Asks whether there are objects below a prefix."""
+    page = wait(_start_page(folder, folder.prefix, nested=False))
+    return bool(page.objects or page.prefixes)
 
 
-async def _transfer(store: Store, path: ObjectPath, transfer: Transfer) -> int:
-    async def get() -> None:
-        known = transfer.version
-        try:
-            await store.get(path.bucket, path.key, transfer)
-        except EOFError:
-            return  # asked for what lies behind the end
-        except (FileExistsError, FileNotFoundError) as error:
-            if known is None:
-                raise
-            raise OSError(errno.ESTALE, "it changed while it was read", str(path)) from error
+def list_level(folder: ObjectPath, prefix: str = "") -> Iterator[tuple[str, int | None]]:
+    """Lists the names right below a folder that begin with `prefix`.
 
-    await retry(path, get, progress=lambda: transfer.place)
-    return transfer.place
+    Yields:
+        each name with the size of its object; with None if there are objects below it.
+    """
+    skipped = len(folder.prefix)
+    for page in _list_pages(folder, folder.prefix + prefix, nested=False):
+        yield from ((key[skipped:], size) for key, size in _drop_markers(page.objects.items()))
+        yield from ((deeper[skipped:].rstrip("/"), None) for deeper in page.prefixes)
 
 
-async def _stat(store: Store, path: ObjectPath) -> Stat:
-    return await retry(path, lambda: store.stat(path.bucket, path.key))
+def list_objects(folder: ObjectPath) -> Iterator[tuple[ObjectPath, int]]:
+    """Lists all objects below a prefix with their sizes, by key, as answers arrive."""
+    for page in _list_pages(folder, folder.prefix, nested=False):
+        for key, size in _drop_markers(_expand(folder, page)):
+            yield dataclasses.replace(folder, key=key), size
 
 
-def _put(path: ObjectPath, data: Body, size: int) -> None:
-    async def put(store: Store) -> None:
-        await store.put(path.bucket, path.key, data, None)
-
-    wait(start(path.scheme, lambda store: retry(path, lambda: put(store), size)))
-
-
-async def _create(store: Store, path: ObjectPath, data: bytes) -> None:
-    attempt = uuid.uuid4().hex
+def _expand(folder: ObjectPath, page: Page) -> Iterator[tuple[str, int]]:
+    """Yields the objects of a page and those below its prefixes, by key."""
+    # An answer has up to 1000 objects, and only it tells how to ask for the next one: a million
+    # objects would take a thousand round trips in a row. Prefixes, such as the folders of classes,
+    # are listed at the same time.
+    objects, prefixes = deque(page.objects.items()), deque(page.prefixes)
+    ahead: deque[concurrent.futures.Future[Page]] = deque()
     try:
-        await retry(path, lambda: store.put(path.bucket, path.key, data, attempt), len(data))
-    except FileExistsError:
-        # An earlier request of ours may have got through, and its answer not.
-        if (await _stat(store, path)).attempt != attempt:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        for prefix in page.prefixes:
+            while prefixes and len(ahead) < _AHEAD:
+                ahead.append(_start_page(folder, prefixes.popleft(), nested=True))
+            while objects and objects[0][0] < prefix:
+                yield objects.popleft()
+            for inner in _list_pages(folder, prefix, nested=True, first=ahead.popleft()):
+                yield from inner.objects.items()
+        yield from objects
+    finally:
+        for future in ahead:
+            future.cancel()
 
 
-def _start_copy(source: ObjectPath, target: ObjectPath) -> concurrent.futures.Future[None]:
-    async def copy(store: Store) -> None:
-        await store.copy(source.bucket, source.key, target.bucket, target.key)
-
-    return start(source.scheme, lambda store: retry(source, lambda: copy(store)))
+def _drop_markers(objects: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Drops the objects that consoles make to show an empty folder."""
+    return ((key, size) for key, size in objects if not key.endswith("/"))
 
 
-def _start_delete(path: ObjectPath) -> concurrent.futures.Future[None]:
-    async def delete(store: Store) -> None:
-        await store.delete(path.bucket, path.key)
+def _list_pages(
+    folder: ObjectPath,
+    prefix: str,
+    *,
+    nested: bool,
+    first: concurrent.futures.Future[Page] | None = None,
+) -> Iterator[Page]:
+    """Yields all pages of a listing; the next one is requested before one is used."""
+    following = first or _start_page(folder, prefix, nested=nested)
+    try:
+        while True:
+            page = wait(following)
+            if page.token is None:
+                yield page
+                return
+            following = _start_page(folder, prefix, nested=nested, token=page.token)
+            yield page
+    finally:
+        following.cancel()
 
-    return start(path.scheme, lambda store: retry(path, lambda: delete(store)))
+
+def _start_page(
+    folder: ObjectPath, prefix: str, *, nested: bool, token: str | None = None
+) -> concurrent.futures.Future[Page]:
+    return start(
+        dataclasses.replace(folder, key=prefix),
+        lambda store: store.list(folder.bucket, prefix, nested=nested, token=token),
+    )

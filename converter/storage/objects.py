@@ -1,6 +1,6 @@
 """Objects in a store, named like paths.
 
-s3://bucket/prefix/name      Amazon S3, and what speaks its language
+s3://bucket/prefix/name      Amazon S3, and other stores with its protocol
 gs://bucket/prefix/name      Google Cloud Storage
 """
 
@@ -17,42 +17,24 @@ import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, ClassVar, Final, cast
 
 from converter.errors import OutputError, UsageError
+from converter.storage import object_requests
 from converter.storage.disk import DiskPath
 from converter.storage.hashing import HashedFile
-from converter.storage.listings import has_any, list_level
+from converter.storage.layout import Layout
 from converter.storage.location import Location, Reading
-from converter.storage.object_files import ObjectFile, read_pieces
-from converter.storage.object_locks import find_object_owner, lock_objects
-from converter.storage.object_replacement import (
-    find_replacement,
-    finish_replacement,
-    replace_objects,
-)
-from converter.storage.object_requests import (
-    copy_objects,
-    create_object,
-    delete_object,
-    delete_objects,
-    download_object,
-    find_object,
-    list_objects,
-    put_file,
-    start_read,
-    stat_object,
-)
-from converter.storage.owners import Owner
-from converter.storage.requests import describe_missing, wait
-from converter.storage.stores import Found, read_parts
+from converter.storage.object_files import PIECE_BYTES, ObjectFile
+from converter.storage.object_locks import lock_objects
+from converter.storage.object_replacement import finish_replacement, replace_objects
+from converter.storage.owners import Owner, parse_owner
+from converter.storage.requests import wait
+from converter.storage.stores import read_parts
 
-SCHEMES: Final = ("s3", "gs")
-
-_CONCURRENCY: Final = 16
 _BATCH_FILES: Final = 256
 _BUFFER_BYTES: Final = 1 << 16
-_PIECE_BYTES: Final = 1 << 20
+_COPY_BYTES: Final = 1 << 20
 
 _ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
@@ -64,12 +46,14 @@ class ObjectPath:
 
     Attributes:
         scheme: the kind of store, `s3` or `gs`.
-        bucket: in which it lies.
-        key: its name there; empty for the bucket itself.
+        bucket: its name.
+        key: the object's name in the bucket; empty for the bucket itself.
 
     >>> ObjectPath("s3", "bucket", "flowers") / "labels.txt"
     ObjectPath('s3://bucket/flowers/labels.txt')
     """
+
+    is_remote: ClassVar[bool] = True
 
     scheme: str
     bucket: str
@@ -83,14 +67,6 @@ class ObjectPath:
 
     def __repr__(self) -> str:
         return f"ObjectPath({str(self)!r})"
-
-    @property
-    def is_remote(self) -> bool:
-        return True
-
-    @property
-    def concurrency(self) -> int:
-        return _CONCURRENCY
 
     @property
     def temporary(self) -> Path:
@@ -114,7 +90,7 @@ class ObjectPath:
 
     @property
     def prefix(self) -> str:
-        """What the keys of all objects below it begin with."""
+        """How the keys of all objects below it begin."""
         return f"{self.key}/" if self.key else ""
 
     def with_name(self, name: str) -> ObjectPath:
@@ -136,7 +112,7 @@ class ObjectPath:
         return posixpath.relpath(f"/{self.key}", f"/{other[len(str(here)) + 1 :]}")
 
     def relative_to(self, folder: ObjectPath) -> str:
-        """The rest of its key behind that of a folder above it.
+        """Returns the rest of its key after that of a folder above it.
 
         Raises:
             ValueError: it does not lie there.
@@ -156,97 +132,101 @@ class ObjectPath:
         return self
 
     def contains(self, place: Location) -> bool:
-        # What follows a prefix may be the rest of a name: the two are compared as folders.
+        # Compared as folders, because what follows a prefix may be the rest of a name.
         return f"{place}/".startswith(f"{self}/")
 
     def exists(self) -> bool:
-        """Whether there is an object of this name, or one below it."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        """Whether there is an object of this name."""
         return self.measure() is not None
 
     def is_dir(self) -> bool:
-        """Whether there are objects below this name."""
-        return has_any(self.scheme, self.bucket, self.prefix)
+        return object_requests.has_objects(self)
 
     def measure(self) -> int | None:
-        return find_object(self) if self.key else None
+        if not self.key:
+            return None
+        try:
+            return object_requests.stat_object(self).size
+        except FileNotFoundError:
+            return None
 
     def read_version(self) -> tuple[int, str]:
-        found = stat_object(self)
+        found = object_requests.stat_object(self)
         return found.size, found.version
 
     def read_bytes(self) -> bytes:
-        return wait(start_read(self))
+        return wait(object_requests.start_read(self))
 
     def read_range(self, offset: int, size: int) -> bytes:
-        return wait(start_read(self, offset, size))
+        return wait(object_requests.start_read(self, offset, size))
 
     def start_read(self, offset: int = 0, size: int | None = None) -> Reading:
-        return start_read(self, offset, size)
+        return object_requests.start_read(self, offset, size)
 
     def read_pieces(self) -> Iterator[bytes]:
-        return read_pieces(self)
+        following = self.start_read(0, PIECE_BYTES)
+        try:
+            for number in itertools.count(1):
+                piece = following.result()
+                if len(piece) == PIECE_BYTES:
+                    following = self.start_read(number * PIECE_BYTES, PIECE_BYTES)
+                yield piece
+                if len(piece) < PIECE_BYTES:
+                    return
+        finally:
+            following.cancel()
 
     def open_read(self) -> BinaryIO:
         return cast("BinaryIO", io.BufferedReader(ObjectFile(self), _BUFFER_BYTES))
 
-    def download(self, file: Path, on_bytes: Callable[[int], object] = bool) -> int:
-        return download_object(self, file, on_bytes=on_bytes)
+    def download(self, file: Path, on_bytes: Callable[[int], object] = lambda _: None) -> int:
+        return object_requests.download_object(self, file, on_bytes)
 
     @contextlib.contextmanager
     def create(self, scratch: Location, *, exclusive: bool = False) -> Iterator[HashedFile]:  # noqa: ARG002
-        with tempfile.TemporaryFile(buffering=_PIECE_BYTES) as temporary:
+        with tempfile.TemporaryFile(buffering=_COPY_BYTES) as temporary:
             stream = cast("BinaryIO", temporary)
             file = HashedFile(stream)
             yield file
             file.flush(to_disk=False)
-            file.compare(read_parts(stream, _PIECE_BYTES), self)
+            file.compare(read_parts(stream, _COPY_BYTES), self)
             if exclusive:
-                create_object(self, b"".join(read_parts(stream, _PIECE_BYTES)))
+                object_requests.create_object(self, b"".join(read_parts(stream, _COPY_BYTES)))
             else:
-                put_file(self, stream)
+                object_requests.put_file(self, stream)
 
-    def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 (as that of `Path`)
-        """Deletes the object of this name."""
-        if not missing_ok and not self.is_file():
-            raise describe_missing(self)
-        delete_object(self)
+    def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 (as in `Path`)
+        if not missing_ok:
+            object_requests.stat_object(self)
+        object_requests.delete_objects([self])
 
     def make_folder(self) -> None: ...
-
     def remove_empty(self) -> None: ...
-
     def sync(self) -> None: ...
+    def check_replaceable(self) -> None: ...
+    def carry_files(self, names: Iterable[str], target: Location, scratch: Location) -> None: ...
 
     def list_names(self, prefix: str = "") -> list[str]:
-        found = {
-            prefix + item if isinstance(item, str) else item.key[len(self.prefix) :]
-            for item in list_level(self.scheme, self.bucket, self.prefix + prefix)
-        }
-        return sorted(found, key=os.fsencode)
+        names = {name for name, _ in object_requests.list_level(self, prefix)}
+        return sorted(names, key=os.fsencode)
 
     def list_sizes(self) -> dict[str, int]:
-        return {
-            item.key[len(self.prefix) :]: item.size
-            for item in list_level(self.scheme, self.bucket, self.prefix)
-            if isinstance(item, Found)
-        }
+        return {name: size for name, size in object_requests.list_level(self) if size is not None}
 
     def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
         remaining = iter(names)
         while batch := list(itertools.islice(remaining, _BATCH_FILES)):
-            for reading in [start_read(self / name) for name in batch]:
+            for reading in [object_requests.start_read(self / name) for name in batch]:
                 yield wait(reading)
 
     def remove_files(self, names: Iterable[str]) -> None:
-        delete_objects(self / name for name in names)
+        object_requests.delete_objects(self / name for name in names)
 
     def remove_tree(self, *, keep: Collection[str] = ()) -> None:
-        paths = (path for path, _ in list_objects(self))
-        delete_objects(path for path in paths if path.relative_to(self) not in keep)
+        paths = (path for path, _ in object_requests.list_objects(self))
+        object_requests.delete_objects(path for path in paths if path.relative_to(self) not in keep)
 
     def remove_folder(self) -> None:
         self.remove_tree()
@@ -257,18 +237,24 @@ class ObjectPath:
         self.remove_files(chosen)
 
     def copy_files(self, names: Iterable[str], target: Location) -> None:
-        """Copies objects to another folder of the same kind of store."""
+        """Copies objects to another folder in the same kind of store."""
         other = parse_address(str(target))
-        copy_objects((self / name, other / name) for name in names)
-
-    def carry_files(self, names: Iterable[str], target: Location, scratch: Location) -> None: ...
+        object_requests.copy_objects((self / name, other / name) for name in names)
 
     @contextlib.contextmanager
     def bring_local(self, names: Iterable[str]) -> Iterator[DiskPath]:
         with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
             for name in names:
-                if (self / name).is_file():
-                    _bring(self / name, Path(here, name))
+                file = Path(here, name)
+                try:
+                    (self / name).download(file)
+                except FileNotFoundError:
+                    file.unlink(missing_ok=True)
+                except OSError as error:
+                    raise OutputError(
+                        f"{tempfile.gettempdir()} cannot hold what has to be read from {self}: "
+                        f"{error.strerror}: set TMPDIR to a folder with more room"
+                    ) from error
             yield DiskPath(here)
 
     def measure_room(self) -> float:
@@ -281,9 +267,9 @@ class ObjectPath:
         return finish_replacement(self)
 
     def find_replacement(self) -> Location | None:
-        return find_replacement(self)
-
-    def check_replaceable(self) -> None: ...
+        stage = Layout(self).stage
+        begun = Layout(self).replacing.is_file() and Layout(stage).manifest.is_file()
+        return stage if begun else None
 
     def lock(
         self,
@@ -294,11 +280,15 @@ class ObjectPath:
         return lock_objects(self, break_lock=break_lock)
 
     def find_owner(self) -> Owner | None:
-        return find_object_owner(self)
+        try:
+            owner = parse_owner(Layout(self).lock.read_bytes())
+        except FileNotFoundError:
+            return None
+        return None if owner.is_gone(unheld=False) else owner
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is the address of something, and not the path of a file here.
+    """Tells whether a text is an address, and not the path of a file on this machine.
 
     >>> is_address("s3://bucket/flowers"), is_address("flowers")
     (True, False)
@@ -307,34 +297,22 @@ def is_address(text: str) -> bool:
 
 
 def parse_address(text: str) -> ObjectPath:
-    """The address of an object, or of all objects below it.
+    """Parses the address of an object, or of all objects below it.
 
     Raises:
-        UsageError: it is no address, or one of a kind of store that is not known.
+        UsageError: it is not a valid address, or one of an unknown kind of store.
     """
     match = _ADDRESS.fullmatch(text)
     scheme, rest = (match[1].lower(), match[2]) if match else ("", "")
-    if scheme not in SCHEMES:
-        raise UsageError(f"{scheme}:// is no address that is known: give s3://… or gs://…")
+    if scheme not in ("s3", "gs"):
+        raise UsageError(f"{scheme}:// is an unknown kind of address: give s3://… or gs://…")
     bucket, _, key = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):  # it may hold credentials, which are not shown
         raise UsageError(
-            f"{scheme}:// is followed by no name of a bucket: give {scheme}://bucket/prefix, and "
-            "credentials in the environment"
+            f"{scheme}:// is not followed by a valid bucket name: give {scheme}://bucket/prefix, "
+            "and credentials in the environment"
         )
     key = key.strip("/")
     if any(part in ("", ".", "..") for part in key.split("/") if key):
-        raise UsageError(f"{text} has an empty part, or one of dots alone: leave that out")
+        raise UsageError(f"{text} has an empty part, or one of only dots: leave that out")
     return ObjectPath(scheme, bucket, key)
-
-
-def _bring(path: ObjectPath, here: Path) -> None:
-    try:
-        path.download(here)
-    except FileNotFoundError:
-        here.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{tempfile.gettempdir()} cannot take what has to be read of {path.parent}: "
-            f"{error.strerror}: set TMPDIR to a folder with more room"
-        ) from error

@@ -1,7 +1,7 @@
-"""Who writes to a data set: a process on a machine, and whether it still runs.
+"""Who writes to a data set: a process on a machine, and whether it is still running.
 
-Host, boot and start time of a process tell it from another one that has its number by now. A
-container has process numbers of its own, and machines may have the same name.
+Host, boot and start time tell a process from a later one with the same number. A container has
+process numbers of its own, and machines may have the same name.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Final
 
 from converter.errors import LockedError
+from converter.storage.atomic import write_file
+from converter.storage.location import Location
+
+_SIGN: Final = "owner.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,12 +27,11 @@ class Owner:
 
     Attributes:
         host: the machine's name.
-        boot: which of its boots, so that a restart shows; empty where the system does not tell.
-        machine: what it is called for good; empty where nothing is, as in many containers.
-        space: the namespace that process numbers are of, so that a container shows.
-        pid: the process.
-        started: when that process began, as the system counts, so that a reused `pid` shows.
-        since: when the lock was taken, for a person.
+        boot: changes with each boot of the machine; empty if the system has no such value.
+        machine: the permanent identity of the machine; empty if it has none, as in many containers.
+        space: the namespace of its process numbers, which tells containers apart.
+        started: when the process began, by the system's clock, to notice a reused `pid`.
+        since: when the lock was taken, for people.
     """
 
     host: str
@@ -39,15 +43,11 @@ class Owner:
     since: str
 
     def is_here(self) -> bool:
-        """Whether it runs, or ran, where this process does: so that it can be looked at."""
+        """Tells whether it runs, or ran, where this process could see it."""
         return bool(self.boot) and (self.boot, self.space) == (_read_boot(), _read_space())
 
     def is_gone(self, *, unheld: bool) -> bool:
-        """Whether this owner has ended, as far as that is known here.
-
-        Args:
-            unheld: nobody on this machine holds the lock's `flock`.
-        """
+        """Tells whether it is known to have ended; `unheld` if no process here has its `flock`."""
         is_host = self.host == socket.gethostname()
         if self.boot != _read_boot():
             # After a restart; another machine may have the same name.
@@ -58,45 +58,52 @@ class Owner:
         return unheld or (self.space == _read_space() and _read_start(self.pid) != self.started)
 
 
-def check_broken(place: object, owner: Owner, *, break_lock: bool, other: str) -> None:
-    """Refuses to pass over an owner that is not known to be gone.
+def check_broken(
+    place: Location, owner: Owner, *, break_lock: bool, other: str, runs: bool | None = None
+) -> None:
+    """Refuses to ignore an owner that is not known to be gone.
 
     Args:
         place: the data set.
         owner: who holds its lock.
-        break_lock: take it for gone if nothing is known of it here.
-        other: what else may be chosen: another folder, for example.
+        break_lock: treat the lock as stale, unless the owner runs.
+        other: what to choose instead: another "folder", for example.
+        runs: whether the owner is known to run; by default, whether this process could see it.
 
     Raises:
-        LockedError: it runs, or nobody says that it does not.
+        LockedError: the owner is running, or may be.
     """
-    if owner.is_here() or not break_lock:
-        raise refuse_owner(place, owner, runs=owner.is_here(), other=other)
-
-
-def refuse_owner(place: object, owner: Owner, *, runs: bool, other: str) -> LockedError:
-    """What a second writer is told.
-
-    Args:
-        place: the data set.
-        owner: who holds its lock.
-        runs: whether that is known to be running, or nothing is known of it.
-        other: what else may be chosen: another folder, for example.
-    """
-    who = f"process {owner.pid} on {owner.host}"
-    if runs:
-        return LockedError(
-            f"{place} is being written by {who}, since {owner.since}: wait for it to end, or "
-            f"choose another {other}"
+    who = f"process {owner.pid} on {owner.host}, since {owner.since}"
+    if owner.is_here() if runs is None else runs:
+        raise LockedError(
+            f"{place} is being written by {who}: wait for it to end, or choose another {other}"
         )
-    return LockedError(
-        f"{place} is locked by {who}, since {owner.since}, and from here nobody can tell whether "
-        "it still runs: if it does not, run again with --break-lock"
-    )
+    if not break_lock:
+        raise LockedError(
+            f"{place} is locked by {who}, which may still be running: if it is not, run again with "
+            "--break-lock"
+        )
+
+
+def sign_folder(folder: Location) -> None:
+    """Signs a folder that this process has made, for `is_deserted`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_file(folder / _SIGN, dump_owner(describe_self()), folder)
+
+
+def is_deserted(folder: Location) -> bool:
+    """Tells whether the process that signed a folder is known to be gone."""
+    try:
+        return parse_owner((folder / _SIGN).read_bytes()).is_gone(unheld=False)
+    except OSError:
+        return False
 
 
 def describe_self() -> Owner:
-    """This process."""
+    """Describes this process."""
     return Owner(
         host=socket.gethostname(),
         boot=_read_boot(),
@@ -108,13 +115,13 @@ def describe_self() -> Owner:
     )
 
 
-def dump_owner(owner: Owner) -> bytes:
-    """An owner as `parse_owner` reads it."""
-    return json.dumps(dataclasses.asdict(owner)).encode("ascii")
+def dump_owner(owner: Owner, **more: str) -> bytes:
+    """Serializes an owner for `parse_owner`, which ignores `more`."""
+    return json.dumps({**dataclasses.asdict(owner), **more}).encode("ascii")
 
 
 def parse_owner(data: bytes) -> Owner:
-    """The owner that a lock describes; of one that describes none, an unknown one."""
+    """Parses the owner of a lock; damaged data gives an unknown owner."""
     try:
         content = {"machine": "", "space": "", **json.loads(data)}
         fields = {field.name: content[field.name] for field in dataclasses.fields(Owner)}
@@ -140,7 +147,7 @@ def _read_space() -> str:
 
 
 def _read_start(pid: int) -> str:
-    """The 22nd field of Linux' /proc/PID/stat; a name in brackets comes before and may hold any."""
+    # The 22nd field on Linux. A name in brackets precedes it, and may contain anything.
     fields = _read_text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 else ""
 

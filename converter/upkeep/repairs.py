@@ -27,10 +27,9 @@ from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write
 from converter.planning.splits import assign_splits
 from converter.sources.originals import read_source
 from converter.storage.atomic import write_file
-from converter.storage.files import choose_threads
 from converter.storage.hashing import hash_bytes
 from converter.storage.layout import NOTES, REJECTS, Layout, name_index
-from converter.storage.location import Location
+from converter.storage.location import Location, choose_threads
 from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources
 from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from converter.errors import DatasetError
 from converter.planning.plan import Plan
-from converter.storage.files import read_files
 from converter.storage.layout import Layout
 from converter.writing.shard_writer import parse_receipt, receipt_path
 
@@ -64,13 +63,13 @@ class ReceiptWatch:
 
     def _read_new(self) -> None:
         known = self._folder.list_sizes()
-        paths = [self._folder / name for name in sorted(self._unseen & known.keys())]
-        for path, data in zip(paths, read_files(paths), strict=True):
+        names = sorted(self._unseen & known.keys())
+        for name, data in zip(names, self._folder.read_files(names), strict=True):
             try:
-                receipt = parse_receipt(data, path)
+                receipt = parse_receipt(data, self._folder / name)
             except DatasetError:
                 continue  # half written by a file system that does not rename in one step
-            self._unseen.remove(path.name)
+            self._unseen.remove(name)
             self.written += receipt.records
             self.rejected += len(receipt.rejects)
             self._bar.update(receipt.images)

@@ -10,7 +10,6 @@ from tqdm import tqdm
 from converter.commits.commit import list_finished
 from converter.costs import Cost, read_costs
 from converter.planning.plan import Plan, Shard
-from converter.storage.files import remove_files
 from converter.storage.layout import Layout
 from converter.writing.multi_size import choose_leader, plan_work
 from converter.writing.shard_writer import receipt_path
@@ -66,8 +65,8 @@ def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
     with follow_shards(len(plan.shards), "checking", shown=progress and bool(receipts)) as count:
         finished = {shard.name for shard in list_finished(plan, on_shard=count)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
-    stale = (receipt_path(layout, shard) for shard in remaining)
-    remove_files(path for path in stale if path.name in receipts)
+    stale = (receipt_path(layout, shard).name for shard in remaining)
+    layout.receipts.remove_files(name for name in stale if name in receipts)
     return remaining
 
 

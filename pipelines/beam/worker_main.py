@@ -24,14 +24,14 @@ from apache_beam.runners.worker import sdk_worker_main  # noqa: E402
 
 import pipelines.beam.transforms  # noqa: E402, F401 (imported early for the shards to come)
 from converter.errors import ShardmillError  # noqa: E402
-from converter.storage.requests import open_early  # noqa: E402
+from converter.storage.requests import open_store  # noqa: E402
 
 
 def main() -> None:
     """Serves one pipeline."""
     for scheme in sys.argv[1:]:
         with contextlib.suppress(ShardmillError):  # raised again by the first request
-            open_early(scheme)
+            open_store(scheme)
     if line := sys.stdin.readline():
         os.environ.update(json.loads(line))
         threading.Thread(target=_end_with_launcher, name="end_with_launcher", daemon=True).start()

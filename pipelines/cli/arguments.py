@@ -13,7 +13,7 @@ from converter.errors import UsageError
 from converter.option_fields import GROUPS, Option, list_options, read_meanings, suggest
 from converter.options import ConvertOptions
 from converter.sources.inputs import is_table, locate_mask_base, locate_root
-from converter.storage.locate import locate, parse_location, relate
+from converter.storage.locate import locate, parse_location
 from converter.storage.location import Location
 
 _COMMANDS: Final = {
@@ -151,11 +151,11 @@ def read_options(
     # Stored relative to the table and the images, so that all of them can move together.
     if "table_root" in given and is_table(arguments.images):
         table = locate(arguments.images)
-        values["table_root"] = relate(locate(_read_path(given["table_root"])), table.parent)
+        values["table_root"] = locate(_read_path(given["table_root"])).relate(table.parent)
     if "mask_dir" in given:
         root = ConvertOptions(table_root=values.get("table_root", "."))
         base = locate_mask_base(locate_root(locate(arguments.images), root))
-        values["mask_dir"] = relate(locate(_read_path(given["mask_dir"])), base)
+        values["mask_dir"] = locate(_read_path(given["mask_dir"])).relate(base)
     sizes = given.get("image_size", [values.get("image_size", ConvertOptions().image_size)])
     return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]
 

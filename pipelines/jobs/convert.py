@@ -13,6 +13,7 @@ from typing import Any
 from converter.commits.commit import commit, read_notes
 from converter.commits.replacements import (
     discard_dataset,
+    lock_stage,
     replace_dataset,
     restore_folder,
     settle_folder,
@@ -26,7 +27,6 @@ from converter.sources.scan import scan_images
 from converter.storage.layout import Layout
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
-from converter.storage.locks import lock_stage
 from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import runners

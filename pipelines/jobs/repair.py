@@ -9,7 +9,6 @@ from typing import Any
 
 from converter.commits.replacements import (
     find_manifest,
-    remove_repair,
     restore_folder,
     settle_folder,
 )
@@ -20,7 +19,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan
 from converter.sources.inputs import locate_masks, locate_root
 from converter.sources.scan import scan_images
-from converter.storage.layout import MANIFEST, NOTES, REJECTS, name_index
+from converter.storage.layout import MANIFEST, NOTES, REJECTS, Layout, name_index
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.upkeep.comparisons import keep_labels
@@ -172,11 +171,11 @@ class _Repairs:
     def _write(self, members: Mapping[str, list[Entry]]) -> Iterator[str]:
         """Converts shards again; yields the names of the files that match the manifest."""
         job, settings = self.job, self.settings
-        remove_repair(job.folder)
+        Layout(job.folder).repair.remove_folder()
         plan = job.write_plan(members)
         with runners.start_workers(self.beam, settings.workers, self.images, job.folder) as pool:
             write_remaining([plan], self.beam, pool, progress=settings.progress)
         for shard in job.manifest.shards:
             if shard.name in members:
                 yield from job.take_shard(shard, self.damaged)
-        remove_repair(job.folder)
+        Layout(job.folder).repair.remove_folder()

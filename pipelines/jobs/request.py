@@ -16,7 +16,6 @@ from converter.options import ConvertOptions
 from converter.planning.plan import name_changes
 from converter.sources.inputs import locate_masks, locate_root
 from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
-from converter.storage.locate import lies_in
 from converter.storage.location import Location
 
 MODES: Final = ("new", "overwrite", "update")
@@ -146,12 +145,12 @@ def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOpt
 def check_folders(images: Location, out: Location) -> None:
     """Checks that an output is free or holds a data set, and does not overlap its images."""
     source, target = images.resolve(), out.resolve()
-    if lies_in(target, source):
+    if source.contains(target):
         raise UsageError(
             f"output {out} lies inside the images {images}: the next run would take it for "
             "images, choose a folder elsewhere"
         )
-    if lies_in(source, target):
+    if target.contains(source):
         raise UsageError(
             f"the images {images} lie inside the output {out}: choose a new folder for the output"
         )

@@ -13,11 +13,10 @@ from converter.errors import DatasetError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
-from converter.storage.files import read_files
 from converter.storage.layout import Layout
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath, Location
-from converter.storage.locks import sign_folder
+from converter.storage.owners import sign_folder
 from converter.upkeep.verification import (
     Check,
     Fault,
@@ -133,8 +132,8 @@ def _run_as_job(
         if unseen:
             name = next(iter(unseen.values())).name
             raise DatasetError(f"no report on {name}: the job ended without checking it")
-        paths = [report_path(reports, shard) for shard in shards]
-        found = [Report.from_json(data) for data in read_files(paths)]
+        names = [report_path(reports, shard).name for shard in shards]
+        found = [Report.from_json(data) for data in reports.read_files(names)]
     return collect_faults(check, found)
 
 
