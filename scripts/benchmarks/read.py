@@ -136,6 +136,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.before is None:
         given.contenders = [name for name in given.contenders if name != BEFORE]
+    given.work = given.work.absolute()
     given.work.mkdir(parents=True, exist_ok=True)
     sections = {
         "read": lambda: measure_read(given),
@@ -229,9 +230,13 @@ def run_peer(
 def run_python(script: str, *arguments: object, checkout: Path | None = None) -> dict[str, Any]:
     """Runs a module beside this one, with the code of a checkout; it prints its result last."""
     command = [sys.executable, "-m", f"benchmarks.{script}", *map(str, arguments)]
-    paths = (checkout or SCRIPTS.parent).absolute(), SCRIPTS
+    root = (checkout or SCRIPTS.parent).absolute()
+    paths = root, SCRIPTS
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    # In that checkout, because `-m` looks into the current folder first.
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=root
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
