@@ -37,6 +37,7 @@ from converter.images.conversion import decode_image
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.layout import name_index
+from converter.storage.locate import locate
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard
 from pipelines.jobs.dry_run import propose
@@ -80,8 +81,8 @@ def measure_real(images: Path, work: Path) -> Iterator[bool]:
             f"{files} = {totals.written} + {left_out}",
             ok=files == totals.scanned == totals.written + left_out,
         )
-        yield report(f"{name}: faults found by verify", str(len(verify_dataset(out))), "0",
-                     ok=not verify_dataset(out))  # fmt: skip
+        yield report(f"{name}: faults found by verify", str(len(verify_dataset(locate(out)))), "0",
+                     ok=not verify_dataset(locate(out)))  # fmt: skip
         yield report(f"{name}: index lines that match", str(count_index_lines(out)),
                      ok=count_index_lines(out) == totals.written)  # fmt: skip
         counts = count_with_tfds(out)
@@ -176,7 +177,7 @@ def measure_costs(work: Path, repeats: int) -> Iterator[bool]:
         options = ConvertOptions(image_size=(side, side), num_shards=1)
         draft = propose(images, options, always_sample=False).draft
         plan = write_plan(draft, options, images=images, out=out)
-        job = Job(images=plan.images, out=out, options=options)
+        job = Job.of_plan(plan)
         writing = min(clock(partial(write_shard, plan.shards[0], job)) for _ in range(repeats))
         share = telling / (writing / plan.records)
         value = f"{telling * 1e6:.1f} µs, {share:.2%}"

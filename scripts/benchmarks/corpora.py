@@ -20,6 +20,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, write_plan
 from converter.planning.sharding import plan_shards
 from converter.sources.scan import scan_folder
+from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.writing.shard_writer import Job, write_shard
 from reader import open_shards
@@ -142,14 +143,14 @@ def write_repeated(
 ) -> None:
     """Converts the images of a folder again and again, until there are `records`."""
     shutil.rmtree(out, ignore_errors=True)
-    inventory = scan_folder(images)
+    inventory = scan_folder(locate(images))
     entries = list(itertools.islice(itertools.cycle(inventory.entries), records))
     order = np.random.default_rng(0).permutation(records)
     splits = {"train": [entries[place] for place in order]}
     shard_records = plan_shards(splits, options, record_bytes)
     draft = Draft(inventory=inventory, splits=splits, shard_records=shard_records)
     plan = write_plan(draft, options, images=images, out=out)
-    job = Job(images=images, out=out, options=options)
+    job = Job.of_plan(plan)
     with ProcessPoolExecutor() as pool:
         list(pool.map(partial(write_shard, job=job), plan.shards))
     commit(plan)

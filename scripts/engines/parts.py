@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from converter.storage.disk import DiskPath
 from converter.storage.hashing import hash_file
 
 LIMIT_S: Final = 300
@@ -78,7 +79,7 @@ def find_prism() -> Path:
 def list_files(folder: Path) -> str:
     """A line for each file: its SHA-256 and its name."""
     paths = sorted(folder.iterdir(), key=lambda path: path.name)
-    return "".join(f"{hash_file(path)} {path.name}\n" for path in paths)
+    return "".join(f"{hash_file(DiskPath(path))} {path.name}\n" for path in paths)
 
 
 def _find(name: str, fetch: Callable[[Path], None]) -> Path:

@@ -31,6 +31,7 @@ from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.layout import Layout
+from converter.storage.locate import locate
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.dry_run import propose
@@ -198,7 +199,7 @@ def judge_accounts(out: Path, files: int) -> str:
         return f"{files} files, but {totals}"
     if strange := {line["code"] for line in left_out} - {"changed", "vanished", "decode_error"}:
         return f"rejected as {strange}"
-    if faults := verify_dataset(out):
+    if faults := verify_dataset(locate(out)):
         return f"verify finds {faults[0]}"
     shards = read_manifest(out).shards
     records = [source.path for shard in shards for source in read_sources(out, shard)]
