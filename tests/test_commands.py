@@ -689,3 +689,16 @@ def test_help_says_of_every_option_what_it_means(
         assert meaning.replace("`", "").removesuffix(".").removeprefix("False ") in text
     for group in GROUPS:
         assert f" {group}: --" in text
+
+
+def test_ctrl_c_before_the_command_has_begun_is_one_line(monkeypatch, capsys):
+    from pipelines import __main__ as entry
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.cli.commands.main", interrupt)
+    assert entry.main() == 130
+    assert capsys.readouterr().err == (
+        "shardmill: interrupted; run the same command again to go on\n"
+    )

@@ -92,3 +92,9 @@ def test_neither_does_the_command_line(command, image_folder, tmp_path, monkeypa
     assert main([command, *images, "hdfs://bucket/out", *originals]) == 2
     assert "hdfs:// is an unknown kind of address" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [None, 3, b"out", ["out"]])
+def test_what_is_no_path_names_no_folder(path):
+    with pytest.raises(UsageError, match=r" is no path: give a string or a pathlib\.Path$"):
+        locate(path)

@@ -50,6 +50,15 @@ def test_a_new_an_empty_and_an_unfinished_output_are_accepted(tmp_path: Path) ->
         request.check_folders(tmp_path / "images", tmp_path / out)
 
 
+def test_an_output_inside_a_data_set_is_refused(images: Path, tmp_path: Path) -> None:
+    convert_folder(images, tmp_path / "out", RAW)
+    for place in (tmp_path / "out" / "in", tmp_path / "out" / "a" / "b"):
+        with pytest.raises(UsageError, match=r"out/\S+ lies inside the data set \S+/out: choose"):
+            convert(images, place, RAW, IN_MEMORY)
+        assert not place.exists()
+    assert verify_dataset(tmp_path / "out") == []
+
+
 def test_an_output_inside_the_images_is_seen_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "images")

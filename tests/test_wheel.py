@@ -75,7 +75,7 @@ def test_the_console_script_can_be_called(wheel):
         text = archive.read(f"{DIST_INFO}/entry_points.txt").decode()
     scripts = configparser.ConfigParser()
     scripts.read_string(text)
-    assert dict(scripts["console_scripts"]) == {"shardmill": "pipelines.cli.commands:main"}
+    assert dict(scripts["console_scripts"]) == {"shardmill": "pipelines.__main__:main"}
     # From inside the wheel, so that no file of this checkout can stand in for a missing one.
     script = (
         f"import sys; sys.path.insert(0, {str(wheel)!r})\n"

@@ -19,11 +19,13 @@ def locate(path: AnyPath) -> Location:
     """Returns the absolute path of a file or folder, or its address in an object store.
 
     Raises:
-        UsageError: it is not a valid address, or one of an unknown kind of store.
+        UsageError: it is no path, no valid address, or one of an unknown kind of store.
     """
     if isinstance(path, ObjectPath):
         return path
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else str(path)
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):  # an unset variable must not name a folder
+        raise UsageError(f"{path!r:.60} is no path: give a string or a pathlib.Path")
     if match := _ADDRESS.match(text):
         return parse_address(f"{match[1]}://{text[match.end() :]}")
     return DiskPath(text).absolute()

@@ -121,7 +121,9 @@ def _make_request(
     request = Request(images=images, out=out, options=options or ConvertOptions(), run=run)
     if request.options.mask_dir is not None:
         check_folders(request.masks, out)
-    if run.mode != "new" and request.is_finished:
+    if not request.is_finished:
+        _refuse_inside_dataset(out)
+    elif run.mode != "new":
         request.current.check_replaceable()
     return request
 
@@ -167,6 +169,17 @@ def check_folders(images: Location, out: Location) -> None:
             f"output {out} is not empty and not ours (it holds {found[0]!r}): "
             "choose a new or an empty folder"
         )
+
+
+def _refuse_inside_dataset(out: Location) -> None:
+    """Refuses an output inside a finished data set, which would then count as damaged."""
+    place = out
+    while not out.is_remote and place != place.parent:
+        place = place.parent
+        if Layout(place).manifest.is_file() and _is_ours(place, place.list_names()):
+            raise UsageError(
+                f"output {out} lies inside the data set {place}: choose another folder"
+            )
 
 
 def _is_ours(out: Location, found: Sequence[str]) -> bool:
