@@ -610,14 +610,15 @@ def test_jpg_is_another_name_of_jpeg(images: Path, tmp_path: Path) -> None:
     assert ConvertOptions(encoding="jpg", formats=("jpg",)) == ConvertOptions(formats=("jpeg",))
 
 
-def test_inspect_points_from_a_folder_of_several_sizes_to_each(
+def test_a_command_points_from_a_folder_of_several_sizes_to_each(
     images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
     sizes = ["--image-size=8", "--image-size=9", "--quiet", IN_MEMORY]
     assert main(["convert", str(images), str(out), *sizes]) == 0
-    message = f"{out} holds data sets of several sizes: inspect one of {out}/8x8, {out}/9x9"
-    assert refuse(["inspect", str(out)], capsys) == message
+    for command, *more in (["inspect"], ["verify"], ["clean"], ["repair", f"--images={images}"]):
+        message = f"{out} holds data sets of several sizes: {command} one of {out}/8x8, {out}/9x9"
+        assert refuse([command, str(out), *more], capsys) == message
 
 
 def test_convert_and_inspect_answer_programs(images: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -138,6 +138,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """`shardmill verify OUT`: a line for each fault; exit code 1 if there is one."""
+    _refuse_sizes(arguments)
     beam_args = None
     if arguments.runner or arguments.rest or arguments.workers:
         beam_args = _read_beam_args(arguments)
@@ -168,6 +169,7 @@ def run_repair(arguments: argparse.Namespace) -> int:
     """`shardmill repair OUT --images IMAGES`: a line for each file; exit code 1 if any is left."""
     from pipelines.jobs.repair import repair  # noqa: PLC0415
 
+    _refuse_sizes(arguments)
     result = repair(
         arguments.out,
         arguments.images,
@@ -179,12 +181,20 @@ def run_repair(arguments: argparse.Namespace) -> int:
     return 1 if result.left else 0
 
 
-def run_inspect(arguments: argparse.Namespace) -> int:
-    """`shardmill inspect OUT`: counts, sizes, and the first record."""
+def _refuse_sizes(arguments: argparse.Namespace) -> None:
+    """Points to the data sets in a folder of several sizes."""
     folder = arguments.out
     if not Layout(locate(folder)).manifest.is_file() and (sizes := find_sizes(locate(folder))):
         several = ", ".join(str(folder / name) for name in sizes)
-        raise UsageError(f"{folder} holds data sets of several sizes: inspect one of {several}")
+        raise UsageError(
+            f"{folder} holds data sets of several sizes: {arguments.command} one of {several}"
+        )
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """`shardmill inspect OUT`: counts, sizes, and the first record."""
+    folder = arguments.out
+    _refuse_sizes(arguments)
     manifest = read_manifest(locate(folder))
     shard, features = _read_record(manifest, folder)
     if arguments.json:
@@ -211,6 +221,7 @@ def _read_record(manifest: Manifest, folder: Location) -> tuple[str, Mapping[str
 
 def run_clean(arguments: argparse.Namespace) -> int:
     """`shardmill clean OUT`: a line for each thing that a killed run left behind."""
+    _refuse_sizes(arguments)
     found = clean(
         arguments.out,
         unfinished=arguments.unfinished,
