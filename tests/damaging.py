@@ -16,7 +16,9 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -451,6 +453,26 @@ def run_apart(
     if process.exitcode:
         problems.append(f"the process ended with {process.exitcode} at {at.value}")
     return problems
+
+
+def fork_while_held(lock: Any, read: Callable[[], bool]) -> list[str]:
+    """What goes wrong if a process is forked while another thread holds a lock, and then reads."""
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            locked.set()
+            done.wait()
+
+    threading.Thread(target=hold).start()
+    locked.wait()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(5)
+        os._exit(0 if read() else 1)
+    _, status = os.waitpid(pid, 0)
+    done.set()
+    return [] if status == 0 else [f"the forked process ended with {status}"]
 
 
 def note_growth(at: Any, read: Callable[..., object], *arguments: Any) -> list[str]:

@@ -8,13 +8,12 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from damaging import EXHAUSTIVE, run_apart
+from damaging import EXHAUSTIVE, fork_while_held, run_apart
 
 from converter.format.tfrecords import read_records
 from reader import load_dataset, open_shards, open_tfrecords
@@ -74,22 +73,7 @@ def test_a_fork_while_another_thread_reads_leaves_nothing_locked(converted):
 
 def fork_while_reading(at, folder):
     source = open_shards(folder).source("train")
-    locked, done = threading.Event(), threading.Event()
-
-    def hold():
-        with source._files._lock:
-            locked.set()
-            done.wait()
-
-    threading.Thread(target=hold).start()
-    locked.wait()
-    pid = os.fork()
-    if not pid:
-        signal.alarm(5)
-        os._exit(0 if source[0].label >= 0 else 1)
-    _, status = os.waitpid(pid, 0)
-    done.set()
-    return [] if status == 0 else [f"the forked process ended with {status}"]
+    return fork_while_held(source._files._lock, lambda: source[0].label >= 0)
 
 
 def test_a_killed_reader_leaves_nothing_behind_and_the_next_one_starts(converted, tmp_path):

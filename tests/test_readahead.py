@@ -2,18 +2,15 @@
 
 import concurrent.futures
 import functools
-import os
 import pickle
 import shutil
-import signal
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import read_record
-from damaging import run_apart
+from damaging import fork_while_held, run_apart
 
 from converter import DatasetError, RecordError
 from converter.storage.disk import DiskPath
@@ -171,22 +168,7 @@ def test_a_fork_while_another_thread_reads_a_run_leaves_nothing_locked(converted
 
 def fork_while_reading(at, folder):
     files = RunFiles(open_records(folder), 4, 2)
-    locked, done = threading.Event(), threading.Event()
-
-    def hold():
-        with files._runs_lock:
-            locked.set()
-            done.wait()
-
-    threading.Thread(target=hold).start()
-    locked.wait()
-    pid = os.fork()
-    if not pid:
-        signal.alarm(5)
-        os._exit(0 if read_record(files, 5) else 1)
-    _, status = os.waitpid(pid, 0)
-    done.set()
-    return [] if status == 0 else [f"the forked process ended with {status}"]
+    return fork_while_held(files._runs_lock, lambda: bool(read_record(files, 5)))
 
 
 def test_runs_can_be_pickled_without_what_they_keep(plain):

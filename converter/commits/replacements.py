@@ -88,16 +88,22 @@ def restore_folder(out: Location, *, break_lock: bool) -> None:
         Path(str(retired)).rename(str(out))
 
 
+def find_dataset(out: Location) -> Location | None:
+    """Finds the folder of a finished data set: not `out` if a kill interrupted the move there."""
+    if Layout(out).manifest.is_file():
+        return out
+    beside = out.find_replacement()
+    return beside if beside and Layout(beside).manifest.is_file() else None
+
+
 def find_manifest(out: Location) -> Manifest | None:
     """Reads the manifest of a data set, even if a kill interrupted its replacement.
 
     Raises:
         DatasetError: the manifest is damaged.
     """
-    for place in (out, out.find_replacement()):
-        if place and Layout(place).manifest.is_file():
-            return read_manifest(place)
-    return None
+    folder = find_dataset(out)
+    return read_manifest(folder) if folder else None
 
 
 def settle_folder(out: Location) -> bool:

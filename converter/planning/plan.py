@@ -143,7 +143,8 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
     images, out = locate(images), locate(out)
     layout = Layout(out)
     layout.make_work_folders()
-    if not layout.plan.is_file():
+    resumed = layout.plan.is_file()
+    if not resumed:
         # Receipts without a plan vouch for unknown shards.
         layout.receipts.remove_files(layout.receipts.list_names())
     with (
@@ -158,7 +159,8 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
             notes.write(dump_line(note._asdict()))
         content = _describe(draft, options, shards, file.sha256)
         digest = hashlib.sha256(dump_line(content)).hexdigest()
-        refuse_other_plan(out, digest, options)
+        if resumed:
+            refuse_other_plan(out, digest, options)
     located = {
         "digest": digest,
         "images": str(images),
@@ -268,14 +270,12 @@ def name_changes(
 
 
 def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> None:
-    """Refuses an output that holds another plan than that of the digest.
+    """Refuses an output whose plan is another than that of the digest.
 
     Raises:
         UsageError: names the differences.
-        DatasetError: the plan is damaged.
+        DatasetError: there is no plan, or it is damaged.
     """
-    if not Layout(out).plan.is_file():
-        return
     old = read_plan(out)
     if old.digest == digest:
         return

@@ -36,7 +36,8 @@ class _Later(NamedTuple):
     size: int | None
 
     def result(self) -> bytes:
-        with open(self.path, "rb", buffering=0) as file:
+        # Buffered, because Linux ends a single read at 2 GiB.
+        with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(-1 if self.size is None else self.size)
 

@@ -200,16 +200,18 @@ def _plan(
     # The entries of a million images end with this function, before any image is converted.
     finished, proposals = compare(requests, ended=ended)
     left = [
-        (request, proposals[request.out].draft) for request in requests if request.out in proposals
+        (request, request.target, proposals[request.out].draft)
+        for request in requests
+        if request.out in proposals
     ]
-    for request, draft in left:
-        if request.target != request.out:
+    for request, target, draft in left:
+        if target != request.out:
             locks.enter_context(lock_stage(request.out))
         if request.run.mode == "overwrite":
-            _discard_other(request.target, draft, request.options)
+            _discard_other(target, draft, request.options)
     plans = {
-        request.out: write_plan(draft, request.options, images=request.root, out=request.target)
-        for request, draft in left
+        request.out: write_plan(draft, request.options, images=request.root, out=target)
+        for request, target, draft in left
     }
     done = {
         out: Conversion(manifest=manifest, kept=len(manifest.shards), unchanged=True)
@@ -227,10 +229,11 @@ def _update(requests: Sequence[Request], beam: runners.RunnerOptions) -> dict[Lo
 
 def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOptions) -> Conversion:
     out, run, stage = request.out, request.run, Layout(request.out).stage
-    total = len(read_manifest(out).shards)
+    old = read_manifest(request.current)
+    total = len(old.shards)
     with runners.start_workers(beam, run.workers, *request.places) as pool:
         with follow_shards(total, "comparing", shown=run.progress) as count:
-            old, update, classes = compare_update(request, inventory, count)
+            update, classes = compare_update(request, old, inventory, count)
         if not update.needed:
             notes = update.draft.inventory.notes
             return Conversion(manifest=old, kept=total, unchanged=True, update=update, notes=notes)

@@ -143,14 +143,15 @@ def _preview(request: Request, manifest: Manifest | None, proposal: Proposal | N
     out, options, target = request.out, request.options, request.target
     if proposal is None:
         return Preview(out=out, options=options, action="nothing", manifest=manifest)
-    if request.is_finished:
+    replaces = target != out
+    if replaces:
         with contextlib.suppress(DatasetError):  # a damaged one can be replaced, too
             manifest = read_manifest(request.current)
     resumed = has_plan(target, proposal.draft, options)
     return Preview(
         out=out,
         options=options,
-        action="replace" if request.is_finished else "resume" if resumed else "write",
+        action="replace" if replaces else "resume" if resumed else "write",
         manifest=manifest,
         proposal=proposal,
         finished=len(list_finished(read_plan(target))) if resumed else 0,
@@ -160,7 +161,8 @@ def _preview(request: Request, manifest: Manifest | None, proposal: Proposal | N
 
 def _preview_update(request: Request, inventory: Inventory) -> Preview:
     check_update(request, inventory)
-    manifest, update, classes = compare_update(request, inventory)
+    manifest = read_manifest(request.current)
+    update, classes = compare_update(request, manifest, inventory)
     return Preview(
         out=request.out,
         options=request.options,
@@ -187,15 +189,17 @@ def check_update(request: Request, inventory: Inventory) -> None:
 
 
 def compare_update(
-    request: Request, inventory: Inventory, on_shard: Callable[[ShardInfo], object] | None = None
-) -> tuple[Manifest, Update, ClassChanges]:
+    request: Request,
+    manifest: Manifest,
+    inventory: Inventory,
+    on_shard: Callable[[ShardInfo], object] | None = None,
+) -> tuple[Update, ClassChanges]:
     """Compares a finished data set with its images; calls `on_shard` with each compared shard."""
     folder, root = request.current, request.root
-    manifest = read_manifest(folder)
     update = plan_update(folder, manifest, root, inventory, on_shard=on_shard)
     if update.needed:
         check_room(request.out, update.records * manifest.total_bytes / manifest.totals.written)
-    return manifest, update, compare_classes(folder, manifest, root, update.draft)
+    return update, compare_classes(folder, manifest, root, update.draft)
 
 
 def compare(
@@ -247,10 +251,11 @@ def _check_options(request: Request) -> Manifest:
 
 def _check_output(request: Request, draft: Draft, manifest: Manifest | None) -> None:
     """Refuses an output that holds something else, finished or not."""
-    digest = digest_plan(draft, request.options)
     if manifest is None:
-        refuse_other_plan(request.target, digest, request.options)
-    elif manifest.plan != digest:
+        target = request.target
+        if Layout(target).plan.is_file():  # a digest takes seconds for a million images
+            refuse_other_plan(target, digest_plan(draft, request.options), request.options)
+    elif manifest.plan != digest_plan(draft, request.options):
         raise _refuse(request.out, ("files were added, changed or removed",))
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from converter.commits.replacements import find_manifest
+from converter.commits.replacements import find_dataset, find_manifest
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import read_manifest
 from converter.option_fields import check_choice
@@ -80,11 +80,7 @@ class Request:
     @property
     def current(self) -> Location:
         """The data set's folder: not `out` if a kill interrupted the move there."""
-        if not Layout(self.out).manifest.is_file():
-            beside = self.out.find_replacement()
-            if beside and Layout(beside).manifest.is_file():
-                return beside
-        return self.out
+        return find_dataset(self.out) or self.out
 
     @property
     def target(self) -> Location:
@@ -94,7 +90,7 @@ class Request:
     @property
     def is_finished(self) -> bool:
         """Whether there is a finished data set, whatever its options."""
-        return Layout(self.out).manifest.is_file() or self.current != self.out
+        return find_dataset(self.out) is not None
 
     @property
     def needs_lock(self) -> bool:

@@ -244,11 +244,7 @@ def prepare_simplejpeg(folder: Path) -> Build:
                 simplejpeg.decode_jpeg(image, "RGB", buffer=batch[number % BATCH])
             return len(share)
 
-        def epoch() -> Iterator[int]:
-            with ThreadPoolExecutor(CORES) as pool:
-                yield sum(pool.map(decode_share, range(CORES)))
-
-        return epoch
+        return make_threaded(decode_share)
 
     return build
 
@@ -288,13 +284,19 @@ def prepare_decode_eager(folder: Path) -> Build:
                 decode_accurately(image)
             return len(share)
 
-        def epoch() -> Iterator[int]:
-            with ThreadPoolExecutor(CORES) as pool:
-                yield sum(pool.map(decode_share, range(CORES)))
-
-        return epoch
+        return make_threaded(decode_share)
 
     return build
+
+
+def make_threaded(decode_share: Callable[[int], int]) -> Epoch:
+    """An epoch of a thread for each core, each of which decodes and counts its share."""
+
+    def epoch() -> Iterator[int]:
+        with ThreadPoolExecutor(CORES) as pool:
+            yield sum(pool.map(decode_share, range(CORES)))
+
+    return epoch
 
 
 def decode_accurately(encoded: Any) -> Any:
