@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -35,6 +34,7 @@ from converter.format.indexes import MAX_LINE_BYTES
 from converter.format.schema import Column, check_columns
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.names import to_bytes
+from converter.storage.hashing import hash_bytes
 from converter.storage.layout import MANIFEST
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath
@@ -217,7 +217,7 @@ def dump_json(content: Mapping[str, Any]) -> bytes:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(dump_json(content)).hexdigest()
+    return hash_bytes(dump_json(content))
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

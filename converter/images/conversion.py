@@ -135,11 +135,19 @@ class OpenedImage:
     """An opened image, decoded once for all sizes that need the same fraction of it.
 
     `draft` lets JPEGs be decoded at a fraction of their size, and `alone` says that there is only
-    one size. `failure` is what Pillow said when decoding failed, or empty.
+    one size. `animated` says whether there are several frames, where that is known. `failure` is
+    what Pillow said when decoding failed, or empty.
     """
 
     def __init__(
-        self, image: Image.Image, data: bytes, options: ConvertOptions, *, draft: bool, alone: bool
+        self,
+        image: Image.Image,
+        data: bytes,
+        options: ConvertOptions,
+        *,
+        draft: bool,
+        alone: bool,
+        animated: bool | None = None,
     ) -> None:
         self.image, self.data, self.options, self.alone = image, data, options, alone
         self.may_draft = draft and image.format in ("JPEG", "MPO")
@@ -151,7 +159,7 @@ class OpenedImage:
             height=height,
             width=width,
             orientation=read_orientation(image) if image.format == "TIFF" else self.orientation,
-            animated=has_several_frames(image, data),
+            animated=has_several_frames(image, data) if animated is None else animated,
             profiled=find_transform(image, options) is not None,
         )
         self.failure = ""

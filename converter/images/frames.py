@@ -95,7 +95,8 @@ def _convert_current(
     try:
         with wrap_decoder_errors():
             check_header(image, data, sizes[0])
-            opened = OpenedImage(image, data, sizes[0], draft=False, alone=False)
+            # To ask whether there are several frames means to decode two of a GIF.
+            opened = OpenedImage(image, data, sizes[0], draft=False, alone=False, animated=True)
             return convert_opened(opened, sizes), bool(opened.failure)
     except ImageError as error:
         return [error.strip()] * len(sizes), error.code == "decode_error"

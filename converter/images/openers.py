@@ -21,7 +21,7 @@ from converter.errors import ImageError, ShardmillError, UsageError
 from converter.formats import FORMATS
 from converter.image_options import ImageOptions
 from converter.images.limits import check_header
-from converter.images.pixels import list_raw_modes, read_grey_factor
+from converter.images.pixels import has_wide_samples, read_grey_factor
 from converter.reasons import REJECT_CODES
 
 # A decoder's warnings only make noise in a conversion of a million files.
@@ -151,7 +151,7 @@ def _scale_transparent_color(image: Image.Image) -> None:
     # Pillow scales the pixels of a PNG to 8 bits, but not the transparent colour (12.3), which
     # then matches other pixels or none.
     key = image.info.get("transparency")
-    if isinstance(key, tuple) and any("16" in mode for mode in list_raw_modes(image)):
+    if isinstance(key, tuple) and has_wide_samples(image):
         image.info["transparency"] = tuple(sample >> 8 for sample in key)
     elif isinstance(key, int) and image.mode == "L":
         image.info["transparency"] = key * read_grey_factor(image)

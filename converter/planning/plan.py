@@ -28,6 +28,7 @@ from converter.inventory import NO_LABEL, Entry, Inventory, name_class
 from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.storage.atomic import create_file, write_file
+from converter.storage.hashing import hash_bytes
 from converter.storage.layout import Layout, name_shard
 from converter.storage.locate import locate
 from converter.storage.location import Location
@@ -158,7 +159,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         for note in draft.inventory.notes:
             notes.write(dump_line(note._asdict()))
         content = _describe(draft, options, shards, file.sha256)
-        digest = hashlib.sha256(dump_line(content)).hexdigest()
+        digest = hash_bytes(dump_line(content))
         if resumed:
             refuse_other_plan(out, digest, options)
     located = {
@@ -184,7 +185,7 @@ def digest_plan(draft: Draft, options: ConvertOptions) -> str:
     entries = hashlib.sha256()
     shards = tuple(_write_entries(entries.update, draft))
     content = _describe(draft, options, shards, entries.hexdigest())
-    return hashlib.sha256(dump_line(content)).hexdigest()
+    return hash_bytes(dump_line(content))
 
 
 def read_plan(out: Location) -> Plan:

@@ -23,10 +23,7 @@ def check_scan(inventory: Inventory, options: ConvertOptions) -> None:
     """
     if options.on_error == "fail" and inventory.rejected:
         first = inventory.rejected[0]
-        raise ShardmillError(
-            f"{ascii(first.path)[1:-1]} cannot be converted: {first.code}: {first.detail}: mend or "
-            "remove it, or leave out --on-error fail"
-        )
+        raise describe_failure(first.path, f"{first.code}: {first.detail}")
     if not options.strict:
         return
     unread = [skip for skip in inventory.skipped if skip.code == "unreadable"]
@@ -43,3 +40,11 @@ def check_scan(inventory: Inventory, options: ConvertOptions) -> None:
             f"{gravest.code}, {NOTES[gravest.code]}: {names}: rename or remove one, or leave out "
             "--strict"
         )
+
+
+def describe_failure(path: str, reason: str) -> ShardmillError:
+    """Makes the error that ends a conversion with `on_error` `fail`."""
+    return ShardmillError(
+        f"{ascii(path)[1:-1]} cannot be converted: {reason}: mend or remove it, or leave out "
+        "--on-error fail"
+    )

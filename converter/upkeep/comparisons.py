@@ -36,6 +36,7 @@ from converter.upkeep.provenance import (
     describe_change,
     hash_original,
     is_stated,
+    read_all_sources,
     read_sources,
 )
 from converter.writing.shard_writer import Receipt
@@ -281,8 +282,8 @@ def _hash_records(
 ) -> dict[int, set[str]]:
     """The SHA-256 of the originals in some classes, by label, as their records state it."""
     found: dict[int, set[str]] = {label: set() for label in labels}
-    for shard in manifest.shards:
-        for source in read_sources(folder, shard, labelled=manifest.labelled):
+    for _, sources in read_all_sources(folder, manifest):
+        for source in sources:
             if source.label in found:
                 found[source.label].add(source.sha256)
     return found

@@ -6,18 +6,18 @@ fraction of its bytes.
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import BinaryIO, Final, NamedTuple
 
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.format import examples
 from converter.format.indexes import parse_index
-from converter.format.manifest import ShardInfo
+from converter.format.manifest import Manifest, ShardInfo
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
-from converter.image_options import MAX_FILE_BYTES
 from converter.inventory import NO_LABEL
 from converter.names import from_bytes
 from converter.reasons import REJECT_CODES
@@ -26,7 +26,7 @@ from converter.sources.inputs import is_compressed
 from converter.sources.originals import read_source
 from converter.storage.hashing import hash_bytes, hash_file
 from converter.storage.layout import name_index
-from converter.storage.location import Location
+from converter.storage.location import Location, choose_threads
 
 _HEAD_BYTES: Final = 1024
 _BEFORE: Final = (examples.LABEL, examples.ENCODED)
@@ -102,6 +102,16 @@ def read_sources(
             raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
 
 
+def read_all_sources(
+    folder: Location, manifest: Manifest, shards: Sequence[ShardInfo] | None = None
+) -> Iterator[tuple[ShardInfo, list[Source]]]:
+    """Yields shards, all if not given, with what `read_sources` reads of several at a time."""
+    chosen = manifest.shards if shards is None else shards
+    with concurrent.futures.ThreadPoolExecutor(choose_threads(folder)) as pool:
+        found = pool.map(lambda s: read_sources(folder, s, labelled=manifest.labelled), chosen)
+        yield from zip(chosen, found, strict=True)
+
+
 def is_stated(folder: Location, shard: ShardInfo) -> bool:
     """Whether a shard and its index are, byte for byte, what the manifest states."""
     return (
@@ -110,9 +120,7 @@ def is_stated(folder: Location, shard: ShardInfo) -> bool:
     )
 
 
-def describe_change(
-    path: str, sha256: str, images: Location, max_bytes: int = MAX_FILE_BYTES
-) -> str | None:
+def describe_change(path: str, sha256: str, images: Location, max_bytes: int) -> str | None:
     """Says how an original has changed since its record was made; None if it has not.
 
     A file of more than `max_bytes` cannot be the original and is not read.

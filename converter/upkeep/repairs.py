@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from converter.errors import DatasetError, ImageError
 from converter.format.indexes import format_line
@@ -30,7 +30,13 @@ from converter.storage.atomic import write_file
 from converter.storage.hashing import hash_bytes
 from converter.storage.layout import NOTES, REJECTS, Layout, name_index
 from converter.storage.location import Location, choose_threads
-from converter.upkeep.provenance import Source, describe_change, is_stated, read_sources
+from converter.upkeep.provenance import (
+    Source,
+    describe_change,
+    is_stated,
+    read_all_sources,
+    read_sources,
+)
 from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
 
 
@@ -147,7 +153,7 @@ class RepairJob:
         options = self.options
         taken = dict.fromkeys(read_rejects(self.folder), "train")
         whole = [shard for shard in self.manifest.shards if shard not in lost]
-        for shard, sources in self._read_sources(whole):
+        for shard, sources in read_all_sources(self.folder, self.manifest, whole):
             taken |= {find_file(source.path, options.frames): shard.split for source in sources}
         splits = assign_splits(inventory.entries, options, inventory.duplicates, taken)
         found = {}
@@ -208,20 +214,20 @@ class RepairJob:
 
     def _describe_rejects(self, draft: Draft) -> bytes:
         options, members = self.options, self.list_members(draft)
-        lines: list[str] = []
-        for shard, sources in self._read_sources(self.manifest.shards):
+        lines: list[bytes] = []
+        for shard, sources in read_all_sources(self.folder, self.manifest):
             written = {find_file(source.path, options.frames) for source in sources}
             for entry in members[shard.name]:
                 # Of several frames, some may be written and others not.
                 if entry.path not in written or options.frames == "all":
                     rejects = find_rejects(entry, draft.inventory, self.images, options)
-                    lines += [json.dumps(reject) for reject in rejects if reject]
-        lines += [json.dumps(line, separators=(",", ":")) for line in list_left_out(draft)]
-        return "".join(f"{line}\n" for line in lines).encode("ascii")
+                    # A worker's are written with spaces.
+                    lines += [json.dumps(x).encode("ascii") + b"\n" for x in rejects if x]
+        return b"".join((*lines, *map(dump_line, list_left_out(draft))))
 
     def _describe_notes(self, draft: Draft) -> bytes:
         options, tally = self.options, NoteTally()
-        for _, sources in self._read_sources(self.manifest.shards):
+        for _, sources in read_all_sources(self.folder, self.manifest):
             paths = [source.path for source in sources]
             for path, frames in itertools.groupby(paths, lambda p: find_file(p, options.frames)):
                 with contextlib.suppress(ImageError):
@@ -229,14 +235,6 @@ class RepairJob:
                     note_traits(frames, data, options, tally)
         notes = (*draft.inventory.notes, *tally.list_notes())
         return b"".join(dump_line(note._asdict()) for note in notes)
-
-    def _read_sources(
-        self, shards: Sequence[ShardInfo]
-    ) -> Iterator[tuple[ShardInfo, list[Source]]]:
-        labelled = self.manifest.labelled
-        with concurrent.futures.ThreadPoolExecutor(choose_threads(self.folder)) as pool:
-            found = pool.map(lambda s: read_sources(self.folder, s, labelled=labelled), shards)
-            yield from zip(shards, found, strict=True)
 
     def _write(self, name: str, data: bytes, sha256: str) -> bool:
         if hash_bytes(data) != sha256:

@@ -166,10 +166,11 @@ def collect_faults(check: Check, reports: Sequence[Report]) -> list[Fault]:
 
 
 def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
-    plan, faults, finished = read_plan(folder), [], 0
+    plan, faults, finished, layout = read_plan(folder), [], 0, Layout(folder)
+    receipts = layout.receipts.list_sizes()
     for shard in plan.shards:
-        path = receipt_path(Layout(folder), shard)
-        if not path.exists():
+        path = receipt_path(layout, shard)
+        if path.name not in receipts:
             continue
         finished += 1
         try:
@@ -194,7 +195,7 @@ def _check_pair(
     yield from _check_file(index, stated.index_bytes, stated.index_sha256, quick=quick)
 
 
-def _check_file(path: Location, size: int, sha256: str, *, quick: bool = False) -> Iterator[Fault]:
+def _check_file(path: Location, size: int, sha256: str, *, quick: bool) -> Iterator[Fault]:
     try:
         found = path.measure()
         if found is None:

@@ -79,7 +79,8 @@ def make_records(
         yield entry, [error.strip()] * len(sizes)
         return
     enter("other")
-    facts = _Facts(entry, text, tuple(columns), hash_bytes(data), mask)
+    mask_sha256 = "" if mask is None else hash_bytes(mask)
+    facts = _Facts(entry, text, tuple(columns), hash_bytes(data), mask, mask_sha256)
     frames = (convert_isolated if options.isolate else convert_frames)(data, sizes)
     if mask is not None:
         # The child process that converts the mask has to be done with the image first.
@@ -130,6 +131,7 @@ class _Facts:
     columns: tuple[Column, ...]
     sha256: str
     mask: bytes | None
+    mask_sha256: str
 
     def describe(
         self, path: str, images: Sequence[Converted], sizes: Sequence[ConvertOptions]
@@ -165,11 +167,11 @@ class _Facts:
         }
         if entry.label != NO_LABEL:
             features |= {examples.LABEL: entry.label, examples.TEXT: to_bytes(self.text)}
-        if self.mask is not None and mask is not None:
+        if mask is not None:
             features |= {
                 MASK: mask,
                 examples.MASK_FORMAT: b"png",
-                examples.MASK_SHA256: hash_bytes(self.mask).encode(),
+                examples.MASK_SHA256: self.mask_sha256.encode(),
             }
         valued = [column for column in self.columns if column.name != MASK]
         if valued:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.costs import enter
-from converter.errors import DatasetError, ImageError, OutputError, ShardmillError
+from converter.errors import DatasetError, ImageError, OutputError
 from converter.format.indexes import format_line
 from converter.format.manifest import ShardInfo
 from converter.format.schema import Column
@@ -25,6 +25,7 @@ from converter.images.image_notes import list_traits
 from converter.inventory import Entry, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, name_generator, read_entries
+from converter.planning.strict_checks import describe_failure
 from converter.reasons import FILTERS
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
@@ -138,10 +139,7 @@ def check_policy(entry: Entry, outcome: Outcome, options: ConvertOptions) -> Non
     if options.on_error == "reject" or not isinstance(outcome, ImageError):
         return
     if outcome.code not in FILTERS:
-        raise ShardmillError(
-            f"{ascii(entry.path)[1:-1]} cannot be converted: {outcome}: mend or remove it, or "
-            "leave out --on-error fail"
-        ) from outcome
+        raise describe_failure(entry.path, str(outcome)) from outcome
 
 
 def write_outcomes(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]) -> Receipt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from converter.commits.replacements import (
 )
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
-from converter.inventory import Entry
+from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan
 from converter.sources.inputs import locate_masks, locate_root
@@ -109,7 +110,7 @@ def _explain_manifest_errors() -> Iterator[None]:
         ) from error
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class _Repairs:
     """One repair: what to rebuild, from which images, and how to run."""
 
@@ -139,13 +140,19 @@ class _Repairs:
         unknown = (shard.name for shard in shards if shard.name not in known)
         return tuple(dict.fromkeys(repaired)), tuple(unknown)
 
+    @functools.cached_property
+    def _inventory(self) -> Inventory:
+        return scan_images(self.images, self.job.options)
+
     def _plan_again(self) -> Draft | None:
         """The plan of the conversion, if planning it again gives the same."""
         manifest, options = self.job.manifest, self.job.options
         if manifest.updated:
             return None
         try:
-            draft = propose(self.images, options, always_sample=False).draft
+            draft = propose(
+                self.images, options, always_sample=False, inventory=self._inventory
+            ).draft
         except UsageError:  # the remaining images would not make this data set
             return None
         return draft if digest_plan(draft, options) == manifest.plan else None
@@ -163,9 +170,9 @@ class _Repairs:
         likely: dict[str, list[Entry]] = {}
         lost = [shard for shard in shards if shard.name not in found]
         if lost:
-            inventory = scan_images(self.images, job.options)
+            inventory = keep_labels(self._inventory, job.manifest.classes)
             with contextlib.suppress(DatasetError):
-                likely = job.deduce_members(lost, keep_labels(inventory, job.manifest.classes))
+                likely = job.deduce_members(lost, inventory)
         return found | likely, frozenset(likely)
 
     def _write(self, members: Mapping[str, list[Entry]]) -> Iterator[str]:
