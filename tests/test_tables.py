@@ -138,6 +138,18 @@ def test_whole_numbers_as_labels_are_in_their_order(root, tmp_path):
     assert len(inventory.skipped) == 20
 
 
+def test_a_label_offset_leaves_the_first_label_to_a_background(root, tmp_path):
+    rows = [{"path": row["path"], "label": "ab"[n % 2]} for n, row in enumerate(ROWS)]
+    table = write_table(tmp_path / "t.csv", rows)
+    options = ConvertOptions(table_root=os.path.relpath(root, tmp_path), label_offset=1)
+    inventory = scan_images(table, options)
+    assert inventory.classes == ("background", "a", "b")
+    assert {entry.label for entry in inventory.entries} == {1, 2}
+    rows[0]["label"] = "background"
+    with pytest.raises(UsageError, match="there is one of that name"):
+        scan_images(write_table(tmp_path / "t.csv", rows), options)
+
+
 def test_numbers_that_are_written_differently_are_classes_in_one_order(root, tmp_path):
     names = ["7", "007", "9" * 5000, "07", "x", "10"]
     rows = [{"path": row["path"], "label": names[n % 6]} for n, row in enumerate(ROWS)]

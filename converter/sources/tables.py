@@ -70,7 +70,7 @@ def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inv
         raise UsageError(f"{table} has {reason}")
     kept = tuple(_reject_repeated(entries, rejected))
     return Inventory(
-        classes=order_classes(set(reader.classes), options, key=_sort_name),
+        classes=tuple(reader.classes),
         entries=kept,
         skipped=tuple(sorted(skipped, key=lambda skip: to_bytes(skip.path))),
         rejected=tuple(rejected),
