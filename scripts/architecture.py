@@ -43,26 +43,29 @@ def read_imports() -> Graph:
             package = find_package(path.relative_to(ROOT).with_suffix("").parts)
             found = graph.setdefault(package, set())
             for imported in list_imports(ast.parse(path.read_bytes())):
-                if imported[0] in TOPS:
-                    found.add(find_package(imported))
-    # What lies beside the packages of `pipelines` and `reader` is their face, above all of them.
-    faces = {"pipelines", "reader", "converter"}
-    return {name: found - faces - {name} for name, found in graph.items() if name not in faces}
+                parts = tuple(imported.split("."))
+                if parts[0] in TOPS and len(parts) > 1:
+                    found.add(find_package(parts))
+    # What lies beside the packages of a folder is its face, above all of them.
+    return {name: found - {*TOPS, name} for name, found in graph.items() if name not in TOPS}
 
 
 def find_package(parts: tuple[str, ...]) -> str:
     """`converter.storage` of `converter/storage/disk`; `converter` has two groups beside those."""
-    if len(parts) > 1 and ROOT.joinpath(*parts[:2]).is_dir():
+    if ROOT.joinpath(*parts[:2]).is_dir():
         return ".".join(parts[:2])
-    if parts[0] != "converter" or parts[1:2] in ((), ("__init__",), ("__version__",)):
+    if parts[0] != "converter" or parts[1] in ("__init__", "__version__"):
         return parts[0]
     return "converter.errors" if parts[1] in BASE else "converter.options"
 
 
-def list_imports(tree: ast.Module) -> Iterator[tuple[str, ...]]:
+def list_imports(tree: ast.Module) -> Iterator[str]:
+    """Whatever a module imports, also within functions and for types alone, as full names."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((*node.module.split("."), alias.name) for alias in node.names)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def draw(graph: Graph) -> str:

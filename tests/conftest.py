@@ -89,12 +89,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(kinds.get(item.path.stem, "unit"))
 
 
-@pytest.fixture
-def tmp_path(tmp_path: Path) -> DiskPath:
-    """A folder of the test's own, as a location."""
-    return DiskPath(tmp_path)
-
-
 class _Folders:
     """Temporary folders as locations."""
 
@@ -110,6 +104,7 @@ class _Folders:
 
 @pytest.fixture(scope="session")
 def tmp_path_factory(tmp_path_factory: pytest.TempPathFactory) -> _Folders:
+    """Makes `tmp_path` a location, too."""
     return _Folders(tmp_path_factory)
 
 

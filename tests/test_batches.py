@@ -20,7 +20,6 @@ from PIL import Image
 
 from converter.errors import DatasetError, RecordError, UsageError
 from converter.options import ConvertOptions
-from converter.storage.disk import DiskPath
 from reader import load_dataset, open_shards
 from reader.batches.iterator import Batches
 from reader.batches.threads import NAME
@@ -120,7 +119,7 @@ def damaged(stored, tmp_path) -> Path:
 
     In batches of 8, that is the third one.
     """
-    folder = DiskPath(shutil.copytree(stored, tmp_path / "set"))
+    folder = shutil.copytree(stored, tmp_path / "set")
     number = 20
     for shard in sorted(folder.glob("*.tfrecord")):
         lines = shard.with_suffix(".tfindex").read_text().splitlines()

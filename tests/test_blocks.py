@@ -10,7 +10,6 @@ from conftest import read_record
 
 from converter import DatasetError
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, frame_record
-from converter.storage.disk import DiskPath
 from reader import open_shards
 from reader.plan.read_plan import list_files
 from reader.records.blocks import MAX_RUN_BYTES, check_records, read_blocks
@@ -20,7 +19,7 @@ from reader.records.record_files import RecordFiles, RunFiles
 
 @pytest.fixture
 def copied(converted, tmp_path) -> Path:
-    return DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    return shutil.copytree(converted, tmp_path / "set")
 
 
 def open_records(folder: Path) -> RecordFiles:

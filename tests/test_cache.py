@@ -11,7 +11,6 @@ import tensorflow as tf
 from conftest import convert_folder, write_image
 
 from converter import ConvertOptions, RecordError, UsageError
-from converter.storage.disk import DiskPath
 from reader import load_dataset, open_shards
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=2)
@@ -75,7 +74,7 @@ def test_cached_batches_are_those_of_the_shards(stored, encoding, arguments):
 
 
 def test_the_shards_are_read_once(stored, tmp_path, caplog):
-    folder = DiskPath(shutil.copytree(stored / "png", tmp_path / "set"))
+    folder = shutil.copytree(stored / "png", tmp_path / "set")
     caplog.set_level("INFO", logger="shardmill.reader")
     dataset = load_dataset(folder, batch_size=4, cache=True, seed=1)
     assert caplog.messages == ["cached 11 images, 10.6 kB"]
@@ -129,7 +128,7 @@ def test_what_cannot_be_cached_is_refused(stored, arguments, message):
 @pytest.mark.parametrize("encoding", ["png", "raw"])
 @pytest.mark.parametrize("remainder", ["keep", "pad"])
 def test_a_damaged_record_is_skipped_as_without_a_cache(stored, tmp_path, encoding, remainder):
-    folder = DiskPath(shutil.copytree(stored / encoding, tmp_path / "set"))
+    folder = shutil.copytree(stored / encoding, tmp_path / "set")
     spoil(folder)
     arguments = {"batch_size": 4, "seed": 3, "on_damage": "skip", "remainder": remainder}
     arguments["with_filename"] = True
@@ -140,7 +139,7 @@ def test_a_damaged_record_is_skipped_as_without_a_cache(stored, tmp_path, encodi
 
 
 def test_a_damaged_record_is_named_at_once(stored, tmp_path):
-    folder = DiskPath(shutil.copytree(stored / "png", tmp_path / "set"))
+    folder = shutil.copytree(stored / "png", tmp_path / "set")
     spoil(folder)
     with pytest.raises(RecordError, match=r"^train-00000-of-00002.tfrecord: damaged record at byt"):
         load_dataset(folder, cache=True)

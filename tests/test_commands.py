@@ -17,7 +17,6 @@ from converter.format.manifest import read_manifest
 from converter.format.tfrecords import frame_record
 from converter.option_fields import GROUPS, read_meanings
 from converter.options import ConvertOptions
-from converter.storage.disk import DiskPath
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.cli.commands import main
 
@@ -415,7 +414,7 @@ def test_verify_answers_programs(converted: Path, tmp_path: Path, capsys: Captur
     assert json.loads(printed.out) == found
     assert printed.err == ""
 
-    damaged = DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    damaged = shutil.copytree(converted, tmp_path / "set")
     (damaged / "labels.txt").unlink()
     assert main(["verify", str(damaged), "--json", "--quick"]) == 1
     fault = {"file": "labels.txt", "detail": "is missing", "original": False}
@@ -440,7 +439,7 @@ def test_verify_compares_with_originals_and_names_what_is_unknown(
 def test_repair_tells_what_it_did(
     converted: Path, image_folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    damaged = DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    damaged = shutil.copytree(converted, tmp_path / "set")
     (damaged / "labels.txt").unlink()
     (damaged / "letter.txt").touch()
     arguments = ["repair", str(damaged), "--images", str(image_folder), "--no-progress"]
@@ -454,7 +453,7 @@ def test_repair_tells_what_it_did(
 
 
 def test_clean_tells_what_it_did(converted: Path, tmp_path: Path, capsys: Capture) -> None:
-    left = DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    left = shutil.copytree(converted, tmp_path / "set")
     assert main(["clean", str(left)]) == 0
     assert capsys.readouterr().out == f"nothing was left behind in {left}\n"
     (left / ".shardmill" / "repair").mkdir(parents=True)

@@ -12,7 +12,6 @@ from conftest import convert_folder, encode_image, make_image, write_image
 from forging import forge, make_payload
 
 from converter import ConvertOptions, DatasetError, RecordError
-from converter.storage.disk import DiskPath
 from reader import load_dataset, open_shards, typed_errors
 from reader.batches.batch_reader import Batch
 from reader.records import damage
@@ -89,7 +88,7 @@ def test_tensorflow_tells_of_a_damaged_record_what_we_do(damaged, batch_size, re
 
 def test_the_errors_of_two_data_sets_are_told_apart(damaged, tmp_path):
     folder, (shard, *_) = damaged
-    other = DiskPath(shutil.copytree(folder, tmp_path / "other"))
+    other = shutil.copytree(folder, tmp_path / "other")
     first, second = load_dataset(folder, shuffle=False), load_dataset(other, shuffle=False)
     (other / shard).unlink()
     with pytest.raises(RecordError), typed_errors():

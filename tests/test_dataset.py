@@ -18,7 +18,6 @@ from conftest import convert_folder, encode_image, make_image, write_folder, wri
 
 from converter import ConvertOptions, DatasetError, RecordError, UsageError
 from converter.planning.plan import read_entries
-from converter.storage.disk import DiskPath
 from reader import ReadOptions, ShardSet, load_dataset, open_shards, typed_errors
 from reader.sampling.steps import REMAINDERS
 
@@ -34,7 +33,7 @@ LABEL_SPECS = {
 @pytest.fixture
 def damaged(converted, tmp_path):
     """A copy of the data set that a test may change."""
-    return DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    return shutil.copytree(converted, tmp_path / "set")
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +330,7 @@ def spoil_shard(image_folder, tmp_path):
     """Converts `image_folder` with every image of the shards of some indexes spoilt."""
 
     def convert(split: str, *indexes: int) -> Path:
-        images = DiskPath(shutil.copytree(image_folder, tmp_path / "images"))
+        images = shutil.copytree(image_folder, tmp_path / "images")
         options = dataclasses.replace(OPTIONS, validation_split=0.25)
         plan = write_folder(images, tmp_path / "unspoilt", options)
         for shard in plan.shards:
@@ -560,7 +559,7 @@ def spoil(folder: Path, record: int) -> str:
 def test_a_damaged_record_is_left_out_of_its_batch_or_blanked(
     few, tmp_path, encoding, batch_size, remainder, image_size
 ):
-    folder = DiskPath(shutil.copytree(few[encoding], tmp_path / "set"))
+    folder = shutil.copytree(few[encoding], tmp_path / "set")
     arguments = {
         "batch_size": batch_size,
         "remainder": remainder,
@@ -601,7 +600,7 @@ def read_rows(dataset: tf.data.Dataset) -> list[list[object]]:
 
 
 def test_a_batch_without_a_whole_record_is_an_error(two_classes, tmp_path):
-    folder = DiskPath(shutil.copytree(two_classes, tmp_path / "set"))
+    folder = shutil.copytree(two_classes, tmp_path / "set")
     spoil(folder, 0)
     dataset = load_dataset(folder, batch_size=1, shuffle=False, on_damage="skip")
     message = "^not one record of a batch is whole: run shardmill verify$"
@@ -610,7 +609,7 @@ def test_a_batch_without_a_whole_record_is_an_error(two_classes, tmp_path):
 
 
 def test_more_damage_than_allowed_is_an_error(two_classes, tmp_path):
-    folder = DiskPath(shutil.copytree(two_classes, tmp_path / "set"))
+    folder = shutil.copytree(two_classes, tmp_path / "set")
     spoil(folder, 0)
     spoil(folder, 1)
     arguments = {"batch_size": 4, "shuffle": False, "on_damage": "skip"}

@@ -10,7 +10,6 @@ from conftest import convert_folder, write_image
 
 from converter import ConvertOptions
 from converter.format.indexing import index_files
-from converter.storage.disk import DiskPath
 from reader import ReadOptions, load_dataset, mix_datasets, open_shards, open_tfrecords
 from reader.plan.fingerprint import describe_plan
 from reader.plan.read_plan import plan_reading
@@ -129,7 +128,7 @@ def test_other_images_of_the_same_names_are_other_data(stored, tmp_path):
     found, expected = describe(other), describe(stored)
     assert found.pop("data") != expected.pop("data")
     assert found == expected
-    moved = DiskPath(shutil.copytree(stored, tmp_path / "moved"))
+    moved = shutil.copytree(stored, tmp_path / "moved")
     assert describe(moved) == describe(stored)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from architecture import list_imports
 
 import converter
 import pipelines
@@ -119,16 +120,6 @@ def parse_sources() -> Iterator[tuple[str, ast.Module]]:
             yield name.removesuffix(".__init__"), ast.parse(path.read_bytes())
 
 
-def list_imports(tree: ast.Module) -> Iterator[str]:
-    """Whatever a module imports, also within functions and for types alone, as full names."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 SOURCES = dict(parse_sources())
 FOLDERS = {name for name in SOURCES if any(other.startswith(f"{name}.") for other in SOURCES)}
 IMPORTS = {name: set(list_imports(tree)) for name, tree in SOURCES.items()}
@@ -157,6 +148,11 @@ def list_used(importers: str, package: str) -> set[str]:
 def test_the_sources_looked_at_are_all_there_are():
     names = {name for package in PACKAGES for name in list_modules(package)}
     assert set(SOURCES) == names
+
+
+def test_imports_are_absolute():
+    nodes = (node for tree in SOURCES.values() for node in ast.walk(tree))
+    assert all(node.level == 0 for node in nodes if isinstance(node, ast.ImportFrom))
 
 
 def test_imports_between_the_packages_run_one_way():

@@ -26,13 +26,19 @@ OTHER = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=2)
 IN_MEMORY = ["--direct_running_mode=in_memory"]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images in `images` and their data set in `out`."""
+    root = tmp_path_factory.mktemp("preview")
     for seed in range(20):
-        write_image(tmp_path / "images" / "bd"[seed % 2] / f"{seed}.png", seed)
-    convert_folder(tmp_path / "images", tmp_path / "out", OPTIONS)
-    return tmp_path
+        write_image(root / "images" / "bd"[seed % 2] / f"{seed}.png", seed)
+    convert_folder(root / "images", root / "out", OPTIONS)
+    return root
+
+
+@pytest.fixture
+def root(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path, dirs_exist_ok=True)
 
 
 def occupy(out: Path, how: str, images: Path) -> None:

@@ -13,7 +13,6 @@ from conftest import read_record
 from damaging import fork_while_held, run_apart
 
 from converter import DatasetError, RecordError
-from converter.storage.disk import DiskPath
 from reader import open_shards
 from reader.plan.read_plan import list_files
 from reader.records.record_files import RecordFiles, RunFiles
@@ -52,7 +51,7 @@ def plain(converted):
 @pytest.fixture
 def damaged(converted, tmp_path):
     """A copy whose second shard has a flipped bit and an end that is cut off."""
-    folder = DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    folder = shutil.copytree(converted, tmp_path / "set")
     files = open_records(folder)
     shard = folder / "train-00001-of-00003.tfrecord"
     data = bytearray(shard.read_bytes())
@@ -183,7 +182,7 @@ def test_runs_can_be_pickled_without_what_they_keep(plain):
 
 
 def test_a_file_that_is_missing_is_missed_until_it_is_there(converted, tmp_path):
-    folder = DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    folder = shutil.copytree(converted, tmp_path / "set")
     files = RunFiles(open_records(folder), 1_000, 2)
     shard = folder / "train-00002-of-00003.tfrecord"
     shard.rename(tmp_path / "away")

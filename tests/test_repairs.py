@@ -17,7 +17,6 @@ from converter.errors import DatasetError, LockedError, UsageError
 from converter.format.manifest import FileInfo, ShardInfo, read_manifest
 from converter.names import to_system
 from converter.options import ConvertOptions
-from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
@@ -48,7 +47,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(original: Path, tmp_path: Path) -> Path:
     """The same, to be damaged."""
-    return DiskPath(shutil.copytree(original, tmp_path / "root"))
+    return shutil.copytree(original, tmp_path / "root")
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:

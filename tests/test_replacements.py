@@ -22,7 +22,6 @@ from converter.errors import OutputError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.storage import disk
-from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout
 from converter.upkeep.verification import verify_dataset
 
@@ -119,7 +118,7 @@ def test_a_kill_at_any_step_leaves_one_of_the_two_and_the_next_run_ends_it(
 ) -> None:
     mine = frozenset({"notes.txt"})
     (out / "notes.txt").write_text("mine")
-    kept = DiskPath(shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-kept")))
+    kept = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-kept"))
     states = []
     killed = True
     while killed:

@@ -13,7 +13,6 @@ from conftest import convert_folder
 from converter import ConvertOptions, RecordError, UsageError
 from converter.format.indexing import index_files
 from converter.names import show_name
-from converter.storage.disk import DiskPath
 from reader import (
     load_dataset,
     mix_datasets,
@@ -39,7 +38,7 @@ def list_names(dataset: tf.data.Dataset) -> list[bytes]:
 @pytest.fixture
 def damaged(converted, tmp_path):
     """A copy of the data set with one bit of a payload flipped."""
-    folder = DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    folder = shutil.copytree(converted, tmp_path / "set")
     shard = folder / "train-00001-of-00003.tfrecord"
     offset = int(shard.with_suffix(".tfindex").read_text().splitlines()[2].split()[0])
     data = bytearray(shard.read_bytes())
@@ -186,7 +185,7 @@ def test_raw_images_are_read_as_encoded_ones(image_folder, converted, tmp_path):
 
 
 def test_a_mixture_is_one_epoch_of_each_at_most(converted, tmp_path):
-    other = DiskPath(shutil.copytree(converted, tmp_path / "other"))
+    other = shutil.copytree(converted, tmp_path / "other")
     mixed = mix_datasets({converted: 1, other: 1}, **OPTIONS)
     names = list_names(mixed)
     assert len(names) == 100

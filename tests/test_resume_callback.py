@@ -18,7 +18,6 @@ from conftest import convert_folder, write_image
 from tensorflow.python.util import _pywrap_determinism
 
 from converter import ConvertOptions, DatasetError, UsageError
-from converter.storage.disk import DiskPath
 from reader import ResumeTraining, load_dataset, open_shards
 from reader.tfdata.checkpoint import STATE
 
@@ -123,7 +122,7 @@ def killed_once(stored, tmp_path_factory):
 @pytest.fixture
 def killed(killed_once, tmp_path):
     """A copy of that, which a test may change."""
-    return DiskPath(shutil.copytree(killed_once, tmp_path / "killed"))
+    return shutil.copytree(killed_once, tmp_path / "killed")
 
 
 def kill(stored: Path, folder: Path, steps: int, **arguments: int) -> None:

@@ -11,7 +11,6 @@ import pytest
 from conftest import convert_folder, write_image
 
 from converter import ConvertOptions, DatasetError, RecordError, UsageError
-from converter.storage.disk import DiskPath
 from reader import ReadOptions, load_dataset, open_shards
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3)
@@ -137,7 +136,7 @@ def test_only_the_records_of_a_batch_are_read(stored, monkeypatch):
 
 @pytest.mark.parametrize("encoding", ["png", "raw"])
 def test_a_damaged_record_is_an_error_of_its_batch_alone(stored, tmp_path, encoding):
-    folder = DiskPath(shutil.copytree(stored / encoding, tmp_path / "set"))
+    folder = shutil.copytree(stored / encoding, tmp_path / "set")
     shard = min(folder.glob("*.tfrecord"))
     data = bytearray(shard.read_bytes())
     data[40] ^= 1

@@ -14,7 +14,6 @@ import tensorflow as tf
 from conftest import convert_folder, make_environment, write_image
 
 from converter import ConvertOptions, UsageError
-from converter.storage.disk import DiskPath
 from converter.storage.locate import locate
 from reader import ReadOptions, load_dataset, open_shards
 from reader.plan.memory import Demand, divide_serializable
@@ -284,7 +283,7 @@ def test_a_service_of_other_processes_reads_each_record_once(stored, service):
 
 
 def test_a_flipped_bit_ends_the_reading(stored, tmp_path):
-    folder = DiskPath(shutil.copytree(stored / "png", tmp_path / "set"))
+    folder = shutil.copytree(stored / "png", tmp_path / "set")
     shard = min(folder.glob("*.tfrecord"))
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
@@ -294,7 +293,7 @@ def test_a_flipped_bit_ends_the_reading(stored, tmp_path):
 
 
 def test_a_shard_that_ends_between_two_records_is_noticed(stored, tmp_path):
-    folder = DiskPath(shutil.copytree(stored / "png", tmp_path / "set"))
+    folder = shutil.copytree(stored / "png", tmp_path / "set")
     dataset = load_dataset(folder, serializable=True, batch_size=4)
     shard = min(folder.glob("*.tfrecord"))
     offset = int(shard.with_suffix(".tfindex").read_text().splitlines()[-1].split()[0])

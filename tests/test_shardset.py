@@ -19,7 +19,7 @@ from reader import ShardSet, load_dataset, open_shards
 @pytest.fixture
 def damaged(converted, tmp_path):
     """A copy of the data set that a test may change."""
-    return DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    return shutil.copytree(converted, tmp_path / "set")
 
 
 def run_without_tensorflow(script: str, *arguments: object) -> str:

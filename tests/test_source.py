@@ -16,7 +16,6 @@ from converter.format.examples import encode_example
 from converter.format.indexes import format_line
 from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, frame_record
-from converter.storage.disk import DiskPath
 from converter.storage.layout import name_index
 from reader import Record, Source, open_shards
 from reader.records.indexed_file import RecordFile
@@ -37,7 +36,7 @@ FEATURES = {
 @pytest.fixture
 def damaged(converted, tmp_path):
     """A copy of the data set that a test may change."""
-    return DiskPath(shutil.copytree(converted, tmp_path / "set"))
+    return shutil.copytree(converted, tmp_path / "set")
 
 
 def make_source(folder: Path, shards: list[ShardInfo]) -> Source:

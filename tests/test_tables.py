@@ -21,7 +21,6 @@ from converter.options import ConvertOptions
 from converter.sources.rows import RowError, find_kind, join_kinds
 from converter.sources.scan import scan_images
 from converter.sources.tables import normalize_path
-from converter.storage.disk import DiskPath
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.repair import repair
 from pipelines.jobs.verify import verify
@@ -324,7 +323,7 @@ def test_a_record_holds_what_its_row_says(detected):
 
 
 def test_it_verifies_with_its_sources_and_is_repaired(root, detected, tmp_path):
-    copy = DiskPath(shutil.copytree(detected, tmp_path / "copy"))
+    copy = shutil.copytree(detected, tmp_path / "copy")
     assert verify(copy, sources=root / "t.jsonl") == []
     shard = read_manifest(copy).shards[0]
     (copy / shard.name).write_bytes(b"damaged")

@@ -18,7 +18,6 @@ from converter.errors import OutputError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
-from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout
 from converter.upkeep.verification import Check, Report, check_shard
 from pipelines import MillShards, VerifyShards, verify
@@ -160,7 +159,7 @@ def test_checking_leaves_a_report_of_each_shard(image_folder: Path, tmp_path: Pa
 def test_a_check_as_a_job_finds_what_threads_find(
     converted: Path, image_folder: Path, tmp_path: Path, beam_args: list[str]
 ) -> None:
-    copy = DiskPath(shutil.copytree(converted, tmp_path / "copy"))
+    copy = shutil.copytree(converted, tmp_path / "copy")
     (copy / "extra").touch()
     index = next(copy.glob("*.tfindex"))
     index.write_bytes(index.read_bytes()[:-1])

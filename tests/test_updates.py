@@ -32,7 +32,6 @@ from converter.planning.plan import write_plan
 from converter.planning.splits import draw
 from converter.sources.scan import scan_folder
 from converter.storage import disk
-from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout, name_index
 from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.provenance import Source, read_sources
@@ -62,7 +61,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(original: Path, tmp_path: Path) -> Path:
     """The same, to be changed."""
-    return DiskPath(shutil.copytree(original, tmp_path / "root"))
+    return shutil.copytree(original, tmp_path / "root")
 
 
 def update_folder(root: Path) -> Update:
@@ -264,7 +263,7 @@ def test_readers_read_what_was_updated(root: Path) -> None:
 def test_the_same_update_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     write_image(root / "images" / "b" / "new.png", 90)
     (root / "images" / "d" / "5.png").unlink()
-    other = DiskPath(shutil.copytree(root, tmp_path / "other"))
+    other = shutil.copytree(root, tmp_path / "other")
     update_folder(root)
     run_conversion(other / "images", other / "out", None, IN_MEMORY, mode="update")
     assert read_tree(root / "out") == read_tree(other / "out")
@@ -277,7 +276,7 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 def test_an_update_that_was_killed_goes_on(root: Path, tmp_path: Path) -> None:
     write_image(root / "images" / "b" / "new.png", 90)
     (root / "images" / "d" / "5.png").unlink()
-    other = DiskPath(shutil.copytree(root, tmp_path / "other"))
+    other = shutil.copytree(root, tmp_path / "other")
     images, out = root / "images", root / "out"
     old = read_tree(out)
     update = plan_update(out, read_manifest(out), images, scan_folder(images))

@@ -17,7 +17,6 @@ from converter.format.indexes import format_line
 from converter.format.manifest import Manifest, parse_manifest, read_manifest
 from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
-from converter.storage.disk import DiskPath
 from converter.storage.layout import Layout, name_index
 from converter.upkeep.verification import (
     MAX_FAULTS,
@@ -65,7 +64,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(tiny: Path, tmp_path: Path) -> Path:
     """The same, to be damaged."""
-    return DiskPath(shutil.copytree(tiny, tmp_path / "copy"))
+    return shutil.copytree(tiny, tmp_path / "copy")
 
 
 def find_files(folder: Path) -> set[str]:
@@ -317,7 +316,7 @@ def test_a_record_that_does_not_fit_the_manifest_is_named(copy, changes, detail)
 def test_an_image_that_does_not_decode_is_found_unless_only_headers_are_asked_for(
     converted, tmp_path
 ):
-    copy = DiskPath(shutil.copytree(converted, tmp_path / "copy"))
+    copy = shutil.copytree(converted, tmp_path / "copy")
     shard = read_manifest(copy).shards[0]
     with open(copy / shard.name, "rb") as file:
         _, payload = next(read_records(file, shard.name, shard.bytes))
