@@ -13,7 +13,6 @@ from converter.errors import ShardmillError, UsageError
 from converter.format.descriptions import describe_manifest
 from converter.format.manifest import Manifest, SplitInfo, read_manifest
 from converter.names import show_name
-from converter.storage.layout import name_index
 from converter.storage.locate import locate
 from converter.storage.location import Location
 from reader.plan.mixing import plan_mixture
@@ -215,7 +214,7 @@ def open_shards(
         return ShardSet(folder, await_manifest(folder), cache_dir, cache_bytes)
     manifest = read_manifest(folder)
     for shard in manifest.shards:
-        for name, size in ((shard.name, shard.bytes), (name_index(shard.name), shard.index_bytes)):
+        for name, size in shard.file_sizes.items():
             check_size(folder / name, measure_file(folder / name), size)
     return ShardSet(folder, manifest)
 

@@ -180,7 +180,7 @@ def _list_staying(out: Location, stage: Location) -> set[str]:
     """Lists the names of the files that the new data set keeps in place in a store."""
     stated: dict[str, int] = {}
     for shard in read_manifest(stage).shards:
-        stated |= {shard.name: shard.bytes, name_index(shard.name): shard.index_bytes}
+        stated |= shard.file_sizes
     here, staying = out.list_sizes(), stated.keys() - stage.list_sizes().keys()
     for name in sorted(staying):
         if here.get(name) != stated[name]:

@@ -35,7 +35,7 @@ from converter.format.schema import Column, check_columns
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.names import to_bytes
 from converter.storage.hashing import hash_bytes
-from converter.storage.layout import MANIFEST
+from converter.storage.layout import MANIFEST, name_index
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath
 
@@ -71,6 +71,11 @@ class ShardInfo:
     index_bytes: int
     index_sha256: str
     max_record_bytes: int
+
+    @property
+    def file_sizes(self) -> dict[str, int]:
+        """The bytes of the shard and of its index, by name."""
+        return {self.name: self.bytes, name_index(self.name): self.index_bytes}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -144,7 +144,7 @@ class Location(Protocol):
         """Removes the folder if nothing is in it."""
 
     def sync(self) -> None:
-        """Flushes the names in the folder to the disk."""
+        """Flushes a file, or the names in a folder, to the disk."""
 
     def list_names(self, prefix: str = "") -> list[str]:
         """The names in the folder that begin with `prefix`, by bytes; [] without a folder."""

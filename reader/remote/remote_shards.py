@@ -13,7 +13,7 @@ from typing import Final
 
 from converter.errors import DatasetError
 from converter.format.manifest import Manifest, read_manifest
-from converter.storage.layout import Layout, name_index
+from converter.storage.layout import Layout
 from converter.storage.location import Location
 from converter.storage.requests import PATIENCE_VARIABLE, read_patience
 from reader.records.indexed_file import RecordFile, check_size
@@ -27,7 +27,6 @@ _PAUSE_S: Final = 0.2
 class RemoteFile(RecordFile):
     """A shard in a store, kept in a cache once it has been fetched."""
 
-    path: Location
     index_bytes: int
     index_sha256: str
     cache: ShardCache
@@ -38,8 +37,7 @@ class RemoteFile(RecordFile):
 
     @property
     def index_object(self) -> StoredObject:
-        index = self.path.with_name(name_index(self.path.name))
-        return StoredObject(index, self.index_bytes, self.index_sha256)
+        return StoredObject(self.index, self.index_bytes, self.index_sha256)
 
     @property
     def total_bytes(self) -> int:
@@ -106,8 +104,7 @@ def _read_checked(folder: Location) -> Manifest:
     """Reads the manifest, and compares it with the sizes of all objects, by one listing."""
     manifest, sizes = read_manifest(folder), folder.list_sizes()
     for shard in manifest.shards:
-        index = name_index(shard.name)
-        for name, size in ((shard.name, shard.bytes), (index, shard.index_bytes)):
+        for name, size in shard.file_sizes.items():
             if name not in sizes:
                 raise DatasetError(f"{folder / name} is missing")
             check_size(folder / name, sizes[name], size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from converter.errors import DatasetError, UsageError
+from converter.storage.disk import DiskPath
 from reader.arrays import Array
 from reader.plan.fingerprint import find_difference
 
@@ -47,9 +47,9 @@ class CheckpointFolder:
         plain = {"version": VERSION, **state}
         temporary.write_text(json.dumps(plain, indent=1, default=lambda value: value.tolist()))
         for path in (weights, others, temporary):
-            _flush(path)
+            DiskPath(path).sync()
         temporary.replace(self._state)
-        _flush(self._folder)
+        DiskPath(self._folder).sync()
         for path in self._folder.iterdir():
             if _OURS.fullmatch(path.name) and path not in (weights, others):
                 path.unlink()
@@ -140,12 +140,3 @@ def _widen(array: Array) -> Array:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _flush(path: Path) -> None:
-    """Makes a file, or the names in a folder, survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
