@@ -43,7 +43,7 @@ KINDS = {
         "decoding duplicates elements frames frameworks hosts image_decoders image_notes "
         "indexing isolation keras layers leftovers locks masks mixing multi_size object_files "
         "object_locks object_repairs object_updates objects open_remote pipeline pipelined "
-        "preview progress public_api range_reads read_plan readahead reading_masks "
+        "preview public_api range_reads read_plan readahead reading_masks "
         "remote_reading repairs replacements reports request resume resume_callback roundtrip "
         "runners scan sequence serializable shard_cache shardset source stored_sources stores "
         "tables terminal tfds tfds_written threads transforms updates verification workers "

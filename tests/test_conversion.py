@@ -349,13 +349,13 @@ def hash_tree_of_files(folder: Path) -> dict[str, str]:
 def test_an_output_that_vanishes_meanwhile_is_one_clear_line(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.beam import run_shards
+    from pipelines.beam import remaining
 
     def sabotage(plan: object, **_: object) -> list[object]:
         Layout(tmp_path / "out").scratch.rmdir()
         return []
 
-    monkeypatch.setattr(run_shards, "list_finished", sabotage)
+    monkeypatch.setattr(remaining, "list_finished", sabotage)
     with pytest.raises(
         ShardmillError, match=r"^\S+tmp/train-\S+ cannot be written or read: No such file"
     ):

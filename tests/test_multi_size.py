@@ -25,7 +25,7 @@ from converter.storage.object_requests import list_objects
 from converter.upkeep.verification import verify_dataset
 from converter.writing import archive_pass, multi_size, records, shard_writer
 from converter.writing.multi_size import assemble_shard, choose_leader, plan_work, write_leader
-from pipelines.beam.run_shards import list_remaining
+from pipelines.beam.remaining import list_remaining
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import run_conversion, run_sizes
 from pipelines.jobs.dry_run import propose

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 import converter
 from converter.errors import UsageError
-from pipelines.beam import wheel as building
+from pipelines.beam import clusters
 from pipelines.cli.commands import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,24 +24,24 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_same_code_gives_the_same_wheel(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
-    one, other = building.write_wheel(tmp_path), building.write_wheel(tmp_path / "again")
+    one, other = clusters.write_wheel(tmp_path), clusters.write_wheel(tmp_path / "again")
     assert one.name == f"shardmill-{converter.__version__}-py3-none-any.whl"
     assert one.read_bytes() == other.read_bytes()
 
 
 def test_it_holds_every_source_file_and_nothing_else(tmp_path: Path) -> None:
-    with zipfile.ZipFile(building.write_wheel(tmp_path)) as archive:
+    with zipfile.ZipFile(clusters.write_wheel(tmp_path)) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert found == {
         path.relative_to(ROOT).as_posix()
-        for package in building.PACKAGES
+        for package in clusters.PACKAGES
         for pattern in ("*.py", "py.typed")
         for path in (ROOT / package).rglob(pattern)
     }
 
 
 def test_pip_takes_it_and_what_is_installed_runs(tmp_path: Path) -> None:
-    wheel = building.write_wheel(tmp_path)
+    wheel = clusters.write_wheel(tmp_path)
     target = tmp_path / "installed"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*command, "--target", target, wheel], check=True, timeout=120)
@@ -53,7 +53,7 @@ def test_pip_takes_it_and_what_is_installed_runs(tmp_path: Path) -> None:
 
 
 def test_workers_need_the_pillow_of_the_launcher_and_no_tensorflow() -> None:
-    names = {requirement.name: requirement for requirement in building.list_requirements()}
+    names = {requirement.name: requirement for requirement in clusters.list_requirements()}
     assert names["pillow"] == Requirement(f"pillow=={PIL.__version__}")
     assert {"apache-beam", "google-crc32c", "numpy", "tqdm"} <= names.keys()
     assert not {"tensorflow", "pytest", "ruff"} & names.keys()
@@ -67,11 +67,18 @@ def test_extras_that_the_launcher_has_are_for_workers_too(monkeypatch) -> None:
         "no-such-package-1; extra == 'gs'",
         "ruff; extra == 'dev'",
     ]
-    monkeypatch.setattr(building, "_read_metadata", lambda: _Metadata(texts))
-    monkeypatch.setattr(building, "_find_version", {"pillow": "12.3.0", "pytest": "8"}.get)
-    assert [str(found) for found in building.list_requirements()] == ["pillow==12.3.0", "pytest>=8"]
-    monkeypatch.setattr(building, "_find_version", lambda _: "1.2")
-    assert "pillow-heif==1.2" in [str(found) for found in building.list_requirements()]
+    versions = {"pillow": "12.3.0", "pytest": "8"}
+
+    def find_version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "metadata", lambda _: _Metadata(texts))
+    monkeypatch.setattr(importlib.metadata, "version", find_version)
+    assert [str(found) for found in clusters.list_requirements()] == ["pillow==12.3.0", "pytest>=8"]
+    versions["pillow-heif"] = "1.2"
+    assert "pillow-heif==1.2" in [str(found) for found in clusters.list_requirements()]
 
 
 class _Metadata:
@@ -83,19 +90,19 @@ class _Metadata:
 
 
 def test_without_an_installation_the_error_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(building, "DISTRIBUTION", "shardmill-that-is-not-there")
+    monkeypatch.setattr(clusters, "DISTRIBUTION", "shardmill-that-is-not-there")
     with pytest.raises(UsageError, match=r"is not installed here.*--sdk_container_image"):
-        building.write_wheel(tmp_path)
+        clusters.write_wheel(tmp_path)
 
 
 def test_an_environment_of_the_base_requirements_alone_converts(
     image_folder: Path, tmp_path: Path
 ) -> None:
     """A venv that sees nothing but what the wheel requires, and what that requires in turn."""
-    wheel, out = building.write_wheel(tmp_path), tmp_path / "out"
+    wheel, out = clusters.write_wheel(tmp_path), tmp_path / "out"
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
-    linked = link_distributions(building.list_requirements(), tmp_path / "base")
+    linked = link_distributions(clusters.list_requirements(), tmp_path / "base")
     assert {"apache-beam", "pillow"} <= linked
     assert "tensorflow" not in linked
     run = subprocess.run(

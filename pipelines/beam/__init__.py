@@ -2,9 +2,7 @@
 
 transforms   the pipelines: `MillShards` and the like, of shards or groups of them
 runners      which Beam runner, with which options
-clusters     runners on other machines: what they see, and what Dataflow is told
-wheel        shardmill itself as a wheel, for their workers
+clusters     runners on other machines: what workers see and get, and what Dataflow is told
 workers      local worker processes, started early and watched (`worker_main` is one of them)
-run_shards   runs what is left of a plan, and follows it
-progress     a bar over images, fed by the receipts of finished shards
+remaining    runs the unfinished shards of plans, with a bar over images
 """

@@ -1,8 +1,6 @@
 """Chooses the Beam runner and its options, and runs a pipeline on it.
 
-`DirectRunner` of Beam 2.77 first tries to download the Prism binary, at every run, and hangs on a
-network that accepts and never answers. So local runs use FnApiRunner, with worker processes of our
-own (`pipelines.beam.workers`).
+Local runs use FnApiRunner, with worker processes of our own (`pipelines.beam.workers`).
 """
 
 from __future__ import annotations
@@ -39,33 +37,29 @@ from converter.storage.location import Location
 from pipelines.beam import clusters
 from pipelines.beam.workers import LocalWorkers
 
+# All of them mean FnApiRunner: `DirectRunner` of Beam 2.77 first tries to download the Prism
+# binary, at every run, and hangs on a network that accepts and never answers.
 LOCAL_RUNNERS: Final = ("", "directrunner", "fnapirunner")
 
 POLL_S: Final = 0.2
+# How long a runner may take to end after one of its workers has died.
 ABORT_TIMEOUT_S: Final = 5.0
-"""How long a runner may take to end after one of its workers has died."""
 
+# Beam knows this runner only by its full name.
 DASK_RUNNER: Final = "apache_beam.runners.dask.dask_runner.DaskRunner"
-"""Beam knows this runner only by its full name."""
+
+# A running mode that FnApiRunner does not know, so that it uses the environment it is given.
+_OWN_PROCESSES: Final = "own_processes"
 
 _LOGGER: Final = logging.getLogger(__name__)
-
-_OWN_PROCESSES: Final = "own_processes"
-"""A running mode that FnApiRunner does not know, so that it uses the environment it is given."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunnerOptions:
-    """Beam's options, and which of them were given.
-
-    Beam itself cannot tell an option that was given its default from one that was not given.
-
-    Attributes:
-        pipeline: what Beam reads.
-        given: names of the given options, such as `direct_num_workers`.
-    """
+    """Beam's options, and the names of those that were given, such as `direct_num_workers`."""
 
     pipeline: PipelineOptions
+    # Beam itself cannot tell an option that was given its default from one that was not given.
     given: frozenset[str]
 
     @property
@@ -97,10 +91,11 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
     options = RunnerOptions(pipeline=PipelineOptions(list(beam_args)), given=given)
     if not options.local:
         _load_runner(options)
+    # `PipelineOptions` keeps unknown flags without a word, and has no list of the known ones.
     parser = pipeline_options._BeamArgumentParser(allow_abbrev=False, add_help=False)  # noqa: SLF001
     for group in _list_groups(PipelineOptions):
         group._add_argparse_args(parser)  # noqa: SLF001
-    parser.error = _refuse
+    parser.error = _refuse  # argparse would end this process
     _, unknown = parser.parse_known_args(list(beam_args))
     if unknown:
         known = {option for action in parser._actions for option in action.option_strings}  # noqa: SLF001
@@ -177,18 +172,17 @@ def run_pipeline(
                 # Here, because only the main thread may handle signals, as Beam does where it
                 # starts Prism or Flink's job server.
                 result = _submit(pipeline)
-                _announce(result, options.pipeline)
+                # Only now, when Ctrl-C can cancel the job.
+                if where := clusters.describe_job(result, options.pipeline):
+                    _LOGGER.info(where)
             # A daemon, so that a runner that hangs does not keep this process alive.
             threading.Thread(
-                target=_finish,
-                args=(pipeline, result, end),
-                name="run_pipeline",
-                daemon=True,
+                target=_finish, args=(pipeline, result, end), name="run_pipeline", daemon=True
             ).start()
             _wait_for(end, workers, on_poll)
         except BaseException:
             if result is not None:
-                # What ends this command matters more than that a runner cannot cancel.
+                # What ends this command matters more than a runner that cannot cancel.
                 with contextlib.suppress(Exception):
                     result.cancel()
             raise
@@ -202,14 +196,8 @@ def _submit(pipeline: beam.Pipeline) -> Any:
         raise ShardmillError(_shorten(error)) from error
 
 
-def _announce(result: Any, options: PipelineOptions) -> None:
-    """Shows where the job can be watched; only once Ctrl-C can cancel it."""
-    if job := clusters.describe_job(result, options):
-        _LOGGER.info(job)
-
-
 def _finish(pipeline: beam.Pipeline, result: Any, end: Future[Any]) -> None:
-    """Waits for the end of a pipeline, and submits it first if it has no result yet."""
+    """Waits for the end of a pipeline, and submits it first if nobody has."""
     try:
         if result is None:
             result = _submit(pipeline)
@@ -226,7 +214,7 @@ def _wait_for(
         wait([end], POLL_S)
         on_poll()
         if workers is not None and workers.death is not None:
-            wait([end], ABORT_TIMEOUT_S)
+            wait([end], ABORT_TIMEOUT_S)  # FnApiRunner may hang for ever
             raise workers.death
 
 
@@ -291,7 +279,7 @@ def _load_runner(options: RunnerOptions) -> None:
         raise UsageError(f"runner {standard.runner!r} is not available: {error}") from error
     partitions = {"dask_npartitions", "dask_partition_size"}
     if standard.runner == DASK_RUNNER and not options.given & partitions:
-        # By default a Dask worker gets 128 shards at a time.
+        # By default a Dask worker gets 128 shards at a time: 64 of them all went to one worker.
         dask: Any = importlib.import_module(DASK_RUNNER.rpartition(".")[0])
         options.pipeline.view_as(dask.DaskOptions).partition_size = 1
 

@@ -30,7 +30,7 @@ from converter.storage.location import AnyPath, Location
 from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import runners
-from pipelines.beam.run_shards import follow_shards, write_remaining
+from pipelines.beam.remaining import follow_shards, write_remaining
 from pipelines.jobs.preview import check_update, compare, compare_update, has_plan
 from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
 

@@ -27,7 +27,7 @@ from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.repairs import RepairJob
 from converter.upkeep.verification import Check, Fault, run_check
 from pipelines.beam import runners
-from pipelines.beam.run_shards import write_remaining
+from pipelines.beam.remaining import write_remaining
 from pipelines.jobs.dry_run import propose
 from pipelines.jobs.request import RunSettings, check_folders
 from pipelines.jobs.verify import check_current, draw_bar, read_manifest_version

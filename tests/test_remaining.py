@@ -10,7 +10,7 @@ from conftest import write_folder, write_image
 from converter.options import ConvertOptions
 from converter.storage.layout import Layout
 from converter.writing.shard_writer import receipt_path
-from pipelines.beam.progress import ReceiptWatch
+from pipelines.beam.remaining import ReceiptWatch
 
 
 def test_each_receipt_is_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
