@@ -13,10 +13,11 @@ Each uses only those before it in: storage, format, images, sources, planning, w
 upkeep. Beside them are
 
     options   of a conversion (image_options: of each image; option_fields: how they are declared)
-    inventory the result of a scan                   errors   what goes wrong, as a tree
-    reasons   why an image is not in the data set    costs    where the time of a worker goes
+    inventory the result of a scan, and why an image is not in the data set
+    costs     where the time of a worker goes
     names     file names that do not depend on the locale
-    sizes     numbers of bytes, as people write them         formats  which image formats there are
+    sizes     numbers of bytes, as people write them
+    errors    what goes wrong, as a tree
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
 `errors`; `pipelines` uses all.

@@ -88,7 +88,7 @@ class ImageError(ShardmillError):
     """One image cannot become a record.
 
     Attributes:
-        code: one of `converter.reasons.REJECT_CODES`.
+        code: one of `converter.inventory.REJECT_CODES`.
         detail: what the decoder said, for a person.
     """
 

@@ -5,19 +5,43 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
-from converter.formats import DEFAULT_FORMATS, FORMATS
-from converter.option_fields import (
-    FAILURES,
-    IMAGES,
-    check_choice,
-    check_range,
-    check_values,
-    option,
-)
+from converter.option_fields import FAILURES, IMAGES, check_choice, check_values, option
 from converter.sizes import parse_bytes
+
+
+class Format(NamedTuple):
+    """A format: Pillow's name for it, the module that registers its reader, and its suffixes."""
+
+    pillow: str
+    module: str
+    suffixes: tuple[str, ...]
+
+
+FORMATS: Final = {
+    "jpeg": Format("JPEG", "PIL.JpegImagePlugin", (".jpg", ".jpeg", ".jpe", ".jfif")),
+    "mpo": Format("MPO", "PIL.MpoImagePlugin", (".mpo",)),
+    "png": Format("PNG", "PIL.PngImagePlugin", (".png", ".apng")),
+    "webp": Format("WEBP", "PIL.WebPImagePlugin", (".webp",)),
+    "gif": Format("GIF", "PIL.GifImagePlugin", (".gif",)),
+    "bmp": Format("BMP", "PIL.BmpImagePlugin", (".bmp", ".dib")),
+    "tiff": Format("TIFF", "PIL.TiffImagePlugin", (".tif", ".tiff")),
+    "avif": Format("AVIF", "PIL.AvifImagePlugin", (".avif",)),
+    "jpeg2000": Format("JPEG2000", "PIL.Jpeg2KImagePlugin", (".jp2", ".j2k", ".jpf", ".jpx")),
+    "ppm": Format("PPM", "PIL.PpmImagePlugin", (".ppm", ".pgm", ".pbm", ".pnm", ".pfm")),
+    "tga": Format("TGA", "PIL.TgaImagePlugin", (".tga",)),
+    "ico": Format("ICO", "PIL.IcoImagePlugin", (".ico",)),
+    "heif": Format("HEIF", "pillow_heif", (".heic", ".heif", ".hif")),
+}
+"""By the name that `--formats` takes. An MPO is a JPEG with more pictures behind it."""
+
+DEFAULT_FORMATS: Final = ("jpeg", "mpo", "png", "webp", "gif", "bmp", "tiff", "avif")
+
+SUFFIXES: Final = frozenset(suffix for each in FORMATS.values() for suffix in each.suffixes)
+"""Only files with one of these suffixes are opened. Their content decides on the format; one that
+is not asked for is rejected as `other_format`."""
 
 INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 COLOR_CHANNELS: Final = {"rgb": 3, "grayscale": 1, "rgba": 4}
@@ -135,8 +159,9 @@ class ImageOptions:
     color_mode: str = option("rgb", IMAGES, choices=tuple(COLOR_CHANNELS))
     color_profiles: str = option("srgb", IMAGES, choices=("srgb", "ignore"))
     background: tuple[int, int, int] = option(
-        (255, 255, 255), IMAGES, parse=parse_color, metavar="COLOR", shown="white"
-    )
+        (255, 255, 255), IMAGES, limits=(0, 255), parse=parse_color, metavar="COLOR", shown="white",
+        misfit="is not (red, green, blue)",
+    )  # fmt: skip
     frames: str = option("first", IMAGES, choices=("first", "all", "reject"))
     max_frames: int = option(1_000, IMAGES, limits=_COUNT, metavar="N")
     enlarge: bool = option(True, IMAGES)
@@ -161,16 +186,9 @@ class ImageOptions:
     max_seconds: int = option(60, FAILURES, limits=_COUNT, metavar="S")
 
     def __post_init__(self) -> None:
-        formats: Any = self.formats  # types are only checked here at run time
-        if isinstance(formats, tuple):
-            object.__setattr__(self, "formats", tuple(map(spell_format, formats)))
-        _check_formats(self.formats)
         check_values(self)
-        background: object = self.background
-        if not isinstance(background, tuple) or len(background) != 3:
-            raise UsageError(f"background {background!r} is not (red, green, blue)")
-        for level in background:
-            check_range("background", level, 0, 255)
+        formats = tuple(map(spell_format, self.formats))
+        object.__setattr__(self, "formats", _check_formats(formats))
         if isinstance(self.max_rejects, float) and self.max_rejects > 1:
             raise UsageError(
                 f"max rejects {self.max_rejects} is neither a whole number nor a fraction up to 1"
@@ -182,9 +200,9 @@ class ImageOptions:
         return COLOR_CHANNELS[self.color_mode]
 
 
-def _check_formats(names: Any) -> tuple[str, ...]:
-    if not isinstance(names, tuple) or not names:
-        raise UsageError(f"formats {names!r} are not a tuple of one name or more")
+def _check_formats(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise UsageError("formats () are not a tuple of one name or more")
     for name in names:
         check_choice("format", name, tuple(FORMATS))
     return names

@@ -1,10 +1,16 @@
-"""What a scan finds: images, files that are left out, and notes about what is odd."""
+"""What becomes of each input: an entry to convert, or a code that says why not; and odd things.
+
+The texts in `SKIP_RULES` and `REJECT_CODES` are also details in `rejects.jsonl`, so another wording
+changes the bytes of data sets.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Final, NamedTuple
 
+from converter.errors import ImageError
+from converter.format.manifest import Totals
 from converter.format.schema import Column
 
 SPLITS: Final = ("train", "validation", "test")
@@ -25,8 +31,41 @@ SKIP_RULES: Final = {
     "skipped_special": "neither a file nor a folder",
     "unreadable": "the folder or its file cannot be read",
 }
-"""Why a file is skipped, by its code in `rejects.jsonl`, which holds these texts as details,
-so another wording changes the bytes of data sets."""
+"""Why a scan skips a file, by its code in `rejects.jsonl`."""
+
+REJECT_CODES: Final = {
+    "empty": "the file has no bytes",
+    "vanished": "the file is gone since the images were listed",
+    "changed": "the file changed since the images were listed, or while it was read",
+    "unreadable": "the file cannot be read",
+    "too_many_bytes": "the file is larger than --max-file-bytes",
+    "not_an_image": "the content is no image of a known format",
+    "other_format": "an image of a format that --formats does not name",
+    "too_large": "more pixels than --max-pixels, or a stored side that no encoding can hold",
+    "too_slow": "so many scans and pixels that decoding would take minutes",
+    "implausible": "the header claims more pixels than so few bytes can hold",
+    "unsupported_mode": "pixels whose colours are undefined",
+    "animated": "several frames or pages, which --frames reject refuses",
+    "decode_error": "the image is truncated or damaged",
+    "decoder_crash": "the decoder crashed at it, in a process of its own",
+    "too_much_memory": "decoding took more memory than --max-pixels allows, in such a process",
+    "timeout": "decoding took more CPU time than --max-seconds",
+    "missing": "the table names it, and there is no such file",
+    "outside": "its path in the table leads out of the folder",
+    "repeated": "an earlier row of the table has this image, too",
+    "bad_row": "a value in its row of the table is missing or makes no sense",
+    "mask_missing": "there is no mask for it, or more than one",
+    "mask_unreadable": "its mask cannot be read, or does not hold numbers of classes",
+    "mask_size": "its mask has another size than the image",
+    "filtered_side": "a side is shorter than --min-side",
+    "filtered_area": "fewer pixels than --min-area",
+    "filtered_frames": "a frame or page behind the first --max-frames of its file",
+    "filtered_aspect": "longer and narrower than --max-aspect",
+}
+"""Why an image is rejected, by its code in `rejects.jsonl`."""
+
+FILTERS: Final = frozenset(code for code in REJECT_CODES if code.startswith("filtered_"))
+"""Sound images left out on request: `--on-error` and `--max-rejects` do not count them."""
 
 NOTES: Final = {
     "duplicate": "the same content",
@@ -44,6 +83,9 @@ NOTES: Final = {
 
 CONTENT_NOTES: Final = ("wrong_extension", "animated", "profile")
 """Notes that need the images to be read."""
+
+MAX_NAMES: Final = 10
+"""Names that a note keeps."""
 
 
 class Entry(NamedTuple):
@@ -86,9 +128,6 @@ class Note(NamedTuple):
     total: int
 
 
-MAX_NAMES: Final = 10
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Inventory:
     """Everything that a scan found.
@@ -124,6 +163,16 @@ def name_class(inventory: Inventory, entry: Entry) -> str:
     return "" if entry.label == NO_LABEL else inventory.classes[entry.label]
 
 
+def skip(path: str, code: str, detail: str = "") -> Skipped:
+    """A skipped file with one of `SKIP_RULES`, which is its detail if no other is given."""
+    return Skipped(path, code, detail or SKIP_RULES[code])
+
+
+def reject(code: str, detail: str = "") -> ImageError:
+    """The error for one of `REJECT_CODES`, which is its detail if no other is given."""
+    return ImageError(code, detail or REJECT_CODES[code])
+
+
 class NoteTally:
     """Counts notes by code, with their first names."""
 
@@ -148,3 +197,19 @@ class NoteTally:
 def make_note(code: str, names: list[str]) -> Note:
     """Makes a note about all these names, and keeps the first."""
     return Note(code, tuple(names[:MAX_NAMES]), len(names))
+
+
+def describe_excess(totals: Totals, max_rejects: float | None) -> str | None:
+    """Returns a message if a data set has more rejected images than `max_rejects` allows."""
+    if max_rejects is None:
+        return None
+    rejected = sum(count for code, count in totals.rejected.items() if code not in FILTERS)
+    images = totals.written + sum(totals.rejected.values())
+    limit = max_rejects if isinstance(max_rejects, int) else max_rejects * images
+    if rejected <= limit:
+        return None
+    allowed = f"{max_rejects:,}" if isinstance(max_rejects, int) else f"{max_rejects:.6g} of them"
+    return (
+        f"{rejected:,} of {images:,} images were rejected, more than --max-rejects allows "
+        f"({allowed}): the data set is complete without them"
+    )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from types import UnionType
+from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 from converter.errors import UsageError
 
@@ -28,13 +30,24 @@ GROUPS: Final = (OUTPUT, IMAGES, FAILURES, LABELS, TABLE, MASKS)
 """The headings of `--help`, in order."""
 
 
+_MISFITS: Final = {
+    tuple[str, ...]: "are not a tuple of names",
+    str: "is not a text",
+    bool: "is neither True nor False",
+    float: "is not a number",
+    int: "is not a whole number",
+}
+"""What a message says of a value that is none of that type."""
+
+
 class Option(NamedTuple):
     """How an option is spelled and checked.
 
     Attributes:
         group: one of `GROUPS`.
         choices: the only values allowed; () for any.
-        limits: smallest and largest whole number allowed; None as the largest for no limit.
+        limits: smallest and largest whole number allowed, also of each in a tuple; None as the
+            largest for no limit.
         bounds: of any number, the smallest allowed and the one that it must stay under.
         parse: reads the value from the command line; None for the type of the default.
         metavar: stands for the value in `--help`.
@@ -42,6 +55,7 @@ class Option(NamedTuple):
             default.
         repeated: whether the flag may be given several times, for a list of values.
         shown: the default in `--help`; None for the value itself.
+        misfit: what a message says of a value of another type; empty for what its type says.
     """
 
     group: str
@@ -53,6 +67,7 @@ class Option(NamedTuple):
     flag: str = ""
     repeated: bool = False
     shown: str | None = None
+    misfit: str = ""
 
 
 def option(default: Any, group: str, **traits: Any) -> Any:
@@ -87,40 +102,73 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
     return names[near[0]] if near else None
 
 
+read_hints: Final = functools.cache(get_type_hints)
+"""The type of each field of a dataclass, by name."""
+
+
 def check_values(values: Any) -> None:
-    """Raises UsageError if an option is outside its choices or limits, or no truth value."""
+    """Raises UsageError if an option is of another type, or outside its choices or limits."""
     for name, default, found in list_options(values):
         value, said = getattr(values, name), name.replace("_", " ")
         if value is None and default is None:
             continue
         if found.choices:
             check_choice(said, value, found.choices)
-        if found.limits:
-            check_range(said, value, *found.limits)
-        if found.bounds:
-            _check_bounds(said, value, *found.bounds)
-        if isinstance(default, bool) and not isinstance(value, bool):
-            raise UsageError(f"{said} {value!r} is neither True nor False")
+        check_type(said, value, read_hints(values.__class__)[name], found.misfit)
+        for number in value if isinstance(value, tuple) else (value,):
+            if found.limits:
+                _check_limits(said, number, *found.limits)
+            if found.bounds:
+                _check_bounds(said, number, *found.bounds)
+
+
+def check_type(name: str, value: object, hint: Any, misfit: str = "") -> None:
+    """Raises UsageError unless a value is of the type that a hint states.
+
+    Args:
+        name: of the option.
+        value: its value.
+        hint: one of `read_hints`.
+        misfit: what to say of it, such as `is not a path`; empty for what the hint says.
+    """
+    if not _fits(value, hint):
+        kinds = {hint, *get_args(hint)}
+        said = misfit or next(
+            (_MISFITS[kind] for kind in _MISFITS if kind in kinds), f"is no {hint}"
+        )
+        raise UsageError(f"{name} {_show(value)} {said}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if kind is tuple and isinstance(value, tuple):
+        parts = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if isinstance(value, bool):  # to Python, it is a whole number
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _show(value: object) -> str:
+    # The `repr` of an array has several lines, and a message one.
+    return " ".join(f"{value!r:.60}".split("\n"))
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises UsageError unless a value is one of some names."""
-    if value not in choices:
-        raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
+    if not isinstance(value, str) or value not in choices:
+        raise UsageError(f"{name} {_show(value)} is unknown: choose one of {', '.join(choices)}")
 
 
-def check_range(name: str, value: object, low: int, high: int | None) -> None:
-    """Raises UsageError unless a value is a whole number from `low` to `high`, both included."""
-    if type(value) is not int:
-        raise UsageError(f"{name} {value!r} is not a whole number")
+def _check_limits(name: str, value: int, low: int, high: int | None) -> None:
     if value < low or (high is not None and value > high):
         allowed = f"{low} or more" if high is None else f"{low} to {high}"
         raise UsageError(f"{name} {value} is out of range: {allowed}")
 
 
-def _check_bounds(name: str, value: object, low: int, under: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"{name} {value!r} is not a number")
-    if not low <= value < under:
+def _check_bounds(name: str, value: float, low: int, under: float) -> None:
+    if not low <= value < under:  # also true of NaN
         limit = "" if under == math.inf else f", under {under}"
         raise UsageError(f"{name} {value} is out of range: {low} or more{limit}")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from converter.errors import UsageError
 from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions, spell_format
 from converter.names import from_bytes
-from converter.option_fields import LABELS, MASKS, OUTPUT, TABLE, check_range, list_options, option
+from converter.option_fields import LABELS, MASKS, OUTPUT, TABLE, list_options, option
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
@@ -125,8 +125,9 @@ class ConvertOptions(ImageOptions):
     """
 
     image_size: tuple[int, int] = option(
-        (256, 256), OUTPUT, parse=parse_image_size, metavar="SIZE", repeated=True, shown="256"
-    )
+        (256, 256), OUTPUT, limits=(1, MAX_SIDE_PIXELS), parse=parse_image_size, metavar="SIZE",
+        repeated=True, shown="256", misfit="is not a pair (height, width)",
+    )  # fmt: skip
     resize: str = option("stretch", OUTPUT, choices=RESIZES)
     interpolation: str = option("bilinear", OUTPUT, choices=INTERPOLATIONS)
     encoding: str = option("jpeg", OUTPUT, choices=ENCODINGS, parse=spell_format)
@@ -170,15 +171,10 @@ class ConvertOptions(ImageOptions):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoding", spell_format(self.encoding))
-        ImageOptions.__post_init__(self)
-        size: object = self.image_size  # types are only checked here at run time
+        size: object = self.image_size
         if type(size) is int:
-            size = (size, size)
-            object.__setattr__(self, "image_size", size)
-        if not isinstance(size, tuple) or len(size) != 2:
-            raise UsageError(f"image size {size!r} is not a pair (height, width)")
-        for side in size:
-            check_range("image size", side, 1, MAX_SIDE_PIXELS)
+            object.__setattr__(self, "image_size", (size, size))
+        ImageOptions.__post_init__(self)
         self._check_splits()
         self._check_appearance()
         self._check_labels()
@@ -193,8 +189,14 @@ class ConvertOptions(ImageOptions):
             )
         if self.stratify and not self.validation_split and not self.test_split:
             raise UsageError("stratify draws splits class by class: ask for a validation_split")
-        if self.group_by is not None:
-            _check_pattern(self.group_by)
+        if self.group_by == "":
+            raise UsageError("group by is empty, and matches nothing: leave it out")
+        try:
+            re.compile(self.group_by or "")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise UsageError(
+                f"group by {self.group_by!r} is not a regular expression: {error}"
+            ) from None
 
     def _check_appearance(self) -> None:
         encodings = HELD_BY[self.color_mode]
@@ -217,7 +219,7 @@ class ConvertOptions(ImageOptions):
 
     def _check_labels(self) -> None:
         if self.class_names is not None:
-            _check_names("class names", self.class_names)
+            _check_unique("class names", self.class_names)
             if not all(self.class_names) or not self.class_names:
                 raise UsageError("class names are empty: give one or more, none of them empty")
             if self.label_from == "none":
@@ -227,9 +229,8 @@ class ConvertOptions(ImageOptions):
 
     def _check_columns(self) -> None:
         for name in ("path_column", *COLUMN_OPTIONS, "table_root", "mask_dir"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value):
-                raise UsageError(f"{name.replace('_', ' ')} {value!r} is not a name")
+            if getattr(self, name) == "":
+                raise UsageError(f"{name.replace('_', ' ')} '' is not a name")
         if self.label_column and self.labels_column:
             raise UsageError(
                 "label column and labels column exclude each other: an image has one label, or any "
@@ -237,7 +238,7 @@ class ConvertOptions(ImageOptions):
             )
         if self.box_labels_column and not self.boxes_column:
             raise UsageError("box labels column is given without a boxes column")
-        _check_names("keep columns", self.keep_columns)
+        _check_unique("keep columns", self.keep_columns)
 
     def _check_masks(self) -> None:
         if self.mask_dir and self.mask_column:
@@ -298,18 +299,7 @@ COLUMN_OPTIONS: Final = tuple(
 """The options that name a column that a table may have."""
 
 
-def _check_pattern(pattern: str) -> None:
-    if not pattern:
-        raise UsageError("group by is empty, and matches nothing: leave it out")
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError, TypeError) as error:
-        raise UsageError(f"group by {pattern!r} is not a regular expression: {error}") from None
-
-
-def _check_names(what: str, names: Any) -> None:
-    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{what} {names!r:.60} are not a tuple of names")
+def _check_unique(what: str, names: tuple[str, ...]) -> None:
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"{double!r} is given twice in the {what}")

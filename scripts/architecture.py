@@ -16,12 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "ARCHITECTURE.md"
 TOPS = ("pipelines", "reader", "converter")
-BASE = ("errors", "names", "sizes")
+BASE = ("errors", "names", "sizes", "option_fields")
 """The modules of `converter` that all others may use."""
 
 LABELS = {
     "converter.errors": ", ".join(BASE),
-    "converter.options": "options, formats, inventory, reasons, costs",
+    "converter.options": "options, inventory, costs",
 }
 BEGIN, END = "```mermaid\n", "```\n"
 

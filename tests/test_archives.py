@@ -22,10 +22,9 @@ from converter.inventory import Skipped
 from converter.names import to_system
 from converter.options import ConvertOptions
 from converter.planning.plan import Shard, write_plan
-from converter.sources.archives import list_archive, start_member
+from converter.sources.archives import CURSOR, OPENERS, Cursor, list_archive, start_member
 from converter.sources.originals import read_entry, read_source
 from converter.sources.scan import scan_images
-from converter.sources.tars import CURSOR, OPENERS, Cursor
 from converter.storage.layout import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.archive_pass import deal_shards, write_together

@@ -11,7 +11,7 @@ from faults import fuzz_images
 from making import HOSTILE, OPTIONS, describe_outcome, list_hostile, make_images, read_golden
 
 from converter.format.manifest import read_manifest
-from converter.reasons import REJECT_CODES
+from converter.inventory import REJECT_CODES
 from converter.storage.layout import REJECTS
 
 

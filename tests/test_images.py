@@ -21,8 +21,8 @@ from converter.errors import ImageError
 from converter.image_options import MAX_PIXELS
 from converter.images.conversion import check_image, convert_image, decode_image
 from converter.images.geometry import fit_image
+from converter.inventory import REJECT_CODES
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
-from converter.reasons import REJECT_CODES
 
 AS_IT_IS = ConvertOptions(resize="none", encoding="raw")
 KEEP = ConvertOptions(resize="none", encoding="keep")

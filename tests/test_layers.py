@@ -20,7 +20,7 @@ ROOT = Path(converter.__file__).parents[1]
 PACKAGES = (converter, pipelines, reader)
 HEAVY = {"apache_beam", "tensorflow", "keras"}
 
-FORMAT_MODULES = {"errors", "format", "names", "sizes", "storage"}
+FORMAT_MODULES = {"errors", "format", "names", "option_fields", "sizes", "storage"}
 """What `reader` may use of `converter`."""
 
 FLOW = ("storage", "format", "images", "sources", "planning", "writing", "commits", "upkeep")

@@ -9,8 +9,7 @@ from conftest import encode_image, make_environment, make_image
 from PIL import Image
 
 from converter.errors import ImageError, UsageError
-from converter.formats import FORMATS
-from converter.image_options import parse_formats
+from converter.image_options import FORMATS, parse_formats
 from converter.images.conversion import convert_image
 from converter.images.openers import register_formats
 from converter.options import ConvertOptions

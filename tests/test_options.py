@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -213,6 +215,39 @@ def test_a_value_that_makes_no_sense_is_refused(values, message):
 def test_a_value_that_is_no_whole_number_is_refused(option, value):
     with pytest.raises(UsageError, match=f"^{option.replace('_', ' ')} "):
         ConvertOptions(**{option: value})
+
+
+OPTION_NAMES = [name for name, _, _ in list_options(ConvertOptions)]
+
+
+@pytest.mark.parametrize("option", OPTION_NAMES)
+@pytest.mark.parametrize(
+    "value",
+    [object(), {"a": 1}, b"x", ["x"], {3}, np.zeros((3, 70)), (object(),), ({},), ("x", 3), len],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_of_another_type_is_refused_in_one_line(option, value):
+    with pytest.raises(UsageError) as caught:
+        ConvertOptions(**{option: value})
+    message = str(caught.value)
+    assert re.match(rf"{option.replace('_', ' ')} .* (is|are) (not|neither|unknown)", message)
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize("option", OPTION_NAMES)
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -1, 10**30, 2.5, math.nan, math.inf, "", "\n\0\ud800", "9" * 999, (), ("",)],
+)
+def test_a_value_is_taken_or_refused_in_one_line(option, value):
+    try:
+        ConvertOptions(**{option: value})
+    except UsageError as error:
+        assert re.fullmatch(r"[^\n]{,400}", str(error))  # noqa: PT017 (whatever it says)
+
+
+def test_a_whole_number_does_for_any_number():
+    assert ConvertOptions(validation_split=0, max_aspect=3, max_rejects=2).max_aspect == 3
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from conftest import convert_folder, write_image
 
-from converter.errors import UsageError
+from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.manifest import read_manifest
 from converter.format.schema import Column
 from converter.inventory import Note
 from converter.options import ConvertOptions
-from converter.sources.rows import RowError, find_kind, join_kinds
+from converter.sources.rows import find_kind, join_kinds
 from converter.sources.scan import scan_images
 from converter.sources.tables import normalize_path
 from converter.upkeep.verification import verify_dataset
@@ -243,6 +243,8 @@ def test_values_that_make_no_sense_cost_their_row_alone(root, tmp_path, row, det
     ("name", "content", "options", "message"),
     [
         ("t.csv", b"", {}, "t.csv is empty: its first line has to name the columns"),
+        ("t.csv", b"path,label\n", {}, "t.csv has no rows: give it one for each image"),
+        ("t.jsonl", b"\n", {}, "t.jsonl has no rows: give it one for each image"),
         ("t.csv", b"path,path\n", {}, "column 'path' stands twice in the first line"),
         ("t.csv", b"path,x\na.png\n", {}, "the row that ends in line 2 has more or fewer"),
         ("t.csv", b'path\n"a', {}, "t.csv cannot be read as a table: unexpected end of data"),
@@ -458,7 +460,7 @@ def test_tensorflow_datasets_reads_all_columns(detected):
     "path", ["/a", "..", "a/../b", "../a", "a/..", "file://a", "gs://a/b", "a\0b", ".", "//", "./"]
 )
 def test_a_path_that_leads_out_is_told_by_its_text(path):
-    with pytest.raises(RowError) as caught:
+    with pytest.raises(ImageError) as caught:
         normalize_path(path)
     assert caught.value.code == "outside"
 

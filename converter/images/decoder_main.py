@@ -17,8 +17,8 @@ from converter.images.conversion import Converted, Origin, StoredImage
 from converter.images.frames import Frame, convert_frames
 from converter.images.isolation import receive, send
 from converter.images.masks import convert_mask
+from converter.inventory import REJECT_CODES
 from converter.options import ConvertOptions
-from converter.reasons import REJECT_CODES
 
 # A decoder may take this much memory, and this much for each pixel that an image may have.
 BASE_BYTES: Final = 512 << 20

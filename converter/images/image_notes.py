@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from converter.formats import FORMATS, SUFFIXES
+from converter.image_options import FORMATS, SUFFIXES
 from converter.images.conversion import OpenedImage, Origin
 from converter.images.openers import open_checked, wrap_decoder_errors
 from converter.inventory import NoteTally

@@ -23,8 +23,8 @@ from converter.errors import ImageError
 from converter.images.conversion import Converted, Origin, StoredImage
 from converter.images.frames import Frame
 from converter.images.masks import wrap_mask_errors
+from converter.inventory import REJECT_CODES
 from converter.options import ConvertOptions
-from converter.reasons import REJECT_CODES
 
 COMMAND: Final = (
     sys.executable,

@@ -1,7 +1,7 @@
 """Opens images by their content, never by name: in the formats asked for, within the limits.
 
 Pillow has more than forty readers, one of which starts Ghostscript. Only those of
-`converter.formats` can be reached, and of these only the formats asked for.
+`converter.image_options` can be reached, and of these only the formats asked for.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from PIL import Image, UnidentifiedImageError
 
 from converter.costs import enter
 from converter.errors import ImageError, ShardmillError, UsageError
-from converter.formats import FORMATS
-from converter.image_options import ImageOptions
+from converter.image_options import FORMATS, ImageOptions
 from converter.images.limits import check_header
 from converter.images.pixels import has_wide_samples, read_grey_factor
-from converter.reasons import REJECT_CODES
+from converter.inventory import REJECT_CODES
 
 # A decoder's warnings only make noise in a conversion of a million files.
 warnings.filterwarnings("ignore", module=r"PIL\.")

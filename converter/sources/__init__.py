@@ -2,10 +2,9 @@
 
 inputs      what IMAGES is, and where images and masks lie
 scan        the whole inventory of it, with masks, from one of:
-  folders   files in a folder, or below a prefix of a store
-  archives  members of tars and zips
-  tables    rows, whose images path_lookup finds
-labelling   classes and splits from paths
+  folders   files in a folder, or below a prefix of a store; classes and splits from paths
+  archives  members of tars, and of zips
+  tables    rows, which name images
 duplicates  images with the same content
-originals   read again, to be written
+originals   found for a table, and read again, to be written
 """

@@ -12,9 +12,11 @@ part for the sample, and once by each worker that writes.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import errno
 import functools
+import gzip
 import hashlib
 import lzma
 import struct
@@ -23,17 +25,35 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Any, BinaryIO, Final, cast
 
 from converter.errors import ImageError, UsageError
-from converter.inventory import SKIP_RULES, Entry, Skipped
-from converter.names import to_bytes
-from converter.sources.folders import has_image_suffix, is_clutter, sort_folders
+from converter.inventory import NO_LABEL, Entry, Skipped, skip
+from converter.names import from_bytes, to_bytes
+from converter.sources.folders import clean_name, has_image_suffix, is_clutter, sort_folders
 from converter.sources.inputs import is_compressed, is_zip
-from converter.sources.members import Member
-from converter.sources.tars import BLOCK, CURSOR, check_header, check_member, list_tar
 from converter.sources.zips import list_zip, peek_zip_member, start_zip_member
 from converter.storage.location import Location
+
+OPENERS: Final[dict[str, Callable[[Any], object]]] = {
+    "gz": gzip.open,
+    "bz2": bz2.open,
+    "xz": lzma.open,
+}
+"""By how the name of a compressed tar ends."""
+
+BLOCK: Final = tarfile.BLOCKSIZE
+"""Bytes of a header, which stands before its member."""
+
+_MAX_DEPTH: Final = 3
+"""Of tars within tars."""
+
+# `tarfile` would read a long name of whatever size its header claims.
+_MAX_HEADER_BYTES: Final = 1 << 20
+
+# A tar of images does not decompress to more than 1 GiB plus 200 times its size: a bomb does.
+_FREE_BYTES: Final = 1 << 30
+_MAX_RATIO: Final = 200
 
 _PIECE_BYTES: Final = 1 << 20
 
@@ -51,28 +71,32 @@ def list_archive(
     found: dict[str, Entry] = {}
     folders: defaultdict[str, set[str]] = defaultdict(set)
     for member in read_members(archive):
-        names = member.path.split("/")
-        code = member.code or ("skipped_hidden" if any(map(is_clutter, names)) else "")
-        parents = names if member.is_folder else names[:-1]
-        if member.path and parents and not code:
-            folders[parents[0]].update(parents[1:2])
-        if member.is_folder:
+        if isinstance(member, Skipped):
+            skipped.append(member)
             continue
-        if not code and not has_image_suffix(names[-1]):
-            code = "skipped_extension"
-        if code:
-            skipped.append(Skipped(member.path, code, member.detail or SKIP_RULES[code]))
+        *parents, name = member.path.split("/")
+        is_hidden = any(map(is_clutter, (*parents, name)))
+        if any(parents) and not is_hidden:
+            folders[parents[0]].update(parents[1:2])
+        if _is_folder(member):
+            continue
+        if is_hidden or not has_image_suffix(name):
+            code = "skipped_hidden" if is_hidden else "skipped_extension"
+            skipped.append(skip(member.path, code))
             continue
         if member.path in found:  # as with tar, the last one counts
-            code = "skipped_repeated"
-            skipped.append(Skipped(member.path, code, SKIP_RULES[code]))
-        found[member.path] = Entry(member.path, 0, member.size, place=member.place)
+            skipped.append(skip(member.path, "skipped_repeated"))
+        found[member.path] = member
     entries = sorted(found.values(), key=lambda entry: to_bytes(entry.path))
     return entries, sort_folders(folders)
 
 
-def read_members(archive: Location) -> Iterator[Member]:
-    """All members of an archive in their order, those of inner tars in the place of each."""
+def read_members(archive: Location) -> Iterator[Entry | Skipped]:
+    """All members of an archive in their order, those of inner tars in the place of each.
+
+    Folders are entries whose paths end in a slash. The name of an inner tar, without its suffix, is
+    a folder in the paths of its members.
+    """
     try:
         packed_bytes, _ = archive.read_version()
         CURSOR.close()
@@ -80,7 +104,7 @@ def read_members(archive: Location) -> Iterator[Member]:
             with archive.open_read() as file:
                 yield from list_zip(file, archive.name)
         else:
-            yield from list_tar(archive, packed_bytes)
+            yield from _list_tar(archive, packed_bytes)
     except FileNotFoundError:
         raise UsageError(f"{archive} does not exist: give an archive of images") from None
     except (tarfile.TarError, struct.error, ValueError, *_DAMAGE) as error:
@@ -88,7 +112,11 @@ def read_members(archive: Location) -> Iterator[Member]:
         raise UsageError(f"{archive} cannot be read as an archive: {reason}") from error
 
 
-def index_archive(archive: Location) -> dict[str, Member]:
+def _is_folder(member: Entry) -> bool:
+    return member.path.endswith("/")
+
+
+def index_archive(archive: Location) -> dict[str, Entry]:
     """The members by their paths, about 250 bytes each; a process lists an archive once."""
     version = archive.read_version()
     with _one_at_a_time:
@@ -96,8 +124,9 @@ def index_archive(archive: Location) -> dict[str, Member]:
 
 
 @functools.lru_cache(maxsize=1)
-def _index_version(archive: Location, _version: tuple[int, str]) -> dict[str, Member]:
-    return {m.path: m for m in read_members(archive) if not m.code and not m.is_folder}
+def _index_version(archive: Location, _version: tuple[int, str]) -> dict[str, Entry]:
+    files = (m for m in read_members(archive) if isinstance(m, Entry) and not _is_folder(m))
+    return {member.path: member for member in files}
 
 
 def start_member(archive: Location, place: int, size: int) -> Callable[[], bytes]:
@@ -108,11 +137,11 @@ def start_member(archive: Location, place: int, size: int) -> Callable[[], bytes
     damaged, and `OSError` if the archive cannot be read.
     """
     if is_compressed(archive):
-        return lambda: check_member(_read_compressed(archive, place, BLOCK + size), size)
+        return lambda: _check_member(_read_compressed(archive, place, BLOCK + size), size)
     if is_zip(archive):
         return start_zip_member(archive, place, size)
     reading = archive.start_read(place, BLOCK + size)
-    return lambda: check_member(reading.result(), size)
+    return lambda: _check_member(reading.result(), size)
 
 
 def peek_member(archive: Location, place: int, size: int) -> bytes:
@@ -146,14 +175,14 @@ def _digest_version(archive: Location, version: tuple[int, str]) -> dict[str, st
     return digests
 
 
-def _digest(archive: Location, member: Member) -> str:
-    check_header(_read_compressed(archive, member.place, BLOCK))
-    begin, end = member.place + BLOCK, member.place + BLOCK + member.size
+def _digest(archive: Location, member: Entry) -> str:
+    _check_header(_read_compressed(archive, member.place, BLOCK))
+    begin, end = member.place + BLOCK, member.place + BLOCK + member.size_bytes
     pieces = (
         _read_compressed(archive, at, min(_PIECE_BYTES, end - at))
         for at in range(begin, end, _PIECE_BYTES)
     )
-    return digest_pieces(pieces, member.size).hex()
+    return digest_pieces(pieces, member.size_bytes).hex()
 
 
 def digest_pieces(pieces: Iterable[bytes], size: int) -> bytes:
@@ -167,6 +196,40 @@ def digest_pieces(pieces: Iterable[bytes], size: int) -> bytes:
     return state.digest() if read_bytes == size else b""
 
 
+class Cursor:
+    """An open compressed tar; reading backward starts again from the beginning."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened: tuple[Location, tuple[int, str] | None] | None = None
+        self._file: BinaryIO | None = None
+
+    def read(self, archive: Location, place: int, size: int) -> bytes:
+        """`size` decompressed bytes from `place`; fewer only where the tar ends."""
+        # Of an object, no other version than the one that was opened can be read.
+        asked = archive, None if archive.is_remote else archive.read_version()
+        with self._lock:
+            if self._file is None or self._opened != asked:
+                self._close()
+                self._file, self._opened = _decompress(archive), asked
+            self._file.seek(place)
+            return self._file.read(size)
+
+    def close(self) -> None:
+        """Closes the tar, which may be another file when it is opened again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = self._opened = None
+
+
+CURSOR: Final = Cursor()
+"""The one of this process: its readers follow each other in the order of the members."""
+
+
 def _read_compressed(archive: Location, place: int, size: int) -> bytes:
     try:
         return CURSOR.read(archive, place, size)
@@ -174,3 +237,96 @@ def _read_compressed(archive: Location, place: int, size: int) -> bytes:
         if isinstance(error, OSError) and error.errno == errno.ESTALE:
             raise ImageError("changed", "the archive changed since it was listed") from error
         raise ImageError("decode_error", f"damaged in the archive: {error}") from error
+
+
+def _decompress(archive: Location) -> BinaryIO:
+    opener = next(OPENERS[end] for end in OPENERS if archive.name.lower().endswith(end))
+    return cast("BinaryIO", opener(archive.open_read() if archive.is_remote else str(archive)))
+
+
+def _check_member(data: bytes, size: int) -> bytes:
+    """The content of a member, without the header before it."""
+    _check_header(data[:BLOCK])
+    if len(data) != BLOCK + size:
+        raise ImageError("changed", f"{size} bytes when listed, {len(data) - BLOCK} now")
+    return data[BLOCK:]
+
+
+def _check_header(data: bytes) -> None:
+    try:
+        tarfile.TarInfo.frombuf(data, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        raise ImageError("changed", "the archive changed since it was listed") from None
+
+
+def _list_tar(archive: Location, packed_bytes: int) -> Iterator[Entry | Skipped]:
+    compressed = is_compressed(archive)
+    size = _FREE_BYTES + _MAX_RATIO * packed_bytes if compressed else packed_bytes
+    with _decompress(archive) if compressed else archive.open_read() as file:
+        yield from _list_window(_Window(file, 0, size), "", 1)
+
+
+def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Entry | Skipped]:
+    # `tarfile` asks its file for nothing but `read`, `seek` and `tell`; its types ask for more.
+    with tarfile.open(fileobj=window, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:  # type: ignore[call-overload]
+        while (info := tar.next()) is not None:
+            tar.members = []  # it would keep a kilobyte of each
+            path, is_outside = clean_name(from_bytes(info.name.encode("utf-8", "surrogateescape")))
+            path = (folder + path).rstrip("/")  # an archive of `.` has it for a member
+            if info.size < 0:  # `tarfile` would go backward, for ever
+                raise tarfile.ReadError(f"{path!r} claims {info.size:,} bytes")
+            if is_outside:
+                yield skip(path, "skipped_outside")
+            elif info.isdir():
+                yield Entry(f"{path}/", NO_LABEL, 0)
+            elif info.issym() or info.islnk():
+                yield skip(path, "skipped_link")
+            elif not info.isreg() or info.issparse():
+                yield skip(path, "skipped_special")
+            elif info.offset_data + info.size > window.size:
+                raise tarfile.ReadError(
+                    f"{path!r} goes past the end, or past what can be in it: cut off, or a bomb"
+                )
+            elif path.lower().endswith(".tar") and depth < _MAX_DEPTH:
+                yield from _list_inner(window, info, path, depth)
+            else:
+                place = window.begin + info.offset_data - BLOCK
+                yield Entry(path, NO_LABEL, info.size, place=place)
+        # To `tarfile`, a damaged header is the end of a tar: all images behind it would be missing.
+        if window.last_read != bytes(BLOCK):
+            at = window.begin + tar.offset
+            raise tarfile.ReadError(f"no header and no end at byte {at:,}: damaged or cut off")
+
+
+def _list_inner(
+    window: _Window, info: tarfile.TarInfo, path: str, depth: int
+) -> Iterator[Entry | Skipped]:
+    inner = _Window(window.file, window.begin + info.offset_data, info.size)
+    try:
+        yield from _list_window(inner, f"{path[: -len('.tar')]}/", depth + 1)
+    except tarfile.TarError as error:  # the members after the inner tar can still be read
+        yield skip(path, "unreadable", f"cannot be read as an archive: {error}")
+
+
+class _Window:
+    """A part of a file as a file of its own, from which no large piece is read at once."""
+
+    def __init__(self, file: BinaryIO, begin: int, size: int) -> None:
+        self.file, self.begin, self.size, self._at = file, begin, size, 0
+        self.last_read = b""
+
+    def read(self, size: int = -1) -> bytes:
+        size = min(size if size >= 0 else self.size, max(0, self.size - self._at))
+        if size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes, at most {_MAX_HEADER_BYTES:,}")
+        self.file.seek(self.begin + self._at)
+        self.last_read = self.file.read(size)
+        self._at += len(self.last_read)
+        return self.last_read
+
+    def seek(self, offset: int) -> int:
+        self._at = offset
+        return offset
+
+    def tell(self) -> int:
+        return self._at

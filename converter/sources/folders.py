@@ -1,25 +1,43 @@
-"""Walks a folder of images: every file is a path with its size, or a line that says why not.
+"""Folders of images: every file is a path with its size, or a line that says why not.
 
 Everything is ordered by the bytes of the names (`converter.names`), so neither the locale nor the
 order of the directory shows in the result. In a store, the parts of keys count as folders, so an
 empty folder is not seen; otherwise the result is that of the same files on a disk.
+
+The path of an image says its split and its class:
+
+    <class>/**/<image>             label_from top: the folder below the root, or below the split's
+    **/<class>/<image>             label_from parent: the folder that the image lies in
+    **/<image>                     label_from none: no labels
+    train|valid|test/…             split folders before any of them
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
-from converter.formats import SUFFIXES
-from converter.inventory import SKIP_RULES, Entry, Skipped
-from converter.names import from_system, to_bytes
+from converter.image_options import SUFFIXES
+from converter.inventory import NO_LABEL, Entry, Skipped, skip
+from converter.names import from_system, to_bytes, to_system
+from converter.options import ConvertOptions
 from converter.storage.location import Location
 from converter.storage.object_requests import list_objects
 from converter.storage.objects import parse_address
+
+SPLIT_FOLDERS: Final = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""The split of a folder, by its name in lower case; the spellings of Hugging Face."""
+
+BACKGROUND: Final = "background"
+"""The class with label 0 where labels begin at 1, as in Inception and its followers."""
 
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
@@ -42,12 +60,15 @@ def list_folder(
         )
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UsageError(f"{root} cannot be read: check its permissions")
-    entries = (Entry(path, 0, size) for path, size in _walk_folder(folder, skipped))
-    folders = {top.name: _list_subfolders(Path(top.path)) for top in _list_subfolders(folder)}
-    return entries, {
-        from_system(top): [from_system(item.name) for item in inner]
-        for top, inner in folders.items()
-    }
+    entries = (Entry(path, NO_LABEL, size) for path, size in _walk_folder(folder, skipped))
+    folders = {top: _find_subfolders(folder / to_system(top)) for top in _find_subfolders(folder)}
+    return entries, sort_folders(folders)
+
+
+def clean_name(name: str) -> tuple[str, bool]:
+    """The path of a member or a row without empty parts and dots, and whether it leads out."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "/".join(parts), name.startswith("/") or ".." in parts or "\0" in name
 
 
 def is_clutter(name: str) -> bool:
@@ -80,13 +101,13 @@ def list_prefix(root: Location) -> Iterator[tuple[str, int]]:
     return ((found.relative_to(address), size) for found, size in list_objects(address))
 
 
-def _list_subfolders(folder: Path) -> list[os.DirEntry[str]]:
+def _find_subfolders(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as items:
-            plain = [i for i in items if i.is_dir(follow_symlinks=False) and not is_clutter(i.name)]
+            folders = [item.name for item in items if item.is_dir(follow_symlinks=False)]
     except OSError:  # reported by the walk
-        return []
-    return sorted(plain, key=lambda item: os.fsencode(item.name))
+        return set()
+    return {from_system(name) for name in folders if not is_clutter(name)}
 
 
 def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]]:
@@ -112,7 +133,7 @@ def _list_ordered(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[
         with os.scandir(folder) as items:
             return iter(sorted(items, key=_order))
     except OSError as error:
-        skipped.append(Skipped(_relate(str(folder), root) + "/", "unreadable", str(error.strerror)))
+        skipped.append(skip(_relate(str(folder), root) + "/", "unreadable", str(error.strerror)))
         return iter(())
 
 
@@ -137,7 +158,7 @@ def _find_skip_rule(item: os.DirEntry[str], root: Path) -> str:
 
 def _describe(item: os.DirEntry[str], root: Path, code: str, detail: str = "") -> Skipped:
     slash = "/" if item.is_dir(follow_symlinks=False) else ""
-    return Skipped(_relate(item.path, root) + slash, code, detail or SKIP_RULES[code])
+    return skip(_relate(item.path, root) + slash, code, detail)
 
 
 def _relate(path: str, root: Path) -> str:
@@ -158,9 +179,9 @@ def _list_prefix(
         if parts:
             folders[parts[0]].update(parts[1:2])
         if not code:
-            entries.append(Entry(path, 0, size))
+            entries.append(Entry(path, NO_LABEL, size))
         elif name not in hidden:
-            skipped.append(Skipped(name, code, SKIP_RULES[code]))
+            skipped.append(skip(name, code))
             if name.endswith("/"):
                 hidden.add(name)
     if not (entries or skipped):
@@ -178,3 +199,91 @@ def _judge_key(path: str) -> tuple[str, str]:
     if "" in parts:
         return path, "skipped_special"
     return path, "" if has_image_suffix(path) else "skipped_extension"
+
+
+class Assignment(NamedTuple):
+    """The split and class of the images in a folder, or the code of the rule that skips them."""
+
+    split: str = ""
+    class_name: str = ""
+    code: str = ""
+
+
+class Labeller:
+    """Assigns images to splits and classes, given the folders in the root and those in each."""
+
+    def __init__(self, folders: Mapping[str, Sequence[str]], options: ConvertOptions) -> None:
+        self._from = options.label_from
+        self._has_splits = _are_splits(folders, options.split_folders)
+        self._folders = folders
+        self._last = ("", self._assign_folder([]))
+
+    def list_classes(self) -> set[str]:
+        """The classes that have a folder, also of those without an image."""
+        if self._from != "top":
+            return set()
+        if not self._has_splits:
+            return set(self._folders)
+        splits = [top for top in self._folders if top.lower() in SPLIT_FOLDERS]
+        return {name for split in splits for name in self._folders[split]}
+
+    def assign(self, path: str) -> Assignment:
+        """The assignment of an image; fastest if images of one folder follow each other."""
+        folder = path.rpartition("/")[0]
+        if folder != self._last[0]:
+            self._last = (folder, self._assign_folder(folder.split("/") if folder else []))
+        return self._last[1]
+
+    def _assign_folder(self, names: list[str]) -> Assignment:
+        split = ""
+        if self._has_splits:
+            split = SPLIT_FOLDERS.get(names[0].lower(), "") if names else ""
+            names = names[1:]
+            if not split:
+                return Assignment(code="skipped_no_split")
+        if self._from == "none":
+            return Assignment(split)
+        if not names:
+            return Assignment(split, code="skipped_no_class")
+        return Assignment(split, names[0] if self._from == "top" else names[-1])
+
+
+def order_classes(
+    found: set[str], options: ConvertOptions, key: Callable[[str], Any] = to_bytes
+) -> tuple[str, ...]:
+    """The classes in label order: those of `class_names`, or else `found` ordered by `key`."""
+    names = options.class_names or tuple(sorted(found, key=key))
+    if not names:
+        return ()
+    for name in names:
+        if "\n" in name or "\r" in name:
+            raise UsageError(
+                f"class {name!r} has a line break in its name, which labels.txt cannot hold: "
+                "rename it"
+            )
+    if not options.label_offset:
+        return names
+    if BACKGROUND in names:
+        raise UsageError(
+            f"label offset 1 leaves label 0 to a class {BACKGROUND!r}, and there is one of that "
+            "name: rename it, or leave the offset out"
+        )
+    return (BACKGROUND, *names)
+
+
+def _are_splits(folders: Mapping[str, Sequence[str]], asked: str) -> bool:
+    named = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+    if asked == "yes" and not named:
+        names = ", ".join(sorted(SPLIT_FOLDERS))
+        raise UsageError(f"none of the folders is a split: they would be called {names}")
+    if asked != "auto":
+        return asked == "yes"
+    if len(named) == len(folders):
+        return bool(named)
+    if len({SPLIT_FOLDERS[name.lower()] for name in named}) > 1:
+        other = next(name for name in folders if name not in named)
+        raise UsageError(
+            f"the folders {', '.join(named)} look like splits, {other!r} beside them does not: "
+            "say with --split-folders yes or no what they are"
+        )
+    return False

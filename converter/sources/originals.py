@@ -1,4 +1,4 @@
-"""Reads originals from where they lie: whole, or only what tells duplicates apart."""
+"""Finds and reads originals where they lie: whole, or only what tells duplicates apart."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from converter.errors import ImageError
 from converter.image_options import MAX_FILE_BYTES
-from converter.inventory import Entry
-from converter.names import to_bytes
-from converter.reasons import REJECT_CODES
+from converter.inventory import NO_LABEL, Entry, reject
+from converter.names import to_bytes, to_system
 from converter.sources.archives import (
     digest_members,
     digest_pieces,
@@ -24,6 +24,7 @@ from converter.sources.archives import (
     peek_member,
     start_member,
 )
+from converter.sources.folders import list_prefix, stays_inside
 from converter.sources.inputs import is_archive, is_compressed
 from converter.storage.location import Location
 from converter.storage.stores import CONNECTIONS
@@ -103,13 +104,13 @@ def _describe_errors() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ImageError("vanished", REJECT_CODES["vanished"]) from error
+        raise reject("vanished") from error
     except OSError as error:
         if error.errno in _EXHAUSTED:
             raise
         if error.errno == errno.ESTALE:
-            raise ImageError("changed", REJECT_CODES["changed"]) from error
-        raise ImageError("unreadable", str(error.strerror)) from error
+            raise reject("changed") from error
+        raise reject("unreadable", str(error.strerror)) from error
 
 
 def read_entry(entry: Entry, images: Location) -> bytes:
@@ -137,9 +138,9 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
         if is_archive(images):
             member = index_archive(images).get(path)
             if member is None:
-                raise ImageError("vanished", REJECT_CODES["vanished"])
-            _check_size(member.size, max_bytes)
-            return start_member(images, member.place, member.size)()
+                raise reject("vanished")
+            _check_size(member.size_bytes, max_bytes)
+            return start_member(images, member.place, member.size_bytes)()
         if images.is_remote:
             return (images / path).read_bytes()
         return _read_file(_encode_path(path, images), max_bytes)
@@ -150,7 +151,7 @@ def _read_file(path: bytes, max_bytes: int) -> bytes:
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
-            raise ImageError("unreadable", "not a file")
+            raise reject("unreadable", "not a file")
         _check_size(before.st_size, max_bytes)
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             data = file.read()
@@ -158,13 +159,13 @@ def _read_file(path: bytes, max_bytes: int) -> bytes:
     finally:
         os.close(descriptor)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ImageError("changed", REJECT_CODES["changed"])
+        raise reject("changed")
     return data
 
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise ImageError("too_many_bytes", f"{size:,} bytes, at most {max_bytes:,}")
+        raise reject("too_many_bytes", f"{size:,} bytes, at most {max_bytes:,}")
 
 
 def _encode_path(path: str, images: Location) -> bytes:
@@ -226,3 +227,62 @@ def _digest_archived(entry: Entry, archive: Location, end_bytes: int) -> bytes:
     except (ImageError, OSError):
         return b""
     return hashlib.sha256(data).digest()
+
+
+def make_lookup(root: Location) -> Callable[[str], Entry]:
+    """Makes a function that finds an image in a folder, below a prefix or in an archive.
+
+    It takes a path, as tables have them, and raises `ImageError` where there is no image.
+    """
+    if not (root.is_remote or is_archive(root)):
+        return _look_in_folder(Path(str(root)))
+    if is_archive(root):
+        find = index_archive(root).__getitem__
+    else:
+        # Listed once, into about 200 bytes an object: a request for each would take longer.
+        sizes = dict(list_prefix(root))
+
+        def find(path: str) -> Entry:
+            return Entry(path, NO_LABEL, sizes[path])
+
+    def look_up(path: str) -> Entry:
+        try:
+            return find(path)
+        except KeyError:
+            raise reject("missing") from None
+
+    return look_up
+
+
+def _look_in_folder(root: Path) -> Callable[[str], Entry]:
+    """Finds images in a folder, without following a link out of it."""
+    prefix = os.fsencode(root) + b"/"
+
+    @functools.cache
+    def is_inside(folder: str) -> bool:
+        try:
+            target = (root / to_system(folder)).resolve()
+        except (OSError, RuntimeError):  # links that lead to each other, or a name that is too long
+            return False
+        return target.is_relative_to(root.resolve())
+
+    def look_up(path: str) -> Entry:
+        if not is_inside(path.rpartition("/")[0]):
+            raise reject("outside")
+        try:
+            # `Path.lstat` takes longer than the call itself.
+            status = os.lstat(prefix + to_bytes(path))
+            if stat.S_ISLNK(status.st_mode):
+                file = root / to_system(path)
+                status = file.stat()
+                if not stays_inside(file, root):
+                    raise reject("outside")
+        except FileNotFoundError:
+            raise reject("missing") from None
+        except OSError as error:
+            raise reject("unreadable", str(error.strerror)) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise reject("unreadable", "not a file")
+        return Entry(path, NO_LABEL, status.st_size)
+
+    return look_up

@@ -16,7 +16,6 @@ from typing import Any, Final, TypeAlias
 
 from converter.errors import UsageError
 from converter.names import from_bytes, to_bytes
-from converter.reasons import REJECT_CODES
 from converter.storage.location import Location
 
 Row: TypeAlias = dict[str, Any]
@@ -41,14 +40,6 @@ _BLANK: Final = "blank"
 
 UNKNOWN: Final = ""
 """The kind of a column before its first cell."""
-
-
-class RowError(Exception):
-    """A row has no image; `code` is one of `converter.reasons.REJECT_CODES`."""
-
-    def __init__(self, code: str, detail: str = "") -> None:
-        super().__init__(code, detail)
-        self.code, self.detail = code, detail or REJECT_CODES[code]
 
 
 def read_rows(table: Location) -> Iterator[tuple[int, Row]]:

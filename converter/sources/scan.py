@@ -16,14 +16,22 @@ import numpy as np
 
 from converter.errors import UsageError
 from converter.format.schema import MASK, Column
-from converter.formats import SUFFIXES
-from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Note, Skipped, make_note
+from converter.image_options import SUFFIXES
+from converter.inventory import (
+    NO_LABEL,
+    REJECT_CODES,
+    Entry,
+    Inventory,
+    Note,
+    Skipped,
+    make_note,
+    skip,
+)
 from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.reasons import REJECT_CODES
 from converter.sources.archives import list_archive
 from converter.sources.duplicates import drop_duplicates, find_duplicates, note_duplicates
-from converter.sources.folders import list_folder
+from converter.sources.folders import Labeller, list_folder, order_classes
 from converter.sources.inputs import (
     check_input_options,
     is_archive,
@@ -32,9 +40,7 @@ from converter.sources.inputs import (
     locate_masks,
     locate_root,
 )
-from converter.sources.labelling import Labeller, order_classes
-from converter.sources.originals import digest_source
-from converter.sources.path_lookup import make_lookup
+from converter.sources.originals import digest_source, make_lookup
 from converter.sources.tables import scan_table
 from converter.storage.location import Location
 
@@ -137,7 +143,7 @@ def _dedupe(inventory: Inventory, root: Location, options: ConvertOptions) -> In
     if options.dedupe == "report":
         return dataclasses.replace(inventory, notes=notes, duplicates=tuple(map(tuple, sets)))
     kept, dropped = drop_duplicates(entries, sets)
-    skipped = sorted((*inventory.skipped, *dropped), key=lambda skip: to_bytes(skip.path))
+    skipped = sorted((*inventory.skipped, *dropped), key=lambda file: to_bytes(file.path))
     return dataclasses.replace(inventory, entries=kept, skipped=tuple(skipped), notes=notes)
 
 
@@ -186,7 +192,7 @@ def _label_images(
         if not code and name and pinned is not None and name not in pinned:
             code = "skipped_no_label"
         if code:
-            skipped.append(Skipped(entry.path, code, SKIP_RULES[code]))
+            skipped.append(skip(entry.path, code))
             continue
         label = numbers.setdefault(name, len(numbers)) if name else NO_LABEL
         entries.append(Entry(entry.path, label, entry.size_bytes, split, place=entry.place))
@@ -194,7 +200,7 @@ def _label_images(
     if not entries:
         raise UsageError(_explain_empty(root, classes, skipped))
     _renumber(entries, numbers, classes)
-    skipped.sort(key=lambda skip: to_bytes(skip.path))
+    skipped.sort(key=lambda file: to_bytes(file.path))
     return Inventory(
         classes=classes,
         entries=tuple(entries),
@@ -246,7 +252,7 @@ def _renumber(entries: list[Entry], numbers: Mapping[str, int], classes: Sequenc
 
 
 def _explain_empty(root: Location, classes: Sequence[str], skipped: Sequence[Skipped]) -> str:
-    if classes and any(skip.code == "skipped_no_label" for skip in skipped):
+    if classes and any(file.code == "skipped_no_label" for file in skipped):
         return f"{root} has no image in any of the {len(classes)} classes that are asked for"
     what = f"{len(classes)} class folders but no image" if classes else "no image in any folder"
     return f"{root} has {what}: looked for names that end in " + ", ".join(sorted(SUFFIXES))

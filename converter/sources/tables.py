@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from converter.errors import UsageError
+from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.schema import Column, check_column_name
 from converter.images.boxes import parse_boxes
-from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Skipped
+from converter.inventory import NO_LABEL, REJECT_CODES, Entry, Inventory, Skipped, reject, skip
 from converter.names import find_file, to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
-from converter.reasons import REJECT_CODES
-from converter.sources.labelling import SPLIT_FOLDERS, order_classes
-from converter.sources.members import clean_name
-from converter.sources.path_lookup import Lookup
+from converter.sources.folders import SPLIT_FOLDERS, clean_name, order_classes
 from converter.sources.rows import (
     UNKNOWN,
     Row,
-    RowError,
     convert_cell,
     find_kind,
     is_blank,
@@ -44,9 +40,14 @@ _LABEL_COLUMN: Final = "label"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
-def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inventory:
-    """Lists the images of a table. Reads its rows twice: first for kinds and classes."""
-    reader = _survey_rows(table, options)
+def scan_table(
+    table: Location, options: ConvertOptions, look_up: Callable[[str], Entry]
+) -> Inventory:
+    """Lists the images of a table; `look_up` is of `make_lookup`.
+
+    Reads its rows twice: the kinds of columns and the classes are known only after the first time.
+    """
+    reader = _survey_rows(table, options, look_up)
     options = reader.options
     entries: list[Entry] = []
     rejected: list[Skipped] = []
@@ -54,15 +55,11 @@ def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inv
     for number, row in read_rows(table):
         shown = str(row.get(options.path_column) or f"row {number}")
         try:
-            path = normalize_path(row.get(options.path_column))
-            mask = (
-                _find_mask(row.get(options.mask_column), look_up) if options.mask_column else None
-            )
-            entries.append(reader.read(row, path, look_up(path), mask))
-        except RowError as error:
+            entries.append(reader.read(row))
+        except ImageError as error:
             rejected.append(Skipped(shown, error.code, f"row {number}: {error.detail}"))
         except LookupError:
-            skipped.append(Skipped(shown, "skipped_no_label", SKIP_RULES["skipped_no_label"]))
+            skipped.append(skip(shown, "skipped_no_label"))
     if not entries:
         reason = "no rows of images that are asked for"
         if rejected:
@@ -72,7 +69,7 @@ def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inv
     return Inventory(
         classes=tuple(reader.classes),
         entries=kept,
-        skipped=tuple(sorted(skipped, key=lambda skip: to_bytes(skip.path))),
+        skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         rejected=tuple(rejected),
         columns=tuple(reader.columns),
         labelled=options.label_column is not None,
@@ -82,26 +79,15 @@ def scan_table(table: Location, options: ConvertOptions, look_up: Lookup) -> Inv
 def normalize_path(cell: Any) -> str:
     """The path in a row, without empty parts and dots."""
     if is_blank(cell) or not isinstance(cell, str):
-        raise RowError("bad_row", f"{cell!r:.60} is not a path")
+        raise reject("bad_row", f"{cell!r:.60} is not a path")
     try:
         read_text(cell)
     except ValueError as error:
-        raise RowError("bad_row", str(error)) from error
-    path, code = clean_name(cell)
-    if code or "://" in cell or not path:
-        raise RowError("outside")
+        raise reject("bad_row", str(error)) from error
+    path, is_outside = clean_name(cell)
+    if is_outside or "://" in cell or not path:
+        raise reject("outside")
     return path
-
-
-def _find_mask(cell: Any, look_up: Lookup) -> Entry:
-    if is_blank(cell):
-        raise RowError("mask_missing")
-    try:
-        path = normalize_path(cell)
-        size, place = look_up(path)
-    except RowError as error:
-        raise RowError("mask_missing", f"{cell!r:.200}: {error.detail}") from error
-    return Entry(path, NO_LABEL, size, place=place)
 
 
 def _reject_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterator[Entry]:
@@ -130,32 +116,45 @@ class _RowReader:
     """Makes entries of rows. `columns` maps those of records to those of the table."""
 
     options: ConvertOptions
+    look_up: Callable[[str], Entry]
     classes: dict[str, int]
     columns: dict[Column, str]
 
-    def read(self, row: Row, path: str, found: tuple[int, int], mask: Entry | None) -> Entry:
-        """Makes an entry of a row; raises `LookupError` if its class is not in `classes`."""
+    def read(self, row: Row) -> Entry:
+        """Makes an entry of a row.
+
+        Raises:
+            ImageError: the row has no image, or a value that makes no sense.
+            LookupError: its class is not in `classes`.
+        """
         options = self.options
+        path = normalize_path(row.get(options.path_column))
+        mask = self._find_mask(row.get(options.mask_column)) if options.mask_column else None
+        found = self.look_up(path)
         if find_file(path, options.frames) != path:
-            raise RowError("bad_row", f"{path!r:.60} is what a frame would be called: rename it")
+            raise reject("bad_row", f"{path!r:.60} is what a frame would be called: rename it")
         try:
             label = NO_LABEL
             if options.label_column:
                 label = self.classes[read_name(row.get(options.label_column))]
             group = row.get(options.group_column or "")
-            size, place = found
-            return Entry(
-                path,
-                label,
-                size,
+            return found._replace(
+                label=label,
                 split=_read_split(row.get(options.split_column or "")),
                 group="" if is_blank(group) else read_name(group),
                 values=self._encode_values(row) if self.columns else "",
-                place=place,
                 mask=mask,
             )
         except ValueError as error:
-            raise RowError("bad_row", str(error)) from error
+            raise reject("bad_row", str(error)) from error
+
+    def _find_mask(self, cell: Any) -> Entry:
+        if is_blank(cell):
+            raise reject("mask_missing")
+        try:
+            return self.look_up(normalize_path(cell))
+        except ImageError as error:
+            raise reject("mask_missing", f"{cell!r:.200}: {error.detail}") from error
 
     def _encode_values(self, row: Row) -> str:
         values = {
@@ -193,7 +192,9 @@ def _read_split(cell: Any) -> str:
     return split
 
 
-def _survey_rows(table: Location, options: ConvertOptions) -> _RowReader:
+def _survey_rows(
+    table: Location, options: ConvertOptions, look_up: Callable[[str], Entry]
+) -> _RowReader:
     """Finds the columns of a table, their kinds, and the classes."""
     names: set[str] = set()
     kinds = dict.fromkeys(options.keep_columns, UNKNOWN)
@@ -206,10 +207,13 @@ def _survey_rows(table: Location, options: ConvertOptions) -> _RowReader:
             where = f"{table}: column {name!r}, row {number}"
             kinds[name] = _widen_kind(kind, row.get(name), where)
         found.update(_list_classes(row, options))
+    if not names:
+        raise UsageError(f"{table} has no rows: give it one for each image")
     _check_columns(table, names, options)
     classes = order_classes(found, options, key=_sort_name)
     return _RowReader(
         options=options,
+        look_up=look_up,
         classes={name: label for label, name in enumerate(classes)},
         columns=_list_columns(options, kinds),
     )
@@ -254,7 +258,7 @@ def _check_columns(table: Location, names: set[str], options: ConvertOptions) ->
     for name in used:
         if name not in names:
             raise UsageError(
-                f"{table} has no column {name!r}: there are {', '.join(sorted(names)) or 'no rows'}"
+                f"{table} has no column {name!r}: there are {', '.join(sorted(names))}"
             )
     # Labels must not get lost because of how their column is spelled, or where it begins.
     alike = {name for name in names if name.strip().lower() == _LABEL_COLUMN}

@@ -11,13 +11,21 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, Final
 
 from converter.errors import ImageError
+from converter.inventory import NO_LABEL, Entry, Skipped, skip
 from converter.names import from_bytes
-from converter.sources.members import Member, clean_name
+from converter.sources.folders import clean_name
 from converter.storage.location import Location
 
+# `zipfile` keeps an object of each member and finds them by name; a worker needs one, by its place.
+# The layouts are those of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT:
+# mark, made by, needed, flags, method, time, date | CRC, packed, size |
+# bytes of name, extra and comment, disk, attributes | attributes, place
 _CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
+# mark, needed, flags, method, time, date | CRC, packed, size | bytes of name and extra
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
+# mark, disk, its first, members here, members | bytes, place of the list | bytes of the comment
 _END: Final = struct.Struct("<4s4H2LH")
+# mark, bytes | made by, needed | disk, its first | members here, members, bytes, place of the list
 _END_64: Final = struct.Struct("<4sQ2H2L4Q")
 _MAX_16, _MAX_32, _NOWHERE = 0xFFFF, 0xFFFFFFFF, 1 << 63
 _ENCRYPTED, _DESCRIBED_LATER = 1, 8
@@ -27,7 +35,7 @@ _NAME_BYTES: Final = 1 << 10
 _DESCRIPTOR_BYTES: Final = 64
 
 
-def list_zip(file: BinaryIO, name: str) -> Iterator[Member]:
+def list_zip(file: BinaryIO, name: str) -> Iterator[Entry | Skipped]:
     """All members of the zip of that name, in the order of the list at its end."""
     begin, size, members = _find_directory(file, name)
     end, at, listed = begin + size, begin, 0
@@ -122,19 +130,22 @@ def _peek(file: BinaryIO, place: int, size: int) -> bytes:
         return b""
 
 
-def _describe(name: bytes, flags: int, method: int, mode: int, sizes: tuple[int, int]) -> Member:
-    path, code = clean_name(from_bytes(name))
-    if code:
-        return Member(path, code=code)
+def _describe(
+    name: bytes, flags: int, method: int, mode: int, sizes: tuple[int, int]
+) -> Entry | Skipped:
+    path, is_outside = clean_name(from_bytes(name))
+    if is_outside:
+        return skip(path, "skipped_outside")
     if name.endswith(b"/"):
-        return Member(path, is_folder=True)
+        return Entry(f"{path}/", NO_LABEL, 0)
     if stat.S_ISLNK(mode):
-        return Member(path, code="skipped_link")
+        return skip(path, "skipped_link")
     if flags & _ENCRYPTED:
-        return Member(path, code="unreadable", detail="encrypted")
+        return skip(path, "unreadable", "encrypted")
     if method not in (_STORED, _DEFLATED):
-        return Member(path, code="unreadable", detail=f"compressed by method {method}")
-    return Member(path, *sizes)
+        return skip(path, "unreadable", f"compressed by method {method}")
+    size, place = sizes
+    return Entry(path, NO_LABEL, size, place=place)
 
 
 def _find_directory(file: BinaryIO, name: str) -> tuple[int, int, int]:

@@ -18,9 +18,8 @@ from converter.format import examples
 from converter.format.indexes import parse_index
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
-from converter.inventory import NO_LABEL
+from converter.inventory import NO_LABEL, REJECT_CODES
 from converter.names import from_bytes
-from converter.reasons import REJECT_CODES
 from converter.sources.archives import digest_members
 from converter.sources.inputs import is_compressed
 from converter.sources.originals import read_source

@@ -22,11 +22,10 @@ from converter.format.schema import Column
 from converter.format.tfrecords import frame_record
 from converter.images.conversion import StoredImage
 from converter.images.image_notes import list_traits
-from converter.inventory import Entry, NoteTally
+from converter.inventory import FILTERS, Entry, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.planning.strict_checks import describe_failure
-from converter.reasons import FILTERS
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
 from converter.storage.atomic import create_file, write_file

@@ -22,7 +22,7 @@ from converter.format.examples import decode_example
 from converter.format.indexing import find_files, index_files
 from converter.format.manifest import Manifest, read_manifest
 from converter.format.tfrecords import read_records
-from converter.reasons import describe_excess
+from converter.inventory import describe_excess
 from converter.storage.layout import MANIFEST, Layout, name_size
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import Location

@@ -10,9 +10,8 @@ from converter.costs import Cost
 from converter.errors import ShardmillError
 from converter.format.indexing import Indexed
 from converter.format.manifest import Manifest, Totals, read_manifest
-from converter.inventory import NOTES, SKIP_RULES, Note
+from converter.inventory import NOTES, REJECT_CODES, SKIP_RULES, Note
 from converter.names import from_bytes
-from converter.reasons import REJECT_CODES
 from converter.sizes import format_bytes, format_count
 from converter.storage.layout import REJECTS, Layout
 from converter.storage.location import Location

@@ -20,8 +20,8 @@ from PIL import Image
 
 from converter.errors import ImageError
 from converter.images.conversion import convert_image
+from converter.inventory import REJECT_CODES
 from converter.options import ConvertOptions
-from converter.reasons import REJECT_CODES
 
 FORMATS = (
     "JPEG",

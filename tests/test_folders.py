@@ -10,7 +10,7 @@ import pytest
 from converter.errors import UsageError
 from converter.inventory import NO_LABEL, Note
 from converter.options import ConvertOptions
-from converter.sources.labelling import SPLIT_FOLDERS
+from converter.sources.folders import SPLIT_FOLDERS
 from converter.sources.scan import scan_folder
 
 
