@@ -17,8 +17,8 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from converter.errors import OutputError, StoreError
-from converter.storage.atomic import write_file
-from converter.storage.layout import Layout
+from converter.storage.files import write_file
+from converter.storage.files import Layout
 from converter.storage.location import Location
 
 STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")

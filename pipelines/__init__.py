@@ -20,7 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from converter.commits.leftovers import clean
+    from converter.commits.replacements import clean
     from pipelines.beam.transforms import MillShards, VerifyShards
     from pipelines.jobs.convert import convert, convert_sizes
     from pipelines.jobs.preview import Preview, plan, plan_sizes
@@ -49,7 +49,7 @@ _HOMES: Final = {
     "Repair": "pipelines.jobs.repair",
     "RunSettings": "pipelines.jobs.request",
     "VerifyShards": "pipelines.beam.transforms",
-    "clean": "converter.commits.leftovers",
+    "clean": "converter.commits.replacements",
     "convert": "pipelines.jobs.convert",
     "convert_sizes": "pipelines.jobs.convert",
     "plan": "pipelines.jobs.preview",

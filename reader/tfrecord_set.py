@@ -15,8 +15,8 @@ from converter.format import examples
 from converter.names import show_name
 from converter.sizes import format_count
 from converter.storage.disk import DiskPath
-from converter.storage.layout import INDEX_SUFFIX
-from converter.storage.objects import is_address
+from converter.storage.files import INDEX_SUFFIX
+from converter.storage.locate import expand_home, is_address
 from reader.plan.read_options import make_options
 from reader.records.indexed_file import Place, RecordFile, load_index, measure_file
 from reader.records.record_files import RecordFiles
@@ -103,10 +103,10 @@ def open_tfrecords(
                 f"{os.fspath(files)} is an address: files without a manifest are read from folders "
                 "alone, copy them, or mount the bucket"
             )
-        matches = sorted(glob.glob(os.fspath(files)))  # noqa: PTH207 (a whole pattern)
+        matches = sorted(glob.glob(expand_home(files)))  # noqa: PTH207 (a whole pattern)
         paths = [DiskPath(match) for match in matches if not match.endswith(INDEX_SUFFIX)]
     else:
-        paths = [DiskPath(path) for path in files]
+        paths = [DiskPath(expand_home(path)) for path in files]
     if not paths:
         raise DatasetError(f"{files} matches no file")
     return TFRecordSet(RecordFiles([_describe_file(path.absolute()) for path in paths]), features)

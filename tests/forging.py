@@ -14,7 +14,7 @@ from converter.format import examples
 from converter.format.indexes import format_line
 from converter.format.manifest import ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
 from converter.format.tfrecords import frame_record
-from converter.storage.layout import name_index
+from converter.storage.files import name_index
 
 CLASSES = ("ant", "bee")
 

@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from converter.storage.gcs import GcsStore
+from converter.storage.locate import parse_address
 from converter.storage.object_requests import put_bytes, put_file
-from converter.storage.objects import ObjectPath, parse_address
+from converter.storage.objects import ObjectPath
 from converter.storage.s3 import S3Store
 
 BUCKET = "shardmill-tests"

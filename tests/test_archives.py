@@ -25,7 +25,7 @@ from converter.planning.plan import Shard, write_plan
 from converter.sources.archives import CURSOR, OPENERS, Cursor, list_archive, start_member
 from converter.sources.originals import read_entry, read_source
 from converter.sources.scan import scan_images
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.archive_pass import deal_shards, write_together
 from converter.writing.shard_writer import Job

@@ -27,7 +27,7 @@ from converter.format.manifest import FileInfo, ImageInfo, SplitInfo, Totals, re
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan
 from converter.sources.scan import scan_folder
-from converter.storage.layout import Layout, name_index
+from converter.storage.files import Layout, name_index
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import (
     Job,

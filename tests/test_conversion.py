@@ -35,7 +35,7 @@ from converter.errors import (
 from converter.format.manifest import read_manifest
 from converter.inventory import Entry
 from converter.options import ConvertOptions
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
 from pipelines import convert

@@ -26,7 +26,7 @@ from converter.costs import (
 from converter.options import ConvertOptions
 from converter.sources import originals
 from converter.sources.originals import read_entry
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.writing import shard_writer
 from pipelines.beam.transforms import mill_shards
 from pipelines.cli.reports import summarize_cost

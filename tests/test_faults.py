@@ -26,7 +26,7 @@ from converter.commits.commit import commit
 from converter.errors import OutputError, ShardmillError
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
-from converter.storage.layout import Layout, name_index
+from converter.storage.files import Layout, name_index
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard
 from pipelines.cli.commands import main

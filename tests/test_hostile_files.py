@@ -16,7 +16,7 @@ from forging import forge, make_payload, resign, sign
 from converter import DatasetError, RecordError, UsageError
 from converter.format.indexes import format_line
 from converter.format.tfrecords import FRAMING_BYTES, compute_masked_crc, frame_record
-from converter.storage.layout import name_index
+from converter.storage.files import name_index
 from reader import ReadOptions, open_shards, open_tfrecords
 from reader.batches.batch_reader import BatchReader
 from reader.plan.read_plan import plan_reading

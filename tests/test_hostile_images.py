@@ -12,7 +12,7 @@ from making import HOSTILE, OPTIONS, describe_outcome, list_hostile, make_images
 
 from converter.format.manifest import read_manifest
 from converter.inventory import REJECT_CODES
-from converter.storage.layout import REJECTS
+from converter.storage.files import REJECTS
 
 
 def test_every_generated_image_has_the_outcome_in_the_table():

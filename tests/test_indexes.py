@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from converter.errors import DatasetError
 from converter.format.indexes import format_line, parse_index, parse_offsets
-from converter.storage.layout import name_index
+from converter.storage.files import name_index
 
 QUICK = settings(deadline=None, max_examples=50)
 MANY = settings(deadline=None, max_examples=500)

@@ -18,7 +18,7 @@ from converter.format.indexes import parse_index
 from converter.format.indexing import IndexedFile, find_files, index_files, index_shard
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import PIECE_BYTES, compute_masked_crc, frame_record
-from converter.storage.layout import name_index
+from converter.storage.files import name_index
 
 PAYLOADS = [b"first", b"", b"the third record"]
 RECORDS = [frame_record(payload) for payload in PAYLOADS]

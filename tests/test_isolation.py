@@ -13,7 +13,7 @@ from converter.images import isolation
 from converter.images.conversion import convert_image
 from converter.images.isolation import convert_isolated
 from converter.options import ConvertOptions
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.writing.shard_writer import read_receipt, receipt_path
 
 OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", isolate=True)

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from converter.errors import UsageError
+from converter.errors import DatasetError, UsageError
+from converter.format.indexing import find_files
 from converter.storage.disk import DiskPath
-from converter.storage.layout import Layout, name_shard
+from converter.storage.files import Layout, name_shard
 from converter.storage.locate import locate, locate_output, parse_location
 from converter.storage.objects import ObjectPath
 from pipelines import clean, convert, plan, repair, verify
 from pipelines.cli.commands import main
-from reader import load_dataset, open_shards
+from reader import load_dataset, open_shards, open_tfrecords
 
 
 def test_every_file_has_its_place():
@@ -49,6 +50,35 @@ def test_a_folder_is_located_and_an_address_is_not_taken_for_one(tmp_path, monke
         assert locate(address) == ObjectPath("s3", "bucket", "out")
     assert parse_location("out") == DiskPath("out")
     assert parse_location("gs://bucket/out/") == ObjectPath("gs", "bucket", "out")
+
+
+def test_a_tilde_in_front_is_the_home_folder_however_a_path_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    for path in ("~/out", Path("~/out"), "~/../me/out"):
+        assert locate(path).resolve() == DiskPath("/home/me/out")
+    assert parse_location("~/out") == DiskPath("/home/me/out")
+    assert locate("~nobody-here/out") == tmp_path / "~nobody-here" / "out"
+    assert locate("out/~") == tmp_path / "out" / "~"
+    assert locate(parse_location("./~")) == tmp_path / "~"
+
+
+def test_the_functions_take_a_tilde_as_the_command_line_does(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "images").symlink_to(image_folder)
+    preview = plan("~/images", "~/out")
+    assert preview.out == tmp_path / "out"
+    (tmp_path / "a.tfrecord").touch()
+    assert find_files(["~/*.tfrecord"]) == find_files(["~"]) == [tmp_path / "a.tfrecord"]
+    with pytest.raises(DatasetError, match=rf"^{tmp_path}/out "):
+        open_shards("~/out")
+    with pytest.raises(DatasetError, match=rf"{tmp_path}/a.tfindex"):
+        open_tfrecords("~/a.tfrecord")
+
+
+def test_three_slashes_do_not_make_a_bucket_of_a_prefix():
+    with pytest.raises(UsageError, match="not followed by a valid bucket name"):
+        locate("s3:///photos")  # of s3://$UNSET/photos
 
 
 def test_a_data_set_takes_a_prefix_and_not_a_whole_bucket():

@@ -17,8 +17,8 @@ import pytest
 
 from converter.commits.replacements import lock_stage
 from converter.errors import LockedError, OutputError
-from converter.storage import owners
-from converter.storage.layout import Layout
+from converter.storage import locks
+from converter.storage.files import Layout
 
 HOLD = """
 import sys, time
@@ -27,6 +27,14 @@ with DiskPath(sys.argv[1]).lock():
     print("locked", flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.fixture
+def machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a permanent identity; a container may have none."""
+    file = tmp_path_factory.mktemp("etc") / "machine-id"
+    file.write_text("its own\n")
+    monkeypatch.setattr(locks, "MACHINE_FILE", file)
 
 
 def start_holder(folder: Path) -> subprocess.Popen[str]:
@@ -121,10 +129,8 @@ def test_a_lock_that_was_broken_is_not_released_for_whoever_holds_it_now(tmp_pat
     assert Layout(tmp_path).lock.read_text() == "of somebody else"
 
 
-def test_a_lock_from_before_a_restart_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(owners, "_read_machine", lambda: "its own")
+@pytest.mark.usefixtures("machine")
+def test_a_lock_from_before_a_restart_is_taken_over(tmp_path: Path) -> None:
     write_owner(tmp_path, boot="an earlier one", pid=1)
     with tmp_path.lock():
         pass
@@ -182,15 +188,10 @@ def test_a_lock_that_cannot_be_read_is_respected_until_it_is_broken(
         ({"host": "other", "boot": "other"}, True, False),
     ],
 )
+@pytest.mark.usefixtures("machine")
 def test_an_owner_is_gone_if_its_process_or_its_boot_is(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, str],
-    *,
-    unheld: bool,
-    gone: bool,
+    tmp_path: Path, changes: dict[str, str], *, unheld: bool, gone: bool
 ) -> None:
-    monkeypatch.setattr(owners, "_read_machine", lambda: "its own")
     with tmp_path.lock():
         owner = tmp_path.find_owner()
     assert owner is not None

@@ -20,7 +20,7 @@ from converter.images.conversion import convert_image, convert_sizes
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
 from converter.storage.disk import DiskPath
-from converter.storage.layout import Layout, name_size
+from converter.storage.files import Layout, name_size
 from converter.storage.object_requests import list_objects
 from converter.upkeep.verification import verify_dataset
 from converter.writing import archive_pass, multi_size, records, shard_writer

@@ -13,11 +13,10 @@ import uuid
 import pytest
 
 from converter.errors import LockedError
-from converter.storage.layout import Layout
-from converter.storage.object_locks import _take_over
+from converter.storage.files import Layout
+from converter.storage.locks import describe_self, remove_stale_object
 from converter.storage.object_requests import list_objects, put_bytes
 from converter.storage.objects import ObjectPath
-from converter.storage.owners import describe_self
 
 HOLD = """
 import sys
@@ -108,7 +107,7 @@ def test_who_is_late_to_a_stale_lock_leaves_the_new_one(folder):
     lock = Layout(folder).lock
     stale = lock.read_bytes()
     put_bytes(lock, b"new")
-    _take_over(lock, stale, b"mine", break_lock=False)
+    remove_stale_object(lock, stale, b"mine", break_lock=False)
     assert lock.read_bytes() == b"new"
     assert [path for path, _ in list_objects(folder)] == [lock]
 

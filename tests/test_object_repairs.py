@@ -20,9 +20,9 @@ from damaging import EXHAUSTIVE
 from servers import Server, count_writes, kill_at
 from test_stores import read_tree, upload
 
-from converter.commits.leftovers import clean
+from converter.commits.replacements import clean
 from converter.errors import DatasetError
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.object_requests import delete_object, put_bytes
 from converter.storage.objects import ObjectPath
 from pipelines import repair

@@ -22,7 +22,7 @@ from converter.errors import DatasetError, OutputError, UsageError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.storage import object_requests
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.object_requests import copy_objects, delete_object, put_bytes
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset

@@ -13,6 +13,7 @@ from servers import Server
 
 from converter.errors import StoreError, UsageError
 from converter.storage import requests, s3
+from converter.storage.locate import parse_address
 from converter.storage.object_requests import (
     copy_objects,
     create_object,
@@ -22,7 +23,7 @@ from converter.storage.object_requests import (
     put_file,
     start_read,
 )
-from converter.storage.objects import ObjectPath, parse_address
+from converter.storage.objects import ObjectPath
 from converter.storage.stores import Transfer, TransientError, shorten
 
 NAMES = ("a.txt", "a/1.jpg", "a/2 é%#?+&.jpg", "a/b/3.jpg", "aa", "c", "c/1\t.jpg", "z")

@@ -15,7 +15,7 @@ from test_stores import upload
 
 from converter.errors import DatasetError
 from converter.options import ConvertOptions
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.object_requests import delete_object, put_bytes
 from converter.storage.objects import ObjectPath
 from reader import open_shards

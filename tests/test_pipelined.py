@@ -19,7 +19,7 @@ from converter.errors import OutputError, ShardmillError, StoreError
 from converter.options import ConvertOptions
 from converter.planning.plan import read_entries, write_plan
 from converter.storage import disk, object_requests
-from converter.storage.layout import Layout, name_index
+from converter.storage.files import Layout, name_index
 from converter.storage.objects import ObjectPath
 from converter.writing import pipelined, shard_writer
 from converter.writing.pipelined import uses_store, write_pipelined

@@ -35,7 +35,7 @@ from converter.planning.sharding import (
 )
 from converter.planning.splits import assign_splits, draw
 from converter.storage.disk import DiskPath
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 
 QUICK = settings(deadline=None, max_examples=50)
 

@@ -14,7 +14,7 @@ from converter.errors import LockedError, ShardmillError, UsageError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.object_requests import list_objects
 from pipelines import plan, plan_sizes
 from pipelines.cli.commands import main

@@ -8,7 +8,7 @@ import pytest
 from conftest import write_folder, write_image
 
 from converter.options import ConvertOptions
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.writing.shard_writer import receipt_path
 from pipelines.beam.remaining import ReceiptWatch
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, write_image
 
-from converter.commits.leftovers import clean
+from converter.commits.replacements import clean
 from converter.errors import DatasetError, LockedError, UsageError
 from converter.format.manifest import FileInfo, ShardInfo, read_manifest
 from converter.names import to_system
 from converter.options import ConvertOptions
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines import repair, verify

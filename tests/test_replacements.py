@@ -22,7 +22,7 @@ from converter.errors import OutputError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.storage import disk
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
 
 OLD = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)

@@ -17,7 +17,7 @@ from servers import Server, upload
 from converter.errors import OutputError, UsageError
 from converter.options import ConvertOptions
 from converter.storage.disk import DiskPath
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
 from pipelines import convert_sizes

@@ -182,7 +182,7 @@ def test_what_is_not_of_the_cache_stays(s3_server, cache):
 FETCH = """
 import json, os, sys
 from converter.storage.disk import DiskPath as Path
-from converter.storage.objects import parse_address
+from converter.storage.locate import parse_address
 from reader.remote.shard_cache import StoredObject, ShardCache
 folder, limit, contents = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 cache = ShardCache(folder=Path(folder), limit_bytes=limit)

@@ -24,7 +24,7 @@ from converter.inventory import Entry
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, read_entries
 from converter.sources.originals import read_source
-from converter.storage.layout import Layout, name_index
+from converter.storage.files import Layout, name_index
 from converter.writing.shard_writer import (
     Job,
     Receipt,

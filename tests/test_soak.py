@@ -28,12 +28,12 @@ from faults.experiment import (
 from faults.injected import CASES, find_disorder, inject_once, list_places, read_calls, strace
 from faults.kills import KILLED
 
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 
 IMPORTS = """
 import contextlib, os, sys, time, types
 from converter import errors
-from converter.storage import atomic, disk, hashing
+from converter.storage import disk, files
 from converter.storage.disk import publish
 """
 
@@ -69,14 +69,14 @@ disk.publish = hold
 
 BUGS = {
     "none": "",
-    "no flush of files": "hashing.HashedFile.flush = lambda self, **_: self._file.flush()",
+    "no flush of files": "files.HashedFile.flush = lambda self, **_: self._file.flush()",
     "no flush of folders": "disk.DiskPath.sync = lambda self: None",
     "written under its final name": """
 @contextlib.contextmanager
 def create(path, scratch, *, exclusive=False):
     path.unlink(missing_ok=True)
     with open(path, "xb", buffering=1 << 20) as stream:
-        file = hashing.HashedFile(stream)
+        file = files.HashedFile(stream)
         yield file
         file.flush(to_disk=True)
 disk.DiskPath.create = create
@@ -105,7 +105,7 @@ disk.publish = lose
     "error without a word": """
 def fail(error, path):
     raise SystemExit(1)
-atomic.describe_error = fail
+files.describe_error = fail
 """,
     "rejects forgotten": SLOW
     + """

@@ -16,7 +16,7 @@ from converter.format.examples import encode_example
 from converter.format.indexes import format_line
 from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, frame_record
-from converter.storage.layout import name_index
+from converter.storage.files import name_index
 from reader import Record, Source, open_shards
 from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from converter.errors import OutputError
-from converter.storage.atomic import create_file, write_file
-from converter.storage.hashing import hash_file
+from converter.storage.files import hash_file, write_file
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def list_names(folder):
 
 def test_a_file_is_written_and_described(tmp_path, scratch):
     path = tmp_path / "file"
-    with create_file(path, scratch) as file:
+    with path.create(scratch) as file:
         file.write(b"one ")
         file.write(b"two")
     assert path.read_bytes() == b"one two"
@@ -36,7 +35,7 @@ def test_a_file_is_written_and_described(tmp_path, scratch):
 
 def test_the_final_name_appears_only_at_the_end(tmp_path, scratch):
     path = tmp_path / "file"
-    with create_file(path, scratch) as file:
+    with path.create(scratch) as file:
         file.write(b"x" * 3_000_000)
         assert not path.exists()
     assert path.stat().st_size == 3_000_000
@@ -47,7 +46,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, scratch):
     path.write_bytes(b"old")
 
     def fail():
-        with create_file(path, scratch) as file:
+        with path.create(scratch) as file:
             file.write(b"new")
             raise RuntimeError("interrupted")
 
@@ -86,7 +85,7 @@ def test_a_file_that_changes_on_the_way_to_the_disk_is_not_published(tmp_path, s
     path = tmp_path / "file"
 
     def write_and_damage():
-        with create_file(path, scratch) as file:
+        with path.create(scratch) as file:
             file.write(b"data")
             file.flush(to_disk=True)
             next(scratch.iterdir()).write_bytes(b"dama")
@@ -107,7 +106,7 @@ def test_a_file_replaces_the_one_before(tmp_path, scratch):
 
 def test_two_attempts_at_the_same_file_do_not_mix(tmp_path, scratch):
     path = tmp_path / "file"
-    with create_file(path, scratch) as one, create_file(path, scratch) as two:
+    with path.create(scratch) as one, path.create(scratch) as two:
         one.write(b"one " * 500_000)
         two.write(b"two " * 300_000)
         one.write(b"one")

@@ -16,7 +16,7 @@ from conftest import convert_folder, write_folder, write_image
 from servers import Server
 
 from converter.commits.commit import commit, list_finished
-from converter.commits.leftovers import clean
+from converter.commits.replacements import clean
 from converter.commits.replacements import replace_dataset, settle_folder
 from converter.errors import OutputError, StoreError, UsageError
 from converter.format.metadata import describe_dataset
@@ -24,8 +24,8 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Plan, read_plan, write_plan
 from converter.sources.originals import read_ahead
 from converter.sources.scan import scan_images
-from converter.storage import object_replacement
-from converter.storage.layout import Layout
+from converter.storage import object_requests
+from converter.storage.files import Layout
 from converter.storage.location import Location
 from converter.storage.object_requests import create_object, list_objects, put_bytes
 from converter.storage.objects import ObjectPath
@@ -281,7 +281,7 @@ def test_a_replacement_goes_on_wherever_it_was_killed(
 
     for name in ("remove_files", "copy_files", "remove_tree"):
         monkeypatch.setattr(ObjectPath, name, die(getattr(ObjectPath, name)))
-    monkeypatch.setattr(object_replacement, "create_object", die(create_object))
+    monkeypatch.setattr(object_requests, "create_object", die(create_object))
     with contextlib.suppress(KeyboardInterrupt):
         replace_dataset(out)
     tree = read_tree(out)

@@ -18,7 +18,7 @@ from converter.errors import OutputError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.upkeep.verification import Check, Report, check_shard
 from pipelines import MillShards, VerifyShards, verify
 from pipelines.beam.transforms import report_path

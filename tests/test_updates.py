@@ -32,7 +32,7 @@ from converter.planning.plan import write_plan
 from converter.planning.splits import draw
 from converter.sources.scan import scan_folder
 from converter.storage import disk
-from converter.storage.layout import Layout, name_index
+from converter.storage.files import Layout, name_index
 from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.provenance import Source, read_sources
 from converter.upkeep.updates import Update, carry_shards, place_additions, plan_update

@@ -17,7 +17,7 @@ from converter.format.indexes import format_line
 from converter.format.manifest import Manifest, parse_manifest, read_manifest
 from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
-from converter.storage.layout import Layout, name_index
+from converter.storage.files import Layout, name_index
 from converter.upkeep.verification import (
     MAX_FAULTS,
     Check,

@@ -14,9 +14,8 @@ from converter.format.metadata import describe_dataset
 from converter.inventory import Note, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, dump_line
-from converter.storage.atomic import create_file, write_file
-from converter.storage.hashing import hash_file
-from converter.storage.layout import NOTES, REJECTS, Layout, name_index
+from converter.storage.files import hash_file, write_file
+from converter.storage.files import NOTES, REJECTS, Layout, name_index
 from converter.storage.location import Location, choose_threads
 from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt, receipt_path
 
@@ -240,7 +239,7 @@ def _write_info(layout: Layout[Location], name: str, data: bytes) -> FileInfo:
 
 def _write_rejects(out: Location, receipts: Iterable[Receipt]) -> FileInfo:
     layout = Layout(out)
-    with create_file(out / REJECTS, layout.scratch) as file:
+    with (out / REJECTS).create(layout.scratch) as file:
         for receipt in receipts:
             for reject in receipt.rejects:
                 file.write(json.dumps(reject).encode("ascii") + b"\n")

@@ -20,10 +20,10 @@ from converter.commits.replacements import (
     settle_folder,
 )
 from converter.errors import LockedError, UsageError
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.locate import locate_output
 from converter.storage.location import AnyPath, Location
-from converter.storage.owners import is_deserted
+from converter.storage.locks import is_deserted
 
 _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
 

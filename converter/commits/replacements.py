@@ -10,7 +10,7 @@ leaves one of these states, and `settle_folder` resumes from each:
 
 Where the system cannot exchange names (NFS, macOS), the old one is first renamed to
 `Layout.retired`. For a moment there is no OUT; `restore_folder` restores it after a kill. In a
-store nothing can be renamed: see `converter.storage.object_replacement`.
+store nothing can be renamed: see `ObjectPath.replace_with_stage`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from converter.errors import DatasetError, OutputError
 from converter.format.manifest import Manifest, read_manifest
 from converter.format.metadata import METADATA
 from converter.planning.plan import read_plan
-from converter.storage.hashing import hash_file
-from converter.storage.layout import (
+from converter.storage.files import hash_file
+from converter.storage.files import (
     MANIFEST,
     NOTES,
     REJECTS,
@@ -35,7 +35,7 @@ from converter.storage.layout import (
     name_index,
 )
 from converter.storage.location import Location
-from converter.storage.owners import check_broken
+from converter.storage.locks import check_broken
 
 
 def replace_dataset(out: Location) -> None:

@@ -14,9 +14,9 @@ from typing import BinaryIO, Final, TypeAlias
 from converter.errors import DatasetError, OutputError, RecordError, UsageError
 from converter.format.indexes import format_line
 from converter.format.tfrecords import HEADER_BYTES, PIECE_BYTES, is_header, scan_records
-from converter.storage.atomic import write_file
-from converter.storage.layout import INDEX_SUFFIX, SHARD_SUFFIX, name_index
-from converter.storage.locate import locate
+from converter.storage.files import write_file
+from converter.storage.files import INDEX_SUFFIX, SHARD_SUFFIX, name_index
+from converter.storage.locate import expand_home, locate
 
 # The header of gzip may hold a name and a comment before the data.
 _HEAD_BYTES: Final = 4096
@@ -91,7 +91,7 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
     is bounded by 1 MiB and 30 bytes for each record, whatever the file says.
 
     Args:
-        path: the file, not compressed. Its index is named by `converter.storage.layout.name_index`.
+        path: the file, not compressed. Its index is named by `converter.storage.files.name_index`.
         payloads: whether to compare the checksums of the payloads; those of the lengths always are.
         overwrite: whether to replace an existing index that does not fit.
 
@@ -130,7 +130,7 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
         UsageError: one of `patterns` means no file.
     """
     found: dict[Path, Path] = {}
-    for pattern in patterns:
+    for pattern in map(expand_home, patterns):
         files = list(_expand(pattern))
         if not files:
             raise UsageError(_explain_nothing(pattern))

@@ -14,7 +14,7 @@ from converter.format import examples, schema
 from converter.format.manifest import ImageInfo, ShardInfo, dump_json
 from converter.format.schema import Column
 from converter.names import to_bytes
-from converter.storage.layout import LABELS
+from converter.storage.files import LABELS
 
 INFO: Final = "dataset_info.json"
 FEATURES: Final = "features.json"

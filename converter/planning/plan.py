@@ -27,9 +27,8 @@ from converter.format.schema import Column
 from converter.inventory import NO_LABEL, Entry, Inventory, name_class
 from converter.names import find_file
 from converter.options import ConvertOptions
-from converter.storage.atomic import create_file, write_file
-from converter.storage.hashing import hash_bytes
-from converter.storage.layout import Layout, name_shard
+from converter.storage.files import hash_bytes, write_file
+from converter.storage.files import Layout, name_shard
 from converter.storage.locate import locate
 from converter.storage.location import Location
 
@@ -149,9 +148,9 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         # Receipts without a plan vouch for unknown shards.
         layout.receipts.remove_files(layout.receipts.list_names())
     with (
-        create_file(layout.entries, layout.scratch) as file,
-        create_file(layout.left_out, layout.scratch) as left_out,
-        create_file(layout.notes, layout.scratch) as notes,
+        layout.entries.create(layout.scratch) as file,
+        layout.left_out.create(layout.scratch) as left_out,
+        layout.notes.create(layout.scratch) as notes,
     ):
         shards = tuple(_write_entries(file.write, draft))
         for line in list_left_out(draft):

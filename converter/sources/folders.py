@@ -25,9 +25,9 @@ from converter.image_options import SUFFIXES
 from converter.inventory import NO_LABEL, Entry, Skipped, skip
 from converter.names import from_system, to_bytes, to_system
 from converter.options import ConvertOptions
+from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_objects
-from converter.storage.objects import parse_address
 
 SPLIT_FOLDERS: Final = {
     **dict.fromkeys(("train", "training"), "train"),

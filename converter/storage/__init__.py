@@ -2,10 +2,10 @@
 
 location            what a file or folder can do: the protocol that all other code works with
 locate              chooses the `Location` of a path or an address
-disk, objects       the two kinds of it (disk_locks, object_locks: one writer at a time)
+disk, objects       the two kinds of it
 layout              the paths of a data set
-atomic, hashing     how files become complete
-owners              who holds a lock, and whether that process is gone
+files               how files become complete, and their SHA-256
+locks               one writer at a time: who it is, and whether that process is gone
 object_requests     requests about objects, which `requests` repeats until `stores`, s3 or gcs,
-                    answer them (object_files reads ahead, object_replacement replaces a data set)
+                    answer them
 """

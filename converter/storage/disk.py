@@ -15,12 +15,10 @@ from typing import BinaryIO, ClassVar, Final, NamedTuple
 
 from converter.errors import OutputError, UsageError
 from converter.names import to_system
-from converter.storage.atomic import link_file
-from converter.storage.disk_locks import find_disk_owner, lock_disk
-from converter.storage.hashing import HashedFile
-from converter.storage.layout import Layout
+from converter.storage.files import HashedFile, link_file
+from converter.storage.files import Layout
 from converter.storage.location import Location, Reading
-from converter.storage.owners import Owner
+from converter.storage.locks import Owner, find_disk_owner, lock_disk
 
 _PIECE_BYTES: Final = 1 << 20
 _AT_FDCWD: Final = -100

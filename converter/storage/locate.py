@@ -1,4 +1,8 @@
-"""From what a person gives to a `Location`: a path on this machine, or an address in a store."""
+"""From what a person gives to a `Location`: a path on this machine, or an address in a store.
+
+s3://bucket/prefix/name      Amazon S3, and other stores with its protocol
+gs://bucket/prefix/name      Google Cloud Storage
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from typing import Final
 from converter.errors import UsageError
 from converter.storage.disk import DiskPath
 from converter.storage.location import AnyPath, Location
-from converter.storage.objects import ObjectPath, parse_address
+from converter.storage.objects import ObjectPath
 
-# `Path` makes one slash of two.
-_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
+# `Path` makes one slash of two. With three there is no bucket, as in s3://$UNSET/prefix.
+_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(.*)", re.IGNORECASE | re.DOTALL)
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 
 
 def locate(path: AnyPath) -> Location:
@@ -23,12 +28,12 @@ def locate(path: AnyPath) -> Location:
     """
     if isinstance(path, ObjectPath):
         return path
+    if isinstance(path, DiskPath):  # a `~` in front is the name of a folder: it was given as ./~
+        return path.absolute()
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):  # an unset variable must not name a folder
         raise UsageError(f"{path!r:.60} is no path: give a string or a pathlib.Path")
-    if match := _ADDRESS.match(text):
-        return parse_address(f"{match[1]}://{text[match.end() :]}")
-    return DiskPath(text).absolute()
+    return parse_address(text) if is_address(text) else DiskPath(expand_home(text)).absolute()
 
 
 def parse_location(text: str) -> Location:
@@ -39,7 +44,7 @@ def parse_location(text: str) -> Location:
     """
     if not text:
         raise UsageError("a path is empty: write . for the current folder")
-    return locate(text) if _ADDRESS.match(text) else DiskPath(text)
+    return parse_address(text) if is_address(text) else DiskPath(expand_home(text))
 
 
 def locate_output(out: AnyPath) -> Location:
@@ -60,6 +65,44 @@ def join(folder: Location, path: str) -> Location:
     >>> join(locate("s3://bucket/tables"), "../photos")
     ObjectPath('s3://bucket/photos')
     """
-    if _ADDRESS.match(path):
-        return locate(path)
+    if is_address(path):
+        return parse_address(path)
+    # No `~` here: the path is stored in a data set or a table, and may be read by someone else.
     return DiskPath(os.path.normpath(path)) if path.startswith("/") else folder.join(path)
+
+
+def expand_home(path: str | os.PathLike[str]) -> str:
+    """Replaces a `~` in front with the user's home folder, and `~name` with that of `name`."""
+    return os.path.expanduser(path)  # noqa: PTH111 (Path's fails where there is no such user)
+
+
+def is_address(text: str) -> bool:
+    """Tells whether a text is an address, and not the path of a file on this machine.
+
+    >>> is_address("s3://bucket/flowers"), is_address("flowers")
+    (True, False)
+    """
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def parse_address(text: str) -> ObjectPath:
+    """Parses the address of an object, or of all objects below it.
+
+    Raises:
+        UsageError: it is not a valid address, or one of an unknown kind of store.
+    """
+    match = _ADDRESS.fullmatch(text)
+    scheme, rest = (match[1].lower(), match[2]) if match else ("", "")
+    if scheme not in ("s3", "gs"):
+        raise UsageError(f"{scheme}:// is an unknown kind of address: give s3://… or gs://…")
+    bucket, _, key = rest.partition("/")
+    if not _BUCKET.fullmatch(bucket):  # it may hold credentials, which are not shown
+        raise UsageError(
+            f"{scheme}:// is not followed by a valid bucket name: give {scheme}://bucket/prefix, "
+            "and credentials in the environment"
+        )
+    key = key.strip("/")
+    # Disks and some clients would take `a//b` and `a/../b` for other names than a store does.
+    if any(part in ("", ".", "..") for part in key.split("/") if key):
+        raise UsageError(f"{text} has an empty part, or one of only dots: leave that out")
+    return ObjectPath(scheme, bucket, key)

@@ -12,13 +12,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias
 
-from converter.storage.hashing import HashedFile
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from converter.storage.disk import DiskPath
-    from converter.storage.owners import Owner
+    from converter.storage.files import HashedFile
+    from converter.storage.locks import Owner
 
 
 class Reading(Protocol):

@@ -1,8 +1,4 @@
-"""Objects in a store, named like paths.
-
-s3://bucket/prefix/name      Amazon S3, and other stores with its protocol
-gs://bucket/prefix/name      Google Cloud Storage
-"""
+"""Objects in a store, named like paths: the `Location` of addresses."""
 
 from __future__ import annotations
 
@@ -10,34 +6,29 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import json
 import math
 import os
 import posixpath
-import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, ClassVar, Final, cast
 
-from converter.errors import OutputError, UsageError
+from converter.errors import DatasetError, OutputError, UsageError
 from converter.storage import object_requests
 from converter.storage.disk import DiskPath
-from converter.storage.hashing import HashedFile
-from converter.storage.layout import Layout
+from converter.storage.files import HashedFile, hash_file
+from converter.storage.files import MANIFEST, Layout
 from converter.storage.location import Location, Reading
-from converter.storage.object_files import PIECE_BYTES, ObjectFile
-from converter.storage.object_locks import lock_objects
-from converter.storage.object_replacement import finish_replacement, replace_objects
-from converter.storage.owners import Owner, parse_owner
+from converter.storage.locks import Owner, lock_objects, parse_owner
+from converter.storage.object_requests import PIECE_BYTES, ObjectFile
 from converter.storage.requests import wait
 from converter.storage.stores import read_parts
 
 _BATCH_FILES: Final = 256
 _BUFFER_BYTES: Final = 1 << 16
 _COPY_BYTES: Final = 1 << 20
-
-_ADDRESS: Final = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
-_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -233,13 +224,12 @@ class ObjectPath:
 
     def move_files(self, names: Iterable[str], target: Location) -> None:
         chosen = list(names)
-        self.copy_files(chosen, target)
+        self.copy_files(chosen, cast("ObjectPath", target))
         self.remove_files(chosen)
 
-    def copy_files(self, names: Iterable[str], target: Location) -> None:
+    def copy_files(self, names: Iterable[str], target: ObjectPath) -> None:
         """Copies objects to another folder in the same kind of store."""
-        other = parse_address(str(target))
-        object_requests.copy_objects((self / name, other / name) for name in names)
+        object_requests.copy_objects((self / name, target / name) for name in names)
 
     @contextlib.contextmanager
     def bring_local(self, names: Iterable[str]) -> Iterator[DiskPath]:
@@ -260,11 +250,51 @@ class ObjectPath:
     def measure_room(self) -> float:
         return math.inf
 
+    # A store cannot rename. The new data set is made below `Layout.stage`, like any other; shards
+    # that an update keeps stay where they are. When it is complete, a marker is written and the old
+    # manifest deleted, and with it the old data set. The store copies the new objects, and the new
+    # manifest comes last. In between there is no data set, but never half of one. After a kill:
+    #
+    #     no marker                             nothing has happened to this folder yet
+    #     a marker, a manifest in the stage     objects are being copied, again if necessary
+    #     a marker, none in the stage           the rest of the stage is being removed
+
     def replace_with_stage(self, old: Collection[str]) -> None:
-        replace_objects(self, old)
+        mark = {"old": sorted(old), "manifest": hash_file(self / MANIFEST)}
+        object_requests.put_bytes(Layout(self).replacing, json.dumps(mark).encode("ascii"))
+        self.finish_replacement()
 
     def finish_replacement(self) -> bool:
-        return finish_replacement(self)
+        marker, stage = Layout(self).replacing, Layout(self).stage
+        try:
+            mark = json.loads(marker.read_bytes())
+            old, replaced = mark["old"], mark["manifest"]
+        except FileNotFoundError:
+            return False
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{marker}: cannot be read: {error}") from error
+        here, new = self / MANIFEST, stage / MANIFEST
+        found = hash_file(here) if here.is_file() else None
+        # Another manifest than the replaced one is ours, and only the stage is left to remove; or
+        # someone broke the lock, and theirs stays.
+        if new.is_file() and found in (None, replaced):
+            self._copy_stage(stage, old)
+        stage.remove_tree()
+        marker.unlink(missing_ok=True)
+        return True
+
+    def _copy_stage(self, stage: ObjectPath, old: Collection[str]) -> None:
+        manifest = (stage / MANIFEST).read_bytes()
+        self.remove_files([MANIFEST])
+        names = stage.list_sizes().keys() - {MANIFEST}
+        stage.copy_files(names, self)
+        self.remove_files({*old} - names - {MANIFEST})
+        here = self / MANIFEST
+        try:
+            object_requests.create_object(here, manifest)
+        except FileExistsError:
+            raise OutputError(f"{here} exists again: someone else wrote it, and it stays") from None
+        stage.remove_files([MANIFEST])
 
     def find_replacement(self) -> Location | None:
         stage = Layout(self).stage
@@ -285,34 +315,3 @@ class ObjectPath:
         except FileNotFoundError:
             return None
         return None if owner.is_gone(unheld=False) else owner
-
-
-def is_address(text: str) -> bool:
-    """Tells whether a text is an address, and not the path of a file on this machine.
-
-    >>> is_address("s3://bucket/flowers"), is_address("flowers")
-    (True, False)
-    """
-    return _ADDRESS.fullmatch(text) is not None
-
-
-def parse_address(text: str) -> ObjectPath:
-    """Parses the address of an object, or of all objects below it.
-
-    Raises:
-        UsageError: it is not a valid address, or one of an unknown kind of store.
-    """
-    match = _ADDRESS.fullmatch(text)
-    scheme, rest = (match[1].lower(), match[2]) if match else ("", "")
-    if scheme not in ("s3", "gs"):
-        raise UsageError(f"{scheme}:// is an unknown kind of address: give s3://… or gs://…")
-    bucket, _, key = rest.partition("/")
-    if not _BUCKET.fullmatch(bucket):  # it may hold credentials, which are not shown
-        raise UsageError(
-            f"{scheme}:// is not followed by a valid bucket name: give {scheme}://bucket/prefix, "
-            "and credentials in the environment"
-        )
-    key = key.strip("/")
-    if any(part in ("", ".", "..") for part in key.split("/") if key):
-        raise UsageError(f"{text} has an empty part, or one of only dots: leave that out")
-    return ObjectPath(scheme, bucket, key)

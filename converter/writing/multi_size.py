@@ -23,9 +23,8 @@ from typing import NamedTuple
 from converter.errors import DatasetError
 from converter.inventory import Entry
 from converter.planning.plan import Plan, Shard, read_entries
-from converter.storage.atomic import create_file, write_file
-from converter.storage.hashing import HashedFile, hash_file
-from converter.storage.layout import SHARD_SUFFIX, Layout
+from converter.storage.files import HashedFile, hash_file, write_file
+from converter.storage.files import SHARD_SUFFIX, Layout
 from converter.storage.location import Location
 from converter.writing.archive_pass import Spooled, spool_images
 from converter.writing.records import Outcome, make_records, pack_outcomes, unpack_outcomes
@@ -164,7 +163,7 @@ def _create_part(path: Location, scratch: Location) -> Iterator[_Part]:
     """Opens a part; its index is written when the block ends."""
     path.parent.make_folder()
     ends: list[int] = []
-    with create_file(path, scratch) as file:
+    with path.create(scratch) as file:
         yield _Part(file, ends)
     index = _Index(file.sha256, [end - begin for begin, end in itertools.pairwise([0, *ends])])
     write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), scratch)

@@ -20,7 +20,7 @@ from converter.inventory import Entry
 from converter.planning.plan import Shard, fetch_entries, parse_entries
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import read_ahead
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.writing.shard_writer import Job, Receipt, compose_shard, convert_entry
 
 # Decoders release the interpreter, and then the thread that talks to the store holds it for up to

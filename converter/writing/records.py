@@ -23,7 +23,7 @@ from converter.names import name_frame, to_bytes
 from converter.options import ConvertOptions
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Read, Reads, read_entry
-from converter.storage.hashing import hash_bytes
+from converter.storage.files import hash_bytes
 from converter.storage.location import Location
 
 _COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}

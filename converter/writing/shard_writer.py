@@ -28,9 +28,8 @@ from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.planning.strict_checks import describe_failure
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
-from converter.storage.atomic import create_file, write_file
-from converter.storage.hashing import HashedFile, hash_bytes
-from converter.storage.layout import Layout, name_index
+from converter.storage.files import HashedFile, hash_bytes, write_file
+from converter.storage.files import Layout, name_index
 from converter.storage.location import Location
 from converter.writing.records import Outcome, make_records
 
@@ -165,9 +164,9 @@ def compose_shard(
     path = job.out / shard.name
     with contextlib.ExitStack() as stack:
         index = stack.enter_context(
-            create_file(path.with_name(name_index(shard.name)), layout.scratch)
+            path.with_name(name_index(shard.name)).create(layout.scratch)
         )
-        file = stack.enter_context(create_file(path, layout.scratch))
+        file = stack.enter_context(path.create(layout.scratch))
         for entry, outcome in outcomes:
             if isinstance(outcome, ImageError):
                 tally.reject(entry, outcome)

@@ -14,7 +14,7 @@ from converter.commits.commit import list_finished
 from converter.costs import Cost, read_costs
 from converter.errors import DatasetError
 from converter.planning.plan import Plan, Shard
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.writing.multi_size import choose_leader, plan_work
 from converter.writing.shard_writer import parse_receipt, receipt_path
 from pipelines.beam import runners

@@ -22,8 +22,8 @@ from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.format.manifest import ShardInfo
 from converter.planning.plan import Plan, Shard
 from converter.sources.inputs import is_compressed
-from converter.storage.atomic import write_file
-from converter.storage.layout import Layout
+from converter.storage.files import write_file
+from converter.storage.files import Layout
 from converter.storage.location import Location
 from converter.upkeep.verification import Check, check_shard
 from converter.writing.archive_pass import deal_shards, write_together

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -14,7 +13,6 @@ from converter.option_fields import GROUPS, Option, list_options, read_meanings,
 from converter.options import ConvertOptions
 from converter.sources.inputs import is_table, locate_mask_base, locate_root
 from converter.storage.locate import locate, parse_location
-from converter.storage.location import Location
 
 _COMMANDS: Final = {
     "convert": "write a data set, or resume an interrupted conversion",
@@ -50,17 +48,9 @@ def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return convert
 
 
-def _expand_user(text: str) -> str:
-    return os.path.expanduser(text)  # noqa: PTH111 (Path's fails where there is no such user)
-
-
-def _read_path(text: str) -> Location:
-    return parse_location(_expand_user(text))
-
-
 _SWITCH: Final = {"action": "store_true"}
 _MODE: Final = {"action": "store_const", "dest": "mode", "default": "new"}
-_IMAGES: Final = {"type": _typed(_read_path), "metavar": "IMAGES"}
+_IMAGES: Final = {"type": _typed(parse_location), "metavar": "IMAGES"}
 
 _CONVERSIONS: Final = ("convert", "plan")
 _BEAM_JOBS: Final = ("convert", "verify", "repair")
@@ -73,7 +63,7 @@ _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]]
     (_COMMANDS.keys() - {"index"}, "out", "the data set's folder, here or in an object store",
      {**_IMAGES, "metavar": "OUT"}),
     (["index"], "files", "files, folders (their *.tfrecord*), or patterns in quotes",
-     {"type": _expand_user, "metavar": "FILES", "nargs": "+"}),
+     {"metavar": "FILES", "nargs": "+"}),
     (_COMMANDS, "--debug", "show tracebacks", _SWITCH),
     (_CONVERSIONS, "--overwrite", "replace the data set in OUT once the new one is complete; give "
      "up an unfinished conversion of something else", {**_MODE, "const": "overwrite"}),
@@ -151,11 +141,11 @@ def read_options(
     # Stored relative to the table and the images, so that all of them can move together.
     if "table_root" in given and is_table(arguments.images):
         table = locate(arguments.images)
-        values["table_root"] = locate(_read_path(given["table_root"])).relate(table.parent)
+        values["table_root"] = locate(parse_location(given["table_root"])).relate(table.parent)
     if "mask_dir" in given:
         root = ConvertOptions(table_root=values.get("table_root", "."))
         base = locate_mask_base(locate_root(locate(arguments.images), root))
-        values["mask_dir"] = locate(_read_path(given["mask_dir"])).relate(base)
+        values["mask_dir"] = locate(parse_location(given["mask_dir"])).relate(base)
     sizes = given.get("image_size", [values.get("image_size", ConvertOptions().image_size)])
     return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from converter.commits.leftovers import clean
+from converter.commits.replacements import clean
 from converter.commits.replacements import find_manifest
 from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
 from converter.format.examples import decode_example
@@ -23,7 +23,7 @@ from converter.format.indexing import find_files, index_files
 from converter.format.manifest import Manifest, read_manifest
 from converter.format.tfrecords import read_records
 from converter.inventory import describe_excess
-from converter.storage.layout import MANIFEST, Layout, name_size
+from converter.storage.files import MANIFEST, Layout, name_size
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import Location
 from converter.upkeep.verification import Fault

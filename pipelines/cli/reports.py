@@ -13,7 +13,7 @@ from converter.format.manifest import Manifest, Totals, read_manifest
 from converter.inventory import NOTES, REJECT_CODES, SKIP_RULES, Note
 from converter.names import from_bytes
 from converter.sizes import format_bytes, format_count
-from converter.storage.layout import REJECTS, Layout
+from converter.storage.files import REJECTS, Layout
 from converter.storage.location import Location
 from converter.upkeep.comparisons import ClassChanges, count_labels
 from converter.upkeep.updates import Update

@@ -24,7 +24,7 @@ from converter.inventory import Inventory, Note
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, write_plan
 from converter.sources.scan import scan_images
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.upkeep.comparisons import ClassChanges

@@ -19,10 +19,10 @@ from converter.planning.strict_checks import check_scan
 from converter.sizes import format_bytes
 from converter.sources.inputs import is_compressed
 from converter.sources.scan import scan_images
-from converter.storage.layout import SHARD_SUFFIX, Layout
+from converter.storage.files import SHARD_SUFFIX, Layout
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
-from converter.storage.owners import check_broken
+from converter.storage.locks import check_broken
 from converter.upkeep.comparisons import ClassChanges, compare_classes
 from converter.upkeep.updates import Update, check_kind, plan_update
 from pipelines.jobs.dry_run import Proposal, propose

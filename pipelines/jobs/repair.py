@@ -20,7 +20,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan
 from converter.sources.inputs import locate_masks, locate_root
 from converter.sources.scan import scan_images
-from converter.storage.layout import MANIFEST, NOTES, REJECTS, Layout, name_index
+from converter.storage.files import MANIFEST, NOTES, REJECTS, Layout, name_index
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.upkeep.comparisons import keep_labels

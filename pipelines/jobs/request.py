@@ -15,7 +15,7 @@ from converter.option_fields import check_choice
 from converter.options import ConvertOptions
 from converter.planning.plan import name_changes
 from converter.sources.inputs import locate_masks, locate_root
-from converter.storage.layout import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
+from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
 from converter.storage.location import Location
 
 MODES: Final = ("new", "overwrite", "update")

@@ -13,10 +13,10 @@ from converter.errors import DatasetError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.options import ConvertOptions
 from converter.sources.inputs import locate_root
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath, Location
-from converter.storage.owners import sign_folder
+from converter.storage.locks import sign_folder
 from converter.upkeep.verification import (
     Check,
     Fault,

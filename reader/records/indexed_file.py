@@ -25,7 +25,7 @@ from converter.format.indexes import PIECE_BYTES, parse_offsets, parse_pieces
 from converter.format.manifest import ShardInfo
 from converter.format.tfrecords import FRAMING_BYTES, scan_records
 from converter.sizes import format_count
-from converter.storage.layout import name_index
+from converter.storage.files import name_index
 from converter.storage.location import Location
 from reader.arrays import Array, Numbers
 

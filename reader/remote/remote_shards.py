@@ -13,7 +13,7 @@ from typing import Final
 
 from converter.errors import DatasetError
 from converter.format.manifest import Manifest, read_manifest
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.location import Location
 from converter.storage.requests import PATIENCE_VARIABLE, read_patience
 from reader.records.indexed_file import RecordFile, check_size

@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 from converter.errors import DatasetError, OutputError, ShardmillError, StoreError, UsageError
 from converter.format.manifest import ShardInfo
 from converter.sizes import format_bytes, parse_bytes
+from converter.storage.locate import expand_home
 from converter.storage.location import Location
 from reader.records.indexed_file import open_regular
 from reader.remote import cache_files
@@ -221,7 +222,7 @@ def open_cache(
         base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
         folder = base / "shardmill"
     else:
-        folder = Path(cache_dir).absolute()
+        folder = Path(expand_home(cache_dir)).absolute()
     limit = DEFAULT_BYTES if cache_bytes is None else cache_bytes
     limit_bytes = parse_bytes(limit) if isinstance(limit, str) else limit
     return ShardCache(folder=folder, limit_bytes=limit_bytes)

@@ -15,6 +15,7 @@ import numpy as np
 
 from converter.errors import UsageError
 from converter.sizes import format_count
+from converter.storage.locate import expand_home
 from reader.arrays import Array
 from reader.tfdata.checkpoint import CheckpointFolder
 
@@ -75,8 +76,8 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._position = source.position
         self._fingerprint = source.epoch_fingerprint
         self._steps = len(source)
-        self._folder = os.fspath(folder)
-        self._checkpoint = CheckpointFolder(Path(folder))
+        self._folder = expand_home(folder)
+        self._checkpoint = CheckpointFolder(Path(self._folder))
         self._every_steps = every_steps
         self._callbacks = tuple(callbacks)
         self._begin = self._position.start

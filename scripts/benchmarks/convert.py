@@ -36,7 +36,7 @@ from converter.format.tfrecords import unframe_record
 from converter.images.conversion import decode_image
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
-from converter.storage.layout import name_index
+from converter.storage.files import name_index
 from converter.storage.locate import locate
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard

@@ -29,9 +29,10 @@ from benchmarks.measuring import report
 from dataflow.standin import StandIn, list_packages
 from engines.proof import find_free_port, is_open
 
+from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_objects, put_file
-from converter.storage.objects import ObjectPath, parse_address
+from converter.storage.objects import ObjectPath
 
 HERE = Path(__file__).resolve()
 BUCKET = "shardmill-staging"

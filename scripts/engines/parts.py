@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from converter.storage.disk import DiskPath
-from converter.storage.hashing import hash_file
+from converter.storage.files import hash_file
 
 LIMIT_S: Final = 300
 

@@ -30,7 +30,7 @@ from faults.experiment import (
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
-from converter.storage.layout import Layout
+from converter.storage.files import Layout
 from converter.storage.locate import locate
 from converter.upkeep.provenance import read_sources
 from converter.upkeep.verification import verify_dataset
