@@ -17,8 +17,7 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from converter.errors import OutputError, StoreError
-from converter.storage.files import write_file
-from converter.storage.files import Layout
+from converter.storage.files import Layout, write_file
 from converter.storage.location import Location
 
 STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")

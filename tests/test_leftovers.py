@@ -17,8 +17,7 @@ from converter.commits.commit import commit, list_finished
 from converter.commits.replacements import replace_dataset
 from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
-from converter.storage.files import write_file
-from converter.storage.files import Layout
+from converter.storage.files import Layout, write_file
 from converter.storage.locks import dump_owner, parse_owner, sign_folder
 from converter.storage.object_requests import put_bytes
 from converter.upkeep.verification import verify_dataset

@@ -16,8 +16,7 @@ from conftest import convert_folder, write_folder, write_image
 from servers import Server
 
 from converter.commits.commit import commit, list_finished
-from converter.commits.replacements import clean
-from converter.commits.replacements import replace_dataset, settle_folder
+from converter.commits.replacements import clean, replace_dataset, settle_folder
 from converter.errors import OutputError, StoreError, UsageError
 from converter.format.metadata import describe_dataset
 from converter.options import ConvertOptions

@@ -1,6 +1,5 @@
 """Turns finished shards into a data set, in one step at the end.
 
 commit        receipts -> metadata, rejects, and the manifest last
-replacements  a complete data set -> the place of another
-leftovers     removes what killed runs leave behind
+replacements  a complete data set -> the place of another, also after killed runs
 """

@@ -14,8 +14,7 @@ from converter.format.metadata import describe_dataset
 from converter.inventory import Note, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, dump_line
-from converter.storage.files import hash_file, write_file
-from converter.storage.files import NOTES, REJECTS, Layout, name_index
+from converter.storage.files import NOTES, REJECTS, Layout, hash_file, name_index, write_file
 from converter.storage.location import Location, choose_threads
 from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt, receipt_path
 

@@ -14,8 +14,7 @@ from typing import BinaryIO, Final, TypeAlias
 from converter.errors import DatasetError, OutputError, RecordError, UsageError
 from converter.format.indexes import format_line
 from converter.format.tfrecords import HEADER_BYTES, PIECE_BYTES, is_header, scan_records
-from converter.storage.files import write_file
-from converter.storage.files import INDEX_SUFFIX, SHARD_SUFFIX, name_index
+from converter.storage.files import INDEX_SUFFIX, SHARD_SUFFIX, name_index, write_file
 from converter.storage.locate import expand_home, locate
 
 # The header of gzip may hold a name and a comment before the data.

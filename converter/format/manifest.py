@@ -34,8 +34,7 @@ from converter.format.indexes import MAX_LINE_BYTES
 from converter.format.schema import Column, check_columns
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.names import to_bytes
-from converter.storage.files import hash_bytes
-from converter.storage.files import MANIFEST, name_index
+from converter.storage.files import MANIFEST, hash_bytes, name_index
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath
 

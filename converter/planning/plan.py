@@ -27,8 +27,7 @@ from converter.format.schema import Column
 from converter.inventory import NO_LABEL, Entry, Inventory, name_class
 from converter.names import find_file
 from converter.options import ConvertOptions
-from converter.storage.files import hash_bytes, write_file
-from converter.storage.files import Layout, name_shard
+from converter.storage.files import Layout, hash_bytes, name_shard, write_file
 from converter.storage.locate import locate
 from converter.storage.location import Location
 

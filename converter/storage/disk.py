@@ -15,8 +15,7 @@ from typing import BinaryIO, ClassVar, Final, NamedTuple
 
 from converter.errors import OutputError, UsageError
 from converter.names import to_system
-from converter.storage.files import HashedFile, link_file
-from converter.storage.files import Layout
+from converter.storage.files import HashedFile, Layout, describe_errors, link_file
 from converter.storage.location import Location, Reading
 from converter.storage.locks import Owner, find_disk_owner, lock_disk
 
@@ -107,16 +106,17 @@ class DiskPath(PosixPath):
     @contextlib.contextmanager
     def create(self, scratch: Location, *, exclusive: bool = False) -> Iterator[HashedFile]:
         temporary = DiskPath(str(scratch), f"{self.name}.{uuid.uuid4().hex}")
-        try:
-            with open(temporary, "xb", buffering=_PIECE_BYTES) as stream:
-                file = HashedFile(stream)
-                yield file
-                file.flush(to_disk=True)
-            file.compare(temporary.read_pieces(), self)
-            publish(temporary, self, exclusive=exclusive)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with describe_errors(self):
+            try:
+                with open(temporary, "xb", buffering=_PIECE_BYTES) as stream:
+                    file = HashedFile(stream)
+                    yield file
+                    file.flush(to_disk=True)
+                file.compare(temporary.read_pieces(), self)
+                publish(temporary, self, exclusive=exclusive)
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
 
     def make_folder(self) -> None:
         self.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,18 @@
-"""Files that are complete under their final name, or do not exist.
+"""The files of a data set: where each lies, and how it appears whole or not at all.
+
+OUT/{split}-{i:05d}-of-{n:05d}.tfrecord   and .tfindex: a shard and its index
+OUT/manifest.json                         last to appear: the data set is complete
+OUT/.shardmill/                           plan, receipts, temporary files and a lock until then
+.OUT.shardmill-new/                       beside it: replaces OUT once it is complete
+.OUT.shardmill-old/                       beside it: was replaced and is being removed
+.OUT.shardmill-reports-…/                 beside it: what workers elsewhere report on a check
+
+In an object store the same names follow the prefix of OUT.
 
 A file is built under a unique temporary name, flushed to the disk, read back and compared, and only
 then renamed; then its folder is flushed too. So a final name always means a complete file, even
-after a power loss, and two attempts at the same file cannot mix.
-
-An object store shows nothing before it is complete. An object is built in a temporary file of this
-machine without a name, which cannot stay behind, and sent in one request.
+after a power loss, and two attempts at the same file cannot mix. An object is built in a temporary
+file of this machine without a name, which cannot stay behind, and sent in one request.
 """
 
 from __future__ import annotations
@@ -14,16 +21,94 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, Generic, TypeVar
 
 from converter.errors import OutputError
 from converter.sizes import format_bytes
 from converter.storage.location import Location
 
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_L = TypeVar("_L", bound=Location)
+
+SHARD_SUFFIX: Final = ".tfrecord"
+INDEX_SUFFIX: Final = ".tfindex"
+MANIFEST: Final = "manifest.json"
+LABELS: Final = "labels.txt"
+REJECTS: Final = "rejects.jsonl"
+NOTES: Final = "notes.jsonl"
+WORK_FOLDER: Final = ".shardmill"
+
+_SHARD_FILE: Final = re.compile(
+    rf"[a-z]+-\d{{5}}-of-\d{{5}}({re.escape(SHARD_SUFFIX)}|{re.escape(INDEX_SUFFIX)})"
+)
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+class Layout(Generic[_L]):
+    """The paths of one data set, whose folder is `out`."""
+
+    def __init__(self, out: _L) -> None:
+        self.out = out
+        self.manifest = out / MANIFEST
+        self.work = out / WORK_FOLDER
+        self.plan = self.work / "plan.json"
+        self.entries = self.work / "entries.jsonl"
+        self.left_out = self.work / "left_out.jsonl"
+        self.notes = self.work / NOTES
+        self.receipts = self.work / "receipts"
+        self.costs = self.work / "costs"
+        self.lock = self.work / "lock"
+        self.replacing = self.work / "replacing"
+        self.repair = self.work / "repair"
+        self.scratch = self.work / "tmp"
+
+    # Not set above, because `with_name` fails for /, which has no name.
+    @property
+    def stage(self) -> _L:
+        return self.out.with_name(f".{self.out.name}.shardmill-new")
+
+    @property
+    def retired(self) -> _L:
+        return self.out.with_name(f".{self.out.name}.shardmill-old")
+
+    @property
+    def reports(self) -> str:
+        """How the name of each folder for reports beside it begins."""
+        return f".{self.out.name}.shardmill-reports-"
+
+    def make_work_folders(self) -> None:
+        """Makes the output and the folders in which it is prepared."""
+        for folder in (self.receipts, self.costs, self.scratch):
+            folder.make_folder()
+
+
+def name_size(height: int, width: int) -> str:
+    """Names the folder of a size, if there are several: `224x320`."""
+    return f"{height}x{width}"
+
+
+def name_shard(split: str, index: int, count: int) -> str:
+    """Names the file of a shard: `train-00003-of-00016.tfrecord`."""
+    return f"{split}-{index:05d}-of-{count:05d}{SHARD_SUFFIX}"
+
+
+def is_shard_file(name: str) -> bool:
+    """Tells whether a name looks like that of a shard or its index."""
+    return bool(_SHARD_FILE.fullmatch(name))
+
+
+def name_index(shard: str) -> str:
+    """Names the index file of a shard.
+
+    >>> name_index("train-00000-of-00016.tfrecord")
+    'train-00000-of-00016.tfindex'
+    >>> name_index("mnist-train.tfrecord-00000-of-00001")
+    'mnist-train.tfrecord-00000-of-00001.tfindex'
+    """
+    return shard.removesuffix(SHARD_SUFFIX) + INDEX_SUFFIX
 
 
 class HashedFile:
@@ -57,31 +142,28 @@ class HashedFile:
             )
 
 
-@contextlib.contextmanager
-def create_file(
-    path: Location, scratch: Location, *, exclusive: bool = False
-) -> Iterator[HashedFile]:
-    """Opens a file that appears under `path` when the block ends without an error.
-
-    Args:
-        path: the final name; its folder has to exist.
-        scratch: folder for the temporary file, on the same file system as `path`.
-        exclusive: refuse to replace a file of that name, even one that appears meanwhile.
-
-    Raises:
-        OutputError: the file cannot be written, reads back differently from what was written, or
-            `exclusive` and there is one already.
-        StoreError: the store refuses or does not answer.
-    """
-    with describe_errors(path), path.create(scratch, exclusive=exclusive) as file:
-        yield file
-
-
 def write_file(path: Location, data: bytes, scratch: Location, *, exclusive: bool = False) -> str:
-    """Writes a small file in one go, as `create_file` does; returns its SHA-256."""
-    with create_file(path, scratch, exclusive=exclusive) as file:
+    """Writes a small file in one go, as `Location.create` does; returns its SHA-256."""
+    with path.create(scratch, exclusive=exclusive) as file:
         file.write(data)
     return file.sha256
+
+
+def hash_bytes(data: bytes) -> str:
+    """Returns the SHA-256 of some bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: Location) -> str:
+    """Returns the SHA-256 of a file in hexadecimal; holds one or two pieces in memory."""
+    return _hash_pieces(path.read_pieces())
+
+
+def _hash_pieces(pieces: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -122,20 +204,3 @@ def link_file(file: Path, path: Path) -> bool:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         return False
     return True
-
-
-def hash_bytes(data: bytes) -> str:
-    """Returns the SHA-256 of some bytes in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def hash_file(path: Location) -> str:
-    """Returns the SHA-256 of a file in hexadecimal; holds one or two pieces in memory."""
-    return _hash_pieces(path.read_pieces())
-
-
-def _hash_pieces(pieces: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()

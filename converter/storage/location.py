@@ -125,11 +125,12 @@ class Location(Protocol):
         """Opens a new file, which appears whole when the block ends, or not at all.
 
         Args:
-            scratch: a folder beside it for the temporary file; a store needs none.
-            exclusive: raise `FileExistsError` if there is a file of this name by then.
+            scratch: a folder on the same file system for the temporary file; a store needs none.
+            exclusive: refuse to replace a file of this name, even one that appears meanwhile.
 
         Raises:
-            OutputError: it cannot be written, or reads back differently from what was written.
+            OutputError: it cannot be written, reads back differently from what was written, or
+                there is one already and `exclusive`.
         """
 
     def unlink(self, missing_ok: bool = ...) -> None:  # noqa: FBT001 (as in `Path`)

@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from converter.errors import LockedError, OutputError, ShardmillError
-from converter.storage.files import link_file, write_file
-from converter.storage.files import Layout
+from converter.storage.files import Layout, link_file, write_file
 from converter.storage.location import Location
 from converter.storage.object_requests import create_object, delete_object
 

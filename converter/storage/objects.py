@@ -18,8 +18,7 @@ from typing import BinaryIO, ClassVar, Final, cast
 from converter.errors import DatasetError, OutputError, UsageError
 from converter.storage import object_requests
 from converter.storage.disk import DiskPath
-from converter.storage.files import HashedFile, hash_file
-from converter.storage.files import MANIFEST, Layout
+from converter.storage.files import MANIFEST, HashedFile, Layout, describe_errors, hash_file
 from converter.storage.location import Location, Reading
 from converter.storage.locks import Owner, lock_objects, parse_owner
 from converter.storage.object_requests import PIECE_BYTES, ObjectFile
@@ -177,7 +176,7 @@ class ObjectPath:
 
     @contextlib.contextmanager
     def create(self, scratch: Location, *, exclusive: bool = False) -> Iterator[HashedFile]:  # noqa: ARG002
-        with tempfile.TemporaryFile(buffering=_COPY_BYTES) as temporary:
+        with describe_errors(self), tempfile.TemporaryFile(buffering=_COPY_BYTES) as temporary:
             stream = cast("BinaryIO", temporary)
             file = HashedFile(stream)
             yield file

@@ -27,8 +27,7 @@ from converter.planning.plan import Draft
 from converter.planning.splits import may_stay
 from converter.sources.inputs import is_compressed, locate_masks
 from converter.sources.originals import read_entry, read_source
-from converter.storage.files import hash_bytes
-from converter.storage.files import name_index
+from converter.storage.files import hash_bytes, name_index
 from converter.storage.location import Location, choose_threads
 from converter.upkeep.provenance import (
     Source,

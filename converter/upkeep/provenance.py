@@ -23,8 +23,7 @@ from converter.names import from_bytes
 from converter.sources.archives import digest_members
 from converter.sources.inputs import is_compressed
 from converter.sources.originals import read_source
-from converter.storage.files import hash_bytes, hash_file
-from converter.storage.files import name_index
+from converter.storage.files import hash_bytes, hash_file, name_index
 from converter.storage.location import Location, choose_threads
 
 _HEAD_BYTES: Final = 1024

@@ -26,8 +26,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
 from converter.planning.splits import assign_splits
 from converter.sources.originals import read_source
-from converter.storage.files import hash_bytes, write_file
-from converter.storage.files import NOTES, REJECTS, Layout, name_index
+from converter.storage.files import NOTES, REJECTS, Layout, hash_bytes, name_index, write_file
 from converter.storage.location import Location, choose_threads
 from converter.upkeep.provenance import (
     Source,

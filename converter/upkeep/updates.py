@@ -26,8 +26,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
-from converter.storage.files import hash_file
-from converter.storage.files import MANIFEST, REJECTS, Layout, name_index
+from converter.storage.files import MANIFEST, REJECTS, Layout, hash_file, name_index
 from converter.storage.location import Location, choose_threads
 from converter.upkeep.comparisons import Comparison, ShardComparison, keep_labels
 from converter.writing.records import make_records

@@ -24,8 +24,7 @@ from converter.names import find_file
 from converter.planning.plan import read_plan
 from converter.sizes import format_count
 from converter.storage.disk import DiskPath
-from converter.storage.files import hash_file
-from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, name_index
+from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, hash_file, name_index
 from converter.storage.location import Location, choose_threads
 from converter.upkeep.contents import check_content
 from converter.upkeep.provenance import Source, SourceCounts, count_sources, describe_change

@@ -19,8 +19,7 @@ import numpy.typing as npt
 
 from converter.inventory import Entry
 from converter.planning.plan import Shard, read_entries
-from converter.storage.files import describe_errors
-from converter.storage.files import Layout
+from converter.storage.files import Layout, describe_errors
 from converter.writing.records import Outcome, make_records, pack_outcomes, unpack_outcomes
 from converter.writing.shard_writer import Job, Receipt, check_policy, write_outcomes
 

@@ -23,8 +23,7 @@ from typing import NamedTuple
 from converter.errors import DatasetError
 from converter.inventory import Entry
 from converter.planning.plan import Plan, Shard, read_entries
-from converter.storage.files import HashedFile, hash_file, write_file
-from converter.storage.files import SHARD_SUFFIX, Layout
+from converter.storage.files import SHARD_SUFFIX, HashedFile, Layout, hash_file, write_file
 from converter.storage.location import Location
 from converter.writing.archive_pass import Spooled, spool_images
 from converter.writing.records import Outcome, make_records, pack_outcomes, unpack_outcomes

@@ -28,8 +28,7 @@ from converter.planning.plan import Plan, Shard, name_generator, read_entries
 from converter.planning.strict_checks import describe_failure
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
-from converter.storage.files import HashedFile, hash_bytes, write_file
-from converter.storage.files import Layout, name_index
+from converter.storage.files import HashedFile, Layout, hash_bytes, name_index, write_file
 from converter.storage.location import Location
 from converter.writing.records import Outcome, make_records
 
@@ -163,9 +162,7 @@ def compose_shard(
     tally = _Tally()
     path = job.out / shard.name
     with contextlib.ExitStack() as stack:
-        index = stack.enter_context(
-            path.with_name(name_index(shard.name)).create(layout.scratch)
-        )
+        index = stack.enter_context(path.with_name(name_index(shard.name)).create(layout.scratch))
         file = stack.enter_context(path.create(layout.scratch))
         for entry, outcome in outcomes:
             if isinstance(outcome, ImageError):

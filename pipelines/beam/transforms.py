@@ -22,8 +22,7 @@ from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.format.manifest import ShardInfo
 from converter.planning.plan import Plan, Shard
 from converter.sources.inputs import is_compressed
-from converter.storage.files import write_file
-from converter.storage.files import Layout
+from converter.storage.files import Layout, write_file
 from converter.storage.location import Location
 from converter.upkeep.verification import Check, check_shard
 from converter.writing.archive_pass import deal_shards, write_together

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from converter.commits.replacements import clean
-from converter.commits.replacements import find_manifest
+from converter.commits.replacements import clean, find_manifest
 from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
 from converter.format.examples import decode_example
 from converter.format.indexing import find_files, index_files

@@ -1,4 +1,4 @@
-"""Where each file of a data set lies."""
+"""From a path or an address to its place, and where each file of a data set lies."""
 
 from pathlib import Path
 
