@@ -20,7 +20,7 @@ from reader.arrays import Numbers
 from reader.examples.columns import NO_LABEL, FilePaths, NameIndex, read_labels
 from reader.records.indexed_file import Place
 from reader.records.record_files import RecordFiles, find_source
-from reader.sampling.selection import select_all
+from reader.sampling.orders import select_all
 
 T = TypeVar("T")
 

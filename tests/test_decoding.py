@@ -17,7 +17,7 @@ from reader.batches.batch_reader import _SEED_FACTOR
 from reader.plan.image_plan import ImagePlan
 from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import plan_reading
-from reader.sampling.orders import derive_key
+from reader.sampling.draws import derive_key
 from reader.tfdata.dataset import make_reader
 from reader.tfdata.decoding import (
     decode_pixels,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reader.sampling.draws import PHILOX_ROUNDS, _draw_blocks, draw_flips
+from reader.sampling.draws import PHILOX_ROUNDS, draw_blocks, draw_flips
 
 EXTREMES = np.array(
     [0, 1, -1, 2**31 - 1, 2**31, -(2**31), 2**32 - 1, 2**32, 2**63 - 1, -(2**63)], np.int64
@@ -76,5 +76,5 @@ def test_a_flip_depends_on_its_own_seed_alone():
 def test_blocks_are_those_that_the_authors_of_philox_publish(counter, key, block):
     assert PHILOX_ROUNDS == 10
     words = np.array(counter, np.uint64).reshape(2, 2).T[..., np.newaxis]
-    even, odd = _draw_blocks(*words, np.array(key, np.uint64)[:, np.newaxis])
+    even, odd = draw_blocks(*words, np.array(key, np.uint64)[:, np.newaxis])
     assert np.stack([even, odd], axis=1).ravel().tolist() == block

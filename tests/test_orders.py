@@ -10,19 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reader.sampling import orders
-from reader.sampling.orders import (
+from reader.sampling.draws import (
     BLOCK,
     KEPT_BLOCKS,
     ROUNDS,
+    derive_key,
+    permute,
+    permute_block,
+    permute_blockwise,
+)
+from reader.sampling.orders import (
     MixedOrder,
     SequentialOrder,
     ShardwiseOrder,
     ShuffledOrder,
     WindowedOrder,
-    derive_key,
-    permute,
-    permute_blockwise,
 )
 
 QUICK = settings(deadline=None, max_examples=25)
@@ -61,6 +63,13 @@ def limit(freedom: int) -> float:
     return freedom * (1 - ninth + 4.27 * math.sqrt(ninth)) ** 3
 
 
+def mix(value: int) -> int:
+    """The finalizer of SplitMix64, in Python's integers."""
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) % 2**64
+    return value ^ (value >> 31)
+
+
 def unpermute(numbers: np.ndarray, count: int, key: int) -> np.ndarray:
     """Takes a permutation back, in Python's integers: each of its rounds undoes itself."""
     positions = []
@@ -69,7 +78,7 @@ def unpermute(numbers: np.ndarray, count: int, key: int) -> np.ndarray:
         for turn in reversed(range(ROUNDS)):
             salt = derive_key(key, turn)
             there = (salt % count - here) % count
-            if orders._mix_integer(max(here, there) ^ salt) >> 63:
+            if mix(max(here, there) ^ salt) >> 63:
                 here = there
         positions.append(here)
     return np.array(positions)
@@ -160,11 +169,11 @@ def test_scattered_positions_of_many_records_are_permuted_as_neighbours_are():
         some = rng.integers(0, count, size)
         np.testing.assert_array_equal(permute_blockwise(some, count, 8), whole[some])
     # A batch of them costs less than one block.
-    orders._permute_block.cache_clear()
+    permute_block.cache_clear()
     permute_blockwise(rng.integers(0, count, 32), count, 8)
-    assert orders._permute_block.cache_info().misses == 0
+    assert permute_block.cache_info().misses == 0
     permute_blockwise(np.arange(BLOCK - 16, BLOCK + 16), count, 8)
-    assert orders._permute_block.cache_info().misses == 2
+    assert permute_block.cache_info().misses == 2
 
 
 def test_threads_see_the_same_orders():
@@ -172,7 +181,7 @@ def test_threads_see_the_same_orders():
     jobs = [(order, epoch, some) for order in make_orders(5_000) for epoch in (0, 1)
             for some in ranges]  # fmt: skip
     expected = [order.find_records(epoch, some).tolist() for order, epoch, some in jobs]
-    orders._permute_block.cache_clear()
+    permute_block.cache_clear()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda job: job[0].find_records(*job[1:]).tolist(), jobs))
     assert found == expected

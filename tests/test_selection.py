@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reader.sampling.orders import BLOCK, KEPT_BLOCKS, ShuffledOrder
-from reader.sampling.selection import (
+from reader.sampling.draws import BLOCK, KEPT_BLOCKS
+from reader.sampling.orders import (
     Selection,
-    choose_labels,
+    ShuffledOrder,
     divide,
     select_all,
     select_chosen,
@@ -74,15 +74,6 @@ def test_the_division_and_the_order_of_the_same_seed_are_different_permutations(
         order = ShuffledOrder(records=1_000, seed=7).find_records(epoch, np.arange(500))
         assert np.count_nonzero(order == held) < 10
         assert 180 < len(np.intersect1d(order, held)) < 320
-
-
-@QUICK
-@given(st.lists(st.integers(0, 3), max_size=200), st.lists(st.booleans(), min_size=4, max_size=4))
-def test_the_records_of_some_classes_come_as_they_are_stored(labels, wanted):
-    chosen = choose_labels(np.array(labels, np.int32), np.array(wanted))
-    assert chosen.dtype == np.int64
-    expected = [number for number, label in enumerate(labels) if wanted[label]]
-    assert list_records(select_chosen(chosen)) == expected
 
 
 @QUICK

@@ -24,8 +24,7 @@ from reader.records.record_files import find_source
 from reader.remote.prefetch import ShardPrefetcher
 from reader.remote.range_reads import RangeFiles
 from reader.remote.remote_shards import list_remote
-from reader.sampling.draws import draw_flips
-from reader.sampling.orders import derive_key
+from reader.sampling.draws import derive_key, draw_flips
 
 SAMPLED_RECORDS: Final = 8  # of a step, to find out which shards come next
 # Spreads neighbouring records over the seeds of their images.

@@ -20,7 +20,7 @@ from reader.examples.vector_parse import find_spans, read_numbers
 from reader.records.blocks import check_lengths
 from reader.records.indexed_file import Group, Place, open_file
 from reader.records.record_files import RecordFiles, find_source
-from reader.sampling.selection import Selection
+from reader.sampling.orders import Selection
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ from reader.plan.read_plan import ReadPlan, choose_order, list_files, plan_steps
 from reader.plan.record_choice import choose_records
 from reader.plan.sizing import size_buffers
 from reader.records.record_files import RecordFiles
-from reader.sampling.orders import MixedOrder, SequentialOrder, ShuffledOrder, derive_key
+from reader.sampling.draws import derive_key
+from reader.sampling.orders import MixedOrder, SequentialOrder, ShuffledOrder
 
 # Of these records a fixed number comes from each data set: shares are rounded to hundredths.
 BLOCK_RECORDS: Final = 100

@@ -26,12 +26,14 @@ from reader.remote.remote_shards import RemoteFile, count_mixed, fits_cache, lis
 from reader.remote.shard_cache import check_room, open_cache
 from reader.sampling.orders import (
     Order,
+    Selection,
     SequentialOrder,
     ShardwiseOrder,
     ShuffledOrder,
     WindowedOrder,
+    count_selected,
+    sort_selection,
 )
-from reader.sampling.selection import Selection, count_selected, sort_selection
 from reader.sampling.steps import Steps
 
 

@@ -19,7 +19,7 @@ from reader.arrays import Numbers
 from reader.examples.columns import FilePaths, read_labels
 from reader.plan.read_options import ReadOptions
 from reader.records.record_files import RecordFiles
-from reader.sampling.selection import Selection, choose_labels, divide, select_all, select_chosen
+from reader.sampling.orders import Selection, divide, select_all, select_chosen
 
 ALIASES: Final = {
     "labels": schema.LABELS,
@@ -155,7 +155,7 @@ def _choose_classes(
 ) -> Choice:
     labels, selection = map_classes(choice.class_names, wanted), choice.selection
     if len(wanted) < len(labels):
-        selection = select_chosen(choose_labels(read_labels(files, counts), labels >= 0))
+        selection = select_chosen(np.flatnonzero((labels >= 0)[read_labels(files, counts)]))
     return dataclasses.replace(choice, class_names=list(wanted), selection=selection, labels=labels)
 
 

@@ -19,8 +19,7 @@ from reader.plan.record_choice import Choice, choose_given, map_classes
 from reader.plan.sizing import check_images, measure_demand
 from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
-from reader.sampling.orders import SequentialOrder
-from reader.sampling.selection import select_all
+from reader.sampling.orders import SequentialOrder, select_all
 
 _USUAL: Final = "leave serializable out"
 _CHECKPOINT: Final = "keep an iterator with tf.train.Checkpoint instead"

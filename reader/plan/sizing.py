@@ -18,7 +18,7 @@ from reader.plan.record_choice import Choice
 from reader.records.indexed_file import RecordFile, read_index
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import MIXED_SHARDS, list_remote
-from reader.sampling.selection import select_all
+from reader.sampling.orders import select_all
 
 LABEL_BYTES: Final = 5  # per cached image besides its pixels: its label, and whether it is present
 VALUE_BYTES: Final = {"uint8": 1, "float32": 4}

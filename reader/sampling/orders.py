@@ -9,20 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from reader.arrays import Numbers
-
-# Of swap-or-not: over 2 to 6 elements all permutations came out equally often (chi-squared).
-ROUNDS: Final = 72
-# Positions permuted at once: batch by batch, numpy's overhead would be 1 ms each.
-BLOCK: Final = 4_096
-KEPT_BLOCKS: Final = 32  # 1 MB
-_GOLDEN: Final = 0x9E3779B97F4A7C15
-_MASK: Final = 0xFFFFFFFFFFFFFFFF
+from reader.sampling.draws import derive_key, permute, permute_blockwise
 
 
 class Order(Protocol):
@@ -138,24 +131,6 @@ class MixedOrder:
         return numbers
 
 
-def permute(positions: Numbers, count: int, key: int) -> Numbers:
-    """Applies one of the permutations of 0 … `count` - 1 to some positions.
-
-    This is the swap-or-not shuffle of Hoang, Morris and Rogaway ("An Enciphering Scheme Based on a
-    Card Shuffle", 2012). It works on a domain of any size, in memory of the positions alone: in
-    each round a random reflection pairs the positions, and a coin for each pair swaps it or not.
-    """
-    here = positions.astype(np.uint64)
-    size = np.uint64(count)
-    for turn in range(ROUNDS):
-        salt = np.uint64(derive_key(key, turn))
-        axis = np.uint64(int(salt) % count)
-        there = np.where(here <= axis, axis - here, axis + size - here)
-        coin = _mix(np.maximum(here, there) ^ salt) >> np.uint64(63)
-        here = np.where(coin.astype(bool), there, here)
-    return here.astype(np.int64)
-
-
 def _shuffle_windows(positions: Numbers, records: int, window: int, key: int) -> Numbers:
     places = np.empty_like(positions)
     windows = positions // window
@@ -192,41 +167,60 @@ def _arrange_runs(
     return firsts[order], np.cumsum(sizes[order])
 
 
-def derive_key(key: int, number: int) -> int:
-    """Derives another key of 64 bits for each number: a step of SplitMix64 from each."""
-    mixed = _mix_integer((key + _GOLDEN) & _MASK)
-    return _mix_integer((mixed ^ (number * _GOLDEN)) & _MASK)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Some of the records of a split, counted from 0."""
+
+    count: int  # number of records selected
+    total: int  # number to select from
+    begin: int = 0  # of the selected records in the permutation `key`
+    key: int | None = None  # of a permutation; None for the order on disk
+    chosen: Numbers | None = None  # int64 (total,), the records to select from; None for all
+
+    def find_records(self, numbers: Numbers) -> Numbers:
+        """Finds selected records' numbers within the split, int64 of the same shape."""
+        numbers = numbers + self.begin
+        if self.key is not None:
+            numbers = permute_blockwise(numbers, self.total, self.key)
+        return numbers if self.chosen is None else self.chosen[numbers]
 
 
-def permute_blockwise(positions: Numbers, count: int, key: int) -> Numbers:
-    """Does the same as `permute`, faster for small batches of neighbouring positions."""
-    permuted = np.empty_like(positions)
-    blocks = positions // BLOCK
-    touched = np.unique(blocks).tolist()
-    if count > KEPT_BLOCKS // 2 * BLOCK and 4 * positions.size < (len(touched) - 2) * BLOCK:
-        return permute(positions, count, key)  # scattered: each would cost a block of its own
-    for block in touched:
-        chosen = blocks == block
-        whole = _permute_block(block, count, key)
-        permuted[chosen] = whole[positions[chosen] - block * BLOCK]
-    return permuted
+def select_all(total: int) -> Selection:
+    """Selects all records of a split."""
+    return Selection(count=total, total=total)
 
 
-@functools.lru_cache(maxsize=KEPT_BLOCKS)  # steps go through a block one after another
-def _permute_block(block: int, count: int, key: int) -> Numbers:
-    begin = block * BLOCK
-    return permute(np.arange(begin, min(begin + BLOCK, count), dtype=np.int64), count, key)
+def select_chosen(chosen: Numbers) -> Selection:
+    """Selects the records with these numbers."""
+    return Selection(count=len(chosen), total=len(chosen), chosen=chosen)
 
 
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014), which spreads every bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    values ^= values >> np.uint64(31)
-    return values
+def sort_selection(selection: Selection) -> Selection:
+    """Puts the same records in the order on disk; takes 8 bytes for each."""
+    if selection.key is None:
+        return selection
+    return select_chosen(np.sort(selection.find_records(np.arange(selection.count))))
 
 
-def _mix_integer(value: int) -> int:
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
+def divide(selection: Selection, validation_split: float, seed: int) -> dict[str, Selection]:
+    """Divides records at random into `training` and `validation`; the seed decides which.
+
+    The fraction is exact, rounded down for validation as by Keras. It takes no memory: the selected
+    records are a range of a permutation.
+    """
+    held_out = int(validation_split * selection.count)
+    kept = selection.count - held_out
+    key = derive_key(seed, -2)
+    training = dataclasses.replace(selection, count=kept, key=key)
+    return {
+        "training": training,
+        "validation": dataclasses.replace(training, begin=kept, count=held_out),
+    }
+
+
+def count_selected(selection: Selection, counts: Sequence[int]) -> tuple[int, ...]:
+    """Counts the selected records of each shard, in a sorted selection."""
+    if selection.chosen is None:
+        return tuple(counts)
+    ends = np.searchsorted(selection.chosen, np.cumsum(counts)).tolist()
+    return tuple(np.diff(ends, prepend=0).tolist())

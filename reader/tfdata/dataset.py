@@ -21,8 +21,7 @@ from reader.plan.read_plan import ReadPlan, choose_order, plan_steps, resolve_op
 from reader.plan.sizing import SINGLES, count_cores, measure_files
 from reader.records.damage import DamageLog, typed_errors
 from reader.records.record_files import RecordFiles
-from reader.sampling.orders import Order
-from reader.sampling.selection import select_all
+from reader.sampling.orders import Order, select_all
 from reader.sampling.steps import Position, Steps
 from reader.tfdata.pipeline import Columns, call_python, choose_settings, map_elements, read_steps
 from reader.tfdata.placing import make_mask_placer, make_placer, make_resizer
