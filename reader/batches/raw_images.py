@@ -18,7 +18,7 @@ from converter.format import examples
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, mask_crc
 from reader.arrays import Array, Flags, Numbers
 from reader.examples.columns import Heads, read_heads
-from reader.examples.vector_parse import find_spans
+from reader.examples.fields import find_spans
 from reader.records.blocks import read_integers
 from reader.records.indexed_file import Group, open_file
 from reader.records.record_files import RecordFiles

@@ -16,7 +16,7 @@ from converter.format import examples
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from converter.names import from_bytes, to_bytes
 from reader.arrays import Bytes, Flags, Numbers
-from reader.examples.vector_parse import find_spans, read_numbers
+from reader.examples.fields import find_spans, read_numbers
 from reader.records.blocks import check_lengths
 from reader.records.indexed_file import Group, Place, open_file
 from reader.records.record_files import RecordFiles, find_source
