@@ -15,10 +15,9 @@ from converter.format.manifest import Manifest, SplitInfo, read_manifest
 from converter.names import show_name
 from converter.storage.locate import locate
 from converter.storage.location import Location
-from reader.plan.mixing import plan_mixture
+from reader.plan.planning import list_files, plan_mixture, plan_reading, plan_serializable
 from reader.plan.read_options import ReadOptions, check_cache, make_options
-from reader.plan.read_plan import ReadPlan, list_files, plan_reading
-from reader.plan.serializable_plan import plan_serializable
+from reader.plan.read_plan import ReadPlan
 from reader.records.indexed_file import check_size, measure_file
 from reader.records.record_files import RecordFiles
 from reader.remote.range_reads import RangeFiles

@@ -34,7 +34,8 @@ from reader.arrays import Array
 from reader.batches import raw_images
 from reader.batches.batch_reader import Batch, BatchReader
 from reader.batches.iterator import Batches
-from reader.plan.read_plan import ReadPlan, plan_reading
+from reader.plan.planning import plan_reading
+from reader.plan.read_plan import ReadPlan
 from reader.records import blocks
 from reader.records.damage import DamageLog
 from reader.records.indexed_file import RecordFile

@@ -135,7 +135,7 @@ def damaged(stored, tmp_path) -> Path:
 @pytest.fixture
 def two_cores(monkeypatch):
     """Two batches are filled at the same time, whatever the machine."""
-    monkeypatch.setattr("reader.plan.sizing.count_cores", lambda: 2)
+    monkeypatch.setattr("reader.plan.memory.count_cores", lambda: 2)
 
 
 def open_batches(folder: Path, split: str = "train", **options: object) -> Batches:
@@ -581,9 +581,9 @@ def test_other_mistakes_are_those_of_load_dataset(stored):
 @pytest.mark.parametrize("encoding", ["png", "raw"])
 def test_any_number_of_threads_gives_the_same_batches(encoded, encoding, cores, monkeypatch):
     options = {"batch_size": 48, "seed": 5, "random_flip": True, "with_filename": True}
-    monkeypatch.setattr("reader.plan.sizing.count_cores", lambda: 2)
+    monkeypatch.setattr("reader.plan.memory.count_cores", lambda: 2)
     expected = open_batches(encoded(encoding), **options)
-    monkeypatch.setattr("reader.plan.sizing.count_cores", lambda: cores)
+    monkeypatch.setattr("reader.plan.memory.count_cores", lambda: cores)
     found = open_batches(encoded(encoding), **options)
     assert found._plan.buffers.threads == {1: 1, 16: 2, 24: 3}[cores]
     for _ in range(2):
@@ -678,7 +678,7 @@ def test_the_memory_of_batches_that_are_dropped_is_used_again(encoded, encoding,
 
 
 def test_a_batch_is_let_go_before_the_next_one_is_waited_for(stored, monkeypatch):
-    monkeypatch.setattr("reader.plan.sizing.count_cores", lambda: 1)
+    monkeypatch.setattr("reader.plan.memory.count_cores", lambda: 1)
     batches = open_batches(stored, **OPTIONS | {"batch_size": 2})
     ahead = batches._plan.calls + batches._plan.buffers.prefetch_batches
     given, held = [], []

@@ -11,7 +11,7 @@ from conftest import read_record
 from converter import DatasetError
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, frame_record
 from reader import open_shards
-from reader.plan.read_plan import list_files
+from reader.plan.planning import list_files
 from reader.records.blocks import MAX_RUN_BYTES, check_records, read_blocks
 from reader.records.indexed_file import Group, RecordFile
 from reader.records.record_files import RecordFiles, RunFiles

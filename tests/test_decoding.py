@@ -14,9 +14,9 @@ from converter import ConvertOptions
 from converter.format.manifest import ImageInfo
 from reader import open_shards
 from reader.batches.batch_reader import _SEED_FACTOR
-from reader.plan.image_plan import ImagePlan
+from reader.plan.choices import ImagePlan
+from reader.plan.planning import plan_reading
 from reader.plan.read_options import ReadOptions
-from reader.plan.read_plan import plan_reading
 from reader.sampling.draws import derive_key
 from reader.tfdata.dataset import make_reader
 from reader.tfdata.decoding import (

@@ -15,8 +15,8 @@ from reader.batches.elements import (
     split_ragged,
     stack_column,
 )
+from reader.plan.choices import Given
 from reader.plan.read_options import ReadOptions
-from reader.plan.record_choice import Given
 
 AGE = Column("age", "int")
 CAPTION = Column("caption", "text")

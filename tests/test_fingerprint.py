@@ -11,8 +11,8 @@ from conftest import convert_folder, write_image
 from converter import ConvertOptions
 from converter.format.indexing import index_files
 from reader import ReadOptions, load_dataset, mix_datasets, open_shards, open_tfrecords
-from reader.plan.fingerprint import describe_plan
-from reader.plan.read_plan import plan_reading
+from reader.plan.planning import plan_reading
+from reader.plan.read_plan import describe_plan
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
 READING = {"seed": 5, "batch_size": 4}

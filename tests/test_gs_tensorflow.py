@@ -18,7 +18,7 @@ from conftest import make_environment, read_record
 from servers import upload
 
 from reader import open_shards
-from reader.plan.read_plan import list_files
+from reader.plan.planning import list_files
 from reader.records.record_files import RecordFiles
 
 HOSTS = ("www.googleapis.com", "storage.googleapis.com")

@@ -19,7 +19,7 @@ from converter.format.tfrecords import FRAMING_BYTES, compute_masked_crc, frame_
 from converter.storage.files import name_index
 from reader import ReadOptions, open_shards, open_tfrecords
 from reader.batches.batch_reader import BatchReader
-from reader.plan.read_plan import plan_reading
+from reader.plan.planning import plan_reading
 
 LENGTHS = [0, 1, 10**9, 10**12, 2**63 - 1, 2**64 - 8, 2**64 - 1]
 

@@ -21,7 +21,7 @@ from converter.format import examples
 from converter.format.tfrecords import FRAMING_BYTES, frame_record
 from reader import ReadOptions, load_dataset, open_shards
 from reader.batches.batch_reader import BatchReader
-from reader.plan.read_plan import plan_reading
+from reader.plan.planning import plan_reading
 
 PICTURE = encode_image(make_image(1), "PNG")
 

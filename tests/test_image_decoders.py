@@ -28,8 +28,8 @@ from converter.format.manifest import ImageInfo
 from reader import load_dataset, open_shards
 from reader.batches.decoders import Decoder, Task, make_decoder, make_mask_decoder
 from reader.examples.image_headers import measure_image
+from reader.plan.choices import ImagePlan
 from reader.plan.read_options import COLOR_CHANNELS, ReadOptions
-from reader.plan.read_plan import ImagePlan
 
 SIZES = [(1, 1), (1, 9), (7, 1), (8, 8), (16, 16), (17, 33), (15, 31), (3, 50), (64, 5)]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from converter import ConvertOptions, UsageError
 from converter.format.manifest import ImageInfo
 from reader import ReadOptions, mix_datasets, open_shards
-from reader.plan.mixing import BLOCK_RECORDS, join_images, plan_mixture, share_block
+from reader.plan.planning import BLOCK_RECORDS, join_images, plan_mixture, share_block
 
 OPTIONS = ConvertOptions(image_size=(4, 5), encoding="png", num_shards=2)
 READING = {"batch_size": 16, "dtype": "uint8", "with_filename": True, "seed": 5}

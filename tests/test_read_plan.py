@@ -8,7 +8,8 @@ from conftest import convert_folder, write_image
 
 from converter import ConvertOptions, UsageError
 from reader import ReadOptions, open_shards
-from reader.plan.read_plan import plan_reading, resolve_options
+from reader.plan.planning import plan_reading
+from reader.plan.read_plan import resolve_options
 from reader.records.record_files import RunFiles
 from reader.sampling.orders import SequentialOrder, ShuffledOrder, WindowedOrder
 

@@ -14,7 +14,7 @@ from damaging import fork_while_held, run_apart
 
 from converter import DatasetError, RecordError
 from reader import open_shards
-from reader.plan.read_plan import list_files
+from reader.plan.planning import list_files
 from reader.records.record_files import RecordFiles, RunFiles
 from reader.sampling.orders import WindowedOrder
 from reader.sampling.steps import Steps

@@ -18,9 +18,9 @@ from converter.errors import DatasetError, StoreError, UsageError
 from converter.storage.object_requests import delete_object, put_bytes
 from reader import ReadOptions, load_dataset, mix_datasets, open_shards, open_tfrecords
 from reader.batches.batch_reader import BatchReader
-from reader.plan.fingerprint import describe_plan
 from reader.plan.memory import STORE_BYTES
-from reader.plan.read_plan import plan_reading
+from reader.plan.planning import plan_reading
+from reader.plan.read_plan import describe_plan
 from reader.remote.range_reads import RangeFiles
 
 SHARDS = 12
@@ -272,7 +272,7 @@ READ = """
 import hashlib, json, sys
 from reader import ReadOptions, open_shards
 from reader.batches.batch_reader import BatchReader
-from reader.plan.read_plan import plan_reading
+from reader.plan.planning import plan_reading
 anywhere, cache_dir, cache_bytes = sys.argv[1:]
 options = ReadOptions(
     batch_size=16, seed=3, with_filename=True, dtype="uint8", cache_dir=cache_dir,

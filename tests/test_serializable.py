@@ -17,7 +17,7 @@ from converter import ConvertOptions, UsageError
 from converter.storage.locate import locate
 from reader import ReadOptions, load_dataset, open_shards
 from reader.plan.memory import Demand, divide_serializable
-from reader.plan.serializable_plan import LIMITS
+from reader.plan.planning import LIMITS
 
 COUNT = 26
 SUPPORTED = {

@@ -162,8 +162,8 @@ class Manifest:
         Raises:
             DatasetError: there is no such split.
         """
-        if split not in self.splits:
-            raise DatasetError(f"no split {split!r}: there are {', '.join(self.splits)}")
+        if split not in list(self.splits):  # a list, as what is no name may have no hash
+            raise DatasetError(f"no split {split!r:.60}: there are {', '.join(self.splits)}")
         return tuple(shard for shard in self.shards if shard.split == split)
 
     def to_bytes(self) -> bytes:

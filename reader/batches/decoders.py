@@ -26,7 +26,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from converter.errors import UsageError
 from reader.arrays import Array, Bytes, Scratch
 from reader.batches.png_chunks import is_interlaced, lacks_rows, reduce_png
-from reader.plan.image_plan import ImagePlan
+from reader.plan.choices import ImagePlan
 
 Size: TypeAlias = tuple[int, int]
 

@@ -13,8 +13,7 @@ from reader.batches.elements import Ragged, format_batch, split_ragged
 from reader.batches.image_cache import Reader, fill_cache
 from reader.batches.threads import run_ahead
 from reader.examples.columns import FilePaths
-from reader.plan.fingerprint import describe_plan, find_difference
-from reader.plan.read_plan import ReadPlan
+from reader.plan.read_plan import ReadPlan, describe_plan, find_difference
 from reader.records.damage import DamageLog
 
 

@@ -1,13 +1,24 @@
-"""Divides `max_ram` among the buffers of a reader; pure arithmetic."""
+"""Measures what a read holds, and divides `max_ram` among its buffers."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+import numpy as np
+
 from converter.errors import UsageError
-from converter.sizes import format_bytes
+from converter.sizes import format_bytes, format_count
+from reader.examples.columns import FilePaths
+from reader.plan.choices import Choice, ImagePlan
+from reader.records.indexed_file import RecordFile, read_index
+from reader.records.record_files import RecordFiles
+from reader.remote.remote_shards import MIXED_SHARDS, list_remote
+from reader.sampling.orders import select_all
 
 # What a reader holds besides its buffers: threads, graph and the C library's heap. A reader of tiny
 # images grew by 18 to 22 MB.
@@ -18,6 +29,7 @@ SERIALIZABLE_BYTES: Final = 64_000_000
 # Client libraries, connections and responses of an object store: 45 to 82 MB.
 STORE_BYTES: Final = 96_000_000
 INDEX_BYTES: Final = 8  # per record
+LABEL_BYTES: Final = 5  # per cached image besides its pixels: its label, and whether it is present
 
 LENT_BATCHES: Final = 2  # outside the queues: one with the caller, one on its way back
 MAX_CALLS: Final = 8  # batches filled in parallel; with more cores, several threads fill each
@@ -26,6 +38,7 @@ BLOCK_BYTES: Final = 4_000_000  # encoded records that a thread reads at once
 MAX_WINDOW_RECORDS: Final = 8_192
 RUN_BYTES: Final = 1_000_000  # the least sequential read worth the latency of remote storage
 MIN_RUNS: Final = 4  # in a window
+SINGLES: Final = 32  # single images of one size that are read at once
 
 # How `serializable` reads: shards interleaved, records taken of each in turn, turns read ahead (and
 # times the shards opened ahead), and the read buffer of a shard.
@@ -80,6 +93,98 @@ class Buffers:
     def batches(self) -> int:
         """How many finished batches can exist at the same time."""
         return self.calls + self.prefetch_batches + LENT_BATCHES
+
+
+def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple[Buffers, bool]:
+    """Divides `max_ram`; says whether whole batches can be resized in it."""
+    max_ram_bytes = images.options.max_ram_bytes
+    measure = functools.partial(measure_demand, files, images, choice)
+    if images.resizes_alike:
+        # Resizing image by image takes less memory, and more time.
+        with contextlib.suppress(UsageError):
+            return divide_memory(max_ram_bytes, measure(whole_batches=True)), True
+    demand = measure(whole_batches=False)
+    if demand.fixed_bytes > max_ram_bytes:
+        raise UsageError(
+            f"cache would keep {format_count(choice.selection.count, 'image')} of "
+            f"{_cached_bytes(images, choice):,} bytes, {format_bytes(demand.fixed_bytes)} in all, "
+            f"and max_ram is {format_bytes(max_ram_bytes)}: allow more, or leave it out"
+        )
+    try:
+        return divide_memory(max_ram_bytes, demand), False
+    except UsageError as error:
+        if images.stored.height is not None or not len(files):
+            raise
+        raise UsageError(f"{error}; {_describe_largest(files, images)}") from None
+
+
+def measure_demand(
+    files: RecordFiles, images: ImagePlan, choice: Choice, *, whole_batches: bool
+) -> Demand:
+    """Measures what a read holds; `whole_batches` stay as stored until they are resized."""
+    options, stored, shards = images.options, images.stored, files.files
+    measured = measure_files(shards)
+    pixels = stored.max_height * stored.max_width
+    mask_bytes = _mask_bytes(images, choice)
+    resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
+    # Pillow unpacks to 4 bytes a pixel and then copies; a mask has one value a pixel.
+    decoded = pixels * (images.channels + 4) + (5 * pixels + mask_bytes) * choice.given.masks
+    decoded += images.part_images * (pixels * images.channels + resized) * (not images.is_quick)
+    staged = pixels * images.channels + resized + pixels * choice.given.masks
+    chosen = (choice.selection.chosen, choice.record_labels)
+    is_remote = bool(list_remote(shards))
+    return Demand(
+        **measured,
+        batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
+        image_bytes=images.values * np.dtype(options.dtype).itemsize + mask_bytes,
+        decoded_bytes=decoded + (0 if whole_batches else resized),
+        # With columns, next to nothing of a record may be the image.
+        staged_bytes=staged * whole_batches + measured["record_bytes"] * bool(choice.given.needed),
+        fixed_bytes=choice.selection.count * _cached_bytes(images, choice) if options.cache else 0,
+        extra_bytes=STORE_BYTES * is_remote
+        + sum(array.nbytes for array in chosen if array is not None),
+        open_shards=2 * MIXED_SHARDS if is_remote else 4,
+        shuffle=options.shuffle,
+        # One thread may wait for TensorFlow's threads, which then do its work.
+        cores=count_cores() + (options.random_crop is not None),
+    )
+
+
+def measure_files(files: Sequence[RecordFile]) -> dict[str, int]:
+    """The sizes of records for `Demand`; there are no files where every image was rejected."""
+    records = sum(file.records for file in files)
+    return {
+        "records": records,
+        "shard_records": max((file.records for file in files), default=0),
+        "record_bytes": max([1, *(file.max_record_bytes for file in files)]),
+        "mean_record_bytes": max(1, sum(file.bytes for file in files) // max(1, records)),
+    }
+
+
+def count_cores() -> int:
+    """The number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _mask_bytes(images: ImagePlan, choice: Choice) -> int:
+    return images.values // images.channels * choice.given.masks
+
+
+def _cached_bytes(images: ImagePlan, choice: Choice) -> int:
+    pixel_bytes = images.values * np.dtype(images.decoded_dtype).itemsize
+    return pixel_bytes + _mask_bytes(images, choice) + LABEL_BYTES
+
+
+def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
+    """Names the record that takes the most memory, and the largest image size."""
+    file = max(files.files, key=lambda file: file.max_record_bytes)
+    record = int(np.diff(read_index(file)).argmax())
+    before = sum(other.records for other in files.files[: files.files.index(file)])
+    name = FilePaths(files, select_all(len(files)))[before + record]
+    return (
+        f"the largest record, {format_bytes(file.max_record_bytes)}, is that of {name!r:.122}, "
+        f"and images have up to {images.stored.max_height}x{images.stored.max_width} pixels"
+    )
 
 
 def divide_memory(max_ram_bytes: int, demand: Demand) -> Buffers:

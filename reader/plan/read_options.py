@@ -30,6 +30,11 @@ ALLOWED: Final[dict[str, tuple[object, ...]]] = {
     "subset": (None, "training", "validation"),
     "on_damage": POLICIES,
     "masks": (None, True, False, "with_labels"),
+    "crop_to_aspect_ratio": (False, True),
+    "pad_to_aspect_ratio": (False, True),
+    "random_flip": (False, True),
+    "with_filename": (False, True),
+    "cache": (False, True),
 }  # fmt: skip
 """The values of each option that has a fixed set of them."""
 
@@ -136,12 +141,13 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         for name, choices in ALLOWED.items():
-            _check_choice(name, getattr(self, name), choices)
+            check_choice(name, getattr(self, name), choices)
         self._check_numbers()
+        columns = dict.fromkeys(_list_names(self.columns, "columns"))
+        object.__setattr__(self, "columns", tuple(columns))
         for name, normalize in (
             ("image_size", _pair_sides),
             ("class_names", _list_names),
-            ("columns", _list_columns),
             ("labels", _list_labels),
             ("random_crop", _pair_fractions),
         ):
@@ -154,10 +160,8 @@ class ReadOptions:
         return parse_bytes(self.max_ram) if isinstance(self.max_ram, str) else self.max_ram
 
     def _check_numbers(self) -> None:
-        if self.batch_size is not None:
-            _check_range("batch_size", self.batch_size, 1, hint=", or None")
-        if self.seed is not None:
-            _check_range("seed", self.seed, 0, 2**63)
+        _check_range("batch_size", self.batch_size, 1, optional=True)
+        _check_range("seed", self.seed, 0, 2**63, optional=True)
         _check_range("shard_count", self.shard_count, 1)
         _check_range("shard_index", self.shard_index, 0, self.shard_count)
         for name in ("initial_epoch", "initial_step", "max_damaged"):
@@ -221,18 +225,17 @@ def check_cache(cache_dir: object, cache_bytes: object) -> None:
         UsageError: one is wrong.
     """
     if not isinstance(cache_dir, str | os.PathLike | None):
-        raise UsageError(f"cache_dir {cache_dir!r} is not a path")
+        raise UsageError(f"cache_dir {cache_dir!r:.60} is not a path")
     if isinstance(cache_bytes, str):
         cache_bytes = parse_bytes(cache_bytes)
-    if cache_bytes is not None:
-        _check_range("cache_bytes", cache_bytes, 1)
+    _check_range("cache_bytes", cache_bytes, 1, optional=True)
 
 
 def _pair_sides(size: Any) -> tuple[int, int]:
     sides = (size, size) if type(size) is int else size
     is_pair = isinstance(sides, tuple | list) and len(sides) == 2
     if not is_pair or any(type(side) is not int for side in sides):
-        raise UsageError(f"image_size {size!r} is not a pair (height, width)")
+        raise UsageError(f"image_size {size!r:.60} is not a pair (height, width)")
     if not all(1 <= side <= 65_535 for side in sides):
         raise UsageError(f"image_size {size!r} is out of range: 1 to 65535 pixels")
     return sides[0], sides[1]
@@ -241,12 +244,8 @@ def _pair_sides(size: Any) -> tuple[int, int]:
 def _list_names(names: Any, option: str = "class_names") -> tuple[str, ...]:
     # A string is a sequence of strings too.
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise UsageError(f"{option} {names!r} is not a list of names")
+        raise UsageError(f"{option} {names!r:.60} is not a list of names")
     return tuple(names)
-
-
-def _list_columns(names: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_list_names(names, "columns")))
 
 
 def _list_labels(labels: Any) -> dict[str, int] | tuple[int, ...]:
@@ -268,7 +267,7 @@ def _pair_fractions(shares: Any) -> tuple[float, float]:
     is_pair = isinstance(shares, tuple | list) and len(shares) == 2
     if not is_pair or not all(map(_is_number, shares)) or not 0 < shares[0] <= shares[1] <= 1:
         raise UsageError(
-            f"random_crop {shares!r} is out of range: two shares of an image's area, "
+            f"random_crop {shares!r:.60} is out of range: two shares of an image's area, "
             "above 0 and up to 1"
         )
     return shares[0], shares[1]
@@ -278,18 +277,25 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    # Compare types too: 1 == True.
-    if not any(value == choice and type(value) is type(choice) for choice in choices):
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Refuses a value that is none of the choices.
+
+    Raises:
+        UsageError: it names them.
+    """
+    # Compare types too, and first: 1 == True, and an array compares as an array.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
         known = ", ".join(repr(choice) for choice in choices)
-        raise UsageError(f"{name} {value!r} is unknown: choose one of {known}")
+        raise UsageError(f"{name} {value!r:.60} is unknown: choose one of {known}")
 
 
 def _check_range(
-    name: str, value: object, least: int, end: int | None = None, hint: str = ""
+    name: str, value: object, least: int, end: int | None = None, *, optional: bool = False
 ) -> None:
+    limit = f"at least {least}" if end is None else f"{least} to {end - 1}"
+    limit += ", or None" * optional
     if type(value) is not int:
-        raise UsageError(f"{name} {value!r} is not a whole number")
-    if value < least or (end is not None and value >= end):
-        limit = f"at least {least}" if end is None else f"{least} to {end - 1}"
-        raise UsageError(f"{name} {value} is out of range: {limit}{hint}")
+        if value is not None or not optional:
+            raise UsageError(f"{name} {value!r:.60} is not a whole number: {limit}")
+    elif value < least or (end is not None and value >= end):
+        raise UsageError(f"{name} {value} is out of range: {limit}")

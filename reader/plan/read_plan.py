@@ -1,30 +1,28 @@
-"""Turns a manifest and options into a `ReadPlan`."""
+"""The decisions made before the first record is read: `ReadPlan`, and what epochs depend on."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from converter.errors import UsageError
-from converter.format.manifest import Manifest
-from converter.storage.location import Location
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
 from reader.examples.fields import Wanted
-from reader.plan.image_plan import ImagePlan
-from reader.plan.memory import Buffers
+from reader.plan.choices import Choice, Given, ImagePlan
+from reader.plan.memory import SINGLES, Buffers
 from reader.plan.read_options import ReadOptions
-from reader.plan.record_choice import Choice, Given, choose_records
-from reader.plan.sizing import SINGLES, size_buffers
-from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles, RunFiles
 from reader.remote.range_reads import RangeFiles
-from reader.remote.remote_shards import RemoteFile, count_mixed, fits_cache, list_remote
-from reader.remote.shard_cache import check_room, open_cache
+from reader.remote.remote_shards import count_mixed, fits_cache, list_remote
 from reader.sampling.orders import (
+    MixedOrder,
     Order,
     Selection,
     SequentialOrder,
@@ -32,9 +30,14 @@ from reader.sampling.orders import (
     ShuffledOrder,
     WindowedOrder,
     count_selected,
-    sort_selection,
 )
 from reader.sampling.steps import Steps
+
+CHOICES: Final = (
+    "subset", "validation_split", "color_mode", "dtype", "interpolation", "crop_to_aspect_ratio",
+    "pad_to_aspect_ratio", "random_crop", "random_flip",
+)  # fmt: skip
+"""Options that decide which records come, or with which pixels."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,68 +141,6 @@ class ReadPlan:
         return slots, self.order.find_records(epoch, positions[slots])
 
 
-def plan_reading(
-    folder: Location,
-    manifest: Manifest,
-    split: str,
-    options: ReadOptions,
-    *,
-    random_access: bool = False,
-) -> ReadPlan:
-    """Decides how a split of a data set is read.
-
-    With `random_access` steps are read in any order, so only the records needed are fetched from a
-    store.
-
-    Raises:
-        DatasetError: there is no such split, or a file that has to be read is damaged.
-        UsageError: the options do not fit the data set.
-    """
-    files = RecordFiles(list_files(folder, manifest, split, options))
-    is_remote = bool(list_remote(files.files))
-    options = resolve_options(options, split, remote=is_remote and not random_access)
-    choice = choose_records(files, manifest, split, options)
-    if options.shuffle == "buffer":
-        # Neighbours have to be neighbours on disk: in a drawn order, each read served one record.
-        choice = dataclasses.replace(choice, selection=sort_selection(choice.selection))
-    steps = plan_steps(choice.selection.count, options)
-    images = ImagePlan(stored=manifest.image, options=options)
-    buffers, resizes_batches = size_buffers(files, images, choice)
-    files, order = choose_order(
-        files, buffers, options, choice.selection, random_access=random_access
-    )
-    return ReadPlan(
-        images=images,
-        choice=choice,
-        files=files,
-        order=order,
-        steps=steps,
-        buffers=buffers,
-        resizes_batches=resizes_batches,
-    )
-
-
-def list_files(
-    folder: Location, manifest: Manifest, split: str, options: ReadOptions | None = None
-) -> list[RecordFile]:
-    """Lists the shards of a split that are not empty; objects go through the options' cache.
-
-    Raises:
-        DatasetError: there is no such split.
-        UsageError: the cache is too small for a shard.
-    """
-    shards = [shard for shard in manifest.list_shards(split) if shard.records]
-    if not folder.is_remote:
-        return [RecordFile.of_shard(folder, shard) for shard in shards]
-    options = options or ReadOptions()
-    cache = open_cache(options.cache_dir, options.cache_bytes)
-    check_room(cache, shards)
-    return [
-        RemoteFile.of_shard(folder, shard, index_bytes=shard.index_bytes, cache=cache)
-        for shard in shards
-    ]
-
-
 def resolve_options(options: ReadOptions, split: str, *, remote: bool) -> ReadOptions:
     """Resolves `shuffle` to False, `exact` or `buffer`, and draws a seed if none is given.
 
@@ -282,3 +223,56 @@ def choose_order(
     kind = RangeFiles if is_scattered and is_remote else RecordFiles
     plain = ShuffledOrder(records=records, seed=seed) if is_shuffled else SequentialOrder()
     return kind(files.files, buffers.index_bytes), plain
+
+
+def describe_plan(plan: ReadPlan) -> dict[str, Any]:
+    """Describes, in JSON's types, everything that decides which values come when.
+
+    Memory, `on_damage` and `label_mode` are left out: they may change in the middle of an epoch.
+    """
+    order, labels, options = plan.order, plan.choice.record_labels, plan.options
+    description = {
+        **describe_order(plan.files, options, plan.buffers, plan.steps),
+        "class_names": _digest(json.dumps(plan.choice.class_names).encode()),
+        "labels": None if labels is None else _digest(labels.tobytes()),
+        "image_size": [plan.images.height, plan.images.width],
+        "mixture": None,
+    }
+    if isinstance(order, MixedOrder):
+        ends = [*order.begins[1:], plan.choice.selection.total]
+        description["mixture"] = [list(part) for part in zip(ends, order.shares, strict=True)]
+    if isinstance(order, ShardwiseOrder):
+        description["shards"] = order.shards
+    if options.order == "path":
+        description["by"] = "path"
+    description |= {name: getattr(options, name) for name in CHOICES}
+    if options.random_crop is not None:
+        description["random_crop"] = list(options.random_crop)
+    return description
+
+
+def describe_order(
+    files: RecordFiles, options: ReadOptions, buffers: Buffers, steps: Steps
+) -> dict[str, Any]:
+    """Describes everything that decides which records come when; options are resolved."""
+    return {
+        "data": _digest("\n".join(file.digest for file in files.files).encode()),
+        "seed": options.seed,
+        "order": options.shuffle or "sequential",
+        "window": buffers.window,
+        "records": steps.records,
+        "batch_size": options.batch_size,
+        "remainder": steps.remainder,
+        "shard_index": steps.shard_index,
+        "shard_count": steps.shard_count,
+    }
+
+
+def find_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Names the first entry that differs."""
+    names = (name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
+    return next(names, None)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -14,7 +14,7 @@ import numpy as np
 from converter.errors import DatasetError, UsageError
 from converter.storage.disk import DiskPath
 from reader.arrays import Array
-from reader.plan.fingerprint import find_difference
+from reader.plan.read_plan import find_difference
 
 STATE: Final = "state.json"
 VERSION: Final = 1

@@ -14,11 +14,16 @@ from reader.arrays import Array
 from reader.batches.batch_reader import BatchReader
 from reader.batches.elements import Ragged, format_batch
 from reader.batches.image_cache import Reader, fill_cache
-from reader.plan.fingerprint import describe_order, describe_plan
-from reader.plan.memory import Demand, divide_memory
+from reader.plan.memory import SINGLES, Demand, count_cores, divide_memory, measure_files
 from reader.plan.read_options import ReadOptions
-from reader.plan.read_plan import ReadPlan, choose_order, plan_steps, resolve_options
-from reader.plan.sizing import SINGLES, count_cores, measure_files
+from reader.plan.read_plan import (
+    ReadPlan,
+    choose_order,
+    describe_order,
+    describe_plan,
+    plan_steps,
+    resolve_options,
+)
 from reader.records.damage import DamageLog, typed_errors
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Order, select_all

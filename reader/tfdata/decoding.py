@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import tensorflow as tf
 
-from reader.plan.image_plan import ImagePlan
+from reader.plan.choices import ImagePlan
 from reader.plan.read_options import COLOR_CHANNELS
 
 Decode: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from converter.errors import ShardmillError, UsageError
 from reader.arrays import Array
-from reader.plan.sizing import count_cores
+from reader.plan.memory import count_cores
 from reader.records.damage import keep_error
 from reader.sampling.steps import Position
 

@@ -17,7 +17,7 @@ from reader.arrays import Array, Scratch
 from reader.batches import decoders
 from reader.batches.batch_reader import Batch
 from reader.batches.decoders import Decoder, Task
-from reader.plan.image_plan import ImagePlan
+from reader.plan.choices import ImagePlan
 from reader.plan.read_plan import ReadPlan
 from reader.tfdata.decoding import (
     Decode,

@@ -166,7 +166,7 @@ def open_engine(folder: Path, decode: Callable[..., list[str | None]]) -> Any:
     """The engine with a decoder in the place of its own."""
     from reader import ReadOptions, open_shards
     from reader.batches.batch_reader import BatchReader
-    from reader.plan.read_plan import plan_reading
+    from reader.plan.planning import plan_reading
 
     shards = open_shards(folder)
     options = ReadOptions(batch_size=BATCH, dtype="uint8", seed=1)

@@ -1,4 +1,4 @@
-"""Which records of a split are read, and what is given of them besides their images."""
+"""What an epoch is made of: which records, and what is given of each: image, label, columns."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from converter.errors import UsageError
 from converter.format import schema
-from converter.format.manifest import Manifest
+from converter.format.manifest import ImageInfo, Manifest
 from converter.format.schema import Column, find_column
 from converter.sizes import format_count
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths, read_labels
-from reader.plan.read_options import ReadOptions
+from reader.plan.read_options import COLOR_CHANNELS, ReadOptions
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Selection, divide, select_all, select_chosen
 
@@ -35,7 +35,79 @@ MOVES: Final = (
 )  # fmt: skip
 """Options that move what an image shows; stretching does not, in fractions of its size."""
 
+# Limits for images that TensorFlow decodes in one call, which takes 0.1 ms, unless a single one is
+# larger. Graphs for more images take long to build.
+PART_IMAGES: Final = 16
+PART_BYTES: Final = 16_000_000
+
 MAX_MASK_VALUE: Final = 255
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ImagePlan:
+    """The images to give: their size, channels and form, from the stored ones and the options."""
+
+    stored: ImageInfo
+    options: ReadOptions
+
+    @property
+    def height(self) -> int | None:
+        """Height of all images; None where they differ."""
+        return self.options.image_size[0] if self.options.image_size else self.stored.height
+
+    @property
+    def width(self) -> int | None:
+        """Width of all images; None where they differ."""
+        return self.options.image_size[1] if self.options.image_size else self.stored.width
+
+    @property
+    def channels(self) -> int:
+        return COLOR_CHANNELS[self.options.color_mode]
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether the size may differ from the stored one."""
+        return self.height is not None and (
+            (self.height, self.width) != (self.stored.height, self.stored.width)
+            or self.options.random_crop is not None
+        )
+
+    @property
+    def resizes_alike(self) -> bool:
+        """Whether all images of a batch are resized in the same way."""
+        uniform = None not in (self.stored.height, self.stored.width)
+        return self.is_resized and uniform and self.options.random_crop is None
+
+    @property
+    def decoded_dtype(self) -> str:
+        """The dtype after decoding and resizing: only a resize makes fractions."""
+        return self.options.dtype if self.is_resized else "uint8"
+
+    @property
+    def values(self) -> int:
+        """Values in one image, or in the largest."""
+        height, width = self.height or self.stored.max_height, self.width or self.stored.max_width
+        return height * width * self.channels
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the engine decodes to the same numbers as TensorFlow, and as fast."""
+        formats = tuple(self.stored.formats)
+        grays = self.channels == 1 and self.stored.channels > 1
+        quick = formats == ("jpeg",) or (self.stored.is_raw and not grays)
+        return quick and self.options.random_crop is None
+
+    @property
+    def part_images(self) -> int:
+        """How many images TensorFlow decodes in one call: a power of 2, as most batch sizes are."""
+        pixels = self.stored.max_height * self.stored.max_width * self.channels
+        fitting = PART_BYTES // (pixels + 4 * self.values * self.is_resized)
+        return 1 << max(1, min(PART_IMAGES, fitting)).bit_length() - 1
+
+    def lay_out(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
+        """The shape of an image in the data format asked for."""
+        first = self.options.data_format == "channels_first"
+        return (channels, height, width) if first else (height, width, channels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +175,25 @@ def choose_records(
         wanted[selection.find_records(np.arange(selection.count))] = True
         selection = select_chosen(by_path[wanted[by_path]])
     return dataclasses.replace(choice, selection=selection)
+
+
+def check_images(images: ImagePlan, choice: Choice) -> None:
+    """Refuses images and labels in a form in which they cannot be given."""
+    options = images.options
+    if options.label_mode == "binary" and len(choice.class_names) != 2:
+        raise UsageError(
+            f"label_mode 'binary' takes 2 classes, this data set has {len(choice.class_names)}: "
+            "use 'int' or 'categorical'"
+        )
+    if images.height is None and (options.batch_size is not None or options.cache):
+        raise UsageError(
+            "the stored images differ in size and cannot be batched as they are: "
+            "give image_size=(height, width) to resize them, or batch_size=None for single ones"
+        )
+    if images.height is None and options.random_crop is not None:
+        raise UsageError("the stored images differ in size: give the image_size for random_crop")
+    if options.cache and options.batch_size is None:
+        raise UsageError("cache keeps batches ready: give a batch_size")
 
 
 def map_classes(stored: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.int32]:
