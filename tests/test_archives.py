@@ -27,7 +27,7 @@ from converter.sources.originals import read_entry, read_source
 from converter.sources.scan import scan_images
 from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
-from converter.writing.archive_pass import deal_shards, write_together
+from converter.writing.shard_groups import deal_shards, write_together
 from converter.writing.shard_writer import Job
 from pipelines.jobs.convert import run_conversion
 from pipelines.jobs.dry_run import propose

@@ -25,13 +25,13 @@ from converter.commits.commit import commit, list_finished, remove_work
 from converter.errors import DatasetError, OutputError
 from converter.format.manifest import FileInfo, ImageInfo, SplitInfo, Totals, read_manifest
 from converter.options import ConvertOptions
-from converter.planning.plan import Plan
+from converter.planning.plan import Plan, read_entries
 from converter.sources.scan import scan_folder
 from converter.storage.files import Layout, name_index
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import (
     Job,
-    convert_entry,
+    convert_planned,
     read_planned,
     read_receipt,
     receipt_path,
@@ -286,12 +286,8 @@ def test_a_receipt_that_leaves_images_out_is_refused(plan):
 
 def test_a_shard_that_was_given_too_few_images_is_refused(plan):
     shard, job = plan.shards[0], Job.of_plan(plan)
-    outcomes = (
-        found
-        for (entry, text), reads in itertools.islice(read_planned(shard, job), shard.records - 1)
-        for found in convert_entry(entry, text, job, reads)
-    )
-    write_outcomes(shard, job, outcomes)
+    planned = itertools.islice(read_entries(plan.out, shard), shard.records - 1)
+    write_outcomes(shard, job, convert_planned(read_planned(planned, job), job))
     message = f"{shard.records - 1} images are accounted for, planned were {shard.records}"
     assert_refused(plan, f"{shard.name}: {message}")
 

@@ -14,7 +14,7 @@ from converter.options import ConvertOptions
 from converter.sources.duplicates import END_BYTES, drop_duplicates, find_duplicates
 from converter.sources.originals import digest_source
 from converter.sources.scan import scan_images
-from converter.upkeep.provenance import read_sources
+from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import verify_dataset
 
 BIG = 3 * END_BYTES

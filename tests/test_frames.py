@@ -22,7 +22,7 @@ from converter.images.isolation import convert_isolated
 from converter.names import find_file, name_frame
 from converter.options import ConvertOptions
 from converter.sources.scan import scan_images
-from converter.upkeep.provenance import read_sources
+from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.convert import run_conversion
 from pipelines.jobs.repair import repair

@@ -15,7 +15,7 @@ from converter.inventory import CONTENT_NOTES, NOTES, Note
 from converter.options import ConvertOptions
 from converter.sources.originals import read_source
 from converter.sources.scan import scan_images
-from converter.upkeep import comparisons, provenance, repairs
+from converter.upkeep import comparisons, contents, repairs
 from converter.upkeep.updates import plan_update
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import run_conversion
@@ -118,7 +118,7 @@ def test_no_original_is_read_twice_to_tell_them(root: Path, monkeypatch, frames:
         read.append(path)
         return read_source(path, *arguments)
 
-    for module in (comparisons, repairs, provenance):
+    for module in (comparisons, repairs, contents):
         monkeypatch.setattr(module, "read_source", note_reading)
     manifest = read_manifest(root / "out")
     inventory = scan_images(root / "images", options)

@@ -23,8 +23,14 @@ from converter.storage.disk import DiskPath
 from converter.storage.files import Layout, name_size
 from converter.storage.object_requests import list_objects
 from converter.upkeep.verification import verify_dataset
-from converter.writing import archive_pass, multi_size, records, shard_writer
-from converter.writing.multi_size import assemble_shard, choose_leader, plan_work, write_leader
+from converter.writing import multi_size, records, shard_groups, shard_writer
+from converter.writing.multi_size import (
+    assemble_shard,
+    choose_leader,
+    find_pieces,
+    plan_work,
+    write_leader,
+)
 from pipelines.beam.remaining import list_remaining
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import run_conversion, run_sizes
@@ -106,7 +112,7 @@ def test_an_interruption_costs_only_what_it_interrupts(
     folder, alone, tmp_path, monkeypatch, interrupted
 ):
     out, left, seen = tmp_path / "out", [interrupted], []
-    convert = multi_size.make_records
+    convert = shard_writer.make_records
 
     def stop_there(entry, *others, **named):
         seen.append(entry.path)
@@ -116,7 +122,7 @@ def test_an_interruption_costs_only_what_it_interrupts(
             left[0] -= 1
         return convert(entry, *others, **named)
 
-    monkeypatch.setattr(multi_size, "make_records", stop_there)
+    monkeypatch.setattr(shard_writer, "make_records", stop_there)
     with pytest.raises(ShardmillError, match="killed"):
         run_sizes(folder, out, SIZES, IN_MEMORY)
     left.clear()
@@ -247,7 +253,7 @@ def test_pieces_are_all_images_in_their_order(leader, follower):
     found = [
         (f"{piece.part.name}.tfrecord", piece.first + place)
         for shard in places[1]
-        for piece in multi_size._find_pieces(shard, plans[1], plans[0], DiskPath("parts"))
+        for piece in find_pieces(shard, plans[1], plans[0], DiskPath("parts"))
         for place in range(piece.images)
     ]
     assert found == numbers
@@ -348,8 +354,7 @@ def count_reads(monkeypatch) -> list[str]:
         seen.append(entry.path)
         return records.make_records(entry, *others, **named)
 
-    for module in (shard_writer, archive_pass, multi_size):
-        monkeypatch.setattr(module, "make_records", count)
+    monkeypatch.setattr(shard_writer, "make_records", count)
     return seen
 
 
@@ -388,10 +393,10 @@ def test_an_archive_that_is_compressed_is_gone_on_with(folder, tmp_path, monkeyp
 def test_a_full_disk_is_told_while_images_wait(folder, tmp_path, monkeypatch):
     archive = shutil.make_archive(str(tmp_path / "images"), "gztar", folder)
 
-    def fail(_):
+    def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(archive_pass, "pack_outcomes", fail)
+    monkeypatch.setattr(shard_groups, "pack_outcome", fail)
     with pytest.raises(ShardmillError, match="cannot be written or read: No space left on device"):
         run_sizes(archive, tmp_path / "out", SIZES, IN_MEMORY)
 

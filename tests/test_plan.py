@@ -26,14 +26,15 @@ from converter.planning.plan import (
     read_plan,
     write_plan,
 )
-from converter.planning.sharding import (
+from converter.planning.splits import (
     MIN_SHARD_RECORDS,
     MIN_SHARDS,
+    assign_splits,
     count_shards,
     cut_evenly,
+    draw,
     plan_shards,
 )
-from converter.planning.splits import assign_splits, draw
 from converter.storage.disk import DiskPath
 from converter.storage.files import Layout
 
@@ -331,7 +332,7 @@ import sys
 from converter.storage.disk import DiskPath as Path
 from converter.options import MAX_SHARDS, ConvertOptions
 from converter.planning.plan import Draft, write_plan
-from converter.planning.sharding import plan_shards
+from converter.planning.splits import plan_shards
 from converter.planning.splits import assign_splits
 from converter.sources.scan import scan_folder
 images, out, options = Path(sys.argv[1]), Path(sys.argv[2]), ConvertOptions()

@@ -18,7 +18,7 @@ from converter.format.manifest import FileInfo, ShardInfo, read_manifest
 from converter.names import to_system
 from converter.options import ConvertOptions
 from converter.storage.files import Layout
-from converter.upkeep.provenance import read_sources
+from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines import repair, verify
 from pipelines.cli.reports import summarize_repair

@@ -20,7 +20,7 @@ from servers import Server
 from converter.commits.commit import list_finished
 from converter.errors import ImageError, UsageError
 from converter.options import ConvertOptions
-from converter.planning.plan import read_plan
+from converter.planning.plan import read_entries, read_plan
 from converter.sources.archives import index_archive, list_archive, read_members
 from converter.sources.originals import read_entry, read_source
 from converter.sources.scan import scan_images
@@ -306,11 +306,12 @@ def test_many_originals_are_asked_for_at_the_same_time(s3_server, s3_far, tmp_pa
     options = TABLE_OPTIONS if name == "rows.csv" else OPTIONS
     options = dataclasses.replace(options, num_shards=1, validation_split=0.0)
     plan = write_folder(s3_far / name, tmp_path / "out", options)
+    entries = read_entries(plan.out, plan.shards[0])
     s3_server.set_faults(latency=0.2)
     begun = time.monotonic()
     read = [
         (reads.image(), reads.mask() if reads.mask else b"")
-        for _, reads in read_planned(plan.shards[0], Job.of_plan(plan))
+        for _, reads in read_planned(entries, Job.of_plan(plan))
     ]
     seconds = time.monotonic() - begun
     counts = s3_server.set_faults()

@@ -34,7 +34,7 @@ from converter.sources.scan import scan_folder
 from converter.storage import disk
 from converter.storage.files import Layout, name_index
 from converter.upkeep.comparisons import keep_labels
-from converter.upkeep.provenance import Source, read_sources
+from converter.upkeep.contents import Source, read_sources
 from converter.upkeep.updates import Update, carry_shards, place_additions, plan_update
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, read_receipt, receipt_path, write_shard

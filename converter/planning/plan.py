@@ -12,11 +12,12 @@ shard are one range of bytes, and only that range has to travel to a worker.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
+import itertools
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import PIL
@@ -27,7 +28,7 @@ from converter.format.schema import Column
 from converter.inventory import NO_LABEL, Entry, Inventory, name_class
 from converter.names import find_file
 from converter.options import ConvertOptions
-from converter.storage.files import Layout, hash_bytes, name_shard, write_file
+from converter.storage.files import HashedFile, Layout, hash_bytes, name_shard, write_file
 from converter.storage.locate import locate
 from converter.storage.location import Location
 
@@ -67,12 +68,9 @@ class Base(NamedTuple):
 class Draft:
     """A plan that is not written yet.
 
-    Attributes:
-        inventory: the images, and what is left out.
-        splits: the entries of each split, in record order.
-        shard_records: the number of records of each shard, by split.
-        rejected: images that an update does not try again: path, code and detail of each.
-        base: what an update starts from, or None.
+    `splits` are the entries of each split in record order, and `shard_records` the number of them
+    in each shard. An update has a `base`, and in `rejected` the images that it does not try again:
+    path, code and detail of each.
     """
 
     inventory: Inventory
@@ -147,18 +145,18 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         # Receipts without a plan vouch for unknown shards.
         layout.receipts.remove_files(layout.receipts.list_names())
     with (
-        layout.entries.create(layout.scratch) as file,
+        layout.entries.create(layout.scratch) as entries,
         layout.left_out.create(layout.scratch) as left_out,
         layout.notes.create(layout.scratch) as notes,
     ):
-        shards = tuple(_write_entries(file.write, draft))
+        content = _describe(draft, options, entries)
         for line in list_left_out(draft):
             left_out.write(dump_line(line))
         for note in draft.inventory.notes:
             notes.write(dump_line(note._asdict()))
-        content = _describe(draft, options, shards, file.sha256)
         digest = hash_bytes(dump_line(content))
         if resumed:
+            # Inside the block: then none of the three files replaces that of the other plan.
             refuse_other_plan(out, digest, options)
     located = {
         "digest": digest,
@@ -169,6 +167,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
     }
     data = dump_line(located)
     write_file(layout.plan, data, layout.scratch)
+    # Read back, because JSON makes lists of tuples: a resumed run gets the same plan.
     return _parse_plan(data, out)
 
 
@@ -180,18 +179,12 @@ def list_left_out(draft: Draft) -> Iterator[dict[str, str]]:
 
 def digest_plan(draft: Draft, options: ConvertOptions) -> str:
     """The digest of the plan that a draft becomes, without writing it."""
-    entries = hashlib.sha256()
-    shards = tuple(_write_entries(entries.update, draft))
-    content = _describe(draft, options, shards, entries.hexdigest())
-    return hash_bytes(dump_line(content))
+    with open(os.devnull, "wb") as nowhere:
+        return hash_bytes(dump_line(_describe(draft, options, HashedFile(nowhere))))
 
 
 def read_plan(out: Location) -> Plan:
-    """Reads the plan that `write_plan` wrote.
-
-    Raises:
-        DatasetError: there is none, or it is damaged.
-    """
+    """Reads the plan that `write_plan` wrote; raises DatasetError if it is missing or damaged."""
     out = locate(out)
     try:
         data = Layout(out).plan.read_bytes()
@@ -227,7 +220,7 @@ def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
     Raises:
         DatasetError: there are fewer or more than planned.
     """
-    yield from parse_entries(fetch_entries(out, shard), out, shard)
+    return parse_entries(fetch_entries(out, shard), out, shard)
 
 
 def fetch_entries(out: Location, shard: Shard) -> bytes:
@@ -254,11 +247,9 @@ def name_changes(
 ) -> tuple[str, ...]:
     """Describes how options and versions differ from those of an earlier conversion.
 
-    Args:
-        before: the earlier options, as JSON values.
-        generator: the earlier versions.
-        options: the options now.
+    `before` holds the earlier options as JSON values, and `generator` the earlier versions.
     """
+    # An earlier version did not know all options of today: those have their defaults.
     old = {**ConvertOptions().to_json(), **before, "generator": generator}
     new = {**options.to_json(), "generator": name_generator()}
     return tuple(
@@ -269,11 +260,9 @@ def name_changes(
 
 
 def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> None:
-    """Refuses an output whose plan is another than that of the digest.
+    """Raises UsageError with the differences if an output has a plan of another digest.
 
-    Raises:
-        UsageError: names the differences.
-        DatasetError: there is no plan, or it is damaged.
+    Raises DatasetError if it has none, or a damaged one.
     """
     old = read_plan(out)
     if old.digest == digest:
@@ -286,18 +275,17 @@ def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> No
     )
 
 
-def _describe(
-    draft: Draft, options: ConvertOptions, shards: Sequence[Shard], entries_sha256: str
-) -> dict[str, Any]:
-    """Everything that decides the bytes of the shards."""
+def _describe(draft: Draft, options: ConvertOptions, entries: HashedFile) -> dict[str, Any]:
+    """Writes the entries, and describes everything that decides the bytes of the shards."""
+    shards = [dataclasses.asdict(shard) for shard in _write_entries(draft, entries)]
     return {
         "generator": name_generator(),
         "options": options.to_json(),
         "classes": list(draft.inventory.classes),
         "columns": [dataclasses.asdict(column) for column in draft.inventory.columns],
         "labelled": draft.inventory.labelled,
-        "shards": [dataclasses.asdict(shard) for shard in shards],
-        "entries_sha256": entries_sha256,
+        "shards": shards,
+        "entries_sha256": entries.sha256,
         **({"base": draft.base._asdict()} if draft.base else {}),
     }
 
@@ -314,25 +302,24 @@ def _count_left_out(draft: Draft, options: ConvertOptions) -> dict[str, Any]:
     }
 
 
-def _write_entries(write: Callable[[bytes], object], draft: Draft) -> Iterator[Shard]:
-    offset = 0
+def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
     for split, entries in draft.splits.items():
         counts = draft.shard_records[split]
         remaining = iter(entries)
         for index, records in enumerate(counts):
-            members = [next(remaining) for _ in range(records)]
-            lines = b"".join(_dump_entry(entry, draft.inventory) for entry in members)
-            write(lines)
+            members = list(itertools.islice(remaining, records))
+            offset = file.size
+            for entry in members:
+                file.write(_dump_entry(entry, draft.inventory))
             yield Shard(
                 split=split,
                 index=index,
                 count=len(counts),
                 records=records,
                 offset=offset,
-                size=len(lines),
+                size=file.size - offset,
                 source_bytes=sum(entry.size_bytes for entry in members),
             )
-            offset += len(lines)
 
 
 def _dump_entry(entry: Entry, inventory: Inventory) -> bytes:

@@ -1,4 +1,4 @@
-"""Decides which image goes into which split, and in which order the images of a split come.
+"""Decides which image goes into which split, in which order, and how many go into each shard.
 
 A hash of seed and path decides the draw and the rank of an image, independently of other images,
 the runner and the number of workers. So an image stays in its split when others are added. Images
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from converter.errors import UsageError
 from converter.inventory import NO_LABEL, SPLITS, Entry
 from converter.names import to_bytes
-from converter.options import ConvertOptions
+from converter.options import MAX_SHARDS, ConvertOptions
 
 FOLDER: Final = "folder"
 """The value of `group_by` that makes each folder a group."""
@@ -35,6 +35,12 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 _NUMBERS: Final = {split: number for number, split in enumerate(SPLITS)}
 OPEN: Final = -1
 """Stands for a split that is not decided yet."""
+
+MIN_SHARDS: Final = 16
+"""A split has at least this many shards, to keep all cores busy and for interleaved reading, while
+each of them keeps at least `MIN_SHARD_RECORDS`."""
+
+MIN_SHARD_RECORDS: Final = 32
 
 
 class Drawn(NamedTuple):
@@ -95,8 +101,51 @@ def assign_splits(
 
 def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
     """Whether an image may stay in the split that it is in."""
+    # Fractions are of the images that are given to `train`.
     drawn = entry.split == "train" and options.held_out.get(split)
     return not entry.split or entry.split == split or bool(drawn)
+
+
+def plan_shards(
+    splits: dict[str, list[Entry]], options: ConvertOptions, record_bytes: float
+) -> dict[str, list[int]]:
+    """The number of records of each shard, by split.
+
+    `num_shards` decides, or else `shard_bytes` and the mean size of a record.
+
+    Raises:
+        UsageError: `num_shards` is more than the images of the largest split.
+    """
+    largest = max(map(len, splits.values()))
+    counts = {}
+    for split, entries in splits.items():
+        if options.num_shards is None:
+            count = count_shards(len(entries), len(entries) * record_bytes, options.shard_bytes)
+        elif options.num_shards > largest:
+            raise UsageError(
+                f"num shards {options.num_shards} is more than the {largest} images of the "
+                "largest split: ask for fewer"
+            )
+        else:
+            count = max(1, round(options.num_shards * len(entries) / largest))
+        counts[split] = cut_evenly(len(entries), count)
+    return counts
+
+
+def count_shards(records: int, split_bytes: float, shard_bytes: int) -> int:
+    """The number of shards of a split, whatever the number of cores."""
+    floor = min(MIN_SHARDS, records // MIN_SHARD_RECORDS)
+    return max(1, floor, min(records, MAX_SHARDS, round(split_bytes / shard_bytes)))
+
+
+def cut_evenly(total: int, parts: int) -> list[int]:
+    """Cuts `total` into `parts` numbers that differ by one at most, the larger ones first.
+
+    >>> cut_evenly(10, 4)
+    [3, 3, 2, 2]
+    """
+    small, extra = divmod(total, parts)
+    return [small + 1] * extra + [small] * (parts - extra)
 
 
 def join_units(
@@ -107,12 +156,11 @@ def join_units(
     Groups that share an image by its content are one.
     """
     units = np.arange(len(entries), dtype=np.int64)
-    grouped = options.group_by is not None or any(entry.group for entry in entries)
     first: dict[str, int] = {}
-    for place, entry in enumerate(entries) if grouped else ():
+    for place, entry in enumerate(entries):
         if group := find_group(entry, options):
             units[place] = first.setdefault(group, place)
-    parents: dict[int, int] = {}
+    parents: dict[int, int] = {}  # only of units with duplicates, which are few
     for places in duplicates:
         root = _find(parents, int(units[places[0]]))
         for place in places[1:]:
@@ -156,6 +204,7 @@ def stratify(
             continue
         quotas = _share_class(given[labels == label], options)
         sizes = weights[order[begin:end]]
+        # A group across a limit goes to the side on which most of it lies.
         middles = np.cumsum(sizes) - sizes / 2
         limits = np.cumsum(quotas)
         taken[order[begin:end]] = np.where(
@@ -288,9 +337,8 @@ def _check_filled(
 
 
 def _find(parents: dict[int, int], unit: int) -> int:
-    root = unit
-    while root in parents and parents[root] != root:
-        root = parents[root]
-    while unit != root:
-        parents[unit], unit = root, parents.get(unit, root)
-    return root
+    while (parent := parents.get(unit, unit)) != unit:
+        # Halves the path on the way, so that long chains of duplicates do not take ever longer.
+        parents[unit] = parents.get(parent, parent)
+        unit = parents[unit]
+    return unit

@@ -29,7 +29,7 @@ from converter.sources.inputs import is_compressed, locate_masks
 from converter.sources.originals import read_entry, read_source
 from converter.storage.files import hash_bytes, name_index
 from converter.storage.location import Location, choose_threads
-from converter.upkeep.provenance import (
+from converter.upkeep.contents import (
     Source,
     count_sources,
     describe_change,

@@ -28,7 +28,7 @@ from converter.planning.splits import assign_splits
 from converter.sources.originals import read_source
 from converter.storage.files import NOTES, REJECTS, Layout, hash_bytes, name_index, write_file
 from converter.storage.location import Location, choose_threads
-from converter.upkeep.provenance import (
+from converter.upkeep.contents import (
     Source,
     describe_change,
     is_stated,

@@ -26,8 +26,13 @@ from converter.sizes import format_count
 from converter.storage.disk import DiskPath
 from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, hash_file, name_index
 from converter.storage.location import Location, choose_threads
-from converter.upkeep.contents import check_content
-from converter.upkeep.provenance import Source, SourceCounts, count_sources, describe_change
+from converter.upkeep.contents import (
+    Source,
+    SourceCounts,
+    check_content,
+    count_sources,
+    describe_change,
+)
 from converter.writing.shard_writer import Receipt, read_receipt, receipt_path
 
 MAX_FAULTS: Final = 20

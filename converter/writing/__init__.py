@@ -1,8 +1,7 @@
 """One planned shard becomes files: what a worker does.
 
-records       originals -> images -> examples (estimates: how large they will be)
+records       originals -> images -> examples, and how large they will be
 shard_writer  records -> a shard, its index and its receipt
-pipelined     shards one after another, each published while the next one is converted
-archive_pass  several shards in one reading of their archive
+shard_groups  several shards: in series where a store is far, together from one archive
 multi_size    several sizes of them in one reading
 """

@@ -25,9 +25,15 @@ from converter.inventory import Entry
 from converter.planning.plan import Plan, Shard, read_entries
 from converter.storage.files import SHARD_SUFFIX, HashedFile, Layout, hash_file, write_file
 from converter.storage.location import Location
-from converter.writing.archive_pass import Spooled, spool_images
-from converter.writing.records import Outcome, make_records, pack_outcomes, unpack_outcomes
-from converter.writing.shard_writer import Job, Receipt, check_policy, read_planned, write_outcomes
+from converter.writing.records import Outcome, pack_outcome, unpack_outcomes
+from converter.writing.shard_groups import Spooled, spool_images
+from converter.writing.shard_writer import (
+    Job,
+    Receipt,
+    convert_original,
+    read_planned,
+    write_outcomes,
+)
 
 
 class _Index(NamedTuple):
@@ -79,14 +85,11 @@ def choose_leader(plans: Sequence[Plan]) -> Plan:
 
 
 def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Work:
-    """Finds out what is left to do.
+    """Finds out what is left to do; raises StoreError if a store does not answer, or refuses.
 
     Args:
         plans: of the same images in the same order.
         remaining: the unfinished shards of each plan.
-
-    Raises:
-        StoreError: the store does not answer, or refuses.
     """
     leader = choose_leader(plans)
     needed: set[str] = set()
@@ -101,7 +104,7 @@ def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Wo
         followers.append(job := Job.of_plan(plan))
         parts: set[str] = set()
         for shard in left:
-            pieces = tuple(_find_pieces(shard, plan, leader, folder))
+            pieces = tuple(find_pieces(shard, plan, leader, folder))
             parts |= {piece.part.name for piece in pieces}
             assemblies.append(Assembly(shard=shard, job=job, pieces=pieces))
         needed |= {f"{part}{SHARD_SUFFIX}" for part in parts - _list_whole(folder, parts)}
@@ -112,6 +115,19 @@ def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Wo
         shards=tuple(shard for shard in leader.shards if shard.name in needed),
         assemblies=tuple(assemblies),
     )
+
+
+def find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Location) -> Iterator[Piece]:
+    """The parts that hold the images of a follower's shard, in order."""
+    of_split = [other for other in plan.shards if other.split == shard.split]
+    begin = sum(other.records for other in of_split[: shard.index])
+    end = begin + shard.records
+    place = 0
+    for part in (part for part in leader.shards if part.split == shard.split):
+        first, last = max(begin, place), min(end, place + part.records)
+        if first < last:
+            yield Piece(folder / Path(part.name).stem, first - place, last - first)
+        place += part.records
 
 
 def write_leader(shard: Shard, work: Work) -> Receipt:
@@ -148,39 +164,31 @@ class _Part(NamedTuple):
 
 @contextlib.contextmanager
 def _create_parts(shard: Shard, work: Work) -> Iterator[list[_Part]]:
-    """Opens a part for each follower."""
-    name = Path(shard.name).stem
+    """Opens a part for each follower; their indexes are written when the block ends."""
+    parts: list[_Part] = []
+    paths = [folder / Path(shard.name).stem for folder in work.parts]
+    scratch = [Layout(job.out).scratch for job in work.followers]
     with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(_create_part(folder / name, Layout(job.out).scratch))
-            for job, folder in zip(work.followers, work.parts, strict=True)
-        ]
-
-
-@contextlib.contextmanager
-def _create_part(path: Location, scratch: Location) -> Iterator[_Part]:
-    """Opens a part; its index is written when the block ends."""
-    path.parent.make_folder()
-    ends: list[int] = []
-    with path.create(scratch) as file:
-        yield _Part(file, ends)
-    index = _Index(file.sha256, [end - begin for begin, end in itertools.pairwise([0, *ends])])
-    write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), scratch)
+        for path, temporary in zip(paths, scratch, strict=True):
+            path.parent.make_folder()
+            parts.append(_Part(stack.enter_context(path.create(temporary)), []))
+        yield parts
+    # After the parts: an index that is there vouches for a part that is whole.
+    for path, temporary, part in zip(paths, scratch, parts, strict=True):
+        sizes = [end - begin for begin, end in itertools.pairwise([0, *part.ends])]
+        index = _Index(part.file.sha256, sizes)
+        write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), temporary)
 
 
 def _convert(shard: Shard, work: Work, parts: Sequence[_Part]) -> Iterator[tuple[Entry, Outcome]]:
     """The leader's records; those of the followers go into their parts."""
-    job = work.leader
-    options = [job.options, *(follower.options for follower in work.followers)]
-    for (entry, text), reads in read_planned(shard, job):
-        for found, outcomes in make_records(
-            entry, text, job.images, options, job.columns, reads=reads
+    for item, reads in read_planned(read_entries(work.leader.out, shard), work.leader):
+        for found, (first, *others) in convert_original(
+            item, [work.leader, *work.followers], reads
         ):
-            for part, outcome in zip(parts, outcomes[1:], strict=True):
-                check_policy(found, outcome, job.options)
-                part.write(pack_outcomes([(found, outcome)]))
-            check_policy(found, outcomes[0], job.options)
-            yield found, outcomes[0]
+            for part, outcome in zip(parts, others, strict=True):
+                part.write(pack_outcome(found, outcome))
+            yield found, first
         for part in parts:
             part.ends.append(part.file.size)
 
@@ -192,18 +200,6 @@ def _write_spooled(shard: Shard, work: Work, spooled: Spooled) -> Receipt:
                 part.write(pieces)
                 part.ends.append(part.file.size)
         return write_outcomes(shard, work.leader, spooled.unpack(shard))
-
-
-def _find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Location) -> Iterator[Piece]:
-    of_split = [other for other in plan.shards if other.split == shard.split]
-    begin = sum(other.records for other in of_split[: shard.index])
-    end = begin + shard.records
-    place = 0
-    for part in (part for part in leader.shards if part.split == shard.split):
-        first, last = max(begin, place), min(end, place + part.records)
-        if first < last:
-            yield Piece(folder / Path(part.name).stem, first - place, last - first)
-        place += part.records
 
 
 def _locate_index(part: Location) -> Location:

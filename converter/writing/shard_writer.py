@@ -10,9 +10,9 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from converter.costs import enter
 from converter.errors import DatasetError, ImageError, OutputError
@@ -22,15 +22,17 @@ from converter.format.schema import Column
 from converter.format.tfrecords import frame_record
 from converter.images.conversion import StoredImage
 from converter.images.image_notes import list_traits
-from converter.inventory import FILTERS, Entry, NoteTally
+from converter.inventory import Entry, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, name_generator, read_entries
-from converter.planning.strict_checks import describe_failure
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
 from converter.storage.files import HashedFile, Layout, hash_bytes, name_index, write_file
 from converter.storage.location import Location
-from converter.writing.records import Outcome, make_records
+from converter.writing.records import Outcome, check_policy, make_records
+
+Planned: TypeAlias = tuple[Entry, str]
+"""An image, and the name of its class."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,52 +101,44 @@ def write_shard(shard: Shard, job: Job) -> Receipt:
         OutputError: a file cannot be written, or reads back differently.
         DatasetError: the entries are not as planned.
     """
-    outcomes = (
-        found
-        for (entry, text), reads in read_planned(shard, job)
-        for found in convert_entry(entry, text, job, reads)
-    )
-    return write_outcomes(shard, job, outcomes)
+    planned = read_planned(read_entries(job.out, shard), job)
+    return write_outcomes(shard, job, convert_planned(planned, job))
 
 
-def read_planned(shard: Shard, job: Job) -> Iterator[tuple[tuple[Entry, str], Reads]]:
-    """The images of a shard with the names of their classes, and their pending reads."""
-    planned, masks = read_entries(job.out, shard), locate_masks(job.images, job.options)
-    yield from read_ahead(planned, job.images, masks, job.options.max_file_bytes)
+def read_planned(planned: Iterable[Planned], job: Job) -> Iterator[tuple[Planned, Reads]]:
+    """Planned images with their pending reads; in a store, the next ones are under way."""
+    masks = locate_masks(job.images, job.options)
+    return read_ahead(planned, job.images, masks, job.options.max_file_bytes)
 
 
-def convert_entry(
-    entry: Entry, text: str, job: Job, reads: Reads | None = None
+def convert_planned(
+    planned: Iterable[tuple[Planned, Reads]], job: Job
 ) -> Iterator[tuple[Entry, Outcome]]:
-    """Converts one image, or each of its frames, to a record or an error.
+    """Converts images, or each of their frames; raises what `convert_original` does."""
+    for item, reads in planned:
+        for found, (outcome,) in convert_original(item, [job], reads):
+            yield found, outcome
+
+
+def convert_original(
+    planned: Planned, jobs: Sequence[Job], reads: Reads | None = None
+) -> Iterator[tuple[Entry, list[Outcome]]]:
+    """Converts one image, or each of its frames, for jobs that differ only in output and size.
 
     Raises:
-        ShardmillError: it has no record, and `on_error` is `fail`.
+        ShardmillError: it has no record in a size, and `on_error` is `fail`.
     """
-    records = make_records(entry, text, job.images, [job.options], job.columns, reads=reads)
-    for found, (outcome,) in records:
-        check_policy(found, outcome, job.options)
-        yield found, outcome
-
-
-def check_policy(entry: Entry, outcome: Outcome, options: ConvertOptions) -> None:
-    """Ends a conversion at an image that is not merely filtered out, if the options ask for it.
-
-    Raises:
-        ShardmillError: it has no record, and `on_error` is `fail`.
-    """
-    if options.on_error == "reject" or not isinstance(outcome, ImageError):
-        return
-    if outcome.code not in FILTERS:
-        raise describe_failure(entry.path, str(outcome)) from outcome
+    sizes = [job.options for job in jobs]
+    for found, outcomes in make_records(
+        *planned, jobs[0].images, sizes, jobs[0].columns, reads=reads
+    ):
+        for outcome in outcomes:
+            check_policy(found, outcome, sizes[0])
+        yield found, outcomes
 
 
 def write_outcomes(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]) -> Receipt:
-    """Writes shard, index and receipt, in this order, from the outcomes of its images.
-
-    Raises:
-        OutputError: a file cannot be written, or reads back differently.
-    """
+    """Writes shard, index and receipt, in this order; raises what `write_shard` does."""
     publish = compose_shard(shard, job, outcomes)
     return publish()
 
@@ -152,18 +146,17 @@ def write_outcomes(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outco
 def compose_shard(
     shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]
 ) -> Callable[[], Receipt]:
-    """Writes shard and index to temporary files; raises what `write_outcomes` does.
+    """Writes shard and index to temporary files; raises what `write_shard` does.
 
     Returns:
         a function that gives them their names and then writes the receipt. Any thread may call
         it, once.
     """
-    layout = Layout(job.out)
-    tally = _Tally()
-    path = job.out / shard.name
+    layout, tally = Layout(job.out), _Tally()
     with contextlib.ExitStack() as stack:
-        index = stack.enter_context(path.with_name(name_index(shard.name)).create(layout.scratch))
-        file = stack.enter_context(path.create(layout.scratch))
+        # Files are closed in reverse order: the shard gets its name before its index.
+        index = stack.enter_context((job.out / name_index(shard.name)).create(layout.scratch))
+        file = stack.enter_context((job.out / shard.name).create(layout.scratch))
         for entry, outcome in outcomes:
             if isinstance(outcome, ImageError):
                 tally.reject(entry, outcome)
@@ -175,7 +168,7 @@ def compose_shard(
             file.write(framed)
             tally.max_record_bytes = max(tally.max_record_bytes, len(framed))
             enter("other")
-        files = stack.pop_all()
+        files = stack.pop_all()  # which keeps them open
 
     def publish() -> Receipt:
         enter("write")  # closing flushes a file, reads it back and renames it
@@ -193,11 +186,7 @@ def receipt_path(layout: Layout[Location], shard: Shard) -> Location:
 
 
 def write_receipt(receipt: Receipt, layout: Layout[Location], shard: Shard) -> None:
-    """Writes the sign that a shard is finished.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Writes the sign that a shard is finished; raises OutputError if it cannot."""
     content = dataclasses.asdict(receipt)
     data = json.dumps({**content, "digest": _digest(content)}).encode("ascii")
     write_file(receipt_path(layout, shard), data, layout.scratch)
@@ -209,11 +198,7 @@ def read_receipt(path: Location) -> Receipt:
 
 
 def parse_receipt(data: bytes, path: Location) -> Receipt:
-    """Reads a receipt from its content.
-
-    Raises:
-        DatasetError: it is damaged.
-    """
+    """Reads a receipt from its content; raises DatasetError if it is damaged."""
     try:
         content: dict[str, Any] = json.loads(data)
         if content.pop("digest") != _digest(content):

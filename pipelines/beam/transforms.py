@@ -25,9 +25,8 @@ from converter.sources.inputs import is_compressed
 from converter.storage.files import Layout, write_file
 from converter.storage.location import Location
 from converter.upkeep.verification import Check, check_shard
-from converter.writing.archive_pass import deal_shards, write_together
 from converter.writing.multi_size import Assembly, Work, assemble_shard, write_leader, write_leaders
-from converter.writing.pipelined import uses_store, write_pipelined
+from converter.writing.shard_groups import deal_shards, uses_store, write_pipelined, write_together
 from converter.writing.shard_writer import Job, Receipt, write_shard
 
 Shards: TypeAlias = tuple[Shard, ...]

@@ -10,14 +10,12 @@ from converter.images.openers import register_formats
 from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft
-from converter.planning.sharding import plan_shards
-from converter.planning.splits import assign_splits
-from converter.planning.strict_checks import check_scan
+from converter.planning.splits import assign_splits, plan_shards
 from converter.sources.inputs import locate_root
 from converter.sources.scan import scan_images
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath
-from converter.writing.estimates import Estimate, bound_record_bytes, estimate_records
+from converter.writing.records import Estimate, bound_record_bytes, check_scan, estimate_records
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,6 @@ from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.inventory import Inventory, Note
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, name_changes, read_plan, refuse_other_plan
-from converter.planning.strict_checks import check_scan
 from converter.sizes import format_bytes
 from converter.sources.inputs import is_compressed
 from converter.sources.scan import scan_images
@@ -25,6 +24,7 @@ from converter.storage.location import AnyPath, Location
 from converter.storage.locks import check_broken
 from converter.upkeep.comparisons import ClassChanges, compare_classes
 from converter.upkeep.updates import Update, check_kind, plan_update
+from converter.writing.records import check_scan
 from pipelines.jobs.dry_run import Proposal, propose
 from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
 

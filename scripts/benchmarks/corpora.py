@@ -18,7 +18,7 @@ from PIL import Image
 from converter.commits.commit import commit
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, write_plan
-from converter.planning.sharding import plan_shards
+from converter.planning.splits import plan_shards
 from converter.sources.scan import scan_folder
 from converter.storage.locate import locate
 from converter.storage.location import Location

@@ -32,7 +32,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.files import Layout
 from converter.storage.locate import locate
-from converter.upkeep.provenance import read_sources
+from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.dry_run import propose
 

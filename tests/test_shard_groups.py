@@ -21,8 +21,8 @@ from converter.planning.plan import read_entries, write_plan
 from converter.storage import disk, object_requests
 from converter.storage.files import Layout, name_index
 from converter.storage.objects import ObjectPath
-from converter.writing import pipelined, shard_writer
-from converter.writing.pipelined import uses_store, write_pipelined
+from converter.writing import shard_groups, shard_writer
+from converter.writing.shard_groups import uses_store, write_pipelined
 from converter.writing.shard_writer import Job, read_receipt, receipt_path
 from pipelines.jobs.dry_run import propose
 
@@ -85,7 +85,7 @@ def test_a_shard_is_sent_while_the_next_one_is_converted(plan, monkeypatch):
             sending.set()
         publish(temporary, path, exclusive=exclusive)
 
-    monkeypatch.setattr(pipelined, "compose_shard", compose_later)
+    monkeypatch.setattr(shard_groups, "compose_shard", compose_later)
     monkeypatch.setattr(disk, "publish", publish_later)
     assert len(list(write_pipelined(plan.shards, Job.of_plan(plan)))) == len(plan.shards)
 
@@ -107,7 +107,7 @@ def test_no_more_than_two_shards_are_open(plan, monkeypatch):
             with lock:
                 states["open"] -= 1
 
-    monkeypatch.setattr(pipelined, "compose_shard", compose_counted)
+    monkeypatch.setattr(shard_groups, "compose_shard", compose_counted)
     monkeypatch.setattr(disk, "publish", publish_slowly)
     list(write_pipelined(plan.shards, Job.of_plan(plan)))
     assert states == {"open": 0, "most": 2}
@@ -143,7 +143,7 @@ def read_again(shard, plan):
 
 
 def test_entries_that_cannot_be_read_end_the_series(plan, monkeypatch):
-    fetch, failed = pipelined.fetch_entries, plan.shards[2]
+    fetch, failed = shard_groups.fetch_entries, plan.shards[2]
 
     def fail(out, shard):
         if shard == failed:
@@ -151,7 +151,7 @@ def test_entries_that_cannot_be_read_end_the_series(plan, monkeypatch):
         return fetch(out, shard)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipelined, "fetch_entries", fail)
+        patch.setattr(shard_groups, "fetch_entries", fail)
         with pytest.raises(StoreError, match="no answer"):
             list(write_pipelined(plan.shards, Job.of_plan(plan)))
     finished = list_finished(plan)
