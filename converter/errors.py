@@ -10,18 +10,22 @@
     │   └── RecordError       one record is: carries the shard, its number and its offset
     └── ImageError            one image cannot become a record: carries a reason code
 
-A message is one line: what is wrong, the value received, the limit, the way out.
+A message is one line: what is wrong, the value received, the limit, the way out. However long or
+odd the values in it are, it is short and printable: see `converter.names.fit_message`.
 """
 
 from __future__ import annotations
 
-from converter.names import MAX_SHOWN, show_name
+from converter.names import fit_message
 
 
 class ShardmillError(Exception):
     """Base of every error raised on purpose; `exit_code` is what a command ends with."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(fit_message(message))
 
 
 class UsageError(ShardmillError):
@@ -72,12 +76,9 @@ class RecordError(DatasetError):
         self.record, self.source = record, source
         known = [] if record is None else [f"record {record}"]
         if source is not None:
-            known.append(f"from {show_name(repr(source))}")
+            known.append(f"from {source!r}")
         number = f" ({', '.join(known)})" if known else ""
-        shown = detail if detail.isprintable() else repr(detail)[1:-1]
-        super().__init__(
-            f"{show_name(shard)}: damaged record at byte {offset}{number}: {shown[:MAX_SHOWN]}"
-        )
+        super().__init__(f"{shard}: damaged record at byte {offset}{number}: {detail}")
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[object, ...]]:
         # Exceptions are pickled with their message, which `__init__` does not take.
@@ -93,8 +94,11 @@ class ImageError(ShardmillError):
     """
 
     def __init__(self, code: str, detail: str) -> None:
-        self.code, self.detail = code, detail
+        self.code, self.detail = code, fit_message(detail)
         super().__init__(f"{code}: {detail}")
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return ImageError, (self.code, self.detail)
 
     def strip(self) -> ImageError:
         """A copy without the traceback, which would keep the content of the file in memory."""

@@ -36,7 +36,8 @@ from reader.records.record_files import RecordFiles
 KINDS = {
     "proof": (
         "dask dataflow determinism faults grain gs_tensorflow hostile hostile_files "
-        "hostile_images hostile_records parts processes soak torch wheel wheel_building "
+        "hostile_images hostile_messages hostile_records parts processes soak torch wheel "
+        "wheel_building "
     ),
     "system": (
         "archives batches cache clusters commands commit conversion costs damage dataset "

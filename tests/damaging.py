@@ -28,6 +28,7 @@ from PIL import Image
 
 from converter import DatasetError, RecordError, ShardmillError
 from converter.format import tfrecords
+from converter.names import MAX_MESSAGE, MAX_SHOWN
 from converter.storage.disk import DiskPath
 from reader import ReadOptions, Record, open_shards
 from reader.arrays import Array
@@ -203,8 +204,8 @@ class Judge:
         try:
             open_shards(self.folder)
         except DatasetError as error:
-            if isinstance(error, RecordError) or not refused:
-                yield f"open: {error}"
+            if isinstance(error, RecordError) or not refused or find_flaw(str(error)):
+                yield f"open: {error!r:.600}"
         else:
             if refused:
                 yield "open: the damage was not seen"
@@ -254,6 +255,8 @@ class Judge:
                 yield f"{name}: the damage was not seen"
 
     def _is_right(self, error: Exception, hurt: Hurt, touched: Iterable[int]) -> bool:
+        if find_flaw(str(error)):
+            return False
         if isinstance(error, RecordError):
             number = self._locate(error)
             if number is not None:
@@ -289,6 +292,7 @@ class Judge:
             return
         if hurt.records and (hurt.by_index or way.on_damage == "raise"):
             yield f"{way}: the damage was not seen"
+        yield from filter(None, map(find_flaw, self.log))
         missing = {n for n, record in enumerate(self.records) if record.source_id not in found}
         noted = {self._locate(error) for error in damage.errors.values()}
         if not missing == noted == hurt.records or len(self.log) != len(missing):
@@ -302,6 +306,17 @@ class Judge:
         # Of so few records, windows would be of runs of one.
         order = WindowedOrder(records=len(self.records), seed=3, run=2, window=4)
         return dataclasses.replace(plan, order=order)
+
+
+def find_flaw(text: str) -> str:
+    """What is wrong with a message, whatever it is about; empty if nothing is."""
+    if not text.isprintable():
+        return f"not one printable line: {text!r:.300}"
+    if len(text) > MAX_MESSAGE:
+        return f"{len(text):,} characters: {text:.300}"
+    # Quotes, brackets and what ends a sentence may be around a value.
+    longest = max(map(len, text.split()), default=0)
+    return f"a run of {longest:,} characters: {text}" if longest > MAX_SHOWN + 8 else ""
 
 
 def decode(record: Record) -> tuple[object, ...]:
@@ -482,7 +497,7 @@ def note_growth(at: Any, read: Callable[..., object], *arguments: Any) -> list[s
     try:
         said = f"gives {read(*arguments)!r:.200}"
     except ShardmillError as error:
-        said = f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {find_flaw(str(error)) or error}"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return [said, str(grown // 1000)]
 

@@ -7,7 +7,8 @@ import os
 import pytest
 
 from converter.format.manifest import ImageInfo, Manifest, SplitInfo, Totals
-from pipelines.cli import reports, terminal
+from converter.names import escape
+from pipelines.cli import reports
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ from pipelines.cli import reports, terminal
     ],
 )
 def test_names_are_made_safe_to_print(name: str, shown: str) -> None:
-    assert terminal.escape(name) == shown
+    assert escape(name) == shown
 
 
 def test_long_bytes_are_only_measured() -> None:

@@ -26,7 +26,7 @@ import converter
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
 from converter.inventory import NO_LABEL, Entry, Inventory, name_class
-from converter.names import find_file
+from converter.names import find_file, fit_message
 from converter.options import ConvertOptions
 from converter.storage.files import HashedFile, Layout, hash_bytes, name_shard, write_file
 from converter.storage.locate import locate
@@ -174,7 +174,8 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
 def list_left_out(draft: Draft) -> Iterator[dict[str, str]]:
     """What will not be converted, as lines of `rejects.jsonl`."""
     yield from draft.rejected
-    yield from (line._asdict() for line in (*draft.inventory.rejected, *draft.inventory.skipped))
+    for line in (*draft.inventory.rejected, *draft.inventory.skipped):
+        yield {**line._asdict(), "detail": fit_message(line.detail)}
 
 
 def digest_plan(draft: Draft, options: ConvertOptions) -> str:

@@ -11,7 +11,7 @@ from converter.errors import ShardmillError
 from converter.format.indexing import Indexed
 from converter.format.manifest import Manifest, Totals, read_manifest
 from converter.inventory import NOTES, REJECT_CODES, SKIP_RULES, Note
-from converter.names import from_bytes
+from converter.names import fit_message, from_bytes
 from converter.sizes import format_bytes, format_count
 from converter.storage.files import REJECTS, Layout
 from converter.storage.location import Location
@@ -145,7 +145,7 @@ def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
     """A line for each feature of a record, with the length of long bytes only."""
     for name, values in sorted(features.items()):
         shown = ", ".join(str(show_value(value)) for value in values[:8])
-        yield f"  {name:<20} {shown}{' …' if len(values) > 8 else ''}"
+        yield fit_message(f"  {name:<20} {shown}{' …' if len(values) > 8 else ''}")
 
 
 def show_value(value: Any) -> Any:
@@ -157,7 +157,7 @@ def show_value(value: Any) -> Any:
 
 def list_faults(faults: Sequence[Fault]) -> Iterator[str]:
     """A line for each fault."""
-    yield from (f"{fault.file}: {fault.detail}" for fault in faults)
+    yield from (fit_message(f"{fault.file}: {fault.detail}") for fault in faults)
 
 
 def summarize_faults(faults: Sequence[Fault], folder: Location) -> str:
@@ -221,7 +221,7 @@ def _summarize_changes(update: Update, changes: ClassChanges) -> Iterator[str]:
     lines = [f"{old} is renamed to {new}" for old, new in changes.renamed]
     lines += [f"{name} is new" for name in changes.added]
     lines += [f"{name} has no images any more" for name in changes.emptied]
-    yield from (f"  class {line}" for line in lines[:MAX_CLASSES])
+    yield from (fit_message(f"  class {line}") for line in lines[:MAX_CLASSES])
     if len(lines) > MAX_CLASSES:
         yield f"  … and {len(lines) - MAX_CLASSES:,} more classes"
 
@@ -235,7 +235,7 @@ def _list_notes(notes: Iterable[Note]) -> Iterator[str]:
         first = group[0]
         names = ", ".join(first.names[:2]) + (", …" if first.total > 2 else "")
         total, sets = sum(note.total for note in group), format_count(len(group), "set")
-        yield f"  note: {code} {total:,} in {sets}, {NOTES[code]}: {names}"
+        yield fit_message(f"  note: {code} {total:,} in {sets}, {NOTES[code]}: {names}")
 
 
 def _list_splits(manifest: Manifest) -> Iterator[str]:
@@ -247,7 +247,7 @@ def _list_splits(manifest: Manifest) -> Iterator[str]:
 
 def _list_classes(classes: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
     for label, (name, count) in enumerate(zip(classes[:MAX_CLASSES], counts, strict=False)):
-        yield f"  {label:>5}  {name:<24} {count:>9,}"
+        yield fit_message(f"  {label:>5}  {name:<24} {count:>9,}")
     if len(classes) > MAX_CLASSES:
         yield f"         … and {len(classes) - MAX_CLASSES:,} more classes"
 

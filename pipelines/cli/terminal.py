@@ -20,6 +20,8 @@ from typing import Any, Final, TextIO
 
 from tqdm import tqdm
 
+from converter.names import escape, fit_message
+
 _BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|UnboundedThread")
 
 
@@ -81,21 +83,8 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 def fail(message: str, code: int) -> int:
     """Prints a message to standard error; returns the exit code."""
-    print(f"shardmill: {escape(message)}", file=sys.stderr)
+    print(fit_message(f"shardmill: {message}"), file=sys.stderr)
     return code
-
-
-def escape(text: str) -> str:
-    """Makes names from a disk safe to print: no control characters or surrogates."""
-    return "".join(char if char.isprintable() else _spell(char) for char in text)
-
-
-def _spell(char: str) -> str:
-    # A byte that is not UTF-8 is a surrogate in a name.
-    byte = ord(char) - 0xDC00
-    if 0x80 <= byte <= 0xFF:
-        return f"\\x{byte:02x}"
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 @contextlib.contextmanager
@@ -110,7 +99,7 @@ def show_warnings(own: type[Warning], *, quiet: bool) -> Iterator[None]:
             if not issubclass(category, own):
                 show(message, category, *place, **more)
             elif not quiet:
-                print(f"shardmill: warning: {escape(str(message))}", file=sys.stderr)
+                print(fit_message(f"shardmill: warning: {message}"), file=sys.stderr)
 
         warnings.simplefilter("always", own)
         warnings.showwarning = show_line
@@ -133,7 +122,7 @@ def set_up_logs(*, debug: bool, quiet: bool) -> None:
 class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # `print` would break the progress bar.
-        tqdm.write(f"shardmill: {escape(record.getMessage())}", file=sys.stderr)
+        tqdm.write(fit_message(f"shardmill: {record.getMessage()}"), file=sys.stderr)
 
 
 def silence_beam_threads() -> None:
