@@ -75,7 +75,7 @@ def test_an_address_that_makes_no_sense_is_refused_without_its_credentials(addre
 
 def test_names_are_taken_apart_like_those_of_files():
     path = parse_address("s3://bucket/a/b.tar.gz")
-    assert (path.name, path.stem, path.suffix) == ("b.tar.gz", "b.tar", ".gz")
+    assert (path.name, path.suffix) == ("b.tar.gz", ".gz")
     assert str(path.with_name("c")) == "s3://bucket/a/c"
     assert str(path.parent.parent) == "s3://bucket"
     assert path.relative_to(path.parent.parent) == "a/b.tar.gz"

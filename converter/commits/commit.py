@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,6 +89,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
         columns=plan.columns,
         labelled=plan.labelled,
     )
+    # Exclusive, because a lock can be broken: of two runs one completes the data set.
     write_file(layout.manifest, manifest.to_bytes(), layout.scratch, exclusive=True)
     # The data set is finished; the next run removes what cannot be removed now.
     with contextlib.suppress(OSError, StoreError):
@@ -176,16 +178,9 @@ def _list_sizes(receipt: Receipt, shard: Shard) -> dict[str, int]:
 
 
 def _describe_shard(receipt: Receipt) -> ShardInfo:
-    return ShardInfo(
-        name=receipt.name,
-        split=receipt.split,
-        records=receipt.records,
-        bytes=receipt.bytes,
-        sha256=receipt.sha256,
-        index_bytes=receipt.index_bytes,
-        index_sha256=receipt.index_sha256,
-        max_record_bytes=receipt.max_record_bytes,
-    )
+    # A receipt has all that the manifest states about a shard, and more.
+    names = [field.name for field in dataclasses.fields(ShardInfo)]
+    return ShardInfo(**{name: getattr(receipt, name) for name in names})
 
 
 def _describe_image(receipts: Sequence[Receipt], options: ConvertOptions) -> ImageInfo:

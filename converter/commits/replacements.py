@@ -59,6 +59,7 @@ def replace_dataset(out: Location) -> None:
         OSError: a folder cannot be renamed, or a file of the old one cannot be removed.
     """
     own, stage = list_own_files(out), Layout(out).stage
+    # An update keeps shards of its base: if that has changed meanwhile, they do not fit together.
     base = read_plan(stage).base
     if base and hash_file(out / MANIFEST) != base.digest:
         raise OutputError(
@@ -93,7 +94,7 @@ def restore_folder(out: Location, *, break_lock: bool) -> None:
     owner = retired.find_owner()
     if owner is not None:
         check_broken(out, owner, break_lock=break_lock, other="folder")
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError):  # another run has just restored it
         Path(str(retired)).rename(str(out))
 
 
@@ -136,7 +137,7 @@ def settle_folder(out: Location) -> bool:
     layout.repair.remove_folder()
     if not layout.plan.is_file():
         return False
-    read_manifest(out)
+    read_manifest(out)  # raises if it is damaged, while the plan is still there
     remove_work(out)
     return True
 

@@ -20,6 +20,7 @@ from converter.storage.location import Location, Reading
 from converter.storage.locks import Owner, find_disk_owner, lock_disk
 
 _PIECE_BYTES: Final = 1 << 20
+# From linux/fcntl.h and linux/fs.h, for `renameat2`, which Python does not have.
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 _NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
@@ -126,6 +127,7 @@ class DiskPath(PosixPath):
             self.rmdir()
 
     def sync(self) -> None:
+        # A folder has names of its own to flush: without this a power loss can undo a rename.
         descriptor = os.open(self, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -223,8 +225,7 @@ class DiskPath(PosixPath):
     def lock(
         self, *, break_lock: bool = False, moves_to: Location | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        later = DiskPath(str(moves_to or self))
-        return lock_disk(self, break_lock=break_lock, moves_to=later)
+        return lock_disk(self, break_lock=break_lock, moves_to=DiskPath(str(moves_to or self)))
 
     def find_owner(self) -> Owner | None:
         return find_disk_owner(self)
@@ -232,6 +233,7 @@ class DiskPath(PosixPath):
 
 def publish(temporary: DiskPath, path: DiskPath, *, exclusive: bool) -> None:
     """Gives a complete file its final name; `exclusive` raises FileExistsError if it is taken."""
+    # A rename replaces what has the name; a link fails instead, in the same step.
     if not (exclusive and link_file(temporary, path)):
         temporary.replace(path)
     path.parent.sync()

@@ -78,6 +78,7 @@ class GcsStore:
             "POST", bucket, "", query, headers=headers, data=stores.open_body(data)
         ) as answer:
             item = await answer.json()
+        # A media upload has no metadata, with which the store would get the hash to compare.
         sent = _hash_md5(stores.read_parts(data, stores.CHUNK_BYTES))
         if (item.get("md5Hash") or sent) != sent:
             raise stores.TransientError("the store received other bytes than were sent")
@@ -126,6 +127,7 @@ class GcsStore:
         data: Any = None,
     ) -> AsyncIterator[Any]:
         """Makes a request about a bucket, or a quoted place in it; with `data`, an upload."""
+        # Why not `GCSFileSystem._call`? It repeats requests itself, and reads answers whole.
         base = f"{self._files._location}/{'' if data is None else 'upload/'}storage/v1"  # noqa: SLF001
         url = f"{base}/b/{_quote(bucket)}/o" + (f"/{place}" if place else "")
         if query:

@@ -42,6 +42,7 @@ _OWNER_BYTES: Final = 4096
 _TRIES: Final = 20
 _DISK_PAUSE_S: Final = 0.005
 _STORE_PAUSE_S: Final = 0.1
+# What file systems without flock answer, such as some of NFS and FUSE.
 _NO_FLOCK: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 _T = TypeVar("_T")
@@ -69,10 +70,8 @@ class Owner:
 
     def is_here(self) -> bool:
         """Tells whether it runs, or ran, where this process could see it."""
-        return bool(self.boot) and (self.boot, self.space) == (
-            _read_text(_BOOT_FILE),
-            _read_space(),
-        )
+        here = _read_text(_BOOT_FILE), _read_space()
+        return bool(self.boot) and (self.boot, self.space) == here
 
     def is_gone(self, *, unheld: bool) -> bool:
         """Tells whether it is known to have ended; `unheld` if no process here has its `flock`."""
@@ -114,11 +113,7 @@ def check_broken(
 
 
 def sign_folder(folder: Location) -> None:
-    """Signs a folder that this process has made, for `is_deserted`.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Signs a folder that this process has made, for `is_deserted`; raises OutputError."""
     write_file(folder / _SIGN, dump_owner(describe_self()), folder)
 
 
@@ -149,7 +144,7 @@ def dump_owner(owner: Owner, **more: str) -> bytes:
 
 
 def parse_owner(data: bytes) -> Owner:
-    """Parses the owner of a lock; damaged data gives an unknown owner."""
+    """Parses the owner of a lock; damaged data gives an unknown owner, who may be anywhere."""
     try:
         content = {"machine": "", "space": "", **json.loads(data)}
         fields = {field.name: content[field.name] for field in dataclasses.fields(Owner)}
@@ -235,6 +230,7 @@ def lock_objects(folder: ObjectPath, *, break_lock: bool) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(ShardmillError, OSError):
+            # Whoever broke the lock has written another one, which stays.
             if lock.read_bytes() == content:
                 delete_object(lock)
 
@@ -288,7 +284,7 @@ def _create_file(layout: Layout[DiskPath]) -> int | None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    return descriptor
+    return descriptor  # stays open: the flock ends with it
 
 
 def _remove_stale_file(layout: Layout[DiskPath], *, break_lock: bool) -> None:
@@ -327,7 +323,7 @@ def remove_stale_object(
 
 
 def _try_flock(descriptor: int) -> bool | None:
-    """Takes the flock of an open file; False if someone else holds it, None if there are none."""
+    """Takes the flock of an open file; False if someone else has it, None if there are none."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -344,6 +340,6 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 
 def _remove_empty(layout: Layout[DiskPath], made: list[DiskPath]) -> None:
-    """Removes the folders that only the lock needed."""
+    # Only the lock needed them, unless something is in them by now.
     for path in (layout.scratch, layout.work, *made):
         path.remove_empty()

@@ -20,25 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from converter.storage.requests import start, wait
-from converter.storage.stores import (
-    Page,
-    SeekableFile,
-    Stat,
-    Store,
-    Transfer,
-    measure_file,
-    read_parts,
-)
+from converter.storage.stores import SeekableFile, Stat, Store, Transfer, measure_file, read_parts
 
 if TYPE_CHECKING:  # which is built on these
     from converter.storage.objects import ObjectPath
+    from converter.storage.stores import Page
 
+PIECE_BYTES: Final = 4 << 20
 _SMALL_BYTES: Final = 1 << 20
 _DELETIONS: Final = 1000
 # Parts of a listing that are requested before they are needed.
 _AHEAD: Final = 16
-
-PIECE_BYTES: Final = 4 << 20
+# What a file requests after a jump.
 _FIRST_BYTES: Final = 1 << 16
 # In flight, at most, beside the piece that is being read.
 _AHEAD_BYTES: Final = 32 << 20
@@ -64,7 +57,7 @@ def start_read(
             await _receive(path, transfer, store)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    return start(path, read, progress=transfer.tell)
+    return start(path, read, progress=lambda: transfer.place)
 
 
 def download_object(path: ObjectPath, file: Path, on_bytes: Callable[[int], object]) -> int:
@@ -77,7 +70,7 @@ def download_object(path: ObjectPath, file: Path, on_bytes: Callable[[int], obje
 
         transfer = Transfer(write=write, place=stream.tell())
         receive = functools.partial(_receive, path, transfer)
-        wait(start(path, receive, progress=transfer.tell))
+        wait(start(path, receive, progress=lambda: transfer.place))
         return transfer.place
 
 
@@ -87,7 +80,7 @@ async def _receive(path: ObjectPath, transfer: Transfer, store: Store) -> None:
         await store.get(path.bucket, path.key, transfer)
     except EOFError:
         return  # the range lies behind the end
-    except (FileExistsError, FileNotFoundError) as error:
+    except (FileExistsError, FileNotFoundError) as error:  # S3 and Google, if it was written anew
         if known is None:
             raise
         raise OSError(errno.ESTALE, "it changed while it was read", str(path)) from error
@@ -101,20 +94,23 @@ def stat_object(path: ObjectPath) -> Stat:
 def put_file(path: ObjectPath, file: BinaryIO) -> None:
     """Writes an open file as an object; raises OSError if the file cannot be read."""
     size = measure_file(file)
-    data = file if size > _SMALL_BYTES else b"".join(read_parts(file, _SMALL_BYTES))
-    wait(start(path, lambda store: store.put(path.bucket, path.key, data), size=size))
+    if size <= _SMALL_BYTES:
+        put_bytes(path, b"".join(read_parts(file, _SMALL_BYTES)))
+    else:
+        wait(start(path, lambda store: store.put(path.bucket, path.key, file), size=size))
 
 
-def put_bytes(path: ObjectPath, data: bytes) -> None:
-    """Writes an object."""
-    wait(start(path, lambda store: store.put(path.bucket, path.key, data), size=len(data)))
+def put_bytes(path: ObjectPath, data: bytes, attempt: str | None = None) -> None:
+    """Writes an object; with `attempt`, as `Store.put` does."""
+    size = len(data)
+    wait(start(path, lambda store: store.put(path.bucket, path.key, data, attempt), size=size))
 
 
 def create_object(path: ObjectPath, data: bytes) -> None:
     """Writes an object, or raises FileExistsError if there is one: one of many callers succeeds."""
-    attempt, size = uuid.uuid4().hex, len(data)
+    attempt = uuid.uuid4().hex
     try:
-        wait(start(path, lambda store: store.put(path.bucket, path.key, data, attempt), size=size))
+        put_bytes(path, data, attempt)
     except FileExistsError:
         # An earlier request of ours may have succeeded, and its answer been lost.
         if stat_object(path).attempt != attempt:
@@ -177,10 +173,9 @@ def list_objects(folder: ObjectPath) -> Iterator[tuple[ObjectPath, int]]:
 
 
 def _expand(folder: ObjectPath, page: Page) -> Iterator[tuple[str, int]]:
-    """Yields the objects of a page and those below its prefixes, by key."""
-    # An answer has up to 1000 objects, and only it tells how to ask for the next one: a million
-    # objects would take a thousand round trips in a row. Prefixes, such as the folders of classes,
-    # are listed at the same time.
+    # Why not simply list all? An answer has up to 1000 objects, and only it tells how to ask for
+    # the next one: a million objects would take a thousand round trips in a row. Prefixes, such as
+    # the folders of classes, are listed at the same time.
     objects, prefixes = deque(page.objects.items()), deque(page.prefixes)
     ahead: deque[concurrent.futures.Future[Page]] = deque()
     try:
@@ -198,7 +193,7 @@ def _expand(folder: ObjectPath, page: Page) -> Iterator[tuple[str, int]]:
 
 
 def _drop_markers(objects: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Drops the objects that consoles make to show an empty folder."""
+    # The web consoles of stores make such an object to show an empty folder.
     return ((key, size) for key, size in objects if not key.endswith("/"))
 
 
@@ -239,10 +234,7 @@ class _Piece(NamedTuple):
 
 
 class ObjectFile(SeekableFile):
-    """An object opened for reading, in one version from the first byte to the last.
-
-    Reading raises what `start_read` raises: OSError with ESTALE once the object has changed.
-    """
+    """An object opened for reading; raises OSError with ESTALE once the object has changed."""
 
     # The further a reader has gone forward, the more of what follows is requested early. After a
     # jump, little is requested, so that it arrives soon.
@@ -251,7 +243,7 @@ class ObjectFile(SeekableFile):
         size, self._version, _ = stat_object(path)
         super().__init__(size)
         self._path = path
-        self._run = self._asked = 0
+        self._run = self._asked = 0  # bytes read since the last jump; where requests end
         self._begin, self._data = 0, b""
         self._pending: deque[_Piece] = deque()
 
@@ -286,7 +278,7 @@ class ObjectFile(SeekableFile):
             self._request()
 
     def _request(self) -> None:
-        """Requests pieces ahead, and one at least."""
+        # Pieces ahead, and at least the one that is read next.
         ahead = min(_GROWTH * self._run, _AHEAD_BYTES)
         size = min(PIECE_BYTES, max(_FIRST_BYTES, ahead))
         used = self._begin + len(self._data) if self._run else self._place

@@ -25,6 +25,7 @@ from converter.storage.object_requests import PIECE_BYTES, ObjectFile
 from converter.storage.requests import wait
 from converter.storage.stores import read_parts
 
+# Small files that are fetched, and held in memory, at the same time.
 _BATCH_FILES: Final = 256
 _BUFFER_BYTES: Final = 1 << 16
 _COPY_BYTES: Final = 1 << 20
@@ -67,10 +68,6 @@ class ObjectPath:
         return self.key.rpartition("/")[2]
 
     @property
-    def stem(self) -> str:
-        return PurePosixPath(self.name).stem
-
-    @property
     def suffix(self) -> str:
         return PurePosixPath(self.name).suffix
 
@@ -96,6 +93,7 @@ class ObjectPath:
         return dataclasses.replace(self, key="" if key == "." else key)
 
     def relate(self, folder: Location) -> str:
+        # A relative path does not lead into another bucket.
         here, other = dataclasses.replace(self, key=""), f"{folder}/"
         if not other.startswith(f"{here}/"):
             return str(self)
@@ -156,6 +154,7 @@ class ObjectPath:
         return object_requests.start_read(self, offset, size)
 
     def read_pieces(self) -> Iterator[bytes]:
+        # Why not `open_read`? It asks for the size first, and holds up to 36 MiB instead of 8.
         following = self.start_read(0, PIECE_BYTES)
         try:
             for number in itertools.count(1):
@@ -176,6 +175,7 @@ class ObjectPath:
 
     @contextlib.contextmanager
     def create(self, scratch: Location, *, exclusive: bool = False) -> Iterator[HashedFile]:  # noqa: ARG002
+        # Why not send it as it is written? When the block fails, s3fs stores the beginning.
         with describe_errors(self), tempfile.TemporaryFile(buffering=_COPY_BYTES) as temporary:
             stream = cast("BinaryIO", temporary)
             file = HashedFile(stream)
@@ -188,7 +188,7 @@ class ObjectPath:
                 object_requests.put_file(self, stream)
 
     def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 (as in `Path`)
-        if not missing_ok:
+        if not missing_ok:  # a store deletes without saying whether there was an object
             object_requests.stat_object(self)
         object_requests.delete_objects([self])
 
@@ -296,9 +296,7 @@ class ObjectPath:
         stage.remove_files([MANIFEST])
 
     def find_replacement(self) -> Location | None:
-        stage = Layout(self).stage
-        begun = Layout(self).replacing.is_file() and Layout(stage).manifest.is_file()
-        return stage if begun else None
+        return Layout(self).stage if Layout(self).replacing.is_file() else None
 
     def lock(
         self,

@@ -1,8 +1,4 @@
-"""Repeats requests to object stores until they succeed.
-
-A request that fails in a passing way is made again, after a random and growing pause. When that has
-taken too long, there is one error.
-"""
+"""Repeats requests to object stores, after growing pauses, until they succeed or take too long."""
 
 from __future__ import annotations
 
@@ -24,9 +20,8 @@ from converter.storage.stores import Store, TransientError, shorten
 if TYPE_CHECKING:  # which is built on this
     from converter.storage.objects import ObjectPath
 
+# In the environment: how long a store may fail before that is an error.
 PATIENCE_VARIABLE: Final = "SHARDMILL_STORE_SECONDS"
-"""Environment: how long a store may fail before that is an error."""
-
 _PATIENCE_S: Final = 120.0
 _LONGEST_PATIENCE_S: Final = 86_400
 _SLOWEST_BYTES_PER_S: Final = 100_000
@@ -36,10 +31,8 @@ _LONGEST_PAUSE_S: Final = 10.0
 
 _T = TypeVar("_T")
 
-
+# By scheme, and by how long an answer may take: patience may change while a process runs.
 _opened: dict[tuple[str, float], Store] = {}
-"""By scheme, and by how long an answer may take."""
-
 _lock = threading.Lock()
 
 
@@ -54,14 +47,13 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def open_store(scheme: str) -> Store:
-    """Opens a kind of store, `s3` or `gs`, once per process.
-
-    Imports take half a second: call it early to save that before the first request.
+    """Opens a kind of store, `s3` or `gs`, once per process; its imports take half a second.
 
     Raises:
         UsageError: a package is not installed.
         StoreError: there are no usable credentials.
     """
+    # So short that several answers may fail to come before patience ends.
     answer_s = min(_LONGEST_ANSWER_S, read_patience() / 6)
     with _lock:
         if (scheme, answer_s) not in _opened:
@@ -111,10 +103,9 @@ async def _retry(
     size: int,
     progress: Callable[[], int],
 ) -> _T:
-    patience = read_patience() + size / _SLOWEST_BYTES_PER_S
+    patience, tries = read_patience() + size / _SLOWEST_BYTES_PER_S, 0
     began = moved = time.monotonic()
     first = seen = progress()
-    tries = 0
     while True:
         try:
             return await asyncio.wait_for(request(), patience)
@@ -126,6 +117,7 @@ async def _retry(
         now, tries = time.monotonic(), tries + 1
         if progress() > seen:
             seen, moved, tries = progress(), now, 0
+        # A store that sends a few bytes each time would never be given up.
         slow = now - began - (seen - first) / _SLOWEST_BYTES_PER_S
         if max(now - moved, slow) > patience:
             what = str(failure) or "no answer"

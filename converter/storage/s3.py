@@ -23,15 +23,14 @@ _PART_BYTES: Final = 256 << 20
 class S3Store:
     """The `Store` of `s3://` addresses."""
 
+    # What one request can write or copy; more goes in parts, and appears with the last one.
     max_put_bytes = 5 << 30
-    """What one request can write or copy; more goes in parts, and appears with the last one."""
 
     def __init__(self, timeout_s: float) -> None:
         s3fs = stores.load_package("s3fs", "s3")
         self._timeout_s, self._connect_s = timeout_s, min(timeout_s, stores.CONNECT_S)
         self._session: Any = None
-        self._modeled: set[str] = set()
-        """Buckets whose objects only botocore can get."""
+        self._modeled: set[str] = set()  # buckets whose objects only botocore can get
         self._files = s3fs.S3FileSystem(
             skip_instance_cache=True,
             use_listings_cache=False,
@@ -179,7 +178,6 @@ class S3Store:
 
     @contextlib.asynccontextmanager
     async def _open(self, bucket: str, key: str = "") -> AsyncIterator[Any]:
-        """Yields a client for a bucket, and translates its errors."""
         with _translate(bucket, key):
             await self._files.set_session()
             yield await self._files.get_s3(bucket)
@@ -197,7 +195,7 @@ def find_proxy(scheme: str, host: str) -> str | None:
 
 
 def _close(session: Any, loop: asyncio.AbstractEventLoop) -> None:
-    """Closes the connections when the process ends."""
+    # At the end of the process: aiohttp would warn of connections that are left open.
     if loop.is_running():
         with contextlib.suppress(Exception):
             asyncio.run_coroutine_threadsafe(session.close(), loop).result(_CLOSE_S)

@@ -1,9 +1,4 @@
-"""The requests that object stores answer, one each: nothing is retried here.
-
-fsspec's file systems provide the session, its connections and the credentials of the environment.
-Requests are made below them: their own retries, caches and translations hide what a store said and
-how long it took.
-"""
+"""What an object store has to answer, one request each: nothing is retried here."""
 
 from __future__ import annotations
 
@@ -18,15 +13,15 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol, TypeAlias
 
 from converter.errors import StoreError, UsageError
 
+# Why not the files of fsspec? Their retries, caches and translations hide what a store said and how
+# long it took. So they provide only the session, its connections and the credentials.
 # Why not obstore (Rust)? Tried with 0.12: one odd key (a tab, or `//`) fails a whole listing, it
 # hangs after a fork, no emulator proves it for GCS, and it would save only 347 lines net.
 
+# Requests that one process has in flight.
 CONNECTIONS: Final = 64
-"""Requests that one process has in flight."""
-
+# Objects that one answer lists, at most.
 PAGE_OBJECTS: Final = 1000
-"""Objects that one answer lists, at most."""
-
 CHUNK_BYTES: Final = 1 << 18
 CONNECT_S: Final = 10.0
 _BUFFER_BYTES: Final = 1 << 20
@@ -40,7 +35,6 @@ _QUERY: Final = re.compile(r"\?\S*=\S*")
 _EXPECTED: Final = {404: FileNotFoundError, 412: FileExistsError, 416: EOFError}
 
 Body: TypeAlias = bytes | BinaryIO
-"""What is sent: bytes, or an open file."""
 
 
 class TransientError(Exception):
@@ -96,11 +90,9 @@ class Transfer:
             return f"bytes={self.place}-" if self.place else None
         return f"bytes={self.place}-{self.stop - 1}"
 
-    def tell(self) -> int:
-        return self.place
-
     async def receive(self, chunks: AsyncIterable[bytes], size: int) -> None:
         """Takes the body of an answer; raises TransientError if it ends before `size` bytes."""
+        # What has arrived stays: the next request asks for the rest.
         end = self.place + size
         async for chunk in chunks:
             self.write(chunk)
@@ -114,11 +106,7 @@ class Store(Protocol):
 
     A missing object is a `FileNotFoundError`, one that exists already a `FileExistsError`, a range
     behind the end an `EOFError`, a failure that may pass a `TransientError`, and all else a
-    `StoreError`.
-
-    Attributes:
-        loop: runs the requests.
-        gate: admits `CONNECTIONS` of them at a time.
+    `StoreError`. `loop` runs the requests, and `gate` admits `CONNECTIONS` of them at a time.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -147,12 +135,12 @@ def load_package(module: str, extra: str) -> Any:
 
 
 def drop_empty(arguments: Mapping[str, str | None]) -> dict[str, str]:
-    """Drops the optional arguments of a request that are not set."""
+    """Drops the arguments of a request that are not set."""
     return {name: value for name, value in arguments.items() if value}
 
 
 def list_network_errors() -> tuple[type[Exception], ...]:
-    """What a failing connection raises."""
+    """Lists what a failing connection raises."""
     import aiohttp  # noqa: PLC0415
 
     return (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError, TimeoutError)
@@ -160,6 +148,7 @@ def list_network_errors() -> tuple[type[Exception], ...]:
 
 def judge_answer(status: int, code: str, message: str, bucket: str, key: str) -> Exception:
     """Turns an answer other than success into an error."""
+    # XML of S3 has a code; JSON of Google has none.
     said = " ".join(part for part in (str(status or ""), code, message) if part)
     bucketless = code == "NoSuchBucket" or "bucket does not exist" in message or not key
     if status >= 500 or status in _BUSY or code in _BUSY_CODES:
@@ -190,7 +179,7 @@ def shorten(text: object) -> str:
 
 
 class SeekableFile(io.RawIOBase):
-    """A read-only file with a place of its own; subclasses implement `readinto`."""
+    """A read-only file of a known size; subclasses implement `readinto`."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -208,7 +197,7 @@ class SeekableFile(io.RawIOBase):
 
 
 class _Section(SeekableFile):
-    """An open file, read without moving that file's own place."""
+    # Why not the file itself? aiohttp closes what it has sent, and a repeated request starts over.
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(measure_file(file))
@@ -229,7 +218,7 @@ def measure_file(file: BinaryIO) -> int:
 
 
 def open_body(data: Body) -> Any:
-    """Opens what is sent at its beginning, since a retried request starts over."""
+    """Opens what is sent at its beginning, without moving the place of an open file."""
     return data if isinstance(data, bytes) else io.BufferedReader(_Section(data), _BUFFER_BYTES)
 
 
