@@ -16,8 +16,7 @@ from PIL import Image
 
 from converter.errors import ImageError
 from converter.format.manifest import read_manifest
-from converter.images.conversion import convert_image
-from converter.images.frames import convert_frames
+from converter.images.conversion import convert_frames, convert_image
 from converter.images.isolation import convert_isolated
 from converter.names import find_file, name_frame
 from converter.options import ConvertOptions

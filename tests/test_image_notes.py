@@ -10,7 +10,7 @@ from PIL import ImageCms
 from converter.commits.commit import read_notes
 from converter.format.manifest import read_manifest
 from converter.images.conversion import convert_image
-from converter.images.image_notes import examine_image, list_traits
+from converter.images.opened_images import examine_image, list_traits
 from converter.inventory import CONTENT_NOTES, NOTES, Note
 from converter.options import ConvertOptions
 from converter.sources.originals import read_source

@@ -19,8 +19,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from converter.errors import ImageError
 from converter.image_options import MAX_PIXELS
-from converter.images.conversion import check_image, convert_image, decode_image
+from converter.images.conversion import check_image, convert_image
 from converter.images.geometry import fit_image
+from converter.images.opened_images import decode_image
 from converter.inventory import REJECT_CODES
 from converter.options import ENCODINGS, RESIZES, ConvertOptions
 

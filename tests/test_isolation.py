@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import encode_image, make_image, write_folder, write_image
@@ -21,8 +22,8 @@ OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", isolate=True)
 # The decoders that the children of these tests run have a weakness for certain images.
 WEAK = """
 import ctypes, os, re
-from converter.images import decoder_main
-from converter.images.frames import convert_frames
+from converter.images import isolation
+from converter.images.conversion import convert_frames
 def convert(data, sizes):
     if data.startswith(b"segfault"):
         ctypes.string_at(0)
@@ -39,7 +40,7 @@ def convert(data, sizes):
     if data.startswith(b"BM"):
         os.write(1, b"what a native decoder prints")
     return convert_frames(data, sizes)
-decoder_main.main(convert)
+isolation.main(convert)
 """
 
 
@@ -53,15 +54,23 @@ def isolate(data, options):
 
 
 @pytest.fixture
-def weak(monkeypatch):
+def apart():
+    """Calls a function in a thread that has no child yet."""
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+@pytest.fixture
+def weak(apart, monkeypatch):
+    """Calls a function in a thread whose child has a weak decoder."""
     monkeypatch.setattr(isolation, "COMMAND", (sys.executable, "-c", WEAK))
-    monkeypatch.setattr(isolation, "_local", threading.local())
+    return apart
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP"])
 def test_an_isolated_image_is_the_same_image(weak, file_format):
     data = encode_image(make_image(1), file_format)
-    assert isolate(data, OPTIONS) == convert_image(data, OPTIONS)
+    assert weak(isolate, data, OPTIONS) == convert_image(data, OPTIONS)
 
 
 def test_an_isolated_image_is_refused_for_the_same_reason(weak):
@@ -69,7 +78,7 @@ def test_an_isolated_image_is_refused_for_the_same_reason(weak):
         with pytest.raises(ImageError) as expected:
             convert_image(data, OPTIONS)
         with pytest.raises(ImageError) as found:
-            isolate(data, OPTIONS)
+            weak(isolate, data, OPTIONS)
         assert str(found.value) == str(expected.value)
 
 
@@ -88,41 +97,43 @@ def test_a_crash_costs_one_image(weak, data, reason):
     good = encode_image(make_image(1), "PNG")
     for _ in range(2):
         with pytest.raises(ImageError, match=f"^{reason}"):
-            isolate(data, OPTIONS)
-        assert isolate(good, OPTIONS) == convert_image(good, OPTIONS)
+            weak(isolate, data, OPTIONS)
+        assert weak(isolate, good, OPTIONS) == convert_image(good, OPTIONS)
 
 
 def test_a_decoder_that_hangs_is_ended_by_the_kernel(weak):
     options = ConvertOptions(image_size=(8, 8), encoding="png", isolate=True, max_seconds=1)
     start = time.monotonic()
     with pytest.raises(ImageError, match=r"^timeout: more than 1 s of CPU time$"):
-        isolate(b"hang", options)
+        weak(isolate, b"hang", options)
     assert time.monotonic() - start < 20
-    assert isolate(encode_image(make_image(1)), options).width == 8
+    assert weak(isolate, encode_image(make_image(1)), options).width == 8
 
 
 def test_too_little_memory_is_not_the_fault_of_an_image(weak):
     with pytest.raises(MemoryError, match="killed from outside"):
-        isolate(b"out of memory", OPTIONS)
+        weak(isolate, b"out of memory", OPTIONS)
 
 
 def test_other_options_get_another_child(weak):
     data = encode_image(make_image(1), "PNG")
     sizes = [
-        isolate(data, ConvertOptions(image_size=(side, side), isolate=True)).width
+        weak(isolate, data, ConvertOptions(image_size=(side, side), isolate=True)).width
         for side in (8, 9, 8)
     ]
     assert sizes == [8, 9, 8]
 
 
-def test_a_child_ends_with_its_thread(weak):
-    children = []
+def test_a_child_ends_with_its_thread(monkeypatch):
+    children, start = [], subprocess.Popen
 
-    def work():
-        isolate(encode_image(make_image(1)), OPTIONS)
-        children.append(isolation._local.decoder.process)
+    def start_child(*arguments, **options):
+        children.append(start(*arguments, **options))
+        return children[0]
 
-    thread = threading.Thread(target=work)
+    monkeypatch.setattr(subprocess, "Popen", start_child)
+    image = encode_image(make_image(1))
+    thread = threading.Thread(target=isolate, args=(image, OPTIONS))
     thread.start()
     thread.join()
     assert children[0].wait(10) == 0
@@ -132,7 +143,7 @@ def test_a_shard_survives_an_image_that_crashes_its_decoder(weak, tmp_path):
     for seed in range(5):
         write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
     (tmp_path / "images" / "a" / "bad.png").write_bytes(b"segfault")
-    plan = write_folder(tmp_path / "images", tmp_path / "out", OPTIONS)
+    plan = weak(write_folder, tmp_path / "images", tmp_path / "out", OPTIONS)
     receipt = read_receipt(receipt_path(Layout(plan.out), plan.shards[0]))
     assert receipt.records == 5
     assert [(line["path"], line["code"]) for line in receipt.rejects] == [
@@ -140,10 +151,9 @@ def test_a_shard_survives_an_image_that_crashes_its_decoder(weak, tmp_path):
     ]
 
 
-def test_the_child_that_is_really_used_converts_too(monkeypatch):
-    monkeypatch.setattr(isolation, "_local", threading.local())
+def test_the_child_that_is_really_used_converts_too(apart):
     data = encode_image(make_image(1), "PNG")
-    assert isolate(data, OPTIONS) == convert_image(data, OPTIONS)
+    assert apart(isolate, data, OPTIONS) == convert_image(data, OPTIONS)
 
 
 def test_a_child_without_a_parent_ends():

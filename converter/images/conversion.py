@@ -1,71 +1,58 @@
-"""Converts the bytes of one image file to the bytes that are stored."""
+"""Converts an image file, or each frame of an animation, to the bytes that are stored."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from converter.costs import enter
 from converter.errors import ImageError
-from converter.images.copies import COPIED, can_copy
-from converter.images.geometry import (
-    Size,
-    choose_interpolation,
-    fit_upright,
-    measure_draft,
-    pad,
-    scale,
-)
-from converter.images.limits import has_several_frames
+from converter.images.geometry import fit_upright
+from converter.images.opened_images import OpenedImage, Origin
 from converter.images.openers import (
-    name_format,
+    check_header,
+    check_opened,
+    has_several_frames,
+    is_huffman,
     open_checked,
-    open_image,
+    open_file,
     verify_png,
     wrap_decoder_errors,
 )
-from converter.images.pixels import (
-    MODES,
-    find_transform,
-    flatten,
-    has_alpha,
-    has_wide_samples,
-    orient,
-    read_orientation,
-    read_pending_orientation,
-    turn_size,
-)
+from converter.images.pixels import MODES
 from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
 
+# The formats that can be stored as they are: Pillow's name for each, and ours.
+_COPIED: Final = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp"}
 
-class Origin(NamedTuple):
-    """What is known of an original, or of one of its frames.
+# Pillow's names of the formats whose frames show what is left of those before them.
+_DRAWN_OVER: Final = ("GIF", "PNG")
 
-    `height` and `width` are those of the upright image, in pixels, and `orientation` is the EXIF
-    orientation that was applied. `animated` says that the file has several frames or pages,
-    `profiled` that its colours are converted to sRGB from another ICC profile.
-    """
+# Pillow ignores the checksum of the last chunk, and shows an image that ends before it.
+_PNG_END: Final = b"\0\0\0\0IEND\xaeB`\x82"
 
-    format: str = ""
-    height: int = 0
-    width: int = 0
-    orientation: int = 1
-    animated: bool = False
-    profiled: bool = False
+# The chunks of a PNG that hold no metadata.
+_PLAIN_CHUNKS: Final = frozenset(
+    (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"bKGD", b"cHRM", b"gAMA", b"pHYs", b"sBIT", b"sRGB")
+)
 
-    @property
-    def size(self) -> Size:
-        return self.height, self.width
+# The segments of a JPEG that hold none: how they begin, and how long they are.
+_PLAIN_SEGMENTS: Final = {"APP0": (b"JFIF", 14), "APP14": (b"Adobe", 12)}
 
+# What may hold some after the first scan of a JPEG, where Pillow does not look.
+_LATER_SEGMENT: Final = re.compile(rb"\xff[\xd8\xd9\xe0-\xef\xfe]")
 
-UNKNOWN: Final = Origin()
+# A file without metadata is at most this much larger than its pixels.
+_PLAIN_BYTES: Final = 4096
 
-Converted: TypeAlias = "StoredImage | ImageError"
-"""An image, or the reason why there is none."""
+_UNKNOWN: Final = Origin()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +67,18 @@ class StoredImage:
     height: int
     width: int
     channels: int = 3
-    origin: Origin = UNKNOWN
+    origin: Origin = _UNKNOWN
+
+
+Converted: TypeAlias = StoredImage | ImageError
+"""An image, or the reason why there is none."""
+
+
+class Frame(NamedTuple):
+    """The outcomes of a frame, one for each size; an image alone in its file has no number."""
+
+    number: int | None
+    images: list[Converted]
 
 
 def convert_image(data: bytes, options: ConvertOptions) -> StoredImage:
@@ -88,10 +86,6 @@ def convert_image(data: bytes, options: ConvertOptions) -> StoredImage:
 
     Memory peaks at about 5 bytes a decoded pixel, 12 where the image is transparent or has samples
     of 16 bits or more, 16 for a WebP (measured).
-
-    Args:
-        data: the file's content.
-        options: size, resize mode, interpolation, encoding and quality.
 
     Raises:
         ImageError: the image is refused; `code` is one of `REJECT_CODES`.
@@ -109,97 +103,40 @@ def convert_sizes(data: bytes, sizes: Sequence[ConvertOptions]) -> list[Converte
     `ImageError` is raised only if the file is refused for all sizes.
     """
     with wrap_decoder_errors(), open_checked(data, sizes[0]) as image:
-        opened = OpenedImage(image, data, sizes[0], draft=True, alone=len(sizes) == 1)
-        return convert_opened(opened, sizes)
+        return _convert_opened(OpenedImage(image, data, sizes))
 
 
-def convert_opened(opened: OpenedImage, sizes: Sequence[ConvertOptions]) -> list[Converted]:
-    """`convert_sizes` for an image that is opened and checked already."""
-    outcomes: list[Converted] = []
-    for options in sizes:
-        try:
-            with wrap_decoder_errors():
-                outcomes.append(_copy(opened, options) or _transform(opened, options))
-        except ImageError as error:  # noqa: PERF203 (sizes fail separately)
-            outcomes.append(error.strip())
-    return outcomes
+def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame]:
+    """Converts the first frame of a file, or all frames in order, as the options ask.
 
+    A frame that cannot be converted costs only itself, unless the later frames cannot be reached
+    or are drawn over a damaged one. Frames after the first `max_frames` are refused as one. Only
+    one frame is held in memory.
 
-def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> Image.Image:
-    """Decodes and resizes one image without encoding it, with `draft` as `convert_image` does."""
-    with open_image(data, options.formats) as image:
-        return _resize(OpenedImage(image, data, options, draft=draft, alone=True), options)
-
-
-class OpenedImage:
-    """An opened image, decoded once for all sizes that need the same fraction of it.
-
-    `draft` lets JPEGs be decoded at a fraction of their size, and `alone` says that there is only
-    one size. `animated` says whether there are several frames, where that is known. `failure` is
-    what Pillow said when decoding failed, or empty.
+    Args:
+        data: the file's content.
+        sizes: options that differ only in their size.
     """
-
-    def __init__(
-        self,
-        image: Image.Image,
-        data: bytes,
-        options: ConvertOptions,
-        *,
-        draft: bool,
-        alone: bool,
-        animated: bool | None = None,
-    ) -> None:
-        self.image, self.data, self.options, self.alone = image, data, options, alone
-        self.may_draft = draft and image.format in ("JPEG", "MPO")
-        self.is_wide = has_wide_samples(image)  # before EXIF is read, which may load it
-        self.orientation = read_pending_orientation(image)
-        height, width = turn_size((image.height, image.width), self.orientation)
-        self.origin = Origin(
-            format=name_format(image),
-            height=height,
-            width=width,
-            orientation=read_orientation(image) if image.format == "TIFF" else self.orientation,
-            animated=has_several_frames(image, data) if animated is None else animated,
-            profiled=find_transform(image, options) is not None,
-        )
-        self.failure = ""
-        self._upright: dict[Size, tuple[Image.Image, bool]] = {}
-
-    def load(self) -> None:
-        """Decodes the whole image; raises whatever Pillow raises, every time."""
-        if self.failure:  # Pillow reports damage once, and then shows what it has
-            raise ImageError("decode_error", self.failure)
-        try:
-            self.image.load()
-        except Exception as error:
-            self.failure = f"{type(error).__name__}: {error}"
-            raise
-
-    def decode(self, least: Size | None) -> tuple[Image.Image, bool]:
-        """The upright image, of the `least` size or larger, and whether it is to be flattened.
-
-        A colour profile alone is left for later, because it costs less on fewer pixels. All else
-        that flattening does has to come before resizing.
-        """
-        image = self._draft(least) if least else self.image
-        if image.size not in self._upright:
-            enter("decode")
-            (self if image is self.image else image).load()
-            enter("convert")
-            upright = orient(image, self.orientation)
-            plain = upright.mode == MODES[self.options.color_mode] and not has_alpha(upright)
-            upright = upright if plain else flatten(upright, self.options)
-            self._upright[image.size] = upright, plain
-        return self._upright[image.size]
-
-    def _draft(self, least: Size) -> Image.Image:
-        """The image, set up for libjpeg to decode it at half its size or less if that will do."""
-        rows, columns = turn_size(least, self.orientation)
-        if min(self.image.width // columns, self.image.height // rows) < 2:
-            return self.image
-        image = self.image if self.alone else open_image(self.data, self.options.formats)
-        image.draft(None, (columns, rows))
-        return image
+    number = None
+    try:
+        if sizes[0].frames != "all":
+            yield Frame(None, convert_sizes(data, sizes))
+            return
+        with wrap_decoder_errors(), open_file(data, sizes[0]) as image:
+            if not has_several_frames(image, data):
+                yield Frame(None, convert_sizes(data, sizes))
+                return
+            if image.format == "PNG":
+                check_opened(image, data, sizes[0])
+            for number in itertools.count():
+                if not _seek(image, number, sizes[0].max_frames):
+                    return
+                images, damaged = _convert_current(image, data, sizes)
+                yield Frame(number, images)
+                if damaged and image.format in _DRAWN_OVER:
+                    return
+    except ImageError as error:
+        yield Frame(number, [error.strip()] * len(sizes))
 
 
 def check_image(image: StoredImage, *, decode: bool) -> None:
@@ -218,7 +155,7 @@ def check_image(image: StoredImage, *, decode: bool) -> None:
         if len(image.data) != size:
             raise ImageError("decode_error", f"{len(image.data)} raw bytes, expected {size}")
         return
-    if image.format not in COPIED.values():
+    if image.format not in _COPIED.values():
         raise ImageError("not_an_image", f"stored as {image.format[:20]!r}, which is unsupported")
     with (
         wrap_decoder_errors(),
@@ -236,42 +173,64 @@ def check_image(image: StoredImage, *, decode: bool) -> None:
         raise ImageError("decode_error", f"{pixels} pixels, stated are {expected}")
 
 
-def _check_sides(size: Size) -> None:
-    if max(size) > MAX_SIDE_PIXELS:
-        raise ImageError("too_large", f"{size[1]}x{size[0]}: a side is over {MAX_SIDE_PIXELS}")
+def _seek(image: Image.Image, number: int, limit: int) -> bool:
+    """Moves on to a frame; False if there is none."""
+    if isinstance(image, GifImageFile):
+        image.disposal_method = 0  # a frame without one would get that of an earlier frame
+    try:
+        image.seek(number)
+    except EOFError:
+        return False
+    if number == limit:
+        raise ImageError("filtered_frames", f"this one and all behind it: at most {limit}")
+    return True
 
 
-def _copy(opened: OpenedImage, options: ConvertOptions) -> StoredImage | None:
-    """The file itself, if it is what is asked for."""
-    origin, size = opened.origin, opened.origin.size
-    upright = opened.orientation == 1 and not opened.is_wide and not origin.animated
-    if not upright or origin.profiled or fit_upright(size, options).canvas != size:
-        return None
-    _check_sides(size)
-    if not can_copy(opened.image, opened.data, options):
-        return None
-    opened.load()  # a truncated file must not be copied
-    return _store(opened, options, opened.data, COPIED[str(opened.image.format)], size)
+def _convert_current(
+    image: Image.Image, data: bytes, sizes: Sequence[ConvertOptions]
+) -> tuple[list[Converted], bool]:
+    """The outcome of the current frame, and whether it is damaged."""
+    try:
+        with wrap_decoder_errors():
+            check_header(image, data, sizes[0])
+            # To ask whether there are several frames means to decode two of a GIF.
+            opened = OpenedImage(image, data, sizes, draft=False, animated=True)
+            return _convert_opened(opened), bool(opened.failure)
+    except ImageError as error:
+        return [error.strip()] * len(sizes), error.code == "decode_error"
 
 
-def _transform(opened: OpenedImage, options: ConvertOptions) -> StoredImage:
+def _convert_opened(opened: OpenedImage) -> list[Converted]:
+    outcomes: list[Converted] = []
+    for options in opened.sizes:
+        try:
+            with wrap_decoder_errors():
+                outcomes.append(_convert(opened, options))
+        except ImageError as error:  # noqa: PERF203 (sizes fail separately)
+            outcomes.append(error.strip())
+    return outcomes
+
+
+def _convert(opened: OpenedImage, options: ConvertOptions) -> StoredImage:
+    geometry = fit_upright(opened.origin.size, options)
+    height, width = geometry.canvas
+    if max(height, width) > MAX_SIDE_PIXELS:
+        raise ImageError("too_large", f"{width}x{height}: a side is over {MAX_SIDE_PIXELS}")
     encoding = options.encoding
     if encoding == "keep":
         encoding = _choose_encoding(str(opened.image.format), options)
-    pixels = _resize(opened, options)
-    enter("encode")
-    data = _encode(pixels, encoding, options.quality)
-    return _store(opened, options, data, encoding, (pixels.height, pixels.width))
-
-
-def _store(
-    opened: OpenedImage, options: ConvertOptions, data: bytes, encoding: str, size: Size
-) -> StoredImage:
+    if geometry.canvas == opened.origin.size and _can_copy(opened, encoding, options):
+        opened.load()  # a truncated file must not be copied
+        data = opened.data
+    else:
+        pixels = opened.resize(geometry, options)
+        enter("encode")
+        data = _encode(pixels, encoding, options.quality)
     return StoredImage(
         data=data,
         format=encoding,
-        height=size[0],
-        width=size[1],
+        height=height,
+        width=width,
         channels=options.channels,
         origin=opened.origin,
     )
@@ -279,21 +238,8 @@ def _store(
 
 def _choose_encoding(source_format: str, options: ConvertOptions) -> str:
     """The encoding of the source, or the nearest one that holds the colour mode."""
-    encoding = COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
+    encoding = _COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
     return encoding if encoding in HELD_BY[options.color_mode] else "png"
-
-
-def _resize(opened: OpenedImage, options: ConvertOptions) -> Image.Image:
-    size = opened.origin.size
-    geometry = fit_upright(size, options)
-    _check_sides(geometry.canvas)
-    interpolation = choose_interpolation(geometry, options)
-    # A fraction of a JPEG averages pixels, which `nearest` must not do.
-    draft = opened.may_draft and interpolation != Image.Resampling.NEAREST
-    upright, plain = opened.decode(measure_draft(geometry, size) if draft else None)
-    enter("convert")
-    scaled = scale(upright, size, geometry, interpolation)
-    return pad(flatten(scaled, options) if plain else scaled, geometry.canvas)
 
 
 def _encode(image: Image.Image, encoding: str, quality: int) -> bytes:
@@ -307,3 +253,50 @@ def _encode(image: Image.Image, encoding: str, quality: int) -> bytes:
     settings = {"compress_level": 6} if encoding == "png" else {"quality": quality}
     image.save(file, encoding.upper(), **settings)
     return file.getvalue()
+
+
+def _can_copy(opened: OpenedImage, encoding: str, options: ConvertOptions) -> bool:
+    """Whether a file of the right size is what is asked for, and can be stored byte for byte."""
+    image, origin = opened.image, opened.origin
+    unchanged = (
+        opened.orientation == 1
+        and not (opened.is_wide or origin.animated or origin.profiled)
+        and encoding == _COPIED.get(str(image.format))
+        and image.mode == MODES[options.color_mode]
+        and "transparency" not in image.info
+        and (image.format != "PNG" or opened.data.endswith(_PNG_END))
+        and (image.format != "JPEG" or is_huffman(opened.data))
+    )
+    return unchanged and (options.encoding == "keep" or _is_plain(image, opened.data))
+
+
+def _is_plain(image: Image.Image, data: bytes) -> bool:
+    """Whether a file holds no metadata, which may say where and by whom it was made."""
+    pixels = image.width * image.height * len(image.getbands())
+    if len(data) > pixels + _PLAIN_BYTES:
+        return False
+    if image.format == "JPEG":
+        return _is_plain_jpeg(image, data)
+    if image.format == "WEBP":
+        # "RIFF" | u32 size | "WEBP" | the only chunk: its name | u32 size | content, padded.
+        size = int.from_bytes(data[16:20], "little")
+        return data[12:16] in (b"VP8 ", b"VP8L") and len(data) == 20 + size + size % 2
+    return _PLAIN_CHUNKS.issuperset(_list_chunks(data))
+
+
+def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
+    for name, segment in getattr(image, "applist", ()):
+        begin, size = _PLAIN_SEGMENTS.get(name, (b"", -1))
+        if not segment.startswith(begin) or len(segment) != size:
+            return False
+    later = _LATER_SEGMENT.search(data, data.index(b"\xff\xda"))
+    return later is not None and later.start() == len(data) - 2 and data.endswith(b"\xff\xd9")
+
+
+def _list_chunks(data: bytes) -> Iterator[bytes]:
+    """The names of all chunks of a PNG, also of those behind its end."""
+    # A chunk is u32 length | 4 letters | content | u32 checksum, behind a signature of 8 bytes.
+    at = 8
+    while at < len(data):
+        yield data[at + 4 : at + 8]
+        at += 12 + int.from_bytes(data[at : at + 4], "big")

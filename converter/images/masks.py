@@ -17,8 +17,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from converter.errors import ImageError
-from converter.images.conversion import Origin
 from converter.images.geometry import fit_upright, pad, scale
+from converter.images.opened_images import Origin
 from converter.images.openers import check_opened, open_image, wrap_decoder_errors
 from converter.images.pixels import (
     is_negative,

@@ -14,7 +14,7 @@ from typing import Any, Final
 from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.schema import Column, check_column_name
-from converter.images.boxes import parse_boxes
+from converter.images.geometry import parse_boxes
 from converter.inventory import NO_LABEL, REJECT_CODES, Entry, Inventory, Skipped, reject, skip
 from converter.names import find_file, to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions

@@ -18,8 +18,8 @@ from converter.errors import ImageError
 from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.schema import BOXES, LABELS, MASK, Column, make_features
-from converter.images.boxes import fit_boxes
-from converter.images.image_notes import examine_image, note_traits
+from converter.images.geometry import fit_boxes
+from converter.images.opened_images import examine_image, note_traits
 from converter.inventory import NO_LABEL, Entry, Inventory, NoteTally
 from converter.names import find_file
 from converter.options import ConvertOptions

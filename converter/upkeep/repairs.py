@@ -19,7 +19,7 @@ from converter.format.indexes import format_line
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.metadata import describe_dataset
 from converter.format.tfrecords import scan_records
-from converter.images.image_notes import note_traits
+from converter.images.opened_images import note_traits
 from converter.inventory import Entry, Inventory, NoteTally
 from converter.names import find_file
 from converter.options import ConvertOptions

@@ -21,12 +21,11 @@ from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format import examples
 from converter.format.schema import MASK, Column, make_features
 from converter.format.tfrecords import FRAMING_BYTES
-from converter.images.boxes import fit_boxes
-from converter.images.conversion import Converted, Origin, StoredImage
-from converter.images.frames import convert_frames
-from converter.images.geometry import Size
+from converter.images.conversion import Converted, StoredImage, convert_frames
+from converter.images.geometry import Size, fit_boxes
 from converter.images.isolation import convert_isolated, convert_mask_isolated
 from converter.images.masks import convert_mask, wrap_mask_errors
+from converter.images.opened_images import Origin
 from converter.images.openers import check_file_size
 from converter.inventory import FILTERS, NO_LABEL, NOTES, Entry, Inventory, name_class
 from converter.names import name_frame, to_bytes

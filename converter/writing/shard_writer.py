@@ -21,7 +21,7 @@ from converter.format.manifest import ShardInfo
 from converter.format.schema import Column
 from converter.format.tfrecords import frame_record
 from converter.images.conversion import StoredImage
-from converter.images.image_notes import list_traits
+from converter.images.opened_images import list_traits
 from converter.inventory import Entry, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, name_generator, read_entries

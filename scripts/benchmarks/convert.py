@@ -33,7 +33,7 @@ from converter.costs import count_read, enter
 from converter.format.indexes import parse_index
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import unframe_record
-from converter.images.conversion import decode_image
+from converter.images.opened_images import decode_image
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.files import name_index

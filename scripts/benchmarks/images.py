@@ -26,7 +26,7 @@ from benchmarks.measuring import report, run_sections
 from PIL import Image
 
 from converter.image_options import MAX_PIXELS
-from converter.images.frames import convert_frames
+from converter.images.conversion import convert_frames
 from converter.images.isolation import convert_isolated
 from converter.options import ConvertOptions
 from pipelines import convert, convert_sizes

@@ -1,0 +1,183 @@
+"""An opened image: what its header tells, and its pixels, decoded once for all sizes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from PIL import Image
+
+from converter.costs import enter
+from converter.errors import ImageError
+from converter.image_options import FORMATS, SUFFIXES
+from converter.images.geometry import (
+    Geometry,
+    Size,
+    choose_interpolation,
+    fit_upright,
+    measure_draft,
+    pad,
+    scale,
+)
+from converter.images.openers import (
+    has_several_frames,
+    name_format,
+    open_checked,
+    open_image,
+    wrap_decoder_errors,
+)
+from converter.images.pixels import (
+    MODES,
+    find_transform,
+    flatten,
+    has_alpha,
+    has_wide_samples,
+    orient,
+    read_orientation,
+    read_pending_orientation,
+    turn_size,
+)
+from converter.inventory import NoteTally
+from converter.names import find_file
+from converter.options import ConvertOptions
+
+# Cameras name an MPO like a JPEG.
+_USUAL: Final = {name: each.suffixes for name, each in FORMATS.items()}
+_USUAL["mpo"] += FORMATS["jpeg"].suffixes
+
+
+class Origin(NamedTuple):
+    """What is known of an original, or of one of its frames.
+
+    `height` and `width` are those of the upright image, in pixels, and `orientation` is the EXIF
+    orientation that was applied. `animated` says that the file has several frames or pages,
+    `profiled` that its colours are converted to sRGB from another ICC profile.
+    """
+
+    format: str = ""
+    height: int = 0
+    width: int = 0
+    orientation: int = 1
+    animated: bool = False
+    profiled: bool = False
+
+    @property
+    def size(self) -> Size:
+        return self.height, self.width
+
+
+class OpenedImage:
+    """An opened image, decoded once for all sizes that need the same fraction of it.
+
+    `draft` lets a JPEG be decoded at a fraction of its size. `animated` says whether there are
+    several frames, where that is known. `failure` is what Pillow said when decoding failed.
+    """
+
+    def __init__(
+        self,
+        image: Image.Image,
+        data: bytes,
+        sizes: Sequence[ConvertOptions],
+        *,
+        draft: bool = True,
+        animated: bool | None = None,
+    ) -> None:
+        self.image, self.data, self.sizes, self.options = image, data, sizes, sizes[0]
+        self.is_wide = has_wide_samples(image)  # before EXIF is read, which may load it
+        self.orientation = read_pending_orientation(image)
+        height, width = turn_size((image.height, image.width), self.orientation)
+        self.origin = Origin(
+            format=name_format(image),
+            height=height,
+            width=width,
+            orientation=read_orientation(image) if image.format == "TIFF" else self.orientation,
+            animated=has_several_frames(image, data) if animated is None else animated,
+            profiled=find_transform(image, self.options) is not None,
+        )
+        self.failure = ""
+        self._may_draft = draft and image.format in ("JPEG", "MPO")
+        self._upright: dict[Size, tuple[Image.Image, bool]] = {}
+
+    def load(self) -> None:
+        """Decodes the whole image; raises whatever Pillow raises, every time."""
+        if self.failure:  # Pillow reports damage once, and then shows what it has
+            raise ImageError("decode_error", self.failure)
+        try:
+            self.image.load()
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            raise
+
+    def resize(self, geometry: Geometry, options: ConvertOptions) -> Image.Image:
+        """The pixels as they are stored in one of the sizes."""
+        size, interpolation = self.origin.size, choose_interpolation(geometry, options)
+        # A fraction of a JPEG averages pixels, which `nearest` must not do.
+        draft = self._may_draft and interpolation != Image.Resampling.NEAREST
+        image = self._draft(measure_draft(geometry, size)) if draft else self.image
+        upright, plain = self._decode(image)
+        enter("convert")
+        scaled = scale(upright, size, geometry, interpolation)
+        return pad(flatten(scaled, options) if plain else scaled, geometry.canvas)
+
+    def _draft(self, least: Size) -> Image.Image:
+        """The image, set up for libjpeg to decode it at half its size or less if that will do."""
+        rows, columns = turn_size(least, self.orientation)
+        if min(self.image.width // columns, self.image.height // rows) < 2:
+            return self.image
+        alone = len(self.sizes) == 1  # otherwise the next one may need all pixels
+        image = self.image if alone else open_image(self.data, self.options.formats)
+        image.draft(None, (columns, rows))
+        return image
+
+    def _decode(self, image: Image.Image) -> tuple[Image.Image, bool]:
+        """An image upright, and whether it is still to be flattened."""
+        if image.size not in self._upright:
+            enter("decode")
+            (self if image is self.image else image).load()
+            enter("convert")
+            upright = orient(image, self.orientation)
+            # A colour profile alone is left for later, because it costs less on fewer pixels. All
+            # else that flattening does has to come before resizing.
+            plain = upright.mode == MODES[self.options.color_mode] and not has_alpha(upright)
+            upright = upright if plain else flatten(upright, self.options)
+            self._upright[image.size] = upright, plain
+        return self._upright[image.size]
+
+
+def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> Image.Image:
+    """Decodes and resizes one image without encoding it; `draft` is that of `OpenedImage`."""
+    with open_image(data, options.formats) as image:
+        opened = OpenedImage(image, data, [options], draft=draft)
+        return opened.resize(fit_upright(opened.origin.size, options), options)
+
+
+def examine_image(data: bytes, options: ConvertOptions) -> Origin:
+    """Reads the header of an original; raises an `ImageError` if it cannot be converted."""
+    with wrap_decoder_errors(), open_checked(data, options) as image:
+        return OpenedImage(image, data, [options]).origin
+
+
+def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[str]:
+    """The codes of `converter.inventory.NOTES` that apply to an image, or to a frame."""
+    suffix = os.path.splitext(find_file(path, options.frames))[1].lower()
+    if suffix in SUFFIXES and suffix not in _USUAL.get(origin.format, SUFFIXES):
+        yield "wrong_extension"
+    if origin.animated and options.frames == "first":
+        yield "animated"
+    if origin.profiled:
+        yield "profile"
+
+
+def note_traits(
+    paths: Iterable[str], data: bytes, options: ConvertOptions, tally: NoteTally
+) -> None:
+    """Adds the traits of a file to a tally, under the path of the image or of each frame.
+
+    Raises:
+        ImageError: the file cannot be converted.
+    """
+    origin = examine_image(data, options)
+    for path in paths:
+        for code in list_traits(path, origin, options):
+            tally.add(code, path)
