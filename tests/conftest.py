@@ -43,7 +43,7 @@ KINDS = {
         "archives batches cache clusters commands commit conversion costs damage dataset "
         "decoding duplicates elements frames frameworks hosts image_decoders image_notes "
         "indexing isolation keras layers leftovers locks masks mixing multi_size object_files "
-        "object_locks object_repairs object_updates objects open_remote pipeline "
+        "object_repairs object_updates objects open_remote pipeline "
         "preview public_api range_reads read_plan readahead reading_masks "
         "remote_reading repairs replacements reports request resume resume_callback roundtrip "
         "runners scan sequence serializable shard_cache shard_groups shardset source "

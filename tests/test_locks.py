@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,12 +21,16 @@ import pytest
 from converter.commits.replacements import lock_stage
 from converter.errors import LockedError, OutputError
 from converter.storage import locks
-from converter.storage.files import Layout
+from converter.storage.files import Layout, write_file
+from converter.storage.location import Location
+from converter.storage.locks import describe_self, remove_stale_object
+from converter.storage.object_requests import list_objects, put_bytes
+from converter.storage.objects import ObjectPath
 
 HOLD = """
-import sys, time
-from converter.storage.disk import DiskPath
-with DiskPath(sys.argv[1]).lock():
+import sys
+from converter.storage.locate import locate
+with locate(sys.argv[1]).lock():
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -37,7 +44,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     monkeypatch.setattr(locks, "MACHINE_FILE", file)
 
 
-def start_holder(folder: Path) -> subprocess.Popen[str]:
+def start_holder(folder: Location) -> subprocess.Popen[str]:
     """Another process that holds the lock until its standard input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)],
@@ -50,14 +57,12 @@ def start_holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def write_owner(folder: Path, **changes: object) -> None:
+def write_owner(folder: Location, **changes: object) -> None:
     """Leaves a lock that nobody holds, as its owner would have written it."""
-    with folder.lock():
-        owner = folder.find_owner()
-    assert owner is not None
     layout = Layout(folder)
-    layout.work.mkdir(parents=True, exist_ok=True)
-    layout.lock.write_text(json.dumps({**dataclasses.asdict(owner), **changes}))
+    layout.work.make_folder()
+    owner = {**dataclasses.asdict(describe_self()), **changes}
+    write_file(layout.lock, json.dumps(owner).encode(), layout.work)
 
 
 def test_a_lock_says_who_holds_it_and_goes_with_its_folders(tmp_path: Path) -> None:
@@ -224,3 +229,83 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     message = rf"^{tmp_path}/file/out\S* cannot be written: Not a directory$"
     with pytest.raises(OutputError, match=message), (tmp_path / "file" / "out").lock():
         pass
+
+
+@pytest.fixture
+def prefix(s3_server) -> ObjectPath:
+    """Where there is nothing yet in a store."""
+    s3_server.set_faults()
+    return s3_server.path(uuid.uuid4().hex)
+
+
+def is_won(prefix: ObjectPath) -> bool:
+    try:
+        with prefix.lock():
+            time.sleep(0.3)
+    except LockedError:
+        return False
+    return True
+
+
+def test_in_a_store_a_lock_says_who_holds_it_and_goes_with_the_block(server):
+    prefix = server.path(uuid.uuid4().hex)
+    with prefix.lock():
+        assert prefix.find_owner().host == socket.gethostname()
+        with pytest.raises(LockedError, match="is being written by"), prefix.lock():
+            pass
+    assert prefix.find_owner() is None
+    assert list(list_objects(prefix)) == []
+
+
+def test_in_a_store_a_live_process_is_not_disturbed_and_a_killed_one_is_taken_over(prefix):
+    with start_holder(prefix) as process:
+        message = rf"process {process.pid} on .* wait for it to end, or choose another prefix"
+        with pytest.raises(LockedError, match=message), prefix.lock(break_lock=True):
+            pass
+        process.kill()
+    assert prefix.find_owner() is None
+    with prefix.lock():
+        assert prefix.find_owner() is not None
+    assert list(list_objects(prefix)) == []
+
+
+def test_in_a_store_of_another_machine_nothing_is_known(prefix):
+    write_owner(prefix, host="elsewhere", boot="another", pid=1)
+    with pytest.raises(LockedError, match="run again with --break-lock"), prefix.lock():
+        pass
+    with prefix.lock(break_lock=True):
+        assert prefix.find_owner().host == socket.gethostname()
+
+
+def test_in_a_store_a_broken_lock_is_left_to_who_holds_it_now(prefix):
+    with prefix.lock():
+        put_bytes(Layout(prefix).lock, b"of somebody else")
+    assert Layout(prefix).lock.read_bytes() == b"of somebody else"
+
+
+def test_of_several_who_find_a_stale_lock_one_takes_it(prefix):
+    for number in range(3):
+        place = prefix / str(number)
+        write_owner(place, pid=2**22 + 1, token=number)
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(is_won, [place] * 4)).count(True) == 1
+
+
+def test_who_is_late_to_a_stale_lock_leaves_the_new_one(prefix):
+    write_owner(prefix, pid=2**22 + 1)
+    lock = Layout(prefix).lock
+    stale = lock.read_bytes()
+    put_bytes(lock, b"new")
+    remove_stale_object(lock, stale, b"mine", break_lock=False)
+    assert lock.read_bytes() == b"new"
+    assert [path for path, _ in list_objects(prefix)] == [lock]
+
+
+def test_a_claim_whose_owner_was_killed_is_in_nobodys_way(prefix):
+    write_owner(prefix, pid=2**22 + 1)
+    lock = Layout(prefix).lock
+    stale = lock.read_bytes()
+    claim = lock.with_name(f"lock.{hashlib.sha256(stale).hexdigest()[:32]}")
+    put_bytes(claim, stale)
+    with prefix.lock():
+        assert not claim.exists()
