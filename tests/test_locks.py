@@ -127,7 +127,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_that_was_broken_is_not_released_for_whoever_holds_it_now(tmp_path: Path) -> None:
+def test_a_lock_that_was_broken_is_not_released_for_who_holds_it_now(tmp_path: Path) -> None:
     with tmp_path.lock():
         Layout(tmp_path).lock.unlink()
         Layout(tmp_path).lock.write_text("of somebody else")
@@ -152,7 +152,7 @@ def test_the_lock_of_another_machine_is_respected_until_it_is_broken(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_lies_beside_a_data_set_belongs_to_whoever_holds_its_lock(tmp_path: Path) -> None:
+def test_what_lies_beside_a_data_set_belongs_to_the_holder_of_its_lock(tmp_path: Path) -> None:
     out = tmp_path / "out"
     stage = Layout(out).stage
     write_owner(stage, host="elsewhere", boot="its own", pid=77)

@@ -149,7 +149,7 @@ def test_a_download_goes_on_where_it_ended(folder, tmp_path):
 
 def test_a_file_over_the_limit_of_one_request_goes_in_parts(s3_server, tmp_path, monkeypatch):
     monkeypatch.setattr(s3.S3Store, "max_put_bytes", 6 << 20)
-    monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3.S3Store, "part_bytes", 5 << 20)
     data = fill(1 << 20) * 11
     (tmp_path / "file").write_bytes(data)
     s3_server.set_faults()
@@ -164,7 +164,7 @@ def test_an_object_over_the_limit_of_one_request_is_copied_in_parts(s3_server, m
     s3_server.set_faults()
     put_bytes(source, data)
     monkeypatch.setattr(s3.S3Store, "max_put_bytes", 6 << 20)
-    monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3.S3Store, "part_bytes", 5 << 20)
     copy_objects([(source, target)])
     assert s3_server.set_faults()["PUT"] == 1 + 3
     assert target.read_bytes() == data
@@ -244,7 +244,7 @@ def test_an_object_that_is_elsewhere_is_left_to_botocore(s3_server):
     s3_server.set_faults(faults=1, kinds="move", only="X-Amz-Signature")
     assert path.read_bytes() == b"data"
     counts = s3_server.set_faults()
-    requests.open_store("s3")._modeled.clear()
+    requests.open_store("s3").modeled.clear()
     assert (counts["GET"], counts["move"]) == (2, 1)
 
 
@@ -286,7 +286,7 @@ def test_an_answer_that_ends_early_is_asked_for_again():
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     for scheme, package in (("s3", "s3fs"), ("gs", "gcsfs")):
-        monkeypatch.setattr(requests, "_opened", {})
+        monkeypatch.setattr(requests, "opened", {})
         for name in [name for name in sys.modules if name.partition(".")[0] == package]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)

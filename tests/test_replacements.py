@@ -108,7 +108,7 @@ def kill_at(patch: pytest.MonkeyPatch, count: int) -> None:
 
     for name in ("rename", "replace", "unlink", "rmdir", "chmod"):
         watch(Path, name)
-    watch(disk, "_exchange_names")
+    watch(disk, "exchange_names")
     watch(shutil, "rmtree")
 
 
@@ -126,7 +126,7 @@ def test_a_kill_at_any_step_leaves_one_of_the_two_and_the_next_run_ends_it(
         shutil.copytree(kept, tmp_path)
         with monkeypatch.context() as patch:
             if not exchange:
-                patch.setattr(disk, "_exchange_names", lambda *_: False)
+                patch.setattr(disk, "exchange_names", lambda *_: False)
             kill_at(patch, len(states))
             try:
                 replace_dataset(out)

@@ -203,7 +203,7 @@ class DiskPath(PosixPath):
         stage, retired = Layout(self).stage, Layout(self).retired
         stage.chmod(stat.S_IMODE(self.stat().st_mode))
         try:
-            if not _exchange_names(stage, self):
+            if not exchange_names(stage, self):
                 # Two renames, with no data set in between: NFS and macOS cannot exchange names.
                 self.rename(retired)
                 stage.rename(self)
@@ -239,7 +239,7 @@ def publish(temporary: DiskPath, path: DiskPath, *, exclusive: bool) -> None:
     path.parent.sync()
 
 
-def _exchange_names(one: Path, other: Path) -> bool:
+def exchange_names(one: Path, other: Path) -> bool:
     """Exchanges the names of two folders in one step; False if the system cannot."""
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "renameat2"):

@@ -199,7 +199,7 @@ def lock_disk(folder: DiskPath, *, break_lock: bool, moves_to: DiskPath) -> Iter
     finally:
         for place in (layout, Layout(moves_to)):
             with contextlib.suppress(OSError):
-                # Whoever broke the lock has made another file of its name, which stays.
+                # If someone broke the lock, there is another file of its name, which stays.
                 if _is_same(place.lock, descriptor):
                     place.lock.unlink()
             _remove_empty(place, made)
@@ -230,7 +230,7 @@ def lock_objects(folder: ObjectPath, *, break_lock: bool) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(ShardmillError, OSError):
-            # Whoever broke the lock has written another one, which stays.
+            # If someone broke the lock, there is another one, which stays.
             if lock.read_bytes() == content:
                 delete_object(lock)
 
@@ -272,7 +272,7 @@ def _create_file(layout: Layout[DiskPath]) -> int | None:
     temporary = layout.scratch / f"{layout.lock.name}.{uuid.uuid4().hex}"
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        # Before it has its name: nobody must find a new lock without a flock, and call it stale.
+        # Before it has its name: a new lock without a flock would be taken for a stale one.
         _try_flock(descriptor)
         os.write(descriptor, dump_owner(describe_self()))
         if not link_file(temporary, layout.lock):

@@ -80,7 +80,8 @@ async def _receive(path: ObjectPath, transfer: Transfer, store: Store) -> None:
         await store.get(path.bucket, path.key, transfer)
     except EOFError:
         return  # the range lies behind the end
-    except (FileExistsError, FileNotFoundError) as error:  # S3 and Google, if it was written anew
+    # For another version S3 answers 412, and Google 404.
+    except (FileExistsError, FileNotFoundError) as error:
         if known is None:
             raise
         raise OSError(errno.ESTALE, "it changed while it was read", str(path)) from error

@@ -32,14 +32,14 @@ _LONGEST_PAUSE_S: Final = 10.0
 _T = TypeVar("_T")
 
 # By scheme, and by how long an answer may take: patience may change while a process runs.
-_opened: dict[tuple[str, float], Store] = {}
+opened: dict[tuple[str, float], Store] = {}
 _lock = threading.Lock()
 
 
 def _forget() -> None:
     global _lock  # noqa: PLW0603 (its holder may not exist in this process)
     _lock = threading.Lock()
-    _opened.clear()
+    opened.clear()
 
 
 # A forked process has neither the connections nor the thread that serves them.
@@ -56,15 +56,15 @@ def open_store(scheme: str) -> Store:
     # So short that several answers may fail to come before patience ends.
     answer_s = min(_LONGEST_ANSWER_S, read_patience() / 6)
     with _lock:
-        if (scheme, answer_s) not in _opened:
+        if (scheme, answer_s) not in opened:
             try:
                 kind = S3Store if scheme == "s3" else GcsStore
-                _opened[scheme, answer_s] = kind(answer_s)
+                opened[scheme, answer_s] = kind(answer_s)
             except UsageError:
                 raise
             except Exception as error:
                 raise StoreError(f"{scheme}:// cannot be opened: {shorten(error)}") from error
-        return _opened[scheme, answer_s]
+        return opened[scheme, answer_s]
 
 
 def start(

@@ -17,7 +17,6 @@ from converter.storage.stores import Body, Page, Stat, Transfer
 
 _SAID: Final = re.compile(r"<(Code|Message)>([^<]*)</")
 _CLOSE_S: Final = 1.0
-_PART_BYTES: Final = 256 << 20
 
 
 class S3Store:
@@ -25,16 +24,18 @@ class S3Store:
 
     # What one request can write or copy; more goes in parts, and appears with the last one.
     max_put_bytes = 5 << 30
+    part_bytes = 256 << 20
 
     def __init__(self, timeout_s: float) -> None:
         s3fs = stores.load_package("s3fs", "s3")
         self._timeout_s, self._connect_s = timeout_s, min(timeout_s, stores.CONNECT_S)
         self._session: Any = None
-        self._modeled: set[str] = set()  # buckets whose objects only botocore can get
+        self.modeled: set[str] = set()  # buckets whose objects only botocore can get
         self._files = s3fs.S3FileSystem(
             skip_instance_cache=True,
             use_listings_cache=False,
             config_kwargs={
+                # `requests` repeats instead, and knows how long it has taken.
                 "retries": {"mode": "standard", "total_max_attempts": 1},
                 "connect_timeout": self._connect_s,
                 "read_timeout": timeout_s,
@@ -46,8 +47,8 @@ class S3Store:
         self.gate = asyncio.Semaphore(stores.CONNECTIONS)
 
     async def get(self, bucket: str, key: str, transfer: Transfer) -> None:
-        if bucket in self._modeled or not await self._get_signed(bucket, key, transfer):
-            self._modeled.add(bucket)
+        if bucket in self.modeled or not await self._get_signed(bucket, key, transfer):
+            self.modeled.add(bucket)
             await self._get_modeled(bucket, key, transfer)
 
     async def _get_signed(self, bucket: str, key: str, transfer: Transfer) -> bool:
@@ -125,7 +126,7 @@ class S3Store:
     async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> None:
         if not isinstance(data, bytes) and stores.measure_file(data) > self.max_put_bytes:
             async with self._open_upload(bucket, key) as (client, where, tags):
-                for number, part in enumerate(stores.read_parts(data, _PART_BYTES), start=1):
+                for number, part in enumerate(stores.read_parts(data, self.part_bytes), start=1):
                     answer = await client.upload_part(**where, PartNumber=number, Body=part)
                     tags.append(answer["ETag"])
             return
@@ -145,8 +146,8 @@ class S3Store:
                 await client.copy_object(CopySource=source, Bucket=target_bucket, Key=target_key)
             return
         async with self._open_upload(target_bucket, target_key) as (client, where, tags):
-            for number, begin in enumerate(range(0, size, _PART_BYTES), start=1):
-                end = min(begin + _PART_BYTES, size) - 1
+            for number, begin in enumerate(range(0, size, self.part_bytes), start=1):
+                end = min(begin + self.part_bytes, size) - 1
                 answer = await client.upload_part_copy(
                     **where,
                     PartNumber=number,
