@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from converter.format.manifest import ImageInfo
 from converter.format.schema import BOXES, LABELS, TARGET, Column
 from reader.batches.batch_reader import Batch
 from reader.batches.elements import (
@@ -15,7 +16,7 @@ from reader.batches.elements import (
     split_ragged,
     stack_column,
 )
-from reader.plan.choices import Given
+from reader.examples.fields import Given
 from reader.plan.read_options import ReadOptions
 
 AGE = Column("age", "int")
@@ -36,13 +37,18 @@ def make_batch(values=(([1],), (), ([3],)), *, masks: bool = False) -> Batch:
     )
 
 
+def give(**arguments: object) -> Given:
+    image = ImageInfo(height=2, width=2, max_height=2, max_width=2, channels=3, formats={"raw": 3})
+    return Given(image=image, classes=4, **arguments)
+
+
 def make_plan(given: Given | None = None, *, has_classes: bool = True, **options: object):
     """As much of a plan as decides what is given."""
     return SimpleNamespace(
-        given=given or Given(),
+        given=given or give(),
         options=ReadOptions(**options),
         has_classes=has_classes,
-        choice=SimpleNamespace(class_names=["a", "b", "c"], stored_classes=4),
+        choice=SimpleNamespace(class_names=["a", "b", "c"]),
     )
 
 
@@ -54,7 +60,7 @@ def test_labels_come_behind_the_images():
 
 
 def test_all_parts_come_in_their_order():
-    given = Given(columns={"old": AGE}, masks=True, with_labels=True)
+    given = give(columns={"old": AGE}, masks=True, with_labels=True)
     batch = make_batch(masks=True)
     plan = make_plan(given, remainder="pad", with_filename=True)
     images, (masks, labels), weights, names, columns = format_batch(plan, batch)
@@ -68,7 +74,7 @@ def test_all_parts_come_in_their_order():
 
 def test_masks_stand_in_the_place_of_labels():
     batch = make_batch(masks=True)
-    images, masks = format_batch(make_plan(Given(masks=True)), batch)
+    images, masks = format_batch(make_plan(give(masks=True)), batch)
     assert (images is batch.images, masks is batch.masks) == (True, True)
 
 
@@ -112,7 +118,7 @@ def test_no_records_have_no_labels():
 
 def test_several_labels_are_marks():
     column = Column(LABELS, "labels")
-    given = Given(labelled=False, label=column)
+    given = give(labelled=False, label=column)
     batch = make_batch([([0, 3],), (), ([],)])
     _, labels = format_batch(make_plan(given, has_classes=False), batch)
     expected = np.array([[1, 0, 0, 1], [0] * 4, [0] * 4], np.float32)
@@ -120,7 +126,7 @@ def test_several_labels_are_marks():
 
 
 def test_a_target_is_a_number():
-    given = Given(labelled=False, label=Column(TARGET, "float"))
+    given = give(labelled=False, label=Column(TARGET, "float"))
     batch = make_batch([([0.5],), (), ([2.25],)])
     _, labels = format_batch(make_plan(given, has_classes=False), batch)
     np.testing.assert_array_equal(labels, np.array([0.5, 0, 2.25], np.float32), strict=True)
@@ -165,7 +171,7 @@ def test_any_number_of_values_is_ragged_and_is_split_into_rows(column, values, r
 
 
 def test_a_column_is_found_among_those_that_were_read():
-    given = Given(columns={"scores": SCORES, "age": AGE})
+    given = give(columns={"scores": SCORES, "age": AGE})
     batch = make_batch([([0.5], [7]), (), ([], [8])])
     plan = make_plan(given)
     assert gather_column(plan, batch, AGE).tolist() == [7, 0, 8]

@@ -12,7 +12,7 @@ from converter.format.examples import encode_example, find_values, read_varint
 from converter.format.manifest import ImageInfo
 from converter.format.schema import BOXES, MASK, Column
 from converter.format.tfrecords import FOOTER_BYTES, FRAMING_BYTES, HEADER_BYTES, frame_record
-from reader.examples.fields import Wanted, find_fields, find_spans, parse_payload, read_numbers
+from reader.examples.fields import Given, find_fields, find_spans, parse_payload, read_numbers
 from reader.records.blocks import Block, check_records
 
 GOOD = {
@@ -24,14 +24,14 @@ GOOD = {
 }
 
 
-def want(image_format: str = "png", **changes: object) -> Wanted:
+def want(image_format: str = "png", **changes: object) -> Given:
     image = ImageInfo(
         height=None, width=None, max_height=30, max_width=32, channels=3, formats={image_format: 1}
     )
-    return dataclasses.replace(Wanted(image=image, classes=5), **changes)
+    return dataclasses.replace(Given(image=image, classes=5), **changes)
 
 
-def of_one_size(wanted: Wanted, height: int, width: int) -> Wanted:
+def of_one_size(wanted: Given, height: int, width: int) -> Given:
     sizes = {"height": height, "width": width, "max_height": height, "max_width": width}
     return dataclasses.replace(wanted, image=dataclasses.replace(wanted.image, **sizes))
 
@@ -95,7 +95,12 @@ def test_both_ways_find_the_same_masks_and_values(labelled):
         for seed in range(3)
     ]
     block = lay_out(payloads)
-    wanted = want(masks=True, columns=COLUMNS, labelled=labelled, with_names=True)
+    wanted = want(
+        masks=True,
+        columns={column.name: column for column in COLUMNS},
+        labelled=labelled,
+        with_names=True,
+    )
     found = find_fields(block, wanted)
     assert found.valid.all()
     for number, payload in enumerate(payloads):
@@ -108,7 +113,7 @@ def test_both_ways_find_the_same_masks_and_values(labelled):
         assert [list(value) for value in field.values] == [[number / 2], [0.0, 0.25, 0.5, 1.0]]
 
 
-def refuse(change: dict[str, object], message: str, wanted: Wanted) -> None:
+def refuse(change: dict[str, object], message: str, wanted: Given) -> None:
     """Makes sure that both ways refuse a record, and neither its neighbours."""
     good, bad = encode_example(GOOD), encode_example(GOOD | change)
     found = find_fields(lay_out([good, bad, good]), wanted)
@@ -183,7 +188,7 @@ def test_a_mask_is_a_png_of_the_size_of_its_image(mask):
 def test_a_value_that_its_column_does_not_allow_is_an_error():
     good = encode_example(GOOD | {"weight": [0.5]})
     bad = encode_example(GOOD | {"weight": [0.5, 1.5]})
-    wanted = want(columns=COLUMNS[:1])
+    wanted = want(columns={"weight": COLUMNS[0]})
     assert find_fields(lay_out([good, bad]), wanted).valid.tolist() == [True, False]
     with pytest.raises(ValueError, match="weight"):
         parse_payload(memoryview(bad), wanted)

@@ -14,7 +14,7 @@ from converter.errors import UsageError
 from converter.format.examples import decode_example, encode_example
 from converter.options import ConvertOptions
 from reader import load_dataset, open_shards
-from reader.examples.fields import Wanted, parse_payload
+from reader.examples.fields import Given, parse_payload
 
 COUNT = 14
 SIZE = (24, 32)
@@ -161,7 +161,7 @@ def test_a_mask_of_another_size_is_a_damaged_record(masked):
     shards = open_shards(masked)
     payload = bytes(read_record(shards.source("train")._files, 0))
     features = decode_example(payload)
-    wanted = Wanted(image=shards.manifest.image, classes=2, masks=True)
+    wanted = Given(image=shards.manifest.image, classes=2, masks=True)
     assert parse_payload(memoryview(payload), wanted).mask
     small = encode_image(Image.new("L", (32, 23)), "PNG")
     features["image/segmentation/class/encoded"] = [small]

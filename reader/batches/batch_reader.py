@@ -108,7 +108,7 @@ class BatchReader:
     ) -> None:
         self.plan = plan
         self.damage = DamageLog(plan.options.on_damage, plan.options.max_damaged)
-        self._wanted = plan.wanted
+        self._wanted = plan.given
         self._decode = decode or make_decoder(plan.images)
         self._decode_mask = decode_mask or make_mask_decoder()
         self._resize = resize
@@ -217,7 +217,7 @@ class BatchReader:
         if self._wanted.with_names:
             for slot, name in zip(places, _slice(block.data, fields.names, rows), strict=True):
                 batch.names[slot] = name.tobytes()
-        if self._wanted.columns:
+        if self._wanted.needed:
             for slot, row in zip(places, rows.tolist(), strict=True):
                 batch.values[slot] = fields.values[row]
         is_done = np.array([problem is None for problem in problems], np.bool_)

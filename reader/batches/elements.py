@@ -100,7 +100,7 @@ def _format_label(plan: ReadPlan, batch: Batch) -> Array | None:
     if label is not None:
         column = gather_column(plan, batch, label)
         if isinstance(column, Ragged):
-            return mark_classes(column, plan.choice.stored_classes)
+            return mark_classes(column, plan.given.classes)
         targets: Array = column.astype(np.float32)
         return targets
     if plan.options.label_mode is None or not plan.has_classes:

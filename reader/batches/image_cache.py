@@ -78,10 +78,11 @@ def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> Ima
         dtype=plan.images.decoded_dtype,
         data_format="channels_last",
         remainder="pad",
-        with_filename=True,
     )
+    given = dataclasses.replace(plan.given, with_names=True)
     whole = dataclasses.replace(
         plan,
+        choice=dataclasses.replace(plan.choice, given=given),
         images=dataclasses.replace(plan.images, options=options),
         order=SequentialOrder(),
         steps=Steps(records=records, batch_size=plan.steps.batch_size, remainder="pad"),

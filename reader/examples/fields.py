@@ -30,19 +30,28 @@ _FIELD_1, _FIELD_2 = 0x0A, 0x12
 _MORE: Final = 0x80
 _LENGTH_BITS: Final = 35  # a longer length is none of a record that fits into memory
 
-Values: TypeAlias = tuple[Sequence[Any], ...]  # of one record, in the order of `Wanted.columns`
+Values: TypeAlias = tuple[Sequence[Any], ...]  # of one record, in the order of `Given.needed`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """Which parts of records to read, and what they have to be."""
+class Given:
+    """What is given of each record, and what the record has to be."""
 
     image: ImageInfo  # what the manifest says of all images
-    classes: int
-    with_names: bool = False  # read the paths of the originals
-    labelled: bool = True  # read labels; otherwise they are 0
-    masks: bool = False  # read the masks of images
-    columns: tuple[Column, ...] = ()  # whose values to read
+    classes: int  # stored labels are less than this
+    labelled: bool = True  # whether each record has exactly one label; otherwise it is 0
+    with_names: bool = False  # whether paths of the originals are given
+    masks: bool = False  # whether masks are given
+    with_labels: bool = False  # whether labels are given with the masks
+    mask_padding: int = 0  # mask value where an image is padded
+    label: Column | None = None  # the column to give as label instead
+    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)  # by the caller's name
+
+    @property
+    def needed(self) -> tuple[Column, ...]:
+        """The columns that have to be read."""
+        label = () if self.label is None else (self.label,)
+        return tuple(dict.fromkeys((*label, *self.columns.values())))
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -98,9 +107,9 @@ class Field(NamedTuple):
     values: Values
 
 
-def find_fields(block: Block, wanted: Wanted) -> Fields:
-    """Finds the wanted fields in all records of a block."""
-    data, names = block.data, wanted.features
+def find_fields(block: Block, given: Given) -> Fields:
+    """Finds the fields of all records of a block."""
+    data, names, columns = block.data, given.features, given.needed
     begins, ends, valid = find_spans(data, block.begins, block.ends, names)
     valid &= block.valid
     numbers = {name: np.zeros(len(valid), np.int64) for name in _NUMBERS}
@@ -109,31 +118,31 @@ def find_fields(block: Block, wanted: Wanted) -> Fields:
             numbers[name], single = read_numbers(data, begins[row], ends[row])
             valid &= single
     sizes = np.stack((numbers[examples.HEIGHT], numbers[examples.WIDTH]), -1)
-    if not wanted.image.is_raw:
+    if not given.image.is_raw:
         sizes[valid] = measure_images(data, begins[0, valid], ends[0, valid])
-    valid &= (numbers[examples.LABEL] < wanted.limit) & wanted.fits(sizes, ends[0] - begins[0])
-    for row in np.flatnonzero(valid).tolist() if wanted.masks else ():
+    valid &= (numbers[examples.LABEL] < given.limit) & given.fits(sizes, ends[0] - begins[0])
+    for row in np.flatnonzero(valid).tolist() if given.masks else ():
         mask = data[begins[1, row] : ends[1, row]]
         valid[row] = _is_mask(mask.data, tuple(sizes[row].tolist()))
     values: list[Values] = [()] * len(valid)
-    for row in np.flatnonzero(valid).tolist() if wanted.columns else ():
+    for row in np.flatnonzero(valid).tolist() if columns else ():
         try:
             payload = data[block.begins[row] : block.ends[row]].tobytes()
-            values[row] = _read_values(examples.decode_example(payload), wanted)
+            values[row] = _read_values(examples.decode_example(payload), columns, given.classes)
         except ValueError:  # noqa: PERF203 (each may be damaged)
             valid[row] = False
     return Fields(
         labels=numbers[examples.LABEL],
         images=np.stack((begins[0], ends[0])),
         sizes=sizes,
-        masks=np.stack((begins[int(wanted.masks)], ends[int(wanted.masks)])),
+        masks=np.stack((begins[int(given.masks)], ends[int(given.masks)])),
         names=np.stack((begins[-1], ends[-1])),
         values=values,
         valid=valid,
     )
 
 
-def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
+def parse_payload(payload: memoryview, given: Given) -> Field:
     """Finds the fields of one record, as `find_fields` does.
 
     Raises:
@@ -143,29 +152,32 @@ def parse_payload(payload: memoryview, wanted: Wanted) -> Field:
     features = examples.decode_example(bytes(payload))
     get = functools.partial(examples.read_value, features)
     image = get(examples.ENCODED, bytes)
-    label = get(examples.LABEL, int) if wanted.labelled else 0
-    name = get(examples.SOURCE_ID, bytes) if wanted.with_names else b""
-    mask = get(MASK, bytes) if wanted.masks else b""
-    if wanted.image.is_raw:
+    label = get(examples.LABEL, int) if given.labelled else 0
+    name = get(examples.SOURCE_ID, bytes) if given.with_names else b""
+    mask = get(MASK, bytes) if given.masks else b""
+    if given.image.is_raw:
         size = get(examples.HEIGHT, int), get(examples.WIDTH, int)
     else:
         size = measure_image(memoryview(image))
     # Before a decoder allocates what a header claims.
-    if not wanted.fits(np.array([size]), np.array([len(image)])).all():
+    if not given.fits(np.array([size]), np.array([len(image)])).all():
         raise ValueError(
             f"an image of {size[0]}x{size[1]} in {len(image)} bytes, expected up to "
-            f"{wanted.image.max_height}x{wanted.image.max_width}"
+            f"{given.image.max_height}x{given.image.max_width}"
         )
-    if not 0 <= label < wanted.limit:
-        raise ValueError(f"label {label}, expected less than {wanted.limit}")
-    if wanted.masks and not _is_mask(memoryview(mask), size):
+    if not 0 <= label < given.limit:
+        raise ValueError(f"label {label}, expected less than {given.limit}")
+    if given.masks and not _is_mask(memoryview(mask), size):
         raise ValueError(f"its mask is not a PNG of {size[0]}x{size[1]}")
-    return Field(label, image, size, name, mask, _read_values(features, wanted))
+    values = _read_values(features, given.needed, given.classes)
+    return Field(label, image, size, name, mask, values)
 
 
-def _read_values(features: Mapping[str, Sequence[Any]], wanted: Wanted) -> Values:
-    check_values(wanted.columns, features, wanted.classes)
-    return tuple(features.get(column.name, ()) for column in wanted.columns)
+def _read_values(
+    features: Mapping[str, Sequence[Any]], columns: Sequence[Column], classes: int
+) -> Values:
+    check_values(columns, features, classes)
+    return tuple(features.get(column.name, ()) for column in columns)
 
 
 def _is_mask(mask: memoryview, size: tuple[int, ...]) -> bool:

@@ -17,6 +17,7 @@ from converter.format.schema import Column, find_column
 from converter.sizes import format_count
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths, read_labels
+from reader.examples.fields import Given
 from reader.plan.read_options import COLOR_CHANNELS, ReadOptions
 from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Selection, divide, select_all, select_chosen
@@ -111,32 +112,13 @@ class ImagePlan:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
-    """What is given of each record besides its image."""
-
-    labelled: bool = True  # whether each record has exactly one label
-    label: Column | None = None  # the column to give as label instead
-    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)  # by the caller's name
-    masks: bool = False  # whether masks are given
-    with_labels: bool = False  # whether labels are given with the masks
-    mask_padding: int = 0  # mask value where an image is padded
-
-    @property
-    def needed(self) -> tuple[Column, ...]:
-        """The columns that have to be read."""
-        label = () if self.label is None else (self.label,)
-        return tuple(dict.fromkeys((*label, *self.columns.values())))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
     """The records to read, and their labels."""
 
     class_names: list[str]  # in the order of the labels given
-    stored_classes: int  # number of labels stored
     selection: Selection  # the records
     given: Given  # what is given of them
-    # The label to give for each stored one, int32 (stored_classes,).
+    # The label to give for each stored one, int32 (classes,); -1 for classes left out.
     labels: npt.NDArray[np.int32] | None = None
     # Labels instead of the stored ones, int32 (records,).
     record_labels: npt.NDArray[np.int32] | None = None
@@ -146,22 +128,21 @@ def choose_records(
     files: RecordFiles, manifest: Manifest, split: str, options: ReadOptions
 ) -> Choice:
     """Decides which records are read, and their labels; reads records only if it has to."""
-    choice = Choice(
-        class_names=list(manifest.classes),
-        stored_classes=len(manifest.classes),
-        selection=select_all(len(files)),
-        given=choose_given(manifest, options),
-    )
+    given, selection = choose_given(manifest, options), select_all(len(files))
+    class_names, labels, record_labels = list(manifest.classes), None, None
     paths: list[str] = []
     if options.order == "path" or isinstance(options.labels, Mapping):
-        paths = list(FilePaths(files, choice.selection))  # reads every record
+        paths = list(FilePaths(files, selection))  # reads every record
     by_path = _sort_paths(paths) if options.order == "path" else None
     if options.labels is not None:
-        choice = _replace_labels(choice, options.labels, paths, by_path)
+        record_labels = _list_labels(options.labels, len(files), paths, by_path)
+        class_names = [str(label) for label in np.unique(record_labels).tolist()]
     elif options.class_names is not None:
-        counts = manifest.splits[split].labels
-        choice = _choose_classes(choice, files, counts, options.class_names)
-    selection = choice.selection
+        class_names = list(options.class_names)
+        labels = map_classes(manifest.classes, class_names)
+        if labels.min() < 0:
+            stored = read_labels(files, manifest.splits[split].labels)
+            selection = select_chosen(np.flatnonzero((labels >= 0)[stored]))
     if options.validation_split is not None and options.subset is not None:
         if len(manifest.splits) > 1:
             raise UsageError(
@@ -174,7 +155,13 @@ def choose_records(
         wanted = np.zeros(len(files), np.bool_)
         wanted[selection.find_records(np.arange(selection.count))] = True
         selection = select_chosen(by_path[wanted[by_path]])
-    return dataclasses.replace(choice, selection=selection)
+    return Choice(
+        class_names=class_names,
+        selection=selection,
+        given=given,
+        labels=labels,
+        record_labels=record_labels,
+    )
 
 
 def check_images(images: ImagePlan, choice: Choice) -> None:
@@ -218,20 +205,22 @@ def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
             f"column {boxes[0]!r} holds boxes, which {moves[0]} would not move: leave one of the "
             "two out"
         )
-    masks = _choose_masks(manifest, options)
-    padding = manifest.options.get("mask_padding", 0)
     label = None
     if not manifest.labelled and options.labels is None:
         label = find_column(manifest.columns, schema.LABELS)
         label = label or find_column(manifest.columns, schema.TARGET)
         _check_label_options(label, options)
+    padding = manifest.options.get("mask_padding", 0)
     return Given(
+        image=manifest.image,
+        classes=len(manifest.classes),
         labelled=manifest.labelled,
-        label=None if options.label_mode is None else label,
-        columns=columns,
-        masks=masks,
+        with_names=options.with_filename,
+        masks=_choose_masks(manifest, options),
         with_labels=options.masks == "with_labels",
         mask_padding=padding if type(padding) is int and 0 <= padding <= MAX_MASK_VALUE else 0,
+        label=None if options.label_mode is None else label,
+        columns=columns,
     )
 
 
@@ -241,22 +230,13 @@ def _sort_paths(paths: Sequence[str]) -> Numbers:
     return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
 
 
-def _choose_classes(
-    choice: Choice, files: RecordFiles, counts: Sequence[int], wanted: tuple[str, ...]
-) -> Choice:
-    labels, selection = map_classes(choice.class_names, wanted), choice.selection
-    if len(wanted) < len(labels):
-        selection = select_chosen(np.flatnonzero((labels >= 0)[read_labels(files, counts)]))
-    return dataclasses.replace(choice, class_names=list(wanted), selection=selection, labels=labels)
-
-
-def _replace_labels(
-    choice: Choice,
+def _list_labels(
     labels: Mapping[str, int] | Sequence[int],
+    records: int,
     paths: Sequence[str],
     by_path: Numbers | None,
-) -> Choice:
-    records = choice.selection.count
+) -> npt.NDArray[np.int32]:
+    """The label of each record, int32 (records,), from those that the caller gives."""
     by_record = np.empty(records, np.int32)
     if isinstance(labels, Mapping):
         missing = [path for path in paths if path not in labels]
@@ -278,8 +258,7 @@ def _replace_labels(
         )
     else:
         by_record[by_path] = labels
-    names = [str(label) for label in np.unique(by_record).tolist()]
-    return dataclasses.replace(choice, class_names=names, record_labels=by_record)
+    return by_record
 
 
 def _find_column(manifest: Manifest, name: str) -> Column:

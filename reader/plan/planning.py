@@ -94,22 +94,22 @@ def plan_reading(
         # Neighbours have to be neighbours on disk: in a drawn order, each read served one record.
         choice = dataclasses.replace(choice, selection=sort_selection(choice.selection))
     steps = plan_steps(choice.selection.count, options)
-    images = ImagePlan(stored=manifest.image, options=options)
-    return _make_plan(files, images, choice, steps, random_access=random_access)
+    return _make_plan(files, choice, options, steps, random_access=random_access)
 
 
 def _make_plan(
     files: RecordFiles,
-    images: ImagePlan,
     choice: Choice,
+    options: ReadOptions,
     steps: Steps,
     *,
     random_access: bool = False,
 ) -> ReadPlan:
+    images = ImagePlan(stored=choice.given.image, options=options)
     check_images(images, choice)
     buffers, resizes_batches = size_buffers(files, images, choice)
     files, order = choose_order(
-        files, buffers, images.options, choice.selection, random_access=random_access
+        files, buffers, options, choice.selection, random_access=random_access
     )
     return ReadPlan(
         images=images,
@@ -170,10 +170,11 @@ def plan_mixture(
             f"{':'.join(map(str, shares))}"
         )
     files = RecordFiles([file for group in groups for file in group])
-    choice = choose_records(files, manifests[0], split, options)
-    stored = join_images([manifest.image for manifest in manifests])
-    images = ImagePlan(stored=stored, options=options)
-    plan = _make_plan(files, images, choice, plan_steps(blocks * BLOCK_RECORDS, options))
+    images = join_images([manifest.image for manifest in manifests])
+    manifest = dataclasses.replace(manifests[0], image=images)
+    choice = choose_records(files, manifest, split, options)
+    steps = plan_steps(blocks * BLOCK_RECORDS, options)
+    plan = _make_plan(files, choice, options, steps)
     return dataclasses.replace(plan, order=_mix_orders(counts, shares, options))
 
 
@@ -235,21 +236,20 @@ def share_block(weights: Sequence[float]) -> list[int]:
 
 def join_images(images: Sequence[ImageInfo]) -> ImageInfo:
     """Describes what the images of several data sets have in common."""
-    formats: collections.Counter[str] = collections.Counter()
-    for image in images:
-        formats.update(image.formats)
+    counters = (collections.Counter(image.formats) for image in images)
+    formats = sum(counters, collections.Counter())
     if len({image.channels for image in images}) > 1 or ("raw" in formats and len(formats) > 1):
         raise UsageError(
             "data sets of different channels, or raw and encoded ones, cannot be mixed"
         )
     sizes = {(image.height, image.width) for image in images}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    return ImageInfo(
+    return dataclasses.replace(
+        images[0],
         height=height,
         width=width,
         max_height=max(image.max_height for image in images),
         max_width=max(image.max_width for image in images),
-        channels=images[0].channels,
         formats=dict(formats),
     )
 
@@ -284,9 +284,8 @@ def plan_serializable(
     images = ImagePlan(stored=manifest.image, options=options)
     check_images(images, choice)
     demand = measure_demand(files, images, choice, whole_batches=False)
-    if (
-        choice.given.needed
-    ):  # columns are parsed after batching, so a batch holds its records until then
+    if choice.given.needed:
+        # Columns are parsed after batching, so a batch holds its records until then.
         held = demand.image_bytes + demand.record_bytes
         demand = dataclasses.replace(demand, image_bytes=held)
     return ReadPlan(
@@ -311,7 +310,6 @@ def _choose_records(manifest: Manifest, split: str, records: int, options: ReadO
         records -= int(np.array(manifest.splits[split].labels)[labels < 0].sum())
     return Choice(
         class_names=list(options.class_names or manifest.classes),
-        stored_classes=len(manifest.classes),
         selection=select_all(records),
         labels=labels,
         given=given,

@@ -14,8 +14,8 @@ import numpy as np
 from converter.errors import UsageError
 from reader.arrays import Numbers
 from reader.examples.columns import FilePaths
-from reader.examples.fields import Wanted
-from reader.plan.choices import Choice, Given, ImagePlan
+from reader.examples.fields import Given
+from reader.plan.choices import Choice, ImagePlan
 from reader.plan.memory import SINGLES, Buffers
 from reader.plan.read_options import ReadOptions
 from reader.records.record_files import RecordFiles, RunFiles
@@ -59,20 +59,8 @@ class ReadPlan:
 
     @property
     def given(self) -> Given:
-        """What is given besides the images."""
+        """What is given of each record."""
         return self.choice.given
-
-    @property
-    def wanted(self) -> Wanted:
-        """Which parts of records to parse, and what they have to be."""
-        return Wanted(
-            image=self.images.stored,
-            classes=self.choice.stored_classes,
-            with_names=self.options.with_filename,
-            labelled=self.given.labelled,
-            masks=self.given.masks,
-            columns=self.given.needed,
-        )
 
     @property
     def is_direct(self) -> bool:

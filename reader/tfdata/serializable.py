@@ -107,7 +107,7 @@ def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
 
     def decode(record: tf.Tensor, seed: tf.Tensor) -> Columns:
         fields = tf.io.parse_single_example(record, features)
-        size, checks = check_fields(fields, image, choice.stored_classes)
+        size, checks = check_fields(fields, image, given.classes)
         with tf.control_dependencies(checks):  # before a decoder takes memory
             fields = {name: tf.identity(value) for name, value in fields.items()}
         pixels = tf.cast(decode_image(fields[examples.ENCODED], size, seed), options.dtype)
@@ -135,7 +135,7 @@ def _format_element(plan: ReadPlan, columns: Columns) -> Any:
         parsed = _parse_columns(names, given.needed, single=plan.options.batch_size is None)
         names = parsed[examples.SOURCE_ID]
     if given.label is not None:
-        label = _make_label(given.label, parsed, plan.choice.stored_classes)
+        label = _make_label(given.label, parsed, plan.given.classes)
     elif plan.options.label_mode is not None and plan.has_classes:
         label = format_labels(labels, plan.options.label_mode, len(plan.choice.class_names))
     return order_parts(
