@@ -12,11 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
-
 Numbers: TypeAlias = npt.NDArray[np.int64]
-
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 MAX_KEPT_BYTES: Final = 1 << 23  # larger scratch memory is not kept for later

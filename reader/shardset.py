@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from converter.errors import ShardmillError, UsageError
 from converter.format.descriptions import describe_manifest
@@ -16,7 +15,7 @@ from converter.names import show_name
 from converter.storage.locate import locate
 from converter.storage.location import Location
 from reader.plan.planning import list_files, plan_mixture, plan_reading, plan_serializable
-from reader.plan.read_options import ReadOptions, check_cache, make_options
+from reader.plan.read_options import ReadOptions, check_cache, check_choice, make_options
 from reader.plan.read_plan import ReadPlan
 from reader.records.indexed_file import check_size, measure_file
 from reader.records.record_files import RecordFiles
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
     from reader.batches.iterator import Batches
     from reader.tfdata.sequence import BatchSequence
+
+SUBSETS: Final = {"training": "train", "validation": "validation"}
+"""The splits that may be named in Keras's words too."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -85,11 +87,11 @@ class ShardSet:
         Raises:
             DatasetError: there is no such split.
         """
+        files = list_files(self.folder, self.manifest, split, self._complete(ReadOptions()))
+        # A single record is not worth fetching its shard.
         kind = RangeFiles if self.folder.is_remote else RecordFiles
-        options = self._complete(ReadOptions())
-        files = kind(list_files(self.folder, self.manifest, split, options))
         labels = self.splits[split].labels if self.manifest.labelled else None
-        return Source(files, labels, self.manifest.columns, self.manifest.labelled)
+        return Source(kind(files), labels, self.manifest.columns, self.manifest.labelled)
 
     def dataset(
         self, split: str, options: ReadOptions | None = None, *, serializable: bool = False
@@ -125,7 +127,9 @@ class ShardSet:
             UsageError: the options do not fit the data set.
             ShardmillError: TensorFlow is not installed.
         """
-        options = options or ReadOptions()
+        options = ReadOptions() if options is None else options
+        if not isinstance(options, ReadOptions):
+            raise UsageError(f"options {options!r:.60} is not ReadOptions(…), nor None")
         if serializable:
             plan = plan_serializable(self.folder, self.manifest, split, options)
             with explain_missing_packages():
@@ -250,6 +254,7 @@ def load_dataset(
         ShardmillError: TensorFlow is not installed.
     """
     shards = open_shards(directory)
+    check_choice("subset", subset, (None, "both", *SUBSETS))
     if labels is None:
         options["label_mode"] = None
     elif not isinstance(labels, str):
@@ -257,12 +262,29 @@ def load_dataset(
     elif labels != "inferred":
         raise UsageError(f"labels {labels!r} is unknown: 'inferred', a list of numbers, or None")
     if input_context is not None:
-        options["shard_index"] = input_context.input_pipeline_id
-        options["shard_count"] = input_context.num_input_pipelines
-    read = functools.partial(_read_subset, shards, split, serializable=serializable)
+        try:
+            options["shard_index"] = input_context.input_pipeline_id
+            options["shard_count"] = input_context.num_input_pipelines
+        except AttributeError:
+            raise UsageError(
+                f"input_context {input_context!r:.60} is not a tf.distribute.InputContext, nor None"
+            ) from None
+
+    def read(part: str | None, **more: object) -> tf.data.Dataset:
+        name = split
+        if part is not None and options.get("validation_split") is None:
+            if "validation" not in shards.splits:
+                raise UsageError(
+                    f"subset {part!r}: this data set has no split 'validation': give a "
+                    "validation_split and a seed to draw one"
+                )
+            name, part = SUBSETS[part], None
+        read_options = make_options({**options, "subset": part, **more})
+        return shards.dataset(name, read_options, serializable=serializable)
+
     if subset == "both":  # without shuffling what is held out, as Keras does
-        return [read("training", options), read("validation", options | {"shuffle": False})]
-    return read(subset, options)
+        return [read("training"), read("validation", shuffle=False)]
+    return read(subset)
 
 
 def mix_datasets(
@@ -284,26 +306,11 @@ def mix_datasets(
         UsageError: the data sets or the options do not go together.
         ShardmillError: TensorFlow is not installed.
     """
+    if not isinstance(weights, Mapping):
+        raise UsageError(f"weights {weights!r:.60} is not a dict from data sets to numbers above 0")
     opened = [(open_shards(directory), weight) for directory, weight in weights.items()]
     parts = [(shards.folder, shards.manifest, weight) for shards, weight in opened]
     return _build(plan_mixture(parts, split, make_options(options)))
-
-
-_SPLITS = {"training": "train", "validation": "validation"}
-
-
-def _read_subset(
-    shards: ShardSet, split: str, subset: str | None, options: dict[str, Any], *, serializable: bool
-) -> tf.data.Dataset:
-    if subset in _SPLITS and options.get("validation_split") is None:
-        if "validation" not in shards.splits:
-            raise UsageError(
-                f"subset {subset!r}: this data set has no split 'validation': give a "
-                "validation_split and a seed to draw one"
-            )
-        split, subset = _SPLITS[subset], None
-    read_options = make_options(options | {"subset": subset})
-    return shards.dataset(split, read_options, serializable=serializable)
 
 
 def _build(plan: ReadPlan) -> tf.data.Dataset:

@@ -87,9 +87,15 @@ class RecordSequence(Sequence[T]):
     def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[Any]) -> T | list[T]:
         if isinstance(index, slice):
             return self._read(np.arange(*index.indices(len(self)), dtype=np.int64))
-        if isinstance(index, Sequence) or (isinstance(index, np.ndarray) and index.ndim):
+        if isinstance(index, Sequence | np.ndarray) and np.ndim(index):
             return self._read(self._check(np.asarray(index)))
-        number = operator.index(index)
+        try:
+            number = operator.index(index)  # type: ignore[arg-type]  # refuses what is no number
+        except TypeError:
+            raise UsageError(
+                f"record {index!r:.60} is not a number: give one below {len(self)}, a slice or a "
+                "list of numbers; the `by_id` of a data set's source takes the original's path"
+            ) from None
         if not -len(self) <= number < len(self):
             raise IndexError(f"record {number} of {len(self)}")
         return self._read(np.array([number % len(self)], np.int64))[0]
@@ -163,6 +169,8 @@ class Source(RecordSequence[Record]):
 
     def find(self, source_id: str) -> int:
         """Returns the number of that record, as `by_id` finds it."""
+        if not isinstance(source_id, str):
+            raise UsageError(f"source_id {source_id!r:.60} is not a path, as `file_paths` has them")
         if self._names is None:
             self._names = NameIndex(self.file_paths)
         return self._names.find(source_id)

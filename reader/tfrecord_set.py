@@ -97,6 +97,8 @@ def open_tfrecords(
         DatasetError: no file matches, or an index is missing or does not fit its file.
         UsageError: the files are in an object store.
     """
+    if not isinstance(features, Mapping | None):
+        raise UsageError(f"features {features!r:.60} is not a dict, as for tf.io.parse_example")
     if isinstance(files, str | os.PathLike):
         if is_address(os.fspath(files)):
             raise UsageError(
@@ -106,7 +108,10 @@ def open_tfrecords(
         matches = sorted(glob.glob(expand_home(files)))  # noqa: PTH207 (a whole pattern)
         paths = [DiskPath(match) for match in matches if not match.endswith(INDEX_SUFFIX)]
     else:
-        paths = [DiskPath(expand_home(path)) for path in files]
+        try:
+            paths = [DiskPath(expand_home(path)) for path in files]
+        except TypeError:
+            raise UsageError(f"files {files!r:.60} is not a path or a list of paths") from None
     if not paths:
         raise DatasetError(f"{files} matches no file")
     return TFRecordSet(RecordFiles([_describe_file(path.absolute()) for path in paths]), features)

@@ -264,6 +264,7 @@ def test_another_mixture_is_not_taken_for_the_same(mix):
     ("weights", "options", "message"),
     [
         ({}, {}, "weights [] are out of range: 1 to 100 numbers above 0"),
+        ({"few": "half"}, {}, "weights ['half'] are out of range: 1 to 100 numbers above 0"),
         ({"few": 1, "many": 0}, {}, "weights [1, 0] are out of range: 1 to 100 numbers above 0"),
         (
             {"few": 1, "tiny": 1},

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from converter import DatasetError
+from converter import DatasetError, UsageError
 from converter.format.manifest import SplitInfo
 from converter.names import show_name
 from converter.storage.disk import DiskPath
-from reader import ShardSet, load_dataset, open_shards
+from reader import ReadOptions, ShardSet, load_dataset, mix_datasets, open_shards, open_tfrecords
 
 
 @pytest.fixture
@@ -91,10 +92,53 @@ def test_a_folder_without_a_manifest_is_no_data_set(damaged, open_folder):
         open_folder(damaged)
 
 
-@pytest.mark.parametrize("method", [ShardSet.source, ShardSet.dataset])
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(converted, method):
-    with pytest.raises(DatasetError, match=r"^no split 'test': there are train, validation$"):
-        method(open_shards(converted), "test")
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda at: load_dataset(at, batch_size="64"), "batch_size '64' is not a whole number: at"),
+        (lambda at: load_dataset(at, seed=1.5), "seed 1.5 is not a whole number: 0 to"),
+        (lambda at: load_dataset(at, image_size="big"), "image_size 'big' is not a pair (height"),
+        (lambda at: load_dataset(at, subset=["train"]), "subset ['train'] is unknown: choose one"),
+        (lambda at: load_dataset(at, input_context=2), "input_context 2 is not a tf.distribute.In"),
+        (lambda at: load_dataset(at, cache_bytes=1.5), "cache_bytes 1.5 is not a whole number: at"),
+        (
+            lambda at: open_shards(at).dataset("train", {"batch_size": 4}),
+            "options {'batch_size': 4} is not ReadOptions(…), nor None",
+        ),
+        (lambda at: mix_datasets([at]), "weights [DiskPath("),
+        (lambda at: open_tfrecords(5), "files 5 is not a path or a list of paths"),
+        (lambda at: open_tfrecords([at, 5]), "files [DiskPath("),
+        (lambda at: open_tfrecords(at, ["x"]), "features ['x'] is not a dict, as for tf.io.parse"),
+        (
+            lambda at: open_shards(at).source("train")["a.png"],
+            "record 'a.png' is not a number",
+        ),
+        (lambda at: open_shards(at).source("train")[1.5], "record 1.5 is not a number: give one"),
+        (
+            lambda at: open_shards(at).source("train").by_id(7),
+            "source_id 7 is not a path, as",
+        ),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_refused_in_one_line(converted, ask, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}") as error:
+        ask(converted)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", ReadOptions.__dataclass_fields__)
+def test_no_option_takes_an_object_of_any_type(option):
+    for value in (object(), [object()], np.zeros(3)):
+        with pytest.raises(UsageError, match=option.removeprefix("validation_")):
+            ReadOptions(**{option: value})
+
+
+@pytest.mark.parametrize("split", ["test", 5, None, ["train"], {}])
+@pytest.mark.parametrize("method", [ShardSet.source, ShardSet.dataset, ShardSet.class_weight])
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(converted, method, split):
+    message = f"^no split {re.escape(repr(split))}: there are train, validation$"
+    with pytest.raises(DatasetError, match=message):
+        method(open_shards(converted), split)
 
 
 @pytest.mark.parametrize("method", [ShardSet.source, ShardSet.dataset])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
@@ -217,10 +218,10 @@ def share_block(weights: Sequence[float]) -> list[int]:
         UsageError: a weight is not above 0, or there are too many.
     """
     if not 1 <= len(weights) <= BLOCK_RECORDS or not all(
-        0 < weight < math.inf for weight in weights
+        isinstance(weight, numbers.Real) and 0 < weight < math.inf for weight in weights
     ):
         raise UsageError(
-            f"weights {weights} are out of range: 1 to {BLOCK_RECORDS} numbers above 0"
+            f"weights {weights!r:.60} are out of range: 1 to {BLOCK_RECORDS} numbers above 0"
         )
     fractions = [Fraction(float(weight)) for weight in weights]  # their sum is always finite
     total = sum(fractions)

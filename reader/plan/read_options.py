@@ -243,9 +243,10 @@ def _pair_sides(size: Any) -> tuple[int, int]:
 
 def _list_names(names: Any, option: str = "class_names") -> tuple[str, ...]:
     # A string is a sequence of strings too.
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    listed = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else None
+    if listed is None or not all(isinstance(name, str) for name in listed):
         raise UsageError(f"{option} {names!r:.60} is not a list of names")
-    return tuple(names)
+    return listed
 
 
 def _list_labels(labels: Any) -> dict[str, int] | tuple[int, ...]:
