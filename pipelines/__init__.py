@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from pipelines.beam.transforms import MillShards, VerifyShards
     from pipelines.jobs.convert import convert, convert_sizes
     from pipelines.jobs.preview import Preview, plan, plan_sizes
-    from pipelines.jobs.repair import Repair, repair
     from pipelines.jobs.request import RunSettings
-    from pipelines.jobs.verify import verify
+    from pipelines.jobs.upkeep import Repair, repair, verify
 
 __all__ = [
     "MillShards",
@@ -46,7 +45,7 @@ __all__ = [
 _HOMES: Final = {
     "MillShards": "pipelines.beam.transforms",
     "Preview": "pipelines.jobs.preview",
-    "Repair": "pipelines.jobs.repair",
+    "Repair": "pipelines.jobs.upkeep",
     "RunSettings": "pipelines.jobs.request",
     "VerifyShards": "pipelines.beam.transforms",
     "clean": "converter.commits.replacements",
@@ -54,16 +53,13 @@ _HOMES: Final = {
     "convert_sizes": "pipelines.jobs.convert",
     "plan": "pipelines.jobs.preview",
     "plan_sizes": "pipelines.jobs.preview",
-    "repair": "pipelines.jobs.repair",
-    "verify": "pipelines.jobs.verify",
+    "repair": "pipelines.jobs.upkeep",
+    "verify": "pipelines.jobs.upkeep",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for.
-
-    Importing Beam takes more than a second, which `shardmill inspect` should not have to wait.
-    """
+    # Only now, because Beam takes more than a second to import, which `inspect` does without.
     if name not in _HOMES:
         raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

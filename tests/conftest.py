@@ -30,7 +30,7 @@ from converter.sources.inputs import locate_root
 from converter.storage.disk import DiskPath
 from converter.writing.records import Record, make_records
 from converter.writing.shard_writer import Job, write_shard
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 from reader.records.record_files import RecordFiles
 
 KINDS = {

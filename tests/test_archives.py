@@ -30,9 +30,8 @@ from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_groups import deal_shards, write_together
 from converter.writing.shard_writer import Job
 from pipelines.jobs.convert import run_conversion
-from pipelines.jobs.dry_run import propose
-from pipelines.jobs.repair import repair
-from pipelines.jobs.verify import verify
+from pipelines.jobs.preview import propose
+from pipelines.jobs.upkeep import repair, verify
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=3, validation_split=0.3, seed=3

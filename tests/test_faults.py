@@ -30,7 +30,7 @@ from converter.storage.files import Layout, name_index
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard
 from pipelines.cli.commands import main
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 OPTIONS = ConvertOptions(image_size=(16, 16), encoding="raw", num_shards=6)
 NEED_ROOT = pytest.mark.skipif(
@@ -90,9 +90,10 @@ def test_a_read_only_disk_is_one_line(
     with mount_tmpfs(tmp_path / "disk", "size=4m"):
         remount(tmp_path / "disk", "ro")
         out = tmp_path / "disk" / "out"
-        assert main(["convert", str(images), str(out)]) == 1
         line = f"shardmill: error: {out} cannot be written: Read-only file system\n"
-        assert capsys.readouterr().err == line
+        for command in ("plan", "convert"):
+            assert main([command, str(images), str(out)]) == 1
+            assert capsys.readouterr().err == line
 
 
 @NEED_ROOT

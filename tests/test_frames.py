@@ -24,7 +24,7 @@ from converter.sources.scan import scan_images
 from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.convert import run_conversion
-from pipelines.jobs.repair import repair
+from pipelines.jobs.upkeep import repair
 
 OPTIONS = ConvertOptions(resize="none", encoding="png", frames="all")
 IN_MEMORY = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]

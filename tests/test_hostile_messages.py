@@ -17,7 +17,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import list_left_out
 from pipelines.cli.arguments import _make_parser
 from pipelines.cli.commands import main
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 from reader import open_shards
 
 LONG = "x" * 6000
@@ -78,9 +78,8 @@ def test_a_pasted_argument_is_never_repeated_as_a_whole(
 ):
     monkeypatch.chdir(tmp_path)
     # What makes sense is not done: only what is said of nonsense is of interest here.
-    monkeypatch.setattr("pipelines.jobs.convert.run_conversion", refuse)
-    monkeypatch.setattr("pipelines.jobs.convert.run_sizes", refuse)
-    monkeypatch.setattr("pipelines.jobs.repair.repair", refuse)
+    monkeypatch.setattr("pipelines.jobs.convert.run_conversions", refuse)
+    monkeypatch.setattr("pipelines.cli.commands.repair", refuse)
     given = {"images": str(place / "images"), "out": str(tmp_path / "out"), "files": "*.none"}
     if command not in ("convert", "plan"):
         given["out"] = str(place / "set")

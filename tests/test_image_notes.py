@@ -19,7 +19,7 @@ from converter.upkeep import comparisons, contents, repairs
 from converter.upkeep.updates import plan_update
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import run_conversion
-from pipelines.jobs.repair import repair
+from pipelines.jobs.upkeep import repair
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
 IN_MEMORY = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]

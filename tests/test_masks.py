@@ -25,7 +25,7 @@ from converter.sources.scan import scan_images
 from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.convert import run_conversion
-from pipelines.jobs.repair import repair
+from pipelines.jobs.upkeep import repair
 
 OPTIONS = ConvertOptions(
     image_size=(16, 20), encoding="png", label_from="none", mask_dir="../masks", num_shards=2

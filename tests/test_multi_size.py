@@ -33,8 +33,9 @@ from converter.writing.multi_size import (
 )
 from pipelines.beam.remaining import list_remaining
 from pipelines.cli.commands import main
-from pipelines.jobs.convert import run_conversion, run_sizes
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.convert import Conversion, run_conversion, run_conversions
+from pipelines.jobs.preview import propose
+from pipelines.jobs.request import locate_sizes
 
 SIZES = [
     ConvertOptions(image_size=(side, side), encoding="raw", shard_bytes=8_000, validation_split=0.2)
@@ -62,6 +63,13 @@ def alone(folder, tmp_path_factory) -> dict[str, dict[str, bytes]]:
     for options in SIZES:
         run_conversion(folder, root / str(options.image_size[0]), options, IN_MEMORY)
     return {f"{side}x{side}": read_tree(root / str(side)) for side in (8, 24, 12)}
+
+
+def run_sizes(images: Path, out: Path, sizes, beam_args, **settings) -> dict[str, Conversion]:
+    """What `convert_sizes` does, with the whole outcome of each size."""
+    outs = locate_sizes(out, sizes)
+    done = run_conversions(images, outs, beam_args, **settings)
+    return {place.name: conversion for place, conversion in done.items()}
 
 
 def read_tree(out: Path) -> dict[str, bytes]:

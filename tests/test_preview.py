@@ -16,10 +16,10 @@ from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.files import Layout
 from converter.storage.object_requests import list_objects
-from pipelines import plan, plan_sizes
+from pipelines import convert_sizes, plan, plan_sizes
 from pipelines.cli.commands import main
-from pipelines.jobs.convert import run_conversion, run_sizes
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.convert import run_conversion
+from pipelines.jobs.preview import propose
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=4, seed=3)
 OTHER = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=2)
@@ -92,6 +92,41 @@ def test_plan_refuses_what_convert_refuses_in_the_same_words(root, how, modes):
             run_conversion(images, out, OTHER, mode=mode)
         assert planned.type is converted.type
         assert str(planned.value) == str(converted.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("/proc/x", "output /proc/x cannot be made in /proc: choose another folder"),
+        ("/sys/x/y", "output /sys/x/y cannot be made in /sys: choose another folder"),
+        ("x" * 255, "x is too long by 15 bytes, because"),
+        ("new/" + "ü" * 121, "ü is too long by 2 bytes, because"),
+        ("file/out", "/file is in the way: it has to be a folder"),
+        ("gone/new/out", "/gone is in the way: it has to be a folder"),
+    ],
+)
+def test_plan_and_convert_refuse_an_output_that_cannot_be_made_in_the_same_words(
+    root, place, message
+):
+    (root / "file").touch()
+    (root / "gone").symlink_to(root / "nowhere")
+    before = sorted(root.rglob("*"))
+    for mode in ("new", "overwrite"):
+        with pytest.raises(ShardmillError) as planned:
+            plan(root / "images", root / place, OTHER, mode=mode)
+        with pytest.raises(ShardmillError) as converted:
+            run_conversion(root / "images", root / place, OTHER, mode=mode)
+        assert planned.type is converted.type
+        assert message in str(planned.value)
+        assert str(planned.value) == str(converted.value)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_the_longest_name_that_leaves_room_for_a_replacement_is_accepted(root):
+    out = root / ("x" * 240)
+    assert plan(root / "images", out, OTHER).action == "write"
+    run_conversion(root / "images", out, OTHER, IN_MEMORY)
+    assert run_conversion(root / "images", out, OPTIONS, IN_MEMORY, mode="overwrite").written == 4
 
 
 def test_plan_refuses_an_output_that_is_being_written(root):
@@ -177,7 +212,7 @@ def test_plan_of_several_sizes_names_each(root):
         "8x8": "write",
         "9x9": "write",
     }
-    run_sizes(images, out, sizes[:1], IN_MEMORY)
+    convert_sizes(images, out, sizes[:1], IN_MEMORY)
     actions = [found.action for found in plan_sizes(images, out, sizes).values()]
     assert actions == ["nothing", "write"]
 

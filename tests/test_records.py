@@ -21,7 +21,7 @@ from converter.writing.records import (
     estimate_records,
 )
 from pipelines.cli.commands import main
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 RAW = ConvertOptions(resize="none", encoding="raw")
 STRICT = ConvertOptions(strict=True, num_shards=1)

@@ -24,7 +24,7 @@ from converter.storage.objects import ObjectPath
 from converter.writing import shard_groups, shard_writer
 from converter.writing.shard_groups import uses_store, write_pipelined
 from converter.writing.shard_writer import Job, read_receipt, receipt_path
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=4, validation_split=0.25)
 

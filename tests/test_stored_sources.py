@@ -30,7 +30,7 @@ from converter.writing.shard_writer import Job, read_planned
 from pipelines import convert
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import run_conversion
-from pipelines.jobs.verify import verify
+from pipelines.jobs.upkeep import verify
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3, validation_split=0.25)
 TABLE_OPTIONS = dataclasses.replace(OPTIONS, caption_column="inner", mask_column="mask")

@@ -32,7 +32,7 @@ from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard
 from pipelines import convert
 from pipelines.cli.commands import main
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 OPTIONS = ConvertOptions(image_size=(24, 24), num_shards=3, validation_split=0.25)
 OTHER = ConvertOptions(image_size=(16, 16), num_shards=2)

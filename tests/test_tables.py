@@ -22,8 +22,7 @@ from converter.sources.rows import find_kind, join_kinds
 from converter.sources.scan import scan_images
 from converter.sources.tables import normalize_path
 from converter.upkeep.verification import verify_dataset
-from pipelines.jobs.repair import repair
-from pipelines.jobs.verify import verify
+from pipelines.jobs.upkeep import repair, verify
 from reader import load_dataset, open_shards
 from reader.batches.elements import mark_classes, stack_column
 

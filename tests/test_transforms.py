@@ -22,7 +22,7 @@ from converter.storage.files import Layout
 from converter.upkeep.verification import Check, Report, check_shard
 from pipelines import MillShards, VerifyShards, verify
 from pipelines.beam.transforms import report_path
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 OPTIONS = ConvertOptions(image_size=(8, 8), num_shards=4)
 

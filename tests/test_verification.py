@@ -431,7 +431,7 @@ def test_a_data_set_that_is_replaced_meanwhile_is_checked_again(
             shutil.copytree(left.pop(), folder)
         return manifest
 
-    monkeypatch.setattr("pipelines.jobs.verify.read_manifest", read)
+    monkeypatch.setattr("pipelines.jobs.upkeep.read_manifest", read)
     assert verify(old) == []
     assert not left
     (old / "labels.txt").unlink()

@@ -2,7 +2,6 @@
 
 commands   one function for each command
 arguments  flags and their help -> options
-reports    results -> lines of text
-documents  results -> JSON
+reports    results -> lines of text, or JSON
 terminal   prints lines, JSON, warnings and logs to streams that last
 """

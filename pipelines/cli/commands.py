@@ -22,15 +22,16 @@ from converter.format.indexing import find_files, index_files
 from converter.format.manifest import Manifest, read_manifest
 from converter.format.tfrecords import read_records
 from converter.inventory import describe_excess
+from converter.options import ConvertOptions
 from converter.storage.files import MANIFEST, Layout, name_size
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import Location
 from converter.upkeep.verification import Fault
-from pipelines.cli import documents, reports, terminal
+from pipelines.cli import reports, terminal
 from pipelines.cli.arguments import parse_arguments, read_options
-from pipelines.jobs.preview import SpaceWarning, plan, plan_sizes
-from pipelines.jobs.request import find_sizes
-from pipelines.jobs.verify import verify
+from pipelines.jobs.preview import SpaceWarning, preview_outputs
+from pipelines.jobs.request import find_sizes, locate_sizes
+from pipelines.jobs.upkeep import repair, verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,28 +61,31 @@ def _run(arguments: list[str]) -> int:
 def run_convert(arguments: argparse.Namespace) -> int:
     """`shardmill convert IMAGES OUT`."""
     # Beam: a second to import, which the other commands do without.
-    from pipelines.jobs.convert import run_conversion, run_sizes  # noqa: PLC0415
+    from pipelines.jobs.convert import run_conversions  # noqa: PLC0415
 
     start = time.monotonic()
     sizes = read_options(arguments, _read_stored(arguments))
-    images, out, beam_args = arguments.images, arguments.out, _read_beam_args(arguments)
-    settings = {"mode": arguments.mode, **_read_settings(arguments)}
-    if len(sizes) == 1:
-        done = {out: run_conversion(images, out, sizes[0], beam_args, **settings)}
-    else:
-        several = run_sizes(images, out, sizes, beam_args, **settings)
-        done = {out / name: conversion for name, conversion in several.items()}
+    beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
+    outs = _locate_outputs(arguments.out, sizes)
+    done = run_conversions(arguments.images, outs, beam_args, mode=arguments.mode, **settings)
     seconds = time.monotonic() - start
+    # As they were written on the command line, not as they were located.
+    shown = [arguments.out / place.name if len(outs) > 1 else arguments.out for place in done]
     if arguments.json:
-        found = [documents.describe_conversion(done[place], place) for place in done]
-        terminal.print_json({"datasets": found, "seconds": round(seconds, 3)})
+        found = map(reports.describe_conversion, done.values(), shown)
+        terminal.print_json({"datasets": [*found], "seconds": round(seconds, 3)})
     elif not arguments.quiet:
-        for place, conversion in done.items():
+        for place, conversion in zip(shown, done.values(), strict=True):
             terminal.print_lines(reports.summarize_conversion(conversion, place, seconds))
     limit = sizes[0].max_rejects
     excess = (describe_excess(conversion.manifest.totals, limit) for conversion in done.values())
     first = next(filter(None, excess), None)
     return terminal.fail(first, 3) if first else 0
+
+
+def _locate_outputs(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Location, Any]:
+    place = locate_output(out)
+    return {place: sizes[0]} if len(sizes) == 1 else locate_sizes(place, sizes)
 
 
 def _read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -119,17 +123,13 @@ def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
 def run_plan(arguments: argparse.Namespace) -> int:
     """`shardmill plan IMAGES OUT`: what `convert` would do."""
     sizes = read_options(arguments, _read_stored(arguments))
-    images, out, mode = arguments.images, arguments.out, arguments.mode
-    if len(sizes) == 1:
-        previews = {"": plan(images, out, sizes[0], mode=mode)}
-    else:
-        previews = plan_sizes(images, out, sizes, mode=mode)
+    outs = _locate_outputs(arguments.out, sizes)
+    previews = preview_outputs(arguments.images, outs, mode=arguments.mode)
     if arguments.json:
-        found = [documents.describe_preview(preview) for preview in previews.values()]
-        terminal.print_json({"datasets": found})
+        terminal.print_json({"datasets": [*map(reports.describe_preview, previews)]})
         return 0
-    for name, preview in previews.items():
-        terminal.print_lines([f"{name}:"] if name else [])
+    for preview in previews:
+        terminal.print_lines([f"{preview.out.name}:"] if len(sizes) > 1 else [])
         terminal.print_lines(reports.summarize_preview(preview))
     terminal.print_lines(["nothing was written"])
     return 0
@@ -156,9 +156,11 @@ def run_verify(arguments: argparse.Namespace) -> int:
             raise
         faults = [Fault(MANIFEST, str(error))]
     if arguments.json:
-        terminal.print_json(documents.describe_faults(faults, arguments.out))
+        found = [fault._asdict() for fault in faults]
+        folder = str(locate(arguments.out))
+        terminal.print_json({"folder": folder, "whole": not faults, "faults": found})
     else:
-        terminal.print_lines(reports.list_faults(faults))
+        terminal.print_lines(map(reports.name_fault, faults))
         if not arguments.quiet:
             terminal.print_lines([reports.summarize_faults(faults, arguments.out)])
     return 1 if faults else 0
@@ -166,15 +168,9 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
 def run_repair(arguments: argparse.Namespace) -> int:
     """`shardmill repair OUT --images IMAGES`: a line for each file; exit code 1 if any is left."""
-    from pipelines.jobs.repair import repair  # noqa: PLC0415
-
     _refuse_sizes(arguments)
-    result = repair(
-        arguments.out,
-        arguments.images,
-        _read_beam_args(arguments),
-        **_read_settings(arguments),
-    )
+    beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
+    result = repair(arguments.out, arguments.images, beam_args, **settings)
     if result.left or not arguments.quiet:
         terminal.print_lines(reports.summarize_repair(result, arguments.out))
     return 1 if result.left else 0
@@ -197,8 +193,8 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(locate(folder))
     shard, features = _read_record(manifest, folder)
     if arguments.json:
-        record = documents.describe_record(shard, features)
-        terminal.print_json({**documents.describe_dataset(manifest, folder), "record": record})
+        record = reports.describe_record(shard, features)
+        terminal.print_json({**reports.describe_dataset(manifest, folder), "record": record})
     else:
         terminal.print_lines(reports.summarize_dataset(manifest, folder))
         terminal.print_lines([f"first record of {shard}:", *reports.summarize_record(features)])

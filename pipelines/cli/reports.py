@@ -1,7 +1,8 @@
-"""Results as plain text for the terminal."""
+"""Results as lines of text for people (`summarize_…`) and as JSON for programs (`describe_…`)."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import cpu_count
 from typing import TYPE_CHECKING, Any, Final
@@ -14,19 +15,18 @@ from converter.inventory import NOTES, REJECT_CODES, SKIP_RULES, Note
 from converter.names import fit_message, from_bytes
 from converter.sizes import format_bytes, format_count
 from converter.storage.files import REJECTS, Layout
+from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.upkeep.comparisons import ClassChanges, count_labels
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
-from pipelines.jobs.dry_run import Proposal
-from pipelines.jobs.preview import Preview
+from pipelines.jobs.preview import Preview, Proposal
+from pipelines.jobs.upkeep import Repair
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it imports Beam
     from pipelines.jobs.convert import Conversion
-    from pipelines.jobs.repair import Repair
 
-MAX_CLASSES: Final = 20
-"""How many classes are listed; the others are counted."""
+MAX_CLASSES: Final = 20  # that are listed; the others are counted
 
 _STEPS: Final = {
     "read": "reading",
@@ -40,15 +40,15 @@ _STEPS: Final = {
 
 def summarize_conversion(conversion: Conversion, out: Location, seconds: float) -> Iterator[str]:
     """What `shardmill convert` prints when it is done."""
-    manifest, totals = conversion.manifest, conversion.manifest.totals
+    manifest, totals, update = conversion.manifest, conversion.manifest.totals, conversion.update
     if conversion.unchanged:
         yield _say_unchanged(manifest, out)
         yield from _list_notes(conversion.notes)
         return
-    if conversion.update is not None:
+    if update is not None:
         done = f"wrote {format_count(conversion.written, 'shard')}"
         yield f"updated {out} in {seconds:.1f} s: {done}, left {conversion.kept:,} as they were"
-        yield from _summarize_changes(conversion.update, conversion.classes)
+        yield from _summarize_changes(update, conversion.classes)
     else:
         rate = f"{totals.written / seconds:,.0f} images/s"
         if conversion.kept:
@@ -56,12 +56,12 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
             rate = f"{conversion.kept:,} of {shards} were finished before"
         yield f"wrote {format_count(totals.written, 'image')} to {out} in {seconds:.1f} s ({rate})"
     yield from _list_splits(manifest)
-    if conversion.update is None:
+    if update is None:
         scanned = format_count(totals.scanned, "file")
         yield f"  {scanned}: {totals.written:,} written, {_describe_left_out(totals)}"
     yield from summarize_cost(conversion.cost)
     yield from _list_notes(conversion.notes)
-    if conversion.update is None and (totals.rejected or totals.skipped):
+    if update is None and (totals.rejected or totals.skipped):
         yield from _list_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
 
@@ -155,14 +155,14 @@ def show_value(value: Any) -> Any:
     return from_bytes(value) if len(value) <= 200 else f"{len(value):,} bytes"
 
 
-def list_faults(faults: Sequence[Fault]) -> Iterator[str]:
-    """A line for each fault."""
-    yield from (fit_message(f"{fault.file}: {fault.detail}") for fault in faults)
+def name_fault(fault: Fault) -> str:
+    """The line about a fault."""
+    return fit_message(f"{fault.file}: {fault.detail}")
 
 
 def summarize_faults(faults: Sequence[Fault], folder: Location) -> str:
     """The last line of `shardmill verify`, about the whole data set."""
-    whole = f"{folder}"
+    whole = str(folder)
     if Layout(folder).manifest.is_file():
         manifest = read_manifest(folder)
         size = format_bytes(manifest.total_bytes)
@@ -174,7 +174,7 @@ def summarize_faults(faults: Sequence[Fault], folder: Location) -> str:
 def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
     """What `shardmill repair` prints: a line for each file, and one about the data set."""
     yield from (f"repaired {name}" for name in repair.repaired)
-    yield from list_faults(repair.left)
+    yield from map(name_fault, repair.left)
     if repair.unknown:
         yield (
             f"cannot tell which originals {', '.join(repair.unknown)} held: images were added or "
@@ -204,6 +204,53 @@ def summarize_indexes(outcomes: Sequence[Indexed]) -> str:
     return line
 
 
+def describe_conversion(conversion: Conversion, folder: Location) -> dict[str, Any]:
+    """What `shardmill convert --json` prints about a data set."""
+    result = "updated" if conversion.update else "written"
+    return {
+        **describe_dataset(conversion.manifest, folder),
+        "result": "unchanged" if conversion.unchanged else result,
+        "shards": {"written": conversion.written, "kept": conversion.kept},
+        **_describe_findings(conversion),
+    }
+
+
+def describe_preview(preview: Preview) -> dict[str, Any]:
+    """What `shardmill plan --json` prints about a data set."""
+    written, kept = preview.shards
+    return {
+        "folder": str(preview.out),
+        "action": preview.action,
+        "shards": {"written": written, "kept": kept},
+        "discards": preview.discards,
+        "proposal": _describe_proposal(preview.proposal) if preview.proposal else None,
+        **_describe_findings(preview),
+    }
+
+
+def describe_dataset(manifest: Manifest, folder: Location) -> dict[str, Any]:
+    """What `shardmill inspect --json` prints, but for the record."""
+    return {
+        "folder": str(locate(folder)),
+        "generator": manifest.generator,
+        "updated": manifest.updated,
+        "options": manifest.options,
+        "image": dataclasses.asdict(manifest.image),
+        "classes": dict(zip(manifest.classes, count_labels(manifest), strict=False)),
+        "splits": {
+            name: {"records": split.records, "shards": split.shards, "bytes": split.bytes}
+            for name, split in manifest.splits.items()
+        },
+        "totals": dataclasses.asdict(manifest.totals),
+    }
+
+
+def describe_record(shard: str, features: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """A record as JSON values."""
+    shown = {name: list(map(show_value, values)) for name, values in sorted(features.items())}
+    return {"shard": shard, "features": shown}
+
+
 def _count_faults(faults: Sequence[Fault]) -> str:
     return format_count(len(faults), "fault") if faults else "no fault"
 
@@ -227,7 +274,6 @@ def _summarize_changes(update: Update, changes: ClassChanges) -> Iterator[str]:
 
 
 def _list_notes(notes: Iterable[Note]) -> Iterator[str]:
-    """A line for each kind of note, with the first names."""
     by_code: dict[str, list[Note]] = {}
     for note in notes:
         by_code.setdefault(note.code, []).append(note)
@@ -261,8 +307,37 @@ def _describe_left_out(totals: Totals) -> str:
 
 
 def _list_reasons(totals: Totals) -> Iterator[str]:
-    """A table of counts, codes and their meanings."""
     meanings = {**REJECT_CODES, **SKIP_RULES}
     for reasons in (totals.rejected, totals.skipped):
         for code, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
             yield f"  {count:>9,}  {code:<18} {meanings.get(code, '')}".rstrip()
+
+
+def _describe_findings(found: Conversion | Preview) -> dict[str, Any]:
+    notes, update = [note._asdict() for note in found.notes], None
+    if found.update is not None:
+        images = {name: getattr(found.update, name) for name in ("added", "changed", "removed")}
+        update = {"images": images, "classes": found.classes._asdict()}
+    return {"update": update, "notes": notes}
+
+
+def _describe_proposal(proposal: Proposal) -> dict[str, Any]:
+    inventory, estimate = proposal.draft.inventory, proposal.estimate
+    images = len(inventory.entries)
+    return {
+        "files": inventory.scanned,
+        "images": images,
+        "skipped": len(inventory.skipped),
+        "rejected": len(inventory.rejected),
+        "source_bytes": proposal.source_bytes,
+        "classes": dict(zip(inventory.classes, proposal.count_labels(), strict=True)),
+        "splits": {
+            name: {
+                "records": sum(records),
+                "shards": len(records),
+                "bytes": round(sum(records) * estimate.record_bytes) if estimate else None,
+            }
+            for name, records in proposal.draft.shard_records.items()
+        },
+        "core_seconds": round(estimate.seconds_per_image * images, 3) if estimate else None,
+    }

@@ -31,8 +31,14 @@ from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import runners
 from pipelines.beam.remaining import follow_shards, write_remaining
-from pipelines.jobs.preview import check_update, compare, compare_update, has_plan
-from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
+from pipelines.jobs.preview import compare, compare_update
+from pipelines.jobs.request import (
+    Request,
+    RunSettings,
+    check_update,
+    locate_sizes,
+    make_requests,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +128,9 @@ def convert_sizes(
         UsageError: the sizes make no sense together; no data was written.
         ShardmillError: as in `convert`.
     """
-    conversions = run_sizes(images, out, sizes, beam_args, **settings)
-    return {name: conversion.manifest for name, conversion in conversions.items()}
+    outs = locate_sizes(locate_output(out), sizes)
+    done = run_conversions(images, outs, beam_args, **settings)
+    return {place.name: conversion.manifest for place, conversion in done.items()}
 
 
 def run_conversion(
@@ -134,33 +141,24 @@ def run_conversion(
     **settings: Any,
 ) -> Conversion:
     """Does what `convert` does, and returns the whole outcome."""
-    run = RunSettings(beam_args=tuple(beam_args), **settings)
     place = locate_output(out)
-    return _run(locate(images), {place: options}, run)[place]
+    return run_conversions(images, {place: options}, beam_args, **settings)[place]
 
 
-def run_sizes(
+def run_conversions(
     images: AnyPath,
-    out: AnyPath,
-    sizes: Sequence[ConvertOptions],
+    outs: Mapping[Location, ConvertOptions | None],
     beam_args: Sequence[str] = (),
     **settings: Any,
-) -> dict[str, Conversion]:
-    """Does what `convert_sizes` does, and returns the whole outcome of each."""
-    run = RunSettings(beam_args=tuple(beam_args), **settings)
-    done = _run(locate(images), locate_sizes(locate_output(out), sizes), run)
-    return {place.name: conversion for place, conversion in done.items()}
-
-
-def _run(
-    images: Location, outs: Mapping[Location, ConvertOptions | None], run: RunSettings
 ) -> dict[Location, Conversion]:
+    """Does what `convert` and `convert_sizes` do, and returns the whole outcome by output."""
+    run = RunSettings(beam_args=tuple(beam_args), **settings)
     beam = runners.parse_options(run.beam_args)
-    for out in outs:
-        restore_folder(out, break_lock=run.break_lock)
-    requests = make_requests(images, outs, run)
+    requests = make_requests(locate(images), outs, run)
     for request in requests:
         runners.check_paths(beam, *request.places)
+    for out in outs:
+        restore_folder(out, break_lock=run.break_lock)
     with contextlib.ExitStack() as locks:
         ended = False
         for request in requests:
@@ -181,6 +179,7 @@ def _convert(
 ) -> dict[Location, Conversion]:
     run = requests[0].run
     needed = run.mode == "overwrite" or not all(request.is_finished for request in requests)
+    # Processes start here and import Beam (1.1 s) while this one scans and plans.
     workers = runners.start_workers(beam, run.workers, *requests[0].places)
     with workers if needed else contextlib.nullcontext() as pool:
         done, plans = _plan(requests, locks, ended=ended)
@@ -199,19 +198,17 @@ def _plan(
     """Finds out what is finished, and writes the plans of the others."""
     # The entries of a million images end with this function, before any image is converted.
     finished, proposals = compare(requests, ended=ended)
-    left = [
-        (request, request.target, proposals[request.out].draft)
-        for request in requests
-        if request.out in proposals
-    ]
-    for request, target, draft in left:
+    left = [(request, request.target) for request in requests if request.out in proposals]
+    for request, target in left:
         if target != request.out:
             locks.enter_context(lock_stage(request.out))
         if request.run.mode == "overwrite":
-            _discard_other(target, draft, request.options)
+            _discard_other(request, proposals[request.out].draft)
     plans = {
-        request.out: write_plan(draft, request.options, images=request.root, out=target)
-        for request, target, draft in left
+        request.out: write_plan(
+            proposals[request.out].draft, request.options, images=request.root, out=target
+        )
+        for request, target in left
     }
     done = {
         out: Conversion(manifest=manifest, kept=len(manifest.shards), unchanged=True)
@@ -222,6 +219,7 @@ def _plan(
 
 def _update(requests: Sequence[Request], beam: runners.RunnerOptions) -> dict[Location, Conversion]:
     inventory = scan_images(requests[0].images, requests[0].options)
+    # All of them before any is written.
     for request in requests:
         check_update(request, inventory)
     return {request.out: _update_one(request, inventory, beam) for request in requests}
@@ -238,7 +236,7 @@ def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOpti
             notes = update.draft.inventory.notes
             return Conversion(manifest=old, kept=total, unchanged=True, update=update, notes=notes)
         with lock_stage(out):
-            _discard_other(stage, update.draft, request.options)
+            _discard_other(request, update.draft)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             plan = carry_shards(update, out, plan)
             ((kept, cost),) = write_remaining([plan], beam, pool, progress=run.progress)
@@ -254,16 +252,11 @@ def _complete(plan: Plan, out: Location, kept: int, cost: Cost) -> Conversion:
     else:
         # The plan marks a staged folder as one that is to replace another.
         manifest = commit(plan, keep_work=plan.out != out)
-    return Conversion(
-        manifest=manifest,
-        written=len(plan.shards) - kept,
-        kept=kept,
-        notes=read_notes(plan.out),
-        cost=cost,
-    )
+    written, notes = len(plan.shards) - kept, read_notes(plan.out)
+    return Conversion(manifest=manifest, written=written, kept=kept, notes=notes, cost=cost)
 
 
-def _discard_other(out: Location, draft: Draft, options: ConvertOptions) -> None:
+def _discard_other(request: Request, draft: Draft) -> None:
     """Gives up an unfinished conversion that follows another plan."""
-    if Layout(out).plan.is_file() and not has_plan(out, draft, options):
-        discard_dataset(out)
+    if Layout(request.target).plan.is_file() and not request.has_plan(draft):
+        discard_dataset(request.target)

@@ -1,36 +1,73 @@
-"""What a conversion would do to its output, compared without writing anything. No Beam here."""
+"""What a conversion would do: its shards, proposed from a scan and a sample, and its output.
+
+Nothing here writes a byte or imports Beam.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from converter.commits.commit import list_finished
-from converter.commits.replacements import is_staged
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
+from converter.images.openers import register_formats
 from converter.inventory import Inventory, Note
 from converter.options import ConvertOptions
-from converter.planning.plan import Draft, digest_plan, name_changes, read_plan, refuse_other_plan
+from converter.planning.plan import Draft, digest_plan, read_plan, refuse_other_plan
+from converter.planning.splits import assign_splits, plan_shards
 from converter.sizes import format_bytes
-from converter.sources.inputs import is_compressed
+from converter.sources.inputs import is_compressed, locate_root
 from converter.sources.scan import scan_images
 from converter.storage.files import SHARD_SUFFIX, Layout
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.storage.locks import check_broken
 from converter.upkeep.comparisons import ClassChanges, compare_classes
-from converter.upkeep.updates import Update, check_kind, plan_update
-from converter.writing.records import check_scan
-from pipelines.jobs.dry_run import Proposal, propose
-from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
+from converter.upkeep.updates import Update, plan_update
+from converter.writing.records import Estimate, bound_record_bytes, check_scan, estimate_records
+from pipelines.jobs.request import (
+    Request,
+    RunSettings,
+    check_options,
+    check_update,
+    locate_sizes,
+    make_requests,
+    refuse_finished,
+)
 
 
 class SpaceWarning(UserWarning):
     """The disk looks too small for a conversion."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """The plan of a conversion, and sizes measured on a sample, or None if none was needed."""
+
+    draft: Draft
+    estimate: Estimate | None
+
+    @property
+    def bytes(self) -> float:
+        """About how many bytes the shards take; 0 if no sample was needed."""
+        images = len(self.draft.inventory.entries)
+        return self.estimate.record_bytes * images if self.estimate else 0.0
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.draft.inventory.entries)
+
+    def count_labels(self) -> list[int]:
+        """Counts the images of each class, in label order."""
+        inventory = self.draft.inventory
+        counts = Counter(entry.label for entry in inventory.entries)
+        return [counts[label] for label in range(len(inventory.classes))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +134,7 @@ def plan(
         LockedError: someone else is writing to `out`.
         ShardmillError: an image or a data set cannot be read.
     """
-    (preview,) = _plan(images, {locate_output(out): options}, settings)
+    (preview,) = preview_outputs(images, {locate_output(out): options}, **settings)
     return preview
 
 
@@ -109,13 +146,14 @@ def plan_sizes(
     Returns:
         A preview for each size, by the name of its folder in `out`.
     """
-    previews = _plan(images, locate_sizes(locate_output(out), sizes), settings)
-    return {preview.out.name: preview for preview in previews}
+    outs = locate_sizes(locate_output(out), sizes)
+    return {preview.out.name: preview for preview in preview_outputs(images, outs, **settings)}
 
 
-def _plan(
-    images: AnyPath, outs: Mapping[Location, ConvertOptions | None], settings: Mapping[str, Any]
+def preview_outputs(
+    images: AnyPath, outs: Mapping[Location, ConvertOptions | None], **settings: Any
 ) -> list[Preview]:
+    """Does what `plan` and `plan_sizes` do, with a preview for each output."""
     run = RunSettings(**settings)
     requests = make_requests(locate(images), outs, run)
     for request in requests:
@@ -124,19 +162,12 @@ def _plan(
     if run.mode == "update":
         inventory = scan_images(requests[0].images, requests[0].options)
         return [_preview_update(request, inventory) for request in requests]
-    ended = any(_is_ending(request.out) for request in requests)
+    ended = any(request.is_ending for request in requests)
     finished, proposals = compare(requests, ended=ended, always_sample=True)
     return [
         _preview(request, finished.get(request.out), proposals.get(request.out))
         for request in requests
     ]
-
-
-def _is_ending(out: Location) -> bool:
-    """Whether a killed run left a swap or a commit that the next one completes first."""
-    if out.is_remote and out.find_replacement():
-        return True
-    return Layout(out).manifest.is_file() and Layout(out).plan.is_file()
 
 
 def _preview(request: Request, manifest: Manifest | None, proposal: Proposal | None) -> Preview:
@@ -147,7 +178,7 @@ def _preview(request: Request, manifest: Manifest | None, proposal: Proposal | N
     if replaces:
         with contextlib.suppress(DatasetError):  # a damaged one can be replaced, too
             manifest = read_manifest(request.current)
-    resumed = has_plan(target, proposal.draft, options)
+    resumed = request.has_plan(proposal.draft)
     return Preview(
         out=out,
         options=options,
@@ -171,21 +202,6 @@ def _preview_update(request: Request, inventory: Inventory) -> Preview:
         update=update,
         classes=classes,
     )
-
-
-def check_update(request: Request, inventory: Inventory) -> None:
-    """Checks that an update can take the images in."""
-    check_scan(inventory, request.options)
-    check_kind(read_manifest(request.current), inventory)
-    stage = Layout(request.out).stage
-    if not is_staged(stage):
-        return
-    with contextlib.suppress(DatasetError):  # nothing is lost if it is damaged
-        if read_plan(stage).base is None:
-            raise UsageError(
-                f"{request.out} is about to be replaced: resume that with --overwrite and the same "
-                "options, or give it up with shardmill clean --unfinished, and then update"
-            )
 
 
 def compare_update(
@@ -215,7 +231,7 @@ def compare(
     overwrite = requests[0].run.mode == "overwrite"
     finished = [request for request in requests if request.is_finished]
     # Options first, because a scan may take minutes.
-    done = {} if overwrite else {request.out: _check_options(request) for request in finished}
+    done = {} if overwrite else {request.out: check_options(request) for request in finished}
     proposals = _propose_all(requests, always_sample=always_sample)
     if overwrite:
         done = _find_replaced(finished, proposals, ended=ended)
@@ -241,53 +257,70 @@ def _propose_all(requests: Sequence[Request], *, always_sample: bool) -> dict[Lo
     }
 
 
-def _check_options(request: Request) -> Manifest:
-    manifest = read_manifest(request.current)
-    changed = name_changes(manifest.options, manifest.generator, request.options)
-    if changed or manifest.updated:
-        raise _refuse(request.out, changed or ("which was updated since it was converted",))
-    return manifest
+def propose(
+    images: AnyPath,
+    options: ConvertOptions,
+    *,
+    always_sample: bool = True,
+    room: float = math.inf,
+    inventory: Inventory | None = None,
+) -> Proposal:
+    """Plans the shards of a conversion, whatever the output.
+
+    Args:
+        images: as for `pipelines.convert`.
+        options: as for `pipelines.convert`.
+        always_sample: convert a sample even if the number of shards does not depend on it.
+        room: free bytes; a sample is also taken if the shards might not fit.
+        inventory: the images, if they are scanned already.
+
+    Raises:
+        UsageError: there is nothing to convert, or not with these options.
+    """
+    folder = locate(images)
+    register_formats(options.formats)  # a missing extra shows here, not in every worker
+    inventory = inventory or scan_images(folder, options)
+    check_scan(inventory, options)
+    splits = assign_splits(inventory.entries, options, inventory.duplicates)
+    estimate, record_bytes = None, bound_record_bytes(options)
+    doubtful = record_bytes * len(inventory.entries) > room
+    if math.isinf(record_bytes):
+        decided = options.num_shards is not None
+    else:
+        # Records of the largest possible size make as many shards as empty ones would.
+        decided = plan_shards(splits, options, record_bytes) == plan_shards(splits, options, 0)
+    if always_sample or doubtful or not decided:
+        sample = max(splits.values(), key=len)
+        estimate = estimate_records(sample, inventory, locate_root(folder, options), options)
+        record_bytes = estimate.record_bytes
+    shard_records = plan_shards(splits, options, record_bytes)
+    draft = Draft(inventory=inventory, splits=splits, shard_records=shard_records)
+    return Proposal(draft=draft, estimate=estimate)
 
 
 def _check_output(request: Request, draft: Draft, manifest: Manifest | None) -> None:
     """Refuses an output that holds something else, finished or not."""
     if manifest is None:
         target = request.target
-        if Layout(target).plan.is_file():  # a digest takes seconds for a million images
+        if Layout(target).plan.is_file():  # a digest takes 3 s for a million images
             refuse_other_plan(target, digest_plan(draft, request.options), request.options)
     elif manifest.plan != digest_plan(draft, request.options):
-        raise _refuse(request.out, ("files were added, changed or removed",))
-
-
-def _refuse(out: Location, changed: tuple[str, ...]) -> UsageError:
-    return UsageError(
-        f"output {out} holds a finished data set ({'; '.join(changed)}): take changed files in "
-        "with --update, replace it with --overwrite, or choose another folder"
-    )
+        raise refuse_finished(request.out, ("files were added, changed or removed",))
 
 
 def _find_replaced(
     finished: Sequence[Request], proposals: Mapping[Location, Proposal], *, ended: bool
 ) -> dict[Location, Manifest]:
     """What a killed `--overwrite` has replaced already and need not replace again."""
-    drafts = {request.out: proposals[request.out].draft for request in finished}
-    begun = [r for r in finished if has_plan(r.target, drafts[r.out], r.options)]
+    begun = [request for request in finished if request.has_plan(proposals[request.out].draft)]
     done = {}
     for request in finished if ended or begun else ():
         if request not in begun:
             with contextlib.suppress(UsageError):
-                manifest = _check_options(request)
-                _check_output(request, drafts[request.out], manifest)
+                manifest = check_options(request)
+                _check_output(request, proposals[request.out].draft, manifest)
                 done[request.out] = manifest
     return done
-
-
-def has_plan(out: Location, draft: Draft, options: ConvertOptions) -> bool:
-    """Whether an output holds the unfinished conversion of a draft."""
-    try:
-        return Layout(out).plan.is_file() and read_plan(out).digest == digest_plan(draft, options)
-    except DatasetError:
-        return False
 
 
 def _check_room(requests: Sequence[Request], needed: Sequence[float]) -> None:
@@ -304,10 +337,8 @@ def _check_room(requests: Sequence[Request], needed: Sequence[float]) -> None:
 
 
 def check_room(out: Location, needed: float) -> None:
-    """Warns if the disk of an output looks too small for that many more bytes.
-
-    It is no error, because `needed` is an estimate.
-    """
+    """Warns if the disk of an output looks too small for that many more bytes."""
+    # No error, because `needed` is an estimate.
     if needed > (room := out.measure_room()):
         warnings.warn(
             f"about {format_bytes(needed)} more will be written to {out}, where "

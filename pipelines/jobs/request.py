@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import importlib.metadata
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
-from converter.commits.replacements import find_dataset, find_manifest
-from converter.errors import DatasetError, UsageError
-from converter.format.manifest import read_manifest
+from converter.commits.replacements import find_dataset, find_manifest, is_staged
+from converter.errors import DatasetError, OutputError, UsageError
+from converter.format.manifest import Manifest, read_manifest
+from converter.inventory import Inventory
 from converter.option_fields import check_choice
 from converter.options import ConvertOptions
-from converter.planning.plan import name_changes
+from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
 from converter.sources.inputs import locate_masks, locate_root
 from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
 from converter.storage.location import Location
+from converter.upkeep.updates import check_kind
+from converter.writing.records import check_scan
 
 MODES: Final = ("new", "overwrite", "update")
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
+
+# They show the state of the kernel. Their permissions let root write, but they take no new folder.
+_KERNEL_MOUNTS: Final = (Path("/proc"), Path("/sys"))
 
 _SIZE: Final = re.compile(r"\d+x\d+")
 
@@ -93,11 +103,26 @@ class Request:
         return find_dataset(self.out) is not None
 
     @property
+    def is_ending(self) -> bool:
+        """Whether a killed run left a swap or a commit that the next one completes first."""
+        if self.out.is_remote and self.out.find_replacement():
+            return True
+        return Layout(self.out).manifest.is_file() and Layout(self.out).plan.is_file()
+
+    @property
     def needs_lock(self) -> bool:
         """False only for a finished data set in which no killed run left work to complete."""
         if self.run.mode != "new" or not self.is_finished:
             return True
         return Layout(self.out).work.exists()
+
+    def has_plan(self, draft: Draft) -> bool:
+        """Whether the unfinished conversion of a draft is where this one is to be written."""
+        if not Layout(self.target).plan.is_file():
+            return False
+        with contextlib.suppress(DatasetError):
+            return read_plan(self.target).digest == digest_plan(draft, self.options)
+        return False
 
 
 def make_requests(
@@ -112,6 +137,7 @@ def _make_request(
     images: Location, out: Location, options: ConvertOptions | None, run: RunSettings
 ) -> Request:
     check_folders(images, out)
+    _check_place(out)
     if run.mode == "update":
         options = _choose_options(out, options)
     request = Request(images=images, out=out, options=options or ConvertOptions(), run=run)
@@ -121,6 +147,9 @@ def _make_request(
         _refuse_inside_dataset(out)
     elif run.mode != "new":
         request.current.check_replaceable()
+    if request.needs_lock:
+        _check_writable(out)
+        _check_writable(request.target)
     return request
 
 
@@ -167,6 +196,44 @@ def check_folders(images: Location, out: Location) -> None:
         )
 
 
+def _check_place(out: Location) -> None:
+    """Refuses a folder that cannot be made, as far as that shows without a try."""
+    if out.is_remote:
+        return
+    folder = _find_existing(out)
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is in the way: it has to be a folder")
+    # `retired` is the longest name beside it that a conversion may need.
+    excess = len(os.fsencode(Layout(out).retired.name)) - os.pathconf(folder, "PC_NAME_MAX")
+    if excess > 0:
+        raise UsageError(
+            f"the name of output {out} is too long by {excess} bytes, because a folder for its "
+            "replacement is named after it: choose a shorter one"
+        )
+    for mount in _KERNEL_MOUNTS:
+        if mount.is_mount() and folder.stat().st_dev == mount.stat().st_dev:
+            raise UsageError(f"output {out} cannot be made in {mount}: choose another folder")
+
+
+def _check_writable(out: Location) -> None:
+    """Refuses a folder that this process may not make or write."""
+    if out.is_remote:
+        return
+    folder = _find_existing(out)
+    # The effective user is who writes, but not every system can be asked about it.
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
+        raise OutputError(f"{out} cannot be written: {reason}")
+
+
+def _find_existing(out: Location) -> Path:
+    """What is there of the way to a folder on a disk: itself, or what it will be made in."""
+    place = Path(str(out))
+    return next(path for path in (place, *place.parents) if os.path.lexists(path))
+
+
 def _refuse_inside_dataset(out: Location) -> None:
     """Refuses an output inside a finished data set, which would then count as damaged."""
     place = out
@@ -191,6 +258,38 @@ def _is_ours(out: Location, found: Sequence[str]) -> bool:
     except DatasetError:
         return False
     return True
+
+
+def check_options(request: Request) -> Manifest:
+    """Refuses a finished data set of other options; returns its manifest."""
+    manifest = read_manifest(request.current)
+    changed = name_changes(manifest.options, manifest.generator, request.options)
+    if changed or manifest.updated:
+        raise refuse_finished(request.out, changed or ("which was updated since it was converted",))
+    return manifest
+
+
+def refuse_finished(out: Location, changed: Sequence[str]) -> UsageError:
+    """The error about a finished data set that differs from what is requested."""
+    return UsageError(
+        f"output {out} holds a finished data set ({'; '.join(changed)}): take changed files in "
+        "with --update, replace it with --overwrite, or choose another folder"
+    )
+
+
+def check_update(request: Request, inventory: Inventory) -> None:
+    """Refuses images that an update cannot take in."""
+    check_scan(inventory, request.options)
+    check_kind(read_manifest(request.current), inventory)
+    stage = Layout(request.out).stage
+    if not is_staged(stage):
+        return
+    with contextlib.suppress(DatasetError):  # nothing is lost if it is damaged
+        if read_plan(stage).base is None:
+            raise UsageError(
+                f"{request.out} is about to be replaced: resume that with --overwrite and the same "
+                "options, or give it up with shardmill clean --unfinished, and then update"
+            )
 
 
 def find_sizes(out: Location) -> list[str]:

@@ -40,7 +40,7 @@ from converter.storage.files import name_index
 from converter.storage.locate import locate
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 HERE = Path(__file__).resolve()
 REAL = HERE.parents[3] / "shared" / "images"
@@ -245,7 +245,7 @@ import sys
 from pathlib import Path
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 images, out = Path(sys.argv[1]), Path(sys.argv[2])
 options = ConvertOptions(caption_column=sys.argv[3] if len(sys.argv) > 3 else None)

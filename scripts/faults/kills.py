@@ -34,7 +34,7 @@ from converter.storage.files import Layout
 from converter.storage.locate import locate
 from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import verify_dataset
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 KILLED = ("convert", "overwrite", "update")
 

@@ -1,18 +1,18 @@
-"""Repairs a data set: rebuilds from the originals what a check found damaged."""
+"""Checks and repairs a finished data set: in threads of this process, or as a Beam job."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+import tempfile
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from converter.commits.replacements import (
-    find_manifest,
-    restore_folder,
-    settle_folder,
-)
+from tqdm import tqdm
+
+from converter.commits.replacements import find_manifest, restore_folder, settle_folder
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.inventory import Entry, Inventory
@@ -23,14 +23,22 @@ from converter.sources.scan import scan_images
 from converter.storage.files import MANIFEST, NOTES, REJECTS, Layout, name_index
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
+from converter.storage.locks import sign_folder
 from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.repairs import RepairJob
-from converter.upkeep.verification import Check, Fault, run_check
-from pipelines.beam import runners
-from pipelines.beam.remaining import write_remaining
-from pipelines.jobs.dry_run import propose
+from converter.upkeep.verification import (
+    Check,
+    Fault,
+    Report,
+    collect_faults,
+    run_check,
+    verify_dataset,
+)
+from pipelines.jobs.preview import propose
 from pipelines.jobs.request import RunSettings, check_folders
-from pipelines.jobs.verify import check_current, draw_bar, read_manifest_version
+
+if TYPE_CHECKING:  # Beam takes a second to import, which a check in threads does not need
+    from pipelines.beam import runners
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +54,104 @@ class Repair:
     repaired: tuple[str, ...]
     unknown: tuple[str, ...]
     left: tuple[Fault, ...]
+
+
+def verify(
+    out: AnyPath,
+    *,
+    quick: bool = False,
+    decode: bool = True,
+    sources: AnyPath | None = None,
+    beam_args: Sequence[str] | None = None,
+    workers: int = 0,
+    progress: bool = False,
+) -> list[Fault]:
+    """Checks every byte, count, name and image of a data set against its manifest.
+
+    Args:
+        out: the data set's folder; of an unfinished conversion, the finished shards are checked.
+        quick: look only at names and sizes.
+        decode: decode whole images, not only their headers.
+        sources: the converted images, to compare every record with its original.
+        beam_args: run as a Beam job with these options; None for threads of this process. Workers
+            on other machines must see `out`, and the folder it lies in, under the same path.
+        workers: processes of a local Beam job; 0 for one per core.
+        progress: draw a bar on standard error.
+
+    Returns:
+        The faults; an empty list means the data set is whole.
+
+    Raises:
+        UsageError: an option is unknown to Beam.
+        DatasetError: the manifest itself is missing, damaged or of a newer format.
+        ShardmillError: the Beam job failed.
+    """
+    folder, images = locate(out), None if sources is None else locate(sources)
+    if _read_manifest_version(folder) is None:
+        return verify_dataset(folder, quick=quick, decode=decode, originals=images)
+
+    def find_faults(manifest: Manifest) -> list[Fault]:
+        originals = None
+        if images is not None:
+            originals = locate_root(images, ConvertOptions.from_json(manifest.options))
+        check = Check(
+            folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals
+        )
+        with _draw_bar(manifest, shown=progress) as on_shard:
+            if beam_args is None:
+                return run_check(check, on_shard)
+            return _run_as_job(check, beam_args, workers, on_shard)
+
+    _, faults = _check_current(folder, find_faults)
+    return faults
+
+
+def _run_as_job(
+    check: Check, beam_args: Sequence[str], workers: int, on_shard: Callable[[ShardInfo], object]
+) -> list[Fault]:
+    from pipelines.beam import runners  # noqa: PLC0415
+    from pipelines.beam.transforms import VerifyShards, report_path  # noqa: PLC0415
+
+    options = runners.parse_options(beam_args)
+    runners.check_paths(options, check.folder, check.originals)
+    with (
+        _open_reports(check.folder, local=options.local) as reports,
+        runners.start_workers(options, workers, check.folder) as pool,
+    ):
+        shards = check.manifest.shards
+        unseen = {report_path(reports, shard).name: shard for shard in shards}
+
+        def poll() -> None:
+            for name in sorted(unseen.keys() & reports.list_sizes().keys()):
+                on_shard(unseen.pop(name))
+
+        transform = VerifyShards(shards, check, reports)
+        job = f"shardmill-verify-{check.manifest.plan[:20]}"
+        runners.run_pipeline(transform, options, pool, job=job, on_poll=poll)
+        poll()
+        if unseen:
+            name = next(iter(unseen.values())).name
+            raise DatasetError(f"no report on {name}: the job ended without checking it")
+        names = [report_path(reports, shard).name for shard in shards]
+        found = [Report.from_json(data) for data in reports.read_files(names)]
+    return collect_faults(check, found)
+
+
+@contextlib.contextmanager
+def _open_reports(folder: Location, *, local: bool) -> Iterator[Location]:
+    """Makes a temporary folder that all workers see."""
+    if local:
+        with tempfile.TemporaryDirectory(prefix="shardmill-") as here:
+            yield locate(here)
+        return
+    # Workers elsewhere may share only the storage of the data set with this machine.
+    reports = folder.with_name(f"{Layout(folder).reports}{uuid.uuid4().hex}")
+    try:
+        reports.make_folder()
+        sign_folder(reports)
+        yield reports
+    finally:
+        reports.remove_folder()
 
 
 def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **settings: Any) -> Repair:
@@ -66,18 +172,20 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
+    from pipelines.beam import runners  # noqa: PLC0415
+
     run = RunSettings(beam_args=tuple(beam_args), **settings)
     folder, originals = locate_output(out), locate(images)
 
     def find_faults(manifest: Manifest) -> list[Fault]:
-        with draw_bar(manifest, shown=run.progress) as on_shard:
+        with _draw_bar(manifest, shown=run.progress) as on_shard:
             return run_check(Check(folder=folder, manifest=manifest), on_shard)
 
     restore_folder(folder, break_lock=run.break_lock)
     beam, manifest = runners.parse_options(beam_args), None
     # Without options for Beam, workers run here and see all folders. Then the manifest, which takes
     # seconds to read for 100,000 shards, is only read under the lock.
-    if beam_args or read_manifest_version(folder) is None:
+    if beam_args or _read_manifest_version(folder) is None:
         with _explain_manifest_errors():
             manifest = find_manifest(folder) or read_manifest(folder)
     check_folders(originals, folder)
@@ -88,7 +196,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
     with folder.lock(break_lock=run.break_lock):
         with _explain_manifest_errors():
             settle_folder(folder)
-            manifest, faults = check_current(folder, find_faults)
+            manifest, faults = _check_current(folder, find_faults)
         root = locate_root(originals, ConvertOptions.from_json(manifest.options))
         job = RepairJob(folder=folder, manifest=manifest, images=root)
         damaged = {fault.file for fault in faults if not fault.original}
@@ -97,6 +205,34 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
         if repaired and MANIFEST in {fault.file for fault in left}:
             left = find_faults(manifest)  # the counts were those of damaged shards
     return Repair(repaired=repaired, unknown=unknown, left=tuple(left))
+
+
+def _check_current(
+    folder: Location, find_faults: Callable[[Manifest], list[Fault]]
+) -> tuple[Manifest, list[Fault]]:
+    """Checks a data set, again if it is replaced meanwhile; returns its manifest and the faults."""
+    while True:
+        version = _read_manifest_version(folder)
+        manifest = read_manifest(folder)
+        faults = find_faults(manifest)
+        if not faults or _read_manifest_version(folder) in (version, None):
+            return manifest, faults
+
+
+def _read_manifest_version(folder: Location) -> tuple[int, str] | None:
+    """A token that changes whenever a manifest is written; None if there is no manifest."""
+    # A manifest of 100,000 shards takes seconds to read.
+    manifest = Layout(folder).manifest
+    return manifest.read_version() if manifest.is_file() else None
+
+
+@contextlib.contextmanager
+def _draw_bar(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[ShardInfo], object]]:
+    """Draws a bar over bytes on standard error; yields the function to call with each shard."""
+    with tqdm(
+        total=manifest.total_bytes, unit="B", unit_scale=True, desc="verifying", disable=not shown
+    ) as bar:
+        yield lambda shard: bar.update(shard.bytes)
 
 
 @contextlib.contextmanager
@@ -150,12 +286,10 @@ class _Repairs:
         if manifest.updated:
             return None
         try:
-            draft = propose(
-                self.images, options, always_sample=False, inventory=self._inventory
-            ).draft
+            found = propose(self.images, options, always_sample=False, inventory=self._inventory)
         except UsageError:  # the remaining images would not make this data set
             return None
-        return draft if digest_plan(draft, options) == manifest.plan else None
+        return found.draft if digest_plan(found.draft, options) == manifest.plan else None
 
     def _find_members(
         self, shards: Sequence[ShardInfo], draft: Draft | None
@@ -177,6 +311,9 @@ class _Repairs:
 
     def _write(self, members: Mapping[str, list[Entry]]) -> Iterator[str]:
         """Converts shards again; yields the names of the files that match the manifest."""
+        from pipelines.beam import runners  # noqa: PLC0415
+        from pipelines.beam.remaining import write_remaining  # noqa: PLC0415
+
         job, settings = self.job, self.settings
         Layout(job.folder).repair.remove_folder()
         plan = job.write_plan(members)

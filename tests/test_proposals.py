@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from converter.options import ConvertOptions
-from pipelines.jobs.dry_run import propose
+from pipelines.jobs.preview import propose
 
 
 def test_a_sample_is_taken_only_where_the_number_of_shards_depends_on_it(
