@@ -4,9 +4,9 @@ A record is, little endian and without gaps,
 
     u64 length | u32 masked CRC-32C of the 8 length bytes | payload | u32 masked CRC-32C of payload
 
-as TensorFlow's `core/lib/io/record_writer.h` defines it. A file of records has no header, no
-footer and no count: a file cut between two records looks complete. So the manifest keeps the counts
-and the index the offsets (`converter.format.indexes`).
+as TensorFlow's `core/lib/io/record_writer.h` defines it. A file of records has no header, footer or
+count: one cut between two records looks complete. So the manifest keeps the counts, and the index
+(`converter.format.indexes`) the offsets.
 """
 
 from __future__ import annotations
@@ -56,10 +56,8 @@ def compute_masked_crc(data: bytes | memoryview) -> int:
 
 
 def mask_crc(crc: Crcs) -> Crcs:
-    """Rotates and offsets a CRC-32C, or an int64 array of them.
-
-    A plain CRC stored beside its data would make a CRC over both useless.
-    """
+    """Rotates and offsets a CRC-32C, or an int64 array of them."""
+    # A plain CRC stored beside its data would make a CRC over both useless.
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -82,18 +80,15 @@ def unframe_record(record: Bytes, *, shard: str, offset: int, number: int | None
     if len(record) < FRAMING_BYTES:
         raise place.error(f"only {len(record)} bytes")
     payload = record[HEADER_BYTES:-FOOTER_BYTES]
-    _check_header(record[:HEADER_BYTES], len(payload), place)
+    length = _read_length(record[:HEADER_BYTES], place)
+    if length != len(payload):
+        raise place.error(f"length {length}, expected {len(payload)}")
     _check_payload(compute_masked_crc(payload), record[-FOOTER_BYTES:], place)
     return payload
 
 
 def read_records(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Reads a shard from its beginning, one record at a time.
-
-    Args:
-        file: the open shard, at its beginning.
-        shard: its name, for errors.
-        file_bytes: its size.
+    """Reads an open shard from its beginning, one record at a time; `shard` names it in errors.
 
     Yields:
         (offset of the record in bytes, payload).
@@ -112,31 +107,24 @@ def scan_records(
 ) -> Iterator[int]:
     """`read_records` without the payloads, in 512 KiB however large they are.
 
-    Their checksums are compared only with `payloads`.
-
     Yields:
         the size of each record in bytes, framing included; their sum is `file_bytes`.
     """
     for place, length in _read_lengths(file, shard, file_bytes):
-        if payloads:
-            _scan_payload(file, length, place)
-        else:
+        if not payloads:  # then only the checksums of the lengths are compared
             file.seek(length + FOOTER_BYTES, os.SEEK_CUR)
+        else:
+            crc, rest = 0, length
+            while rest and (piece := file.read(min(rest, PIECE_BYTES))):
+                crc = google_crc32c.extend(crc, piece)
+                rest -= len(piece)
+            _check_payload(mask_crc(crc), b"" if rest else file.read(FOOTER_BYTES), place)
         yield length + FRAMING_BYTES
 
 
 def is_header(data: bytes) -> bool:
     """Whether these bytes begin a record: a length with its right checksum."""
     return len(data) == HEADER_BYTES and _HEADER.unpack(data)[1] == compute_masked_crc(data[:8])
-
-
-def _scan_payload(file: BinaryIO, length: int, place: _Place) -> None:
-    crc = 0
-    while length and (piece := file.read(min(length, PIECE_BYTES))):
-        crc = google_crc32c.extend(crc, piece)
-        length -= len(piece)
-    footer = file.read(FOOTER_BYTES)
-    _check_payload(mask_crc(crc), b"" if length else footer, place)
 
 
 def _read_lengths(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[_Place, int]]:
@@ -160,12 +148,6 @@ def _read_length(header: bytes | memoryview, place: _Place) -> int:
     if crc != compute_masked_crc(header[:8]):
         raise place.error("checksum of the length does not match")
     return int(length)
-
-
-def _check_header(header: bytes | memoryview, expected: int, place: _Place) -> None:
-    length = _read_length(header, place)
-    if length != expected:
-        raise place.error(f"length {length}, expected {expected}")
 
 
 def _check_payload(crc: int, footer: bytes | memoryview, place: _Place) -> None:
