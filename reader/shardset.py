@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from converter.errors import ShardmillError, UsageError
-from converter.format.descriptions import describe_manifest
-from converter.format.manifest import Manifest, SplitInfo, read_manifest
+from converter.format.manifest import Manifest, SplitInfo, describe_manifest, read_manifest
 from converter.names import show_name
 from converter.storage.locate import locate
 from converter.storage.location import Location

@@ -53,6 +53,7 @@ MANIFEST = Manifest(
 )
 
 DATA = MANIFEST.to_bytes()
+WAY_OUT = "; copy the data set again, or convert it again with --overwrite"
 CONTENT = {key: value for key, value in json.loads(DATA).items() if key != "digest"}
 
 
@@ -140,7 +141,7 @@ def test_the_same_content_in_other_bytes_is_refused(data):
 
 def test_an_edited_manifest_is_refused():
     message = "m is damaged: the content does not match its digest: it was changed or damaged"
-    with pytest.raises(DatasetError, match=f"^{message}$"):
+    with pytest.raises(DatasetError, match=f"^{message}{WAY_OUT}$"):
         parse_manifest(DATA.replace(b'"seed": 7', b'"seed": 8'), "m")
 
 
@@ -161,7 +162,7 @@ def test_a_newer_minor_version_may_say_more(place):
 
 @pytest.mark.parametrize("version", ["1", "one", "", None, "1.0\n", "-1.0", "1.0.0"])
 def test_what_is_no_version_is_refused(version):
-    message = f"manifest.json is damaged: format_version {version!r} is not like 1.0"
+    message = f"manifest.json is damaged: format_version {version!r} is not like 1.0{WAY_OUT}"
     with pytest.raises(DatasetError, match=f"^{re.escape(message)}$"):
         parse_manifest(sign({**CONTENT, "format_version": version}))
 
@@ -263,7 +264,7 @@ NAMES_THAT_LEAD_OUT = [
 
 @pytest.mark.parametrize("name", NAMES_THAT_LEAD_OUT, ids=repr)
 def test_a_shard_outside_the_folder_is_refused(name):
-    with pytest.raises(DatasetError, match=r"is not a (safe file name|string)$"):
+    with pytest.raises(DatasetError, match=f"is not a (safe file name|string){WAY_OUT}$"):
         parse_manifest(sign(change(("shards", 0, "name"), name)))
 
 
@@ -306,7 +307,8 @@ def test_a_file_or_split_outside_the_folder_is_refused(name):
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(path, value, message):
-    with pytest.raises(DatasetError, match=f"^manifest.json is damaged: {re.escape(message)}$"):
+    message = f"^manifest.json is damaged: {re.escape(message)}{WAY_OUT}$"
+    with pytest.raises(DatasetError, match=message):
         parse_manifest(sign(change(path, value)))
 
 
@@ -314,7 +316,7 @@ def test_a_shard_cannot_hold_more_records_than_their_framing_takes():
     content = change(("shards", 0, "records"), 26)
     content["splits"]["train"].update(records=29, labels=[25, 4])
     content["totals"].update(scanned=36, written=31)
-    message = "manifest.json is damaged: 26 records do not fit into 400 bytes"
+    message = f"manifest.json is damaged: 26 records do not fit into 400 bytes{WAY_OUT}"
     with pytest.raises(DatasetError, match=f"^{message}$"):
         parse_manifest(sign(content))
 
@@ -324,7 +326,7 @@ def test_a_record_beyond_what_protobuf_parses_is_refused():
     content["shards"][0]["max_record_bytes"] = 2**31
     content["splits"]["train"]["bytes"] += 2**31 - 400
     message = "2147483648 is out of range: up to 2147483647"
-    with pytest.raises(DatasetError, match=f"^manifest.json is damaged: {message}$"):
+    with pytest.raises(DatasetError, match=f"^manifest.json is damaged: {message}{WAY_OUT}$"):
         parse_manifest(sign(content))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, list_states, write_folder, write_image
 
-from converter.errors import LockedError, ShardmillError, UsageError
+from converter.errors import DatasetError, LockedError, ShardmillError, UsageError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
@@ -161,8 +161,14 @@ def test_plan_says_what_becomes_of_the_output_and_writes_nothing(root):
 
 def test_plan_of_a_damaged_data_set_that_is_to_be_replaced(root):
     (root / "out" / "manifest.json").write_bytes(b"{")
+    message = r"manifest\.json is damaged: .*; .* or convert it again with --overwrite$"
+    for mode in ("new", "update"):
+        for ask in (plan, run_conversion):
+            with pytest.raises(DatasetError, match=message):
+                ask(root / "images", root / "out", OPTIONS, mode=mode)
     found = plan(root / "images", root / "out", OPTIONS, mode="overwrite")
     assert (found.action, found.manifest) == ("replace", None)
+    assert run_conversion(root / "images", root / "out", OPTIONS, mode="overwrite").written == 4
 
 
 def test_plan_sees_a_data_set_that_a_kill_caught_between_two_renames(root):

@@ -247,13 +247,22 @@ def test_a_data_set_of_other_versions_is_left_alone(root: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("content", [None, b"{"])
-def test_without_a_manifest_there_is_nothing_to_go_by(root: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no manifest.json in it; without it nothing says what .*: convert it again"),
+        (b"{}", "not the manifest of a .*; without it nothing says what .*: convert it again"),
+        (b"{", "is damaged: [^;]*; copy the data set again, or convert it again with --overwrite$"),
+    ],
+)
+def test_without_a_manifest_there_is_nothing_to_go_by(
+    root: Path, content: bytes | None, message: str
+) -> None:
     path = root / "out" / "manifest.json"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"without it nothing says what .*: convert it again"):
+    with pytest.raises(DatasetError, match=message):
         repair(root / "out", root / "images")
 
 

@@ -21,39 +21,37 @@ The same images and options give the same file: it holds no times, hosts or abso
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
+import itertools
 import re
-from collections.abc import Callable, Mapping
-from types import UnionType
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from converter.errors import DatasetError
-from converter.format.descriptions import describe_manifest
 from converter.format.indexes import MAX_LINE_BYTES
 from converter.format.schema import Column, check_columns
 from converter.format.tfrecords import FRAMING_BYTES
-from converter.names import to_bytes
+from converter.format.typed_json import check_count, dump_json, find_reader, load_json
+from converter.names import show_name, to_bytes
+from converter.sizes import format_count
 from converter.storage.files import MANIFEST, hash_bytes, name_index
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath
 
-T = TypeVar("T")
-
 FORMAT: Final = "shardmill"
 FORMAT_VERSION: Final = (1, 0)
 
+# Enough for three splits of `options.MAX_SHARDS` each; a larger file is refused unread. Hostile
+# JSON takes 17 times as much memory while it is parsed (measured).
 MAX_MANIFEST_BYTES: Final = 1 << 27
-"""Enough for three splits of `options.MAX_SHARDS` each; a larger file is refused unread. Hostile
-JSON takes 17 times as much memory while it is parsed (measured)."""
 
 MAX_SIDE: Final = 2**31 - 1
 MAX_CHANNELS: Final = 4
-MAX_RECORD_BYTES: Final = 2**31 - 1
-"""The limit of protobuf."""
+MAX_RECORD_BYTES: Final = 2**31 - 1  # the limit of protobuf
 
-_MAX_REASON: Final = 300
-_KINDS: Final = {str: "string", list: "list", dict: "JSON object", bool: "truth value"}
+# Of a data set in one line: letters of a name, and names in a list.
+_MAX_WORD: Final = 24
+_MAX_LISTED: Final = 4
+
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
@@ -204,34 +202,32 @@ def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
         DatasetError: as `read_manifest` does; names `path`.
     """
     try:
-        content = json.loads(data, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse)
+        content = load_json(data)
         _check_version(content, path)
         _check_digest(content, content.pop("digest"), data)
-        manifest: Manifest = _find_reader(Manifest)(content)
+        manifest: Manifest = find_reader(Manifest)(content)
         _check_consistency(manifest)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise DatasetError(f"{path} is damaged: {reason[:_MAX_REASON]}") from error
+        raise DatasetError(
+            f"{path} is damaged: {reason}; copy the data set again, or convert it again with "
+            "--overwrite"
+        ) from error
     return manifest
 
 
-def dump_json(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a JSON file of a data set: ASCII, in the order of the keys."""
-    return json.dumps(content, indent=1).encode("ascii") + b"\n"
+def describe_manifest(manifest: Manifest) -> str:
+    """The splits, classes, columns and images of a data set in one line, the first of each."""
+    parts = [_describe_splits(manifest.splits)]
+    if manifest.classes or manifest.labelled:
+        parts.append(format_count(len(manifest.classes), "class"))
+    if manifest.columns:
+        parts.append(format_count(len(manifest.columns), "column"))
+    return "; ".join(filter(None, [*parts, _describe_image(manifest.image)]))
 
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hash_bytes(dump_json(content))
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key appears twice in one object")
-    return dict(pairs)
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _check_version(content: Any, path: str) -> None:
@@ -251,52 +247,6 @@ def _check_version(content: Any, path: str) -> None:
 def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
     if dump_json({**content, "digest": digest}) != data or _digest(content) != digest:
         raise ValueError("the content does not match its digest: it was changed or damaged")
-
-
-@functools.cache
-def _find_reader(hint: Any) -> Callable[[Any], Any]:
-    """Returns what builds a value from JSON, for the type hints of the classes above."""
-    kind = get_origin(hint) or hint
-    if dataclasses.is_dataclass(kind):
-        return _find_object_reader(kind)
-    inner = [_find_reader(each) for each in get_args(hint) if each is not ...]
-    if kind is tuple:
-        return lambda value: tuple(map(inner[0], _require(list, value)))
-    if kind is dict:
-        return lambda value: {key: inner[1](each) for key, each in _require(dict, value).items()}
-    if kind is UnionType:
-        return lambda value: None if value is None else inner[0](value)
-    if kind is int:
-        return _check_count
-    return (lambda value: value) if kind is Any else functools.partial(_require, kind)
-
-
-def _find_object_reader(kind: Any) -> Callable[[Any], Any]:
-    # Keys that are not fields are ignored: a newer minor version may write more.
-    readers = {name: _find_reader(hint) for name, hint in get_type_hints(kind).items()}
-    fields = dataclasses.fields(kind)
-    defaults = {each.name for each in fields if each.default is not dataclasses.MISSING}
-
-    def read(value: Any) -> Any:
-        omitted = defaults - _require(dict, value).keys()
-        names = [name for name in readers if name not in omitted]
-        return kind(**{name: readers[name](value[name]) for name in names})
-
-    return read
-
-
-def _require(kind: type[T], value: Any) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is not a {_KINDS[kind]}")
-    return value
-
-
-def _check_count(value: Any, limit: int = 2**63 - 1) -> int:
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{value!r} is not a count")
-    if value > limit:
-        raise ValueError(f"{value} is out of range: up to {limit}")
-    return value
 
 
 def _check_name(name: str) -> None:
@@ -328,18 +278,18 @@ def _check_consistency(manifest: Manifest) -> None:
 
 
 def _check_image(image: ImageInfo) -> None:
-    _check_count(image.channels, MAX_CHANNELS)
+    check_count(image.channels, MAX_CHANNELS)
     for side, most in ((image.height, image.max_height), (image.width, image.max_width)):
-        _check_count(most, MAX_SIDE)
-        if side is not None and most not in (0, _check_count(side, MAX_SIDE)):
+        check_count(most, MAX_SIDE)
+        if side is not None and most not in (0, check_count(side, MAX_SIDE)):
             raise ValueError(f"images of {side} pixels that have up to {most}")
 
 
 def _check_shard(shard: ShardInfo) -> None:
     _check_name(shard.name)
     # Readers allocate as much memory as these numbers say.
-    _check_count(shard.index_bytes, MAX_LINE_BYTES * shard.records)
-    _check_count(shard.max_record_bytes, min(shard.bytes, MAX_RECORD_BYTES))
+    check_count(shard.index_bytes, MAX_LINE_BYTES * shard.records)
+    check_count(shard.max_record_bytes, min(shard.bytes, MAX_RECORD_BYTES))
     if shard.records * FRAMING_BYTES > shard.bytes:
         raise ValueError(f"{shard.records} records do not fit into {shard.bytes} bytes")
 
@@ -352,3 +302,27 @@ def _check_split(manifest: Manifest, name: str) -> None:
     labels = len(manifest.classes) if manifest.labelled else 0
     if len(split.labels) != labels or sum(split.labels) != split.records * manifest.labelled:
         raise ValueError(f"the labels of split {name} do not add up to it")
+
+
+def _describe_splits(splits: Mapping[str, SplitInfo]) -> str:
+    counts = (
+        # Only the first count is followed by its noun.
+        f"{split.records:,}" if number else format_count(split.records, "record")
+        for number, split in enumerate(splits.values())
+    )
+    names = (show_name(name, _MAX_WORD) for name in splits)
+    return _list_some(map(" ".join, zip(names, counts, strict=True)), len(splits))
+
+
+def _describe_image(image: ImageInfo) -> str:
+    formats = _list_some((show_name(name, _MAX_WORD) for name in image.formats), len(image.formats))
+    if image.height is not None and image.width is not None:
+        return f"{image.height}x{image.width} {formats}".strip()
+    if image.max_height and image.max_width:
+        return f"up to {image.max_height}x{image.max_width} {formats}".strip()
+    return formats
+
+
+def _list_some(words: Iterable[str], count: int) -> str:
+    some = ", ".join(itertools.islice(words, _MAX_LISTED))
+    return some if count <= _MAX_LISTED else f"{some} and {count - _MAX_LISTED:,} more"

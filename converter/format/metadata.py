@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from converter.format import examples, schema
-from converter.format.manifest import ImageInfo, ShardInfo, dump_json
+from converter.format.manifest import ImageInfo, ShardInfo
 from converter.format.schema import Column
+from converter.format.typed_json import dump_json
 from converter.names import to_bytes
 from converter.storage.files import LABELS
 

@@ -240,6 +240,8 @@ def _explain_manifest_errors() -> Iterator[None]:
     try:
         yield
     except DatasetError as error:
+        if str(error).endswith("--overwrite"):
+            raise  # it says what to do
         raise DatasetError(
             f"{error}; without it nothing says what has to be in the data set: convert it again, "
             "with --overwrite if it lies in the way"
