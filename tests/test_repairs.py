@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from conftest import convert_folder, write_image
 
 from converter.commits.replacements import clean
-from converter.errors import DatasetError, LockedError, UsageError
+from converter.errors import DatasetError, LockedError, OutputError, UsageError
 from converter.format.manifest import FileInfo, ShardInfo, read_manifest
 from converter.names import to_system
 from converter.options import ConvertOptions
@@ -123,6 +124,17 @@ def test_what_is_damaged_comes_back_byte_for_byte(
 def test_a_whole_data_set_is_left_alone(root: Path) -> None:
     result = repair(root / "out", root / "images")
     assert (result.repaired, result.unknown, result.left) == ((), (), ())
+
+
+@pytest.mark.parametrize("suffix", ["tfrecord", "tfindex"])
+def test_a_folder_in_the_place_of_a_file_is_named(root: Path, suffix: str) -> None:
+    taken = root / "out" / f"{ONE}.{suffix}"
+    taken.unlink()
+    taken.mkdir()
+    (taken / "mine").touch()
+    with pytest.raises(OutputError, match=f"^{re.escape(str(taken))} cannot be written or read: "):
+        repair(root / "out", root / "images", IN_MEMORY)
+    assert (taken / "mine").exists()
 
 
 def test_an_index_needs_no_originals(root: Path, original: Path) -> None:

@@ -84,35 +84,24 @@ class Draft:
 class Plan:
     """A conversion that is ready to run.
 
-    Attributes:
-        images: absolute path of the folder that the entries are relative to.
-        out: absolute path of the data set.
-        classes: names in label order.
-        shards: of all splits, in order.
-        rejected: number of images that are not tried, by code.
-        skipped: number of files that are not opened, by code.
-        frames: the number of rejected frames beyond the first of their file.
-        columns: what records hold besides an image and its label.
-        generator: the versions of shardmill and Pillow, which the bytes depend on.
-        digest: SHA-256 of everything that decides the shards' bytes: not of `images`, `out`,
-            `rejected`, `skipped` and `frames`.
-        carried: names of shards that an update takes over as they are; not written to the file.
+    `digest` is the SHA-256 of everything that decides the shards' bytes: not of `images`, `out`,
+    `rejected`, `skipped` and `frames`.
     """
 
-    images: Location
-    out: Location
+    images: Location  # the folder that the entries are relative to, or the archive; absolute
+    out: Location  # absolute, too
     options: ConvertOptions
-    classes: tuple[str, ...]
-    shards: tuple[Shard, ...]
-    rejected: dict[str, int]
-    skipped: dict[str, int]
-    frames: int
+    classes: tuple[str, ...]  # in label order
+    shards: tuple[Shard, ...]  # of all splits, in order
+    rejected: dict[str, int]  # images that are not tried, by code
+    skipped: dict[str, int]  # files that are not opened, by code
+    frames: int  # rejected frames beyond the first of their file
     columns: tuple[Column, ...]
     labelled: bool
     generator: str
     base: Base | None
     digest: str
-    carried: frozenset[str] = frozenset()
+    carried: frozenset[str] = frozenset()  # shards that an update keeps; not written to the file
 
     @property
     def records(self) -> int:

@@ -186,9 +186,11 @@ def describe_error(error: OSError, path: Location) -> OutputError:
             free = f" ({format_bytes(shutil.disk_usage(str(folder)).free)} free)"
         if path.is_remote:
             free += f" in {folder}, where it is built: set TMPDIR"
+    # A renaming has two names. What stands in its way is the second, not the temporary file.
+    filename = error.filename2 or error.filename or path
     return OutputError(
-        f"{error.filename or path} cannot be written or read: {error.strerror}{free}; finished "
-        "shards are kept, run the same command again to go on"
+        f"{filename} cannot be written or read: {error.strerror}{free}; finished shards are kept, "
+        "run the same command again to go on"
     )
 
 

@@ -17,8 +17,7 @@ from typing import Final, NamedTuple
 from converter.errors import ImageError
 from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
-from converter.format.schema import BOXES, LABELS, MASK, Column, make_features
-from converter.images.geometry import fit_boxes
+from converter.format.schema import BOXES, LABELS, Column
 from converter.images.opened_images import examine_image, note_traits
 from converter.inventory import NO_LABEL, Entry, Inventory, NoteTally
 from converter.names import find_file
@@ -38,6 +37,7 @@ from converter.upkeep.contents import (
     read_all_sources,
     read_sources,
 )
+from converter.writing.records import describe_values
 from converter.writing.shard_writer import Receipt
 
 _STEP: Final = 10_000
@@ -47,19 +47,15 @@ _STEP: Final = 10_000
 class ShardComparison:
     """One shard compared with the current images.
 
-    Attributes:
-        entries: its images that still exist, in record order.
-        changed: how many of them have other content, another mask, or other values in their row.
-        removed: how many of its images are gone.
-        damaged: whether its bytes differ from the manifest.
-        receipt: of the shard as it is now.
+    `entries` are its images that still exist, in record order. Of these, `changed` have other
+    content, another mask, or other values in their row.
     """
 
     entries: list[Entry]
     changed: int
     removed: int
-    damaged: bool
-    receipt: Receipt
+    damaged: bool  # its bytes differ from the manifest
+    receipt: Receipt  # of the shard as it is now
 
     @property
     def touched(self) -> bool:
@@ -69,25 +65,15 @@ class ShardComparison:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """What to compare shards with.
-
-    Attributes:
-        folder: the data set.
-        manifest: its manifest.
-        images: the folder of the originals, or their archive.
-        inventory: the current scan of the originals.
-        options: of the data set.
-        refused: the lines of its `rejects.jsonl` by path.
-        noted: whether any notes are about the content of its images.
-    """
+    """A data set, and the current scan of its originals to compare it with."""
 
     folder: Location
     manifest: Manifest
     images: Location
     inventory: Inventory
     options: ConvertOptions
-    refused: Mapping[str, dict[str, str]]
-    noted: bool
+    refused: Mapping[str, dict[str, str]]  # the lines of its `rejects.jsonl` by path
+    noted: bool  # whether any notes are about the content of its images
 
     def compare_shards(
         self, on_shard: Callable[[ShardInfo], object] | None
@@ -174,19 +160,15 @@ class Comparison:
     def _has_other_values(
         self, entry: Entry, features: examples.Features, data: bytes | None
     ) -> bool:
-        columns = [column for column in self.manifest.columns if column.name != MASK]
-        if not columns:
-            return False
-        size = 1, 1
+        columns, size = self.manifest.columns, (1, 1)
         if any(column.name == BOXES for column in columns):
             original = read_entry(entry, self.images) if data is None else data
             size = examine_image(original, self.options).size
-        values = fit_boxes(columns, json.loads(entry.values), size, self.options)
+        now = describe_values(entry, columns, size, self.options)
+        stored = {name: features.get(name, []) for name in now}
         types = {column.name: column.type for column in columns}
-        now = examples.encode_example(make_features(columns, values), types)
         # Compared as bytes, because NaN is not equal to itself and stored floats are rounded.
-        stored = {name: features.get(name, []) for name in types}
-        return now != examples.encode_example(stored, types)
+        return examples.encode_example(now, types) != examples.encode_example(stored, types)
 
     def _list_rejects(self, entries: Sequence[Entry]) -> list[dict[str, str]]:
         """The rejected frames of files with other frames that were converted."""
@@ -225,11 +207,8 @@ def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int])
 class ClassChanges(NamedTuple):
     """How the classes of a data set differ before and after an update.
 
-    Attributes:
-        added: new classes.
-        emptied: classes that lost all their images.
-        renamed: old and new names of classes with the same images, apart from some that were added
-            or some that were removed.
+    Those that are `emptied` lost all their images. Those that are `renamed`, old name and new, have
+    the same images, apart from some that were added or some that were removed.
     """
 
     added: tuple[str, ...] = ()
@@ -246,11 +225,7 @@ def count_labels(manifest: Manifest) -> list[int]:
 def compare_classes(
     folder: Location, manifest: Manifest, images: Location, draft: Draft
 ) -> ClassChanges:
-    """Compares the classes of a data set with those of the draft of an update.
-
-    Raises:
-        DatasetError: a shard is damaged.
-    """
+    """Compares classes with those of an update's draft; raises DatasetError for a damaged shard."""
     classes = draft.inventory.classes
     entries = [entry for group in draft.splits.values() for entry in group]
     now = Counter(entry.label for entry in entries)

@@ -29,7 +29,7 @@ from converter.sources.originals import read_source
 from converter.storage.files import hash_bytes, hash_file, name_index
 from converter.storage.location import Location, choose_threads
 
-_HEAD_BYTES: Final = 1024
+_HEAD_BYTES: Final = 1024  # in which the image nearly always begins
 
 # Records hold their features in the order of their names; the image stands between these.
 _BEFORE: Final = (examples.LABEL, examples.ENCODED)
@@ -45,19 +45,15 @@ _NUMBERS: Final = (examples.CHANNELS, examples.HEIGHT, examples.LABEL, examples.
 
 
 class Source(NamedTuple):
-    """What a record says about its original, by path and SHA-256, and about the stored image.
-
-    `label` is an index into the class names, or `NO_LABEL`. `details` is the record without its
-    image, if requested.
-    """
+    """What a record says about its original, by path and SHA-256, and about the stored image."""
 
     path: str
     sha256: str
-    label: int
+    label: int  # an index into the class names, or `NO_LABEL`
     format: str
     height: int
     width: int
-    details: bytes = b""
+    details: bytes = b""  # the record without its image, if requested
 
 
 class SourceCounts(NamedTuple):

@@ -26,7 +26,15 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
 from converter.planning.splits import assign_splits
 from converter.sources.originals import read_source
-from converter.storage.files import NOTES, REJECTS, Layout, hash_bytes, name_index, write_file
+from converter.storage.files import (
+    NOTES,
+    REJECTS,
+    Layout,
+    describe_errors,
+    hash_bytes,
+    name_index,
+    write_file,
+)
 from converter.storage.location import Location, choose_threads
 from converter.upkeep.contents import (
     Source,
@@ -40,12 +48,9 @@ from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RepairJob:
-    """A damaged data set, and what to rebuild it from.
+    """A damaged data set, and the folder or archive of the originals to rebuild it from.
 
-    Attributes:
-        folder: the data set.
-        manifest: its manifest.
-        images: the folder or archive that the paths of its originals are relative to.
+    What writes a file raises OutputError if it cannot.
     """
 
     folder: Location
@@ -54,7 +59,6 @@ class RepairJob:
 
     @property
     def options(self) -> ConvertOptions:
-        """The options of the data set."""
         return ConvertOptions.from_json(self.manifest.options)
 
     def rebuild_index(self, shard: ShardInfo) -> bool:
@@ -62,9 +66,6 @@ class RepairJob:
 
         Returns:
             whether the index has the stated SHA-256; otherwise nothing is written.
-
-        Raises:
-            OutputError: it cannot be written.
         """
         lines, offset = bytearray(), 0
         try:
@@ -82,15 +83,10 @@ class RepairJob:
     def rebuild_file(self, name: str, draft: Draft | None) -> bool:
         """Writes a file other than shards and indexes.
 
-        Args:
-            name: of the file.
-            draft: the plan of the conversion, if it is known: rejects and notes follow from it.
+        Rejects and notes follow from the plan of the conversion, if that is known.
 
         Returns:
             whether its content is known and has the stated SHA-256; otherwise nothing is written.
-
-        Raises:
-            OutputError: it cannot be written.
         """
         manifest = self.manifest
         content = describe_dataset(
@@ -137,13 +133,11 @@ class RepairJob:
     ) -> dict[str, list[Entry]]:
         """Lists the images that no other shard of a split holds, where one shard of it is lost.
 
-        Args:
-            lost: the shards whose originals are not known.
-            inventory: the current images, with the labels of the manifest.
+        `inventory` holds the current images, with the labels of the manifest.
 
         Returns:
-            the likely originals by shard, in record order. A shard is left out if its split lost
-            several, or if the number of images is not that of its records.
+            the likely originals of lost shards by name, in record order. A shard is left out if its
+            split lost several, or if the number of images is not that of its records.
 
         Raises:
             DatasetError: another shard or `rejects.jsonl` cannot be read.
@@ -172,14 +166,7 @@ class RepairJob:
         return members
 
     def write_plan(self, members: Mapping[str, list[Entry]]) -> Plan:
-        """Writes a plan that converts some shards again, into `Layout.repair`.
-
-        Args:
-            members: the originals of these shards by name.
-
-        Raises:
-            OutputError: a file cannot be written.
-        """
+        """Writes a plan, into `Layout.repair`, that makes some shards of these originals again."""
         inventory = Inventory(
             classes=self.manifest.classes,
             entries=(),
@@ -194,11 +181,7 @@ class RepairJob:
         return dataclasses.replace(plan, shards=shards)
 
     def take_shard(self, shard: ShardInfo, damaged: Collection[str]) -> list[str]:
-        """Moves the damaged files of a shard into place, if the rebuilt ones are as stated.
-
-        Args:
-            shard: as the manifest states it.
-            damaged: names of the files to replace.
+        """Replaces the damaged files of a shard by rebuilt ones, if these are as stated.
 
         Returns:
             the names of the replaced files.
@@ -207,7 +190,8 @@ class RepairJob:
         if not is_stated(rebuilt, shard):
             return []
         names = [name for name in (shard.name, name_index(shard.name)) if name in damaged]
-        rebuilt.move_files(names, self.folder)
+        with describe_errors(self.folder):
+            rebuilt.move_files(names, self.folder)
         return names
 
     def _describe_rejects(self, draft: Draft) -> bytes:

@@ -40,21 +40,16 @@ SPARE_SHARE: Final = 4
 class Update:
     """What an update of a data set would do.
 
-    Attributes:
-        draft: the whole data set as it will be.
-        kept: receipts of the shards that stay as they are, by name.
-        added: number of images that are new, or could not be converted before.
-        changed: number of images with other content than before.
-        removed: number of images that are gone.
-        needed: whether anything at all differs.
+    `added`, `changed` and `removed` are numbers of images. Those that are new count as added, and
+    those that could not be converted before.
     """
 
-    draft: Draft
-    kept: Mapping[str, Receipt]
+    draft: Draft  # the whole data set as it will be
+    kept: Mapping[str, Receipt]  # of the shards that stay as they are, by name
     added: int
     changed: int
     removed: int
-    needed: bool
+    needed: bool  # whether anything at all differs
 
     @property
     def records(self) -> int:
@@ -74,13 +69,8 @@ def plan_update(
     """Compares a data set with its images, and assigns new images to shards.
 
     Every image is read, because its content is compared; the old ones are not decoded.
-
-    Args:
-        folder: the data set.
-        manifest: its manifest.
-        images: the folder of the originals.
-        inventory: the current scan of that folder.
-        on_shard: called with each compared shard, in order.
+    `inventory` is the current scan of `images`. `on_shard` is called with each compared shard, in
+    order.
 
     Raises:
         DatasetError: a shard is so damaged that its records cannot be read.
@@ -121,11 +111,7 @@ def plan_update(
 
 
 def check_kind(manifest: Manifest, inventory: Inventory) -> None:
-    """Refuses labels and columns of another kind than those in the records.
-
-    Raises:
-        UsageError: names the first one.
-    """
+    """Raises UsageError if labels or columns are of another kind than those in the records."""
     before = {column.name: column.kind for column in manifest.columns}
     now = {column.name: column.kind for column in inventory.columns}
     different = sorted(dict(before.items() ^ now.items()))
@@ -140,12 +126,7 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
     """Takes the shards that stay over into a plan, with their receipts; returns that plan.
 
     On a disk they are hard-linked into its output, or copied where the file system has no links.
-    In a store they stay where they are.
-
-    Raises:
-        OutputError: a file cannot be written.
-        OSError: a link cannot be made.
-        StoreError: the store does not answer, or refuses.
+    In a store they stay where they are. Raises OutputError, OSError or StoreError if that fails.
     """
     names = [file for name in update.kept for file in (name, name_index(name))]
     folder.carry_files(names, plan.out, Layout(plan.out).scratch)
@@ -201,7 +182,7 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
     [3, 0, 0, 0]
     """
     first = set(touched)
-    mean = -(-(sum(sizes) + additions) // len(sizes))
+    mean = -(-(sum(sizes) + additions) // len(sizes))  # rounded up, so that all of them fit
     limit = mean + mean // SPARE_SHARE
     taken = [0] * len(sizes)
     for place in sorted(range(len(sizes)), key=lambda n: (n not in first, sizes[n], n)):
@@ -290,10 +271,8 @@ def _place(
 
 
 def _note_duplicates(task: Comparison, members: Mapping[str, list[Entry]]) -> Inventory:
-    """Notes images with the same content whose splits differ by now.
-
-    Old ones keep their split, so a changed file may have the content of one in another split.
-    """
+    """Notes images with the same content whose splits differ by now."""
+    # Old ones keep their split, so a changed file may have the content of one in another split.
     inventory = task.inventory
     if not inventory.duplicates:
         return inventory

@@ -33,7 +33,7 @@ from converter.upkeep.contents import (
     count_sources,
     describe_change,
 )
-from converter.writing.shard_writer import Receipt, read_receipt, receipt_path
+from converter.writing.shard_writer import read_receipt, receipt_path
 
 MAX_FAULTS: Final = 20
 """How many damaged records of a shard are named; the others are only counted."""
@@ -57,39 +57,28 @@ class Fault(NamedTuple):
 class Check:
     """What to check, and how.
 
-    Attributes:
-        folder: the data set.
-        manifest: its manifest; `check_shard` does not use the shards in it.
-        quick: look only at names and sizes.
-        decode: decode whole images, not only their headers.
-        originals: folder of the originals to compare records with, or None.
+    `quick` looks only at names and sizes; without `decode`, only the headers of images are read.
+    Records are compared with `originals`, a folder or archive, if it is given.
     """
 
     folder: Location
-    manifest: Manifest
+    manifest: Manifest  # on workers without its shards, which `check_shard` does not need
     quick: bool = False
     decode: bool = True
     originals: Location | None = None
 
 
 class Report(NamedTuple):
-    """What the check of one shard found.
-
-    Attributes:
-        faults: what is wrong with it.
-        counts: over its records; None if not all of them could be read.
-    """
+    """What the check of one shard found; no counts if not all of its records could be read."""
 
     faults: list[Fault]
     counts: SourceCounts | None
 
     def to_json(self) -> bytes:
-        """The report as JSON in ASCII."""
         return json.dumps(self).encode("ascii")
 
     @classmethod
     def from_json(cls, data: bytes) -> Report:
-        """The inverse of `to_json`."""
         faults, counts = json.loads(data)
         if counts is not None:
             labels, formats, (height, width) = counts
@@ -105,14 +94,10 @@ def verify_dataset(
     originals: Location | None = None,
     on_shard: Callable[[ShardInfo], object] | None = None,
 ) -> list[Fault]:
-    """Reads the manifest of a data set and checks it by `run_check`.
+    """Reads the manifest of a data set and checks it by `run_check`, as a `Check` says.
 
-    Args:
-        folder: the data set; of an unfinished conversion, the finished shards are checked.
-        quick: see `Check`.
-        decode: see `Check`.
-        originals: see `Check`.
-        on_shard: called with each checked shard, in order.
+    Of an unfinished conversion, the finished shards are checked. `on_shard` is called with each
+    shard, in order.
 
     Returns:
         the faults in the order of the manifest; an empty list means the data set is whole.
@@ -133,10 +118,9 @@ def run_check(check: Check, on_shard: Callable[[ShardInfo], object] | None = Non
     Memory is bounded, per core, by 1 MiB, the largest record with its image, and about 150 bytes
     for each record of a shard.
     """
-    reports = []
+    reports, shards = [], check.manifest.shards
     # Threads are enough: hashing, reading and decoding release the interpreter.
     threads = choose_threads(check.folder, check.originals)
-    shards = check.manifest.shards
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         checked = pool.map(lambda shard: check_shard(shard, check), shards)
         for shard, report in zip(shards, checked, strict=True):
@@ -190,9 +174,7 @@ def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
     return [*faults, Fault(MANIFEST, state)]
 
 
-def _check_pair(
-    folder: Location, name: str, stated: ShardInfo | Receipt, *, quick: bool
-) -> Iterator[Fault]:
+def _check_pair(folder: Location, name: str, stated: ShardInfo, *, quick: bool) -> Iterator[Fault]:
     """Compares a shard and its index with the stated sizes and checksums."""
     yield from _check_file(folder / name, stated.bytes, stated.sha256, quick=quick)
     index = folder / name_index(name)

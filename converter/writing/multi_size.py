@@ -62,21 +62,13 @@ class Assembly:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What is left to do for several sizes.
-
-    Attributes:
-        leader: the job of the leader's shards.
-        followers: those of the others.
-        parts: the folder of each follower's parts.
-        shards: shards of the leader that are not written, or whose parts are missing.
-        assemblies: shards of the followers that are not put together.
-    """
+    """What is left to do for several sizes."""
 
     leader: Job
     followers: tuple[Job, ...]
-    parts: tuple[Location, ...]
-    shards: tuple[Shard, ...]
-    assemblies: tuple[Assembly, ...]
+    parts: tuple[Location, ...]  # the folder of each follower's parts
+    shards: tuple[Shard, ...]  # of the leader: not written, or with parts that are missing
+    assemblies: tuple[Assembly, ...]  # shards of the followers that are not put together
 
 
 def choose_leader(plans: Sequence[Plan]) -> Plan:

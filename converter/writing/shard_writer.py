@@ -68,23 +68,14 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt(ShardInfo):
-    """What was written for one shard, and what became of its images.
+    """What was written for one shard, and what became of its images."""
 
-    Attributes:
-        max_image_size: the largest height and the largest width of its images, in pixels.
-        formats: number of images by stored format.
-        labels: (label, number of records) in label order, `NO_LABEL` among the labels.
-        rejects: images that were refused, as path, code and detail, in plan order.
-        frames: number of records and rejects beyond the first of each file.
-        notes: what is odd about the images, as code, first names and total.
-    """
-
-    max_image_size: tuple[int, int]
-    formats: dict[str, int]
-    labels: list[tuple[int, int]]
-    rejects: list[dict[str, str]]
-    frames: int
-    notes: list[dict[str, Any]]
+    max_image_size: tuple[int, int]  # the largest height and the largest width, in pixels
+    formats: dict[str, int]  # number of images by stored format
+    labels: list[tuple[int, int]]  # label, or `NO_LABEL`, and number of records, in label order
+    rejects: list[dict[str, str]]  # path, code and detail, in plan order
+    frames: int  # records and rejects beyond the first of each file
+    notes: list[dict[str, Any]]  # code, first names and total
 
     @property
     def images(self) -> int:

@@ -31,7 +31,7 @@ from pipelines.cli import reports, terminal
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.jobs.preview import SpaceWarning, preview_outputs
 from pipelines.jobs.request import find_sizes, locate_sizes
-from pipelines.jobs.upkeep import repair, verify
+from pipelines.jobs.upkeep import repair, run_verification
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,8 +141,9 @@ def run_verify(arguments: argparse.Namespace) -> int:
     beam_args = None
     if arguments.runner or arguments.rest or arguments.workers:
         beam_args = _read_beam_args(arguments)
+    manifest = None
     try:
-        faults = verify(
+        manifest, faults = run_verification(
             arguments.out,
             quick=arguments.quick,
             decode=not arguments.no_decode,
@@ -162,7 +163,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     else:
         terminal.print_lines(map(reports.name_fault, faults))
         if not arguments.quiet:
-            terminal.print_lines([reports.summarize_faults(faults, arguments.out)])
+            terminal.print_lines([reports.summarize_faults(faults, manifest, arguments.out)])
     return 1 if faults else 0
 
 

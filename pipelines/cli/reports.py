@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from converter.costs import Cost
 from converter.errors import ShardmillError
 from converter.format.indexing import Indexed
-from converter.format.manifest import Manifest, Totals, read_manifest
+from converter.format.manifest import Manifest, Totals
 from converter.inventory import NOTES, REJECT_CODES, SKIP_RULES, Note
 from converter.names import fit_message, from_bytes
 from converter.sizes import format_bytes, format_count
-from converter.storage.files import REJECTS, Layout
+from converter.storage.files import REJECTS
 from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.upkeep.comparisons import ClassChanges, count_labels
@@ -160,11 +160,10 @@ def name_fault(fault: Fault) -> str:
     return fit_message(f"{fault.file}: {fault.detail}")
 
 
-def summarize_faults(faults: Sequence[Fault], folder: Location) -> str:
+def summarize_faults(faults: Sequence[Fault], manifest: Manifest | None, folder: Location) -> str:
     """The last line of `shardmill verify`, about the whole data set."""
     whole = str(folder)
-    if Layout(folder).manifest.is_file():
-        manifest = read_manifest(folder)
+    if manifest is not None:
         size = format_bytes(manifest.total_bytes)
         shards = format_count(len(manifest.shards), "shard")
         whole = f"{format_count(manifest.totals.written, 'record')} in {shards}, {size}"

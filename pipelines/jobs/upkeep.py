@@ -86,9 +86,32 @@ def verify(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the Beam job failed.
     """
+    _, faults = run_verification(
+        out,
+        quick=quick,
+        decode=decode,
+        sources=sources,
+        beam_args=beam_args,
+        workers=workers,
+        progress=progress,
+    )
+    return faults
+
+
+def run_verification(
+    out: AnyPath,
+    *,
+    quick: bool = False,
+    decode: bool = True,
+    sources: AnyPath | None = None,
+    beam_args: Sequence[str] | None = None,
+    workers: int = 0,
+    progress: bool = False,
+) -> tuple[Manifest | None, list[Fault]]:
+    """Does what `verify` does; also returns the manifest, or None if there is none yet."""
     folder, images = locate(out), None if sources is None else locate(sources)
     if _read_manifest_version(folder) is None:
-        return verify_dataset(folder, quick=quick, decode=decode, originals=images)
+        return None, verify_dataset(folder, quick=quick, decode=decode, originals=images)
 
     def find_faults(manifest: Manifest) -> list[Fault]:
         originals = None
@@ -102,8 +125,7 @@ def verify(
                 return run_check(check, on_shard)
             return _run_as_job(check, beam_args, workers, on_shard)
 
-    _, faults = _check_current(folder, find_faults)
-    return faults
+    return _check_current(folder, find_faults)
 
 
 def _run_as_job(
