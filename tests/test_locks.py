@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -132,6 +134,23 @@ def test_a_lock_that_was_broken_is_not_released_for_who_holds_it_now(tmp_path: P
         Layout(tmp_path).lock.unlink()
         Layout(tmp_path).lock.write_text("of somebody else")
     assert Layout(tmp_path).lock.read_text() == "of somebody else"
+
+
+def test_without_flock_the_process_itself_says_whether_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with start_holder(tmp_path) as process:
+        assert tmp_path.find_owner().pid == process.pid
+        with pytest.raises(LockedError, match="which may still be running"), tmp_path.lock():
+            pass
+        process.kill()
+    assert tmp_path.find_owner() is None
+    with tmp_path.lock():
+        pass
 
 
 @pytest.mark.usefixtures("machine")

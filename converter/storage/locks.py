@@ -250,11 +250,12 @@ def find_disk_owner(folder: DiskPath) -> Owner | None:
     """Finds who is writing to a folder; see `Location.find_owner`."""
     try:
         with open(Layout(folder).lock, "rb", buffering=0) as file:
-            held = _try_flock(file.fileno()) is False
+            # Shared, because NFS gives no other to a file that is only open for reading.
+            taken = _try_flock(file.fileno(), fcntl.LOCK_SH)
             owner = parse_owner(file.read(_OWNER_BYTES))
     except OSError:
         return None
-    return owner if held or not owner.is_gone(unheld=True) else None
+    return owner if taken is False or not owner.is_gone(unheld=taken is True) else None
 
 
 def _make_scratch(layout: Layout[DiskPath]) -> None:
@@ -322,10 +323,10 @@ def remove_stale_object(
         delete_object(claim)
 
 
-def _try_flock(descriptor: int) -> bool | None:
+def _try_flock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool | None:
     """Takes the flock of an open file; False if someone else has it, None if there are none."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
