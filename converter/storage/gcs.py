@@ -84,11 +84,12 @@ class GcsStore:
             raise stores.TransientError("the store received other bytes than were sent")
 
     async def _put_bytes(self, bucket: str, key: str, data: bytes, attempt: str | None) -> None:
+        # The store refuses bytes with another hash.
         described: dict[str, Any] = {"name": key, "md5Hash": _hash_md5([data])}
         query = {"uploadType": "multipart"}
         if attempt is not None:
             described["metadata"] = {"attempt": attempt}
-            query["ifGenerationMatch"] = "0"
+            query["ifGenerationMatch"] = "0"  # no object has this one
         mark = f"shardmill-{uuid.uuid4().hex}"
         head = (
             f"--{mark}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n"
@@ -103,6 +104,7 @@ class GcsStore:
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None:
         place = f"{_quote(key)}/rewriteTo/b/{_quote(target_bucket)}/o/{_quote(target_key)}"
         query: dict[str, str] = {}
+        # Large objects take several requests.
         while True:
             async with self._ask("POST", bucket, place, query) as answer:
                 item = await answer.json()

@@ -68,6 +68,7 @@ class S3Store:
                     allow_redirects=False,
                     proxy=find_proxy(address.scheme, address.authority),
                 ) as answer:
+                    # Another region redirects, or finds the signature malformed: 400.
                     if 300 <= answer.status <= 400:
                         return False
                     if answer.status > 400:
@@ -88,7 +89,7 @@ class S3Store:
                     total=None, sock_connect=self._connect_s, sock_read=self._timeout_s
                 ),
                 connector=aiohttp.TCPConnector(limit=stores.CONNECTIONS),
-                auto_decompress=False,
+                auto_decompress=False,  # an object may be stored with Content-Encoding: gzip
             )
             atexit.register(_close, self._session, self.loop)
         return self._session
