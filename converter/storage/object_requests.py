@@ -162,14 +162,14 @@ def list_level(folder: ObjectPath, prefix: str = "") -> Iterator[tuple[str, int 
     """
     skipped = len(folder.prefix)
     for page in _list_pages(folder, folder.prefix + prefix, nested=False):
-        yield from ((key[skipped:], size) for key, size in _drop_markers(page.objects.items()))
+        yield from ((key[skipped:], size) for key, size in page.objects.items())
         yield from ((deeper[skipped:].rstrip("/"), None) for deeper in page.prefixes)
 
 
 def list_objects(folder: ObjectPath) -> Iterator[tuple[ObjectPath, int]]:
     """Lists all objects below a prefix with their sizes, by key, as answers arrive."""
     for page in _list_pages(folder, folder.prefix, nested=False):
-        for key, size in _drop_markers(_expand(folder, page)):
+        for key, size in _expand(folder, page):
             yield dataclasses.replace(folder, key=key), size
 
 
@@ -193,11 +193,6 @@ def _expand(folder: ObjectPath, page: Page) -> Iterator[tuple[str, int]]:
             future.cancel()
 
 
-def _drop_markers(objects: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    # The web consoles of stores make such an object to show an empty folder.
-    return ((key, size) for key, size in objects if not key.endswith("/"))
-
-
 def _list_pages(
     folder: ObjectPath,
     prefix: str,
@@ -210,11 +205,13 @@ def _list_pages(
     try:
         while True:
             page = wait(following)
+            if page.token is not None:
+                following = _start_page(folder, prefix, nested=nested, token=page.token)
+            # Consoles show an empty folder by an object whose key ends in a slash.
+            shown = {key: size for key, size in page.objects.items() if not key.endswith("/")}
+            yield page._replace(objects=shown)
             if page.token is None:
-                yield page
                 return
-            following = _start_page(folder, prefix, nested=nested, token=page.token)
-            yield page
     finally:
         following.cancel()
 
