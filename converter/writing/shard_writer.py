@@ -92,8 +92,12 @@ def write_shard(shard: Shard, job: Job) -> Receipt:
         OutputError: a file cannot be written, or reads back differently.
         DatasetError: the entries are not as planned.
     """
-    planned = read_planned(read_entries(job.out, shard), job)
-    return write_outcomes(shard, job, convert_planned(planned, job))
+
+    def convert() -> Iterator[tuple[Entry, Outcome]]:
+        # Entries are read within `create`, which says what went wrong, such as too many open files.
+        yield from convert_planned(read_planned(read_entries(job.out, shard), job), job)
+
+    return write_outcomes(shard, job, convert())
 
 
 def read_planned(planned: Iterable[Planned], job: Job) -> Iterator[tuple[Planned, Reads]]:
