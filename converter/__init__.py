@@ -1,16 +1,15 @@
 """Image files become the shards of a data set: pure Python, no Beam and no TensorFlow.
 
-The packages, in the order in which data goes through them:
+The packages, each of which uses only `storage`, `format` and those before it:
 
+    images    one image: decode -> upright -> scaled -> encoded
     sources   images in folders, stores, archives or tables -> entries, nothing silently ignored
     planning  entries + options -> shards, written to the output as data
     writing   one shard: originals -> records -> a shard, its index and its receipt
-    images    one image: decode -> upright -> scaled -> encoded
     commits   receipts -> metadata and rejects, and the manifest last
     upkeep    a finished data set -> verified, repaired, updated
 
-Each uses only those before it in: storage, format, images, sources, planning, writing, commits,
-upkeep. Beside them are
+Beside them are
 
     options   of a conversion (image_options: of each image; option_fields: how they are declared)
     inventory the result of a scan, and why an image is not in the data set

@@ -39,16 +39,14 @@ FORMATS: Final = {
 
 DEFAULT_FORMATS: Final = ("jpeg", "mpo", "png", "webp", "gif", "bmp", "tiff", "avif")
 
+# Only files with one of these suffixes are opened. Their content decides on the format; one that is
+# not asked for is rejected as `other_format`.
 SUFFIXES: Final = frozenset(suffix for each in FORMATS.values() for suffix in each.suffixes)
-"""Only files with one of these suffixes are opened. Their content decides on the format; one that
-is not asked for is rejected as `other_format`."""
 
 INTERPOLATIONS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 COLOR_CHANNELS: Final = {"rgb": 3, "grayscale": 1, "rgba": 4}
 
-MAX_PIXELS: Final = 89_478_485
-"""Larger images are refused by their header, unread. Pillow's own limit: 256 MiB as RGB."""
-
+MAX_PIXELS: Final = 89_478_485  # Pillow's own limit: 256 MiB as RGB
 MAX_FILE_BYTES: Final = 256 << 20
 
 POLICIES: Final = ("on_error", "max_rejects", "strict", "isolate", "max_seconds")

@@ -14,9 +14,8 @@ from converter.format.manifest import Totals
 from converter.format.schema import Column
 
 SPLITS: Final = ("train", "validation", "test")
-
-NO_LABEL: Final = -1
-"""The label of an image without a class."""
+NO_LABEL: Final = -1  # of an image without a class
+MAX_NAMES: Final = 10  # that a note keeps
 
 SKIP_RULES: Final = {
     "skipped_hidden": "a dotfile, or one that an operating system leaves behind",
@@ -64,8 +63,8 @@ REJECT_CODES: Final = {
 }
 """Why an image is rejected, by its code in `rejects.jsonl`."""
 
+# Sound images left out on request: `--on-error` and `--max-rejects` do not count them.
 FILTERS: Final = frozenset(code for code in REJECT_CODES if code.startswith("filtered_"))
-"""Sound images left out on request: `--on-error` and `--max-rejects` do not count them."""
 
 NOTES: Final = {
     "duplicate": "the same content",
@@ -81,11 +80,8 @@ NOTES: Final = {
 }
 """What is odd but converted, by its code in `notes.jsonl`."""
 
+# Notes that need the images to be read.
 CONTENT_NOTES: Final = ("wrong_extension", "animated", "profile")
-"""Notes that need the images to be read."""
-
-MAX_NAMES: Final = 10
-"""Names that a note keeps."""
 
 
 class Entry(NamedTuple):
@@ -163,13 +159,13 @@ def name_class(inventory: Inventory, entry: Entry) -> str:
     return "" if entry.label == NO_LABEL else inventory.classes[entry.label]
 
 
-def skip(path: str, code: str, detail: str = "") -> Skipped:
-    """A skipped file with one of `SKIP_RULES`, which is its detail if no other is given."""
-    return Skipped(path, code, detail or SKIP_RULES[code])
+def leave_out(path: str, code: str, detail: str = "") -> Skipped:
+    """A file that is left out; the detail is what its code means, unless another is given."""
+    return Skipped(path, code, detail or SKIP_RULES.get(code) or REJECT_CODES[code])
 
 
 def reject(code: str, detail: str = "") -> ImageError:
-    """The error for one of `REJECT_CODES`, which is its detail if no other is given."""
+    """The error for an image that is rejected, with a detail as of `leave_out`."""
     return ImageError(code, detail or REJECT_CODES[code])
 
 

@@ -26,10 +26,10 @@ LABELS: Final = "labels of folders"
 TABLE: Final = "columns of a table"
 MASKS: Final = "masks"
 
+# The headings of `--help`, in order.
 GROUPS: Final = (OUTPUT, IMAGES, FAILURES, LABELS, TABLE, MASKS)
-"""The headings of `--help`, in order."""
 
-
+# What a message says of a value that is none of that type; the first that fits is used.
 _MISFITS: Final = {
     tuple[str, ...]: "are not a tuple of names",
     str: "is not a text",
@@ -37,7 +37,6 @@ _MISFITS: Final = {
     float: "is not a number",
     int: "is not a whole number",
 }
-"""What a message says of a value that is none of that type."""
 
 
 class Option(NamedTuple):
@@ -84,8 +83,7 @@ def list_options(owner: Any) -> Iterator[tuple[str, Any, Option]]:
 def read_meanings(owner: type) -> dict[str, str]:
     """Reads what each option means from the docstrings of its dataclass and its parents.
 
-    Returns:
-        One line for each option, by name; empty if Python was started with -OO.
+    It is one line for each option, by name, and nothing if Python was started with -OO.
     """
     names = {field.name for field in dataclasses.fields(owner)}
     texts = (inspect.cleandoc(parent.__doc__ or "") for parent in owner.__mro__[:-1])
@@ -102,8 +100,9 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
     return names[near[0]] if near else None
 
 
+# The type of each field of a dataclass, by name. It takes 0.6 ms to find them, and 0.1 ms for all
+# else that a new `ConvertOptions` does.
 read_hints: Final = functools.cache(get_type_hints)
-"""The type of each field of a dataclass, by name."""
 
 
 def check_values(values: Any) -> None:
@@ -123,20 +122,14 @@ def check_values(values: Any) -> None:
 
 
 def check_type(name: str, value: object, hint: Any, misfit: str = "") -> None:
-    """Raises UsageError unless a value is of the type that a hint states.
+    """Raises UsageError unless a value is of a type; `misfit` is what the message says of it.
 
-    Args:
-        name: of the option.
-        value: its value.
-        hint: one of `read_hints`.
-        misfit: what to say of it, such as `is not a path`; empty for what the hint says.
+    `hint` is one of `read_hints`. It decides what the message says if `misfit` is empty.
     """
     if not _fits(value, hint):
-        kinds = {hint, *get_args(hint)}
-        said = misfit or next(
-            (_MISFITS[kind] for kind in _MISFITS if kind in kinds), f"is no {hint}"
-        )
-        raise UsageError(f"{name} {_show(value)} {said}")
+        kinds = (hint, *get_args(hint))
+        known = (_MISFITS[kind] for kind in _MISFITS if kind in kinds)
+        raise UsageError(f"{name} {_show(value)} {misfit or next(known, f'is no {hint}')}")
 
 
 def _fits(value: object, hint: Any) -> bool:

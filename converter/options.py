@@ -18,19 +18,16 @@ from converter.sizes import parse_bytes
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
 
+# The encodings of each colour mode. WebP has no grey, and drops an alpha channel that is opaque
+# everywhere, which TensorFlow then refuses to decode like the others.
 HELD_BY: Final = {
     "rgb": ("jpeg", "png", "webp", "raw"),
     "grayscale": ("jpeg", "png", "raw"),
     "rgba": ("png", "raw"),
 }
-"""The encodings of each colour mode. WebP has no grey, and drops an alpha channel that is opaque
-everywhere, which TensorFlow then refuses to decode like the others."""
 
-MAX_SIDE_PIXELS: Final = 16_383
-"""The longest side that JPEG (65,535), PNG and WebP (16,383) can all hold."""
-
-MAX_SHARDS: Final = 99_999
-"""What five digits in a file name can count."""
+MAX_SIDE_PIXELS: Final = 16_383  # what JPEG (65,535), PNG and WebP (16,383) can all hold
+MAX_SHARDS: Final = 99_999  # what five digits in a file name can count
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
@@ -291,12 +288,12 @@ class ConvertOptions(ImageOptions):
         return cls(**restored)
 
 
+# The options that name a column that a table may have.
 COLUMN_OPTIONS: Final = tuple(
     name
     for name, default, _ in list_options(ConvertOptions)
     if name.endswith("_column") and default is None
 )
-"""The options that name a column that a table may have."""
 
 
 def _check_unique(what: str, names: tuple[str, ...]) -> None:

@@ -9,8 +9,10 @@ from conftest import convert_folder, write_image
 
 from converter.commits.commit import read_notes
 from converter.format.manifest import read_manifest
+from converter.image_options import MAX_FILE_BYTES
 from converter.inventory import Entry, Note
 from converter.options import ConvertOptions
+from converter.sources import duplicates
 from converter.sources.duplicates import END_BYTES, drop_duplicates, find_duplicates
 from converter.sources.originals import digest_source
 from converter.sources.scan import scan_images
@@ -28,11 +30,13 @@ def find(root: Path, contents: dict[str, bytes]) -> tuple[list[Entry], list[list
         entries.append(Entry(name, 0, len(data)))
     read: list[tuple[str, int]] = []
 
-    def digest(entry: Entry, end_bytes: int) -> bytes:
+    def digest(entry: Entry, images: Path, end_bytes: int) -> bytes:
         read.append((entry.path, end_bytes))
-        return digest_source(entry, root, end_bytes)
+        return digest_source(entry, images, end_bytes)
 
-    sets = find_duplicates(entries, digest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "digest_source", digest)
+        sets = find_duplicates(entries, root, MAX_FILE_BYTES)
     assert all(entry.size_bytes > 0 for entry in entries if (entry.path, 0) in read)
     find.read = read
     return entries, sets
@@ -57,7 +61,7 @@ def test_what_cannot_be_read_is_no_duplicate(tmp_path):
     entries, _ = find(tmp_path, {"1": b"x", "2": b"x", "3": b"x", "4": b"x"})
     (tmp_path / "2").unlink()
     (tmp_path / "3").write_bytes(b"xx")
-    assert find_duplicates(entries, lambda e, end: digest_source(e, tmp_path, end)) == [[0, 3]]
+    assert find_duplicates(entries, tmp_path, MAX_FILE_BYTES) == [[0, 3]]
 
 
 def test_of_duplicates_the_first_of_the_split_that_is_held_out_is_kept():

@@ -153,7 +153,7 @@ def test_many_images_are_asked_for_at_the_same_time(server, stored, images):
 
 
 def test_no_more_is_read_ahead_than_there_is_room_for(server, stored, monkeypatch):
-    monkeypatch.setattr("converter.sources.originals._AHEAD_BYTES", 1)
+    monkeypatch.setattr("converter.sources.originals.AHEAD_BYTES", 1)
     planned = [(entry, "") for entry in scan_images(stored, OPTIONS).entries]
     server.set_faults()
     reading = read_ahead(planned, stored, stored, 1 << 20)

@@ -25,31 +25,24 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 from converter.errors import ImageError, UsageError
-from converter.inventory import NO_LABEL, Entry, Skipped, skip
+from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import from_bytes, to_bytes
 from converter.sources.folders import clean_name, has_image_suffix, is_clutter, sort_folders
 from converter.sources.inputs import is_compressed, is_zip
 from converter.sources.zips import list_zip, peek_zip_member, start_zip_member
 from converter.storage.location import Location
 
-OPENERS: Final[dict[str, Callable[[Any], object]]] = {
-    "gz": gzip.open,
-    "bz2": bz2.open,
-    "xz": lzma.open,
-}
-"""By how the name of a compressed tar ends."""
+Opener: TypeAlias = Callable[[Any], object]
 
-BLOCK: Final = tarfile.BLOCKSIZE
-"""Bytes of a header, which stands before its member."""
+# By how the name of a compressed tar ends.
+OPENERS: Final[dict[str, Opener]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 
-_MAX_DEPTH: Final = 3
-"""Of tars within tars."""
-
-# `tarfile` would read a long name of whatever size its header claims.
-_MAX_HEADER_BYTES: Final = 1 << 20
+_BLOCK: Final = tarfile.BLOCKSIZE  # the header of a member, before its content
+_MAX_DEPTH: Final = 3  # of tars within tars
+_MAX_HEADER_BYTES: Final = 1 << 20  # `tarfile` would read whatever the header of a name claims
 
 # A tar of images does not decompress to more than 1 GiB plus 200 times its size: a bomb does.
 _FREE_BYTES: Final = 1 << 30
@@ -57,11 +50,11 @@ _MAX_RATIO: Final = 200
 
 _PIECE_BYTES: Final = 1 << 20
 
+# What decompressing a damaged tar raises.
 _DAMAGE: Final = (EOFError, OSError, lzma.LZMAError, zlib.error)
-"""What decompressing a damaged tar raises."""
 
+# Of many threads that need to know what is in an archive, one looks through it.
 _one_at_a_time: Final = threading.RLock()
-"""Of many threads that need to know what is in an archive, one looks through it."""
 
 
 def list_archive(
@@ -82,10 +75,10 @@ def list_archive(
             continue
         if is_hidden or not has_image_suffix(name):
             code = "skipped_hidden" if is_hidden else "skipped_extension"
-            skipped.append(skip(member.path, code))
+            skipped.append(leave_out(member.path, code))
             continue
         if member.path in found:  # as with tar, the last one counts
-            skipped.append(skip(member.path, "skipped_repeated"))
+            skipped.append(leave_out(member.path, "skipped_repeated"))
         found[member.path] = member
     entries = sorted(found.values(), key=lambda entry: to_bytes(entry.path))
     return entries, sort_folders(folders)
@@ -137,10 +130,10 @@ def start_member(archive: Location, place: int, size: int) -> Callable[[], bytes
     damaged, and `OSError` if the archive cannot be read.
     """
     if is_compressed(archive):
-        return lambda: _check_member(_read_compressed(archive, place, BLOCK + size), size)
+        return lambda: _check_member(_read_compressed(archive, place, _BLOCK + size), size)
     if is_zip(archive):
         return start_zip_member(archive, place, size)
-    reading = archive.start_read(place, BLOCK + size)
+    reading = archive.start_read(place, _BLOCK + size)
     return lambda: _check_member(reading.result(), size)
 
 
@@ -148,7 +141,7 @@ def peek_member(archive: Location, place: int, size: int) -> bytes:
     """The first bytes of a member, at most `size`, unchecked; not of a compressed tar."""
     if is_zip(archive):
         return peek_zip_member(archive, place, size)
-    return archive.read_range(place + BLOCK, size)
+    return archive.read_range(place + _BLOCK, size)
 
 
 def digest_members(archive: Location) -> dict[str, str]:
@@ -176,8 +169,8 @@ def _digest_version(archive: Location, version: tuple[int, str]) -> dict[str, st
 
 
 def _digest(archive: Location, member: Entry) -> str:
-    _check_header(_read_compressed(archive, member.place, BLOCK))
-    begin, end = member.place + BLOCK, member.place + BLOCK + member.size_bytes
+    _check_header(_read_compressed(archive, member.place, _BLOCK))
+    begin, end = member.place + _BLOCK, member.place + _BLOCK + member.size_bytes
     pieces = (
         _read_compressed(archive, at, min(_PIECE_BYTES, end - at))
         for at in range(begin, end, _PIECE_BYTES)
@@ -226,8 +219,8 @@ class Cursor:
         self._file = self._opened = None
 
 
+# One for all threads of a process: they read members in their order, so it never goes back.
 CURSOR: Final = Cursor()
-"""The one of this process: its readers follow each other in the order of the members."""
 
 
 def _read_compressed(archive: Location, place: int, size: int) -> bytes:
@@ -246,10 +239,10 @@ def _decompress(archive: Location) -> BinaryIO:
 
 def _check_member(data: bytes, size: int) -> bytes:
     """The content of a member, without the header before it."""
-    _check_header(data[:BLOCK])
-    if len(data) != BLOCK + size:
-        raise ImageError("changed", f"{size} bytes when listed, {len(data) - BLOCK} now")
-    return data[BLOCK:]
+    _check_header(data[:_BLOCK])
+    if len(data) != _BLOCK + size:
+        raise ImageError("changed", f"{size} bytes when listed, {len(data) - _BLOCK} now")
+    return data[_BLOCK:]
 
 
 def _check_header(data: bytes) -> None:
@@ -276,13 +269,13 @@ def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Entry | S
             if info.size < 0:  # `tarfile` would go backward, for ever
                 raise tarfile.ReadError(f"{path!r} claims {info.size:,} bytes")
             if is_outside:
-                yield skip(path, "skipped_outside")
+                yield leave_out(path, "skipped_outside")
             elif info.isdir():
                 yield Entry(f"{path}/", NO_LABEL, 0)
             elif info.issym() or info.islnk():
-                yield skip(path, "skipped_link")
+                yield leave_out(path, "skipped_link")
             elif not info.isreg() or info.issparse():
-                yield skip(path, "skipped_special")
+                yield leave_out(path, "skipped_special")
             elif info.offset_data + info.size > window.size:
                 raise tarfile.ReadError(
                     f"{path!r} goes past the end, or past what can be in it: cut off, or a bomb"
@@ -290,10 +283,10 @@ def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Entry | S
             elif path.lower().endswith(".tar") and depth < _MAX_DEPTH:
                 yield from _list_inner(window, info, path, depth)
             else:
-                place = window.begin + info.offset_data - BLOCK
+                place = window.begin + info.offset_data - _BLOCK
                 yield Entry(path, NO_LABEL, info.size, place=place)
         # To `tarfile`, a damaged header is the end of a tar: all images behind it would be missing.
-        if window.last_read != bytes(BLOCK):
+        if window.last_read != bytes(_BLOCK):
             at = window.begin + tar.offset
             raise tarfile.ReadError(f"no header and no end at byte {at:,}: damaged or cut off")
 
@@ -305,7 +298,7 @@ def _list_inner(
     try:
         yield from _list_window(inner, f"{path[: -len('.tar')]}/", depth + 1)
     except tarfile.TarError as error:  # the members after the inner tar can still be read
-        yield skip(path, "unreadable", f"cannot be read as an archive: {error}")
+        yield leave_out(path, "unreadable", f"cannot be read as an archive: {error}")
 
 
 class _Window:

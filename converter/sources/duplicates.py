@@ -6,54 +6,95 @@ Of files with the same size, both ends are read. Only files with the same ends a
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from converter.inventory import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Note, Skipped
+from converter.inventory import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Inventory, Note, Skipped
+from converter.names import to_bytes
+from converter.options import ConvertOptions
+from converter.sources.originals import digest_source
+from converter.storage.location import Location
 from converter.storage.stores import CONNECTIONS
 
 Sets: TypeAlias = list[list[int]]
 """Indices of entries with the same content, set by set."""
 
-END_BYTES: Final = 4_096
-"""Read first from each end of a file: both take no longer than one seek."""
-
-MAX_SETS: Final = 1_000
-"""Sets of duplicates that are named."""
-
 DUPLICATE_CODES: Final = ("duplicate", "duplicate_class", "duplicate_split")
+END_BYTES: Final = 4_096  # read first from each end of a file: both take no longer than one seek
 
-_HASH_BYTES: Final = 16
-"""Of a SHA-256 that are compared: no one can make two files that share them."""
+_MAX_SETS: Final = 1_000  # of duplicates that are named
+_HASH_BYTES: Final = 16  # of a SHA-256: no one can make two files that share them
 
+# Files that a thread is given at once, so that handing them over costs little beside hashing small
+# ones. Objects are given one by one: each read is a request, and many have to be under way.
 _CHUNK: Final = 256
 
-Digest: TypeAlias = Callable[[Entry, int], bytes]
-"""Hashes both ends of an image, or all of it, as `originals.digest_source` does; called from
-several threads."""
+
+def mark_duplicates(inventory: Inventory, root: Location, options: ConvertOptions) -> Inventory:
+    """Notes images with the same content, or leaves out all but one, as `dedupe` says."""
+    entries = inventory.entries
+    sets = find_duplicates(entries, root, options.max_file_bytes)
+    notes = (*inventory.notes, *note_duplicates(entries, sets))
+    if options.dedupe == "report":
+        return dataclasses.replace(inventory, notes=notes, duplicates=tuple(map(tuple, sets)))
+    kept, dropped = drop_duplicates(entries, sets)
+    skipped = sorted((*inventory.skipped, *dropped), key=lambda file: to_bytes(file.path))
+    return dataclasses.replace(inventory, entries=kept, skipped=tuple(skipped), notes=notes)
 
 
-def find_duplicates(entries: Sequence[Entry], digest: Digest, *, remote: bool = False) -> Sets:
-    """Finds images with the same content, apart from empty and unreadable ones.
+def find_duplicates(entries: Sequence[Entry], root: Location, max_bytes: int) -> Sets:
+    """Finds images with the same content, apart from empty, larger and unreadable ones.
 
-    With `remote`, each read takes a request, so many are under way at the same time. The sets and
-    the indices in each are in order.
+    The sets and the indices in each are in order.
     """
     sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
     values, counts = np.unique(sizes, return_counts=True)
-    alike = np.flatnonzero(np.isin(sizes, values[(counts > 1) & (values > 0)]))
-    threads, chunk = (CONNECTIONS, 1) if remote else (os.cpu_count(), _CHUNK)
+    asked = (counts > 1) & (values > 0) & (values <= max_bytes)
+    alike = np.flatnonzero(np.isin(sizes, values[asked]))
+    threads = CONNECTIONS if root.is_remote else os.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        sets = _group(alike, entries, digest, END_BYTES, pool=pool, chunk=chunk)
+        sets = _group(alike, entries, root, END_BYTES, pool)
         small = [group for group in sets if entries[group[0]].size_bytes <= 2 * END_BYTES]
         large = [group for group in sets if entries[group[0]].size_bytes > 2 * END_BYTES]
         places = np.fromiter(itertools.chain(*large), np.int64)
-        return sorted([*small, *_group(places, entries, digest, 0, pool=pool, chunk=chunk)])
+        return sorted([*small, *_group(places, entries, root, 0, pool)])
+
+
+def _group(
+    places: npt.NDArray[np.int64],
+    entries: Sequence[Entry],
+    root: Location,
+    end_bytes: int,
+    pool: concurrent.futures.Executor,
+) -> Sets:
+    """The sets of those entries that have the same size and the same hash."""
+    # In arrays, because dictionaries, or lists of a million numbers, take ten times the memory.
+    chunk = 1 if root.is_remote else _CHUNK
+
+    def read(begin: int) -> bytes:
+        return b"".join(
+            digest_source(entries[place], root, end_bytes)[:_HASH_BYTES].ljust(_HASH_BYTES, b"\0")
+            for place in places[begin : begin + chunk].tolist()
+        )
+
+    hashes = np.empty((2, len(places)), np.uint64)  # each half of the hashes is a row
+    begins = range(0, len(places), chunk)
+    for begin, data in zip(begins, pool.map(read, begins), strict=True):
+        hashes[:, begin : begin + chunk] = np.frombuffer(data, np.uint64).reshape(-1, 2).T
+    sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))
+    order = np.lexsort((*hashes, sizes))
+    order = order[hashes[:, order].any(axis=0)]  # a hash of zeros is an image that cannot be read
+    keys = np.stack((*hashes, sizes))[:, order]  # (3, images)
+    begins_set = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    bounds = np.concatenate(([0], np.flatnonzero(begins_set) + 1, [len(order)]))
+    alike = np.flatnonzero(np.diff(bounds) > 1)
+    return [sorted(places[order[bounds[n] : bounds[n + 1]]].tolist()) for n in alike]
 
 
 def drop_duplicates(
@@ -75,15 +116,10 @@ def drop_duplicates(
 
 
 def note_duplicates(entries: Sequence[Entry], sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
-    """Makes a note about each of the first `MAX_SETS` sets, the gravest first.
-
-    Args:
-        entries: the images.
-        sets: indices into `entries` of images with the same content.
-    """
+    """Makes a note about each of the first thousand sets, the gravest first."""
     notes = [_note_set([entries[place] for place in group]) for group in sets]
     notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
-    return tuple(notes[:MAX_SETS])
+    return tuple(notes[:_MAX_SETS])
 
 
 def _note_set(group: Sequence[Entry]) -> Note:
@@ -93,37 +129,3 @@ def _note_set(group: Sequence[Entry]) -> Note:
     if len({entry.split for entry in group}) > 1:
         code = "duplicate_split"
     return Note(code, tuple(entry.path for entry in group[:MAX_NAMES]), len(group))
-
-
-def _group(
-    places: npt.NDArray[np.int64],
-    entries: Sequence[Entry],
-    digest: Digest,
-    end_bytes: int,
-    *,
-    pool: concurrent.futures.Executor,
-    chunk: int,
-) -> Sets:
-    """The sets of those entries that have the same size and the same hash."""
-    # In arrays, because dictionaries, or lists of a million numbers, take ten times the memory.
-
-    def read(begin: int) -> bytes:
-        return b"".join(
-            digest(entries[place], end_bytes)[:_HASH_BYTES].ljust(_HASH_BYTES, b"\0")
-            for place in places[begin : begin + chunk].tolist()
-        )
-
-    hashes = np.empty((2, len(places)), np.uint64)
-    begins = range(0, len(places), chunk)
-    for begin, data in zip(begins, pool.map(read, begins), strict=True):
-        hashes[:, begin : begin + chunk] = np.frombuffer(data, np.uint64).reshape(-1, 2).T
-    sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))
-    order = np.lexsort((*hashes, sizes))
-    order = order[hashes[:, order].any(axis=0)]
-    starts = np.ones(len(order) + 1, bool)
-    starts[1:-1] = False
-    for numbers in (*hashes, sizes):
-        starts[1:-1] |= numbers[order[1:]] != numbers[order[:-1]]
-    bounds = np.flatnonzero(starts)
-    alike = np.flatnonzero(np.diff(bounds) > 1)
-    return [sorted(places[order[bounds[n] : bounds[n + 1]]].tolist()) for n in alike]

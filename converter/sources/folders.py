@@ -22,22 +22,22 @@ from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.image_options import SUFFIXES
-from converter.inventory import NO_LABEL, Entry, Skipped, skip
+from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import from_system, to_bytes, to_system
 from converter.options import ConvertOptions
 from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_objects
 
+# The split of a folder, by its name in lower case; the spellings of Hugging Face.
 SPLIT_FOLDERS: Final = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""The split of a folder, by its name in lower case; the spellings of Hugging Face."""
 
+# The class with label 0 where labels begin at 1, as in Inception and its followers.
 BACKGROUND: Final = "background"
-"""The class with label 0 where labels begin at 1, as in Inception and its followers."""
 
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
@@ -133,7 +133,9 @@ def _list_ordered(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[
         with os.scandir(folder) as items:
             return iter(sorted(items, key=_order))
     except OSError as error:
-        skipped.append(skip(_relate(str(folder), root) + "/", "unreadable", str(error.strerror)))
+        skipped.append(
+            leave_out(_relate(str(folder), root) + "/", "unreadable", str(error.strerror))
+        )
         return iter(())
 
 
@@ -158,7 +160,7 @@ def _find_skip_rule(item: os.DirEntry[str], root: Path) -> str:
 
 def _describe(item: os.DirEntry[str], root: Path, code: str, detail: str = "") -> Skipped:
     slash = "/" if item.is_dir(follow_symlinks=False) else ""
-    return skip(_relate(item.path, root) + slash, code, detail)
+    return leave_out(_relate(item.path, root) + slash, code, detail)
 
 
 def _relate(path: str, root: Path) -> str:
@@ -181,7 +183,7 @@ def _list_prefix(
         if not code:
             entries.append(Entry(path, NO_LABEL, size))
         elif name not in hidden:
-            skipped.append(skip(name, code))
+            skipped.append(leave_out(name, code))
             if name.endswith("/"):
                 hidden.add(name)
     if not (entries or skipped):

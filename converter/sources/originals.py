@@ -17,13 +17,7 @@ from converter.errors import ImageError
 from converter.image_options import MAX_FILE_BYTES
 from converter.inventory import NO_LABEL, Entry, reject
 from converter.names import to_bytes, to_system
-from converter.sources.archives import (
-    digest_members,
-    digest_pieces,
-    index_archive,
-    peek_member,
-    start_member,
-)
+from converter.sources import archives
 from converter.sources.folders import list_prefix, stays_inside
 from converter.sources.inputs import is_archive, is_compressed
 from converter.storage.location import Location
@@ -32,16 +26,14 @@ from converter.storage.stores import CONNECTIONS
 Read: TypeAlias = Callable[[], bytes]
 """Gives the content of an original; raises what `read_source` raises."""
 
-_AHEAD_BYTES: Final = 64 << 20
-"""Of originals that are read from a store before they are converted."""
-
+AHEAD_BYTES: Final = 64 << 20  # of originals that are read from a store before they are converted
 _PIECE_BYTES: Final = 1 << 20
 
 # Without waiting: a pipe with the name of a file would block until someone writes to it.
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
+# Errors about this machine, not about the image: no reason to reject it.
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors about this machine, not about the image: no reason to reject it."""
 
 
 class Reads(NamedTuple):
@@ -75,7 +67,7 @@ def read_ahead(
     remaining, ahead = iter(planned), 0
     following = next(remaining, None)
     while pending or following:
-        while following and len(pending) < CONNECTIONS and (ahead < _AHEAD_BYTES or not pending):
+        while following and len(pending) < CONNECTIONS and (ahead < AHEAD_BYTES or not pending):
             pending.append((following, start(following)))
             ahead += _count_bytes(following[0])
             following = next(remaining, None)
@@ -92,7 +84,7 @@ def _start_read(entry: Entry, images: Location, max_bytes: int) -> Read:
     if not images.is_remote or entry.size_bytes > max_bytes:
         return functools.partial(read_entry, entry, images)
     if is_archive(images):
-        read = start_member(images, entry.place, entry.size_bytes)
+        read = archives.start_member(images, entry.place, entry.size_bytes)
     else:
         read = (images / entry.path).start_read().result
     return _describe_errors()(read)
@@ -118,7 +110,7 @@ def read_entry(entry: Entry, images: Location) -> bytes:
     if not is_archive(images):
         return read_source(entry.path, images, max(entry.size_bytes, MAX_FILE_BYTES))
     with _describe_errors():
-        return start_member(images, entry.place, entry.size_bytes)()
+        return archives.start_member(images, entry.place, entry.size_bytes)()
 
 
 def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) -> bytes:
@@ -136,11 +128,11 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
     """
     with _describe_errors():
         if is_archive(images):
-            member = index_archive(images).get(path)
+            member = archives.index_archive(images).get(path)
             if member is None:
                 raise reject("vanished")
             _check_size(member.size_bytes, max_bytes)
-            return start_member(images, member.place, member.size_bytes)()
+            return archives.start_member(images, member.place, member.size_bytes)()
         if images.is_remote:
             return (images / path).read_bytes()
         return _read_file(_encode_path(path, images), max_bytes)
@@ -202,7 +194,7 @@ def _digest_file(descriptor: int, size: int, end_bytes: int) -> bytes:
     if end_bytes:
         ends = (os.pread(descriptor, end_bytes, at) for at in (0, size - end_bytes))
         return hashlib.sha256(b"".join(ends)).digest()
-    return digest_pieces(iter(lambda: os.read(descriptor, _PIECE_BYTES), b""), size)
+    return archives.digest_pieces(iter(lambda: os.read(descriptor, _PIECE_BYTES), b""), size)
 
 
 def _digest_object(path: Location, size: int, end_bytes: int) -> bytes:
@@ -210,18 +202,18 @@ def _digest_object(path: Location, size: int, end_bytes: int) -> bytes:
         if end_bytes and size > 2 * end_bytes:
             ends = [path.start_read(at, end_bytes) for at in (0, size - end_bytes)]
             return hashlib.sha256(b"".join(end.result() for end in ends)).digest()
-        return digest_pieces(path.read_pieces(), size)
+        return archives.digest_pieces(path.read_pieces(), size)
     except FileNotFoundError:
         return b""
 
 
 def _digest_archived(entry: Entry, archive: Location, end_bytes: int) -> bytes:
     if is_compressed(archive):
-        return bytes.fromhex(digest_members(archive).get(entry.path, ""))
+        return bytes.fromhex(archives.digest_members(archive).get(entry.path, ""))
     try:
         if end_bytes and entry.size_bytes > 2 * end_bytes:
             # Not its last bytes: to read those of a zip, all of it has to be inflated.
-            data = peek_member(archive, entry.place, end_bytes)
+            data = archives.peek_member(archive, entry.place, end_bytes)
         else:
             data = read_entry(entry, archive)
     except (ImageError, OSError):
@@ -237,7 +229,7 @@ def make_lookup(root: Location) -> Callable[[str], Entry]:
     if not (root.is_remote or is_archive(root)):
         return _look_in_folder(Path(str(root)))
     if is_archive(root):
-        find = index_archive(root).__getitem__
+        find = archives.index_archive(root).__getitem__
     else:
         # Listed once, into about 200 bytes an object: a request for each would take longer.
         sizes = dict(list_prefix(root))

@@ -20,26 +20,22 @@ from converter.storage.location import Location
 
 Row: TypeAlias = dict[str, Any]
 
-MAX_LINE_BYTES: Final = 1 << 24
-"""Of a row."""
-
+# A row of Parquet or a line of JSON is in memory whole, so both are bounded.
+_MAX_LINE_BYTES: Final = 1 << 24
 _BATCH_ROWS: Final = 4_096
 
-SEPARATOR: Final = "|"
-"""Between the names in a cell of text."""
+_SEPARATOR: Final = "|"
 
-MAX_INT: Final = 2**63 - 1
-MAX_FLOAT: Final = 3.4028234e38
-"""The largest number that a record can hold in 32 bits."""
+# The largest numbers that a record can hold: in an int64, and in the 32 bits of a float.
+_MAX_INT: Final = 2**63 - 1
+_MAX_FLOAT: Final = 3.4028234e38
 
 # Digits with zeros before them, or with too many for an integer, are a name.
 _DIGITS: Final = re.compile(r"[+-]?\d+")
 _INT: Final = re.compile(r"[+-]?(0|[1-9]\d{0,18})")
 
 _BLANK: Final = "blank"
-
-UNKNOWN: Final = ""
-"""The kind of a column before its first cell."""
+UNKNOWN: Final = ""  # the kind of a column before its first cell
 
 
 def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
@@ -53,7 +49,7 @@ def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
 
 
 def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
-    limit = csv.field_size_limit(MAX_LINE_BYTES)
+    limit = csv.field_size_limit(_MAX_LINE_BYTES)
     try:
         # Bytes that are not UTF-8 may be part of a file's name.
         with io.TextIOWrapper(
@@ -77,7 +73,7 @@ def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
 
 def _read_json_lines(table: Location) -> Iterator[Row]:
     with table.open_read() as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), start=1):
             if not line.strip():
                 continue
             try:
@@ -120,6 +116,7 @@ def _check_header(table: Location, names: Sequence[str]) -> None:
         raise UsageError(f"{table}: column {double!r} stands twice in the first line")
 
 
+# By how the name of a table ends.
 READERS: Final[dict[str, Callable[[Location], Iterator[Row]]]] = {
     ".csv": _read_csv,
     ".tsv": functools.partial(_read_csv, delimiter="\t"),
@@ -127,7 +124,6 @@ READERS: Final[dict[str, Callable[[Location], Iterator[Row]]]] = {
     ".ndjson": _read_json_lines,
     ".parquet": _read_parquet,
 }
-"""By how the name of a table ends."""
 
 
 def is_blank(cell: Any) -> bool:
@@ -157,7 +153,7 @@ def read_text(cell: Any) -> str:
 
 
 def read_list(cell: Any) -> list[Any]:
-    """Reads a list, from JSON or from text with `SEPARATOR` between its parts; blank is empty."""
+    """Reads a list, from JSON or from text with `|` between its parts; blank is empty."""
     if is_blank(cell):
         return []
     if isinstance(cell, str) and cell.lstrip().startswith("["):
@@ -166,7 +162,7 @@ def read_list(cell: Any) -> list[Any]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{cell!r:.60} is not a list in JSON: {error}") from error
     if isinstance(cell, str):
-        return [part.strip() for part in cell.split(SEPARATOR)]
+        return [part.strip() for part in cell.split(_SEPARATOR)]
     return cell if isinstance(cell, list) else [cell]
 
 
@@ -176,7 +172,7 @@ def read_number(cell: Any) -> float:
         number = float(cell)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(cell, bool) or not abs(number) <= MAX_FLOAT:
+    if isinstance(cell, bool) or not abs(number) <= _MAX_FLOAT:
         raise ValueError(f"{cell!r:.60} is not a number")
     return number
 
@@ -194,13 +190,13 @@ def find_kind(cell: Any) -> str:
             joined = join_kinds(joined, f"{kind}s")
         return joined
     if isinstance(cell, bool | int):
-        return "int" if -MAX_INT <= cell <= MAX_INT else "text"
+        return "int" if -_MAX_INT <= cell <= _MAX_INT else "text"
     if isinstance(cell, float):
         return "float"
     if not isinstance(cell, str):
         raise ValueError(f"{type(cell).__name__} {cell!r:.60} is neither a number nor text")  # noqa: TRY004
     if _DIGITS.fullmatch(cell):
-        return "int" if _INT.fullmatch(cell) and abs(int(cell)) <= MAX_INT else "text"
+        return "int" if _INT.fullmatch(cell) and abs(int(cell)) <= _MAX_INT else "text"
     return "float" if _is_float(cell) else "text"
 
 
@@ -209,7 +205,7 @@ def _is_float(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return "_" not in text
+    return "_" not in text  # to Python, `1_000.5` is a number
 
 
 def join_kinds(one: str, other: str) -> str:

@@ -15,23 +15,11 @@ from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.schema import Column, check_column_name
 from converter.images.geometry import parse_boxes
-from converter.inventory import NO_LABEL, REJECT_CODES, Entry, Inventory, Skipped, reject, skip
+from converter.inventory import NO_LABEL, Entry, Inventory, Skipped, leave_out, reject
 from converter.names import find_file, to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
+from converter.sources import rows
 from converter.sources.folders import SPLIT_FOLDERS, clean_name, order_classes
-from converter.sources.rows import (
-    UNKNOWN,
-    Row,
-    convert_cell,
-    find_kind,
-    is_blank,
-    join_kinds,
-    read_list,
-    read_name,
-    read_number,
-    read_rows,
-    read_text,
-)
 from converter.storage.location import Location
 
 _PATH_COLUMNS: Final = ("path", "file_name")
@@ -52,14 +40,16 @@ def scan_table(
     entries: list[Entry] = []
     rejected: list[Skipped] = []
     skipped: list[Skipped] = []
-    for number, row in read_rows(table):
+    for number, row in rows.read_rows(table):
         shown = str(row.get(options.path_column) or f"row {number}")
         try:
             entries.append(reader.read(row))
+        except ValueError as error:
+            rejected.append(Skipped(shown, "bad_row", f"row {number}: {error}"))
         except ImageError as error:
             rejected.append(Skipped(shown, error.code, f"row {number}: {error.detail}"))
         except LookupError:
-            skipped.append(skip(shown, "skipped_no_label"))
+            skipped.append(leave_out(shown, "skipped_no_label"))
     if not entries:
         reason = "no rows of images that are asked for"
         if rejected:
@@ -77,14 +67,15 @@ def scan_table(
 
 
 def normalize_path(cell: Any) -> str:
-    """The path in a row, without empty parts and dots."""
-    if is_blank(cell) or not isinstance(cell, str):
-        raise reject("bad_row", f"{cell!r:.60} is not a path")
-    try:
-        read_text(cell)
-    except ValueError as error:
-        raise reject("bad_row", str(error)) from error
-    path, is_outside = clean_name(cell)
+    """The path in a row, without empty parts and dots.
+
+    Raises:
+        ImageError: it leads out of the folder.
+        ValueError: it is no path.
+    """
+    if rows.is_blank(cell) or not isinstance(cell, str):
+        raise ValueError(f"{cell!r:.60} is not a path")
+    path, is_outside = clean_name(rows.read_text(cell))
     if is_outside or "://" in cell or not path:
         raise reject("outside")
     return path
@@ -98,7 +89,7 @@ def _reject_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterator[
     last = ""
     for entry in entries:
         if entry.path == last:
-            rejected.append(Skipped(entry.path, "repeated", REJECT_CODES["repeated"]))
+            rejected.append(leave_out(entry.path, "repeated"))
         else:
             last = entry.path
             yield entry
@@ -120,11 +111,12 @@ class _RowReader:
     classes: dict[str, int]
     columns: dict[Column, str]
 
-    def read(self, row: Row) -> Entry:
+    def read(self, row: rows.Row) -> Entry:
         """Makes an entry of a row.
 
         Raises:
-            ImageError: the row has no image, or a value that makes no sense.
+            ImageError: the row has no image, or its mask is none.
+            ValueError: a value makes no sense.
             LookupError: its class is not in `classes`.
         """
         options = self.options
@@ -132,31 +124,29 @@ class _RowReader:
         mask = self._find_mask(row.get(options.mask_column)) if options.mask_column else None
         found = self.look_up(path)
         if find_file(path, options.frames) != path:
-            raise reject("bad_row", f"{path!r:.60} is what a frame would be called: rename it")
-        try:
-            label = NO_LABEL
-            if options.label_column:
-                label = self.classes[read_name(row.get(options.label_column))]
-            group = row.get(options.group_column or "")
-            return found._replace(
-                label=label,
-                split=_read_split(row.get(options.split_column or "")),
-                group="" if is_blank(group) else read_name(group),
-                values=self._encode_values(row) if self.columns else "",
-                mask=mask,
-            )
-        except ValueError as error:
-            raise reject("bad_row", str(error)) from error
+            raise ValueError(f"{path!r:.60} is what a frame would be called: rename it")
+        label = NO_LABEL
+        if options.label_column:
+            label = self.classes[rows.read_name(row.get(options.label_column))]
+        group = row.get(options.group_column or "")
+        return found._replace(
+            label=label,
+            split=_read_split(row.get(options.split_column or "")),
+            group="" if rows.is_blank(group) else rows.read_name(group),
+            values=self._encode_values(row) if self.columns else "",
+            mask=mask,
+        )
 
     def _find_mask(self, cell: Any) -> Entry:
-        if is_blank(cell):
+        if rows.is_blank(cell):
             raise reject("mask_missing")
         try:
             return self.look_up(normalize_path(cell))
-        except ImageError as error:
-            raise reject("mask_missing", f"{cell!r:.200}: {error.detail}") from error
+        except (ImageError, ValueError) as error:
+            reason = error.detail if isinstance(error, ImageError) else error
+            raise reject("mask_missing", f"{cell!r:.200}: {reason}") from error
 
-    def _encode_values(self, row: Row) -> str:
+    def _encode_values(self, row: rows.Row) -> str:
         values = {
             column.name: self._read_value(column, row.get(source))
             for column, source in self.columns.items()
@@ -174,17 +164,17 @@ class _RowReader:
             case schema.BOX_LABELS:
                 return self._read_labels(cell)
             case schema.TARGET:
-                return read_number(cell)
+                return rows.read_number(cell)
             case schema.BOXES:
-                return parse_boxes(read_list(cell), self.options.box_format)
-        return convert_cell(cell, column.kind)
+                return parse_boxes(rows.read_list(cell), self.options.box_format)
+        return rows.convert_cell(cell, column.kind)
 
     def _read_labels(self, cell: Any) -> list[int]:
-        return [self.classes[read_name(name)] for name in read_list(cell)]
+        return [self.classes[rows.read_name(name)] for name in rows.read_list(cell)]
 
 
 def _read_split(cell: Any) -> str:
-    if is_blank(cell):
+    if rows.is_blank(cell):
         return ""
     split = SPLIT_FOLDERS.get(str(cell).strip().lower())
     if split is None:
@@ -197,9 +187,9 @@ def _survey_rows(
 ) -> _RowReader:
     """Finds the columns of a table, their kinds, and the classes."""
     names: set[str] = set()
-    kinds = dict.fromkeys(options.keep_columns, UNKNOWN)
+    kinds = dict.fromkeys(options.keep_columns, rows.UNKNOWN)
     found: set[str] = set()
-    for number, row in read_rows(table):
+    for number, row in rows.read_rows(table):
         names |= row.keys()
         if number == 1:
             options = _apply_usual_names(options, row)
@@ -221,12 +211,12 @@ def _survey_rows(
 
 def _widen_kind(kind: str, cell: Any, where: str) -> str:
     try:
-        return join_kinds(kind, find_kind(cell))
+        return rows.join_kinds(kind, rows.find_kind(cell))
     except ValueError as error:
         raise UsageError(f"{where} cannot be carried into records: {error}") from error
 
 
-def _apply_usual_names(options: ConvertOptions, row: Row) -> ConvertOptions:
+def _apply_usual_names(options: ConvertOptions, row: rows.Row) -> ConvertOptions:
     path, label = options.path_column, options.label_column
     if path not in row and path == _PATH_COLUMNS[0]:
         path = next((name for name in _PATH_COLUMNS if name in row), path)
@@ -241,14 +231,14 @@ def _list_used(options: ConvertOptions) -> list[str]:
     return [options.path_column, *(name for name in named if name), *options.keep_columns]
 
 
-def _list_classes(row: Row, options: ConvertOptions) -> Iterator[str]:
+def _list_classes(row: rows.Row, options: ConvertOptions) -> Iterator[str]:
     """The names of classes in a row, up to one that makes no sense: `_RowReader` rejects that."""
     try:
         if options.label_column:
-            yield read_name(row.get(options.label_column))
+            yield rows.read_name(row.get(options.label_column))
         for column in (options.labels_column, options.box_labels_column):
-            for name in read_list(row.get(column)) if column else ():
-                yield read_name(name)
+            for name in rows.read_list(row.get(column)) if column else ():
+                yield rows.read_name(name)
     except ValueError:
         return
 
@@ -281,7 +271,7 @@ def _list_columns(options: ConvertOptions, kinds: dict[str, str]) -> dict[Column
     ):
         if source:
             columns[Column(name, kind)] = source
-    stored = {UNKNOWN: "text", "blank": "text", "list": "texts"}
+    stored = {rows.UNKNOWN: "text", "blank": "text", "list": "texts"}
     for name, kind in kinds.items():
         columns[Column(check_column_name(name), stored.get(kind, kind))] = name
     return columns

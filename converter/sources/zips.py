@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, Final
 
 from converter.errors import ImageError
-from converter.inventory import NO_LABEL, Entry, Skipped, skip
+from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import from_bytes
 from converter.sources.folders import clean_name
 from converter.storage.location import Location
@@ -135,15 +135,15 @@ def _describe(
 ) -> Entry | Skipped:
     path, is_outside = clean_name(from_bytes(name))
     if is_outside:
-        return skip(path, "skipped_outside")
+        return leave_out(path, "skipped_outside")
     if name.endswith(b"/"):
         return Entry(f"{path}/", NO_LABEL, 0)
     if stat.S_ISLNK(mode):
-        return skip(path, "skipped_link")
+        return leave_out(path, "skipped_link")
     if flags & _ENCRYPTED:
-        return skip(path, "unreadable", "encrypted")
+        return leave_out(path, "unreadable", "encrypted")
     if method not in (_STORED, _DEFLATED):
-        return skip(path, "unreadable", f"compressed by method {method}")
+        return leave_out(path, "unreadable", f"compressed by method {method}")
     size, place = sizes
     return Entry(path, NO_LABEL, size, place=place)
 
