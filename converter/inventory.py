@@ -85,27 +85,16 @@ CONTENT_NOTES: Final = ("wrong_extension", "animated", "profile")
 
 
 class Entry(NamedTuple):
-    """One image to convert.
+    """One image to convert."""
 
-    Attributes:
-        path: relative to the root, with `/`, in the spelling of `converter.names`.
-        label: index into the class names, or `NO_LABEL`.
-        size_bytes: of the file.
-        split: given by its folder or table; empty for none.
-        group: images of the same group stay in one split; empty for none.
-        values: of the table's columns, as JSON; empty for none.
-        place: offset of its header in an archive, in bytes.
-        mask: the file of its mask, with path, size and place only; None for none.
-    """
-
-    path: str
-    label: int
-    size_bytes: int
-    split: str = ""
-    group: str = ""
-    values: str = ""
-    place: int = 0
-    mask: Entry | None = None
+    path: str  # relative to the root, with `/`, in the spelling of `converter.names`
+    label: int  # index into the class names, or `NO_LABEL`
+    size_bytes: int  # of the file
+    split: str = ""  # given by its folder or table; empty for none
+    group: str = ""  # images of the same group stay in one split; empty for none
+    values: str = ""  # of the table's columns, as JSON; empty for none
+    place: int = 0  # offset of its header in an archive, in bytes
+    mask: Entry | None = None  # the file of its mask, with path, size and place only
 
 
 class Skipped(NamedTuple):
@@ -126,28 +115,18 @@ class Note(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Inventory:
-    """Everything that a scan found.
+    """Everything that a scan found."""
 
-    Attributes:
-        classes: names in label order, also of classes without an image; empty if images have no
-            labels.
-        entries: the images, ordered by the bytes of their paths.
-        skipped: all other files, in the same order.
-        rejected: rows of a table that cannot be converted.
-        notes: what is odd.
-        columns: what the values of the entries are.
-        duplicates: indices into `entries` of images with the same content, one tuple for each set.
-        labelled: whether each image has exactly one class.
-    """
-
+    # In label order, also those without an image; empty if images have no labels.
     classes: tuple[str, ...]
-    entries: tuple[Entry, ...]
-    skipped: tuple[Skipped, ...]
-    rejected: tuple[Skipped, ...] = ()
-    notes: tuple[Note, ...] = ()
-    columns: tuple[Column, ...] = ()
+    entries: tuple[Entry, ...]  # ordered by the bytes of their paths
+    skipped: tuple[Skipped, ...]  # all other files, in the same order
+    rejected: tuple[Skipped, ...] = ()  # rows of a table that cannot be converted
+    notes: tuple[Note, ...] = ()  # what is odd
+    columns: tuple[Column, ...] = ()  # what the values of the entries are
+    # Indices into `entries` of images with the same content, one tuple for each set.
     duplicates: tuple[tuple[int, ...], ...] = ()
-    labelled: bool = True
+    labelled: bool = True  # each image has exactly one class
 
     @property
     def scanned(self) -> int:

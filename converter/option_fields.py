@@ -40,33 +40,21 @@ _MISFITS: Final = {
 
 
 class Option(NamedTuple):
-    """How an option is spelled and checked.
+    """How an option is spelled and checked."""
 
-    Attributes:
-        group: one of `GROUPS`.
-        choices: the only values allowed; () for any.
-        limits: smallest and largest whole number allowed, also of each in a tuple; None as the
-            largest for no limit.
-        bounds: of any number, the smallest allowed and the one that it must stay under.
-        parse: reads the value from the command line; None for the type of the default.
-        metavar: stands for the value in `--help`.
-        flag: the name on the command line. Empty for the field's, or `--no-NAME` if True is the
-            default.
-        repeated: whether the flag may be given several times, for a list of values.
-        shown: the default in `--help`; None for the value itself.
-        misfit: what a message says of a value of another type; empty for what its type says.
-    """
-
-    group: str
-    choices: tuple[str, ...] = ()
+    group: str  # one of `GROUPS`
+    choices: tuple[str, ...] = ()  # the only values allowed; () for any
+    # Smallest and largest whole number allowed, also of each in a tuple; None for no largest.
     limits: tuple[int, int | None] | None = None
+    # Of any number, the smallest allowed and the one that it must stay under.
     bounds: tuple[int, float] | None = None
+    # Reads the value from the command line; None for the type of the default.
     parse: Callable[[str], Any] | None = None
-    metavar: str | None = None
-    flag: str = ""
-    repeated: bool = False
-    shown: str | None = None
-    misfit: str = ""
+    metavar: str | None = None  # stands for the value in `--help`
+    flag: str = ""  # empty for `--` and the field's name, or `--no-NAME` if True is the default
+    repeated: bool = False  # the flag may be given several times, for a list of values
+    shown: str | None = None  # the default in `--help`; None for the value itself
+    misfit: str = ""  # what a message says of another type; empty for what the field's type says
 
 
 def option(default: Any, group: str, **traits: Any) -> Any:

@@ -134,6 +134,12 @@ def test_an_offset_leaves_label_0_to_the_background(tmp_path):
     fill(tmp_path, "background/3.png")
     with pytest.raises(UsageError, match="label offset 1 leaves label 0 to a class 'background'"):
         scan_folder(tmp_path, ConvertOptions(label_offset=1))
+    options = {"label_offset": 1, "class_names": ("b", "a")}
+    assert [entry.label for entry in scan_folder(tmp_path, ConvertOptions(**options)).entries] == [
+        2,
+        1,
+    ]
+    assert list_skipped(tmp_path, **options) == {"background/3.png": "skipped_no_label"}
 
 
 def test_names_that_look_alike_are_noted_and_stay_apart(tmp_path):

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, Final, TypeAlias, cast
 from converter.errors import ImageError, UsageError
 from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import from_bytes, to_bytes
-from converter.sources.folders import clean_name, has_image_suffix, is_clutter, sort_folders
+from converter.sources.folders import clean_name, has_image_suffix, is_clutter
 from converter.sources.inputs import is_compressed, is_zip
 from converter.sources.zips import list_zip, peek_zip_member, start_zip_member
 from converter.storage.location import Location
@@ -59,7 +59,7 @@ _one_at_a_time: Final = threading.RLock()
 
 def list_archive(
     archive: Location, skipped: list[Skipped]
-) -> tuple[list[Entry], dict[str, list[str]]]:
+) -> tuple[list[Entry], dict[str, set[str]]]:
     """The images of an archive and its folders, as of `list_folder`."""
     found: dict[str, Entry] = {}
     folders: defaultdict[str, set[str]] = defaultdict(set)
@@ -81,7 +81,7 @@ def list_archive(
             skipped.append(leave_out(member.path, "skipped_repeated"))
         found[member.path] = member
     entries = sorted(found.values(), key=lambda entry: to_bytes(entry.path))
-    return entries, sort_folders(folders)
+    return entries, folders
 
 
 def read_members(archive: Location) -> Iterator[Entry | Skipped]:
@@ -193,7 +193,7 @@ class Cursor:
     """An open compressed tar; reading backward starts again from the beginning."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._opened: tuple[Location, tuple[int, str] | None] | None = None
         self._file: BinaryIO | None = None
 
@@ -203,7 +203,7 @@ class Cursor:
         asked = archive, None if archive.is_remote else archive.read_version()
         with self._lock:
             if self._file is None or self._opened != asked:
-                self._close()
+                self.close()
                 self._file, self._opened = _decompress(archive), asked
             self._file.seek(place)
             return self._file.read(size)
@@ -211,12 +211,9 @@ class Cursor:
     def close(self) -> None:
         """Closes the tar, which may be another file when it is opened again."""
         with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = self._opened = None
+            if self._file is not None:
+                self._file.close()
+            self._file = self._opened = None
 
 
 # One for all threads of a process: they read members in their order, so it never goes back.

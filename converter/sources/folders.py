@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,7 +44,7 @@ _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 def list_folder(
     root: Location, skipped: list[Skipped]
-) -> tuple[Iterable[Entry], dict[str, list[str]]]:
+) -> tuple[Iterable[Entry], dict[str, set[str]]]:
     """The images of a folder without labels, and the folders in the root with those in each.
 
     Everything else is added to `skipped`, an empty list, while the images are read.
@@ -60,9 +60,8 @@ def list_folder(
         )
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UsageError(f"{root} cannot be read: check its permissions")
-    entries = (Entry(path, NO_LABEL, size) for path, size in _walk_folder(folder, skipped))
     folders = {top: _find_subfolders(folder / to_system(top)) for top in _find_subfolders(folder)}
-    return entries, sort_folders(folders)
+    return _walk_folder(folder, skipped), folders
 
 
 def clean_name(name: str) -> tuple[str, bool]:
@@ -90,11 +89,6 @@ def stays_inside(path: Path, root: Path) -> bool:
     return target.is_file() and target.is_relative_to(root.resolve())
 
 
-def sort_folders(folders: Mapping[str, set[str]]) -> dict[str, list[str]]:
-    """Orders top folders, and those in each, by their bytes."""
-    return {top: sorted(folders[top], key=to_bytes) for top in sorted(folders, key=to_bytes)}
-
-
 def list_prefix(root: Location) -> Iterator[tuple[str, int]]:
     """The paths and sizes of all objects below a prefix of a store, in the order of their keys."""
     address = parse_address(str(root))
@@ -110,8 +104,8 @@ def _find_subfolders(folder: Path) -> set[str]:
     return {from_system(name) for name in folders if not is_clutter(name)}
 
 
-def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]]:
-    """Paths and sizes of the images in a folder, ordered by the bytes of the paths."""
+def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[Entry]:
+    # A stack of its own: folders may lie deeper in each other than Python's calls may.
     pending = [_list_ordered(root, root, skipped)]
     while pending:
         item = next(pending[-1], None)
@@ -123,7 +117,7 @@ def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[tuple[str, int]
             pending.append(_list_ordered(Path(item.path), root, skipped))
         else:
             try:
-                yield _relate(item.path, root), item.stat().st_size
+                yield Entry(_relate(item.path, root), NO_LABEL, item.stat().st_size)
             except OSError as error:
                 skipped.append(_describe(item, root, "unreadable", str(error.strerror)))
 
@@ -133,9 +127,8 @@ def _list_ordered(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[
         with os.scandir(folder) as items:
             return iter(sorted(items, key=_order))
     except OSError as error:
-        skipped.append(
-            leave_out(_relate(str(folder), root) + "/", "unreadable", str(error.strerror))
-        )
+        path = _relate(str(folder), root) + "/"
+        skipped.append(leave_out(path, "unreadable", str(error.strerror)))
         return iter(())
 
 
@@ -167,9 +160,7 @@ def _relate(path: str, root: Path) -> str:
     return from_system(path[len(str(root)) :].lstrip("/"))
 
 
-def _list_prefix(
-    root: Location, skipped: list[Skipped]
-) -> tuple[list[Entry], dict[str, list[str]]]:
+def _list_prefix(root: Location, skipped: list[Skipped]) -> tuple[list[Entry], dict[str, set[str]]]:
     entries: list[Entry] = []
     folders: defaultdict[str, set[str]] = defaultdict(set)
     hidden: set[str] = set()
@@ -188,7 +179,7 @@ def _list_prefix(
                 hidden.add(name)
     if not (entries or skipped):
         raise UsageError(f"{root} does not exist: give the prefix that holds the class folders")
-    return entries, sort_folders(folders)
+    return entries, folders
 
 
 def _judge_key(path: str) -> tuple[str, str]:
@@ -214,7 +205,7 @@ class Assignment(NamedTuple):
 class Labeller:
     """Assigns images to splits and classes, given the folders in the root and those in each."""
 
-    def __init__(self, folders: Mapping[str, Sequence[str]], options: ConvertOptions) -> None:
+    def __init__(self, folders: Mapping[str, set[str]], options: ConvertOptions) -> None:
         self._from = options.label_from
         self._has_splits = _are_splits(folders, options.split_folders)
         self._folders = folders
@@ -273,8 +264,9 @@ def order_classes(
     return (BACKGROUND, *names)
 
 
-def _are_splits(folders: Mapping[str, Sequence[str]], asked: str) -> bool:
-    named = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+def _are_splits(folders: Mapping[str, set[str]], asked: str) -> bool:
+    # In order, because messages name them.
+    named = sorted((name for name in folders if name.lower() in SPLIT_FOLDERS), key=to_bytes)
     if asked == "yes" and not named:
         names = ", ".join(sorted(SPLIT_FOLDERS))
         raise UsageError(f"none of the folders is a split: they would be called {names}")
@@ -283,7 +275,7 @@ def _are_splits(folders: Mapping[str, Sequence[str]], asked: str) -> bool:
     if len(named) == len(folders):
         return bool(named)
     if len({SPLIT_FOLDERS[name.lower()] for name in named}) > 1:
-        other = next(name for name in folders if name not in named)
+        other = min(folders.keys() - {*named}, key=to_bytes)
         raise UsageError(
             f"the folders {', '.join(named)} look like splits, {other!r} beside them does not: "
             "say with --split-folders yes or no what they are"

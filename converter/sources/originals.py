@@ -48,11 +48,8 @@ def read_ahead(
 ) -> Iterator[tuple[tuple[Entry, str], Reads]]:
     """Pairs each planned image with its pending reads; in a store, the next ones are under way.
 
-    Args:
-        planned: entries with the names of their classes.
-        images: the folder or archive that they are relative to.
-        masks: the same for their masks.
-        max_bytes: larger originals are not read before they are asked for.
+    `planned` are entries with the names of their classes, and `images` and `masks` the folders or
+    archives that they are relative to. Originals over `max_bytes` are not read ahead.
     """
 
     def start(item: tuple[Entry, str]) -> Reads:
@@ -60,9 +57,7 @@ def read_ahead(
         image = _start_read(item[0], images, max_bytes)
         return Reads(image, _start_read(mask, masks, max_bytes) if mask else None)
 
-    if not (images.is_remote or masks.is_remote):
-        yield from ((item, start(item)) for item in planned)
-        return
+    # On a disk, what is pending here begins only when it is asked for.
     pending: deque[tuple[tuple[Entry, str], Reads]] = deque()
     remaining, ahead = iter(planned), 0
     following = next(remaining, None)
@@ -106,7 +101,7 @@ def _describe_errors() -> Iterator[None]:
 
 
 def read_entry(entry: Entry, images: Location) -> bytes:
-    """Reads the original of an entry; arguments and errors are those of `read_source`."""
+    """Reads the original of an entry; raises what `read_source` raises."""
     if not is_archive(images):
         return read_source(entry.path, images, max(entry.size_bytes, MAX_FILE_BYTES))
     with _describe_errors():
@@ -114,15 +109,10 @@ def read_entry(entry: Entry, images: Location) -> bytes:
 
 
 def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Reads an original by its path alone.
-
-    Args:
-        path: as in `Entry.path`.
-        images: the folder that it is relative to, or the archive that it lies in.
-        max_bytes: larger ones are not read.
+    """Reads an original by its path in a folder or an archive.
 
     Raises:
-        ImageError: it is gone, too large, changes while it is read, or cannot be read.
+        ImageError: it is gone, over `max_bytes`, changes while it is read, or cannot be read.
         OSError: this machine has run out of something.
         StoreError: the store does not answer, or refuses.
     """
@@ -132,7 +122,7 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
             if member is None:
                 raise reject("vanished")
             _check_size(member.size_bytes, max_bytes)
-            return archives.start_member(images, member.place, member.size_bytes)()
+            return read_entry(member, images)
         if images.is_remote:
             return (images / path).read_bytes()
         return _read_file(_encode_path(path, images), max_bytes)
@@ -141,6 +131,7 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
 def _read_file(path: bytes, max_bytes: int) -> bytes:
     descriptor = os.open(path, _FLAGS)
     try:
+        # A file that is written to meanwhile would become half an image without a word.
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise reject("unreadable", "not a file")
@@ -189,7 +180,7 @@ def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
 
 def _digest_file(descriptor: int, size: int, end_bytes: int) -> bytes:
     if size <= 2 * end_bytes:
-        data = os.read(descriptor, size + 1)
+        data = os.read(descriptor, size + 1)  # one more shows that the file has grown
         return hashlib.sha256(data).digest() if len(data) == size else b""
     if end_bytes:
         ends = (os.pread(descriptor, end_bytes, at) for at in (0, size - end_bytes))

@@ -49,7 +49,7 @@ def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
 
 
 def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
-    limit = csv.field_size_limit(_MAX_LINE_BYTES)
+    limit = csv.field_size_limit(_MAX_LINE_BYTES)  # of all that this process reads: set back below
     try:
         # Bytes that are not UTF-8 may be part of a file's name.
         with io.TextIOWrapper(
@@ -58,6 +58,7 @@ def _read_csv(table: Location, delimiter: str = ",") -> Iterator[Row]:
             rows = csv.DictReader(file, delimiter=delimiter, strict=True)
             _check_header(table, rows.fieldnames or ())
             for row in rows:
+                # `DictReader` keeps surplus fields under None, and fills up with None.
                 if None in row or None in row.values():
                     number = len(rows.fieldnames or ())
                     raise UsageError(

@@ -189,6 +189,7 @@ def _survey_rows(
     names: set[str] = set()
     kinds = dict.fromkeys(options.keep_columns, rows.UNKNOWN)
     found: set[str] = set()
+    number = 0
     for number, row in rows.read_rows(table):
         names |= row.keys()
         if number == 1:
@@ -197,7 +198,7 @@ def _survey_rows(
             where = f"{table}: column {name!r}, row {number}"
             kinds[name] = _widen_kind(kind, row.get(name), where)
         found.update(_list_classes(row, options))
-    if not names:
+    if not number:
         raise UsageError(f"{table} has no rows: give it one for each image")
     _check_columns(table, names, options)
     classes = order_classes(found, options, key=_sort_name)
@@ -247,9 +248,8 @@ def _check_columns(table: Location, names: set[str], options: ConvertOptions) ->
     used = _list_used(options)
     for name in used:
         if name not in names:
-            raise UsageError(
-                f"{table} has no column {name!r}: there are {', '.join(sorted(names))}"
-            )
+            known = ", ".join(sorted(names)) or "none"
+            raise UsageError(f"{table} has no column {name!r}: there are {known}")
     # Labels must not get lost because of how their column is spelled, or where it begins.
     alike = {name for name in names if name.strip().lower() == _LABEL_COLUMN}
     unused = sorted(alike - {*used})
@@ -261,17 +261,15 @@ def _check_columns(table: Location, names: set[str], options: ConvertOptions) ->
 
 
 def _list_columns(options: ConvertOptions, kinds: dict[str, str]) -> dict[Column, str]:
-    columns = {}
-    for name, kind, source in (
+    asked = (
         (schema.LABELS, "labels", options.labels_column),
         (schema.TARGET, "float", options.target_column),
         (schema.CAPTION, "text", options.caption_column),
         (schema.BOXES, "boxes", options.boxes_column),
         (schema.BOX_LABELS, "labels", options.box_labels_column),
-    ):
-        if source:
-            columns[Column(name, kind)] = source
-    stored = {rows.UNKNOWN: "text", "blank": "text", "list": "texts"}
+    )
+    columns = {Column(name, kind): source for name, kind, source in asked if source}
+    stored = {rows.UNKNOWN: "text", "blank": "text", "list": "texts"}  # a column without a value
     for name, kind in kinds.items():
         columns[Column(check_column_name(name), stored.get(kind, kind))] = name
     return columns
