@@ -117,7 +117,7 @@ def check_type(name: str, value: object, hint: Any, misfit: str = "") -> None:
     if not _fits(value, hint):
         kinds = (hint, *get_args(hint))
         known = (_MISFITS[kind] for kind in _MISFITS if kind in kinds)
-        raise UsageError(f"{name} {_show(value)} {misfit or next(known, f'is no {hint}')}")
+        raise UsageError(f"{name} {value!r} {misfit or next(known, f'is no {hint}')}")
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -132,15 +132,10 @@ def _fits(value: object, hint: Any) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-def _show(value: object) -> str:
-    # The `repr` of an array has several lines, and a message one.
-    return " ".join(f"{value!r:.60}".split("\n"))
-
-
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises UsageError unless a value is one of some names."""
     if not isinstance(value, str) or value not in choices:
-        raise UsageError(f"{name} {_show(value)} is unknown: choose one of {', '.join(choices)}")
+        raise UsageError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
 
 
 def _check_limits(name: str, value: int, low: int, high: int | None) -> None:

@@ -53,7 +53,8 @@ PLACES = {
     "TransientError": (0,),
     "fail": (0,),
     "ImageError": (0, 1),
-    "RowError": (0, 1),
+    "reject": (0, 1),
+    "leave_out": (1, 2),
     "RecordError": (2,),
     "OSError": (1,),
     "Fault": (1,),
@@ -63,7 +64,13 @@ PLACES = {
 }
 """Which arguments are the text, by the name of what is called."""
 
-NAMES = {"error": "RecordError", "describe": "RecordError", "fail": "shardmill"}
+NAMES = {
+    "error": "RecordError",
+    "describe": "RecordError",
+    "fail": "shardmill",
+    "reject": "ImageError",
+    "leave_out": "Skipped",
+}
 """What methods make that are called to make an error."""
 
 CODES = {"note": NOTES, "skip": SKIP_RULES, "reject": REJECT_CODES}
