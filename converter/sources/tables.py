@@ -143,8 +143,8 @@ class _RowReader:
         try:
             return self.look_up(normalize_path(cell))
         except (ImageError, ValueError) as error:
-            reason = error.detail if isinstance(error, ImageError) else error
-            raise reject("mask_missing", f"{cell!r:.200}: {reason}") from error
+            detail = error.detail if isinstance(error, ImageError) else error
+            raise reject("mask_missing", f"{cell!r:.200}: {detail}") from error
 
     def _encode_values(self, row: rows.Row) -> str:
         values = {
