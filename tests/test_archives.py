@@ -206,7 +206,7 @@ def test_names_links_and_secrets_in_a_zip_are_not_believed(tmp_path):
     skipped: list[Skipped] = []
     entries, folders = list_archive(tmp_path / "t.zip", skipped)
     assert [entry.path for entry in entries] == ["a/1.png"]
-    assert folders == {"a": ["b"]}
+    assert folders == {"a": {"b"}}
     assert [(skip.path, skip.code) for skip in skipped] == [
         ("../2.png", "skipped_outside"), ("3.png", "skipped_outside"),
         ("a/4.bz2.png", "unreadable"), ("a/5.png", "skipped_link"),
