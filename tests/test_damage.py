@@ -13,7 +13,7 @@ from forging import forge, make_payload
 
 from converter import ConvertOptions, DatasetError, RecordError
 from reader import load_dataset, open_shards, typed_errors
-from reader.batches.batch_reader import Batch
+from reader.batches.batch import Batch
 from reader.records import damage
 
 

@@ -476,7 +476,7 @@ def test_an_order_does_not_depend_on_the_number_of_threads(
 ):
     found = []
     for threads in (1, 2, 7):
-        monkeypatch.setattr("reader.tfdata.pipeline.count_cores", lambda threads=threads: threads)
+        monkeypatch.setattr("reader.tfdata.dataset.count_cores", lambda threads=threads: threads)
         monkeypatch.setattr("reader.plan.memory.count_cores", lambda threads=threads: threads)
         dataset = load_dataset(
             two_classes, seed=3, batch_size=batch_size, shuffle=shuffle, random_flip=True

@@ -13,7 +13,7 @@ from PIL import Image
 from converter import ConvertOptions
 from converter.format.manifest import ImageInfo
 from reader import open_shards
-from reader.batches.batch_reader import _SEED_FACTOR
+from reader.batches.batch_reader import SEED_FACTOR
 from reader.plan.choices import ImagePlan
 from reader.plan.planning import plan_reading
 from reader.plan.read_options import ReadOptions
@@ -58,7 +58,7 @@ def make_stored(seed: int, stored_format: str) -> tuple[bytes, np.ndarray]:
 def decode_eagerly(stored: list[bytes], image: ImageInfo, color_mode: str) -> list[np.ndarray]:
     images = describe_images(image, color_mode)
     return [
-        decode_pixels(tf.constant(encoded), tf.constant([24, 32]), images).numpy()
+        decode_pixels(tf.constant(encoded), tf.constant([24, 32]), None, images).numpy()
         for encoded in stored
     ]
 
@@ -66,7 +66,7 @@ def decode_eagerly(stored: list[bytes], image: ImageInfo, color_mode: str) -> li
 def decode_in_map(stored: list[bytes], image: ImageInfo, color_mode: str) -> list[np.ndarray]:
     dataset = tf.data.Dataset.from_tensor_slices(stored)
     size, images = tf.constant([24, 32]), describe_images(image, color_mode)
-    decoded = dataset.map(lambda encoded: decode_pixels(encoded, size, images))
+    decoded = dataset.map(lambda encoded: decode_pixels(encoded, size, None, images))
     return list(decoded.as_numpy_iterator())
 
 
@@ -175,9 +175,9 @@ def test_part_of_an_image_is_that_part_of_its_pixels(formats, color_mode):
         encoded, _ = make_stored(seed, formats[seed % len(formats)])
         window = draw_window(size, (0.2, 0.7), tf.constant(seed, tf.int64))
         top, left, height, width = window.numpy()
-        whole = decode_pixels(tf.constant(encoded), size, images).numpy()
+        whole = decode_pixels(tf.constant(encoded), size, None, images).numpy()
         expected = whole[top : top + height, left : left + width]
-        part = decode_pixels(tf.constant(encoded), size, images, window).numpy()
+        part = decode_pixels(tf.constant(encoded), size, window, images).numpy()
         if formats == ("jpeg",) and color_mode != "grayscale":
             # The colours of its outermost pixels would have been smoothed with neighbours' beyond.
             expected, part = expected[1:-1, 1:-1], part[1:-1, 1:-1]
@@ -229,7 +229,7 @@ def test_images_are_made_one_by_one_as_in_whole_batches_and_in_a_graph(
     )  # fmt: skip
     np.testing.assert_array_equal(whole, singly, strict=True)
     decode = make_decoder(plan.images)
-    seeds = (np.arange(10) * _SEED_FACTOR) ^ np.int64(derive_key(3, 2) >> 1)
+    seeds = (np.arange(10) * SEED_FACTOR) ^ np.int64(derive_key(3, 2) >> 1)
     records = open_shards(stored / encoding).source("train")[:10]
     for image, record, seed in zip(whole, records, seeds.tolist(), strict=True):
         made = decode(tf.constant(record.encoded), tf.constant([24, 32]), tf.constant(seed))

@@ -37,9 +37,7 @@ TENSORFLOW_MODULES = {
     for name in (
         "dataset",
         "decoding",
-        "pipeline",
         "placing",
-        "record_checks",
         "sequence",
         "serializable",
     )

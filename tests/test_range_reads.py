@@ -15,7 +15,7 @@ from converter.storage.object_requests import delete_object, put_bytes
 from reader import open_shards
 from reader.records.indexed_file import Group
 from reader.remote import range_reads as ranges
-from reader.remote.range_reads import RangeFiles, _join
+from reader.remote.range_reads import RangeFiles, list_ranges
 from reader.remote.remote_shards import RemoteFile
 
 SHARDS = 6
@@ -175,14 +175,14 @@ def test_ranges_are_joined_where_gaps_are_small():
     begins = np.array([0, 100, 300, 100_000, 100_000, 900_000])
     ends = np.array([100, 150, 400, 100_500, 100_500, 900_001])
     group = Group(None, np.arange(6), np.arange(6), begins, ends)
-    assert list(_join(group)) == [(0, 400), (100_000, 500), (900_000, 1)]
+    assert list(list_ranges(group)) == [(0, 400), (100_000, 500), (900_000, 1)]
 
 
 def test_a_long_range_is_asked_for_in_parts():
     size = 2 * ranges.PART_BYTES + 5
     one = np.array([0])
     group = Group(None, one, one, np.array([10]), np.array([10 + size]))
-    parts = list(_join(group))
+    parts = list(list_ranges(group))
     assert [part[1] for part in parts] == [ranges.PART_BYTES, ranges.PART_BYTES, 5]
     assert [part[0] for part in parts] == [10, 10 + ranges.PART_BYTES, 10 + 2 * ranges.PART_BYTES]
 

@@ -1,7 +1,9 @@
 """`ShardSet.sequence`: any batch of an epoch, for Keras."""
 
+import copy
 import dataclasses
 import os
+import pickle
 import re
 import shutil
 
@@ -26,6 +28,10 @@ def stored(tmp_path_factory):
         options = dataclasses.replace(OPTIONS, encoding=encoding)
         convert_folder(root / "images", root / encoding, options)
     return root
+
+
+def repickle(thing: object) -> object:
+    return pickle.loads(pickle.dumps(thing))
 
 
 def check_equal(one: object, other: object) -> None:
@@ -253,3 +259,19 @@ def test_no_more_batches_wait_than_the_memory_is_meant_for(stored):
     shards = open_shards(stored / "png")
     assert shards.sequence("train", 6).max_queue_size == 4
     assert shards.sequence("train", 6, max_queue_size=7).max_queue_size == 7
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, repickle])
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_a_copy_reads_the_same_from_the_same_epoch_on(stored, encoding, duplicate):
+    options = {"dtype": "float32", "random_flip": True, "workers": 2, "with_filename": True}
+    sequence = open_shards(stored / encoding).sequence("train", 6, **options)
+    sequence.on_epoch_end()
+    twin = duplicate(sequence)
+    assert (repr(twin), twin.workers) == (repr(sequence), 2)
+    for epoch in range(2):
+        for index in (3, 0):
+            check_equal(twin[index], sequence[index])
+        twin.on_epoch_end()
+        assert twin.epoch == 2 + epoch
+        sequence.on_epoch_end()

@@ -22,9 +22,9 @@ from faults.injected import mount_tmpfs
 from converter.errors import DatasetError, OutputError, StoreError, UsageError
 from converter.format.manifest import ShardInfo
 from converter.storage.object_requests import put_file
-from reader.remote import cache_files, shard_cache
-from reader.remote.cache_files import LOCK, StallTimer, hold_lock
-from reader.remote.shard_cache import ShardCache, StoredObject, check_room, open_cache
+from reader.remote import shard_cache
+from reader.remote.remote_shards import check_room, open_cache
+from reader.remote.shard_cache import LOCK, ShardCache, StoredObject, hold_lock, pause_until_stalled
 
 SIZE = 10_000
 
@@ -32,8 +32,8 @@ SIZE = 10_000
 @pytest.fixture(autouse=True)
 def forget():
     """What this process knows of files, as if it had just begun."""
-    cache_files._checked.clear()
-    shard_cache._failures.clear()
+    shard_cache.checked.clear()
+    shard_cache.failures.clear()
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_an_object_is_fetched_once(server, cache):
     content = put(server, 1)
     assert read(cache, content) == make_bytes(1)
     assert server.set_faults()["GET"] == 1
-    cache_files._checked.clear()
+    shard_cache.checked.clear()
     assert read(cache, content) == make_bytes(1)
     assert "GET" not in server.set_faults()
     assert list_cache(cache) == {f"{content.sha256}.whole": SIZE}
@@ -274,13 +274,13 @@ def test_who_waits_for_another_process_in_vain_is_told(s3_server, cache, monkeyp
 def test_waiting_has_no_end_as_long_as_something_moves(s3_server, cache, monkeypatch):
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "0.1")
     cache.folder.mkdir()
-    timer = StallTimer(cache.folder, s3_server.path("x"))
+    pauses = pause_until_stalled(cache.folder, s3_server.path("x"))
     part = cache.folder / f"{'a' * 64}.{SIZE}.part"
     began = time.monotonic()
     with open(part, "wb", buffering=0) as file:
         while time.monotonic() < began + 1:
             file.write(b"x")
-            timer.wait()
+            next(pauses)
 
 
 def test_threads_that_wait_for_one_that_fails_are_told_why(s3_server, cache, monkeypatch):

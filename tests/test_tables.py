@@ -24,7 +24,7 @@ from converter.sources.tables import normalize_path
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.upkeep import repair, verify
 from reader import load_dataset, open_shards
-from reader.batches.elements import mark_classes, stack_column
+from reader.batches.batch import mark_classes, stack_column
 
 ROWS = [
     {"path": f"{'ab'[n % 2]}/{n}.png", "label": "cd"[n % 2], "tags": ["x", "y", "z"][: n % 4],

@@ -2,101 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from converter.errors import DatasetError, RecordError
+from converter.errors import RecordError
+from converter.format import examples
+from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, mask_crc
 from reader.arrays import Array, Bytes, Flags, Numbers, Scratch
-from reader.batches.buffer_pool import BufferPool
+from reader.batches.batch import Batch, BufferPool
 from reader.batches.decoders import Decoder, Size, Task, make_decoder, make_mask_decoder
-from reader.batches.raw_images import read_raw_images
 from reader.batches.threads import Team
-from reader.examples.fields import find_fields, parse_payload
+from reader.examples.columns import Heads, read_heads
+from reader.examples.fields import find_fields, find_spans, parse_payload
 from reader.plan.read_plan import ReadPlan
-from reader.records.blocks import Block
+from reader.records.blocks import Block, read_integers
 from reader.records.damage import REFUSAL, DamageLog
-from reader.records.record_files import find_source
-from reader.remote.prefetch import ShardPrefetcher
+from reader.records.indexed_file import Group, open_file
+from reader.records.record_files import RecordFiles, find_source
 from reader.remote.range_reads import RangeFiles
-from reader.remote.remote_shards import list_remote
+from reader.remote.remote_shards import ShardPrefetcher, list_remote
 from reader.sampling.draws import derive_key, draw_flips
 
 SAMPLED_RECORDS: Final = 8  # of a step, to find out which shards come next
+# Of a raw record besides its image; one with more is read singly, as `max_ram` does not count it.
+MAX_REST_BYTES: Final = 1 << 16
 # Spreads neighbouring records over the seeds of their images.
-_SEED_FACTOR: Final = np.int64(0x1E3779B97F4A7C15)
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Batch:
-    """The records of some steps; where `valid` is False, nothing else means anything."""
-
-    images: Array  # (n, height, width, channels) or (n, channels, height, width)
-    valid: Flags  # (n,)
-    labels: npt.NDArray[np.int32]  # (n,)
-    names: npt.NDArray[np.object_]  # (n,): paths of the originals, bytes; empty if not asked for
-    masks: Array | None  # uint8, as `images` with one channel; None if not asked for
-    values: npt.NDArray[np.object_]  # (n,): `Values` of each record; None if not asked for
-    flips: Flags  # (n,): which images are mirrored
-
-    @classmethod
-    def blank(cls, count: int, images: Array, masks: Array | None) -> Batch:
-        """Makes a batch of `count` records, none of them valid yet."""
-        return cls(
-            images=images,
-            valid=np.zeros(count, np.bool_),
-            labels=np.zeros(count, np.int32),
-            names=np.full(count, b"", np.object_),
-            masks=masks,
-            values=np.full(count, None, np.object_),
-            flips=np.zeros(count, np.bool_),
-        )
-
-    def pad(self) -> Batch:
-        """Blanks what is not valid."""
-        blank = ~self.valid
-        if blank.any():
-            self.images[blank], self.labels[blank] = 0, 0
-            self.names[blank], self.values[blank] = b"", None
-            if self.masks is not None:
-                self.masks[blank] = 0
-        return self
-
-    def compact(self) -> Batch:
-        """Drops what is not valid, and moves the rest together in the same memory."""
-        rows = np.flatnonzero(self.valid)
-        count = len(rows)
-        if count == len(self.valid):
-            return self
-        columns = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name, column in columns.items():
-            if column is not None:
-                if count and rows[-1] >= count:
-                    column[:count] = column[rows]
-                columns[name] = column[:count]
-        return Batch(**columns)
+SEED_FACTOR: Final = np.int64(0x1E3779B97F4A7C15)
 
 
 class BatchReader:
     """Reads the batches of any step of any epoch; threads may share it.
 
-    A batch lies in lent memory, which is used again once no array refers to it.
-
-    Args:
-        plan: what is read and how.
-        decode: decodes images; None if that needs no TensorFlow.
-        decode_mask: decodes masks; None if that needs no TensorFlow.
-        resize: resizes and mirrors a whole batch of stored images; None if single images are.
-
-    Attributes:
-        damage: the records that were skipped.
-
-    Raises:
-        UsageError: the images have to be changed in a way that takes TensorFlow.
+    A batch lies in lent memory, which is used again once no array refers to it. `damage` collects
+    the records that are skipped. The other arguments do what takes TensorFlow: without them, a
+    `UsageError` says what does. `resize` resizes and mirrors whole batches of stored images.
     """
 
     def __init__(
@@ -144,7 +89,7 @@ class BatchReader:
             self._prefetcher.update(epoch, steps[-1], numbers, self._sample)
         batch = self._take_blank(len(steps) * self.plan.steps.batch_size)
         epoch_key = np.int64(derive_key(self.plan.options.seed or 0, epoch) >> 1)
-        seeds = (numbers * _SEED_FACTOR) ^ epoch_key
+        seeds = (numbers * SEED_FACTOR) ^ epoch_key
         if self.plan.options.random_flip:
             batch.flips[slots] = draw_flips(seeds)
         if len(numbers) and self.plan.is_direct:
@@ -152,7 +97,7 @@ class BatchReader:
         elif len(numbers):
             self._team.run(functools.partial(self._fill, batch), slots, numbers, seeds)
         self._replace_labels(batch, slots, numbers)
-        batch = finish_batch(self.plan, batch)
+        batch = batch.finish(self.plan)
         return batch if self._resize is None else self._resize(batch)
 
     def _make_pool(self, shape: tuple[int, int, int] | None, dtype: str) -> BufferPool | None:
@@ -167,12 +112,11 @@ class BatchReader:
 
     def _take_blank(self, count: int) -> Batch:
         if self._images is None:
-            return Batch.blank(count, *self._allocate(count, (0, 0)))
+            return Batch.blank(*self._allocate(count, (0, 0)))
         masks = None if self._masks is None else self._masks.take()[:count]
-        return Batch.blank(count, self._images.take()[:count], masks)
+        return Batch.blank(self._images.take()[:count], masks)
 
     def _allocate(self, count: int, size: Size) -> tuple[Array, Array | None]:
-        """Makes blank images of a size of their own, and masks if they are given."""
         images = self.plan.images
         shape, mask_shape = images.lay_out(*size, images.channels), images.lay_out(*size, 1)
         masks = np.zeros((count, *mask_shape), np.uint8) if self._wanted.masks else None
@@ -181,7 +125,7 @@ class BatchReader:
     def _fill_raw(self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers) -> None:
         """Reads images that are stored as they are asked for, without a copy in between."""
         rows = batch.images if self._raw_images is None else self._raw_images.take()
-        order, labels, names, valid = read_raw_images(
+        order, labels, names, valid = _read_raw(
             self.plan.files, numbers, rows, slots, with_names=self._wanted.with_names
         )
         slots, numbers, seeds = slots[order], numbers[order], seeds[order]
@@ -195,7 +139,6 @@ class BatchReader:
             self._fill_singly(batch, slots[~valid], numbers[~valid], seeds[~valid])
 
     def _fill(self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers) -> None:
-        """Reads records, at least one, to their slots of a batch; seeds are for random changes."""
         left = np.ones(len(numbers), np.bool_)
         limit_bytes = self.plan.buffers.block_bytes
         with self._scratch.borrow() as memory:
@@ -273,19 +216,6 @@ class BatchReader:
             batch.labels[slots] = choice.labels[batch.labels[slots]]
 
 
-def finish_batch(plan: ReadPlan, batch: Batch) -> Batch:
-    """Blanks what is not valid, or drops it, as `remainder` says.
-
-    Raises:
-        DatasetError: no record of it is valid.
-    """
-    if plan.options.remainder == "pad":
-        return batch.pad()
-    if plan.options.batch_size is not None and len(batch.valid) and not batch.valid.any():
-        raise DatasetError("not one record of a batch is whole: run shardmill verify")
-    return batch.compact()
-
-
 def view_channels_last(row: Array, data_format: str, *, flip: bool = False) -> Array:
     """Views an image as (height, width, channels), mirrored if `flip`."""
     if data_format == "channels_first":
@@ -296,3 +226,63 @@ def view_channels_last(row: Array, data_format: str, *, flip: bool = False) -> A
 def _slice(data: Bytes, spans: Numbers, rows: Numbers) -> list[Bytes]:
     begins, ends = spans[:, rows].tolist()
     return [data[begin:end] for begin, end in zip(begins, ends, strict=True)]
+
+
+def _read_raw(
+    files: RecordFiles, numbers: Numbers, rows: Array, slots: Numbers, *, with_names: bool
+) -> tuple[Numbers, Numbers, npt.NDArray[np.object_], Flags]:
+    """Reads raw images of one size: record `numbers[i]` to `rows[slots[i]]`.
+
+    Returns arrays (records,), in the order on disk: positions in `numbers`, labels, paths of the
+    originals if asked for, and which records are valid.
+    """
+    # The system copies the bytes once, from its cache to their place in the batch. Their checksum
+    # is computed there, while they are still in the processor's cache.
+    groups = files.prefetch(numbers)
+    indexes = np.concatenate([group.indexes for group in groups])
+    heads, image_bytes = read_heads(groups), rows[0].nbytes
+    rest = heads.sizes - image_bytes
+    # A file can be all holes: no memory for what a header alone claims.
+    valid = heads.valid & (heads.image_bytes == image_bytes) & (rest <= MAX_REST_BYTES)
+    tail_bytes = np.where(valid, rest - heads.begins, FOOTER_BYTES)
+    stops = np.cumsum(tail_bytes)
+    starts = stops - tail_bytes
+    tails = np.zeros(int(stops[-1]), np.uint8)
+    parts = [
+        (rows[slot], tails[start:stop])
+        for slot, start, stop in zip(slots[indexes], starts, stops, strict=True)
+    ]
+    crcs, valid = _read_parts(groups, heads, valid, parts)
+    valid &= mask_crc(crcs) == read_integers(tails, stops - FOOTER_BYTES, "<u4")
+    names = np.full(len(indexes), b"", np.object_)
+    if with_names:
+        begins, ends, named = find_spans(
+            tails, starts, stops - FOOTER_BYTES, (examples.SOURCE_ID,), within=True
+        )
+        valid &= named
+        for row, (begin, end) in enumerate(zip(begins[0].tolist(), ends[0].tolist(), strict=True)):
+            names[row] = tails[begin:end].tobytes()
+    return indexes, heads.labels, names, valid
+
+
+def _read_parts(
+    groups: Sequence[Group], heads: Heads, valid: Flags, parts: Sequence[tuple[Array, Array]]
+) -> tuple[Numbers, Flags]:
+    """Reads images and tails; returns unmasked checksums of payloads, and what was read in full."""
+    extend = google_crc32c.extend
+    crcs, there = np.zeros(len(parts), np.int64), valid.copy()
+    number = 0
+    for group in groups:
+        with open_file(group.file) as descriptor:
+            for offset in group.begins.tolist():
+                if there[number]:
+                    (row, tail), begin = parts[number], int(heads.begins[number])
+                    try:
+                        read = os.preadv(descriptor, [row.data, tail.data], offset + begin)
+                    except OSError:
+                        read = 0
+                    there[number] = read == row.nbytes + tail.nbytes
+                    crc = extend(0, heads.data[number, HEADER_BYTES:begin])
+                    crcs[number] = extend(extend(crc, row.reshape(-1)), tail[:-FOOTER_BYTES])
+                number += 1
+    return crcs, there

@@ -1,31 +1,30 @@
 """Decodes images straight to their place in a batch, without TensorFlow.
 
-JPEG is decoded by simplejpeg: libjpeg-turbo, with the exact inverse DCT and smooth upsampling, so
-with the pixels of Pillow and of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. It refuses
-everything that libjpeg warns of. Pillow then decides, as TensorFlow accepts some of that too; but
-not for a file that ends too early, which TensorFlow refuses. On every prefix and on a flip of every
-byte of dozens of small images, the outcome was an error or the pixels that TensorFlow gives. Only
-where a progressive JPEG lacks scans, versions of libjpeg guess differently what is missing; then
-the pixels are Pillow's.
+On every prefix and on a flip of every byte of dozens of small images, the outcome was an error or
+the pixels that TensorFlow gives. Only where a progressive JPEG lacks scans, versions of libjpeg
+guess differently what is missing; then the pixels are Pillow's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from collections.abc import Callable, Sequence
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import simplejpeg
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from converter.errors import UsageError
 from reader.arrays import Array, Bytes, Scratch
-from reader.batches.png_chunks import is_interlaced, lacks_rows, reduce_png
 from reader.plan.choices import ImagePlan
 
 Size: TypeAlias = tuple[int, int]
@@ -55,20 +54,29 @@ _REFUSALS: Final = (
 )
 # Appended to a JPEG: wherever libjpeg reads on in there, it finds a marker at which it gives up.
 _BEYOND: Final = np.frombuffer(b"\xff\xc8" * 65_536, np.uint8)
-
 _SCAN: Final = b"\xff\xda"
 _END: Final = b"\xff\xd9"
 _COLOR_SPACES: Final = {1: "GRAY", 3: "RGB"}
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 _OPAQUE: Final = 255
 
+_SIGNATURE_BYTES: Final = 8
+_FRAMING_BYTES: Final = 12  # of a chunk: length, name and checksum
+_PIXEL_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_ANCILLARY: Final = 0x20  # bit of a name's first letter: decoders may skip the chunk
+_HEADER: Final = struct.Struct(">IIBBxxB")  # width, height, bit depth, color type, interlace method
+_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by color type
+
+# Passes of an interlaced image: top and left of the first pixel, steps down and to the right.
+_ADAM7: Final = (
+    (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+    (1, 0, 2, 1),
+)  # fmt: skip
+_PIECE_BYTES: Final = 1 << 16
+
 
 def make_decoder(images: ImagePlan) -> Decoder:
-    """Makes a decoder of stored images that changes nothing but their channels.
-
-    Raises:
-        UsageError: pixels have to be computed, which only TensorFlow does to the same numbers.
-    """
+    """Makes a decoder that changes nothing but channels; raises a `UsageError` if more is asked."""
     _check_natural(images)
     channels = images.channels
     # Alpha is decoded only if it is stored: a decoder does not make it up.
@@ -96,19 +104,16 @@ def make_mask_decoder() -> Decoder:
 
 
 def _do_each(place: Callable[[Task], None], tasks: Sequence[Task]) -> list[str | None]:
-    problems: list[str | None] = []
-    for task in tasks:
+    problems: list[str | None] = [None] * len(tasks)
+    for number, task in enumerate(tasks):
         try:
             place(task)
         except ValueError as error:  # noqa: PERF203 (each may be damaged)
-            problems.append(str(error))
-        else:
-            problems.append(None)
+            problems[number] = str(error)
     return problems
 
 
 def _check_natural(images: ImagePlan) -> None:
-    """Makes sure that no pixel has to be computed."""
     stored, options = images.stored, images.options
     if images.is_resized:
         asked = "random_crop" if options.random_crop else f"image_size {options.image_size}"
@@ -162,6 +167,9 @@ def _decode_encoded(encoded: Bytes, pixels: Array) -> None:
 
 
 def _decode_jpeg(encoded: Bytes, pixels: Array) -> None:
+    # simplejpeg is libjpeg-turbo with the exact inverse DCT and smooth upsampling, so it gives the
+    # pixels of Pillow and of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. It refuses all
+    # that libjpeg warns of. TensorFlow accepts some of that, but no file that ends too early.
     color_space = _COLOR_SPACES.get(pixels.shape[2])
     if color_space is None:
         raise ValueError("a JPEG among images with an alpha channel")
@@ -171,10 +179,10 @@ def _decode_jpeg(encoded: Bytes, pixels: Array) -> None:
         if not _is_taken_by_others(encoded, error, pixels):
             raise
         _decode_with_pillow(_BareJpegFile, encoded.tobytes(), pixels)
-    else:
-        # It fills only as much of the buffer as the image needs.
-        if decoded.shape != pixels.shape:
-            raise ValueError(f"an image of {decoded.shape}, expected {pixels.shape}")
+        return
+    # It fills only as much of the buffer as the image needs.
+    if decoded.shape != pixels.shape:
+        raise ValueError(f"an image of {decoded.shape}, expected {pixels.shape}")
 
 
 def _is_taken_by_others(encoded: Bytes, error: ValueError, pixels: Array) -> bool:
@@ -197,21 +205,18 @@ def _is_taken_by_others(encoded: Bytes, error: ValueError, pixels: Array) -> boo
 
 class _BareJpegFile(JpegImageFile):
     def _read_dpi_from_exif(self) -> None:
-        """Does nothing: the result is not used, and Pillow warns of an odd EXIF."""
+        pass  # the result is not used, and Pillow warns of an odd EXIF
 
 
 def _decode_png(encoded: Bytes, pixels: Array) -> None:
-    _decode_with_pillow(PngImageFile, reduce_png(encoded.data), pixels)
+    _decode_with_pillow(PngImageFile, _reduce_png(encoded.data), pixels)
     # Pillow leaves missing rows black.
-    if (is_interlaced(encoded.data) or not pixels[-1].any()) and lacks_rows(encoded.data):
+    is_interlaced = _HEADER.unpack_from(encoded.data, _SIGNATURE_BYTES + 8)[-1]
+    if (is_interlaced or not pixels[-1].any()) and _lacks_rows(encoded.data):
         raise ValueError("a PNG of fewer rows than its header says")
 
 
-def _decode_with_pillow(
-    kind: type[JpegImageFile | PngImageFile | WebPImageFile],
-    encoded: bytes | bytearray,
-    pixels: Array,
-) -> None:
+def _decode_with_pillow(kind: type[ImageFile], encoded: bytes | bytearray, pixels: Array) -> None:
     mode = _MODES[pixels.shape[2]]
     try:
         # Not `Image.open`, which warns of many pixels: sizes have been compared with the manifest.
@@ -236,3 +241,54 @@ def _convert(image: Image.Image, mode: str, size: tuple[int, ...]) -> Image.Imag
     if image.mode == "P":  # directly to RGB, Pillow warns of levels of transparency that are lost
         image = image.convert("RGBA")
     return image.convert(mode)
+
+
+def _reduce_png(png: memoryview) -> bytearray:
+    """Keeps the chunks that make pixels; raises `ValueError` if one is damaged or misplaced."""
+    # Pillow does not compare checksums. Of other chunks it warns, or takes memory to unpack them.
+    kept = bytearray(png[:_SIGNATURE_BYTES])
+    before, ended = b"", False
+    for name, chunk in _list_chunks(png):
+        ended |= before == b"IDAT" and name != before
+        if name == b"IDAT" and ended:
+            raise ValueError("a PNG whose IDAT chunks are not consecutive")
+        if name in _PIXEL_CHUNKS:
+            if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+                raise ValueError(f"a PNG whose {name.decode()} has another checksum")
+            kept += chunk
+        elif not (name.isalpha() and name[0] & _ANCILLARY):
+            raise ValueError(f"a PNG with an unknown critical chunk {name!r}")
+        before = name
+    return kept
+
+
+def _lacks_rows(png: memoryview) -> bool:
+    """Whether a PNG of whole chunks holds fewer bytes of pixels than its header says."""
+    width, height, depth, color_type, interlaced = _HEADER.unpack_from(png, _SIGNATURE_BYTES + 8)
+    missing = 0
+    for top, left, down, right in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        rows, columns = -((top - height) // down), -((left - width) // right)
+        if rows > 0 and columns > 0:
+            missing += rows * (1 - -columns * depth * _SAMPLES[color_type] // 8)
+    unpacker = zlib.decompressobj()
+    with contextlib.suppress(zlib.error):
+        for name, chunk in _list_chunks(png):
+            packed = bytes(chunk[8:-4]) if name == b"IDAT" else b""
+            while missing > 0 and (
+                piece := unpacker.decompress(packed, min(missing, _PIECE_BYTES))
+            ):
+                missing -= len(piece)
+                packed = unpacker.unconsumed_tail
+    return missing > 0
+
+
+def _list_chunks(png: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Yields the name of each chunk, and all of it."""
+    at, name = _SIGNATURE_BYTES, b""
+    while name != b"IEND":
+        name = bytes(png[at + 4 : at + 8])
+        end = at + _FRAMING_BYTES + int.from_bytes(png[at : at + 4], "big")
+        if end > len(png):
+            raise ValueError("a PNG that ends within a chunk")
+        yield name, png[at:end]
+        at = end

@@ -11,8 +11,8 @@ import numpy as np
 
 from converter.sizes import format_bytes
 from reader.arrays import Array
-from reader.batches.batch_reader import Batch, BatchReader, finish_batch, view_channels_last
-from reader.batches.buffer_pool import BufferPool
+from reader.batches.batch import Batch, BufferPool
+from reader.batches.batch_reader import BatchReader, view_channels_last
 from reader.batches.threads import run_ahead
 from reader.plan.read_plan import ReadPlan
 from reader.records.damage import DamageLog
@@ -42,11 +42,11 @@ class ImageCache:
         slots, chosen = self._plan.find_chosen(epoch, steps)
         images, masks = self._fill(self._images, kept.images, slots, chosen), kept.masks
         if masks is not None:
-            masks = self._fill(self._masks, masks, slots, chosen)
-        batch = Batch.blank(count, images, masks)
+            masks = self._fill(self._masks, masks, slots, chosen)[:count]
+        batch = Batch.blank(images[:count], masks)
         for name in ("valid", "labels", "names", "values"):
             getattr(batch, name)[slots] = getattr(kept, name)[chosen]
-        return finish_batch(self._plan, batch)
+        return batch.finish(self._plan)
 
     def _fill(self, pool: BufferPool, kept: Array, slots: Array, chosen: Array) -> Array:
         rows = pool.take()
@@ -63,12 +63,7 @@ Reader: TypeAlias = BatchReader | ImageCache
 def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> ImageCache:
     """Reads and decodes all records of a plan, those of other hosts too; logs their size.
 
-    Args:
-        plan: of a reader that caches.
-        make_reader: makes a reader of batches in their final size.
-
-    Raises:
-        RecordError: a record is damaged, and the policy is to raise.
+    `make_reader` makes a reader of batches in their final size; raises as that does.
     """
     records = plan.choice.selection.count
     options = dataclasses.replace(
@@ -108,4 +103,4 @@ def _allocate(like: Batch, records: int) -> Batch:
         return np.empty((records, *rows.shape[1:]), rows.dtype)
 
     masks = None if like.masks is None else make(like.masks)
-    return Batch.blank(records, make(like.images), masks)
+    return Batch.blank(make(like.images), masks)

@@ -8,8 +8,8 @@ from typing import Any
 
 from converter.errors import UsageError
 from converter.sizes import format_count
+from reader.batches.batch import Ragged, format_batch
 from reader.batches.batch_reader import BatchReader
-from reader.batches.elements import Ragged, format_batch, split_ragged
 from reader.batches.image_cache import Reader, fill_cache
 from reader.batches.threads import run_ahead
 from reader.examples.columns import FilePaths
@@ -28,9 +28,6 @@ class Batches:
     An iteration that you leave before its last batch does not count: the next one begins where it
     began, so a look costs nothing. Threads read ahead while you iterate, and end with the
     iteration. The memory of a batch that you release is used for another.
-
-    Args:
-        plan: what is read and how.
 
     Attributes:
         class_names: in label order.
@@ -116,7 +113,7 @@ class Batches:
     def _read(self, epoch: int, step: int) -> Any:
         element = format_batch(self._plan, self._reader.read(epoch, [step]))
         if self._plan.given.columns:
-            for name, column in element[-1].items():
-                if isinstance(column, Ragged):
-                    element[-1][name] = split_ragged(column)
+            columns = element[-1]
+            for name, column in columns.items():
+                columns[name] = column.list_rows() if isinstance(column, Ragged) else column
         return element

@@ -17,7 +17,6 @@ from reader.arrays import Array
 
 T = TypeVar("T")
 U = TypeVar("U")
-
 NAME = "shardmill"  # of these threads, as a debugger or `py-spy` shows them
 
 
@@ -26,14 +25,8 @@ def run_ahead(
 ) -> Iterator[U]:
     """Yields `function(item)` for each item, in order, computed by threads ahead of need.
 
-    Args:
-        function: called by the threads.
-        items: its arguments, one a call.
-        calls: number of threads; they end with the iterator.
-        ahead: how many results may wait.
-
-    Raises:
-        Exception: what the function raised, in place of that result.
+    There are `calls` threads, which end with the iterator, and up to `ahead` results that wait. An
+    exception of the function is raised in place of its result.
     """
     threads, process = ThreadPoolExecutor(calls, NAME), os.getpid()
     waiting: collections.deque[tuple[T, Future[U]]] = collections.deque()

@@ -28,8 +28,7 @@ from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import ReadPlan, choose_order, plan_steps, resolve_options
 from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
-from reader.remote.remote_shards import RemoteFile
-from reader.remote.shard_cache import check_room, open_cache
+from reader.remote.remote_shards import RemoteFile, check_room, open_cache
 from reader.sampling.draws import derive_key
 from reader.sampling.orders import (
     MixedOrder,

@@ -1,7 +1,6 @@
 """Many records in one block of memory: read and checked without an object for each of them.
 
-A block only says that something is wrong with a record. `RecordFiles.read_many` then reads that
-record again, by itself, and finds out what.
+A block only says that something is wrong with a record; `RecordFiles.read_many` finds out what.
 """
 
 from __future__ import annotations
@@ -40,36 +39,40 @@ def read_blocks(
     groups: Iterable[Group], limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
 ) -> Iterator[Block]:
     """Reads some records, block by block; see `RecordFiles.read_blocks`."""
-    small = (_leave_out_large(group) for group in groups)
-    for part in _cut([group for group in small if len(group.indexes)], limit_bytes):
+    small = []
+    for group in groups:
+        # No memory for large records yet: they may be holes in a file.
+        fits = group.sizes <= LARGE_BYTES
+        if fits.any():
+            small.append(group if fits.all() else group.take(fits))
+    for part in _cut(small, limit_bytes):
         yield _read_block(part, memory)
 
 
 def _cut(groups: list[Group], limit_bytes: int) -> Iterator[list[Group]]:
+    """Divides records into parts of up to `limit_bytes`, or of a single record that has more."""
     part: list[Group] = []
     left = limit_bytes
-    if sum(int((group.ends - group.begins).sum()) for group in groups) <= limit_bytes:
-        yield from [groups] if groups else []
-        return
     for group in groups:
-        first = 0
-        while first < len(group.indexes):
-            totals = np.cumsum(group.ends[first:] - group.begins[first:])
-            count = int(np.searchsorted(totals, left, side="right"))
-            if not count and part:
+        totals = np.cumsum(group.sizes)
+        first = done = 0  # records and bytes of this group that are in earlier parts
+        while first < len(totals):
+            last = int(np.searchsorted(totals, done + left, side="right"))
+            if last > first or not part:
+                last = max(first + 1, last)
+                is_whole = last - first == len(totals)
+                part.append(group if is_whole else group.take(slice(first, last)))
+                left -= int(totals[last - 1]) - done
+                first, done = last, int(totals[last - 1])
+            if first < len(totals):
                 yield part
                 part, left = [], limit_bytes
-                continue
-            last = first + max(1, count)
-            part.append(group.take(slice(first, last)))
-            left -= int(totals[last - first - 1])
-            first = last
     if part:
         yield part
 
 
 def _read_block(groups: Sequence[Group], memory: Memory | None) -> Block:
-    sizes = np.concatenate([group.ends - group.begins for group in groups])
+    sizes = np.concatenate([group.sizes for group in groups])
     stops = np.cumsum(sizes)
     starts = stops - sizes
     total = int(stops[-1])
@@ -110,12 +113,6 @@ def read_integers(data: Bytes, at: Numbers, dtype: str) -> Numbers:
     size = np.dtype(dtype).itemsize
     found: Numbers = data[at[:, None] + np.arange(size)].view(dtype)[:, 0].astype(np.int64)
     return found
-
-
-def _leave_out_large(group: Group) -> Group:
-    # No memory for large records yet: they may be holes in a file.
-    small = group.ends - group.begins <= LARGE_BYTES
-    return group if small.all() else group.take(small)
 
 
 def _read_group(group: Group, view: memoryview, starts: Numbers) -> Flags:

@@ -24,12 +24,7 @@ _numbers = itertools.count(1)
 
 
 class DamageLog:
-    """Collects damaged records.
-
-    Args:
-        policy: `raise`, or `skip` to log each record once and leave it out in every epoch.
-        limit: how many different records may be skipped.
-    """
+    """Collects damaged records: `policy` and `limit` are `ReadOptions.on_damage`, `max_damaged`."""
 
     def __init__(self, policy: str = "raise", limit: int = 100) -> None:
         self.errors: dict[tuple[str, int | None], RecordError] = {}  # by shard and number
@@ -41,16 +36,11 @@ class DamageLog:
         return len(self.errors)
 
     def report(self, error: RecordError) -> None:
-        """Raises `error`, or logs it if it is new.
-
-        Raises:
-            RecordError: the policy is to raise.
-            DatasetError: more records than the limit are damaged.
-        """
+        """Raises `error`, or logs it if it is new; a `DatasetError` if too many are damaged."""
         if self._policy == "raise":
             raise error
+        key = (error.shard, error.record)
         with self._lock:
-            key = (error.shard, error.record)
             if key in self.errors:
                 return
             if len(self.errors) >= self._limit:

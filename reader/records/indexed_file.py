@@ -1,7 +1,6 @@
 """One TFRecord file and its index: measured, opened and read, and never trusted.
 
-Nothing here waits for a pipe, or takes memory because a file claims to be large. The only error for
-a file that is wrong is a `DatasetError`.
+Nothing here waits for a pipe, or takes memory because a file claims to be large.
 """
 
 from __future__ import annotations
@@ -35,16 +34,14 @@ if TYPE_CHECKING:
 # Larger buffers come from the system and go back to it at once: what each thread's part of the C
 # library's heap kept of long reads doubled the memory of `shuffle="buffer"`.
 MAPPED_BYTES: Final = 1 << 18
-
 # Larger records are checked before memory is taken for them: a file can be all holes.
 LARGE_BYTES: Final = 1 << 24
-
 Buffer: TypeAlias = bytearray | mmap.mmap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RecordFile:
-    """One TFRecord file and its index."""
+    """A file and its index."""
 
     path: Location
     records: int
@@ -58,11 +55,9 @@ class RecordFile:
         return self.path.with_name(name_index(self.path.name))
 
     def open(self) -> int:
-        """Returns a descriptor of the file; see `open_regular`."""
         return open_regular(self.path)
 
     def open_index(self) -> int:
-        """Returns a descriptor of the index; see `open_regular`."""
         return open_regular(self.index)
 
     @classmethod
@@ -100,13 +95,17 @@ class Group(NamedTuple):
     begins: Numbers  # first byte
     ends: Numbers  # byte after the last
 
+    @property
+    def sizes(self) -> Numbers:
+        return self.ends - self.begins
+
     def take(self, rows: slice | Array) -> Group:
         """Selects some of the records."""
         return Group(self.file, *(column[rows] for column in self[1:]))
 
     def list_places(self) -> list[tuple[int, Place]]:
         """Lists the records one by one: (index, place)."""
-        columns = (self.indexes, self.records, self.begins, self.ends - self.begins)
+        columns = (self.indexes, self.records, self.begins, self.sizes)
         return [
             (index, Place(self.file, *place))
             for index, *place in zip(*(column.tolist() for column in columns), strict=True)
@@ -114,7 +113,9 @@ class Group(NamedTuple):
 
 
 class open_file:  # noqa: N801 (used as the function that it replaces)
-    """Opens a file for `os.pread`; a plain descriptor costs a third of a Python file object."""
+    """Opens a file for `os.pread`; raises a `DatasetError` if that fails."""
+
+    # A plain descriptor costs a third of a Python file object.
 
     def __init__(self, file: RecordFile) -> None:
         self._file = file
@@ -123,7 +124,7 @@ class open_file:  # noqa: N801 (used as the function that it replaces)
         try:
             self._descriptor = self._file.open()
         except OSError as error:
-            raise _describe_failure(self._file.path, error) from error
+            raise DatasetError(f"{self._file.path} cannot be read: {error.strerror}") from error
         return self._descriptor
 
     def __exit__(self, *_: object) -> None:
@@ -140,8 +141,8 @@ def prefetch_records(groups: Sequence[Group]) -> None:
         return
     for group in groups:
         with open_file(group.file) as descriptor:
-            for begin, end in zip(group.begins.tolist(), group.ends.tolist(), strict=True):
-                os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
+            for begin, size in zip(group.begins.tolist(), group.sizes.tolist(), strict=True):
+                os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_WILLNEED)
 
 
 def prefetch_index(file: RecordFile) -> None:
@@ -154,20 +155,15 @@ def prefetch_index(file: RecordFile) -> None:
 
 def _is_cached(group: Group) -> bool:
     """Whether the last byte of the last record can be read without waiting for a disk."""
-    with open_file(group.file) as descriptor:
-        try:
-            os.preadv(descriptor, [bytearray(1)], int(group.ends[-1]) - 1, os.RWF_NOWAIT)
-        except OSError:
-            return False  # or the system cannot tell
-    return True
+    with open_file(group.file) as descriptor, contextlib.suppress(OSError):
+        os.preadv(descriptor, [bytearray(1)], int(group.ends[-1]) - 1, os.RWF_NOWAIT)
+        return True
+    return False  # or the system cannot tell
 
 
 def open_regular(path: Location | Path) -> int:
-    """Returns a descriptor of a file that is no pipe, which would block, nor an endless device.
-
-    Raises:
-        OSError: it is missing, or not a regular file.
-    """
+    """Returns a descriptor of a file; raises an `OSError` if it is missing, or no regular file."""
+    # A pipe would block, and a device may have no end.
     descriptor = os.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
@@ -193,7 +189,7 @@ def read_at(descriptor: int, place: Place, size: int) -> Buffer:
 
 
 def _check_large(descriptor: int, place: Place) -> None:
-    """Checks a record's checksums in 512 KiB of memory."""
+    # In 512 KiB of memory: the record may be a hole.
     try:
         with open(descriptor, "rb", PIECE_BYTES, closefd=False) as file:
             file.seek(place.offset)
@@ -209,35 +205,23 @@ def _check_large(descriptor: int, place: Place) -> None:
 
 
 def measure_file(path: Location) -> int:
-    """Returns the size of a regular file, without opening it.
-
-    Raises:
-        DatasetError: it is missing, or not a regular file.
-    """
+    """Returns the size of a file; raises a `DatasetError` if it is missing, or no regular file."""
     try:
         found = Path(str(path)).stat()
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing") from None
     except OSError as error:
-        raise _describe_failure(path, error) from error
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         raise DatasetError(f"{path} is not a regular file")
     return found.st_size
 
 
 def check_size(path: Location, found: int, size: int) -> None:
-    """Compares the size of a file with the manifest.
-
-    Raises:
-        DatasetError: they differ.
-    """
+    """Raises a `DatasetError` if a file does not have the size that the manifest says."""
     # TensorFlow, for one, accepts a shard that was cut between two records as complete.
     if found != size:
         raise DatasetError(f"{path} has {found} bytes, expected {size}: run shardmill verify")
-
-
-def _describe_failure(path: Location, error: OSError) -> DatasetError:
-    return DatasetError(f"{path} cannot be read: {error.strerror}")
 
 
 def read_index(file: RecordFile) -> Numbers:
@@ -280,31 +264,24 @@ def _load_known(file: RecordFile) -> Numbers:
 def load_index(
     file: RecordFile, parse: Callable[..., Numbers] = parse_pieces
 ) -> tuple[Numbers, str]:
-    """Reads the index of a file of which only path and size need to be known.
+    """Reads an index as `read_index` does, if only path and size of its file are known.
 
-    `parse` may be `parse_offsets` where the checksum is compared afterwards.
-
-    Returns:
-        int64 (records + 1,) as `read_index` gives it, and the index's SHA-256 in hexadecimal.
-
-    Raises:
-        DatasetError: the index is missing, or does not describe a file of that size.
+    Also returns its SHA-256 in hexadecimal; who compares it may give `parse_offsets`.
     """
     index, digest = file.index, hashlib.sha256()
+
+    def read_pieces(stream: io.FileIO) -> Iterator[bytes]:
+        while piece := stream.read(PIECE_BYTES):
+            digest.update(piece)
+            yield piece
+
     try:
         with open(file.open_index(), "rb", buffering=0) as stream:
-            pieces = _read_pieces(stream, digest)
-            offsets = parse(pieces, index=str(index), shard_bytes=file.bytes)
+            offsets = parse(read_pieces(stream), index=str(index), shard_bytes=file.bytes)
     except FileNotFoundError:
         raise DatasetError(
             f"{index} is missing: write it with `shardmill index {file.path}`"
         ) from None
     except OSError as error:
-        raise _describe_failure(index, error) from error
+        raise DatasetError(f"{index} cannot be read: {error.strerror}") from error
     return offsets, digest.hexdigest()
-
-
-def _read_pieces(stream: io.FileIO, digest: hashlib._Hash) -> Iterator[bytes]:
-    while piece := stream.read(PIECE_BYTES):
-        digest.update(piece)
-        yield piece

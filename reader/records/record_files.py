@@ -1,8 +1,7 @@
 """Records by their number, over several TFRecord files: located by index, checked, never trusted.
 
-All reading goes through here: what reaches a decoder is framed as the index says and has the
-checksum that it was written with. Files are opened when they are needed and closed at once, so
-objects of this module can be shared by threads, pickled, and used after a fork.
+Files are opened when they are needed and closed at once, so objects of this module can be shared by
+threads, pickled, and used after a fork.
 """
 
 from __future__ import annotations
@@ -46,9 +45,7 @@ _instances: weakref.WeakSet[RecordFiles] = weakref.WeakSet()
 class RecordFiles:
     """Numbered records: those of the first file, then those of the second, and so on.
 
-    Args:
-        files: in the order in which their records are counted.
-        max_index_bytes: memory for indexes, 8 bytes a record; the least recently used goes first.
+    Indexes take 8 bytes a record, up to `max_index_bytes`; the least recently used goes first.
     """
 
     def __init__(self, files: Sequence[RecordFile], max_index_bytes: int = 1 << 30) -> None:
@@ -69,10 +66,7 @@ class RecordFiles:
         return int(self._ends[-1]) if self.files else 0
 
     def read_many(self, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
-        """Reads some records in their order on disk, neighbours at once.
-
-        Args:
-            numbers: int64 (n,), of the records, in any order.
+        """Reads some records in their order on disk, neighbours at once; numbers in any order.
 
         Yields:
             (index into `numbers`, place, payload); for a damaged record, its error as payload.
@@ -92,28 +86,22 @@ class RecordFiles:
         """Reads some records into few blocks of memory; raises as `read_many` does.
 
         Args:
-            numbers: int64 (n,), of the records, in any order.
+            numbers: of the records, in any order.
             limit_bytes: size of a block, unless a single record has more.
             memory: for the data, if you are done with each block before you ask for the next.
         """
         return read_blocks(self.prefetch(numbers), limit_bytes, memory)
 
     def prefetch(self, numbers: Numbers) -> list[Group]:
-        """Locates some records and asks the system to fetch them, all at once.
-
-        From a disk with a long latency, a batch then takes as long as a few single requests.
-        """
+        """Locates some records and asks the system to fetch them, all at once."""
+        # From a disk with a long latency, a batch then takes as long as a few single requests.
         groups = list(self.locate(numbers))
         if len(numbers) <= MAX_PREFETCHED_RECORDS:
             prefetch_records(groups)
         return groups
 
     def locate(self, numbers: Numbers) -> Iterator[Group]:
-        """Looks up where some records lie, file by file.
-
-        Raises:
-            DatasetError: an index is missing, or does not fit its file.
-        """
+        """Looks up where some records lie, file by file; raises as `read_index` does."""
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]
         which = np.searchsorted(self._ends, ordered, side="right")
@@ -150,13 +138,10 @@ class RecordFiles:
 
 
 class RunFiles(RecordFiles):
-    """Record files that are read in runs of neighbours, which are kept for later.
+    """Record files that are read in runs of neighbours, of which `keep` are kept for later.
 
-    Args:
-        files: the same files, read otherwise.
-        run: how many records are read at once.
-        keep: how many runs are kept; the least recently used goes first.
-        by_file: whether each file begins a run of its own.
+    A run has `run` records; with `by_file`, each file begins one of its own. The least recently
+    used run goes first.
     """
 
     def __init__(

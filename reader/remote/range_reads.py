@@ -1,9 +1,7 @@
 """Single records of objects, without the rest: neighbours in one request, many requests at once.
 
 Answers are written to a file without a name, each at its place in the object, so that records are
-read from it like from any other file. An object that the cache has is read there. Once half of an
-object has been asked for, all of it is fetched, provided that the cache holds all of them: the
-first epoch then takes at most one and a half times the bytes, and the next one none.
+read from it like from any other file. An object that the cache has is read there.
 """
 
 from __future__ import annotations
@@ -29,7 +27,9 @@ from reader.remote.remote_shards import RemoteFile, fits_cache
 GAP_BYTES: Final = 1 << 16  # a smaller gap is read along: another request would take longer
 PART_BYTES: Final = 1 << 23  # a longer range is read with several requests
 AHEAD_BYTES: Final = 1 << 24  # of answers that are on their way, or wait to be written
-WHOLE_SHARE: Final = 0.5  # once more of a shard has been asked for, all of it is fetched
+# Once more of a shard has been asked for, all of it is fetched: the first epoch then takes at most
+# one and a half times the bytes, and the next one none.
+WHOLE_SHARE: Final = 0.5
 INDEXES_AT_ONCE: Final = 16
 OPEN_FILES: Final = 64
 
@@ -46,22 +46,21 @@ class RangeFiles(RecordFiles):
         self._are_kept = fits_cache(files)
 
     def locate(self, numbers: Numbers) -> Iterator[Group]:
-        """Looks up where some records lie, and requests them; see `RecordFiles.locate`."""
+        """Also requests the records; see `RecordFiles.locate`."""
         requests = RangeRequests()
         yield from [self._request(group, requests) for group in super().locate(numbers)]
 
     def _request(self, group: Group, requests: RangeRequests) -> Group:
-        """Requests records, unless their file is here or so much was asked for that all is read."""
         file = group.file
         if not isinstance(file, RemoteFile) or file.cache.has(file.shard_object):
             return group
-        wanted = int((group.ends - group.begins).sum())
+        wanted = int(group.sizes.sum())
         with self._lock:
             self._asked_bytes[file.path] += wanted
             asked = self._asked_bytes[file.path] if self._are_kept else wanted
         if asked > WHOLE_SHARE * file.bytes:
             return group
-        return group._replace(file=requests.add(file, list(_join(group))))
+        return group._replace(file=requests.add(file, list(list_ranges(group))))
 
     def _prefetch_indexes(self, missing: Sequence[RecordFile]) -> None:
         if len(missing) > 1:
@@ -106,7 +105,6 @@ class RangeRequests:
             raise file.cache.describe(error, file.path) from error
 
     def _collect(self, file: RemoteFile, pieces: Sequence[Range]) -> IO[bytes]:
-        """Writes the answers for a file, each at its place."""
         into = tempfile.TemporaryFile(dir=file.cache.folder)  # noqa: SIM115 (closed by `_close`)
         try:
             for piece in pieces:
@@ -134,8 +132,8 @@ class RangeRequests:
         self._ahead_bytes += piece[1]
 
 
-def _join(group: Group) -> Iterator[Range]:
-    """The ranges that hold the records of a file, neighbours together."""
+def list_ranges(group: Group) -> Iterator[Range]:
+    """Lists the ranges that hold the records of a file, neighbours together."""
     apart = np.flatnonzero(group.begins[1:] > group.ends[:-1] + GAP_BYTES) + 1
     firsts, lasts = [0, *apart.tolist()], [*(apart - 1).tolist(), len(group.begins) - 1]
     for begin, end in zip(group.begins[firsts].tolist(), group.ends[lasts].tolist(), strict=True):

@@ -1,26 +1,39 @@
-"""Shards in object stores: opened by their manifest, and read through a cache.
-
-A store cannot exchange two data sets in one step: the old manifest goes, and the new one comes when
-all its objects are in place. Opening a data set in between waits for that.
-"""
+"""Shards in object stores: opened by their manifest, read through a cache, and fetched ahead."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
+import os
+import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
-from converter.errors import DatasetError
-from converter.format.manifest import Manifest, read_manifest
+import numpy as np
+
+from converter.errors import DatasetError, UsageError
+from converter.format.manifest import Manifest, ShardInfo, read_manifest
+from converter.sizes import format_bytes, parse_bytes
 from converter.storage.files import Layout
+from converter.storage.locate import expand_home
 from converter.storage.location import Location
 from converter.storage.requests import PATIENCE_VARIABLE, read_patience
+from reader.arrays import Numbers
 from reader.records.indexed_file import RecordFile, check_size
 from reader.remote.shard_cache import ShardCache, StoredObject
+from reader.sampling.steps import Steps
 
+DEFAULT_BYTES: Final = 20_000_000_000  # of a cache
 MIXED_SHARDS: Final = 8  # whose runs `shuffle="buffer"` mixes, where the cache holds them
 _PAUSE_S: Final = 0.2
+FETCHERS: Final = 4  # threads, each of which fetches one object at a time
+SHARDS_AHEAD: Final = 32
+SAMPLED_STEPS: Final = 256  # of the steps ahead, each by a few of its records
+UPDATES: Final = 16  # how often the steps ahead are sampled while their number passes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +93,8 @@ def await_manifest(folder: Location) -> Manifest:
             size; or a replacement was interrupted, or takes longer than a store may fail.
         StoreError: the store does not answer, or refuses.
     """
+    # A store cannot exchange two data sets in one step: the old manifest goes, and the new one
+    # comes when all its objects are in place.
     end = time.monotonic() + read_patience()
     while True:
         try:
@@ -109,3 +124,101 @@ def _read_checked(folder: Location) -> Manifest:
                 raise DatasetError(f"{folder / name} is missing")
             check_size(folder / name, sizes[name], size)
     return manifest
+
+
+def open_cache(
+    cache_dir: str | os.PathLike[str] | None, cache_bytes: int | str | None
+) -> ShardCache:
+    """Opens the cache in a folder, or in the user's; the default limit is `DEFAULT_BYTES`."""
+    if cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        cache_dir = (home if home.is_absolute() else Path.home() / ".cache") / "shardmill"
+    limit = DEFAULT_BYTES if cache_bytes is None else cache_bytes
+    limit_bytes = parse_bytes(limit) if isinstance(limit, str) else limit
+    return ShardCache(folder=Path(expand_home(cache_dir)).absolute(), limit_bytes=limit_bytes)
+
+
+def check_room(cache: ShardCache, shards: Sequence[ShardInfo]) -> None:
+    """Raises a `UsageError` if a shard and its index do not fit into a cache."""
+    shard_bytes = max((shard.bytes for shard in shards), default=0)
+    index_bytes = max((shard.index_bytes for shard in shards), default=0)
+    if shard_bytes + index_bytes > cache.limit_bytes:
+        raise UsageError(
+            f"cache_bytes {format_bytes(cache.limit_bytes)} is too small: the largest shard has "
+            f"{format_bytes(shard_bytes)} and the largest index {format_bytes(index_bytes)}; allow "
+            f"at least {shard_bytes + index_bytes} bytes"
+        )
+
+
+class ShardPrefetcher:
+    """Fetches the shards of the steps to come; the reader itself repeats whatever fails here.
+
+    Those that are here already are marked as in use, so that none of them is removed for another.
+    At least one of the files lies in a store.
+    """
+
+    def __init__(self, files: Sequence[RecordFile], steps: Steps) -> None:
+        self._files = files
+        self._ends = np.cumsum([file.records for file in files], dtype=np.int64)
+        self._cache = list_remote(files)[0].cache
+        self._count = steps.count
+        ahead = int(self._ends[-1]) * SHARDS_AHEAD // len(files) // steps.batch_size
+        self._horizon = max(1, min(ahead, steps.count))
+        self._updated = (-1, 0)
+        self._wanted: collections.deque[StoredObject] = collections.deque()
+        self._busy: set[StoredObject] = set()
+        self._threads: list[threading.Thread] = []
+        weakref.finalize(self, self._wanted.clear)
+
+    def update(
+        self, epoch: int, step: int, numbers: Numbers, sample: Callable[[int, list[int]], Numbers]
+    ) -> None:
+        """Starts to fetch what is needed after a step, whose records are `numbers`.
+
+        `sample` returns the numbers of a few records of each of some steps of an epoch, in order.
+        """
+        last_epoch, last_step = self._updated
+        if epoch == last_epoch and last_step <= step < last_step + self._horizon // UPDATES:
+            return
+        self._updated = epoch, step
+        stride = max(1, self._horizon // SAMPLED_STEPS)
+        later = list(range(step + 1, step + self._horizon, stride))
+        here = [number for number in later if number < self._count]
+        samples = [sample(epoch, here)] if here else []
+        if len(here) < len(later):
+            samples.append(sample(epoch + 1, [n - self._count for n in later[len(here) :]]))
+        self._fetch_files(np.concatenate([numbers, *samples]))
+
+    def _fetch_files(self, numbers: Numbers) -> None:
+        which = np.searchsorted(self._ends, numbers, side="right").tolist()
+        needed, left = [], self._cache.limit_bytes
+        for file in list_remote([self._files[number] for number in dict.fromkeys(which)]):
+            left -= file.total_bytes
+            if left < 0:
+                break
+            needed += [file.index_object, file.shard_object]
+        # What is needed first is touched last, and so kept longest.
+        missing = [item for item in reversed(needed) if not self._cache.touch(item)]
+        self._wanted.clear()
+        self._wanted.extend(reversed(missing))
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        while len(self._threads) < min(FETCHERS, len(missing)):
+            arguments = (self._cache, self._wanted, self._busy)
+            thread = threading.Thread(target=_fetch_all, args=arguments, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+
+def _fetch_all(
+    cache: ShardCache, wanted: collections.deque[StoredObject], busy: set[StoredObject]
+) -> None:
+    while wanted:
+        with contextlib.suppress(Exception):  # the reader meets the same error itself
+            item = wanted.popleft()
+            if item in busy:
+                continue
+            busy.add(item)
+            try:
+                os.close(cache.open(item))
+            finally:
+                busy.discard(item)

@@ -14,29 +14,34 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fcntl
+import hashlib
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from converter.errors import DatasetError, OutputError, ShardmillError, StoreError, UsageError
-from converter.format.manifest import ShardInfo
-from converter.sizes import format_bytes, parse_bytes
-from converter.storage.locate import expand_home
+from converter.errors import DatasetError, OutputError, ShardmillError, StoreError
+from converter.sizes import format_bytes
 from converter.storage.location import Location
+from converter.storage.requests import read_patience
 from reader.records.indexed_file import open_regular
-from reader.remote import cache_files
 
-DEFAULT_BYTES: Final = 20_000_000_000
+LOCK: Final = "lock"  # name of the file that is locked while room is made
+PAUSES_S: Final = (0.005, 0.05)  # the first and the longest
+_PIECE_BYTES: Final = 1 << 20
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:whole|(\d{1,19})\.part)")
 
 _log = logging.getLogger("shardmill.reader")
 # By checksum: when a download failed, and why.
-_failures: dict[str, tuple[float, ShardmillError]] = {}
+failures: dict[str, tuple[float, ShardmillError]] = {}
+# Files that this process has compared with their checksums, by `_identify`.
+checked: set[tuple[int, ...]] = set()
 
 
 class StoredObject(NamedTuple):
@@ -83,11 +88,10 @@ class ShardCache:
             state = path.stat()
         except OSError:
             return False
-        cache_files.mark_used(path, state)
-        return cache_files.is_checked(state)
+        _mark_used(path, state)
+        return _identify(state) in checked
 
     def describe(self, error: OSError, path: Location) -> ShardmillError:
-        """Explains why an object cannot be kept."""
         if error.filename == str(path):
             return DatasetError(f"{path} is missing: run shardmill verify")
         free = ""
@@ -100,23 +104,23 @@ class ShardCache:
         )
 
     def _open_or_fetch(self, item: StoredObject) -> int:
-        began, timer = time.monotonic(), cache_files.StallTimer(self.folder, item.path)
+        began, pauses = time.monotonic(), pause_until_stalled(self.folder, item.path)
         while True:
             found = self._open_whole(item)
             if found is not None:
                 return found
-            with cache_files.hold_lock(self.folder / cache_files.LOCK):
+            with hold_lock(self.folder / LOCK):
                 part = self._lock_part(item)
             if part is None:
-                timer.wait()
+                next(pauses)
                 continue
             try:
-                failed, error = _failures.get(item.sha256, (0.0, None))
+                failed, error = failures.get(item.sha256, (0.0, None))
                 if error is not None and failed > began:  # while this thread waited for it
                     raise error
                 return self._fetch(item, part)
             finally:
-                cache_files.unlock_and_close(part)
+                _unlock_and_close(part)
 
     def _open_whole(self, item: StoredObject) -> int | None:
         """Opens an object that is here; removes it if it is damaged."""
@@ -126,12 +130,12 @@ class ShardCache:
         except FileNotFoundError:
             return None
         state = os.fstat(descriptor)
-        if not cache_files.is_intact(descriptor, state, item.bytes, item.sha256):
+        if not _is_intact(descriptor, state, item):
             os.close(descriptor)
             _log.warning("%s was damaged, and is fetched again: %s", path, item.path)
             path.unlink(missing_ok=True)
             return None
-        cache_files.mark_used(path, state)
+        _mark_used(path, state)
         return descriptor
 
     def _lock_part(self, item: StoredObject) -> int | None:
@@ -146,13 +150,11 @@ class ShardCache:
             descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC | make, 0o600)
         except FileNotFoundError:
             return None
-        if (
-            cache_files.try_lock(descriptor)
-            and not whole.exists()
-            and cache_files.is_named(descriptor, part)
-        ):
-            return descriptor
-        cache_files.unlock_and_close(descriptor)
+        if _try_lock(descriptor) and not whole.exists():
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), part.stat()):
+                    return descriptor
+        _unlock_and_close(descriptor)
         return None
 
     def _fetch(self, item: StoredObject, part: int) -> int:
@@ -160,13 +162,11 @@ class ShardCache:
         for _ in range(2):
             self._download(item, path)
             state = os.fstat(part)
-            if cache_files.is_intact(part, state, item.bytes, item.sha256):
+            if _is_intact(part, state, item):
                 descriptor = open_regular(path)
-                with cache_files.hold_lock(
-                    self.folder / cache_files.LOCK
-                ):  # `_make_room` has to count it once
+                with hold_lock(self.folder / LOCK):  # `_make_room` has to count it once
                     path.rename(self._locate(item))
-                    cache_files.mark_used(self._locate(item), state)
+                    _mark_used(self._locate(item), state)
                 return descriptor
             os.ftruncate(part, 0)  # an earlier run may have left damage
         path.unlink(missing_ok=True)
@@ -190,7 +190,7 @@ class ShardCache:
             if left > 0:
                 item.path.download(path, on_bytes=count)
         except StoreError as error:
-            _failures[item.sha256] = time.monotonic(), error
+            failures[item.sha256] = time.monotonic(), error
             raise
         except (OSError, DatasetError):
             path.unlink(missing_ok=True)
@@ -198,12 +198,12 @@ class ShardCache:
 
     def _make_room(self, size: int) -> bool:
         """Removes what was least recently used; returns whether that makes enough room."""
-        files = sorted(cache_files.list_files(self.folder), key=lambda file: file.used_ns)
+        files = sorted(_list_files(self.folder), key=lambda file: file.used_ns)
         total = sum(file.reserved_bytes for file in files) + size
         for file in files:
             if total <= self.limit_bytes:
                 break
-            if not file.is_part or cache_files.is_abandoned(file.path):
+            if not file.is_part or _is_abandoned(file.path):
                 file.path.unlink(missing_ok=True)
                 total -= file.reserved_bytes
         return total <= self.limit_bytes
@@ -213,33 +213,110 @@ class ShardCache:
         return self.folder / f"{item.sha256}.{end}"
 
 
-def open_cache(
-    cache_dir: str | os.PathLike[str] | None, cache_bytes: int | str | None
-) -> ShardCache:
-    """Opens the cache in a folder, or in the user's; the default limit is `DEFAULT_BYTES`."""
-    if cache_dir is None:
-        home = os.environ.get("XDG_CACHE_HOME", "")
-        base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
-        folder = base / "shardmill"
-    else:
-        folder = Path(expand_home(cache_dir)).absolute()
-    limit = DEFAULT_BYTES if cache_bytes is None else cache_bytes
-    limit_bytes = parse_bytes(limit) if isinstance(limit, str) else limit
-    return ShardCache(folder=folder, limit_bytes=limit_bytes)
+class _CacheFile(NamedTuple):
+    path: Path
+    bytes: int
+    reserved_bytes: int  # its size once it is complete
+    used_ns: int
+    is_part: bool
 
 
-def check_room(cache: ShardCache, shards: Sequence[ShardInfo]) -> None:
-    """Makes sure that each of some shards fits into a cache, with its index.
+def pause_until_stalled(folder: Path, path: Location) -> Iterator[None]:
+    """Pauses before each item, longer each time, while others fetch an object or free the cache.
 
     Raises:
-        UsageError: one does not; names the size that would do.
+        StoreError: nothing has changed in the cache for too long.
     """
-    shard_bytes = max((shard.bytes for shard in shards), default=0)
-    index_bytes = max((shard.index_bytes for shard in shards), default=0)
-    needed = shard_bytes + index_bytes
-    if needed > cache.limit_bytes:
-        raise UsageError(
-            f"cache_bytes {format_bytes(cache.limit_bytes)} is too small: the largest shard has "
-            f"{format_bytes(shard_bytes)} and the largest index {format_bytes(index_bytes)}; allow "
-            f"at least {needed} bytes"
-        )
+    (pause, longest), before = PAUSES_S, None
+    # The downloader gives up a little earlier, and reports a more useful error.
+    patience = read_patience() + 2 * longest
+    while True:
+        now = {(file.path, file.bytes) for file in _list_files(folder)}
+        if now != before:
+            before, moved = now, time.monotonic()
+        elif time.monotonic() - moved > patience:
+            raise StoreError(
+                f"{path} is being fetched by another process, or others take all of the cache, and "
+                f"nothing has moved for {patience:.0f} s: end them, or choose another cache_dir"
+            )
+        time.sleep(pause)
+        yield
+        pause = min(2 * pause, longest)
+
+
+def _list_files(folder: Path) -> list[_CacheFile]:
+    """Lists the files of a cache; other files in its folder are left alone."""
+    files = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if (match := _NAME.fullmatch(entry.name)) is None:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                state, is_part = entry.stat(follow_symlinks=False), match[1] is not None
+                reserved_bytes = int(match[1]) if is_part else state.st_size
+                used_ns = state.st_mtime_ns if is_part else state.st_atime_ns
+                path = Path(entry.path)
+                files.append(_CacheFile(path, state.st_size, reserved_bytes, used_ns, is_part))
+    return files
+
+
+def _is_intact(descriptor: int, state: os.stat_result, item: StoredObject) -> bool:
+    """Compares a file with its checksum, once for each process and state of the file."""
+    if state.st_size != item.bytes:
+        return False
+    if _identify(state) not in checked:
+        digest, offset = hashlib.sha256(), 0
+        while piece := os.pread(descriptor, _PIECE_BYTES, offset):
+            digest.update(piece)
+            offset += len(piece)
+        if digest.hexdigest() != item.sha256:
+            return False
+        checked.add(_identify(state))
+    return True
+
+
+def _identify(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _mark_used(path: Path, state: os.stat_result) -> None:
+    # Many systems do not keep the time of access.
+    with contextlib.suppress(OSError):  # the file belongs to another user
+        os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, and creates the file if it is missing."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        _unlock_and_close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unlock_and_close(descriptor: int) -> None:
+    # Closing alone is not enough: a process forked meanwhile has the descriptor, and the lock, too.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def _is_abandoned(part: Path) -> bool:
+    """Whether no process is downloading to a part."""
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        return _try_lock(descriptor)
+    finally:
+        _unlock_and_close(descriptor)

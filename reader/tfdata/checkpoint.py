@@ -18,7 +18,6 @@ from reader.plan.read_plan import find_difference
 
 STATE: Final = "state.json"
 VERSION: Final = 1
-
 _OURS: Final = re.compile(r"\d{6,}-\d{9,}\.(weights\.h5|npz)")
 
 
@@ -41,7 +40,11 @@ class CheckpointFolder:
         name = _name_files(state["epoch"], state["step"])
         weights, others = (self._folder / f"{name}.{kind}" for kind in ("weights.h5", "npz"))
         save(weights)
-        columns: dict[str, Any] = {key: _widen(array) for key, array in arrays.items()}
+        columns: dict[str, Any] = {
+            # bfloat16, which NumPy does not know, becomes float32, which holds the same numbers.
+            key: array.astype(np.float32) if array.dtype.kind == "V" else array
+            for key, array in arrays.items()
+        }
         np.savez(others, **columns)
         temporary = self._folder / f"{STATE}.new"
         plain = {"version": VERSION, **state}
@@ -63,18 +66,16 @@ class CheckpointFolder:
         """
         try:
             state: dict[str, Any] = json.loads(self._state.read_bytes())
-            version = state["version"]
-            if version == VERSION:
-                state = _parse(state)
+            if (version := state["version"]) != VERSION:
+                raise UsageError(
+                    f"{self._state} has version {version!r}, this shardmill reads {VERSION}: "
+                    "remove it to start over"
+                )
+            state = _parse(state)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise self._describe_damage(error) from error
-        if version != VERSION:
-            raise UsageError(
-                f"{self._state} has version {version!r}, this shardmill reads {VERSION}: remove "
-                "it to start over"
-            )
         if name := find_difference(state["data"], fingerprint):
             raise UsageError(
                 f"{self._state} is of a training with {name} {state['data'].get(name)!r}, this one "
@@ -83,11 +84,7 @@ class CheckpointFolder:
         return state
 
     def load_weights(self, state: Mapping[str, Any], load: Callable[[Path], object]) -> None:
-        """Calls `load` with the path of a state's weights.
-
-        Raises:
-            DatasetError: they are missing, damaged, or of another model.
-        """
+        """Calls `load` with the path of the weights; raises a `DatasetError` if it fails."""
         path = self._folder / f"{state['name']}.weights.h5"
         try:
             load(path)
@@ -99,11 +96,7 @@ class CheckpointFolder:
             ) from error
 
     def read_arrays(self, state: Mapping[str, Any]) -> dict[str, Array]:
-        """Returns a state's arrays, by name.
-
-        Raises:
-            DatasetError: they are missing or damaged.
-        """
+        """Returns a state's arrays, by name; raises a `DatasetError` if they are damaged."""
         try:
             with open(self._folder / f"{state['name']}.npz", "rb") as file:
                 return dict(np.load(file))
@@ -131,11 +124,6 @@ def _parse(state: dict[str, Any]) -> dict[str, Any]:
 
 def _name_files(epoch: int, step: int) -> str:
     return f"{epoch:06d}-{step:09d}"
-
-
-def _widen(array: Array) -> Array:
-    # Types such as bfloat16, unknown to NumPy, become float32, which holds the same numbers.
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def _first_line(error: Exception) -> str:

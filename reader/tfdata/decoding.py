@@ -24,17 +24,16 @@ def make_decoder(images: ImagePlan) -> Decode:
     They are uint8, or float32 after a resize to float32 images, which is not rounded.
     """
     read = functools.partial(decode_pixels, images=images)
-    return _combine(images, read, functools.partial(fit_image, images=images))
+    return _combine(images, read, lambda pixels: fit_image(pixels, images))
 
 
 def make_mask_decoder(images: ImagePlan, padding: int) -> Decode:
     """Combines the same for masks, which keep their values: uint8 (height, width, 1)."""
-
-    def read(encoded: tf.Tensor, size: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
-        del size
-        return _cut(tf.io.decode_png(encoded, 1), window)
-
-    return _combine(images, read, lambda mask: fit_mask(mask, images, padding))
+    return _combine(
+        images,
+        lambda encoded, _, window: _cut(tf.io.decode_png(encoded, 1), window),
+        lambda mask: fit_mask(mask, images, padding),
+    )
 
 
 def _combine(
@@ -46,7 +45,7 @@ def _combine(
         # An image and its mask are cropped and flipped alike, because only the seed decides.
         crop = options.random_crop
         window = None if crop is None else draw_window(size, crop, seed)
-        pixels = fit(read(encoded, size, window=window))
+        pixels = fit(read(encoded, size, window))
         if options.random_flip:
             pixels = tf.image.stateless_random_flip_left_right(pixels, tf.stack([seed, 1]))
         pixels.set_shape((images.height, images.width, None))
@@ -86,7 +85,7 @@ def _resize(pixels: tf.Tensor, images: ImagePlan, method: str) -> tf.Tensor:
 
 
 def decode_pixels(
-    encoded: tf.Tensor, size: tf.Tensor, images: ImagePlan, window: tf.Tensor | None = None
+    encoded: tf.Tensor, size: tf.Tensor, window: tf.Tensor | None, images: ImagePlan
 ) -> tf.Tensor:
     """Decodes a stored image, or a window of it, to uint8 (height, width, channels)."""
     stored, color_mode = images.stored, images.options.color_mode

@@ -15,37 +15,27 @@ import tensorflow as tf
 
 from reader.arrays import Array, Scratch
 from reader.batches import decoders
-from reader.batches.batch_reader import Batch
+from reader.batches.batch import Batch
 from reader.batches.decoders import Decoder, Task
 from reader.plan.choices import ImagePlan
 from reader.plan.read_plan import ReadPlan
-from reader.tfdata.decoding import (
-    Decode,
-    crop_to_ratio,
-    fit_image,
-    fit_mask,
-    make_decoder,
-    make_mask_decoder,
-)
+from reader.tfdata import decoding
 
 
 def make_placer(plan: ReadPlan) -> Decoder:
-    """Makes what decodes an image for the engine, and resizes it if that is done one by one.
-
-    TensorFlow decodes a PNG in two thirds of the time that Pillow takes. JPEGs are left to the
-    engine, unless only a part is needed.
-    """
+    """Makes what decodes an image for the engine, and resizes it if that is done one by one."""
     images = _leave_to_tensorflow(plan)
     if images.options.random_crop is not None:
-        return _place_result(make_decoder(images), images.part_images)
+        return _place_result(decoding.make_decoder(images), images.part_images)
     natural = dataclasses.replace(
         images.options, image_size=None, crop_to_aspect_ratio=False, pad_to_aspect_ratio=False
     )
     as_stored = dataclasses.replace(images, options=natural)
+    # TensorFlow decodes a PNG in two thirds of the time that Pillow takes.
     decode = (
         decoders.make_decoder(as_stored)
         if as_stored.is_quick
-        else _place_result(make_decoder(as_stored), as_stored.part_images)
+        else _place_result(decoding.make_decoder(as_stored), as_stored.part_images)
     )
     return _resize_singly(plan, decode, images.channels, images.options.interpolation)
 
@@ -54,7 +44,7 @@ def make_mask_placer(plan: ReadPlan) -> Decoder:
     """Makes what does the same with a mask."""
     images, padding = _leave_to_tensorflow(plan), plan.given.mask_padding
     if images.options.random_crop is not None:
-        return _place_result(make_mask_decoder(images, padding), images.part_images)
+        return _place_result(decoding.make_mask_decoder(images, padding), images.part_images)
     return _resize_singly(plan, decoders.make_mask_decoder(), 1, "nearest", padding)
 
 
@@ -70,10 +60,14 @@ def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
         return None
     images, options, padding = plan.images, plan.options, plan.given.mask_padding
     resize = _compile_resize(
-        images, images.channels, lambda pixels: tf.cast(fit_image(pixels, images), options.dtype)
+        images,
+        images.channels,
+        lambda pixels: tf.cast(decoding.fit_image(pixels, images), options.dtype),
     )
     if plan.given.masks:
-        resize_masks = _compile_resize(images, 1, lambda masks: fit_mask(masks, images, padding))
+        resize_masks = _compile_resize(
+            images, 1, lambda masks: decoding.fit_mask(masks, images, padding)
+        )
 
     def resize_batch(batch: Batch) -> Batch:
         flips = tf.constant(batch.flips)
@@ -121,7 +115,7 @@ def _share(array: Array) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-def _place_result(decode: Decode, part_images: int) -> Decoder:
+def _place_result(decode: decoding.Decode, part_images: int) -> Decoder:
     """Runs a decoder of tensors on several images with one call of a graph."""
 
     # The decoder is copied for each of them: a loop in the graph took 0.05 ms an image more.
@@ -146,20 +140,16 @@ def _place_result(decode: Decode, part_images: int) -> Decoder:
         try:
             images = runs[len(tasks)](data, sizes, seeds)
         except tf.errors.OpError as error:
-            return [_describe(error)] if len(tasks) == 1 else place_singly(tasks)
+            return [_describe(error)] if len(tasks) == 1 else place(tasks, 1)
         for image, task in zip(images, tasks, strict=True):
             _copy_result(image.numpy(), task.row)
         return [None] * len(tasks)
 
-    def place_singly(tasks: Sequence[Task]) -> list[str | None]:
-        return [problem for task in tasks for problem in place_part([task])]
-
-    def place(tasks: Sequence[Task]) -> list[str | None]:
-        rest = len(tasks) % part_images
-        problems: list[str | None] = []
-        for begin in range(0, len(tasks) - rest, part_images):
-            problems += place_part(tasks[begin : begin + part_images])
-        return problems + place_singly(tasks[len(tasks) - rest :])
+    def place(tasks: Sequence[Task], part: int = part_images) -> list[str | None]:
+        whole = len(tasks) - len(tasks) % part
+        parts = [tasks[begin : begin + part] for begin in range(0, whole, part)]
+        parts += [[task] for task in tasks[whole:]]
+        return [problem for some in parts for problem in place_part(some)]
 
     return place
 
@@ -174,7 +164,7 @@ def _resize_singly(
 
     def resize(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         if options.crop_to_aspect_ratio:
-            pixels = crop_to_ratio(pixels, size)
+            pixels = decoding.crop_to_ratio(pixels, size)
         return tf.image.resize(pixels, size, method)
 
     pixels_spec = tf.TensorSpec((None, None, channels), tf.uint8)
@@ -221,7 +211,7 @@ def _copy_result(image: Array, row: Array) -> None:
 
 
 def _describe(error: tf.errors.OpError) -> str:
-    """A decoder's error message, without its place in the graph."""
+    # Without the place in the graph.
     lines = re.sub(r"\{\{.*?\}\} ?|\s*\[Op:.*", "", error.message).splitlines()
     said = [line for line in lines if not re.match(r"\s|Graph execution|Detected at|$", line)]
     return said[0] if said else type(error).__name__

@@ -97,7 +97,6 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Restores the last checkpoint."""
         del logs
         if self.params["steps"] != self._steps:
             raise UsageError(
@@ -167,14 +166,13 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         """Completes the history."""
         del logs
         self.model._initial_epoch = None  # noqa: SLF001 (the next `fit` decides on its own)
-        history = getattr(self.model, "history", None)
-        if history is None:
+        if (history := getattr(self.model, "history", None)) is None:
             return
         history.epoch = [epoch for epoch, _ in self._logs]
-        names = {name: None for _, values in self._logs for name in values}
-        history.history = {
-            name: [values[name] for _, values in self._logs if name in values] for name in names
-        }
+        history.history = {}
+        for _, values in self._logs:
+            for name, value in values.items():
+                history.history.setdefault(name, []).append(value)
 
     def _describe(self, state: dict[str, Any]) -> str:
         epoch, step = state["epoch"], state["step"]
@@ -204,16 +202,16 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             "callbacks": [
                 {
                     name: value
-                    for name, value in _list_plain(callback).items()
+                    for name, value in _list_plain(one).items()
                     if value != fresh.get(name)
                 }
-                for callback, fresh in zip(self._callbacks, self._fresh, strict=True)
+                for one, fresh in zip(self._callbacks, self._fresh, strict=True)
             ],
         }
         self._checkpoint.write(state, arrays, self.model.save_weights)
 
     def _build(self) -> None:
-        """Creates all variables, which Keras otherwise does at the first batch."""
+        # Creates all variables, which Keras otherwise does at the first batch.
         model = self.model
         metrics = model._compile_metrics  # noqa: SLF001
         if not model.built or (metrics is not None and not metrics.built):
@@ -247,9 +245,8 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
 
 
 def _tell(line: str) -> None:
-    """Logs a line, and prints it where Keras prints its own."""
     _log.info(line)
-    if keras.config.is_interactive_logging_enabled():
+    if keras.config.is_interactive_logging_enabled():  # where Keras prints lines of its own
         encoding = sys.stdout.encoding or "utf-8"
         print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
@@ -289,7 +286,6 @@ def _list_plain(callback: keras.callbacks.Callback) -> dict[str, Any]:
 
 
 def _list_arrays(callback: keras.callbacks.Callback) -> Iterator[tuple[str, Array]]:
-    """Lists of arrays, by name and place."""
     for name, value in vars(callback).items():
         if isinstance(value, list) and all(isinstance(item, np.ndarray) for item in value):
             yield from ((f"{name}-{place}", array) for place, array in enumerate(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 from converter.errors import ShardmillError, UsageError
 from converter.sizes import format_count
 from reader.arrays import Array
-from reader.batches.elements import Ragged, format_batch
+from reader.batches.batch import Ragged, format_batch
 from reader.examples.columns import FilePaths
 from reader.plan.read_plan import ReadPlan
 from reader.records.damage import keep_error
@@ -23,11 +24,8 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     They are the batches of `ShardSet.dataset`; a shuffled order changes after each epoch.
     `model.fit` takes a sequence, with `workers` threads that read ahead, in an order of its own
     unless you pass `shuffle=False`. It begins with the epoch after the first one, as Keras ends an
-    epoch when it has looked at a batch.
-
-    Args:
-        plan: what to read.
-        **loading: of `keras.utils.PyDataset`; `max_queue_size` defaults to what `max_ram` allows.
+    epoch when it has looked at a batch. `max_queue_size` defaults to what `max_ram` allows. You can
+    copy and pickle a sequence.
 
     Attributes:
         class_names: in label order.
@@ -55,7 +53,13 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         self.file_paths: FilePaths = plan.file_paths
         self.epoch = plan.options.initial_epoch
         self._plan = plan
+        self._loading = loading
         self._read = make_reader(plan).read
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy makes threads, scratch memory and graphs of its own; a cache is filled again.
+        make = functools.partial(BatchSequence, self._plan, **self._loading)
+        return make, (), {"epoch": self.epoch}
 
     def __repr__(self) -> str:
         plan, options = self._plan, self._plan.options

@@ -3,32 +3,36 @@
 shuffled shards -> records of several in turn -> a window of shuffled records -> decode -> batch
 
 So the pipeline can be saved, run by processes without our code, and saved in the middle of an epoch
-by `tf.train.Checkpoint`.
+by `tf.train.Checkpoint`. Records are compared with the manifest as the engine does it.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 import tensorflow as tf
 
 from converter.format import examples
+from converter.format.manifest import ImageInfo
 from converter.format.schema import MASK, Column
 from reader.arrays import Array
-from reader.batches.elements import BLANKS, BOX, order_parts
+from reader.batches.batch import BLANKS, BOX, order_parts
+from reader.examples.image_headers import MAX_SCANS
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
+from reader.tfdata.dataset import Columns, choose_settings, leave_alone
 from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decoder
-from reader.tfdata.pipeline import Columns, choose_settings, leave_alone
-from reader.tfdata.record_checks import check_fields
 
 # Buffer for shuffling shards. With all of them in it, one worker of a tf.data service could take
 # every shard.
 SHUFFLED_SHARDS: Final = 16
 
 _TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}
+_BYTE: Final = 256
+_SIDE: Final = 1 << 14  # sides in a WebP have 14 bits
 
 
 def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
@@ -84,7 +88,7 @@ def _open_shard(shard: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tf.data.
     return tf.data.Dataset.zip((records, tf.data.Dataset.random(seed)))
 
 
-def _make_filter(labels: Array) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _make_filter(labels: Array) -> Callable[..., tf.Tensor]:
     def is_wanted(record: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         number = {examples.LABEL: tf.io.FixedLenFeature((), tf.int64)}
         stored = tf.io.parse_single_example(record, number)[examples.LABEL]
@@ -107,7 +111,7 @@ def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
 
     def decode(record: tf.Tensor, seed: tf.Tensor) -> Columns:
         fields = tf.io.parse_single_example(record, features)
-        size, checks = check_fields(fields, image, given.classes)
+        size, checks = _check_fields(fields, image, given.classes)
         with tf.control_dependencies(checks):  # before a decoder takes memory
             fields = {name: tf.identity(value) for name, value in fields.items()}
         pixels = tf.cast(decode_image(fields[examples.ENCODED], size, seed), options.dtype)
@@ -138,31 +142,19 @@ def _format_element(plan: ReadPlan, columns: Columns) -> Any:
         label = _make_label(given.label, parsed, plan.given.classes)
     elif plan.options.label_mode is not None and plan.has_classes:
         label = format_labels(labels, plan.options.label_mode, len(plan.choice.class_names))
-    return order_parts(
-        plan,
-        images=images,
-        masks=masks[0] if masks else None,
-        label=label,
-        weights=None,  # `pad` is refused
-        names=names,
-        columns={name: parsed[column.name] for name, column in given.columns.items()},
-    )
+    extra = {name: parsed[column.name] for name, column in given.columns.items()}
+    names = names if plan.options.with_filename else None
+    return order_parts(plan, images, masks[0] if masks else None, label, names, extra or None)
 
 
 def _parse_columns(
     records: tf.Tensor, columns: Iterable[Column], *, single: bool
 ) -> dict[str, tf.Tensor]:
-    """Parses the columns and names of records, string (batch,), or of a single one, string ().
-
-    Gives tensors (batch,), ragged (batch, None), or of boxes (batch, None, 4); without `batch`, and
-    not ragged, for a single record.
-    """
+    """Parses records, string (batch,), or a single one, string (), for which nothing is ragged."""
     features = {column.name: _describe(column) for column in columns}
     features[examples.SOURCE_ID] = tf.io.FixedLenFeature((), tf.string, "")
-    if not single:
-        return dict(tf.io.parse_example(records, features))
-    parsed = tf.io.parse_example(records[None], features)
-    return {name: value[0] for name, value in parsed.items()}
+    parsed = tf.io.parse_example(records[None] if single else records, features)
+    return {name: value[0] if single else value for name, value in parsed.items()}
 
 
 def _describe(column: Column) -> Any:
@@ -182,3 +174,85 @@ def _make_label(label: Column, parsed: Mapping[str, tf.Tensor], classes: int) ->
     hot = tf.minimum(tf.reduce_sum(tf.one_hot(numbers, classes), axis=-2), 1.0)
     hot.set_shape((*hot.shape[:-1], classes))
     return hot
+
+
+def _check_fields(
+    fields: Mapping[str, tf.Tensor], image: ImageInfo, classes: int
+) -> tuple[tf.Tensor, list[tf.Operation]]:
+    """Returns the size of a record's image, int32 (2,), and assertions about the record."""
+    encoded, name = fields[examples.ENCODED], fields[examples.SOURCE_ID]
+    checks = []
+
+    def require(condition: tf.Tensor, *said: object) -> None:
+        said = ("the record of", name, "holds", *said)
+        checks.append(tf.raw_ops.Assert(condition=condition, data=said, summarize=9))
+
+    if image.is_raw:
+        size = tf.stack([fields[examples.HEIGHT], fields[examples.WIDTH]])
+    else:
+        size = _measure_header(encoded, image.formats)
+    least, most = (image.height or 1, image.width or 1), (image.max_height, image.max_width)
+    fits = tf.reduce_all((size >= least) & (size <= most))
+    require(fits, "an image of", size, "pixels, expected up to", most)
+    if "jpeg" in image.formats:
+        # Each scan can cover the whole image.
+        scans = tf.size(tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda").values) - 1
+        require(scans <= MAX_SCANS, "an image of", scans, "scans, expected up to", MAX_SCANS)
+    if MASK in fields:
+        mask_size = _measure_png(fields[MASK])
+        require(tf.reduce_all(mask_size == size), "a mask of", mask_size, "pixels for", size)
+    if examples.LABEL in fields:
+        label = fields[examples.LABEL]
+        require((label >= 0) & (label < classes), "label", label, "of", classes, "classes")
+    return tf.cast(size, tf.int32), checks
+
+
+def _measure_header(encoded: tf.Tensor, formats: Collection[str]) -> tf.Tensor:
+    """The height and width in a header, int64 (2,); zeros if it is of another format."""
+    known = [_MEASURES[name] for name in _MEASURES if name in formats]
+    if len(known) == 1:
+        return known[0][1](encoded)
+    size = tf.zeros(2, tf.int64)
+    for start, measure in known:
+        is_known = _starts_at(encoded, 0, start)
+        size = tf.cond(is_known, functools.partial(measure, encoded), lambda size=size: size)
+    return size
+
+
+def _measure_png(encoded: tf.Tensor) -> tf.Tensor:
+    is_png = _starts_at(encoded, 0, b"\x89PNG\r\n\x1a\n") & _starts_at(encoded, 12, b"IHDR")
+    sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+    sides = tf.cast(tf.reverse(tf.ensure_shape(sides, (2,)), [0]), tf.int64)
+    return tf.where(is_png, sides, tf.zeros_like(sides))
+
+
+def _measure_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Reads the first chunk (RFC 9649, sections 2.5 to 2.7)."""
+    data = tf.io.decode_raw(tf.strings.substr(encoded, 20, 10), tf.uint8)
+    data = tf.cast(tf.ensure_shape(data, (10,)), tf.int64)
+
+    def read(begin: int, end: int) -> tf.Tensor:
+        return tf.reduce_sum(data[begin:end] * [_BYTE**place for place in range(end - begin)])
+
+    bits = read(1, 5)
+    sizes = {
+        b"VP8X": tf.stack([read(7, 10), read(4, 7)]) + 1,
+        b"VP8L": tf.stack([bits // _SIDE % _SIDE, bits % _SIDE]) + 1,
+        b"VP8 ": tf.stack([read(8, 10), read(6, 8)]) % _SIDE,
+    }
+    is_webp = _starts_at(encoded, 0, b"RIFF") & _starts_at(encoded, 8, b"WEBP")
+    found = tf.zeros(2, tf.int64)
+    for name, size in sizes.items():
+        found = tf.where(is_webp & _starts_at(encoded, 12, name), size, found)
+    return found
+
+
+def _starts_at(encoded: tf.Tensor, begin: int, expected: bytes) -> tf.Tensor:
+    return tf.strings.substr(encoded, begin, len(expected)) == expected
+
+
+_MEASURES: Final[dict[str, tuple[bytes, Callable[[tf.Tensor], tf.Tensor]]]] = {
+    "jpeg": (b"\xff", lambda encoded: tf.io.extract_jpeg_shape(encoded, tf.int64)[:2]),
+    "png": (b"\x89", _measure_png),
+    "webp": (b"R", _measure_webp),
+}

@@ -1,5 +1,6 @@
-"""What is given of a batch: the order of its parts, the forms of labels, and columns."""
+"""A batch: its memory comes back, and what is given of it has the form that is asked for."""
 
+import gc
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,13 +8,13 @@ import pytest
 
 from converter.format.manifest import ImageInfo
 from converter.format.schema import BOXES, LABELS, TARGET, Column
-from reader.batches.batch_reader import Batch
-from reader.batches.elements import (
+from reader.batches.batch import (
+    Batch,
+    BufferPool,
     Ragged,
     format_batch,
     format_labels,
     gather_column,
-    split_ragged,
     stack_column,
 )
 from reader.examples.fields import Given
@@ -162,7 +163,7 @@ def test_any_number_of_values_is_ragged_and_is_split_into_rows(column, values, r
     ragged = stack_column(column, values)
     assert isinstance(ragged, Ragged)
     assert ragged.splits.tolist() == [0, *np.cumsum([*map(len, rows)])]
-    found = split_ragged(ragged)
+    found = ragged.list_rows()
     assert [row.tolist() for row in found] == rows
     dtype = {"ints": np.int64, "texts": np.object_}.get(column.kind, np.float32)
     assert {row.dtype for row in found} <= {np.dtype(dtype)}
@@ -175,6 +176,29 @@ def test_a_column_is_found_among_those_that_were_read():
     batch = make_batch([([0.5], [7]), (), ([], [8])])
     plan = make_plan(given)
     assert gather_column(plan, batch, AGE).tolist() == [7, 0, 8]
-    assert [row.tolist() for row in split_ragged(gather_column(plan, batch, SCORES))] == [
+    assert [row.tolist() for row in gather_column(plan, batch, SCORES).list_rows()] == [
         [0.5], [], [],
     ]  # fmt: skip
+
+
+def test_an_array_comes_back_only_with_its_last_view():
+    pool = BufferPool((4, 8), "uint8", keep=2)
+    for look in (lambda a: a, lambda a: a[:2][1:], np.asarray, lambda a: memoryview(a[1:])):
+        lent = pool.take()
+        address = lent.ctypes.data
+        view = look(lent)
+        del lent
+        gc.collect()
+        assert pool.take().ctypes.data != address
+        del view
+        gc.collect()
+        taken = [pool.take() for _ in range(2)]
+        assert address in [array.ctypes.data for array in taken]
+        del taken
+
+
+def test_arrays_begin_where_tensorflow_takes_them_over():
+    pool = BufferPool((3, 5), "float32", keep=1)
+    arrays = [pool.take() for _ in range(5)]
+    assert {array.ctypes.data % 64 for array in arrays} == {0}
+    assert {(array.shape, array.dtype.name) for array in arrays} == {((3, 5), "float32")}
