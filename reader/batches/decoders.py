@@ -93,7 +93,7 @@ def make_decoder(images: ImagePlan) -> Decoder:
         with scratch.borrow() as memory:
             pixels = memory.take(height * width * decoded).reshape(height, width, decoded)
             decode(task.encoded, pixels)
-            _copy_pixels(pixels, row)
+            copy_pixels(pixels, row)
 
     return functools.partial(_do_each, place)
 
@@ -129,26 +129,20 @@ def _check_natural(images: ImagePlan) -> None:
         )
 
 
-def _copy_pixels(pixels: Array, row: Array) -> None:
+def copy_pixels(pixels: Array, row: Array) -> None:
     """Copies contiguous pixels to a place of any dtype, strides and number of channels."""
     if row.strides[1] < 0:
-        pixels, row = mirror(pixels), row[:, ::-1]
-    colors = min(3, row.shape[-1])
+        # Mirrored pixel by pixel: value by value takes three times as long.
+        pixel = np.dtype((np.void, pixels.shape[2] * pixels.itemsize))
+        mirrored, row = np.empty_like(pixels), row[:, ::-1]
+        mirrored.view(pixel)[...] = pixels.view(pixel)[:, ::-1]
+        pixels = mirrored
+    if row.shape[-1] == pixels.shape[-1]:
+        np.copyto(row, pixels, casting="unsafe")
+        return
     # Gray is copied to each color.
-    np.copyto(row[..., :colors], pixels[..., :colors], casting="unsafe")
-    if row.shape[-1] > pixels.shape[-1]:
-        row[..., colors:] = _OPAQUE
-    elif row.shape[-1] == 4:
-        row[..., 3] = pixels[..., 3]
-
-
-def mirror(pixels: Array) -> Array:
-    """Returns a mirrored copy of an image (height, width, channels)."""
-    mirrored = np.empty_like(pixels)
-    # Pixel by pixel: value by value takes three times as long.
-    pixel = np.dtype((np.void, pixels.shape[2] * pixels.itemsize))
-    mirrored.view(pixel)[...] = pixels.view(pixel)[:, ::-1]
-    return mirrored
+    np.copyto(row[..., :3], pixels[..., :3], casting="unsafe")
+    row[..., 3:] = _OPAQUE
 
 
 def _copy_raw(encoded: Bytes, pixels: Array) -> None:

@@ -37,7 +37,6 @@ class ImageCache:
         )
 
     def read(self, epoch: int, steps: Sequence[int]) -> Batch:
-        """Copies the images of some steps; see `BatchReader.read`."""
         kept, count = self._kept, len(steps) * self._plan.steps.batch_size
         slots, chosen = self._plan.find_chosen(epoch, steps)
         images, masks = self._fill(self._images, kept.images, slots, chosen), kept.masks

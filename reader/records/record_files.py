@@ -168,7 +168,6 @@ class RunFiles(RecordFiles):
         return RunFiles, self._arguments
 
     def read_many(self, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
-        """Reads some records, run by run; see `RecordFiles.read_many`."""
         parts = np.searchsorted(self._parts, numbers, side="right") - 1
         places = numbers - self._parts[parts]
         runs = self._firsts[parts] + places // self._run
@@ -180,7 +179,6 @@ class RunFiles(RecordFiles):
     def read_blocks(
         self, numbers: Numbers, limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
     ) -> Iterator[Block]:
-        """Copies some records out of their runs; see `RecordFiles.read_blocks`."""
         part: list[tuple[int, memoryview]] = []
         size = 0
         for index, _, payload in self.read_many(numbers):

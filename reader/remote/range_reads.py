@@ -46,7 +46,6 @@ class RangeFiles(RecordFiles):
         self._are_kept = fits_cache(files)
 
     def locate(self, numbers: Numbers) -> Iterator[Group]:
-        """Also requests the records; see `RecordFiles.locate`."""
         requests = RangeRequests()
         yield from [self._request(group, requests) for group in super().locate(numbers)]
 

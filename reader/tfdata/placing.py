@@ -205,9 +205,7 @@ def _copy_result(image: Array, row: Array) -> None:
     # TensorFlow would round with all threads of the process, which took a fifth of the time.
     if image.dtype != row.dtype:
         image = np.clip(np.rint(image), 0, 255).astype(row.dtype)
-    if row.strides[1] < 0:
-        image, row = decoders.mirror(image), row[:, ::-1]
-    np.copyto(row, image)
+    decoders.copy_pixels(image, row)
 
 
 def _describe(error: tf.errors.OpError) -> str:
