@@ -91,7 +91,6 @@ class Batch:
         return self._compact()
 
     def pad(self) -> Batch:
-        """Blanks what is not valid."""
         blank = ~self.valid
         if blank.any():
             self.images[blank], self.labels[blank] = 0, 0
@@ -123,7 +122,6 @@ class Ragged:
     splits: Numbers  # (n + 1,): those of record i lie from splits[i] to splits[i + 1]
 
     def list_rows(self) -> list[Array]:
-        """Lists the values of each record."""
         # Of no records, `np.split` makes one part.
         return np.split(self.values, self.splits[1:-1])[: len(self.splits) - 1]
 

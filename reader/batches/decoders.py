@@ -277,7 +277,6 @@ def _lacks_rows(png: memoryview) -> bool:
 
 
 def _list_chunks(png: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Yields the name of each chunk, and all of it."""
     at, name = _SIGNATURE_BYTES, b""
     while name != b"IEND":
         name = bytes(png[at + 4 : at + 8])

@@ -100,11 +100,9 @@ class Group(NamedTuple):
         return self.ends - self.begins
 
     def take(self, rows: slice | Array) -> Group:
-        """Selects some of the records."""
         return Group(self.file, *(column[rows] for column in self[1:]))
 
     def list_places(self) -> list[tuple[int, Place]]:
-        """Lists the records one by one: (index, place)."""
         columns = (self.indexes, self.records, self.begins, self.sizes)
         return [
             (index, Place(self.file, *place))

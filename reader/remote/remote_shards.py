@@ -116,7 +116,6 @@ def await_manifest(folder: Location) -> Manifest:
 
 
 def _read_checked(folder: Location) -> Manifest:
-    """Reads the manifest, and compares it with the sizes of all objects, by one listing."""
     manifest, sizes = read_manifest(folder), folder.list_sizes()
     for shard in manifest.shards:
         for name, size in shard.file_sizes.items():

@@ -311,7 +311,6 @@ def _unlock_and_close(descriptor: int) -> None:
 
 
 def _is_abandoned(part: Path) -> bool:
-    """Whether no process is downloading to a part."""
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

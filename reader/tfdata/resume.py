@@ -163,7 +163,6 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._save(epoch + 1, 0)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Completes the history."""
         del logs
         self.model._initial_epoch = None  # noqa: SLF001 (the next `fit` decides on its own)
         if (history := getattr(self.model, "history", None)) is None:

@@ -80,7 +80,6 @@ def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
 
 
 def _open_shard(shard: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tf.data.Dataset:
-    """Reads a shard's records, each with a seed of its own."""
     path, count = shard
     records = tf.data.TFRecordDataset(path, buffer_size=READ_BYTES)
     # No checksum is wrong in a shard that was cut off between two records.
@@ -132,7 +131,7 @@ def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
 
 
 def _format_element(plan: ReadPlan, columns: Columns) -> Any:
-    """Does in a graph what `elements.format_batch` does with arrays."""
+    """Does in a graph what `batch.format_batch` does with arrays."""
     images, labels, names, *masks = columns
     given, parsed, label = plan.given, {}, None
     if given.needed:
