@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -28,10 +29,14 @@ from converter.planning.plan import Plan, write_plan
 from converter.planning.splits import draw
 from converter.sources.inputs import locate_root
 from converter.storage.disk import DiskPath
+from converter.storage.locate import locate_output
 from converter.writing.records import Record, make_records
 from converter.writing.shard_writer import Job, write_shard
 from pipelines.jobs.preview import propose
 from reader.records.record_files import RecordFiles
+
+if TYPE_CHECKING:
+    from pipelines.jobs.convert import Conversion
 
 KINDS = {
     "proof": (
@@ -136,6 +141,20 @@ def convert_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
     plan = write_folder(images, out, options)
     commit(plan)
     return plan
+
+
+def run_conversion(
+    images: Path,
+    out: Path,
+    options: ConvertOptions | None = None,
+    beam_args: Sequence[str] = (),
+    **settings: object,
+) -> Conversion:
+    """Does what `convert` does, and returns the whole outcome."""
+    from pipelines.jobs.convert import run_conversions  # loads Beam
+
+    place = locate_output(out)
+    return run_conversions(images, {place: options}, beam_args, **settings)[place]
 
 
 def list_states(folder: Path) -> dict[str, tuple[int, int, int]]:

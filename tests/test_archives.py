@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, write_image
+from conftest import convert_folder, encode_image, make_image, run_conversion, write_image
 
 from converter.errors import ImageError, UsageError
 from converter.format.manifest import read_manifest
@@ -29,7 +29,6 @@ from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_groups import deal_shards, write_together
 from converter.writing.shard_writer import Job
-from pipelines.jobs.convert import run_conversion
 from pipelines.jobs.preview import propose
 from pipelines.jobs.upkeep import repair, verify
 

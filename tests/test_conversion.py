@@ -19,6 +19,7 @@ from conftest import (
     encode_image,
     list_states,
     make_image,
+    run_conversion,
     write_folder,
     write_image,
 )
@@ -39,7 +40,6 @@ from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
 from pipelines import convert
-from pipelines.jobs.convert import run_conversion
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=5, validation_split=0.2)
 OTHER = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=3)

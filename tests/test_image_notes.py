@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, write_image
+from conftest import convert_folder, encode_image, make_image, run_conversion, write_image
 from PIL import ImageCms
 
 from converter.commits.commit import read_notes
@@ -18,7 +18,6 @@ from converter.sources.scan import scan_images
 from converter.upkeep import comparisons, contents, repairs
 from converter.upkeep.updates import plan_update
 from pipelines.cli.commands import main
-from pipelines.jobs.convert import run_conversion
 from pipelines.jobs.upkeep import repair
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)

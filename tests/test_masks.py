@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import convert_folder, encode_image, make_image, make_record, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    make_image,
+    make_record,
+    run_conversion,
+    write_image,
+)
 from PIL import Image
 
 from converter.errors import ImageError, UsageError
@@ -24,7 +31,6 @@ from converter.options import RESIZES, ConvertOptions
 from converter.sources.scan import scan_images
 from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import verify_dataset
-from pipelines.jobs.convert import run_conversion
 from pipelines.jobs.upkeep import repair
 
 OPTIONS = ConvertOptions(

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import encode_image, make_image, write_image
+from conftest import encode_image, make_image, run_conversion, write_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,7 +33,7 @@ from converter.writing.multi_size import (
 )
 from pipelines.beam.remaining import list_remaining
 from pipelines.cli.commands import main
-from pipelines.jobs.convert import Conversion, run_conversion, run_conversions
+from pipelines.jobs.convert import Conversion, run_conversions
 from pipelines.jobs.preview import propose
 from pipelines.jobs.request import locate_sizes
 

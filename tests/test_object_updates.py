@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, make_environment, write_image
+from conftest import convert_folder, make_environment, run_conversion, write_image
 from damaging import EXHAUSTIVE
 from servers import count_writes, kill_at
 from test_stores import read_tree, upload
@@ -26,7 +26,7 @@ from converter.storage.files import Layout
 from converter.storage.object_requests import copy_objects, delete_object, put_bytes
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
-from pipelines.jobs.convert import Conversion, run_conversion
+from pipelines.jobs.convert import Conversion
 from reader import open_shards
 
 OPTIONS = ConvertOptions(

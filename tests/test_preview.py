@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, list_states, write_folder, write_image
+from conftest import convert_folder, list_states, run_conversion, write_folder, write_image
 
 from converter.errors import DatasetError, LockedError, ShardmillError, UsageError
 from converter.format.manifest import read_manifest
@@ -18,7 +18,6 @@ from converter.storage.files import Layout
 from converter.storage.object_requests import list_objects
 from pipelines import convert_sizes, plan, plan_sizes
 from pipelines.cli.commands import main
-from pipelines.jobs.convert import run_conversion
 from pipelines.jobs.preview import propose
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=4, seed=3)

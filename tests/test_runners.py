@@ -72,7 +72,7 @@ def test_where_it_runs(arguments: list[str], local: bool, own: bool) -> None:  #
 
 def test_a_local_run_never_looks_for_prism() -> None:
     options = runners.parse_options(["--runner=DirectRunner"])
-    assert type(runners._make_runner(options, None)) is FnApiRunner
+    assert type(runners.build_pipeline(beam.Create([1]), options, None).runner) is FnApiRunner
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_processes_without_a_use_are_refused() -> None:
     ],
 )
 def test_an_error_is_cut_down_to_one_line(error: Exception, line: str) -> None:
-    assert runners._shorten(error) == line
+    assert runners.summarize_error(error) == line
 
 
 class OtherRunner(PipelineRunner):
@@ -176,7 +176,7 @@ def test_nothing_is_left_in_the_temporary_folder_for_a_kill_to_leave(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     transform = beam.Create([1])
-    pipeline = runners._build_pipeline(transform, runners.parse_options([]), None)
+    pipeline = runners.build_pipeline(transform, runners.parse_options([]), None)
     assert list(tmp_path.iterdir()) == []
     assert pipeline.run().wait_until_finish() == "DONE"
 

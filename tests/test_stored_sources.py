@@ -14,7 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, write_folder, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    make_image,
+    run_conversion,
+    write_folder,
+    write_image,
+)
 from servers import Server
 
 from converter.commits.commit import list_finished
@@ -29,7 +36,6 @@ from converter.storage.objects import ObjectPath
 from converter.writing.shard_writer import Job, read_planned
 from pipelines import convert
 from pipelines.cli.commands import main
-from pipelines.jobs.convert import run_conversion
 from pipelines.jobs.upkeep import verify
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3, validation_split=0.25)

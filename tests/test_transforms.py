@@ -135,7 +135,7 @@ def test_the_pipeline_carries_references_and_no_paths(image_folder: Path, tmp_pa
 
 def test_the_heaviest_shards_come_first(image_folder: Path, tmp_path: Path) -> None:
     plan = plan_folder(image_folder, tmp_path / "out")
-    groups = MillShards(plan)._groups
+    groups = MillShards(plan).groups
     weights = [shard.source_bytes for group in groups for shard in group]
     assert weights == sorted(weights, reverse=True)
     assert sum(weights) == sum(path.stat().st_size for path in image_folder.rglob("bild*"))

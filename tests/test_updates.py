@@ -16,6 +16,7 @@ from conftest import (
     encode_image,
     list_states,
     make_image,
+    run_conversion,
     write_folder,
     write_image,
 )
@@ -38,7 +39,6 @@ from converter.upkeep.contents import Source, read_sources
 from converter.upkeep.updates import Update, carry_shards, place_additions, plan_update
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, read_receipt, receipt_path, write_shard
-from pipelines.jobs.convert import run_conversion
 from reader import Record, open_shards
 
 OPTIONS = ConvertOptions(

@@ -10,22 +10,22 @@ import pytest
 from converter.storage.disk import DiskPath
 from converter.storage.objects import ObjectPath
 from pipelines.beam.runners import parse_options, start_workers
-from pipelines.beam.workers import LocalWorkers, _describe_death, _pools
+from pipelines.beam.workers import LocalWorkers, describe_death, pools
 
 
 def test_processes_live_as_long_as_the_block() -> None:
     with LocalWorkers(2) as workers:
-        processes = [worker.process for worker in workers._idle]
+        processes = [worker.process for worker in workers.idle]
         assert [process.poll() for process in processes] == [None, None]
-        assert len(_pools) == 1
+        assert len(pools) == 1
     assert [process.returncode for process in processes] == [-9, -9]
-    assert not _pools
+    assert not pools
     assert workers.death is None
 
 
 def test_an_error_in_the_block_ends_them_too() -> None:
     with pytest.raises(ZeroDivisionError), LocalWorkers(1) as workers:
-        process = workers._idle[0].process
+        process = workers.idle[0].process
         raise ZeroDivisionError
     assert process.returncode == -9
 
@@ -33,7 +33,7 @@ def test_an_error_in_the_block_ends_them_too() -> None:
 def test_processes_get_ready_for_the_stores_that_they_will_need() -> None:
     places = DiskPath("here"), ObjectPath("s3", "bucket", "a"), ObjectPath("s3", "bucket", "b")
     with start_workers(parse_options([]), 1, *places) as workers:
-        worker = psutil.Process(workers._idle[0].process.pid)
+        worker = psutil.Process(workers.idle[0].process.pid)
         assert worker.cmdline()[-2:] == ["pipelines.beam.worker_main", "s3"]
         end = time.monotonic() + 60
         while not any("aiohttp" in item.path for item in worker.memory_maps()):
@@ -50,6 +50,6 @@ def test_processes_get_ready_for_the_stores_that_they_will_need() -> None:
     ],
 )
 def test_a_death_is_described(code: int, words: str, text: str) -> None:
-    assert _describe_death(code, words) == (
+    assert describe_death(code, words) == (
         text + "finished shards are kept, run the same command again to go on"
     )

@@ -119,7 +119,7 @@ def start_workers(
     """Starts the worker processes that a pipeline with these options needs, or gives None.
 
     Args:
-        options: of the run. `--direct_running_mode` other than multi_processing needs no process.
+        options: of the run; a `--direct_running_mode` other than multi_processing needs none.
         count: number of processes; 0 for one per core.
         places: what the workers will read and write.
 
@@ -166,7 +166,7 @@ def run_pipeline(
     """
     end: Future[Any] = Future()
     with clusters.complete_options(options.pipeline, options.given, job):
-        pipeline, result = _build_pipeline(transform, options, workers), None
+        pipeline, result = build_pipeline(transform, options, workers), None
         try:
             if not options.local:
                 # Here, because only the main thread may handle signals, as Beam does where it
@@ -193,11 +193,10 @@ def _submit(pipeline: beam.Pipeline) -> Any:
     try:
         return pipeline.run()
     except Exception as error:
-        raise ShardmillError(_shorten(error)) from error
+        raise ShardmillError(summarize_error(error)) from error
 
 
 def _finish(pipeline: beam.Pipeline, result: Any, end: Future[Any]) -> None:
-    """Waits for the end of a pipeline, and submits it first if nobody has."""
     try:
         if result is None:
             result = _submit(pipeline)
@@ -223,7 +222,7 @@ def _raise_failure(end: Future[Any]) -> None:
     if isinstance(failure, ShardmillError):
         raise failure
     if failure is not None:
-        raise ShardmillError(_shorten(failure)) from failure
+        raise ShardmillError(summarize_error(failure)) from failure
     if end.result() in (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED):
         raise ShardmillError(
             f"the job ended as {end.result()}: finished shards are kept, run the same command "
@@ -231,9 +230,10 @@ def _raise_failure(end: Future[Any]) -> None:
         )
 
 
-def _build_pipeline(
+def build_pipeline(
     transform: beam.PTransform, options: RunnerOptions, workers: LocalWorkers | None
 ) -> beam.Pipeline:
+    """Builds a pipeline of one transform for the runner of these options."""
     try:
         pipeline = beam.Pipeline(runner=_make_runner(options, workers), options=options.pipeline)
     except ValueError as error:
@@ -295,8 +295,8 @@ def _refuse(message: str) -> None:
     raise UsageError(message)
 
 
-def _shorten(error: BaseException) -> str:
-    """One line that says what went wrong: of a worker's traceback, the last line."""
+def summarize_error(error: BaseException) -> str:
+    """One line that says what went wrong: of a worker's traceback, the last line with an error."""
     step = " [while running"  # Beam appends it to a message, with the name of the step
     if isinstance(error, ShardmillError):
         return str(error).partition(step)[0]

@@ -1,10 +1,8 @@
 """A local worker process: imports what it will need, then waits for the pipeline.
 
-Starting it early moves its imports (1.1 s) into the time in which the launcher plans. It then reads
-one line of JSON from standard input: the environment variables that Beam's worker wants. It ends
-when standard input does, that is with the launcher, however that ends.
-
     python -m pipelines.beam.worker_main [s3] [gs]      the stores that it will use
+
+It reads one line of JSON from standard input, with the environment variables of Beam's worker.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from converter.storage.requests import open_store  # noqa: E402
 
 def main() -> None:
     """Serves one pipeline."""
+    # Started early, so that the imports (1.1 s) run while the launcher plans.
     for scheme in sys.argv[1:]:
         with contextlib.suppress(ShardmillError):  # raised again by the first request
             open_store(scheme)
@@ -39,7 +38,7 @@ def main() -> None:
 
 
 def _end_with_launcher() -> None:
-    sys.stdin.read()
+    sys.stdin.read()  # ends with the launcher, however that ends
     os._exit(1)
 
 

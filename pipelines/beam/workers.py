@@ -1,10 +1,4 @@
-"""Local worker processes for Beam's FnApiRunner, started early and watched.
-
-Beam can start worker processes itself (`direct_running_mode=multi_processing`). But it starts them
-through a shell with an unquoted path, only when the pipeline runs, and when one is killed `run()`
-never returns (measured with 2.77, SIGKILL). So the processes are started here and given to the
-runner as an environment of their own.
-"""
+"""Local worker processes for Beam's FnApiRunner, started early and watched."""
 
 from __future__ import annotations
 
@@ -28,10 +22,14 @@ from converter.errors import WorkerError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# Beam can start worker processes itself (`direct_running_mode=multi_processing`). But it starts
+# them through a shell with an unquoted path, only when the pipeline runs, and when one is killed
+# `run()` never returns (measured with 2.77, SIGKILL). So the processes are started here, and given
+# to the runner as an environment of their own.
 URN: Final = "shardmill:environment:local_workers:v1"
 
 # Beam sends only bytes through a pipeline, so workers are found by a key.
-_pools: dict[bytes, LocalWorkers] = {}
+pools: dict[bytes, LocalWorkers] = {}
 _pool_numbers = itertools.count()
 
 
@@ -44,6 +42,7 @@ class LocalWorkers:
 
     Attributes:
         death: describes the first process that died, or None.
+        idle: the processes that wait for a pipeline.
     """
 
     def __init__(self, count: int, schemes: Iterable[str] = ()) -> None:
@@ -53,13 +52,13 @@ class LocalWorkers:
         self._id = b"%d" % next(_pool_numbers)
         self._lock = threading.Lock()
         self._closing = False
-        self._idle: list[_Worker] = []
+        self.idle: list[_Worker] = []
         self._busy: list[tuple[_Worker, _LocalWorkerHandler]] = []
 
     def __enter__(self) -> Self:
-        _pools[self._id] = self
+        pools[self._id] = self
         try:
-            self._idle.extend(_Worker(self._schemes) for _ in range(self.count))
+            self.idle.extend(_Worker(self._schemes) for _ in range(self.count))
         except BaseException:
             self.__exit__()
             raise
@@ -67,18 +66,18 @@ class LocalWorkers:
 
     def __exit__(self, *exception: object) -> None:
         self._closing = True
-        del _pools[self._id]
-        for worker in [*self._idle, *(worker for worker, _ in self._busy)]:
+        del pools[self._id]
+        for worker in [*self.idle, *(worker for worker, _ in self._busy)]:
             worker.close()
 
     @property
     def environment(self) -> environments.Environment:
-        """The Beam environment in which these processes run a pipeline."""
+        """Where Beam is to run a pipeline: in these processes."""
         return _LocalEnvironment(self._id)
 
     def connect(self, handler: _LocalWorkerHandler, variables: dict[str, str]) -> None:
         """Connects an idle process to a handler, and watches it."""
-        worker = self._idle.pop()
+        worker = self.idle.pop()
         self._busy.append((worker, handler))
         worker.connect(variables)
         threading.Thread(
@@ -91,7 +90,7 @@ class LocalWorkers:
             # The workers killed below get here too.
             if handler.closing or self._closing or self.death is not None:
                 return
-            self.death = WorkerError(_describe_death(code, worker.read_last_words()))
+            self.death = WorkerError(describe_death(code, worker.read_last_words()))
         # All of them, because Beam waits for the others' bundles before it looks at this one.
         for other, _ in self._busy:
             other.kill()
@@ -123,12 +122,12 @@ class _Worker:
             self._stdin.flush()
 
     def read_last_words(self) -> str:
-        """The last line that it printed, apart from Beam's log."""
         try:
             self._stderr.seek(0)
             lines = self._stderr.read().decode("utf-8", "replace").splitlines()
         except (OSError, ValueError):
             return ""  # closed meanwhile: that it died matters more than what it said
+        # The rest is Beam's log.
         words = (line.strip() for line in lines if not line.startswith(("INFO:", "WARNING:")))
         return next(filter(None, reversed([*words])), "")
 
@@ -161,12 +160,10 @@ class _LocalEnvironment(environments.Environment):  # type: ignore[misc]  # Beam
 
 @worker_handlers.WorkerHandler.register_environment(URN, bytes)
 class _LocalWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[misc]  # Beam has no types
-    """Connects one process of a pool to the runner."""
-
     def __init__(self, pool: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         super().__init__(state, provision_info, grpc_server)
         self.closing = False
-        self._pool = _pools[pool]
+        self._pool = pools[pool]
 
     def start_worker(self) -> None:
         control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
@@ -185,10 +182,11 @@ class _LocalWorkerHandler(worker_handlers.GrpcWorkerHandler):  # type: ignore[mi
         super().close()
 
     def stop_worker(self) -> None:
-        """Leaves it to `LocalWorkers` to end the process."""
+        pass  # `LocalWorkers` ends the process
 
 
-def _describe_death(code: int, last_words: str) -> str:
+def describe_death(code: int, last_words: str) -> str:
+    """The message about a process that ended with a code, or by a signal if it is negative."""
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     said = f", its last words: {last_words[:300]}" if last_words else ""
     hint = " (often: out of memory)" if code == -9 else ""

@@ -98,7 +98,8 @@ def convert(
         ShardmillError: the pipeline failed, the output cannot be written, or no image could be
             converted; finished shards are kept.
     """
-    return run_conversion(images, out, options, beam_args, **settings).manifest
+    place = locate_output(out)
+    return run_conversions(images, {place: options}, beam_args, **settings)[place].manifest
 
 
 def convert_sizes(
@@ -131,18 +132,6 @@ def convert_sizes(
     outs = locate_sizes(locate_output(out), sizes)
     done = run_conversions(images, outs, beam_args, **settings)
     return {place.name: conversion.manifest for place, conversion in done.items()}
-
-
-def run_conversion(
-    images: AnyPath,
-    out: AnyPath,
-    options: ConvertOptions | None = None,
-    beam_args: Sequence[str] = (),
-    **settings: Any,
-) -> Conversion:
-    """Does what `convert` does, and returns the whole outcome."""
-    place = locate_output(out)
-    return run_conversions(images, {place: options}, beam_args, **settings)[place]
 
 
 def run_conversions(
