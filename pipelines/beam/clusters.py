@@ -111,10 +111,7 @@ def check_dataflow(options: PipelineOptions) -> None:
 
 @contextlib.contextmanager
 def complete_options(options: PipelineOptions, given: frozenset[str], job: str) -> Iterator[None]:
-    """Sets the options that Dataflow needs and that are not given; leaves other runners alone.
-
-    The files to stage exist as long as the block runs.
-    """
+    """Sets the options that Dataflow needs and that are not given; leaves other runners alone."""
     if not is_dataflow(options):
         yield
         return
@@ -127,6 +124,7 @@ def complete_options(options: PipelineOptions, given: frozenset[str], job: str) 
     # Dataflow refuses a second job of the same name, so no shard is written twice while the job of
     # a killed launcher still runs.
     cloud.job_name = cloud.job_name or job
+    # Beam stages the wheel when it submits the job, that is within the block.
     with tempfile.TemporaryDirectory(prefix="shardmill-") as folder:
         packages = setup.extra_packages or []
         installed = options.view_as(WorkerOptions).sdk_container_image or setup.setup_file
@@ -161,11 +159,18 @@ def write_wheel(folder: Path) -> Path:
         f"Requires-Python: {_read_metadata()['Requires-Python']}",
         *(f"Requires-Dist: {requirement}" for requirement in list_requirements()),
     ]
+    root = Path(converter.__file__).parents[1]
+    sources = (path for package in PACKAGES for path in sorted((root / package).rglob("*")))
     files = {
-        **_read_packages(),
+        **{
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sources
+            if path.suffix == ".py" or path.name == "py.typed"
+        },
         f"{info}/METADATA": ("\n".join(metadata) + "\n").encode(),
         f"{info}/WHEEL": _WHEEL.encode(),
     }
+    # PEP 376: the name, the hash in Base64 without padding, and the size of each file.
     record = [f"{file},sha256={_digest(data)},{len(data)}\n" for file, data in files.items()]
     files[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"]).encode()
     path = folder / f"{name}-py3-none-any.whl"
@@ -189,20 +194,11 @@ def list_requirements() -> list[Requirement]:
         if not extra or all(_find_version(requirement.name) for requirement in more):
             chosen += [requirement for requirement in more if requirement not in chosen]
     for requirement in chosen:
+        # A worker's pip is asked for no extras, so what is chosen is required.
         requirement.marker = None
         if requirement.name in EXACT:
             requirement.specifier = SpecifierSet(f"=={_find_version(requirement.name)}")
     return chosen
-
-
-def _read_packages() -> dict[str, bytes]:
-    root = Path(converter.__file__).parents[1]
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for package in PACKAGES
-        for path in sorted((root / package).rglob("*"))
-        if path.suffix == ".py" or path.name == "py.typed"
-    }
 
 
 def _read_metadata() -> importlib.metadata.PackageMetadata:

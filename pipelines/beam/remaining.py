@@ -56,7 +56,7 @@ def write_remaining(
     elif shards:
         transform = MillShards(leader, shards, groups)
     with contextlib.closing(ReceiptWatch(leader, finished=kept[place], bar=progress)) as watch:
-        watch.poll()
+        watch.poll()  # a bar that resumes begins with what was finished before
         if transform is not None:
             # The same name each time: Dataflow refuses a second job while the first still runs.
             job = f"shardmill-{leader.digest[:20]}"

@@ -248,6 +248,7 @@ def build_pipeline(
 def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
     if not options.local:
         return options.pipeline.view_as(StandardOptions).runner
+    # Otherwise the workers of one run write about 47 lines to standard error.
     if "default_sdk_harness_log_level" not in options.given:
         options.pipeline.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
     # FnApiRunner does not pass the options on by itself, credentials' locations among them.

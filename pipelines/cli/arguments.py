@@ -32,8 +32,6 @@ _DESCRIPTIONS: Final = {
     "OUT and beside it. What a running conversion uses, and what is not part of it, stays.",
 }
 
-_BEAM: Final = "Any other option goes to Beam: write it after OUT, as --name=value."
-
 
 def _typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Makes argparse name the argument that a UsageError is about."""
@@ -55,6 +53,9 @@ _IMAGES: Final = {"type": _typed(parse_location), "metavar": "IMAGES"}
 _CONVERSIONS: Final = ("convert", "plan")
 _BEAM_JOBS: Final = ("convert", "verify", "repair")
 
+_EPILOG: Final = "Any other option goes to Beam: write it after OUT, as --name=value."
+
+# Commands, name, help and traits of everything that is not an option of a conversion.
 _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]] = (
     (_CONVERSIONS, "images", "a folder with a folder for each class, or with split folders, here "
      "or in an object store (s3://bucket/prefix, gs://bucket/prefix); an archive of such folders "
@@ -94,13 +95,12 @@ _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]]
     (_COMMANDS.keys() - {"plan", "inspect"}, "--quiet", "print errors only: no bar, no summary",
      _SWITCH),
 )  # fmt: skip
-"""Commands, name, help and traits of everything that is not an option of a conversion."""
 
+# A command takes at most one of the flags with the same value.
 _EXCLUSIVE: Final = {
     "--overwrite": "mode", "--update": "mode", "--json": "print", "--quiet": "print",
     "--shard-size": "shards", "--num-shards": "shards",
 }  # fmt: skip
-"""A command takes at most one of the flags with the same value."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -117,6 +117,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     Raises:
         UsageError: a command is unknown, or an argument is unknown, missing or wrong.
     """
+    # Here, because argparse would list the commands without the one that was meant.
     command = next((word for word in arguments if not word.startswith("-")), "convert")
     if command not in _COMMANDS:
         near = suggest(command, _COMMANDS)
@@ -151,6 +152,7 @@ def read_options(
 
 
 def _make_parser() -> argparse.ArgumentParser:
+    # No abbreviations: what only begins like an option of ours may be one of Beam's.
     parser = _Parser(
         prog="shardmill",
         description="Image folders to sharded, resized TFRecords, and a look at them.",
@@ -167,12 +169,13 @@ def _make_parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=_DESCRIPTIONS.get(name, f"{text[0].upper()}{text[1:]}."),
-            epilog=_BEAM if name in _BEAM_JOBS else None,
+            epilog=_EPILOG if name in _BEAM_JOBS else None,
             allow_abbrev=False,
         )
         _add_arguments(command, name)
         if name in _CONVERSIONS:
             _add_options(command)
+        # argparse has no public list of them, which `suggest` needs.
         flags = (flag for action in command._actions for flag in action.option_strings)  # noqa: SLF001
         command.set_defaults(flags=list(flags))
     return parser
@@ -186,17 +189,15 @@ def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def _choose_group(parent: Any, flag: str, groups: dict[str, Any]) -> Any:
-    """Where to add a flag: `parent`, or the group of those that exclude each other."""
     key = _EXCLUSIVE.get(flag)
-    if key is None:
-        return parent
-    if key not in groups:
+    if key and key not in groups:
         groups[key] = parent.add_mutually_exclusive_group()
-    return groups[key]
+    return groups[key] if key else parent
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     meanings = read_meanings(ConvertOptions)
+    # Absent unless given: an update takes what is not given from the data set.
     add = functools.partial(parser.add_argument_group, argument_default=argparse.SUPPRESS)
     sections = {title: add(title) for title in GROUPS}
     groups: dict[str, Any] = {}

@@ -105,6 +105,7 @@ def _read_beam_args(arguments: argparse.Namespace) -> list[str]:
 
     runner = [f"--runner={arguments.runner}"] if arguments.runner else []
     beam_args = [*runner, *arguments.rest]
+    # Before anything else is looked at, and with our own flags among the spellings to suggest.
     runners.parse_options(beam_args, also_known=arguments.flags)
     if not arguments.debug:
         terminal.silence_beam_threads()
@@ -155,6 +156,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     except DatasetError as error:
         if not arguments.json:
             raise
+        # To a program, a damaged manifest is a fault like any other.
         faults = [Fault(MANIFEST, str(error))]
     if arguments.json:
         found = [fault._asdict() for fault in faults]

@@ -146,8 +146,10 @@ def run_conversions(
     requests = make_requests(locate(images), outs, run)
     for request in requests:
         runners.check_paths(beam, *request.places)
+    # Only now, so that a refusal touches nothing.
     for out in outs:
         restore_folder(out, break_lock=run.break_lock)
+    # Before the scan, so that nobody else writes what this run has compared.
     with contextlib.ExitStack() as locks:
         ended = False
         for request in requests:
@@ -167,6 +169,7 @@ def _convert(
     ended: bool,
 ) -> dict[Location, Conversion]:
     run = requests[0].run
+    # Nothing to start if all that is left is to find out that nothing has changed.
     needed = run.mode == "overwrite" or not all(request.is_finished for request in requests)
     # Processes start here and import Beam (1.1 s) while this one scans and plans.
     workers = runners.start_workers(beam, run.workers, *requests[0].places)

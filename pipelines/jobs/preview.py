@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import warnings
 from collections import Counter
@@ -123,11 +124,7 @@ def plan(
 ) -> Preview:
     """Finds out what `pipelines.convert` would do, without writing a byte or taking a lock.
 
-    Args:
-        images: as for `convert`.
-        out: as for `convert`.
-        options: as for `convert`.
-        **settings: as for `convert`; `mode` decides.
+    The arguments are those of `convert`; of the settings, only `mode` matters.
 
     Raises:
         UsageError: `convert` would refuse, with the same words.
@@ -141,7 +138,7 @@ def plan(
 def plan_sizes(
     images: AnyPath, out: AnyPath, sizes: Sequence[ConvertOptions], **settings: Any
 ) -> dict[str, Preview]:
-    """Finds out what `pipelines.convert_sizes` would do, as `plan` does for one size.
+    """Does for `pipelines.convert_sizes` what `plan` does for `convert`.
 
     Returns:
         A preview for each size, by the name of its folder in `out`.
@@ -153,7 +150,7 @@ def plan_sizes(
 def preview_outputs(
     images: AnyPath, outs: Mapping[Location, ConvertOptions | None], **settings: Any
 ) -> list[Preview]:
-    """Does what `plan` and `plan_sizes` do, with a preview for each output."""
+    """Does what `plan` and `plan_sizes` do; a preview for each output, in order."""
     run = RunSettings(**settings)
     requests = make_requests(locate(images), outs, run)
     for request in requests:
@@ -232,7 +229,13 @@ def compare(
     finished = [request for request in requests if request.is_finished]
     # Options first, because a scan may take minutes.
     done = {} if overwrite else {request.out: check_options(request) for request in finished}
-    proposals = _propose_all(requests, always_sample=always_sample)
+    inventory = scan_images(requests[0].images, requests[0].options)
+    # A record may be stored three times: in its shard, and while it waits for two others.
+    room = requests[0].out.measure_room() / (3 * len(requests))
+    propose_one = functools.partial(
+        propose, always_sample=always_sample, room=room, inventory=inventory
+    )
+    proposals = {request.out: propose_one(request.images, request.options) for request in requests}
     if overwrite:
         done = _find_replaced(finished, proposals, ended=ended)
     else:
@@ -242,19 +245,6 @@ def compare(
     if left:
         _check_room(left, [proposals[request.out].bytes for request in left])
     return done, {request.out: proposals[request.out] for request in left}
-
-
-def _propose_all(requests: Sequence[Request], *, always_sample: bool) -> dict[Location, Proposal]:
-    images, out = requests[0].images, requests[0].out
-    inventory = scan_images(images, requests[0].options)
-    # A record may be stored three times: in its shard, and while it waits for two others.
-    room = out.measure_room() / (3 * len(requests))
-    return {
-        request.out: propose(
-            images, request.options, always_sample=always_sample, room=room, inventory=inventory
-        )
-        for request in requests
-    }
 
 
 def propose(

@@ -128,7 +128,7 @@ class Request:
 def make_requests(
     images: Location, outs: Mapping[Location, ConvertOptions | None], run: RunSettings
 ) -> list[Request]:
-    """Checks each output, with its options if given, before any scan and without a lock."""
+    """Checks each output, with its options if given."""
     check_import_names()
     return [_make_request(images, out, options, run) for out, options in outs.items()]
 
@@ -154,7 +154,7 @@ def _make_request(
 
 
 def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOptions:
-    """The options of the data set to update, which any given ones must equal."""
+    """Those of the data set to update, which any given ones must equal."""
     manifest = find_manifest(out)
     if manifest is None:
         raise UsageError(
@@ -171,7 +171,7 @@ def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOpt
 
 def check_folders(images: Location, out: Location) -> None:
     """Checks that an output is free or holds a data set, and does not overlap its images."""
-    source, target = images.resolve(), out.resolve()
+    source, target = images.resolve(), out.resolve()  # one may be a link to the other
     if source.contains(target):
         raise UsageError(
             f"output {out} lies inside the images {images}: the next run would take it for "
@@ -181,6 +181,7 @@ def check_folders(images: Location, out: Location) -> None:
         raise UsageError(
             f"the images {images} lie inside the output {out}: choose a new folder for the output"
         )
+    # The second question is for devices, sockets and pipes.
     if out.is_file() or (not out.is_remote and out.exists() and not out.is_dir()):
         raise UsageError(f"output {out} is a file: choose a folder")
     found = out.list_names()
@@ -235,7 +236,7 @@ def _find_existing(out: Location) -> Path:
 
 
 def _refuse_inside_dataset(out: Location) -> None:
-    """Refuses an output inside a finished data set, which would then count as damaged."""
+    # What is in a data set's folder and not of it counts as damage.
     place = out
     while not out.is_remote and place != place.parent:
         place = place.parent
@@ -246,7 +247,6 @@ def _refuse_inside_dataset(out: Location) -> None:
 
 
 def _is_ours(out: Location, found: Sequence[str]) -> bool:
-    """Whether a folder with these names in it holds a data set, finished or not."""
     if WORK_FOLDER in found:
         return True
     if MANIFEST not in found:
@@ -308,6 +308,7 @@ def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Locatio
         raise UsageError(f"image size {double} is given twice")
     if sizes[0].resize == "none":
         raise UsageError("resize none ignores the image size: leave all of them out")
+    # They share one scan and one reading, so all but the size must be the same.
     first, *others = (options.to_json() | options.policies_to_json() for options in sizes)
     for name, other in zip(names[1:], others, strict=True):
         for option in first.keys() - {"image_size"}:

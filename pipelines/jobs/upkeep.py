@@ -140,23 +140,21 @@ def _run_as_job(
         _open_reports(check.folder, local=options.local) as reports,
         runners.start_workers(options, workers, check.folder) as pool,
     ):
-        shards = check.manifest.shards
-        unseen = {report_path(reports, shard).name: shard for shard in shards}
+        unseen = {report_path(reports, shard).name: shard for shard in check.manifest.shards}
+        names = list(unseen)
 
         def poll() -> None:
             for name in sorted(unseen.keys() & reports.list_sizes().keys()):
                 on_shard(unseen.pop(name))
 
-        transform = VerifyShards(shards, check, reports)
+        transform = VerifyShards(check.manifest.shards, check, reports)
         job = f"shardmill-verify-{check.manifest.plan[:20]}"
         runners.run_pipeline(transform, options, pool, job=job, on_poll=poll)
         poll()
         if unseen:
-            name = next(iter(unseen.values())).name
-            raise DatasetError(f"no report on {name}: the job ended without checking it")
-        names = [report_path(reports, shard).name for shard in shards]
-        found = [Report.from_json(data) for data in reports.read_files(names)]
-    return collect_faults(check, found)
+            shard = next(iter(unseen.values()))
+            raise DatasetError(f"no report on {shard.name}: the job ended without checking it")
+        return collect_faults(check, [*map(Report.from_json, reports.read_files(names))])
 
 
 @contextlib.contextmanager
@@ -233,6 +231,7 @@ def _check_current(
     folder: Location, find_faults: Callable[[Manifest], list[Fault]]
 ) -> tuple[Manifest, list[Fault]]:
     """Checks a data set, again if it is replaced meanwhile; returns its manifest and the faults."""
+    # Files of the old one vanish under a reader, which would look like damage.
     while True:
         version = _read_manifest_version(folder)
         manifest = read_manifest(folder)
@@ -243,7 +242,7 @@ def _check_current(
 
 def _read_manifest_version(folder: Location) -> tuple[int, str] | None:
     """A token that changes whenever a manifest is written; None if there is no manifest."""
-    # A manifest of 100,000 shards takes seconds to read.
+    # Not the manifest itself: one of 100,000 shards takes seconds to read.
     manifest = Layout(folder).manifest
     return manifest.read_version() if manifest.is_file() else None
 
@@ -272,8 +271,6 @@ def _explain_manifest_errors() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Repairs:
-    """One repair: what to rebuild, from which images, and how to run."""
-
     job: RepairJob
     images: Location
     settings: RunSettings
@@ -289,6 +286,7 @@ class _Repairs:
             for shard in job.manifest.shards
             if (index := name_index(shard.name)) in self.damaged and job.rebuild_index(shard)
         ]
+        # A scan of all originals, which an index or a list of classes does without.
         draft = self._plan_again() if shards or {REJECTS, NOTES} & {*self.damaged} else None
         members, likely = self._find_members(shards, draft)
         if members:
@@ -307,7 +305,7 @@ class _Repairs:
     def _plan_again(self) -> Draft | None:
         """The plan of the conversion, if planning it again gives the same."""
         manifest, options = self.job.manifest, self.job.options
-        if manifest.updated:
+        if manifest.updated:  # its shards are not those of a first conversion
             return None
         try:
             found = propose(self.images, options, always_sample=False, inventory=self._inventory)
