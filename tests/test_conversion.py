@@ -357,7 +357,7 @@ def test_an_output_that_vanishes_meanwhile_is_one_clear_line(
 
     monkeypatch.setattr(remaining, "list_finished", sabotage)
     with pytest.raises(
-        ShardmillError, match=r"^\S+tmp/train-\S+ cannot be written or read: No such file"
+        ShardmillError, match=r"^\S+rain-\S+ cannot be written or read: No such file"
     ):
         convert(image_folder, tmp_path / "out", OPTIONS)
 
