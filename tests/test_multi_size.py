@@ -15,7 +15,7 @@ from PIL import Image
 from converter.commits.replacements import replace_dataset
 from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format.manifest import read_manifest
-from converter.images import conversion, opened_images
+from converter.images import openers, pixels
 from converter.images.conversion import convert_image, convert_sizes
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
@@ -103,9 +103,9 @@ def test_each_data_set_is_what_it_would_be_alone(folder, alone, tmp_path):
 
 def test_every_image_is_read_and_decoded_once(folder, tmp_path, monkeypatch):
     plans, opened = write_plans(folder, tmp_path), []
-    check, loaded = conversion.open_checked, []
-    monkeypatch.setattr(conversion, "open_checked", lambda *a: opened.append(1) or check(*a))
-    monkeypatch.setattr(opened_images, "orient", lambda image, turn: loaded.append(turn) or image)
+    check, loaded = openers.open_checked, []
+    monkeypatch.setattr(openers, "open_checked", lambda *a: opened.append(1) or check(*a))
+    monkeypatch.setattr(pixels, "orient", lambda image, turn: loaded.append(turn) or image)
     work = plan_work(plans, [plan.shards for plan in plans])
     for shard in work.shards:
         write_leader(shard, work)

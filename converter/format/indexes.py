@@ -2,11 +2,7 @@ r"""The index of a shard: where each record lies, one line a record.
 
 A line is `"{offset} {size}\n"` in decimal: the record's first byte in the shard, and its size
 with the framing. NVIDIA DALI's and vahidk/tfrecord's `tfrecord2idx` write the same, and both
-read ours. The index of `x.tfrecord` is `x.tfindex`: `x.tfrecord.idx` would collide with the
-binary index of tfr-reader.
-
-An index that does not cover its shard without a gap is refused, so everything that `parse_index`
-returns lies within the shard.
+read ours.
 """
 
 from __future__ import annotations
@@ -26,8 +22,8 @@ _MAX_DIGITS: Final = 18  # the end of a record, the sum of two such numbers, fit
 
 MAX_LINE_BYTES: Final = 2 * _MAX_DIGITS + 2
 
+# Parsed at once, so that the intermediate arrays stay in the processor's cache.
 PIECE_BYTES: Final = 1 << 18
-"""Read at once, so that the intermediate arrays stay in the processor's cache."""
 
 _Bytes = npt.NDArray[np.uint8]
 _Numbers = npt.NDArray[np.int64]
@@ -54,18 +50,14 @@ def format_line(offset: int, size: int) -> bytes:
 
 
 def parse_index(data: bytes, *, index: str, shard_bytes: int) -> npt.NDArray[np.int64]:
-    """Reads an index, and checks that it describes a shard of that size without gaps.
-
-    Args:
-        data: the whole index file.
-        index: its name, for errors.
-        shard_bytes: the size of its shard.
+    """Reads a whole index, and checks that it describes a shard of that size without gaps.
 
     Returns:
         int64[records + 1], in bytes: where each record begins, and where the last one ends.
 
     Raises:
-        DatasetError: a line is malformed, or the records do not cover the shard exactly.
+        DatasetError: a line is malformed, or the records do not cover the shard exactly; names
+            `index`.
     """
     if data and not data.endswith(b"\n"):
         raise DatasetError(f"{index}: the last line is cut off")
@@ -74,16 +66,13 @@ def parse_index(data: bytes, *, index: str, shard_bytes: int) -> npt.NDArray[np.
 
 
 def parse_pieces(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _Numbers:
-    """`parse_index` for an index that is read piece by piece, in 16 bytes of memory a record.
-
-    Ends at the first wrong piece: a file may claim to hold more than any memory.
-    """
+    """`parse_index` for an index that is read piece by piece, in 16 bytes of memory a record."""
     ends, records, end = [np.zeros(1, np.int64)], 0, 0
     for lines in _cut_lines(pieces, index):
         ends.append(_parse_lines(lines, index, records, end))
         records, end = records + len(ends[-1]), int(ends[-1][-1])
         if end > shard_bytes:
-            break
+            break  # a file may claim to hold more than any memory
     if end != shard_bytes:
         raise DatasetError(f"{index}: ends at byte {end} of a shard of {shard_bytes} bytes")
     return np.concatenate(ends)
@@ -117,7 +106,7 @@ def _cut_lines(pieces: Iterable[bytes], index: str) -> Iterator[bytes]:
 def _parse_offsets(data: bytes, index: str) -> _Numbers:
     """Where the records of some whole lines begin."""
     text, stops, lengths = _split(data)
-    lengths = lengths[::2]
+    lengths = lengths[::2]  # those of the offsets
     if len(stops) % 2 or int(lengths.max()) > _MAX_DIGITS:
         raise _describe_line(data, index)
     return _read_numbers(text, stops[::2], lengths)
@@ -132,7 +121,17 @@ def _parse_lines(data: bytes, index: str, first: int, begin: int) -> _Numbers:
         )
     offsets = _read_numbers(text, stops[::2], lengths[::2])
     sizes = _read_numbers(text, stops[1::2], lengths[1::2])
-    return _check_cover(offsets, sizes, index, first, begin)
+    bounds = np.empty(len(offsets) + 1, np.int64)
+    bounds[0] = begin
+    np.add(offsets, sizes, out=bounds[1:])
+    wrong = np.flatnonzero((offsets != bounds[:-1]) | (sizes < FRAMING_BYTES))
+    if wrong.size:
+        number = int(wrong[0])
+        raise DatasetError(
+            f"{index}: record {first + number} is at {offsets[number]} with {sizes[number]} bytes, "
+            f"expected at {bounds[number]}"
+        )
+    return bounds[1:]
 
 
 def _split(data: bytes) -> tuple[_Bytes, _Numbers, _Numbers]:
@@ -180,20 +179,3 @@ def _read_eight(text: _Bytes, stops: _Numbers, lengths: _Numbers) -> _Numbers:
         words >>= shift
         words &= mask
     return words.view(np.int64)
-
-
-def _check_cover(
-    offsets: _Numbers, sizes: _Numbers, index: str, first: int, begin: int
-) -> _Numbers:
-    """Where records end, if each begins where the one before ends."""
-    bounds = np.empty(len(offsets) + 1, np.int64)
-    bounds[0] = begin
-    np.add(offsets, sizes, out=bounds[1:])
-    wrong = np.flatnonzero((offsets != bounds[:-1]) | (sizes < FRAMING_BYTES))
-    if wrong.size:
-        number = int(wrong[0])
-        raise DatasetError(
-            f"{index}: record {first + number} is at {offsets[number]} with {sizes[number]} bytes, "
-            f"expected at {bounds[number]}"
-        )
-    return bounds[1:]

@@ -49,7 +49,7 @@ def index_files(
     Args:
         paths: TFRecord files.
         payloads: as in `index_shard`, like `overwrite`.
-        overwrite: whether to replace existing indexes that do not fit.
+        overwrite: as there.
         workers: how many files are read at once, each in 1 MiB and the size of its index; one for
             each core if None.
         on_file: called with each file and its outcome once it is done, in order.
@@ -116,14 +116,11 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
 
 
 def find_files(patterns: Iterable[str]) -> list[Path]:
-    """Finds the TFRecord files that paths and patterns name.
+    """Finds each TFRecord file that is named, those of a folder or pattern sorted by name.
 
     Args:
         patterns: files, folders (the `*.tfrecord*` directly in them), and patterns of `glob`, where
             `**` means folders at any depth.
-
-    Returns:
-        each file once, those of a folder or pattern sorted by name, and without indexes.
 
     Raises:
         UsageError: one of `patterns` means no file.

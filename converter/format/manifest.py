@@ -58,7 +58,7 @@ _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ShardInfo:
-    """One shard of a finished data set; `max_record_bytes` includes the framing."""
+    """One shard of a data set; `max_record_bytes` includes the framing."""
 
     name: str
     split: str
@@ -87,10 +87,9 @@ class SplitInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ImageInfo:
-    """What the stored images have in common.
+    """What the stored images have in common; sides in pixels are None where images differ.
 
-    Sides are in pixels; `height` and `width` are None where images differ. `formats` holds the
-    number of images by stored format.
+    `formats` holds the number of images by stored format.
     """
 
     height: int | None
@@ -118,8 +117,8 @@ class FileInfo:
 class Totals:
     """The account of every file that was seen: scanned + frames = written + rejected + skipped.
 
-    `scanned` counts files and `written` records; `rejected` and `skipped` count by code. `frames`
-    counts the frames beyond the first of their file, written or rejected.
+    `scanned` counts files, `written` records, and `frames` the frames beyond the first of a file.
+    `rejected` and `skipped` count by code.
     """
 
     scanned: int
@@ -155,11 +154,7 @@ class Manifest:
         return sum(shard.bytes for shard in self.shards)
 
     def list_shards(self, split: str) -> tuple[ShardInfo, ...]:
-        """The shards of one split, in order.
-
-        Raises:
-            DatasetError: there is no such split.
-        """
+        """The shards of a split, in order; raises a `DatasetError` if there is no such split."""
         if split not in list(self.splits):  # a list, as what is no name may have no hash
             raise DatasetError(f"no split {split!r:.60}: there are {', '.join(self.splits)}")
         return tuple(shard for shard in self.shards if shard.split == split)
@@ -171,7 +166,7 @@ class Manifest:
             "format_version": "{}.{}".format(*FORMAT_VERSION),
             **dataclasses.asdict(self),
         }
-        return dump_json({**content, "digest": _digest(content)})
+        return dump_json({**content, "digest": hash_bytes(dump_json(content))})
 
 
 def read_manifest(folder: AnyPath) -> Manifest:
@@ -226,10 +221,6 @@ def describe_manifest(manifest: Manifest) -> str:
     return "; ".join(filter(None, [*parts, _describe_image(manifest.image)]))
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hash_bytes(dump_json(content))
-
-
 def _check_version(content: Any, path: str) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DatasetError(f"{path} is not the manifest of a shardmill data set")
@@ -245,7 +236,8 @@ def _check_version(content: Any, path: str) -> None:
 
 
 def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
-    if dump_json({**content, "digest": digest}) != data or _digest(content) != digest:
+    whole = dump_json({**content, "digest": digest})
+    if whole != data or hash_bytes(dump_json(content)) != digest:
         raise ValueError("the content does not match its digest: it was changed or damaged")
 
 

@@ -17,25 +17,20 @@ from converter.format.typed_json import dump_json
 from converter.names import to_bytes
 from converter.storage.files import LABELS
 
-INFO: Final = "dataset_info.json"
-FEATURES: Final = "features.json"
+_INFO: Final = "dataset_info.json"
+_FEATURES: Final = "features.json"
 
+# The files where TFDS looks for the class names of these features.
+_LABEL_FILES: Final = {
+    name: f"{name.replace('/', '.')}.labels.txt"
+    for name in (examples.LABEL, schema.LABELS, schema.BOX_LABELS)
+}
 
-def name_labels(feature: str) -> str:
-    """The name of the file where TFDS looks for the class names of a feature."""
-    return f"{feature.replace('/', '.')}.labels.txt"
-
-
-METADATA: Final = (
-    LABELS,
-    *map(name_labels, (examples.LABEL, schema.LABELS, schema.BOX_LABELS)),
-    INFO,
-    FEATURES,
-)
+METADATA: Final = (LABELS, *_LABEL_FILES.values(), _INFO, _FEATURES)
 """The names of these files; a data set need not have all of them."""
 
-TARGETS: Final = (schema.MASK, examples.LABEL, schema.LABELS, schema.TARGET)
-"""What a model may predict: the first of these that a record has."""
+# What a model may predict: the first of these that a record has.
+_TARGETS: Final = (schema.MASK, examples.LABEL, schema.LABELS, schema.TARGET)
 
 
 def _feature(name: str, **content: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,9 +58,9 @@ def describe_dataset(
     named = [column.name for column in (*label, *columns) if column.kind in ("label", "labels")]
     return {
         **({LABELS: labels} if classes else {}),
-        **{name_labels(name): labels for name in named},
-        INFO: dump_json(_describe_info(shards, features)),
-        FEATURES: dump_json(_feature("features_dict.FeaturesDict", featuresDict=features)),
+        **{_LABEL_FILES[name]: labels for name in named},
+        _INFO: dump_json(_describe_info(shards, features)),
+        _FEATURES: dump_json(_feature("features_dict.FeaturesDict", featuresDict=features)),
     }
 
 
@@ -75,7 +70,7 @@ def _describe_info(
     splits: dict[str, list[ShardInfo]] = {}
     for shard in shards:
         splits.setdefault(shard.split, []).append(shard)
-    targets = [name for name in TARGETS if name in features["features"]]
+    targets = [name for name in _TARGETS if name in features["features"]]
     supervised = [{"featureKey": name} for name in (examples.ENCODED, *targets[:1])]
     return {
         "name": "shardmill",
@@ -97,13 +92,8 @@ def _describe_info(
 def _describe_features(
     image: ImageInfo, classes: int, columns: Sequence[Column]
 ) -> dict[str, dict[str, Any]]:
-    texts = [
-        examples.COLORSPACE,
-        examples.FILENAME,
-        examples.FORMAT,
-        examples.SHA256,
-        examples.SOURCE_ID,
-    ]
+    texts = [examples.COLORSPACE, examples.FILENAME, examples.FORMAT]
+    texts += [examples.SHA256, examples.SOURCE_ID]
     numbers = (examples.CHANNELS, examples.HEIGHT, examples.WIDTH)
     features = {column.name: _describe_column(column, classes) for column in columns}
     features[examples.ENCODED] = _describe_image(image)

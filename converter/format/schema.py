@@ -14,23 +14,20 @@ from converter.errors import UsageError
 from converter.names import from_bytes, to_bytes
 
 KINDS: Final = {
+    # One value a record.
     "int": int,
     "float": float,
     "text": str,
+    # Any number of them.
     "ints": int,
     "floats": float,
     "texts": str,
-    "labels": int,
-    "boxes": float,
+    "labels": int,  # class numbers
+    "boxes": float,  # (top, left, bottom, right) one after another, in fractions of the image
+    # A PNG of class numbers, with one channel and the size of the image.
     "mask": bytes,
 }
-"""The type of the values of each kind of column.
-
-`int`, `float` and `text` are one value a record; `ints`, `floats` and `texts` any number of them.
-`labels` are any number of class numbers. `boxes` are (top, left, bottom, right) in fractions of the
-stored image, one after another. A `mask` is a PNG of class numbers, with one channel and the size
-of the image.
-"""
+"""The type of the values of each kind of column."""
 
 SCALARS: Final = ("int", "float", "text", "mask")
 
@@ -41,15 +38,11 @@ BOXES: Final = "image/object/bbox"
 BOX_LABELS: Final = "image/object/class/label"
 MASK: Final = "image/segmentation/class/encoded"
 
+# The kind of each feature with a fixed meaning. Other columns may have any kind but `mask`.
 _RESERVED: Final = {
-    LABELS: "labels",
-    TARGET: "float",
-    CAPTION: "text",
-    BOXES: "boxes",
-    BOX_LABELS: "labels",
-    MASK: "mask",
-}
-"""The kind of each feature with a fixed meaning. Other columns may have any kind but `mask`."""
+    LABELS: "labels", TARGET: "float", CAPTION: "text",
+    BOXES: "boxes", BOX_LABELS: "labels", MASK: "mask",
+}  # fmt: skip
 
 MAX_COLUMNS: Final = 32
 
@@ -65,7 +58,7 @@ class Column:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether each record has one value of it."""
+        """Whether each record has exactly one value."""
         return self.kind in SCALARS
 
     @property
@@ -77,8 +70,7 @@ class Column:
     def read(self, values: Sequence[Any]) -> Any:
         """Converts a record's values to one value, a list, or a list of boxes of four numbers.
 
-        Raises:
-            ValueError: the values are not of this kind.
+        Raises a `ValueError` as `check` does.
         """
         self.check(values)
         is_text = KINDS[self.kind] is str
@@ -91,11 +83,7 @@ class Column:
         return shown
 
     def check(self, values: Sequence[Any]) -> None:
-        """Checks that a record's values are of this kind.
-
-        Raises:
-            ValueError: they are not.
-        """
+        """Raises a `ValueError` unless a record's values are of this kind."""
         single = not self.is_scalar or len(values) == 1
         if not single or not all(isinstance(value, self.type) for value in values):
             raise ValueError(f"{self.name} does not hold {self.kind}")
@@ -104,11 +92,7 @@ class Column:
 
 
 def check_columns(columns: Sequence[Column]) -> None:
-    """Checks that columns can be features of a record.
-
-    Raises:
-        ValueError: a name or a kind is unknown, or there are too many.
-    """
+    """Raises a `ValueError` if a name or a kind is unknown, or there are too many."""
     if len(columns) > MAX_COLUMNS:
         raise ValueError(f"{len(columns)} columns, at most {MAX_COLUMNS}")
     if len({column.name for column in columns}) != len(columns):
@@ -135,11 +119,7 @@ def make_features(columns: Sequence[Column], values: Iterable[Any]) -> dict[str,
 def check_values(
     columns: Iterable[Column], features: Mapping[str, Sequence[Any]], classes: int
 ) -> None:
-    """Checks that a record has the features that its columns say, with labels below `classes`.
-
-    Raises:
-        ValueError: a feature is missing, of another type, or not one of the classes.
-    """
+    """Raises a `ValueError` unless a record has what its columns say, with labels of `classes`."""
     for column in columns:
         values = features.get(column.name, ())
         column.check(values)
@@ -155,11 +135,7 @@ def find_column(columns: Sequence[Column], name: str) -> Column | None:
 
 
 def check_column_name(name: str) -> str:
-    """Returns the name of a column if a feature can have it.
-
-    Raises:
-        UsageError: it cannot.
-    """
+    """Returns the name of a column if a feature can have it; else raises a `UsageError`."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"column {name!r} cannot be the name of a feature: up to 100 letters, digits, "

@@ -14,18 +14,9 @@ from PIL.GifImagePlugin import GifImageFile
 
 from converter.costs import enter
 from converter.errors import ImageError
+from converter.images import openers
 from converter.images.geometry import fit_upright
 from converter.images.opened_images import OpenedImage, Origin
-from converter.images.openers import (
-    check_header,
-    check_opened,
-    has_several_frames,
-    is_huffman,
-    open_checked,
-    open_file,
-    verify_png,
-    wrap_decoder_errors,
-)
 from converter.images.pixels import MODES
 from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
 
@@ -102,7 +93,7 @@ def convert_sizes(data: bytes, sizes: Sequence[ConvertOptions]) -> list[Converte
     The file is decoded once, a large JPEG once for each fraction of its size that is needed. An
     `ImageError` is raised only if the file is refused for all sizes.
     """
-    with wrap_decoder_errors(), open_checked(data, sizes[0]) as image:
+    with openers.wrap_decoder_errors(), openers.open_checked(data, sizes[0]) as image:
         return _convert_opened(OpenedImage(image, data, sizes))
 
 
@@ -122,12 +113,12 @@ def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Fra
         if sizes[0].frames != "all":
             yield Frame(None, convert_sizes(data, sizes))
             return
-        with wrap_decoder_errors(), open_file(data, sizes[0]) as image:
-            if not has_several_frames(image, data):
+        with openers.wrap_decoder_errors(), openers.open_file(data, sizes[0]) as image:
+            if not openers.has_several_frames(image, data):
                 yield Frame(None, convert_sizes(data, sizes))
                 return
             if image.format == "PNG":
-                check_opened(image, data, sizes[0])
+                openers.check_opened(image, data, sizes[0])
             for number in itertools.count():
                 if not _seek(image, number, sizes[0].max_frames):
                     return
@@ -158,13 +149,13 @@ def check_image(image: StoredImage, *, decode: bool) -> None:
     if image.format not in _COPIED.values():
         raise ImageError("not_an_image", f"stored as {image.format[:20]!r}, which is unsupported")
     with (
-        wrap_decoder_errors(),
+        openers.wrap_decoder_errors(),
         Image.open(io.BytesIO(image.data), formats=[image.format.upper()]) as opened,
     ):
         found, bands = (opened.height, opened.width), len(opened.getbands())
         if decode and found == stated:
             if opened.format == "PNG":
-                verify_png(image.data)
+                openers.verify_png(image.data)
             opened.load()
     if bands != image.channels:
         raise ImageError("decode_error", f"{bands} channels, stated are {image.channels}")
@@ -191,8 +182,8 @@ def _convert_current(
 ) -> tuple[list[Converted], bool]:
     """The outcome of the current frame, and whether it is damaged."""
     try:
-        with wrap_decoder_errors():
-            check_header(image, data, sizes[0])
+        with openers.wrap_decoder_errors():
+            openers.check_header(image, data, sizes[0])
             # To ask whether there are several frames means to decode two of a GIF.
             opened = OpenedImage(image, data, sizes, draft=False, animated=True)
             return _convert_opened(opened), bool(opened.failure)
@@ -204,7 +195,7 @@ def _convert_opened(opened: OpenedImage) -> list[Converted]:
     outcomes: list[Converted] = []
     for options in opened.sizes:
         try:
-            with wrap_decoder_errors():
+            with openers.wrap_decoder_errors():
                 outcomes.append(_convert(opened, options))
         except ImageError as error:  # noqa: PERF203 (sizes fail separately)
             outcomes.append(error.strip())
@@ -265,7 +256,7 @@ def _can_copy(opened: OpenedImage, encoding: str, options: ConvertOptions) -> bo
         and image.mode == MODES[options.color_mode]
         and "transparency" not in image.info
         and (image.format != "PNG" or opened.data.endswith(_PNG_END))
-        and (image.format != "JPEG" or is_huffman(opened.data))
+        and (image.format != "JPEG" or openers.is_huffman(opened.data))
     )
     return unchanged and (options.encoding == "keep" or _is_plain(image, opened.data))
 

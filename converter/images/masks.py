@@ -17,16 +17,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from converter.errors import ImageError
+from converter.images import pixels
 from converter.images.geometry import fit_upright, pad, scale
 from converter.images.opened_images import Origin
 from converter.images.openers import check_opened, open_image, wrap_decoder_errors
-from converter.images.pixels import (
-    is_negative,
-    orient,
-    read_grey_factor,
-    read_orientation,
-    turn_size,
-)
 from converter.options import ConvertOptions
 
 MAX_NUMBER: Final = 255
@@ -49,9 +43,9 @@ def convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -
         if sorted(image.size) != sorted(origin.size):
             raise _describe_size(image, origin)
         check_opened(image, data, options)
-        factor = read_grey_factor(image)  # before its EXIF is read, which may load it
+        factor = pixels.read_grey_factor(image)  # before its EXIF is read, which may load it
         turn = _find_turn(image, origin)
-        mask = orient(Image.fromarray(_read_numbers(image) // factor), turn)
+        mask = pixels.orient(Image.fromarray(_read_numbers(image) // factor), turn)
         return [_encode(mask, origin, size) for size in sizes]
 
 
@@ -72,7 +66,7 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode not in _MODES:
         raise ImageError("mask_unreadable", f"mode {image.mode}: a mask has one channel of numbers")
     numbers = np.asarray(image)
-    if is_negative(image) and image.mode in ("1", "L"):
+    if pixels.is_negative(image) and image.mode in ("1", "L"):
         numbers = ~numbers  # Pillow has inverted them, to show 0 as white
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high > MAX_NUMBER:
@@ -83,12 +77,10 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
 def _find_turn(image: Image.Image, origin: Origin) -> int:
     """The orientation that turns a mask upright: its own, or that of its image."""
     size = image.height, image.width
-    turn = read_orientation(image)
-    if turn == 1:
-        turn = origin.orientation if size == turn_size(origin.size, origin.orientation) else 1
-    elif image.format == "TIFF":
-        turn = 1  # Pillow has turned it upright
-    if turn_size(size, turn) != origin.size:
+    stated, turn = pixels.read_orientations(image)
+    if stated == 1 and size == pixels.turn_size(origin.size, origin.orientation):
+        turn = origin.orientation
+    if pixels.turn_size(size, turn) != origin.size:
         raise _describe_size(image, origin)
     return turn
 

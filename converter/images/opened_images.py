@@ -11,6 +11,7 @@ from PIL import Image
 from converter.costs import enter
 from converter.errors import ImageError
 from converter.image_options import FORMATS, SUFFIXES
+from converter.images import openers, pixels
 from converter.images.geometry import (
     Geometry,
     Size,
@@ -19,24 +20,6 @@ from converter.images.geometry import (
     measure_draft,
     pad,
     scale,
-)
-from converter.images.openers import (
-    has_several_frames,
-    name_format,
-    open_checked,
-    open_image,
-    wrap_decoder_errors,
-)
-from converter.images.pixels import (
-    MODES,
-    find_transform,
-    flatten,
-    has_alpha,
-    has_wide_samples,
-    orient,
-    read_orientation,
-    read_pending_orientation,
-    turn_size,
 )
 from converter.inventory import NoteTally
 from converter.names import find_file
@@ -84,16 +67,16 @@ class OpenedImage:
         animated: bool | None = None,
     ) -> None:
         self.image, self.data, self.sizes, self.options = image, data, sizes, sizes[0]
-        self.is_wide = has_wide_samples(image)  # before EXIF is read, which may load it
-        self.orientation = read_pending_orientation(image)
-        height, width = turn_size((image.height, image.width), self.orientation)
+        self.is_wide = pixels.has_wide_samples(image)  # before EXIF is read, which may load it
+        stated, self.orientation = pixels.read_orientations(image)
+        height, width = pixels.turn_size((image.height, image.width), self.orientation)
         self.origin = Origin(
-            format=name_format(image),
+            format=openers.name_format(image),
             height=height,
             width=width,
-            orientation=read_orientation(image) if image.format == "TIFF" else self.orientation,
-            animated=has_several_frames(image, data) if animated is None else animated,
-            profiled=find_transform(image, self.options) is not None,
+            orientation=stated,
+            animated=openers.has_several_frames(image, data) if animated is None else animated,
+            profiled=pixels.find_transform(image, self.options) is not None,
         )
         self.failure = ""
         self._may_draft = draft and image.format in ("JPEG", "MPO")
@@ -118,15 +101,15 @@ class OpenedImage:
         upright, plain = self._decode(image)
         enter("convert")
         scaled = scale(upright, size, geometry, interpolation)
-        return pad(flatten(scaled, options) if plain else scaled, geometry.canvas)
+        return pad(pixels.flatten(scaled, options) if plain else scaled, geometry.canvas)
 
     def _draft(self, least: Size) -> Image.Image:
         """The image, set up for libjpeg to decode it at half its size or less if that will do."""
-        rows, columns = turn_size(least, self.orientation)
+        rows, columns = pixels.turn_size(least, self.orientation)
         if min(self.image.width // columns, self.image.height // rows) < 2:
             return self.image
         alone = len(self.sizes) == 1  # otherwise the next one may need all pixels
-        image = self.image if alone else open_image(self.data, self.options.formats)
+        image = self.image if alone else openers.open_image(self.data, self.options.formats)
         image.draft(None, (columns, rows))
         return image
 
@@ -136,25 +119,26 @@ class OpenedImage:
             enter("decode")
             (self if image is self.image else image).load()
             enter("convert")
-            upright = orient(image, self.orientation)
+            upright = pixels.orient(image, self.orientation)
             # A colour profile alone is left for later, because it costs less on fewer pixels. All
             # else that flattening does has to come before resizing.
-            plain = upright.mode == MODES[self.options.color_mode] and not has_alpha(upright)
-            upright = upright if plain else flatten(upright, self.options)
+            target = pixels.MODES[self.options.color_mode]
+            plain = upright.mode == target and not pixels.has_alpha(upright)
+            upright = upright if plain else pixels.flatten(upright, self.options)
             self._upright[image.size] = upright, plain
         return self._upright[image.size]
 
 
 def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> Image.Image:
     """Decodes and resizes one image without encoding it; `draft` is that of `OpenedImage`."""
-    with open_image(data, options.formats) as image:
+    with openers.open_image(data, options.formats) as image:
         opened = OpenedImage(image, data, [options], draft=draft)
         return opened.resize(fit_upright(opened.origin.size, options), options)
 
 
 def examine_image(data: bytes, options: ConvertOptions) -> Origin:
     """Reads the header of an original; raises an `ImageError` if it cannot be converted."""
-    with wrap_decoder_errors(), open_checked(data, options) as image:
+    with openers.wrap_decoder_errors(), openers.open_checked(data, options) as image:
         return OpenedImage(image, data, [options]).origin
 
 

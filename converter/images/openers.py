@@ -246,10 +246,10 @@ def _list_markers(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _check_tiles(image: Image.Image, options: ImageOptions) -> None:
     # A tile is decoded whole, however little of the image it holds.
+    limit = options.max_pixels
     width, height = (read_tag(image, number, 0) for number in _TILE_SIDES)
-    if width * height > options.max_pixels:
-        detail = f"tiles of {width}x{height} pixels, at most {options.max_pixels:,}"
-        raise ImageError("too_large", detail)
+    if width * height > limit:
+        raise ImageError("too_large", f"tiles of {width}x{height} pixels, at most {limit:,}")
 
 
 def _check_filters(size: Size, options: ImageOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 from collections.abc import Callable
@@ -13,29 +14,29 @@ from PIL import Image, ImageChops, ImageCms
 from converter.errors import ImageError
 from converter.image_options import ImageOptions
 
+# Converts the pixels of an image to sRGB.
+_Transform: TypeAlias = Callable[[Image.Image], Image.Image]
+
+# Pillow's name of each colour mode.
 MODES: Final = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
-"""Pillow's name of each colour mode."""
 
+# Larger ICC profiles are ignored; those of printing presses have 2 MB.
 MAX_PROFILE_BYTES: Final = 8 << 20
-"""Larger ICC profiles are ignored; those of printing presses have 2 MB."""
 
-SRGB_LEVELS: Final = 2
-"""A profile that moves no colour of a grid by more levels than this counts as sRGB."""
+# A profile that moves no colour of a grid by more levels than this counts as sRGB.
+_SRGB_LEVELS: Final = 2
+
+# The mode of the pixels that a profile is for, by its colour space.
+_PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 _WITH_ALPHA: Final = ("LA", "PA", "La", "RGBA", "RGBa")
-_PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""The mode of the pixels that a profile is for, by its colour space."""
 
-_Transform: TypeAlias = Callable[[Image.Image], Image.Image]
-"""Converts the pixels of an image to sRGB."""
-
+# What brings samples of 2 and 4 bits to 255: 3 * 85, 15 * 17.
 _GREY_FACTORS: Final = {"L;2": 85, "L;4": 17}
 
-# Tags of a TIFF's header, and a value of the last one.
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+# Tags of a TIFF's header, and a value of the last one. The first is that of EXIF, too.
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 258, 262, 339
 _SIGNED: Final = 2
-
-_ORIENTATION: Final = 0x0112
 
 _TRANSPOSES: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,28 +49,20 @@ _TRANSPOSES: Final = {
 }
 
 
-def read_pending_orientation(image: Image.Image) -> int:
-    """The EXIF orientation that is still to be applied, 1 to 8; 1 if there is no valid one."""
+def read_orientations(image: Image.Image) -> tuple[int, int]:
+    """The EXIF orientation that a file states, 1 to 8, and the one that is still to be applied."""
+    stated: object = None
     if image.format == "TIFF":
-        return 1  # Pillow turns a TIFF itself while it loads it, and swaps its size before
-    if image.format == "PNG":
-        # Pillow loads a PNG to look for EXIF. It reports damage only once, which is here.
-        image.load()
-    try:
-        return _check_orientation(image.getexif().get(_ORIENTATION))
-    except Exception:  # noqa: BLE001 (broken EXIF says nothing about the pixels)
-        return 1
-
-
-def read_orientation(image: Image.Image) -> int:
-    """The orientation of the file, also where Pillow applies it."""
-    if image.format != "TIFF":
-        return read_pending_orientation(image)
-    return _check_orientation(getattr(image, "tag_v2", {}).get(_ORIENTATION))
-
-
-def _check_orientation(value: object) -> int:
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        stated = getattr(image, "tag_v2", {}).get(_ORIENTATION)
+    else:
+        if image.format == "PNG":
+            # Pillow loads a PNG to look for EXIF. It reports damage only once, which is here.
+            image.load()
+        with contextlib.suppress(Exception):  # broken EXIF says nothing about the pixels
+            stated = image.getexif().get(_ORIENTATION)
+    valid = stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
+    # Pillow turns a TIFF itself while it loads it, and swaps its size before.
+    return valid, 1 if image.format == "TIFF" else valid
 
 
 def turn_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
@@ -79,9 +72,7 @@ def turn_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 def orient(image: Image.Image, orientation: int) -> Image.Image:
     """Turns an image upright."""
-    if orientation == 1:
-        return image
-    return image.transpose(_TRANSPOSES[orientation])
+    return image if orientation == 1 else image.transpose(_TRANSPOSES[orientation])
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -151,20 +142,20 @@ def read_tag(image: Image.Image, number: int, default: int) -> int:
     return first if isinstance(first, int) else default
 
 
-def list_raw_modes(image: Image.Image) -> set[str]:
-    """Pillow's names of the layouts of an image's samples; known only until it is loaded."""
-    return {str(tile[3]) for tile in getattr(image, "tile", ())}
-
-
 def has_wide_samples(image: Image.Image) -> bool:
     """Whether the file has 16 bits a sample, of which Pillow may keep only the upper half."""
-    return any("16" in mode for mode in list_raw_modes(image))
+    return any("16" in mode for mode in _list_raw_modes(image))
 
 
 def read_grey_factor(image: Image.Image) -> int:
     """The number by which Pillow multiplies grey samples of less than 8 bits."""
-    modes = {mode.rstrip("IR") for mode in list_raw_modes(image)}
+    modes = {mode.rstrip("IR") for mode in _list_raw_modes(image)}
     return next((factor for mode, factor in _GREY_FACTORS.items() if mode in modes), 1)
+
+
+def _list_raw_modes(image: Image.Image) -> set[str]:
+    """Pillow's names of the layouts of an image's samples; known only until it is loaded."""
+    return {str(tile[3]) for tile in getattr(image, "tile", ())}
 
 
 def _scale_range(image: Image.Image) -> Image.Image:
@@ -236,4 +227,4 @@ def _keeps_colors(convert: _Transform) -> bool:
     levels = np.linspace(0, 255, 9).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     difference = np.asarray(convert(Image.fromarray(grid))).astype(int) - grid
-    return bool(np.abs(difference).max() <= SRGB_LEVELS)
+    return bool(np.abs(difference).max() <= _SRGB_LEVELS)
