@@ -147,11 +147,8 @@ def peek_member(archive: Location, place: int, size: int) -> bytes:
 def digest_members(archive: Location) -> dict[str, str]:
     """The SHA-256 of every image of a compressed tar, by its path, from one reading.
 
-    Memory is bounded by 1 MiB, whatever the size of a member. Damaged members are left out.
-
-    Raises:
-        UsageError: it cannot be read as an archive.
-        StoreError: the store does not answer, or refuses.
+    Memory is bounded by 1 MiB, whatever the size of a member. Damaged members are left out; an
+    archive that cannot be read at all is a `UsageError`.
     """
     version = archive.read_version()
     with _one_at_a_time:

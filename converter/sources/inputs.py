@@ -14,6 +14,7 @@ from converter.storage.location import Location
 COMPRESSED_SUFFIXES: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES: Final = (".tar", ".zip", *COMPRESSED_SUFFIXES)
 
+# Refused where they do nothing: that a column or a label is missing would go unnoticed.
 _FOLDER_OPTIONS: Final = ("label_from", "split_folders")
 _TABLE_OPTIONS: Final = (*COLUMN_OPTIONS, "keep_columns", "path_column", "table_root")
 _DEFAULTS: Final = ConvertOptions()
@@ -30,10 +31,7 @@ def is_archive(path: Location) -> bool:
 
 
 def is_compressed(path: Location) -> bool:
-    """Whether a path is that of a tar that is compressed as a whole.
-
-    Such a tar is not seekable: to read a member, everything before it has to be decompressed.
-    """
+    """Whether a path is that of a tar that is compressed as a whole, and so is not seekable."""
     return _has_suffix(path, COMPRESSED_SUFFIXES)
 
 
@@ -67,11 +65,7 @@ def check_input_options(images: Location, options: ConvertOptions) -> None:
 
 
 def locate_root(images: Location, options: ConvertOptions) -> Location:
-    """The folder or archive that the paths of images are relative to.
-
-    Raises:
-        UsageError: the `table_root` of a table does not exist.
-    """
+    """The folder or archive that paths of images are relative to; of a table, it has to exist."""
     if not is_table(images):
         return images
     root = join(locate(images).parent, options.table_root)

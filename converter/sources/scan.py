@@ -32,9 +32,7 @@ from converter.storage.location import Location
 def scan_images(images: Location, options: ConvertOptions | None = None) -> Inventory:
     """Finds all images to convert, with their masks, and those with the same content.
 
-    Args:
-        images: a folder, a prefix of an object store, an archive, or a table.
-        options: those of the conversion.
+    `images` is a folder, a prefix of an object store, an archive, or a table.
 
     Raises:
         UsageError: there is nothing to convert, or the options do not fit.
@@ -57,11 +55,7 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Inve
 def scan_folder(root: Location, options: ConvertOptions | None = None) -> Inventory:
     """Lists the images of a folder or an archive, with the labels and splits of their folders.
 
-    Memory grows with the number of files, by about 250 bytes each.
-
-    Raises:
-        UsageError: `root` is missing, not a folder, or holds no class folder or no image.
-        StoreError: the store does not answer, or refuses.
+    Takes about 250 bytes of memory for each file. Raises what `scan_images` raises.
     """
     options = options or ConvertOptions()
     masks = inputs.locate_masks(root, options)
@@ -80,6 +74,7 @@ def scan_folder(root: Location, options: ConvertOptions | None = None) -> Invent
         )
     labeller = Labeller(folders, options)
     entries = list(found)
+    # Labels are numbers in the order of all classes, which are known only when all are found.
     names = {labeller.assign(entry.path).class_name for entry in entries}
     classes = order_classes((labeller.list_classes() | names) - {""}, options)
     labels = {name: label for label, name in enumerate(classes)}

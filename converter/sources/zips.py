@@ -81,10 +81,14 @@ def start_zip_member(archive: Location, place: int, size: int) -> Callable[[], b
 
 def peek_zip_member(archive: Location, place: int, size: int) -> bytes:
     """The first bytes of a member, at most `size`, unchecked; empty if it is damaged."""
-    if archive.is_remote:
-        return _peek(io.BytesIO(archive.read_range(place, _span_member(size))), 0, size)
-    with archive.open_read() as file:
-        return _peek(file, place, size)
+    file = io.BytesIO(archive.read_range(place, _span_member(size)))
+    _, method, _ = _read_header(file, 0)
+    data = file.read(size)
+    try:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        return data if method == _STORED else inflater.decompress(data, size)
+    except zlib.error:
+        return b""
 
 
 def _span_member(size: int) -> int:
@@ -118,16 +122,6 @@ def _read_member(file: BinaryIO, place: int, size: int) -> bytes:
     if zlib.crc32(data) != crc:
         raise ImageError("decode_error", "its checksum in the archive does not match")
     return data
-
-
-def _peek(file: BinaryIO, place: int, size: int) -> bytes:
-    _, method, _ = _read_header(file, place)
-    data = file.read(size)
-    try:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        return data if method == _STORED else inflater.decompress(data, size)
-    except zlib.error:
-        return b""
 
 
 def _describe(
