@@ -585,7 +585,7 @@ def test_any_number_of_threads_gives_the_same_batches(encoded, encoding, cores, 
     expected = open_batches(encoded(encoding), **options)
     monkeypatch.setattr("reader.plan.memory.count_cores", lambda: cores)
     found = open_batches(encoded(encoding), **options)
-    assert found._plan.buffers.threads == {1: 1, 16: 2, 24: 3}[cores]
+    assert found.plan.buffers.threads == {1: 1, 16: 2, 24: 3}[cores]
     for _ in range(2):
         assert_same(list(found), list(expected))
 
@@ -637,7 +637,7 @@ def test_threads_end_with_an_interruption_of_the_caller(stored, two_cores):
 def test_threads_end_with_an_interruption_of_the_wait(stored, two_cores, monkeypatch):
     before = list_threads()
     batches = open_batches(stored, **OPTIONS)
-    read = batches._reader.read
+    read = batches.reader.read
 
     def read_slowly(epoch, steps):
         if steps == [3]:
@@ -645,7 +645,7 @@ def test_threads_end_with_an_interruption_of_the_wait(stored, two_cores, monkeyp
             time.sleep(0.2)
         return read(epoch, steps)
 
-    monkeypatch.setattr(batches._reader, "read", read_slowly)
+    monkeypatch.setattr(batches.reader, "read", read_slowly)
     with pytest.raises(KeyboardInterrupt):
         list(batches)
     assert not list_threads() - before
@@ -674,21 +674,21 @@ def test_the_memory_of_batches_that_are_dropped_is_used_again(encoded, encoding,
             assert images.flags.writeable
             assert images.ctypes.data % 64 == 0
             places.add(images.ctypes.data)
-    assert len(places) <= batches._plan.buffers.batches == 6
+    assert len(places) <= batches.plan.buffers.batches == 6
 
 
 def test_a_batch_is_let_go_before_the_next_one_is_waited_for(stored, monkeypatch):
     monkeypatch.setattr("reader.plan.memory.count_cores", lambda: 1)
     batches = open_batches(stored, **OPTIONS | {"batch_size": 2})
-    ahead = batches._plan.calls + batches._plan.buffers.prefetch_batches
+    ahead = batches.plan.calls + batches.plan.buffers.prefetch_batches
     given, held = [], []
-    read = batches._reader.read
+    read = batches.reader.read
 
     def look(epoch, steps):
         held.append(bool(given) and given[-1]() is not None)
         return read(epoch, steps)
 
-    monkeypatch.setattr(batches._reader, "read", look)
+    monkeypatch.setattr(batches.reader, "read", look)
     for images, labels in batches:
         while len(held) < min(len(batches), len(given) + ahead):  # until they have looked
             time.sleep(0.001)

@@ -121,7 +121,7 @@ def test_errors_of_others_go_through_as_they_are():
 def test_errors_that_nobody_asks_for_are_forgotten():
     for number in range(200):
         text = damage.keep_error(DatasetError(f"{number}"))
-    assert len(damage._kept) <= 64
+    assert len(damage.kept_errors) <= 64
     with pytest.raises(DatasetError, match=r"^199$"), typed_errors():
         raise ValueError(f"TensorFlow says: [{text}]")
 

@@ -194,7 +194,7 @@ def find_port() -> int:
 
 SHOW = """
 names = [tuple(labels.tolist()) for _, labels in train]
-print(len(train), train._plan.options.shard_index, train._plan.options.shard_count, names)
+print(len(train), train.plan.options.shard_index, train.plan.options.shard_count, names)
 """
 
 

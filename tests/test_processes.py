@@ -73,7 +73,7 @@ def test_a_fork_while_another_thread_reads_leaves_nothing_locked(converted):
 
 def fork_while_reading(at, folder):
     source = open_shards(folder).source("train")
-    return fork_while_held(source._files._lock, lambda: source[0].label >= 0)
+    return fork_while_held(source._files.lock, lambda: source[0].label >= 0)
 
 
 def test_a_killed_reader_leaves_nothing_behind_and_the_next_one_starts(converted, tmp_path):

@@ -140,14 +140,14 @@ def test_what_does_not_fit_into_memory_waits(remote, folder, monkeypatch):
     monkeypatch.setattr(ranges, "PART_BYTES", 1_000)
     monkeypatch.setattr(ranges, "AHEAD_BYTES", 2_500)
     monkeypatch.setattr(ranges, "OPEN_FILES", 2)
-    most, begin = 0, ranges.RangeRequests._begin
+    most, begin = 0, ranges.RangeRequests.begin
 
     def note(self, path, piece):
         nonlocal most
         begin(self, path, piece)
-        most = max(most, self._ahead_bytes)
+        most = max(most, self.ahead_bytes)
 
-    monkeypatch.setattr(ranges.RangeRequests, "_begin", note)
+    monkeypatch.setattr(ranges.RangeRequests, "begin", note)
     numbers = np.arange(0, 120, 3)
     assert remote.source("train")[numbers] == open_shards(folder).source("train")[numbers]
     assert 2_500 <= most < 4_000

@@ -36,8 +36,8 @@ def read_all(files: RecordFiles, numbers: np.ndarray) -> dict[int, tuple]:
 
 def count_reads(files: RunFiles, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows by the number of each run that is read."""
-    reads, read = [], files._read
-    monkeypatch.setattr(files, "_read", lambda number: (reads.append(number), read(number))[1])
+    reads, read = [], files.read_run
+    monkeypatch.setattr(files, "read_run", lambda number: (reads.append(number), read(number))[1])
     return reads
 
 
@@ -80,9 +80,7 @@ def test_runs_can_begin_anew_with_each_file(plain, run):
     files = RunFiles(plain, run, 1_000, by_file=True)
     every = np.random.default_rng(run).permutation(len(plain))
     assert read_all(files, every) == read_all(plain, every)
-    held = {
-        number: {place.file.path for place, _ in found} for number, found in files._runs.items()
-    }
+    held = {number: {place.file.path for place, _ in found} for number, found in files.runs.items()}
     assert all(len(paths) == 1 for paths in held.values())
     assert len(held) == sum(-(-file.records // run) for file in plain.files)
 
@@ -104,11 +102,11 @@ def test_no_more_runs_are_kept_than_allowed(plain, monkeypatch):
     rng = np.random.default_rng(2)
     for _ in range(50):
         list(files.read_many(rng.integers(0, len(plain), 9)))
-        assert len(files._runs) <= 3
+        assert len(files.runs) <= 3
     reads.clear()
     for record in (0, 4, 8, 0, 12):  # the last one drops the run that was not used for longest
         read_record(files, record)
-    assert list(files._runs) == [2, 0, 3]
+    assert list(files.runs) == [2, 0, 3]
     reads.clear()
     for record in (8, 11, 0, 3, 12):
         read_record(files, record)
@@ -143,19 +141,19 @@ def test_threads_read_the_same(plain):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda numbers: read_all(files, numbers), jobs))
     assert found == [read_all(plain, numbers) for numbers in jobs]
-    assert len(files._runs) <= 2
+    assert len(files.runs) <= 2
 
 
 def test_a_run_that_several_threads_wait_for_is_read_once(plain, monkeypatch):
     files = RunFiles(plain, 4, 2)
-    reads, read = [], files._read
+    reads, read = [], files.read_run
 
     def read_slowly(number: int) -> list:
         reads.append(number)
         time.sleep(0.05)
         return read(number)
 
-    monkeypatch.setattr(files, "_read", read_slowly)
+    monkeypatch.setattr(files, "read_run", read_slowly)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(functools.partial(read_record, files), (4, 5, 6, 7)))
     assert reads == [1]
@@ -167,7 +165,7 @@ def test_a_fork_while_another_thread_reads_a_run_leaves_nothing_locked(converted
 
 def fork_while_reading(at, folder):
     files = RunFiles(open_records(folder), 4, 2)
-    return fork_while_held(files._runs_lock, lambda: bool(read_record(files, 5)))
+    return fork_while_held(files.runs_lock, lambda: bool(read_record(files, 5)))
 
 
 def test_runs_can_be_pickled_without_what_they_keep(plain):
@@ -175,10 +173,10 @@ def test_runs_can_be_pickled_without_what_they_keep(plain):
     numbers = np.arange(9)
     expected = read_all(files, numbers)
     copy = pickle.loads(pickle.dumps(files))
-    assert not copy._runs
+    assert not copy.runs
     assert len(pickle.dumps(files)) < 2_000
     assert read_all(copy, numbers) == expected
-    assert len(copy._runs) == 2
+    assert len(copy.runs) == 2
 
 
 def test_a_file_that_is_missing_is_missed_until_it_is_there(converted, tmp_path):

@@ -179,13 +179,13 @@ def test_a_model_is_fitted_with_whole_epochs(stored, workers, cache, monkeypatch
     )
     assert sequence.workers == workers
     taken = []
-    read = sequence._read
+    read = sequence.reader.read
 
     def spy(epoch, steps):
         taken.extend((epoch, step) for step in steps)
         return read(epoch, steps)
 
-    sequence._read = spy
+    sequence.reader.read = spy
     validation = open_shards(stored / "png").sequence("train", 6, shuffle=False)
     history = make_model().fit(
         sequence, validation_data=validation, epochs=2, verbose=0, shuffle=False

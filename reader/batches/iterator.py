@@ -46,22 +46,22 @@ class Batches:
             raise UsageError("batches are of several images: give a batch_size, or use source()")
         self.class_names: list[str] = plan.choice.class_names
         self.file_paths: FilePaths = plan.file_paths
-        self._plan = plan
-        self._reader: Reader = (
+        self.plan = plan
+        self.reader: Reader = (
             fill_cache(plan, BatchReader) if plan.options.cache else BatchReader(plan)
         )
-        self.damage: DamageLog = self._reader.damage
+        self.damage: DamageLog = self.reader.damage
         self.epoch, self.step = plan.options.initial_epoch, plan.options.initial_step
         self._start = self.epoch, self.step
 
     def __len__(self) -> int:
-        return self._plan.steps.count
+        return self.plan.steps.count
 
     def __iter__(self) -> Iterator[Any]:
         (epoch, first), count = self._start, len(self)
-        read, ahead = functools.partial(self._read, epoch), self._plan.buffers.prefetch_batches
+        read, ahead = functools.partial(self._read, epoch), self.plan.buffers.prefetch_batches
         step = first  # `enumerate` would keep each element until the next one
-        for element in run_ahead(read, range(first, count), self._plan.calls, ahead):
+        for element in run_ahead(read, range(first, count), self.plan.calls, ahead):
             step += 1
             self.epoch, self.step = (epoch, step) if step < count else (epoch + 1, 0)
             if step == count:
@@ -72,7 +72,7 @@ class Batches:
             self.seek(epoch + 1)
 
     def __repr__(self) -> str:
-        size, at = self._plan.options.batch_size, f"epoch {self.epoch}, step {self.step}"
+        size, at = self.plan.options.batch_size, f"epoch {self.epoch}, step {self.step}"
         return f"Batches({format_count(len(self), 'step')} of {size} images, next: {at})"
 
     def seek(self, epoch: int, step: int = 0) -> None:
@@ -90,7 +90,7 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns your position for `load_state_dict`: a few hundred bytes as JSON."""
-        return {"epoch": self.epoch, "step": self.step, "data": describe_plan(self._plan)}
+        return {"epoch": self.epoch, "step": self.step, "data": describe_plan(self.plan)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a saved state, with the same batches.
@@ -102,7 +102,7 @@ class Batches:
             epoch, step, data = int(state["epoch"]), int(state["step"]), dict(state["data"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"{state!r:.120} is not a state of batches: {error!r:.60}") from error
-        wanted = describe_plan(self._plan)
+        wanted = describe_plan(self.plan)
         if name := find_difference(data, wanted):
             raise UsageError(
                 f"the state is of batches with {name} {data.get(name)!r:.60}, these have "
@@ -111,8 +111,8 @@ class Batches:
         self.seek(epoch, step)
 
     def _read(self, epoch: int, step: int) -> Any:
-        element = format_batch(self._plan, self._reader.read(epoch, [step]))
-        if self._plan.given.columns:
+        element = format_batch(self.plan, self.reader.read(epoch, [step]))
+        if self.plan.given.columns:
             columns = element[-1]
             for name, column in columns.items():
                 columns[name] = column.list_rows() if isinstance(column, Ragged) else column

@@ -19,7 +19,7 @@ _MAX_KEPT: Final = 64
 _MARK: Final = re.compile(r"ShardmillError (\d+): ")
 
 _log = logging.getLogger("shardmill.reader")
-_kept: dict[int, ShardmillError] = {}
+kept_errors: dict[int, ShardmillError] = {}
 _numbers = itertools.count(1)
 
 
@@ -55,9 +55,9 @@ class DamageLog:
 def keep_error(error: ShardmillError) -> str:
     """Returns the text for an error of TensorFlow from which `typed_errors` restores `error`."""
     number = next(_numbers)
-    while len(_kept) >= _MAX_KEPT:
-        _kept.pop(next(iter(_kept)), None)
-    _kept[number] = error
+    while len(kept_errors) >= _MAX_KEPT:
+        kept_errors.pop(next(iter(kept_errors)), None)
+    kept_errors[number] = error
     return f"ShardmillError {number}: {error}"
 
 
@@ -84,8 +84,8 @@ def _find_original(error: Exception) -> ShardmillError | None:
     text = str(error)
     mark = _MARK.search(text)
     if mark is not None:
-        return _kept.get(int(mark[1]))
-    for kept in tuple(_kept.values()):
+        return kept_errors.get(int(mark[1]))
+    for kept in tuple(kept_errors.values()):
         # In `fit`, the error of a sequence comes as text with a traceback.
         if f"{type(kept).__name__}: {kept}\n" in text:
             return kept

@@ -53,11 +53,11 @@ class RecordFiles:
         self.max_index_bytes = max_index_bytes
         self._ends = np.cumsum([file.records for file in files], dtype=np.int64)
         self._indexes: collections.OrderedDict[Location, Numbers] = collections.OrderedDict()
-        self._replace_locks()
+        self.replace_locks()
         _instances.add(self)
 
-    def _replace_locks(self) -> None:
-        self._lock = threading.Lock()
+    def replace_locks(self) -> None:
+        self.lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[RecordFiles], tuple[object, ...]]:
         return type(self), (self.files, self.max_index_bytes)
@@ -108,7 +108,7 @@ class RecordFiles:
         # np.unique would import numpy.ma, which takes as long as reading a batch.
         needed = np.flatnonzero(np.bincount(which)).tolist()
         files = [self.files[number] for number in needed]
-        with self._lock:
+        with self.lock:
             missing = [file for file in files if file.path not in self._indexes]
         self._prefetch_indexes(missing)
         for number, file in zip(needed, files, strict=True):
@@ -122,13 +122,13 @@ class RecordFiles:
             prefetch_index(file)
 
     def _get_index(self, file: RecordFile) -> Numbers:
-        with self._lock:
+        with self.lock:
             offsets = self._indexes.pop(file.path, None)
             if offsets is not None:
                 self._indexes[file.path] = offsets
                 return offsets
         offsets = read_index(file)
-        with self._lock:
+        with self.lock:
             self._indexes[file.path] = offsets
             # Each index has one number more than records.
             size = sum(kept[:-1].nbytes for kept in self._indexes.values())
@@ -158,11 +158,11 @@ class RunFiles(RecordFiles):
         self._firsts = np.cumsum([0, *(-(-count // run) for count in counts)], dtype=np.int64)
         self._run = run
         self._keep = keep
-        self._runs: collections.OrderedDict[int, Run] = collections.OrderedDict()
+        self.runs: collections.OrderedDict[int, Run] = collections.OrderedDict()
 
-    def _replace_locks(self) -> None:
-        super()._replace_locks()
-        self._runs_lock = threading.Lock()
+    def replace_locks(self) -> None:
+        super().replace_locks()
+        self.runs_lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[RunFiles], tuple[object, ...]]:
         return RunFiles, self._arguments
@@ -193,14 +193,14 @@ class RunFiles(RecordFiles):
             yield _join(part, size, memory)
 
     def _get(self, number: int) -> Run:
-        with self._runs_lock:
-            run = self._runs.pop(number, None) or self._read(number)
-            self._runs[number] = run
-            while len(self._runs) > self._keep:
-                self._runs.popitem(last=False)
+        with self.runs_lock:
+            run = self.runs.pop(number, None) or self.read_run(number)
+            self.runs[number] = run
+            while len(self.runs) > self._keep:
+                self.runs.popitem(last=False)
             return run
 
-    def _read(self, number: int) -> Run:
+    def read_run(self, number: int) -> Run:
         part = int(np.searchsorted(self._firsts, number, side="right")) - 1
         begin = int(self._parts[part]) + (number - int(self._firsts[part])) * self._run
         end = min(begin + self._run, int(self._parts[part + 1]))
@@ -212,7 +212,7 @@ class RunFiles(RecordFiles):
 def _replace_all_locks() -> None:
     # A lock that another thread held at the time of a fork is never released in the child.
     for files in _instances:
-        files._replace_locks()  # noqa: SLF001 (their own module)
+        files.replace_locks()
 
 
 os.register_at_fork(after_in_child=_replace_all_locks)

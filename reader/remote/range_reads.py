@@ -54,7 +54,7 @@ class RangeFiles(RecordFiles):
         if not isinstance(file, RemoteFile) or file.cache.has(file.shard_object):
             return group
         wanted = int(group.sizes.sum())
-        with self._lock:
+        with self.lock:
             self._asked_bytes[file.path] += wanted
             asked = self._asked_bytes[file.path] if self._are_kept else wanted
         if asked > WHOLE_SHARE * file.bytes:
@@ -83,7 +83,7 @@ class RangeRequests:
     def __init__(self) -> None:
         self._coming: collections.deque[tuple[Location, Range]] = collections.deque()
         self._answers: dict[tuple[Location, Range], Reading] = {}
-        self._ahead_bytes = 0
+        self.ahead_bytes = 0
         self._opened: collections.OrderedDict[Location, IO[bytes]] = collections.OrderedDict()
         weakref.finalize(self, _close, self._opened)
 
@@ -116,19 +116,16 @@ class RangeRequests:
         return into
 
     def _take(self, path: Location, piece: Range) -> bytes:
-        while self._coming and self._ahead_bytes < AHEAD_BYTES:
-            self._begin(*self._coming.popleft())
+        while self._coming and self.ahead_bytes < AHEAD_BYTES:
+            self.begin(*self._coming.popleft())
         if (path, piece) not in self._answers:
-            self._begin(path, piece)
-        try:
-            return self._answers[path, piece].result()
-        finally:
-            del self._answers[path, piece]
-            self._ahead_bytes -= piece[1]
+            self.begin(path, piece)
+        self.ahead_bytes -= piece[1]
+        return self._answers.pop((path, piece)).result()
 
-    def _begin(self, path: Location, piece: Range) -> None:
+    def begin(self, path: Location, piece: Range) -> None:
         self._answers[path, piece] = path.start_read(*piece)
-        self._ahead_bytes += piece[1]
+        self.ahead_bytes += piece[1]
 
 
 def list_ranges(group: Group) -> Iterator[Range]:

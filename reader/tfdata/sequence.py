@@ -54,7 +54,7 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         self.epoch = plan.options.initial_epoch
         self._plan = plan
         self._loading = loading
-        self._read = make_reader(plan).read
+        self.reader = make_reader(plan)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy makes threads, scratch memory and graphs of its own; a cache is filled again.
@@ -74,7 +74,7 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
     def __getitem__(self, index: int) -> Any:
         step = range(len(self))[index]
         try:
-            batch = self._read(self.epoch, [step])
+            batch = self.reader.read(self.epoch, [step])
         except ShardmillError as error:
             keep_error(error)  # `fit` shows only its text
             raise
