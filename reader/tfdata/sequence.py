@@ -58,7 +58,7 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy makes threads, scratch memory and graphs of its own; a cache is filled again.
-        make = functools.partial(BatchSequence, self._plan, **self._loading)
+        make = functools.partial(type(self), self._plan, **self._loading)
         return make, (), {"epoch": self.epoch}
 
     def __repr__(self) -> str:
