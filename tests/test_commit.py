@@ -35,6 +35,7 @@ from converter.writing.shard_writer import (
     read_planned,
     read_receipt,
     receipt_path,
+    take_first,
     write_outcomes,
     write_receipt,
     write_shard,
@@ -287,7 +288,8 @@ def test_a_receipt_that_leaves_images_out_is_refused(plan):
 def test_a_shard_that_was_given_too_few_images_is_refused(plan):
     shard, job = plan.shards[0], Job.of_plan(plan)
     planned = itertools.islice(read_entries(plan.out, shard), shard.records - 1)
-    write_outcomes(shard, job, convert_planned(read_planned(planned, job), job))
+    images = convert_planned(read_planned(planned, job), [job])
+    write_outcomes(shard, job, take_first(images))
     message = f"{shard.records - 1} images are accounted for, planned were {shard.records}"
     assert_refused(plan, f"{shard.name}: {message}")
 

@@ -210,7 +210,9 @@ def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
     Raises:
         DatasetError: there are fewer or more than planned.
     """
-    return parse_entries(fetch_entries(out, shard), out, shard)
+    # Only when the first is asked for: then a shard's files are being created, and what creates
+    # them describes errors, such as too many open files.
+    yield from parse_entries(fetch_entries(out, shard), out, shard)
 
 
 def fetch_entries(out: Location, shard: Shard) -> bytes:

@@ -52,6 +52,7 @@ class Drawn(NamedTuple):
 
 def draw(path: str, options: ConvertOptions) -> Drawn:
     """Hashes a path, or the name of a group, with the seed."""
+    # Not by `hash`, which differs between processes.
     key = options.seed.to_bytes(8, "little")
     digest = hashlib.blake2b(to_bytes(path), digest_size=16, key=key).digest()
     return Drawn(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
@@ -65,11 +66,8 @@ def assign_splits(
 ) -> dict[str, list[Entry]]:
     """Assigns the entries to splits and puts each split into its seeded order.
 
-    Args:
-        entries: the images.
-        options: fractions, seed and groups.
-        duplicates: images with the same content, as their places in `entries`.
-        kept: splits from an earlier conversion, by path; splits may then stay empty.
+    `duplicates` are images with the same content, as their places in `entries`. `kept` are splits
+    from an earlier conversion, by path; with it, splits may stay empty.
 
     Returns:
         the entries of each split that has any, in the order of `SPLITS`.
@@ -109,9 +107,7 @@ def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
 def plan_shards(
     splits: dict[str, list[Entry]], options: ConvertOptions, record_bytes: float
 ) -> dict[str, list[int]]:
-    """The number of records of each shard, by split.
-
-    `num_shards` decides, or else `shard_bytes` and the mean size of a record.
+    """The number of records of each shard, by split, if a record has this mean size.
 
     Raises:
         UsageError: `num_shards` is more than the images of the largest split.
@@ -216,7 +212,7 @@ def stratify(
 
 def _share_class(given: Numbers, options: ConvertOptions) -> list[int]:
     """The numbers of images of a class that `validation` and `test` still get."""
-    left, quotas = len(given) - 1, []
+    left, quotas = len(given) - 1, []  # one stays in `train`
     for split, share in ((VALIDATION, options.validation_split), (TEST, options.test_split)):
         wanted = min(left, max(1, round(share * len(given)))) if share else 0
         left -= wanted
@@ -279,6 +275,7 @@ def _draw_together(
             if group not in known:
                 known[group] = draw(f"group {group}", options).draw
             draws[place] = known[group]
+    # The lowest, because it hardly changes when images are added.
     lowest = np.full(len(draws), np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(lowest, units, draws)
     return lowest[units]

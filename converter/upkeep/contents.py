@@ -94,6 +94,7 @@ def read_sources(
             size = (here / shard.name).stat().st_size
             if len(bounds) != shard.records + 1 or size != shard.bytes:
                 raise DatasetError(f"{shard.name} is not as large as the manifest states")
+            # Without a buffer, which `os.pread` does not use.
             with open(here / shard.name, "rb", buffering=0) as file:
                 return [
                     _read_source(file, shard.name, span, labelled=labelled, detailed=detailed)
@@ -137,6 +138,7 @@ def hash_original(path: str, images: Location, max_bytes: int) -> str:
     """The SHA-256 of an original in hexadecimal; raises what `read_source` raises."""
     if not is_compressed(images):
         return hash_bytes(read_source(path, images, max_bytes))
+    # All members are hashed in one pass, because each can be read only after those before it.
     if (digest := digest_members(images).get(path)) is None:
         raise ImageError("vanished", REJECT_CODES["vanished"])
     return digest

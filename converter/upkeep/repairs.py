@@ -143,6 +143,7 @@ class RepairJob:
             DatasetError: another shard or `rejects.jsonl` cannot be read.
         """
         options = self.options
+        # The split of what was rejected does not matter: it is only not to be taken for lost.
         taken = dict.fromkeys(read_rejects(self.folder), "train")
         whole = [shard for shard in self.manifest.shards if shard not in lost]
         for shard, sources in read_all_sources(self.folder, self.manifest, whole):
@@ -187,6 +188,7 @@ class RepairJob:
             the names of the replaced files.
         """
         rebuilt = Layout(self.folder).repair
+        # Other originals, or another version of Pillow, give other bytes than were lost.
         if not is_stated(rebuilt, shard):
             return []
         names = [name for name in (shard.name, name_index(shard.name)) if name in damaged]

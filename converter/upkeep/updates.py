@@ -23,7 +23,7 @@ from converter.format.manifest import Manifest, ShardInfo
 from converter.inventory import CONTENT_NOTES, Entry, Inventory, name_class
 from converter.names import find_file
 from converter.options import ConvertOptions
-from converter.planning.plan import Base, Draft, Plan
+from converter.planning.plan import Base, Draft, Plan, list_left_out
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
 from converter.storage.files import MANIFEST, REJECTS, Layout, hash_file, name_index
@@ -106,7 +106,7 @@ def plan_update(
         removed=sum(shard.removed for shard in compared.values()),
         needed=len(kept) != len(compared)
         or task.inventory.classes != manifest.classes
-        or _has_other_rejects(task, compared, rejected),
+        or _has_other_rejects(task, compared, draft),
     )
 
 
@@ -185,6 +185,7 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
     mean = -(-(sum(sizes) + additions) // len(sizes))  # rounded up, so that all of them fit
     limit = mean + mean // SPARE_SHARE
     taken = [0] * len(sizes)
+    # Those that are written anyway, and then the smallest, which have most room.
     for place in sorted(range(len(sizes)), key=lambda n: (n not in first, sizes[n], n)):
         taken[place] = max(0, min(additions, limit - sizes[place]))
         additions -= taken[place]
@@ -213,15 +214,10 @@ def _find_additions(
 
 
 def _has_other_rejects(
-    task: Comparison,
-    compared: Mapping[str, ShardComparison],
-    rejected: Iterable[Mapping[str, str]],
+    task: Comparison, compared: Mapping[str, ShardComparison], draft: Draft
 ) -> bool:
-    codes = {reject["path"]: reject["code"] for reject in rejected}
-    lines = (*task.inventory.rejected, *task.inventory.skipped)
-    codes |= {line.path: line.code for line in lines}
-    for shard in compared.values():
-        codes |= {line["path"]: line["code"] for line in shard.receipt.rejects}
+    of_shards = (line for shard in compared.values() for line in shard.receipt.rejects)
+    codes = {line["path"]: line["code"] for line in (*list_left_out(draft), *of_shards)}
     return codes != {path: line["code"] for path, line in task.refused.items()}
 
 
@@ -229,8 +225,8 @@ def _assign_splits(
     task: Comparison, compared: Mapping[str, ShardComparison], additions: Mapping[str, Entry]
 ) -> dict[str, list[Entry]]:
     """The new images of each split, ordered by rank."""
-    inventory, splits = task.inventory, {shard.name: shard.split for shard in task.manifest.shards}
-    kept = {entry.path: splits[name] for name, shard in compared.items() for entry in shard.entries}
+    inventory, shards = task.inventory, compared.values()
+    kept = {entry.path: shard.receipt.split for shard in shards for entry in shard.entries}
     members = assign_splits(inventory.entries, task.options, inventory.duplicates, kept)
     fresh = {
         split: [entry for entry in group if entry.path in additions]
@@ -257,16 +253,14 @@ def _place(
 
     members = {}
     for split in task.manifest.splits:
-        fresh = additions.get(split, ())
-        shards = {shard.name: compared[shard.name] for shard in task.manifest.list_shards(split)}
-        sizes = [len(shard.entries) for shard in shards.values()]
-        touched = [place for place, shard in enumerate(shards.values()) if shard.touched]
+        fresh, names = additions.get(split, ()), [s.name for s in task.manifest.list_shards(split)]
+        sizes = [len(compared[name].entries) for name in names]
+        touched = [place for place, name in enumerate(names) if compared[name].touched]
         remaining = iter(fresh)
-        counts = place_additions(sizes, len(fresh), touched)
-        for (name, shard), count in zip(shards.items(), counts, strict=True):
-            new = list(itertools.islice(remaining, count))
+        for name, count in zip(names, place_additions(sizes, len(fresh), touched), strict=True):
+            old, new = compared[name].entries, list(itertools.islice(remaining, count))
             # In the order of a new conversion: old images keep theirs, new ones mix in.
-            members[name] = sorted(shard.entries + new, key=find_rank) if new else shard.entries
+            members[name] = sorted(old + new, key=find_rank) if new else old
     return members
 
 

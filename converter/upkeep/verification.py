@@ -40,17 +40,11 @@ MAX_FAULTS: Final = 20
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong.
+    """One thing that is wrong."""
 
-    Attributes:
-        file: name of a file of the data set, or path of an original.
-        detail: what is wrong with it.
-        original: whether `file` is an original that differs from its record.
-    """
-
-    file: str
+    file: str  # a name in the data set, or the path of an original
     detail: str
-    original: bool = False
+    original: bool = False  # whether `file` is an original that differs from its record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +140,7 @@ def collect_faults(check: Check, reports: Sequence[Report]) -> list[Fault]:
     manifest = check.manifest
     faults = [fault for report in reports for fault in report.faults]
     counts = [report.counts for report in reports if report.counts is not None]
+    # Where records cannot be read, all counts would be wrong.
     if not check.quick and len(counts) == len(reports):
         faults += _check_counts(manifest, counts)
     for name, info in manifest.files.items():

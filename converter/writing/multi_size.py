@@ -25,22 +25,15 @@ from converter.inventory import Entry
 from converter.planning.plan import Plan, Shard, read_entries
 from converter.storage.files import SHARD_SUFFIX, HashedFile, Layout, hash_file, write_file
 from converter.storage.location import Location
-from converter.writing.records import Outcome, pack_outcome, unpack_outcomes
-from converter.writing.shard_groups import Spooled, spool_images
+from converter.writing.records import Frames, Outcome, pack_outcome, unpack_outcomes
+from converter.writing.shard_groups import spool_images
 from converter.writing.shard_writer import (
     Job,
     Receipt,
-    convert_original,
+    convert_planned,
     read_planned,
     write_outcomes,
 )
-
-
-class _Index(NamedTuple):
-    """The hash of a part, and how many bytes each of its images takes."""
-
-    sha256: str
-    sizes: list[int]
 
 
 class Piece(NamedTuple):
@@ -77,11 +70,10 @@ def choose_leader(plans: Sequence[Plan]) -> Plan:
 
 
 def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Work:
-    """Finds out what is left to do; raises StoreError if a store does not answer, or refuses.
+    """Finds out which of the `remaining` shards are made how, and which parts are missing.
 
-    Args:
-        plans: of the same images in the same order.
-        remaining: the unfinished shards of each plan.
+    The plans are of the same images in the same order. Raises StoreError if a store does not
+    answer, or refuses.
     """
     leader = choose_leader(plans)
     needed: set[str] = set()
@@ -91,6 +83,7 @@ def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Wo
         if plan is leader:
             needed |= {shard.name for shard in left}
             continue
+        # With another leader, or other images, parts are cut otherwise and have another name.
         folder = Layout(plan.out).work / f"parts-{leader.digest[:16]}"
         folders.append(folder)
         followers.append(job := Job.of_plan(plan))
@@ -127,14 +120,14 @@ def write_leader(shard: Shard, work: Work) -> Receipt:
 
     Memory is bounded by one image in all its sizes; errors are those of `write_shard`.
     """
-    with _create_parts(shard, work) as parts:
-        return write_outcomes(shard, work.leader, _convert(shard, work, parts))
+    planned = read_planned(read_entries(work.leader.out, shard), work.leader)
+    return _write(shard, work, convert_planned(planned, [work.leader, *work.followers]))
 
 
 def write_leaders(shards: Sequence[Shard], work: Work) -> list[Receipt]:
     """Does the same for several shards in one reading of an archive; see `write_together`."""
-    with spool_images(shards, [work.leader, *work.followers]) as spooled:
-        return [_write_spooled(shard, work, spooled) for shard in shards]
+    with spool_images(shards, [work.leader, *work.followers]) as read_images:
+        return [_write(shard, work, read_images(shard)) for shard in shards]
 
 
 def assemble_shard(assembly: Assembly) -> Receipt:
@@ -143,15 +136,28 @@ def assemble_shard(assembly: Assembly) -> Receipt:
     return write_outcomes(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
 
 
+def _write(shard: Shard, work: Work, images: Iterable[Frames]) -> Receipt:
+    with _create_parts(shard, work) as parts:
+        return write_outcomes(shard, work.leader, _divide(images, parts))
+
+
+def _divide(images: Iterable[Frames], parts: Sequence[_Part]) -> Iterator[tuple[Entry, Outcome]]:
+    """The leader's records; those of the followers go into their parts."""
+    for frames in images:
+        for found, (first, *others) in frames:
+            for part, outcome in zip(parts, others, strict=True):
+                for piece in pack_outcome(found, outcome):
+                    part.file.write(piece)
+            yield found, first
+        for part in parts:
+            part.ends.append(part.file.size)
+
+
 class _Part(NamedTuple):
     """A part that is being written, and where each of its images ends so far."""
 
     file: HashedFile
     ends: list[int]
-
-    def write(self, pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            self.file.write(piece)
 
 
 @contextlib.contextmanager
@@ -168,30 +174,8 @@ def _create_parts(shard: Shard, work: Work) -> Iterator[list[_Part]]:
     # After the parts: an index that is there vouches for a part that is whole.
     for path, temporary, part in zip(paths, scratch, parts, strict=True):
         sizes = [end - begin for begin, end in itertools.pairwise([0, *part.ends])]
-        index = _Index(part.file.sha256, sizes)
-        write_file(_locate_index(path), json.dumps(index._asdict()).encode("ascii"), temporary)
-
-
-def _convert(shard: Shard, work: Work, parts: Sequence[_Part]) -> Iterator[tuple[Entry, Outcome]]:
-    """The leader's records; those of the followers go into their parts."""
-    for item, reads in read_planned(read_entries(work.leader.out, shard), work.leader):
-        for found, (first, *others) in convert_original(
-            item, [work.leader, *work.followers], reads
-        ):
-            for part, outcome in zip(parts, others, strict=True):
-                part.write(pack_outcome(found, outcome))
-            yield found, first
-        for part in parts:
-            part.ends.append(part.file.size)
-
-
-def _write_spooled(shard: Shard, work: Work, spooled: Spooled) -> Receipt:
-    with _create_parts(shard, work) as parts:
-        for size, part in enumerate(parts, start=1):
-            for pieces in spooled.read_packed(shard, size):
-                part.write(pieces)
-                part.ends.append(part.file.size)
-        return write_outcomes(shard, work.leader, spooled.unpack(shard))
+        index = {"sha256": part.file.sha256, "sizes": sizes}
+        write_file(_locate_index(path), json.dumps(index).encode("ascii"), temporary)
 
 
 def _locate_index(part: Location) -> Location:
@@ -206,19 +190,21 @@ def _list_whole(folder: Location, parts: set[str]) -> set[str]:
 
 def _is_whole(part: Location, size: int) -> bool:
     try:
-        index = _read_index(part)
+        sha256, sizes = _read_index(part)
         # An object of a store appears only when it is whole, and is read later.
         if part.is_remote:
-            return sum(index.sizes) == size
-        return hash_file(part) == index.sha256
+            return sum(sizes) == size
+        return hash_file(part) == sha256
     except (OSError, DatasetError):
         return False
 
 
-def _read_index(part: Location) -> _Index:
+def _read_index(part: Location) -> tuple[str, list[int]]:
+    """The hash of a part, and how many bytes each of its images takes."""
     path = _locate_index(part)
     try:
-        return _Index(**json.loads(path.read_bytes()))
+        index = json.loads(path.read_bytes())
+        return index["sha256"], index["sizes"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"{path}: cannot be read as an index of a part: {error}") from error
 
@@ -227,7 +213,7 @@ def _read_pieces(
     pieces: Sequence[Piece], entries: Iterator[Entry]
 ) -> Iterator[tuple[Entry, Outcome]]:
     for piece in pieces:
-        sizes = _read_index(piece.part).sizes
+        _, sizes = _read_index(piece.part)
         with piece.part.open_read() as file:
             file.seek(sum(sizes[: piece.first]))
             taken = sizes[piece.first : piece.first + piece.images]

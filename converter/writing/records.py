@@ -61,6 +61,9 @@ class Record:
 Outcome: TypeAlias = Record | ImageError
 """A record, or the reason why there is none."""
 
+Frames: TypeAlias = Iterator[tuple[Entry, list[Outcome]]]
+"""What became of an image, or of each of its frames with its path, in each size."""
+
 
 def make_records(
     entry: Entry,
@@ -70,20 +73,12 @@ def make_records(
     columns: Sequence[Column] = (),
     *,
     reads: Reads | None = None,
-) -> Iterator[tuple[Entry, list[Outcome]]]:
-    """Reads and converts one original.
+) -> Frames:
+    """Reads and converts one original of `images`, a folder or an archive.
 
-    Args:
-        entry: the original.
-        text: the name of its class, if it has a label.
-        images: the folder that the entry is relative to, or the archive that holds it.
-        sizes: how it is converted: options that differ only in their size.
-        columns: what the entry's values are.
-        reads: pending reads of the original and its mask; None to read them here.
+    `text` is the name of its class, if it has a label, and `columns` say what its values are. The
+    options in `sizes` differ only in their size. Without pending `reads`, it is read here.
 
-    Yields:
-        for each frame that is taken, the entry with the path of the frame, and for each size the
-        record, or why there is none.
     """
     options, mask = sizes[0], None
     try:
@@ -177,11 +172,7 @@ def estimate_records(
 ) -> Estimate:
     """Converts images from the front of `entries` until their mean size is known well enough.
 
-    Args:
-        entries: in random order.
-        inventory: of these entries.
-        images: the folder or archive that they are relative to.
-        options: those of the conversion.
+    The entries are in random order, and lie in `images`, a folder or an archive.
     """
     places = images, locate_masks(images, options)
     threads = BATCH if any(place.is_remote for place in places) else os.cpu_count()
@@ -218,6 +209,7 @@ def bound_record_bytes(options: ConvertOptions) -> float:
     if not options.fixed_size or options.encoding == "keep" or options.frames == "all":
         return math.inf
     height, width = options.image_size
+    # Noise may take more than its pixels once it is compressed; the rest is names and hashes.
     return height * width * (options.channels + options.masked) * 1.2 + 4096
 
 
@@ -314,6 +306,7 @@ def _describe_image(
         examples.SOURCE_ID: to_bytes(entry.path),
         **describe_values(entry, columns, image.origin.size, options),
     }
+    # A column may be empty in a row, and its feature then has no value that tells its type.
     types = {column.name: column.type for column in columns}
     return Record(payload=examples.encode_example(features, types), image=image)
 

@@ -13,9 +13,9 @@ archive is decompressed once for each group, whose shards are all finished at th
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import itertools
+import os
 import sys
 import tempfile
 import threading
@@ -24,14 +24,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, Final, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.inventory import Entry
 from converter.planning.plan import Shard, fetch_entries, parse_entries, read_entries
 from converter.sources.inputs import locate_masks
 from converter.storage.files import Layout, describe_errors
-from converter.writing.records import Outcome, pack_outcome, unpack_outcomes
+from converter.writing.records import Frames, pack_outcome, unpack_outcomes
 from converter.writing.shard_writer import (
     Job,
     Planned,
@@ -40,6 +39,7 @@ from converter.writing.shard_writer import (
     convert_original,
     convert_planned,
     read_planned,
+    take_first,
     write_outcomes,
 )
 
@@ -48,8 +48,6 @@ from converter.writing.shard_writer import (
 _SWITCH_S: Final = 0.0003
 _switch_lock: Final = threading.Lock()
 _usual_intervals: Final[list[float]] = []
-
-_PIECE_BYTES: Final = 1 << 20
 
 
 def deal_shards(shards: Sequence[Shard], groups: int) -> list[tuple[Shard, ...]]:
@@ -81,8 +79,8 @@ def write_pipelined(shards: Sequence[Shard], job: Job) -> Iterator[tuple[Receipt
         before: Future[tuple[Receipt, Cost]] | None = None
         for shard in shards:
             start_cost()
-            outcomes = convert_planned(itertools.islice(planned, shard.records), job)
-            publish = compose_shard(shard, job, outcomes)
+            images = convert_planned(itertools.islice(planned, shard.records), [job])
+            publish = compose_shard(shard, job, take_first(images))
             # Before anything can fail, because nothing else would close its files.
             sent = writing.submit(_send, publish, take_cost(), job, shard.name)
             if before is not None:
@@ -133,41 +131,21 @@ def write_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
     Memory is bounded by one image and some 300 bytes for each image of these shards. Their records
     take room in the scratch folder until the end.
     """
-    with spool_images(shards, [job]) as spooled:
-        return [write_outcomes(shard, job, spooled.unpack(shard)) for shard in shards]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Spooled:
-    """The outcomes of the images of some shards, in a spill file for each size.
-
-    `places` gives each shard, by its name, the range of its images in `entries`.
-    """
-
-    entries: list[Entry]
-    places: dict[str, range]
-    files: list[BinaryIO]
-    spans: npt.NDArray[np.int64]  # (images, sizes, 2): the first byte in the file, and how many
-
-    def unpack(self, shard: Shard) -> Iterator[tuple[Entry, Outcome]]:
-        """The outcomes of a shard's images in the first size, in the order of the shard."""
-        for number in self.places[shard.name]:
-            begin, size_bytes = self.spans[number, 0].tolist()
-            self.files[0].seek(begin)
-            yield from unpack_outcomes(self.files[0], self.entries[number], size_bytes)
-
-    def read_packed(self, shard: Shard, size: int) -> Iterator[Iterator[bytes]]:
-        """What `pack_outcome` made of each image in a size: pieces to read in order."""
-        for number in self.places[shard.name]:
-            yield _read_span(self.files[size], *self.spans[number, size].tolist())
+    with spool_images(shards, [job]) as read_images:
+        return [write_outcomes(shard, job, take_first(read_images(shard))) for shard in shards]
 
 
 @contextlib.contextmanager
-def spool_images(shards: Sequence[Shard], jobs: Sequence[Job]) -> Iterator[Spooled]:
+def spool_images(
+    shards: Sequence[Shard], jobs: Sequence[Job]
+) -> Iterator[Callable[[Shard], Iterator[Frames]]]:
     """Converts the images of shards of the first job, in the order of the archive.
 
     The jobs differ only in output and size. Without room for the spill files, in the scratch folder
     or in `TMPDIR` if the output lies in a store, this raises `OutputError`.
+
+    Yields:
+        a function that gives what became of each image of a shard, in the order of the shard.
     """
     planned = [item for shard in shards for item in read_entries(jobs[0].out, shard)]
     folder = Layout(jobs[0].out).scratch.temporary
@@ -176,6 +154,7 @@ def spool_images(shards: Sequence[Shard], jobs: Sequence[Job]) -> Iterator[Spool
         files = [
             cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile(dir=folder))) for _ in jobs
         ]
+        # (images, sizes, 2): the first byte in the file of a size, and the number of bytes
         spans = np.zeros((len(planned), len(jobs), 2), np.int64)
         for number in sorted(range(len(planned)), key=lambda number: planned[number][0].place):
             spans[number, :, 0] = [file.tell() for file in files]
@@ -185,16 +164,24 @@ def spool_images(shards: Sequence[Shard], jobs: Sequence[Job]) -> Iterator[Spool
                         file.writelines(pack_outcome(found, outcome))
             spans[number, :, 1] = [file.tell() for file in files] - spans[number, :, 0]
         ends = np.cumsum([shard.records for shard in shards]).tolist()
-        places = {s.name: range(end - s.records, end) for s, end in zip(shards, ends, strict=True)}
-        entries = [entry for entry, _ in planned]
-        yield Spooled(entries=entries, places=places, files=files, spans=spans)
+        places = {s.name: slice(end - s.records, end) for s, end in zip(shards, ends, strict=True)}
+
+        def read_images(shard: Shard) -> Iterator[Frames]:
+            place = places[shard.name]
+            for (entry, _), lies in zip(planned[place], spans[place].tolist(), strict=True):
+                yield _unpack_image(entry, files, lies)
+
+        yield read_images
 
 
-def _read_span(file: BinaryIO, begin: int, remaining: int) -> Iterator[bytes]:
-    file.seek(begin)
-    while remaining:
-        piece = file.read(min(remaining, _PIECE_BYTES))
-        if not piece:
-            raise OSError(errno.EIO, "a temporary file is shorter than what was written to it")
-        remaining -= len(piece)
-        yield piece
+def _unpack_image(entry: Entry, files: Sequence[BinaryIO], spans: list[list[int]]) -> Frames:
+    packed = []
+    for file, (begin, size_bytes) in zip(files, spans, strict=True):
+        file.seek(begin)  # which also flushes what was written
+        if os.fstat(file.fileno()).st_size < begin + size_bytes:
+            message = "a temporary file is shorter than what was written to it"
+            raise OSError(errno.EIO, message)
+        packed.append(unpack_outcomes(file, entry, size_bytes))
+    # Frame by frame, so that no more than one of them is in memory.
+    for frame in zip(*packed, strict=True):
+        yield frame[0][0], [outcome for _, outcome in frame]

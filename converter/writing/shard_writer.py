@@ -29,7 +29,7 @@ from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
 from converter.storage.files import HashedFile, Layout, hash_bytes, name_index, write_file
 from converter.storage.location import Location
-from converter.writing.records import Outcome, check_policy, make_records
+from converter.writing.records import Frames, Outcome, check_policy, make_records
 
 Planned: TypeAlias = tuple[Entry, str]
 """An image, and the name of its class."""
@@ -53,11 +53,7 @@ class Job:
         return cls(**{each.name: getattr(plan, each.name) for each in dataclasses.fields(cls)})
 
     def check_versions(self) -> None:
-        """Checks that this worker has the versions that the manifest will state.
-
-        Raises:
-            OutputError: it has others.
-        """
+        """Raises OutputError if this worker has other versions than the manifest will state."""
         here = name_generator()
         if self.generator not in ("", here):
             raise OutputError(
@@ -92,32 +88,29 @@ def write_shard(shard: Shard, job: Job) -> Receipt:
         OutputError: a file cannot be written, or reads back differently.
         DatasetError: the entries are not as planned.
     """
-
-    def convert() -> Iterator[tuple[Entry, Outcome]]:
-        # Entries are read within `create`, which says what went wrong, such as too many open files.
-        yield from convert_planned(read_planned(read_entries(job.out, shard), job), job)
-
-    return write_outcomes(shard, job, convert())
+    planned = read_planned(read_entries(job.out, shard), job)
+    return write_outcomes(shard, job, take_first(convert_planned(planned, [job])))
 
 
 def read_planned(planned: Iterable[Planned], job: Job) -> Iterator[tuple[Planned, Reads]]:
     """Planned images with their pending reads; in a store, the next ones are under way."""
     masks = locate_masks(job.images, job.options)
-    return read_ahead(planned, job.images, masks, job.options.max_file_bytes)
+    yield from read_ahead(planned, job.images, masks, job.options.max_file_bytes)
 
 
 def convert_planned(
-    planned: Iterable[tuple[Planned, Reads]], job: Job
-) -> Iterator[tuple[Entry, Outcome]]:
-    """Converts images, or each of their frames; raises what `convert_original` does."""
-    for item, reads in planned:
-        for found, (outcome,) in convert_original(item, [job], reads):
-            yield found, outcome
+    planned: Iterable[tuple[Planned, Reads]], jobs: Sequence[Job]
+) -> Iterator[Frames]:
+    """Converts images one after another; raises what `convert_original` does."""
+    return (convert_original(item, jobs, reads) for item, reads in planned)
 
 
-def convert_original(
-    planned: Planned, jobs: Sequence[Job], reads: Reads | None = None
-) -> Iterator[tuple[Entry, list[Outcome]]]:
+def take_first(images: Iterable[Frames]) -> Iterator[tuple[Entry, Outcome]]:
+    """What became of images in the first size, or in the only one."""
+    return ((found, outcomes[0]) for frames in images for found, outcomes in frames)
+
+
+def convert_original(planned: Planned, jobs: Sequence[Job], reads: Reads | None = None) -> Frames:
     """Converts one image, or each of its frames, for jobs that differ only in output and size.
 
     Raises:
@@ -149,7 +142,8 @@ def compose_shard(
     """
     layout, tally = Layout(job.out), _Tally()
     with contextlib.ExitStack() as stack:
-        # Files are closed in reverse order: the shard gets its name before its index.
+        # Closed in reverse order: the shard gets its name before its index, and then both are
+        # vouched for by the receipt.
         index = stack.enter_context((job.out / name_index(shard.name)).create(layout.scratch))
         file = stack.enter_context((job.out / shard.name).create(layout.scratch))
         for entry, outcome in outcomes:
