@@ -74,18 +74,11 @@ class ShardSet:
         self.manifest.list_shards(split)
         if not self.manifest.labelled:
             raise UsageError("this data set has no labels that weights could belong to")
-        counts = self.splits[split].labels
-        present = sum(count > 0 for count in counts)
-        return {
-            label: sum(counts) / (present * count) for label, count in enumerate(counts) if count
-        }
+        counts = {label: count for label, count in enumerate(self.splits[split].labels) if count}
+        return {label: sum(counts.values()) / (len(counts) * n) for label, n in counts.items()}
 
     def source(self, split: str) -> Source:
-        """Random access to one split, without TensorFlow.
-
-        Raises:
-            DatasetError: there is no such split.
-        """
+        """Random access to one split, without TensorFlow."""
         files = list_files(self.folder, self.manifest, split, self._complete(ReadOptions()))
         # A single record is not worth fetching its shard.
         kind = RangeFiles if self.folder.is_remote else RecordFiles
@@ -95,11 +88,9 @@ class ShardSet:
     def dataset(
         self, split: str, options: ReadOptions | None = None, *, serializable: bool = False
     ) -> tf.data.Dataset:
-        """One split as a `tf.data.Dataset`.
+        """One split as a `tf.data.Dataset`, within `options.max_ram` whatever its size.
 
-        Records are found by their index, in an order that is a pure function of seed, epoch and
-        step, then checked and decoded by several threads. Everything held in memory stays within
-        `options.max_ram`, whatever the size of the data set.
+        The order of records is a pure function of seed, epoch and step.
 
         Args:
             split: its name.
@@ -149,9 +140,7 @@ class ShardSet:
                 only TensorFlow does this to the same numbers.
 
         Raises:
-            DatasetError: as from `dataset`.
-            UsageError: the options do not fit the data set, or need TensorFlow.
-            ShardmillError: simplejpeg is not installed.
+            ShardmillError: as from `dataset`; or simplejpeg is not installed.
         """
         with explain_missing_packages():
             from reader.batches.iterator import Batches  # noqa: PLC0415 (Pillow)
@@ -165,9 +154,6 @@ class ShardSet:
             batch_size: images per batch.
             **options: all other `ReadOptions`, and `workers` and `max_queue_size` of
                 `keras.utils.PyDataset`.
-
-        Raises:
-            ShardmillError: as from `dataset`.
         """
         with explain_missing_packages():
             from reader.tfdata.sequence import BatchSequence  # noqa: PLC0415 (TensorFlow)
@@ -182,11 +168,9 @@ class ShardSet:
 
     def _complete(self, options: ReadOptions) -> ReadOptions:
         """Adds the cache of this data set, unless the options name another."""
-        return dataclasses.replace(
-            options,
-            cache_dir=self.cache_dir if options.cache_dir is None else options.cache_dir,
-            cache_bytes=self.cache_bytes if options.cache_bytes is None else options.cache_bytes,
-        )
+        mine: dict[str, Any] = {"cache_dir": self.cache_dir, "cache_bytes": self.cache_bytes}
+        missing = {name: own for name, own in mine.items() if getattr(options, name) is None}
+        return dataclasses.replace(options, **missing)
 
 
 def open_shards(
@@ -248,12 +232,10 @@ def load_dataset(
         **options: see `ReadOptions`.
 
     Raises:
-        DatasetError: the folder holds no finished data set, or no such split.
-        UsageError: the arguments do not fit the data set.
-        ShardmillError: TensorFlow is not installed.
+        ShardmillError: as from `open_shards` and `ShardSet.dataset`.
     """
-    shards = open_shards(directory)
     check_choice("subset", subset, (None, "both", *SUBSETS))
+    shards = open_shards(directory)
     if labels is None:
         options["label_mode"] = None
     elif not isinstance(labels, str):
@@ -301,9 +283,8 @@ def mix_datasets(
         **options: all `ReadOptions` that do not concern a single data set.
 
     Raises:
-        DatasetError: a folder holds no finished data set, or no such split.
         UsageError: the data sets or the options do not go together.
-        ShardmillError: TensorFlow is not installed.
+        ShardmillError: as from `open_shards` and `ShardSet.dataset`.
     """
     if not isinstance(weights, Mapping):
         raise UsageError(f"weights {weights!r:.60} is not a dict from data sets to numbers above 0")

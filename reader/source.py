@@ -69,8 +69,7 @@ class RecordSequence(Sequence[T]):
     """
 
     def __init__(self, files: RecordFiles, parse: Callable[[Place, memoryview], T]) -> None:
-        self._files = files
-        self._parse = parse
+        self._files, self._parse = files, parse
 
     def __len__(self) -> int:
         return len(self._files)
@@ -87,7 +86,8 @@ class RecordSequence(Sequence[T]):
     def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[Any]) -> T | list[T]:
         if isinstance(index, slice):
             return self._read(np.arange(*index.indices(len(self)), dtype=np.int64))
-        if isinstance(index, Sequence | np.ndarray) and np.ndim(index):
+        is_list = isinstance(index, Sequence) and not isinstance(index, str | bytes)
+        if is_list or (isinstance(index, np.ndarray) and index.ndim):
             return self._read(self._check(np.asarray(index)))
         try:
             number = operator.index(index)  # type: ignore[arg-type]  # refuses what is no number
@@ -108,9 +108,8 @@ class RecordSequence(Sequence[T]):
 
     def _check(self, numbers: npt.NDArray[Any]) -> Numbers:
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-            raise IndexError(
-                f"an array of {numbers.dtype} {numbers.shape} is no list of numbers of records"
-            )
+            shown = f"{numbers.dtype} {numbers.shape}"
+            raise IndexError(f"an array of {shown} is no list of numbers of records")
         wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
         if wrong.size:
             raise IndexError(f"record {wrong[0]} of {len(self)}")

@@ -37,26 +37,21 @@ OPTIONS: Final = (
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class TFRecordSet:
-    """TFRecord files with indexes; `open_tfrecords` makes one.
-
-    Attributes:
-        files: the files.
-        features: of a record, as for `tf.io.parse_example`; None for arbitrary bytes.
-    """
+    """TFRecord files with indexes; `open_tfrecords` makes one."""
 
     files: RecordFiles
-    features: Mapping[str, Any] | None = None
+    features: Mapping[str, Any] | None = None  # of a record; None for arbitrary bytes
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __repr__(self) -> str:
-        files, held = self.files.files, [format_count(len(self), "record")]
+        files, held = self.files.files, format_count(len(self), "record")
         if self.features is not None:
-            held.append(format_count(len(self.features), "feature"))
+            held += f"; {format_count(len(self.features), 'feature')}"
         first = "".join(f"'{show_name(str(file.path))}'" for file in files[:1])
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-        return f"TFRecordSet({first}{more}: {'; '.join(held)})"
+        return f"TFRecordSet({first}{more}: {held})"
 
     def source(self) -> RecordSequence[Features]:
         """Random access without TensorFlow; a record is a dict with a list for each feature."""

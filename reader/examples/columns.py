@@ -27,7 +27,6 @@ T = TypeVar("T")
 NO_LABEL: Final = -1
 MAX_LABEL: Final = 2**31 - 1
 PART_RECORDS: Final = 512  # read together
-
 # Holds all that comes before an image's bytes, unless a class has a name of 400 letters.
 HEAD_BYTES: Final = 512
 
@@ -94,16 +93,10 @@ def read_heads(groups: Sequence[Group]) -> Heads:
 
 
 class FilePaths(Sequence[str]):
-    """Paths of the originals, relative to the folder that was converted; read when asked for.
-
-    Args:
-        files: the records.
-        selection: which of them, in order.
-    """
+    """Paths of the originals, relative to the folder that was converted; read when asked for."""
 
     def __init__(self, files: RecordFiles, selection: Selection) -> None:
-        self._files = files
-        self._selection = selection
+        self._files, self._selection = files, selection
 
     def __len__(self) -> int:
         return self._selection.count
@@ -113,16 +106,12 @@ class FilePaths(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        names = []
-        for name in self._read(np.array(range(len(self))[index], np.int64, ndmin=1)):
-            if isinstance(name, RecordError):
-                raise name
-            names.append(name)
+        positions = np.array(range(len(self))[index], np.int64, ndmin=1)
+        names = [_raise_error(name) for name in self._read(positions)]
         return names if isinstance(index, slice) else names[0]
 
     def __iter__(self) -> Iterator[str]:
-        for part in _split_range(len(self)):
-            yield from self[part[0] : part[-1] + 1]
+        return map(_raise_error, self.read_all())
 
     def read_all(self) -> Iterator[str | RecordError]:
         """Reads all paths, with the error of each damaged record in place of its path."""
@@ -133,18 +122,17 @@ class FilePaths(Sequence[str]):
         numbers = self._selection.find_records(positions)
         names: list[str | RecordError | None] = [None] * len(numbers)
         for block in self._files.read_blocks(numbers) if len(numbers) else ():
-            begins, ends, valid = find_spans(
-                block.data, block.begins, block.ends, (examples.SOURCE_ID,)
-            )
+            data, features = block.data, (examples.SOURCE_ID,)
+            begins, ends, valid = find_spans(data, block.begins, block.ends, features)
             for row in np.flatnonzero(valid & block.valid).tolist():
-                name = block.data[begins[0, row] : ends[0, row]].tobytes()
-                names[int(block.indexes[row])] = from_bytes(name)
+                name = from_bytes(data[begins[0, row] : ends[0, row]].tobytes())
+                names[int(block.indexes[row])] = name
         rest = np.array([index for index, name in enumerate(names) if name is None], np.int64)
         lack = "no name of an original"
         for row, place, payload in self._files.read_many(numbers[rest]):
             try:
-                name = _parse_value(place, payload, examples.SOURCE_ID, bytes, lack)
-                names[int(rest[row])] = from_bytes(name)
+                found = _parse_value(place, payload, examples.SOURCE_ID, bytes, lack)
+                names[int(rest[row])] = from_bytes(found)
             except RecordError as error:  # noqa: PERF203 (each may be damaged)
                 names[int(rest[row])] = error
         return [name for name in names if name is not None]
@@ -158,8 +146,7 @@ class FilePaths(Sequence[str]):
 class NameIndex:
     """Finds records by the names of their originals, by hashes that take 16 bytes a record.
 
-    Args:
-        paths: names of the records; all are read now, and those found are read again to compare.
+    All names are read at once; those found are read again to compare.
     """
 
     def __init__(self, paths: FilePaths) -> None:
@@ -170,17 +157,12 @@ class NameIndex:
         self._hashes = hashes[self._numbers]
 
     def find(self, name: str) -> int:
-        """Returns the number of the record of that name.
-
-        Raises:
-            KeyError: there is none.
-            RecordError: there is none, but the name of a damaged record is unknown.
-        """
+        """Returns the number of the record of that name, as `Source.by_id` does."""
         wanted = np.uint64(_hash(name))
         first = np.searchsorted(self._hashes, wanted, side="left")
         last = np.searchsorted(self._hashes, wanted, side="right")
-        for number in self._numbers[first:last]:
-            if self._paths[int(number)] == name:
+        for number in self._numbers[first:last].tolist():
+            if self._paths[number] == name:
                 return int(number)
         raise self._error or KeyError(name)
 
@@ -189,6 +171,12 @@ class NameIndex:
             return _hash(name)
         self._error = self._error or name
         return 0
+
+
+def _raise_error(name: str | RecordError) -> str:
+    if isinstance(name, RecordError):
+        raise name
+    return name
 
 
 def _hash(name: str) -> int:

@@ -58,7 +58,6 @@ class ImagePlan:
 
     @property
     def width(self) -> int | None:
-        """Width of all images; None where they differ."""
         return self.options.image_size[1] if self.options.image_size else self.stored.width
 
     @property
@@ -76,8 +75,8 @@ class ImagePlan:
     @property
     def resizes_alike(self) -> bool:
         """Whether all images of a batch are resized in the same way."""
-        uniform = None not in (self.stored.height, self.stored.width)
-        return self.is_resized and uniform and self.options.random_crop is None
+        uniform = self.stored.height is not None and self.options.random_crop is None
+        return self.is_resized and uniform
 
     @property
     def decoded_dtype(self) -> str:
@@ -93,9 +92,8 @@ class ImagePlan:
     @property
     def is_quick(self) -> bool:
         """Whether the engine decodes to the same numbers as TensorFlow, and as fast."""
-        formats = tuple(self.stored.formats)
         grays = self.channels == 1 and self.stored.channels > 1
-        quick = formats == ("jpeg",) or (self.stored.is_raw and not grays)
+        quick = [*self.stored.formats] == ["jpeg"] or (self.stored.is_raw and not grays)
         return quick and self.options.random_crop is None
 
     @property
@@ -133,7 +131,11 @@ def choose_records(
     paths: list[str] = []
     if options.order == "path" or isinstance(options.labels, Mapping):
         paths = list(FilePaths(files, selection))  # reads every record
-    by_path = _sort_paths(paths) if options.order == "path" else None
+    by_path = None
+    if options.order == "path":
+        # Folder by folder, as `os.walk` lists them: the order of `image_dataset_from_directory`.
+        ordered = sorted(range(len(paths)), key=lambda number: os.path.split(paths[number]))
+        by_path = np.array(ordered, np.int64)
     if options.labels is not None:
         record_labels = _list_labels(options.labels, len(files), paths, by_path)
         class_names = [str(label) for label in np.unique(record_labels).tolist()]
@@ -149,8 +151,7 @@ def choose_records(
                 f"this data set was converted with splits, {', '.join(manifest.splits)}: read "
                 "those instead of drawing a validation_split"
             )
-        parts = divide(selection, options.validation_split, options.seed or 0)
-        selection = parts[options.subset]
+        selection = divide(selection, options.validation_split, options.seed or 0)[options.subset]
     if by_path is not None:
         wanted = np.zeros(len(files), np.bool_)
         wanted[selection.find_records(np.arange(selection.count))] = True
@@ -224,12 +225,6 @@ def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
     )
 
 
-def _sort_paths(paths: Sequence[str]) -> Numbers:
-    # Folder by folder, as `os.walk` lists them: the order of `image_dataset_from_directory`.
-    names = [os.path.split(path) for path in paths]
-    return np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
-
-
 def _list_labels(
     labels: Mapping[str, int] | Sequence[int],
     records: int,
@@ -262,11 +257,11 @@ def _list_labels(
 
 
 def _find_column(manifest: Manifest, name: str) -> Column:
-    column = find_column(manifest.columns, name)
-    column = column or find_column(manifest.columns, ALIASES.get(name, name))
+    columns = {column.name: column for column in manifest.columns}
+    column = columns.get(name) or columns.get(ALIASES.get(name, name))
     if column is None:
-        known = ", ".join(column.name for column in manifest.columns)
-        raise UsageError(f"column {name!r} is none of the data set: there are {known or 'none'}")
+        known = ", ".join(columns) or "none"
+        raise UsageError(f"column {name!r} is none of the data set: there are {known}")
     return column
 
 

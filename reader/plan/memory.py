@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -103,12 +103,12 @@ def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple
         # Resizing image by image takes less memory, and more time.
         with contextlib.suppress(UsageError):
             return divide_memory(max_ram_bytes, measure(whole_batches=True)), True
-    demand = measure(whole_batches=False)
+    demand, count = measure(whole_batches=False), choice.selection.count
     if demand.fixed_bytes > max_ram_bytes:
         raise UsageError(
-            f"cache would keep {format_count(choice.selection.count, 'image')} of "
-            f"{_cached_bytes(images, choice):,} bytes, {format_bytes(demand.fixed_bytes)} in all, "
-            f"and max_ram is {format_bytes(max_ram_bytes)}: allow more, or leave it out"
+            f"cache would keep {format_count(count, 'image')} of {demand.fixed_bytes // count:,} "
+            f"bytes, {format_bytes(demand.fixed_bytes)} in all, and max_ram is "
+            f"{format_bytes(max_ram_bytes)}: allow more, or leave it out"
         )
     try:
         return divide_memory(max_ram_bytes, demand), False
@@ -125,22 +125,23 @@ def measure_demand(
     options, stored, shards = images.options, images.stored, files.files
     measured = measure_files(shards)
     pixels = stored.max_height * stored.max_width
-    mask_bytes = _mask_bytes(images, choice)
     resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
     # Pillow unpacks to 4 bytes a pixel and then copies; a mask has one value a pixel.
-    decoded = pixels * (images.channels + 4) + (5 * pixels + mask_bytes) * choice.given.masks
+    masks = (5 * pixels + images.values // images.channels) * choice.given.masks
+    decoded = pixels * (images.channels + 4) + masks
     decoded += images.part_images * (pixels * images.channels + resized) * (not images.is_quick)
     staged = pixels * images.channels + resized + pixels * choice.given.masks
     chosen = (choice.selection.chosen, choice.record_labels)
+    cached = _image_bytes(images, choice, images.decoded_dtype) + LABEL_BYTES
     is_remote = bool(list_remote(shards))
     return Demand(
         **measured,
         batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
-        image_bytes=images.values * np.dtype(options.dtype).itemsize + mask_bytes,
+        image_bytes=_image_bytes(images, choice, options.dtype),
         decoded_bytes=decoded + (0 if whole_batches else resized),
         # With columns, next to nothing of a record may be the image.
         staged_bytes=staged * whole_batches + measured["record_bytes"] * bool(choice.given.needed),
-        fixed_bytes=choice.selection.count * _cached_bytes(images, choice) if options.cache else 0,
+        fixed_bytes=choice.selection.count * cached * options.cache,
         extra_bytes=STORE_BYTES * is_remote
         + sum(array.nbytes for array in chosen if array is not None),
         open_shards=2 * MIXED_SHARDS if is_remote else 4,
@@ -166,13 +167,10 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _mask_bytes(images: ImagePlan, choice: Choice) -> int:
-    return images.values // images.channels * choice.given.masks
-
-
-def _cached_bytes(images: ImagePlan, choice: Choice) -> int:
-    pixel_bytes = images.values * np.dtype(images.decoded_dtype).itemsize
-    return pixel_bytes + _mask_bytes(images, choice) + LABEL_BYTES
+def _image_bytes(images: ImagePlan, choice: Choice, dtype: str) -> int:
+    """An image with its mask, which has one byte a pixel."""
+    masks = images.values // images.channels * choice.given.masks
+    return images.values * np.dtype(dtype).itemsize + masks
 
 
 def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
@@ -189,40 +187,35 @@ def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
 
 def divide_memory(max_ram_bytes: int, demand: Demand) -> Buffers:
     """Sizes the buffers so that a reader holds at most `max_ram_bytes`, or says what would fit."""
-    most = min(MAX_WINDOW_RECORDS // MIN_RUNS, demand.records // (2 * MIN_RUNS))
-    run = max(1, min(RUN_BYTES // demand.mean_record_bytes, most))
-    least = min(MIN_RUNS * run, demand.records // run * run)
-    choices = ((buffers, _measure(demand, buffers), least) for buffers in _list_choices(demand))
-    return _choose(max_ram_bytes, demand, choices, run)
+    return _choose(max_ram_bytes, demand, _list_choices(demand), _measure)
 
 
 def divide_serializable(max_ram_bytes: int, demand: Demand) -> Buffers:
     """Does the same for a pipeline of TensorFlow's own operations, as `serializable` builds it."""
-    choices = []
-    for calls, prefetch, least in SERIALIZABLE_CALLS:
-        buffers = Buffers(calls=calls, prefetch_batches=prefetch)
-        taken = _measure_serializable(demand, buffers)
-        choices.append((buffers, taken, min(least, demand.records)))
-    return _choose(max_ram_bytes, demand, choices, run=1)
+    choices = (
+        Buffers(calls=calls, prefetch_batches=ahead, run=1, window=min(least, demand.records))
+        for calls, ahead, least in SERIALIZABLE_CALLS
+    )
+    return _choose(max_ram_bytes, demand, choices, _measure_serializable)
 
 
 def _choose(
-    max_ram_bytes: int, demand: Demand, choices: Iterable[tuple[Buffers, int, int]], run: int
+    max_ram_bytes: int,
+    demand: Demand,
+    choices: Iterable[Buffers],
+    measure: Callable[[Demand, Buffers], int],
 ) -> Buffers:
-    """Takes the first of (buffers, bytes without a window, least window) that fits.
-
-    The window is a multiple of `run`, and as large as fits.
-    """
+    """Takes the first buffers that fit with their window, the least one, and extends the window."""
     shuffled = demand.shuffle == "buffer"
     each = 2 * demand.record_bytes  # in the window being used up and in the one being filled
-    for buffers, taken, least in choices:
-        needed = taken + least * each * shuffled
+    for buffers in choices:
+        taken = measure(demand, buffers)
+        needed = taken + buffers.window * each * shuffled
         if needed <= max_ram_bytes:
             room = min((max_ram_bytes - taken) // each, MAX_WINDOW_RECORDS, demand.records)
-            window = room // run * run * shuffled
-            return dataclasses.replace(
-                buffers, run=run if window else 0, window=window, bytes=taken + window * each
-            )
+            window = room // buffers.run * buffers.run * shuffled
+            run = buffers.run if window else 0
+            return dataclasses.replace(buffers, run=run, window=window, bytes=taken + window * each)
     # In the smallest buffers, only the batches themselves depend on the batch size.
     image_bytes = buffers.batches * demand.image_bytes + buffers.calls * demand.staged_bytes
     fitting = demand.batch_size - -(-(needed - max_ram_bytes) // image_bytes)
@@ -238,18 +231,25 @@ def _choose(
 
 def _list_choices(demand: Demand) -> Iterator[Buffers]:
     """From all cores at work down to one image at a time."""
+    most = min(MAX_WINDOW_RECORDS // MIN_RUNS, demand.records // (2 * MIN_RUNS))
+    run = max(1, min(RUN_BYTES // demand.mean_record_bytes, most))
     # An exact shuffle touches all indexes, the other orders only those of neighbours.
     touched = demand.open_shards * demand.shard_records
     records = demand.records if demand.shuffle == "exact" else min(touched, demand.records)
-    index_bytes = INDEX_BYTES * records
+    smallest = Buffers(
+        calls=1,
+        prefetch_batches=1,
+        block_bytes=0,
+        index_bytes=INDEX_BYTES * records,
+        run=run,
+        window=min(MIN_RUNS * run, demand.records // run * run),
+    )
+    usual = dataclasses.replace(smallest, block_bytes=BLOCK_BYTES)
     for calls in range(min(demand.cores, MAX_CALLS), 0, -1):
-        parts = max(1, demand.batch_size // SLICE_RECORDS)
-        threads = min(-(-demand.cores // calls), parts)
-        for prefetch in (2, 1) if calls > 1 else (1,):
-            yield Buffers(
-                calls=calls, prefetch_batches=prefetch, threads=threads, index_bytes=index_bytes
-            )
-    yield Buffers(calls=1, prefetch_batches=1, block_bytes=0, index_bytes=index_bytes)
+        threads = min(-(-demand.cores // calls), max(1, demand.batch_size // SLICE_RECORDS))
+        for ahead in (2, 1) if calls > 1 else (1,):
+            yield dataclasses.replace(usual, calls=calls, prefetch_batches=ahead, threads=threads)
+    yield smallest
 
 
 def _measure(demand: Demand, buffers: Buffers) -> int:

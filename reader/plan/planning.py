@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import numbers
 from collections.abc import Sequence
@@ -29,14 +30,8 @@ from reader.plan.read_plan import ReadPlan, choose_order, plan_steps, resolve_op
 from reader.records.indexed_file import RecordFile
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import RemoteFile, check_room, open_cache
+from reader.sampling import orders
 from reader.sampling.draws import derive_key
-from reader.sampling.orders import (
-    MixedOrder,
-    SequentialOrder,
-    ShuffledOrder,
-    select_all,
-    sort_selection,
-)
 from reader.sampling.steps import Steps
 
 # Of these records a fixed number comes from each data set: shares are rounded to hundredths.
@@ -92,7 +87,7 @@ def plan_reading(
     choice = choose_records(files, manifest, split, options)
     if options.shuffle == "buffer":
         # Neighbours have to be neighbours on disk: in a drawn order, each read served one record.
-        choice = dataclasses.replace(choice, selection=sort_selection(choice.selection))
+        choice = dataclasses.replace(choice, selection=orders.sort_selection(choice.selection))
     steps = plan_steps(choice.selection.count, options)
     return _make_plan(files, choice, options, steps, random_access=random_access)
 
@@ -125,22 +120,15 @@ def _make_plan(
 def list_files(
     folder: Location, manifest: Manifest, split: str, options: ReadOptions | None = None
 ) -> list[RecordFile]:
-    """Lists the shards of a split that are not empty; objects go through the options' cache.
-
-    Raises:
-        DatasetError: there is no such split.
-        UsageError: the cache is too small for a shard.
-    """
+    """Lists the shards of a split that are not empty; objects go through the options' cache."""
     shards = [shard for shard in manifest.list_shards(split) if shard.records]
     if not folder.is_remote:
         return [RecordFile.of_shard(folder, shard) for shard in shards]
     options = options or ReadOptions()
     cache = open_cache(options.cache_dir, options.cache_bytes)
     check_room(cache, shards)
-    return [
-        RemoteFile.of_shard(folder, shard, index_bytes=shard.index_bytes, cache=cache)
-        for shard in shards
-    ]
+    describe = functools.partial(RemoteFile.of_shard, folder, cache=cache)
+    return [describe(shard, index_bytes=shard.index_bytes) for shard in shards]
 
 
 def plan_mixture(
@@ -150,18 +138,14 @@ def plan_mixture(
 
     An epoch ends before the first of them would start over. Of the others it has then shown a
     part, a different one in each epoch if it is shuffled.
-
-    Raises:
-        DatasetError: one has no such split.
-        UsageError: the data sets or options do not go together.
     """
     manifests = [manifest for _, manifest, _ in parts]
     _check_mixable(manifests, options)
     options = resolve_options(options, split, remote=False)
     if options.shuffle == "buffer":
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
-    groups = [list_files(folder, manifest, split, options) for folder, manifest, _ in parts]
-    counts = [sum(file.records for file in group) for group in groups]
+    groups = [RecordFiles(list_files(*part[:2], split, options)) for part in parts]
+    counts = [len(files) for files in groups]
     shares = share_block([weight for _, _, weight in parts])
     blocks = min(count // share for count, share in zip(counts, shares, strict=True))
     if not blocks:
@@ -169,7 +153,7 @@ def plan_mixture(
             f"data sets of {', '.join(map(str, counts))} records are too small to be mixed at "
             f"{':'.join(map(str, shares))}"
         )
-    files = RecordFiles([file for group in groups for file in group])
+    files = RecordFiles([file for group in groups for file in group.files])
     images = join_images([manifest.image for manifest in manifests])
     manifest = dataclasses.replace(manifests[0], image=images)
     choice = choose_records(files, manifest, split, options)
@@ -178,17 +162,16 @@ def plan_mixture(
     return dataclasses.replace(plan, order=_mix_orders(counts, shares, options))
 
 
-def _mix_orders(counts: Sequence[int], shares: Sequence[int], options: ReadOptions) -> MixedOrder:
+def _mix_orders(counts: Sequence[int], shares: Sequence[int], options: ReadOptions) -> orders.Order:
     seed = options.seed or 0
-    orders = tuple(
+    parts: list[orders.Order] = [orders.SequentialOrder()] * len(counts)
+    if options.shuffle:
         # With one seed, data sets of one size would always come in the same order.
-        ShuffledOrder(records=count, seed=derive_key(seed, FIRST_KEY - index))
-        if options.shuffle
-        else SequentialOrder()
-        for index, count in enumerate(counts)
-    )
-    return MixedOrder(
-        orders=orders,
+        for index, count in enumerate(counts):
+            own = derive_key(seed, FIRST_KEY - index)
+            parts[index] = orders.ShuffledOrder(records=count, seed=own)
+    return orders.MixedOrder(
+        orders=tuple(parts),
         begins=tuple(sum(counts[:index]) for index in range(len(counts))),
         shares=tuple(shares),
         seed=seed,
@@ -212,15 +195,12 @@ def share_block(weights: Sequence[float]) -> list[int]:
 
     >>> share_block([2, 1])
     [67, 33]
-
-    Raises:
-        UsageError: a weight is not above 0, or there are too many.
     """
     if not 1 <= len(weights) <= BLOCK_RECORDS or not all(
         isinstance(weight, numbers.Real) and 0 < weight < math.inf for weight in weights
     ):
         raise UsageError(
-            f"weights {weights!r:.60} are out of range: 1 to {BLOCK_RECORDS} numbers above 0"
+            f"weights {weights} are out of range: 1 to {BLOCK_RECORDS} numbers above 0"
         )
     fractions = [Fraction(float(weight)) for weight in weights]  # their sum is always finite
     total = sum(fractions)
@@ -261,10 +241,6 @@ def plan_serializable(
 
     The plan is for this host as if it were the only one: for its shards, including empty ones, in
     the order in which they were written, and with as many records as every other host reads.
-
-    Raises:
-        DatasetError: there is no such split.
-        UsageError: the options do not fit the data set, or this way of reading.
     """
     if folder.is_remote:
         raise UsageError(
@@ -292,7 +268,7 @@ def plan_serializable(
         images=images,
         choice=choice,
         files=RecordFiles([RecordFile.of_shard(folder, shard) for shard in shards]),
-        order=SequentialOrder(),
+        order=orders.SequentialOrder(),
         steps=plan_steps(choice.selection.count, options),
         buffers=divide_serializable(options.max_ram_bytes, demand),
     )
@@ -310,18 +286,14 @@ def _choose_records(manifest: Manifest, split: str, records: int, options: ReadO
         records -= int(np.array(manifest.splits[split].labels)[labels < 0].sum())
     return Choice(
         class_names=list(options.class_names or manifest.classes),
-        selection=select_all(records),
+        selection=orders.select_all(records),
         labels=labels,
         given=given,
     )
 
 
 def _share_shards(shards: Sequence[ShardInfo], options: ReadOptions) -> tuple[list[ShardInfo], int]:
-    """Gives every host whole shards with about as many records.
-
-    Returns:
-        this host's shards; the number of records of the host with the fewest.
-    """
+    """Returns this host's whole shards, and the number of records of the host with the fewest."""
     hosts, filled = options.shard_count, sum(shard.records > 0 for shard in shards)
     if hosts > max(filled, 1):
         raise UsageError(

@@ -207,11 +207,7 @@ class ReadOptions:
 def make_options(
     options: dict[str, Any], known: Sequence[str] = tuple(ReadOptions.__dataclass_fields__)
 ) -> ReadOptions:
-    """Makes `ReadOptions` from keyword arguments.
-
-    Raises:
-        UsageError: an argument is not in `known`, or its value is refused.
-    """
+    """Makes `ReadOptions` from keyword arguments, of which only those in `known` are taken."""
     for name in options:
         if name not in known:
             raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")
@@ -219,11 +215,7 @@ def make_options(
 
 
 def check_cache(cache_dir: object, cache_bytes: object) -> None:
-    """Checks the types and the range of these two options.
-
-    Raises:
-        UsageError: one is wrong.
-    """
+    """Refuses another type or range of these two options."""
     if not isinstance(cache_dir, str | os.PathLike | None):
         raise UsageError(f"cache_dir {cache_dir!r:.60} is not a path")
     if isinstance(cache_bytes, str):
@@ -279,11 +271,7 @@ def _is_number(value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Refuses a value that is none of the choices.
-
-    Raises:
-        UsageError: it names them.
-    """
+    """Refuses a value that is none of the choices."""
     # Compare types too, and first: 1 == True, and an array compares as an array.
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         known = ", ".join(repr(choice) for choice in choices)

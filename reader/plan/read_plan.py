@@ -21,16 +21,7 @@ from reader.plan.read_options import ReadOptions
 from reader.records.record_files import RecordFiles, RunFiles
 from reader.remote.range_reads import RangeFiles
 from reader.remote.remote_shards import count_mixed, fits_cache, list_remote
-from reader.sampling.orders import (
-    MixedOrder,
-    Order,
-    Selection,
-    SequentialOrder,
-    ShardwiseOrder,
-    ShuffledOrder,
-    WindowedOrder,
-    count_selected,
-)
+from reader.sampling import orders
 from reader.sampling.steps import Steps
 
 CHOICES: Final = (
@@ -47,7 +38,7 @@ class ReadPlan:
     images: ImagePlan  # which images are made of the stored ones; with the resolved options
     choice: Choice  # which records are read, with which labels and columns
     files: RecordFiles  # the files that hold them
-    order: Order  # in which order the chosen records come
+    order: orders.Order  # in which order the chosen records come
     steps: Steps  # which of them form a step, on this host
     buffers: Buffers  # sizes of the buffers
     resizes_batches: bool = False  # whether whole batches are resized, instead of each image
@@ -65,17 +56,12 @@ class ReadPlan:
     @property
     def is_direct(self) -> bool:
         """Whether the images are stored raw, exactly as they are asked for."""
-        images, options = self.images, self.options
-        return (
-            images.stored.is_raw
-            and images.stored.height is not None
-            and not images.is_resized
-            and images.channels == images.stored.channels
-            and not options.random_flip
-            and self.given.labelled
-            and not self.given.needed
-            and not self.given.masks
+        images, stored = self.images, self.images.stored
+        changed = (
+            images.is_resized or self.options.random_flip or images.channels != stored.channels
         )
+        plain = self.given.labelled and not self.given.needed and not self.given.masks
+        return stored.is_raw and stored.height is not None and not changed and plain
 
     @property
     def has_classes(self) -> bool:
@@ -130,11 +116,7 @@ class ReadPlan:
 
 
 def resolve_options(options: ReadOptions, split: str, *, remote: bool) -> ReadOptions:
-    """Resolves `shuffle` to False, `exact` or `buffer`, and draws a seed if none is given.
-
-    Raises:
-        UsageError: an order without a seed would have to be continued, or shared with other hosts.
-    """
+    """Resolves `shuffle` to False, `exact` or `buffer`, and draws a seed if none is given."""
     shuffle, seed = options.shuffle, options.seed
     if shuffle is None:
         shuffle = split == "train" if options.subset is None else options.subset == "training"
@@ -157,11 +139,7 @@ def resolve_options(options: ReadOptions, split: str, *, remote: bool) -> ReadOp
 
 
 def plan_steps(records: int, options: ReadOptions) -> Steps:
-    """Divides an epoch of `records` into steps.
-
-    Raises:
-        UsageError: there are too few records for all hosts, or for `initial_step`.
-    """
+    """Divides an epoch of `records` into steps."""
     steps = Steps(
         records=records,
         batch_size=options.batch_size or 1,
@@ -181,36 +159,35 @@ def choose_order(
     files: RecordFiles,
     buffers: Buffers,
     options: ReadOptions,
-    selection: Selection,
+    selection: orders.Selection,
     *,
     random_access: bool = False,
-) -> tuple[RecordFiles, Order]:
+) -> tuple[RecordFiles, orders.Order]:
     """Chooses the order of the selected records, and how files are read in it.
 
     The options are resolved, and the selection is sorted for `buffer`.
     """
-    records, seed, is_remote = selection.count, options.seed or 0, bool(list_remote(files.files))
+    seed, is_remote = options.seed or 0, bool(list_remote(files.files))
+    order: orders.Order = orders.SequentialOrder()
+    is_scattered = random_access
     if options.shuffle == "buffer" and buffers.window:
-        order: Order = WindowedOrder(
-            records=records, seed=seed, run=buffers.run, window=buffers.window
-        )
+        run, window = buffers.run, buffers.window
+        order = orders.WindowedOrder(records=selection.count, seed=seed, run=run, window=window)
         if is_remote:
-            order = ShardwiseOrder(
-                counts=count_selected(selection, [file.records for file in files.files]),
-                seed=seed,
-                run=buffers.run,
-                # At both ends of a window, parts of runs are held for nothing.
-                window=max(buffers.run, buffers.window - buffers.run),
-                shards=count_mixed(files.files),
+            counts = orders.count_selected(selection, [file.records for file in files.files])
+            mixed = count_mixed(files.files)
+            # At both ends of a window, parts of runs are held for nothing.
+            inner = max(run, window - run)
+            order = orders.ShardwiseOrder(
+                counts=counts, seed=seed, run=run, window=inner, shards=mixed
             )
         files = RecordFiles(files.files, buffers.index_bytes)
-        keep = 2 * buffers.window // buffers.run
-        return RunFiles(files, buffers.run, keep, by_file=is_remote), order
-    is_shuffled = options.shuffle == "exact"
-    is_scattered = random_access or (is_shuffled and not fits_cache(files.files))
+        return RunFiles(files, run, 2 * window // run, by_file=is_remote), order
+    if options.shuffle == "exact":
+        order = orders.ShuffledOrder(records=selection.count, seed=seed)
+        is_scattered = is_scattered or not fits_cache(files.files)
     kind = RangeFiles if is_scattered and is_remote else RecordFiles
-    plain = ShuffledOrder(records=records, seed=seed) if is_shuffled else SequentialOrder()
-    return kind(files.files, buffers.index_bytes), plain
+    return kind(files.files, buffers.index_bytes), order
 
 
 def describe_plan(plan: ReadPlan) -> dict[str, Any]:
@@ -226,10 +203,10 @@ def describe_plan(plan: ReadPlan) -> dict[str, Any]:
         "image_size": [plan.images.height, plan.images.width],
         "mixture": None,
     }
-    if isinstance(order, MixedOrder):
+    if isinstance(order, orders.MixedOrder):
         ends = [*order.begins[1:], plan.choice.selection.total]
         description["mixture"] = [list(part) for part in zip(ends, order.shares, strict=True)]
-    if isinstance(order, ShardwiseOrder):
+    if isinstance(order, orders.ShardwiseOrder):
         description["shards"] = order.shards
     if options.order == "path":
         description["by"] = "path"

@@ -1,8 +1,7 @@
-"""The orders in which records are read: pure functions of (seed, epoch, position).
+"""Which records an epoch has, in which order: pure functions of (seed, epoch, position).
 
-An order maps positions of an epoch to numbers of records. Nothing is kept between calls, so any
-number of hosts and threads can enter an epoch anywhere, with the same result. Each record comes
-once an epoch.
+Nothing is kept between calls, so any number of hosts and threads can enter an epoch anywhere, with
+the same result. Each record comes once an epoch.
 """
 
 from __future__ import annotations
@@ -138,9 +137,8 @@ def _shuffle_windows(positions: Numbers, records: int, window: int, key: int) ->
         begin = number * window
         size = min(window, records - begin)
         chosen = windows == number
-        places[chosen] = begin + permute_blockwise(
-            positions[chosen] - begin, size, derive_key(key, number)
-        )
+        inner = derive_key(key, number)
+        places[chosen] = begin + permute_blockwise(positions[chosen] - begin, size, inner)
     return places
 
 
@@ -149,7 +147,7 @@ def _arrange_shards(
     counts: tuple[int, ...], shards: int, key: int
 ) -> tuple[tuple[int, ...], Numbers]:
     """Returns the shards in a random order, and where each group of them ends."""
-    order = permute(np.arange(len(counts), dtype=np.int64), len(counts), derive_key(key, -1))
+    order = permute(np.arange(len(counts)), len(counts), derive_key(key, -1))
     ends = np.cumsum(np.array(counts, np.int64)[order])
     return tuple(order.tolist()), np.append(ends[shards - 1 : -1 : shards], ends[-1:])
 
@@ -160,9 +158,9 @@ def _arrange_runs(
 ) -> tuple[Numbers, Numbers]:
     """Returns where the runs of some shards begin, in a random order, and where they end in it."""
     begins = np.concatenate(([0], np.cumsum(counts)))
-    firsts = np.concatenate([np.arange(begins[shard], begins[shard + 1], run) for shard in shards])
+    firsts = np.concatenate([np.arange(begins[s], begins[s + 1], run) for s in shards])
     lasts = np.concatenate([np.full(-(-counts[s] // run), begins[s + 1]) for s in shards])
-    order = permute(np.arange(len(firsts), dtype=np.int64), len(firsts), key)
+    order = permute(np.arange(len(firsts)), len(firsts), key)
     sizes = np.minimum(run, lasts - firsts)
     return firsts[order], np.cumsum(sizes[order])
 
@@ -203,19 +201,13 @@ def sort_selection(selection: Selection) -> Selection:
 
 
 def divide(selection: Selection, validation_split: float, seed: int) -> dict[str, Selection]:
-    """Divides records at random into `training` and `validation`; the seed decides which.
-
-    The fraction is exact, rounded down for validation as by Keras. It takes no memory: the selected
-    records are a range of a permutation.
-    """
-    held_out = int(validation_split * selection.count)
+    """Divides records at random into `training` and `validation`; the seed decides which."""
+    held_out = int(validation_split * selection.count)  # rounded down, as by Keras
     kept = selection.count - held_out
-    key = derive_key(seed, -2)
-    training = dataclasses.replace(selection, count=kept, key=key)
-    return {
-        "training": training,
-        "validation": dataclasses.replace(training, begin=kept, count=held_out),
-    }
+    # Both are ranges of one permutation, which takes no memory.
+    training = dataclasses.replace(selection, count=kept, key=derive_key(seed, -2))
+    validation = dataclasses.replace(training, begin=kept, count=held_out)
+    return {"training": training, "validation": validation}
 
 
 def count_selected(selection: Selection, counts: Sequence[int]) -> tuple[int, ...]:

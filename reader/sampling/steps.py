@@ -13,7 +13,6 @@ from converter.errors import UsageError
 from reader.arrays import Numbers
 
 REMAINDERS: Final = ("keep", "drop", "pad")
-
 NOTHING: Final = -1  # position of a place in a batch without a record
 
 
@@ -25,9 +24,6 @@ class Steps:
     They divide the positions of each step among them, so another number of hosts sees the same
     records in the same steps, if the total batch size stays the same. With `contiguous` they divide
     the epoch instead, for the sake of long reads.
-
-    Raises:
-        UsageError: with `keep`, a host would have a step without any record.
     """
 
     records: int  # in the epoch, on all hosts together
@@ -61,11 +57,9 @@ class Steps:
         """
         if self.contiguous:
             begin, end = self._share(0, self.records)
-            first = begin + self._use_up(step, end - begin, hosts=1)
-            last = begin + self._use_up(step + 1, end - begin, hosts=1)
+            first, last = (begin + self._use_up(n, end - begin, 1) for n in (step, step + 1))
         else:
-            hosts = self.shard_count
-            used = (self._use_up(number, self.records, hosts) for number in (step, step + 1))
+            used = (self._use_up(n, self.records, self.shard_count) for n in (step, step + 1))
             first, last = self._share(*used)
         positions = np.full(self.batch_size, NOTHING, np.int64)
         positions[: last - first] = np.arange(first, last)
@@ -79,10 +73,8 @@ class Steps:
     def _share(self, begin: int, end: int) -> tuple[int, int]:
         """This host's part of a range of positions; parts differ by one at most."""
         size, hosts = end - begin, self.shard_count
-        return (
-            begin + self.shard_index * size // hosts,
-            begin + (self.shard_index + 1) * size // hosts,
-        )
+        first, last = (index * size // hosts for index in (self.shard_index, self.shard_index + 1))
+        return begin + first, begin + last
 
     def _use_up(self, step: int, records: int, hosts: int) -> int:
         """How many records of some hosts are used up before a step."""
@@ -115,11 +107,7 @@ class Position:
             self.epoch, self.step = epoch, step
 
     def begin(self, count: int, block: int = 1) -> Numbers:
-        """Takes an epoch of `count` steps, read in blocks of `block`.
-
-        Returns:
-            int64 (blocks, 3): the epoch, the first step of the block, and the end of the block.
-        """
+        """Takes an epoch of `count` steps: the epoch, begin and end of each block, (blocks, 3)."""
         with self._lock:
             epoch, step = self.epoch, self.step
             self.epoch, self.step = epoch + 1, 0
