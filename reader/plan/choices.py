@@ -137,7 +137,7 @@ def choose_records(
         ordered = sorted(range(len(paths)), key=lambda number: os.path.split(paths[number]))
         by_path = np.array(ordered, np.int64)
     if options.labels is not None:
-        record_labels = _list_labels(options.labels, len(files), paths, by_path)
+        record_labels = _label_records(options.labels, len(files), paths, by_path)
         class_names = [str(label) for label in np.unique(record_labels).tolist()]
     elif options.class_names is not None:
         class_names = list(options.class_names)
@@ -225,7 +225,7 @@ def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
     )
 
 
-def _list_labels(
+def _label_records(
     labels: Mapping[str, int] | Sequence[int],
     records: int,
     paths: Sequence[str],

@@ -122,8 +122,7 @@ def measure_demand(
     files: RecordFiles, images: ImagePlan, choice: Choice, *, whole_batches: bool
 ) -> Demand:
     """Measures what a read holds; `whole_batches` stay as stored until they are resized."""
-    options, stored, shards = images.options, images.stored, files.files
-    measured = measure_files(shards)
+    options, stored, measured = images.options, images.stored, measure_files(files.files)
     pixels = stored.max_height * stored.max_width
     resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
     # Pillow unpacks to 4 bytes a pixel and then copies; a mask has one value a pixel.
@@ -131,9 +130,10 @@ def measure_demand(
     decoded = pixels * (images.channels + 4) + masks
     decoded += images.part_images * (pixels * images.channels + resized) * (not images.is_quick)
     staged = pixels * images.channels + resized + pixels * choice.given.masks
-    chosen = (choice.selection.chosen, choice.record_labels)
+    arrays = (choice.selection.chosen, choice.record_labels)
+    kept_bytes = sum(array.nbytes for array in arrays if array is not None)
     cached = _image_bytes(images, choice, images.decoded_dtype) + LABEL_BYTES
-    is_remote = bool(list_remote(shards))
+    is_remote = bool(list_remote(files.files))
     return Demand(
         **measured,
         batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
@@ -142,8 +142,7 @@ def measure_demand(
         # With columns, next to nothing of a record may be the image.
         staged_bytes=staged * whole_batches + measured["record_bytes"] * bool(choice.given.needed),
         fixed_bytes=choice.selection.count * cached * options.cache,
-        extra_bytes=STORE_BYTES * is_remote
-        + sum(array.nbytes for array in chosen if array is not None),
+        extra_bytes=STORE_BYTES * is_remote + kept_bytes,
         open_shards=2 * MIXED_SHARDS if is_remote else 4,
         shuffle=options.shuffle,
         # One thread may wait for TensorFlow's threads, which then do its work.

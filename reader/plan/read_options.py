@@ -50,10 +50,9 @@ class ReadOptions:
             for images without labels.
         labels: replace the stored labels: a dict from each original's path to its label or, with
             `order="path"`, a list with a label for each record in that order.
-        class_names: the classes to read, in the order of their new labels; None for all. With a
+        class_names: the classes to read, in the order of their new labels; None for all. For a
             part of them, every record's label is read first.
-        validation_split: fraction of the records to hold out, if the data set was converted without
-            a validation split.
+        validation_split: fraction of the records to hold out, of a data set without such a split.
         subset: the part of that division to read: `training` or `validation`.
         color_mode: `rgb`, `grayscale` or `rgba`.
         dtype: of the images: float32, or uint8 at a quarter of the memory; 0 to 255 in both.
@@ -63,16 +62,14 @@ class ReadOptions:
         crop_to_aspect_ratio: crop to the shape of `image_size` instead of stretching.
         pad_to_aspect_ratio: pad with black instead of stretching.
         random_crop: (least, greatest) fraction of an image's area: every epoch shows a random part
-            of each image, with a shape from 3:4 to 4:3 if it fits, resized to the size asked for.
-            Of a JPEG, only that part is decoded.
+            of each image, of 3:4 to 4:3 if that fits, resized. Of a JPEG, only that is decoded.
         random_flip: mirror half of the images in each epoch.
         shuffle: `exact` for a uniform order, fresh in each epoch; `buffer` shuffles within windows
             of long sequential reads, for storage with slow random access. True means `buffer` for
             object stores and `exact` elsewhere; None means True for the split `train` and False
             for others.
         order: of `file_paths` and of epochs without shuffling: `stored`, as the records lie in the
-            shards, or `path`, sorted by the originals' paths as Keras does. `path` reads every
-            record first.
+            shards, or `path`, sorted by the originals' paths as Keras does; it reads all first.
         seed: of all orders and random changes; None for a different one in every run.
         remainder: what to do with records that do not fill a batch: `keep` gives a smaller batch,
             `drop` leaves them out, `pad` fills the batch and gives a float32 mask (batch,) after
@@ -89,12 +86,10 @@ class ReadOptions:
         with_filename: add the path of each original.
         columns: of a converted table, to add as a dict after everything else: int64, float32 or
             strings (batch,), or ragged (batch, None). Boxes are (batch, None, 4): top, left,
-            bottom, right as fractions of the image. They do not follow crops and flips, which are
-            therefore refused with them.
+            bottom, right as fractions of the image. Crops and flips are refused with them.
         masks: give each image's mask, uint8 (batch, height, width, 1), instead of its label;
-            `with_labels` gives a pair (mask, label) there. A mask is cropped, resized and flipped
-            like its image, and keeps its values. None means True if there are masks and the label
-            options have their defaults.
+            `with_labels` gives a pair (mask, label) there. A mask moves with its image, and keeps
+            its values. None means True if there are masks and label options have their defaults.
         cache: keep the decoded images in memory; refused if they do not fit into `max_ram`.
         max_ram: all the memory that the reader may use, in bytes or like "512MB".
         cache_dir: local folder for data fetched from object stores, shared by all readers; None for
@@ -249,7 +244,7 @@ def _list_labels(labels: Any) -> dict[str, int] | tuple[int, ...]:
         raise UsageError(
             f"labels {labels!r:.60} is not a list of whole numbers, nor a dict from paths to them"
         ) from None
-    for number in numbers:
+    for number in (min(numbers, default=0), max(numbers, default=0)):
         _check_range("a label", number, -(2**31), 2**31)
     if isinstance(labels, Mapping):
         return dict(zip(labels, numbers, strict=True))
