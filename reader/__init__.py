@@ -13,8 +13,7 @@ The folders follow the data from a seed to a tensor. Each imports only from thos
 The modules on top of them:
 
     shardset        a data set and its manifest: `open_shards`, `load_dataset`
-    source          random access by number or name
-    tfrecord_set    TFRecords of other programs
+    source          random access by number or name; TFRecords of other programs
 
 TensorFlow is imported only when you ask for a `tf.data.Dataset`.
 
@@ -31,8 +30,7 @@ from typing import TYPE_CHECKING, Any
 from reader.plan.read_options import ReadOptions
 from reader.records.damage import typed_errors
 from reader.shardset import ShardSet, load_dataset, mix_datasets, open_shards
-from reader.source import Record, Source
-from reader.tfrecord_set import TFRecordSet, open_tfrecords
+from reader.source import Record, Source, TFRecordSet, open_tfrecords
 
 if TYPE_CHECKING:
     from reader.tfdata.resume import ResumeTraining

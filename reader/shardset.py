@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from converter.errors import ShardmillError, UsageError
+from converter.errors import UsageError
 from converter.format.manifest import Manifest, SplitInfo, describe_manifest, read_manifest
 from converter.names import show_name
 from converter.storage.locate import locate
@@ -20,7 +19,7 @@ from reader.records.indexed_file import check_size, measure_file
 from reader.records.record_files import RecordFiles
 from reader.remote.range_reads import RangeFiles
 from reader.remote.remote_shards import await_manifest
-from reader.source import Source
+from reader.source import Source, explain_missing_packages
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -297,18 +296,3 @@ def _build(plan: ReadPlan) -> tf.data.Dataset:
     with explain_missing_packages():
         from reader.tfdata.dataset import make_dataset  # noqa: PLC0415 (TensorFlow)
     return make_dataset(plan)
-
-
-@contextlib.contextmanager
-def explain_missing_packages() -> Iterator[None]:
-    """Turns a failed import into a `ShardmillError` that says what to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name == "simplejpeg":
-            need, extra = "decoding images needs simplejpeg", "read"
-        elif error.name in ("tensorflow", "keras"):
-            need, extra = "reading as a tf.data.Dataset needs TensorFlow", "train"
-        else:
-            raise
-        raise ShardmillError(f"{need}: pip install 'shardmill[{extra}]'") from error
