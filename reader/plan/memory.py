@@ -105,8 +105,9 @@ def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple
             return divide_memory(max_ram_bytes, measure(whole_batches=True)), True
     demand, count = measure(whole_batches=False), choice.selection.count
     if demand.fixed_bytes > max_ram_bytes:
+        image_bytes = demand.fixed_bytes // count
         raise UsageError(
-            f"cache would keep {format_count(count, 'image')} of {demand.fixed_bytes // count:,} "
+            f"cache would keep {format_count(count, 'image')} of {image_bytes:,} "
             f"bytes, {format_bytes(demand.fixed_bytes)} in all, and max_ram is "
             f"{format_bytes(max_ram_bytes)}: allow more, or leave it out"
         )

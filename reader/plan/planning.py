@@ -141,7 +141,7 @@ def plan_mixture(
     """
     manifests = [manifest for _, manifest, _ in parts]
     _check_mixable(manifests, options)
-    options = resolve_options(options, split, remote=False)
+    options = resolve_options(options, split, remote=False)  # True means `exact`
     if options.shuffle == "buffer":
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
     groups = [RecordFiles(list_files(*part[:2], split, options)) for part in parts]
@@ -206,6 +206,7 @@ def share_block(weights: Sequence[float]) -> list[int]:
     total = sum(fractions)
     exact = [weight * BLOCK_RECORDS / total for weight in fractions]
     shares = [max(1, int(share)) for share in exact]
+    # The one furthest from its exact share gives or takes a record, until the block is full.
     while sum(shares) != BLOCK_RECORDS:
         step = 1 if sum(shares) < BLOCK_RECORDS else -1
         gaps = [step * (share - given) for share, given in zip(exact, shares, strict=True)]

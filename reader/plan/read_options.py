@@ -278,7 +278,7 @@ def _check_range(
 ) -> None:
     limit = f"at least {least}" if end is None else f"{least} to {end - 1}"
     limit += ", or None" * optional
-    if type(value) is not int:
+    if type(value) is not int:  # True is an instance of int
         if value is not None or not optional:
             raise UsageError(f"{name} {value!r:.60} is not a whole number: {limit}")
     elif value < least or (end is not None and value >= end):

@@ -185,6 +185,7 @@ def choose_order(
         return RunFiles(files, run, 2 * window // run, by_file=is_remote), order
     if options.shuffle == "exact":
         order = orders.ShuffledOrder(records=selection.count, seed=seed)
+        # A cache that cannot hold all shards would fetch each of them again and again.
         is_scattered = is_scattered or not fits_cache(files.files)
     kind = RangeFiles if is_scattered and is_remote else RecordFiles
     return kind(files.files, buffers.index_bytes), order
