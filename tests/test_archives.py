@@ -238,7 +238,7 @@ def test_a_bomb_is_not_inflated(tmp_path):
     (entry,), _ = list_archive(tmp_path / "t.zip", [])
     assert entry.size_bytes == 1000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ImageError, match="does not inflate to the 1000 bytes that are stated"):
+    with pytest.raises(ImageError, match=r"^decode_error: .* 1000 bytes"):
         start_member(tmp_path / "t.zip", entry.place, entry.size_bytes)()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
@@ -310,7 +310,7 @@ def test_a_damaged_header_does_not_pass_for_the_end_of_a_tar(tmp_path):
         change_header(change_header(data, second, 124, backward), second, 156, b"Z"),
     ):
         path.write_bytes(changed)
-        with pytest.raises(UsageError, match="cannot be read as an archive: "):
+        with pytest.raises(UsageError, match="read as an archive"):
             list_archive(path, [])
     path.write_bytes(data[: 3 * second + 512])  # one block of zeros will do
     assert [entry.path for entry in list_archive(path, [])[0]] == [*names]
@@ -356,7 +356,7 @@ def test_a_zip_with_fewer_members_than_it_says_is_refused(archives, tmp_path):
     data = bytearray(archives["stored.zip"].read_bytes())
     data[-14:-10] = struct.pack("<2H", 999, 999)
     (tmp_path / "t.zip").write_bytes(data)
-    with pytest.raises(UsageError, match=r" members, and 999 are stated: t\.zip is damaged$"):
+    with pytest.raises(UsageError, match=r"999 are stated: t\.zip"):
         list_archive(tmp_path / "t.zip", [])
 
 
@@ -388,9 +388,7 @@ def test_a_changed_zip_member_is_noticed(archives, tmp_path):
     entries, _ = list_archive(path, [])
     data[entries[5].place + 30 + len(entries[5].path.encode()) + 20] ^= 1
     path.write_bytes(data)
-    with pytest.raises(
-        ImageError, match="decode_error: its checksum in the archive does not match"
-    ):
+    with pytest.raises(ImageError, match=r"^decode_error: its checksum"):
         read_entry(entries[5], path)
     path.write_bytes(b"PK")
     with pytest.raises(ImageError, match="changed"):
@@ -478,10 +476,10 @@ def test_a_compressed_bomb_is_refused_by_its_first_header(tmp_path):
     info.size = 1 << 40
     with gzip.open(tmp_path / "t.tgz", "wb") as file:
         file.write(info.tobuf(tarfile.GNU_FORMAT))
-    with pytest.raises(UsageError, match="goes past the end, or past what can be in it"):
+    with pytest.raises(UsageError, match=r"t\.tgz .* past"):
         scan_images(tmp_path / "t.tgz", OPTIONS)
 
 
 def test_a_missing_archive_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"t\.zip does not exist: give an archive of images"):
+    with pytest.raises(UsageError, match=r"t\.zip does not exist"):
         scan_images(tmp_path / "t.zip", OPTIONS)

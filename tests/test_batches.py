@@ -338,13 +338,13 @@ def test_an_error_comes_at_its_turn_with_its_type(damaged, two_cores):
         assert not list_threads() - before
     with pytest.raises(RecordError, match="damaged record at byte"):
         open_batches(damaged, cache=True)
-    with pytest.raises(DatasetError, match=r"^more than 0 damaged records, the last one is train-"):
+    with pytest.raises(DatasetError, match=r"^more than 0 damaged .* train-"):
         list(open_batches(damaged, on_damage="skip", max_damaged=0))
 
 
 def test_a_batch_without_a_whole_record_is_an_error(damaged):
     batches = open_batches(damaged, batch_size=1, shuffle=False, on_damage="skip")
-    with pytest.raises(DatasetError, match=r"^not one record of a batch is whole: run shardmill v"):
+    with pytest.raises(DatasetError, match="not one record"):
         list(batches)
     assert batches.step == 20
 
@@ -488,20 +488,18 @@ def test_what_may_change_in_the_middle_of_an_epoch(stored):
 def test_a_state_of_other_options_is_refused(stored, change, message):
     state = open_batches(stored, **OPTIONS).state_dict()
     batches = open_batches(stored, **OPTIONS | change)
-    message = f"the state is of batches with {message}: use the same data and options, and a seed"
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=f"with {message}: "):
         batches.load_state_dict(state)
     assert (batches.epoch, batches.step) == (0, 0)
 
 
 def test_a_state_of_other_data_or_without_a_seed_is_refused(stored, encoded):
     state = open_batches(stored, **OPTIONS).state_dict()
-    message = "^the state is of batches with data '[0-9a-f]{16}', these have '[0-9a-f]{16}': use t"
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=r"with data '[0-9a-f]{16}', these have '[0-9a-f]{16}'"):
         open_batches(encoded("jpeg"), **OPTIONS).load_state_dict(state)
     drawn = open_batches(stored)
     drawn.load_state_dict(drawn.state_dict())
-    with pytest.raises(UsageError, match=r"seed \d+, these have \d+: use .* and a seed$"):
+    with pytest.raises(UsageError, match=r"seed \d+, these have \d+"):
         open_batches(stored).load_state_dict(drawn.state_dict())
 
 
@@ -521,17 +519,16 @@ def test_a_state_of_other_data_or_without_a_seed_is_refused(stored, encoded):
     ids=str,
 )
 def test_what_is_no_state_is_refused(stored, state):
-    with pytest.raises(UsageError, match=r" is not a state of batches: [A-Z]\w+Error\("):
+    with pytest.raises(UsageError, match=r"state of batches: [A-Z]\w+Error\("):
         open_batches(stored, **OPTIONS).load_state_dict(state)
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(-1, 0), (0, -1), (0, 8)])
 def test_there_is_no_such_place(stored, epoch, step):
     batches = open_batches(stored, **OPTIONS)
-    message = f"^epoch {epoch}, step {step} is out of range: epochs from 0, steps to 7$"
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=f"^epoch {epoch}, step {step} .* steps to 7$"):
         batches.seek(epoch, step)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=f"^epoch {epoch}, step {step} .* steps to 7$"):
         batches.load_state_dict(batches.state_dict() | {"epoch": epoch, "step": step})
 
 
@@ -566,9 +563,9 @@ def test_what_takes_tensorflow_is_refused_with_the_way_out(stored, options, mess
 
 
 def test_other_mistakes_are_those_of_load_dataset(stored):
-    with pytest.raises(UsageError, match=r"^argument 'size' is unknown: there are batch_size, lab"):
+    with pytest.raises(UsageError, match=r"'size' is unknown: .* batch_size, lab"):
         open_batches(stored, size=3)
-    with pytest.raises(UsageError, match=r"^max_ram 1.0 MB is too small: batches of 32 images of"):
+    with pytest.raises(UsageError, match=r"^max_ram 1.0 MB .* 32 images"):
         open_batches(stored, max_ram="1MB")
     with pytest.raises(DatasetError, match="test"):
         open_batches(stored, "test")

@@ -101,7 +101,7 @@ def test_what_a_file_does_not_hold_any_more_is_unsound(copied):
 def test_a_file_that_is_gone_is_an_error(copied):
     files = open_records(copied)
     files.files[0].path.unlink()
-    with pytest.raises(DatasetError, match="cannot be read: No such file"):
+    with pytest.raises(DatasetError, match="read: No such file"):
         list(files.read_blocks(np.array([0])))
 
 

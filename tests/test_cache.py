@@ -88,11 +88,10 @@ def test_the_shards_are_read_once(stored, tmp_path, caplog):
     [("float32", None, 965), ("float32", (10, 10), 1205), ("uint8", (10, 10), 305)],
 )
 def test_a_cache_that_does_not_fit_is_refused(stored, dtype, image_size, each):
-    message = (
-        f"cache would keep 11 images of {each:,} bytes, {each * 11 / 1000:.1f} kB in all, and "
-        "max_ram is 3.0 kB: allow more, or leave it out"
-    )
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(
+        UsageError,
+        match=rf"^cache .* {each:,} bytes, {each * 11 / 1000:.1f} kB .* max_ram is 3.0 kB",
+    ):
         load_dataset(stored / "png", cache=True, max_ram=3_000, dtype=dtype, image_size=image_size)
 
 
@@ -102,7 +101,7 @@ def test_a_cache_beside_which_nothing_fits_is_refused(stored):
     (least,) = re.findall(r"\(([\d,]+) bytes\)", str(caught.value))
     least = int(least.replace(",", ""))
     load_dataset(stored / "png", max_ram=least)
-    with pytest.raises(UsageError, match=r"^max_ram .* is too small: .* or leave out the cache$"):
+    with pytest.raises(UsageError, match=r"^max_ram .* leave out the cache"):
         load_dataset(stored / "png", max_ram=least, cache=True)
 
 

@@ -87,7 +87,7 @@ def test_a_state_leads_to_no_other_folder(tmp_path):
     for changes in ({"epoch": "../2"}, {"step": "1/../../2"}, {"epoch": None}):
         state = json.loads((tmp_path / "one" / STATE).read_bytes())
         (tmp_path / "one" / STATE).write_text(json.dumps(state | changes))
-        with pytest.raises(DatasetError, match=r"is damaged: .*; remove it to start over$"):
+        with pytest.raises(DatasetError, match=r"is damaged: .*; remove it"):
             checkpoint.read(FINGERPRINT)
 
 
@@ -95,7 +95,5 @@ def test_arrays_that_only_a_pickle_could_hold_are_damage(tmp_path):
     checkpoint = write(tmp_path, 0, 1)
     np.savez(tmp_path / "000000-000000001.npz", evil=np.array([{"a": 1}], object))
     state = checkpoint.read(FINGERPRINT)
-    with pytest.raises(
-        DatasetError, match=r"state.json is damaged: Object arrays cannot be loaded"
-    ):
+    with pytest.raises(DatasetError, match=r"state\.json is damaged: Object"):
         checkpoint.read_arrays(state)

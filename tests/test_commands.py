@@ -403,7 +403,7 @@ def test_index_of_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_index_shows_the_traceback_of_a_fault(tmp_path: Path) -> None:
     (tmp_path / "a.tfrecord").write_bytes(b"no record")
-    with pytest.raises(RecordError, match="header cut off after 9 bytes"):
+    with pytest.raises(RecordError, match="cut off after 9 bytes"):
         main(["index", str(tmp_path), "--debug"])
 
 
@@ -525,7 +525,7 @@ def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
         keep_columns=("one", "two"),
         table_root="../photos",
     )
-    with pytest.raises(UsageError, match=r"--labels: .*/none: No such file or directory"):
+    with pytest.raises(UsageError, match=r"--labels: .*/none: No such file"):
         parse_arguments(["plan", "IMAGES", "OUT", f"--labels={tmp_path}/none"])
 
 

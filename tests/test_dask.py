@@ -51,5 +51,5 @@ def test_a_folder_of_this_machine_is_refused_where_the_scheduler_is_on_another(
     )
     for arguments in (here, [*there, "--shared_paths"]):
         runners.check_paths(runners.parse_options(arguments), tmp_path)
-    with pytest.raises(UsageError, match=r"workers on tcp://10\.0\.0\.1:8786 do not see it"):
+    with pytest.raises(UsageError, match=r"workers on tcp://10\.0\.0\.1:8786 "):
         runners.check_paths(runners.parse_options(there), tmp_path)

@@ -166,8 +166,7 @@ def test_the_labels_of_each_mode_say_the_same(two_classes, batch_size):
 
 
 def test_three_classes_are_no_binary_labels(converted):
-    message = "label_mode 'binary' takes 2 classes, this data set has 3: use 'int' or 'categorical'"
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=r"^label_mode 'binary' takes 2 classes, .* has 3: "):
         load_dataset(converted, label_mode="binary")
 
 
@@ -234,11 +233,10 @@ def test_the_least_memory_is_enough_for_every_order(converted):
 
 
 def test_a_budget_that_cannot_hold_the_batches_is_refused_with_one_that_can(converted):
-    message = (
-        r"^max_ram 100.0 kB is too small: batches of 32 images of 3,840 bytes, with all that is "
-        r"read and decoded for them, need [\d.]+ MB \([\d,]+ bytes\); allow that, or smaller im"
-    )
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(
+        UsageError,
+        match=r"^max_ram 100.0 kB .* 32 images of 3,840 bytes, .* [\d.]+ MB \([\d,]+ bytes\)",
+    ):
         load_dataset(converted, max_ram="100kB")
 
 
@@ -270,11 +268,7 @@ def test_images_are_resized_if_asked_for(converted, interpolation, dtype):
 
 
 def test_images_of_different_sizes_cannot_be_batched_as_they_are(many_sizes):
-    message = (
-        "the stored images differ in size and cannot be batched as they are: give "
-        "image_size=(height, width) to resize them, or batch_size=None for single ones"
-    )
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(UsageError, match=r"images differ in size .* batch_size=None"):
         load_dataset(many_sizes)
 
 
@@ -451,20 +445,15 @@ def test_an_epoch_goes_on_whatever_becomes_of_the_remainder(two_classes, remaind
 
 
 def test_where_to_go_on_has_to_exist_and_takes_a_seed(two_classes):
-    message = "initial_step 6 is out of range: an epoch has 5 steps"
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=r"^initial_step 6 .* has 5 steps$"):
         load_dataset(two_classes, batch_size=4, seed=1, initial_step=6)
-    message = (
-        "initial_epoch and initial_step go on with an order that only its seed repeats: give the "
-        "seed of the run to continue"
-    )
     for arguments in (
         {"initial_step": 1},
         {"initial_epoch": 1, "shuffle": "buffer"},
         {"initial_step": 1, "shuffle": False, "random_flip": True},
         {"initial_step": 1, "shuffle": False, "random_crop": (0.5, 1.0)},
     ):
-        with pytest.raises(UsageError, match=f"^{message}$"):
+        with pytest.raises(UsageError, match=r"^initial_epoch and initial_step .* seed"):
             load_dataset(two_classes, batch_size=4, **arguments)
     assert len([*load_dataset(two_classes, batch_size=4, shuffle=False, initial_step=1)]) == 4
 
@@ -603,8 +592,7 @@ def test_a_batch_without_a_whole_record_is_an_error(two_classes, tmp_path):
     folder = shutil.copytree(two_classes, tmp_path / "set")
     spoil(folder, 0)
     dataset = load_dataset(folder, batch_size=1, shuffle=False, on_damage="skip")
-    message = "^not one record of a batch is whole: run shardmill verify$"
-    with pytest.raises(DatasetError, match=message), typed_errors():
+    with pytest.raises(DatasetError, match=r"^not one record"), typed_errors():
         list(dataset)
 
 
@@ -614,7 +602,7 @@ def test_more_damage_than_allowed_is_an_error(two_classes, tmp_path):
     spoil(folder, 1)
     arguments = {"batch_size": 4, "shuffle": False, "on_damage": "skip"}
     assert len(list(load_dataset(folder, **arguments, max_damaged=2))) == 5
-    with pytest.raises(DatasetError, match=r"^more than 1 damaged records, the"), typed_errors():
+    with pytest.raises(DatasetError, match=r"^more than 1 damaged"), typed_errors():
         list(load_dataset(folder, **arguments, max_damaged=1))
 
 
@@ -875,8 +863,7 @@ def test_hosts_share_an_epoch(two_classes):
     for _ in range(2):
         names = [name for host in hosts for *_, mask, name in read_rows(host) if mask]
         assert sorted(names) == sorted(path.encode() for path in hosts[0].file_paths)
-    message = "shard_count 3: hosts that share an epoch need the same order, give all of them the s"
-    with pytest.raises(UsageError, match=f"^{message}"):
+    with pytest.raises(UsageError, match=r"^shard_count 3: .* the same order"):
         load_dataset(two_classes, shard_index=0, shard_count=3)
     context = tf.distribute.InputContext(num_input_pipelines=3, input_pipeline_id=1)
     given = load_dataset(two_classes, **arguments, input_context=context)

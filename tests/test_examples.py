@@ -83,8 +83,7 @@ def test_what_tensorflow_encodes_is_read_here():
 
 @pytest.mark.parametrize("value", ["text", [1, 2.5], [b"x", 1], [None], [[1]]])
 def test_other_types_are_refused(value):
-    message = f"feature 'f' holds {list(value)[:3]!r}: bytes, ints or floats of one type only"
-    with pytest.raises(TypeError, match=re.escape(message)):
+    with pytest.raises(TypeError, match=re.escape(f"feature 'f' holds {list(value)[:3]!r}")):
         encode_example({"f": value})
 
 

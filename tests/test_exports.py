@@ -71,8 +71,7 @@ def test_no_public_name_hides_a_module(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_an_unknown_name_is_an_attribute_error(package):
-    message = f"^module '{package.__name__}' has no attribute 'nonsense'$"
-    with pytest.raises(AttributeError, match=message):
+    with pytest.raises(AttributeError, match=f"'{package.__name__}' .* 'nonsense'"):
         _ = package.nonsense
 
 

@@ -181,7 +181,7 @@ def test_a_mask_is_a_png_of_the_size_of_its_image(mask):
     payloads = [encode_example(good), encode_example(good | {MASK: mask})]
     wanted = want(masks=True)
     assert find_fields(lay_out(payloads), wanted).valid.tolist() == [True, False]
-    with pytest.raises(ValueError, match=r"^its mask is not a PNG of 24x32$"):
+    with pytest.raises(ValueError, match="not a PNG of 24x32"):
         parse_payload(memoryview(payloads[1]), wanted)
 
 

@@ -98,7 +98,7 @@ def test_an_index_that_is_asked_for_comes(file):
 
 def test_a_file_that_is_missing_is_said_at_once(file):
     file.path.unlink()
-    with pytest.raises(DatasetError, match="cannot be read: No such file"):
+    with pytest.raises(DatasetError, match="read: No such file"):
         prefetch_records([make_group(file, 0)])
 
 

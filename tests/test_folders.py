@@ -87,11 +87,7 @@ def test_a_class_may_be_called_like_a_split(tmp_path):
 
 def test_two_splits_and_something_else_are_asked_about(tmp_path):
     fill(tmp_path, "train/a/1.png", "test/a/2.png", "plane/a/3.png")
-    message = (
-        "the folders test, train look like splits, 'plane' beside them does not: say with "
-        "--split-folders yes or no what they are"
-    )
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=r"^the folders test, train .* 'plane' .* --split-folders"):
         scan_folder(tmp_path)
     assert list_skipped(tmp_path, split_folders="yes") == {"plane/a/3.png": "skipped_no_split"}
     assert set(read_places(tmp_path, split_folders="no").values()) == {
@@ -101,7 +97,7 @@ def test_two_splits_and_something_else_are_asked_about(tmp_path):
 
 def test_splits_that_are_asked_for_have_to_be_there(tmp_path):
     fill(tmp_path, "a/1.png")
-    with pytest.raises(UsageError, match=r"^none of the folders is a split: they would be called "):
+    with pytest.raises(UsageError, match=r"none .* is a split"):
         scan_folder(tmp_path, ConvertOptions(split_folders="yes"))
 
 
@@ -110,7 +106,7 @@ def test_splits_without_classes_have_no_labels_if_so_asked(tmp_path):
     assert read_places(tmp_path, label_from="none") == {
         "train/1.png": ("train", ""), "test/deep/er/2.png": ("test", "")
     }  # fmt: skip
-    with pytest.raises(UsageError, match="has no image in any of the 1 classes that are asked for"):
+    with pytest.raises(UsageError, match="any of the 1 classes"):
         scan_folder(tmp_path, ConvertOptions(split_folders="no", class_names=("z",)))
 
 
@@ -132,7 +128,7 @@ def test_an_offset_leaves_label_0_to_the_background(tmp_path):
     assert inventory.classes == ("background", "a", "b")
     assert [entry.label for entry in inventory.entries] == [1, 2]
     fill(tmp_path, "background/3.png")
-    with pytest.raises(UsageError, match="label offset 1 leaves label 0 to a class 'background'"):
+    with pytest.raises(UsageError, match=r"label offset 1 .*'background'"):
         scan_folder(tmp_path, ConvertOptions(label_offset=1))
     options = {"label_offset": 1, "class_names": ("b", "a")}
     assert [entry.label for entry in scan_folder(tmp_path, ConvertOptions(**options)).entries] == [

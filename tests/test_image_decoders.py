@@ -630,8 +630,7 @@ def test_batches_have_the_pixels_of_load_dataset_or_say_what_takes_tensorflow(st
     for encoding, folder in folders.items():
         shards, options = open_shards(folder), {"color_mode": asked, "shuffle": False}
         if asked == "grayscale" and mode != "grayscale" and encoding != "jpeg":
-            message = f"^color_mode 'grayscale' mixes the channels of {encoding}, which only Tens"
-            with pytest.raises(UsageError, match=message):
+            with pytest.raises(UsageError, match=f"^color_mode 'grayscale' mixes .* {encoding}"):
                 shards.batches("train", batch_size=5, **options)
             continue
         for more in ({}, {"dtype": "uint8"}, {"data_format": "channels_first"}):

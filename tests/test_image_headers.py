@@ -66,7 +66,7 @@ def test_any_byte_may_be_anything_without_another_kind_of_error(name):
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"GIF89a" + bytes(20), b"BM" + bytes(60)])
 def test_what_is_no_image_that_is_stored_is_an_error(data):
-    with pytest.raises(ValueError, match=r"not a JPEG, PNG or WebP image|its header is cut off"):
+    with pytest.raises(ValueError, match=r"not a JPEG, |its header"):
         measure(data)
 
 
@@ -76,7 +76,7 @@ def test_a_frame_that_only_a_decoder_would_find_is_not_missed():
     data = b"\xff\xd8\xff\x00" + struct.pack(">H", len(hidden) + 2) + hidden + FRAME + b"\xff\xd9"
     tf = pytest.importorskip("tensorflow")
     assert tf.io.decode_jpeg(data, 3).shape == (240, 320, 3)
-    with pytest.raises(ValueError, match=r"^not a JPEG: a marker is missing$"):
+    with pytest.raises(ValueError, match=": a marker"):
         measure(data)
 
 
@@ -84,7 +84,7 @@ def test_a_frame_that_only_a_decoder_would_find_is_not_missed():
 def test_millions_of_markers_do_not_keep_it_busy(filling):
     data = b"\xff\xd8" + filling * 5_000_000 + JPEG[2:]
     begun = time.process_time()
-    with pytest.raises(ValueError, match=r"^not a JPEG: no frame after 65,536 markers$"):
+    with pytest.raises(ValueError, match="no frame after 65,536 markers"):
         measure(data)
     assert time.process_time() - begun < 1
 
@@ -98,6 +98,5 @@ def test_a_jpeg_of_very_many_scans_is_refused():
     usual = PROGRESSIVE.count(b"\xff\xda")
     most = PROGRESSIVE[:begin] + scan * (MAX_SCANS - usual) + PROGRESSIVE[begin:]
     assert measure(most) == (24, 32)
-    message = f"^a JPEG of {MAX_SCANS + 1} scans, expected no more than {MAX_SCANS}$"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^a JPEG of {MAX_SCANS + 1} scans, .* {MAX_SCANS}$"):
         measure(most[:begin] + scan + most[begin:])

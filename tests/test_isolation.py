@@ -104,7 +104,7 @@ def test_a_crash_costs_one_image(weak, data, reason):
 def test_a_decoder_that_hangs_is_ended_by_the_kernel(weak):
     options = ConvertOptions(image_size=(8, 8), encoding="png", isolate=True, max_seconds=1)
     start = time.monotonic()
-    with pytest.raises(ImageError, match=r"^timeout: more than 1 s of CPU time$"):
+    with pytest.raises(ImageError, match=r"^timeout: .* 1 s of CPU"):
         weak(isolate, b"hang", options)
     assert time.monotonic() - start < 20
     assert weak(isolate, encode_image(make_image(1)), options).width == 8

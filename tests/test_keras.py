@@ -221,7 +221,7 @@ def test_resized_images_are_those_of_keras(odd, interpolation, fit, image_size):
         arguments[fit] = True
     ours = load_dataset(stored, shuffle=False, **arguments)
     if fit == "crop_to_aspect_ratio" and interpolation in ("gaussian", "mitchellcubic"):
-        with pytest.raises(ValueError, match="Invalid value for argument `interpolation`"):
+        with pytest.raises(ValueError, match="argument `interpolation`"):
             read_theirs(images, **arguments)
         assert len(name_elements(ours)) == len(ODD_SIZES)
         return

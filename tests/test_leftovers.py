@@ -114,7 +114,7 @@ def test_a_stale_lock_is_named_and_a_held_one_protects_everything(
     ours = leave_temporaries(plan.out)
     with plan.out.lock():
         for dry_run in (True, False):
-            with pytest.raises(LockedError, match=r"being written by process .* when that has"):
+            with pytest.raises(LockedError, match="being written by process"):
                 clean(plan.out, dry_run=dry_run)
         shutil.copy(Layout(plan.out).lock, tmp_path / "lock")
     assert all(path.exists() for path in ours)
@@ -135,7 +135,7 @@ def test_a_data_set_that_a_kill_took_the_name_of_gets_it_back(images: Path, tmp_
 def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").touch()
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UsageError, match="is neither a data set nor an unfinished conversion"):
+        with pytest.raises(UsageError, match="neither a data set"):
             clean(folder)
     assert list_tree(tmp_path) == ["letter.txt"]
 
@@ -218,7 +218,7 @@ def test_a_data_set_between_two_names_is_left_to_who_moves_it(images, tmp_path):
     out.rename(retired)
     with retired.lock():
         for attempt in (clean, lambda out: convert(images, out, OPTIONS, IN_MEMORY)):
-            with pytest.raises(LockedError, match="is being written by process"):
+            with pytest.raises(LockedError, match="being written by process"):
                 attempt(out)
         assert retired.exists()
     assert convert(images, out, OPTIONS, IN_MEMORY).totals.written == 4

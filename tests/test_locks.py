@@ -95,12 +95,11 @@ def test_an_error_releases_the_lock_and_keeps_what_is_not_its_own(tmp_path: Path
 @pytest.mark.parametrize("break_lock", [False, True])
 def test_a_folder_that_is_being_written_is_refused(tmp_path: Path, *, break_lock: bool) -> None:
     with start_holder(tmp_path) as process:
-        message = (
-            rf"^{re.escape(str(tmp_path))} is being written by process {process.pid} on \S+, since "
-            r"\S+ \S+: wait for it to end, or choose another folder$"
-        )
         with (
-            pytest.raises(LockedError, match=message),
+            pytest.raises(
+                LockedError,
+                match=rf"^{re.escape(str(tmp_path))} .* {process.pid} on \S+, since \S+ \S+: ",
+            ),
             tmp_path.lock(break_lock=break_lock),
         ):
             pass
@@ -145,7 +144,7 @@ def test_without_flock_the_process_itself_says_whether_it_writes(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with start_holder(tmp_path) as process:
         assert tmp_path.find_owner().pid == process.pid
-        with pytest.raises(LockedError, match="which may still be running"), tmp_path.lock():
+        with pytest.raises(LockedError, match="may still be running"), tmp_path.lock():
             pass
         process.kill()
     assert tmp_path.find_owner() is None
@@ -162,8 +161,10 @@ def test_a_lock_from_before_a_restart_is_taken_over(tmp_path: Path) -> None:
 
 def test_the_lock_of_another_machine_is_respected_until_it_is_broken(tmp_path: Path) -> None:
     write_owner(tmp_path, host="elsewhere", boot="its own", pid=77)
-    message = "is locked by process 77 on elsewhere, .* if it is not, run again with --break-lock"
-    with pytest.raises(LockedError, match=message), tmp_path.lock():
+    with (
+        pytest.raises(LockedError, match=r"locked by .* 77 on elsewhere, .* --break-lock"),
+        tmp_path.lock(),
+    ):
         pass
     assert tmp_path.find_owner() is not None
     with tmp_path.lock(break_lock=True):
@@ -191,7 +192,7 @@ def test_a_lock_that_cannot_be_read_is_respected_until_it_is_broken(
 ) -> None:
     Layout(tmp_path).work.mkdir()
     Layout(tmp_path).lock.write_bytes(content)
-    with pytest.raises(LockedError, match="process 0 on an unknown host"), tmp_path.lock():
+    with pytest.raises(LockedError, match="process 0 on an unknown"), tmp_path.lock():
         pass
     with tmp_path.lock(break_lock=True):
         pass
@@ -245,8 +246,10 @@ def test_of_many_at_once_one_wins_also_over_a_stale_lock(tmp_path: Path) -> None
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    message = rf"^{tmp_path}/file/out\S* cannot be written: Not a directory$"
-    with pytest.raises(OutputError, match=message), (tmp_path / "file" / "out").lock():
+    with (
+        pytest.raises(OutputError, match=rf"^{tmp_path}/file/out\S* .*: Not a directory$"),
+        (tmp_path / "file" / "out").lock(),
+    ):
         pass
 
 
@@ -278,7 +281,7 @@ def test_in_a_store_a_lock_says_who_holds_it_and_goes_with_the_block(server):
 
 def test_in_a_store_a_live_process_is_not_disturbed_and_a_killed_one_is_taken_over(prefix):
     with start_holder(prefix) as process:
-        message = rf"process {process.pid} on .* wait for it to end, or choose another prefix"
+        message = rf"process {process.pid} on .* another prefix"
         with pytest.raises(LockedError, match=message), prefix.lock(break_lock=True):
             pass
         process.kill()

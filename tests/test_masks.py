@@ -151,7 +151,7 @@ def test_masks_of_sixteen_bits_hold_numbers_too():
     options = ConvertOptions(resize="none")
     np.testing.assert_array_equal(convert(mask, image, options), make_numbers())
     many = encode_image(Image.fromarray(make_numbers().astype(np.uint16) * 30), "PNG")
-    with pytest.raises(ImageError, match=r"^mask_unreadable: numbers from 0 to 330, not 0 to 255$"):
+    with pytest.raises(ImageError, match=r"^mask_unreadable: .* 0 to 330, not 0 to 255$"):
         convert(many, image, options)
 
 
@@ -316,7 +316,7 @@ def test_images_and_masks_may_lie_in_archives(root: Path):
     assert read_records(root / "archived") == read_records(root / "out")
     with tarfile.open(root / "masks.tar.gz", "w:gz") as tar:
         tar.add(root / "masks", ".")
-    with pytest.raises(UsageError, match=r"masks.tar.gz holds masks and is compressed as a whole"):
+    with pytest.raises(UsageError, match=r"masks\.tar\.gz .* is compressed"):
         scan_images(root / "images", dataclasses.replace(OPTIONS, mask_dir="../masks.tar.gz"))
 
 

@@ -168,13 +168,13 @@ class _Reader:
 
     def _find_values(self, name: ast.Name) -> Iterator[ast.AST]:
         """The texts that a variable gets in its function, or a constant in its module."""
-        for scope in (self._scopes.get(name, self._tree), *self._tree.body):
-            for node in ast.walk(scope) if scope in self._functions.values() else [scope]:
-                targets = node.targets if isinstance(node, ast.Assign) else []
-                targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-                named = [target.id for target in targets if isinstance(target, ast.Name)]
-                if name.id in named and _is_text(node.value):
-                    yield node.value
+        scope = self._scopes.get(name)
+        for node in itertools.chain(ast.walk(scope) if scope else (), self._tree.body):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+            named = [target.id for target in targets if isinstance(target, ast.Name)]
+            if name.id in named and _is_text(node.value):
+                yield node.value
 
     def _find_returns(self, name: str) -> Iterator[ast.AST]:
         function = self._functions.get(name)
@@ -348,6 +348,67 @@ def test_an_error_is_the_same_in_another_process(error):
     assert str(copy) == str(error)
     assert vars(copy) == vars(error)
     assert not find_flaw(str(copy))
+
+
+def list_patterns(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and text of each `match=` that is written in a test, be it by a variable of its own."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for call in ast.walk(function):
+            for word in call.keywords if isinstance(call, ast.Call) else ():
+                if word.arg == "match":
+                    yield word.value.lineno, join_literals(word.value, function)
+
+
+def join_literals(node: ast.AST, function: ast.FunctionDef) -> str:
+    """What is written there: not the values in it, nor the columns of a parametrised table."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.FormattedValue):
+        return "…"
+    if isinstance(node, ast.Name):
+        given = [
+            join_literals(part.value, function)
+            for part in ast.walk(function)
+            if isinstance(part, ast.Assign) and node.id in map(_find_name, part.targets)
+        ]
+        return max(given, key=count_words, default="")
+    children = (join_literals(child, function) for child in ast.iter_child_nodes(node))
+    return ("" if isinstance(node, ast.JoinedStr) else " ").join(children)
+
+
+def count_words(pattern: str) -> int:
+    """Counts what is prose in a pattern: no names, numbers, options, paths or quoted values."""
+    plain = re.sub(r"'[^']*'|\\[a-zA-Z]|[.*+^$?]+(?= |$)|^\^", " ", pattern)
+    words = [word for word in re.split(r"[\s|()]+", plain) if not re.search(r"[\d_/=\\.]|--", word)]
+    return sum(bool(re.fullmatch(r"[a-z]{2,}\W*", word)) for word in words)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(Path(__file__).parent.glob("test_*.py")) - {Path(__file__)}),
+    ids=lambda path: path.stem,
+)
+def test_other_tests_match_what_an_error_is_about_and_not_its_prose(path):
+    patterns = list_patterns(ast.parse(path.read_text()))
+    long = [f"{line}: {text}" for line, text in patterns if count_words(text) > MAX_WORDS]
+    assert not long
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("", 0),
+        (r"^max_ram 1\.0 MB is too small: batches of 32 images", 6),
+        (r"'the quoted value' is unknown", 2),
+        (r"^s3://bucket/set is an address, --overwrite", 3),
+        (r"\(seed was 3, .*\)$", 2),
+        (r"one|two .* three", 3),
+    ],
+)
+def test_words_of_prose_are_counted(pattern, words):
+    assert count_words(pattern) == words
 
 
 if __name__ == "__main__":

@@ -327,7 +327,7 @@ def test_sizes_that_make_no_sense_together_are_refused(folder, tmp_path, sizes, 
 
 
 def test_a_data_set_itself_is_no_folder_for_several(folder, converted):
-    with pytest.raises(UsageError, match="holds a data set itself, and several sizes need"):
+    with pytest.raises(UsageError, match="a data set itself"):
         run_sizes(folder, converted, SIZES, IN_MEMORY)
 
 
@@ -405,7 +405,7 @@ def test_a_full_disk_is_told_while_images_wait(folder, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shard_groups, "pack_outcome", fail)
-    with pytest.raises(ShardmillError, match="cannot be written or read: No space left on device"):
+    with pytest.raises(ShardmillError, match=": No space left"):
         run_sizes(archive, tmp_path / "out", SIZES, IN_MEMORY)
 
 

@@ -134,5 +134,5 @@ def test_without_a_manifest_there_is_nothing_to_go_by(s3_server: Server, root: P
     s3_server.set_faults()
     out = upload(root / "out", s3_server.path(uuid.uuid4().hex))
     delete_object(Layout(out).manifest)
-    with pytest.raises(DatasetError, match=r"without it nothing says what .*: convert it again"):
+    with pytest.raises(DatasetError, match=": convert it again"):
         repair(out, root / "images")

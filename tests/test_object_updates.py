@@ -177,7 +177,7 @@ def test_files_that_someone_else_wrote_meanwhile_are_left_alone(server, root, ou
         replace_dataset(out)
 
     monkeypatch.setattr("pipelines.jobs.convert.replace_dataset", replace)
-    with pytest.raises(OutputError, match="was written by someone else while it was updated"):
+    with pytest.raises(OutputError, match="written by someone else"):
         update(root / "images", out)
     assert read_tree(out).items() >= {**read_tree(root / "before"), "manifest.json": other}.items()
 
@@ -188,7 +188,7 @@ def test_a_manifest_that_appears_in_between_is_not_overwritten(server, root, out
         put_bytes(Layout(out).manifest, b"of another")
 
     monkeypatch.setattr(object_requests, "copy_objects", copy)
-    with pytest.raises(OutputError, match=r"manifest\.json exists again: someone else wrote it"):
+    with pytest.raises(OutputError, match=r"manifest\.json exists again"):
         update(root / "images", out)
     assert settle_folder(out)
     assert Layout(out).manifest.read_bytes() == b"of another"
@@ -202,12 +202,12 @@ def test_what_an_update_takes_over_has_to_be_there(s3_server, root, monkeypatch)
         patch.setattr("pipelines.jobs.convert.replace_dataset", lambda out: None)
         kept = [*update(root / "images", out).update.kept]
     delete_object(out / kept[0])
-    with pytest.raises(DatasetError, match=f"^{kept[0]} is neither below .* nor beside it"):
+    with pytest.raises(DatasetError, match=f"^{kept[0]} is neither below"):
         replace_dataset(out)
     assert read_manifest(out).updated == 0
 
 
 def test_an_unfinished_conversion_in_a_store_is_not_updated(s3_server, root):
     out = s3_server.path(uuid.uuid4().hex)
-    with pytest.raises(UsageError, match="holds no finished data set that could be updated"):
+    with pytest.raises(UsageError, match="holds no finished"):
         update(root / "images", out)

@@ -208,7 +208,7 @@ def test_what_breaks_off_is_not_fetched_again(server, folder):
 def test_one_object_is_not_made_of_two_versions(s3_server):
     path = s3_server.path("versions")
     put_bytes(path, b"0123456789")
-    with pytest.raises(OSError, match="it changed while it was read"):
+    with pytest.raises(OSError, match="changed while"):
         start_read(path, 4, version='"of the object before"').result()
 
 
@@ -297,7 +297,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
 @pytest.mark.parametrize("text", ["x", "-1", "nan", "1e9"])
 def test_a_patience_that_is_no_time_is_refused(monkeypatch, text):
     monkeypatch.setenv(requests.PATIENCE_VARIABLE, text)
-    with pytest.raises(UsageError, match="give a number of seconds"):
+    with pytest.raises(UsageError, match="a number of seconds"):
         requests.read_patience()
 
 

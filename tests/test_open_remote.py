@@ -58,7 +58,7 @@ def test_opening_it_meanwhile_waits(replaced: ObjectPath, folder: Path) -> None:
 
 def test_a_replacement_that_was_killed_is_not_waited_for(replaced: ObjectPath) -> None:
     begun = time.monotonic()
-    with pytest.raises(DatasetError, match=r"was being replaced when that was interrupted: run"):
+    with pytest.raises(DatasetError, match=r"replaced when .* interrupted"):
         open_shards(replaced)
     assert time.monotonic() - begun < 5
 
@@ -67,7 +67,7 @@ def test_waiting_has_an_end(replaced: ObjectPath, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1")
     with (
         replaced.lock(),
-        pytest.raises(DatasetError, match=r"is being replaced for longer than 1 s: open it when"),
+        pytest.raises(DatasetError, match="replaced for longer than 1 s"),
     ):
         open_shards(replaced)
 

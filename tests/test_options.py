@@ -96,8 +96,9 @@ def test_json_has_every_option_in_order():
 
 
 def test_an_unknown_option_is_refused():
-    message = "unknown option 'sise': known are background, box_format, box_labels_column, "
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(
+        UsageError, match="'sise': known are background, box_format, box_labels_column, "
+    ):
         ConvertOptions.from_json({"sise": 3})
 
 
@@ -299,8 +300,7 @@ def test_image_sizes_are_height_x_width(text, expected):
 
 @pytest.mark.parametrize("text", ["", "x", "3x", "x3", "1x2x3", "-1", "2.5", "1000000"])
 def test_what_is_not_an_image_size_is_refused(text):
-    message = f"{text!r} is not an image size: write one number, such as 256, or 224x320"
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+    with pytest.raises(UsageError, match=f"^{re.escape(repr(text))} is not an image"):
         parse_image_size(text)
 
 

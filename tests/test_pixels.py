@@ -217,7 +217,7 @@ def test_what_a_tiff_says_of_its_samples_is_believed(values, tag, expected):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_samples_that_are_no_numbers_are_rejected(value):
     data = encode_image(Image.new("F", (4, 4), value), "TIFF")
-    with pytest.raises(ImageError, match=r"^unsupported_mode: mode F: not all values are numbers$"):
+    with pytest.raises(ImageError, match=r"^unsupported_mode: mode F"):
         convert_image(data, AS_IT_IS)
 
 

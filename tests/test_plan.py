@@ -143,13 +143,9 @@ def test_fractions_are_met_and_labels_are_mixed():
 
 
 def test_a_split_that_stays_empty_is_refused():
-    message = (
-        "split 'validation' gets none of the images: ask for a larger fraction or another seed"
-    )
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=r"^split 'validation' gets none .* larger"):
         assign_splits(make_entries(3), ConvertOptions(validation_split=1e-9))
-    message = "split 'train' gets none of the images: ask for smaller fractions or another seed"
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=r"^split 'train' gets none .* smaller"):
         assign_splits(make_entries(3), ConvertOptions(validation_split=0.999))
 
 
@@ -224,8 +220,7 @@ def test_the_other_splits_get_as_many_records_a_shard():
 
 
 def test_more_shards_than_images_are_refused():
-    message = "num shards 11 is more than the 10 images of the largest split: ask for fewer"
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=r"^num shards 11 .* 10 images"):
         plan_shards({"train": make_entries(10)}, ConvertOptions(num_shards=11), 1.0)
 
 
@@ -299,23 +294,17 @@ def test_the_digest_is_over_what_decides_the_output(tmp_path):
 def test_other_options_are_refused_by_name(tmp_path):
     make_plan(tmp_path, SPLIT)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    message = (
-        f"{tmp_path} holds an unfinished conversion of other options "
-        "(quality was 95, is 90; seed was 0, is 3): "
-        "go on with the same ones, give it up with --overwrite, or choose another folder"
-    )
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(
+        UsageError,
+        match=rf"^{re.escape(str(tmp_path))} .* \(quality .* 95, .* 90; seed .* 0, .* 3\)",
+    ):
         make_plan(tmp_path, dataclasses.replace(SPLIT, seed=3, quality=90))
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
 def test_other_images_are_refused(tmp_path):
     make_plan(tmp_path, SPLIT)
-    message = (
-        f"{tmp_path} holds an unfinished conversion of other images "
-        "(files were added, changed or removed): "
-    )
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+    with pytest.raises(UsageError, match=rf"^{re.escape(str(tmp_path))} .* other images \(files"):
         make_plan(tmp_path, SPLIT, entries=201)
 
 
@@ -354,8 +343,9 @@ print(write_plan(draft, options, images=images, out=out).digest)
 
 
 def test_a_missing_plan_is_named(tmp_path):
-    message = f"{tmp_path}/.shardmill/plan.json: cannot be read as a plan: "
-    with pytest.raises(DatasetError, match=f"^{re.escape(message)}"):
+    with pytest.raises(
+        DatasetError, match=rf"^{re.escape(str(tmp_path))}/\.shardmill/plan\.json: "
+    ):
         read_plan(tmp_path)
 
 
@@ -363,7 +353,7 @@ def test_a_missing_plan_is_named(tmp_path):
 def test_a_damaged_plan_is_refused(tmp_path, content):
     make_plan(tmp_path, ConvertOptions())
     Layout(tmp_path).plan.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"plan\.json: cannot be read as a plan: "):
+    with pytest.raises(DatasetError, match=r"plan\.json: .* as a plan"):
         read_plan(tmp_path)
 
 

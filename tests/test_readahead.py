@@ -185,7 +185,7 @@ def test_a_file_that_is_missing_is_missed_until_it_is_there(converted, tmp_path)
     shard = folder / "train-00002-of-00003.tfrecord"
     shard.rename(tmp_path / "away")
     for _ in range(2):
-        with pytest.raises(DatasetError, match=r"cannot be read: No such file or directory$"):
+        with pytest.raises(DatasetError, match=": No such file"):
             read_record(files, 0)
     (tmp_path / "away").rename(shard)
     assert read_record(files, 0)

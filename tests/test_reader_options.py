@@ -39,8 +39,9 @@ def test_a_value_out_of_its_range_is_refused(arguments, message):
 
 @pytest.mark.parametrize("image_size", [(16,), (16, 20, 3), "16", (16.0, 20), (True, 4), 16.0])
 def test_an_image_size_that_is_not_height_and_width_is_refused(image_size):
-    message = f"image_size {image_size!r} is not a pair (height, width)"
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(
+        UsageError, match=f"^image_size {re.escape(repr(image_size))} is not a pair"
+    ):
         ReadOptions(image_size=image_size)
 
 
@@ -49,11 +50,9 @@ def test_an_image_size_that_is_not_height_and_width_is_refused(image_size):
     [(0.5, 0.2), (0, 1), (0.5, 1.1), (0.5,), (0.1, 0.2, 0.3), 0.5, "ab", (True, True)],
 )
 def test_what_is_no_pair_of_shares_is_refused(random_crop):
-    message = (
-        f"random_crop {random_crop!r} is out of range: two shares of an image's area, above 0 and "
-        "up to 1"
-    )
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(
+        UsageError, match=f"^random_crop {re.escape(repr(random_crop))} is out of range"
+    ):
         ReadOptions(random_crop=random_crop)
 
 

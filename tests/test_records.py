@@ -151,14 +151,14 @@ def test_what_cannot_be_read_is_refused():
     skipped = (Skipped("a/", "unreadable", "Permission denied"),)
     inventory = Inventory(classes=("a",), entries=(), skipped=skipped)
     check_scan(inventory, ConvertOptions())
-    with pytest.raises(UsageError, match=r"^a/ cannot be read \(Permission denied\), one of 1: "):
+    with pytest.raises(UsageError, match=r"^a/ .*\(Permission denied\), one of 1"):
         check_scan(inventory, STRICT)
 
 
 def test_rows_that_are_rejected_fail_if_that_is_asked_for(root: Path):
     (root / "t.csv").write_text("path\na/0.png\na/none.png\n")
     assert propose(root / "t.csv", ConvertOptions(num_shards=1)).draft.inventory.rejected
-    with pytest.raises(ShardmillError, match=r"^a/none.png cannot be converted: missing: row 2: "):
+    with pytest.raises(ShardmillError, match=r"^a/none\.png .*: missing: row 2: "):
         propose(root / "t.csv", ConvertOptions(num_shards=1, on_error="fail"))
 
 

@@ -132,7 +132,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(root: Path, suffix: str) -> No
     taken.unlink()
     taken.mkdir()
     (taken / "mine").touch()
-    with pytest.raises(OutputError, match=f"^{re.escape(str(taken))} cannot be written or read: "):
+    with pytest.raises(OutputError, match=f"^{re.escape(str(taken))} cannot be written"):
         repair(root / "out", root / "images", IN_MEMORY)
     assert (taken / "mine").exists()
 
@@ -360,8 +360,8 @@ def test_folders_that_workers_do_not_see_are_refused_before_anything_is_done(roo
         "--region=r",
         "--temp_location=gs://b/t",
     ]
-    with pytest.raises(UsageError, match="lies on this machine, where workers on Dataflow do not"):
+    with pytest.raises(UsageError, match=r"on this machine, .* Dataflow"):
         repair(root / "out", root / "images", dataflow)
-    with pytest.raises(UsageError, match="lies on this machine, where workers on Dataflow do not"):
+    with pytest.raises(UsageError, match=r"on this machine, .* Dataflow"):
         verify(root / "out", sources=root / "images", beam_args=dataflow)
     assert read_tree(root / "out") == before

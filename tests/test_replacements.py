@@ -78,8 +78,7 @@ def test_what_is_not_of_the_old_one_survives(out: Path) -> None:
 def test_a_stranger_that_is_in_the_way_is_named_and_nothing_changes(out: Path) -> None:
     name = "train-00002-of-00003.tfrecord"
     (out / name).write_text("mine")
-    message = f"{out / name} does not belong to the data set to replace, and the new one has"
-    with pytest.raises(OutputError, match=f"^{re.escape(message)}"):
+    with pytest.raises(OutputError, match=f"^{re.escape(str(out / name))} does not belong"):
         replace_dataset(out)
     assert read_manifest(out).options == OLD.to_json()
     assert (out / name).read_text() == "mine"

@@ -53,7 +53,7 @@ def test_a_new_an_empty_and_an_unfinished_output_are_accepted(tmp_path: Path) ->
 def test_an_output_inside_a_data_set_is_refused(images: Path, tmp_path: Path) -> None:
     convert_folder(images, tmp_path / "out", RAW)
     for place in (tmp_path / "out" / "in", tmp_path / "out" / "a" / "b"):
-        with pytest.raises(UsageError, match=r"out/\S+ lies inside the data set \S+/out: choose"):
+        with pytest.raises(UsageError, match=r"out/\S+ lies inside .* \S+/out:"):
             convert(images, place, RAW, IN_MEMORY)
         assert not place.exists()
     assert verify_dataset(tmp_path / "out") == []
@@ -84,9 +84,7 @@ def test_a_manifest_of_something_else_does_not_make_a_folder_ours(
     (out / "manifest.json").write_text(manifest)
     (out / "labels.txt").write_text("of somebody")
     for mode in ("new", "overwrite"):
-        with pytest.raises(
-            UsageError, match=r"is not empty and not ours \(it holds 'labels.txt'\)"
-        ):
+        with pytest.raises(UsageError, match=r"not empty .*'labels\.txt'"):
             convert(images, out, RAW, IN_MEMORY, mode=mode)
     assert (out / "labels.txt").read_text() == "of somebody"
     # But one of ours may be damaged, and be replaced.
@@ -114,17 +112,17 @@ def test_a_mount_point_in_a_data_set_is_told_of_before_anything_is_done(
     convert_folder(images, out, RAW)
     with mount_tmpfs(out / "cache", "size=100k"):
         for mode in ("update", "overwrite"):
-            with pytest.raises(UsageError, match=r"cache is a mount point .* unmount it first"):
+            with pytest.raises(UsageError, match="cache is a mount point"):
                 convert(images, out, None, IN_MEMORY, mode=mode)
     assert convert(images, out, None, IN_MEMORY, mode="update").totals.written == 40
 
 
 def test_links_that_lead_nowhere_are_one_clear_line(images: Path, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(UsageError, match="loop is a loop of links"):
+    with pytest.raises(UsageError, match="loop is a loop"):
         convert(images, tmp_path / "loop", RAW, IN_MEMORY)
     (tmp_path / "gone").symlink_to(tmp_path / "none")
-    with pytest.raises(OutputError, match="gone is in the way: it has to be a folder"):
+    with pytest.raises(OutputError, match=r"gone is .* way"):
         convert(images, tmp_path / "gone" / "out", RAW, IN_MEMORY)
 
 
@@ -142,7 +140,7 @@ def test_another_owner_of_an_import_name_is_named(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
         UsageError,
-        match=r"^the package 'reader' also belongs to the distribution 'feeds': install",
+        match=r"package 'reader' .* distribution 'feeds'",
     ):
         request.check_import_names()
 
@@ -212,7 +210,7 @@ def test_shards_of_a_store_need_room_here_to_be_read(
     out = upload(tmp_path / "out", s3_server.path(uuid.uuid4().hex))
     with mount_tmpfs(tmp_path / "disk", "size=100k"):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
-        with pytest.raises(OutputError, match=f"^{tmp_path}/disk cannot hold what .* set TMPDIR"):
+        with pytest.raises(OutputError, match=f"^{tmp_path}/disk cannot hold .* TMPDIR"):
             verify_dataset(out)
         assert list((tmp_path / "disk").iterdir()) == []
     monkeypatch.undo()
@@ -255,5 +253,5 @@ def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
     room = DiskPath(tmp_path / "not" / "there").measure_room()
     assert abs(room - shutil.disk_usage(tmp_path).free) < 100_000_000
     preview.check_room(tmp_path / "not" / "there", room / 2)
-    with pytest.warns(preview.SpaceWarning, match=r"more will be written to .*/not/there"):
+    with pytest.warns(preview.SpaceWarning, match=r"more will .*/not/there"):
         preview.check_room(tmp_path / "not" / "there", room * 2)

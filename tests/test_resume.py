@@ -62,7 +62,7 @@ def test_an_epoch_goes_on_at_every_step_as_it_would_have(converted, shuffle):
 
 
 def test_an_order_without_a_seed_cannot_be_continued(converted):
-    with pytest.raises(UsageError, match=r"^initial_epoch and initial_step go on with an order"):
+    with pytest.raises(UsageError, match=r"^initial_epoch and initial_step"):
         load_dataset(converted, initial_step=1)
 
 
@@ -156,7 +156,7 @@ def test_a_cache_gives_the_same_batches_and_is_refused_where_it_does_not_fit(con
     fresh = load_dataset(converted, **OPTIONS)
     for _ in range(2):
         assert list_batches(cached) == list_batches(fresh)
-    with pytest.raises(UsageError, match=r"^cache would keep \d+ images of 965 bytes"):
+    with pytest.raises(UsageError, match=r"^cache .* \d+ images of 965 bytes"):
         load_dataset(converted, cache=True, max_ram="10kB")
 
 
@@ -190,7 +190,7 @@ def test_a_mixture_is_one_epoch_of_each_at_most(converted, tmp_path):
     names = list_names(mixed)
     assert len(names) == 100
     assert max(names.count(name) for name in names) <= 2
-    with pytest.raises(UsageError, match=r"are too small to be mixed at 75:25$"):
+    with pytest.raises(UsageError, match=r"mixed at 75:25$"):
         mix_datasets({converted: 3, other: 1}, **OPTIONS)
 
 

@@ -315,8 +315,8 @@ def fit(dataset: tf.data.Dataset, resuming: ResumeTraining, **arguments: object)
 )
 def test_a_checkpoint_of_another_training_is_refused(stored, killed, change, message):
     dataset = load_dataset(stored, **READING | change)
-    beginning = re.escape(f"{killed / STATE} is of a training with {message}")
-    with pytest.raises(UsageError, match=f"^{beginning}.*: use the same, or another folder$"):
+    beginning = f"{re.escape(str(killed / STATE))} .* {re.escape(message)}"
+    with pytest.raises(UsageError, match=f"^{beginning}"):
         fit(dataset, ResumeTraining(dataset, killed))
 
 
@@ -325,14 +325,13 @@ def test_a_checkpoint_of_other_data_is_refused(killed, tmp_path):
         write_image(tmp_path / "images" / "ab"[seed % 2] / f"{seed}.png", seed or 99)
     convert_folder(tmp_path / "images", tmp_path / "other", ConvertOptions(image_size=(8, 10)))
     dataset = load_dataset(tmp_path / "other", **READING)
-    with pytest.raises(UsageError, match=r"is of a training with data '.*', this one has '.*': us"):
+    with pytest.raises(UsageError, match=r"training with data '.*', .* '"):
         fit(dataset, ResumeTraining(dataset, killed))
 
 
 def test_a_checkpoint_of_other_callbacks_is_refused(stored, killed):
     dataset = load_dataset(stored, **READING)
-    message = "the checkpoint has 5 variables of metrics and seeds and 2 callbacks, this training "
-    with pytest.raises(UsageError, match=f"^{message}5 and 0: use the same, or another folder$"):
+    with pytest.raises(UsageError, match=r"has 5 variables .* 2 callbacks, .* 5 and 0"):
         fit(dataset, ResumeTraining(dataset, killed))
 
 
@@ -344,28 +343,25 @@ def test_a_fit_that_could_not_be_continued_is_refused(stored, tmp_path):
         (dataset.repeat(), 5, 5),
         (dataset.take(6), None, 6),
     ):
-        message = f"fit takes {found} steps an epoch, the data set has 7: give fit no steps_per_ep"
-        with pytest.raises(UsageError, match=f"^{message}"):
+        with pytest.raises(UsageError, match=f"^fit takes {found} steps .* has 7: "):
             fit(data, resuming, steps_per_epoch=steps)
-    with pytest.raises(UsageError, match=r"^fit takes None steps an epoch, the data set has 7: "):
+    with pytest.raises(UsageError, match=r"^fit takes None steps .* has 7"):
         fit(dataset.filter(lambda images, labels: True), resuming)
     stopping = keras.callbacks.EarlyStopping("loss")
     resuming = ResumeTraining(dataset, tmp_path, callbacks=[stopping])
-    with pytest.raises(UsageError, match=r"^EarlyStopping has to stand before ResumeTraining in "):
+    with pytest.raises(UsageError, match=r"^EarlyStopping .* before ResumeTraining"):
         fit(dataset, resuming, callbacks=[resuming, stopping])
     for other in (tf.data.Dataset.range(3), open_shards(stored).source("train"), [1, 2]):
-        with pytest.raises(UsageError, match=r"^ResumeTraining takes what load_dataset gives, or "):
+        with pytest.raises(UsageError, match=r"^ResumeTraining takes what load_dataset"):
             ResumeTraining(other, tmp_path)
-    with pytest.raises(UsageError, match=r"^every_steps 0 is out of range: at least 1$"):
+    with pytest.raises(UsageError, match=r"^every_steps 0 .* at least 1$"):
         ResumeTraining(dataset, tmp_path, 0)
     assert not (tmp_path / STATE).exists()
 
 
 def test_the_epochs_of_fit_are_those_of_the_data(stored, tmp_path):
     later = load_dataset(stored, **READING, initial_epoch=2, initial_step=3)
-    with pytest.raises(
-        UsageError, match=r"^fit begins with epoch 0, its data with 2: give fit ini"
-    ):
+    with pytest.raises(UsageError, match=r"begins with epoch 0, .* with 2"):
         fit(later, ResumeTraining(later, tmp_path))
     model = make_model()
     resuming = ResumeTraining(later, tmp_path)
@@ -448,7 +444,7 @@ def test_an_initial_epoch_has_to_be_said_to_fit_too(stored, tmp_path, look):
     LOOKS[look](dataset)
     with pytest.raises(
         UsageError,
-        match=r"^fit begins with epoch 0, its data with 3: give fit initial_epoch=3$",
+        match=r"begins with epoch 0, .* initial_epoch=3",
     ):
         fit(dataset, ResumeTraining(dataset, tmp_path))
 
@@ -548,16 +544,11 @@ def test_a_line_is_shown_on_a_screen_that_has_not_all_letters(stored, tmp_path, 
 
 def test_a_sequence_is_refused_in_one_line(stored, tmp_path):
     sequence = open_shards(stored).sequence("train", **READING)
-    message = (
-        "ResumeTraining takes no BatchSequence, as Keras chooses the order of its batches: give "
-        "it, and fit, what load_dataset gives"
-    )
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=r"^ResumeTraining takes no BatchSequence"):
         ResumeTraining(sequence, tmp_path)
     dataset = load_dataset(stored, **READING)
-    message = "fit reads other data than ResumeTraining was given: give both the same data set"
     for other in (sequence, load_dataset(stored, **READING)):
-        with pytest.raises(UsageError, match=f"^{message}$"):
+        with pytest.raises(UsageError, match=r"^fit reads other data"):
             fit(other, ResumeTraining(dataset, tmp_path, 1))
     assert not (tmp_path / STATE).exists()
 
@@ -586,13 +577,13 @@ def edit(folder: Path, **changes: object) -> None:
 def test_a_damaged_checkpoint_is_one_line(stored, killed, spoil):
     spoil(killed)
     beginning = re.escape(f"{killed / STATE} is damaged: ")
-    with pytest.raises(DatasetError, match=f"^{beginning}[^\n]+; remove it to start over$"):
+    with pytest.raises(DatasetError, match=f"^{beginning}[^\n]+; remove it"):
         train(stored, killed)
 
 
 def test_a_checkpoint_of_a_later_version_is_refused(stored, killed):
     edit(killed, version=2, epoch="of another kind")
-    with pytest.raises(UsageError, match=r"state.json has version 2, this shardmill reads 1: rem"):
+    with pytest.raises(UsageError, match=r"state\.json has version 2, .* reads 1"):
         train(stored, killed)
 
 
@@ -606,8 +597,7 @@ def test_weights_that_do_not_fit_are_an_error(stored, killed, monkeypatch, spoil
     else:
         change = {"dense": 3} if spoil == "model" else {"optimizer": "sgd"}
         monkeypatch.setattr(sys.modules[__name__], "make_model", lambda: MAKE_MODEL(**change))
-    beginning = re.escape(f"{weights} does not fit this model and optimizer, or is damaged: ")
-    with pytest.raises(DatasetError, match=f"^{beginning}[^\n]+$"):
+    with pytest.raises(DatasetError, match=rf"^{re.escape(str(weights))} does not fit [^\n]+$"):
         train(stored, killed)
 
 

@@ -36,7 +36,7 @@ def test_what_is_passed_on_to_workers_is_what_beam_reads(runner: list[str]) -> N
 
 
 def test_a_runner_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^runner 'SpeedyRunner' is not available: "):
+    with pytest.raises(UsageError, match=r"^runner 'SpeedyRunner' is not available"):
         runners.parse_options(["--runner=SpeedyRunner"])
 
 
@@ -101,18 +101,18 @@ def test_no_process_is_started_where_none_is_needed(argument: str) -> None:
 
 def test_a_negative_number_of_processes_is_refused() -> None:
     with (
-        pytest.raises(
-            UsageError, match=r"^workers -2 is out of range: 1 or more, or 0 for one a core$"
-        ),
+        pytest.raises(UsageError, match=r"^workers -2 .*: 1 or more"),
         runners.start_workers(runners.parse_options([]), -2),
     ):
         pass
 
 
 def test_processes_without_a_use_are_refused() -> None:
-    message = "workers 4 is for local processes: leave it out, or use the runner's own"
     options = runners.parse_options(["--direct_running_mode=in_memory"])
-    with pytest.raises(UsageError, match=f"^{message}$"), runners.start_workers(options, 4):
+    with (
+        pytest.raises(UsageError, match=r"^workers 4 is for local"),
+        runners.start_workers(options, 4),
+    ):
         pass
 
 
@@ -193,5 +193,5 @@ class CancelledResult(PipelineResult):
 
 def test_a_job_that_was_cancelled_is_no_success() -> None:
     options = runners.parse_options([f"--runner={__name__}.CancelledRunner"])
-    with pytest.raises(ShardmillError, match=r"^the job ended as CANCELLED: finished shards are"):
+    with pytest.raises(ShardmillError, match="job ended as CANCELLED"):
         runners.run_pipeline(beam.Create([1]), options, None, job="", on_poll=lambda: None)

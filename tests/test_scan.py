@@ -261,35 +261,30 @@ def _list_visible(folder: Path, prefix: str):
 
 def test_a_root_without_class_folders_is_refused(tmp_path):
     fill(tmp_path, "1.png", ".hidden/1.png")
-    message = (
-        f"{tmp_path} has no class folders: put the images of each class in a folder of its own, "
-        f"such as {tmp_path}/cats and {tmp_path}/dogs, or convert it without labels, with "
-        "--label-from none"
-    )
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(
+        UsageError, match=f"^{re.escape(str(tmp_path))} has no class .* --label-from none$"
+    ):
         scan_folder(tmp_path)
 
 
 def test_a_root_without_images_is_refused(tmp_path):
     fill(tmp_path, "cat/notes.txt", "dog/.hidden.png")
-    message = f"{tmp_path} has 2 class folders but no image: looked for names that end in .apng, "
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+    with pytest.raises(UsageError, match=f"^{re.escape(str(tmp_path))} has 2 class .* \\.apng, "):
         scan_folder(tmp_path)
 
 
 def test_a_root_that_is_missing_or_a_file_is_refused(tmp_path):
     fill(tmp_path, "file")
-    with pytest.raises(UsageError, match="/missing does not exist: give the folder that holds"):
+    with pytest.raises(UsageError, match="/missing does not exist"):
         scan_folder(tmp_path / "missing")
-    with pytest.raises(UsageError, match="/file is a file: give the folder that holds"):
+    with pytest.raises(UsageError, match="/file is a file"):
         scan_folder(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\rb"])
 def test_a_class_whose_name_breaks_the_line_is_refused(tmp_path, name):
     fill(tmp_path, f"{name}/1.png")
-    message = f"class {name!r} has a line break in its name"
-    with pytest.raises(UsageError, match=re.escape(message)):
+    with pytest.raises(UsageError, match=re.escape(f"class {name!r} has a line break")):
         scan_folder(tmp_path)
 
 

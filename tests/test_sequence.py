@@ -155,7 +155,7 @@ def test_a_damaged_record_is_an_error_of_its_batch_alone(stored, tmp_path, encod
     skipping = open_shards(folder).sequence("train", 6, shuffle=False, on_damage="skip")
     assert len(skipping[0][0]) == 5
     shard.unlink()
-    with pytest.raises(DatasetError, match=r"cannot be read: No such file or directory$"):
+    with pytest.raises(DatasetError, match=": No such file"):
         sequence[1]
 
 

@@ -164,7 +164,7 @@ def test_what_this_way_cannot_do_is_refused_with_a_way_out(stored, arguments, me
 
 def test_an_address_is_refused_before_it_is_asked(stored):
     shards = dataclasses.replace(open_shards(stored / "png"), folder=locate("s3://bucket/set"))
-    with pytest.raises(UsageError, match=r"^s3://bucket/set is an address, and serializable"):
+    with pytest.raises(UsageError, match=r"^s3://bucket/set is an address"):
         shards.dataset("train", serializable=True)
 
 

@@ -189,7 +189,7 @@ def test_an_image_that_changes_while_it_is_read_is_rejected(plan, monkeypatch):
         return real(descriptor)
 
     monkeypatch.setattr(os, "fstat", touch_between)
-    with pytest.raises(ImageError, match=r"^changed: .*, or while it was read$"):
+    with pytest.raises(ImageError, match=r"^changed: .* while"):
         read_source("a/0 ü.png", plan.images)
 
 
@@ -259,7 +259,7 @@ def test_an_output_that_cannot_be_written_is_an_error(plan):
     shard = plan.shards[0]
     (plan.out / shard.name).unlink()
     (plan.out / shard.name).mkdir()
-    with pytest.raises(OutputError, match="cannot be written or read: Is a directory; finished"):
+    with pytest.raises(OutputError, match=": Is a directory; finished"):
         write_shard(shard, Job.of_plan(plan))
 
 
@@ -290,8 +290,7 @@ def test_the_receipt_is_the_last_file_of_a_shard(plan):
 def test_a_damaged_receipt_is_refused(tmp_path, content):
     path = tmp_path / "r.json"
     path.write_bytes(content)
-    message = f"{path}: cannot be read as a receipt: "
-    with pytest.raises(DatasetError, match=f"^{re.escape(message)}"):
+    with pytest.raises(DatasetError, match=f"^{re.escape(str(path))}: .* as a receipt: "):
         read_receipt(path)
 
 
@@ -301,7 +300,7 @@ def test_a_receipt_with_a_missing_value_is_refused(plan):
     for key in content:
         rest = {name: value for name, value in content.items() if name != key}
         path.write_text(json.dumps(rest))
-        with pytest.raises(DatasetError, match=r"cannot be read as a receipt: .*digest"):
+        with pytest.raises(DatasetError, match=r"as a receipt: .*digest"):
             read_receipt(path)
 
 
@@ -311,5 +310,5 @@ def test_a_receipt_with_a_missing_value_is_refused(plan):
 def test_a_receipt_that_says_something_else_is_refused(plan, change):
     path = receipt_path(Layout(plan.out), plan.shards[0])
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
-    with pytest.raises(DatasetError, match="cannot be read as a receipt: its digest does not"):
+    with pytest.raises(DatasetError, match=r"as a receipt: .*digest"):
         read_receipt(path)

@@ -37,8 +37,7 @@ def test_any_number_of_bytes_is_read_as_it_is(count):
 
 @pytest.mark.parametrize("text", ["", "MB", "12 parsecs", "-1MB", "1e9", "1,5MB", "0x10", "nan"])
 def test_what_is_not_a_size_is_refused(text):
-    message = f"{text!r} is not a size: write a number and a unit, such as 128MB or 1GiB"
-    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(UsageError, match=f"^{re.escape(repr(text))} is not a size"):
         parse_bytes(text)
 
 

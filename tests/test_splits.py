@@ -60,8 +60,7 @@ def test_a_fraction_is_of_what_is_given_to_train():
 
 def test_a_split_is_not_given_and_drawn_at_once():
     entries = [Entry("1.png", 0, 1, split="test"), Entry("2.png", 0, 1, split="train")]
-    message = "split 'test' is given by the images' folders or table, and asked for as a fraction"
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match="split 'test' is given"):
         assign_splits(entries, ConvertOptions(test_split=0.5))
 
 
@@ -93,9 +92,7 @@ def test_groups_may_be_folders_a_column_or_nothing():
 def test_a_pattern_of_groups_that_matches_nothing_is_a_mistake():
     entries = [Entry(f"{number}.png", 0, 1) for number in range(40)]
     options = dataclasses.replace(SPLIT, group_by="patient")
-    with pytest.raises(
-        UsageError, match="group by 'patient' matches none of the paths, such as '0"
-    ):
+    with pytest.raises(UsageError, match=r"group by 'patient' .* '0"):
         assign_splits(entries, options)
     # Of what is in the splits of an earlier conversion, none may be left that it matches.
     assert assign_splits(entries, options, kept={}) == assign_splits(entries, SPLIT)
@@ -177,7 +174,7 @@ def test_a_group_keeps_its_split_when_images_join_or_leave_it():
 
 def test_stratify_takes_one_label_for_each_image():
     entries = [Entry("1.png", NO_LABEL, 1), Entry("2.png", 0, 1)]
-    with pytest.raises(UsageError, match=r"^stratify takes images with one label each"):
+    with pytest.raises(UsageError, match=r"^stratify .* one label each"):
         assign_splits(entries, STRATIFIED)
 
 

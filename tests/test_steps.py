@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -143,12 +142,11 @@ def test_keep_is_refused_only_where_no_number_of_steps_would_do():
         if possible:
             make_hosts(records, batch_size, hosts, "keep")
             continue
-        message = (
-            f"remainder 'keep' would leave a host without a record in a step: {records} records in "
-            f"batches of {batch_size} on {hosts} hosts; choose 'drop' or 'pad'"
-        )
         for host in range(hosts):
-            with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+            with pytest.raises(
+                UsageError,
+                match=rf"^remainder 'keep' .* {records} records .* {batch_size} on {hosts} hosts",
+            ):
                 Steps(records=records, batch_size=batch_size, shard_index=host, shard_count=hosts)
 
 

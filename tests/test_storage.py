@@ -62,11 +62,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, scratch):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        message = (
-            f"{path} cannot be written or read: File too large; finished shards are kept, "
-            "run the same command again to go on"
-        )
-        with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
+        with pytest.raises(OutputError, match=f"^{re.escape(str(path))} .*: File too large"):
             write_file(path, bytes(5000), scratch)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -76,7 +72,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, scratch):
 
 def test_a_folder_that_is_missing_is_named(tmp_path, scratch):
     path = tmp_path / "missing" / "file"
-    with pytest.raises(OutputError, match="cannot be written or read: No such file or directory"):
+    with pytest.raises(OutputError, match=": No such file"):
         write_file(path, b"data", scratch)
     assert list_names(scratch) == []
 
@@ -90,8 +86,7 @@ def test_a_file_that_changes_on_the_way_to_the_disk_is_not_published(tmp_path, s
             file.flush(to_disk=True)
             next(scratch.iterdir()).write_bytes(b"dama")
 
-    message = f"{path} reads back differently from what was written: check the disk"
-    with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(OutputError, match=f"^{re.escape(str(path))} reads back differently"):
         write_and_damage()
     assert list_names(tmp_path) == ["scratch"]
     assert list_names(scratch) == []
@@ -117,8 +112,7 @@ def test_two_attempts_at_the_same_file_do_not_mix(tmp_path, scratch):
 def test_an_exclusive_file_replaces_nothing(tmp_path, scratch):
     path = tmp_path / "file"
     write_file(path, b"one", scratch, exclusive=True)
-    message = f"{path} exists already: someone else finished this data set"
-    with pytest.raises(OutputError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(OutputError, match=f"^{re.escape(str(path))} exists already"):
         write_file(path, b"two", scratch, exclusive=True)
     assert path.read_bytes() == b"one"
     assert list_names(scratch) == []

@@ -194,7 +194,7 @@ def test_of_two_commits_one_wins(plan, monkeypatch):
         return describe_dataset(*arguments, **more)
 
     monkeypatch.setattr("converter.commits.commit.describe_dataset", lose_race)
-    with pytest.raises(OutputError, match=r"manifest.json exists already: someone else finished"):
+    with pytest.raises(OutputError, match=r"manifest\.json exists already"):
         commit(plan)
     assert Layout(plan.out).manifest.read_bytes() == b"of the winner"
 
@@ -224,7 +224,7 @@ def test_verify_finds_what_is_wrong_in_a_store(plan, images, stored):
 def test_what_was_left_behind_is_removed_on_demand(plan):
     out = plan.out
     put_bytes(Layout(out).lock, b"{}")
-    with pytest.raises(UsageError, match="neither a data set nor an unfinished conversion"):
+    with pytest.raises(UsageError, match="neither a data set"):
         clean(out / "nothing")
     clean(out, break_lock=True)
     assert list_finished(plan) == list(plan.shards)
@@ -300,7 +300,7 @@ def test_a_foreign_object_is_not_replaced(s3_server, written, other):
     before = read_tree(out)
     put_bytes(out / "train-00000-of-00002.tfrecord", b"foreign")
     stage(other, out)
-    with pytest.raises(OutputError, match="does not belong to the data set to replace"):
+    with pytest.raises(OutputError, match="does not belong"):
         replace_dataset(out)
     assert read_tree(out) == {**before, "train-00000-of-00002.tfrecord": b"foreign"}
 
@@ -342,7 +342,7 @@ def test_of_two_converters_on_one_prefix_one_does_the_work(s3_server, images):
     out = new_out(s3_server)
     with (
         out.lock(),
-        pytest.raises(Exception, match="is being written by process"),
+        pytest.raises(Exception, match="being written by process"),
     ):
         convert(images, out, OPTIONS)
     assert not out.exists()

@@ -144,7 +144,7 @@ def test_a_label_offset_leaves_the_first_label_to_a_background(root, tmp_path):
     assert inventory.classes == ("background", "a", "b")
     assert {entry.label for entry in inventory.entries} == {1, 2}
     rows[0]["label"] = "background"
-    with pytest.raises(UsageError, match="there is one of that name"):
+    with pytest.raises(UsageError, match="one of that name"):
         scan_images(write_table(tmp_path / "t.csv", rows), options)
 
 
@@ -277,7 +277,7 @@ def test_binary_columns_of_parquet_are_text_and_none_stands_twice(tmp_path):
     inventory = scan_images(table, ConvertOptions(caption_column="text"))
     assert (inventory.classes, inventory.entries[0].values) == (("cat",), '["\\udcff"]')
     parquet.write_table(pa.Table.from_arrays(columns, names=["path", "label", "label"]), table)
-    with pytest.raises(UsageError, match="column 'label' stands twice in the first line"):
+    with pytest.raises(UsageError, match="column 'label' stands twice"):
         scan_images(table, ConvertOptions())
 
 
@@ -399,11 +399,11 @@ def test_a_target_is_a_label_of_its_own(root, tmp_path):
     assert labels.dtype == "float32"
     assert labels.numpy().tolist() == [record.values[schema.TARGET] for record in source]
     assert read_manifest(tmp_path / "out").classes == ()
-    with pytest.raises(UsageError, match="label_mode 'categorical' needs one class for each image"):
+    with pytest.raises(UsageError, match="label_mode 'categorical' needs one class"):
         load_dataset(tmp_path / "out", label_mode="categorical")
-    with pytest.raises(UsageError, match="column 'caption' is none of the data set"):
+    with pytest.raises(UsageError, match="column 'caption' is none"):
         load_dataset(tmp_path / "out", columns=["caption"])
-    with pytest.raises(UsageError, match="has no labels that weights could belong to"):
+    with pytest.raises(UsageError, match="no labels that weights"):
         open_shards(tmp_path / "out").class_weight()
 
 

