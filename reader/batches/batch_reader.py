@@ -40,8 +40,8 @@ class BatchReader:
     """Reads the batches of any step of any epoch; threads may share it.
 
     A batch lies in lent memory, which is used again once no array refers to it. `damage` collects
-    the records that are skipped. The other arguments do what takes TensorFlow: without them, a
-    `UsageError` says what does. `resize` resizes and mirrors whole batches of stored images.
+    the records that are skipped. `decode`, `decode_mask` and `resize`, which also mirrors, are for
+    what only TensorFlow does; without them, a plan that needs it raises a `UsageError`.
     """
 
     def __init__(

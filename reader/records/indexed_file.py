@@ -262,9 +262,9 @@ def _load_known(file: RecordFile) -> Numbers:
 def load_index(
     file: RecordFile, parse: Callable[..., Numbers] = parse_pieces
 ) -> tuple[Numbers, str]:
-    """Reads an index as `read_index` does, if only path and size of its file are known.
+    """Reads an index as `read_index` does, where only path and size of its file are known.
 
-    Also returns its SHA-256 in hexadecimal; who compares it may give `parse_offsets`.
+    Also returns its SHA-256 in hexadecimal. If you compare that, `parse_offsets` is enough.
     """
     index, digest = file.index, hashlib.sha256()
 
