@@ -6,7 +6,6 @@ import collections
 import itertools
 import os
 import sys
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ def run_ahead(
     exception of the function is raised in place of its result.
     """
     threads, process = ThreadPoolExecutor(calls, NAME), os.getpid()
+    is_finalizing = sys.is_finalizing  # `sys` may be emptied by then
     waiting: collections.deque[tuple[T, Future[U]]] = collections.deque()
     coming = iter(items)
     try:
@@ -41,7 +41,9 @@ def run_ahead(
         while waiting and process == os.getpid():
             yield waiting.popleft()[1].result()
     finally:
-        _end(threads, process, wait=True)
+        # In a fork, locks that they held are never released. At exit, all have been joined already.
+        if not is_finalizing() and process == os.getpid():
+            threads.shutdown(wait=True, cancel_futures=True)
     if process != os.getpid():  # threads do not survive a fork: what they had ahead is done again
         left = [item for item, _ in waiting]
         yield from run_ahead(function, itertools.chain(left, coming), calls, ahead)
@@ -70,18 +72,6 @@ class Team:
 
     def _start(self) -> ThreadPoolExecutor:
         if self._threads is None or self._process != os.getpid():
+            # They end when nothing refers to their executor any more.
             self._threads, self._process = ThreadPoolExecutor(self._size, NAME), os.getpid()
-            weakref.finalize(self, _end, self._threads, self._process, wait=False)
         return self._threads
-
-
-def _end(
-    threads: ThreadPoolExecutor,
-    process: int,
-    *,
-    wait: bool,
-    is_finalizing: Callable[[], bool] = sys.is_finalizing,  # `sys` may be emptied by then
-) -> None:
-    # In a fork, locks that they held are never released. At exit, all have been joined already.
-    if not is_finalizing() and process == os.getpid():
-        threads.shutdown(wait=wait, cancel_futures=True)
