@@ -408,7 +408,7 @@ def forget_payload_checksums() -> None:
 
 def forget_lengths() -> None:
     """A planted bug: nobody compares the checksum of a length, nor the length with the index."""
-    tfrecords._check_header = lambda header, expected, place: None
+    tfrecords._read_length = lambda header, place: _Equal()
 
 
 def forget_checksums_of_blocks() -> None:
