@@ -56,12 +56,11 @@ class ReadPlan:
     @property
     def is_direct(self) -> bool:
         """Whether the images are stored raw, exactly as they are asked for."""
-        images, stored = self.images, self.images.stored
-        changed = (
-            images.is_resized or self.options.random_flip or images.channels != stored.channels
-        )
-        plain = self.given.labelled and not self.given.needed and not self.given.masks
-        return stored.is_raw and stored.height is not None and not changed and plain
+        images, stored, given = self.images, self.images.stored, self.given
+        alike = stored.height is not None and images.channels == stored.channels
+        changed = images.is_resized or self.options.random_flip
+        plain = given.labelled and not given.needed and not given.masks
+        return stored.is_raw and alike and not changed and plain
 
     @property
     def has_classes(self) -> bool:
