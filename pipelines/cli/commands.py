@@ -30,7 +30,7 @@ from converter.upkeep.verification import Fault
 from pipelines.cli import reports, terminal
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.jobs.preview import SpaceWarning, preview_outputs
-from pipelines.jobs.request import find_sizes, locate_sizes
+from pipelines.jobs.request import RunSettings, find_sizes, locate_sizes
 from pipelines.jobs.upkeep import repair, run_verification
 
 
@@ -139,18 +139,17 @@ def run_plan(arguments: argparse.Namespace) -> int:
 def run_verify(arguments: argparse.Namespace) -> int:
     """`shardmill verify OUT`: a line for each fault; exit code 1 if there is one."""
     _refuse_sizes(arguments)
-    beam_args = None
+    manifest, job = None, None
     if arguments.runner or arguments.rest or arguments.workers:
-        beam_args = _read_beam_args(arguments)
-    manifest = None
+        beam_args = tuple(_read_beam_args(arguments))
+        job = RunSettings(beam_args=beam_args, workers=arguments.workers)
     try:
         manifest, faults = run_verification(
             arguments.out,
+            arguments.sources,
+            job,
             quick=arguments.quick,
             decode=not arguments.no_decode,
-            sources=arguments.sources,
-            beam_args=beam_args,
-            workers=arguments.workers,
             progress=_has_bar(arguments),
         )
     except DatasetError as error:
@@ -196,8 +195,9 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(locate(folder))
     shard, features = _read_record(manifest, folder)
     if arguments.json:
-        record = reports.describe_record(shard, features)
-        terminal.print_json({**reports.describe_dataset(manifest, folder), "record": record})
+        shown = {name: [*map(reports.show_value, features[name])] for name in sorted(features)}
+        described = reports.describe_dataset(manifest, folder)
+        terminal.print_json({**described, "record": {"shard": shard, "features": shown}})
     else:
         terminal.print_lines(reports.summarize_dataset(manifest, folder))
         terminal.print_lines([f"first record of {shard}:", *reports.summarize_record(features)])

@@ -244,12 +244,6 @@ def describe_dataset(manifest: Manifest, folder: Location) -> dict[str, Any]:
     }
 
 
-def describe_record(shard: str, features: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """A record as JSON values."""
-    shown = {name: list(map(show_value, values)) for name, values in sorted(features.items())}
-    return {"shard": shard, "features": shown}
-
-
 def _count_faults(faults: Sequence[Fault]) -> str:
     return format_count(len(faults), "fault") if faults else "no fault"
 

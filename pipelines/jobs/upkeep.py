@@ -86,27 +86,18 @@ def verify(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the Beam job failed.
     """
-    _, faults = run_verification(
-        out,
-        quick=quick,
-        decode=decode,
-        sources=sources,
-        beam_args=beam_args,
-        workers=workers,
-        progress=progress,
-    )
-    return faults
+    job = None if beam_args is None else RunSettings(beam_args=tuple(beam_args), workers=workers)
+    return run_verification(out, sources, job, quick=quick, decode=decode, progress=progress)[1]
 
 
 def run_verification(
     out: AnyPath,
+    sources: AnyPath | None,
+    job: RunSettings | None,
     *,
-    quick: bool = False,
-    decode: bool = True,
-    sources: AnyPath | None = None,
-    beam_args: Sequence[str] | None = None,
-    workers: int = 0,
-    progress: bool = False,
+    quick: bool,
+    decode: bool,
+    progress: bool,
 ) -> tuple[Manifest | None, list[Fault]]:
     """Does what `verify` does; also returns the manifest, or None if there is none yet."""
     folder, images = locate(out), None if sources is None else locate(sources)
@@ -121,24 +112,22 @@ def run_verification(
             folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals
         )
         with _draw_bar(manifest, shown=progress) as on_shard:
-            if beam_args is None:
-                return run_check(check, on_shard)
-            return _run_as_job(check, beam_args, workers, on_shard)
+            return _run_as_job(check, job, on_shard) if job else run_check(check, on_shard)
 
     return _check_current(folder, find_faults)
 
 
 def _run_as_job(
-    check: Check, beam_args: Sequence[str], workers: int, on_shard: Callable[[ShardInfo], object]
+    check: Check, run: RunSettings, on_shard: Callable[[ShardInfo], object]
 ) -> list[Fault]:
     from pipelines.beam import runners  # noqa: PLC0415
     from pipelines.beam.transforms import VerifyShards, report_path  # noqa: PLC0415
 
-    options = runners.parse_options(beam_args)
+    options = runners.parse_options(run.beam_args)
     runners.check_paths(options, check.folder, check.originals)
     with (
         _open_reports(check.folder, local=options.local) as reports,
-        runners.start_workers(options, workers, check.folder) as pool,
+        runners.start_workers(options, run.workers, check.folder) as pool,
     ):
         unseen = {report_path(reports, shard).name: shard for shard in check.manifest.shards}
         names = list(unseen)
