@@ -48,6 +48,7 @@ EXTRAS: Final = ("gs", "s3", "heif")
 # Decoders and encoders whose versions decide the bytes of a data set.
 EXACT: Final = ("pillow", "pillow-heif")
 
+# `[auto]` and `[local]` are Flink's words for this machine, `local[4]` is Spark's.
 _HERE: Final = re.compile(
     r"(\w+://)?(\[?(auto|local)\]?|local\[.*\]|localhost|127\..*|\[::1\])(:.*)?"
 )

@@ -32,11 +32,7 @@ def write_remaining(
 ) -> list[tuple[int, Cost]]:
     """Writes the unfinished shards of some plans, reading each image once.
 
-    Args:
-        plans: of the same images in the same order, each for another size.
-        beam: options of the run.
-        pool: the local workers, if any.
-        progress: draw bars.
+    The plans are of the same images in the same order, each for another size.
 
     Returns:
         for each plan, how many shards were finished before, and what the others cost; the cost of
@@ -88,10 +84,7 @@ def follow_shards(total: int, what: str, *, shown: bool) -> Iterator[Callable[[o
 
 
 class ReceiptWatch:
-    """Counts the images of a plan that are written or rejected, and shows them as a bar if asked.
-
-    Of its shards, so many were `finished` before.
-    """
+    """Counts the written and the rejected images of a plan, and shows them as a bar if asked."""
 
     # Receipts are the one sign of progress that the launcher sees with every runner: local runners
     # show no counters before the end, and those of remote runners are minutes late.

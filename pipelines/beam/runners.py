@@ -77,11 +77,7 @@ class RunnerOptions:
 
 
 def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -> RunnerOptions:
-    """Parses Beam's command-line options.
-
-    Args:
-        beam_args: as on a command line.
-        also_known: options of the caller, which a misspelt one may have meant.
+    """Parses Beam's command-line options; a misspelt one may have meant one that is `also_known`.
 
     Raises:
         UsageError: the runner is not available, an option is unknown (Beam itself would ignore
@@ -150,14 +146,9 @@ def run_pipeline(
     job: str,
     on_poll: Callable[[], object],
 ) -> None:
-    """Runs a pipeline of one transform to its end.
+    """Runs a pipeline of one transform to its end, with the workers that `start_workers` gave.
 
-    Args:
-        transform: applied to the pipeline's root.
-        options: of the run.
-        workers: what `start_workers` gave.
-        job: its name on a shared cluster.
-        on_poll: called several times a second while it runs.
+    A shared cluster shows it as `job`. While it runs, `on_poll` is called several times a second.
 
     Raises:
         UsageError: the runner refuses its options.
@@ -209,6 +200,7 @@ def _finish(pipeline: beam.Pipeline, result: Any, end: Future[Any]) -> None:
 def _wait_for(
     end: Future[Any], workers: LocalWorkers | None, on_poll: Callable[[], object]
 ) -> None:
+    # In short waits, so that the bar moves, Ctrl-C gets through, and a dead worker is noticed.
     while not end.done():
         wait([end], POLL_S)
         on_poll()

@@ -123,6 +123,7 @@ def _spread(begin: PBegin, elements: Iterable[Any]) -> PCollection[Any]:
 
 def mill_shards(shards: Shards, job: Job) -> Iterator[Receipt]:
     """Writes a group of shards, in the way that suits where images and data set lie."""
+    # Workers elsewhere may have another Pillow, which writes other bytes.
     job.check_versions()
     if is_compressed(job.images):
         with _measure_cost(job, shards[0]):

@@ -108,7 +108,7 @@ class _Worker:
         safe_path = ["-P"] if sys.version_info >= (3, 11) else []
         self.process = subprocess.Popen(  # noqa: S603 (this very interpreter)
             [sys.executable, *safe_path, "-m", "pipelines.beam.worker_main", *schemes],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # for `connect`: Beam's addresses are not known yet
             stdout=self._stderr,
             stderr=self._stderr,
             start_new_session=True,  # Ctrl-C is for the launcher, which ends them
@@ -144,6 +144,7 @@ class _Worker:
 
 @environments.Environment.register_urn(URN, bytes)
 class _LocalEnvironment(environments.Environment):  # type: ignore[misc]  # Beam has no types
+    # Without `args` for a new one; with them where Beam reads one back.
     def __init__(self, pool: bytes, *args: Any) -> None:
         super().__init__(*(args or (environments.python_sdk_capabilities(),)))
         self._pool = pool

@@ -190,17 +190,17 @@ def _plan(
     """Finds out what is finished, and writes the plans of the others."""
     # The entries of a million images end with this function, before any image is converted.
     finished, proposals = compare(requests, ended=ended)
-    left = [(request, request.target) for request in requests if request.out in proposals]
-    for request, target in left:
-        if target != request.out:
+    left = [request for request in requests if request.out in proposals]
+    for request in left:
+        if request.target != request.out:
             locks.enter_context(lock_stage(request.out))
         if request.run.mode == "overwrite":
             _discard_other(request, proposals[request.out].draft)
     plans = {
         request.out: write_plan(
-            proposals[request.out].draft, request.options, images=request.root, out=target
+            proposals[request.out].draft, request.options, images=request.root, out=request.target
         )
-        for request, target in left
+        for request in left
     }
     done = {
         out: Conversion(manifest=manifest, kept=len(manifest.shards), unchanged=True)
@@ -221,6 +221,7 @@ def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOpti
     out, run, stage = request.out, request.run, Layout(request.out).stage
     old = read_manifest(request.current)
     total = len(old.shards)
+    # As above, the processes start while this one compares.
     with runners.start_workers(beam, run.workers, *request.places) as pool:
         with follow_shards(total, "comparing", shown=run.progress) as count:
             update, classes = compare_update(request, old, inventory, count)

@@ -306,7 +306,7 @@ def _find_replaced(
     done = {}
     for request in finished if ended or begun else ():
         if request not in begun:
-            with contextlib.suppress(UsageError):
+            with contextlib.suppress(UsageError):  # it differs, so it is yet to be replaced
                 manifest = check_options(request)
                 _check_output(request, proposals[request.out].draft, manifest)
                 done[request.out] = manifest

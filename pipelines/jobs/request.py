@@ -114,6 +114,7 @@ class Request:
         """False only for a finished data set in which no killed run left work to complete."""
         if self.run.mode != "new" or not self.is_finished:
             return True
+        # So a finished one on a read-only disk can still be confirmed.
         return Layout(self.out).work.exists()
 
     def has_plan(self, draft: Draft) -> bool:

@@ -326,7 +326,7 @@ class _Repairs:
         from pipelines.beam.remaining import write_remaining  # noqa: PLC0415
 
         job, settings = self.job, self.settings
-        Layout(job.folder).repair.remove_folder()
+        Layout(job.folder).repair.remove_folder()  # of a repair that was killed
         plan = job.write_plan(members)
         with runners.start_workers(self.beam, settings.workers, self.images, job.folder) as pool:
             write_remaining([plan], self.beam, pool, progress=settings.progress)
