@@ -190,6 +190,7 @@ def stratify(
     is_open = given == OPEN
     _, firsts, inverse = np.unique(units[is_open], return_index=True, return_inverse=True)
     places = np.flatnonzero(is_open)
+    # Shape (units,) from here on: one element for all images that stay together.
     weights = np.bincount(inverse)
     classes = _find_commonest(labels[is_open], inverse)
     order = np.lexsort((draws[places[firsts]], classes))
@@ -223,6 +224,7 @@ def _share_class(given: Numbers, options: ConvertOptions) -> list[int]:
 def _find_commonest(labels: Numbers, units: Numbers) -> Numbers:
     """The commonest label of each unit, the lowest of several: int64 (units,)."""
     pairs, counts = np.unique(np.stack((units, labels), -1), axis=0, return_counts=True)
+    # By unit, then from the commonest label on: the first of each unit is what is sought.
     order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
     _, firsts = np.unique(pairs[order, 0], return_index=True)
     commonest: Numbers = pairs[order[firsts], 1].astype(np.int64)

@@ -98,6 +98,7 @@ class RepairJob:
         ).get(name)
         describe = {REJECTS: self._describe_rejects, NOTES: self._describe_notes}.get(name)
         if describe and draft:
+            # They follow from whole shards: as long as one is damaged, these two stay as they are.
             with contextlib.suppress(DatasetError):
                 content = describe(draft)
         return content is not None and self._write(name, content, manifest.files[name].sha256)
@@ -207,6 +208,7 @@ class RepairJob:
                     rejects = find_rejects(entry, draft.inventory, self.images, options)
                     # A worker's are written with spaces.
                     lines += [json.dumps(x).encode("ascii") + b"\n" for x in rejects if x]
+        # In the order of a commit: first those of all shards, then those of the plan.
         return b"".join((*lines, *map(dump_line, list_left_out(draft))))
 
     def _describe_notes(self, draft: Draft) -> bytes:

@@ -81,17 +81,11 @@ class Report(NamedTuple):
 
 
 def verify_dataset(
-    folder: Location,
-    *,
-    quick: bool = False,
-    decode: bool = True,
-    originals: Location | None = None,
-    on_shard: Callable[[ShardInfo], object] | None = None,
+    folder: Location, *, quick: bool = False, decode: bool = True, originals: Location | None = None
 ) -> list[Fault]:
     """Reads the manifest of a data set and checks it by `run_check`, as a `Check` says.
 
-    Of an unfinished conversion, the finished shards are checked. `on_shard` is called with each
-    shard, in order.
+    Of an unfinished conversion, the finished shards are checked.
 
     Returns:
         the faults in the order of the manifest; an empty list means the data set is whole.
@@ -103,11 +97,11 @@ def verify_dataset(
         return _verify_unfinished(folder, quick=quick)
     manifest = read_manifest(folder)
     check = Check(folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals)
-    return run_check(check, on_shard)
+    return run_check(check)
 
 
 def run_check(check: Check, on_shard: Callable[[ShardInfo], object] | None = None) -> list[Fault]:
-    """Checks a data set in threads of this process; see `verify_dataset`.
+    """Checks a data set in threads of this process; calls `on_shard` with each shard, in order.
 
     Memory is bounded, per core, by 1 MiB, the largest record with its image, and about 150 bytes
     for each record of a shard.
