@@ -154,8 +154,8 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
         receipt = parse_receipt(data, layout.receipts / name)
         receipts.append(receipt)
         # Carried-over shards may have stayed where they were.
-        stays = shard.name in plan.carried
-        _check_receipt(receipt, shard, _list_sizes(receipt, shard) if stays else sizes)
+        stated = _describe_shard(receipt).file_sizes
+        _check_receipt(receipt, shard, stated if shard.name in plan.carried else sizes)
     return receipts
 
 
@@ -168,13 +168,9 @@ def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> 
         raise DatasetError(
             f"{shard.name}: {images} images are accounted for, planned were {shard.records}"
         )
-    for name, size in _list_sizes(receipt, shard).items():
+    for name, size in _describe_shard(receipt).file_sizes.items():
         if sizes.get(name) != size:
             raise DatasetError(f"{name} does not exist in the size that its receipt states")
-
-
-def _list_sizes(receipt: Receipt, shard: Shard) -> dict[str, int]:
-    return {shard.name: receipt.bytes, name_index(shard.name): receipt.index_bytes}
 
 
 def _describe_shard(receipt: Receipt) -> ShardInfo:
