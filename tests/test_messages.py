@@ -58,7 +58,7 @@ PLACES = {
     "RecordError": (2,),
     "OSError": (1,),
     "Fault": (1,),
-    "SpaceWarning": (0,),
+    "warn": (0,),
     "error": (0,),
     "describe": (0,),
 }
@@ -68,6 +68,7 @@ NAMES = {
     "error": "RecordError",
     "describe": "RecordError",
     "fail": "shardmill",
+    "warn": "SpaceWarning",
     "reject": "ImageError",
     "leave_out": "Skipped",
 }
@@ -281,6 +282,12 @@ def test_no_message_is_unfit_whatever_its_values_are(messages, value, quote):
         assert shown == fit_message(shown)
         way_out = re.sub(r"^\S+", "", template.rpartition("}")[2])  # what stands at a value is cut
         assert shown.endswith(way_out[-100:]), template
+
+
+def test_a_message_of_usual_values_is_whole(messages):
+    for _, _, template in messages:
+        text = re.sub(r"\{\w*\}", "a-usual-value/of-this-size", template)
+        assert str(UsageError(text)) == text
 
 
 @pytest.mark.parametrize("size", [1, 60, 119, 120])

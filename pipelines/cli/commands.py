@@ -22,6 +22,7 @@ from converter.format.indexing import find_files, index_files
 from converter.format.manifest import Manifest, read_manifest
 from converter.format.tfrecords import read_records
 from converter.inventory import describe_excess
+from converter.names import fit_message
 from converter.options import ConvertOptions
 from converter.storage.files import MANIFEST, Layout, name_size
 from converter.storage.locate import locate, locate_output
@@ -158,7 +159,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         # To a program, a damaged manifest is a fault like any other.
         faults = [Fault(MANIFEST, str(error))]
     if arguments.json:
-        found = [fault._asdict() for fault in faults]
+        found = [{"file": name, "detail": fit_message(detail)} for name, detail in faults]
         folder = str(locate(arguments.out))
         terminal.print_json({"folder": folder, "whole": not faults, "faults": found})
     else:

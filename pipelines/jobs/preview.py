@@ -19,6 +19,7 @@ from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.images.openers import register_formats
 from converter.inventory import Inventory, Note
+from converter.names import fit_message
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, read_plan, refuse_other_plan
 from converter.planning.splits import assign_splits, plan_shards
@@ -330,10 +331,9 @@ def check_room(out: Location, needed: float) -> None:
     """Warns if the disk of an output looks too small for that many more bytes."""
     # No error, because `needed` is an estimate.
     if needed > (room := out.measure_room()):
-        warnings.warn(
+        message = (
             f"about {format_bytes(needed)} more will be written to {out}, where "
             f"{format_bytes(int(room))} are free: make room; on a full disk the conversion ends, "
-            "finished shards are kept, and the same command resumes it",
-            SpaceWarning,
-            stacklevel=2,
+            "finished shards are kept, and the same command resumes it"
         )
+        warnings.warn(fit_message(message), SpaceWarning, stacklevel=2)
