@@ -152,6 +152,8 @@ class _Reader:
             return self._join([self._spell(node.left, depth), self._spell(node.right, depth)])
         if isinstance(node, ast.IfExp):
             return self._spell(node.body, depth) + self._spell(node.orelse, depth)
+        if isinstance(node, ast.Call) and _find_owner(node.func) == "fit_message":
+            return self._spell(node.args[0], depth)
         found: list[ast.AST] = []
         if isinstance(node, ast.Name) and depth < 3:
             found = list(self._find_values(node))
