@@ -159,7 +159,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         # To a program, a damaged manifest is a fault like any other.
         faults = [Fault(MANIFEST, str(error))]
     if arguments.json:
-        found = [{"file": name, "detail": fit_message(detail)} for name, detail in faults]
+        found = [fault._replace(detail=fit_message(fault.detail))._asdict() for fault in faults]
         folder = str(locate(arguments.out))
         terminal.print_json({"folder": folder, "whole": not faults, "faults": found})
     else:
