@@ -86,10 +86,8 @@ _Example = _build_example_class()
 def encode_example(features: Mapping[str, Value], types: Mapping[str, type] | None = None) -> bytes:
     """Serializes features as a `tf.train.Example`, the same bytes for the same features.
 
-    Features without a value need their type in `types`.
-
-    Raises:
-        TypeError: a value is not bytes, int, float or a sequence of one of them.
+    Features without a value need their type in `types`. Raises a `TypeError` for a value that is
+    not bytes, int, float or a sequence of one of them.
     """
     example = _Example()
     for name, value in features.items():
@@ -102,11 +100,7 @@ def encode_example(features: Mapping[str, Value], types: Mapping[str, type] | No
 
 
 def decode_example(data: bytes) -> dict[str, list[bytes] | list[int] | list[float]]:
-    """The values of each feature of a serialized `tf.train.Example`.
-
-    Raises:
-        ValueError: `data` is not such a message.
-    """
+    """The values of each feature of a `tf.train.Example`; a `ValueError` if `data` is none."""
     decoded = {}
     for name, feature in _parse(data).features.feature.items():
         kind = feature.WhichOneof("kind")
@@ -115,11 +109,7 @@ def decode_example(data: bytes) -> dict[str, list[bytes] | list[int] | list[floa
 
 
 def read_value(features: Mapping[str, Sequence[Any]], name: str, kind: type[T]) -> T:
-    """The only value of a feature.
-
-    Raises:
-        ValueError: it has none, several, or one of another type.
-    """
+    """The only value of a feature; a `ValueError` if it has none, several, or another type."""
     values = features.get(name)
     if values is None:
         raise ValueError(f"{name} is missing")
@@ -129,11 +119,7 @@ def read_value(features: Mapping[str, Sequence[Any]], name: str, kind: type[T]) 
 
 
 def strip_feature(data: memoryview, name: str) -> bytes:
-    """A serialized `tf.train.Example` without one of its features.
-
-    Raises:
-        ValueError: `data` is not such a message.
-    """
+    """A `tf.train.Example` without one of its features; a `ValueError` if `data` is none."""
     example = _parse(bytes(data))
     if name in example.features.feature:
         del example.features.feature[name]
@@ -145,10 +131,8 @@ def find_values(
 ) -> dict[str, tuple[int, int]]:
     """Finds where the values of some scalar features lie in a serialized `tf.train.Example`.
 
-    Copies nothing.
-
     Args:
-        data: the message, or only its beginning.
+        data: the message, or only its beginning; nothing of it is copied.
         names: of features that hold one value.
         size: of the whole message, if `data` is only its beginning.
 
@@ -193,9 +177,7 @@ def find_entries(
 def read_varint(data: memoryview, at: int) -> tuple[int, int]:
     """The integer at a place of a message, and the place after it.
 
-    Raises:
-        ValueError: it has more than 64 bits.
-        IndexError: it is cut off.
+    Raises a `ValueError` if it has more than 64 bits, an `IndexError` if it is cut off.
     """
     value = shift = 0
     while (byte := data[at]) >= _MORE:

@@ -52,17 +52,18 @@ def index_files(
         overwrite: as there.
         workers: how many files are read at once, each in 1 MiB and the size of its index; one for
             each core if None.
-        on_file: called with each file and its outcome once it is done, in order.
-
-    Returns:
-        for each file, in order, the outcome or the error.
+        on_file: called with each file and its outcome, in the order in which they are returned.
 
     Raises:
         UsageError: two files would have the same index, or `workers` is below 1.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers} is out of range: at least 1")
-    _refuse_collisions(paths)
+    owners: dict[Path, Path] = {}
+    for path in paths:
+        owner = owners.setdefault(path.parent / name_index(path.name), path)
+        if owner != path:
+            raise UsageError(f"{owner} and {path} would have the same index: rename one of them")
     outcomes = []
 
     def work(path: Path) -> Indexed:
@@ -102,7 +103,9 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
     index = path.parent / name_index(path.name)
     try:
         lines, records, size = _scan_file(path, payloads=payloads)
-        written = not _holds(index, lines)
+        # The size first: any file may have that name, however large.
+        fits = index.exists() and index.stat().st_size == len(lines)
+        written = not (fits and index.read_bytes() == lines)
         if written and not overwrite and os.path.lexists(index):
             raise OutputError(
                 f"{index} exists already and does not fit {path.name}: move it away, or replace it "
@@ -118,12 +121,8 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
 def find_files(patterns: Iterable[str]) -> list[Path]:
     """Finds each TFRecord file that is named, those of a folder or pattern sorted by name.
 
-    Args:
-        patterns: files, folders (the `*.tfrecord*` directly in them), and patterns of `glob`, where
-            `**` means folders at any depth.
-
-    Raises:
-        UsageError: one of `patterns` means no file.
+    `patterns` are files, folders (the `*.tfrecord*` directly in them), and patterns of `glob`,
+    where `**` means folders at any depth. Raises a `UsageError` if one of them means no file.
     """
     found: dict[Path, Path] = {}
     for pattern in map(expand_home, patterns):
@@ -156,14 +155,6 @@ def _explain_nothing(pattern: str) -> str:
     if os.path.lexists(path):
         return f"{pattern} is an index: name the file of records that it belongs to"
     return f"{pattern} does not exist, and no file matches it as a pattern"
-
-
-def _refuse_collisions(paths: Iterable[Path]) -> None:
-    owners: dict[Path, Path] = {}
-    for path in paths:
-        owner = owners.setdefault(path.parent / name_index(path.name), path)
-        if owner != path:
-            raise UsageError(f"{owner} and {path} would have the same index: rename one of them")
 
 
 def _scan_file(path: Path, *, payloads: bool) -> tuple[bytes, int, int]:
@@ -200,8 +191,3 @@ def _refuse_compressed(file: BinaryIO, path: Path) -> None:
             f"{path} is compressed, and compressed TFRecords cannot be read at random: decompress "
             "it, or write it again without compression"
         ) from None
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    # The size first: any file may have that name, however large.
-    return path.exists() and path.stat().st_size == len(data) and path.read_bytes() == data

@@ -150,7 +150,6 @@ class Manifest:
 
     @property
     def total_bytes(self) -> int:
-        """The size of all shards."""
         return sum(shard.bytes for shard in self.shards)
 
     def list_shards(self, split: str) -> tuple[ShardInfo, ...]:

@@ -14,20 +14,13 @@ from converter.errors import UsageError
 from converter.names import from_bytes, to_bytes
 
 KINDS: Final = {
-    # One value a record.
-    "int": int,
-    "float": float,
-    "text": str,
-    # Any number of them.
-    "ints": int,
-    "floats": float,
-    "texts": str,
+    "int": int, "float": float, "text": str,
+    "ints": int, "floats": float, "texts": str,
     "labels": int,  # class numbers
     "boxes": float,  # (top, left, bottom, right) one after another, in fractions of the image
-    # A PNG of class numbers, with one channel and the size of the image.
-    "mask": bytes,
-}
-"""The type of the values of each kind of column."""
+    "mask": bytes,  # a PNG of class numbers, with one channel and the size of the image
+}  # fmt: skip
+"""The type of the values of each kind of column: any number of them, but for `SCALARS`."""
 
 SCALARS: Final = ("int", "float", "text", "mask")
 
@@ -58,7 +51,6 @@ class Column:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether each record has exactly one value."""
         return self.kind in SCALARS
 
     @property

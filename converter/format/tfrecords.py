@@ -71,10 +71,7 @@ def frame_record(payload: bytes) -> bytes:
 def unframe_record(record: Bytes, *, shard: str, offset: int, number: int | None = None) -> Bytes:
     """The payload of exactly one record, not copied if `record` is a memoryview.
 
-    `shard`, `offset` and `number` say in an error where the record is.
-
-    Raises:
-        RecordError: the length or a checksum does not match.
+    Raises a `RecordError` with `shard`, `offset` and `number` if a checksum does not match.
     """
     place = _Place(shard, offset, number)
     if len(record) < FRAMING_BYTES:
@@ -90,11 +87,8 @@ def unframe_record(record: Bytes, *, shard: str, offset: int, number: int | None
 def read_records(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Reads an open shard from its beginning, one record at a time; `shard` names it in errors.
 
-    Yields:
-        (offset of the record in bytes, payload).
-
-    Raises:
-        RecordError: a record is cut off, or a checksum does not match.
+    Yields (offset of the record in bytes, payload). Raises a `RecordError` if one is cut off, or a
+    checksum does not match.
     """
     for place, length in _read_lengths(file, shard, file_bytes):
         payload = file.read(length)
@@ -107,8 +101,7 @@ def scan_records(
 ) -> Iterator[int]:
     """`read_records` without the payloads, in 512 KiB however large they are.
 
-    Yields:
-        the size of each record in bytes, framing included; their sum is `file_bytes`.
+    Yields the size of each record in bytes, framing included; their sum is `file_bytes`.
     """
     for place, length in _read_lengths(file, shard, file_bytes):
         if not payloads:  # then only the checksums of the lengths are compared

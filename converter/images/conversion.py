@@ -34,14 +34,12 @@ _PLAIN_CHUNKS: Final = frozenset(
     (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"bKGD", b"cHRM", b"gAMA", b"pHYs", b"sBIT", b"sRGB")
 )
 
-# The segments of a JPEG that hold none: how they begin, and how long they are.
+# The segments of a JPEG that hold none: how they begin, and how long they are. Then what may hold
+# some after the first scan, where Pillow does not look.
 _PLAIN_SEGMENTS: Final = {"APP0": (b"JFIF", 14), "APP14": (b"Adobe", 12)}
-
-# What may hold some after the first scan of a JPEG, where Pillow does not look.
 _LATER_SEGMENT: Final = re.compile(rb"\xff[\xd8\xd9\xe0-\xef\xfe]")
 
-# A file without metadata is at most this much larger than its pixels.
-_PLAIN_BYTES: Final = 4096
+_PLAIN_BYTES: Final = 4096  # a file without metadata is at most this much larger than its pixels
 
 _UNKNOWN: Final = Origin()
 
@@ -73,13 +71,10 @@ class Frame(NamedTuple):
 
 
 def convert_image(data: bytes, options: ConvertOptions) -> StoredImage:
-    """Converts one image file.
+    """Converts one image file; raises an `ImageError` if it is refused.
 
     Memory peaks at about 5 bytes a decoded pixel, 12 where the image is transparent or has samples
     of 16 bits or more, 16 for a WebP (measured).
-
-    Raises:
-        ImageError: the image is refused; `code` is one of `REJECT_CODES`.
     """
     (image,) = convert_sizes(data, [options])
     if isinstance(image, ImageError):
@@ -102,11 +97,7 @@ def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Fra
 
     A frame that cannot be converted costs only itself, unless the later frames cannot be reached
     or are drawn over a damaged one. Frames after the first `max_frames` are refused as one. Only
-    one frame is held in memory.
-
-    Args:
-        data: the file's content.
-        sizes: options that differ only in their size.
+    one frame is held in memory. `sizes` are options that differ only in their size.
     """
     number = None
     try:
@@ -131,21 +122,16 @@ def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Fra
 
 
 def check_image(image: StoredImage, *, decode: bool) -> None:
-    """Checks that a stored image can be read, and has the size that is stated.
+    """Raises an `ImageError` unless a stored image can be read, and has the size that is stated.
 
-    Args:
-        image: what a record holds.
-        decode: decode the whole image, not just its header.
-
-    Raises:
-        ImageError: it cannot, or has another size.
+    With `decode` the whole image is decoded, not just its header.
     """
     stated = image.height, image.width
     if image.format == "raw":
         size = image.height * image.width * image.channels
         if len(image.data) != size:
             raise ImageError("decode_error", f"{len(image.data)} raw bytes, expected {size}")
-        return
+        return  # there is no header
     if image.format not in _COPIED.values():
         raise ImageError("not_an_image", f"stored as {image.format[:20]!r}, which is unsupported")
     with (

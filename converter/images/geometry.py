@@ -16,17 +16,14 @@ from converter.format.schema import BOX_LABELS, BOXES, Column
 from converter.options import ConvertOptions
 
 Size: TypeAlias = tuple[int, int]
-
-Box: TypeAlias = tuple[float, float, float, float]
-"""Top, left, bottom, right."""
+Box: TypeAlias = tuple[float, float, float, float]  # top, left, bottom, right
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 if that is still this many times the target size. On 192
 # camera photos to 256 pixels, 2 keeps 41 dB against a full decode, at twice the speed; 1.5 is 2.6
 # times as fast, but falls to 37 dB.
 DRAFT_FACTOR: Final = 2
 
-# The formats of boxes whose numbers are fractions of the image's size, not pixels.
-_FRACTIONS: Final = ("yolo", "yxyx")
+_FRACTIONS: Final = ("yolo", "yxyx")  # boxes in fractions of the image's size, not in pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,10 +112,9 @@ def pad(image: Image.Image, size: Size, level: int = 0) -> Image.Image:
 
 
 def parse_boxes(value: Any, box_format: str) -> list[Box]:
-    """Reads a list of boxes of four numbers, which are in the order of `ConvertOptions.box_format`.
+    """Reads a list of boxes of four numbers, in a format of `ConvertOptions.box_format`.
 
-    Raises:
-        ValueError: `value` is something else, or a box has no area.
+    Raises a `ValueError` for anything else, and for a box without an area.
     """
     if not isinstance(value, list):
         message = f"boxes {value!r:.60} are not a list of lists of four numbers"
@@ -131,16 +127,8 @@ def fit_boxes(
 ) -> list[Any]:
     """Replaces the boxes among the values of a record by those in the stored image.
 
-    Boxes are cut at its edges. A box that lies outside is left out, together with its label.
-
-    Args:
-        columns: what the values are.
-        values: one for each column.
-        size: of the upright original.
-        options: how it is resized.
-
-    Returns:
-        the values, with the sides of all boxes in one list.
+    Boxes are cut at its edges. A box that lies outside is left out, together with its label. The
+    sides of all boxes come in one list. `size` is that of the upright original.
     """
     found = dict(zip((column.name for column in columns), values, strict=True))
     if BOXES not in found:

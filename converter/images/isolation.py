@@ -51,9 +51,7 @@ def convert_isolated(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[F
     """Runs `converter.images.conversion.convert_frames` in a child process.
 
     A frame at which a decoder crashes, or takes too long, is refused, and so are those after it.
-
-    Raises:
-        MemoryError: the child was killed from outside, as by a system that is out of memory.
+    Raises a `MemoryError` if the child was killed from outside.
     """
     enter("other")  # the child reports what it spends meanwhile
     decoder, number, ended = _get_decoder(sizes), None, False
@@ -76,9 +74,8 @@ def convert_mask_isolated(
 ) -> list[bytes]:
     """Runs `converter.images.masks.convert_mask` in a child process.
 
-    Raises:
-        ImageError: the mask is refused, or the decoder crashed at it, or took too long.
-        MemoryError: as in `convert_isolated`.
+    A mask at which a decoder crashes, or takes too long, is refused, too. Raises a `MemoryError` as
+    `convert_isolated` does.
     """
     decoder = _get_decoder(sizes)
     with wrap_mask_errors():
@@ -116,10 +113,8 @@ class _Decoder:
     """The parent's side of a child, and the options that it converts with."""
 
     def __init__(self, sizes: tuple[ConvertOptions, ...]) -> None:
-        self.sizes = sizes
-        self.process = subprocess.Popen(  # noqa: S603 (this very interpreter)
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        pipe, self.sizes = subprocess.PIPE, sizes
+        self.process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe)  # noqa: S603 (ourselves)
         self.stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]  # a pipe
         self.stdout: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # a pipe
         values = [{**options.to_json(), **options.policies_to_json()} for options in sizes]

@@ -31,8 +31,7 @@ _MODES: Final = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 def convert_mask(data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]) -> list[bytes]:
     """Converts the mask of the image of that origin, for each size to a PNG of one channel.
 
-    Raises:
-        ImageError: it is not a mask, or not of this image.
+    Raises an `ImageError` if it is not a mask, or not of this image.
     """
     options = sizes[0]
     with (

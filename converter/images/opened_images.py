@@ -158,8 +158,7 @@ def note_traits(
 ) -> None:
     """Adds the traits of a file to a tally, under the path of the image or of each frame.
 
-    Raises:
-        ImageError: the file cannot be converted.
+    Raises an `ImageError` if the file cannot be converted.
     """
     origin = examine_image(data, options)
     for path in paths:

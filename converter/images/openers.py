@@ -47,17 +47,11 @@ _SIGNATURES: Final = (
 # A JPEG usually has up to ten scans. One of 17 bytes can go through the whole image.
 _MAX_SCANS: Final = 100
 
-# One byte of deflate becomes this many bytes at most.
-_PNG_RATIO: Final = 1032
+_PNG_RATIO: Final = 1032  # one byte of deflate becomes this many bytes at most
+_JPEG_RATIO: Final = 512  # one byte becomes this many pixels at most: a bit for each block of 8x8
 
-# One byte of a JPEG becomes this many pixels at most: a bit for each block of 8x8.
-_JPEG_RATIO: Final = 512
-
-# Tags of a TIFF's header: the width and the height of its tiles.
-_TILE_SIDES: Final = (322, 323)
-
-# The samples of a pixel, by the colour type in a PNG's header.
-_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_TILE_SIDES: Final = (322, 323)  # tags of a TIFF's header: the width and the height of its tiles
+_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples of a pixel, by colour type
 
 # Markers of a JPEG: frames with Huffman coding, those of them that are not progressive, a scan.
 _HUFFMAN: Final = frozenset({0xC0, 0xC1, 0xC2})
@@ -111,8 +105,7 @@ def open_file(data: bytes, options: ImageOptions) -> Image.Image:
 
 def check_file_size(size_bytes: int, options: ImageOptions) -> None:
     """Raises an `ImageError` for a file that is larger than `max_file_bytes`."""
-    limit = options.max_file_bytes
-    if size_bytes > limit:
+    if size_bytes > (limit := options.max_file_bytes):
         raise ImageError("too_many_bytes", f"{size_bytes:,} bytes, at most {limit:,}")
 
 
@@ -148,8 +141,7 @@ def verify_png(data: bytes) -> None:
 def register_formats(formats: tuple[str, ...]) -> list[str]:
     """Registers the readers of some formats with Pillow, and returns Pillow's names for them.
 
-    Raises:
-        UsageError: the reader of one of them is not installed.
+    Raises a `UsageError` if the reader of one of them is not installed.
     """
     # Otherwise `Image.open` would import every reader that Pillow has.
     for name in formats:

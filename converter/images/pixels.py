@@ -14,25 +14,19 @@ from PIL import Image, ImageChops, ImageCms
 from converter.errors import ImageError
 from converter.image_options import ImageOptions
 
-# Converts the pixels of an image to sRGB.
-_Transform: TypeAlias = Callable[[Image.Image], Image.Image]
+_Transform: TypeAlias = Callable[[Image.Image], Image.Image]  # converts pixels to sRGB
 
 # Pillow's name of each colour mode.
 MODES: Final = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
 
-# Larger ICC profiles are ignored; those of printing presses have 2 MB.
-MAX_PROFILE_BYTES: Final = 8 << 20
-
-# A profile that moves no colour of a grid by more levels than this counts as sRGB.
-_SRGB_LEVELS: Final = 2
+MAX_PROFILE_BYTES: Final = 8 << 20  # larger ones are ignored; those of printing presses have 2 MB
+_SRGB_LEVELS: Final = 2  # a profile that moves no colour of a grid by more counts as sRGB
 
 # The mode of the pixels that a profile is for, by its colour space.
 _PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 _WITH_ALPHA: Final = ("LA", "PA", "La", "RGBA", "RGBa")
-
-# What brings samples of 2 and 4 bits to 255: 3 * 85, 15 * 17.
-_GREY_FACTORS: Final = {"L;2": 85, "L;4": 17}
+_GREY_FACTORS: Final = {"L;2": 85, "L;4": 17}  # they bring 2 and 4 bits to 255: 3 * 85, 15 * 17
 
 # Tags of a TIFF's header, and a value of the last one. The first is that of EXIF, too.
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 258, 262, 339
