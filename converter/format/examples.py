@@ -73,14 +73,10 @@ message_type { name: "Example" field { name: "features" number: 1 type_name: "Fe
 """
 
 
-def _build_example_class() -> Any:
-    # A pool of its own, because TensorFlow registers the same names in the default one.
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
-
-
-_Example = _build_example_class()
+# A pool of its own, because TensorFlow registers the same names in the default one.
+_POOL: Final = descriptor_pool.DescriptorPool()
+_POOL.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
+_Example: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName("tensorflow.Example"))
 
 
 def encode_example(features: Mapping[str, Value], types: Mapping[str, type] | None = None) -> bytes:

@@ -52,12 +52,8 @@ def format_line(offset: int, size: int) -> bytes:
 def parse_index(data: bytes, *, index: str, shard_bytes: int) -> npt.NDArray[np.int64]:
     """Reads a whole index, and checks that it describes a shard of that size without gaps.
 
-    Returns:
-        int64[records + 1], in bytes: where each record begins, and where the last one ends.
-
-    Raises:
-        DatasetError: a line is malformed, or the records do not cover the shard exactly; names
-            `index`.
+    Returns int64[records + 1], in bytes: where each record begins, and where the last one ends.
+    Raises a `DatasetError` that names `index` otherwise, also if a line is malformed.
     """
     if data and not data.endswith(b"\n"):
         raise DatasetError(f"{index}: the last line is cut off")

@@ -58,7 +58,7 @@ _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ShardInfo:
-    """One shard of a data set; `max_record_bytes` includes the framing."""
+    """One shard of a finished data set."""
 
     name: str
     split: str
@@ -67,7 +67,7 @@ class ShardInfo:
     sha256: str
     index_bytes: int
     index_sha256: str
-    max_record_bytes: int
+    max_record_bytes: int  # including the framing
 
     @property
     def file_sizes(self) -> dict[str, int]:
@@ -77,27 +77,24 @@ class ShardInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SplitInfo:
-    """One split: its totals, and its number of records by label."""
+    """One split: its totals."""
 
     records: int
     bytes: int
     shards: int
-    labels: tuple[int, ...]
+    labels: tuple[int, ...]  # the number of records by label
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ImageInfo:
-    """What the stored images have in common; sides in pixels are None where images differ.
+    """What the stored images have in common."""
 
-    `formats` holds the number of images by stored format.
-    """
-
-    height: int | None
+    height: int | None  # in pixels; None where images differ
     width: int | None
     max_height: int
     max_width: int
     channels: int
-    formats: dict[str, int]
+    formats: dict[str, int]  # the number of images by stored format
 
     @property
     def is_raw(self) -> bool:
@@ -115,17 +112,13 @@ class FileInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
-    """The account of every file that was seen: scanned + frames = written + rejected + skipped.
+    """The account of every file that was seen: scanned + frames = written + rejected + skipped."""
 
-    `scanned` counts files, `written` records, and `frames` the frames beyond the first of a file.
-    `rejected` and `skipped` count by code.
-    """
-
-    scanned: int
-    written: int
-    rejected: dict[str, int]
+    scanned: int  # files
+    written: int  # records
+    rejected: dict[str, int]  # by code
     skipped: dict[str, int]
-    frames: int = 0
+    frames: int = 0  # beyond the first of their file, written or rejected
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -190,11 +183,7 @@ def read_manifest(folder: AnyPath) -> Manifest:
 
 
 def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
-    """The inverse of `Manifest.to_bytes`, for data that is not trusted.
-
-    Raises:
-        DatasetError: as `read_manifest` does; names `path`.
-    """
+    """The inverse of `Manifest.to_bytes`; trusts nothing, and raises what `read_manifest` does."""
     try:
         content = load_json(data)
         _check_version(content, path)
@@ -307,11 +296,12 @@ def _describe_splits(splits: Mapping[str, SplitInfo]) -> str:
 
 def _describe_image(image: ImageInfo) -> str:
     formats = _list_some((show_name(name, _MAX_WORD) for name in image.formats), len(image.formats))
+    size = ""
     if image.height is not None and image.width is not None:
-        return f"{image.height}x{image.width} {formats}".strip()
-    if image.max_height and image.max_width:
-        return f"up to {image.max_height}x{image.max_width} {formats}".strip()
-    return formats
+        size = f"{image.height}x{image.width}"
+    elif image.max_height and image.max_width:
+        size = f"up to {image.max_height}x{image.max_width}"
+    return f"{size} {formats}".strip()
 
 
 def _list_some(words: Iterable[str], count: int) -> str:

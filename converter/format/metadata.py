@@ -48,10 +48,7 @@ def describe_dataset(
     *,
     labelled: bool = True,
 ) -> dict[str, bytes]:
-    """The content of each metadata file, by file name.
-
-    `classes` are in label order, and `labelled` says whether records hold a label.
-    """
+    """The content of each metadata file, by file name; `classes` are in label order."""
     labels = to_bytes("".join(f"{label}\n" for label in classes))
     label = [Column(examples.LABEL, "label")] if labelled else []
     features = _describe_features(image, len(classes), [*label, *columns])

@@ -46,12 +46,9 @@ _UNKNOWN: Final = Origin()
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage:
-    """An image as it goes into a record.
+    """An image as it goes into a record."""
 
-    `data` is the encoded image, or for the format `raw` its uint8 pixels (height, width, channels).
-    """
-
-    data: bytes
+    data: bytes  # encoded; for the format `raw`, uint8 pixels (height, width, channels)
     format: str
     height: int
     width: int

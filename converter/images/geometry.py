@@ -28,17 +28,11 @@ _FRACTIONS: Final = ("yolo", "yxyx")  # boxes in fractions of the image's size, 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Geometry:
-    """How one image becomes another.
+    """How one image becomes another."""
 
-    Attributes:
-        crop: (top, left, height, width) of the part that is kept, in source pixels.
-        scaled: (height, width) that this part is scaled to.
-        canvas: (height, width) of the result; `scaled` is centred on it.
-    """
-
-    crop: tuple[int, int, int, int]
-    scaled: Size
-    canvas: Size
+    crop: tuple[int, int, int, int]  # (top, left, height, width) of what is kept, in source pixels
+    scaled: Size  # what this part is scaled to
+    canvas: Size  # of the result; `scaled` is centred on it
 
 
 def fit_image(size: Size, target: Size, resize: str, *, enlarge: bool = True) -> Geometry:

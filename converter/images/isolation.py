@@ -31,13 +31,9 @@ from converter.options import ConvertOptions
 Convert: TypeAlias = Callable[[bytes, Sequence[ConvertOptions]], Iterator[Frame]]
 Message: TypeAlias = tuple[dict[str, Any], list[bytes]]
 
-COMMAND: Final = (
-    sys.executable,
-    # Without -P the current folder comes first on sys.path.
-    *(["-P"] if sys.version_info >= (3, 11) else []),
-    "-m",
-    "converter.images.isolation",
-)
+# Without -P the current folder comes first on sys.path.
+_FLAGS: Final = ("-P",) if sys.version_info >= (3, 11) else ()
+COMMAND: Final = (sys.executable, *_FLAGS, "-m", "converter.images.isolation")
 
 # A child may take this much memory, and this much for each pixel that an image may have.
 BASE_BYTES: Final = 512 << 20

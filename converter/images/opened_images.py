@@ -31,19 +31,14 @@ _USUAL["mpo"] += FORMATS["jpeg"].suffixes
 
 
 class Origin(NamedTuple):
-    """What is known of an original, or of one of its frames.
-
-    `height` and `width` are those of the upright image, in pixels, and `orientation` is the EXIF
-    orientation that was applied. `animated` says that the file has several frames or pages,
-    `profiled` that its colours are converted to sRGB from another ICC profile.
-    """
+    """What is known of an original, or of one of its frames."""
 
     format: str = ""
-    height: int = 0
+    height: int = 0  # of the upright image, in pixels
     width: int = 0
-    orientation: int = 1
-    animated: bool = False
-    profiled: bool = False
+    orientation: int = 1  # of EXIF, which was applied
+    animated: bool = False  # the file has several frames or pages
+    profiled: bool = False  # colours are converted to sRGB from another ICC profile
 
     @property
     def size(self) -> Size:
@@ -54,7 +49,7 @@ class OpenedImage:
     """An opened image, decoded once for all sizes that need the same fraction of it.
 
     `draft` lets a JPEG be decoded at a fraction of its size. `animated` says whether there are
-    several frames, where that is known. `failure` is what Pillow said when decoding failed.
+    several frames, where that is known.
     """
 
     def __init__(
@@ -78,7 +73,7 @@ class OpenedImage:
             animated=openers.has_several_frames(image, data) if animated is None else animated,
             profiled=pixels.find_transform(image, self.options) is not None,
         )
-        self.failure = ""
+        self.failure = ""  # what Pillow said when decoding failed
         self._may_draft = draft and image.format in ("JPEG", "MPO")
         self._upright: dict[Size, tuple[Image.Image, bool]] = {}
 

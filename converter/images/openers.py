@@ -75,10 +75,7 @@ def wrap_decoder_errors() -> Iterator[None]:
 
 
 def open_checked(data: bytes, options: ImageOptions) -> Image.Image:
-    """Opens an image within the limits of the options, and checks the checksums of a PNG.
-
-    Raises an `ImageError`, or whatever Pillow raises on a damaged header.
-    """
+    """`open_image` within the limits of the options, and with right checksums if it is a PNG."""
     image = open_file(data, options)
     check_opened(image, data, options)
     return image
