@@ -53,7 +53,7 @@ def parse_index(data: bytes, *, index: str, shard_bytes: int) -> npt.NDArray[np.
     """Reads a whole index, and checks that it describes a shard of that size without gaps.
 
     Returns int64[records + 1], in bytes: where each record begins, and where the last one ends.
-    Raises a `DatasetError` that names `index` otherwise, also if a line is malformed.
+    Raises a `DatasetError` that names `index` for a malformed line or a gap.
     """
     if data and not data.endswith(b"\n"):
         raise DatasetError(f"{index}: the last line is cut off")
