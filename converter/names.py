@@ -17,8 +17,10 @@ MAX_SHOWN: Final = 120
 MAX_MESSAGE: Final = 500
 """Characters of a whole message."""
 
+# Of escapes nobody reads more: a Parquet cell of binary once made a line of 354,426 bytes.
 _MAX_BINARY: Final = 24
 _GAP: Final = "…"
+# What is longer than MAX_SHOWN. A path or number that is not quoted ends at a blank.
 _LONG_RUN: Final = re.compile(r"\S{121,}")
 # A value with blanks ends where its quotes do. The apostrophe of a plural is no quote.
 _LONG_QUOTE: Final = re.compile(

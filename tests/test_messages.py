@@ -77,7 +77,7 @@ NAMES = {
 CODES = {"note": NOTES, "skip": SKIP_RULES, "reject": REJECT_CODES}
 
 MAX_WORDS = 4
-"""Of prose in a `match=`."""
+"""Of prose in a `match=`, where no table of a parametrised test gives the text."""
 
 MAX_ALTERNATIVES = 12
 
