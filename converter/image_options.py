@@ -1,7 +1,5 @@
 """The options of single images, apart from size: formats, colours, limits, and what may fail."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -5,8 +5,6 @@ UTF-8 and another under Latin-1. Here a name is always those bytes read as UTF-8
 not UTF-8 become lone surrogates, so that nothing is lost on the way back.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from typing import Final

@@ -4,8 +4,6 @@ The command line is made from these fields. The `Attributes` of the class say wh
 for editors and `help()`, and `--help` repeats it from there.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools

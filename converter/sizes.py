@@ -1,7 +1,5 @@
 """Numbers of bytes and of other things, as people write them."""
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

@@ -14,8 +14,6 @@ Synopsis:
     manifest = convert("photos", "photos-256", ConvertOptions(image_size=(256, 256)))
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 

@@ -1,7 +1,5 @@
 """Array types, and memory that is reused."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import mmap

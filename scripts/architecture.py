@@ -6,8 +6,6 @@
 An arrow that a longer way already shows is left out.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The scans come with scikit-learn. They are written as PNG files in a folder for 
 anybody's images would lie there, and from then on it is what a user does: convert, verify, train.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import shutil

@@ -4,8 +4,6 @@ What comes is what was written, or a typed error that names the damage; anything
 Cases are tried in processes of their own, forked from one without TensorFlow: a crash is seen.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """Forges data sets: with right sizes, checksums and digest, and whatever else one likes in them."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools

@@ -4,8 +4,6 @@
 be read by a person before it is committed: each line is a promise.
 """
 
-from __future__ import annotations
-
 import struct
 import sys
 import zlib

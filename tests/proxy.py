@@ -19,8 +19,6 @@ The emulator of Google Cloud Storage knows no conditions: `ifGenerationMatch=0` 
 and for S3, one such request after the other.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Object stores for tests: real servers as processes, each behind a proxy."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.util

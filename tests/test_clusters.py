@@ -1,7 +1,5 @@
 """Options of runners on other machines, checked and completed before anything is submitted."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

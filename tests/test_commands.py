@@ -1,7 +1,5 @@
 """The command line: what it prints, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

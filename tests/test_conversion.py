@@ -1,7 +1,5 @@
 """The whole conversion on real Beam: processes, threads and in memory."""
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """What shards cost: each step is told from the others, and nothing of it gets into a data set."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time

@@ -1,7 +1,5 @@
 """The same command line on a real Dask cluster, also while one of its workers is killed."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A conversion submitted to Dataflow, of which a stand-in is all that can be started here."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import subprocess

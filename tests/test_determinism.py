@@ -1,7 +1,5 @@
 """The same bytes in any locale, time zone, year, hash seed, and order of a directory."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

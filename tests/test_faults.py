@@ -1,7 +1,5 @@
 """Disks that are full, read-only or closed to us, originals that change: one line, nothing half."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

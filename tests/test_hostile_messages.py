@@ -1,7 +1,5 @@
 """What a command says stays short and printable, whatever it is given."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io

@@ -1,7 +1,5 @@
 """What killed runs leave behind is named, and removed only when asked for."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import uuid

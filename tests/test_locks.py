@@ -1,7 +1,5 @@
 """One writer at a time, and no lock outlives its owner."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """File names as text, the same in every locale."""
 
-from __future__ import annotations
-
 import os
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """A repair in an object store gives back the bytes that were there, wherever it is killed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

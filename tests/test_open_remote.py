@@ -1,7 +1,5 @@
 """A data set in a store that is being replaced is opened once it is there again."""
 
-from __future__ import annotations
-
 import threading
 import time
 import uuid

@@ -1,7 +1,5 @@
 """What a script does about parts of an engine that are not to be had, or are not the right ones."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`plan`: what it says, what it refuses, and that it changes nothing."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import uuid

@@ -1,7 +1,5 @@
 """Whether a sample is taken, and what comes of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -5,6 +5,7 @@ python tests/test_public_api.py > tests/golden_api.txt
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ def describe_package(package: ModuleType) -> Iterator[str]:
 
 def describe_object(name: str, found: object) -> Iterator[str]:
     if not inspect.isclass(found):
-        yield f"{name}{inspect.signature(found)}"
+        yield f"{name}{describe_signature(found)}"
         return
     yield f"{name}({', '.join(base.__name__ for base in found.__bases__)})"
     if dataclasses.is_dataclass(found):
@@ -34,15 +35,31 @@ def describe_object(name: str, found: object) -> Iterator[str]:
         if member.startswith("_") or member in fields:
             continue
         if isinstance(value, property):
-            yield f"{name}.{member}: {inspect.signature(value.fget).return_annotation}"
+            returned = inspect.signature(value.fget).return_annotation
+            yield f"{name}.{member}: {describe_type(returned)}"
         elif callable(value) or isinstance(value, classmethod | staticmethod):
-            yield f"{name}.{member}{inspect.signature(getattr(found, member))}"
+            yield f"{name}.{member}{describe_signature(getattr(found, member))}"
 
 
 def describe_field(field: dataclasses.Field) -> str:
     if field.default is not dataclasses.MISSING:
-        return f"{field.name}: {field.type} = {field.default!r}"
-    return f"{field.name}: {field.type}"
+        return f"{field.name}: {describe_type(field.type)} = {field.default!r}"
+    return f"{field.name}: {describe_type(field.type)}"
+
+
+def describe_signature(found: object) -> str:
+    return _shorten(str(inspect.signature(found)))
+
+
+def describe_type(annotation: object) -> str:
+    is_text = isinstance(annotation, str)
+    return _shorten(annotation if is_text else inspect.formatannotation(annotation))
+
+
+def _shorten(text: str) -> str:
+    """Drops modules, and the quotes of annotations that are not evaluated."""
+    text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", text)
+    return re.sub(r"((?:->|:) )'([^']+)'", r"\1\2", text)
 
 
 def describe_all() -> str:

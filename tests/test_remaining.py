@@ -1,7 +1,5 @@
 """The bar follows the receipts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

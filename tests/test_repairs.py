@@ -1,7 +1,5 @@
 """A repair gives back the very bytes that were there, or leaves things as they are."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

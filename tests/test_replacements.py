@@ -1,7 +1,5 @@
 """A data set takes the place of another in one step, and nothing that is not of it is lost."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

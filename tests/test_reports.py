@@ -1,7 +1,5 @@
 """Texts for people."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

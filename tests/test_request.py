@@ -1,7 +1,5 @@
 """Refusals before anything is touched."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shutil

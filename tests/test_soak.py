@@ -1,7 +1,5 @@
 """A sample of the long sweeps of `scripts/soak`, and proof that each of them can fail."""
 
-from __future__ import annotations
-
 import dataclasses
 import random
 import re

@@ -1,7 +1,5 @@
 """The reader of a command's output may leave, and the command still does its work."""
 
-from __future__ import annotations
-
 import io
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The pipelines' shape, and their transforms in a Beam pipeline of one's own."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from pathlib import Path

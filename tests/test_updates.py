@@ -1,7 +1,5 @@
 """An update writes what it has to, and leaves everything else as it is."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

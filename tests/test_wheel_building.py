@@ -1,7 +1,5 @@
 """The wheel that workers are given."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Local worker processes: they start, they end, and their death is noticed."""
 
-from __future__ import annotations
-
 import time
 
 import psutil

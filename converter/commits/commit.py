@@ -1,7 +1,5 @@
 """Turns finished shards into a data set: reads receipts, and writes the manifest last."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import dataclasses

@@ -17,8 +17,6 @@ Other leftovers only take up space, until `clean` removes them: temporary files 
 and the next conversion takes over the lock of a process that is gone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Collection, Iterator

@@ -3,8 +3,6 @@
 The messages are those of TensorFlow's `example.proto` and `feature.proto`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 

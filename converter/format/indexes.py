@@ -5,8 +5,6 @@ with the framing. NVIDIA DALI's and vahidk/tfrecord's `tfrecord2idx` write the s
 read ours.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final

@@ -1,7 +1,5 @@
 """Indexes TFRecord files from any writer, so that their records can be read at random."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import glob

@@ -18,8 +18,6 @@ splits no counts of them. `digest` is the SHA-256 of all the rest, so that every
 The same images and options give the same file: it holds no times, hosts or absolute paths.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import re

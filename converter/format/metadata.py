@@ -4,8 +4,6 @@
 JSON, where an int64 is a string. TFDS refuses files with unknown keys, so we add none.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

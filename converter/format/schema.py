@@ -3,8 +3,6 @@
 The manifest lists them, and `reader` reads them by that list.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -9,8 +9,6 @@ count: one cut between two records looks complete. So the manifest keeps the cou
 (`converter.format.indexes`) the offsets.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """JSON files of a data set: always written alike, and read into dataclasses without any trust."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

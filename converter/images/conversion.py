@@ -1,7 +1,5 @@
 """Converts an image file, or each frame of an animation, to the bytes that are stored."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import itertools

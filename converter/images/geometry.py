@@ -3,8 +3,6 @@
 Sizes are (height, width), as in NumPy and TensorFlow.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

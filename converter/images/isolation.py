@@ -6,8 +6,6 @@ First come the options of all sizes, then requests: a file to convert. Answers a
 each frame of an image, or one for a mask, and one at the end.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -5,8 +5,6 @@ padded like the image, but each pixel keeps the number of the nearest one, so th
 appear.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """An opened image: what its header tells, and its pixels, decoded once for all sizes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple

@@ -4,8 +4,6 @@ Pillow has more than forty readers, one of which starts Ghostscript. Only those 
 `converter.image_options` can be reached, and of these only the formats asked for.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """Pixels as a person sees them: upright, on a background, scaled to 8 bits, in sRGB."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

@@ -9,8 +9,6 @@ The entries lie in the order of the shards, which `converter.planning.splits` de
 shard are one range of bytes, and only that range has to travel to a worker.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import itertools

@@ -9,8 +9,6 @@ With `stratify`, each class gives its lowest draws until it has given its share.
 move when others of its class are added, because the limit moves.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import re

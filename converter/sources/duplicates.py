@@ -3,8 +3,6 @@
 Of files with the same size, both ends are read. Only files with the same ends are read whole.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import itertools

@@ -12,8 +12,6 @@ The path of an image says its split and its class:
     train|valid|test/…             split folders before any of them
 """
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping

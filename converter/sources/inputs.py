@@ -1,7 +1,5 @@
 """Tells by its name what IMAGES is, and where its images and masks lie."""
 
-from __future__ import annotations
-
 import functools
 from typing import Final
 

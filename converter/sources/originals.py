@@ -1,7 +1,5 @@
 """Finds and reads originals where they lie: whole, or only what tells duplicates apart."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools

@@ -3,8 +3,6 @@
 What reads a cell, or finds the kind of a column, raises `ValueError` where it makes no sense.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import io

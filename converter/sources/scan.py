@@ -3,8 +3,6 @@
 Every file is accounted for: it becomes an entry, or a line that says why not.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import os

@@ -4,8 +4,6 @@ A row without an image is rejected, with its number; a path that leads out of th
 opened. The order of the rows does not matter.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Members of a zip: where each begins, and what is in it, stored or deflated."""
 
-from __future__ import annotations
-
 import io
 import os
 import stat

@@ -15,8 +15,6 @@ after a power loss, and two attempts at the same file cannot mix. An object is b
 file of this machine without a name, which cannot stay behind, and sent in one request.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

@@ -1,7 +1,5 @@
 """Google Cloud Storage: one request each."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

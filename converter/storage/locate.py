@@ -4,8 +4,6 @@ s3://bucket/prefix/name      Amazon S3, and other stores with its protocol
 gs://bucket/prefix/name      Google Cloud Storage
 """
 
-from __future__ import annotations
-
 import os
 import re
 from typing import Final

@@ -1,7 +1,5 @@
 """Amazon S3, and other stores with its protocol: one request each."""
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import contextlib

@@ -1,7 +1,5 @@
 """What an object store has to answer, one request each: nothing is retried here."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import importlib

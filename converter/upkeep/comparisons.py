@@ -3,8 +3,6 @@
 Every original is read to compare its content; none is decoded.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import dataclasses

@@ -4,8 +4,6 @@
 the bytes. `check_content` looks at all of a record, and decodes its image and its mask.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import os

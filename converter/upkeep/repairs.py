@@ -5,8 +5,6 @@ the manifest states. So the list of a shard's originals may come from anywhere: 
 itself, from planning the conversion again, or from what no other shard of its split holds.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import dataclasses

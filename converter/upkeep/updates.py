@@ -8,8 +8,6 @@ The number of shards is part of their names and stays. So shards may differ in l
 update, and new classes come after the old ones. A new conversion restores the regular order.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import itertools

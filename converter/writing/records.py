@@ -3,8 +3,6 @@
 An original gives one record, or one for each of its frames.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import json

@@ -10,8 +10,6 @@ and their records wait in a spill file until each shard is put together in its o
 archive is decompressed once for each group, whose shards are all finished at the end.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import itertools

@@ -1,7 +1,5 @@
 """What the command line takes: commands and flags, those of options made from their fields."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 from collections.abc import Callable, Iterable, Mapping

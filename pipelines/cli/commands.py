@@ -4,8 +4,6 @@ Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 3 done but over the
 images, 130 interrupted. An error is one line; `--debug` shows the traceback.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import sys

@@ -4,8 +4,6 @@
 the code of what it found.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -3,8 +3,6 @@
 One size is the usual case of several: their images are read and decoded once for all of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence

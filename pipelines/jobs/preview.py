@@ -3,8 +3,6 @@
 Nothing here writes a byte or imports Beam.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

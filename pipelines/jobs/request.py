@@ -1,7 +1,5 @@
 """A conversion as requested, and the checks of it that open no image and take no lock."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import errno

@@ -63,8 +63,7 @@ def verify(
     decode: bool = True,
     sources: AnyPath | None = None,
     beam_args: Sequence[str] | None = None,
-    workers: int = 0,
-    progress: bool = False,
+    **settings: Any,
 ) -> list[Fault]:
     """Checks every byte, count, name and image of a data set against its manifest.
 
@@ -75,8 +74,7 @@ def verify(
         sources: the converted images, to compare every record with its original.
         beam_args: run as a Beam job with these options; None for threads of this process. Workers
             on other machines must see `out`, and the folder it lies in, under the same path.
-        workers: processes of a local Beam job; 0 for one per core.
-        progress: draw a bar on standard error.
+        **settings: `workers` and `progress` of `RunSettings`.
 
     Returns:
         The faults; an empty list means the data set is whole.
@@ -86,8 +84,9 @@ def verify(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the Beam job failed.
     """
-    job = None if beam_args is None else RunSettings(beam_args=tuple(beam_args), workers=workers)
-    return run_verification(out, sources, job, quick=quick, decode=decode, progress=progress)[1]
+    run = RunSettings(beam_args=tuple(beam_args or ()), **settings)
+    job = None if beam_args is None else run
+    return run_verification(out, sources, job, quick=quick, decode=decode, progress=run.progress)[1]
 
 
 def run_verification(

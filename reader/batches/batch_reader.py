@@ -1,7 +1,5 @@
 """The engine: reads, checks and decodes the records of a step straight into a lent batch."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence

@@ -5,8 +5,6 @@ the pixels that TensorFlow gives. Only where a progressive JPEG lacks scans, ver
 guess differently what is missing; then the pixels are Pillow's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

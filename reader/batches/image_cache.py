@@ -1,7 +1,5 @@
 """All images of a split, and their masks, decoded once and kept in memory."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The batches of epoch after epoch as NumPy arrays, for any framework: `ShardSet.batches`."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Threads that fill batches: several ahead of the caller, and several for one batch."""
 
-from __future__ import annotations
-
 import collections
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Single features of all records: labels, read without the images behind them, and names."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -5,8 +5,6 @@ loop in Python: 3 microseconds a record. A record that is damaged, or laid out d
 first one, is left to `parse_payload`: protobuf's own parser, which reports what is wrong.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ A PNG of 1.2 MB can claim 20,000 x 20,000 pixels, and TensorFlow's decoder then 
 them (measured).
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import struct

@@ -1,7 +1,5 @@
 """What an epoch is made of: which records, and what is given of each: image, label, columns."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Measures what a read holds, and divides `max_ram` among its buffers."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Plans reading: a split of one data set, a mixture of several, or with TensorFlow alone."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """The options of a reader: `ReadOptions`."""
 
-from __future__ import annotations
-
 import dataclasses
 import operator
 import os

@@ -1,7 +1,5 @@
 """The decisions made before the first record is read: `ReadPlan`, and what epochs depend on."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

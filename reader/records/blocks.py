@@ -3,8 +3,6 @@
 A block only says that something is wrong with a record; `RecordFiles.read_many` finds out what.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple

@@ -1,7 +1,5 @@
 """What happens when a record is damaged: reading ends, or the record is skipped and counted."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import logging

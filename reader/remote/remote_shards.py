@@ -1,7 +1,5 @@
 """Shards in object stores: opened by their manifest, read through a cache, and fetched ahead."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import dataclasses

@@ -9,8 +9,6 @@ what was kept of the old one. The least recently used file goes first. A downloa
 is resumed. A file may be removed while it is read: a process that has it open keeps it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import errno

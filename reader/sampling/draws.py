@@ -1,7 +1,5 @@
 """Random keys, permutations and flips: the same on every machine, with NumPy alone."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, Final, TypeAlias, TypeVar
 

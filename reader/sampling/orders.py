@@ -4,8 +4,6 @@ Nothing is kept between calls, so any number of hosts and threads can enter an e
 the same result. Each record comes once an epoch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The steps of an epoch, divided among hosts; and the step where a reader is."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 from collections.abc import Sequence

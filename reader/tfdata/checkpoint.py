@@ -1,7 +1,5 @@
 """The state of a training on disk: complete or absent, whenever the process dies."""
 
-from __future__ import annotations
-
 import json
 import re
 import zipfile

@@ -1,7 +1,5 @@
 """Builds a `tf.data.Dataset`: of the engine's batches, or of arbitrary records in TFRecords."""
 
-from __future__ import annotations
-
 import atexit
 import functools
 import threading

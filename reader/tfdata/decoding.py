@@ -1,7 +1,5 @@
 """Decodes an encoded image to a tensor, crops, resizes and flips it, with TensorFlow's own code."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias

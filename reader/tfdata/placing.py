@@ -3,8 +3,6 @@
 `make_placer` works image by image, `make_resizer` on whole batches that the engine has decoded.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """A Keras callback that resumes a killed training in the middle of an epoch."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

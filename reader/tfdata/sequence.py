@@ -1,7 +1,5 @@
 """Builds a `keras.utils.PyDataset` from a plan: any batch of an epoch, by its number."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

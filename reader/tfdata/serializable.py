@@ -6,8 +6,6 @@ So the pipeline can be saved, run by processes without our code, and saved in th
 by `tf.train.Checkpoint`. Records are compared with the manifest as the engine does it.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -8,8 +8,6 @@
 Everything that is compared is measured in this one run, because machines differ and drift.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The images and data sets that the benchmarks measure with; what is there already is kept."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

@@ -7,8 +7,6 @@
 Bombs are made here; folders with more of them can be named.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

@@ -1,7 +1,5 @@
 """What the benchmarks share: a command is run and measured, a value is printed beside its bar."""
 
-from __future__ import annotations
-
 import resource
 import subprocess
 import time

@@ -12,8 +12,6 @@ installed are named as absent. The bars were set on two cores. With `--before`, 
 a contender, too.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

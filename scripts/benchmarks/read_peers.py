@@ -7,8 +7,6 @@ returns a third: an epoch, as the number of images in each batch. The first line
 says what the contender was asked to do, and is printed with its figures.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import itertools

@@ -5,8 +5,6 @@
 The first batch is read by a process that has just opened the data set.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import sys

@@ -10,8 +10,6 @@ How each figure grows is fitted over the larger counts: seconds as a power of th
 memory as so much for each. docs/scale.md carries it on.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import shutil

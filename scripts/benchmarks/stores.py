@@ -8,8 +8,6 @@ longer gives the speed without the start, the end and a shard's own requests. Th
 decides nothing, because a busy machine makes any number of a difference of two times.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

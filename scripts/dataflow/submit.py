@@ -9,8 +9,6 @@ Once with images and output in that store, as it would be, and once on the disk 
 processes see.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -6,8 +6,6 @@ A worker on Dataflow has the same two things: the pipeline, in which functions a
 contained, and the wheel to import them from.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

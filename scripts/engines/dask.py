@@ -1,7 +1,5 @@
 """Converts on a Dask cluster of a scheduler and two workers, and once more while one is killed."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ Each TaskManager has a pool of Python workers of its own, as on machines of thei
 it at `pool`, a name that means another loopback address for each of them.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 import sys

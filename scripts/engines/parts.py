@@ -7,8 +7,6 @@
 All that a script fetches has to be there within five minutes; else it says so and ends.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

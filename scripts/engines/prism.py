@@ -1,7 +1,5 @@
 """Converts on Prism, Beam's own small engine, built from its source."""
 
-from __future__ import annotations
-
 from engines.parts import find_prism
 from engines.proof import WORK, Cluster, Proof, make_images, run_script
 

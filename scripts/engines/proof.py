@@ -4,8 +4,6 @@ A conversion on an engine has to leave the tree that a local one leaves, byte fo
 part of the engine is killed with SIGKILL in the middle of it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

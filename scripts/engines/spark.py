@@ -1,7 +1,5 @@
 """Converts on Spark, within Beam's job server, with two Python workers."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

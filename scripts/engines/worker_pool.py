@@ -4,8 +4,6 @@ Beam's own, `apache_beam.runners.worker.worker_pool_main`, listens at all addres
 that two on the same one would share a port, and the workers of either would end up in the other.
 """
 
-from __future__ import annotations
-
 import sys
 
 import grpc

@@ -4,8 +4,6 @@ A trial does something bad to a conversion, looks at what lies there, runs the s
 and looks once more. It yields "" if all promises were kept, and else says what was lost.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

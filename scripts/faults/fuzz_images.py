@@ -6,8 +6,6 @@ An image that is damaged is written or rejected with a known code. Anything else
 code 1 and the seed of the image: another exception, or more than ten seconds.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import random

@@ -3,8 +3,6 @@
 Everything here needs strace, or root to mount a disk.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Kills at random moments, two converters on one folder, one shard twice, originals that change."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

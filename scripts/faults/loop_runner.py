@@ -6,8 +6,6 @@
 All but the runner is the real thing, so that faults can be swept over it by the thousand.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import types

@@ -6,8 +6,6 @@ A bug is a change of one place, listed in `mutants.jsonl`. It is planted in a co
 caught if a test named beside it fails. `tests/test_mutants.py` keeps the list true to the code.
 """
 
-from __future__ import annotations
-
 import argparse
 import concurrent.futures
 import json

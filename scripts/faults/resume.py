@@ -6,8 +6,6 @@ and started anew. Every step notes which records it was given. Then both are com
 of each step, the history, and the weights, bit by bit.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib

@@ -14,8 +14,6 @@
 Prints one table. Exit code 1 if anything was lost. Errors and order need strace, disks need root.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import random
