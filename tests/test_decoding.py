@@ -221,10 +221,11 @@ def test_images_are_made_one_by_one_as_in_whole_batches_and_in_a_graph(
     stored, encoding, color_mode, arguments
 ):
     plan = plan_images(stored / encoding, color_mode=color_mode, **arguments)
+    one_by_one = dataclasses.replace(plan.buffers, resizes_batches=False)
     whole, singly = (
         np.concatenate([reader.read(2, [step]).images for step in (0, 1)])
         for reader in (
-            make_reader(plan), make_reader(dataclasses.replace(plan, resizes_batches=False))
+            make_reader(plan), make_reader(dataclasses.replace(plan, buffers=one_by_one))
         )
     )  # fmt: skip
     np.testing.assert_array_equal(whole, singly, strict=True)

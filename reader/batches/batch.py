@@ -178,8 +178,7 @@ def _format_label(plan: ReadPlan, batch: Batch) -> Array | None:
         column = gather_column(plan, batch, label)
         if isinstance(column, Ragged):
             return mark_classes(column, plan.given.classes)
-        targets: Array = column.astype(np.float32)
-        return targets
+        return np.asarray(column, np.float32)
     if plan.options.label_mode is None or not plan.has_classes:
         return None
     return format_labels(batch.labels, plan.options.label_mode, len(plan.choice.class_names))
@@ -188,8 +187,7 @@ def _format_label(plan: ReadPlan, batch: Batch) -> Array | None:
 def format_labels(labels: npt.NDArray[np.int32], label_mode: str, classes: int) -> Array:
     """Turns int32 (n,) into float32 (n, classes) for `categorical`, or (n, 1) for `binary`."""
     if label_mode == "categorical":
-        one_hot: Array = (labels[:, None] == np.arange(classes)).astype(np.float32)
-        return one_hot
+        return np.asarray(labels[:, None] == np.arange(classes), np.float32)
     if label_mode == "binary":
         return labels[:, None].astype(np.float32)
     return labels

@@ -78,8 +78,7 @@ class BatchReader:
 
         Raises:
             RecordError: a record is damaged, and the policy is to raise.
-            DatasetError: too many are damaged, or all of a batch, or a file is missing or not what
-                it should be.
+            DatasetError: too many are damaged, or all of a batch, or a file is not as it should be.
         """
         slots, chosen = self.plan.find_chosen(epoch, steps)
         numbers = self.plan.choice.selection.find_records(chosen)

@@ -33,12 +33,8 @@ def read_labels(files: RecordFiles, counts: Sequence[int] | None = None) -> npt.
     """Reads the labels of all records: int32 (records,).
 
     If the labels add up to `counts`, how many records there are of each, half a kilobyte of each
-    record is enough, and payload checksums are not compared. Otherwise every record is read, to
-    find the one that is damaged.
-
-    Raises:
-        RecordError: a record is damaged.
-        DatasetError: no record is damaged, but their labels are not those that were counted.
+    record is enough, and payload checksums are not compared. Otherwise every record is read: a
+    `RecordError` names the one that is damaged, or a `DatasetError` says that none is.
     """
     labels = np.empty(len(files), np.int32)
     if counts is not None and _read_heads(files, labels) and _match_counts(labels, counts):

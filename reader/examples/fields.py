@@ -19,7 +19,7 @@ from reader.arrays import Bytes, Flags, Numbers
 from reader.examples.image_headers import measure_image, measure_images
 from reader.records.blocks import Block
 
-_NUMBERS: Final = (examples.HEIGHT, examples.WIDTH, examples.LABEL)
+NUMBERS: Final = (examples.HEIGHT, examples.WIDTH, examples.LABEL)  # other features are bytes
 
 MAX_FEATURES: Final = 64  # of a record; later ones are not looked at
 
@@ -110,7 +110,7 @@ def find_fields(block: Block, given: Given) -> Fields:
     data, names, columns = block.data, given.features, given.needed
     begins, ends, valid = find_spans(data, block.begins, block.ends, names)
     valid &= block.valid
-    numbers = {name: np.zeros(len(valid), np.int64) for name in _NUMBERS}
+    numbers = {name: np.zeros(len(valid), np.int64) for name in NUMBERS}
     for row, name in enumerate(names):
         if name in numbers:
             numbers[name], single = read_numbers(data, begins[row], ends[row])
@@ -141,12 +141,7 @@ def find_fields(block: Block, given: Given) -> Fields:
 
 
 def parse_payload(payload: memoryview, given: Given) -> Field:
-    """Finds the fields of one record, as `find_fields` does.
-
-    Raises:
-        ValueError: the payload is not a `tf.train.Example`, or lacks a field, or one is not what
-            the manifest says.
-    """
+    """Finds the fields of one record as `find_fields` does; a `ValueError` says what is wrong."""
     features = examples.decode_example(bytes(payload))
     get = functools.partial(examples.read_value, features)
     image = get(examples.ENCODED, bytes)
@@ -191,16 +186,9 @@ def find_spans(
 ) -> tuple[Numbers, Numbers, Flags]:
     """Finds the values of some scalar features in serialized `tf.train.Example`s.
 
-    Args:
-        data: the bytes around them.
-        begins: int64 (records,), where each record begins; at least one.
-        ends: int64 (records,), where each ends.
-        names: of the features.
-        within: whether each span is only the end of a record, from the start of a feature on.
-
-    Returns:
-        int64 (names, records), where each value begins: the bytes themselves, or a varint;
-        int64 (names, records), where it ends; bool (records,), whether all values were found.
+    The records, at least one, lie in `data` from `begins` to `ends`; with `within`, only the end of
+    each, from the start of a feature on. Returns where each value, which is bytes or a varint,
+    begins and ends, int64 (names, records); and whether all were found, bool (records,).
     """
     spans = np.zeros((2, len(names), len(begins)), np.int64)
     missing = {name.encode(): row for row, name in enumerate(names)}

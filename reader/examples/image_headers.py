@@ -31,11 +31,7 @@ of them kept TensorFlow's decoder busy for 100 seconds at 4 megapixels (measured
 
 
 def measure_images(data: Bytes, begins: Numbers, ends: Numbers) -> Numbers:
-    """Reads the sizes of images between `begins` and `ends`.
-
-    Returns:
-        int64 (images, 2), height and width; 0 where a header is wrong.
-    """
+    """Reads the sizes of images, int64 (images, 2): height and width, 0 where a header is wrong."""
     # The JPEGs of a data set begin alike, so for most of them a comparison of that is enough.
     sizes = np.zeros((len(begins), 2), np.int64)
     alike = np.zeros(len(begins), np.bool_)
@@ -52,11 +48,7 @@ def measure_images(data: Bytes, begins: Numbers, ends: Numbers) -> Numbers:
 
 
 def measure_image(data: memoryview) -> tuple[int, int]:
-    """Returns the (height, width) that the header of a JPEG, PNG or WebP claims.
-
-    Raises:
-        ValueError: the image is none of those, or its header is cut off.
-    """
+    """Returns the (height, width) that an image claims; a `ValueError` if its header is wrong."""
     try:
         start = bytes(data[:START_BYTES])
         if start.startswith(_JPEG):

@@ -85,6 +85,7 @@ class Buffers:
     index_bytes: int = 0  # limit for indexes kept in memory
     run: int = 0  # records read at once with `buffer`; else 0
     window: int = 0  # records shuffled together with `buffer`; else 0
+    resizes_batches: bool = False  # whether whole batches are resized, instead of each image
     bytes: int = 0  # total of all buffers
 
     @property
@@ -93,14 +94,15 @@ class Buffers:
         return self.calls + self.prefetch_batches + LENT_BATCHES
 
 
-def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple[Buffers, bool]:
-    """Divides `max_ram`; says whether whole batches can be resized in it."""
+def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> Buffers:
+    """Divides `max_ram`; resizes whole batches if they fit into it."""
     max_ram_bytes = images.options.max_ram_bytes
     measure = functools.partial(measure_demand, files, images, choice)
     if images.resizes_alike:
         # Resizing image by image takes less memory, and more time.
         with contextlib.suppress(UsageError):
-            return divide_memory(max_ram_bytes, measure(whole_batches=True)), True
+            buffers = divide_memory(max_ram_bytes, measure(whole_batches=True))
+            return dataclasses.replace(buffers, resizes_batches=True)
     demand, count = measure(whole_batches=False), choice.selection.count
     if demand.fixed_bytes > max_ram_bytes:
         image_bytes = demand.fixed_bytes // count
@@ -110,7 +112,7 @@ def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> tuple
             f"{format_bytes(max_ram_bytes)}: allow more, or leave it out"
         )
     try:
-        return divide_memory(max_ram_bytes, demand), False
+        return divide_memory(max_ram_bytes, demand)
     except UsageError as error:
         if images.stored.height is not None or not len(files):
             raise

@@ -74,11 +74,7 @@ def plan_reading(
     """Decides how a split of a data set is read.
 
     With `random_access` steps are read in any order, so only the records needed are fetched from a
-    store.
-
-    Raises:
-        DatasetError: there is no such split, or a file that has to be read is damaged.
-        UsageError: the options do not fit the data set.
+    store. Raises as `ShardSet.dataset` does.
     """
     files = RecordFiles(list_files(folder, manifest, split, options))
     options = resolve_options(options, split, remote=folder.is_remote and not random_access)
@@ -100,29 +96,22 @@ def _make_plan(
 ) -> ReadPlan:
     images = ImagePlan(stored=choice.given.image, options=options)
     check_images(images, choice)
-    buffers, resizes_batches = size_buffers(files, images, choice)
+    buffers = size_buffers(files, images, choice)
     files, order = choose_order(
         files, buffers, options, choice.selection, random_access=random_access
     )
     return ReadPlan(
-        images=images,
-        choice=choice,
-        files=files,
-        order=order,
-        steps=steps,
-        buffers=buffers,
-        resizes_batches=resizes_batches,
+        images=images, choice=choice, files=files, order=order, steps=steps, buffers=buffers
     )
 
 
 def list_files(
-    folder: Location, manifest: Manifest, split: str, options: ReadOptions | None = None
+    folder: Location, manifest: Manifest, split: str, options: ReadOptions
 ) -> list[RecordFile]:
     """Lists the shards of a split that are not empty; objects go through the options' cache."""
     shards = [shard for shard in manifest.list_shards(split) if shard.records]
     if not folder.is_remote:
         return [RecordFile.of_shard(folder, shard) for shard in shards]
-    options = options or ReadOptions()
     cache = open_cache(options.cache_dir, options.cache_bytes)
     check_room(cache, shards)
     describe = functools.partial(RemoteFile.of_shard, folder, cache=cache)
@@ -255,7 +244,7 @@ def plan_serializable(
     shards, records = _share_shards(manifest.list_shards(split), options)
     choice = _choose_records(manifest, split, records, options)
     options = dataclasses.replace(resolved, shard_index=0, shard_count=1)
-    files = RecordFiles(list_files(folder, manifest, split))
+    files = RecordFiles(list_files(folder, manifest, split, options))
     images = ImagePlan(stored=manifest.image, options=options)
     check_images(images, choice)
     demand = measure_demand(files, images, choice, whole_batches=False)

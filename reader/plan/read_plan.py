@@ -39,7 +39,6 @@ class ReadPlan:
     order: orders.Order  # in which order the chosen records come
     steps: Steps  # which of them form a step, on this host
     buffers: Buffers  # sizes of the buffers
-    resizes_batches: bool = False  # whether whole batches are resized, instead of each image
 
     @property
     def options(self) -> ReadOptions:
@@ -68,13 +67,13 @@ class ReadPlan:
     @property
     def read_dtype(self) -> str:
         """The dtype of images as read: batches that are resized later are read as stored."""
-        return "uint8" if self.resizes_batches else self.options.dtype
+        return "uint8" if self.buffers.resizes_batches else self.options.dtype
 
     def shape_read(self, channels: int | None = None) -> tuple[int, int, int] | None:
         """The shape of an image, or of its mask, as read; None where images differ."""
         images, stored = self.images, self.images.stored
         channels = channels or images.channels
-        if self.resizes_batches and stored.height and stored.width:
+        if self.buffers.resizes_batches and stored.height and stored.width:
             return stored.height, stored.width, channels
         if images.height and images.width:
             return images.lay_out(images.height, images.width, channels)
@@ -101,11 +100,9 @@ class ReadPlan:
     def find_chosen(
         self, epoch: int, steps: Sequence[int], stride: int = 1
     ) -> tuple[Numbers, Numbers]:
-        """Finds the records of some steps, or every `stride`th of each.
+        """Finds the records of some steps, or every `stride`th of each: int64 (records,), twice.
 
-        Returns:
-            int64 (records,), their places in the steps' batches; int64 (records,), their numbers
-            among the chosen records.
+        First their places in the steps' batches, then their numbers among the chosen records.
         """
         positions = self.steps.join_positions(steps, stride)
         slots = np.flatnonzero(positions >= 0)

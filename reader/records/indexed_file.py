@@ -223,10 +223,7 @@ def check_size(path: Location, found: int, size: int) -> None:
 
 
 def read_index(file: RecordFile) -> Numbers:
-    """Reads a file's index and checks it against what is known of the file.
-
-    Returns:
-        int64 (records + 1,): the first byte of each record, and the end of the last.
+    """Reads where each record begins, and where the last one ends: int64 (records + 1,).
 
     Raises:
         DatasetError: the index is missing, damaged, or belongs to another file.

@@ -68,11 +68,8 @@ class RecordFiles:
     def read_many(self, numbers: Numbers) -> Iterator[tuple[int, Place, memoryview | RecordError]]:
         """Reads some records in their order on disk, neighbours at once; numbers in any order.
 
-        Yields:
-            (index into `numbers`, place, payload); for a damaged record, its error as payload.
-
-        Raises:
-            DatasetError: a file or an index is missing, or is not what it should be.
+        Yields (index into `numbers`, place, payload); for a damaged record, its error as payload.
+        Raises a `DatasetError` if a file or an index is missing, or is not what it should be.
         """
         for group in self.prefetch(numbers):
             places = group.list_places()
@@ -85,10 +82,8 @@ class RecordFiles:
     ) -> Iterator[Block]:
         """Reads some records into few blocks of memory; raises as `read_many` does.
 
-        Args:
-            numbers: of the records, in any order.
-            limit_bytes: size of a block, unless a single record has more.
-            memory: for the data, if you are done with each block before you ask for the next.
+        A block has up to `limit_bytes`, unless a single record has more. Give `memory` for the data
+        if you are done with each block before you ask for the next.
         """
         return read_blocks(self.prefetch(numbers), limit_bytes, memory)
 

@@ -220,11 +220,7 @@ class _CacheFile(NamedTuple):
 
 
 def pause_until_stalled(folder: Path, path: Location) -> Iterator[None]:
-    """Pauses before each item, longer each time, while others fetch an object or free the cache.
-
-    Raises:
-        StoreError: nothing has changed in the cache for too long.
-    """
+    """Pauses before each item, longer each time, while others fetch an object or free the cache."""
     (pause, longest), before = PAUSES_S, None
     # The downloader gives up a little earlier, and reports a more useful error.
     patience = read_patience() + 2 * longest

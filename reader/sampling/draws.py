@@ -83,12 +83,10 @@ def permute_block(block: int, count: int, key: int) -> Numbers:
 
 
 def draw_flips(seeds: Numbers) -> Flags:
-    """Decides which images `tf.image.stateless_random_flip_left_right(image, [seed, 1])` mirrors.
-
-    The decisions, bool (n,) for seeds int64 (n,), are those on a CPU, bit for bit.
-    """
-    # TensorFlow scrambles the two seeds first: one block under a fixed key, with the seeds as its
-    # counter, gives the key and the counter of the block that it draws from.
+    """Says which images `tf.image.stateless_random_flip_left_right(image, [seed, 1])` mirrors."""
+    # The same as on a CPU, bit for bit. TensorFlow scrambles the two seeds first: one block under a
+    # fixed key, with the seeds as its counter, gives the key and the counter of the block that it
+    # draws from.
     words = seeds.astype(np.uint64)
     zeros = np.zeros_like(words)
     even, odd = draw_blocks(

@@ -58,9 +58,7 @@ class CheckpointFolder:
     def read(self, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
         """Returns the state of the last checkpoint, or None if there is none.
 
-        Raises:
-            UsageError: the checkpoint is of data with another fingerprint.
-            DatasetError: it is damaged.
+        Raises a `UsageError` if its fingerprint is another one, a `DatasetError` if it is damaged.
         """
         try:
             state: dict[str, Any] = json.loads(self._state.read_bytes())

@@ -14,7 +14,7 @@ from converter.errors import DatasetError, RecordError, ShardmillError, UsageErr
 from reader.arrays import Array
 from reader.batches.batch import Ragged, format_batch
 from reader.batches.batch_reader import BatchReader
-from reader.batches.image_cache import Reader, fill_cache
+from reader.batches.iterator import Reader, fill_cache
 from reader.plan.memory import SINGLES, Demand, count_cores, divide_memory, measure_files
 from reader.plan.read_options import ReadOptions
 from reader.plan.read_plan import (

@@ -157,10 +157,7 @@ def crop_to_ratio(pixels: tf.Tensor, size: Sequence[Any]) -> tf.Tensor:
 
 
 def draw_window(size: tf.Tensor, shares: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
-    """Draws a random part of an image: top, left, height and width, int32 (4,).
-
-    `shares` are the least and greatest fraction of its area.
-    """
+    """Draws a random part of an image, of some share of its area: top, left, height and width."""
     area, shape, down, right = tf.unstack(tf.random.stateless_uniform([4], tf.stack([seed, 0])))
     height, width = tf.unstack(tf.cast(size, tf.float32))
     area = height * width * (shares[0] + area * (shares[1] - shares[0]))

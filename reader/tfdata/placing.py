@@ -54,7 +54,7 @@ def _leave_to_tensorflow(plan: ReadPlan) -> ImagePlan:
 
 def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
     """Makes what resizes and mirrors whole batches for the engine; None if that is not done."""
-    if not plan.resizes_batches:
+    if not plan.buffers.resizes_batches:
         return None
     images, options, padding = plan.images, plan.options, plan.given.mask_padding
     resize = _compile_resize(
@@ -157,7 +157,7 @@ def _resize_singly(
 ) -> Decoder:
     """Resizes what a decoder gives, uint8 (height, width, channels), one image after the other."""
     options, scratch = plan.options, Scratch()
-    if plan.resizes_batches or not plan.images.is_resized:
+    if plan.buffers.resizes_batches or not plan.images.is_resized:
         return decode
 
     def resize(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,7 @@ from converter.format.manifest import ImageInfo
 from converter.format.schema import MASK, Column
 from reader.arrays import Array
 from reader.batches.batch import BLANKS, BOX, order_parts
+from reader.examples.fields import NUMBERS
 from reader.examples.image_headers import MAX_SCANS
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
@@ -99,11 +100,10 @@ def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
     image, options, given, choice = plan.images.stored, plan.options, plan.given, plan.choice
     decode_image = make_decoder(plan.images)
     decode_mask = make_mask_decoder(plan.images, given.mask_padding)
-    texts = (examples.ENCODED, *(MASK,) * given.masks)
-    numbers = (examples.LABEL,) * given.labelled
-    numbers += (examples.HEIGHT, examples.WIDTH) * image.is_raw
-    features = {name: tf.io.FixedLenFeature((), tf.string) for name in texts}
-    features |= {name: tf.io.FixedLenFeature((), tf.int64) for name in numbers}
+    features = {
+        name: tf.io.FixedLenFeature((), tf.int64 if name in NUMBERS else tf.string)
+        for name in given.features
+    }
     features[examples.SOURCE_ID] = tf.io.FixedLenFeature((), tf.string, "")
 
     def decode(record: tf.Tensor, seed: tf.Tensor) -> Columns:
