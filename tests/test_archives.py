@@ -418,6 +418,17 @@ class _Unseekable(io.RawIOBase):
         return self._file.write(data)
 
 
+def test_duplicates_in_a_zip_are_found_however_long_their_headers_are(tmp_path):
+    content = bytes(range(256)) * 80
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
+        for name, extra_bytes in (("one", 0), ("two", 5_000), ("three", 0)):
+            info = zipfile.ZipInfo(f"cats/{name}.png")
+            info.extra = struct.pack("<2H", 0x9999, extra_bytes) + bytes(extra_bytes)
+            file.writestr(info, content)
+    inventory = scan_images(tmp_path / "images.zip")
+    assert inventory.duplicates == ((0, 1, 2),)
+
+
 @pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "tar.bz2", "tar.xz"])
 def test_what_is_compressed_as_a_whole_is_written_in_one_reading(
     folder, tmp_path, monkeypatch, suffix

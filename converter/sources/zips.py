@@ -81,7 +81,9 @@ def peek_zip_member(archive: Location, place: int, size: int) -> bytes:
     """The first bytes of a member, at most `size`, unchecked; empty if it is damaged."""
     file = io.BytesIO(archive.read_range(place, _span_member(size)))
     _, method, _ = _read_header(file, 0)
-    data = file.read(size)
+    begin, data = place + file.tell(), file.read(size)
+    if len(data) < size:  # its header is longer than usual, or the archive ends
+        data = archive.read_range(begin, size)
     try:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         return data if method == _STORED else inflater.decompress(data, size)
