@@ -52,7 +52,6 @@ POLICIES: Final = ("on_error", "max_rejects", "strict", "isolate", "max_seconds"
 resumed, and are not stored in the data set."""
 
 _COUNT: Final = (1, 2**31 - 1)
-_SPELLINGS: Final = {"jpg": "jpeg"}
 _COLORS: Final = {"white": "#ffffff", "black": "#000000", "gray": "#808080", "grey": "#808080"}
 
 
@@ -107,7 +106,7 @@ def parse_share(text: str) -> int | float:
 
 def spell_format(name: Any) -> Any:
     """The name of a format or an encoding as it is stored: `jpeg` for `jpg`."""
-    return _SPELLINGS.get(name, name) if isinstance(name, str) else name
+    return "jpeg" if isinstance(name, str) and name == "jpg" else name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -152,21 +152,16 @@ class NoteTally:
     """Counts notes by code, with their first names."""
 
     def __init__(self) -> None:
-        self._names: dict[str, list[str]] = {}
-        self._totals: dict[str, int] = {}
+        self._notes: dict[str, Note] = {}
 
     def add(self, code: str, *names: str, total: int = 1) -> None:
         """Adds `total` occurrences, and the first names of them."""
-        known = self._names.setdefault(code, [])
-        known += names[: MAX_NAMES - len(known)]
-        self._totals[code] = self._totals.get(code, 0) + total
+        known = self._notes.get(code, Note(code, (), 0))
+        self._notes[code] = Note(code, (known.names + names)[:MAX_NAMES], known.total + total)
 
     def list_notes(self) -> list[Note]:
         """Returns one note for each code, ordered by code."""
-        return [
-            Note(code, tuple(names), self._totals[code])
-            for code, names in sorted(self._names.items())
-        ]
+        return sorted(self._notes.values())
 
 
 def make_note(code: str, names: list[str]) -> Note:

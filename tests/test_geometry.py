@@ -9,7 +9,7 @@ from PIL import Image
 
 from converter.format.schema import BOX_LABELS, BOXES, Column
 from converter.images.conversion import convert_image
-from converter.images.geometry import Geometry, fit_boxes, fit_image, move_box, parse_boxes
+from converter.images.geometry import Geometry, Size, fit_boxes, fit_image, move_box, parse_box
 from converter.images.opened_images import decode_image
 from converter.options import MAX_SIDE_PIXELS, RESIZES, ConvertOptions
 
@@ -24,6 +24,11 @@ SMALL_SIZE = st.tuples(st.integers(1, 30), st.integers(1, 30))
 LARGER_TARGET = st.tuples(st.integers(60, 200), st.integers(60, 200))
 
 
+def fit(size: Size, target: Size, resize: str, *, enlarge: bool = True) -> Geometry:
+    target = (target[0],) * 2 if resize in ("shorter", "longer") else target
+    return fit_image(size, ConvertOptions(image_size=target, resize=resize, enlarge=enlarge))
+
+
 @pytest.mark.parametrize(
     ("resize", "expected"),
     [
@@ -36,14 +41,14 @@ LARGER_TARGET = st.tuples(st.integers(60, 200), st.integers(60, 200))
     ],
 )
 def test_each_mode_on_one_image(resize, expected):
-    assert fit_image((30, 60), (20, 20), resize) == expected
+    assert fit((30, 60), (20, 20), resize) == expected
 
 
 @QUICK
 @pytest.mark.parametrize("resize", RESIZES)
 @given(size=ANY_SIZE, target=ANY_TARGET)
 def test_everything_stays_within_bounds(resize, size, target):
-    geometry = fit_image(size, target, resize)
+    geometry = fit(size, target, resize)
     top, left, height, width = geometry.crop
     assert top >= 0
     assert left >= 0
@@ -60,14 +65,14 @@ def test_everything_stays_within_bounds(resize, size, target):
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 @given(size=ANY_SIZE, target=ANY_TARGET)
 def test_these_modes_give_exactly_the_size_asked_for(resize, size, target):
-    assert fit_image(size, target, resize).canvas == target
+    assert fit(size, target, resize).canvas == target
 
 
 @QUICK
 @pytest.mark.parametrize(("resize", "choose"), [("shorter", min), ("longer", max)])
 @given(size=ANY_SIZE, side=TARGETS)
 def test_the_side_that_the_mode_names_gets_the_size(resize, choose, size, side):
-    assert choose(fit_image(size, (side, side), resize).canvas) == side
+    assert choose(fit(size, (side, side), resize).canvas) == side
 
 
 @QUICK
@@ -79,7 +84,7 @@ def test_the_aspect_ratio_is_kept_to_half_a_pixel(resize, size, target):
         "shorter": target[0] / min(size),
         "longer": target[0] / max(size),
     }
-    for side, scaled in zip(size, fit_image(size, target, resize).scaled, strict=True):
+    for side, scaled in zip(size, fit(size, target, resize).scaled, strict=True):
         exact = side * scales[resize]
         assert scaled == pytest.approx(max(exact, 1), abs=0.5 + 1e-6)
 
@@ -87,7 +92,7 @@ def test_the_aspect_ratio_is_kept_to_half_a_pixel(resize, size, target):
 @QUICK
 @given(size=ANY_SIZE, target=ANY_TARGET)
 def test_a_crop_touches_two_opposite_edges_and_is_centred(size, target):
-    top, left, height, width = fit_image(size, target, "crop").crop
+    top, left, height, width = fit(size, target, "crop").crop
     assert height == size[0] or width == size[1]
     assert 0 <= (size[0] - height) - 2 * top <= 1
     assert 0 <= (size[1] - width) - 2 * left <= 1
@@ -104,7 +109,7 @@ def test_a_crop_is_the_one_of_keras(size, target):
     )
     top, left = kept.min(axis=(0, 1))
     bottom, right = kept.max(axis=(0, 1))
-    crop = fit_image(size, target, "crop").crop
+    crop = fit(size, target, "crop").crop
     assert crop == (top, left, bottom - top + 1, right - left + 1)
 
 
@@ -115,7 +120,7 @@ def test_padding_is_that_of_keras_to_one_pixel(size, target):
     # What `keras.utils.image_dataset_from_directory(pad_to_aspect_ratio=True)` calls.
     padded = tf.image.resize_with_pad(np.ones((*size, 1), np.float32), *target, method="nearest")
     rows, columns = np.nonzero(padded.numpy()[:, :, 0])
-    scaled = fit_image(size, target, "pad").scaled
+    scaled = fit(size, target, "pad").scaled
     theirs = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
     top, left = (target[0] - scaled[0]) // 2, (target[1] - scaled[1]) // 2
     ours = (top, left, top + scaled[0], left + scaled[1])
@@ -134,7 +139,7 @@ def test_padding_is_that_of_keras_to_one_pixel(size, target):
     ],
 )
 def test_without_enlarging_a_small_image_stays_as_it_is(size, resize, scaled, canvas):
-    geometry = fit_image(size, (64, 64), resize, enlarge=False)
+    geometry = fit(size, (64, 64), resize, enlarge=False)
     assert (geometry.scaled, geometry.canvas) == (scaled, canvas)
 
 
@@ -151,8 +156,8 @@ COLUMNS = (Column(BOXES, "boxes"), Column(BOX_LABELS, "labels"))
     ],
 )
 def test_all_formats_say_the_same(box_format, numbers):
-    (box,) = parse_boxes([numbers], box_format)
-    geometry = fit_image((50, 100), (10, 10), "stretch")
+    box = parse_box(numbers, box_format)
+    geometry = fit((50, 100), (10, 10), "stretch")
     moved = move_box(box, (50, 100), geometry, in_fractions=box_format in ("yolo", "yxyx"))
     assert moved == pytest.approx((0.2, 0.2, 0.6, 0.6))
 

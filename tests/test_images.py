@@ -449,7 +449,7 @@ def test_every_image_gets_the_size_of_its_geometry(size, side, resize, file_form
     source = encode_image(Image.new("RGB", size[::-1]), file_format, exif=make_exif(orientation))
     options = ConvertOptions(image_size=(side, side), resize=resize, encoding="raw")
     upright = size if orientation < 5 else size[::-1]
-    expected = fit_image(upright, (side, side), resize).canvas
+    expected = fit_image(upright, options).canvas
     assert read_pixels(source, options).shape == (*expected, 3)
 
 

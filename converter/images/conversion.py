@@ -13,7 +13,7 @@ from PIL.GifImagePlugin import GifImageFile
 from converter.costs import enter
 from converter.errors import ImageError
 from converter.images import openers
-from converter.images.geometry import fit_upright
+from converter.images.geometry import fit_image
 from converter.images.opened_images import OpenedImage, Origin
 from converter.images.pixels import MODES
 from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
@@ -184,7 +184,7 @@ def _convert_opened(opened: OpenedImage) -> list[Converted]:
 
 
 def _convert(opened: OpenedImage, options: ConvertOptions) -> StoredImage:
-    geometry = fit_upright(opened.origin.size, options)
+    geometry = fit_image(opened.origin.size, options)
     height, width = geometry.canvas
     if max(height, width) > MAX_SIDE_PIXELS:
         raise ImageError("too_large", f"{width}x{height}: a side is over {MAX_SIDE_PIXELS}")

@@ -33,17 +33,16 @@ class Geometry:
     canvas: Size  # of the result; `scaled` is centred on it
 
 
-def fit_image(size: Size, target: Size, resize: str, *, enlarge: bool = True) -> Geometry:
-    """Computes the geometry of one upright image, for one of `converter.options.RESIZES`.
+def fit_image(size: Size, options: ConvertOptions) -> Geometry:
+    """Computes the geometry of one upright image.
 
     `crop` cuts as `keras.utils.image_dataset_from_directory(crop_to_aspect_ratio=True)` does,
-    to the pixel, and `pad` fills up as its `pad_to_aspect_ratio` does, to within one. `shorter`
-    and `longer` use only the first number of `target`.
+    to the pixel, and `pad` fills up as its `pad_to_aspect_ratio` does, to within one.
     """
-    most = math.inf if enlarge else 1.0
+    target, most = options.image_size, math.inf if options.enlarge else 1.0
     height, width = size
     whole = (0, 0, height, width)
-    match resize:
+    match options.resize:
         case "none":
             return Geometry(crop=whole, scaled=size, canvas=size)
         case "stretch":
@@ -53,14 +52,9 @@ def fit_image(size: Size, target: Size, resize: str, *, enlarge: bool = True) ->
         case "pad":
             factor = min(target[0] / height, target[1] / width, most)
             return Geometry(crop=whole, scaled=_multiply(size, factor), canvas=target)
-    side = min(size) if resize == "shorter" else max(size)
+    side = min(size) if options.resize == "shorter" else max(size)
     scaled = _multiply(size, min(target[0] / side, most))
     return Geometry(crop=whole, scaled=scaled, canvas=scaled)
-
-
-def fit_upright(size: Size, options: ConvertOptions) -> Geometry:
-    """`fit_image` with the target, resize mode and limit on enlarging of the options."""
-    return fit_image(size, options.image_size, options.resize, enlarge=options.enlarge)
 
 
 def choose_interpolation(geometry: Geometry, options: ConvertOptions) -> Image.Resampling:
@@ -103,15 +97,30 @@ def pad(image: Image.Image, size: Size, level: int = 0) -> Image.Image:
     return padded
 
 
-def parse_boxes(value: Any, box_format: str) -> list[Box]:
-    """Reads a list of boxes of four numbers, in a format of `ConvertOptions.box_format`.
+def parse_box(box: Any, box_format: str) -> Box:
+    """Reads four numbers in a format of `ConvertOptions.box_format`.
 
     Raises a `ValueError` for anything else, and for a box without an area.
     """
-    if not isinstance(value, list):
-        message = f"boxes {value!r:.60} are not a list of lists of four numbers"
-        raise ValueError(message)  # noqa: TRY004 (the value of a cell, not of an argument)
-    return [_parse_box(box, box_format) for box in value]
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(f"box {box!r:.60} is not a list of four numbers")
+    # JSON may hold NaN and Infinity, and `True` is an int, too.
+    if not all(type(side) in (int, float) and math.isfinite(side) for side in box):
+        raise ValueError(f"box {box!r:.60} does not hold four numbers")
+    one, two, three, four = map(float, box)
+    match box_format:
+        case "xyxy":
+            parsed = two, one, four, three
+        case "xywh":
+            parsed = two, one, two + four, one + three
+        case "yolo":
+            parsed = two - four / 2, one - three / 2, two + four / 2, one + three / 2
+        case _:
+            parsed = one, two, three, four
+    top, left, bottom, right = parsed
+    if top >= bottom or left >= right:
+        raise ValueError(f"box {box!r:.60} has no area, read as {box_format}")
+    return parsed
 
 
 def fit_boxes(
@@ -125,7 +134,7 @@ def fit_boxes(
     found = dict(zip((column.name for column in columns), values, strict=True))
     if BOXES not in found:
         return values
-    geometry, in_fractions = fit_upright(size, options), options.box_format in _FRACTIONS
+    geometry, in_fractions = fit_image(size, options), options.box_format in _FRACTIONS
     moved = [move_box(box, size, geometry, in_fractions=in_fractions) for box in found[BOXES]]
     found[BOXES] = [side for box in moved if box is not None for side in box]
     if BOX_LABELS in found:
@@ -161,25 +170,3 @@ def _center_crop(size: Size, target: Size) -> tuple[int, int, int, int]:
 def _multiply(size: Size, factor: float) -> Size:
     height, width = (max(1, round(side * factor)) for side in size)
     return height, width
-
-
-def _parse_box(box: Any, box_format: str) -> Box:
-    if not isinstance(box, list) or len(box) != 4:
-        raise ValueError(f"box {box!r:.60} is not a list of four numbers")
-    # JSON may hold NaN and Infinity, and `True` is an int, too.
-    if not all(type(side) in (int, float) and math.isfinite(side) for side in box):
-        raise ValueError(f"box {box!r:.60} does not hold four numbers")
-    one, two, three, four = map(float, box)
-    match box_format:
-        case "xyxy":
-            parsed = two, one, four, three
-        case "xywh":
-            parsed = two, one, two + four, one + three
-        case "yolo":
-            parsed = two - four / 2, one - three / 2, two + four / 2, one + three / 2
-        case _:
-            parsed = one, two, three, four
-    top, left, bottom, right = parsed
-    if top >= bottom or left >= right:
-        raise ValueError(f"box {box!r:.60} has no area, read as {box_format}")
-    return parsed

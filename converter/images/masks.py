@@ -16,7 +16,7 @@ from PIL import Image
 
 from converter.errors import ImageError
 from converter.images import pixels
-from converter.images.geometry import fit_upright, pad, scale
+from converter.images.geometry import fit_image, pad, scale
 from converter.images.opened_images import Origin
 from converter.images.openers import check_opened, open_image, wrap_decoder_errors
 from converter.options import ConvertOptions
@@ -88,7 +88,7 @@ def _describe_size(image: Image.Image, origin: Origin) -> ImageError:
 
 
 def _encode(mask: Image.Image, origin: Origin, options: ConvertOptions) -> bytes:
-    geometry = fit_upright(origin.size, options)
+    geometry = fit_image(origin.size, options)
     scaled = scale(mask, origin.size, geometry, Image.Resampling.NEAREST)
     file = io.BytesIO()
     pad(scaled, geometry.canvas, options.mask_padding).save(file, "PNG", compress_level=6)

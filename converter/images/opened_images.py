@@ -14,7 +14,7 @@ from converter.images.geometry import (
     Geometry,
     Size,
     choose_interpolation,
-    fit_upright,
+    fit_image,
     measure_draft,
     pad,
     scale,
@@ -126,7 +126,7 @@ def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) ->
     """Decodes and resizes one image without encoding it; `draft` is that of `OpenedImage`."""
     with openers.open_image(data, options.formats) as image:
         opened = OpenedImage(image, data, [options], draft=draft)
-        return opened.resize(fit_upright(opened.origin.size, options), options)
+        return opened.resize(fit_image(opened.origin.size, options), options)
 
 
 def examine_image(data: bytes, options: ConvertOptions) -> Origin:

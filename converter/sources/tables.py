@@ -12,7 +12,7 @@ from typing import Any, Final
 from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.schema import Column, check_column_name
-from converter.images.geometry import parse_boxes
+from converter.images.geometry import parse_box
 from converter.inventory import NO_LABEL, Entry, Inventory, Skipped, leave_out, reject
 from converter.names import find_file, to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
@@ -164,7 +164,7 @@ class _RowReader:
             case schema.TARGET:
                 return rows.read_number(cell)
             case schema.BOXES:
-                return parse_boxes(rows.read_list(cell), self.options.box_format)
+                return [parse_box(box, self.options.box_format) for box in rows.read_list(cell)]
         return rows.convert_cell(cell, column.kind)
 
     def _read_labels(self, cell: Any) -> list[int]:
