@@ -176,7 +176,10 @@ class ConvertOptions(ImageOptions):
         self._check_appearance()
         self._check_labels()
         self._check_columns()
-        self._check_masks()
+        if self.mask_dir and self.mask_column:
+            raise UsageError("mask dir and mask column exclude each other: an image has one mask")
+        if self.masked and self.frames == "all":
+            raise UsageError("frames all makes several images of a file, and a mask is of one")
 
     def _check_splits(self) -> None:
         if self.validation_split + self.test_split >= 1:
@@ -237,12 +240,6 @@ class ConvertOptions(ImageOptions):
             raise UsageError("box labels column is given without a boxes column")
         _check_unique("keep columns", self.keep_columns)
 
-    def _check_masks(self) -> None:
-        if self.mask_dir and self.mask_column:
-            raise UsageError("mask dir and mask column exclude each other: an image has one mask")
-        if self.masked and self.frames == "all":
-            raise UsageError("frames all makes several images of a file, and a mask is of one")
-
     @property
     def held_out(self) -> dict[str, float]:
         """The share of the images that each split other than `train` gets."""
@@ -260,10 +257,9 @@ class ConvertOptions(ImageOptions):
 
     def to_json(self) -> dict[str, Any]:
         """Returns the options that decide bytes as JSON values, in the order of declaration."""
-        values = dataclasses.asdict(self)
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
+            for name, value in dataclasses.asdict(self).items()
             if name not in POLICIES
         }
 

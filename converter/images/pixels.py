@@ -187,7 +187,8 @@ def _build_transform(profile: bytes, mode: str) -> _Transform | None:
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         wanted = _PROFILED.get(opened.profile.xcolor_space)
-        if wanted is None or not _fits(mode, wanted):
+        grey = mode in ("1", "L", "LA", "La") or mode.startswith("I;16")
+        if wanted is None or (wanted == "CMYK") != (mode == "CMYK") or (wanted == "L" and not grey):
             return None
         convert = _convert_to_srgb(opened, wanted)
         return None if wanted == "RGB" and _keeps_colors(convert) else convert
@@ -205,14 +206,6 @@ def _convert_to_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> _Transform
         return converted
 
     return convert
-
-
-def _fits(mode: str, wanted: str) -> bool:
-    """Whether a profile for pixels of one mode applies to an image of another."""
-    grey = mode in ("1", "L", "LA", "La") or mode.startswith("I;16")
-    if wanted == "CMYK":
-        return mode == "CMYK"
-    return mode != "CMYK" and (wanted == "RGB" or grey)
 
 
 def _keeps_colors(convert: _Transform) -> bool:

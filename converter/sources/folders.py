@@ -215,8 +215,8 @@ class Labeller:
             return set()
         if not self._has_splits:
             return set(self._folders)
-        splits = [top for top in self._folders if top.lower() in SPLIT_FOLDERS]
-        return {name for split in splits for name in self._folders[split]}
+        inner = [self._folders[top] for top in self._folders if top.lower() in SPLIT_FOLDERS]
+        return set().union(*inner)
 
     def assign(self, path: str) -> Assignment:
         """The assignment of an image; fastest if images of one folder follow each other."""

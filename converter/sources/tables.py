@@ -42,11 +42,11 @@ def scan_table(
         shown = str(row.get(options.path_column) or f"row {number}")
         try:
             entries.append(reader.read(row))
-        except ValueError as error:
+        except ValueError as error:  # a value makes no sense
             rejected.append(Skipped(shown, "bad_row", f"row {number}: {error}"))
-        except ImageError as error:
+        except ImageError as error:  # there is no image or no mask
             rejected.append(Skipped(shown, error.code, f"row {number}: {error.detail}"))
-        except LookupError:
+        except LookupError:  # its class is not in the list
             skipped.append(leave_out(shown, "skipped_no_label"))
     if not entries:
         reason = "no rows of images that are asked for"
@@ -65,12 +65,7 @@ def scan_table(
 
 
 def normalize_path(cell: Any) -> str:
-    """The path in a row, without empty parts and dots.
-
-    Raises:
-        ImageError: it leads out of the folder.
-        ValueError: it is no path.
-    """
+    """The path in a row, without empty parts and dots; an `ImageError` if it leads out."""
     if rows.is_blank(cell) or not isinstance(cell, str):
         raise ValueError(f"{cell!r:.60} is not a path")
     path, is_outside = clean_name(rows.read_text(cell))
@@ -110,13 +105,7 @@ class _RowReader:
     columns: dict[Column, str]
 
     def read(self, row: rows.Row) -> Entry:
-        """Makes an entry of a row.
-
-        Raises:
-            ImageError: the row has no image, or its mask is none.
-            ValueError: a value makes no sense.
-            LookupError: its class is not in `classes`.
-        """
+        """Makes an entry of a row, or raises what `scan_table` catches."""
         options = self.options
         path = normalize_path(row.get(options.path_column))
         mask = self._find_mask(row.get(options.mask_column)) if options.mask_column else None
@@ -192,9 +181,12 @@ def _survey_rows(
         names |= row.keys()
         if number == 1:
             options = _apply_usual_names(options, row)
-        for name, kind in kinds.items():
+        try:
+            for name, kind in kinds.items():
+                kinds[name] = rows.join_kinds(kind, rows.find_kind(row.get(name)))
+        except ValueError as error:
             where = f"{table}: column {name!r}, row {number}"
-            kinds[name] = _widen_kind(kind, row.get(name), where)
+            raise UsageError(f"{where} cannot be carried into records: {error}") from error
         found.update(_list_classes(row, options))
     if not number:
         raise UsageError(f"{table} has no rows: give it one for each image")
@@ -206,13 +198,6 @@ def _survey_rows(
         classes={name: label for label, name in enumerate(classes)},
         columns=_list_columns(options, kinds),
     )
-
-
-def _widen_kind(kind: str, cell: Any, where: str) -> str:
-    try:
-        return rows.join_kinds(kind, rows.find_kind(cell))
-    except ValueError as error:
-        raise UsageError(f"{where} cannot be carried into records: {error}") from error
 
 
 def _apply_usual_names(options: ConvertOptions, row: rows.Row) -> ConvertOptions:

@@ -55,24 +55,19 @@ def list_zip(file: BinaryIO, name: str) -> Iterator[Entry | Skipped]:
 
 def start_zip_member(archive: Location, place: int, size: int) -> Callable[[], bytes]:
     """Begins to read a member, and returns a function that waits for its content."""
-
-    def read_file() -> bytes:
-        with archive.open_read() as file:
-            return _read_member(file, place, size)
-
-    if not archive.is_remote:
-        return read_file
     span = _span_member(size)
-    reading = archive.start_read(place, span)
+    reading = archive.start_read(place, span) if archive.is_remote else None
 
     def read() -> bytes:
-        data = reading.result()
-        try:
-            return _read_member(io.BytesIO(data), 0, size)
-        except ImageError:
-            if len(data) < span:
-                raise
-        return read_file()  # damaged, or its header is longer than usual
+        if reading is not None:
+            data = reading.result()
+            try:
+                return _read_member(io.BytesIO(data), 0, size)
+            except ImageError:  # damaged, or its header is longer than usual
+                if len(data) < span:
+                    raise
+        with archive.open_read() as file:
+            return _read_member(file, place, size)
 
     return read
 
