@@ -21,6 +21,7 @@ HUGE_BYTES: Final = 1 << 22  # smaller arrays are not worth pages of 2 MB; numpy
 def allocate(size: int) -> Bytes:
     """Allocates whole pages, which return to the system when they are freed."""
     # From a heap they would not: the C library keeps what is freed below 32 MB, for each thread.
+    # A map has at least one byte.
     memory = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         # The 3,072 pages of 4 kB in a batch are more than the processor's TLB holds.

@@ -63,6 +63,7 @@ class BatchReader:
         self._masks = self._make_pool(plan.shape_read(1), "uint8") if plan.given.masks else None
         stored = plan.images.stored
         is_plain = (plan.options.dtype, plan.options.data_format) == ("uint8", "channels_last")
+        # Raw images of another form are read here first: the system can only copy bytes.
         self._raw_images: BufferPool | None = None
         if plan.is_direct and not is_plain and stored.height and stored.width:
             shape = stored.height, stored.width, stored.channels
@@ -85,6 +86,7 @@ class BatchReader:
         if self._prefetcher is not None and steps:
             self._prefetcher.update(epoch, steps[-1], numbers, self._sample)
         batch = self._take_blank(len(steps) * self.plan.steps.batch_size)
+        # 63 bits of the key: an int64 holds no more.
         epoch_key = np.int64(derive_key(self.plan.options.seed or 0, epoch) >> 1)
         seeds = (numbers * SEED_FACTOR) ^ epoch_key
         if self.plan.options.random_flip:
@@ -157,9 +159,7 @@ class BatchReader:
         if self._wanted.with_names:
             for slot, name in zip(places, _slice(block.data, fields.names, rows), strict=True):
                 batch.names[slot] = name.tobytes()
-        if self._wanted.needed:
-            for slot, row in zip(places, rows.tolist(), strict=True):
-                batch.values[slot] = fields.values[row]
+        batch.values[slots[indexes]] = fields.values[rows]
         is_done = np.array([problem is None for problem in problems], np.bool_)
         done = indexes[is_done]
         batch.labels[slots[done]] = fields.labels[rows[is_done]]

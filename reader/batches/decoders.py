@@ -214,6 +214,7 @@ def _decode_with_pillow(kind: type[ImageFile], encoded: bytes | bytearray, pixel
         # Not `Image.open`, which warns of many pixels: sizes have been compared with the manifest.
         with kind(io.BytesIO(encoded)) as image:
             if kind is _BareJpegFile and mode == "L":
+                # The stored luminance, as simplejpeg gives it; `convert` would compute it of RGB.
                 image.draft("L", None)
             decoded = np.asarray(_convert(image, mode, pixels.shape[:2]))
     except MemoryError:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from converter.format import examples
 from converter.format.manifest import ImageInfo
@@ -90,7 +91,7 @@ class Fields:
     sizes: Numbers  # (records, 2): height and width, as the record or the image's header says
     masks: Numbers  # span, if asked for
     names: Numbers  # span of the paths of the originals, if asked for
-    values: list[Values]  # of each record's columns, if asked for
+    values: npt.NDArray[np.object_]  # (records,): `Values`, if columns are asked for
     valid: Flags  # (records,)
 
 
@@ -122,7 +123,8 @@ def find_fields(block: Block, given: Given) -> Fields:
     for row in np.flatnonzero(valid).tolist() if given.masks else ():
         mask = data[begins[1, row] : ends[1, row]]
         valid[row] = _is_mask(mask.data, tuple(sizes[row].tolist()))
-    values: list[Values] = [()] * len(valid)
+    # Columns hold any number of values: each record is parsed by itself.
+    values = np.full(len(valid), None, np.object_)
     for row in np.flatnonzero(valid).tolist() if columns else ():
         try:
             payload = data[block.begins[row] : block.ends[row]].tobytes()

@@ -71,12 +71,6 @@ class ImagePlan:
         )
 
     @property
-    def resizes_alike(self) -> bool:
-        """Whether all images of a batch are resized in the same way."""
-        uniform = self.stored.height is not None and self.options.random_crop is None
-        return self.is_resized and uniform
-
-    @property
     def decoded_dtype(self) -> str:
         """The dtype after decoding and resizing: only a resize makes fractions."""
         return self.options.dtype if self.is_resized else "uint8"

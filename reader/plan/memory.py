@@ -96,10 +96,10 @@ class Buffers:
 
 def size_buffers(files: RecordFiles, images: ImagePlan, choice: Choice) -> Buffers:
     """Divides `max_ram`; resizes whole batches if they fit into it."""
-    max_ram_bytes = images.options.max_ram_bytes
+    max_ram_bytes, crop = images.options.max_ram_bytes, images.options.random_crop
     measure = functools.partial(measure_demand, files, images, choice)
-    if images.resizes_alike:
-        # Resizing image by image takes less memory, and more time.
+    if images.is_resized and images.stored.height is not None and crop is None:
+        # All images alike, so in one call. Image by image takes less memory, and more time.
         with contextlib.suppress(UsageError):
             buffers = divide_memory(max_ram_bytes, measure(whole_batches=True))
             return dataclasses.replace(buffers, resizes_batches=True)

@@ -47,7 +47,6 @@ class ReadPlan:
 
     @property
     def given(self) -> Given:
-        """What is given of each record."""
         return self.choice.given
 
     @property
@@ -176,6 +175,7 @@ def choose_order(
                 counts=counts, seed=seed, run=run, window=inner, shards=mixed
             )
         files = RecordFiles(files.files, buffers.index_bytes)
+        # The runs of the window being used up, and of the one being filled.
         return RunFiles(files, run, 2 * window // run, by_file=is_remote), order
     if options.shuffle == "exact":
         order = orders.ShuffledOrder(records=selection.count, seed=seed)
@@ -200,15 +200,14 @@ def describe_plan(plan: ReadPlan) -> dict[str, Any]:
     }
     if isinstance(order, orders.MixedOrder):
         ends = [*order.begins[1:], plan.choice.selection.total]
-        description["mixture"] = [list(part) for part in zip(ends, order.shares, strict=True)]
+        description["mixture"] = [*zip(ends, order.shares, strict=True)]
     if isinstance(order, orders.ShardwiseOrder):
         description["shards"] = order.shards
     if options.order == "path":
         description["by"] = "path"
     description |= {name: getattr(options, name) for name in CHOICES}
-    if options.random_crop is not None:
-        description["random_crop"] = list(options.random_crop)
-    return description
+    described: dict[str, Any] = json.loads(json.dumps(description))  # with lists for tuples
+    return described
 
 
 def describe_order(

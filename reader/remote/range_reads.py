@@ -99,6 +99,7 @@ class RangeRequests:
                 self._opened[file.path] = self._collect(file, pieces)
             while len(self._opened) > OPEN_FILES:
                 self._opened.popitem(last=False)[1].close()
+            # The caller closes what it gets.
             return os.dup(self._opened[file.path].fileno())
         except OSError as error:
             raise file.cache.describe(error, file.path) from error

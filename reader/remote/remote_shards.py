@@ -200,6 +200,7 @@ class ShardPrefetcher:
         self._wanted.extend(reversed(missing))
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         while len(self._threads) < min(FETCHERS, len(missing)):
+            # Python joins the threads of executors: a script's end would wait for a shard.
             arguments = (self._cache, self._wanted, self._busy)
             thread = threading.Thread(target=_fetch_all, args=arguments, daemon=True)
             thread.start()

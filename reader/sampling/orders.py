@@ -118,6 +118,7 @@ class MixedOrder:
         ends = np.cumsum(self.shares)
         blocks = positions // size
         key = derive_key(self.seed, epoch if self.is_fresh else 0)
+        # Without an end: an epoch has only whole blocks.
         slots = _shuffle_windows(positions, 1 << 62, size, key) % size
         numbers = np.empty_like(positions)
         for index, which in enumerate(self.orders):
