@@ -23,7 +23,7 @@ from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.storage import object_requests
 from converter.storage.files import Layout
-from converter.storage.object_requests import copy_objects, delete_object, put_bytes
+from converter.storage.object_requests import copy_objects, put_bytes
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.convert import Conversion
@@ -112,8 +112,8 @@ def test_an_update_goes_on_wherever_it_was_killed(server, root, out, monkeypatch
             wanted = new if tree["manifest.json"] == new["manifest.json"] else old
             assert wanted.items() <= tree.items(), number
         assert find_manifest(out) is not None
-        delete_object(Layout(out).lock)
-        delete_object(Layout(Layout(out).stage).lock)
+        Layout(out).lock.unlink(missing_ok=True)
+        Layout(Layout(out).stage).lock.unlink(missing_ok=True)
         update(root / "images", out)
         assert read_tree(out) == new, number
         assert not Layout(out).stage.exists()
@@ -201,7 +201,7 @@ def test_what_an_update_takes_over_has_to_be_there(s3_server, root, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.jobs.convert.replace_dataset", lambda out: None)
         kept = [*update(root / "images", out).update.kept]
-    delete_object(out / kept[0])
+    (out / kept[0]).unlink(missing_ok=True)
     with pytest.raises(DatasetError, match=f"^{kept[0]} is neither below"):
         replace_dataset(out)
     assert read_manifest(out).updated == 0

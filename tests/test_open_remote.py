@@ -14,7 +14,7 @@ from test_stores import upload
 from converter.errors import DatasetError
 from converter.options import ConvertOptions
 from converter.storage.files import Layout
-from converter.storage.object_requests import delete_object, put_bytes
+from converter.storage.object_requests import put_bytes
 from converter.storage.objects import ObjectPath
 from reader import open_shards
 
@@ -33,7 +33,7 @@ def replaced(server: Server, folder: Path) -> Iterator[ObjectPath]:
     """A data set that is being replaced, with a shard that is not yet what the manifest states."""
     out = upload(folder, server.path(uuid.uuid4().hex))
     put_bytes(Layout(out).replacing, b"{}")
-    delete_object(Layout(out).manifest)
+    Layout(out).manifest.unlink(missing_ok=True)
     return out
 
 
@@ -45,7 +45,7 @@ def test_opening_it_meanwhile_waits(replaced: ObjectPath, folder: Path) -> None:
     def finish() -> None:
         time.sleep(0.5)
         put_bytes(replaced / shard, (folder / shard).read_bytes())
-        delete_object(Layout(replaced).replacing)
+        Layout(replaced).replacing.unlink(missing_ok=True)
 
     thread = threading.Thread(target=finish)
     with replaced.lock():
@@ -80,7 +80,7 @@ def test_what_ends_between_two_looks_is_seen(
     def finish(path: ObjectPath) -> bool:
         if path == Layout(replaced).replacing:
             put_bytes(Layout(replaced).manifest, manifest)
-            delete_object(path)
+            path.unlink(missing_ok=True)
         return is_file(path)
 
     monkeypatch.setattr(ObjectPath, "is_file", finish)

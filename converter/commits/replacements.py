@@ -91,7 +91,7 @@ def restore_folder(out: Location, *, break_lock: bool) -> None:
         return
     owner = retired.find_owner()
     if owner is not None:
-        check_broken(out, owner, break_lock=break_lock, other="folder")
+        check_broken(out, owner, break_lock=break_lock)
     with contextlib.suppress(FileNotFoundError):  # another run has just restored it
         Path(str(retired)).rename(str(out))
 

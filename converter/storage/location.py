@@ -32,19 +32,14 @@ class Location(Protocol):
 
     Methods that read or write raise `OSError` if a disk fails, and `StoreError` if an object store
     refuses or does not answer. A file that does not exist is a `FileNotFoundError` in both.
-
-    Attributes:
-        scheme: `file` for this machine's disks, `s3` or `gs` for a store.
-        is_remote: whether each access is a request that takes milliseconds.
-        temporary: a folder on this machine for temporary files that belong to what is written here.
     """
 
     @property
-    def scheme(self) -> str: ...
+    def scheme(self) -> str: ...  # `file` for this machine's disks, `s3` or `gs` for a store
     @property
-    def is_remote(self) -> bool: ...
+    def is_remote(self) -> bool: ...  # whether each access is a request that takes milliseconds
     @property
-    def temporary(self) -> Path: ...
+    def temporary(self) -> Path: ...  # on this machine, for temporary files of what is written here
 
     # Names: pure, as in `pathlib`.
     @property
@@ -131,8 +126,7 @@ class Location(Protocol):
                 there is one already and `exclusive`.
         """
 
-    def unlink(self, missing_ok: bool = ...) -> None:  # noqa: FBT001 (as in `Path`)
-        """Removes the file."""
+    def unlink(self, missing_ok: bool = ...) -> None: ...  # noqa: FBT001 (as in `Path`)
 
     # Folders. A store has none: a folder exists as long as something is in it.
     def make_folder(self) -> None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from converter.errors import LockedError, OutputError, ShardmillError
 from converter.storage.files import Layout, link_file, write_file
 from converter.storage.location import Location
-from converter.storage.object_requests import create_object, delete_object
+from converter.storage.object_requests import create_object
 
 if TYPE_CHECKING:  # which are built on this
     from converter.storage.disk import DiskPath
@@ -50,23 +50,15 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Owner:
-    """The process that holds a lock.
+    """The process that holds a lock; by default an unknown one, which may be anywhere."""
 
-    Attributes:
-        boot: changes with each boot of the machine; empty if the system has no such value.
-        machine: the permanent identity of the machine; empty if it has none, as in many containers.
-        space: the namespace of `pid`, which tells containers apart.
-        started: when the process began, by the system's clock, to notice a reused `pid`.
-        since: when the lock was taken, for people.
-    """
-
-    host: str
-    boot: str
-    machine: str
-    space: str
-    pid: int
-    started: str
-    since: str
+    host: str = "an unknown host"
+    boot: str = "?"  # changes with each boot of the machine; empty if the system has no such value
+    machine: str = ""  # the machine's permanent identity; many containers have none
+    space: str = ""  # the namespace of `pid`, which tells containers apart
+    pid: int = 0
+    started: str = ""  # when the process began, by the system's clock, to notice a reused `pid`
+    since: str = "an unknown time"  # when the lock was taken, for people
 
     def is_here(self) -> bool:
         """Tells whether it runs, or ran, where this process could see it."""
@@ -86,20 +78,20 @@ class Owner:
 
 
 def check_broken(
-    place: Location, owner: Owner, *, break_lock: bool, other: str, runs: bool | None = None
+    place: Location, owner: Owner, *, break_lock: bool, runs: bool | None = None
 ) -> None:
-    """Refuses to ignore an owner that is not known to be gone.
+    """Refuses to ignore the owner of the lock of a data set, who is not known to be gone.
 
     Args:
         place: the data set.
         owner: who holds its lock.
         break_lock: treat the lock as stale, unless the owner runs.
-        other: what to choose instead: another "folder", for example.
         runs: whether the owner is known to run; by default, whether this process could see it.
 
     Raises:
         LockedError: the owner is running, or may be.
     """
+    other = "prefix" if place.is_remote else "folder"
     who = f"process {owner.pid} on {owner.host}, since {owner.since}"
     if owner.is_here() if runs is None else runs:
         raise LockedError(
@@ -144,14 +136,13 @@ def dump_owner(owner: Owner, **more: str) -> bytes:
 
 
 def parse_owner(data: bytes) -> Owner:
-    """Parses the owner of a lock; damaged data gives an unknown owner, who may be anywhere."""
+    """Parses the owner of a lock; damaged data gives an unknown one."""
     try:
         content = {"machine": "", "space": "", **json.loads(data)}
         fields = {field.name: content[field.name] for field in dataclasses.fields(Owner)}
         return Owner(**{**fields, "pid": int(content["pid"])})
     except (ValueError, TypeError, KeyError):
-        unknown = dict.fromkeys(("machine", "space", "started"), "")
-        return Owner(host="an unknown host", boot="?", pid=0, since="an unknown time", **unknown)
+        return Owner()
 
 
 def _read_space() -> str:
@@ -220,7 +211,7 @@ def lock_objects(folder: ObjectPath, *, break_lock: bool) -> Iterator[None]:
             found = lock.read_bytes()
             owner = parse_owner(found)
             if not owner.is_gone(unheld=False):
-                check_broken(folder, owner, break_lock=break_lock, other="prefix")
+                check_broken(folder, owner, break_lock=break_lock)
             remove_stale_object(lock, found, content, break_lock=break_lock)
             return None
         return True
@@ -232,7 +223,7 @@ def lock_objects(folder: ObjectPath, *, break_lock: bool) -> Iterator[None]:
         with contextlib.suppress(ShardmillError, OSError):
             # If someone broke the lock, there is another one, which stays.
             if lock.read_bytes() == content:
-                delete_object(lock)
+                lock.unlink(missing_ok=True)
 
 
 def _acquire(place: Location, take: Callable[[], _T | None], pause_s: float) -> _T:
@@ -295,7 +286,7 @@ def _remove_stale_file(layout: Layout[DiskPath], *, break_lock: bool) -> None:
         owner = parse_owner(file.read(_OWNER_BYTES))
         held = taken is False
         if held or not owner.is_gone(unheld=taken is True):
-            check_broken(layout.out, owner, break_lock=break_lock, other="folder", runs=held)
+            check_broken(layout.out, owner, break_lock=break_lock, runs=held)
         # Another writer may have removed it between open and flock, and made a new one.
         if _is_same(layout.lock, file.fileno()):
             layout.lock.unlink()
@@ -314,13 +305,13 @@ def remove_stale_object(
     except FileExistsError:
         other = parse_owner(claim.read_bytes())
         if other.is_gone(unheld=False) or (break_lock and not other.is_here()):
-            delete_object(claim)
+            claim.unlink(missing_ok=True)
         return
     try:
         if lock.read_bytes() == found:
-            delete_object(lock)
+            lock.unlink(missing_ok=True)
     finally:
-        delete_object(claim)
+        claim.unlink(missing_ok=True)
 
 
 def _try_flock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool | None:

@@ -131,11 +131,6 @@ def copy_objects(pairs: Iterable[tuple[ObjectPath, ObjectPath]]) -> None:
         wait(copying)
 
 
-def delete_object(path: ObjectPath) -> None:
-    """Deletes an object, if there is one."""
-    delete_objects([path])
-
-
 def delete_objects(paths: Iterable[ObjectPath]) -> None:
     """Deletes objects, as far as they exist, many at the same time."""
 

@@ -35,20 +35,15 @@ _COPY_BYTES: Final = 1 << 20
 class ObjectPath:
     """The address of an object, or of all objects below it, as a `Location`.
 
-    Attributes:
-        scheme: the kind of store, `s3` or `gs`.
-        bucket: its name.
-        key: the object's name in the bucket; empty for the bucket itself.
-
     >>> ObjectPath("s3", "bucket", "flowers") / "labels.txt"
     ObjectPath('s3://bucket/flowers/labels.txt')
     """
 
     is_remote: ClassVar[bool] = True
 
-    scheme: str
+    scheme: str  # `s3` or `gs`
     bucket: str
-    key: str = ""
+    key: str = ""  # the object's name in the bucket; empty for the bucket itself
 
     def __truediv__(self, name: str, /) -> ObjectPath:
         return dataclasses.replace(self, key=f"{self.key}/{name}" if self.key else name)

@@ -81,12 +81,8 @@ def start(
     StoreError if the store refuses or has failed for too long.
     """
     store = open_store(address.scheme)
-
-    async def run() -> _T:
-        async with store.gate:
-            return await _retry(address, lambda: request(store), size, progress)
-
-    return asyncio.run_coroutine_threadsafe(run(), store.loop)
+    retrying = _retry(store, address, request, size, progress)
+    return asyncio.run_coroutine_threadsafe(retrying, store.loop)
 
 
 def wait(future: concurrent.futures.Future[_T]) -> _T:
@@ -98,35 +94,37 @@ def wait(future: concurrent.futures.Future[_T]) -> _T:
 
 
 async def _retry(
+    store: Store,
     address: ObjectPath,
-    request: Callable[[], Awaitable[_T]],
+    request: Callable[[Store], Awaitable[_T]],
     size: int,
     progress: Callable[[], int],
 ) -> _T:
-    patience, tries = read_patience() + size / _SLOWEST_BYTES_PER_S, 0
-    began = moved = time.monotonic()
-    first = seen = progress()
-    while True:
-        try:
-            return await asyncio.wait_for(request(), patience)
-        except FileNotFoundError as error:
-            message = "there is no such object"
-            raise FileNotFoundError(errno.ENOENT, message, str(address)) from error
-        except (TransientError, asyncio.TimeoutError) as error:
-            failure: Exception = error
-        now, tries = time.monotonic(), tries + 1
-        if progress() > seen:
-            seen, moved, tries = progress(), now, 0
-        # A store that sends a few bytes each time would never be given up.
-        slow = now - began - (seen - first) / _SLOWEST_BYTES_PER_S
-        if max(now - moved, slow) > patience:
-            what = str(failure) or "no answer"
-            raise StoreError(
-                f"{address} cannot be reached for {now - began:.0f} s: {what}; check the network "
-                f"and the store, or be more patient with {PATIENCE_VARIABLE}"
-            ) from failure
-        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries, 10), patience / 10)
-        await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (keeps callers apart)
+    async with store.gate:
+        patience, tries = read_patience() + size / _SLOWEST_BYTES_PER_S, 0
+        began = moved = time.monotonic()
+        first = seen = progress()
+        while True:
+            try:
+                return await asyncio.wait_for(request(store), patience)
+            except FileNotFoundError as error:
+                message = "there is no such object"
+                raise FileNotFoundError(errno.ENOENT, message, str(address)) from error
+            except (TransientError, asyncio.TimeoutError) as error:
+                failure: Exception = error
+            now, tries = time.monotonic(), tries + 1
+            if progress() > seen:
+                seen, moved, tries = progress(), now, 0
+            # A store that sends a few bytes each time would never be given up.
+            slow = now - began - (seen - first) / _SLOWEST_BYTES_PER_S
+            if max(now - moved, slow) > patience:
+                what = str(failure) or "no answer"
+                raise StoreError(
+                    f"{address} cannot be reached for {now - began:.0f} s: {what}; check the "
+                    f"network and the store, or be more patient with {PATIENCE_VARIABLE}"
+                ) from failure
+            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries, 10), patience / 10)
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (keeps callers apart)
 
 
 def read_patience() -> float:

@@ -27,7 +27,6 @@ class S3Store:
     def __init__(self, timeout_s: float) -> None:
         s3fs = stores.load_package("s3fs", "s3")
         self._timeout_s, self._connect_s = timeout_s, min(timeout_s, stores.CONNECT_S)
-        self._session: Any = None
         self.modeled: set[str] = set()  # buckets whose objects only botocore can get
         self._files = s3fs.S3FileSystem(
             skip_instance_cache=True,
@@ -60,7 +59,7 @@ class S3Store:
             url = await client.generate_presigned_url("get_object", Params=where, ExpiresIn=900)
             address = stores.load_package("yarl", "s3").URL(url, encoded=True)
             with contextlib.suppress(aiohttp.ClientSSLError):  # botocore knows more certificates
-                async with self._open_session().get(
+                async with self._session.get(
                     address,
                     headers=headers,
                     allow_redirects=False,
@@ -79,18 +78,19 @@ class S3Store:
                     return True
         return False
 
-    def _open_session(self) -> Any:
-        if self._session is None:
-            aiohttp = stores.load_package("aiohttp", "s3")
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._connect_s, sock_read=self._timeout_s
-                ),
-                connector=aiohttp.TCPConnector(limit=stores.CONNECTIONS),
-                auto_decompress=False,  # an object may be stored with Content-Encoding: gzip
-            )
-            atexit.register(_close, self._session, self.loop)
-        return self._session
+    # Not opened with the store: a session belongs to the loop that it is opened in.
+    @functools.cached_property
+    def _session(self) -> Any:
+        aiohttp = stores.load_package("aiohttp", "s3")
+        session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._connect_s, sock_read=self._timeout_s
+            ),
+            connector=aiohttp.TCPConnector(limit=stores.CONNECTIONS),
+            auto_decompress=False,  # an object may be stored with Content-Encoding: gzip
+        )
+        atexit.register(_close, session, self.loop)
+        return session
 
     async def _get_modeled(self, bucket: str, key: str, transfer: Transfer) -> None:
         wanted = stores.drop_empty({"Range": transfer.range, "IfMatch": transfer.version})

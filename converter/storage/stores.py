@@ -40,47 +40,29 @@ class TransientError(Exception):
 
 
 class Page(NamedTuple):
-    """One answer to a listing.
+    """One answer to a listing."""
 
-    Attributes:
-        objects: sizes in bytes by key, in the order of keys.
-        prefixes: of the keys that the delimiter cuts off, in order.
-        token: asks for the next page; None on the last one.
-    """
-
-    objects: dict[str, int]
-    prefixes: list[str]
-    token: str | None
+    objects: dict[str, int]  # sizes in bytes by key, in the order of keys
+    prefixes: list[str]  # of the keys that the delimiter cuts off, in order
+    token: str | None  # asks for the next page; None on the last one
 
 
 class Stat(NamedTuple):
-    """What a store knows about an object.
-
-    Attributes:
-        version: changes whenever the object is written.
-        attempt: the mark of the `put` that created it, if there was one.
-    """
+    """What a store knows about an object."""
 
     size: int
-    version: str
-    attempt: str | None
+    version: str  # changes whenever the object is written
+    attempt: str | None  # the mark of the `put` that created it, if there was one
 
 
 @dataclasses.dataclass(kw_only=True)
 class Transfer:
-    """The download of an object or a range of it, over as many requests as it takes.
+    """The download of an object or a range of it, over as many requests as it takes."""
 
-    Attributes:
-        write: takes the bytes as they come.
-        place: offset of the next byte in the object.
-        stop: where the range ends; None for the end of the object.
-        version: of the object, once known: bytes of two versions are never mixed.
-    """
-
-    write: Callable[[bytes], object]
-    place: int = 0
-    stop: int | None = None
-    version: str | None = None
+    write: Callable[[bytes], object]  # takes the bytes as they come
+    place: int = 0  # offset of the next byte in the object
+    stop: int | None = None  # where the range ends; None for the end of the object
+    version: str | None = None  # once known: bytes of two versions are never mixed
 
     @property
     def range(self) -> str | None:

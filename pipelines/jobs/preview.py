@@ -154,7 +154,7 @@ def preview_outputs(
     requests = make_requests(locate(images), outs, run)
     for request in requests:
         if request.needs_lock and (owner := request.out.find_owner()):
-            check_broken(request.out, owner, break_lock=run.break_lock, other="folder")
+            check_broken(request.out, owner, break_lock=run.break_lock)
     if run.mode == "update":
         inventory = scan_images(requests[0].images, requests[0].options)
         return [_preview_update(request, inventory) for request in requests]
