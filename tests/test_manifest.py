@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import time
 
 import pytest
 
@@ -322,6 +323,25 @@ def test_a_record_beyond_what_protobuf_parses_is_refused():
     content["splits"]["train"]["bytes"] += 2**31 - 400
     with pytest.raises(DatasetError, match=r"^manifest.json is damaged: 2147483648 .* 2147483647"):
         parse_manifest(sign(content))
+
+
+def test_many_splits_take_no_longer_to_check_than_one():
+    shard, count, times = describe_shard("a", "s0", 1), 5_000, {}
+    for splits in (1, count):
+        each = SplitInfo(records=count // splits, bytes=count // splits * 100,
+                         shards=count // splits, labels=())  # fmt: skip
+        shards = tuple(
+            dataclasses.replace(shard, name=f"{n}.tfrecord", split=f"s{n % splits}")
+            for n in range(count)
+        )
+        data = dataclasses.replace(
+            MANIFEST, classes=(), labelled=False, splits={f"s{n}": each for n in range(splits)},
+            shards=shards, totals=Totals(scanned=count, written=count, rejected={}, skipped={}),
+        ).to_bytes()  # fmt: skip
+        begin = time.process_time()
+        parse_manifest(data)
+        times[splits] = time.process_time() - begin
+    assert times[count] < 8 * times[1]  # 20 times as long if each split went through all shards
 
 
 def test_an_error_does_not_quote_all_of_a_long_value():

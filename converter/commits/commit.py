@@ -117,11 +117,7 @@ def _count_images(plan: Plan, receipts: Sequence[Receipt]) -> Totals:
 
 
 def read_notes(out: Location) -> tuple[Note, ...]:
-    """Reads the notes on the images of a finished data set.
-
-    Raises:
-        DatasetError: its `notes.jsonl` is missing or damaged.
-    """
+    """Reads the notes on a finished data set's images; raises DatasetError if they are damaged."""
     try:
         lines = [json.loads(line) for line in (out / NOTES).read_bytes().splitlines()]
         return tuple(Note(line["code"], tuple(line["names"]), line["total"]) for line in lines)
@@ -152,8 +148,8 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
         receipt = parse_receipt(data, layout.receipts / name)
         receipts.append(receipt)
         # Carried-over shards may have stayed where they were.
-        stated = _describe_shard(receipt).file_sizes
-        _check_receipt(receipt, shard, stated if shard.name in plan.carried else sizes)
+        stays = shard.name in plan.carried
+        _check_receipt(receipt, shard, receipt.file_sizes if stays else sizes)
     return receipts
 
 
@@ -166,13 +162,13 @@ def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> 
         raise DatasetError(
             f"{shard.name}: {images} images are accounted for, planned were {shard.records}"
         )
-    for name, size in _describe_shard(receipt).file_sizes.items():
+    for name, size in receipt.file_sizes.items():
         if sizes.get(name) != size:
             raise DatasetError(f"{name} does not exist in the size that its receipt states")
 
 
 def _describe_shard(receipt: Receipt) -> ShardInfo:
-    # A receipt has all that the manifest states about a shard, and more.
+    # A receipt is a `ShardInfo` and more, which would get into the manifest.
     names = [field.name for field in dataclasses.fields(ShardInfo)]
     return ShardInfo(**{name: getattr(receipt, name) for name in names})
 

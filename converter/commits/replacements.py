@@ -83,8 +83,7 @@ def lock_stage(out: Location) -> contextlib.AbstractContextManager[None]:
 def restore_folder(out: Location, *, break_lock: bool) -> None:
     """Gives the data set `out` its name back after a kill between two renames.
 
-    Raises:
-        LockedError: the process between the two renames may still be running.
+    Raises a LockedError if the process between them may still be running.
     """
     retired = Layout(out).retired
     if out.is_remote or out.exists() or not retired.exists():
@@ -105,11 +104,7 @@ def find_dataset(out: Location) -> Location | None:
 
 
 def find_manifest(out: Location) -> Manifest | None:
-    """Reads the manifest of a data set, even if a kill interrupted its replacement.
-
-    Raises:
-        DatasetError: the manifest is damaged.
-    """
+    """Reads the manifest of the data set that `find_dataset` finds, as `read_manifest` does."""
     folder = find_dataset(out)
     return read_manifest(folder) if folder else None
 
@@ -117,11 +112,7 @@ def find_manifest(out: Location) -> Manifest | None:
 def settle_folder(out: Location) -> bool:
     """Completes an exchange, a commit or a repair after a kill; its lock has to be held.
 
-    Returns:
-        whether there was an exchange or a commit to complete.
-
-    Raises:
-        DatasetError: the manifest is damaged.
+    Tells whether there was an exchange or a commit. Raises DatasetError for a damaged manifest.
     """
     layout = Layout(out)
     if out.finish_replacement():

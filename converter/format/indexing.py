@@ -100,7 +100,7 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
     """
     index = path.parent / name_index(path.name)
     try:
-        lines, records, size = _scan_file(path, payloads=payloads)
+        lines, size = _scan_file(path, payloads=payloads)
         # The size first: any file may have that name, however large.
         fits = index.exists() and index.stat().st_size == len(lines)
         written = not (fits and index.read_bytes() == lines)
@@ -113,7 +113,7 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
         raise DatasetError(f"{error.filename or path} cannot be read: {error.strerror}") from error
     if written:
         write_file(locate(index), lines, locate(index.parent))
-    return IndexedFile(path, index, records, size, written)
+    return IndexedFile(path, index, lines.count(b"\n"), size, written)
 
 
 def find_files(patterns: Iterable[str]) -> list[Path]:
@@ -155,25 +155,24 @@ def _explain_nothing(pattern: str) -> str:
     return f"{pattern} does not exist, and no file matches it as a pattern"
 
 
-def _scan_file(path: Path, *, payloads: bool) -> tuple[bytes, int, int]:
-    """The content of the index, its number of lines, and the size of the file."""
+def _scan_file(path: Path, *, payloads: bool) -> tuple[bytes, int]:
+    """The content of the index, and the size of the file."""
     if path.exists() and not path.is_file():
         raise DatasetError(f"{path} is not a file")
-    lines, offset, records = bytearray(), 0, 0
+    lines, offset = bytearray(), 0
     with open(path, "rb", buffering=PIECE_BYTES) as file:
         file_bytes = os.fstat(file.fileno()).st_size
         try:
             for size in scan_records(file, str(path), file_bytes, payloads=payloads):
                 lines += format_line(offset, size)
                 offset += size
-                records += 1
         except RecordError as error:
             if error.record == 0:
                 _refuse_compressed(file, path)
             raise
         if os.fstat(file.fileno()).st_size != file_bytes:
             raise DatasetError(f"{path} changed while it was read: run again when it is complete")
-    return bytes(lines), records, file_bytes
+    return bytes(lines), file_bytes
 
 
 def _refuse_compressed(file: BinaryIO, path: Path) -> None:

@@ -35,10 +35,9 @@ def locate(path: AnyPath) -> Location:
 
 
 def parse_location(text: str) -> Location:
-    """Returns a path as it is given, or an address in an object store.
+    """`locate` for a text of a person, which leaves a path as it is given.
 
-    Raises:
-        UsageError: as `locate` does; or it is empty, which would be the current folder.
+    Raises a UsageError also if the text is empty, which would be the current folder.
     """
     if not text:
         raise UsageError("a path is empty: write . for the current folder")
@@ -46,11 +45,7 @@ def parse_location(text: str) -> Location:
 
 
 def locate_output(out: AnyPath) -> Location:
-    """Locates a data set; for a link, the folder that it leads to, which may be replaced.
-
-    Raises:
-        UsageError: as `locate` and `Location.as_output` do.
-    """
+    """`locate` for a data set: for a link, the folder that it leads to (`Location.as_output`)."""
     return locate(out).as_output()
 
 
@@ -84,11 +79,7 @@ def is_address(text: str) -> bool:
 
 
 def parse_address(text: str) -> ObjectPath:
-    """Parses the address of an object, or of all objects below it.
-
-    Raises:
-        UsageError: it is not a valid address, or one of an unknown kind of store.
-    """
+    """Parses the address of an object, or of all objects below it; raises what `locate` does."""
     match = _ADDRESS.fullmatch(text)
     scheme, rest = (match[1].lower(), match[2]) if match else ("", "")
     if scheme not in ("s3", "gs"):

@@ -56,11 +56,7 @@ class Location(Protocol):
         """The file of a relative path in the spelling of `converter.names`."""
 
     def join(self, path: str) -> Location:
-        """Where a relative path, which may contain `..`, leads from this folder.
-
-        Raises:
-            UsageError: it leads out of a bucket.
-        """
+        """Where a relative path, maybe with `..`, leads; raises UsageError if out of a bucket."""
 
     def relate(self, folder: Location) -> str:
         """The path that `folder.join` turns into this location, also after both have moved."""
@@ -71,8 +67,7 @@ class Location(Protocol):
     def as_output(self) -> Location:
         """The place that may be replaced: for a link, the folder that it leads to.
 
-        Raises:
-            UsageError: it is a whole bucket, or a link that leads to itself.
+        Raises a UsageError for a whole bucket, and for a link that leads to itself.
         """
 
     def contains(self, place: Location) -> bool:
@@ -165,19 +160,14 @@ class Location(Protocol):
     def bring_local(self, names: Iterable[str]) -> AbstractContextManager[DiskPath]:
         """A folder on this machine with those of these files that exist.
 
-        Raises:
-            OutputError: the folder that `TMPDIR` names has no room for them.
+        Raises an OutputError if the folder that `TMPDIR` names has no room for them.
         """
 
     def measure_room(self) -> float:
         """How many bytes are free where the folder is, or will be; infinite in a store."""
 
     def check_replaceable(self) -> None:
-        """Refuses a folder that cannot make way for another.
-
-        Raises:
-            UsageError: it is a mount point, or has one in it.
-        """
+        """Raises a UsageError for a mount point, and a folder that has one in it."""
 
     def replace_with_stage(self, old: Collection[str]) -> None:
         """Puts the complete data set in `Layout.stage` in the place of the one in this folder.
@@ -223,7 +213,6 @@ class Location(Protocol):
 _REQUESTS: Final = 16
 
 AnyPath: TypeAlias = str | os.PathLike[str] | Location
-"""How a location is given."""
 
 
 def choose_threads(*places: Location | None) -> int:

@@ -128,11 +128,7 @@ async def _retry(
 
 
 def read_patience() -> float:
-    """Reads for how many seconds a store may fail, or say nothing, before that is an error.
-
-    Raises:
-        UsageError: `PATIENCE_VARIABLE` is not a number of seconds.
-    """
+    """Reads for how many seconds a store may fail, or say nothing, before that is an error."""
     text = os.environ.get(PATIENCE_VARIABLE, "")
     try:
         seconds = float(text) if text else _PATIENCE_S
