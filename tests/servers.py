@@ -19,7 +19,7 @@ import pytest
 
 from converter.storage.gcs import GcsStore
 from converter.storage.locate import parse_address
-from converter.storage.object_requests import put_bytes, put_file
+from converter.storage.object_requests import put_object
 from converter.storage.objects import ObjectPath
 from converter.storage.s3 import S3Store
 
@@ -61,7 +61,7 @@ def upload(folder: Path, address: ObjectPath) -> ObjectPath:
     for file in sorted(folder.iterdir()):
         if file.is_file():
             with open(file, "rb") as stream:
-                put_file(address / file.name, stream)
+                put_object(address / file.name, stream)
     return address
 
 
@@ -70,7 +70,7 @@ def upload_tree(folder: Path, address: ObjectPath) -> ObjectPath:
     if not address.exists():
         for path in folder.rglob("*"):
             if path.is_file():
-                put_bytes(address / path.relative_to(folder).as_posix(), path.read_bytes())
+                put_object(address / path.relative_to(folder).as_posix(), path.read_bytes())
     return address
 
 

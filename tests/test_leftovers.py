@@ -17,7 +17,7 @@ from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
 from converter.storage.files import Layout, write_file
 from converter.storage.locks import dump_owner, parse_owner, sign_folder
-from converter.storage.object_requests import put_bytes
+from converter.storage.object_requests import put_object
 from converter.upkeep.verification import verify_dataset
 from pipelines import clean, convert
 
@@ -156,10 +156,10 @@ def test_in_a_store_what_is_called_removed_is_gone(server, images, tmp_path, unf
     convert_folder(images, tmp_path / "out", OPTIONS)
     out = upload(tmp_path / "out", server.path(uuid.uuid4().hex))
     stage = Layout(Layout(out).stage)
-    put_bytes(stage.lock, b"{}")
-    put_bytes(Layout(out).costs / "train-00000-of-00002.json", b"{}")
+    put_object(stage.lock, b"{}")
+    put_object(Layout(out).costs / "train-00000-of-00002.json", b"{}")
     claim = Layout(out).work / f"lock.{HEX}"
-    put_bytes(claim, b"{}")
+    put_object(claim, b"{}")
     expected = [
         (claim, "a file that was being written"),
         (Layout(out).work, "the plan and the receipts of a finished conversion"),
@@ -181,7 +181,7 @@ def test_in_a_store_a_replacement_that_is_nearly_done_is_done(
     out = upload(tmp_path / "old", server.path(uuid.uuid4().hex))
     upload(tmp_path / "new", Layout(out).stage)
     plan = write_folder(images, tmp_path / "plan", new)
-    put_bytes(Layout(Layout(out).stage).plan, Layout(plan.out).plan.read_bytes())
+    put_object(Layout(Layout(out).stage).plan, Layout(plan.out).plan.read_bytes())
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         kill_at(patch, 4)  # a marker, no manifest, and one object copied
         replace_dataset(out)

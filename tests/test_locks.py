@@ -24,7 +24,7 @@ from converter.storage import locks
 from converter.storage.files import Layout, write_file
 from converter.storage.location import Location
 from converter.storage.locks import describe_self, remove_stale_object
-from converter.storage.object_requests import list_objects, put_bytes
+from converter.storage.object_requests import list_objects, put_object
 from converter.storage.objects import ObjectPath
 
 HOLD = """
@@ -299,7 +299,7 @@ def test_in_a_store_of_another_machine_nothing_is_known(prefix):
 
 def test_in_a_store_a_broken_lock_is_left_to_who_holds_it_now(prefix):
     with prefix.lock():
-        put_bytes(Layout(prefix).lock, b"of somebody else")
+        put_object(Layout(prefix).lock, b"of somebody else")
     assert Layout(prefix).lock.read_bytes() == b"of somebody else"
 
 
@@ -315,7 +315,7 @@ def test_who_is_late_to_a_stale_lock_leaves_the_new_one(prefix):
     write_owner(prefix, pid=2**22 + 1)
     lock = Layout(prefix).lock
     stale = lock.read_bytes()
-    put_bytes(lock, b"new")
+    put_object(lock, b"new")
     remove_stale_object(lock, stale, b"mine", break_lock=False)
     assert lock.read_bytes() == b"new"
     assert [path for path, _ in list_objects(prefix)] == [lock]
@@ -326,6 +326,6 @@ def test_a_claim_whose_owner_was_killed_is_in_nobodys_way(prefix):
     lock = Layout(prefix).lock
     stale = lock.read_bytes()
     claim = lock.with_name(f"lock.{hashlib.sha256(stale).hexdigest()[:32]}")
-    put_bytes(claim, stale)
+    put_object(claim, stale)
     with prefix.lock():
         assert not claim.exists()

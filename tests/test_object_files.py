@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.storage.object_requests import put_bytes, put_file
+from converter.storage.object_requests import put_object
 from converter.storage.objects import ObjectPath
 
 DATA = random.Random(5).randbytes(24 << 20)
@@ -34,7 +34,7 @@ def path(server, stored, file) -> ObjectPath:
     if server.scheme not in stored:
         stored[server.scheme] = server.path(uuid.uuid4().hex)
         with open(file, "rb") as data:
-            put_file(stored[server.scheme], data)
+            put_object(stored[server.scheme], data)
     server.set_faults()
     return stored[server.scheme]
 
@@ -83,11 +83,11 @@ def test_faults_on_the_way_change_no_byte(server, path):
 def test_it_is_of_one_version(s3_server):
     s3_server.set_faults()
     path = s3_server.path(uuid.uuid4().hex)
-    put_bytes(path, DATA)
+    put_object(path, DATA)
     before = path.read_version()
     with path.open_read() as file:
         assert file.read(100) == DATA[:100]
-        put_bytes(path, DATA[::-1])
+        put_object(path, DATA[::-1])
         file.seek(16 << 20)
         with pytest.raises(OSError, match="changed while"):
             file.read(100)
@@ -98,6 +98,6 @@ def test_one_that_is_gone_or_empty(server):
     path = server.path(uuid.uuid4().hex)
     with pytest.raises(FileNotFoundError):
         path.open_read()
-    put_bytes(path, b"")
+    put_object(path, b"")
     with path.open_read() as file:
         assert file.read() == b""

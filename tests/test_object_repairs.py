@@ -21,7 +21,7 @@ from test_stores import read_tree, upload
 from converter.commits.replacements import clean
 from converter.errors import DatasetError
 from converter.storage.files import Layout
-from converter.storage.object_requests import put_bytes
+from converter.storage.object_requests import put_object
 from converter.storage.objects import ObjectPath
 from pipelines import repair
 
@@ -66,14 +66,14 @@ def test_what_is_damaged_comes_back_byte_for_byte(
 
 def test_originals_may_lie_in_a_store(server: Server, root: Path, tmp_path: Path) -> None:
     images = upload(root / "images", server.path(uuid.uuid4().hex))
-    put_bytes(images / "a" / "new.png", (root / "images" / "a" / "2.png").read_bytes())
+    put_object(images / "a" / "new.png", (root / "images" / "a" / "2.png").read_bytes())
     out = damage_stored(test_repairs.flip_in_an_image, root, tmp_path, server)
     assert repair(out, images, IN_MEMORY).left == ()
     assert read_tree(out) == read_tree(root / "out")
     assert repair(tmp_path / "damaged", images, IN_MEMORY).left == ()
     assert read_tree(tmp_path / "damaged") == read_tree(root / "out")
-    put_bytes(images / "a" / "2.png", b"another")
-    put_bytes(out / f"{ONE}.tfrecord", b"")
+    put_object(images / "a" / "2.png", b"another")
+    put_object(out / f"{ONE}.tfrecord", b"")
     result = repair(out, images, IN_MEMORY)
     assert {fault.file for fault in result.left} == {f"{ONE}.tfrecord"}
 

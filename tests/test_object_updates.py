@@ -23,7 +23,7 @@ from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.storage import object_requests
 from converter.storage.files import Layout
-from converter.storage.object_requests import copy_objects, put_bytes
+from converter.storage.object_requests import copy_objects, put_object
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.convert import Conversion
@@ -92,7 +92,7 @@ def test_a_shard_with_another_byte_is_written_again(root, s3_server):
     damaged = min(name for name in kept if name.startswith("train"))
     data = bytearray((out / damaged).read_bytes())
     data[250] ^= 1
-    put_bytes(out / damaged, bytes(data))
+    put_object(out / damaged, bytes(data))
     assert damaged not in update(root / "images", out).update.kept
     assert verify_dataset(out) == []
 
@@ -173,7 +173,7 @@ def test_files_that_someone_else_wrote_meanwhile_are_left_alone(server, root, ou
     other = json.dumps({**manifest, "plan": "another"}).encode()
 
     def replace(out):
-        put_bytes(Layout(out).manifest, other)
+        put_object(Layout(out).manifest, other)
         replace_dataset(out)
 
     monkeypatch.setattr("pipelines.jobs.convert.replace_dataset", replace)
@@ -185,7 +185,7 @@ def test_files_that_someone_else_wrote_meanwhile_are_left_alone(server, root, ou
 def test_a_manifest_that_appears_in_between_is_not_overwritten(server, root, out, monkeypatch):
     def copy(pairs):
         copy_objects(pairs)
-        put_bytes(Layout(out).manifest, b"of another")
+        put_object(Layout(out).manifest, b"of another")
 
     monkeypatch.setattr(object_requests, "copy_objects", copy)
     with pytest.raises(OutputError, match=r"manifest\.json exists again"):

@@ -19,8 +19,7 @@ from converter.storage.object_requests import (
     create_object,
     delete_objects,
     list_objects,
-    put_bytes,
-    put_file,
+    put_object,
     start_read,
 )
 from converter.storage.objects import ObjectPath
@@ -40,13 +39,13 @@ def fill(size: int) -> bytes:
 
 def put(path: ObjectPath, file: Path) -> None:
     with open(file, "rb") as stream:
-        put_file(path, stream)
+        put_object(path, stream)
 
 
 def write_all(folder: ObjectPath) -> dict[str, bytes]:
     contents = {name: fill(index * 700) for index, name in enumerate(NAMES)}
     for name, data in contents.items():
-        put_bytes(folder / name, data)
+        put_object(folder / name, data)
     return contents
 
 
@@ -93,7 +92,7 @@ def test_what_is_written_is_read_and_listed(folder):
 
 
 def test_a_range_ends_where_the_object_does(folder):
-    put_bytes(folder / "x", b"0123456789")
+    put_object(folder / "x", b"0123456789")
     assert (folder / "x").read_range(3, 4) == b"3456"
     assert (folder / "x").read_range(8, 9) == b"89"
     assert (folder / "x").read_range(10, 5) == b""
@@ -106,7 +105,7 @@ def test_what_is_not_there_is_said_at_once(folder):
     assert (folder / "x").measure() is None
     assert not (folder / "x").exists()
     assert not folder.exists()
-    put_bytes(folder / "x" / "y", b"1")
+    put_object(folder / "x" / "y", b"1")
     assert folder.exists()
     assert folder.is_dir()
     assert not folder.is_file()
@@ -125,7 +124,7 @@ def test_more_objects_than_an_answer_holds_are_listed_in_order(folder, monkeypat
     monkeypatch.setattr("converter.storage.stores.PAGE_OBJECTS", 3)
     names = sorted(f"{first}/{second}" for first in "abcdefgh" for second in range(4))
     for name in names:
-        put_bytes(folder / name, b"")
+        put_object(folder / name, b"")
     assert [path.relative_to(folder) for path, _ in list_objects(folder)] == names
 
 
@@ -139,7 +138,7 @@ def test_a_file_is_put_whole_and_copied_and_downloaded(folder, tmp_path):
 
 def test_a_download_goes_on_where_it_ended(folder, tmp_path):
     data = fill(300_000)
-    put_bytes(folder / "x", data)
+    put_object(folder / "x", data)
     (tmp_path / "file").write_bytes(data[:100_000])
     added = []
     (folder / "x").download(tmp_path / "file", on_bytes=added.append)
@@ -162,7 +161,7 @@ def test_an_object_over_the_limit_of_one_request_is_copied_in_parts(s3_server, m
     data = fill(1 << 20) * 11
     source, target = s3_server.path("large"), s3_server.path("copy")
     s3_server.set_faults()
-    put_bytes(source, data)
+    put_object(source, data)
     monkeypatch.setattr(s3.S3Store, "max_put_bytes", 6 << 20)
     monkeypatch.setattr(s3.S3Store, "part_bytes", 5 << 20)
     copy_objects([(source, target)])
@@ -172,7 +171,7 @@ def test_an_object_over_the_limit_of_one_request_is_copied_in_parts(s3_server, m
 
 def test_a_process_that_becomes_less_patient_waits_less_for_an_answer(server, folder, monkeypatch):
     server.set_faults()
-    put_bytes(folder / "x", b"x")
+    put_object(folder / "x", b"x")
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "6")
     # Each is given up after a sixth of the patience of now; of before, two would take all of it.
     server.set_faults(faults=1, kinds="hang")
@@ -197,7 +196,7 @@ def test_bytes_are_the_same_through_faults_of_every_kind(server, folder, tmp_pat
 
 
 def test_what_breaks_off_is_not_fetched_again(server, folder):
-    put_bytes(folder / "x", fill(1_000_000))
+    put_object(folder / "x", fill(1_000_000))
     server.set_faults(faults=0.85, kinds="cut", seed=3)
     assert (folder / "x").read_bytes() == fill(1_000_000)
     counts = server.set_faults()
@@ -207,7 +206,7 @@ def test_what_breaks_off_is_not_fetched_again(server, folder):
 
 def test_one_object_is_not_made_of_two_versions(s3_server):
     path = s3_server.path("versions")
-    put_bytes(path, b"0123456789")
+    put_object(path, b"0123456789")
     with pytest.raises(OSError, match="changed while"):
         start_read(path, 4, version='"of the object before"').result()
 
@@ -240,7 +239,7 @@ def test_a_signed_address_is_not_shown():
 
 def test_an_object_that_is_elsewhere_is_left_to_botocore(s3_server):
     path = s3_server.path("elsewhere")
-    put_bytes(path, b"data")
+    put_object(path, b"data")
     s3_server.set_faults(faults=1, kinds="move", only="X-Amz-Signature")
     assert path.read_bytes() == b"data"
     counts = s3_server.set_faults()
@@ -333,7 +332,7 @@ def test_the_environment_names_the_proxy(monkeypatch, variables, expected):
 @pytest.mark.usefixtures("forget_proxies")
 def test_objects_are_read_through_the_proxy(s3_server, monkeypatch):
     path = s3_server.path(uuid.uuid4().hex)
-    put_bytes(path, b"content")
+    put_object(path, b"content")
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match="cannot be reached"):

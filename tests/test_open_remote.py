@@ -14,7 +14,7 @@ from test_stores import upload
 from converter.errors import DatasetError
 from converter.options import ConvertOptions
 from converter.storage.files import Layout
-from converter.storage.object_requests import put_bytes
+from converter.storage.object_requests import put_object
 from converter.storage.objects import ObjectPath
 from reader import open_shards
 
@@ -32,19 +32,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def replaced(server: Server, folder: Path) -> Iterator[ObjectPath]:
     """A data set that is being replaced, with a shard that is not yet what the manifest states."""
     out = upload(folder, server.path(uuid.uuid4().hex))
-    put_bytes(Layout(out).replacing, b"{}")
+    put_object(Layout(out).replacing, b"{}")
     Layout(out).manifest.unlink(missing_ok=True)
     return out
 
 
 def test_opening_it_meanwhile_waits(replaced: ObjectPath, folder: Path) -> None:
     shard = "train-00000-of-00001.tfrecord"
-    put_bytes(replaced / shard, b"of the old one")
-    put_bytes(Layout(replaced).manifest, (folder / "manifest.json").read_bytes())
+    put_object(replaced / shard, b"of the old one")
+    put_object(Layout(replaced).manifest, (folder / "manifest.json").read_bytes())
 
     def finish() -> None:
         time.sleep(0.5)
-        put_bytes(replaced / shard, (folder / shard).read_bytes())
+        put_object(replaced / shard, (folder / shard).read_bytes())
         Layout(replaced).replacing.unlink(missing_ok=True)
 
     thread = threading.Thread(target=finish)
@@ -79,7 +79,7 @@ def test_what_ends_between_two_looks_is_seen(
 
     def finish(path: ObjectPath) -> bool:
         if path == Layout(replaced).replacing:
-            put_bytes(Layout(replaced).manifest, manifest)
+            put_object(Layout(replaced).manifest, manifest)
             path.unlink(missing_ok=True)
         return is_file(path)
 

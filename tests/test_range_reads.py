@@ -11,7 +11,7 @@ from forging import forge, make_payload
 from servers import upload
 
 from converter.errors import DatasetError, RecordError, StoreError
-from converter.storage.object_requests import put_bytes
+from converter.storage.object_requests import put_object
 from reader import open_shards
 from reader.records.indexed_file import Group
 from reader.remote import range_reads as ranges
@@ -191,7 +191,7 @@ def test_damage_is_named_as_in_a_file(remote, server, folder):
     shard = remote.manifest.shards[0]
     data = bytearray((folder / shard.name).read_bytes())
     data[2_000] ^= 1
-    put_bytes(remote.folder / shard.name, bytes(data))
+    put_object(remote.folder / shard.name, bytes(data))
     source = remote.source("train")
     with pytest.raises(RecordError, match=r"byte 0 .*record 0, from 'ant/0\.png'"):
         source[0]
@@ -201,7 +201,7 @@ def test_damage_is_named_as_in_a_file(remote, server, folder):
 def test_an_object_that_has_gone_or_become_short_is_named(remote, server):
     source = remote.source("train")
     source[3], source[23]
-    put_bytes(remote.folder / remote.manifest.shards[0].name, b"short")
+    put_object(remote.folder / remote.manifest.shards[0].name, b"short")
     with pytest.raises(RecordError, match="the file ends"):
         source[3]
     (remote.folder / remote.manifest.shards[1].name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from forging import forge, make_payload
 from servers import upload
 
 from converter.errors import DatasetError, StoreError, UsageError
-from converter.storage.object_requests import put_bytes
+from converter.storage.object_requests import put_object
 from reader import ReadOptions, load_dataset, mix_datasets, open_shards, open_tfrecords
 from reader.batches.batch_reader import BatchReader
 from reader.plan.memory import STORE_BYTES
@@ -199,14 +199,14 @@ def test_a_data_set_is_opened_with_one_listing(anywhere, server):
 def test_what_is_cut_or_missing_is_found_when_a_data_set_is_opened(anywhere, folder):
     name = "train-00003-of-00012.tfrecord"
     data = (folder / name).read_bytes()
-    put_bytes(anywhere / name, data[:-1])
+    put_object(anywhere / name, data[:-1])
     size = len(data)
     with pytest.raises(
         DatasetError,
         match=f"^{re.escape(str(anywhere / name))} has {size - 1} bytes, expected {size}: ",
     ):
         open_shards(anywhere)
-    put_bytes(anywhere / name, data)
+    put_object(anywhere / name, data)
     open_shards(anywhere)
     (anywhere / "train-00004-of-00012.tfindex").unlink(missing_ok=True)
     with pytest.raises(DatasetError, match=r"train-00004-of-00012\.tfindex is missing$"):

@@ -21,7 +21,7 @@ from faults.injected import mount_tmpfs
 
 from converter.errors import DatasetError, OutputError, StoreError, UsageError
 from converter.format.manifest import ShardInfo
-from converter.storage.object_requests import put_file
+from converter.storage.object_requests import put_object
 from reader.remote import shard_cache
 from reader.remote.remote_shards import check_room, open_cache
 from reader.remote.shard_cache import LOCK, ShardCache, StoredObject, hold_lock, pause_until_stalled
@@ -51,7 +51,7 @@ def put(server, seed: int, size: int = SIZE) -> StoredObject:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)
-        put_file(path, file)
+        put_object(path, file)
     server.set_faults()
     return StoredObject(path, size, hashlib.sha256(data).hexdigest())
 

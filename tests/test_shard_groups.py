@@ -256,13 +256,13 @@ def test_in_a_store_a_receipt_comes_after_its_shard_and_index(server, images, mo
     out = server.path(uuid.uuid4().hex)
     draft = propose(images, OPTIONS, always_sample=False).draft
     plan = write_plan(draft, OPTIONS, images=images, out=out)
-    put, sent = object_requests.put_file, []
+    put, sent = object_requests.put_object, []
 
     def note(path, stream):
         put(path, stream)
         sent.append(path)
 
-    monkeypatch.setattr(object_requests, "put_file", note)
+    monkeypatch.setattr(object_requests, "put_object", note)
     list(write_pipelined(plan.shards, Job.of_plan(plan)))
     for shard in plan.shards:
         names = (shard.name, name_index(shard.name))

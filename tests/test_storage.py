@@ -83,7 +83,7 @@ def test_a_file_that_changes_on_the_way_to_the_disk_is_not_published(tmp_path, s
     def write_and_damage():
         with path.create(scratch) as file:
             file.write(b"data")
-            file.flush(to_disk=True)
+            file.flush()
             next(scratch.iterdir()).write_bytes(b"dama")
 
     with pytest.raises(OutputError, match=f"^{re.escape(str(path))} reads back differently"):

@@ -31,7 +31,7 @@ from converter.planning.plan import read_entries, read_plan
 from converter.sources.archives import index_archive, list_archive, read_members
 from converter.sources.originals import read_entry, read_source
 from converter.sources.scan import scan_images
-from converter.storage.object_requests import put_bytes, put_file
+from converter.storage.object_requests import put_object
 from converter.storage.objects import ObjectPath
 from converter.writing.shard_writer import Job, read_planned
 from pipelines import convert
@@ -123,7 +123,7 @@ def write_tables(root: Path) -> None:
 def upload(folder: Path, prefix: ObjectPath) -> ObjectPath:
     for path in folder.rglob("*"):
         if path.is_file():
-            put_bytes(prefix / path.relative_to(folder).as_posix(), path.read_bytes())
+            put_object(prefix / path.relative_to(folder).as_posix(), path.read_bytes())
     return prefix
 
 
@@ -253,7 +253,7 @@ def test_masks_in_a_store_serve_images_here(s3_far, world, tmp_path):
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_line(s3_far, name, options, message):
-    put_bytes(s3_far / name, b"a letter") if name.startswith("letter") else None
+    put_object(s3_far / name, b"a letter") if name.startswith("letter") else None
     with pytest.raises(UsageError, match=message) as caught:
         scan_images(s3_far / name, ConvertOptions(**options))
     assert "\n" not in str(caught.value)
@@ -298,10 +298,10 @@ def test_a_data_set_here_is_updated_from_a_store(s3_server, world, tmp_path):
     shutil.copytree(world / "photos", tmp_path / "photos")
     write_image(tmp_path / "photos" / "ant" / "new.png", 77)
     write_image(tmp_path / "photos" / "ant" / "twin.png", 78)
-    put_bytes(far / "photos.zip", pack(tmp_path / "photos", tmp_path / "p.zip").read_bytes())
-    put_bytes(far / "masks" / "ant" / "new.png", encode_image(make_image(7, mode="L"), "PNG"))
+    put_object(far / "photos.zip", pack(tmp_path / "photos", tmp_path / "p.zip").read_bytes())
+    put_object(far / "masks" / "ant" / "new.png", encode_image(make_image(7, mode="L"), "PNG"))
     other = "masks/bee é/deep #%/0 ü.png"
-    put_bytes(far / other, encode_image(make_image(70, mode="L"), "PNG"))
+    put_object(far / other, encode_image(make_image(70, mode="L"), "PNG"))
     update = run_conversion(far / "photos.zip", out, options, IN_MEMORY, mode="update").update
     assert (update.added, update.changed, update.removed) == (1, 2, 0)
     assert verify(out, sources=far / "photos.zip") == []
@@ -334,11 +334,11 @@ def test_an_archive_that_is_replaced_is_noticed(s3_server, tmp_path, name):
         (folder / f"{number}.png").write_bytes(os.urandom(300_000))
     pack(folder.parent, tmp_path / name)
     archive = s3_server.path(f"{uuid.uuid4().hex}/{name}")
-    put_bytes(archive, (tmp_path / name).read_bytes())
+    put_object(archive, (tmp_path / name).read_bytes())
     entries = sorted(list_archive(archive, [])[0], key=lambda entry: entry.place)
     # What lies behind is asked for anew, also where all of it is one stream that is on its way.
     read_entry(entries[-1], archive)
-    put_bytes(archive, os.urandom(1 << 21))
+    put_object(archive, os.urandom(1 << 21))
     with pytest.raises(ImageError, match=r"^changed: the archive"):
         read_entry(entries[0], archive)
     archive.unlink()
@@ -354,7 +354,7 @@ def test_members_with_odd_headers_are_read_all_the_same(s3_server, tmp_path):
         packed.writestr(info, data)
         packed.writestr("a/2.png", os.urandom(5000))
     archive = s3_server.path(f"{uuid.uuid4().hex}/odd.zip")
-    put_bytes(archive, (tmp_path / "odd.zip").read_bytes())
+    put_object(archive, (tmp_path / "odd.zip").read_bytes())
     entries, _ = list_archive(archive, [])
     assert read_entry(entries[0], archive) == data == read_source("a/1.png", archive)
 
@@ -365,7 +365,7 @@ def test_a_zip_is_listed_by_the_list_at_its_end_alone(s3_server, tmp_path):
             packed.writestr(f"a/{number}.png", bytes(1 << 17))
     archive = s3_server.path(f"{uuid.uuid4().hex}/large.zip")
     with open(tmp_path / "large.zip", "rb") as file:
-        put_file(archive, file)
+        put_object(archive, file)
     s3_server.set_faults()
     tracemalloc.start()
     members = index_archive(archive)
@@ -388,7 +388,7 @@ def test_a_tar_of_many_small_members_is_listed_in_few_requests(s3_server, tmp_pa
         tar.addfile(tarfile.TarInfo("a/last.png"))
     archive = s3_server.path(f"{uuid.uuid4().hex}/many.tar")
     with open(tmp_path / "many.tar", "rb") as file:
-        put_file(archive, file)
+        put_object(archive, file)
     s3_server.set_faults()
     members = list(read_members(archive))
     counts = s3_server.set_faults()

@@ -26,7 +26,7 @@ from converter.sources.scan import scan_images
 from converter.storage import object_requests
 from converter.storage.files import Layout
 from converter.storage.location import Location
-from converter.storage.object_requests import create_object, list_objects, put_bytes
+from converter.storage.object_requests import create_object, list_objects, put_object
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, write_shard
@@ -89,7 +89,7 @@ def upload(folder: Path, prefix: ObjectPath) -> ObjectPath:
     if not prefix.exists():
         for path in folder.rglob("*"):
             if path.is_file():
-                put_bytes(prefix / path.relative_to(folder).as_posix(), path.read_bytes())
+                put_object(prefix / path.relative_to(folder).as_posix(), path.read_bytes())
     return prefix
 
 
@@ -166,7 +166,7 @@ def test_an_image_that_is_gone_by_now_is_left_out(server, images):
     out, prefix = new_out(server), upload(images, server.path(uuid.uuid4().hex))
     plan = plan_only(prefix, out)
     (prefix / "ant" / "0.png").unlink()
-    put_bytes(prefix / "ant" / "1.png", b"changed")
+    put_object(prefix / "ant" / "1.png", b"changed")
     job = Job(images=prefix, out=out, options=OPTIONS)
     receipts = [write_shard(shard, job) for shard in plan.shards]
     rejects = [reject for receipt in receipts for reject in receipt.rejects]
@@ -183,14 +183,14 @@ def test_finished_shards_are_known_by_receipt_and_checksum(plan):
     assert list_finished(plan) == list(plan.shards)
     name, other = plan.shards[0].name, plan.shards[1].name
     data = (out / name).read_bytes()
-    put_bytes(out / name, data[:-1] + bytes([data[-1] ^ 1]))
+    put_object(out / name, data[:-1] + bytes([data[-1] ^ 1]))
     (out / other).unlink()
     assert list_finished(plan) == list(plan.shards[2:])
 
 
 def test_of_two_commits_one_wins(plan, monkeypatch):
     def lose_race(*arguments, **more):
-        put_bytes(Layout(plan.out).manifest, b"of the winner")
+        put_object(Layout(plan.out).manifest, b"of the winner")
         return describe_dataset(*arguments, **more)
 
     monkeypatch.setattr("converter.commits.commit.describe_dataset", lose_race)
@@ -207,13 +207,13 @@ def test_verify_finds_what_is_wrong_in_a_store(plan, images, stored):
     names = [shard.name for shard in plan.shards]
     data = bytearray((out / names[0]).read_bytes())
     data[100] ^= 1
-    put_bytes(out / names[0], bytes(data))
+    put_object(out / names[0], bytes(data))
     (out / names[1]).unlink()
-    put_bytes(out / "letter.txt", b"foreign")
+    put_object(out / "letter.txt", b"foreign")
     (stored / "ant" / "5.png").unlink()
-    put_bytes(stored / "ant" / "5.png", (images / "ant" / "6.png").read_bytes())
+    put_object(stored / "ant" / "5.png", (images / "ant" / "6.png").read_bytes())
     found = {(fault.file, fault.detail.partition(":")[0]) for fault in verify_dataset(out)}
-    put_bytes(stored / "ant" / "5.png", (images / "ant" / "5.png").read_bytes())
+    put_object(stored / "ant" / "5.png", (images / "ant" / "5.png").read_bytes())
     assert (names[0], "its checksum does not match") in found
     assert (names[1], "is missing") in found
     assert ("letter.txt", "does not belong to the data set") in found
@@ -223,7 +223,7 @@ def test_verify_finds_what_is_wrong_in_a_store(plan, images, stored):
 
 def test_what_was_left_behind_is_removed_on_demand(plan):
     out = plan.out
-    put_bytes(Layout(out).lock, b"{}")
+    put_object(Layout(out).lock, b"{}")
     with pytest.raises(UsageError, match="neither a data set"):
         clean(out / "nothing")
     clean(out, break_lock=True)
@@ -265,7 +265,7 @@ def test_a_replacement_goes_on_wherever_it_was_killed(
     s3_server.set_faults()
     out = upload(written, new_out(s3_server))
     commit(read_plan(out))
-    put_bytes(out / "letter.txt", b"foreign")
+    put_object(out / "letter.txt", b"foreign")
     old = read_tree(out)
     new = stage(other, out)
     steps = itertools.count(1)
@@ -298,7 +298,7 @@ def test_a_foreign_object_is_not_replaced(s3_server, written, other):
     out = upload(written, new_out(s3_server))
     commit(read_plan(out))
     before = read_tree(out)
-    put_bytes(out / "train-00000-of-00002.tfrecord", b"foreign")
+    put_object(out / "train-00000-of-00002.tfrecord", b"foreign")
     stage(other, out)
     with pytest.raises(OutputError, match="does not belong"):
         replace_dataset(out)

@@ -19,12 +19,10 @@ from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt,
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
-    """Lists the shards of a plan that exist, byte for byte, as their receipts state.
+    """Lists the shards of a written plan that exist, byte for byte, as their receipts state.
 
-    Args:
-        plan: a plan that has been written to its output. Shards that it carries over count as
-            finished: the update has compared them.
-        on_shard: called with each checked shard of the plan, in order.
+    Shards that it carries over count as finished: the update has compared them. Calls `on_shard`
+    with each checked shard of the plan, in order.
     """
     finished, layout = [], Layout(plan.out)
     sizes, receipts = plan.out.list_sizes(), layout.receipts.list_sizes()

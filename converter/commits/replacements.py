@@ -145,34 +145,27 @@ def discard_dataset(folder: Location) -> None:
         remove_work(folder)
 
 
-def list_own_files(folder: Location) -> frozenset[str]:
+def list_own_files(folder: Location) -> set[str]:
     """Lists the names of the files of a data set, finished or not.
 
     They come from its manifest or plan, or if those are damaged, from the form of the names.
     """
-    fixed = {MANIFEST, REJECTS, NOTES, *METADATA}
+    names = {MANIFEST, REJECTS, NOTES, *METADATA}
     try:
-        return frozenset({*fixed, *_list_stated(folder)})
+        stated = read_manifest(folder) if Layout(folder).manifest.is_file() else read_plan(folder)
     except DatasetError:
-        return frozenset(
-            name for name in folder.list_names() if name in fixed or is_shard_file(name)
-        )
+        names.update(filter(is_shard_file, folder.list_names()))
+        return names
+    if isinstance(stated, Manifest):
+        names.update(stated.files)
+    for shard in stated.shards:
+        names.update((shard.name, name_index(shard.name)))
+    return names
 
 
 def list_strangers(folder: Location, own: Collection[str]) -> list[str]:
     """Lists the names in a data set's folder that do not belong to it."""
     return [name for name in folder.list_names() if name not in own and name != WORK_FOLDER]
-
-
-def _list_stated(folder: Location) -> Iterator[str]:
-    if Layout(folder).manifest.is_file():
-        manifest = read_manifest(folder)
-        shards = [shard.name for shard in manifest.shards]
-        yield from manifest.files
-    else:
-        shards = [shard.name for shard in read_plan(folder).shards]
-    for name in shards:
-        yield from (name, name_index(name))
 
 
 def _list_staying(out: Location, stage: Location) -> set[str]:

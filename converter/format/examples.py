@@ -42,15 +42,12 @@ _MAX_SHIFT: Final = 63
 # Built here, so that a worker does not import TensorFlow: 2.7 s and 500 MB, measured.
 _SCHEMA: Final = """
 name: "shardmill/example.proto" package: "tensorflow" syntax: "proto3"
-message_type {
-  name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES }
-}
-message_type {
-  name: "FloatList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT }
-}
-message_type {
-  name: "Int64List" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 }
-}
+message_type { name: "BytesList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+message_type { name: "FloatList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
+message_type { name: "Int64List"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
 message_type {
   name: "Feature" oneof_decl { name: "kind" }
   field { name: "bytes_list" number: 1 type_name: "BytesList" oneof_index: 0 }

@@ -112,7 +112,7 @@ class DiskPath(PosixPath):
                 with open(temporary, "xb", buffering=_PIECE_BYTES) as stream:
                     file = HashedFile(stream)
                     yield file
-                    file.flush(to_disk=True)
+                    file.flush()
                 file.compare(temporary.read_pieces(), self)
                 publish(temporary, self, exclusive=exclusive)
             finally:

@@ -39,9 +39,7 @@ REJECTS: Final = "rejects.jsonl"
 NOTES: Final = "notes.jsonl"
 WORK_FOLDER: Final = ".shardmill"
 
-_SHARD_FILE: Final = re.compile(
-    rf"[a-z]+-\d{{5}}-of-\d{{5}}({re.escape(SHARD_SUFFIX)}|{re.escape(INDEX_SUFFIX)})"
-)
+_SHARD_FILE: Final = re.compile(r"[a-z]+-\d{5}-of-\d{5}\.(tfrecord|tfindex)")
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -126,11 +124,10 @@ class HashedFile:
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
-    def flush(self, *, to_disk: bool) -> None:
-        """Hands what was written to the system, and with `to_disk` to the disk."""
+    def flush(self) -> None:
+        """Flushes what was written to the disk."""
         self._file.flush()
-        if to_disk:
-            os.fsync(self._file.fileno())
+        os.fsync(self._file.fileno())
 
     def compare(self, pieces: Iterable[bytes], path: object) -> None:
         """Raises OutputError if what can be read back differs from what was written."""

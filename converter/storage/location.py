@@ -101,10 +101,8 @@ class Location(Protocol):
     def download(self, file: Path, on_bytes: Callable[[int], object] = ...) -> int:
         """Appends to `file` what it does not have yet of this one; returns the size of `file`.
 
-        Args:
-            file: on this machine, or new. Its content is taken for the beginning, so compare a
-                checksum afterwards. It is not flushed to the disk.
-            on_bytes: called with the number of bytes that were added, as they arrive.
+        Its content is taken for the beginning, so compare a checksum afterwards. It is not flushed
+        to the disk. Calls `on_bytes` with the number of bytes that were added, as they arrive.
         """
 
     def create(
@@ -172,9 +170,8 @@ class Location(Protocol):
     def replace_with_stage(self, old: Collection[str]) -> None:
         """Puts the complete data set in `Layout.stage` in the place of the one in this folder.
 
-        Args:
-            old: the names of files to remove. In a store all others stay; on a disk they are in the
-                stage afterwards.
+        A store removes the `old` files, by name, and keeps all others. On a disk all of them are in
+        the stage afterwards.
 
         Raises:
             OutputError: the folder is in use as a mount point, or another manifest appeared.

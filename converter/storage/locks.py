@@ -80,16 +80,10 @@ class Owner:
 def check_broken(
     place: Location, owner: Owner, *, break_lock: bool, runs: bool | None = None
 ) -> None:
-    """Refuses to ignore the owner of the lock of a data set, who is not known to be gone.
+    """Raises a LockedError for the owner of a data set's lock, who is not known to be gone.
 
-    Args:
-        place: the data set.
-        owner: who holds its lock.
-        break_lock: treat the lock as stale, unless the owner runs.
-        runs: whether the owner is known to run; by default, whether this process could see it.
-
-    Raises:
-        LockedError: the owner is running, or may be.
+    `break_lock` treats the lock as stale, unless the owner runs: as `runs` says, or by default if
+    this process could see it.
     """
     other = "prefix" if place.is_remote else "folder"
     who = f"process {owner.pid} on {owner.host}, since {owner.since}"

@@ -17,14 +17,14 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from converter.storage.requests import start, wait
 from converter.storage.stores import SeekableFile, Stat, Store, Transfer, measure_file, read_parts
 
 if TYPE_CHECKING:  # which is built on these
     from converter.storage.objects import ObjectPath
-    from converter.storage.stores import Page
+    from converter.storage.stores import Body, Page
 
 PIECE_BYTES: Final = 4 << 20
 _SMALL_BYTES: Final = 1 << 20
@@ -92,18 +92,14 @@ def stat_object(path: ObjectPath) -> Stat:
     return wait(start(path, lambda store: store.stat(path.bucket, path.key)))
 
 
-def put_file(path: ObjectPath, file: BinaryIO) -> None:
-    """Writes an open file as an object; raises OSError if the file cannot be read."""
-    size = measure_file(file)
-    if size <= _SMALL_BYTES:
-        put_bytes(path, b"".join(read_parts(file, _SMALL_BYTES)))
-    else:
-        wait(start(path, lambda store: store.put(path.bucket, path.key, file), size=size))
+def put_object(path: ObjectPath, data: Body, attempt: str | None = None) -> None:
+    """Writes bytes, or an open file, as an object; with `attempt`, as `Store.put` does.
 
-
-def put_bytes(path: ObjectPath, data: bytes, attempt: str | None = None) -> None:
-    """Writes an object; with `attempt`, as `Store.put` does."""
-    size = len(data)
+    Raises OSError if the file cannot be read.
+    """
+    size = len(data) if isinstance(data, bytes) else measure_file(data)
+    if not isinstance(data, bytes) and size <= _SMALL_BYTES:
+        data = b"".join(read_parts(data, _SMALL_BYTES))
     wait(start(path, lambda store: store.put(path.bucket, path.key, data, attempt), size=size))
 
 
@@ -111,7 +107,7 @@ def create_object(path: ObjectPath, data: bytes) -> None:
     """Writes an object, or raises FileExistsError if there is one: one of many callers succeeds."""
     attempt = uuid.uuid4().hex
     try:
-        put_bytes(path, data, attempt)
+        put_object(path, data, attempt)
     except FileExistsError:
         # An earlier request of ours may have succeeded, and its answer been lost.
         if stat_object(path).attempt != attempt:
@@ -150,10 +146,9 @@ def has_objects(folder: ObjectPath) -> bool:
 
 
 def list_level(folder: ObjectPath, prefix: str = "") -> Iterator[tuple[str, int | None]]:
-    """Lists the names right below a folder that begin with `prefix`.
+    """Yields the names right below a folder that begin with `prefix`, each with a size in bytes.
 
-    Yields:
-        each name with the size of its object; with None if there are objects below it.
+    The size is None if there are objects below that name.
     """
     skipped = len(folder.prefix)
     for page in _list_pages(folder, folder.prefix + prefix, nested=False):

@@ -95,11 +95,7 @@ class ObjectPath:
         return posixpath.relpath(f"/{self.key}", f"/{other[len(str(here)) + 1 :]}")
 
     def relative_to(self, folder: ObjectPath) -> str:
-        """Returns the rest of its key after that of a folder above it.
-
-        Raises:
-            ValueError: it does not lie there.
-        """
+        """Returns the rest of its key after that of a folder above it; else raises ValueError."""
         if not (folder.contains(self) and self.key != folder.key):
             raise ValueError(f"{self} does not lie below {folder}")
         return self.key[len(folder.prefix) :]
@@ -175,12 +171,12 @@ class ObjectPath:
             stream = cast("BinaryIO", temporary)
             file = HashedFile(stream)
             yield file
-            file.flush(to_disk=False)
+            temporary.flush()  # not to the disk: a crash leaves nothing of it anyway
             file.compare(read_parts(stream, _COPY_BYTES), self)
             if exclusive:
                 object_requests.create_object(self, b"".join(read_parts(stream, _COPY_BYTES)))
             else:
-                object_requests.put_file(self, stream)
+                object_requests.put_object(self, stream)
 
     def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 (as in `Path`)
         if not missing_ok:  # a store deletes without saying whether there was an object
@@ -255,7 +251,7 @@ class ObjectPath:
 
     def replace_with_stage(self, old: Collection[str]) -> None:
         mark = {"old": sorted(old), "manifest": hash_file(self / MANIFEST)}
-        object_requests.put_bytes(Layout(self).replacing, json.dumps(mark).encode("ascii"))
+        object_requests.put_object(Layout(self).replacing, json.dumps(mark).encode("ascii"))
         self.finish_replacement()
 
     def finish_replacement(self) -> bool:

@@ -49,9 +49,7 @@ os.register_at_fork(after_in_child=_forget)
 def open_store(scheme: str) -> Store:
     """Opens a kind of store, `s3` or `gs`, once per process; its imports take half a second.
 
-    Raises:
-        UsageError: a package is not installed.
-        StoreError: there are no usable credentials.
+    Raises UsageError if a package is not installed, StoreError without usable credentials.
     """
     # So short that several answers may fail to come before patience ends.
     answer_s = min(_LONGEST_ANSWER_S, read_patience() / 6)

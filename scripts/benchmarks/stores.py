@@ -24,7 +24,7 @@ from benchmarks.measuring import report, run_sections
 from servers import run_server
 
 from converter.storage.location import Location
-from converter.storage.object_requests import put_bytes, start_read
+from converter.storage.object_requests import put_object, start_read
 from converter.storage.objects import ObjectPath
 
 BAR = 0.7
@@ -76,7 +76,8 @@ def upload(photos: Path, prefix: ObjectPath) -> ObjectPath:
     names = [path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg")]
     with ThreadPoolExecutor(UPLOADS) as threads:
         put = [
-            threads.submit(put_bytes, prefix / name, (photos / name).read_bytes()) for name in names
+            threads.submit(put_object, prefix / name, (photos / name).read_bytes())
+            for name in names
         ]
     for done in put:
         done.result()

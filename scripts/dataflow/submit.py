@@ -29,7 +29,7 @@ from engines.proof import find_free_port, is_open
 
 from converter.storage.locate import parse_address
 from converter.storage.location import Location
-from converter.storage.object_requests import list_objects, put_file
+from converter.storage.object_requests import list_objects, put_object
 from converter.storage.objects import ObjectPath
 
 HERE = Path(__file__).resolve()
@@ -93,7 +93,7 @@ def upload(images: Path) -> ObjectPath:
     for path in images.rglob("*"):
         if path.is_file():
             with open(path, "rb") as file:
-                put_file(address / path.relative_to(images).as_posix(), file)
+                put_object(address / path.relative_to(images).as_posix(), file)
     return address
 
 
