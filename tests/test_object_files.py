@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from converter.errors import StoreError
+from converter.storage import object_requests
 from converter.storage.object_requests import put_object
 from converter.storage.objects import ObjectPath
 
@@ -78,6 +80,20 @@ def test_faults_on_the_way_change_no_byte(server, path):
         assert stream.read() == DATA
     counts = server.set_faults()
     assert any(counts[kind] for kind in ("refuse", "reset", "cut", "short"))
+
+
+def test_a_read_that_failed_can_be_repeated(path, monkeypatch):
+    def fail(reading):
+        raise StoreError("no answer")
+
+    place = 9 << 20
+    with path.open_read() as file:
+        assert file.read(512) == DATA[:512]
+        file.seek(place)
+        with monkeypatch.context() as patch, pytest.raises(StoreError, match="no answer"):
+            patch.setattr(object_requests, "wait", fail)
+            file.read(512)
+        assert file.read(512) == DATA[place : place + 512]
 
 
 def test_it_is_of_one_version(s3_server):

@@ -9,10 +9,11 @@ count: one cut between two records looks complete. So the manifest keeps the cou
 (`converter.format.indexes`) the offsets.
 """
 
+import functools
 import os
 import struct
-from collections.abc import Iterator
-from typing import BinaryIO, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Final, TypeAlias, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -22,6 +23,9 @@ from converter.errors import RecordError
 
 Bytes = TypeVar("Bytes", bytes, memoryview)
 Crcs = TypeVar("Crcs", int, npt.NDArray[np.int64])
+
+# Makes the error of one record from what is wrong with it.
+_Describe: TypeAlias = Callable[[str], RecordError]
 
 LENGTH_BYTES: Final = 8
 HEADER_BYTES: Final = 12
@@ -34,15 +38,6 @@ PIECE_BYTES: Final = 1 << 18
 _HEADER: Final = struct.Struct("<QI")
 _LENGTH: Final = struct.Struct("<Q")
 _CRC: Final = struct.Struct("<I")
-
-
-class _Place(NamedTuple):
-    shard: str
-    offset: int
-    number: int | None
-
-    def error(self, detail: str) -> RecordError:
-        return RecordError(self.shard, self.offset, detail, self.number)
 
 
 def compute_masked_crc(data: bytes | memoryview) -> int:
@@ -71,14 +66,14 @@ def unframe_record(record: Bytes, *, shard: str, offset: int, number: int | None
 
     Raises a `RecordError` with `shard`, `offset` and `number` if a checksum does not match.
     """
-    place = _Place(shard, offset, number)
+    describe = functools.partial(RecordError, shard, offset, record=number)
     if len(record) < FRAMING_BYTES:
-        raise place.error(f"only {len(record)} bytes")
+        raise describe(f"only {len(record)} bytes")
     payload = record[HEADER_BYTES:-FOOTER_BYTES]
-    length = _read_length(record[:HEADER_BYTES], place)
+    length = _read_length(record[:HEADER_BYTES], describe)
     if length != len(payload):
-        raise place.error(f"length {length}, expected {len(payload)}")
-    _check_payload(compute_masked_crc(payload), record[-FOOTER_BYTES:], place)
+        raise describe(f"length {length}, expected {len(payload)}")
+    _check_payload(compute_masked_crc(payload), record[-FOOTER_BYTES:], describe)
     return payload
 
 
@@ -88,10 +83,10 @@ def read_records(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[
     Yields (offset of the record in bytes, payload). Raises a `RecordError` if one is cut off, or a
     checksum does not match.
     """
-    for place, length in _read_lengths(file, shard, file_bytes):
+    for offset, length, describe in _read_lengths(file, shard, file_bytes):
         payload = file.read(length)
-        _check_payload(compute_masked_crc(payload), file.read(FOOTER_BYTES), place)
-        yield place.offset, payload
+        _check_payload(compute_masked_crc(payload), file.read(FOOTER_BYTES), describe)
+        yield offset, payload
 
 
 def scan_records(
@@ -101,7 +96,7 @@ def scan_records(
 
     Yields the size of each record in bytes, framing included; their sum is `file_bytes`.
     """
-    for place, length in _read_lengths(file, shard, file_bytes):
+    for _, length, describe in _read_lengths(file, shard, file_bytes):
         if not payloads:  # then only the checksums of the lengths are compared
             file.seek(length + FOOTER_BYTES, os.SEEK_CUR)
         else:
@@ -109,7 +104,7 @@ def scan_records(
             while rest and (piece := file.read(min(rest, PIECE_BYTES))):
                 crc = google_crc32c.extend(crc, piece)
                 rest -= len(piece)
-            _check_payload(mask_crc(crc), b"" if rest else file.read(FOOTER_BYTES), place)
+            _check_payload(mask_crc(crc), b"" if rest else file.read(FOOTER_BYTES), describe)
         yield length + FRAMING_BYTES
 
 
@@ -118,31 +113,33 @@ def is_header(data: bytes) -> bool:
     return len(data) == HEADER_BYTES and _HEADER.unpack(data)[1] == compute_masked_crc(data[:8])
 
 
-def _read_lengths(file: BinaryIO, shard: str, file_bytes: int) -> Iterator[tuple[_Place, int]]:
-    """The records of a shard and the length of their payloads, each of which the caller reads."""
+def _read_lengths(
+    file: BinaryIO, shard: str, file_bytes: int
+) -> Iterator[tuple[int, int, _Describe]]:
+    """The offset of each record, and the length of its payload, which the caller reads."""
     offset = number = 0
     while offset < file_bytes:
-        place = _Place(shard, offset, number)
-        length = _read_length(file.read(HEADER_BYTES), place)
+        describe = functools.partial(RecordError, shard, offset, record=number)
+        length = _read_length(file.read(HEADER_BYTES), describe)
         # It decides how much memory is allocated, so it is trusted only if it fits into the file.
         if offset + length + FRAMING_BYTES > file_bytes:
-            raise place.error(f"length {length} goes past the end of the file")
-        yield place, length
+            raise describe(f"length {length} goes past the end of the file")
+        yield offset, length, describe
         offset += length + FRAMING_BYTES
         number += 1
 
 
-def _read_length(header: bytes | memoryview, place: _Place) -> int:
+def _read_length(header: bytes | memoryview, describe: _Describe) -> int:
     if len(header) < HEADER_BYTES:
-        raise place.error(f"header cut off after {len(header)} bytes")
+        raise describe(f"header cut off after {len(header)} bytes")
     length, crc = _HEADER.unpack(header)
     if crc != compute_masked_crc(header[:8]):
-        raise place.error("checksum of the length does not match")
+        raise describe("checksum of the length does not match")
     return int(length)
 
 
-def _check_payload(crc: int, footer: bytes | memoryview, place: _Place) -> None:
+def _check_payload(crc: int, footer: bytes | memoryview, describe: _Describe) -> None:
     if len(footer) < FOOTER_BYTES:
-        raise place.error("payload cut off")
+        raise describe("payload cut off")
     if _CRC.unpack(footer)[0] != crc:
-        raise place.error("checksum of the payload does not match")
+        raise describe("checksum of the payload does not match")

@@ -17,7 +17,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from converter.storage.requests import start, wait
 from converter.storage.stores import SeekableFile, Stat, Store, Transfer, measure_file, read_parts
@@ -215,12 +215,6 @@ def _start_page(
     )
 
 
-class _Piece(NamedTuple):
-    begin: int
-    end: int
-    reading: concurrent.futures.Future[bytes]
-
-
 class ObjectFile(SeekableFile):
     """An object opened for reading; raises OSError with ESTALE once the object has changed."""
 
@@ -233,7 +227,8 @@ class ObjectFile(SeekableFile):
         self._path = path
         self._run = self._asked = 0  # bytes read since the last jump; where requests end
         self._begin, self._data = 0, b""
-        self._pending: deque[_Piece] = deque()
+        # Where each requested piece begins, its size, and its bytes on their way.
+        self._pending: deque[tuple[int, int, concurrent.futures.Future[bytes]]] = deque()
 
     def readinto(self, buffer: Any) -> int:
         if self._place >= self._size:
@@ -257,25 +252,27 @@ class ObjectFile(SeekableFile):
             self._cancel()
             self._run, self._asked = 0, self._place
         self._request()
-        piece = self._pending.popleft()
-        self._begin, self._data = piece.begin, wait(piece.reading)
-        if len(self._data) != piece.end - piece.begin:
+        begin, size, reading = self._pending.popleft()
+        # Together, because the wait may fail, and then the old piece must stay where it was.
+        self._begin, self._data = begin, wait(reading)
+        if len(self._data) != size:
             raise OSError(errno.ESTALE, "it changed while it was read", str(self._path))
-        self._run += piece.end - piece.begin
+        self._run += size
         if not jumped:
             self._request()
 
     def _request(self) -> None:
         # Pieces ahead, and at least the one that is read next.
         ahead = min(_GROWTH * self._run, _AHEAD_BYTES)
-        size = min(PIECE_BYTES, max(_FIRST_BYTES, ahead))
+        most = min(PIECE_BYTES, max(_FIRST_BYTES, ahead))
         used = self._begin + len(self._data) if self._run else self._place
         while self._asked < self._size and (not self._pending or self._asked < used + ahead):
-            end = min(self._asked + size, self._size)
-            reading = start_read(self._path, self._asked, end - self._asked, self._version)
-            self._pending.append(_Piece(self._asked, end, reading))
-            self._asked = end
+            size = min(most, self._size - self._asked)
+            reading = start_read(self._path, self._asked, size, self._version)
+            self._pending.append((self._asked, size, reading))
+            self._asked += size
 
     def _cancel(self) -> None:
-        while self._pending:
-            self._pending.pop().reading.cancel()
+        for *_, reading in self._pending:
+            reading.cancel()
+        self._pending.clear()
