@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any, Final, NamedTuple
 
-from converter.errors import UsageError
+from converter.errors import ImageError, UsageError
 from converter.option_fields import FAILURES, IMAGES, check_choice, check_values, option
 from converter.sizes import parse_bytes
 
@@ -102,6 +102,12 @@ def parse_share(text: str) -> int | float:
     if match is None:
         raise UsageError(f"{text!r} is neither a number of images, such as 10, nor a share: 2.5%")
     return int(match[1]) if match[1] else float(match[2]) / 100
+
+
+def check_file_size(size_bytes: int, max_bytes: int) -> None:
+    """Raises an `ImageError` for a file that is larger than `max_file_bytes` allows."""
+    if size_bytes > max_bytes:
+        raise ImageError("too_many_bytes", f"{size_bytes:,} bytes, at most {max_bytes:,}")
 
 
 def spell_format(name: Any) -> Any:

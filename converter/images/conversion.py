@@ -84,7 +84,7 @@ def convert_sizes(data: bytes, sizes: Sequence[ConvertOptions]) -> list[Converte
     `ImageError` is raised only if the file is refused for all sizes.
     """
     with openers.wrap_decoder_errors(), openers.open_checked(data, sizes[0]) as image:
-        return _convert_opened(OpenedImage(image, data, sizes))
+        return _convert_opened(OpenedImage(image, data, sizes, framed=False))
 
 
 def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Frame]:
@@ -165,8 +165,7 @@ def _convert_current(
     try:
         with openers.wrap_decoder_errors():
             openers.check_header(image, data, sizes[0])
-            # To ask whether there are several frames means to decode two of a GIF.
-            opened = OpenedImage(image, data, sizes, draft=False, animated=True)
+            opened = OpenedImage(image, data, sizes, framed=True)
             return _convert_opened(opened), bool(opened.failure)
     except ImageError as error:
         return [error.strip()] * len(sizes), error.code == "decode_error"

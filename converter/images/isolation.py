@@ -23,7 +23,7 @@ from converter.errors import ImageError
 from converter.images.conversion import Converted, Frame, StoredImage, convert_frames
 from converter.images.masks import convert_mask, wrap_mask_errors
 from converter.images.opened_images import Origin
-from converter.inventory import REJECT_CODES
+from converter.inventory import REJECT_CODES, reject
 from converter.options import ConvertOptions
 
 Convert: TypeAlias = Callable[[bytes, Sequence[ConvertOptions]], Iterator[Frame]]
@@ -184,7 +184,7 @@ def _answer(
                 yield {"number": number, "images": [*map(_describe, images)]}, stored
     except (ImageError, MemoryError) as error:
         if isinstance(error, MemoryError):
-            error = ImageError("too_much_memory", REJECT_CODES["too_much_memory"])
+            error = reject("too_much_memory")
         yield {"number": None, "images": [_describe(error)] * len(sizes)}, []
     yield {"end": True}, []
 

@@ -14,7 +14,6 @@ from converter.images.geometry import (
     Geometry,
     Size,
     choose_interpolation,
-    fit_image,
     measure_draft,
     pad,
     scale,
@@ -44,20 +43,13 @@ class Origin(NamedTuple):
 
 
 class OpenedImage:
-    """An opened image, decoded once for all sizes that need the same fraction of it.
+    """An opened image, or the current one of its frames.
 
-    `draft` lets a JPEG be decoded at a fraction of its size. `animated` says whether there are
-    several frames, where that is known.
+    It is decoded once for all sizes that need the same fraction of it.
     """
 
     def __init__(
-        self,
-        image: Image.Image,
-        data: bytes,
-        sizes: Sequence[ConvertOptions],
-        *,
-        draft: bool = True,
-        animated: bool | None = None,
+        self, image: Image.Image, data: bytes, sizes: Sequence[ConvertOptions], *, framed: bool
     ) -> None:
         self.image, self.data, self.sizes, self.options = image, data, sizes, sizes[0]
         self.is_wide = pixels.has_wide_samples(image)  # before EXIF is read, which may load it
@@ -68,11 +60,13 @@ class OpenedImage:
             height=height,
             width=width,
             orientation=stated,
-            animated=openers.has_several_frames(image, data) if animated is None else animated,
+            # To ask means to decode two frames of a GIF.
+            animated=framed or openers.has_several_frames(image, data),
             profiled=pixels.find_transform(image, self.options) is not None,
         )
         self.failure = ""  # what Pillow said when decoding failed
-        self._may_draft = draft and image.format in ("JPEG", "MPO")
+        # A draft may open the file again, at its first frame.
+        self._may_draft = not framed and image.format in ("JPEG", "MPO")
         self._upright: dict[Size, tuple[Image.Image, bool]] = {}
 
     def load(self) -> None:
@@ -122,17 +116,10 @@ class OpenedImage:
         return self._upright[image.size]
 
 
-def decode_image(data: bytes, options: ConvertOptions, *, draft: bool = True) -> Image.Image:
-    """Decodes and resizes one image without encoding it; `draft` is that of `OpenedImage`."""
-    with openers.open_image(data, options.formats) as image:
-        opened = OpenedImage(image, data, [options], draft=draft)
-        return opened.resize(fit_image(opened.origin.size, options), options)
-
-
 def examine_image(data: bytes, options: ConvertOptions) -> Origin:
     """Reads the header of an original; raises an `ImageError` if it cannot be converted."""
     with openers.wrap_decoder_errors(), openers.open_checked(data, options) as image:
-        return OpenedImage(image, data, [options]).origin
+        return OpenedImage(image, data, [options], framed=False).origin
 
 
 def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[str]:

@@ -16,10 +16,10 @@ from PIL import Image, UnidentifiedImageError
 
 from converter.costs import enter
 from converter.errors import ImageError, ShardmillError, UsageError
-from converter.image_options import FORMATS, ImageOptions
+from converter.image_options import FORMATS, ImageOptions, check_file_size
 from converter.images.geometry import Size
 from converter.images.pixels import has_wide_samples, read_grey_factor, read_tag
-from converter.inventory import REJECT_CODES
+from converter.inventory import reject
 
 # A decoder's warnings only make noise in a conversion of a million files.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -90,18 +90,12 @@ def open_file(data: bytes, options: ImageOptions) -> Image.Image:
     """`open_checked` without a check of the header, which is that of the first frame."""
     enter("decode")
     if not data:
-        raise ImageError("empty", REJECT_CODES["empty"])
-    check_file_size(len(data), options)
+        raise reject("empty")
+    check_file_size(len(data), options.max_file_bytes)
     # Pillow's own limit gives way to ours, which is checked as soon as the header is read.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, options.max_pixels)
     return open_image(data, options.formats)
-
-
-def check_file_size(size_bytes: int, options: ImageOptions) -> None:
-    """Raises an `ImageError` for a file that is larger than `max_file_bytes`."""
-    if size_bytes > (limit := options.max_file_bytes):
-        raise ImageError("too_many_bytes", f"{size_bytes:,} bytes, at most {limit:,}")
 
 
 def open_image(data: bytes, formats: tuple[str, ...]) -> Image.Image:

@@ -200,10 +200,7 @@ def _convert_to_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> _Transform
     transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
 
     def convert(image: Image.Image) -> Image.Image:
-        image = image if image.mode == mode else image.convert(mode)
-        converted = ImageCms.applyTransform(image, transform)
-        assert converted is not None  # noqa: S101 (None only if it is changed in place)
-        return converted
+        return transform.apply(image if image.mode == mode else image.convert(mode))
 
     return convert
 

@@ -71,7 +71,7 @@ def list_archive(
         is_hidden = any(map(is_clutter, (*parents, name)))
         if any(parents) and not is_hidden:
             folders[parents[0]].update(parents[1:2])
-        if _is_folder(member):
+        if member.path.endswith("/"):
             continue
         if is_hidden or not has_image_suffix(name):
             code = "skipped_hidden" if is_hidden else "skipped_extension"
@@ -105,10 +105,6 @@ def read_members(archive: Location) -> Iterator[Entry | Skipped]:
         raise UsageError(f"{archive} cannot be read as an archive: {reason}") from error
 
 
-def _is_folder(member: Entry) -> bool:
-    return member.path.endswith("/")
-
-
 def index_archive(archive: Location) -> dict[str, Entry]:
     """The members by their paths, about 250 bytes each; a process lists an archive once."""
     version = archive.read_version()
@@ -118,8 +114,8 @@ def index_archive(archive: Location) -> dict[str, Entry]:
 
 @functools.lru_cache(maxsize=1)
 def _index_version(archive: Location, _version: tuple[int, str]) -> dict[str, Entry]:
-    files = (m for m in read_members(archive) if isinstance(m, Entry) and not _is_folder(m))
-    return {member.path: member for member in files}
+    members = (member for member in read_members(archive) if isinstance(member, Entry))
+    return {member.path: member for member in members if not member.path.endswith("/")}
 
 
 def start_member(archive: Location, place: int, size: int) -> Callable[[], bytes]:

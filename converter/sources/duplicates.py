@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from converter.inventory import MAX_NAMES, SKIP_RULES, SPLITS, Entry, Inventory, Note, Skipped
+from converter.inventory import SKIP_RULES, SPLITS, Entry, Inventory, Note, Skipped, make_note
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.originals import digest_source
@@ -115,15 +115,13 @@ def drop_duplicates(
 
 def note_duplicates(entries: Sequence[Entry], sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
     """Makes a note about each of the first thousand sets, the gravest first."""
-    notes = [_note_set([entries[place] for place in group]) for group in sets]
+    notes = []
+    for group in sets:
+        images, code = [entries[place] for place in group], "duplicate"
+        if len({(image.label, image.values) for image in images}) > 1:
+            code = "duplicate_class"
+        if len({image.split for image in images}) > 1:
+            code = "duplicate_split"
+        notes.append(make_note(code, [image.path for image in images]))
     notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
     return tuple(notes[:_MAX_SETS])
-
-
-def _note_set(group: Sequence[Entry]) -> Note:
-    code = "duplicate"
-    if len({(entry.label, entry.values) for entry in group}) > 1:
-        code = "duplicate_class"
-    if len({entry.split for entry in group}) > 1:
-        code = "duplicate_split"
-    return Note(code, tuple(entry.path for entry in group[:MAX_NAMES]), len(group))

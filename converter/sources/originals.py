@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from converter.errors import ImageError
-from converter.image_options import MAX_FILE_BYTES
+from converter.image_options import MAX_FILE_BYTES, check_file_size
 from converter.inventory import NO_LABEL, Entry, reject
 from converter.names import to_bytes, to_system
 from converter.sources import archives
@@ -119,7 +119,7 @@ def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) ->
             member = archives.index_archive(images).get(path)
             if member is None:
                 raise reject("vanished")
-            _check_size(member.size_bytes, max_bytes)
+            check_file_size(member.size_bytes, max_bytes)
             return read_entry(member, images)
         if images.is_remote:
             return (images / path).read_bytes()
@@ -133,7 +133,7 @@ def _read_file(path: bytes, max_bytes: int) -> bytes:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise reject("unreadable", "not a file")
-        _check_size(before.st_size, max_bytes)
+        check_file_size(before.st_size, max_bytes)
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             data = file.read()
         after = os.fstat(descriptor)
@@ -142,11 +142,6 @@ def _read_file(path: bytes, max_bytes: int) -> bytes:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise reject("changed")
     return data
-
-
-def _check_size(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise reject("too_many_bytes", f"{size:,} bytes, at most {max_bytes:,}")
 
 
 def _encode_path(path: str, images: Location) -> bytes:

@@ -19,12 +19,12 @@ from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format import examples
 from converter.format.schema import MASK, Column, make_features
 from converter.format.tfrecords import FRAMING_BYTES
+from converter.image_options import check_file_size
 from converter.images.conversion import Converted, StoredImage, convert_frames
 from converter.images.geometry import Size, fit_boxes
 from converter.images.isolation import convert_isolated, convert_mask_isolated
 from converter.images.masks import convert_mask, wrap_mask_errors
 from converter.images.opened_images import Origin
-from converter.images.openers import check_file_size
 from converter.inventory import FILTERS, NO_LABEL, NOTES, Entry, Inventory, name_class
 from converter.names import name_frame, to_bytes
 from converter.options import ConvertOptions
@@ -310,7 +310,7 @@ def _describe_image(
 
 
 def _read(entry: Entry, images: Location, options: ConvertOptions, read: Read | None) -> bytes:
-    check_file_size(entry.size_bytes, options)
+    check_file_size(entry.size_bytes, options.max_file_bytes)
     enter("read")
     data = read() if read else read_entry(entry, images)
     if len(data) != entry.size_bytes:

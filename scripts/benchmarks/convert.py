@@ -21,17 +21,18 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from benchmarks.corpora import convert, link_images, make_photos
 from benchmarks.measuring import Run, measure, report, run_sections
-from PIL import Image
 
 from converter.costs import count_read, enter
 from converter.format.indexes import parse_index
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import unframe_record
-from converter.images.opened_images import decode_image
+from converter.images import geometry
+from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.files import name_index
@@ -129,16 +130,18 @@ def measure_draft(photos: Path, repeats: int) -> Iterator[bool]:
     if not photos.is_dir():
         print(f"  skipped: no photos at {photos}")
         return
-    options = ConvertOptions(image_size=(256, 256))
+    options = ConvertOptions(image_size=(256, 256), encoding="raw")
     files = [path.read_bytes() for path in sorted(photos.rglob("*")) if path.is_file()]
 
-    def decode(*, draft: bool) -> list[Image.Image]:
-        return [decode_image(data, options, draft=draft) for data in files]
+    def decode(factor: int) -> list[bytes]:
+        with mock.patch.object(geometry, "DRAFT_FACTOR", factor):
+            return [convert_image(data, options).data for data in files]
 
-    whole, drafted = decode(draft=False), decode(draft=True)
+    # No photo has so many pixels that a draft would be large enough.
+    whole, drafted = decode(1 << 20), decode(geometry.DRAFT_FACTOR)
     ratio = median_ratio(
-        lambda: clock(lambda: decode(draft=False)),
-        lambda: clock(lambda: decode(draft=True)),
+        lambda: clock(lambda: decode(1 << 20)),
+        lambda: clock(lambda: decode(geometry.DRAFT_FACTOR)),
         repeats,
     )
     yield report(
@@ -150,8 +153,8 @@ def measure_draft(photos: Path, repeats: int) -> Iterator[bool]:
     )
 
 
-def compute_psnr(one: Image.Image, other: Image.Image) -> float:
-    difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
+def compute_psnr(one: bytes, other: bytes) -> float:
+    difference = np.frombuffer(one, np.uint8).astype(float) - np.frombuffer(other, np.uint8)
     mean_square = float(np.mean(difference**2))
     return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
 
