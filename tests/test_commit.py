@@ -31,12 +31,10 @@ from converter.storage.files import Layout, name_index
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import (
     Job,
-    convert_planned,
-    read_planned,
+    convert_images,
     read_receipt,
     receipt_path,
-    take_first,
-    write_outcomes,
+    write_images,
     write_receipt,
     write_shard,
 )
@@ -282,8 +280,7 @@ def test_a_receipt_that_leaves_images_out_is_refused(plan):
 def test_a_shard_that_was_given_too_few_images_is_refused(plan):
     shard, job = plan.shards[0], Job.of_plan(plan)
     planned = itertools.islice(read_entries(plan.out, shard), shard.records - 1)
-    images = convert_planned(read_planned(planned, job), [job])
-    write_outcomes(shard, job, take_first(images))
+    write_images(shard, job, convert_images(planned, [job]))
     message = f"{shard.records - 1} images are accounted for, planned were {shard.records}"
     assert_refused(plan, f"{shard.name}: {message}")
 

@@ -29,11 +29,11 @@ from converter.errors import ImageError, UsageError
 from converter.options import ConvertOptions
 from converter.planning.plan import read_entries, read_plan
 from converter.sources.archives import index_archive, list_archive, read_members
-from converter.sources.originals import read_entry, read_source
+from converter.sources.inputs import locate_masks
+from converter.sources.originals import read_ahead, read_entry, read_source
 from converter.sources.scan import scan_images
 from converter.storage.object_requests import put_object
 from converter.storage.objects import ObjectPath
-from converter.writing.shard_writer import Job, read_planned
 from pipelines import convert
 from pipelines.cli.commands import main
 from pipelines.jobs.upkeep import verify
@@ -313,11 +313,12 @@ def test_many_originals_are_asked_for_at_the_same_time(s3_server, s3_far, tmp_pa
     options = dataclasses.replace(options, num_shards=1, validation_split=0.0)
     plan = write_folder(s3_far / name, tmp_path / "out", options)
     entries = read_entries(plan.out, plan.shards[0])
+    masks = locate_masks(plan.images, options)
     s3_server.set_faults(latency=0.2)
     begun = time.monotonic()
     read = [
         (reads.image(), reads.mask() if reads.mask else b"")
-        for _, reads in read_planned(entries, Job.of_plan(plan))
+        for _, reads in read_ahead(entries, plan.images, masks, options.max_file_bytes)
     ]
     seconds = time.monotonic() - begun
     counts = s3_server.set_faults()

@@ -55,7 +55,10 @@ def read_ahead(
         image = _start_read(item[0], images, max_bytes)
         return Reads(image, _start_read(mask, masks, max_bytes) if mask else None)
 
-    # On a disk, what is pending here begins only when it is asked for.
+    if not (images.is_remote or masks.is_remote):
+        # On a disk nothing is under way, and the entries of the next shard may not be readable.
+        yield from ((item, start(item)) for item in planned)
+        return
     pending: deque[tuple[tuple[Entry, str], Reads]] = deque()
     remaining, ahead = iter(planned), 0
     following = next(remaining, None)

@@ -25,15 +25,9 @@ from converter.inventory import Entry
 from converter.planning.plan import Plan, Shard, read_entries
 from converter.storage.files import SHARD_SUFFIX, HashedFile, Layout, hash_file, write_file
 from converter.storage.location import Location
-from converter.writing.records import Frames, Outcome, pack_outcome, unpack_outcomes
+from converter.writing.records import Frames, pack_outcome, unpack_outcomes
 from converter.writing.shard_groups import spool_images
-from converter.writing.shard_writer import (
-    Job,
-    Receipt,
-    convert_planned,
-    read_planned,
-    write_outcomes,
-)
+from converter.writing.shard_writer import Job, Receipt, convert_images, write_images
 
 
 class Piece(NamedTuple):
@@ -120,8 +114,8 @@ def write_leader(shard: Shard, work: Work) -> Receipt:
 
     Memory is bounded by one image in all its sizes; errors are those of `write_shard`.
     """
-    planned = read_planned(read_entries(work.leader.out, shard), work.leader)
-    return _write(shard, work, convert_planned(planned, [work.leader, *work.followers]))
+    planned = read_entries(work.leader.out, shard)
+    return _write(shard, work, convert_images(planned, [work.leader, *work.followers]))
 
 
 def write_leaders(shards: Sequence[Shard], work: Work) -> list[Receipt]:
@@ -133,24 +127,23 @@ def write_leaders(shards: Sequence[Shard], work: Work) -> list[Receipt]:
 def assemble_shard(assembly: Assembly) -> Receipt:
     """Puts a follower's shard together; errors are those of `write_shard`."""
     entries = (entry for entry, _ in read_entries(assembly.job.out, assembly.shard))
-    return write_outcomes(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
+    return write_images(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
 
 
 def _write(shard: Shard, work: Work, images: Iterable[Frames]) -> Receipt:
     with _create_parts(shard, work) as parts:
-        return write_outcomes(shard, work.leader, _divide(images, parts))
+        return write_images(shard, work.leader, (_divide(frames, parts) for frames in images))
 
 
-def _divide(images: Iterable[Frames], parts: Sequence[_Part]) -> Iterator[tuple[Entry, Outcome]]:
-    """The leader's records; those of the followers go into their parts."""
-    for frames in images:
-        for found, (first, *others) in frames:
-            for part, outcome in zip(parts, others, strict=True):
-                for piece in pack_outcome(found, outcome):
-                    part.file.write(piece)
-            yield found, first
-        for part in parts:
-            part.ends.append(part.file.size)
+def _divide(frames: Frames, parts: Sequence[_Part]) -> Frames:
+    """Passes an image on to the leader's shard; the sizes of the followers go into their parts."""
+    for found, outcomes in frames:
+        for part, outcome in zip(parts, outcomes[1:], strict=True):
+            for piece in pack_outcome(found, outcome):
+                part.file.write(piece)
+        yield found, outcomes
+    for part in parts:
+        part.ends.append(part.file.size)
 
 
 class _Part(NamedTuple):
@@ -209,13 +202,11 @@ def _read_index(part: Location) -> tuple[str, list[int]]:
         raise DatasetError(f"{path}: cannot be read as an index of a part: {error}") from error
 
 
-def _read_pieces(
-    pieces: Sequence[Piece], entries: Iterator[Entry]
-) -> Iterator[tuple[Entry, Outcome]]:
+def _read_pieces(pieces: Sequence[Piece], entries: Iterator[Entry]) -> Iterator[Frames]:
     for piece in pieces:
         _, sizes = _read_index(piece.part)
         with piece.part.open_read() as file:
             file.seek(sum(sizes[: piece.first]))
             taken = sizes[piece.first : piece.first + piece.images]
             for entry, size in zip(itertools.islice(entries, piece.images), taken, strict=True):
-                yield from unpack_outcomes(file, entry, size)
+                yield unpack_outcomes(file, entry, size)

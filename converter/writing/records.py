@@ -76,7 +76,6 @@ def make_records(
 
     `text` is the name of its class, if it has a label, and `columns` say what its values are. The
     options in `sizes` differ only in their size. Without pending `reads`, it is read here.
-
     """
     options, mask = sizes[0], None
     try:
@@ -125,20 +124,20 @@ def pack_outcome(entry: Entry, outcome: Outcome) -> tuple[bytes, bytes]:
     return json.dumps([entry.path, len(payload), *head]).encode("ascii") + b"\n", payload
 
 
-def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Iterator[tuple[Entry, Outcome]]:
-    """The outcomes of an original's frames, from the next `size` bytes of a spill file."""
+def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Frames:
+    """What became of an original in one size, from the next `size` bytes of a spill file."""
     end = file.tell() + size
     while file.tell() < end:
         path, payload_bytes, *head = json.loads(file.readline())
         found = entry._replace(path=path)
         if not payload_bytes:
-            yield found, ImageError(*head)
+            yield found, [ImageError(*head)]
             continue
         *values, origin = head
         fields = dict(zip(_PACKED, values, strict=True))
         # Without the image's bytes: they are in the record, and nobody needs them twice.
         image = StoredImage(data=b"", origin=Origin(*origin), **fields)
-        yield found, Record(payload=file.read(payload_bytes), image=image)
+        yield found, [Record(payload=file.read(payload_bytes), image=image)]
 
 
 def describe_values(
@@ -266,10 +265,7 @@ def _describe_original(
     if entry.label != NO_LABEL:
         features |= {examples.LABEL: entry.label, examples.TEXT: to_bytes(text)}
     if mask is not None:
-        features |= {
-            examples.MASK_FORMAT: b"png",
-            examples.MASK_SHA256: hash_bytes(mask).encode(),
-        }
+        features |= {examples.MASK_FORMAT: b"png", examples.MASK_SHA256: hash_bytes(mask).encode()}
     return features
 
 

@@ -34,11 +34,9 @@ from converter.writing.shard_writer import (
     Planned,
     Receipt,
     compose_shard,
+    convert_images,
     convert_original,
-    convert_planned,
-    read_planned,
-    take_first,
-    write_outcomes,
+    write_images,
 )
 
 # Decoders release the interpreter, and then the thread that talks to the store holds it for up to
@@ -73,12 +71,11 @@ def write_pipelined(shards: Sequence[Shard], job: Job) -> Iterator[tuple[Receipt
     """
     # Two threads send, because a shard is handed over before the one before it is awaited.
     with _switch_often(), ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(2) as writing:
-        planned = read_planned(_read_entries(shards, job, reading), job)
+        images = convert_images(_read_entries(shards, job, reading), [job])
         before: Future[tuple[Receipt, Cost]] | None = None
         for shard in shards:
             start_cost()
-            images = convert_planned(itertools.islice(planned, shard.records), [job])
-            publish = compose_shard(shard, job, take_first(images))
+            publish = compose_shard(shard, job, itertools.islice(images, shard.records))
             # Before anything can fail, because nothing else would close its files.
             sent = writing.submit(_send, publish, take_cost(), job, shard.name)
             if before is not None:
@@ -130,7 +127,7 @@ def write_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
     take room in the scratch folder until the end.
     """
     with spool_images(shards, [job]) as read_images:
-        return [write_outcomes(shard, job, take_first(read_images(shard))) for shard in shards]
+        return [write_images(shard, job, read_images(shard)) for shard in shards]
 
 
 @contextlib.contextmanager
@@ -182,4 +179,4 @@ def _unpack_image(entry: Entry, files: Sequence[BinaryIO], spans: list[list[int]
         packed.append(unpack_outcomes(file, entry, size_bytes))
     # Frame by frame, so that no more than one of them is in memory.
     for frame in zip(*packed, strict=True):
-        yield frame[0][0], [outcome for _, outcome in frame]
+        yield frame[0][0], [outcome for _, (outcome,) in frame]

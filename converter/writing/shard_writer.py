@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
 from converter.storage.files import HashedFile, Layout, hash_bytes, name_index, write_file
 from converter.storage.location import Location
-from converter.writing.records import Frames, Outcome, check_policy, make_records
+from converter.writing.records import Frames, check_policy, make_records
 
 Planned: TypeAlias = tuple[Entry, str]
 """An image, and the name of its class."""
@@ -88,33 +89,21 @@ def write_shard(shard: Shard, job: Job) -> Receipt:
         OutputError: a file cannot be written, or reads back differently.
         DatasetError: the entries are not as planned.
     """
-    planned = read_planned(read_entries(job.out, shard), job)
-    return write_outcomes(shard, job, take_first(convert_planned(planned, [job])))
+    return write_images(shard, job, convert_images(read_entries(job.out, shard), [job]))
 
 
-def read_planned(planned: Iterable[Planned], job: Job) -> Iterator[tuple[Planned, Reads]]:
-    """Planned images with their pending reads; in a store, the next ones are under way."""
-    masks = locate_masks(job.images, job.options)
-    yield from read_ahead(planned, job.images, masks, job.options.max_file_bytes)
-
-
-def convert_planned(
-    planned: Iterable[tuple[Planned, Reads]], jobs: Sequence[Job]
-) -> Iterator[Frames]:
-    """Converts images one after another; raises what `convert_original` does."""
-    return (convert_original(item, jobs, reads) for item, reads in planned)
-
-
-def take_first(images: Iterable[Frames]) -> Iterator[tuple[Entry, Outcome]]:
-    """What became of images in the first size, or in the only one."""
-    return ((found, outcomes[0]) for frames in images for found, outcomes in frames)
+def convert_images(planned: Iterable[Planned], jobs: Sequence[Job]) -> Iterator[Frames]:
+    """Converts images one after another, as `convert_original` does; reads the next ones ahead."""
+    images, options = jobs[0].images, jobs[0].options
+    masks = locate_masks(images, options)
+    for item, reads in read_ahead(planned, images, masks, options.max_file_bytes):
+        yield convert_original(item, jobs, reads)
 
 
 def convert_original(planned: Planned, jobs: Sequence[Job], reads: Reads | None = None) -> Frames:
     """Converts one image, or each of its frames, for jobs that differ only in output and size.
 
-    Raises:
-        ShardmillError: it has no record in a size, and `on_error` is `fail`.
+    Raises ShardmillError if it has no record in a size, and `on_error` is `fail`.
     """
     sizes = [job.options for job in jobs]
     for found, outcomes in make_records(
@@ -125,16 +114,14 @@ def convert_original(planned: Planned, jobs: Sequence[Job], reads: Reads | None 
         yield found, outcomes
 
 
-def write_outcomes(shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]) -> Receipt:
+def write_images(shard: Shard, job: Job, images: Iterable[Frames]) -> Receipt:
     """Writes shard, index and receipt, in this order; raises what `write_shard` does."""
-    publish = compose_shard(shard, job, outcomes)
+    publish = compose_shard(shard, job, images)
     return publish()
 
 
-def compose_shard(
-    shard: Shard, job: Job, outcomes: Iterable[tuple[Entry, Outcome]]
-) -> Callable[[], Receipt]:
-    """Writes shard and index to temporary files; raises what `write_shard` does.
+def compose_shard(shard: Shard, job: Job, images: Iterable[Frames]) -> Callable[[], Receipt]:
+    """Writes the first size of images to temporary files; raises what `write_shard` does.
 
     Returns:
         a function that gives them their names and then writes the receipt. Any thread may call
@@ -146,7 +133,7 @@ def compose_shard(
         # vouched for by the receipt.
         index = stack.enter_context((job.out / name_index(shard.name)).create(layout.scratch))
         file = stack.enter_context((job.out / shard.name).create(layout.scratch))
-        for entry, outcome in outcomes:
+        for entry, (outcome, *_) in itertools.chain.from_iterable(images):
             if isinstance(outcome, ImageError):
                 tally.reject(entry, outcome)
                 continue

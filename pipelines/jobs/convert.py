@@ -30,13 +30,7 @@ from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import runners
 from pipelines.beam.remaining import follow_shards, write_remaining
 from pipelines.jobs.preview import compare, compare_update
-from pipelines.jobs.request import (
-    Request,
-    RunSettings,
-    check_update,
-    locate_sizes,
-    make_requests,
-)
+from pipelines.jobs.request import Request, RunSettings, check_update, locate_sizes, make_requests
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
