@@ -33,19 +33,15 @@ from converter.storage.location import Location
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """A planned shard: an element of the pipeline, a few dozen bytes.
-
-    `index` counts from 0 within the split, which has `count` shards. The entries are `size` bytes
-    from `offset` on in `entries.jsonl`. `source_bytes` is the size of the originals.
-    """
+    """A planned shard: an element of the pipeline, a few dozen bytes."""
 
     split: str
-    index: int
-    count: int
+    index: int  # from 0 within the split
+    count: int  # shards of the split
     records: int
-    offset: int
-    size: int
-    source_bytes: int
+    offset: int  # of its first entry in `entries.jsonl`, in bytes
+    size: int  # of its entries, in bytes
+    source_bytes: int  # of its originals
 
     @property
     def name(self) -> str:
@@ -53,29 +49,21 @@ class Shard:
 
 
 class Base(NamedTuple):
-    """The data set that an update starts from.
+    """The data set that an update starts from."""
 
-    `digest` is the SHA-256 of its manifest; `updated` counts the updates, this one included.
-    """
-
-    digest: str
-    updated: int
+    digest: str  # the SHA-256 of its manifest
+    updated: int  # the number of updates, this one included
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """A plan that is not written yet.
-
-    `splits` are the entries of each split in record order, and `shard_records` the number of them
-    in each shard. An update has a `base`, and in `rejected` the images that it does not try again:
-    path, code and detail of each.
-    """
+    """A plan that is not written yet."""
 
     inventory: Inventory
-    splits: dict[str, list[Entry]]
-    shard_records: dict[str, list[int]]
-    rejected: tuple[dict[str, str], ...] = ()
-    base: Base | None = None
+    splits: dict[str, list[Entry]]  # in record order
+    shard_records: dict[str, list[int]]  # of each shard, by split
+    rejected: tuple[dict[str, str], ...] = ()  # what an update does not try again, as it is stored
+    base: Base | None = None  # of an update
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,14 +133,8 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         if resumed:
             # Inside the block: then none of the three files replaces that of the other plan.
             refuse_other_plan(out, digest, options)
-    located = {
-        "digest": digest,
-        "images": str(images),
-        **_count_left_out(draft, options),
-        "policies": options.policies_to_json(),
-        **content,
-    }
-    data = dump_line(located)
+    located = {"digest": digest, "images": str(images), **_count_left_out(draft, options)}
+    data = dump_line({**located, "policies": options.policies_to_json(), **content})
     write_file(layout.plan, data, layout.scratch)
     # Read back, because JSON makes lists of tuples: a resumed run gets the same plan.
     return _parse_plan(data, out)
@@ -205,8 +187,7 @@ def _parse_plan(data: bytes, out: Location) -> Plan:
 def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
     """The entries of one shard with their class names, in record order.
 
-    Raises:
-        DatasetError: there are fewer or more than planned.
+    Raises DatasetError if there are fewer or more than planned.
     """
     # Only when the first is asked for: then a shard's files are being created, and what creates
     # them describes errors, such as too many open files.
@@ -225,10 +206,7 @@ def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[En
         raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
     for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):
         place, values, *rest = more or (0, "")
-        mask = None
-        if rest:
-            mask_path, mask_bytes, mask_place = rest
-            mask = Entry(mask_path, NO_LABEL, mask_bytes, place=mask_place)
+        mask = Entry(rest[0], NO_LABEL, rest[1], place=rest[2]) if rest else None
         yield Entry(name, label, size, place=place, values=values, mask=mask), text
 
 

@@ -77,7 +77,8 @@ def assign_splits(
     if kept is None:
         _check_grouped(entries, options)
     given = _read_given(entries, options, kept or {})
-    draws, ranks = _draw_all(entries, options)
+    drawn = itertools.chain.from_iterable(draw(entry.path, options) for entry in entries)
+    draws, ranks = np.fromiter(drawn, np.uint64, 2 * len(entries)).reshape(-1, 2).T.copy()
     if kept and (groups := join_units(entries, options, ())) is not None:
         # Before duplicates are joined, which may lie in several splits by now.
         given = _spread(given, groups, entries)
@@ -107,8 +108,7 @@ def plan_shards(
 ) -> dict[str, list[int]]:
     """The number of records of each shard, by split, if a record has this mean size.
 
-    Raises:
-        UsageError: `num_shards` is more than the images of the largest split.
+    Raises UsageError if `num_shards` is more than the images of the largest split.
     """
     largest = max(map(len, splits.values()))
     counts = {}
@@ -256,12 +256,6 @@ def _read_given(
         for entry in entries
     )
     return np.fromiter(given, np.int64, len(entries))
-
-
-def _draw_all(entries: Sequence[Entry], options: ConvertOptions) -> tuple[Draws, Draws]:
-    drawn = itertools.chain.from_iterable(draw(entry.path, options) for entry in entries)
-    draws, ranks = np.fromiter(drawn, np.uint64, 2 * len(entries)).reshape(-1, 2).T.copy()
-    return draws, ranks
 
 
 def _draw_together(

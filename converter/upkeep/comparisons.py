@@ -43,14 +43,10 @@ _STEP: Final = 10_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ShardComparison:
-    """One shard compared with the current images.
+    """One shard compared with the current images."""
 
-    `entries` are its images that still exist, in record order. Of these, `changed` have other
-    content, another mask, or other values in their row.
-    """
-
-    entries: list[Entry]
-    changed: int
+    entries: list[Entry]  # its images that still exist, in record order
+    changed: int  # of these: other content, another mask, or other values in their row
     removed: int
     damaged: bool  # its bytes differ from the manifest
     receipt: Receipt  # of the shard as it is now
@@ -203,15 +199,11 @@ def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int])
 
 
 class ClassChanges(NamedTuple):
-    """How the classes of a data set differ before and after an update.
-
-    Those that are `emptied` lost all their images. Those that are `renamed`, old name and new, have
-    the same images, apart from some that were added or some that were removed.
-    """
+    """How the classes of a data set differ before and after an update."""
 
     added: tuple[str, ...] = ()
-    emptied: tuple[str, ...] = ()
-    renamed: tuple[tuple[str, str], ...] = ()
+    emptied: tuple[str, ...] = ()  # of all their images
+    renamed: tuple[tuple[str, str], ...] = ()  # old and new names of classes with the same images
 
 
 def count_labels(manifest: Manifest) -> list[int]:

@@ -36,17 +36,13 @@ SPARE_SHARE: Final = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Update:
-    """What an update of a data set would do.
-
-    `added`, `changed` and `removed` are numbers of images. Those that are new count as added, and
-    those that could not be converted before.
-    """
+    """What an update of a data set would do."""
 
     draft: Draft  # the whole data set as it will be
     kept: Mapping[str, Receipt]  # of the shards that stay as they are, by name
-    added: int
-    changed: int
-    removed: int
+    added: int  # images that are new, or could not be converted before
+    changed: int  # images
+    removed: int  # images
     needed: bool  # whether anything at all differs
 
     @property

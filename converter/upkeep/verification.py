@@ -49,17 +49,13 @@ class Fault(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """What to check, and how.
-
-    `quick` looks only at names and sizes; without `decode`, only the headers of images are read.
-    Records are compared with `originals`, a folder or archive, if it is given.
-    """
+    """What to check, and how."""
 
     folder: Location
     manifest: Manifest  # on workers without its shards, which `check_shard` does not need
-    quick: bool = False
-    decode: bool = True
-    originals: Location | None = None
+    quick: bool = False  # only names and sizes
+    decode: bool = True  # whole images, not only their headers
+    originals: Location | None = None  # a folder or an archive to compare records with
 
 
 class Report(NamedTuple):

@@ -152,14 +152,10 @@ def describe_values(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What a sample says about all images.
+    """What a sample says about all images."""
 
-    `record_bytes` is the mean size of the records of a file, framing included: of none for a
-    rejected file, and of all frames. Time is that of one core.
-    """
-
-    record_bytes: float
-    seconds_per_image: float
+    record_bytes: float  # the mean over files: no record if rejected, else all frames, with framing
+    seconds_per_image: float  # of one core
     samples: int
     rejected: int
 

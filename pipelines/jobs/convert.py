@@ -35,27 +35,16 @@ from pipelines.jobs.request import Request, RunSettings, check_update, locate_si
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """The outcome of a conversion.
+    """The outcome of a conversion."""
 
-    Attributes:
-        manifest: of the data set as it is now.
-        written: number of shards written.
-        kept: number of shards finished by an earlier run, or left alone by an update.
-        unchanged: whether the data set was already finished as requested.
-        update: the difference, if an update was requested.
-        classes: what the update means for the classes.
-        notes: what is odd about the images, though they were converted.
-        cost: of the shards written.
-    """
-
-    manifest: Manifest
-    written: int = 0
-    kept: int
-    unchanged: bool = False
-    update: Update | None = None
-    classes: ClassChanges = dataclasses.field(default_factory=ClassChanges)
-    notes: tuple[Note, ...] = ()
-    cost: Cost = dataclasses.field(default_factory=Cost)
+    manifest: Manifest  # of the data set as it is now
+    written: int = 0  # shards
+    kept: int  # shards that an earlier run finished, or an update left alone
+    unchanged: bool = False  # it was already finished as requested
+    update: Update | None = None  # the difference, if an update was requested
+    classes: ClassChanges = dataclasses.field(default_factory=ClassChanges)  # by the update
+    notes: tuple[Note, ...] = ()  # what is odd about images that were converted
+    cost: Cost = dataclasses.field(default_factory=Cost)  # of the shards written
 
 
 def convert(
