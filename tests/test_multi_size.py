@@ -29,7 +29,7 @@ from converter.writing.multi_size import (
     choose_leader,
     find_pieces,
     plan_work,
-    write_leader,
+    write_leaders,
 )
 from pipelines.beam.remaining import list_remaining
 from pipelines.cli.commands import main
@@ -108,7 +108,7 @@ def test_every_image_is_read_and_decoded_once(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pixels, "orient", lambda image, turn: loaded.append(turn) or image)
     work = plan_work(plans, [plan.shards for plan in plans])
     for shard in work.shards:
-        write_leader(shard, work)
+        write_leaders([shard], work)
     for assembly in work.assemblies:
         assemble_shard(assembly)
     assert len(opened) == 32
@@ -161,11 +161,12 @@ def test_parts_that_are_gone_or_damaged_are_made_again(folder, alone, tmp_path, 
     assert work.shards == choose_leader(plans).shards
     written = []
     monkeypatch.setattr(
-        "pipelines.beam.transforms.write_leader",
-        lambda shard, work: written.append(shard.name) or write_leader(shard, work),
+        "pipelines.beam.transforms.write_leaders",
+        lambda shards, work: written.extend(shards) or write_leaders(shards, work),
     )
     run_sizes(folder, out, SIZES, IN_MEMORY)
-    assert sorted(written) == sorted({f"{p.name}.tfrecord" for p in (first, damaged)})
+    names = sorted(shard.name for shard in written)
+    assert names == sorted({f"{p.name}.tfrecord" for p in (first, damaged)})
     assert read_all(out) == alone
 
 

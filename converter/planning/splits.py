@@ -65,10 +65,8 @@ def assign_splits(
     """Assigns the entries to splits and puts each split into its seeded order.
 
     `duplicates` are images with the same content, as their places in `entries`. `kept` are splits
-    from an earlier conversion, by path; with it, splits may stay empty.
-
-    Returns:
-        the entries of each split that has any, in the order of `SPLITS`.
+    from an earlier conversion, by path; with it, splits may stay empty. The result has the splits
+    with any entries, in the order of `SPLITS`.
 
     Raises:
         UsageError: a split that was asked for gets no image, or is given already; or the pattern

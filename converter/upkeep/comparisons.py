@@ -72,11 +72,7 @@ class Comparison:
     def compare_shards(
         self, on_shard: Callable[[ShardInfo], object] | None
     ) -> dict[str, ShardComparison]:
-        """Compares all shards, by name; calls `on_shard` with each, in order.
-
-        Raises:
-            DatasetError: a shard is so damaged that its records cannot be read.
-        """
+        """Compares all shards, by name; calls `on_shard` with each, in order."""
         compared = {}
         present = {entry.path: entry for entry in self.inventory.entries}
         threads = choose_threads(self.folder, self.images)

@@ -145,8 +145,7 @@ def hash_original(path: str, images: Location, max_bytes: int) -> str:
 def check_content(payload: bytes, manifest: Manifest, *, decode: bool) -> Source:
     """Checks the payload of a record; without `decode`, only the header of its image.
 
-    Raises:
-        ValueError: says what does not match.
+    Raises ValueError with what does not match.
     """
     features = examples.decode_example(payload)
     found = _read_singles(features, labelled=manifest.labelled)

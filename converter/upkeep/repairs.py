@@ -48,7 +48,7 @@ from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
 class RepairJob:
     """A damaged data set, and the folder or archive of the originals to rebuild it from.
 
-    What writes a file raises OutputError if it cannot.
+    What rebuilds a file says whether it did, and raises OutputError if it cannot write.
     """
 
     folder: Location
@@ -60,11 +60,7 @@ class RepairJob:
         return ConvertOptions.from_json(self.manifest.options)
 
     def rebuild_index(self, shard: ShardInfo) -> bool:
-        """Writes the index of a shard from the framing of its records.
-
-        Returns:
-            whether the index has the stated SHA-256; otherwise nothing is written.
-        """
+        """Writes the index of a shard from the framing of its records, if it is as stated."""
         lines, offset = bytearray(), 0
         try:
             with (
@@ -79,12 +75,9 @@ class RepairJob:
         return self._write(name_index(shard.name), bytes(lines), shard.index_sha256)
 
     def rebuild_file(self, name: str, draft: Draft | None) -> bool:
-        """Writes a file other than shards and indexes.
+        """Writes a file other than shards and indexes, if its content is known and as stated.
 
         Rejects and notes follow from the plan of the conversion, if that is known.
-
-        Returns:
-            whether its content is known and has the stated SHA-256; otherwise nothing is written.
         """
         manifest = self.manifest
         content = describe_dataset(
@@ -104,9 +97,7 @@ class RepairJob:
     def recall_members(self, shard: ShardInfo) -> list[Entry] | None:
         """Lists the originals of a damaged shard as its own records name them.
 
-        Returns:
-            an entry for each original; None if the records cannot be read or do not suffice, or
-            an original has changed.
+        None if the records cannot be read or do not suffice, or an original has changed.
         """
         if self.manifest.columns or not self.images.is_dir():
             return None  # a record does not name its row, or its place in an archive
@@ -132,11 +123,8 @@ class RepairJob:
     ) -> dict[str, list[Entry]]:
         """Lists the images that no other shard of a split holds, where one shard of it is lost.
 
-        `inventory` holds the current images, with the labels of the manifest.
-
-        Returns:
-            the likely originals of lost shards by name, in record order. A shard is left out if its
-            split lost several, or if the number of images is not that of its records.
+        `inventory` holds the current images, with the labels of the manifest. A shard is left out
+        if its split lost several, or if the number of images is not that of its records.
 
         Raises:
             DatasetError: another shard or `rejects.jsonl` cannot be read.
@@ -181,11 +169,7 @@ class RepairJob:
         return dataclasses.replace(plan, shards=shards)
 
     def take_shard(self, shard: ShardInfo, damaged: Collection[str]) -> list[str]:
-        """Replaces the damaged files of a shard by rebuilt ones, if these are as stated.
-
-        Returns:
-            the names of the replaced files.
-        """
+        """Replaces the damaged files of a shard by rebuilt ones, if these are as stated."""
         rebuilt = Layout(self.folder).repair
         # Other originals, or another version of Pillow, give other bytes than were lost.
         if not is_stated(rebuilt, shard):

@@ -63,8 +63,7 @@ def plan_update(
     """Compares a data set with its images, and assigns new images to shards.
 
     Every image is read, because its content is compared; the old ones are not decoded.
-    `inventory` is the current scan of `images`. `on_shard` is called with each compared shard, in
-    order.
+    `inventory` is the current scan of `images`; `on_shard` gets each compared shard, in order.
 
     Raises:
         DatasetError: a shard is so damaged that its records cannot be read.
@@ -241,10 +240,6 @@ def _place(
     additions: Mapping[str, Sequence[Entry]],
 ) -> dict[str, list[Entry]]:
     """The images of each shard in record order, including new ones."""
-
-    def find_rank(entry: Entry) -> tuple[int, Entry]:
-        return draw(entry.path, task.options).rank, entry
-
     members = {}
     for split in task.manifest.splits:
         fresh, names = additions.get(split, ()), [s.name for s in task.manifest.list_shards(split)]
@@ -252,9 +247,11 @@ def _place(
         touched = [place for place, name in enumerate(names) if compared[name].touched]
         remaining = iter(fresh)
         for name, count in zip(names, place_additions(sizes, len(fresh), touched), strict=True):
-            old, new = compared[name].entries, list(itertools.islice(remaining, count))
-            # In the order of a new conversion: old images keep theirs, new ones mix in.
-            members[name] = sorted(old + new, key=find_rank) if new else old
+            members[name] = compared[name].entries
+            if count:
+                # In the order of a new conversion: old images keep theirs, new ones mix in.
+                mixed = itertools.chain(members[name], itertools.islice(remaining, count))
+                members[name] = sorted(mixed, key=lambda e: (draw(e.path, task.options).rank, e))
     return members
 
 

@@ -81,13 +81,8 @@ def verify_dataset(
 ) -> list[Fault]:
     """Reads the manifest of a data set and checks it by `run_check`, as a `Check` says.
 
-    Of an unfinished conversion, the finished shards are checked.
-
-    Returns:
-        the faults in the order of the manifest; an empty list means the data set is whole.
-
-    Raises:
-        DatasetError: the manifest itself is missing, damaged or of a newer format.
+    Of an unfinished conversion, the finished shards are checked. The faults come in the order of
+    the manifest. Raises DatasetError if the manifest is missing, damaged or of a newer format.
     """
     if not Layout(folder).manifest.is_file() and Layout(folder).plan.is_file():
         return _verify_unfinished(folder, quick=quick)
@@ -121,7 +116,11 @@ def check_shard(shard: ShardInfo, check: Check) -> Report:
         faults = list(_check_pair(check.folder, shard.name, shard, quick=True))
     else:
         with check.folder.bring_local((shard.name, name_index(shard.name))) as folder:
-            faults = list(_check_bytes(folder, shard, check, sources))
+            faults = list(_check_pair(folder, shard.name, shard, quick=False))
+            # With changed bytes but the right size, the records still tell where the damage is.
+            if not any(_check_file(folder / shard.name, shard.bytes, shard.sha256, quick=True)):
+                with_index = all(fault.file == shard.name for fault in faults)
+                faults += _check_records(folder, shard, check, sources, with_index=with_index)
     return Report(faults, count_sources(sources) if len(sources) == shard.records else None)
 
 
@@ -177,17 +176,6 @@ def _check_file(path: Location, size: int, sha256: str, *, quick: bool) -> Itera
             yield Fault(path.name, "its checksum does not match: bytes were changed")
     except OSError as error:
         yield Fault(path.name, f"cannot be read: {error.strerror}")
-
-
-def _check_bytes(
-    folder: DiskPath, shard: ShardInfo, check: Check, sources: list[Source]
-) -> Iterator[Fault]:
-    faults = list(_check_pair(folder, shard.name, shard, quick=False))
-    yield from faults
-    # With changed bytes but the right size, the records still tell where the damage is.
-    if not any(_check_file(folder / shard.name, shard.bytes, shard.sha256, quick=True)):
-        index_matches = all(fault.file == shard.name for fault in faults)
-        yield from _check_records(folder, shard, check, sources, with_index=index_matches)
 
 
 def _check_records(

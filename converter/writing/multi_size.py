@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +26,8 @@ from converter.planning.plan import Plan, Shard, read_entries
 from converter.storage.files import SHARD_SUFFIX, HashedFile, Layout, hash_file, write_file
 from converter.storage.location import Location
 from converter.writing.records import Frames, pack_outcome, unpack_outcomes
-from converter.writing.shard_groups import spool_images
-from converter.writing.shard_writer import Job, Receipt, convert_images, write_images
+from converter.writing.shard_groups import open_images
+from converter.writing.shard_writer import Job, Receipt, write_images
 
 
 class Piece(NamedTuple):
@@ -86,7 +86,9 @@ def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Wo
             pieces = tuple(find_pieces(shard, plan, leader, folder))
             parts |= {piece.part.name for piece in pieces}
             assemblies.append(Assembly(shard=shard, job=job, pieces=pieces))
-        needed |= {f"{part}{SHARD_SUFFIX}" for part in parts - _list_whole(folder, parts)}
+        sizes = folder.list_sizes()
+        lost = (part for part in parts if not _is_whole(folder / part, sizes.get(part)))
+        needed |= {f"{part}{SHARD_SUFFIX}" for part in lost}
     return Work(
         leader=Job.of_plan(leader),
         followers=tuple(followers),
@@ -109,30 +111,25 @@ def find_pieces(shard: Shard, plan: Plan, leader: Plan, folder: Location) -> Ite
         place += part.records
 
 
-def write_leader(shard: Shard, work: Work) -> Receipt:
-    """Converts the images of a leader's shard to all sizes: writes the shard and its parts.
-
-    Memory is bounded by one image in all its sizes; errors are those of `write_shard`.
-    """
-    planned = read_entries(work.leader.out, shard)
-    return _write(shard, work, convert_images(planned, [work.leader, *work.followers]))
-
-
 def write_leaders(shards: Sequence[Shard], work: Work) -> list[Receipt]:
-    """Does the same for several shards in one reading of an archive; see `write_together`."""
-    with spool_images(shards, [work.leader, *work.followers]) as read_images:
-        return [_write(shard, work, read_images(shard)) for shard in shards]
+    """Converts the images of the leader's shards to all sizes: writes the shards and their parts.
+
+    Memory is bounded by one image in all its sizes, and for an archive that is compressed as a
+    whole as in `write_together`; errors are those of `write_shard`.
+    """
+    receipts = []
+    with open_images(shards, [work.leader, *work.followers]) as read_images:
+        for shard in shards:
+            with _create_parts(shard, work) as parts:
+                images = (_divide(frames, parts) for frames in read_images(shard))
+                receipts.append(write_images(shard, work.leader, images))
+    return receipts
 
 
 def assemble_shard(assembly: Assembly) -> Receipt:
     """Puts a follower's shard together; errors are those of `write_shard`."""
     entries = (entry for entry, _ in read_entries(assembly.job.out, assembly.shard))
     return write_images(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
-
-
-def _write(shard: Shard, work: Work, images: Iterable[Frames]) -> Receipt:
-    with _create_parts(shard, work) as parts:
-        return write_images(shard, work.leader, (_divide(frames, parts) for frames in images))
 
 
 def _divide(frames: Frames, parts: Sequence[_Part]) -> Frames:
@@ -175,13 +172,10 @@ def _locate_index(part: Location) -> Location:
     return part.with_name(f"{part.name}.json")
 
 
-def _list_whole(folder: Location, parts: set[str]) -> set[str]:
-    """Those of some parts that exist as their indexes state."""
-    sizes = folder.list_sizes()
-    return {name for name in parts if name in sizes and _is_whole(folder / name, sizes[name])}
-
-
-def _is_whole(part: Location, size: int) -> bool:
+def _is_whole(part: Location, size: int | None) -> bool:
+    """Whether a part, of that size if it exists, is what its index states."""
+    if size is None:
+        return False
     try:
         sha256, sizes = _read_index(part)
         # An object of a store appears only when it is whole, and is read later.

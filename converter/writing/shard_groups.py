@@ -26,7 +26,7 @@ import numpy as np
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.inventory import Entry
 from converter.planning.plan import Shard, fetch_entries, parse_entries, read_entries
-from converter.sources.inputs import locate_masks
+from converter.sources.inputs import is_compressed, locate_masks
 from converter.storage.files import Layout, describe_errors
 from converter.writing.records import Frames, pack_outcome, unpack_outcomes
 from converter.writing.shard_writer import (
@@ -63,11 +63,8 @@ def write_pipelined(shards: Sequence[Shard], job: Job) -> Iterator[tuple[Receipt
 
     Memory is bounded by one image, those that are being fetched, and 60 bytes for each entry of two
     shards; temporary files take two shards. When a shard fails, or the entries of the next one, the
-    shards before it are finished, and the one that was begun may be.
-
-    Yields:
-        for each finished shard, its receipt and its cost, without the time that was only waiting
-        for another thread.
+    shards before it are finished, and the one that was begun may be. Time that was only waiting for
+    another thread is not part of the cost.
     """
     # Two threads send, because a shard is handed over before the one before it is awaited.
     with _switch_often(), ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(2) as writing:
@@ -126,22 +123,23 @@ def write_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
     Memory is bounded by one image and some 300 bytes for each image of these shards. Their records
     take room in the scratch folder until the end.
     """
-    with spool_images(shards, [job]) as read_images:
+    with open_images(shards, [job]) as read_images:
         return [write_images(shard, job, read_images(shard)) for shard in shards]
 
 
 @contextlib.contextmanager
-def spool_images(
+def open_images(
     shards: Sequence[Shard], jobs: Sequence[Job]
 ) -> Iterator[Callable[[Shard], Iterator[Frames]]]:
-    """Converts the images of shards of the first job, in the order of the archive.
+    """Gives a function that converts the images of a shard, in its order.
 
-    The jobs differ only in output and size. Without room for the spill files, in the scratch folder
-    or in `TMPDIR` if the output lies in a store, this raises `OutputError`.
-
-    Yields:
-        a function that gives what became of each image of a shard, in the order of the shard.
+    The jobs differ only in output and size. The images of an archive that is compressed as a whole
+    are all converted here. Without room for the spill files, in the scratch folder or in `TMPDIR`
+    if the output lies in a store, this raises `OutputError`.
     """
+    if not is_compressed(jobs[0].images):
+        yield lambda shard: convert_images(read_entries(jobs[0].out, shard), jobs)
+        return
     planned = [item for shard in shards for item in read_entries(jobs[0].out, shard)]
     folder = Layout(jobs[0].out).scratch.temporary
     with contextlib.ExitStack() as stack:

@@ -114,10 +114,7 @@ def start_workers(
 ) -> Iterator[LocalWorkers | None]:
     """Starts the worker processes that a pipeline with these options needs, or gives None.
 
-    Args:
-        options: of the run; a `--direct_running_mode` other than multi_processing needs none.
-        count: number of processes; 0 for one per core.
-        places: what the workers will read and write.
+    That is a `count` of processes, 0 for one per core, which will read and write in `places`.
 
     Raises:
         UsageError: the count is negative, or given where no process of ours runs.

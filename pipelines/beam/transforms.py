@@ -20,7 +20,7 @@ from converter.sources.inputs import is_compressed
 from converter.storage.files import Layout, write_file
 from converter.storage.location import Location
 from converter.upkeep.verification import Check, check_shard
-from converter.writing.multi_size import Assembly, Work, assemble_shard, write_leader, write_leaders
+from converter.writing.multi_size import Assembly, Work, assemble_shard, write_leaders
 from converter.writing.shard_groups import deal_shards, uses_store, write_pipelined, write_together
 from converter.writing.shard_writer import Job, Receipt, write_shard
 
@@ -145,10 +145,7 @@ def mill_leaders(shards: Shards, work: Work) -> tuple[int, int]:
     if shards:
         work.leader.check_versions()
         with _measure_cost(work.leader, shards[0]):
-            if is_compressed(work.leader.images):
-                receipts = write_leaders(shards, work)
-            else:
-                receipts = [write_leader(shard, work) for shard in shards]
+            receipts = write_leaders(shards, work)
         for receipt in receipts:
             _count_receipt(receipt)
     return 0, 1

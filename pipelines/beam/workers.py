@@ -36,23 +36,17 @@ _pool_numbers = itertools.count()
 class LocalWorkers:
     """Worker processes that live as long as the `with` block.
 
-    Args:
-        count: number of processes.
-        schemes: of the stores that they will use.
-
-    Attributes:
-        death: describes the first process that died, or None.
-        idle: the processes that wait for a pipeline.
+    They will use the stores with these `schemes`.
     """
 
     def __init__(self, count: int, schemes: Iterable[str] = ()) -> None:
         self.count = count
-        self.death: WorkerError | None = None
+        self.death: WorkerError | None = None  # of the first process that died
         self._schemes = sorted(set(schemes))
         self._id = b"%d" % next(_pool_numbers)
         self._lock = threading.Lock()
         self._closing = False
-        self.idle: list[_Worker] = []
+        self.idle: list[_Worker] = []  # which wait for a pipeline
         self._busy: list[tuple[_Worker, _LocalWorkerHandler]] = []
 
     def __enter__(self) -> Self:

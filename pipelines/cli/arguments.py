@@ -170,20 +170,16 @@ def _make_parser() -> argparse.ArgumentParser:
             epilog=_EPILOG if name in _BEAM_JOBS else None,
             allow_abbrev=False,
         )
-        _add_arguments(command, name)
+        groups: dict[str, Any] = {}
+        for commands_of, flag, meaning, traits in _ARGUMENTS:
+            if name in commands_of:
+                _choose_group(command, flag, groups).add_argument(flag, help=meaning, **traits)
         if name in _CONVERSIONS:
             _add_options(command)
         # argparse has no public list of them, which `suggest` needs.
         flags = (flag for action in command._actions for flag in action.option_strings)  # noqa: SLF001
         command.set_defaults(flags=list(flags))
     return parser
-
-
-def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    groups: dict[str, Any] = {}
-    for commands, name, text, traits in _ARGUMENTS:
-        if command in commands:
-            _choose_group(parser, name, groups).add_argument(name, help=text, **traits)
 
 
 def _choose_group(parent: Any, flag: str, groups: dict[str, Any]) -> Any:

@@ -253,11 +253,6 @@ def run_index(arguments: argparse.Namespace) -> int:
 
 
 _COMMANDS: Final[dict[str, Callable[..., int]]] = {
-    "convert": run_convert,
-    "plan": run_plan,
-    "verify": run_verify,
-    "repair": run_repair,
-    "inspect": run_inspect,
-    "clean": run_clean,
-    "index": run_index,
-}
+    "convert": run_convert, "plan": run_plan, "verify": run_verify, "repair": run_repair,
+    "inspect": run_inspect, "clean": run_clean, "index": run_index,
+}  # fmt: skip

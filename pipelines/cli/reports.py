@@ -29,13 +29,9 @@ if TYPE_CHECKING:  # it imports Beam
 MAX_CLASSES: Final = 20  # that are listed; the others are counted
 
 _STEPS: Final = {
-    "read": "reading",
-    "decode": "decoding",
-    "convert": "resizing",
-    "encode": "encoding",
-    "write": "writing",
-    "other": "bookkeeping",
-}
+    "read": "reading", "decode": "decoding", "convert": "resizing", "encode": "encoding",
+    "write": "writing", "other": "bookkeeping",
+}  # fmt: skip
 
 
 def summarize_conversion(conversion: Conversion, out: Location, seconds: float) -> Iterator[str]:

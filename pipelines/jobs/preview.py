@@ -254,14 +254,10 @@ def propose(
     room: float = math.inf,
     inventory: Inventory | None = None,
 ) -> Proposal:
-    """Plans the shards of a conversion, whatever the output.
+    """Plans the shards of a conversion, whatever the output; scans if there is no `inventory` yet.
 
-    Args:
-        images: as for `pipelines.convert`.
-        options: as for `pipelines.convert`.
-        always_sample: convert a sample even if the number of shards does not depend on it.
-        room: free bytes; a sample is also taken if the shards might not fit.
-        inventory: the images, if they are scanned already.
+    Without `always_sample`, a sample is converted only if the number of shards depends on it, or if
+    the shards might not fit into `room`, in bytes.
 
     Raises:
         UsageError: there is nothing to convert, or not with these options.

@@ -330,17 +330,13 @@ def check_import_names() -> None:
     # pip installs both without a warning, and the later one overwrites the other: the package
     # `reader`, a feed reader, for example.
     for distribution in importlib.metadata.distributions():
-        name = _find_import_name(distribution)
+        # `packages_distributions` parses all metadata and makes a path of each file: 0.3 s of CPU
+        # where TensorFlow is installed. This takes 0.07 s.
+        files = "\n" + (distribution.read_text("RECORD") or "")
+        packages = (distribution.read_text("top_level.txt") or "").split()
+        name = next((x for x in IMPORT_NAMES if f"\n{x}/" in files or x in packages), None)
         if name and (other := distribution.metadata["Name"]) != DISTRIBUTION:
             raise UsageError(
                 f"the package {name!r} also belongs to the distribution {other!r}: "
                 "install shardmill in an environment of its own"
             )
-
-
-def _find_import_name(distribution: importlib.metadata.Distribution) -> str | None:
-    # `packages_distributions` parses all metadata and makes a path of each file: 0.3 s of CPU where
-    # TensorFlow is installed. This takes 0.07 s.
-    files = "\n" + (distribution.read_text("RECORD") or "")
-    packages = (distribution.read_text("top_level.txt") or "").split()
-    return next((x for x in IMPORT_NAMES if f"\n{x}/" in files or x in packages), None)

@@ -1,14 +1,12 @@
 """Checks and repairs a finished data set: in threads of this process, or as a Beam job."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,7 +15,7 @@ from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
-from converter.planning.plan import Draft, digest_plan
+from converter.planning.plan import Draft, Plan, digest_plan
 from converter.sources.inputs import locate_masks, locate_root
 from converter.sources.scan import scan_images
 from converter.storage.files import MANIFEST, NOTES, REJECTS, Layout, name_index
@@ -36,9 +34,6 @@ from converter.upkeep.verification import (
 )
 from pipelines.jobs.preview import propose
 from pipelines.jobs.request import RunSettings, check_folders
-
-if TYPE_CHECKING:  # Beam takes a second to import, which a check in threads does not need
-    from pipelines.beam import runners
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,6 +176,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
     from pipelines.beam import runners  # noqa: PLC0415
+    from pipelines.beam.remaining import write_remaining  # noqa: PLC0415
 
     run = RunSettings(beam_args=tuple(beam_args), **settings)
     folder, originals = locate_output(out), locate(images)
@@ -208,7 +204,12 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
         root = locate_root(originals, ConvertOptions.from_json(manifest.options))
         job = RepairJob(folder=folder, manifest=manifest, images=root)
         damaged = {fault.file for fault in faults if not fault.original}
-        repaired, unknown = _Repairs(job, originals, run, beam, damaged).run()
+
+        def convert(plan: Plan) -> None:
+            with runners.start_workers(beam, run.workers, originals, folder) as pool:
+                write_remaining([plan], beam, pool, progress=run.progress)
+
+        repaired, unknown = _rebuild(job, originals, damaged, convert)
         left = [fault for fault in faults if fault.file not in repaired]
         if repaired and MANIFEST in {fault.file for fault in left}:
             left = find_faults(manifest)  # the counts were those of damaged shards
@@ -257,79 +258,62 @@ def _explain_manifest_errors() -> Iterator[None]:
         ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class _Repairs:
-    job: RepairJob
-    images: Location
-    settings: RunSettings
-    beam: runners.RunnerOptions
-    damaged: Collection[str]
-
-    def run(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Rebuilds files; returns their names, and those of shards with unknown originals."""
-        job = self.job
-        shards = [shard for shard in job.manifest.shards if shard.name in self.damaged]
-        repaired = [
-            index
-            for shard in job.manifest.shards
-            if (index := name_index(shard.name)) in self.damaged and job.rebuild_index(shard)
-        ]
-        # A scan of all originals, which an index or a list of classes does without.
-        draft = self._plan_again() if shards or {REJECTS, NOTES} & {*self.damaged} else None
-        members, likely = self._find_members(shards, draft)
-        if members:
-            repaired += self._write(members)
-        for name in job.manifest.files:
-            if name in self.damaged and job.rebuild_file(name, draft):
-                repaired.append(name)
-        known = {*repaired, *members.keys() - likely}
-        unknown = (shard.name for shard in shards if shard.name not in known)
-        return tuple(dict.fromkeys(repaired)), tuple(unknown)
-
-    @functools.cached_property
-    def _inventory(self) -> Inventory:
-        return scan_images(self.images, self.job.options)
-
-    def _plan_again(self) -> Draft | None:
-        """The plan of the conversion, if planning it again gives the same."""
-        manifest, options = self.job.manifest, self.job.options
-        if manifest.updated:  # its shards are not those of a first conversion
-            return None
-        try:
-            found = propose(self.images, options, always_sample=False, inventory=self._inventory)
-        except UsageError:  # the remaining images would not make this data set
-            return None
-        return found.draft if digest_plan(found.draft, options) == manifest.plan else None
-
-    def _find_members(
-        self, shards: Sequence[ShardInfo], draft: Draft | None
-    ) -> tuple[dict[str, list[Entry]], frozenset[str]]:
-        """The known originals of each shard, and the names of the shards where they are a guess."""
-        job = self.job
-        if draft is not None:
-            planned = job.list_members(draft)
-            return {shard.name: planned[shard.name] for shard in shards}, frozenset()
-        recalled = {shard.name: job.recall_members(shard) for shard in shards}
-        found = {name: entries for name, entries in recalled.items() if entries is not None}
-        likely: dict[str, list[Entry]] = {}
-        lost = [shard for shard in shards if shard.name not in found]
-        if lost:
-            inventory = keep_labels(self._inventory, job.manifest.classes)
-            with contextlib.suppress(DatasetError):
-                likely = job.deduce_members(lost, inventory)
-        return found | likely, frozenset(likely)
-
-    def _write(self, members: Mapping[str, list[Entry]]) -> Iterator[str]:
-        """Converts shards again; yields the names of the files that match the manifest."""
-        from pipelines.beam import runners  # noqa: PLC0415
-        from pipelines.beam.remaining import write_remaining  # noqa: PLC0415
-
-        job, settings = self.job, self.settings
+def _rebuild(
+    job: RepairJob, originals: Location, damaged: Collection[str], convert: Callable[[Plan], object]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Rebuilds files; returns their names, and those of shards with unknown originals."""
+    shards = [shard for shard in job.manifest.shards if shard.name in damaged]
+    repaired = [
+        index
+        for shard in job.manifest.shards
+        if (index := name_index(shard.name)) in damaged and job.rebuild_index(shard)
+    ]
+    # Of all originals, which an index or a list of classes does without.
+    scan = functools.cache(functools.partial(scan_images, originals, job.options))
+    again = shards or {REJECTS, NOTES} & {*damaged}
+    draft = _plan_again(job, originals, scan) if again else None
+    members, likely = _find_members(job, shards, draft, scan)
+    if members:
         Layout(job.folder).repair.remove_folder()  # of a repair that was killed
-        plan = job.write_plan(members)
-        with runners.start_workers(self.beam, settings.workers, self.images, job.folder) as pool:
-            write_remaining([plan], self.beam, pool, progress=settings.progress)
+        convert(job.write_plan(members))
         for shard in job.manifest.shards:
             if shard.name in members:
-                yield from job.take_shard(shard, self.damaged)
+                repaired += job.take_shard(shard, damaged)
         Layout(job.folder).repair.remove_folder()
+    for name in job.manifest.files:
+        if name in damaged and job.rebuild_file(name, draft):
+            repaired.append(name)
+    known = {*repaired, *members.keys() - likely}
+    unknown = (shard.name for shard in shards if shard.name not in known)
+    return tuple(dict.fromkeys(repaired)), tuple(unknown)
+
+
+def _plan_again(job: RepairJob, originals: Location, scan: Callable[[], Inventory]) -> Draft | None:
+    """The plan of the conversion, if planning it again gives the same."""
+    if job.manifest.updated:  # its shards are not those of a first conversion
+        return None
+    try:
+        found = propose(originals, job.options, always_sample=False, inventory=scan())
+    except UsageError:  # the remaining images would not make this data set
+        return None
+    return found.draft if digest_plan(found.draft, job.options) == job.manifest.plan else None
+
+
+def _find_members(
+    job: RepairJob,
+    shards: Sequence[ShardInfo],
+    draft: Draft | None,
+    scan: Callable[[], Inventory],
+) -> tuple[dict[str, list[Entry]], frozenset[str]]:
+    """The known originals of each shard, and the names of the shards where they are a guess."""
+    if draft is not None:
+        planned = job.list_members(draft)
+        return {shard.name: planned[shard.name] for shard in shards}, frozenset()
+    recalled = {shard.name: job.recall_members(shard) for shard in shards}
+    found = {name: entries for name, entries in recalled.items() if entries is not None}
+    likely: dict[str, list[Entry]] = {}
+    if lost := [shard for shard in shards if shard.name not in found]:
+        inventory = keep_labels(scan(), job.manifest.classes)
+        with contextlib.suppress(DatasetError):
+            likely = job.deduce_members(lost, inventory)
+    return found | likely, frozenset(likely)
