@@ -26,15 +26,7 @@ from converter.sources.inputs import is_compressed, locate_masks
 from converter.sources.originals import read_entry, read_source
 from converter.storage.files import hash_bytes, name_index
 from converter.storage.location import Location, choose_threads
-from converter.upkeep.contents import (
-    Source,
-    count_sources,
-    describe_change,
-    hash_original,
-    is_stated,
-    read_all_sources,
-    read_sources,
-)
+from converter.upkeep import contents
 from converter.writing.records import describe_values
 from converter.writing.shard_writer import Receipt
 
@@ -87,9 +79,9 @@ class Comparison:
 
     def _compare_shard(self, shard: ShardInfo, present: Mapping[str, Entry]) -> ShardComparison:
         with self.folder.bring_local((shard.name, name_index(shard.name))) as here:
-            detailed = bool(self.manifest.columns)
-            sources = read_sources(here, shard, labelled=self.manifest.labelled, detailed=detailed)
-            damaged = not is_stated(here, shard)
+            labelled, detailed = self.manifest.labelled, bool(self.manifest.columns)
+            sources = contents.read_sources(here, shard, labelled=labelled, detailed=detailed)
+            damaged = not contents.is_stated(here, shard)
         entries, changed, removed, tally = [], 0, 0, NoteTally()
         mode = self.options.frames
         for path, group in itertools.groupby(sources, lambda s: find_file(s.path, mode)):
@@ -106,7 +98,7 @@ class Comparison:
         rejects = self._list_rejects(entries)
         receipt = Receipt(
             **dataclasses.asdict(shard),
-            **count_sources(sources)._asdict(),
+            **contents.count_sources(sources)._asdict(),
             rejects=rejects,
             frames=len(sources) + len(rejects) - len(entries) - removed,
             notes=[note._asdict() for note in tally.list_notes()],
@@ -124,12 +116,12 @@ class Comparison:
         except ImageError:
             return None
 
-    def _is_changed(self, entry: Entry, source: Source, data: bytes | None) -> bool:
+    def _is_changed(self, entry: Entry, source: contents.Source, data: bytes | None) -> bool:
         if entry.label != source.label:
             return True
         if data is None:
             limit = self.options.max_file_bytes
-            if describe_change(entry.path, source.sha256, self.images, limit):
+            if contents.describe_change(entry.path, source.sha256, self.images, limit):
                 return True
         elif hash_bytes(data) != source.sha256:
             return True
@@ -242,7 +234,7 @@ def _hash_records(
 ) -> dict[int, set[str]]:
     """The SHA-256 of the originals in some classes, by label, as their records state it."""
     found: dict[int, set[str]] = {label: set() for label in labels}
-    for _, sources in read_all_sources(folder, manifest):
+    for _, sources in contents.read_all_sources(folder, manifest):
         for source in sources:
             if source.label in found:
                 found[source.label].add(source.sha256)
@@ -256,7 +248,7 @@ def _hash_files(
 
     def hash_entry(entry: Entry) -> str:
         try:
-            return hash_original(entry.path, images, limit)
+            return contents.hash_original(entry.path, images, limit)
         except ImageError:
             return ""
 

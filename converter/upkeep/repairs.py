@@ -34,13 +34,7 @@ from converter.storage.files import (
     write_file,
 )
 from converter.storage.location import Location, choose_threads
-from converter.upkeep.contents import (
-    Source,
-    describe_change,
-    is_stated,
-    read_all_sources,
-    read_sources,
-)
+from converter.upkeep import contents
 from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
 
 
@@ -103,13 +97,13 @@ class RepairJob:
             return None  # a record does not name its row, or its place in an archive
         options = self.options
 
-        def recall(path: str, source: Source) -> Entry | None:
-            if describe_change(path, source.sha256, self.images, options.max_file_bytes):
+        def recall(path: str, source: contents.Source) -> Entry | None:
+            if contents.describe_change(path, source.sha256, self.images, options.max_file_bytes):
                 return None
             return Entry(path, source.label, self.images.child(path).measure() or 0)
 
         try:
-            sources = read_sources(self.folder, shard, labelled=self.manifest.labelled)
+            sources = contents.read_sources(self.folder, shard, labelled=self.manifest.labelled)
             files = {find_file(source.path, options.frames): source for source in sources}
             with concurrent.futures.ThreadPoolExecutor(choose_threads(self.images)) as pool:
                 recalled = pool.map(recall, files, files.values())
@@ -133,7 +127,7 @@ class RepairJob:
         # The split of what was rejected does not matter: it is only not to be taken for lost.
         taken = dict.fromkeys(read_rejects(self.folder), "train")
         whole = [shard for shard in self.manifest.shards if shard not in lost]
-        for shard, sources in read_all_sources(self.folder, self.manifest, whole):
+        for shard, sources in contents.read_all_sources(self.folder, self.manifest, whole):
             taken |= {find_file(source.path, options.frames): shard.split for source in sources}
         splits = assign_splits(inventory.entries, options, inventory.duplicates, taken)
         found = {}
@@ -172,7 +166,7 @@ class RepairJob:
         """Replaces the damaged files of a shard by rebuilt ones, if these are as stated."""
         rebuilt = Layout(self.folder).repair
         # Other originals, or another version of Pillow, give other bytes than were lost.
-        if not is_stated(rebuilt, shard):
+        if not contents.is_stated(rebuilt, shard):
             return []
         names = [name for name in (shard.name, name_index(shard.name)) if name in damaged]
         with describe_errors(self.folder):
@@ -182,7 +176,7 @@ class RepairJob:
     def _describe_rejects(self, draft: Draft) -> bytes:
         options, members = self.options, self.list_members(draft)
         lines: list[bytes] = []
-        for shard, sources in read_all_sources(self.folder, self.manifest):
+        for shard, sources in contents.read_all_sources(self.folder, self.manifest):
             written = {find_file(source.path, options.frames) for source in sources}
             for entry in members[shard.name]:
                 # Of several frames, some may be written and others not.
@@ -195,7 +189,7 @@ class RepairJob:
 
     def _describe_notes(self, draft: Draft) -> bytes:
         options, tally = self.options, NoteTally()
-        for _, sources in read_all_sources(self.folder, self.manifest):
+        for _, sources in contents.read_all_sources(self.folder, self.manifest):
             paths = [source.path for source in sources]
             for path, frames in itertools.groupby(paths, lambda p: find_file(p, options.frames)):
                 with contextlib.suppress(ImageError):
