@@ -23,21 +23,18 @@ from converter.inventory import NO_LABEL, SPLITS, Entry
 from converter.names import to_bytes
 from converter.options import MAX_SHARDS, ConvertOptions
 
-FOLDER: Final = "folder"
-"""The value of `group_by` that makes each folder a group."""
+FOLDER: Final = "folder"  # the value of `group_by` that makes each folder a group
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 Draws: TypeAlias = npt.NDArray[np.uint64]
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 _NUMBERS: Final = {split: number for number, split in enumerate(SPLITS)}
-OPEN: Final = -1
-"""Stands for a split that is not decided yet."""
+OPEN: Final = -1  # a split that is not decided yet
 
+# A split has at least this many shards, to keep all cores busy and for interleaved reading, while
+# each of them keeps at least `MIN_SHARD_RECORDS`.
 MIN_SHARDS: Final = 16
-"""A split has at least this many shards, to keep all cores busy and for interleaved reading, while
-each of them keeps at least `MIN_SHARD_RECORDS`."""
-
 MIN_SHARD_RECORDS: Final = 32
 
 

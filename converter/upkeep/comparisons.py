@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from converter.errors import ImageError
@@ -61,9 +61,7 @@ class Comparison:
     refused: Mapping[str, dict[str, str]]  # the lines of its `rejects.jsonl` by path
     noted: bool  # whether any notes are about the content of its images
 
-    def compare_shards(
-        self, on_shard: Callable[[ShardInfo], object] | None
-    ) -> dict[str, ShardComparison]:
+    def compare_shards(self, on_shard: contents.OnShard | None) -> dict[str, ShardComparison]:
         """Compares all shards, by name; calls `on_shard` with each, in order."""
         compared = {}
         present = {entry.path: entry for entry in self.inventory.entries}

@@ -8,9 +8,9 @@ import concurrent.futures
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.format import examples
@@ -26,6 +26,9 @@ from converter.sources.inputs import is_compressed
 from converter.sources.originals import read_source
 from converter.storage.files import hash_bytes, hash_file, name_index
 from converter.storage.location import Location, choose_threads
+
+# Called with each shard that is done, in order.
+OnShard: TypeAlias = Callable[[ShardInfo], object]
 
 _HEAD_BYTES: Final = 1024  # in which the image nearly always begins
 

@@ -12,12 +12,12 @@ import concurrent.futures
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from converter.commits.commit import read_notes
 from converter.errors import DatasetError, ImageError, UsageError
-from converter.format.manifest import Manifest, ShardInfo
+from converter.format.manifest import Manifest
 from converter.inventory import CONTENT_NOTES, Entry, Inventory, name_class
 from converter.names import find_file
 from converter.options import ConvertOptions
@@ -27,11 +27,12 @@ from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
 from converter.storage.files import MANIFEST, REJECTS, Layout, hash_file, name_index
 from converter.storage.location import Location, choose_threads
 from converter.upkeep.comparisons import Comparison, ShardComparison, keep_labels
+from converter.upkeep.contents import OnShard
 from converter.writing.records import make_records
 from converter.writing.shard_writer import Receipt, write_receipt
 
+# A shard takes new images up to a quarter over the mean length, so that few shards are written.
 SPARE_SHARE: Final = 4
-"""A shard takes new images up to a quarter over the mean length, so that few shards are written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +58,7 @@ def plan_update(
     manifest: Manifest,
     images: Location,
     inventory: Inventory,
-    *,
-    on_shard: Callable[[ShardInfo], object] | None = None,
+    on_shard: OnShard | None = None,
 ) -> Update:
     """Compares a data set with its images, and assigns new images to shards.
 

@@ -10,7 +10,7 @@ import concurrent.futures
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -27,6 +27,7 @@ from converter.storage.disk import DiskPath
 from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, hash_file, name_index
 from converter.storage.location import Location, choose_threads
 from converter.upkeep.contents import (
+    OnShard,
     Source,
     SourceCounts,
     check_content,
@@ -35,8 +36,7 @@ from converter.upkeep.contents import (
 )
 from converter.writing.shard_writer import read_receipt, receipt_path
 
-MAX_FAULTS: Final = 20
-"""How many damaged records of a shard are named; the others are only counted."""
+MAX_FAULTS: Final = 20  # damaged records of a shard that are named; the others are counted
 
 
 class Fault(NamedTuple):
@@ -91,8 +91,8 @@ def verify_dataset(
     return run_check(check)
 
 
-def run_check(check: Check, on_shard: Callable[[ShardInfo], object] | None = None) -> list[Fault]:
-    """Checks a data set in threads of this process; calls `on_shard` with each shard, in order.
+def run_check(check: Check, on_shard: OnShard | None = None) -> list[Fault]:
+    """Checks a data set in threads of this process.
 
     Memory is bounded, per core, by 1 MiB, the largest record with its image, and about 150 bytes
     for each record of a shard.
@@ -248,7 +248,6 @@ def _limit(name: str, faults: Iterable[Fault]) -> Iterator[Fault]:
 
 
 def _check_counts(manifest: Manifest, counts: Sequence[SourceCounts]) -> Iterator[Fault]:
-    """Compares the manifest's counts with those of the shards."""
     formats: Counter[str] = Counter()
     labels: dict[str, Counter[int]] = {split: Counter() for split in manifest.splits}
     for shard, found in zip(manifest.shards, counts, strict=True):

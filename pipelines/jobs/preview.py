@@ -9,12 +9,12 @@ import functools
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converter.commits.commit import list_finished
 from converter.errors import DatasetError, UsageError
-from converter.format.manifest import Manifest, ShardInfo, read_manifest
+from converter.format.manifest import Manifest, read_manifest
 from converter.images.openers import register_formats
 from converter.inventory import Inventory, Note
 from converter.names import fit_message
@@ -29,6 +29,7 @@ from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.storage.locks import check_broken
 from converter.upkeep.comparisons import ClassChanges, compare_classes
+from converter.upkeep.contents import OnShard
 from converter.upkeep.updates import Update, plan_update
 from converter.writing.records import Estimate, bound_record_bytes, check_scan, estimate_records
 from pipelines.jobs.request import (
@@ -201,14 +202,11 @@ def _preview_update(request: Request, inventory: Inventory) -> Preview:
 
 
 def compare_update(
-    request: Request,
-    manifest: Manifest,
-    inventory: Inventory,
-    on_shard: Callable[[ShardInfo], object] | None = None,
+    request: Request, manifest: Manifest, inventory: Inventory, on_shard: OnShard | None = None
 ) -> tuple[Update, ClassChanges]:
-    """Compares a finished data set with its images; calls `on_shard` with each compared shard."""
+    """Compares a finished data set with its images."""
     folder, root = request.current, request.root
-    update = plan_update(folder, manifest, root, inventory, on_shard=on_shard)
+    update = plan_update(folder, manifest, root, inventory, on_shard)
     if update.needed:
         check_room(request.out, update.records * manifest.total_bytes / manifest.totals.written)
     return update, compare_classes(folder, manifest, root, update.draft)
@@ -217,12 +215,9 @@ def compare_update(
 def compare(
     requests: Sequence[Request], *, ended: bool, always_sample: bool = False
 ) -> tuple[dict[Location, Manifest], dict[Location, Proposal]]:
-    """Scans once, and compares each request with its output.
+    """Scans once; gives manifests of what is finished as requested, and proposals for the others.
 
     `ended` says that a killed run left something to complete in one of the outputs.
-
-    Returns:
-        By output, manifests of what is finished as requested, and proposals for the others.
     """
     overwrite = requests[0].run.mode == "overwrite"
     finished = [request for request in requests if request.is_finished]

@@ -23,6 +23,7 @@ from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.storage.locks import sign_folder
 from converter.upkeep.comparisons import keep_labels
+from converter.upkeep.contents import OnShard
 from converter.upkeep.repairs import RepairJob
 from converter.upkeep.verification import (
     Check,
@@ -111,9 +112,7 @@ def run_verification(
     return _check_current(folder, find_faults)
 
 
-def _run_as_job(
-    check: Check, run: RunSettings, on_shard: Callable[[ShardInfo], object]
-) -> list[Fault]:
+def _run_as_job(check: Check, run: RunSettings, on_shard: OnShard) -> list[Fault]:
     from pipelines.beam import runners  # noqa: PLC0415
     from pipelines.beam.transforms import VerifyShards, report_path  # noqa: PLC0415
 
@@ -237,7 +236,7 @@ def _read_manifest_version(folder: Location) -> tuple[int, str] | None:
 
 
 @contextlib.contextmanager
-def _draw_bar(manifest: Manifest, *, shown: bool) -> Iterator[Callable[[ShardInfo], object]]:
+def _draw_bar(manifest: Manifest, *, shown: bool) -> Iterator[OnShard]:
     """Draws a bar over bytes on standard error; yields the function to call with each shard."""
     with tqdm(
         total=manifest.total_bytes, unit="B", unit_scale=True, desc="verifying", disable=not shown
