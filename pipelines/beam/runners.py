@@ -187,7 +187,7 @@ def _submit(pipeline: beam.Pipeline) -> Any:
 def _finish(pipeline: beam.Pipeline, result: Any, end: Future[Any]) -> None:
     try:
         if result is None:
-            result = _submit(pipeline)
+            result = pipeline.run()
         result.wait_until_finish()
         end.set_result(result.state)
     except BaseException as error:  # noqa: BLE001 (raised again in the main thread)
@@ -207,10 +207,7 @@ def _wait_for(
 
 
 def _raise_failure(end: Future[Any]) -> None:
-    failure = end.exception()
-    if isinstance(failure, ShardmillError):
-        raise failure
-    if failure is not None:
+    if (failure := end.exception()) is not None:
         raise ShardmillError(summarize_error(failure)) from failure
     if end.result() in (PipelineState.CANCELLED, PipelineState.DRAINED, PipelineState.FAILED):
         raise ShardmillError(
