@@ -140,10 +140,9 @@ def parse_owner(data: bytes) -> Owner:
 
 
 def _read_space() -> str:
-    try:
+    with contextlib.suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
+    return ""
 
 
 def _read_start(pid: int) -> str:
@@ -153,10 +152,9 @@ def _read_start(pid: int) -> str:
 
 
 def _read_text(path: Path) -> str:
-    try:
+    with contextlib.suppress(OSError):
         return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
+    return ""
 
 
 @contextlib.contextmanager

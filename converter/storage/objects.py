@@ -173,7 +173,7 @@ class ObjectPath:
             yield file
             temporary.flush()  # not to the disk: a crash leaves nothing of it anyway
             file.compare(read_parts(stream, _COPY_BYTES), self)
-            if exclusive:
+            if exclusive:  # as bytes: a file may be sent in a way that takes no condition
                 object_requests.create_object(self, b"".join(read_parts(stream, _COPY_BYTES)))
             else:
                 object_requests.put_object(self, stream)
