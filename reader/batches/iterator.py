@@ -23,6 +23,100 @@ from reader.sampling.steps import Steps
 _log = logging.getLogger("shardmill.reader")
 
 
+class Batches:
+    """The batches of a split: each iteration is an epoch, and `len` is its number of steps.
+
+        batches = open_shards("photos-256").batches("train", batch_size=64, seed=7)
+        for epoch in range(10):
+            for images, labels in batches:
+                ...
+
+    An iteration that you leave before its last batch does not count: the next one begins where it
+    began, so a look costs nothing. Threads read ahead while you iterate, and end with the
+    iteration. The memory of a batch that you release is used for another.
+
+    Attributes:
+        class_names: in label order.
+        file_paths: of the originals, in the order of an epoch that is not shuffled.
+        epoch: of the batch that comes next.
+        step: of the batch that comes next; what was read ahead does not count.
+        damage: the records that were skipped.
+
+    Raises:
+        UsageError: you ask for single images, or for pixels that only TensorFlow computes to the
+            same numbers.
+    """
+
+    def __init__(self, plan: ReadPlan) -> None:
+        if plan.options.batch_size is None:
+            raise UsageError("batches are of several images: give a batch_size, or use source()")
+        self.class_names: list[str] = plan.choice.class_names
+        self.file_paths: FilePaths = plan.file_paths
+        self.plan = plan
+        self.reader: Reader = (
+            fill_cache(plan, BatchReader) if plan.options.cache else BatchReader(plan)
+        )
+        self.damage: DamageLog = self.reader.damage
+        self.epoch, self.step = plan.options.initial_epoch, plan.options.initial_step
+        self._start = self.epoch, self.step
+
+    def __len__(self) -> int:
+        return self.plan.steps.count
+
+    def __iter__(self) -> Iterator[Any]:
+        (epoch, first), count = self._start, len(self)
+        read, ahead = functools.partial(self._read, epoch), self.plan.buffers.prefetch_batches
+        step = first  # `enumerate` would keep each element until the next one
+        for element in run_ahead(read, range(first, count), self.plan.calls, ahead):
+            step += 1
+            self.epoch, self.step = (epoch, step) if step < count else (epoch + 1, 0)
+            if step == count:
+                self._start = epoch + 1, 0
+            yield element
+            del element  # its memory can serve another while the next one is waited for
+        if first >= count:
+            self.seek(epoch + 1)
+
+    def __repr__(self) -> str:
+        size, at = self.plan.options.batch_size, f"epoch {self.epoch}, step {self.step}"
+        return f"Batches({format_count(len(self), 'step')} of {size} images, next: {at})"
+
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Starts the next iteration at an epoch and step; a `UsageError` if there is none."""
+        if epoch < 0 or not 0 <= step <= len(self):
+            raise UsageError(
+                f"epoch {epoch}, step {step} is out of range: epochs from 0, steps to {len(self)}"
+            )
+        self.epoch, self.step = epoch, step
+        self._start = epoch, step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns your position for `load_state_dict`: a few hundred bytes as JSON."""
+        return {"epoch": self.epoch, "step": self.step, "data": describe_plan(self.plan)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a saved state; a `UsageError` if that is of other data or options."""
+        try:
+            epoch, step, data = int(state["epoch"]), int(state["step"]), dict(state["data"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UsageError(f"{state!r:.120} is not a state of batches: {error!r:.60}") from error
+        wanted = describe_plan(self.plan)
+        if name := find_difference(data, wanted):
+            raise UsageError(
+                f"the state is of batches with {name} {data.get(name)!r:.60}, these have "
+                f"{wanted.get(name)!r:.60}: use the same data and options, and a seed"
+            )
+        self.seek(epoch, step)
+
+    def _read(self, epoch: int, step: int) -> Any:
+        element = format_batch(self.plan, self.reader.read(epoch, [step]))
+        if self.plan.given.columns:
+            columns = element[-1]
+            for name, column in columns.items():
+                columns[name] = column.list_rows() if isinstance(column, Ragged) else column
+        return element
+
+
 class ImageCache:
     """Decoded images, kept as one batch in the order of the chosen records."""
 
@@ -104,105 +198,3 @@ def _allocate(like: Batch, records: int) -> Batch:
 
     masks = None if like.masks is None else make(like.masks)
     return Batch.blank(make(like.images), masks)
-
-
-class Batches:
-    """The batches of a split: each iteration is an epoch, and `len` is its number of steps.
-
-        batches = open_shards("photos-256").batches("train", batch_size=64, seed=7)
-        for epoch in range(10):
-            for images, labels in batches:
-                ...
-
-    An iteration that you leave before its last batch does not count: the next one begins where it
-    began, so a look costs nothing. Threads read ahead while you iterate, and end with the
-    iteration. The memory of a batch that you release is used for another.
-
-    Attributes:
-        class_names: in label order.
-        file_paths: of the originals, in the order of an epoch that is not shuffled.
-        epoch: of the batch that comes next.
-        step: of the batch that comes next; what was read ahead does not count.
-        damage: the records that were skipped.
-
-    Raises:
-        UsageError: you ask for single images, or for pixels that only TensorFlow computes to the
-            same numbers.
-    """
-
-    def __init__(self, plan: ReadPlan) -> None:
-        if plan.options.batch_size is None:
-            raise UsageError("batches are of several images: give a batch_size, or use source()")
-        self.class_names: list[str] = plan.choice.class_names
-        self.file_paths: FilePaths = plan.file_paths
-        self.plan = plan
-        self.reader: Reader = (
-            fill_cache(plan, BatchReader) if plan.options.cache else BatchReader(plan)
-        )
-        self.damage: DamageLog = self.reader.damage
-        self.epoch, self.step = plan.options.initial_epoch, plan.options.initial_step
-        self._start = self.epoch, self.step
-
-    def __len__(self) -> int:
-        return self.plan.steps.count
-
-    def __iter__(self) -> Iterator[Any]:
-        (epoch, first), count = self._start, len(self)
-        read, ahead = functools.partial(self._read, epoch), self.plan.buffers.prefetch_batches
-        step = first  # `enumerate` would keep each element until the next one
-        for element in run_ahead(read, range(first, count), self.plan.calls, ahead):
-            step += 1
-            self.epoch, self.step = (epoch, step) if step < count else (epoch + 1, 0)
-            if step == count:
-                self._start = epoch + 1, 0
-            yield element
-            del element  # its memory can serve another while the next one is waited for
-        if first >= count:
-            self.seek(epoch + 1)
-
-    def __repr__(self) -> str:
-        size, at = self.plan.options.batch_size, f"epoch {self.epoch}, step {self.step}"
-        return f"Batches({format_count(len(self), 'step')} of {size} images, next: {at})"
-
-    def seek(self, epoch: int, step: int = 0) -> None:
-        """Starts the next iteration at an epoch and step.
-
-        Raises:
-            UsageError: there is no such epoch or step.
-        """
-        if epoch < 0 or not 0 <= step <= len(self):
-            raise UsageError(
-                f"epoch {epoch}, step {step} is out of range: epochs from 0, steps to {len(self)}"
-            )
-        self.epoch, self.step = epoch, step
-        self._start = epoch, step
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns your position for `load_state_dict`: a few hundred bytes as JSON."""
-        return {"epoch": self.epoch, "step": self.step, "data": describe_plan(self.plan)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from a saved state, with the same batches.
-
-        Raises:
-            UsageError: the state is of other data or options, or is none of `Batches`.
-        """
-        try:
-            epoch, step, data = int(state["epoch"]), int(state["step"]), dict(state["data"])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"{state!r:.120} is not a state of batches: {error!r:.60}") from error
-        wanted = describe_plan(self.plan)
-        if name := find_difference(data, wanted):
-            raise UsageError(
-                f"the state is of batches with {name} {data.get(name)!r:.60}, these have "
-                f"{wanted.get(name)!r:.60}: use the same data and options, and a seed"
-            )
-        self.seek(epoch, step)
-
-    def _read(self, epoch: int, step: int) -> Any:
-        element = format_batch(self.plan, self.reader.read(epoch, [step]))
-        if self.plan.given.columns:
-            columns = element[-1]
-            for name, column in columns.items():
-                columns[name] = column.list_rows() if isinstance(column, Ragged) else column
-        return element
