@@ -138,13 +138,11 @@ def collect_faults(check: Check, reports: Sequence[Report]) -> list[Fault]:
 
 
 def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
-    plan, faults, finished, layout = read_plan(folder), [], 0, Layout(folder)
+    plan, faults, layout = read_plan(folder), [], Layout(folder)
     receipts = layout.receipts.list_sizes()
-    for shard in plan.shards:
+    finished = [shard for shard in plan.shards if receipt_path(layout, shard).name in receipts]
+    for shard in finished:
         path = receipt_path(layout, shard)
-        if path.name not in receipts:
-            continue
-        finished += 1
         try:
             receipt = read_receipt(path)
         except DatasetError:
@@ -152,8 +150,8 @@ def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
         else:
             faults += _check_pair(folder, shard.name, receipt, quick=quick)
     state = (
-        f"is missing: the conversion is not finished, {finished} of {len(plan.shards)} shards are; "
-        "run the same convert command again to go on"
+        f"is missing: the conversion is not finished, {len(finished)} of {len(plan.shards)} shards "
+        "are; run the same convert command again to go on"
     )
     return [*faults, Fault(MANIFEST, state)]
 

@@ -32,11 +32,8 @@ def write_remaining(
 ) -> list[tuple[int, Cost]]:
     """Writes the unfinished shards of some plans, reading each image once.
 
-    The plans are of the same images in the same order, each for another size.
-
-    Returns:
-        for each plan, how many shards were finished before, and what the others cost; the cost of
-        several plans is attributed to their leader.
+    The plans are of the same images in the same order, each for another size. Gives for each how
+    many shards were finished before, and what the others cost; several cost their leader all.
     """
     if not plans:
         return []

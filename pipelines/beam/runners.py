@@ -19,12 +19,7 @@ from typing import Any, Final
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    PipelineOptions,
-    StandardOptions,
-    WorkerOptions,
-)
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import fn_runner
@@ -236,7 +231,8 @@ def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
         return options.pipeline.view_as(StandardOptions).runner
     # Otherwise the workers of one run write about 47 lines to standard error.
     if "default_sdk_harness_log_level" not in options.given:
-        options.pipeline.view_as(WorkerOptions).default_sdk_harness_log_level = "ERROR"
+        worker = options.pipeline.view_as(pipeline_options.WorkerOptions)
+        worker.default_sdk_harness_log_level = "ERROR"
     # FnApiRunner does not pass the options on by itself, credentials' locations among them.
     given = options.pipeline.get_all_options(drop_default=True)
     given.pop("direct_running_mode", None)  # set to ours by an earlier pipeline

@@ -107,13 +107,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """Parses a command line.
+    """Parses a command line; adds the `command`, the names of its `flags`, and `rest` for Beam.
 
-    Returns:
-        The arguments, with `command`, the names of its `flags`, and `rest`, what goes to Beam.
-
-    Raises:
-        UsageError: a command is unknown, or an argument is unknown, missing or wrong.
+    Raises UsageError if a command is unknown, or an argument is unknown, missing or wrong.
     """
     # Here, because argparse would list the commands without the one that was meant.
     command = next((word for word in arguments if not word.startswith("-")), "convert")

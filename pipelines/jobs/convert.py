@@ -30,7 +30,7 @@ from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import runners
 from pipelines.beam.remaining import follow_shards, write_remaining
 from pipelines.jobs.preview import compare, compare_update
-from pipelines.jobs.request import Request, RunSettings, check_update, locate_sizes, make_requests
+from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,7 +194,7 @@ def _update(requests: Sequence[Request], beam: runners.RunnerOptions) -> dict[Lo
     inventory = scan_images(requests[0].images, requests[0].options)
     # All of them before any is written.
     for request in requests:
-        check_update(request, inventory)
+        request.check_update(inventory)
     return {request.out: _update_one(request, inventory, beam) for request in requests}
 
 

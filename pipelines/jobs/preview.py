@@ -32,15 +32,7 @@ from converter.upkeep.comparisons import ClassChanges, compare_classes
 from converter.upkeep.contents import OnShard
 from converter.upkeep.updates import Update, plan_update
 from converter.writing.records import Estimate, bound_record_bytes, check_scan, estimate_records
-from pipelines.jobs.request import (
-    Request,
-    RunSettings,
-    check_options,
-    check_update,
-    locate_sizes,
-    make_requests,
-    refuse_finished,
-)
+from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
 
 
 class SpaceWarning(UserWarning):
@@ -188,7 +180,7 @@ def _preview(request: Request, manifest: Manifest | None, proposal: Proposal | N
 
 
 def _preview_update(request: Request, inventory: Inventory) -> Preview:
-    check_update(request, inventory)
+    request.check_update(inventory)
     manifest = read_manifest(request.current)
     update, classes = compare_update(request, manifest, inventory)
     return Preview(
@@ -222,7 +214,7 @@ def compare(
     overwrite = requests[0].run.mode == "overwrite"
     finished = [request for request in requests if request.is_finished]
     # Options first, because a scan may take minutes.
-    done = {} if overwrite else {request.out: check_options(request) for request in finished}
+    done = {} if overwrite else {request.out: request.check_options() for request in finished}
     inventory = scan_images(requests[0].images, requests[0].options)
     # A record may be stored three times: in its shard, and while it waits for two others.
     room = requests[0].out.measure_room() / (3 * len(requests))
@@ -285,7 +277,7 @@ def _check_output(request: Request, draft: Draft, manifest: Manifest | None) -> 
         if Layout(target).plan.is_file():  # a digest takes 3 s for a million images
             refuse_other_plan(target, digest_plan(draft, request.options), request.options)
     elif manifest.plan != digest_plan(draft, request.options):
-        raise refuse_finished(request.out, ("files were added, changed or removed",))
+        raise request.refuse_finished(("files were added, changed or removed",))
 
 
 def _find_replaced(
@@ -297,7 +289,7 @@ def _find_replaced(
     for request in finished if ended or begun else ():
         if request not in begun:
             with contextlib.suppress(UsageError):  # it differs, so it is yet to be replaced
-                manifest = check_options(request)
+                manifest = request.check_options()
                 _check_output(request, proposals[request.out].draft, manifest)
                 done[request.out] = manifest
     return done

@@ -123,6 +123,35 @@ class Request:
             return read_plan(self.target).digest == digest_plan(draft, self.options)
         return False
 
+    def check_options(self) -> Manifest:
+        """Refuses a finished data set of other options; returns its manifest."""
+        manifest = read_manifest(self.current)
+        changed = name_changes(manifest.options, manifest.generator, self.options)
+        if changed or manifest.updated:
+            raise self.refuse_finished(changed or ("which was updated since it was converted",))
+        return manifest
+
+    def refuse_finished(self, changed: Sequence[str]) -> UsageError:
+        """The error about a finished data set that differs from what is requested."""
+        return UsageError(
+            f"output {self.out} holds a finished data set ({'; '.join(changed)}): take changed "
+            "files in with --update, replace it with --overwrite, or choose another folder"
+        )
+
+    def check_update(self, inventory: Inventory) -> None:
+        """Refuses images that an update cannot take in."""
+        check_scan(inventory, self.options)
+        check_kind(read_manifest(self.current), inventory)
+        stage = Layout(self.out).stage
+        if not is_staged(stage):
+            return
+        with contextlib.suppress(DatasetError):  # nothing is lost if it is damaged
+            if read_plan(stage).base is None:
+                raise UsageError(
+                    f"{self.out} is about to be replaced: resume that with --overwrite and the "
+                    "same options, or give it up with shardmill clean --unfinished, and then update"
+                )
+
 
 def make_requests(
     images: Location, outs: Mapping[Location, ConvertOptions | None], run: RunSettings
@@ -257,38 +286,6 @@ def _is_ours(out: Location, found: Sequence[str]) -> bool:
     except DatasetError:
         return False
     return True
-
-
-def check_options(request: Request) -> Manifest:
-    """Refuses a finished data set of other options; returns its manifest."""
-    manifest = read_manifest(request.current)
-    changed = name_changes(manifest.options, manifest.generator, request.options)
-    if changed or manifest.updated:
-        raise refuse_finished(request.out, changed or ("which was updated since it was converted",))
-    return manifest
-
-
-def refuse_finished(out: Location, changed: Sequence[str]) -> UsageError:
-    """The error about a finished data set that differs from what is requested."""
-    return UsageError(
-        f"output {out} holds a finished data set ({'; '.join(changed)}): take changed files in "
-        "with --update, replace it with --overwrite, or choose another folder"
-    )
-
-
-def check_update(request: Request, inventory: Inventory) -> None:
-    """Refuses images that an update cannot take in."""
-    check_scan(inventory, request.options)
-    check_kind(read_manifest(request.current), inventory)
-    stage = Layout(request.out).stage
-    if not is_staged(stage):
-        return
-    with contextlib.suppress(DatasetError):  # nothing is lost if it is damaged
-        if read_plan(stage).base is None:
-            raise UsageError(
-                f"{request.out} is about to be replaced: resume that with --overwrite and the same "
-                "options, or give it up with shardmill clean --unfinished, and then update"
-            )
 
 
 def find_sizes(out: Location) -> list[str]:

@@ -275,7 +275,7 @@ def _rebuild(
     if members:
         Layout(job.folder).repair.remove_folder()  # of a repair that was killed
         convert(job.write_plan(members))
-        for shard in job.manifest.shards:
+        for shard in shards:
             if shard.name in members:
                 repaired += job.take_shard(shard, damaged)
         Layout(job.folder).repair.remove_folder()
