@@ -15,7 +15,6 @@ Value: TypeAlias = bytes | int | float | Sequence[bytes] | Sequence[int] | Seque
 """A scalar, or several values of one type."""
 
 Features: TypeAlias = Mapping[str, Sequence[bytes] | Sequence[int] | Sequence[float]]
-"""The values of each feature of a record."""
 
 ENCODED: Final = "image/encoded"
 FORMAT: Final = "image/format"

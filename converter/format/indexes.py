@@ -85,7 +85,6 @@ def parse_offsets(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _
 
 
 def _cut_lines(pieces: Iterable[bytes], index: str) -> Iterator[bytes]:
-    """Cuts an index into pieces of whole lines."""
     rest = b""
     for piece in pieces:
         lines, newline, rest = (rest + piece).rpartition(b"\n")

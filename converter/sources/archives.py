@@ -129,8 +129,8 @@ def start_member(archive: Location, place: int, size: int) -> Callable[[], bytes
         return lambda: _check_member(_read_compressed(archive, place, _BLOCK + size), size)
     if is_zip(archive):
         return start_zip_member(archive, place, size)
-    reading = archive.start_read(place, _BLOCK + size)
-    return lambda: _check_member(reading.result(), size)
+    read = archive.start_read(place, _BLOCK + size)
+    return lambda: _check_member(read(), size)
 
 
 def peek_member(archive: Location, place: int, size: int) -> bytes:

@@ -82,7 +82,7 @@ def _start_read(entry: Entry, images: Location, max_bytes: int) -> Read:
     if is_archive(images):
         read = archives.start_member(images, entry.place, entry.size_bytes)
     else:
-        read = (images / entry.path).start_read().result
+        read = (images / entry.path).start_read()
     return _describe_errors()(read)
 
 
@@ -188,7 +188,7 @@ def _digest_object(path: Location, size: int, end_bytes: int) -> bytes:
     try:
         if end_bytes and size > 2 * end_bytes:
             ends = [path.start_read(at, end_bytes) for at in (0, size - end_bytes)]
-            return hashlib.sha256(b"".join(end.result() for end in ends)).digest()
+            return hashlib.sha256(b"".join(read() for read in ends)).digest()
         return archives.digest_pieces(path.read_pieces(), size)
     except FileNotFoundError:
         return b""

@@ -56,11 +56,11 @@ def list_zip(file: BinaryIO, name: str) -> Iterator[Entry | Skipped]:
 def start_zip_member(archive: Location, place: int, size: int) -> Callable[[], bytes]:
     """Begins to read a member, and returns a function that waits for its content."""
     span = _span_member(size)
-    reading = archive.start_read(place, span) if archive.is_remote else None
+    fetch = archive.start_read(place, span) if archive.is_remote else None
 
     def read() -> bytes:
-        if reading is not None:
-            data = reading.result()
+        if fetch is not None:
+            data = fetch()
             try:
                 return _read_member(io.BytesIO(data), 0, size)
             except ImageError:  # damaged, or its header is longer than usual

@@ -11,12 +11,12 @@ import stat
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PosixPath
-from typing import BinaryIO, ClassVar, Final, NamedTuple
+from typing import BinaryIO, ClassVar, Final
 
 from converter.errors import OutputError, UsageError
 from converter.names import to_system
 from converter.storage.files import HashedFile, Layout, describe_errors, link_file
-from converter.storage.location import Location, Reading
+from converter.storage.location import Location
 from converter.storage.locks import Owner, find_disk_owner, lock_disk
 
 _PIECE_BYTES: Final = 1 << 20
@@ -24,23 +24,6 @@ _PIECE_BYTES: Final = 1 << 20
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 _NO_EXCHANGE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
-
-
-class _Later(NamedTuple):
-    """A `Reading` that reads its range only when asked for the result."""
-
-    path: Path
-    offset: int
-    size: int | None
-
-    def result(self) -> bytes:
-        # Buffered, because Linux ends a single read at 2 GiB.
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(-1 if self.size is None else self.size)
-
-    def cancel(self) -> bool:
-        return True
 
 
 class DiskPath(PosixPath):
@@ -83,10 +66,16 @@ class DiskPath(PosixPath):
         return status.st_size, str(status.st_mtime_ns)
 
     def read_range(self, offset: int, size: int) -> bytes:
-        return self.start_read(offset, size).result()
+        return self.start_read(offset, size)()
 
-    def start_read(self, offset: int = 0, size: int | None = None) -> Reading:
-        return _Later(self, offset, size)
+    def start_read(self, offset: int = 0, size: int | None = None) -> Callable[[], bytes]:
+        def read() -> bytes:
+            # Buffered, because Linux ends a single read at 2 GiB.
+            with open(self, "rb") as file:
+                file.seek(offset)
+                return file.read(-1 if size is None else size)
+
+        return read
 
     def read_pieces(self) -> Iterator[bytes]:
         with open(self, "rb") as file:

@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from converter.storage.locks import Owner
 
 
-class Reading(Protocol):
-    """Bytes on their way, such as a `concurrent.futures.Future` of them."""
-
-    def result(self) -> bytes: ...
-    def cancel(self) -> bool: ...
-
-
 class Location(Protocol):
     """A file or folder, or the place for one.
 
@@ -89,8 +82,8 @@ class Location(Protocol):
     def read_range(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`; fewer only where the file ends."""
 
-    def start_read(self, offset: int = 0, size: int | None = None) -> Reading:
-        """Starts to read a range, or all that follows; a disk reads only when asked for it."""
+    def start_read(self, offset: int = 0, size: int | None = None) -> Callable[[], bytes]:
+        """Returns what gives a range, or all that follows; a store begins to send it at once."""
 
     def read_pieces(self) -> Iterator[bytes]:
         """The file from beginning to end, in pieces of 1 MiB, or of 4 from a store."""

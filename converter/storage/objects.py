@@ -19,7 +19,7 @@ from converter.errors import DatasetError, OutputError, UsageError
 from converter.storage import object_requests
 from converter.storage.disk import DiskPath
 from converter.storage.files import MANIFEST, HashedFile, Layout, describe_errors, hash_file
-from converter.storage.location import Location, Reading
+from converter.storage.location import Location
 from converter.storage.locks import Owner, lock_objects, parse_owner
 from converter.storage.object_requests import PIECE_BYTES, ObjectFile
 from converter.storage.requests import wait
@@ -141,17 +141,17 @@ class ObjectPath:
     def read_range(self, offset: int, size: int) -> bytes:
         return wait(object_requests.start_read(self, offset, size))
 
-    def start_read(self, offset: int = 0, size: int | None = None) -> Reading:
-        return object_requests.start_read(self, offset, size)
+    def start_read(self, offset: int = 0, size: int | None = None) -> Callable[[], bytes]:
+        return object_requests.start_read(self, offset, size).result
 
     def read_pieces(self) -> Iterator[bytes]:
         # Why not `open_read`? It asks for the size first, and holds up to 36 MiB instead of 8.
-        following = self.start_read(0, PIECE_BYTES)
+        following = object_requests.start_read(self, 0, PIECE_BYTES)
         try:
-            for number in itertools.count(1):
+            for place in itertools.count(PIECE_BYTES, PIECE_BYTES):
                 piece = following.result()
                 if len(piece) == PIECE_BYTES:
-                    following = self.start_read(number * PIECE_BYTES, PIECE_BYTES)
+                    following = object_requests.start_read(self, place, PIECE_BYTES)
                 yield piece
                 if len(piece) < PIECE_BYTES:
                     return

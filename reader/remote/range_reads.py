@@ -18,7 +18,7 @@ from typing import IO, Final, TypeAlias
 
 import numpy as np
 
-from converter.storage.location import Location, Reading
+from converter.storage.location import Location
 from reader.arrays import Numbers
 from reader.records.indexed_file import Group, RecordFile
 from reader.records.record_files import RecordFiles
@@ -82,7 +82,7 @@ class RangeRequests:
 
     def __init__(self) -> None:
         self._coming: collections.deque[tuple[Location, Range]] = collections.deque()
-        self._answers: dict[tuple[Location, Range], Reading] = {}
+        self._answers: dict[tuple[Location, Range], Callable[[], bytes]] = {}
         self.ahead_bytes = 0
         self._opened: collections.OrderedDict[Location, IO[bytes]] = collections.OrderedDict()
         weakref.finalize(self, _close, self._opened)
@@ -122,7 +122,7 @@ class RangeRequests:
         if (path, piece) not in self._answers:
             self.begin(path, piece)
         self.ahead_bytes -= piece[1]
-        return self._answers.pop((path, piece)).result()
+        return self._answers.pop((path, piece))()
 
     def begin(self, path: Location, piece: Range) -> None:
         self._answers[path, piece] = path.start_read(*piece)
