@@ -67,10 +67,8 @@ def list_options(owner: Any) -> Iterator[tuple[str, Any, Option]]:
 
 
 def read_meanings(owner: type) -> dict[str, str]:
-    """Reads what each option means from the docstrings of its dataclass and its parents.
-
-    It is one line for each option, by name, and nothing if Python was started with -OO.
-    """
+    """One line on each option, by name, from the docstrings of its dataclass and its parents."""
+    # With `python -OO` there are no docstrings.
     names = {field.name for field in dataclasses.fields(owner)}
     texts = (inspect.cleandoc(parent.__doc__ or "") for parent in owner.__mro__[:-1])
     found = (re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE) for text in texts)

@@ -117,9 +117,9 @@ def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Fra
 
 
 def check_image(image: StoredImage, *, decode: bool) -> None:
-    """Raises an `ImageError` unless a stored image can be read, and has the size that is stated.
+    """Raises an `ImageError` unless a stored image has the size that is stated and can be read.
 
-    With `decode` the whole image is decoded, not just its header.
+    Without `decode`, only its header is read.
     """
     stated = image.height, image.width
     if image.format == "raw":

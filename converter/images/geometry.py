@@ -16,11 +16,6 @@ from converter.options import ConvertOptions
 Size: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[float, float, float, float]  # top, left, bottom, right
 
-# A JPEG is decoded at 1/2, 1/4 or 1/8 if that is still this many times the target size. On 192
-# camera photos to 256 pixels, 2 keeps 41 dB against a full decode, at twice the speed; 1.5 is 2.6
-# times as fast, but falls to 37 dB.
-DRAFT_FACTOR: Final = 2
-
 _FRACTIONS: Final = ("yolo", "yxyx")  # boxes in fractions of the image's size, not in pixels
 
 
@@ -65,13 +60,6 @@ def choose_interpolation(geometry: Geometry, options: ConvertOptions) -> Image.R
     return Image.Resampling[name.upper()]
 
 
-def measure_draft(geometry: Geometry, size: Size) -> Size:
-    """The least size at which libjpeg must decode an image of `size`."""
-    _, _, height, width = geometry.crop
-    rows = math.ceil(DRAFT_FACTOR * geometry.scaled[0] * size[0] / height)
-    return rows, math.ceil(DRAFT_FACTOR * geometry.scaled[1] * size[1] / width)
-
-
 def scale(
     image: Image.Image, size: Size, geometry: Geometry, interpolation: Image.Resampling
 ) -> Image.Image:
@@ -98,10 +86,7 @@ def pad(image: Image.Image, size: Size, level: int = 0) -> Image.Image:
 
 
 def parse_box(box: Any, box_format: str) -> Box:
-    """Reads four numbers in a format of `ConvertOptions.box_format`.
-
-    Raises a `ValueError` for anything else, and for a box without an area.
-    """
+    """Four numbers in a format of `ConvertOptions.box_format`; a `ValueError` without an area."""
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"box {box!r:.60} is not a list of four numbers")
     # JSON may hold NaN and Infinity, and `True` is an int, too.

@@ -66,11 +66,7 @@ def convert_isolated(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[F
 def convert_mask_isolated(
     data: bytes, origin: Origin, sizes: Sequence[ConvertOptions]
 ) -> list[bytes]:
-    """Runs `converter.images.masks.convert_mask` in a child process.
-
-    A mask at which a decoder crashes, or takes too long, is refused, too. Raises a `MemoryError` as
-    `convert_isolated` does.
-    """
+    """Runs `converter.images.masks.convert_mask` as `convert_isolated` runs `convert_frames`."""
     decoder = _get_decoder(sizes)
     with wrap_mask_errors():
         try:

@@ -128,10 +128,7 @@ def verify_png(data: bytes) -> None:
 
 @functools.cache
 def register_formats(formats: tuple[str, ...]) -> list[str]:
-    """Registers the readers of some formats with Pillow, and returns Pillow's names for them.
-
-    Raises a `UsageError` if the reader of one of them is not installed.
-    """
+    """Registers readers with Pillow, by its names; a `UsageError` if one is not installed."""
     # Otherwise `Image.open` would import every reader that Pillow has.
     for name in formats:
         try:

@@ -25,7 +25,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, Final, TypeAlias, cast
+from typing import Any, BinaryIO, Final, cast
 
 from converter.errors import ImageError, UsageError
 from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
@@ -35,10 +35,8 @@ from converter.sources.inputs import is_compressed, is_zip
 from converter.sources.zips import list_zip, peek_zip_member, start_zip_member
 from converter.storage.location import Location
 
-Opener: TypeAlias = Callable[[Any], object]
-
 # By how the name of a compressed tar ends.
-OPENERS: Final[dict[str, Opener]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+OPENERS: Final[dict[str, Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 
 _BLOCK: Final = tarfile.BLOCKSIZE  # the header of a member, before its content
 _MAX_DEPTH: Final = 3  # of tars within tars

@@ -47,10 +47,7 @@ def mark_duplicates(inventory: Inventory, root: Location, options: ConvertOption
 
 
 def find_duplicates(entries: Sequence[Entry], root: Location, max_bytes: int) -> Sets:
-    """Finds images with the same content, apart from empty, larger and unreadable ones.
-
-    The sets and the indices in each are in order.
-    """
+    """Finds images with the same content, in order, but no empty, larger or unreadable ones."""
     sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
     values, counts = np.unique(sizes, return_counts=True)
     asked = (counts > 1) & (values > 0) & (values <= max_bytes)

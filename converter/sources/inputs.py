@@ -15,7 +15,7 @@ ARCHIVE_SUFFIXES: Final = (".tar", ".zip", *COMPRESSED_SUFFIXES)
 # Refused where they do nothing: that a column or a label is missing would go unnoticed.
 _FOLDER_OPTIONS: Final = ("label_from", "split_folders")
 _TABLE_OPTIONS: Final = (*COLUMN_OPTIONS, "keep_columns", "path_column", "table_root")
-_DEFAULTS: Final = ConvertOptions()
+DEFAULTS: Final = ConvertOptions()
 
 
 def is_table(path: Location) -> bool:
@@ -54,7 +54,7 @@ def check_input_options(images: Location, options: ConvertOptions) -> None:
     """Refuses options for tables without a table, and options for folders with one."""
     table = is_table(images)
     for name in _FOLDER_OPTIONS if table else _TABLE_OPTIONS:
-        if getattr(options, name) != getattr(_DEFAULTS, name):
+        if getattr(options, name) != getattr(DEFAULTS, name):
             where = f"for folders alone, and {images} is a table: name columns instead"
             if not table:
                 suffixes = ", ".join(READERS)

@@ -27,7 +27,7 @@ from converter.sources.tables import scan_table
 from converter.storage.location import Location
 
 
-def scan_images(images: Location, options: ConvertOptions | None = None) -> Inventory:
+def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> Inventory:
     """Finds all images to convert, with their masks, and those with the same content.
 
     `images` is a folder, a prefix of an object store, an archive, or a table.
@@ -36,7 +36,6 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Inve
         UsageError: there is nothing to convert, or the options do not fit.
         StoreError: the store does not answer, or refuses.
     """
-    options = options or ConvertOptions()
     inputs.check_input_options(images, options)
     root = inputs.locate_root(images, options)
     if inputs.is_table(images):
@@ -50,12 +49,11 @@ def scan_images(images: Location, options: ConvertOptions | None = None) -> Inve
     return inventory if options.dedupe == "off" else mark_duplicates(inventory, root, options)
 
 
-def scan_folder(root: Location, options: ConvertOptions | None = None) -> Inventory:
+def scan_folder(root: Location, options: ConvertOptions = inputs.DEFAULTS) -> Inventory:
     """Lists the images of a folder or an archive, with the labels and splits of their folders.
 
     Takes about 250 bytes of memory for each file. Raises what `scan_images` raises.
     """
-    options = options or ConvertOptions()
     masks = inputs.locate_masks(root, options)
     if options.mask_dir is not None and root.contains(masks):
         raise UsageError(

@@ -29,10 +29,8 @@ _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 def scan_table(
     table: Location, options: ConvertOptions, look_up: Callable[[str], Entry]
 ) -> Inventory:
-    """Lists the images of a table; `look_up` is of `make_lookup`.
-
-    Reads its rows twice: the kinds of columns and the classes are known only after the first time.
-    """
+    """Lists the images of a table, which is read twice; `look_up` is of `make_lookup`."""
+    # The kinds of columns and the classes are known only after the first time.
     reader = _survey_rows(table, options, look_up)
     options = reader.options
     entries: list[Entry] = []

@@ -31,7 +31,7 @@ from converter.costs import count_read, enter
 from converter.format.indexes import parse_index
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import unframe_record
-from converter.images import geometry
+from converter.images import opened_images
 from converter.images.conversion import convert_image
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
@@ -134,14 +134,14 @@ def measure_draft(photos: Path, repeats: int) -> Iterator[bool]:
     files = [path.read_bytes() for path in sorted(photos.rglob("*")) if path.is_file()]
 
     def decode(factor: int) -> list[bytes]:
-        with mock.patch.object(geometry, "DRAFT_FACTOR", factor):
+        with mock.patch.object(opened_images, "DRAFT_FACTOR", factor):
             return [convert_image(data, options).data for data in files]
 
     # No photo has so many pixels that a draft would be large enough.
-    whole, drafted = decode(1 << 20), decode(geometry.DRAFT_FACTOR)
+    whole, drafted = decode(1 << 20), decode(opened_images.DRAFT_FACTOR)
     ratio = median_ratio(
         lambda: clock(lambda: decode(1 << 20)),
-        lambda: clock(lambda: decode(geometry.DRAFT_FACTOR)),
+        lambda: clock(lambda: decode(opened_images.DRAFT_FACTOR)),
         repeats,
     )
     yield report(
