@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -83,6 +84,10 @@ class Batches:
 
     def seek(self, epoch: int, step: int = 0) -> None:
         """Starts the next iteration at an epoch and step; a `UsageError` if there is none."""
+        try:
+            epoch, step = operator.index(epoch), operator.index(step)
+        except TypeError:
+            raise UsageError(f"epoch {epoch!r:.60}, step {step!r:.60}: give two numbers") from None
         if epoch < 0 or not 0 <= step <= len(self):
             raise UsageError(
                 f"epoch {epoch}, step {step} is out of range: epochs from 0, steps to {len(self)}"
