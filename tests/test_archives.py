@@ -217,6 +217,13 @@ def test_names_links_and_secrets_in_a_zip_are_not_believed(tmp_path):
     assert Skipped("a/1.png", "unreadable", "encrypted") in skipped
 
 
+@pytest.mark.parametrize("name", ["pipe.tar", "pipe.tar.gz", "pipe.zip"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match=f"{name} is no file"):
+        scan_images(tmp_path / name, ConvertOptions())
+
+
 def test_a_bomb_is_not_inflated(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a/1.png", bytes(300_000_000))

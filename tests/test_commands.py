@@ -1,6 +1,7 @@
 """The command line: what it prints, and what it refuses."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -222,6 +223,18 @@ def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int =
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     return printed.err.removeprefix("shardmill: error: ").rstrip("\n")
+
+
+def test_inspect_does_not_wait_for_a_pipe(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(converted, out)
+    first = out / "train-00000-of-00003.tfrecord"
+    first.unlink()
+    assert refuse(["inspect", str(out)], capsys, 1).startswith(f"{first} is missing")
+    os.mkfifo(first)
+    assert refuse(["inspect", str(out)], capsys, 1).startswith(f"{first} is missing or is no file")
 
 
 @pytest.mark.parametrize(

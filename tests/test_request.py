@@ -119,6 +119,9 @@ def test_links_that_lead_nowhere_are_one_clear_line(images: Path, tmp_path: Path
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(UsageError, match="loop is a loop"):
         convert(images, tmp_path / "loop", RAW, IN_MEMORY)
+    for command in (convert, preview.plan):
+        with pytest.raises(UsageError, match="loop does not exist"):
+            command(tmp_path / "loop", tmp_path / "out", RAW)
     (tmp_path / "gone").symlink_to(tmp_path / "none")
     with pytest.raises(OutputError, match=r"gone is .* way"):
         convert(images, tmp_path / "gone" / "out", RAW, IN_MEMORY)

@@ -90,6 +90,8 @@ def read_members(archive: Location) -> Iterator[Entry | Skipped]:
     """
     try:
         packed_bytes, _ = archive.read_version()
+        if not (archive.is_remote or archive.is_file()):  # a pipe would be waited for
+            raise UsageError(f"{archive} is no file: give an archive of images")
         CURSOR.close()
         if is_zip(archive):
             with archive.open_read() as file:

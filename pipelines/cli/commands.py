@@ -206,8 +206,11 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 def _read_record(manifest: Manifest, folder: Location) -> tuple[str, Mapping[str, list[Any]]]:
     """The name of the first shard with a record, and the features of that record."""
     shard = next(shard for shard in manifest.shards if shard.records)
+    place = folder / shard.name
+    if not (place.is_remote or place.is_file()):  # a pipe would be waited for
+        raise DatasetError(f"{place} is missing or is no file: shardmill repair rebuilds it")
     # Of a store, no more is read than the largest record.
-    data = (folder / shard.name).read_range(0, shard.max_record_bytes)
+    data = place.read_range(0, shard.max_record_bytes)
     with io.BytesIO(data) as file:
         offset, payload = next(read_records(file, shard.name, shard.bytes), (0, b""))
     try:
