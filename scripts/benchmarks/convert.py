@@ -21,18 +21,19 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 from benchmarks.corpora import convert, link_images, make_photos
 from benchmarks.measuring import Run, measure, report, run_sections
+from PIL import Image
 
 from converter.costs import count_read, enter
 from converter.format.indexes import parse_index
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import unframe_record
-from converter.images import opened_images
-from converter.images.conversion import convert_image
+from converter.images.geometry import fit_image
+from converter.images.opened_images import OpenedImage
+from converter.images.openers import open_image
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.storage.files import name_index
@@ -130,18 +131,22 @@ def measure_draft(photos: Path, repeats: int) -> Iterator[bool]:
     if not photos.is_dir():
         print(f"  skipped: no photos at {photos}")
         return
-    options = ConvertOptions(image_size=(256, 256), encoding="raw")
+    options = ConvertOptions(image_size=(256, 256))
     files = [path.read_bytes() for path in sorted(photos.rglob("*")) if path.is_file()]
 
-    def decode(factor: int) -> list[bytes]:
-        with mock.patch.object(opened_images, "DRAFT_FACTOR", factor):
-            return [convert_image(data, options).data for data in files]
+    def resize(data: bytes, *, draft: bool) -> Image.Image:
+        with open_image(data, options.formats) as image:
+            # There are no drafts of frames.
+            opened = OpenedImage(image, data, [options], framed=not draft)
+            return opened.resize(fit_image(opened.origin.size, options), options)
 
-    # No photo has so many pixels that a draft would be large enough.
-    whole, drafted = decode(1 << 20), decode(opened_images.DRAFT_FACTOR)
+    def decode(*, draft: bool) -> list[Image.Image]:
+        return [resize(data, draft=draft) for data in files]
+
+    whole, drafted = decode(draft=False), decode(draft=True)
     ratio = median_ratio(
-        lambda: clock(lambda: decode(1 << 20)),
-        lambda: clock(lambda: decode(opened_images.DRAFT_FACTOR)),
+        lambda: clock(lambda: decode(draft=False)),
+        lambda: clock(lambda: decode(draft=True)),
         repeats,
     )
     yield report(
@@ -153,8 +158,8 @@ def measure_draft(photos: Path, repeats: int) -> Iterator[bool]:
     )
 
 
-def compute_psnr(one: bytes, other: bytes) -> float:
-    difference = np.frombuffer(one, np.uint8).astype(float) - np.frombuffer(other, np.uint8)
+def compute_psnr(one: Image.Image, other: Image.Image) -> float:
+    difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
     mean_square = float(np.mean(difference**2))
     return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
 
