@@ -166,7 +166,10 @@ def describe_errors(path: Location) -> Iterator[None]:
     """Turns what goes wrong with a file, or its temporary file, into an OutputError."""
     try:
         yield
-    except FileExistsError:
+    except FileExistsError as error:
+        if not path.is_remote and path.is_dir():
+            taken = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            raise describe_error(taken, path) from error
         raise OutputError(f"{path} exists already: someone else finished this data set") from None
     except OSError as error:
         raise describe_error(error, path) from error
@@ -183,9 +186,10 @@ def describe_error(error: OSError, path: Location) -> OutputError:
             free += f" in {folder}, where it is built: set TMPDIR"
     # A renaming has two names. What stands in its way is the second, not the temporary file.
     filename = error.filename2 or error.filename or path
+    move = "move it away and " if error.errno == errno.EISDIR else ""
     return OutputError(
         f"{filename} cannot be written or read: {error.strerror}{free}; finished shards are kept, "
-        "run the same command again to go on"
+        f"{move}run the same command again to go on"
     )
 
 
