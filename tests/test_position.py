@@ -5,6 +5,7 @@ import concurrent.futures
 import numpy as np
 import pytest
 
+from converter.errors import UsageError
 from reader.sampling.steps import Position
 
 
@@ -42,6 +43,16 @@ def test_a_position_can_be_sought_forth_and_back():
     position.seek(1)
     assert position.begin(9)[0].tolist() == [1, 0, 1]
     assert (position.epoch, position.step) == (2, 0)
+
+
+@pytest.mark.parametrize("place", [("1",), (None,), (1.5,), (-1,), (0, -1), (0, 1.0)])
+def test_what_is_no_place_is_refused_before_anything_is_read(place):
+    position = Position(4, 7)
+    with pytest.raises(UsageError, match=f"^epoch {place[0]!r}, step "):
+        position.seek(*place)
+    assert (position.epoch, position.step) == (4, 7)
+    position.seek(np.int64(1))
+    assert type(position.epoch) is int
 
 
 def test_a_position_keeps_where_it_was_made_to_begin():

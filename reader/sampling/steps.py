@@ -1,6 +1,7 @@
 """The steps of an epoch, divided among hosts; and the step where a reader is."""
 
 import dataclasses
+import operator
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -100,9 +101,15 @@ class Position:
         self.seek(epoch, step)
 
     def seek(self, epoch: int, step: int = 0) -> None:
-        """Makes the next iterator begin there; `start` stays."""
+        """Makes the next iterator begin there; `start` stays. A `UsageError` if it is no place."""
+        try:
+            place = operator.index(epoch), operator.index(step)
+        except TypeError:
+            place = -1, -1
+        if min(place) < 0:
+            raise UsageError(f"epoch {epoch!r:.60}, step {step!r:.60}: give two numbers from 0")
         with self._lock:
-            self.epoch, self.step = epoch, step
+            self.epoch, self.step = place
 
     def begin(self, count: int, block: int = 1) -> Numbers:
         """Takes an epoch of `count` steps: the epoch, begin and end of each block, (blocks, 3)."""
