@@ -10,7 +10,7 @@ from conftest import read_record
 
 from converter import DatasetError
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, frame_record
-from reader import open_shards
+from reader import ReadOptions, open_shards
 from reader.plan.planning import list_files
 from reader.records.blocks import MAX_RUN_BYTES, check_records, read_blocks
 from reader.records.indexed_file import Group, RecordFile
@@ -23,7 +23,8 @@ def copied(converted, tmp_path) -> Path:
 
 
 def open_records(folder: Path) -> RecordFiles:
-    return RecordFiles(list_files(folder, open_shards(folder).manifest, "train"))
+    shards = open_shards(folder)
+    return RecordFiles(list_files(shards.folder, shards.manifest, "train", ReadOptions()))
 
 
 class UsedMemory:

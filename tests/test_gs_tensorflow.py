@@ -17,7 +17,7 @@ import pytest
 from conftest import make_environment, read_record
 from servers import upload
 
-from reader import open_shards
+from reader import ReadOptions, open_shards
 from reader.plan.planning import list_files
 from reader.records.record_files import RecordFiles
 
@@ -126,7 +126,8 @@ def test_tensorflow_reads_the_shards_as_they_are(gs_server, converted, tmp_path)
             check=False,
         )
         listener.shutdown(socket.SHUT_RDWR)
-    files = RecordFiles(list_files(converted, open_shards(converted).manifest, "train"))
+    shards = open_shards(converted)
+    files = RecordFiles(list_files(shards.folder, shards.manifest, "train", ReadOptions()))
     digest = hashlib.sha256()
     for number in range(len(files)):
         digest.update(read_record(files, number))

@@ -13,7 +13,7 @@ from conftest import read_record
 from damaging import fork_while_held, run_apart
 
 from converter import DatasetError, RecordError
-from reader import open_shards
+from reader import ReadOptions, open_shards
 from reader.plan.planning import list_files
 from reader.records.record_files import RecordFiles, RunFiles
 from reader.sampling.orders import WindowedOrder
@@ -21,7 +21,8 @@ from reader.sampling.steps import Steps
 
 
 def open_records(folder: Path) -> RecordFiles:
-    return RecordFiles(list_files(folder, open_shards(folder).manifest, "train"))
+    shards = open_shards(folder)
+    return RecordFiles(list_files(shards.folder, shards.manifest, "train", ReadOptions()))
 
 
 def read_all(files: RecordFiles, numbers: np.ndarray) -> dict[int, tuple]:
