@@ -54,7 +54,6 @@ class Scratch:
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[Memory]:
-        """Lends memory to one thread."""
         try:
             memory = self._free.pop()
         except IndexError:

@@ -138,10 +138,7 @@ class FilePaths(Sequence[str]):
 
 
 class NameIndex:
-    """Finds records by the names of their originals, by hashes that take 16 bytes a record.
-
-    All names are read at once; those found are read again to compare.
-    """
+    """Finds records by the names of their originals: hashes of all, 16 bytes a record."""
 
     def __init__(self, paths: FilePaths) -> None:
         self._paths = paths
@@ -151,10 +148,10 @@ class NameIndex:
         self._hashes = hashes[self._numbers]
 
     def find(self, name: str) -> int:
-        """Returns the number of the record of that name, as `Source.by_id` does."""
         wanted = np.uint64(_hash(name))
         first = np.searchsorted(self._hashes, wanted, side="left")
         last = np.searchsorted(self._hashes, wanted, side="right")
+        # Two names may have one hash, so those found are read again to compare.
         for number in self._numbers[first:last].tolist():
             if self._paths[number] == name:
                 return int(number)

@@ -81,11 +81,9 @@ class Given:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Fields:
-    """Parts of the records of a block, in its order; only those of valid records mean anything.
+    """Parts of the records of a block, in its order; only those of valid records mean anything."""
 
-    A span is int64 (2, records): where each part begins and ends in the block's data.
-    """
-
+    # A span is int64 (2, records): where each part begins and ends in the block's data.
     labels: Numbers  # (records,)
     images: Numbers  # span
     sizes: Numbers  # (records, 2): height and width, as the record or the image's header says
@@ -121,8 +119,8 @@ def find_fields(block: Block, given: Given) -> Fields:
         sizes[valid] = measure_images(data, begins[0, valid], ends[0, valid])
     valid &= (numbers[examples.LABEL] < given.limit) & given.fits(sizes, ends[0] - begins[0])
     for row in np.flatnonzero(valid).tolist() if given.masks else ():
-        mask = data[begins[1, row] : ends[1, row]]
-        valid[row] = _is_mask(mask.data, tuple(sizes[row].tolist()))
+        mask = data[begins[1, row] : ends[1, row]].data
+        valid[row] = _is_mask(mask, tuple(sizes[row].tolist()))
     # Columns hold any number of values: each record is parsed by itself.
     values = np.full(len(valid), None, np.object_)
     for row in np.flatnonzero(valid).tolist() if columns else ():

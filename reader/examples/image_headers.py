@@ -79,8 +79,7 @@ def _measure_jpeg(data: memoryview) -> tuple[int, int]:
         count = bytes(data).count(_SCAN)  # within a scan, 0xDA never follows 0xFF
         if count > MAX_SCANS:
             raise ValueError(f"a JPEG of {count:,} scans, expected no more than {MAX_SCANS}")
-    height, width = _SIDES.unpack_from(data, at + 5)
-    return height, width
+    return _SIDES.unpack_from(data, at + 5)
 
 
 def _find_frame(data: memoryview) -> int:

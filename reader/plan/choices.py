@@ -29,9 +29,7 @@ ALIASES: Final = {
 }
 """Short names of the columns with a meaning; a user's own column of that name comes first."""
 
-MOVES: Final = (
-    "random_crop", "random_flip", "crop_to_aspect_ratio", "pad_to_aspect_ratio",
-)  # fmt: skip
+MOVES: Final = ("random_crop", "random_flip", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
 """Options that move what an image shows; stretching does not, in fractions of its size."""
 
 # Limits for images that TensorFlow decodes in one call, which takes 0.1 ms, unless a single one is

@@ -45,9 +45,7 @@ TURN_RECORDS: Final = 4
 AHEAD: Final = 2
 READ_BYTES: Final = 256_000
 
-SERIALIZABLE_CALLS: Final = (
-    (64, 2, 1_024), (16, 2, 1_024), (8, 1, 1_024), (2, 1, 128),
-)  # fmt: skip
+SERIALIZABLE_CALLS: Final = ((64, 2, 1_024), (16, 2, 1_024), (8, 1, 1_024), (2, 1, 128))
 """Images decoded in parallel, prefetched batches, and the smallest window that goes with them: a
 larger window comes before more images. More images than cores do no harm: the machine that builds
 a pipeline may have fewer cores than those that run it."""
@@ -126,19 +124,19 @@ def measure_demand(
     options, stored, measured = images.options, images.stored, measure_files(files.files)
     pixels = stored.max_height * stored.max_width
     resized = images.values * 4 * images.is_resized  # `tf.image.resize` gives float32
-    # Pillow unpacks to 4 bytes a pixel and then copies; a mask has one value a pixel.
-    masks = (5 * pixels + images.values // images.channels) * choice.given.masks
-    decoded = pixels * (images.channels + 4) + masks
+    mask = images.values // images.channels * choice.given.masks  # one byte a pixel
+    # Pillow unpacks to 4 bytes a pixel and then copies.
+    decoded = pixels * (images.channels + 4) + 5 * pixels * choice.given.masks + mask
     decoded += images.part_images * (pixels * images.channels + resized) * (not images.is_quick)
     staged = pixels * images.channels + resized + pixels * choice.given.masks
     arrays = (choice.selection.chosen, choice.record_labels)
     kept_bytes = sum(array.nbytes for array in arrays if array is not None)
-    cached = _image_bytes(images, choice, images.decoded_dtype) + LABEL_BYTES
+    cached = images.values * np.dtype(images.decoded_dtype).itemsize + mask + LABEL_BYTES
     is_remote = bool(list_remote(files.files))
     return Demand(
         **measured,
         batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
-        image_bytes=_image_bytes(images, choice, options.dtype),
+        image_bytes=images.values * np.dtype(options.dtype).itemsize + mask,
         decoded_bytes=decoded + (0 if whole_batches else resized),
         # With columns, next to nothing of a record may be the image.
         staged_bytes=staged * whole_batches + measured["record_bytes"] * bool(choice.given.needed),
@@ -165,12 +163,6 @@ def measure_files(files: Sequence[RecordFile]) -> dict[str, int]:
 def count_cores() -> int:
     """The number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _image_bytes(images: ImagePlan, choice: Choice, dtype: str) -> int:
-    """An image with its mask, which has one byte a pixel."""
-    masks = images.values // images.channels * choice.given.masks
-    return images.values * np.dtype(dtype).itemsize + masks
 
 
 def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
@@ -234,15 +226,11 @@ def _list_choices(demand: Demand) -> Iterator[Buffers]:
     most = min(MAX_WINDOW_RECORDS // MIN_RUNS, demand.records // (2 * MIN_RUNS))
     run = max(1, min(RUN_BYTES // demand.mean_record_bytes, most))
     # An exact shuffle touches all indexes, the other orders only those of neighbours.
-    touched = demand.open_shards * demand.shard_records
-    records = demand.records if demand.shuffle == "exact" else min(touched, demand.records)
+    touched = min(demand.open_shards * demand.shard_records, demand.records)
+    indexes = INDEX_BYTES * (demand.records if demand.shuffle == "exact" else touched)
+    window = min(MIN_RUNS * run, demand.records // run * run)
     smallest = Buffers(
-        calls=1,
-        prefetch_batches=1,
-        block_bytes=0,
-        index_bytes=INDEX_BYTES * records,
-        run=run,
-        window=min(MIN_RUNS * run, demand.records // run * run),
+        calls=1, prefetch_batches=1, block_bytes=0, index_bytes=indexes, run=run, window=window
     )
     usual = dataclasses.replace(smallest, block_bytes=BLOCK_BYTES)
     for calls in range(min(demand.cores, MAX_CALLS), 0, -1):

@@ -71,11 +71,7 @@ def plan_reading(
     *,
     random_access: bool = False,
 ) -> ReadPlan:
-    """Decides how a split of a data set is read.
-
-    With `random_access` steps are read in any order, so only the records needed are fetched from a
-    store. Raises as `ShardSet.dataset` does.
-    """
+    """Decides how a split is read; with `random_access`, for steps in any order."""
     files = RecordFiles(list_files(folder, manifest, split, options))
     options = resolve_options(options, split, remote=folder.is_remote and not random_access)
     choice = choose_records(files, manifest, split, options)
@@ -121,11 +117,7 @@ def list_files(
 def plan_mixture(
     parts: Sequence[tuple[Location, Manifest, float]], split: str, options: ReadOptions
 ) -> ReadPlan:
-    """Decides how one split of several data sets (folder, manifest, weight) is read as one.
-
-    An epoch ends before the first of them would start over. Of the others it has then shown a
-    part, a different one in each epoch if it is shuffled.
-    """
+    """Decides how one split of several data sets (folder, manifest, weight) is read as one."""
     manifests = [manifest for _, manifest, _ in parts]
     _check_mixable(manifests, options)
     options = resolve_options(options, split, remote=False)  # True means `exact`
@@ -134,6 +126,8 @@ def plan_mixture(
     groups = [RecordFiles(list_files(*part[:2], split, options)) for part in parts]
     counts = [len(files) for files in groups]
     shares = share_block([weight for _, _, weight in parts])
+    # An epoch ends before the first data set would start over. Of the others it has then shown a
+    # part, a different one in each epoch if it is shuffled.
     blocks = min(count // share for count, share in zip(counts, shares, strict=True))
     if not blocks:
         raise UsageError(

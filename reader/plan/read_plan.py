@@ -42,7 +42,6 @@ class ReadPlan:
 
     @property
     def options(self) -> ReadOptions:
-        """The resolved options."""
         return self.images.options
 
     @property
@@ -99,10 +98,7 @@ class ReadPlan:
     def find_chosen(
         self, epoch: int, steps: Sequence[int], stride: int = 1
     ) -> tuple[Numbers, Numbers]:
-        """Finds the records of some steps, or every `stride`th of each: int64 (records,), twice.
-
-        First their places in the steps' batches, then their numbers among the chosen records.
-        """
+        """Finds places in the batches of some steps, and the chosen records that belong there."""
         positions = self.steps.join_positions(steps, stride)
         slots = np.flatnonzero(positions >= 0)
         return slots, self.order.find_records(epoch, positions[slots])
@@ -156,23 +152,18 @@ def choose_order(
     *,
     random_access: bool = False,
 ) -> tuple[RecordFiles, orders.Order]:
-    """Chooses the order of the selected records, and how files are read in it.
-
-    The options are resolved, and the selection is sorted for `buffer`.
-    """
+    """Chooses the order of the selection (sorted, for `buffer`), and how files are read in it."""
     seed, is_remote = options.seed or 0, bool(list_remote(files.files))
     order: orders.Order = orders.SequentialOrder()
-    is_scattered = random_access
     if options.shuffle == "buffer" and buffers.window:
         run, window = buffers.run, buffers.window
         order = orders.WindowedOrder(records=selection.count, seed=seed, run=run, window=window)
         if is_remote:
             counts = orders.count_selected(selection, [file.records for file in files.files])
-            mixed = count_mixed(files.files)
             # At both ends of a window, parts of runs are held for nothing.
             inner = max(run, window - run)
             order = orders.ShardwiseOrder(
-                counts=counts, seed=seed, run=run, window=inner, shards=mixed
+                counts=counts, seed=seed, run=run, window=inner, shards=count_mixed(files.files)
             )
         files = RecordFiles(files.files, buffers.index_bytes)
         # The runs of the window being used up, and of the one being filled.
@@ -180,16 +171,15 @@ def choose_order(
     if options.shuffle == "exact":
         order = orders.ShuffledOrder(records=selection.count, seed=seed)
         # A cache that cannot hold all shards would fetch each of them again and again.
-        is_scattered = is_scattered or not fits_cache(files.files)
-    kind = RangeFiles if is_scattered and is_remote else RecordFiles
+        random_access = random_access or not fits_cache(files.files)
+    # Ranges fetch only the records needed.
+    kind = RangeFiles if random_access and is_remote else RecordFiles
     return kind(files.files, buffers.index_bytes), order
 
 
 def describe_plan(plan: ReadPlan) -> dict[str, Any]:
-    """Describes, in JSON's types, everything that decides which values come when.
-
-    Memory, `on_damage` and `label_mode` are left out: they may change in the middle of an epoch.
-    """
+    """Describes, in JSON's types, everything that decides which values come when."""
+    # Without memory, `on_damage` and `label_mode`: they may change in the middle of an epoch.
     order, labels, options = plan.order, plan.choice.record_labels, plan.options
     description = {
         **describe_order(plan.files, options, plan.buffers, plan.steps),

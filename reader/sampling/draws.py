@@ -47,12 +47,10 @@ def _mix(values: Any) -> Any:
 
 
 def permute(positions: Numbers, count: int, key: int) -> Numbers:
-    """Applies one of the permutations of 0 … `count` - 1 to some positions.
-
-    This is the swap-or-not shuffle of Hoang, Morris and Rogaway ("An Enciphering Scheme Based on a
-    Card Shuffle", 2012). It works on a domain of any size, in memory of the positions alone: in
-    each round a random reflection pairs the positions, and a coin for each pair swaps it or not.
-    """
+    """Applies one of the permutations of 0 … `count` - 1 to some positions, in memory of these."""
+    # The swap-or-not shuffle of Hoang, Morris and Rogaway ("An Enciphering Scheme Based on a Card
+    # Shuffle", 2012), for a domain of any size: in each round a random reflection pairs the
+    # positions, and a coin for each pair swaps it or not.
     here, size = positions.astype(np.uint64), np.uint64(count)
     for salt in derive_key(key, np.arange(ROUNDS, dtype=np.uint64)):
         axis = salt % size
@@ -102,11 +100,9 @@ def draw_flips(seeds: Numbers) -> Flags:
 
 
 def draw_blocks(even: Words, odd: Words, key: Words) -> tuple[Words, Words]:
-    """One block of Philox-4x32-10 for each counter: words 0 and 2, words 1 and 3, (2, n) each.
-
-    Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011. Counters
-    come as the same words; all may share one key, (2, 1).
-    """
+    """One block of Philox-4x32-10 for each counter: words 0 and 2, words 1 and 3, (2, n) each."""
+    # Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+    # Counters come as the same words; all may share one key, (2, 1).
     for _ in range(PHILOX_ROUNDS):
         products = (even * _FACTORS)[::-1]
         even, odd = (products >> _HALF) ^ odd ^ key, products & _LOW
