@@ -7,7 +7,7 @@ import pytest
 from benchmarks.corpora import make_photos
 
 from converter.errors import UsageError
-from pipelines.beam import runners
+from pipelines.beam import clusters, runners
 
 
 def test_a_cluster_leaves_the_tree_of_a_local_run_though_a_worker_is_killed(
@@ -48,6 +48,6 @@ def test_a_folder_of_this_machine_is_refused_where_the_scheduler_is_on_another(
         for host in ("127.0.0.1", "10.0.0.1")
     )
     for arguments in (here, [*there, "--shared_paths"]):
-        runners.check_paths(runners.parse_options(arguments), tmp_path)
+        clusters.check_paths(runners.parse_options(arguments).pipeline, tmp_path)
     with pytest.raises(UsageError, match=r"workers on tcp://10\.0\.0\.1:8786 "):
-        runners.check_paths(runners.parse_options(there), tmp_path)
+        clusters.check_paths(runners.parse_options(there).pipeline, tmp_path)

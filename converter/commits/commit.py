@@ -19,29 +19,24 @@ from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt,
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
-    """Lists the shards of a written plan that exist, byte for byte, as their receipts state.
-
-    Shards that it carries over count as finished: the update has compared them. Calls `on_shard`
-    with each checked shard of the plan, in order.
-    """
+    """Lists the shards that exist as their receipts state; calls `on_shard` with each, in order."""
     finished, layout = [], Layout(plan.out)
     sizes, receipts = plan.out.list_sizes(), layout.receipts.list_sizes()
 
     def is_finished(shard: Shard) -> bool:
-        if shard.name in plan.carried:
+        if shard.name in plan.carried:  # the update has compared it
             return True
         path = receipt_path(layout, shard)
         if path.name not in receipts:
             return False
-        try:
+        with contextlib.suppress(DatasetError, OSError):
             receipt = read_receipt(path)
             _check_receipt(receipt, shard, sizes)
             return (
                 hash_file(plan.out / shard.name) == receipt.sha256
                 and hash_file(plan.out / name_index(shard.name)) == receipt.index_sha256
             )
-        except (DatasetError, OSError):
-            return False
+        return False
 
     # Threads are enough to use all cores: hashing releases the interpreter.
     with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
@@ -56,9 +51,8 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
 def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     """Completes a planned data set whose shards are all written, and returns its manifest.
 
-    Raises:
-        DatasetError: a shard or its receipt is missing, or images are unaccounted for.
-        OutputError: no image could be converted, or the data set was completed meanwhile.
+    Raises DatasetError if a shard or its receipt is missing, or images are unaccounted for, and
+    OutputError if no image could be converted, or the data set was completed meanwhile.
     """
     layout = Layout(plan.out)
     if layout.manifest.is_file():
@@ -96,7 +90,6 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
 
 
 def _count_images(plan: Plan, receipts: Sequence[Receipt]) -> Totals:
-    """Sums up the outcomes of all images; raises OutputError if none was written."""
     written = sum(receipt.records for receipt in receipts)
     codes = Counter(reject["code"] for receipt in receipts for reject in receipt.rejects)
     if not written:
@@ -133,7 +126,6 @@ def remove_work(out: Location) -> None:
 
 
 def _read_receipts(plan: Plan) -> list[Receipt]:
-    """The receipts of all shards; each shard must have the stated size."""
     layout = Layout(plan.out)
     sizes, known = plan.out.list_sizes(), layout.receipts.list_sizes()
     names = [receipt_path(layout, shard).name for shard in plan.shards]

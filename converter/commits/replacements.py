@@ -48,13 +48,9 @@ _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{32}")
 def replace_dataset(out: Location) -> None:
     """Replaces the data set in `out` with the complete one beside it, and removes the old one.
 
-    Files in `out` that do not belong to the old data set move into the new one.
-
-    Raises:
-        OutputError: a file that does not belong to the old data set is in the way, `out` is not
-            what an update started from, or it is in use as a mount point. The old data set stays,
-            and so does the new one beside it.
-        OSError: a folder cannot be renamed, or a file of the old one cannot be removed.
+    Files in `out` that do not belong to the old data set move into the new one. Raises OutputError,
+    and both data sets stay, if such a file is in the way, or if `out` is not what an update started
+    from, or in use as a mount point.
     """
     own, stage = list_own_files(out), Layout(out).stage
     # An update keeps shards of its base: if that has changed meanwhile, they do not fit together.
@@ -146,10 +142,7 @@ def discard_dataset(folder: Location) -> None:
 
 
 def list_own_files(folder: Location) -> set[str]:
-    """Lists the names of the files of a data set, finished or not.
-
-    They come from its manifest or plan, or if those are damaged, from the form of the names.
-    """
+    """Lists a data set's own files, by its manifest or plan, or if damaged by their names."""
     names = {MANIFEST, REJECTS, NOTES, *METADATA}
     try:
         stated = read_manifest(folder) if Layout(folder).manifest.is_file() else read_plan(folder)
@@ -284,7 +277,6 @@ def _list_reports(layout: Layout[Location]) -> list[Location]:
 
 
 def _list_unfinished(layout: Layout[Location]) -> Iterator[Leftover]:
-    """What could still be resumed."""
     if layout.replacing.is_file():  # the next run completes it
         return
     if not layout.manifest.is_file():

@@ -68,11 +68,7 @@ class Draft:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A conversion that is ready to run.
-
-    `digest` is the SHA-256 of everything that decides the shards' bytes: not of `images`, `out`,
-    `rejected`, `skipped` and `frames`.
-    """
+    """A conversion that is ready to run."""
 
     images: Location  # the folder that the entries are relative to, or the archive; absolute
     out: Location  # absolute, too
@@ -86,7 +82,7 @@ class Plan:
     labelled: bool
     generator: str
     base: Base | None
-    digest: str
+    digest: str  # of what decides the bytes: not the places, nor `rejected`, `skipped`, `frames`
     carried: frozenset[str] = frozenset()  # shards that an update keeps; not written to the file
 
     @property
@@ -105,13 +101,7 @@ def name_generator() -> str:
 
 
 def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: Location) -> Plan:
-    """Writes a plan into the output's work folder, where the same plan may exist already.
-
-    Raises:
-        UsageError: the output holds an unfinished conversion that follows another plan.
-        OutputError: a file cannot be written.
-        OSError: the output's folders cannot be made.
-    """
+    """Writes a plan into the output's work folder; raises UsageError if another one is there."""
     images, out = locate(images), locate(out)
     layout = Layout(out)
     layout.make_work_folders()
@@ -185,10 +175,7 @@ def _parse_plan(data: bytes, out: Location) -> Plan:
 
 
 def read_entries(out: Location, shard: Shard) -> Iterator[tuple[Entry, str]]:
-    """The entries of one shard with their class names, in record order.
-
-    Raises DatasetError if there are fewer or more than planned.
-    """
+    """The entries of a shard and their class names, in record order; DatasetError if damaged."""
     # Only when the first is asked for: then a shard's files are being created, and what creates
     # them describes errors, such as too many open files.
     yield from parse_entries(fetch_entries(out, shard), out, shard)
@@ -213,10 +200,7 @@ def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[En
 def name_changes(
     before: Mapping[str, Any], generator: str, options: ConvertOptions
 ) -> tuple[str, ...]:
-    """Describes how options and versions differ from those of an earlier conversion.
-
-    `before` holds the earlier options as JSON values, and `generator` the earlier versions.
-    """
+    """Describes how options and versions differ from earlier ones, the options as JSON values."""
     # An earlier version did not know all options of today: those have their defaults.
     old = {**ConvertOptions().to_json(), **before, "generator": generator}
     new = {**options.to_json(), "generator": name_generator()}
@@ -228,10 +212,7 @@ def name_changes(
 
 
 def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> None:
-    """Raises UsageError with the differences if an output has a plan of another digest.
-
-    Raises DatasetError if it has none, or a damaged one.
-    """
+    """Raises UsageError with the differences if the plan of an output has another digest."""
     old = read_plan(out)
     if old.digest == digest:
         return
@@ -272,8 +253,7 @@ def _count_left_out(draft: Draft, options: ConvertOptions) -> dict[str, Any]:
 
 def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
     for split, entries in draft.splits.items():
-        counts = draft.shard_records[split]
-        remaining = iter(entries)
+        counts, remaining = draft.shard_records[split], iter(entries)
         for index, records in enumerate(counts):
             members = list(itertools.islice(remaining, records))
             offset = file.size
@@ -291,13 +271,12 @@ def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
 
 
 def _dump_entry(entry: Entry, inventory: Inventory) -> bytes:
-    more: tuple[object, ...] = ()
+    fields = [entry.path, entry.label, name_class(inventory, entry), entry.size_bytes]
     if entry.place or entry.values or entry.mask:
-        more = entry.place, entry.values
+        fields += [entry.place, entry.values]
     if entry.mask:
-        more += entry.mask.path, entry.mask.size_bytes, entry.mask.place
-    text = name_class(inventory, entry)
-    return dump_line([entry.path, entry.label, text, entry.size_bytes, *more])
+        fields += [entry.mask.path, entry.mask.size_bytes, entry.mask.place]
+    return dump_line(fields)
 
 
 def dump_line(value: object) -> bytes:

@@ -63,11 +63,8 @@ def assign_splits(
 
     `duplicates` are images with the same content, as their places in `entries`. `kept` are splits
     from an earlier conversion, by path; with it, splits may stay empty. The result has the splits
-    with any entries, in the order of `SPLITS`.
-
-    Raises:
-        UsageError: a split that was asked for gets no image, or is given already; or the pattern
-            of groups matches no path.
+    with any entries, in the order of `SPLITS`. Raises UsageError if a split that was asked for gets
+    no image, or is given already, or if the pattern of groups matches no path.
     """
     if kept is None:
         _check_grouped(entries, options)
@@ -140,15 +137,13 @@ def cut_evenly(total: int, parts: int) -> list[int]:
 def join_units(
     entries: Sequence[Entry], options: ConvertOptions, duplicates: Sequence[Sequence[int]]
 ) -> Numbers | None:
-    """Numbers for images that are equal if they stay together: int64 (images,); None if none do.
-
-    Groups that share an image by its content are one.
-    """
+    """Numbers for images that are equal if they stay together: int64 (images,); None if none do."""
     units = np.arange(len(entries), dtype=np.int64)
     first: dict[str, int] = {}
     for place, entry in enumerate(entries):
         if group := find_group(entry, options):
             units[place] = first.setdefault(group, place)
+    # Groups that share an image by its content become one.
     parents: dict[int, int] = {}  # only of units with duplicates, which are few
     for places in duplicates:
         root = _find(parents, int(units[places[0]]))

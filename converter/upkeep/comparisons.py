@@ -107,12 +107,10 @@ class Comparison:
 
     def _read(self, entry: Entry) -> bytes | None:
         """An original; None if it cannot be read now, or only with all members before it."""
-        if is_compressed(self.images):
-            return None
-        try:
-            return read_source(entry.path, self.images, self.options.max_file_bytes)
-        except ImageError:
-            return None
+        with contextlib.suppress(ImageError):
+            if not is_compressed(self.images):
+                return read_source(entry.path, self.images, self.options.max_file_bytes)
+        return None
 
     def _is_changed(self, entry: Entry, source: contents.Source, data: bytes | None) -> bool:
         if entry.label != source.label:
@@ -131,11 +129,10 @@ class Comparison:
     def _has_other_mask(self, entry: Entry, features: examples.Features) -> bool:
         if entry.mask is None:
             return False
-        try:
+        with contextlib.suppress(ImageError):
             data = read_entry(entry.mask, locate_masks(self.images, self.options))
-        except ImageError:
-            return True
-        return features.get(examples.MASK_SHA256) != [hash_bytes(data).encode()]
+            return features.get(examples.MASK_SHA256) != [hash_bytes(data).encode()]
+        return True
 
     def _has_other_values(
         self, entry: Entry, features: examples.Features, data: bytes | None
@@ -245,10 +242,9 @@ def _hash_files(
     limit = ConvertOptions.from_json(manifest.options).max_file_bytes
 
     def hash_entry(entry: Entry) -> str:
-        try:
+        with contextlib.suppress(ImageError):
             return contents.hash_original(entry.path, images, limit)
-        except ImageError:
-            return ""
+        return ""
 
     found = defaultdict(set)
     with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:

@@ -81,11 +81,8 @@ def read_sources(
 ) -> list[Source]:
     """Reads what the records of a shard were made from, in record order; compares no checksum.
 
-    With `detailed`, records are read whole to fill in `Source.details`.
-
-    Raises:
-        DatasetError: the shard or its index is missing or has another size than the manifest
-            states, or a record cannot be read.
+    With `detailed`, records are read whole to fill in `Source.details`. Raises DatasetError if a
+    file is missing or has another size than stated, or if a record cannot be read.
     """
     index = name_index(shard.name)
     with folder.bring_local((shard.name, index)) as here:
@@ -124,10 +121,7 @@ def is_stated(folder: Location, shard: ShardInfo) -> bool:
 
 
 def describe_change(path: str, sha256: str, images: Location, max_bytes: int) -> str | None:
-    """Says how an original has changed since its record was made; None if it has not.
-
-    A file of more than `max_bytes` cannot be the original and is not read.
-    """
+    """How an original, of at most `max_bytes`, differs from its record; None if it does not."""
     try:
         now = hash_original(path, images, max_bytes)
     except ImageError as error:
@@ -146,10 +140,7 @@ def hash_original(path: str, images: Location, max_bytes: int) -> str:
 
 
 def check_content(payload: bytes, manifest: Manifest, *, decode: bool) -> Source:
-    """Checks the payload of a record; without `decode`, only the header of its image.
-
-    Raises ValueError with what does not match.
-    """
+    """Checks a record, without `decode` only its image's header; ValueError says what is wrong."""
     features = examples.decode_example(payload)
     found = _read_singles(features, labelled=manifest.labelled)
     check_values(manifest.columns, features, len(manifest.classes))

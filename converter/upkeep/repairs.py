@@ -69,30 +69,20 @@ class RepairJob:
         return self._write(name_index(shard.name), bytes(lines), shard.index_sha256)
 
     def rebuild_file(self, name: str, draft: Draft | None) -> bool:
-        """Writes a file other than shards and indexes, if its content is known and as stated.
-
-        Rejects and notes follow from the plan of the conversion, if that is known.
-        """
-        manifest = self.manifest
+        """Writes a file other than shards and indexes, if its content is known and as stated."""
+        stated = self.manifest
         content = describe_dataset(
-            manifest.image,
-            manifest.classes,
-            manifest.shards,
-            manifest.columns,
-            labelled=manifest.labelled,
+            stated.image, stated.classes, stated.shards, stated.columns, labelled=stated.labelled
         ).get(name)
         describe = {REJECTS: self._describe_rejects, NOTES: self._describe_notes}.get(name)
         if describe and draft:
             # They follow from whole shards: as long as one is damaged, these two stay as they are.
             with contextlib.suppress(DatasetError):
                 content = describe(draft)
-        return content is not None and self._write(name, content, manifest.files[name].sha256)
+        return content is not None and self._write(name, content, stated.files[name].sha256)
 
     def recall_members(self, shard: ShardInfo) -> list[Entry] | None:
-        """Lists the originals of a damaged shard as its own records name them.
-
-        None if the records cannot be read or do not suffice, or an original has changed.
-        """
+        """Lists a shard's originals from its records; None if those or the originals changed."""
         if self.manifest.columns or not self.images.is_dir():
             return None  # a record does not name its row, or its place in an archive
         options = self.options
@@ -118,10 +108,8 @@ class RepairJob:
         """Lists the images that no other shard of a split holds, where one shard of it is lost.
 
         `inventory` holds the current images, with the labels of the manifest. A shard is left out
-        if its split lost several, or if the number of images is not that of its records.
-
-        Raises:
-            DatasetError: another shard or `rejects.jsonl` cannot be read.
+        if its split lost several, or if the number of images is not that of its records. Raises
+        DatasetError if another shard or `rejects.jsonl` cannot be read.
         """
         options = self.options
         # The split of what was rejected does not matter: it is only not to be taken for lost.

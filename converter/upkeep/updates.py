@@ -64,10 +64,8 @@ def plan_update(
 
     Every image is read, because its content is compared; the old ones are not decoded.
     `inventory` is the current scan of `images`; `on_shard` gets each compared shard, in order.
-
-    Raises:
-        DatasetError: a shard is so damaged that its records cannot be read.
-        UsageError: a new image belongs to a split that the data set does not have.
+    Raises DatasetError if the records of a shard cannot be read, and UsageError if a new image
+    belongs to a split that the data set does not have.
     """
     task = Comparison(
         folder=folder,
@@ -188,10 +186,7 @@ def place_additions(sizes: Sequence[int], additions: int, touched: Iterable[int]
 def _find_additions(
     task: Comparison, compared: Mapping[str, ShardComparison]
 ) -> tuple[dict[str, Entry], list[dict[str, str]]]:
-    """The images to add by path, and the lines of earlier rejects that still cannot be converted.
-
-    A rejected image is added if any of its frames can be converted now.
-    """
+    """The images to add by path, and the lines of rejects that still cannot be converted."""
     known = {entry.path for shard in compared.values() for entry in shard.entries}
     additions = {entry.path: entry for entry in task.inventory.entries if entry.path not in known}
     files = dict.fromkeys(find_file(path, task.options.frames) for path in task.refused)
@@ -200,6 +195,7 @@ def _find_additions(
         found = pool.map(
             lambda entry: find_rejects(entry, task.inventory, task.images, task.options), entries
         )
+        # An image is added if any of its frames can be converted now.
         rejected = [reject for rejects in found if all(rejects) for reject in rejects if reject]
     for path in {find_file(reject["path"], task.options.frames) for reject in rejected}:
         del additions[path]

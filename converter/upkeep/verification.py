@@ -157,7 +157,6 @@ def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
 
 
 def _check_pair(folder: Location, name: str, stated: ShardInfo, *, quick: bool) -> Iterator[Fault]:
-    """Compares a shard and its index with the stated sizes and checksums."""
     yield from _check_file(folder / name, stated.bytes, stated.sha256, quick=quick)
     index = folder / name_index(name)
     yield from _check_file(index, stated.index_bytes, stated.index_sha256, quick=quick)

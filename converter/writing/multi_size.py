@@ -64,11 +64,7 @@ def choose_leader(plans: Sequence[Plan]) -> Plan:
 
 
 def plan_work(plans: Sequence[Plan], remaining: Sequence[Sequence[Shard]]) -> Work:
-    """Finds out which of the `remaining` shards are made how, and which parts are missing.
-
-    The plans are of the same images in the same order. Raises StoreError if a store does not
-    answer, or refuses.
-    """
+    """Decides how `remaining` shards are made; the plans are of the same images in one order."""
     leader = choose_leader(plans)
     needed: set[str] = set()
     folders, followers = [], []

@@ -111,10 +111,7 @@ def make_records(
 
 
 def pack_outcome(entry: Entry, outcome: Outcome) -> tuple[bytes, bytes]:
-    """The outcome of a frame for a spill file, where records wait for their shard.
-
-    It is a line of JSON, and then the record.
-    """
+    """A line of JSON and a record for a spill file, where records wait for their shard."""
     if isinstance(outcome, ImageError):
         payload, head = b"", (outcome.code, outcome.detail)
     else:
@@ -162,10 +159,7 @@ class Estimate:
 def estimate_records(
     entries: Sequence[Entry], inventory: Inventory, images: Location, options: ConvertOptions
 ) -> Estimate:
-    """Converts images from the front of `entries` until their mean size is known well enough.
-
-    The entries are in random order, and lie in `images`, a folder or an archive.
-    """
+    """Converts `entries`, which are in random order, until their mean size is known well enough."""
     places = images, locate_masks(images, options)
     threads = BATCH if any(place.is_remote for place in places) else os.cpu_count()
     if is_compressed(images):
@@ -206,12 +200,7 @@ def bound_record_bytes(options: ConvertOptions) -> float:
 
 
 def check_scan(inventory: Inventory, options: ConvertOptions) -> None:
-    """Refuses an inventory that the options do not accept.
-
-    Raises:
-        UsageError: with `strict`, one of `STRICT_NOTES` applies, or a file cannot be read.
-        ShardmillError: with `on_error` `fail`, an image is rejected already.
-    """
+    """Raises UsageError for what `strict` refuses, and ShardmillError for what `on_error` does."""
     if options.on_error == "fail" and inventory.rejected:
         first = inventory.rejected[0]
         raise _describe_failure(first.path, f"{first.code}: {first.detail}")
@@ -250,7 +239,6 @@ def _describe_failure(path: str, reason: str) -> ShardmillError:
 def _describe_original(
     entry: Entry, text: str, data: bytes, mask: bytes | None
 ) -> dict[str, examples.Value]:
-    """The features that all records of an original have in common."""
     features: dict[str, examples.Value] = {
         examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
         examples.SHA256: hash_bytes(data).encode(),

@@ -38,16 +38,13 @@ Planned: TypeAlias = tuple[Entry, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What all shards of a conversion have in common: a part of its `Plan`.
-
-    An empty `generator` accepts workers of any version.
-    """
+    """What all shards of a conversion have in common: a part of its `Plan`."""
 
     images: Location
     out: Location
     options: ConvertOptions
     columns: tuple[Column, ...] = ()
-    generator: str = ""
+    generator: str = ""  # which accepts workers of any version
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Job:
@@ -83,11 +80,8 @@ class Receipt(ShardInfo):
 def write_shard(shard: Shard, job: Job) -> Receipt:
     """Converts the images of one shard and writes shard, index and receipt, in this order.
 
-    Memory is bounded by one image, because each record is written at once.
-
-    Raises:
-        OutputError: a file cannot be written, or reads back differently.
-        DatasetError: the entries are not as planned.
+    Memory is bounded by one image, because each record is written at once. Raises OutputError if a
+    file cannot be written, or reads back differently, and DatasetError for entries not as planned.
     """
     return write_images(shard, job, convert_images(read_entries(job.out, shard), [job]))
 
@@ -101,10 +95,7 @@ def convert_images(planned: Iterable[Planned], jobs: Sequence[Job]) -> Iterator[
 
 
 def convert_original(planned: Planned, jobs: Sequence[Job], reads: Reads | None = None) -> Frames:
-    """Converts one image, or each of its frames, for jobs that differ only in output and size.
-
-    Raises ShardmillError if it has no record in a size, and `on_error` is `fail`.
-    """
+    """Converts one image, or each of its frames, for jobs that differ only in output and size."""
     sizes = [job.options for job in jobs]
     for found, outcomes in make_records(
         *planned, jobs[0].images, sizes, jobs[0].columns, reads=reads
@@ -116,16 +107,13 @@ def convert_original(planned: Planned, jobs: Sequence[Job], reads: Reads | None 
 
 def write_images(shard: Shard, job: Job, images: Iterable[Frames]) -> Receipt:
     """Writes shard, index and receipt, in this order; raises what `write_shard` does."""
-    publish = compose_shard(shard, job, images)
-    return publish()
+    return compose_shard(shard, job, images)()
 
 
 def compose_shard(shard: Shard, job: Job, images: Iterable[Frames]) -> Callable[[], Receipt]:
     """Writes the first size of images to temporary files; raises what `write_shard` does.
 
-    Returns:
-        a function that gives them their names and then writes the receipt. Any thread may call
-        it, once.
+    The result gives them their names and then writes the receipt. Any thread may call it, once.
     """
     layout, tally = Layout(job.out), _Tally()
     with contextlib.ExitStack() as stack:

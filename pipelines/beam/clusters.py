@@ -144,10 +144,7 @@ def describe_job(result: Any, options: PipelineOptions) -> str | None:
 
 
 def write_wheel(folder: Path) -> Path:
-    """Packs shardmill itself into a wheel, for workers that start with only Beam.
-
-    The same code gives the same bytes.
-    """
+    """Packs shardmill into a wheel for workers with only Beam; the same code, the same bytes."""
     # Written from the imported modules, so workers run the very code of the launcher. `pip wheel`
     # cannot replace this: it needs the source tree and hatchling, which an installed shardmill does
     # not have, and it knows neither the launcher's version of Pillow nor its extras.

@@ -116,7 +116,6 @@ class ReceiptWatch:
         self._bar.set_postfix_str(f"{written}{self._before}{rejected}", refresh=self._live)
 
     def close(self) -> None:
-        """Draws the bar for the last time."""
         self._bar.close()
 
     def _read_new(self) -> None:

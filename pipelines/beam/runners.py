@@ -74,9 +74,7 @@ class RunnerOptions:
 def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -> RunnerOptions:
     """Parses Beam's command-line options; a misspelt one may have meant one that is `also_known`.
 
-    Raises:
-        UsageError: the runner is not available, an option is unknown (Beam itself would ignore
-            it silently), or Dataflow needs one more.
+    Raises UsageError if the runner is not available, or an option is unknown or missing.
     """
     given = frozenset(re.findall(r"^--(\w+)", "\n".join(beam_args), re.MULTILINE))
     options = RunnerOptions(pipeline=PipelineOptions(list(beam_args)), given=given)
@@ -98,11 +96,6 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
     return options
 
 
-def check_paths(options: RunnerOptions, *paths: Location | None) -> None:
-    """Refuses folders that workers do not see; see `clusters.check_paths`."""
-    clusters.check_paths(options.pipeline, *paths)
-
-
 @contextlib.contextmanager
 def start_workers(
     options: RunnerOptions, count: int, *places: Location
@@ -110,9 +103,6 @@ def start_workers(
     """Starts the worker processes that a pipeline with these options needs, or gives None.
 
     That is a `count` of processes, 0 for one per core, which will read and write in `places`.
-
-    Raises:
-        UsageError: the count is negative, or given where no process of ours runs.
     """
     if count < 0:
         raise UsageError(f"workers {count} is out of range: 1 or more, or 0 for one a core")
@@ -141,11 +131,7 @@ def run_pipeline(
     """Runs a pipeline of one transform to its end, with the workers that `start_workers` gave.
 
     A shared cluster shows it as `job`. While it runs, `on_poll` is called several times a second.
-
-    Raises:
-        UsageError: the runner refuses its options.
-        WorkerError: a local worker process died; raised at most 10 seconds later.
-        ShardmillError: the pipeline failed.
+    Raises WorkerError at most 10 seconds after a local worker process died.
     """
     end: Future[Any] = Future()
     with clusters.complete_options(options.pipeline, options.given, job):
@@ -250,7 +236,7 @@ def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:
 
 
 def _load_runner(options: RunnerOptions) -> None:
-    """Imports the runner, which makes its options known to Beam."""
+    # The import makes the runner's options known to Beam.
     standard = options.pipeline.view_as(StandardOptions)
     if standard.runner.rpartition(".")[2].lower() == "daskrunner":
         standard.runner = DASK_RUNNER

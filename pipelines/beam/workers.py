@@ -34,10 +34,7 @@ _pool_numbers = itertools.count()
 
 
 class LocalWorkers:
-    """Worker processes that live as long as the `with` block.
-
-    They will use the stores with these `schemes`.
-    """
+    """Worker processes that live as long as the `with` block, for stores with these `schemes`."""
 
     def __init__(self, count: int, schemes: Iterable[str] = ()) -> None:
         self.count = count

@@ -107,10 +107,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """Parses a command line; adds the `command`, the names of its `flags`, and `rest` for Beam.
-
-    Raises UsageError if a command is unknown, or an argument is unknown, missing or wrong.
-    """
+    """Parses a command line; adds the `command`, the names of its `flags`, and `rest` for Beam."""
     # Here, because argparse would list the commands without the one that was meant.
     command = next((word for word in arguments if not word.startswith("-")), "convert")
     if command not in _COMMANDS:

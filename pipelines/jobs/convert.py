@@ -27,7 +27,7 @@ from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
-from pipelines.beam import runners
+from pipelines.beam import clusters, runners
 from pipelines.beam.remaining import follow_shards, write_remaining
 from pipelines.jobs.preview import compare, compare_update
 from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
@@ -126,7 +126,7 @@ def run_conversions(
     beam = runners.parse_options(run.beam_args)
     requests = make_requests(locate(images), outs, run)
     for request in requests:
-        runners.check_paths(beam, *request.places)
+        clusters.check_paths(beam.pipeline, *request.places)
     # Only now, so that a refusal touches nothing.
     for out in outs:
         restore_folder(out, break_lock=run.break_lock)

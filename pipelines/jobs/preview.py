@@ -245,9 +245,6 @@ def propose(
 
     Without `always_sample`, a sample is converted only if the number of shards depends on it, or if
     the shards might not fit into `room`, in bytes.
-
-    Raises:
-        UsageError: there is nothing to convert, or not with these options.
     """
     folder = locate(images)
     register_formats(options.formats)  # a missing extra shows here, not in every worker
@@ -271,7 +268,6 @@ def propose(
 
 
 def _check_output(request: Request, draft: Draft, manifest: Manifest | None) -> None:
-    """Refuses an output that holds something else, finished or not."""
     if manifest is None:
         target = request.target
         if Layout(target).plan.is_file():  # a digest takes 3 s for a million images

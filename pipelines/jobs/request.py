@@ -299,9 +299,8 @@ def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Locatio
     if not sizes:
         raise UsageError("there is no image size to convert to: give at least one")
     names = [name_size(*options.image_size) for options in sizes]
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"image size {double} is given twice")
+    if double := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"image size {double[0]} is given twice")
     if sizes[0].resize == "none":
         raise UsageError("resize none ignores the image size: leave all of them out")
     # They share one scan and one reading, so all but the size must be the same.

@@ -113,11 +113,11 @@ def run_verification(
 
 
 def _run_as_job(check: Check, run: RunSettings, on_shard: OnShard) -> list[Fault]:
-    from pipelines.beam import runners  # noqa: PLC0415
+    from pipelines.beam import clusters, runners  # noqa: PLC0415
     from pipelines.beam.transforms import VerifyShards, report_path  # noqa: PLC0415
 
     options = runners.parse_options(run.beam_args)
-    runners.check_paths(options, check.folder, check.originals)
+    clusters.check_paths(options.pipeline, check.folder, check.originals)
     with (
         _open_reports(check.folder, local=options.local) as reports,
         runners.start_workers(options, run.workers, check.folder) as pool,
@@ -174,7 +174,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the pipeline failed, or a file cannot be written.
     """
-    from pipelines.beam import runners  # noqa: PLC0415
+    from pipelines.beam import clusters, runners  # noqa: PLC0415
     from pipelines.beam.remaining import write_remaining  # noqa: PLC0415
 
     run = RunSettings(beam_args=tuple(beam_args), **settings)
@@ -195,7 +195,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
     if manifest is not None:
         options = ConvertOptions.from_json(manifest.options)
         root = locate_root(originals, options)
-        runners.check_paths(beam, root, locate_masks(root, options), folder)
+        clusters.check_paths(beam.pipeline, root, locate_masks(root, options), folder)
     with folder.lock(break_lock=run.break_lock):
         with _explain_manifest_errors():
             settle_folder(folder)
@@ -299,10 +299,7 @@ def _plan_again(job: RepairJob, originals: Location, scan: Callable[[], Inventor
 
 
 def _find_members(
-    job: RepairJob,
-    shards: Sequence[ShardInfo],
-    draft: Draft | None,
-    scan: Callable[[], Inventory],
+    job: RepairJob, shards: Sequence[ShardInfo], draft: Draft | None, scan: Callable[[], Inventory]
 ) -> tuple[dict[str, list[Entry]], frozenset[str]]:
     """The known originals of each shard, and the names of the shards where they are a guess."""
     if draft is not None:
