@@ -104,14 +104,13 @@ class Batch:
         count = len(rows)
         if count == len(self.valid):
             return self
-        columns = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name, column in columns.items():
-            if column is not None:
+        for field in dataclasses.fields(self):
+            if (column := getattr(self, field.name)) is not None:
                 # In the same memory: another batch would not count in `max_ram`.
                 if count and rows[-1] >= count:
                     column[:count] = column[rows]
-                columns[name] = column[:count]
-        return Batch(**columns)
+                setattr(self, field.name, column[:count])
+        return self
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

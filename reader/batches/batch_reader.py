@@ -75,12 +75,7 @@ class BatchReader:
         )
 
     def read(self, epoch: int, steps: Sequence[int]) -> Batch:
-        """Reads the images of some steps, and what else is asked for.
-
-        Raises:
-            RecordError: a record is damaged, and the policy is to raise.
-            DatasetError: too many are damaged, or all of a batch, or a file is not as it should be.
-        """
+        """Reads the images of some steps, and what else is asked for."""
         slots, chosen = self.plan.find_chosen(epoch, steps)
         numbers = self.plan.choice.selection.find_records(chosen)
         if self._prefetcher is not None and steps:

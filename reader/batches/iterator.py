@@ -155,8 +155,7 @@ class ImageCache:
         return rows
 
 
-Reader: TypeAlias = BatchReader | ImageCache
-"""Reads the batches of any step of any epoch."""
+Reader: TypeAlias = BatchReader | ImageCache  # of the batches of any step of any epoch
 
 
 def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> ImageCache:
@@ -182,7 +181,10 @@ def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> Ima
         steps=Steps(records=records, batch_size=plan.steps.batch_size, remainder="pad"),
     )
     reader = make_reader(whole)
-    kept = _allocate(reader.read(0, []), records)
+    like = reader.read(0, [])
+    images = np.empty((records, *like.images.shape[1:]), like.images.dtype)
+    masks = None if like.masks is None else np.empty((records, *like.masks.shape[1:]), np.uint8)
+    kept = Batch.blank(images, masks)
     steps = range(whole.steps.count)
     batches = run_ahead(lambda step: reader.read(0, [step]), steps, whole.calls, 1)
     for step, batch in enumerate(batches):
@@ -195,11 +197,3 @@ def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> Ima
     taken = kept.images.nbytes + (0 if kept.masks is None else kept.masks.nbytes)
     _log.info("cached %s images, %s", f"{records:,}", format_bytes(taken))
     return ImageCache(plan, kept, reader.damage)
-
-
-def _allocate(like: Batch, records: int) -> Batch:
-    def make(rows: Array) -> Array:
-        return np.empty((records, *rows.shape[1:]), rows.dtype)
-
-    masks = None if like.masks is None else make(like.masks)
-    return Batch.blank(make(like.images), masks)

@@ -37,14 +37,9 @@ def read_blocks(
     groups: Iterable[Group], limit_bytes: int = MAX_RUN_BYTES, memory: Memory | None = None
 ) -> Iterator[Block]:
     """Reads some records, block by block; see `RecordFiles.read_blocks`."""
-    small = []
-    for group in groups:
-        # No memory for large records yet: they may be holes in a file.
-        fits = group.sizes <= LARGE_BYTES
-        if fits.all():
-            small.append(group)
-        elif fits.any():
-            small.append(group.take(fits))
+    # No memory for large records yet: they may be holes in a file.
+    masks = ((group, group.sizes <= LARGE_BYTES) for group in groups)
+    small = [group if fits.all() else group.take(fits) for group, fits in masks if fits.any()]
     for part in _cut(small, limit_bytes):
         yield _read_block(part, memory)
 
@@ -80,14 +75,13 @@ def _read_block(groups: Sequence[Group], memory: Memory | None) -> Block:
     starts = stops - sizes
     total = int(stops[-1])
     data = np.empty(total, np.uint8) if memory is None else memory.take(total)
-    there = np.zeros(len(sizes), np.bool_)
-    first = 0
+    there, first = [], 0
     for group in groups:
         last = first + len(group.indexes)
-        there[first:last] = _read_group(group, data.data, starts[first:last])
+        there.append(_read_group(group, data.data, starts[first:last]))
         first = last
     indexes = np.concatenate([group.indexes for group in groups])
-    valid = there & check_records(data, starts, stops)
+    valid = np.concatenate(there) & check_records(data, starts, stops)
     return Block(data, indexes, starts + HEADER_BYTES, stops - FOOTER_BYTES, valid)
 
 

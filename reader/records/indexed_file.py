@@ -223,11 +223,7 @@ def check_size(path: Location, found: int, size: int) -> None:
 
 
 def read_index(file: RecordFile) -> Numbers:
-    """Reads where each record begins, and where the last one ends: int64 (records + 1,).
-
-    Raises:
-        DatasetError: the index is missing, damaged, or belongs to another file.
-    """
+    """Reads where each record begins, and where the last one ends: int64 (records + 1,)."""
     offsets = _load_known(file) if file.index_sha256 else load_index(file)[0]
     if len(offsets) - 1 != file.records:
         raise DatasetError(
@@ -259,10 +255,8 @@ def _load_known(file: RecordFile) -> Numbers:
 def load_index(
     file: RecordFile, parse: Callable[..., Numbers] = parse_pieces
 ) -> tuple[Numbers, str]:
-    """Reads an index as `read_index` does, where only path and size of its file are known.
-
-    Also returns its SHA-256 in hexadecimal. If you compare that, `parse_offsets` is enough.
-    """
+    """Reads an index of which path and size alone are known; also returns its SHA-256."""
+    # Where that is compared, `parse_offsets` is enough.
     index, digest = file.index, hashlib.sha256()
 
     def read_pieces(stream: io.FileIO) -> Iterator[bytes]:

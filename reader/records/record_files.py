@@ -250,10 +250,8 @@ def find_source(payload: memoryview) -> str | None:
 def _join(part: Sequence[tuple[int, memoryview]], size: int, memory: Memory | None) -> Block:
     # One byte more than needed: `ndarray.take` fails on an empty array.
     data = np.empty(size + 1, np.uint8) if memory is None else memory.take(size + 1)
+    np.concatenate([payload for _, payload in part], out=data[:size])
     sizes = np.array([len(payload) for _, payload in part], np.int64)
     ends = np.cumsum(sizes)
-    begins = ends - sizes
-    for (_, payload), begin, end in zip(part, begins.tolist(), ends.tolist(), strict=True):
-        data[begin:end] = payload
     indexes = np.array([index for index, _ in part], np.int64)
-    return Block(data, indexes, begins, ends, valid=np.ones(len(part), np.bool_))
+    return Block(data, indexes, ends - sizes, ends, valid=np.ones(len(part), np.bool_))

@@ -67,16 +67,6 @@ class RangeFiles(RecordFiles):
                 collections.deque(threads.map(self._get_index, missing), maxlen=0)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class FetchedFile(RecordFile):
-    """A file that holds only what was asked for."""
-
-    fetch: Callable[[], int]  # returns a descriptor
-
-    def open(self) -> int:
-        return self.fetch()
-
-
 class RangeRequests:
     """Requests for ranges of some files, as many at once as their answers may wait in memory."""
 
@@ -87,11 +77,10 @@ class RangeRequests:
         self._opened: collections.OrderedDict[Location, IO[bytes]] = collections.OrderedDict()
         weakref.finalize(self, _close, self._opened)
 
-    def add(self, file: RemoteFile, pieces: Sequence[Range]) -> FetchedFile:
+    def add(self, file: RemoteFile, pieces: Sequence[Range]) -> RemoteFile:
         """Returns a file that holds these pieces; files are best opened in the order added."""
         self._coming.extend((file.path, piece) for piece in pieces)
-        values = {field.name: getattr(file, field.name) for field in dataclasses.fields(RecordFile)}
-        return FetchedFile(**values, fetch=functools.partial(self._open, file, pieces))
+        return dataclasses.replace(file, fetch=functools.partial(self._open, file, pieces))
 
     def _open(self, file: RemoteFile, pieces: Sequence[Range]) -> int:
         try:

@@ -41,6 +41,7 @@ class RemoteFile(RecordFile):
     index_bytes: int
     index_sha256: str
     cache: ShardCache
+    fetch: Callable[[], int] | None = None  # opens a file that holds only what was asked for
 
     @property
     def shard_object(self) -> StoredObject:
@@ -56,7 +57,7 @@ class RemoteFile(RecordFile):
         return self.bytes + self.index_bytes
 
     def open(self) -> int:
-        return self.cache.open(self.shard_object)
+        return self.fetch() if self.fetch else self.cache.open(self.shard_object)
 
     def open_index(self) -> int:
         return self.cache.open(self.index_object)
@@ -86,10 +87,8 @@ def count_mixed(files: Sequence[RecordFile]) -> int:
 def await_manifest(folder: Location) -> Manifest:
     """Reads the manifest of a data set in a store, if need be after a replacement has ended.
 
-    Raises:
-        DatasetError: the manifest is missing or damaged, or an object is missing or has another
-            size; or a replacement was interrupted, or takes longer than a store may fail.
-        StoreError: the store does not answer, or refuses.
+    Raises a `DatasetError` if that or an object is not as written, or if a replacement was
+    interrupted, or takes longer than a store may fail.
     """
     # A store cannot exchange two data sets in one step: the old manifest goes, and the new one
     # comes when all its objects are in place.
@@ -148,10 +147,9 @@ def check_room(cache: ShardCache, shards: Sequence[ShardInfo]) -> None:
 
 
 class ShardPrefetcher:
-    """Fetches the shards of the steps to come; the reader itself repeats whatever fails here.
+    """Fetches the shards of the steps to come; at least one of the files lies in a store.
 
     Those that are here already are marked as in use, so that none of them is removed for another.
-    At least one of the files lies in a store.
     """
 
     def __init__(self, files: Sequence[RecordFile], steps: Steps) -> None:
@@ -202,9 +200,8 @@ class ShardPrefetcher:
         while len(self._threads) < min(FETCHERS, len(missing)):
             # Python joins the threads of executors: a script's end would wait for a shard.
             arguments = (self._cache, self._wanted, self._busy)
-            thread = threading.Thread(target=_fetch_all, args=arguments, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._threads.append(threading.Thread(target=_fetch_all, args=arguments, daemon=True))
+            self._threads[-1].start()
 
 
 def _fetch_all(

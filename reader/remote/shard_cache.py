@@ -60,10 +60,7 @@ class ShardCache:
     def open(self, item: StoredObject) -> int:
         """Returns a descriptor of an object's content, and fetches that first if need be.
 
-        Raises:
-            DatasetError: the object is missing, or not what was written.
-            OutputError: the cache cannot be written.
-            StoreError: the store does not answer, or refuses.
+        Raises a `DatasetError` for a missing or damaged object, an `OutputError` for the cache.
         """
         if not _SHA256.fullmatch(item.sha256):
             raise DatasetError(f"{item.path}: {item.sha256!r:.80} is not a SHA-256")

@@ -9,11 +9,10 @@ import tensorflow as tf
 from reader.plan.choices import ImagePlan
 from reader.plan.read_options import COLOR_CHANNELS
 
+# From an image's bytes (), its stored height and width, int32 (2,), and its seed, int64 ().
 Decode: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-"""From an image's bytes (), its stored height and width, int32 (2,), and its seed, int64 ()."""
-
+# Shapes of random crops, width by height: Szegedy et al., "Going Deeper with Convolutions".
 ASPECTS: Final = (3 / 4, 4 / 3)
-"""Shapes of random crops, width by height: Szegedy et al., "Going Deeper with Convolutions"."""
 
 
 def make_decoder(images: ImagePlan) -> Decode:
@@ -22,7 +21,7 @@ def make_decoder(images: ImagePlan) -> Decode:
     They are uint8, or float32 after a resize to float32 images, which is not rounded.
     """
     read = functools.partial(decode_pixels, images=images)
-    return _combine(images, read, lambda pixels: fit_image(pixels, images))
+    return _combine(images, read, functools.partial(fit_image, images=images))
 
 
 def make_mask_decoder(images: ImagePlan, padding: int) -> Decode:
@@ -57,9 +56,8 @@ def fit_image(pixels: tf.Tensor, images: ImagePlan) -> tf.Tensor:
     if not images.is_resized:
         return pixels
     pixels = _resize(pixels, images, images.options.interpolation)
-    if images.options.dtype == "float32":
-        return pixels
-    return tf.saturate_cast(tf.round(pixels), tf.uint8)
+    is_exact = images.options.dtype == "float32"
+    return pixels if is_exact else tf.saturate_cast(tf.round(pixels), tf.uint8)
 
 
 def fit_mask(mask: tf.Tensor, images: ImagePlan, padding: int) -> tf.Tensor:

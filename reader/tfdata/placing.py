@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,12 +30,10 @@ def make_placer(plan: ReadPlan) -> Decoder:
         images.options, image_size=None, crop_to_aspect_ratio=False, pad_to_aspect_ratio=False
     )
     as_stored = dataclasses.replace(images, options=natural)
-    # TensorFlow decodes a PNG in two thirds of the time that Pillow takes.
-    decode = (
-        decoders.make_decoder(as_stored)
-        if as_stored.is_quick
-        else _place_result(decoding.make_decoder(as_stored), as_stored.part_images)
-    )
+    if as_stored.is_quick:
+        decode = decoders.make_decoder(as_stored)
+    else:  # TensorFlow decodes a PNG in two thirds of the time that Pillow takes
+        decode = _place_result(decoding.make_decoder(as_stored), as_stored.part_images)
     return _resize_singly(plan, decode, images.channels, images.options.interpolation)
 
 
@@ -57,15 +56,14 @@ def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
     if not plan.buffers.resizes_batches:
         return None
     images, options, padding = plan.images, plan.options, plan.given.mask_padding
-    resize = _compile_resize(
-        images,
-        images.channels,
-        lambda pixels: tf.cast(decoding.fit_image(pixels, images), options.dtype),
-    )
+
+    def fit(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.cast(decoding.fit_image(pixels, images), options.dtype)
+
+    fit_mask = functools.partial(decoding.fit_mask, images=images, padding=padding)
+    resize = _compile_resize(images, images.channels, fit)
     if plan.given.masks:
-        resize_masks = _compile_resize(
-            images, 1, lambda masks: decoding.fit_mask(masks, images, padding)
-        )
+        resize_masks = _compile_resize(images, 1, fit_mask)
 
     def resize_batch(batch: Batch) -> Batch:
         flips = tf.constant(batch.flips)
@@ -77,9 +75,7 @@ def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
     return resize_batch
 
 
-def _compile_resize(
-    images: ImagePlan, channels: int, fit: Callable[[tf.Tensor], tf.Tensor]
-) -> Callable[..., Any]:
+def _compile_resize(images: ImagePlan, channels: int, fit: Callable[[tf.Tensor], tf.Tensor]) -> Any:
     """A graph that resizes, mirrors and lays out a batch of images as stored."""
 
     def resize(pixels: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
@@ -94,16 +90,14 @@ def _compile_resize(
     return _compile(resize, tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((None,), tf.bool))
 
 
-def _compile(function: Callable[..., Any], *inputs: tf.TensorSpec) -> Callable[..., Any]:
+def _compile(function: Callable[..., Any], *inputs: tf.TensorSpec) -> Any:
     """Compiles for the CPU: a GPU has no decoders, and resizes to other numbers."""
 
     def run(*tensors: tf.Tensor) -> Any:
         with tf.device("/CPU:0"):
             return function(*tensors)
 
-    traced = tf.function(run, input_signature=inputs, autograph=False)
-    compiled: Callable[..., Any] = traced.get_concrete_function()
-    return compiled
+    return tf.function(run, input_signature=inputs, autograph=False).get_concrete_function()
 
 
 def _share(array: Array) -> tf.Tensor:

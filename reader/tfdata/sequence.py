@@ -82,8 +82,7 @@ class BatchSequence(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has n
         self.epoch += 1
 
 
-def _to_numpy(value: Array | Ragged) -> Array:
+def _to_numpy(value: Array | Ragged) -> Any:
     if isinstance(value, Ragged):
-        rows: Array = tf.RaggedTensor.from_row_splits(value.values, value.splits).numpy()
-        return rows
+        return tf.RaggedTensor.from_row_splits(value.values, value.splits).numpy()
     return value
