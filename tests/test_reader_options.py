@@ -139,3 +139,24 @@ def test_a_square_can_be_given_by_its_side():
 def test_options_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError, match="batch_size"):
         ReadOptions().batch_size = 64
+
+
+def test_what_scripts_for_keras_and_numpy_give_is_taken():
+    given = ReadOptions(
+        batch_size=np.int64(4),
+        image_size=np.array([9, 8]),
+        class_names=np.array(["a", "b"]),
+        cache=np.True_,
+        with_filename=1,
+        crop_to_aspect_ratio=0,
+        seed=np.uint32(3),
+    )
+    assert given == ReadOptions(
+        batch_size=4,
+        image_size=(9, 8),
+        class_names=["a", "b"],
+        cache=True,
+        with_filename=True,
+        seed=3,
+    )
+    assert [type(value) for value in (given.batch_size, given.with_filename)] == [int, bool]

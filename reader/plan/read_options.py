@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from converter.errors import UsageError
 from converter.sizes import parse_bytes
 from reader.records.damage import POLICIES
@@ -13,6 +15,7 @@ from reader.sampling.steps import REMAINDERS
 
 COLOR_CHANNELS: Final = {"grayscale": 1, "rgb": 3, "rgba": 4}
 
+FLAG: Final = (False, True)
 ALLOWED: Final[dict[str, tuple[object, ...]]] = {
     "label_mode": ("int", "categorical", "binary", None),
     "color_mode": tuple(COLOR_CHANNELS),
@@ -28,11 +31,11 @@ ALLOWED: Final[dict[str, tuple[object, ...]]] = {
     "subset": (None, "training", "validation"),
     "on_damage": POLICIES,
     "masks": (None, True, False, "with_labels"),
-    "crop_to_aspect_ratio": (False, True),
-    "pad_to_aspect_ratio": (False, True),
-    "random_flip": (False, True),
-    "with_filename": (False, True),
-    "cache": (False, True),
+    "crop_to_aspect_ratio": FLAG,
+    "pad_to_aspect_ratio": FLAG,
+    "random_flip": FLAG,
+    "with_filename": FLAG,
+    "cache": FLAG,
 }  # fmt: skip
 """The values of each option that has a fixed set of them."""
 
@@ -133,8 +136,16 @@ class ReadOptions:
     cache_bytes: int | str | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in ALLOWED.items():
-            check_choice(name, getattr(self, name), choices)
+        for name in self.__dataclass_fields__:
+            # Scripts made for Keras give NumPy's numbers and arrays, and 0 or 1 for a flag.
+            value, choices = getattr(self, name), ALLOWED.get(name, ())
+            if isinstance(value, np.generic | np.ndarray):
+                value = value.tolist()
+            if type(value) is int and choices == FLAG and value in {0, 1}:
+                value = bool(value)
+            object.__setattr__(self, name, value)
+            if choices:
+                check_choice(name, value, choices)
         self._check_numbers()
         columns = dict.fromkeys(_list_names(self.columns, "columns"))
         object.__setattr__(self, "columns", tuple(columns))
