@@ -19,7 +19,7 @@ from conftest import convert_folder, encode_image, make_image, write_folder, wri
 from converter import ConvertOptions, DatasetError, RecordError, UsageError
 from converter.planning.plan import read_entries
 from reader import ReadOptions, ShardSet, load_dataset, open_shards, typed_errors
-from reader.sampling.steps import REMAINDERS
+from reader.sampling.orders import REMAINDERS
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3)
 

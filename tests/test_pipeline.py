@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from converter.errors import UsageError
-from reader.sampling.steps import Position
+from reader.sampling.orders import Position
 from reader.tfdata.dataset import QUIET_S, Calls, call_python, map_elements, read_steps
 
 LEFT_OPEN = """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converter.errors import UsageError
-from reader.sampling.steps import Position
+from reader.sampling.orders import Position
 
 
 def test_epochs_follow_each_other_from_their_first_step():

@@ -16,8 +16,7 @@ from converter import DatasetError, RecordError
 from reader import ReadOptions, open_shards
 from reader.plan.planning import list_files
 from reader.records.record_files import RecordFiles, RunFiles
-from reader.sampling.orders import WindowedOrder
-from reader.sampling.steps import Steps
+from reader.sampling.orders import Steps, WindowedOrder
 
 
 def open_records(folder: Path) -> RecordFiles:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converter import UsageError
-from reader.sampling.steps import NOTHING, REMAINDERS, Steps
+from reader.sampling.orders import NOTHING, REMAINDERS, Steps
 
 SIZES = list(itertools.product(range(41), (1, 2, 3, 4, 7, 16, 50), (1, 2, 3, 5, 8)))
 

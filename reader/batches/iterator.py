@@ -18,8 +18,7 @@ from reader.batches.threads import run_ahead
 from reader.examples.columns import FilePaths
 from reader.plan.read_plan import ReadPlan, describe_plan, find_difference
 from reader.records.damage import DamageLog
-from reader.sampling.orders import SequentialOrder
-from reader.sampling.steps import Steps
+from reader.sampling.orders import SequentialOrder, Steps
 
 _log = logging.getLogger("shardmill.reader")
 

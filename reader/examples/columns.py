@@ -75,15 +75,12 @@ def read_heads(groups: Sequence[Group]) -> Heads:
                     os.preadv(descriptor, (data[number],), offset)
                 number += 1
     flat, starts = data.reshape(-1), np.arange(len(sizes)) * HEAD_BYTES
-    begins, ends, valid = find_spans(
-        flat, starts + HEADER_BYTES, starts + sizes - FOOTER_BYTES,
-        (examples.LABEL, examples.ENCODED),
-    )  # fmt: skip
+    payloads, stops = starts + HEADER_BYTES, starts + sizes - FOOTER_BYTES
+    begins, ends, valid = find_spans(flat, payloads, stops, (examples.LABEL, examples.ENCODED))
     labels, single = read_numbers(flat, begins[0], ends[0])
     valid &= single & (np.maximum(ends[0], begins[1]) <= starts + HEAD_BYTES)
     valid &= check_lengths(flat, starts, sizes)
-    image_begins, image_bytes = begins[1] - starts, ends[1] - begins[1]
-    return Heads(data, labels, image_begins, image_bytes, sizes, valid)
+    return Heads(data, labels, begins[1] - starts, ends[1] - begins[1], sizes, valid)
 
 
 class FilePaths(Sequence[str]):

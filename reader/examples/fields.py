@@ -106,7 +106,7 @@ class Field(NamedTuple):
 
 def find_fields(block: Block, given: Given) -> Fields:
     """Finds the fields of all records of a block."""
-    data, names, columns = block.data, given.features, given.needed
+    data, names = block.data, given.features
     begins, ends, valid = find_spans(data, block.begins, block.ends, names)
     valid &= block.valid
     numbers = {name: np.zeros(len(valid), np.int64) for name in NUMBERS}
@@ -123,10 +123,10 @@ def find_fields(block: Block, given: Given) -> Fields:
         valid[row] = _is_mask(mask, tuple(sizes[row].tolist()))
     # Columns hold any number of values: each record is parsed by itself.
     values = np.full(len(valid), None, np.object_)
-    for row in np.flatnonzero(valid).tolist() if columns else ():
+    for row in np.flatnonzero(valid).tolist() if given.needed else ():
         try:
             payload = data[block.begins[row] : block.ends[row]].tobytes()
-            values[row] = _read_values(examples.decode_example(payload), columns, given.classes)
+            values[row] = _read_values(examples.decode_example(payload), given)
         except ValueError:  # noqa: PERF203 (each may be damaged)
             valid[row] = False
     return Fields(
@@ -162,14 +162,12 @@ def parse_payload(payload: memoryview, given: Given) -> Field:
         raise ValueError(f"label {label}, expected less than {given.limit}")
     if given.masks and not _is_mask(memoryview(mask), size):
         raise ValueError(f"its mask is not a PNG of {size[0]}x{size[1]}")
-    values = _read_values(features, given.needed, given.classes)
-    return Field(label, image, size, name, mask, values)
+    return Field(label, image, size, name, mask, _read_values(features, given))
 
 
-def _read_values(
-    features: Mapping[str, Sequence[Any]], columns: Sequence[Column], classes: int
-) -> Values:
-    check_values(columns, features, classes)
+def _read_values(features: Mapping[str, Sequence[Any]], given: Given) -> Values:
+    columns = given.needed
+    check_values(columns, features, given.classes)
     return tuple(features.get(column.name, ()) for column in columns)
 
 

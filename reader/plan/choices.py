@@ -127,7 +127,7 @@ def choose_records(
         ordered = sorted(range(len(paths)), key=lambda number: os.path.split(paths[number]))
         by_path = np.array(ordered, np.int64)
     if options.labels is not None:
-        record_labels = _label_records(options.labels, len(files), paths, by_path)
+        record_labels = _label_records(options.labels, paths, by_path)
         class_names = [str(label) for label in np.unique(record_labels).tolist()]
     elif options.class_names is not None:
         class_names = list(options.class_names)
@@ -143,9 +143,8 @@ def choose_records(
             )
         selection = divide(selection, options.validation_split, options.seed or 0)[options.subset]
     if by_path is not None:
-        wanted = np.zeros(len(files), np.bool_)
-        wanted[selection.find_records(np.arange(selection.count))] = True
-        selection = select_chosen(by_path[wanted[by_path]])
+        wanted = selection.find_records(np.arange(selection.count))
+        selection = select_chosen(by_path[np.isin(by_path, wanted)])
     return Choice(
         class_names=class_names,
         selection=selection,
@@ -216,12 +215,10 @@ def choose_given(manifest: Manifest, options: ReadOptions) -> Given:
 
 
 def _label_records(
-    labels: Mapping[str, int] | Sequence[int],
-    records: int,
-    paths: Sequence[str],
-    by_path: Numbers | None,
+    labels: Mapping[str, int] | Sequence[int], paths: Sequence[str], by_path: Numbers | None
 ) -> npt.NDArray[np.int32]:
     """The label of each record, int32 (records,), from those that the caller gives."""
+    records = len(paths)
     by_record = np.empty(records, np.int32)
     if isinstance(labels, Mapping):
         missing = [path for path in paths if path not in labels]

@@ -30,7 +30,7 @@ from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import RemoteFile, check_room, open_cache
 from reader.sampling import orders
 from reader.sampling.draws import derive_key
-from reader.sampling.steps import Steps
+from reader.sampling.orders import Steps
 
 # Of these records a fixed number comes from each data set: shares are rounded to hundredths.
 BLOCK_RECORDS: Final = 100
@@ -41,8 +41,8 @@ FIRST_KEY: Final = -3
 FIXED: Final = ("labels", "class_names", "validation_split", "order")
 
 _USUAL: Final = "leave serializable out"
-_CHECKPOINT: Final = "keep an iterator with tf.train.Checkpoint instead"
 _SPLIT: Final = f"convert with --validation-split, or {_USUAL}"
+_CHECKPOINT: Final = "keep an iterator with tf.train.Checkpoint instead"
 _STORE: Final = "it is for object stores, leave it out"
 
 LIMITS: Final[dict[str, tuple[tuple[object, ...], str]]] = {
@@ -83,12 +83,7 @@ def plan_reading(
 
 
 def _make_plan(
-    files: RecordFiles,
-    choice: Choice,
-    options: ReadOptions,
-    steps: Steps,
-    *,
-    random_access: bool = False,
+    files: RecordFiles, choice: Choice, options: ReadOptions, steps: Steps, *, random_access: bool
 ) -> ReadPlan:
     images = ImagePlan(stored=choice.given.image, options=options)
     check_images(images, choice)
@@ -139,7 +134,7 @@ def plan_mixture(
     manifest = dataclasses.replace(manifests[0], image=images)
     choice = choose_records(files, manifest, split, options)
     steps = plan_steps(blocks * BLOCK_RECORDS, options)
-    plan = _make_plan(files, choice, options, steps)
+    plan = _make_plan(files, choice, options, steps, random_access=False)
     return dataclasses.replace(plan, order=_mix_orders(counts, shares, options))
 
 

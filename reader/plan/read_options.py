@@ -11,7 +11,7 @@ import numpy as np
 from converter.errors import UsageError
 from converter.sizes import parse_bytes
 from reader.records.damage import POLICIES
-from reader.sampling.steps import REMAINDERS
+from reader.sampling.orders import REMAINDERS
 
 COLOR_CHANNELS: Final = {"grayscale": 1, "rgb": 3, "rgba": 4}
 

@@ -20,7 +20,6 @@ from reader.records.record_files import RecordFiles, RunFiles
 from reader.remote.range_reads import RangeFiles
 from reader.remote.remote_shards import count_mixed, fits_cache, list_remote
 from reader.sampling import orders
-from reader.sampling.steps import Steps
 
 CHOICES: Final = (
     "subset", "validation_split", "color_mode", "dtype", "interpolation", "crop_to_aspect_ratio",
@@ -37,7 +36,7 @@ class ReadPlan:
     choice: Choice  # which records are read, with which labels and columns
     files: RecordFiles  # the files that hold them
     order: orders.Order  # in which order the chosen records come
-    steps: Steps  # which of them form a step, on this host
+    steps: orders.Steps  # which of them form a step, on this host
     buffers: Buffers  # sizes of the buffers
 
     @property
@@ -127,9 +126,9 @@ def resolve_options(options: ReadOptions, split: str, *, remote: bool) -> ReadOp
     return dataclasses.replace(options, shuffle=shuffle, seed=seed or 0)
 
 
-def plan_steps(records: int, options: ReadOptions) -> Steps:
+def plan_steps(records: int, options: ReadOptions) -> orders.Steps:
     """Divides an epoch of `records` into steps."""
-    steps = Steps(
+    steps = orders.Steps(
         records=records,
         batch_size=options.batch_size or 1,
         remainder=options.remainder,
@@ -201,7 +200,7 @@ def describe_plan(plan: ReadPlan) -> dict[str, Any]:
 
 
 def describe_order(
-    files: RecordFiles, options: ReadOptions, buffers: Buffers, steps: Steps
+    files: RecordFiles, options: ReadOptions, buffers: Buffers, steps: orders.Steps
 ) -> dict[str, Any]:
     """Describes everything that decides which records come when; options are resolved."""
     return {

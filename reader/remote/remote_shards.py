@@ -23,7 +23,7 @@ from converter.storage.requests import PATIENCE_VARIABLE, read_patience
 from reader.arrays import Numbers
 from reader.records.indexed_file import RecordFile, check_size
 from reader.remote.shard_cache import ShardCache, StoredObject
-from reader.sampling.steps import Steps
+from reader.sampling.orders import Steps
 
 DEFAULT_BYTES: Final = 20_000_000_000  # of a cache
 MIXED_SHARDS: Final = 8  # whose runs `shuffle="buffer"` mixes, where the cache holds them

@@ -87,11 +87,8 @@ def draw_flips(seeds: Numbers) -> Flags:
     # draws from.
     words = seeds.astype(np.uint64)
     zeros = np.zeros_like(words)
-    even, odd = draw_blocks(
-        np.stack([words & _LOW, zeros + np.uint64(1)]),
-        np.stack([words >> _HALF, zeros]),
-        _SCRAMBLING,
-    )
+    even, odd = np.stack([words & _LOW, np.ones_like(words)]), np.stack([words >> _HALF, zeros])
+    even, odd = draw_blocks(even, odd, _SCRAMBLING)
     drawn, _ = draw_blocks(
         np.stack([zeros, even[1]]), np.stack([zeros, odd[1]]), np.stack([even[0], odd[0]])
     )

@@ -27,8 +27,7 @@ from reader.plan.read_plan import (
 )
 from reader.records.damage import DamageLog, keep_error, typed_errors
 from reader.records.record_files import RecordFiles
-from reader.sampling.orders import Order, select_all
-from reader.sampling.steps import Position, Steps
+from reader.sampling.orders import Order, Position, Steps, select_all
 from reader.tfdata.placing import make_mask_placer, make_placer, make_resizer
 
 Columns: TypeAlias = list[tf.Tensor]
