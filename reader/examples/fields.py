@@ -29,6 +29,7 @@ _FIELD_1, _FIELD_2 = 0x0A, 0x12
 _MORE: Final = 0x80
 _LENGTH_BITS: Final = 35  # a longer length is none of a record that fits into memory
 
+Spans: TypeAlias = tuple[Numbers, Numbers, Flags]  # begins, ends, and which were found
 Values: TypeAlias = tuple[Sequence[Any], ...]  # of one record, in the order of `Given.needed`
 
 
@@ -181,7 +182,7 @@ def _is_mask(mask: memoryview, size: tuple[int, ...]) -> bool:
 
 def find_spans(
     data: Bytes, begins: Numbers, ends: Numbers, names: Sequence[str], *, within: bool = False
-) -> tuple[Numbers, Numbers, Flags]:
+) -> Spans:
     """Finds the values of some scalar features in serialized `tf.train.Example`s.
 
     The records, at least one, lie in `data` from `begins` to `ends`; with `within`, only the end of
@@ -214,7 +215,7 @@ def read_numbers(data: Bytes, begins: Numbers, ends: Numbers) -> tuple[Numbers, 
     return values, valid & (stops == ends)
 
 
-def _find_values(data: Bytes, at: Numbers, ends: Numbers) -> tuple[Numbers, Numbers, Flags]:
+def _find_values(data: Bytes, at: Numbers, ends: Numbers) -> Spans:
     """Enters one feature, which has to hold a single value: bytes or a packed integer."""
     feature, stops, valid = _enter(data, at, ends, _FIELD_2)  # FeatureEntry.value
     kind = data.take(feature, mode="clip")
@@ -223,9 +224,7 @@ def _find_values(data: Bytes, at: Numbers, ends: Numbers) -> tuple[Numbers, Numb
     return value, value_ends, valid & listed & single & (value_ends == stops)
 
 
-def _enter(
-    data: Bytes, at: Numbers, ends: Numbers, tag: int | Bytes
-) -> tuple[Numbers, Numbers, Flags]:
+def _enter(data: Bytes, at: Numbers, ends: Numbers, tag: int | Bytes) -> Spans:
     """Enters the fields that have to begin at `at` and to end by `ends`."""
     sizes, begins, valid = _read_varints(data, at + 1)
     stops = begins + sizes

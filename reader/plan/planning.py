@@ -30,7 +30,6 @@ from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import RemoteFile, check_room, open_cache
 from reader.sampling import orders
 from reader.sampling.draws import derive_key
-from reader.sampling.orders import Steps
 
 # Of these records a fixed number comes from each data set: shares are rounded to hundredths.
 BLOCK_RECORDS: Final = 100
@@ -78,13 +77,14 @@ def plan_reading(
     if options.shuffle == "buffer":
         # Neighbours have to be neighbours on disk: in a drawn order, each read served one record.
         choice = dataclasses.replace(choice, selection=orders.sort_selection(choice.selection))
-    steps = plan_steps(choice.selection.count, options)
-    return _make_plan(files, choice, options, steps, random_access=random_access)
+    records = choice.selection.count
+    return _make_plan(files, choice, options, records, random_access=random_access)
 
 
 def _make_plan(
-    files: RecordFiles, choice: Choice, options: ReadOptions, steps: Steps, *, random_access: bool
+    files: RecordFiles, choice: Choice, options: ReadOptions, records: int, *, random_access: bool
 ) -> ReadPlan:
+    steps = plan_steps(records, options)
     images = ImagePlan(stored=choice.given.image, options=options)
     check_images(images, choice)
     buffers = size_buffers(files, images, choice)
@@ -133,8 +133,7 @@ def plan_mixture(
     images = join_images([manifest.image for manifest in manifests])
     manifest = dataclasses.replace(manifests[0], image=images)
     choice = choose_records(files, manifest, split, options)
-    steps = plan_steps(blocks * BLOCK_RECORDS, options)
-    plan = _make_plan(files, choice, options, steps, random_access=False)
+    plan = _make_plan(files, choice, options, blocks * BLOCK_RECORDS, random_access=False)
     return dataclasses.replace(plan, order=_mix_orders(counts, shares, options))
 
 
