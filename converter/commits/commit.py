@@ -1,6 +1,5 @@
 """Turns finished shards into a data set: reads receipts, and writes the manifest last."""
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -14,13 +13,13 @@ from converter.inventory import Note, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, dump_line
 from converter.storage.files import NOTES, REJECTS, Layout, hash_file, name_index, write_file
-from converter.storage.location import Location, choose_threads
+from converter.storage.location import Location, map_in_threads
 from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt, receipt_path
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
     """Lists the shards that exist as their receipts state; calls `on_shard` with each, in order."""
-    finished, layout = [], Layout(plan.out)
+    layout = Layout(plan.out)
     sizes, receipts = plan.out.list_sizes(), layout.receipts.list_sizes()
 
     def is_finished(shard: Shard) -> bool:
@@ -38,14 +37,8 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
             )
         return False
 
-    # Threads are enough to use all cores: hashing releases the interpreter.
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
-        for shard, good in zip(plan.shards, pool.map(is_finished, plan.shards), strict=True):
-            if good:
-                finished.append(shard)
-            if on_shard is not None:
-                on_shard(shard)
-    return finished
+    checked = map_in_threads(is_finished, plan.shards, plan.out, on_item=on_shard)
+    return [shard for shard, good in checked if good]
 
 
 def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:

@@ -7,10 +7,11 @@ A location is a value: making one touches no disk and makes no request.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from converter.storage.disk import DiskPath
     from converter.storage.files import HashedFile
     from converter.storage.locks import Owner
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class Location(Protocol):
@@ -205,7 +209,22 @@ _REQUESTS: Final = 16
 AnyPath: TypeAlias = str | os.PathLike[str] | Location
 
 
-def choose_threads(*places: Location | None) -> int:
-    """Chooses how many files to read at the same time: one a core, more if any is in a store."""
+def map_in_threads(
+    work: Callable[[Item], Found],
+    items: Sequence[Item],
+    *places: Location | None,
+    on_item: Callable[[Item], object] | None = None,
+) -> Iterator[tuple[Item, Found]]:
+    """Yields each item, in order, with the result of work on it in these places.
+
+    Works on one item a core at a time, on more if any place is in a store; calls `on_item` with
+    each that is done.
+    """
     cores = os.cpu_count() or 1
-    return max(_REQUESTS if place.is_remote else cores for place in places if place is not None)
+    threads = max(_REQUESTS if place.is_remote else cores for place in places if place is not None)
+    # Threads are enough to use all cores: hashing, reading and decoding release the interpreter.
+    with ThreadPoolExecutor(threads) as pool:
+        for item, found in zip(items, pool.map(work, items), strict=True):
+            yield item, found
+            if on_item is not None:
+                on_item(item)

@@ -3,7 +3,6 @@
 Every original is read to compare its content; none is decoded.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -25,7 +24,7 @@ from converter.planning.splits import may_stay
 from converter.sources.inputs import is_compressed, locate_masks
 from converter.sources.originals import read_entry, read_source
 from converter.storage.files import hash_bytes, name_index
-from converter.storage.location import Location, choose_threads
+from converter.storage.location import Location, map_in_threads
 from converter.upkeep import contents
 from converter.writing.records import describe_values
 from converter.writing.shard_writer import Receipt
@@ -63,17 +62,10 @@ class Comparison:
 
     def compare_shards(self, on_shard: contents.OnShard | None) -> dict[str, ShardComparison]:
         """Compares all shards, by name; calls `on_shard` with each, in order."""
-        compared = {}
         present = {entry.path: entry for entry in self.inventory.entries}
-        threads = choose_threads(self.folder, self.images)
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            shards = self.manifest.shards
-            work = pool.map(lambda shard: self._compare_shard(shard, present), shards)
-            for shard, comparison in zip(shards, work, strict=True):
-                compared[shard.name] = comparison
-                if on_shard is not None:
-                    on_shard(shard)
-        return compared
+        work, shards = (lambda shard: self._compare_shard(shard, present)), self.manifest.shards
+        compared = map_in_threads(work, shards, self.folder, self.images, on_item=on_shard)
+        return {shard.name: comparison for shard, comparison in compared}
 
     def _compare_shard(self, shard: ShardInfo, present: Mapping[str, Entry]) -> ShardComparison:
         with self.folder.bring_local((shard.name, name_index(shard.name))) as here:
@@ -247,10 +239,9 @@ def _hash_files(
         return ""
 
     found = defaultdict(set)
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(images)) as pool:
-        # In steps, because `map` makes a future for each entry at once.
-        for start in range(0, len(entries), _STEP):
-            step = entries[start : start + _STEP]
-            for entry, digest in zip(step, pool.map(hash_entry, step), strict=True):
-                found[entry.label].add(digest)
+    # In steps, because `map` makes a future for each entry at once.
+    for start in range(0, len(entries), _STEP):
+        step = entries[start : start + _STEP]
+        for entry, digest in map_in_threads(hash_entry, step, images):
+            found[entry.label].add(digest)
     return found

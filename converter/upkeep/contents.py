@@ -4,7 +4,6 @@
 the bytes. `check_content` looks at all of a record, and decodes its image and its mask.
 """
 
-import concurrent.futures
 import dataclasses
 import os
 from collections import Counter
@@ -25,7 +24,7 @@ from converter.sources.archives import digest_members
 from converter.sources.inputs import is_compressed
 from converter.sources.originals import read_source
 from converter.storage.files import hash_bytes, hash_file, name_index
-from converter.storage.location import Location, choose_threads
+from converter.storage.location import Location, map_in_threads
 
 # Called with each shard that is done, in order.
 OnShard: TypeAlias = Callable[[ShardInfo], object]
@@ -107,9 +106,9 @@ def read_all_sources(
 ) -> Iterator[tuple[ShardInfo, list[Source]]]:
     """Yields shards, all if not given, with what `read_sources` reads of several at a time."""
     chosen = manifest.shards if shards is None else shards
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(folder)) as pool:
-        found = pool.map(lambda s: read_sources(folder, s, labelled=manifest.labelled), chosen)
-        yield from zip(chosen, found, strict=True)
+    return map_in_threads(
+        lambda shard: read_sources(folder, shard, labelled=manifest.labelled), chosen, folder
+    )
 
 
 def is_stated(folder: Location, shard: ShardInfo) -> bool:

@@ -5,7 +5,6 @@ the manifest states. So the list of a shard's originals may come from anywhere: 
 itself, from planning the conversion again, or from what no other shard of its split holds.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -33,7 +32,7 @@ from converter.storage.files import (
     name_index,
     write_file,
 )
-from converter.storage.location import Location, choose_threads
+from converter.storage.location import Location, map_in_threads
 from converter.upkeep import contents
 from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
 
@@ -87,7 +86,8 @@ class RepairJob:
             return None  # a record does not name its row, or its place in an archive
         options = self.options
 
-        def recall(path: str, source: contents.Source) -> Entry | None:
+        def recall(item: tuple[str, contents.Source]) -> Entry | None:
+            path, source = item
             if contents.describe_change(path, source.sha256, self.images, options.max_file_bytes):
                 return None
             return Entry(path, source.label, self.images.child(path).measure() or 0)
@@ -95,9 +95,8 @@ class RepairJob:
         try:
             sources = contents.read_sources(self.folder, shard, labelled=self.manifest.labelled)
             files = {find_file(source.path, options.frames): source for source in sources}
-            with concurrent.futures.ThreadPoolExecutor(choose_threads(self.images)) as pool:
-                recalled = pool.map(recall, files, files.values())
-                entries = [entry for entry in recalled if entry is not None]
+            recalled = map_in_threads(recall, [*files.items()], self.images)
+            entries = [entry for _, entry in recalled if entry is not None]
         except (DatasetError, OSError, ValueError):
             return None
         return entries if len(entries) == len(files) else None

@@ -8,7 +8,6 @@ The number of shards is part of their names and stays. So shards may differ in l
 update, and new classes come after the old ones. A new conversion restores the regular order.
 """
 
-import concurrent.futures
 import dataclasses
 import itertools
 import json
@@ -25,7 +24,7 @@ from converter.planning.plan import Base, Draft, Plan, list_left_out
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
 from converter.storage.files import MANIFEST, REJECTS, Layout, hash_file, name_index
-from converter.storage.location import Location, choose_threads
+from converter.storage.location import Location, map_in_threads
 from converter.upkeep.comparisons import Comparison, ShardComparison, keep_labels
 from converter.upkeep.contents import OnShard
 from converter.writing.records import make_records
@@ -122,8 +121,7 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
     names = [file for name in update.kept for file in (name, name_index(name))]
     folder.carry_files(names, plan.out, Layout(plan.out).scratch)
     layout, kept = Layout(plan.out), [shard for shard in plan.shards if shard.name in update.kept]
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(plan.out)) as pool:
-        list(pool.map(lambda shard: write_receipt(update.kept[shard.name], layout, shard), kept))
+    list(map_in_threads(lambda s: write_receipt(update.kept[s.name], layout, s), kept, plan.out))
     return dataclasses.replace(plan, carried=frozenset(update.kept))
 
 
@@ -191,12 +189,11 @@ def _find_additions(
     additions = {entry.path: entry for entry in task.inventory.entries if entry.path not in known}
     files = dict.fromkeys(find_file(path, task.options.frames) for path in task.refused)
     entries = [additions[path] for path in files if path in additions]
-    with concurrent.futures.ThreadPoolExecutor(choose_threads(task.images)) as pool:
-        found = pool.map(
-            lambda entry: find_rejects(entry, task.inventory, task.images, task.options), entries
-        )
-        # An image is added if any of its frames can be converted now.
-        rejected = [reject for rejects in found if all(rejects) for reject in rejects if reject]
+    found = map_in_threads(
+        lambda e: find_rejects(e, task.inventory, task.images, task.options), entries, task.images
+    )
+    # An image is added if any of its frames can be converted now.
+    rejected = [reject for _, rejects in found if all(rejects) for reject in rejects if reject]
     for path in {find_file(reject["path"], task.options.frames) for reject in rejected}:
         del additions[path]
     return additions, rejected

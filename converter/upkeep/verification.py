@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import json
 from collections import Counter
@@ -25,7 +24,7 @@ from converter.planning.plan import read_plan
 from converter.sizes import format_count
 from converter.storage.disk import DiskPath
 from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, hash_file, name_index
-from converter.storage.location import Location, choose_threads
+from converter.storage.location import Location, map_in_threads
 from converter.upkeep.contents import (
     OnShard,
     Source,
@@ -97,16 +96,9 @@ def run_check(check: Check, on_shard: OnShard | None = None) -> list[Fault]:
     Memory is bounded, per core, by 1 MiB, the largest record with its image, and about 150 bytes
     for each record of a shard.
     """
-    reports, shards = [], check.manifest.shards
-    # Threads are enough: hashing, reading and decoding release the interpreter.
-    threads = choose_threads(check.folder, check.originals)
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        checked = pool.map(lambda shard: check_shard(shard, check), shards)
-        for shard, report in zip(shards, checked, strict=True):
-            reports.append(report)
-            if on_shard is not None:
-                on_shard(shard)
-    return collect_faults(check, reports)
+    work, places = (lambda shard: check_shard(shard, check)), (check.folder, check.originals)
+    checked = map_in_threads(work, check.manifest.shards, *places, on_item=on_shard)
+    return collect_faults(check, [report for _, report in checked])
 
 
 def check_shard(shard: ShardInfo, check: Check) -> Report:
