@@ -98,10 +98,7 @@ def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
 def plan_shards(
     splits: dict[str, list[Entry]], options: ConvertOptions, record_bytes: float
 ) -> dict[str, list[int]]:
-    """The number of records of each shard, by split, if a record has this mean size.
-
-    Raises UsageError if `num_shards` is more than the images of the largest split.
-    """
+    """The number of records of each shard, by split, if a record has this mean size."""
     largest = max(map(len, splits.values()))
     counts = {}
     for split, entries in splits.items():

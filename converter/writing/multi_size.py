@@ -172,14 +172,11 @@ def _is_whole(part: Location, size: int | None) -> bool:
     """Whether a part, of that size if it exists, is what its index states."""
     if size is None:
         return False
-    try:
+    with contextlib.suppress(OSError, DatasetError):
         sha256, sizes = _read_index(part)
         # An object of a store appears only when it is whole, and is read later.
-        if part.is_remote:
-            return sum(sizes) == size
-        return hash_file(part) == sha256
-    except (OSError, DatasetError):
-        return False
+        return sum(sizes) == size if part.is_remote else hash_file(part) == sha256
+    return False
 
 
 def _read_index(part: Location) -> tuple[str, list[int]]:

@@ -160,14 +160,12 @@ def write_wheel(folder: Path) -> Path:
     root = Path(converter.__file__).parents[1]
     sources = (path for package in PACKAGES for path in sorted((root / package).rglob("*")))
     files = {
-        **{
-            path.relative_to(root).as_posix(): path.read_bytes()
-            for path in sources
-            if path.suffix == ".py" or path.name == "py.typed"
-        },
-        f"{info}/METADATA": ("\n".join(metadata) + "\n").encode(),
-        f"{info}/WHEEL": _WHEEL.encode(),
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sources
+        if path.suffix == ".py" or path.name == "py.typed"
     }
+    files[f"{info}/METADATA"] = ("\n".join(metadata) + "\n").encode()
+    files[f"{info}/WHEEL"] = _WHEEL.encode()
     # PEP 376: the name, the hash in Base64 without padding, and the size of each file.
     record = [f"{file},sha256={_digest(data)},{len(data)}\n" for file, data in files.items()]
     files[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"]).encode()

@@ -251,9 +251,8 @@ def _say_unchanged(manifest: Manifest, out: Location) -> str:
 
 
 def _summarize_changes(update: Update, changes: ClassChanges) -> Iterator[str]:
-    yield (
-        f"  images: {update.added:,} added, {update.changed:,} changed, {update.removed:,} removed"
-    )
+    changed = f"{update.changed:,} changed, {update.removed:,} removed"
+    yield f"  images: {update.added:,} added, {changed}"
     lines = [f"{old} is renamed to {new}" for old, new in changes.renamed]
     lines += [f"{name} is new" for name in changes.added]
     lines += [f"{name} has no images any more" for name in changes.emptied]
