@@ -17,8 +17,7 @@ from reader.plan.read_options import ReadOptions, check_cache, check_choice, mak
 from reader.plan.read_plan import ReadPlan
 from reader.records.indexed_file import check_size, measure_file
 from reader.records.record_files import RecordFiles
-from reader.remote.range_reads import RangeFiles
-from reader.remote.remote_shards import await_manifest
+from reader.remote.remote_shards import RangeFiles, await_manifest
 from reader.source import Source, explain_missing_packages
 
 if TYPE_CHECKING:

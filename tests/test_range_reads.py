@@ -14,9 +14,8 @@ from converter.errors import DatasetError, RecordError, StoreError
 from converter.storage.object_requests import put_object
 from reader import open_shards
 from reader.records.indexed_file import Group
-from reader.remote import range_reads as ranges
-from reader.remote.range_reads import RangeFiles, list_ranges
-from reader.remote.remote_shards import RemoteFile
+from reader.remote import remote_shards as ranges
+from reader.remote.remote_shards import RangeFiles, RemoteFile, list_ranges
 
 SHARDS = 6
 RECORDS = 20

@@ -21,7 +21,7 @@ from reader.batches.batch_reader import BatchReader
 from reader.plan.memory import STORE_BYTES
 from reader.plan.planning import plan_reading
 from reader.plan.read_plan import describe_plan
-from reader.remote.range_reads import RangeFiles
+from reader.remote.remote_shards import RangeFiles
 
 SHARDS = 12
 RECORDS = 20

@@ -23,8 +23,7 @@ from reader.records.blocks import Block, read_integers
 from reader.records.damage import REFUSAL, DamageLog
 from reader.records.indexed_file import Group, open_file
 from reader.records.record_files import RecordFiles, find_source
-from reader.remote.range_reads import RangeFiles
-from reader.remote.remote_shards import ShardPrefetcher, list_remote
+from reader.remote.remote_shards import RangeFiles, ShardPrefetcher, list_remote
 from reader.sampling.draws import derive_key, draw_flips
 
 SAMPLED_RECORDS: Final = 8  # of a step, to find out which shards come next
@@ -70,9 +69,8 @@ class BatchReader:
             self._raw_images = self._make_pool(shape, "uint8")
         files = plan.files.files
         is_cached = list_remote(files) and not isinstance(plan.files, RangeFiles)
-        self._prefetcher = (
-            ShardPrefetcher(files, plan.steps) if is_cached and plan.steps.count else None
-        )
+        is_ahead = is_cached and plan.steps.count
+        self._prefetcher = ShardPrefetcher(files, plan.steps) if is_ahead else None
 
     def read(self, epoch: int, steps: Sequence[int]) -> Batch:
         """Reads the images of some steps, and what else is asked for."""

@@ -17,8 +17,7 @@ from reader.plan.choices import Choice, ImagePlan
 from reader.plan.memory import SINGLES, Buffers
 from reader.plan.read_options import ReadOptions
 from reader.records.record_files import RecordFiles, RunFiles
-from reader.remote.range_reads import RangeFiles
-from reader.remote.remote_shards import count_mixed, fits_cache, list_remote
+from reader.remote.remote_shards import RangeFiles, count_mixed, fits_cache, list_remote
 from reader.sampling import orders
 
 CHOICES: Final = (
