@@ -37,8 +37,8 @@ class Task(NamedTuple):
     row: Array  # its place: (height, width, channels), of any strides
 
 
+# Decodes images to their places; returns what is wrong with each, or None.
 Decoder: TypeAlias = Callable[[Sequence[Task]], list[str | None]]
-"""Decodes images to their places; returns what is wrong with each, or None."""
 
 # How errors begin that simplejpeg alone raises: libjpeg's warnings (jerror.h), except that of a
 # missing end; and channels that are sampled in a way that has no name.
@@ -186,9 +186,8 @@ def _is_taken_by_others(encoded: Bytes, error: ValueError, pixels: Array) -> boo
         return False
     # libjpeg reports only its first warning, which may hide that of a missing end; but it reports
     # an error after any warning.
+    longer, color_space = np.concatenate([encoded, _BEYOND]), _COLOR_SPACES[pixels.shape[2]]
     try:
-        color_space = _COLOR_SPACES[pixels.shape[2]]
-        longer = np.concatenate([encoded, _BEYOND])
         simplejpeg.decode_jpeg(longer, color_space, False, False, buffer=pixels)
     except ValueError as other:
         return str(other).startswith(_REFUSALS)
@@ -267,9 +266,8 @@ def _lacks_rows(png: memoryview) -> bool:
     with contextlib.suppress(zlib.error):
         for name, chunk in _list_chunks(png):
             packed = bytes(chunk[8:-4]) if name == b"IDAT" else b""
-            while missing > 0 and (
-                piece := unpacker.decompress(packed, min(missing, _PIECE_BYTES))
-            ):
+            # A `max_length` of 0 is none at all.
+            while missing and (piece := unpacker.decompress(packed, min(missing, _PIECE_BYTES))):
                 missing -= len(piece)
                 packed = unpacker.unconsumed_tail
     return missing > 0

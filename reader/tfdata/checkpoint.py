@@ -44,8 +44,7 @@ class CheckpointFolder:
             for key, array in arrays.items()
         }
         np.savez(others, **columns)
-        temporary = self._folder / f"{STATE}.new"
-        plain = {"version": VERSION, **state}
+        temporary, plain = self._folder / f"{STATE}.new", {"version": VERSION, **state}
         temporary.write_text(json.dumps(plain, indent=1, default=lambda value: value.tolist()))
         for path in (weights, others, temporary):
             DiskPath(path).sync()
@@ -56,10 +55,7 @@ class CheckpointFolder:
                 path.unlink()
 
     def read(self, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Returns the state of the last checkpoint, or None if there is none.
-
-        Raises a `UsageError` if its fingerprint is another one, a `DatasetError` if it is damaged.
-        """
+        """Returns the last state, or None; a `UsageError` if its fingerprint is another one."""
         try:
             state: dict[str, Any] = json.loads(self._state.read_bytes())
             if (version := state["version"]) != VERSION:
@@ -100,9 +96,8 @@ class CheckpointFolder:
             raise self._describe_damage(error) from error
 
     def _describe_damage(self, error: Exception) -> DatasetError:
-        return DatasetError(
-            f"{self._state} is damaged: {_first_line(error)}; remove it to start over"
-        )
+        said = _first_line(error)
+        return DatasetError(f"{self._state} is damaged: {said}; remove it to start over")
 
 
 def _parse(state: dict[str, Any]) -> dict[str, Any]:

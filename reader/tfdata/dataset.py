@@ -156,12 +156,12 @@ def make_record_dataset(
         raise UsageError("remainder 'pad' needs to know what a record holds: use 'keep' or 'drop'")
     options = resolve_options(options, "", remote=False)
     measured = measure_files(files.files)
-    largest = measured["record_bytes"]
     demand = Demand(
         **measured,
         batch_size=options.batch_size or SINGLES,
-        image_bytes=largest,
-        staged_bytes=2 * largest,  # Python's copy and TensorFlow's, while one becomes the other
+        image_bytes=measured["record_bytes"],
+        # Python's copy and TensorFlow's, while one becomes the other.
+        staged_bytes=2 * measured["record_bytes"],
         shuffle=options.shuffle,
         cores=count_cores(),
     )

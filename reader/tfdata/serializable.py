@@ -53,7 +53,8 @@ def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
         leave_alone(_open_shard), shards, TURN_RECORDS, shards, deterministic=True
     )
     if plan.choice.labels is not None and plan.choice.labels.min() < 0:
-        dataset = dataset.filter(leave_alone(_make_filter(plan.choice.labels)))
+        labels = plan.choice.labels
+        dataset = dataset.filter(leave_alone(lambda record, _: _is_wanted(record, labels)))
     # A host may have more records than others, but takes no more steps.
     dataset = dataset.take(plan.steps.records)
     if shuffled:
@@ -86,13 +87,10 @@ def _open_shard(shard: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tf.data.
     return tf.data.Dataset.zip((records, tf.data.Dataset.random(seed)))
 
 
-def _make_filter(labels: Array) -> Callable[..., tf.Tensor]:
-    def is_wanted(record: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-        number = {examples.LABEL: tf.io.FixedLenFeature((), tf.int64)}
-        stored = tf.io.parse_single_example(record, number)[examples.LABEL]
-        return tf.gather(labels, stored) >= 0
-
-    return is_wanted
+def _is_wanted(record: tf.Tensor, labels: Array) -> tf.Tensor:
+    number = {examples.LABEL: tf.io.FixedLenFeature((), tf.int64)}
+    stored = tf.io.parse_single_example(record, number)[examples.LABEL]
+    return tf.gather(labels, stored) >= 0
 
 
 def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
@@ -119,11 +117,10 @@ def _make_decoder(plan: ReadPlan) -> Callable[[tf.Tensor, tf.Tensor], Columns]:
         if options.data_format == "channels_first":
             pictures = [tf.transpose(picture, (2, 0, 1)) for picture in pictures]
         label = fields.get(examples.LABEL, tf.constant(0, tf.int64))
-        label = tf.cast(
-            label if choice.labels is None else tf.gather(choice.labels, label), tf.int32
-        )
+        if choice.labels is not None:
+            label = tf.gather(choice.labels, label)
         name = record if given.needed else fields[examples.SOURCE_ID]
-        return [pictures[0], label, name, *pictures[1:]]
+        return [pictures[0], tf.cast(label, tf.int32), name, *pictures[1:]]
 
     return decode
 
