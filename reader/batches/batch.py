@@ -172,8 +172,7 @@ def stack_column(column: Column, values: Sequence[Sequence[Any]]) -> Array | Rag
 
 
 def _format_label(plan: ReadPlan, batch: Batch) -> Array | None:
-    label = plan.given.label
-    if label is not None:
+    if (label := plan.given.label) is not None:
         column = gather_column(plan, batch, label)
         if isinstance(column, Ragged):
             return mark_classes(column, plan.given.classes)

@@ -162,8 +162,7 @@ def _decode_jpeg(encoded: Bytes, pixels: Array) -> None:
     # simplejpeg is libjpeg-turbo with the exact inverse DCT and smooth upsampling, so it gives the
     # pixels of Pillow and of `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`. It refuses all
     # that libjpeg warns of. TensorFlow accepts some of that, but no file that ends too early.
-    color_space = _COLOR_SPACES.get(pixels.shape[2])
-    if color_space is None:
+    if (color_space := _COLOR_SPACES.get(pixels.shape[2])) is None:
         raise ValueError("a JPEG among images with an alpha channel")
     try:
         decoded = simplejpeg.decode_jpeg(encoded, color_space, False, False, buffer=pixels)

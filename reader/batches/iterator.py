@@ -48,16 +48,15 @@ class Batches:
     """
 
     def __init__(self, plan: ReadPlan) -> None:
-        if plan.options.batch_size is None:
+        options = plan.options
+        if options.batch_size is None:
             raise UsageError("batches are of several images: give a batch_size, or use source()")
         self.class_names: list[str] = plan.choice.class_names
         self.file_paths: FilePaths = plan.file_paths
         self.plan = plan
-        self.reader: Reader = (
-            fill_cache(plan, BatchReader) if plan.options.cache else BatchReader(plan)
-        )
+        self.reader: Reader = fill_cache(plan, BatchReader) if options.cache else BatchReader(plan)
         self.damage: DamageLog = self.reader.damage
-        self.epoch, self.step = plan.options.initial_epoch, plan.options.initial_step
+        self.epoch, self.step = options.initial_epoch, options.initial_step
         self._start = self.epoch, self.step
 
     def __len__(self) -> int:

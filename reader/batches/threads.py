@@ -17,13 +17,11 @@ U = TypeVar("U")
 NAME = "shardmill"  # of these threads, as a debugger or `py-spy` shows them
 
 
-def run_ahead(
-    function: Callable[[T], U], items: Iterable[T], calls: int, ahead: int
-) -> Iterator[U]:
-    """Yields `function(item)` for each item, in order, computed by threads ahead of need.
+def run_ahead(compute: Callable[[T], U], items: Iterable[T], calls: int, ahead: int) -> Iterator[U]:
+    """Yields `compute(item)` for each item, in order, run by threads ahead of need.
 
     There are `calls` threads, which end with the iterator, and up to `ahead` results that wait. An
-    exception of the function is raised in place of its result.
+    exception is raised in place of a result.
     """
     threads, process = ThreadPoolExecutor(calls, NAME), os.getpid()
     is_finalizing = sys.is_finalizing  # `sys` may be emptied by then
@@ -31,7 +29,7 @@ def run_ahead(
     coming = iter(items)
     try:
         for item in coming:
-            waiting.append((item, threads.submit(function, item)))
+            waiting.append((item, threads.submit(compute, item)))
             if len(waiting) >= calls + ahead:
                 yield waiting.popleft()[1].result()
                 if process != os.getpid():
@@ -44,7 +42,7 @@ def run_ahead(
             threads.shutdown(wait=True, cancel_futures=True)
     if process != os.getpid():  # threads do not survive a fork: what they had ahead is done again
         left = [item for item, _ in waiting]
-        yield from run_ahead(function, itertools.chain(left, coming), calls, ahead)
+        yield from run_ahead(compute, itertools.chain(left, coming), calls, ahead)
 
 
 class Team:

@@ -72,19 +72,15 @@ def typed_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        original = _find_original(error)
-        if original is None:
+        if (original := _find_original(error)) is None:
             raise
         raise original from error
 
 
 def _find_original(error: Exception) -> ShardmillError | None:
     text = str(error)
-    mark = _MARK.search(text)
-    if mark is not None:
+    if mark := _MARK.search(text):
         return kept_errors.get(int(mark[1]))
-    for kept in tuple(kept_errors.values()):
-        # In `fit`, the error of a sequence comes as text with a traceback.
-        if f"{type(kept).__name__}: {kept}\n" in text:
-            return kept
-    return None
+    # In `fit`, the error of a sequence comes as text with a traceback.
+    kept = tuple(kept_errors.values())
+    return next((one for one in kept if f"{type(one).__name__}: {one}\n" in text), None)

@@ -226,10 +226,8 @@ def read_index(file: RecordFile) -> Numbers:
     """Reads where each record begins, and where the last one ends: int64 (records + 1,)."""
     offsets = _load_known(file) if file.index_sha256 else load_index(file)[0]
     if len(offsets) - 1 != file.records:
-        raise DatasetError(
-            f"{file.index} lists {format_count(len(offsets) - 1, 'record')}, "
-            f"expected {file.records}"
-        )
+        listed = format_count(len(offsets) - 1, "record")
+        raise DatasetError(f"{file.index} lists {listed}, expected {file.records}")
     # A size decides how much memory is allocated.
     largest = int(np.diff(offsets).max(initial=0))
     if largest > file.max_record_bytes:

@@ -118,8 +118,7 @@ class RecordFiles:
 
     def _get_index(self, file: RecordFile) -> Numbers:
         with self.lock:
-            offsets = self._indexes.pop(file.path, None)
-            if offsets is not None:
+            if (offsets := self._indexes.pop(file.path, None)) is not None:
                 self._indexes[file.path] = offsets
                 return offsets
         offsets = read_index(file)

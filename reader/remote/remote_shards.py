@@ -137,16 +137,14 @@ def _read_checked(folder: Location) -> Manifest:
     return manifest
 
 
-def open_cache(
-    cache_dir: str | os.PathLike[str] | None, cache_bytes: int | str | None
-) -> ShardCache:
+def open_cache(folder: str | os.PathLike[str] | None, limit: int | str | None) -> ShardCache:
     """Opens the cache in a folder, or in the user's; the default limit is `DEFAULT_BYTES`."""
-    if cache_dir is None:
+    if folder is None:
         home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        cache_dir = (home if home.is_absolute() else Path.home() / ".cache") / "shardmill"
-    limit = DEFAULT_BYTES if cache_bytes is None else cache_bytes
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / "shardmill"
+    limit = DEFAULT_BYTES if limit is None else limit
     limit_bytes = parse_bytes(limit) if isinstance(limit, str) else limit
-    return ShardCache(folder=Path(expand_home(cache_dir)).absolute(), limit_bytes=limit_bytes)
+    return ShardCache(folder=Path(expand_home(folder)).absolute(), limit_bytes=limit_bytes)
 
 
 def check_room(cache: ShardCache, shards: Sequence[ShardInfo]) -> None:

@@ -101,8 +101,7 @@ class ShardCache:
     def _open_or_fetch(self, item: StoredObject) -> int:
         began, pauses = time.monotonic(), pause_until_stalled(self.folder, item.path)
         while True:
-            found = self._open_whole(item)
-            if found is not None:
+            if (found := self._open_whole(item)) is not None:
                 return found
             with hold_lock(self.folder / LOCK):
                 part = self._lock_part(item)

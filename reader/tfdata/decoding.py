@@ -13,6 +13,9 @@ from reader.plan.read_options import COLOR_CHANNELS
 Decode: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 # Shapes of random crops, width by height: Szegedy et al., "Going Deeper with Convolutions".
 ASPECTS: Final = (3 / 4, 4 / 3)
+# The same pixels as Pillow's. TensorFlow's default, also in `decode_image`, is a faster inverse
+# DCT that is off by up to 13 levels on photographs, and with libjpeg-turbo's SIMD no faster.
+_DCT: Final = "INTEGER_ACCURATE"
 
 
 def make_decoder(images: ImagePlan) -> Decode:
@@ -90,9 +93,7 @@ def decode_pixels(
         shape = tf.concat([size, [stored.channels]], 0)
         pixels = _cut(tf.reshape(tf.io.decode_raw(encoded, tf.uint8), shape), window)
     elif formats == ("jpeg",) and window is not None:  # decodes only the blocks in the window
-        pixels = tf.image.decode_and_crop_jpeg(
-            encoded, window, channels, dct_method="INTEGER_ACCURATE"
-        )
+        pixels = tf.image.decode_and_crop_jpeg(encoded, window, channels, dct_method=_DCT)
     else:
         # An alpha channel is decoded only if it is stored: TensorFlow's own would be added later.
         channels = 4 if color_mode == "rgba" and stored.channels == 4 else channels
@@ -109,24 +110,18 @@ def _cut(pixels: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
 
 def _decode_image(encoded: tf.Tensor, formats: tuple[str, ...], channels: int) -> tf.Tensor:
     if formats == ("jpeg",):
-        return _decode_jpeg(encoded, channels)
+        return tf.io.decode_jpeg(encoded, channels, dct_method=_DCT)
     if formats == ("png",):
         return tf.io.decode_png(encoded, channels)
     # WebP can only be decoded to three or four channels.
     channels = 3 if "webp" in formats else channels
     pixels = tf.cond(
         tf.io.is_jpeg(encoded),
-        lambda: _decode_jpeg(encoded, channels),
+        lambda: tf.io.decode_jpeg(encoded, channels, dct_method=_DCT),
         lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
     )
     pixels.set_shape((None, None, channels))
     return pixels
-
-
-def _decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    # The same pixels as Pillow's. TensorFlow's default, also in `decode_image`, is a faster inverse
-    # DCT that is off by up to 13 levels on photographs, and with libjpeg-turbo's SIMD no faster.
-    return tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE")
 
 
 def _convert_color(pixels: tf.Tensor, color_mode: str) -> tf.Tensor:

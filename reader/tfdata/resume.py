@@ -197,11 +197,7 @@ class ResumeTraining(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             "history": self._logs,
             # Not what you chose, such as patience: you may change that.
             "callbacks": [
-                {
-                    name: value
-                    for name, value in _list_plain(one).items()
-                    if value != fresh.get(name)
-                }
+                {key: value for key, value in _list_plain(one).items() if value != fresh.get(key)}
                 for one, fresh in zip(self._callbacks, self._fresh, strict=True)
             ],
         }
