@@ -96,8 +96,9 @@ class CheckpointFolder:
             raise self._describe_damage(error) from error
 
     def _describe_damage(self, error: Exception) -> DatasetError:
-        said = _first_line(error)
-        return DatasetError(f"{self._state} is damaged: {said}; remove it to start over")
+        return DatasetError(
+            f"{self._state} is damaged: {_first_line(error)}; remove it to start over"
+        )
 
 
 def _parse(state: dict[str, Any]) -> dict[str, Any]:
