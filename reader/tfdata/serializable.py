@@ -30,7 +30,6 @@ from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decode
 SHUFFLED_SHARDS: Final = 16
 
 _TYPES: Final = {bytes: tf.string, int: tf.int64, float: tf.float32}
-_BYTE: Final = 256
 _SIDE: Final = 1 << 14  # sides in a WebP have 14 bits
 
 
@@ -226,7 +225,7 @@ def _measure_webp(encoded: tf.Tensor) -> tf.Tensor:
     data = tf.cast(tf.ensure_shape(data, (10,)), tf.int64)
 
     def read(begin: int, end: int) -> tf.Tensor:
-        return tf.reduce_sum(data[begin:end] * [_BYTE**place for place in range(end - begin)])
+        return tf.reduce_sum(data[begin:end] * [256**place for place in range(end - begin)])
 
     bits = read(1, 5)
     sizes = {
