@@ -77,10 +77,7 @@ def lock_stage(out: Location) -> contextlib.AbstractContextManager[None]:
 
 
 def restore_folder(out: Location, *, break_lock: bool) -> None:
-    """Gives the data set `out` its name back after a kill between two renames.
-
-    Raises a LockedError if the process between them may still be running.
-    """
+    """Gives `out` its name back after a kill between two renames; LockedError if that goes on."""
     retired = Layout(out).retired
     if out.is_remote or out.exists() or not retired.exists():
         return

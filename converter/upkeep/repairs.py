@@ -39,10 +39,7 @@ from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RepairJob:
-    """A damaged data set, and the folder or archive of the originals to rebuild it from.
-
-    What rebuilds a file says whether it did, and raises OutputError if it cannot write.
-    """
+    """A damaged data set, and the folder or archive of the originals to rebuild it from."""
 
     folder: Location
     manifest: Manifest
@@ -107,8 +104,7 @@ class RepairJob:
         """Lists the images that no other shard of a split holds, where one shard of it is lost.
 
         `inventory` holds the current images, with the labels of the manifest. A shard is left out
-        if its split lost several, or if the number of images is not that of its records. Raises
-        DatasetError if another shard or `rejects.jsonl` cannot be read.
+        if its split lost several, or if the number of images is not that of its records.
         """
         options = self.options
         # The split of what was rejected does not matter: it is only not to be taken for lost.

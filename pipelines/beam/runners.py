@@ -72,10 +72,7 @@ class RunnerOptions:
 
 
 def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -> RunnerOptions:
-    """Parses Beam's command-line options; a misspelt one may have meant one that is `also_known`.
-
-    Raises UsageError if the runner is not available, or an option is unknown or missing.
-    """
+    """Parses Beam's command-line options; a misspelt one may have meant one of `also_known`."""
     given = frozenset(re.findall(r"^--(\w+)", "\n".join(beam_args), re.MULTILINE))
     options = RunnerOptions(pipeline=PipelineOptions(list(beam_args)), given=given)
     if not options.local:
@@ -100,10 +97,7 @@ def parse_options(beam_args: Sequence[str], *, also_known: Iterable[str] = ()) -
 def start_workers(
     options: RunnerOptions, count: int, *places: Location
 ) -> Iterator[LocalWorkers | None]:
-    """Starts the worker processes that a pipeline with these options needs, or gives None.
-
-    That is a `count` of processes, 0 for one per core, which will read and write in `places`.
-    """
+    """Starts `count` workers that use `places`, 0 for one a core; None if a runner has its own."""
     if count < 0:
         raise UsageError(f"workers {count} is out of range: 1 or more, or 0 for one a core")
     if not options.own_processes:

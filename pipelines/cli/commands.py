@@ -112,7 +112,6 @@ def _read_beam_args(arguments: argparse.Namespace) -> list[str]:
 
 
 def _read_stored(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
-    """The options of the data set to update, if any."""
     if arguments.mode != "update":
         return None
     out, sizes = locate_output(arguments.out), getattr(arguments, "image_size", [])
