@@ -157,10 +157,7 @@ Reader: TypeAlias = BatchReader | ImageCache  # of the batches of any step of an
 
 
 def fill_cache(plan: ReadPlan, make_reader: Callable[[ReadPlan], Reader]) -> ImageCache:
-    """Reads and decodes all records of a plan, those of other hosts too; logs their size.
-
-    `make_reader` makes a reader of batches in their final size; raises as that does.
-    """
+    """Reads all records of a plan in their final size, those of other hosts too; logs the bytes."""
     records = plan.choice.selection.count
     options = dataclasses.replace(
         plan.options,

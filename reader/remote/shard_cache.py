@@ -58,10 +58,7 @@ class ShardCache:
     limit_bytes: int  # for all files in it
 
     def open(self, item: StoredObject) -> int:
-        """Returns a descriptor of an object's content, and fetches that first if need be.
-
-        Raises a `DatasetError` for a missing or damaged object, an `OutputError` for the cache.
-        """
+        """Returns a descriptor of an object's content, and fetches that first if need be."""
         if not _SHA256.fullmatch(item.sha256):
             raise DatasetError(f"{item.path}: {item.sha256!r:.80} is not a SHA-256")
         try:
