@@ -18,7 +18,7 @@ from converter.storage.disk import DiskPath
 from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
-from pipelines import convert_sizes
+from pipelines import convert_sizes, repair, verify
 from pipelines.cli.commands import main
 from pipelines.jobs import preview, request
 from pipelines.jobs.convert import convert
@@ -256,3 +256,24 @@ def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
     preview.check_room(tmp_path / "not" / "there", room / 2)
     with pytest.warns(preview.SpaceWarning, match=r"more will .*/not/there"):
         preview.check_room(tmp_path / "not" / "there", room * 2)
+
+
+def test_an_argument_that_a_function_does_not_know_is_refused(image_folder, converted, tmp_path):
+    for call in (
+        lambda: convert(image_folder, tmp_path / "out", wrkers=2),
+        lambda: preview.plan(image_folder, tmp_path / "out", wrkers=2),
+        lambda: verify(converted, wrkers=2),
+        lambda: repair(converted, image_folder, wrkers=2),
+    ):
+        with pytest.raises(UsageError, match="'wrkers' is unknown: there are workers"):
+            call()
+    with pytest.raises(UsageError, match=r"'mode' is unknown"):
+        verify(converted, mode="update")
+    with pytest.raises(UsageError, match="beam_args '--runner=x' is one text"):
+        convert(image_folder, tmp_path / "out", beam_args="--runner=x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_originals_to_verify_with_have_to_exist(converted, tmp_path):
+    with pytest.raises(UsageError, match="missing does not exist"):
+        verify(converted, sources=tmp_path / "missing")

@@ -30,7 +30,7 @@ from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import clusters, runners
 from pipelines.beam.remaining import follow_shards, write_remaining
 from pipelines.jobs.preview import compare, compare_update
-from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
+from pipelines.jobs.request import SETTINGS, Request, locate_sizes, make_requests, make_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +122,7 @@ def run_conversions(
     **settings: Any,
 ) -> dict[Location, Conversion]:
     """Does what `convert` and `convert_sizes` do, and returns the whole outcome by output."""
-    run = RunSettings(beam_args=tuple(beam_args), **settings)
+    run = make_settings(SETTINGS, beam_args, **settings)
     beam = runners.parse_options(run.beam_args)
     requests = make_requests(locate(images), outs, run)
     for request in requests:

@@ -32,7 +32,7 @@ from converter.upkeep.comparisons import ClassChanges, compare_classes
 from converter.upkeep.contents import OnShard
 from converter.upkeep.updates import Update, plan_update
 from converter.writing.records import Estimate, bound_record_bytes, check_scan, estimate_records
-from pipelines.jobs.request import Request, RunSettings, locate_sizes, make_requests
+from pipelines.jobs.request import SETTINGS, Request, locate_sizes, make_requests, make_settings
 
 
 class SpaceWarning(UserWarning):
@@ -143,7 +143,7 @@ def preview_outputs(
     images: AnyPath, outs: Mapping[Location, ConvertOptions | None], **settings: Any
 ) -> list[Preview]:
     """Does what `plan` and `plan_sizes` do; a preview for each output, in order."""
-    run = RunSettings(**settings)
+    run = make_settings(SETTINGS, **settings)
     requests = make_requests(locate(images), outs, run)
     for request in requests:
         if request.needs_lock and (owner := request.out.find_owner()):

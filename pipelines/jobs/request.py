@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from converter.commits.replacements import find_dataset, find_manifest, is_staged
 from converter.errors import DatasetError, OutputError, UsageError
@@ -23,6 +23,7 @@ from converter.storage.location import Location
 from converter.upkeep.updates import check_kind
 from converter.writing.records import check_scan
 
+SETTINGS: Final = ("workers", "progress", "mode", "break_lock")
 MODES: Final = ("new", "overwrite", "update")
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
@@ -60,6 +61,18 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, MODES)
+
+
+def make_settings(
+    known: Sequence[str], beam_args: Sequence[str] = (), **settings: Any
+) -> RunSettings:
+    """Makes them from the arguments of a public function, which takes those in `known`."""
+    if isinstance(beam_args, str):
+        raise UsageError(f"beam_args {beam_args!r} is one text: give a list of options")
+    for name in settings:
+        if name not in known:
+            raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")
+    return RunSettings(beam_args=tuple(beam_args), **settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,7 +34,7 @@ from converter.upkeep.verification import (
     verify_dataset,
 )
 from pipelines.jobs.preview import propose
-from pipelines.jobs.request import RunSettings, check_folders
+from pipelines.jobs.request import RunSettings, check_folders, make_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ def verify(
         DatasetError: the manifest itself is missing, damaged or of a newer format.
         ShardmillError: the Beam job failed.
     """
-    run = RunSettings(beam_args=tuple(beam_args or ()), **settings)
+    run = make_settings(("workers", "progress"), beam_args or (), **settings)
     job = None if beam_args is None else run
     return run_verification(out, sources, job, quick=quick, decode=decode, progress=run.progress)[1]
 
@@ -96,6 +96,8 @@ def run_verification(
 ) -> tuple[Manifest | None, list[Fault]]:
     """Does what `verify` does; also returns the manifest, or None if there is none yet."""
     folder, images = locate(out), None if sources is None else locate(sources)
+    if images is not None and not images.exists():
+        raise UsageError(f"{images} does not exist: give the images that were converted")
     if _read_manifest_version(folder) is None:
         return None, verify_dataset(folder, quick=quick, decode=decode, originals=images)
 
@@ -177,7 +179,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
     from pipelines.beam import clusters, runners  # noqa: PLC0415
     from pipelines.beam.remaining import write_remaining  # noqa: PLC0415
 
-    run = RunSettings(beam_args=tuple(beam_args), **settings)
+    run = make_settings(("workers", "progress", "break_lock"), beam_args, **settings)
     folder, originals = locate_output(out), locate(images)
 
     def find_faults(manifest: Manifest) -> list[Fault]:
