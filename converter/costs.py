@@ -4,8 +4,6 @@ Each thread has one clock, which is always in one step; `enter` switches to anot
 is counted once, even after an error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -31,7 +29,7 @@ class Cost:
     bytes_read: int = 0
     msec: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
 
-    def __add__(self, other: Cost) -> Cost:
+    def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             images_read=self.images_read + other.images_read,
             bytes_read=self.bytes_read + other.bytes_read,

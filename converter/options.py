@@ -1,7 +1,5 @@
 """The options of a conversion: `ConvertOptions`."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re
@@ -268,7 +266,7 @@ class ConvertOptions(ImageOptions):
         return {name: getattr(self, name) for name in POLICIES}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ConvertOptions:
+    def from_json(cls, values: Mapping[str, Any]) -> "ConvertOptions":
         """Restores options from JSON values; those not given have their defaults.
 
         Raises:

@@ -18,8 +18,7 @@ def parse_bytes(text: str) -> int:
     >>> parse_bytes("1.5kB")
     1500
 
-    Raises:
-        UsageError: `text` is not a number with one of the units B, kB, MB, GB, KiB, MiB, GiB.
+    Raises UsageError for other units than B, kB, MB, GB, KiB, MiB and GiB.
     """
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-zA-Z]*)", text.strip())
     if match is None or match[2].lower() not in _UNITS:

@@ -41,26 +41,21 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "MillShards": "pipelines.beam.transforms",
-    "Preview": "pipelines.jobs.preview",
-    "Repair": "pipelines.jobs.upkeep",
-    "RunSettings": "pipelines.jobs.request",
-    "VerifyShards": "pipelines.beam.transforms",
-    "clean": "converter.commits.replacements",
-    "convert": "pipelines.jobs.convert",
-    "convert_sizes": "pipelines.jobs.convert",
-    "plan": "pipelines.jobs.preview",
-    "plan_sizes": "pipelines.jobs.preview",
-    "repair": "pipelines.jobs.upkeep",
-    "verify": "pipelines.jobs.upkeep",
+    "converter.commits.replacements": ("clean",),
+    "pipelines.beam.transforms": ("MillShards", "VerifyShards"),
+    "pipelines.jobs.convert": ("convert", "convert_sizes"),
+    "pipelines.jobs.preview": ("Preview", "plan", "plan_sizes"),
+    "pipelines.jobs.request": ("RunSettings",),
+    "pipelines.jobs.upkeep": ("Repair", "repair", "verify"),
 }
 
 
 def __getattr__(name: str) -> Any:
     # Only now, because Beam takes more than a second to import, which `inspect` does without.
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,18 @@ def list_homes(package) -> tuple[str, str]:
     return "converter.", f"{package.__name__}."
 
 
+def walk_top_level(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those in functions and classes, whose names are their own."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield from walk_top_level(node)
+
+
 def list_public_names(package) -> set[str]:
     """What `__init__.py` defines or takes from where it may, also for types alone."""
     names = set()
-    for node in ast.walk(parse_module(package.__name__)):
+    for node in walk_top_level(parse_module(package.__name__)):
         if isinstance(node, ast.ImportFrom) and node.module.startswith(list_homes(package)):
             names |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -44,16 +44,9 @@ def index_files(
 ) -> list[Indexed]:
     """Runs `index_shard` on many files; one that fails does not stop the others.
 
-    Args:
-        paths: TFRecord files.
-        payloads: as in `index_shard`, like `overwrite`.
-        overwrite: as there.
-        workers: how many files are read at once, each in 1 MiB and the size of its index; one for
-            each core if None.
-        on_file: called with each file and its outcome, in the order in which they are returned.
-
-    Raises:
-        UsageError: two files would have the same index, or `workers` is below 1.
+    Reads `workers` files at once, one for each core if None, each in 1 MiB and the size of its
+    index. Calls `on_file` with each file and its outcome, in the order in which they are returned.
+    Raises UsageError if two files would have the same index, or `workers` is below 1.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers} is out of range: at least 1")
@@ -93,10 +86,8 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
         payloads: whether to compare the checksums of the payloads; those of the lengths always are.
         overwrite: whether to replace an existing index that does not fit.
 
-    Raises:
-        RecordError: a record is damaged or cut off; its `shard` is the path.
-        DatasetError: the file cannot be read, is compressed, or changes meanwhile.
-        OutputError: another index exists, or the index cannot be written.
+    Raises RecordError if a record is damaged or cut off, DatasetError if the file cannot be read,
+    is compressed, or changes meanwhile, and OutputError if another index is in the way.
     """
     index = path.parent / name_index(path.name)
     try:

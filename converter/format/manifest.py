@@ -162,9 +162,8 @@ class Manifest:
 def read_manifest(folder: AnyPath) -> Manifest:
     """Reads and checks the manifest of a data set.
 
-    Raises:
-        DatasetError: there is none, it is damaged or of a newer major version, or what it says
-            contradicts itself or leads out of the folder.
+    Raises DatasetError if there is none, it is damaged or of a newer major version, or what it says
+    contradicts itself or leads out of the folder.
     """
     path = locate(folder) / MANIFEST
     try:

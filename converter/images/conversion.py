@@ -187,9 +187,11 @@ def _convert(opened: OpenedImage, options: ConvertOptions) -> StoredImage:
     height, width = geometry.canvas
     if max(height, width) > MAX_SIDE_PIXELS:
         raise ImageError("too_large", f"{width}x{height}: a side is over {MAX_SIDE_PIXELS}")
-    encoding = options.encoding
+    encoding, source = options.encoding, str(opened.image.format)
     if encoding == "keep":
-        encoding = _choose_encoding(str(opened.image.format), options)
+        encoding = _COPIED.get(source, "jpeg" if source == "MPO" else "png")
+        if encoding not in HELD_BY[options.color_mode]:
+            encoding = "png"  # which holds every mode
     if geometry.canvas == opened.origin.size and _can_copy(opened, encoding, options):
         opened.load()  # a truncated file must not be copied
         data = opened.data
@@ -205,12 +207,6 @@ def _convert(opened: OpenedImage, options: ConvertOptions) -> StoredImage:
         channels=options.channels,
         origin=opened.origin,
     )
-
-
-def _choose_encoding(source_format: str, options: ConvertOptions) -> str:
-    """The encoding of the source, or the nearest one that holds the colour mode."""
-    encoding = _COPIED.get(source_format, "jpeg" if source_format == "MPO" else "png")
-    return encoding if encoding in HELD_BY[options.color_mode] else "png"
 
 
 def _encode(image: Image.Image, encoding: str, quality: int) -> bytes:

@@ -10,8 +10,6 @@ their order: the tar is decompressed once for the list, once for the hashes if t
 part for the sample, and once by each worker that writes.
 """
 
-from __future__ import annotations
-
 import bz2
 import contextlib
 import errno
@@ -242,6 +240,30 @@ def _check_header(data: bytes) -> None:
         raise ImageError("changed", "the archive changed since it was listed") from None
 
 
+class _Window:
+    """A part of a file as a file of its own, from which no large piece is read at once."""
+
+    def __init__(self, file: BinaryIO, begin: int, size: int) -> None:
+        self.file, self.begin, self.size, self._at = file, begin, size, 0
+        self.last_read = b""
+
+    def read(self, size: int = -1) -> bytes:
+        size = min(size if size >= 0 else self.size, max(0, self.size - self._at))
+        if size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes, at most {_MAX_HEADER_BYTES:,}")
+        self.file.seek(self.begin + self._at)
+        self.last_read = self.file.read(size)
+        self._at += len(self.last_read)
+        return self.last_read
+
+    def seek(self, offset: int) -> int:
+        self._at = offset
+        return offset
+
+    def tell(self) -> int:
+        return self._at
+
+
 def _list_tar(archive: Location, packed_bytes: int) -> Iterator[Entry | Skipped]:
     compressed = is_compressed(archive)
     size = _FREE_BYTES + _MAX_RATIO * packed_bytes if compressed else packed_bytes
@@ -289,27 +311,3 @@ def _list_inner(
         yield from _list_window(inner, f"{path[: -len('.tar')]}/", depth + 1)
     except tarfile.TarError as error:  # the members after the inner tar can still be read
         yield leave_out(path, "unreadable", f"cannot be read as an archive: {error}")
-
-
-class _Window:
-    """A part of a file as a file of its own, from which no large piece is read at once."""
-
-    def __init__(self, file: BinaryIO, begin: int, size: int) -> None:
-        self.file, self.begin, self.size, self._at = file, begin, size, 0
-        self.last_read = b""
-
-    def read(self, size: int = -1) -> bytes:
-        size = min(size if size >= 0 else self.size, max(0, self.size - self._at))
-        if size > _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size:,} bytes, at most {_MAX_HEADER_BYTES:,}")
-        self.file.seek(self.begin + self._at)
-        self.last_read = self.file.read(size)
-        self._at += len(self.last_read)
-        return self.last_read
-
-    def seek(self, offset: int) -> int:
-        self._at = offset
-        return offset
-
-    def tell(self) -> int:
-        return self._at

@@ -112,10 +112,8 @@ def read_entry(entry: Entry, images: Location) -> bytes:
 def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Reads an original by its path in a folder or an archive.
 
-    Raises:
-        ImageError: it is gone, over `max_bytes`, changes while it is read, or cannot be read.
-        OSError: this machine has run out of something.
-        StoreError: the store does not answer, or refuses.
+    Raises ImageError if it is gone, over `max_bytes`, changes while it is read, or cannot be read,
+    and OSError if this machine has run out of something.
     """
     with _describe_errors():
         if is_archive(images):

@@ -30,11 +30,8 @@ from converter.storage.location import Location
 def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> Inventory:
     """Finds all images to convert, with their masks, and those with the same content.
 
-    `images` is a folder, a prefix of an object store, an archive, or a table.
-
-    Raises:
-        UsageError: there is nothing to convert, or the options do not fit.
-        StoreError: the store does not answer, or refuses.
+    `images` is a folder, a prefix of an object store, an archive, or a table. Raises UsageError if
+    there is nothing to convert, or the options do not fit.
     """
     inputs.check_input_options(images, options)
     root = inputs.locate_root(images, options)

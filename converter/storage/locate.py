@@ -21,8 +21,7 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 def locate(path: AnyPath) -> Location:
     """Returns the absolute path of a file or folder, or its address in an object store.
 
-    Raises:
-        UsageError: it is no path, no valid address, or one of an unknown kind of store.
+    Raises UsageError if it is no path, no valid address, or one of an unknown kind of store.
     """
     if isinstance(path, ObjectPath):
         return path
@@ -52,8 +51,7 @@ def locate_output(out: AnyPath) -> Location:
 def join(folder: Location, path: str) -> Location:
     """Returns where a path leads from a folder; an absolute path, or an address, stands alone.
 
-    Raises:
-        UsageError: it leads out of a bucket, or is not a valid address.
+    Raises UsageError if it leads out of a bucket, or is not a valid address.
 
     >>> join(locate("s3://bucket/tables"), "../photos")
     ObjectPath('s3://bucket/photos')

@@ -107,13 +107,9 @@ class Location(Protocol):
     ) -> AbstractContextManager[HashedFile]:
         """Opens a new file, which appears whole when the block ends, or not at all.
 
-        Args:
-            scratch: a folder on the same file system for the temporary file; a store needs none.
-            exclusive: refuse to replace a file of this name, even one that appears meanwhile.
-
-        Raises:
-            OutputError: it cannot be written, reads back differently from what was written, or
-                there is one already and `exclusive`.
+        The temporary file is in `scratch`, a folder on the same file system; a store needs none.
+        `exclusive` refuses to replace a file of this name, even one that appears meanwhile. Raises
+        OutputError if it cannot be written, or reads back differently from what was written.
         """
 
     def unlink(self, missing_ok: bool = ...) -> None: ...  # noqa: FBT001 (as in `Path`)
@@ -168,18 +164,14 @@ class Location(Protocol):
         """Puts the complete data set in `Layout.stage` in the place of the one in this folder.
 
         A store removes the `old` files, by name, and keeps all others. On a disk all of them are in
-        the stage afterwards.
-
-        Raises:
-            OutputError: the folder is in use as a mount point, or another manifest appeared.
+        the stage afterwards. Raises OutputError if the folder is in use as a mount point, or
+        another manifest appeared.
         """
 
     def finish_replacement(self) -> bool:
         """Resumes an interrupted replacement in a store, under its lock; False if there was none.
 
-        Raises:
-            DatasetError: its marker is damaged.
-            OutputError: another manifest appeared.
+        Raises DatasetError if its marker is damaged, and OutputError if another manifest appeared.
         """
 
     def find_replacement(self) -> Location | None:
@@ -191,13 +183,9 @@ class Location(Protocol):
     ) -> AbstractContextManager[None]:
         """Keeps every other writer out of a data set's folder; makes it if it does not exist.
 
-        Args:
-            break_lock: treat a lock held by another machine as stale.
-            moves_to: where the folder, and the lock with it, may be by the end of the block.
-
-        Raises:
-            LockedError: someone else is writing to it, or may be.
-            OutputError: the lock cannot be written.
+        `break_lock` treats a lock held by another machine as stale; the folder, and the lock with
+        it, may be at `moves_to` by the end of the block. Raises LockedError if someone else is
+        writing to it, or may be, and OutputError if the lock cannot be written.
         """
 
     def find_owner(self) -> Owner | None:

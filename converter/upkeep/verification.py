@@ -4,8 +4,6 @@
 `collect_faults` adds what shows only across all shards.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections import Counter
@@ -67,7 +65,7 @@ class Report(NamedTuple):
         return json.dumps(self).encode("ascii")
 
     @classmethod
-    def from_json(cls, data: bytes) -> Report:
+    def from_json(cls, data: bytes) -> "Report":
         faults, counts = json.loads(data)
         if counts is not None:
             labels, formats, (height, width) = counts

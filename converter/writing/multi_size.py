@@ -10,8 +10,6 @@ Each data set has the bytes that it would have alone.
     OUT/224x224/.shardmill/parts-DIGEST/train-00003-of-00040.json the bytes of each image
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools
@@ -128,6 +126,13 @@ def assemble_shard(assembly: Assembly) -> Receipt:
     return write_images(assembly.shard, assembly.job, _read_pieces(assembly.pieces, entries))
 
 
+class _Part(NamedTuple):
+    """A part that is being written, and where each of its images ends so far."""
+
+    file: HashedFile
+    ends: list[int]
+
+
 def _divide(frames: Frames, parts: Sequence[_Part]) -> Frames:
     """Passes an image on to the leader's shard; the sizes of the followers go into their parts."""
     for found, outcomes in frames:
@@ -137,13 +142,6 @@ def _divide(frames: Frames, parts: Sequence[_Part]) -> Frames:
         yield found, outcomes
     for part in parts:
         part.ends.append(part.file.size)
-
-
-class _Part(NamedTuple):
-    """A part that is being written, and where each of its images ends so far."""
-
-    file: HashedFile
-    ends: list[int]
 
 
 @contextlib.contextmanager

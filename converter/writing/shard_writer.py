@@ -4,8 +4,6 @@
 on the plan alone, and a file gets its final name only when it is complete.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools
@@ -47,7 +45,7 @@ class Job:
     generator: str = ""  # which accepts workers of any version
 
     @classmethod
-    def of_plan(cls, plan: Plan) -> Job:
+    def of_plan(cls, plan: Plan) -> "Job":
         return cls(**{each.name: getattr(plan, each.name) for each in dataclasses.fields(cls)})
 
     def check_versions(self) -> None:

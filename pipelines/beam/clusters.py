@@ -1,7 +1,5 @@
 """Runners on other machines: what their workers can see, and what Dataflow and its workers get."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import hashlib

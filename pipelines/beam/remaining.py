@@ -1,7 +1,5 @@
 """The unfinished shards of plans: finds them, runs them, and draws how far they are."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import time

@@ -3,8 +3,6 @@
 Local runs use FnApiRunner, with worker processes of our own (`pipelines.beam.workers`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.util

@@ -5,8 +5,6 @@
 It reads one line of JSON from standard input, with the environment variables of Beam's worker.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
