@@ -30,10 +30,10 @@ def replace_beam() -> None:
     parts = {
         "transforms": {"MillShards": lambda plan, shards, _: (plan, shards), "MillSizes": None},
         "workers": {"LocalWorkers": object},
+        "clusters": {"check_paths": lambda *_: None},
         "runners": {
             "RunnerOptions": object,
-            "check_paths": lambda *_: None,
-            "parse_options": lambda *_, **__: None,
+            "parse_options": lambda *_, **__: types.SimpleNamespace(pipeline=None),
             "start_workers": start_no_workers,
             "run_pipeline": run_loop,
         },
