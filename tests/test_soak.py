@@ -163,7 +163,7 @@ def test_nothing_is_lost(whole: Soak, experiment: str, times: int) -> None:
         ("order", "receipt before shard", 1, "comes before its shard"),
         ("order", "manifest before shards", 1, "comes after the manifest"),
         ("order", "last record lost", 1, "another tree at the end"),
-        ("kills", "written under its final name", 9, "final names without their content"),
+        ("kills", "written under its final name", 9, "final names without|a receipt of a shard"),
         ("kills", "receipt before shard", 9, "a receipt of a shard that is not there"),
         # Until the manifest is there, the shard that it overtakes shows as a receipt without one.
         ("kills", "manifest before shards", 9, "nor the new one|a receipt of a shard"),
