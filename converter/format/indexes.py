@@ -61,7 +61,8 @@ def parse_index(data: bytes, *, index: str, shard_bytes: int) -> npt.NDArray[np.
 
 def parse_pieces(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _Numbers:
     """`parse_index` for an index that is read piece by piece, in 16 bytes of memory a record."""
-    ends, records, end = [np.zeros(1, np.int64)], 0, 0
+    ends: list[_Numbers] = [np.zeros(1, np.int64)]
+    records = end = 0
     for lines in _cut_lines(pieces, index):
         ends.append(_parse_lines(lines, index, records, end))
         records, end = records + len(ends[-1]), int(ends[-1][-1])

@@ -110,7 +110,7 @@ def find_fields(block: Block, given: Given) -> Fields:
     data, names = block.data, given.features
     begins, ends, valid = find_spans(data, block.begins, block.ends, names)
     valid &= block.valid
-    numbers = {name: np.zeros(len(valid), np.int64) for name in NUMBERS}
+    numbers: dict[str, Numbers] = {name: np.zeros(len(valid), np.int64) for name in NUMBERS}
     for row, name in enumerate(names):
         if name in numbers:
             numbers[name], single = read_numbers(data, begins[row], ends[row])
@@ -191,7 +191,8 @@ def find_spans(
     """
     spans = np.zeros((2, len(names), len(begins)), np.int64)
     missing = {name.encode(): row for row, name in enumerate(names)}
-    at, stops, valid = begins, ends, np.ones(len(begins), np.bool_)
+    at, stops = begins, ends
+    valid: Flags = np.ones(len(begins), np.bool_)
     if not within:
         at, stops, valid = _enter(data, begins, ends, _FIELD_1)  # Example.features
     for _ in range(MAX_FEATURES):
