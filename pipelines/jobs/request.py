@@ -63,16 +63,14 @@ class RunSettings:
         check_choice("mode", self.mode, MODES)
 
 
-def make_settings(
-    known: Sequence[str], beam_args: Sequence[str] = (), **settings: Any
-) -> RunSettings:
+def make_settings(known: Sequence[str], beam_args: Sequence[str] = (), **more: Any) -> RunSettings:
     """Makes them from the arguments of a public function, which takes those in `known`."""
     if isinstance(beam_args, str):
         raise UsageError(f"beam_args {beam_args!r} is one text: give a list of options")
-    for name in settings:
+    for name in more:
         if name not in known:
             raise UsageError(f"argument {name!r} is unknown: there are {', '.join(known)}")
-    return RunSettings(beam_args=tuple(beam_args), **settings)
+    return RunSettings(beam_args=tuple(beam_args), **more)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
