@@ -6,15 +6,12 @@ Object stores: `server`, each kind in turn; processes that live until the last t
 Both are made here from arithmetic, so the tests need no file from elsewhere.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -35,9 +32,6 @@ from converter.writing.records import Record, make_records
 from converter.writing.shard_writer import Job, write_shard
 from pipelines.jobs.preview import propose
 from reader.records.record_files import RecordFiles
-
-if TYPE_CHECKING:
-    from pipelines.jobs.convert import Conversion
 
 KINDS = {
     "proof": (
@@ -151,18 +145,12 @@ def convert_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
     return plan
 
 
-def run_conversion(
-    images: Path,
-    out: Path,
-    options: ConvertOptions | None = None,
-    beam_args: Sequence[str] = (),
-    **settings: object,
-) -> Conversion:
-    """Does what `convert` does, and returns the whole outcome."""
+def run_conversion(images: Path, out: Path, options=None, *beam_args, **settings):
+    """Takes what `convert` takes, and returns the whole outcome."""
     from pipelines.jobs.convert import run_conversions  # loads Beam
 
     place = locate_output(out)
-    return run_conversions(images, {place: options}, beam_args, **settings)[place]
+    return run_conversions(images, {place: options}, *beam_args, **settings)[place]
 
 
 def list_states(folder: Path) -> dict[str, tuple[int, int, int]]:

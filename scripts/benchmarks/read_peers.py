@@ -29,6 +29,7 @@ BATCH = 64
 SIZE = (256, 256)
 CORES = os.cpu_count() or 1
 DECODED_S = 0.00023
+ASKED = {"batch_size": BATCH, "dtype": "uint8", "seed": 1}
 
 Epoch: TypeAlias = Callable[[], Iterable[int]]
 Build: TypeAlias = Callable[[], Epoch]
@@ -107,7 +108,7 @@ def prepare_shardmill(folder: Path, **options: Any) -> Build:
     import_tensorflow()
     from reader import load_dataset
 
-    asked = {"batch_size": BATCH, "dtype": "uint8", "seed": 1, **options}
+    asked = {**ASKED, **options}
     return lambda: count_images(load_dataset(folder, "train", **asked))
 
 
@@ -134,7 +135,7 @@ def prepare_fit(folder: Path, **options: Any) -> Build:
     numbers = itertools.count()
 
     def build() -> Epoch:
-        asked = {"batch_size": BATCH, "dtype": "uint8", "seed": 1, **options}
+        asked = {**ASKED, **options}
         dataset = load_dataset(folder, "train", **asked)
 
         def epoch() -> Iterator[int]:
@@ -151,7 +152,7 @@ def prepare_batches(folder: Path, **options: Any) -> Build:
     """open_shards(FOLDER).batches("train", batch_size=64, dtype="uint8", seed=1)."""
     from reader import open_shards
 
-    asked = {"batch_size": BATCH, "dtype": "uint8", "seed": 1, **options}
+    asked = {**ASKED, **options}
 
     def build() -> Epoch:
         batches = open_shards(folder).batches("train", **asked)
@@ -167,7 +168,7 @@ def open_engine(folder: Path, decode: Callable[..., list[str | None]]) -> Any:
     from reader.plan.planning import plan_reading
 
     shards = open_shards(folder)
-    options = ReadOptions(batch_size=BATCH, dtype="uint8", seed=1)
+    options = ReadOptions(**ASKED)
     return BatchReader(plan_reading(shards.folder, shards.manifest, "train", options), decode)
 
 
@@ -214,7 +215,7 @@ def prepare_sequence(folder: Path) -> Build:
     from reader.batches.threads import run_ahead
 
     def build() -> Epoch:
-        sequence = open_shards(folder).sequence("train", BATCH, dtype="uint8", seed=1)
+        sequence = open_shards(folder).sequence("train", **ASKED)
 
         def epoch() -> Iterator[int]:
             for _, labels in run_ahead(sequence.__getitem__, range(len(sequence)), CORES, 2):
