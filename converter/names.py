@@ -15,7 +15,7 @@ MAX_SHOWN: Final = 120
 MAX_MESSAGE: Final = 500
 """Characters of a whole message."""
 
-# Of escapes nobody reads more: a Parquet cell of binary once made a line of 354,426 bytes.
+# More escapes tell a reader nothing: a Parquet cell of binary once made a line of 354,426 bytes.
 _MAX_BINARY: Final = 24
 _GAP: Final = "…"
 # What is longer than MAX_SHOWN. A path or number that is not quoted ends at a blank.

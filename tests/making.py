@@ -1,6 +1,6 @@
 """Makes every odd and every hostile image that the converter is tried on, and tells what it did.
 
-`python tests/making.py > tests/golden_images.tsv` writes the table of outcomes anew. It is there to
+`python tests/making.py > tests/golden_images.tsv` rewrites the table of outcomes. It is there to
 be read by a person before it is committed: each line is a promise.
 """
 

@@ -210,7 +210,7 @@ def test_keep_never_copies_a_cut_file(file_format):
 
 
 def is_copied(source: bytes) -> bool:
-    """Whether `keep` stores these very bytes; what is not refused may be encoded anew."""
+    """Whether `keep` stores these very bytes; what is not refused may be encoded again."""
     return find_code(source, KEEP) is None and convert_image(source, KEEP).data == source
 
 

@@ -63,7 +63,7 @@ def dump(content) -> bytes:
 
 
 def sign(content: dict) -> bytes:
-    """A manifest with that content whose digest is right, as whoever wants to harm would do."""
+    """A manifest with that content whose digest is right, as an attacker would make it."""
     return dump({**content, "digest": hashlib.sha256(dump(content)).hexdigest()})
 
 

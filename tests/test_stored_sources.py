@@ -337,7 +337,7 @@ def test_an_archive_that_is_replaced_is_noticed(s3_server, tmp_path, name):
     archive = s3_server.path(f"{uuid.uuid4().hex}/{name}")
     put_object(archive, (tmp_path / name).read_bytes())
     entries = sorted(list_archive(archive, [])[0], key=lambda entry: entry.place)
-    # What lies behind is asked for anew, also where all of it is one stream that is on its way.
+    # What lies behind is requested again, also where all of it is one stream that is on its way.
     read_entry(entries[-1], archive)
     put_object(archive, os.urandom(1 << 21))
     with pytest.raises(ImageError, match=r"^changed: the archive"):

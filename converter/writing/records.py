@@ -131,7 +131,7 @@ def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Frames:
             continue
         *values, origin = head
         fields = dict(zip(_PACKED, values, strict=True))
-        # Without the image's bytes: they are in the record, and nobody needs them twice.
+        # Without the image's bytes: they are in the record, and no caller needs them twice.
         image = StoredImage(data=b"", origin=Origin(*origin), **fields)
         yield found, [Record(payload=file.read(payload_bytes), image=image)]
 

@@ -130,7 +130,7 @@ def run_conversions(
     # Only now, so that a refusal touches nothing.
     for out in outs:
         restore_folder(out, break_lock=run.break_lock)
-    # Before the scan, so that nobody else writes what this run has compared.
+    # Before the scan, so that no other run writes what this one has compared.
     with contextlib.ExitStack() as locks:
         ended = False
         for request in requests:

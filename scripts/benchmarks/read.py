@@ -201,7 +201,7 @@ def compare_before(now: list[dict[str, Any]], before: list[dict[str, Any]]) -> I
 
 
 def measure_start(given: argparse.Namespace) -> Iterator[bool]:
-    """Starts Python, imports what is needed, and reads one batch; in each round anew."""
+    """Starts Python, imports what is needed, and reads one batch, once a round."""
     folder = corpora.convert_photos(given.work, given.count, "jpeg")
     names = [name for name in ("load_dataset", BEFORE, "batches()") if name in given.contenders]
     runs: dict[str, list[float]] = {name: [] for name in names}

@@ -2,7 +2,7 @@
 
 Scans of digits are converted, and a network is trained on them with `ResumeTraining`: once to the
 end, and once in a process that is killed with SIGKILL again and again, in the middle of an epoch,
-and started anew. Every step notes which records it was given. Then both are compared: the records
+and started again. Every step notes which records it was given. Then both are compared: the records
 of each step, the history, and the weights, bit by bit.
 """
 
