@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import threading
 import time
 import uuid
 
@@ -13,7 +14,7 @@ from servers import upload
 from converter.errors import DatasetError, RecordError, StoreError
 from converter.storage.object_requests import put_object
 from reader import open_shards
-from reader.records.indexed_file import Group
+from reader.records.indexed_file import Group, read_index
 from reader.remote import remote_shards as ranges
 from reader.remote.remote_shards import RangeFiles, RemoteFile, list_ranges
 
@@ -132,6 +133,17 @@ def test_many_requests_are_under_way_at_once(remote, s3_server, server):
     assert len(source[5::20]) == SHARDS
     # One after the other, they would take 2.4 seconds.
     assert server.set_faults()["GET"] == SHARDS
+
+
+def test_indexes_are_fetched_at_once(remote, monkeypatch):
+    meeting = threading.Barrier(SHARDS, timeout=10)
+
+    def meet(file):
+        meeting.wait()  # one after the other, they would never meet
+        return read_index(file)
+
+    monkeypatch.setattr("reader.records.record_files.read_index", meet)
+    assert len(remote.source("train")[::RECORDS]) == SHARDS
 
 
 def test_what_does_not_fit_into_memory_waits(remote, folder, monkeypatch):

@@ -105,13 +105,16 @@ class RecordFiles:
         files = [self.files[number] for number in needed]
         with self.lock:
             missing = [file for file in files if file.path not in self._indexes]
-        for file in missing[1:]:  # while the first one is read
-            prefetch_index(file)
+        self._prefetch_indexes(missing)
         for number, file in zip(needed, files, strict=True):
             first, last = np.searchsorted(which, [number, number + 1]).tolist()
             records = ordered[first:last] - (self._ends[number] - file.records)
             offsets = self._get_index(file)
             yield Group(file, order[first:last], records, offsets[records], offsets[records + 1])
+
+    def _prefetch_indexes(self, missing: Sequence[RecordFile]) -> None:
+        for file in missing[1:]:  # while the first one is read
+            prefetch_index(file)
 
     def _get_index(self, file: RecordFile) -> Numbers:
         with self.lock:
