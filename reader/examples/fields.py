@@ -123,11 +123,11 @@ def find_fields(block: Block, given: Given) -> Fields:
         mask = data[begins[1, row] : ends[1, row]].data
         valid[row] = _is_mask(mask, tuple(sizes[row].tolist()))
     # Columns hold any number of values: each record is parsed by itself.
-    values = np.full(len(valid), None, np.object_)
-    for row in np.flatnonzero(valid).tolist() if given.needed else ():
+    columns, values = given.needed, np.full(len(valid), None, np.object_)
+    for row in np.flatnonzero(valid).tolist() if columns else ():
         try:
             payload = data[block.begins[row] : block.ends[row]].tobytes()
-            values[row] = _read_values(examples.decode_example(payload), given)
+            values[row] = _read_values(examples.decode_example(payload), columns, given.classes)
         except ValueError:  # noqa: PERF203 (each may be damaged)
             valid[row] = False
     return Fields(
@@ -163,12 +163,14 @@ def parse_payload(payload: memoryview, given: Given) -> Field:
         raise ValueError(f"label {label}, expected less than {given.limit}")
     if given.masks and not _is_mask(memoryview(mask), size):
         raise ValueError(f"its mask is not a PNG of {size[0]}x{size[1]}")
-    return Field(label, image, size, name, mask, _read_values(features, given))
+    values = _read_values(features, given.needed, given.classes)
+    return Field(label, image, size, name, mask, values)
 
 
-def _read_values(features: Mapping[str, Sequence[Any]], given: Given) -> Values:
-    columns = given.needed
-    check_values(columns, features, given.classes)
+def _read_values(
+    features: Mapping[str, Sequence[Any]], columns: Sequence[Column], classes: int
+) -> Values:
+    check_values(columns, features, classes)
     return tuple(features.get(column.name, ()) for column in columns)
 
 
