@@ -50,7 +50,7 @@ class BatchReader:
     ) -> None:
         self.plan = plan
         self.damage = DamageLog(plan.options.on_damage, plan.options.max_damaged)
-        self._wanted = plan.given
+        self._given = plan.given
         self._decode = decode or make_decoder(plan.images)
         self._decode_mask = decode_mask or make_mask_decoder()
         self._resize = resize
@@ -111,19 +111,19 @@ class BatchReader:
     def _allocate(self, count: int, size: Size) -> tuple[Array, Array | None]:
         images = self.plan.images
         shape, mask_shape = images.lay_out(*size, images.channels), images.lay_out(*size, 1)
-        masks = np.zeros((count, *mask_shape), np.uint8) if self._wanted.masks else None
+        masks = np.zeros((count, *mask_shape), np.uint8) if self._given.masks else None
         return np.zeros((count, *shape), self.plan.read_dtype), masks
 
     def _fill_raw(self, batch: Batch, slots: Numbers, numbers: Numbers, seeds: Numbers) -> None:
         """Reads images that are stored as they are asked for, without a copy in between."""
         rows = batch.images if self._raw_images is None else self._raw_images.take()
         order, labels, names, valid = _read_raw(
-            self.plan.files, numbers, rows, slots, with_names=self._wanted.with_names
+            self.plan.files, numbers, rows, slots, with_names=self._given.with_names
         )
         slots, numbers, seeds = slots[order], numbers[order], seeds[order]
         for slot in slots if self._raw_images is not None else ():
             np.copyto(view_channels_last(batch.images[slot], self._data_format), rows[slot])
-        valid &= labels < self._wanted.limit
+        valid &= labels < self._given.limit
         batch.labels[slots[valid]] = labels[valid]
         batch.names[slots[valid]] = names[valid]
         batch.valid[slots[valid]] = True
@@ -141,7 +141,7 @@ class BatchReader:
 
     def _decode_block(self, batch: Batch, block: Block, slots: Numbers, seeds: Numbers) -> Numbers:
         """Decodes what is valid; returns the indexes of the records for which that succeeded."""
-        fields = find_fields(block, self._wanted)
+        fields = find_fields(block, self._given)
         rows = np.flatnonzero(fields.valid)
         indexes = block.indexes[rows]
         places, sizes = slots[indexes].tolist(), map(tuple, fields.sizes[rows].tolist())
@@ -149,7 +149,7 @@ class BatchReader:
         problems = self._decode_parts(
             batch, zip(places, sizes, seeds[indexes].tolist(), images, masks, strict=True)
         )
-        if self._wanted.with_names:
+        if self._given.with_names:
             for slot, name in zip(places, _slice(block.data, fields.names, rows), strict=True):
                 batch.names[slot] = name.tobytes()
         batch.values[slots[indexes]] = fields.values[rows]
@@ -167,7 +167,7 @@ class BatchReader:
                 self.damage.report(payload)
                 continue
             try:
-                field = parse_payload(payload, self._wanted)
+                field = parse_payload(payload, self._given)
                 image, mask = (np.frombuffer(part, np.uint8) for part in (field.image, field.mask))
                 (problem,) = self._decode_parts(batch, [(slot, field.size, seed, image, mask)])
             except ValueError as error:
@@ -202,7 +202,7 @@ class BatchReader:
         choice = self.plan.choice
         if choice.record_labels is not None:
             batch.labels[slots] = choice.record_labels[numbers]
-        elif choice.labels is not None and self._wanted.labelled:
+        elif choice.labels is not None and self._given.labelled:
             batch.labels[slots] = choice.labels[batch.labels[slots]]
 
 
