@@ -73,7 +73,8 @@ class ShardSet:
         if not self.manifest.labelled:
             raise UsageError("this data set has no labels that weights could belong to")
         counts = {label: count for label, count in enumerate(self.splits[split].labels) if count}
-        return {label: sum(counts.values()) / (len(counts) * n) for label, n in counts.items()}
+        records = sum(counts.values())
+        return {label: records / (len(counts) * n) for label, n in counts.items()}
 
     def source(self, split: str) -> Source:
         """Random access to one split, without TensorFlow."""
