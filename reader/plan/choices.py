@@ -244,10 +244,10 @@ def _label_records(
 
 
 def _find_column(manifest: Manifest, name: str) -> Column:
-    columns = {column.name: column for column in manifest.columns}
-    column = columns.get(name) or columns.get(ALIASES.get(name, name))
+    column = find_column(manifest.columns, name)
+    column = column or find_column(manifest.columns, ALIASES.get(name, name))
     if column is None:
-        known = ", ".join(columns) or "none"
+        known = ", ".join(other.name for other in manifest.columns) or "none"
         raise UsageError(f"column {name!r} is none of the data set: there are {known}")
     return column
 
