@@ -11,13 +11,7 @@ from converter.costs import enter
 from converter.errors import ImageError
 from converter.image_options import FORMATS, SUFFIXES
 from converter.images import openers, pixels
-from converter.images.geometry import (
-    Geometry,
-    Size,
-    choose_interpolation,
-    pad,
-    scale,
-)
+from converter.images.geometry import Geometry, Size, choose_interpolation, pad, scale
 from converter.inventory import NoteTally
 from converter.names import find_file
 from converter.options import ConvertOptions
