@@ -1,8 +1,6 @@
 """What a command says stays short and printable, whatever it is given."""
 
 import argparse
-import csv
-import io
 import itertools
 import json
 
@@ -10,7 +8,9 @@ import pytest
 from conftest import encode_image, make_image, write_image
 from damaging import find_flaw
 from forging import forge, make_payload
+from test_tables import write_table
 
+from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.planning.plan import list_left_out
 from pipelines.cli.arguments import _make_parser
@@ -117,34 +117,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write_csv(path, rows):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+def encode_cell(cell):
+    """A cell for Parquet, where a column of text is binary, too, if one of its cells is."""
+    return cell if isinstance(cell, bytes) else to_bytes(cell)
 
 
-def write_json(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def write_parquet(path, rows):
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    # A column of text is binary, too, if one of its cells is.
-    columns = {
-        name: [cell if isinstance(cell, bytes) else str(cell).encode("utf-8", "surrogateescape")
-               for cell in cells]
-        for name, cells in columns.items()
-    }  # fmt: skip
-    parquet.write_table(pa.table(columns), str(path))
-
-
-WRITERS = {".csv": write_csv, ".jsonl": write_json, ".parquet": write_parquet}
-
-
-@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_a_cell_of_a_table_is_never_shown_as_a_whole(cell, suffix, place, tmp_path, capsys):
     if isinstance(cell, bytes) and suffix != ".parquet":
@@ -155,8 +133,9 @@ def test_a_cell_of_a_table_is_never_shown_as_a_whole(cell, suffix, place, tmp_pa
         rows[0].setdefault(column, "1")
         for number in places:
             rows[number][column] = cell
-        path = tmp_path / f"table{suffix}"
-        WRITERS[suffix](path, rows)
+        if suffix == ".parquet":
+            rows = [{name: encode_cell(cell) for name, cell in row.items()} for row in rows]
+        path = write_table(tmp_path / f"table{suffix}", rows)
         option = [] if column in ("path", "label") else [f"--{column}-column={column}"]
         main(["plan", str(path), str(tmp_path / "out"), *option, "--label-column=label",
               f"--table-root={place / 'images'}"])  # fmt: skip
@@ -172,11 +151,11 @@ def test_neither_is_it_repeated_in_what_is_said_of_a_rejected_row(cell, place, t
     (tmp_path / "images").symlink_to(place / "images")
     columns = {"path": "a/0.png", "label": "a", "mask": "a/0.png", "boxes": "[]"}
     rows = [columns, *(columns | {name: cell} for name in columns if name != "label")]
-    write_csv(tmp_path / "table.csv", rows)
+    table = write_table(tmp_path / "table.csv", rows)
     options = ConvertOptions(
         image_size=8, table_root="images", mask_column="mask", boxes_column="boxes"
     )
-    draft = propose(tmp_path / "table.csv", options, always_sample=False).draft
+    draft = propose(table, options, always_sample=False).draft
     details = [line["detail"] for line in list_left_out(draft)]
     assert details
     assert not [flaw for detail in details if (flaw := find_flaw(detail))]
