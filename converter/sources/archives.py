@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from converter.errors import ImageError, UsageError
 from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
-from converter.names import from_bytes, to_bytes
+from converter.names import to_bytes
 from converter.sources.folders import clean_name, has_image_suffix, is_clutter
 from converter.sources.inputs import is_compressed, is_zip
 from converter.sources.zips import list_zip, peek_zip_member, start_zip_member
@@ -273,10 +273,11 @@ def _list_tar(archive: Location, packed_bytes: int) -> Iterator[Entry | Skipped]
 
 def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Entry | Skipped]:
     # `tarfile` asks its file for nothing but `read`, `seek` and `tell`; its types ask for more.
+    # With this encoding its names are spelled as `converter.names` spells them.
     with tarfile.open(fileobj=window, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:  # type: ignore[call-overload]
         while (info := tar.next()) is not None:
             tar.members = []  # it would keep a kilobyte of each
-            path, is_outside = clean_name(from_bytes(info.name.encode("utf-8", "surrogateescape")))
+            path, is_outside = clean_name(info.name)
             path = (folder + path).rstrip("/")  # an archive of `.` has it for a member
             if info.size < 0:  # `tarfile` would go backward, for ever
                 raise tarfile.ReadError(f"{path!r} claims {info.size:,} bytes")
