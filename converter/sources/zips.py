@@ -76,7 +76,8 @@ def peek_zip_member(archive: Location, place: int, size: int) -> bytes:
     """The first bytes of a member, at most `size`, unchecked; empty if it is damaged."""
     file = io.BytesIO(archive.read_range(place, _span_member(size)))
     _, method, _ = _read_header(file, 0)
-    begin, data = place + file.tell(), file.read(size)
+    begin = place + file.tell()
+    data = file.read(size)
     if len(data) < size:  # its header is longer than usual, or the archive ends
         data = archive.read_range(begin, size)
     try:
