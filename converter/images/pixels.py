@@ -187,8 +187,10 @@ def _build_transform(profile: bytes, mode: str) -> _Transform | None:
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         wanted = _PROFILED.get(opened.profile.xcolor_space)
+        if wanted is None or (wanted == "CMYK") != (mode == "CMYK"):
+            return None
         grey = mode in ("1", "L", "LA", "La") or mode.startswith("I;16")
-        if wanted is None or (wanted == "CMYK") != (mode == "CMYK") or (wanted == "L" and not grey):
+        if wanted == "L" and not grey:
             return None
         convert = _convert_to_srgb(opened, wanted)
         return None if wanted == "RGB" and _keeps_colors(convert) else convert
