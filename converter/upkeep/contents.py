@@ -18,7 +18,7 @@ from converter.format.manifest import ImageInfo, Manifest, ShardInfo
 from converter.format.schema import MASK, check_values
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from converter.images.conversion import StoredImage, check_image
-from converter.inventory import NO_LABEL, REJECT_CODES
+from converter.inventory import NO_LABEL, reject
 from converter.names import from_bytes, to_bytes
 from converter.sources.archives import digest_members
 from converter.sources.inputs import is_compressed
@@ -134,7 +134,7 @@ def hash_original(path: str, images: Location, max_bytes: int) -> str:
         return hash_bytes(read_source(path, images, max_bytes))
     # All members are hashed in one pass, because each can be read only after those before it.
     if (digest := digest_members(images).get(path)) is None:
-        raise ImageError("vanished", REJECT_CODES["vanished"])
+        raise reject("vanished")
     return digest
 
 
