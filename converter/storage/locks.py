@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import socket
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from converter.errors import LockedError, OutputError, ShardmillError
-from converter.storage.files import Layout, link_file, write_file
+from converter.storage.files import Layout, hash_bytes, link_file, write_file
 from converter.storage.location import Location
 from converter.storage.object_requests import create_object
 
@@ -291,7 +290,7 @@ def remove_stale_object(
 
     The claim has the `content` of the new lock; `break_lock` also ignores one of another machine.
     """
-    claim = lock.with_name(f"{lock.name}.{hashlib.sha256(found).hexdigest()[:32]}")
+    claim = lock.with_name(f"{lock.name}.{hash_bytes(found)[:32]}")
     try:
         create_object(claim, content)
     except FileExistsError:
