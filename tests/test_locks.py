@@ -150,6 +150,20 @@ def test_without_flock_the_process_itself_says_whether_it_writes(
         pass
 
 
+def test_a_lock_that_cannot_be_tested_does_not_pass_for_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with tmp_path.lock():
+        monkeypatch.setattr(fcntl, "flock", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            tmp_path.find_owner()
+    monkeypatch.undo()
+    assert tmp_path.find_owner() is None
+
+
 @pytest.mark.usefixtures("machine")
 def test_a_lock_from_before_a_restart_is_taken_over(tmp_path: Path) -> None:
     write_owner(tmp_path, boot="an earlier one", pid=1)

@@ -231,12 +231,13 @@ def _acquire(place: Location, take: Callable[[], _T | None], pause_s: float) -> 
 def find_disk_owner(folder: DiskPath) -> Owner | None:
     """Finds who is writing to a folder; see `Location.find_owner`."""
     try:
-        with open(Layout(folder).lock, "rb", buffering=0) as file:
-            # Shared, because NFS gives no other to a file that is only open for reading.
-            taken = _try_flock(file.fileno(), fcntl.LOCK_SH)
-            owner = parse_owner(file.read(_OWNER_BYTES))
+        file = open(Layout(folder).lock, "rb", buffering=0)  # noqa: SIM115 (see below)
     except OSError:
         return None
+    with file:  # from here on an error does not mean that there is no owner
+        # Shared, because NFS gives no other to a file that is only open for reading.
+        taken = _try_flock(file.fileno(), fcntl.LOCK_SH)
+        owner = parse_owner(file.read(_OWNER_BYTES))
     return owner if taken is False or not owner.is_gone(unheld=taken is True) else None
 
 
