@@ -87,8 +87,9 @@ def _describe_info(
 def _describe_features(
     image: ImageInfo, classes: int, columns: Sequence[Column]
 ) -> dict[str, dict[str, Any]]:
-    texts = [examples.COLORSPACE, examples.FILENAME, examples.FORMAT]
-    texts += [examples.SHA256, examples.SOURCE_ID]
+    texts = [
+        examples.COLORSPACE, examples.FILENAME, examples.FORMAT, examples.SHA256, examples.SOURCE_ID
+    ]  # fmt: skip
     numbers = (examples.CHANNELS, examples.HEIGHT, examples.WIDTH)
     features = {column.name: _describe_column(column, classes) for column in columns}
     features[examples.ENCODED] = _describe_image(image)
