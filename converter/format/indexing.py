@@ -87,7 +87,8 @@ def index_shard(path: Path, *, payloads: bool = True, overwrite: bool = False) -
         overwrite: whether to replace an existing index that does not fit.
 
     Raises RecordError if a record is damaged or cut off, DatasetError if the file cannot be read,
-    is compressed, or changes meanwhile, and OutputError if another index is in the way.
+    is compressed, or changes meanwhile, and OutputError if the index cannot be written, or another
+    is in the way.
     """
     index = path.parent / name_index(path.name)
     try:

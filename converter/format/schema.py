@@ -58,7 +58,7 @@ class Column:
         return bytes if kind is str else kind
 
     def read(self, values: Sequence[Any]) -> Any:
-        """Checks a record's values: one value, a list, or a list of boxes of four numbers."""
+        """Checks and returns a record's values: one, a list, or a list of boxes of four numbers."""
         self.check(values)
         is_text = KINDS[self.kind] is str
         shown = [from_bytes(value) if is_text else value for value in values]

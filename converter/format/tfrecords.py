@@ -64,7 +64,7 @@ def frame_record(payload: bytes) -> bytes:
 def unframe_record(record: Bytes, *, shard: str, offset: int, number: int | None = None) -> Bytes:
     """The payload of exactly one record, not copied if `record` is a memoryview.
 
-    Raises a `RecordError` with `shard`, `offset` and `number` if a checksum does not match.
+    Raises a `RecordError` with `shard`, `offset` and `number` if length or checksum do not match.
     """
     describe = functools.partial(RecordError, shard, offset, record=number)
     if len(record) < FRAMING_BYTES:

@@ -48,7 +48,7 @@ class DiskPath(PosixPath):
         return str(self) if folder.is_remote else os.path.relpath(self, str(folder))
 
     def resolve(self, strict: bool = False) -> DiskPath:  # noqa: FBT001, FBT002 (as in pathlib)
-        # Before Python 3.13, pathlib raises RuntimeError for a loop of links, which can be named.
+        # Why not pathlib's? Before Python 3.13 it raises RuntimeError for a loop of links.
         return DiskPath(os.path.realpath(self, strict=strict))
 
     def as_output(self) -> DiskPath:

@@ -164,6 +164,7 @@ def list_objects(folder: ObjectPath) -> Iterator[tuple[ObjectPath, int]]:
 
 
 def _expand(folder: ObjectPath, page: Page) -> Iterator[tuple[str, int]]:
+    """Yields the objects of a page and all below its prefixes, by key."""
     # Why not simply list all? An answer has up to 1000 objects, and only it tells how to ask for
     # the next one: a million objects would take a thousand round trips in a row. Prefixes, such as
     # the folders of classes, are listed at the same time.
