@@ -406,7 +406,7 @@ def forget_payload_checksums() -> None:
 
 def forget_lengths() -> None:
     """A planted bug: nobody compares the checksum of a length, nor the length with the index."""
-    tfrecords._read_length = lambda header, place: _Equal()
+    tfrecords._read_length = lambda header, describe: _Equal()
 
 
 def forget_checksums_of_blocks() -> None:
