@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import convert_folder, write_folder, write_image
-from servers import KilledError, kill_at
+from servers import KilledError, kill_at, upload_tree
 from test_locks import write_owner
-from test_stores import read_tree, upload
+from test_stores import read_tree
 
 from converter.commits.commit import commit, list_finished
 from converter.commits.replacements import replace_dataset
@@ -154,7 +154,7 @@ def test_what_a_worker_writes_after_the_end_goes(images: Path, tmp_path: Path) -
 @pytest.mark.parametrize("unfinished", [False, True])
 def test_in_a_store_what_is_called_removed_is_gone(server, images, tmp_path, unfinished):
     convert_folder(images, tmp_path / "out", OPTIONS)
-    out = upload(tmp_path / "out", server.path(uuid.uuid4().hex))
+    out = upload_tree(tmp_path / "out", server.path(uuid.uuid4().hex))
     stage = Layout(Layout(out).stage)
     put_object(stage.lock, b"{}")
     put_object(Layout(out).costs / "train-00000-of-00002.json", b"{}")
@@ -178,8 +178,8 @@ def test_in_a_store_a_replacement_that_is_nearly_done_is_done(
     convert_folder(images, tmp_path / "old", OPTIONS)
     new = dataclasses.replace(OPTIONS, image_size=(9, 9))
     convert_folder(images, tmp_path / "new", new)
-    out = upload(tmp_path / "old", server.path(uuid.uuid4().hex))
-    upload(tmp_path / "new", Layout(out).stage)
+    out = upload_tree(tmp_path / "old", server.path(uuid.uuid4().hex))
+    upload_tree(tmp_path / "new", Layout(out).stage)
     plan = write_folder(images, tmp_path / "plan", new)
     put_object(Layout(Layout(out).stage).plan, Layout(plan.out).plan.read_bytes())
     with monkeypatch.context() as patch, pytest.raises(KilledError):
@@ -241,7 +241,7 @@ def test_reports_of_a_check_that_was_killed_go_and_of_one_that_runs_stay(
     convert_folder(images, tmp_path / "out", OPTIONS)
     out = tmp_path / "out"
     if far:
-        out = upload(out, request.getfixturevalue("s3_server").path(uuid.uuid4().hex))
+        out = upload_tree(out, request.getfixturevalue("s3_server").path(uuid.uuid4().hex))
     gone, alive, other = (out.with_name(f"{Layout(out).reports}{name}") for name in "abc")
     for folder in (gone, alive, other):
         if not far:

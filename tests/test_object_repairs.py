@@ -15,8 +15,8 @@ import pytest
 import test_repairs
 from conftest import convert_folder, make_environment, write_image
 from damaging import EXHAUSTIVE
-from servers import Server, count_writes, kill_at
-from test_stores import read_tree, upload
+from servers import Server, count_writes, kill_at, upload_tree
+from test_stores import read_tree
 
 from converter.commits.replacements import clean
 from converter.errors import DatasetError
@@ -46,7 +46,7 @@ def damage_stored(
     """The data set in a store, damaged."""
     shutil.copytree(root / "out", tmp_path / "damaged")
     damage(tmp_path / "damaged")
-    return upload(tmp_path / "damaged", server.path(uuid.uuid4().hex))
+    return upload_tree(tmp_path / "damaged", server.path(uuid.uuid4().hex))
 
 
 def damage_much(out: Path) -> None:
@@ -65,7 +65,7 @@ def test_what_is_damaged_comes_back_byte_for_byte(
 
 
 def test_originals_may_lie_in_a_store(server: Server, root: Path, tmp_path: Path) -> None:
-    images = upload(root / "images", server.path(uuid.uuid4().hex))
+    images = upload_tree(root / "images", server.path(uuid.uuid4().hex))
     put_object(images / "a" / "new.png", (root / "images" / "a" / "2.png").read_bytes())
     out = damage_stored(test_repairs.flip_in_an_image, root, tmp_path, server)
     assert repair(out, images, IN_MEMORY).left == ()
@@ -86,7 +86,7 @@ def test_a_repair_goes_on_wherever_it_was_killed(
     total = count_writes(monkeypatch, lambda: repair(out, root / "images", IN_MEMORY))
     for number in range(1, total + 1, 1 if EXHAUSTIVE else total // 4):
         out.remove_tree()
-        upload(tmp_path / "damaged", out)
+        upload_tree(tmp_path / "damaged", out)
         before = read_tree(out)
         with monkeypatch.context() as patch:
             kill_at(patch, number)
@@ -130,7 +130,7 @@ def test_a_killed_process_loses_nothing(server: Server, root: Path, tmp_path: Pa
 
 def test_without_a_manifest_there_is_nothing_to_go_by(s3_server: Server, root: Path) -> None:
     s3_server.set_faults()
-    out = upload(root / "out", s3_server.path(uuid.uuid4().hex))
+    out = upload_tree(root / "out", s3_server.path(uuid.uuid4().hex))
     Layout(out).manifest.unlink(missing_ok=True)
     with pytest.raises(DatasetError, match=": convert it again"):
         repair(out, root / "images")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import convert_folder, make_environment, run_conversion, write_image
 from damaging import EXHAUSTIVE
-from servers import count_writes, kill_at
-from test_stores import read_tree, upload
+from servers import count_writes, kill_at, upload_tree
+from test_stores import read_tree
 
 from converter.commits.replacements import find_manifest, replace_dataset, settle_folder
 from converter.errors import DatasetError, OutputError, UsageError
@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def out(server, root: Path) -> ObjectPath:
     """The data set before the update, in each kind of store."""
-    return upload(root / "before", server.path(uuid.uuid4().hex))
+    return upload_tree(root / "before", server.path(uuid.uuid4().hex))
 
 
 def update(images, out) -> Conversion:
@@ -62,7 +62,9 @@ def update(images, out) -> Conversion:
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_an_update_gives_the_bytes_of_one_in_a_folder(server, root, out, monkeypatch, remote):
-    images = upload(root / "images", server.path(uuid.uuid4().hex)) if remote else root / "images"
+    images = (
+        upload_tree(root / "images", server.path(uuid.uuid4().hex)) if remote else root / "images"
+    )
     copied = []
 
     def copy(pairs):
@@ -85,10 +87,10 @@ def test_an_update_gives_the_bytes_of_one_in_a_folder(server, root, out, monkeyp
 
 def test_a_shard_with_another_byte_is_written_again(root, s3_server):
     s3_server.set_faults()
-    out = upload(root / "before", s3_server.path(uuid.uuid4().hex))
+    out = upload_tree(root / "before", s3_server.path(uuid.uuid4().hex))
     kept = update(root / "images", out).update.kept
     out.remove_tree()
-    upload(root / "before", out)
+    upload_tree(root / "before", out)
     damaged = min(name for name in kept if name.startswith("train"))
     data = bytearray((out / damaged).read_bytes())
     data[250] ^= 1
@@ -102,7 +104,7 @@ def test_an_update_goes_on_wherever_it_was_killed(server, root, out, monkeypatch
     old, new = read_tree(root / "before"), read_tree(root / "after")
     for number in range(1, total + 1, 1 if EXHAUSTIVE else total // 4):
         out.remove_tree()
-        upload(root / "before", out)
+        upload_tree(root / "before", out)
         with monkeypatch.context() as patch:
             kill_at(patch, number)
             with contextlib.suppress(Exception):  # Beam wraps it
@@ -197,7 +199,7 @@ def test_a_manifest_that_appears_in_between_is_not_overwritten(server, root, out
 
 def test_what_an_update_takes_over_has_to_be_there(s3_server, root, monkeypatch):
     s3_server.set_faults()
-    out = upload(root / "before", s3_server.path(uuid.uuid4().hex))
+    out = upload_tree(root / "before", s3_server.path(uuid.uuid4().hex))
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.jobs.convert.replace_dataset", lambda out: None)
         kept = [*update(root / "images", out).update.kept]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import convert_folder, write_image
-from servers import Server
-from test_stores import upload
+from servers import Server, upload_tree
 
 from converter.errors import DatasetError
 from converter.options import ConvertOptions
@@ -31,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def replaced(server: Server, folder: Path) -> Iterator[ObjectPath]:
     """A data set that is being replaced, with a shard that is not yet what the manifest states."""
-    out = upload(folder, server.path(uuid.uuid4().hex))
+    out = upload_tree(folder, server.path(uuid.uuid4().hex))
     put_object(Layout(out).replacing, b"{}")
     Layout(out).manifest.unlink(missing_ok=True)
     return out

@@ -22,7 +22,7 @@ from conftest import (
     write_folder,
     write_image,
 )
-from servers import Server
+from servers import Server, upload_tree
 
 from converter.commits.commit import list_finished
 from converter.errors import ImageError, UsageError
@@ -120,13 +120,6 @@ def write_tables(root: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(rows), root / "rows.parquet")
 
 
-def upload(folder: Path, prefix: ObjectPath) -> ObjectPath:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            put_object(prefix / path.relative_to(folder).as_posix(), path.read_bytes())
-    return prefix
-
-
 @pytest.fixture(scope="module")
 def place() -> Callable[[Server, Path], ObjectPath]:
     """Where the world lies in a store; it is uploaded once."""
@@ -134,7 +127,7 @@ def place() -> Callable[[Server, Path], ObjectPath]:
 
     def find(server: Server, world: Path) -> ObjectPath:
         if server.scheme not in known:
-            known[server.scheme] = upload(world, server.path(f"world {uuid.uuid4().hex}"))
+            known[server.scheme] = upload_tree(world, server.path(f"world {uuid.uuid4().hex}"))
         return known[server.scheme]
 
     return find
@@ -260,7 +253,7 @@ def test_what_cannot_be_read_is_said_in_one_line(s3_far, name, options, message)
 
 
 def test_a_prefix_that_is_called_like_an_archive_is_one(s3_server, world, tmp_path):
-    prefix = upload(world / "photos", s3_server.path(f"{uuid.uuid4().hex}.zip"))
+    prefix = upload_tree(world / "photos", s3_server.path(f"{uuid.uuid4().hex}.zip"))
     assert scan_images(prefix, OPTIONS) == scan_images(world / "photos", OPTIONS)
 
 
@@ -292,7 +285,7 @@ def test_an_interrupted_conversion_goes_on(s3_server, s3_far, world, tmp_path, n
 
 
 def test_a_data_set_here_is_updated_from_a_store(s3_server, world, tmp_path):
-    far, out = upload(world, s3_server.path(uuid.uuid4().hex)), tmp_path / "out"
+    far, out = upload_tree(world, s3_server.path(uuid.uuid4().hex)), tmp_path / "out"
     options = dataclasses.replace(OPTIONS, label_from="none", mask_dir="masks")
     convert(far / "photos.zip", out, options, IN_MEMORY)
     shutil.copytree(world / "photos", tmp_path / "photos")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import convert_folder, write_folder, write_image
-from servers import Server
+from servers import Server, upload_tree
 
 from converter.commits.commit import commit, list_finished
 from converter.commits.replacements import clean, replace_dataset, settle_folder
@@ -76,21 +76,13 @@ def written(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plan(server: Server, written: Path) -> Plan:
     """The same conversion in a store."""
-    return read_plan(upload(written, new_out(server)))
+    return read_plan(upload_tree(written, new_out(server)))
 
 
 @pytest.fixture
 def stored(server: Server, images: Path) -> ObjectPath:
     """The same images in a store."""
-    return upload(images, server.path("images"))
-
-
-def upload(folder: Path, prefix: ObjectPath) -> ObjectPath:
-    if not prefix.exists():
-        for path in folder.rglob("*"):
-            if path.is_file():
-                put_object(prefix / path.relative_to(folder).as_posix(), path.read_bytes())
-    return prefix
+    return upload_tree(images, server.path("images"))
 
 
 def read_tree(out: Location) -> dict[str, bytes]:
@@ -163,7 +155,7 @@ def test_no_more_is_read_ahead_than_there_is_room_for(server, stored, monkeypatc
 
 
 def test_an_image_that_is_gone_by_now_is_left_out(server, images):
-    out, prefix = new_out(server), upload(images, server.path(uuid.uuid4().hex))
+    out, prefix = new_out(server), upload_tree(images, server.path(uuid.uuid4().hex))
     plan = plan_only(prefix, out)
     (prefix / "ant" / "0.png").unlink()
     put_object(prefix / "ant" / "1.png", b"changed")
@@ -254,7 +246,7 @@ def other(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stage(other: Path, out: ObjectPath) -> dict[str, bytes]:
     """Puts a data set where it waits to take the place of the one in `out`; what it is."""
-    upload(other, Layout(out).stage)
+    upload_tree(other, Layout(out).stage)
     return {path.name: path.read_bytes() for path in other.iterdir() if path.is_file()}
 
 
@@ -263,7 +255,7 @@ def test_a_replacement_goes_on_wherever_it_was_killed(
     s3_server, written, other, monkeypatch, calls
 ):
     s3_server.set_faults()
-    out = upload(written, new_out(s3_server))
+    out = upload_tree(written, new_out(s3_server))
     commit(read_plan(out))
     put_object(out / "letter.txt", b"foreign")
     old = read_tree(out)
@@ -295,7 +287,7 @@ def test_a_replacement_goes_on_wherever_it_was_killed(
 
 def test_a_foreign_object_is_not_replaced(s3_server, written, other):
     s3_server.set_faults()
-    out = upload(written, new_out(s3_server))
+    out = upload_tree(written, new_out(s3_server))
     commit(read_plan(out))
     before = read_tree(out)
     put_object(out / "train-00000-of-00002.tfrecord", b"foreign")
@@ -315,7 +307,7 @@ write(*map(locate, sys.argv[1:]))
 
 def test_a_kill_in_the_middle_loses_nothing(s3_server, images, expected):
     s3_server.set_faults()
-    stored, out = upload(images, s3_server.path("images")), new_out(s3_server)
+    stored, out = upload_tree(images, s3_server.path("images")), new_out(s3_server)
     s3_server.set_faults(latency=0.05)
     path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     process = subprocess.Popen(
@@ -353,7 +345,7 @@ def test_an_outage_under_beam_is_one_line_and_the_same_command_goes_on(
     s3_server, images, tmp_path, capsys, monkeypatch
 ):
     s3_server.set_faults()
-    stored = upload(images, s3_server.path("images"))
+    stored = upload_tree(images, s3_server.path("images"))
     monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1.5")
     s3_server.set_faults(faults=1, kinds="refuse", only="images/ant")
     out = new_out(s3_server)
