@@ -301,8 +301,12 @@ def test_a_patience_that_is_no_time_is_refused(monkeypatch, text):
 
 
 @pytest.fixture
-def forget_proxies():
-    """Proxies are looked for again, before and after."""
+def forget_proxies(monkeypatch):
+    """Proxies are looked for again, before and after, by stores that no other test uses.
+
+    A client keeps the proxy of its first request: the next test with the same patience got it, too.
+    """
+    monkeypatch.setattr(requests, "opened", {})
     s3.find_proxy.cache_clear()
     yield
     s3.find_proxy.cache_clear()
