@@ -94,7 +94,11 @@ class Entry(NamedTuple):
     group: str = ""  # images of the same group stay in one split; empty for none
     values: str = ""  # of the table's columns, as JSON; empty for none
     place: int = 0  # offset of its header in an archive, in bytes
-    mask: Entry | None = None  # the file of its mask, with path, size and place only
+    mask: Entry | None = None  # of its mask: path, size, and where it lies
+    # Of an image that is a part of a file, such as a member of one of many tars:
+    file: str = ""  # that file, relative to the root; empty for a file of its own
+    part: str = ""  # the column or feature that holds it; empty if there is only one
+    span: int = 0  # bytes from `place` on that hold it with all around it; 0 if unknown
 
 
 class Skipped(NamedTuple):
@@ -127,6 +131,7 @@ class Inventory:
     # Indices into `entries` of images with the same content, one tuple for each set.
     duplicates: tuple[tuple[int, ...], ...] = ()
     labelled: bool = True  # each image has exactly one class
+    recognized: str = ""  # what the images were taken for, for people
 
     @property
     def scanned(self) -> int:

@@ -20,12 +20,13 @@ from converter.errors import UsageError
 OUTPUT: Final = "what is written"
 IMAGES: Final = "which images, and how they look"
 FAILURES: Final = "what may go wrong"
+SOURCE: Final = "what IMAGES is"
 LABELS: Final = "labels of folders"
 TABLE: Final = "columns of a table"
 MASKS: Final = "masks"
 
 # The headings of `--help`, in order.
-GROUPS: Final = (OUTPUT, IMAGES, FAILURES, LABELS, TABLE, MASKS)
+GROUPS: Final = (OUTPUT, IMAGES, FAILURES, SOURCE, LABELS, TABLE, MASKS)
 
 # What a message says of a value that is none of that type; the first that fits is used.
 _MISFITS: Final = {

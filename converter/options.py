@@ -10,10 +10,12 @@ from typing import Any, Final
 from converter.errors import UsageError
 from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions, spell_format
 from converter.names import from_bytes
-from converter.option_fields import LABELS, MASKS, OUTPUT, TABLE, list_options, option
+from converter.option_fields import LABELS, MASKS, OUTPUT, SOURCE, TABLE, list_options, option
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
+SOURCES: Final = ("folders", "archive", "table")
+IN_FILES: Final = ("parquet", "webdataset", "tfrecord", "tfds", "shardmill")  # not one file each
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
 
 # The encodings of each colour mode. WebP has no grey, and drops an alpha channel that is opaque
@@ -113,6 +115,8 @@ class ConvertOptions(ImageOptions):
             but for the suffix. In Python it is relative to the folder of images, or of their
             archive, on the command line to the current one.
         mask_padding: the class number where the image is padded.
+        source: what IMAGES is: `folders` of images, an `archive` of them, or a `table`; `auto`
+            looks.
         seed: decides the splits and the order of the records.
 
     Raises:
@@ -162,6 +166,7 @@ class ConvertOptions(ImageOptions):
     table_root: str = option(".", TABLE, metavar="PATH", shown="the table's folder")
     mask_dir: str | None = option(None, MASKS, metavar="PATH")
     mask_padding: int = option(0, MASKS, limits=(0, 255), metavar="0-255")
+    source: str = option("auto", SOURCE, choices=("auto", *SOURCES))
     seed: int = option(0, OUTPUT, limits=(0, 2**63 - 1), metavar="N")
 
     def __post_init__(self) -> None:

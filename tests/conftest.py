@@ -26,6 +26,7 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
 from converter.planning.splits import draw
 from converter.sources.inputs import locate_root
+from converter.sources.recognition import resolve_options
 from converter.storage.disk import DiskPath
 from converter.storage.locate import locate_output
 from converter.writing.records import Record, make_records
@@ -129,6 +130,7 @@ def make_record(
 
 def write_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:
     """Plans and writes a folder in this process: all of a conversion but Beam and the commit."""
+    options = resolve_options(images, options)
     draft = propose(images, options, always_sample=False).draft
     root = locate_root(images, options)
     plan = write_plan(draft, options, images=root, out=out)

@@ -452,8 +452,7 @@ def test_what_is_compressed_as_a_whole_is_written_in_one_reading(
     CURSOR.close()
     monkeypatch.setattr(Cursor, "read", lambda *given: places.append(given[2]) or read(*given))
     opened.clear()
-    job = Job(images=archive, out=tmp_path / "out", options=OPTIONS)
-    receipts = write_together(plan.shards, job)
+    receipts = write_together(plan.shards, Job.of_plan(plan))
     assert opened == [str(archive)]
     assert places == sorted(places)
     assert {receipt.name for receipt in receipts} == {shard.name for shard in plan.shards}

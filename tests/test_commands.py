@@ -154,6 +154,7 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         num_shards=2,
         validation_split=0.3,
         test_split=0.3,
+        source="folders",
         seed=5,
     )
     assert read_manifest(tmp_path / "out").options == expected.to_json()
@@ -166,9 +167,9 @@ def test_plan_says_what_would_happen_and_writes_nothing(
     assert main(["plan", str(images), str(tmp_path / "out"), "--image-size=8"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "6 files: 6 images in 2 classes, 0 skipped"
-    assert [line.split() for line in lines[1:3]] == [["0", "a", "3"], ["1", "b", "3"]]
-    assert lines[4].startswith("writes train: 6 records, about ")
+    assert lines[:2] == ["source: folders", "6 files: 6 images in 2 classes, 0 skipped"]
+    assert [line.split() for line in lines[2:4]] == [["0", "a", "3"], ["1", "b", "3"]]
+    assert lines[5].startswith("writes train: 6 records, about ")
     assert lines[-1] == "nothing was written"
     assert list_files(tmp_path) == before
 

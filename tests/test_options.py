@@ -91,6 +91,7 @@ def test_json_has_every_option_in_order():
         ("table_root", "."),
         ("mask_dir", None),
         ("mask_padding", 0),
+        ("source", "auto"),
         ("seed", 0),
     ]
 

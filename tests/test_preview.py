@@ -3,6 +3,7 @@
 import json
 import shutil
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from pipelines import convert_sizes, plan, plan_sizes
 from pipelines.cli.commands import main
 from pipelines.jobs.preview import propose
 
-OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=4, seed=3)
-OTHER = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=2)
+PNG = ConvertOptions(encoding="png", source="folders")
+OPTIONS = replace(PNG, image_size=(8, 10), num_shards=4, seed=3)
+OTHER = replace(PNG, image_size=(8, 8), num_shards=2)
 IN_MEMORY = ["--direct_running_mode=in_memory"]
 
 
@@ -210,7 +212,7 @@ def test_plan_of_an_output_in_a_store_writes_nothing_there(root, server):
 
 def test_plan_of_several_sizes_names_each(root):
     images, out = root / "images", root / "sizes"
-    sizes = [OTHER, ConvertOptions(image_size=(9, 9), encoding="png", num_shards=2)]
+    sizes = [OTHER, replace(OTHER, image_size=(9, 9))]
     assert {name: found.action for name, found in plan_sizes(images, out, sizes).items()} == {
         "8x8": "write",
         "9x9": "write",

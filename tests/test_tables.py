@@ -18,9 +18,9 @@ from converter.format.manifest import read_manifest
 from converter.format.schema import Column
 from converter.inventory import Note
 from converter.options import ConvertOptions
+from converter.sources.row_sources import normalize_path
 from converter.sources.rows import find_kind, join_kinds
 from converter.sources.scan import scan_images
-from converter.sources.tables import normalize_path
 from converter.upkeep.verification import verify_dataset
 from pipelines.jobs.upkeep import repair, verify
 from reader import load_dataset, open_shards

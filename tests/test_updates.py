@@ -40,7 +40,7 @@ from converter.writing.shard_writer import Job, read_receipt, receipt_path, writ
 from reader import Record, open_shards
 
 OPTIONS = ConvertOptions(
-    image_size=(8, 10), encoding="png", num_shards=4, validation_split=0.3, seed=3
+    source="folders", image_size=(8, 10), encoding="png", num_shards=4, validation_split=0.3, seed=3
 )
 IN_MEMORY = ["--direct_running_mode=in_memory"]
 
@@ -377,7 +377,7 @@ def test_a_row_that_changes_its_split_or_its_label_moves(tmp_path: Path) -> None
 
     write()
     out, options = tmp_path / "out", dataclasses.replace(OPTIONS, split_column="split")
-    options = dataclasses.replace(options, validation_split=0.0, num_shards=3)
+    options = dataclasses.replace(options, validation_split=0.0, num_shards=3, source="table")
     run_conversion(tmp_path / "t.csv", out, options, IN_MEMORY)
     assert list_splits(out) == {path: (split, label) for path, (label, split) in rows.items()}
     rows["01.png"], rows["02.png"] = ["b", "test"], ["b", "train"]

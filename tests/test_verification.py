@@ -17,6 +17,7 @@ from converter.format.indexes import format_line
 from converter.format.manifest import Manifest, parse_manifest, read_manifest
 from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
+from converter.sources.scan import Originals
 from converter.storage.files import Layout, name_index
 from converter.upkeep.verification import (
     MAX_FAULTS,
@@ -407,7 +408,7 @@ def test_the_lock_of_a_running_replacement_is_no_fault(copy):
 
 def test_a_report_survives_json(tiny):
     manifest = read_manifest(tiny)
-    check = Check(folder=tiny, manifest=manifest, originals=tiny)
+    check = Check(folder=tiny, manifest=manifest, originals=Originals(tiny, ConvertOptions()))
     for shard in manifest.shards:
         report = check_shard(shard, check)
         assert report.faults

@@ -26,6 +26,7 @@ from converter.format.schema import Column
 from converter.inventory import NO_LABEL, Entry, Inventory, name_class
 from converter.names import find_file, fit_message
 from converter.options import ConvertOptions
+from converter.sources.containers import are_read_in_order
 from converter.storage.files import HashedFile, Layout, hash_bytes, name_shard, write_file
 from converter.storage.locate import locate
 from converter.storage.location import Location
@@ -83,6 +84,7 @@ class Plan:
     generator: str
     base: Base | None
     digest: str  # of what decides the bytes: not the places, nor `rejected`, `skipped`, `frames`
+    in_order: bool = False  # originals can only be read one after another, by file and place
     carried: frozenset[str] = frozenset()  # shards that an update keeps; not written to the file
 
     @property
@@ -123,7 +125,9 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         if resumed:
             # Inside the block: then none of the three files replaces that of the other plan.
             refuse_other_plan(out, digest, options)
-    located = {"digest": digest, "images": str(images), **_count_left_out(draft, options)}
+    in_order = are_read_in_order(itertools.chain(*draft.splits.values()), images)
+    located = {"digest": digest, "images": str(images), "in_order": in_order}
+    located |= _count_left_out(draft, options)
     data = dump_line({**located, "policies": options.policies_to_json(), **content})
     write_file(layout.plan, data, layout.scratch)
     # Read back, because JSON makes lists of tuples: a resumed run gets the same plan.
@@ -156,7 +160,7 @@ def read_plan(out: Location) -> Plan:
 def _parse_plan(data: bytes, out: Location) -> Plan:
     try:
         content = json.loads(data)
-        same = ("rejected", "skipped", "frames", "labelled", "generator", "digest")
+        same = ("rejected", "skipped", "frames", "labelled", "generator", "digest", "in_order")
         return Plan(
             images=locate(content["images"]),
             out=out,
@@ -193,8 +197,16 @@ def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[En
         raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
     for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):
         place, values, *rest = more or (0, "")
-        mask = Entry(rest[0], NO_LABEL, rest[1], place=rest[2]) if rest else None
-        yield Entry(name, label, size, place=place, values=values, mask=mask), text
+        mask = _parse_mask(rest[:6]) if rest and rest[0] else None
+        file, part, span = rest[6:] or ("", "", 0)
+        entry = Entry(name, label, size, place=place, values=values, mask=mask)
+        yield entry._replace(file=file, part=part, span=span) if file else entry, text
+
+
+def _parse_mask(fields: list[Any]) -> Entry:
+    path, size, place, *inside = fields
+    file, part, span = inside or ("", "", 0)
+    return Entry(path, NO_LABEL, size, place=place, file=file, part=part, span=span)
 
 
 def name_changes(
@@ -272,10 +284,14 @@ def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
 
 def _dump_entry(entry: Entry, inventory: Inventory) -> bytes:
     fields = [entry.path, entry.label, name_class(inventory, entry), entry.size_bytes]
-    if entry.place or entry.values or entry.mask:
+    if entry.place or entry.values or entry.mask or entry.file:
         fields += [entry.place, entry.values]
-    if entry.mask:
-        fields += [entry.mask.path, entry.mask.size_bytes, entry.mask.place]
+    if mask := entry.mask:
+        fields += [mask.path, mask.size_bytes, mask.place]
+    if entry.file:
+        # The mask has six fields here, so that the place of the last three is known.
+        fields += [mask.file, mask.part, mask.span] if mask else ["", 0, 0, "", "", 0]
+        fields += [entry.file, entry.part, entry.span]
     return dump_line(fields)
 
 

@@ -14,9 +14,9 @@ The path of an image says its split and its class:
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.image_options import SUFFIXES
@@ -239,11 +239,9 @@ class Labeller:
         return Assignment(split, names[0] if self._from == "top" else names[-1])
 
 
-def order_classes(
-    found: set[str], options: ConvertOptions, key: Callable[[str], Any] = to_bytes
-) -> tuple[str, ...]:
-    """The classes in label order: those of `class_names`, or else `found` ordered by `key`."""
-    names = options.class_names or tuple(sorted(found, key=key))
+def order_classes(found: Iterable[str], options: ConvertOptions) -> tuple[str, ...]:
+    """The classes in label order: those of `class_names`, or else `found` in its order."""
+    names = options.class_names or tuple(found)
     if not names:
         return ()
     for name in names:

@@ -17,20 +17,22 @@ _FOLDER_OPTIONS: Final = ("label_from", "split_folders")
 _TABLE_OPTIONS: Final = (*COLUMN_OPTIONS, "keep_columns", "path_column", "table_root")
 DEFAULTS: Final = ConvertOptions()
 
+_PATTERN: Final = frozenset("*?[{")
+
 
 def is_table(path: Location) -> bool:
     """Whether a path is a table's, by its name."""
-    return _has_suffix(path, tuple(READERS))
+    return has_suffix(path, tuple(READERS))
 
 
 def is_archive(path: Location) -> bool:
     """Whether a path is an archive's, by its name."""
-    return _has_suffix(path, ARCHIVE_SUFFIXES)
+    return has_suffix(path, ARCHIVE_SUFFIXES)
 
 
 def is_compressed(path: Location) -> bool:
     """Whether a path is that of a tar that is compressed as a whole, and so is not seekable."""
-    return _has_suffix(path, COMPRESSED_SUFFIXES)
+    return has_suffix(path, COMPRESSED_SUFFIXES)
 
 
 def is_zip(archive: Location) -> bool:
@@ -38,10 +40,19 @@ def is_zip(archive: Location) -> bool:
     return archive.name.lower().endswith(".zip")
 
 
-def _has_suffix(path: Location, suffixes: tuple[str, ...]) -> bool:
-    if not path.name.lower().endswith(suffixes):
-        return False
-    return not (_is_prefix(path) if path.is_remote else path.is_dir())
+def is_pattern(path: Location) -> bool:
+    """Whether a path stands for several files, as `data/train-*.tar` does."""
+    return not _PATTERN.isdisjoint(str(path)) and not path.exists()
+
+
+def has_suffix(path: Location, suffixes: tuple[str, ...]) -> bool:
+    """Whether a path ends like that, and is no folder."""
+    return path.name.lower().endswith(suffixes) and not is_folder(path)
+
+
+def is_folder(path: Location) -> bool:
+    """Whether a path is a folder's; a store is asked once."""
+    return _is_prefix(path) if path.is_remote else path.is_dir()
 
 
 @functools.lru_cache(maxsize=256)
@@ -51,22 +62,34 @@ def _is_prefix(path: Location) -> bool:
 
 
 def check_input_options(images: Location, options: ConvertOptions) -> None:
-    """Refuses options for tables without a table, and options for folders with one."""
-    table = is_table(images)
-    for name in _FOLDER_OPTIONS if table else _TABLE_OPTIONS:
+    """Refuses options for columns without any, and options for folders with columns."""
+    folders = options.source in ("folders", "archive")
+    for name in _TABLE_OPTIONS if folders else _FOLDER_OPTIONS:
         if getattr(options, name) != getattr(DEFAULTS, name):
             where = f"for folders alone, and {images} is a table: name columns instead"
-            if not table:
+            if folders:
                 suffixes = ", ".join(READERS)
                 where = f"for a table alone, and {images} is none: its name would end in {suffixes}"
             raise UsageError(f"{name.replace('_', ' ')}: {where}")
 
 
+def locate_base(images: Location) -> Location:
+    """The folder that IMAGES is or lies in; of a pattern, the part before its first wildcard."""
+    place = locate(images)
+    if is_pattern(place):
+        while not _PATTERN.isdisjoint(str(place)):
+            place = place.parent
+        return place
+    return place if is_folder(place) else place.parent
+
+
 def locate_root(images: Location, options: ConvertOptions) -> Location:
     """The folder or archive that paths of images are relative to; of a table, it has to exist."""
-    if not is_table(images):
+    if options.source in ("folders", "archive") or (
+        options.source == "auto" and not is_table(images)
+    ):
         return images
-    root = join(locate(images).parent, options.table_root)
+    root = join(locate_base(images), options.table_root)
     if not root.exists():
         raise UsageError(f"{root} does not exist: its images are those of the table {images}")
     return root

@@ -15,7 +15,8 @@ from converter.errors import ImageError
 from converter.image_options import MAX_FILE_BYTES, check_file_size
 from converter.inventory import NO_LABEL, Entry, reject
 from converter.names import to_bytes, to_system
-from converter.sources import archives
+from converter.sources import archives, containers
+from converter.sources.containers import are_read_in_order
 from converter.sources.folders import list_prefix, stays_inside
 from converter.sources.inputs import is_archive, is_compressed
 from converter.storage.location import Location
@@ -23,6 +24,9 @@ from converter.storage.stores import CONNECTIONS
 
 Read: TypeAlias = Callable[[], bytes]
 """Gives the content of an original; raises what `read_source` raises."""
+
+Lookup: TypeAlias = Callable[[str], Entry]
+"""Finds an image by the path that a row has; raises `ImageError` where there is no image."""
 
 AHEAD_BYTES: Final = 64 << 20  # of originals that are read from a store before they are converted
 _PIECE_BYTES: Final = 1 << 20
@@ -79,7 +83,9 @@ def _count_bytes(entry: Entry) -> int:
 def _start_read(entry: Entry, images: Location, max_bytes: int) -> Read:
     if not images.is_remote or entry.size_bytes > max_bytes:
         return functools.partial(read_entry, entry, images)
-    if is_archive(images):
+    if entry.file:
+        read = containers.start_part(images, entry)
+    elif is_archive(images):
         read = archives.start_member(images, entry.place, entry.size_bytes)
     else:
         read = (images / entry.path).start_read()
@@ -103,10 +109,35 @@ def _describe_errors() -> Iterator[None]:
 
 def read_entry(entry: Entry, images: Location) -> bytes:
     """Reads the original of an entry; raises what `read_source` raises."""
+    if entry.file:
+        with _describe_errors():
+            return containers.start_part(images, entry)()
     if not is_archive(images):
         return read_source(entry.path, images, max(entry.size_bytes, MAX_FILE_BYTES))
     with _describe_errors():
         return archives.start_member(images, entry.place, entry.size_bytes)()
+
+
+def read_original(entry: Entry, images: Location, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Reads an original as it is now, whatever its size was; raises what `read_source` raises."""
+    if entry.file:
+        check_file_size(entry.size_bytes, max_bytes)
+        return read_entry(entry, images)
+    return read_source(entry.path, images, max_bytes)
+
+
+def hash_original(entry: Entry, images: Location, max_bytes: int) -> str:
+    """The SHA-256 of an original in hexadecimal; raises what `read_source` raises."""
+    if entry.file and are_read_in_order([entry], images):
+        digest = containers.digest_part(images, entry, 0).hex()
+    elif is_compressed(images):
+        # All members are hashed in one pass, because each can be read only after those before it.
+        digest = archives.digest_members(images).get(entry.path, "")
+    else:
+        return hashlib.sha256(read_original(entry, images, max_bytes)).hexdigest()
+    if not digest:
+        raise reject("vanished")
+    return digest
 
 
 def read_source(path: str, images: Location, max_bytes: int = MAX_FILE_BYTES) -> bytes:
@@ -155,6 +186,8 @@ def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
 
     It is empty if the original cannot be read now, or has another size.
     """
+    if entry.file:
+        return containers.digest_part(images, entry, end_bytes)
     if is_archive(images):
         return _digest_archived(entry, images, end_bytes)
     if images.is_remote:
@@ -206,7 +239,7 @@ def _digest_archived(entry: Entry, archive: Location, end_bytes: int) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def make_lookup(root: Location) -> Callable[[str], Entry]:
+def make_lookup(root: Location) -> Lookup:
     """Makes a function that finds an image in a folder, below a prefix or in an archive.
 
     It takes a path, as tables have them, and raises `ImageError` where there is no image.
@@ -231,7 +264,7 @@ def make_lookup(root: Location) -> Callable[[str], Entry]:
     return look_up
 
 
-def _look_in_folder(root: Path) -> Callable[[str], Entry]:
+def _look_in_folder(root: Path) -> Lookup:
     """Finds images in a folder, without following a link out of it."""
     prefix = os.fsencode(root) + b"/"
 

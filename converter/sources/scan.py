@@ -1,30 +1,67 @@
-"""Finds the images of a conversion: in a folder, an archive or a table.
+"""Finds the images of a conversion: in folders, an archive, or a source of rows.
 
 Every file is accounted for: it becomes an entry, or a line that says why not.
 """
 
 import dataclasses
+import functools
 import itertools
 import os
 import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from converter.errors import UsageError
 from converter.format.schema import MASK, Column
 from converter.image_options import SUFFIXES
-from converter.inventory import NO_LABEL, Entry, Inventory, Note, Skipped, leave_out, make_note
+from converter.inventory import (
+    NO_LABEL,
+    Entry,
+    Inventory,
+    Note,
+    Skipped,
+    leave_out,
+    make_note,
+    reject,
+)
 from converter.names import to_bytes
-from converter.options import ConvertOptions
+from converter.options import IN_FILES, ConvertOptions
 from converter.sources import inputs
 from converter.sources.archives import list_archive
 from converter.sources.duplicates import mark_duplicates
 from converter.sources.folders import BACKGROUND, Labeller, list_folder, order_classes
-from converter.sources.originals import make_lookup
-from converter.sources.tables import scan_table
+from converter.sources.recognition import open_rows, resolve_options
+from converter.sources.row_sources import scan_rows
 from converter.storage.location import Location
+
+
+class Originals(NamedTuple):
+    """What a data set was converted from: IMAGES, and the options of its manifest."""
+
+    images: Location
+    options: ConvertOptions
+
+    @property
+    def root(self) -> Location:
+        """What the paths of its records are relative to."""
+        return inputs.locate_root(self.images, self.options)
+
+    def find(self, path: str) -> Entry:
+        """The original with that path in a record; an `ImageError` if there is none."""
+        if self.options.source not in IN_FILES:
+            return Entry(path, NO_LABEL, 0)
+        if (entry := _index_originals(self).get(path)) is None:
+            raise reject("vanished")
+        return entry
+
+
+@functools.lru_cache(maxsize=1)
+def _index_originals(originals: Originals) -> dict[str, Entry]:
+    options = dataclasses.replace(originals.options, dedupe="off")
+    return {entry.path: entry for entry in scan_images(originals.images, options).entries}
 
 
 def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> Inventory:
@@ -33,12 +70,12 @@ def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> 
     `images` is a folder, a prefix of an object store, an archive, or a table. Raises UsageError if
     there is nothing to convert, or the options do not fit.
     """
-    inputs.check_input_options(images, options)
+    options = resolve_options(images, options)
     root = inputs.locate_root(images, options)
-    if inputs.is_table(images):
-        inventory = scan_table(images, options, make_lookup(root))
+    if source := open_rows(images, options):
+        inventory = scan_rows(source)
         notes = _note_names(inventory.entries, inventory.classes)
-        inventory = dataclasses.replace(inventory, notes=notes)
+        inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
     else:
         inventory = scan_folder(images, options)
     if options.masked:
@@ -69,7 +106,8 @@ def scan_folder(root: Location, options: ConvertOptions = inputs.DEFAULTS) -> In
     entries = list(found)
     # Labels are numbers in the order of all classes, which are known only when all are found.
     names = {labeller.assign(entry.path).class_name for entry in entries}
-    classes = order_classes((labeller.list_classes() | names) - {""}, options)
+    found_classes = (labeller.list_classes() | names) - {""}
+    classes = order_classes(sorted(found_classes, key=to_bytes), options)
     labels = {name: label for label, name in enumerate(classes)}
     if options.label_offset:
         labels.pop(BACKGROUND, None)  # a folder of that name is none of the classes asked for

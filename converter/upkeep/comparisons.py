@@ -21,8 +21,9 @@ from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft
 from converter.planning.splits import may_stay
-from converter.sources.inputs import is_compressed, locate_masks
-from converter.sources.originals import read_entry, read_source
+from converter.sources.containers import are_read_in_order
+from converter.sources.inputs import locate_masks
+from converter.sources.originals import hash_original, read_entry, read_original
 from converter.storage.files import hash_bytes, name_index
 from converter.storage.location import Location, map_in_threads
 from converter.upkeep import contents
@@ -100,8 +101,8 @@ class Comparison:
     def _read(self, entry: Entry) -> bytes | None:
         """An original; None if it cannot be read now, or only with all members before it."""
         with contextlib.suppress(ImageError):
-            if not is_compressed(self.images):
-                return read_source(entry.path, self.images, self.options.max_file_bytes)
+            if not are_read_in_order([entry], self.images):
+                return read_original(entry, self.images, self.options.max_file_bytes)
         return None
 
     def _is_changed(self, entry: Entry, source: contents.Source, data: bytes | None) -> bool:
@@ -109,7 +110,7 @@ class Comparison:
             return True
         if data is None:
             limit = self.options.max_file_bytes
-            if contents.describe_change(entry.path, source.sha256, self.images, limit):
+            if contents.describe_change(entry, source.sha256, self.images, limit):
                 return True
         elif hash_bytes(data) != source.sha256:
             return True
@@ -235,7 +236,7 @@ def _hash_files(
 
     def hash_entry(entry: Entry) -> str:
         with contextlib.suppress(ImageError):
-            return contents.hash_original(entry.path, images, limit)
+            return hash_original(entry, images, limit)
         return ""
 
     found = defaultdict(set)

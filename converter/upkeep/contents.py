@@ -18,12 +18,10 @@ from converter.format.manifest import ImageInfo, Manifest, ShardInfo
 from converter.format.schema import MASK, check_values
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from converter.images.conversion import StoredImage, check_image
-from converter.inventory import NO_LABEL, reject
+from converter.inventory import NO_LABEL, Entry
 from converter.names import from_bytes, to_bytes
-from converter.sources.archives import digest_members
-from converter.sources.inputs import is_compressed
-from converter.sources.originals import read_source
-from converter.storage.files import hash_bytes, hash_file, name_index
+from converter.sources.originals import hash_original
+from converter.storage.files import hash_file, name_index
 from converter.storage.location import Location, map_in_threads
 
 # Called with each shard that is done, in order.
@@ -119,23 +117,13 @@ def is_stated(folder: Location, shard: ShardInfo) -> bool:
     )
 
 
-def describe_change(path: str, sha256: str, images: Location, max_bytes: int) -> str | None:
+def describe_change(entry: Entry, sha256: str, images: Location, max_bytes: int) -> str | None:
     """How an original, of at most `max_bytes`, differs from its record; None if it does not."""
     try:
-        now = hash_original(path, images, max_bytes)
+        now = hash_original(entry, images, max_bytes)
     except ImageError as error:
         return "is gone" if error.code == "vanished" else f"cannot be read: {error.detail}"
     return None if now == sha256 else "has other content"
-
-
-def hash_original(path: str, images: Location, max_bytes: int) -> str:
-    """The SHA-256 of an original in hexadecimal; raises what `read_source` raises."""
-    if not is_compressed(images):
-        return hash_bytes(read_source(path, images, max_bytes))
-    # All members are hashed in one pass, because each can be read only after those before it.
-    if (digest := digest_members(images).get(path)) is None:
-        raise reject("vanished")
-    return digest
 
 
 def check_content(payload: bytes, manifest: Manifest, *, decode: bool) -> Source:

@@ -19,10 +19,10 @@ from converter.format.tfrecords import scan_records
 from converter.images.opened_images import note_traits
 from converter.inventory import Entry, Inventory, NoteTally
 from converter.names import find_file
-from converter.options import ConvertOptions
+from converter.options import IN_FILES, ConvertOptions
 from converter.planning.plan import Draft, Plan, dump_line, list_left_out, write_plan
 from converter.planning.splits import assign_splits
-from converter.sources.originals import read_source
+from converter.sources.originals import read_original
 from converter.storage.files import (
     NOTES,
     REJECTS,
@@ -79,15 +79,16 @@ class RepairJob:
 
     def recall_members(self, shard: ShardInfo) -> list[Entry] | None:
         """Lists a shard's originals from its records; None if those or the originals changed."""
-        if self.manifest.columns or not self.images.is_dir():
-            return None  # a record does not name its row, or its place in an archive
         options = self.options
+        if self.manifest.columns or options.source in IN_FILES or not self.images.is_dir():
+            return None  # a record does not name its row, or its place in an archive
 
         def recall(item: tuple[str, contents.Source]) -> Entry | None:
             path, source = item
-            if contents.describe_change(path, source.sha256, self.images, options.max_file_bytes):
-                return None
-            return Entry(path, source.label, self.images.child(path).measure() or 0)
+            entry = Entry(path, source.label, self.images.child(path).measure() or 0)
+            limit = options.max_file_bytes
+            changed = contents.describe_change(entry, source.sha256, self.images, limit)
+            return None if changed else entry
 
         try:
             sources = contents.read_sources(self.folder, shard, labelled=self.manifest.labelled)
@@ -172,11 +173,12 @@ class RepairJob:
 
     def _describe_notes(self, draft: Draft) -> bytes:
         options, tally = self.options, NoteTally()
+        entries = {entry.path: entry for entry in draft.inventory.entries}
         for _, sources in contents.read_all_sources(self.folder, self.manifest):
             paths = [source.path for source in sources]
             for path, frames in itertools.groupby(paths, lambda p: find_file(p, options.frames)):
-                with contextlib.suppress(ImageError):
-                    data = read_source(path, self.images, options.max_file_bytes)
+                with contextlib.suppress(ImageError, KeyError):
+                    data = read_original(entries[path], self.images, options.max_file_bytes)
                     note_traits(frames, data, options, tally)
         notes = (*draft.inventory.notes, *tally.list_notes())
         return b"".join(dump_line(note._asdict()) for note in notes)

@@ -4,7 +4,9 @@
 `collect_faults` adds what shows only across all shards.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,14 +14,15 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from converter.errors import DatasetError, RecordError
+from converter.errors import DatasetError, ImageError, RecordError
 from converter.format.indexes import parse_index
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
-from converter.image_options import MAX_FILE_BYTES
 from converter.names import find_file
+from converter.options import ConvertOptions
 from converter.planning.plan import read_plan
 from converter.sizes import format_count
+from converter.sources.scan import Originals
 from converter.storage.disk import DiskPath
 from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, hash_file, name_index
 from converter.storage.location import Location, map_in_threads
@@ -52,7 +55,7 @@ class Check:
     manifest: Manifest  # on workers without its shards, which `check_shard` does not need
     quick: bool = False  # only names and sizes
     decode: bool = True  # whole images, not only their headers
-    originals: Location | None = None  # a folder or an archive to compare records with
+    originals: Originals | None = None  # to compare records with
 
 
 class Report(NamedTuple):
@@ -84,7 +87,9 @@ def verify_dataset(
     if not Layout(folder).manifest.is_file() and Layout(folder).plan.is_file():
         return _verify_unfinished(folder, quick=quick)
     manifest = read_manifest(folder)
-    check = Check(folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals)
+    options = ConvertOptions.from_json(manifest.options)
+    stated = Originals(originals, options) if originals else None
+    check = Check(folder=folder, manifest=manifest, quick=quick, decode=decode, originals=stated)
     return run_check(check)
 
 
@@ -94,7 +99,8 @@ def run_check(check: Check, on_shard: OnShard | None = None) -> list[Fault]:
     Memory is bounded, per core, by 1 MiB, the largest record with its image, and about 150 bytes
     for each record of a shard.
     """
-    work, places = (lambda shard: check_shard(shard, check)), (check.folder, check.originals)
+    places = check.folder, check.originals and check.originals.root
+    work = functools.partial(check_shard, check=check)
     checked = map_in_threads(work, check.manifest.shards, *places, on_item=on_shard)
     return collect_faults(check, [report for _, report in checked])
 
@@ -212,13 +218,16 @@ def _check_contents(
                 continue
             sources.append(source)
             if check.originals is not None:
-                yield from _check_original(source, check.originals, check.manifest)
+                yield from _check_original(source, check.originals)
 
 
-def _check_original(source: Source, originals: Location, manifest: Manifest) -> Iterator[Fault]:
-    path = find_file(source.path, str(manifest.options.get("frames")))
-    max_bytes = int(manifest.options.get("max_file_bytes", MAX_FILE_BYTES))
-    if change := describe_change(path, source.sha256, originals, max_bytes):
+def _check_original(source: Source, originals: Originals) -> Iterator[Fault]:
+    options = originals.options
+    change: str | None = "is gone"
+    with contextlib.suppress(ImageError):
+        entry = originals.find(find_file(source.path, options.frames))
+        change = describe_change(entry, source.sha256, originals.root, options.max_file_bytes)
+    if change:
         yield Fault(source.path, f"the original {change}", original=True)
 
 

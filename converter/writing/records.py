@@ -28,7 +28,8 @@ from converter.images.opened_images import Origin
 from converter.inventory import FILTERS, NO_LABEL, NOTES, Entry, Inventory, name_class
 from converter.names import name_frame, to_bytes
 from converter.options import ConvertOptions
-from converter.sources.inputs import is_compressed, locate_masks
+from converter.sources.containers import are_read_in_order, locate_part
+from converter.sources.inputs import locate_masks
 from converter.sources.originals import Read, Reads, read_entry
 from converter.storage.files import hash_bytes
 from converter.storage.location import Location
@@ -162,9 +163,9 @@ def estimate_records(
     """Converts `entries`, which are in random order, until their mean size is known well enough."""
     places = images, locate_masks(images, options)
     threads = BATCH if any(place.is_remote for place in places) else os.cpu_count()
-    if is_compressed(images):
-        # Compressed tars are not seekable: members are read in order, one after another.
-        entries, threads = sorted(entries, key=lambda entry: entry.place), 1
+    in_order = are_read_in_order(entries, images)
+    if in_order:
+        entries, threads = sorted(entries, key=locate_part), 1
 
     def measure(entry: Entry) -> tuple[int, float]:
         start, text = time.thread_time(), name_class(inventory, entry)

@@ -5,9 +5,9 @@ are fetched, also those of the next shard; one shard is converted; and the one b
 with its receipt. Alone, each shard would wait for its entries, for its first original, and for one
 answer after another at its end.
 
-Together, if the archive is compressed as a whole: images are converted in the order of the archive,
-and their records wait in a spill file until each shard is put together in its own order. So the
-archive is decompressed once for each group, whose shards are all finished at the end.
+Together, if images can only be read one after another: they are converted in the order of their
+files, and their records wait in a spill file until each shard is put together in its own order. So
+an archive is decompressed once for each group, whose shards are all finished at the end.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ import numpy as np
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.inventory import Entry
 from converter.planning.plan import Shard, fetch_entries, parse_entries, read_entries
-from converter.sources.inputs import is_compressed, locate_masks
+from converter.sources.containers import locate_part
+from converter.sources.inputs import locate_masks
 from converter.storage.files import Layout, describe_errors
 from converter.writing.records import Frames, pack_outcome, unpack_outcomes
 from converter.writing.shard_writer import (
@@ -118,7 +119,7 @@ def _switch_often() -> Iterator[None]:
 
 
 def write_together(shards: Sequence[Shard], job: Job) -> list[Receipt]:
-    """Writes shards in one reading of their archive; errors are those of `write_shard`.
+    """Writes shards in one reading of their images; errors are those of `write_shard`.
 
     Memory is bounded by one image and some 300 bytes for each image of these shards. Their records
     take room in the scratch folder until the end.
@@ -133,11 +134,11 @@ def open_images(
 ) -> Iterator[Callable[[Shard], Iterator[Frames]]]:
     """Gives a function that converts the images of a shard, in its order.
 
-    The jobs differ only in output and size. The images of an archive that is compressed as a whole
-    are all converted here. Without room for the spill files, in the scratch folder or in `TMPDIR`
-    if the output lies in a store, this raises `OutputError`.
+    The jobs differ only in output and size. Images that are read in order are
+    all converted here. Without room for the spill files, in the scratch folder or in `TMPDIR` if
+    the output lies in a store, this raises `OutputError`.
     """
-    if not is_compressed(jobs[0].images):
+    if not jobs[0].in_order:
         yield lambda shard: convert_images(read_entries(jobs[0].out, shard), jobs)
         return
     planned = [item for shard in shards for item in read_entries(jobs[0].out, shard)]
@@ -149,7 +150,8 @@ def open_images(
         ]
         # (images, sizes, 2): the first byte in the file of a size, and the number of bytes
         spans = np.zeros((len(planned), len(jobs), 2), np.int64)
-        for number in sorted(range(len(planned)), key=lambda number: planned[number][0].place):
+        parts = [locate_part(entry) for entry, _ in planned]
+        for number in sorted(range(len(planned)), key=parts.__getitem__):
             spans[number, :, 0] = [file.tell() for file in files]
             for found, outcomes in convert_original(planned[number], jobs):
                 for job, outcome, file in zip(jobs, outcomes, files, strict=True):

@@ -43,6 +43,7 @@ class Job:
     options: ConvertOptions
     columns: tuple[Column, ...] = ()
     generator: str = ""  # which accepts workers of any version
+    in_order: bool = False  # originals can only be read one after another, by file and place
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Job":

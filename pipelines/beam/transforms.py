@@ -16,7 +16,6 @@ from apache_beam.pvalue import PBegin, PCollection
 from converter.costs import Cost, start_cost, take_cost, write_cost
 from converter.format.manifest import ShardInfo
 from converter.planning.plan import Plan, Shard
-from converter.sources.inputs import is_compressed
 from converter.storage.files import Layout, write_file
 from converter.storage.location import Location
 from converter.upkeep.verification import Check, check_shard
@@ -107,7 +106,7 @@ class VerifyShards(beam.PTransform):  # type: ignore[misc]  # Beam has no types
 
 def _deal(shards: Sequence[Shard], job: Job, groups: int, *, in_series: bool) -> list[Shards]:
     """Decides which shards are written together, heaviest first."""
-    if is_compressed(job.images):
+    if job.in_order:
         return deal_shards(shards, groups or os.cpu_count() or 1)
     return deal_shards(shards, groups if groups and in_series else len(shards))
 
@@ -125,7 +124,7 @@ def mill_shards(shards: Shards, job: Job) -> Iterator[Receipt]:
     """Writes a group of shards, in the way that suits where images and data set lie."""
     # Workers elsewhere may have another Pillow, which writes other bytes.
     job.check_versions()
-    if is_compressed(job.images):
+    if job.in_order:
         with _measure_cost(job, shards[0]):
             receipts = write_together(shards, job)
         yield from map(_count_receipt, receipts)

@@ -9,7 +9,7 @@ import converter
 from converter.errors import UsageError
 from converter.option_fields import GROUPS, Option, list_options, read_meanings, suggest
 from converter.options import ConvertOptions
-from converter.sources.inputs import is_table, locate_mask_base, locate_root
+from converter.sources.inputs import is_archive, locate_base, locate_mask_base, locate_root
 from converter.storage.locate import locate, parse_location
 
 _COMMANDS: Final = {
@@ -131,9 +131,9 @@ def read_options(
     given = {name: value for name, value in vars(arguments).items() if name in names}
     values = {**(defaults or {}), **given}
     # Stored relative to the table and the images, so that all of them can move together.
-    if "table_root" in given and is_table(arguments.images):
-        table = locate(arguments.images)
-        values["table_root"] = locate(parse_location(given["table_root"])).relate(table.parent)
+    if "table_root" in given and not is_archive(arguments.images):
+        base = locate_base(arguments.images)
+        values["table_root"] = locate(parse_location(given["table_root"])).relate(base)
     if "mask_dir" in given:
         root = ConvertOptions(table_root=values.get("table_root", "."))
         base = locate_mask_base(locate_root(locate(arguments.images), root))

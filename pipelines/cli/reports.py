@@ -75,6 +75,7 @@ def summarize_cost(cost: Cost) -> Iterator[str]:
 def summarize_preview(preview: Preview) -> Iterator[str]:
     """What `shardmill plan` prints."""
     if preview.proposal:
+        yield f"source: {preview.options.source}{preview.recognized and f', {preview.recognized}'}"
         yield from _summarize_proposal(preview.proposal, preview.options.shard_bytes)
     elif preview.update:
         yield from _summarize_changes(preview.update, preview.classes)
@@ -216,6 +217,8 @@ def describe_preview(preview: Preview) -> dict[str, Any]:
     return {
         "folder": str(preview.out),
         "action": preview.action,
+        "source": preview.options.source,
+        "recognized": preview.recognized,
         "shards": {"written": written, "kept": kept},
         "discards": preview.discards,
         "proposal": _describe_proposal(preview.proposal) if preview.proposal else None,

@@ -22,7 +22,9 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, read_plan, refuse_other_plan
 from converter.planning.splits import assign_splits, plan_shards
 from converter.sizes import format_bytes
-from converter.sources.inputs import is_compressed, locate_root
+from converter.sources.containers import are_read_in_order
+from converter.sources.inputs import locate_root
+from converter.sources.recognition import resolve_options
 from converter.sources.scan import scan_images
 from converter.storage.files import SHARD_SUFFIX, Layout
 from converter.storage.locate import locate, locate_output
@@ -104,6 +106,11 @@ class Preview:
         total = sum(map(len, self._draft.shard_records.values())) if self._draft else 0
         kept = len(self.update.kept) if self.update else self.finished
         return total - kept, kept
+
+    @property
+    def recognized(self) -> str:
+        """What the images were taken for, in words; empty if `options.source` says it all."""
+        return self._draft.inventory.recognized if self._draft else ""
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -229,7 +236,7 @@ def compare(
             _check_output(request, proposals[request.out].draft, done.get(request.out))
     left = [request for request in requests if request.out not in done]
     if left:
-        _check_room(left, [proposals[request.out].bytes for request in left])
+        _check_room(left, [proposals[request.out] for request in left])
     return done, {request.out: proposals[request.out] for request in left}
 
 
@@ -247,6 +254,7 @@ def propose(
     the shards might not fit into `room`, in bytes.
     """
     folder = locate(images)
+    options = resolve_options(folder, options)
     register_formats(options.formats)  # a missing extra shows here, not in every worker
     inventory = inventory or scan_images(folder, options)
     check_scan(inventory, options)
@@ -291,16 +299,18 @@ def _find_replaced(
     return done
 
 
-def _check_room(requests: Sequence[Request], needed: Sequence[float]) -> None:
+def _check_room(requests: Sequence[Request], proposals: Sequence[Proposal]) -> None:
+    needed = [proposal.bytes for proposal in proposals]
+    in_order = are_read_in_order(proposals[0].draft.inventory.entries, requests[0].root)
     present = sum(
         size
         for request in requests
         for name, size in request.target.list_sizes().items()
         if name.endswith(SHARD_SUFFIX)
     )
-    # The records of all sizes but one wait for the shards of that one. Those of an archive that is
-    # compressed as a whole wait until all of it is read.
-    waiting = sum(needed) - max(needed) + is_compressed(requests[0].root) * sum(needed)
+    # The records of all sizes but one wait for the shards of that one. Those of images that are
+    # read in order wait until all of them are read.
+    waiting = sum(needed) - max(needed) + in_order * sum(needed)
     check_room(requests[0].target, sum(needed) + waiting - present)
 
 

@@ -18,6 +18,7 @@ from converter.option_fields import check_choice
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
 from converter.sources.inputs import locate_masks, locate_root
+from converter.sources.recognition import resolve_options
 from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
 from converter.storage.location import Location
 from converter.upkeep.updates import check_kind
@@ -178,8 +179,9 @@ def _make_request(
     check_folders(images, out)
     _check_place(out)
     if run.mode == "update":
-        options = _choose_options(out, options)
-    request = Request(images=images, out=out, options=options or ConvertOptions(), run=run)
+        options = _choose_options(images, out, options)
+    options = resolve_options(images, options or ConvertOptions())
+    request = Request(images=images, out=out, options=options, run=run)
     if request.options.mask_dir is not None:
         check_folders(request.masks, out)
     if not request.is_finished:
@@ -192,14 +194,17 @@ def _make_request(
     return request
 
 
-def _choose_options(out: Location, options: ConvertOptions | None) -> ConvertOptions:
+def _choose_options(
+    images: Location, out: Location, options: ConvertOptions | None
+) -> ConvertOptions:
     """Those of the data set to update, which any given ones must equal."""
     manifest = find_manifest(out)
     if manifest is None:
         raise UsageError(
             f"output {out} holds no finished data set that could be updated: leave out --update"
         )
-    options = options or ConvertOptions.from_json(manifest.options)
+    stated = ConvertOptions.from_json(manifest.options)
+    options = resolve_options(images, options) if options else stated
     if changed := name_changes(manifest.options, manifest.generator, options):
         raise UsageError(
             f"output {out} cannot be updated with other options or versions than it was converted "

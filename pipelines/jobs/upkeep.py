@@ -16,8 +16,8 @@ from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan
-from converter.sources.inputs import locate_masks, locate_root
-from converter.sources.scan import scan_images
+from converter.sources.inputs import is_pattern, locate_masks, locate_root
+from converter.sources.scan import Originals, scan_images
 from converter.storage.files import MANIFEST, NOTES, REJECTS, Layout, name_index
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
@@ -96,7 +96,7 @@ def run_verification(
 ) -> tuple[Manifest | None, list[Fault]]:
     """Does what `verify` does; also returns the manifest, or None if there is none yet."""
     folder, images = locate(out), None if sources is None else locate(sources)
-    if images is not None and not images.exists():
+    if images is not None and not (images.exists() or is_pattern(images)):
         raise UsageError(f"{images} does not exist: give the images that were converted")
     if _read_manifest_version(folder) is None:
         return None, verify_dataset(folder, quick=quick, decode=decode, originals=images)
@@ -104,7 +104,7 @@ def run_verification(
     def find_faults(manifest: Manifest) -> list[Fault]:
         originals = None
         if images is not None:
-            originals = locate_root(images, ConvertOptions.from_json(manifest.options))
+            originals = Originals(images, ConvertOptions.from_json(manifest.options))
         check = Check(
             folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals
         )
@@ -119,7 +119,8 @@ def _run_as_job(check: Check, run: RunSettings, on_shard: OnShard) -> list[Fault
     from pipelines.beam.transforms import VerifyShards, report_path  # noqa: PLC0415
 
     options = runners.parse_options(run.beam_args)
-    clusters.check_paths(options.pipeline, check.folder, check.originals)
+    originals = check.originals and check.originals.root
+    clusters.check_paths(options.pipeline, check.folder, originals)
     with (
         _open_reports(check.folder, local=options.local) as reports,
         runners.start_workers(options, run.workers, check.folder) as pool,

@@ -1,0 +1,65 @@
+"""Images that are parts of files: which module reads a part, by the name of its file."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from converter.errors import ImageError
+from converter.inventory import Entry
+from converter.sources import archives
+from converter.sources.inputs import COMPRESSED_SUFFIXES, is_compressed
+from converter.storage.location import Location
+
+
+class Container(NamedTuple):
+    """A kind of file that holds images."""
+
+    # Begins to read a part, and returns a function that waits for its content; see `start_part`.
+    start: Callable[[Location, Entry], Callable[[], bytes]]
+    in_order: bool = False  # a part can only be read with what stands before it
+
+
+def _start_member(file: Location, entry: Entry) -> Callable[[], bytes]:
+    return archives.start_member(file, entry.place, entry.size_bytes)
+
+
+# By how the name of the file ends.
+CONTAINERS: Final[dict[str, Container]] = {
+    ".tar": Container(_start_member),
+    **dict.fromkeys(COMPRESSED_SUFFIXES, Container(_start_member, in_order=True)),
+}
+
+
+def start_part(root: Location, entry: Entry) -> Callable[[], bytes]:
+    """Begins to read an image that is a part of a file in `root`.
+
+    From a store this is one request, which is not waited for. The function that is returned waits,
+    and raises `ImageError` if the part is damaged or another one now, and `OSError` if the file
+    cannot be read.
+    """
+    return _find_container(entry.file).start(root.child(entry.file), entry)
+
+
+def digest_part(root: Location, entry: Entry, _end_bytes: int) -> bytes:
+    """The SHA-256 of a part; empty if it cannot be read now."""
+    try:
+        return hashlib.sha256(start_part(root, entry)()).digest()
+    except (ImageError, OSError):
+        return b""
+
+
+def are_read_in_order(entries: Iterable[Entry], root: Location) -> bool:
+    """Whether images can only be read one after another, in the order of file and place."""
+    if is_compressed(root):
+        return True
+    return any(_find_container(file).in_order for file in {entry.file for entry in entries} - {""})
+
+
+def locate_part(entry: Entry) -> tuple[str, int]:
+    """What images that are read in order are ordered by."""
+    return entry.file, entry.place
+
+
+def _find_container(file: str) -> Container:
+    name = file.lower()
+    return next(found for suffix, found in CONTAINERS.items() if name.endswith(suffix))

@@ -1,0 +1,60 @@
+"""Looks what IMAGES is, and completes the options with what follows from it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from converter.options import ConvertOptions
+from converter.sources import tables
+from converter.sources.inputs import check_input_options, is_archive, is_folder, is_table
+from converter.sources.row_sources import RowSource
+from converter.storage.locate import locate
+from converter.storage.location import Location
+
+
+class Format(NamedTuple):
+    """A kind of source whose images come as rows.
+
+    `recognizes` gets IMAGES and, if it is a folder, the names in it; it looks and opens no image.
+    `open` reads what it needs of headers. It may be asked to open what it would not recognize, and
+    then raises a UsageError that says what was looked for and what was found.
+    """
+
+    recognizes: Callable[[Location, Sequence[str]], bool]
+    open: Callable[[Location, ConvertOptions], RowSource]
+    # The options that follow from the data and that are not given, such as `box_format`.
+    imply: Callable[[Location, ConvertOptions], Mapping[str, Any]] = lambda _images, _options: {}
+
+
+# In the order in which they are tried.
+FORMATS: Final[dict[str, Format]] = {
+    "table": Format(lambda images, _: is_table(images), tables.open_table),
+}
+
+
+def resolve_options(images: Location, options: ConvertOptions) -> ConvertOptions:
+    """Completes options: `source` becomes what IMAGES is, others what follows from that.
+
+    Raises UsageError if the options do not fit. Options that are complete stay as they are.
+    """
+    images = locate(images)
+    if options.source == "auto":
+        options = dataclasses.replace(options, source=_recognize(images))
+    check_input_options(images, options)
+    if known := FORMATS.get(options.source):
+        options = dataclasses.replace(options, **known.imply(images, options))
+    return options
+
+
+def open_rows(images: Location, options: ConvertOptions) -> RowSource | None:
+    """Opens what gives rows; None for folders and archives of images."""
+    known = FORMATS.get(options.source)
+    return known.open(images, options) if known else None
+
+
+def _recognize(images: Location) -> str:
+    names = images.list_names() if is_folder(images) else []
+    for source, known in FORMATS.items():
+        if known.recognizes(images, names):
+            return source
+    return "archive" if is_archive(images) else "folders"

@@ -1,0 +1,280 @@
+"""Sources whose images come as rows: of a table, of annotations, or of files that hold the images.
+
+Each row names an image, or holds one, and says what is known about it. A row without an image is
+rejected, with its place; a path that leads out of the folder is never opened. The order of the rows
+does not matter.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from converter.errors import ImageError, UsageError
+from converter.format import schema
+from converter.format.schema import Column, check_column_name
+from converter.images.geometry import parse_box
+from converter.inventory import NO_LABEL, Entry, Inventory, Skipped, leave_out, reject
+from converter.names import find_file, to_bytes
+from converter.options import COLUMN_OPTIONS, ConvertOptions
+from converter.sources import rows
+from converter.sources.folders import SPLIT_FOLDERS, clean_name, order_classes
+from converter.sources.originals import Lookup, make_lookup
+from converter.storage.location import Location
+
+# The key in a row of the image that it holds: an `Entry`, or an `ImageError` for none. Rows without
+# it name their image in the path column. No column has that name.
+IMAGE: Final = "\0image"
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RowSource:
+    """Images as rows, which are read twice, and what is known about them before."""
+
+    images: Location  # as given; messages name it
+    root: Location  # what the paths and files of entries are relative to
+    options: ConvertOptions  # with the columns that are used
+    # From the first row on, each with its place, such as `row 5`. The dicts may be reused.
+    read_rows: Callable[[], Iterator[tuple[str, rows.Row]]]
+    # Gets the names of all columns, and raises a UsageError.
+    check_columns: Callable[[set[str]], None] = lambda _names: None
+    classes: tuple[str, ...] = ()  # in label order, if the source says so; rows may have others
+    skipped: tuple[Skipped, ...] = ()  # files that are no part of it
+    recognized: str = ""  # what was found, for people
+
+
+def scan_rows(source: RowSource) -> Inventory:
+    """Lists the images of a source, ordered by path."""
+    # The kinds of columns and the classes are known only after the first time.
+    reader = _survey_rows(source)
+    options = reader.options
+    entries: list[Entry] = []
+    rejected: list[Skipped] = []
+    skipped: list[Skipped] = [*source.skipped]
+    for place, row in source.read_rows():
+        found = reader.read(row, place)
+        if isinstance(found, Entry):
+            entries.append(found)
+        else:
+            (skipped if found.code == "skipped_no_label" else rejected).append(found)
+    if not entries:
+        reason = "no rows of images that are asked for"
+        if rejected:
+            reason = f"no image in any row; of {rejected[0].path!r:.120}: {rejected[0].detail}"
+        raise UsageError(f"{source.images} has {reason}")
+    kept = tuple(_reject_repeated(entries, rejected))
+    return Inventory(
+        classes=tuple(reader.classes),
+        entries=kept,
+        skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
+        rejected=tuple(rejected),
+        columns=tuple(reader.columns),
+        labelled=options.label_column is not None,
+        recognized=source.recognized,
+    )
+
+
+def normalize_path(cell: Any) -> str:
+    """The path in a row, without empty parts and dots; an `ImageError` if it leads out."""
+    if rows.is_blank(cell) or not isinstance(cell, str):
+        raise ValueError(f"{cell!r:.60} is not a path")
+    path, is_outside = clean_name(rows.read_text(cell))
+    if is_outside or "://" in cell or not path:
+        raise reject("outside")
+    return path
+
+
+def list_used(options: ConvertOptions) -> list[str]:
+    """The columns that options name, apart from that of paths."""
+    named = (getattr(options, name) for name in COLUMN_OPTIONS)
+    return [*(name for name in named if name), *options.keep_columns]
+
+
+def _reject_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterator[Entry]:
+    """The entries in the order of their paths; of several with one path, the first row's."""
+    # ASCII text sorts like its bytes, without a copy of each path.
+    plain = all(entry.path.isascii() for entry in entries)
+    entries.sort(key=lambda entry: entry.path if plain else to_bytes(entry.path))
+    last = ""
+    for entry in entries:
+        if entry.path == last:
+            rejected.append(leave_out(entry.path, "repeated"))
+        else:
+            last = entry.path
+            yield entry
+
+
+def _sort_name(name: str) -> tuple[bool, int, bytes, bytes]:
+    """Orders whole numbers by value, and all other names after them by their bytes."""
+    is_number = name.isascii() and name.isdecimal()
+    digits = to_bytes(name.lstrip("0")) if is_number else b""
+    return not is_number, len(digits), digits, to_bytes(name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _RowReader:
+    """Makes entries of rows. `columns` maps those of records to those of the rows."""
+
+    options: ConvertOptions
+    look_up: Lookup
+    classes: dict[str, int]
+    columns: dict[Column, str]
+
+    def read(self, row: rows.Row, place: str) -> Entry | Skipped:
+        """Makes an entry of a row, or says why there is none."""
+        held = row.get(IMAGE)
+        path = held.path if isinstance(held, Entry) else row.get(self.options.path_column)
+        shown = str(path or place)
+        try:
+            return self._read(row)
+        except ValueError as error:  # a value makes no sense
+            return Skipped(shown, "bad_row", f"{place}: {error}")
+        except ImageError as error:  # there is no image or no mask
+            return Skipped(shown, error.code, f"{place}: {error.detail}")
+        except LookupError:  # its class is not in the list
+            return leave_out(shown, "skipped_no_label")
+
+    def _read(self, row: rows.Row) -> Entry:
+        options = self.options
+        found = self._find_image(row)
+        if find_file(found.path, options.frames) != found.path:
+            raise ValueError(f"{found.path!r:.60} is what a frame would be called: rename it")
+        label = NO_LABEL
+        if options.label_column:
+            label = self.classes[rows.read_name(row.get(options.label_column))]
+        group = row.get(options.group_column or "")
+        return found._replace(
+            label=label,
+            split=_read_split(row.get(options.split_column or "")) or found.split,
+            group="" if rows.is_blank(group) else rows.read_name(group),
+            values=self._encode_values(row) if self.columns else "",
+        )
+
+    def _find_image(self, row: rows.Row) -> Entry:
+        """The image that a row names or holds, with its mask."""
+        held, options = row.get(IMAGE), self.options
+        if isinstance(held, ImageError):
+            raise held
+        if held is not None:
+            return held  # type: ignore[no-any-return] # what a row holds under that key
+        path = normalize_path(row.get(options.path_column))
+        mask = self._find_mask(row.get(options.mask_column)) if options.mask_column else None
+        return self.look_up(path)._replace(mask=mask)
+
+    def _find_mask(self, cell: Any) -> Entry:
+        if rows.is_blank(cell):
+            raise reject("mask_missing")
+        try:
+            return self.look_up(normalize_path(cell))
+        except (ImageError, ValueError) as error:
+            detail = error.detail if isinstance(error, ImageError) else error
+            raise reject("mask_missing", f"{cell!r:.200}: {detail}") from error
+
+    def _encode_values(self, row: rows.Row) -> str:
+        values = {
+            column.name: self._read_value(column, row.get(source))
+            for column, source in self.columns.items()
+        }
+        if schema.BOX_LABELS in values:
+            boxes, labels = len(values[schema.BOXES]), len(values[schema.BOX_LABELS])
+            if boxes != labels:
+                raise ValueError(f"{boxes} boxes with {labels} labels")
+        return _ENCODER.encode([*values.values()])
+
+    def _read_value(self, column: Column, cell: Any) -> Any:
+        match column.name:
+            case schema.LABELS:
+                return sorted(set(self._read_labels(cell)))
+            case schema.BOX_LABELS:
+                return self._read_labels(cell)
+            case schema.TARGET:
+                return rows.read_number(cell)
+            case schema.BOXES:
+                return [parse_box(box, self.options.box_format) for box in rows.read_list(cell)]
+        return rows.convert_cell(cell, column.kind)
+
+    def _read_labels(self, cell: Any) -> list[int]:
+        return [self.classes[rows.read_name(name)] for name in rows.read_list(cell)]
+
+
+def _read_split(cell: Any) -> str:
+    if rows.is_blank(cell):
+        return ""
+    split = SPLIT_FOLDERS.get(str(cell).strip().lower())
+    if split is None:
+        raise ValueError(f"{cell!r:.60} is not a split: {', '.join(sorted(SPLIT_FOLDERS))}")
+    return split
+
+
+def _survey_rows(source: RowSource) -> _RowReader:
+    """Finds the columns of the rows, their kinds, and the classes."""
+    options = source.options
+    names: set[str] = set()
+    kinds = dict.fromkeys(options.keep_columns, rows.UNKNOWN)
+    found: set[str] = set()
+    holds_images = False
+    for place, row in source.read_rows():
+        names |= row.keys()
+        holds_images |= IMAGE in row
+        try:
+            for name, kind in kinds.items():
+                kinds[name] = rows.join_kinds(kind, rows.find_kind(row.get(name)))
+        except ValueError as error:
+            where = f"{source.images}: column {name!r}, {place}"
+            raise UsageError(f"{where} cannot be carried into records: {error}") from error
+        found.update(_list_classes(row, options))
+    if not names:
+        raise UsageError(f"{source.images} has no rows: give it one for each image")
+    _check_columns(source, names)
+    source.check_columns(names)
+    classes = source.classes or tuple(sorted(found, key=_sort_name))
+    more = sorted(found - {*classes}, key=_sort_name)
+    ordered = order_classes((*classes, *more), options)
+    return _RowReader(
+        options=options,
+        # What holds its images needs no list of what lies in its folder.
+        look_up=_find_nothing if holds_images else make_lookup(source.root),
+        classes={name: label for label, name in enumerate(ordered)},
+        columns=_list_columns(options, kinds),
+    )
+
+
+def _find_nothing(_path: str) -> Entry:
+    raise reject("missing")
+
+
+def _list_classes(row: rows.Row, options: ConvertOptions) -> Iterator[str]:
+    """The names of classes in a row, up to one that makes no sense: `_RowReader` rejects that."""
+    try:
+        if options.label_column:
+            yield rows.read_name(row.get(options.label_column))
+        for column in (options.labels_column, options.box_labels_column):
+            for name in rows.read_list(row.get(column)) if column else ():
+                yield rows.read_name(name)
+    except ValueError:
+        return
+
+
+def _check_columns(source: RowSource, names: set[str]) -> None:
+    options, used = source.options, list_used(source.options)
+    for name in used if IMAGE in names else (options.path_column, *used):
+        if name not in names:
+            known = ", ".join(sorted(names - {IMAGE})) or "none"
+            raise UsageError(f"{source.images} has no column {name!r}: there are {known}")
+
+
+def _list_columns(options: ConvertOptions, kinds: dict[str, str]) -> dict[Column, str]:
+    asked = (
+        (schema.LABELS, "labels", options.labels_column),
+        (schema.TARGET, "float", options.target_column),
+        (schema.CAPTION, "text", options.caption_column),
+        (schema.BOXES, "boxes", options.boxes_column),
+        (schema.BOX_LABELS, "labels", options.box_labels_column),
+    )
+    columns = {Column(name, kind): source for name, kind, source in asked if source}
+    stored = {rows.UNKNOWN: "text", "blank": "text", "list": "texts"}  # a column without a value
+    for name, kind in kinds.items():
+        columns[Column(check_column_name(name), stored.get(kind, kind))] = name
+    return columns
