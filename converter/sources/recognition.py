@@ -4,9 +4,17 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from converter.errors import UsageError
 from converter.options import ConvertOptions
 from converter.sources import tables
-from converter.sources.inputs import check_input_options, is_archive, is_folder, is_table
+from converter.sources.inputs import (
+    check_input_options,
+    is_archive,
+    is_folder,
+    is_pattern,
+    is_table,
+    list_pattern,
+)
 from converter.sources.row_sources import RowSource
 from converter.storage.locate import locate
 from converter.storage.location import Location
@@ -28,7 +36,9 @@ class Format(NamedTuple):
 
 # In the order in which they are tried.
 FORMATS: Final[dict[str, Format]] = {
-    "table": Format(lambda images, _: is_table(images), tables.open_table),
+    "table": Format(
+        lambda images, _: is_table(images) and not is_pattern(images), tables.open_table
+    ),
 }
 
 
@@ -57,4 +67,9 @@ def _recognize(images: Location) -> str:
     for source, known in FORMATS.items():
         if known.recognizes(images, names):
             return source
+    if is_pattern(images):
+        raise UsageError(
+            f"{images} stands for {len(list_pattern(images)):,} files, and none of a kind that a "
+            "pattern may stand for: give a folder, an archive or a table instead"
+        )
     return "archive" if is_archive(images) else "folders"

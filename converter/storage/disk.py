@@ -131,10 +131,11 @@ class DiskPath(PosixPath):
         names = [path.name for path in self.iterdir()] if self.exists() else []
         return sorted((name for name in names if name.startswith(prefix)), key=os.fsencode)
 
-    def list_sizes(self) -> dict[str, int]:
+    def list_sizes(self, prefix: str = "") -> dict[str, int]:
         try:
             with os.scandir(self) as items:
-                return {item.name: item.stat().st_size for item in items if item.is_file()}
+                files = (item for item in items if item.name.startswith(prefix) and item.is_file())
+                return {item.name: item.stat().st_size for item in files}
         except FileNotFoundError:
             return {}
 

@@ -127,8 +127,8 @@ class Location(Protocol):
     def list_names(self, prefix: str = "") -> list[str]:
         """The names in the folder that begin with `prefix`, by bytes; [] without a folder."""
 
-    def list_sizes(self) -> dict[str, int]:
-        """The files in the folder, with their sizes in bytes; {} without a folder."""
+    def list_sizes(self, prefix: str = "") -> dict[str, int]:
+        """The files of `list_names`, with their sizes in bytes; {} without a folder."""
 
     def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
         """The content of small files in the folder, in order; a store fetches many at a time."""

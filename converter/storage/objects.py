@@ -193,8 +193,9 @@ class ObjectPath:
         names = {name for name, _ in object_requests.list_level(self, prefix)}
         return sorted(names, key=os.fsencode)
 
-    def list_sizes(self) -> dict[str, int]:
-        return {name: size for name, size in object_requests.list_level(self) if size is not None}
+    def list_sizes(self, prefix: str = "") -> dict[str, int]:
+        found = object_requests.list_level(self, prefix)
+        return {name: size for name, size in found if size is not None}
 
     def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
         remaining = iter(names)

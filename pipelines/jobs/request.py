@@ -17,7 +17,7 @@ from converter.inventory import Inventory
 from converter.option_fields import check_choice
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
-from converter.sources.inputs import locate_masks, locate_root
+from converter.sources.inputs import is_pattern, locate_masks, locate_root, overlaps
 from converter.sources.recognition import resolve_options
 from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
 from converter.storage.location import Location
@@ -216,6 +216,11 @@ def _choose_options(
 def check_folders(images: Location, out: Location) -> None:
     """Checks that an output is free or holds a data set, and does not overlap its images."""
     source, target = images.resolve(), out.resolve()  # one may be a link to the other
+    if is_pattern(images) and overlaps(source, target):
+        raise UsageError(
+            f"the images {images} may stand for the output {out}, or for files in it: choose a "
+            "folder elsewhere"
+        )
     if source.contains(target):
         raise UsageError(
             f"output {out} lies inside the images {images}: the next run would take it for "
