@@ -117,6 +117,8 @@ class ConvertOptions(ImageOptions):
         mask_padding: the class number where the image is padded.
         source: what IMAGES is: `folders` of images, an `archive` of them, or a `table`; `auto`
             looks.
+        members: of several IMAGES, the kind and the place of each in the folder that holds them;
+            filled in where they are given.
         seed: decides the splits and the order of the records.
 
     Raises:
@@ -167,6 +169,7 @@ class ConvertOptions(ImageOptions):
     mask_dir: str | None = option(None, MASKS, metavar="PATH")
     mask_padding: int = option(0, MASKS, limits=(0, 255), metavar="0-255")
     source: str = option("auto", SOURCE, choices=("auto", *SOURCES))
+    members: tuple[str, ...] = option((), SOURCE, hidden=True)
     seed: int = option(0, OUTPUT, limits=(0, 2**63 - 1), metavar="N")
 
     def __post_init__(self) -> None:

@@ -29,10 +29,10 @@ from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
 from converter.planning.splits import draw
+from converter.sources.joined import keep_labels
 from converter.sources.scan import scan_folder
 from converter.storage import disk
 from converter.storage.files import Layout, name_index
-from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.contents import Source, read_sources
 from converter.upkeep.updates import Update, carry_shards, place_additions, plan_update
 from converter.upkeep.verification import verify_dataset

@@ -184,6 +184,8 @@ def _is_prefix(path: Location) -> bool:
 
 def check_input_options(images: Location, options: ConvertOptions) -> None:
     """Refuses options for columns without any, and options for folders with columns."""
+    if options.members:  # each has its own
+        return
     folders = options.source in ("folders", "archive")
     for name in _TABLE_OPTIONS if folders else _FOLDER_OPTIONS:
         if getattr(options, name) != getattr(DEFAULTS, name):
@@ -206,9 +208,8 @@ def locate_base(images: Location) -> Location:
 
 def locate_root(images: Location, options: ConvertOptions) -> Location:
     """The folder or archive that paths of images are relative to; of a table, it has to exist."""
-    if options.source in ("folders", "archive") or (
-        options.source == "auto" and not is_table(images)
-    ):
+    unlike_table = options.source == "auto" and not is_table(images)
+    if options.members or unlike_table or options.source in ("folders", "archive"):
         return images
     root = join(locate_base(images), options.table_root)
     if not root.exists():

@@ -48,6 +48,8 @@ def resolve_options(images: Location, options: ConvertOptions) -> ConvertOptions
     Raises UsageError if the options do not fit. Options that are complete stay as they are.
     """
     images = locate(images)
+    if options.members:  # each of them has its own
+        return options
     if options.source == "auto":
         options = dataclasses.replace(options, source=_recognize(images))
     check_input_options(images, options)

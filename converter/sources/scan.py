@@ -21,7 +21,6 @@ from converter.inventory import (
     NO_LABEL,
     Entry,
     Inventory,
-    Note,
     Skipped,
     leave_out,
     make_note,
@@ -33,6 +32,7 @@ from converter.sources import inputs
 from converter.sources.archives import list_archive
 from converter.sources.duplicates import mark_duplicates
 from converter.sources.folders import BACKGROUND, Labeller, list_folder, order_classes
+from converter.sources.joined import join_inventories, open_members
 from converter.sources.recognition import open_rows, resolve_options
 from converter.sources.row_sources import scan_rows
 from converter.storage.location import Location
@@ -51,7 +51,7 @@ class Originals(NamedTuple):
 
     def find(self, path: str) -> Entry:
         """The original with that path in a record; an `ImageError` if there is none."""
-        if self.options.source not in IN_FILES:
+        if self.options.source not in IN_FILES and not self.options.members:
             return Entry(path, NO_LABEL, 0)
         if (entry := _index_originals(self).get(path)) is None:
             raise reject("vanished")
@@ -72,12 +72,7 @@ def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> 
     """
     options = resolve_options(images, options)
     root = inputs.locate_root(images, options)
-    if source := open_rows(images, options):
-        inventory = scan_rows(source)
-        notes = _note_names(inventory.entries, inventory.classes)
-        inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
-    else:
-        inventory = scan_folder(images, options)
+    inventory = _note_names(_list_images(images, options))
     if options.masked:
         inventory = _pair_masks(inventory, root, options)
     return inventory if options.dedupe == "off" else mark_duplicates(inventory, root, options)
@@ -88,12 +83,32 @@ def scan_folder(root: Location, options: ConvertOptions = inputs.DEFAULTS) -> In
 
     Takes about 250 bytes of memory for each file. Raises what `scan_images` raises.
     """
-    masks = inputs.locate_masks(root, options)
-    if options.mask_dir is not None and root.contains(masks):
+    return _note_names(_list_folders(root, options))
+
+
+def _list_images(images: Location, options: ConvertOptions) -> Inventory:
+    if options.members:
+        masks = inputs.locate_masks(images, options)
+        alone = dataclasses.replace(options, mask_dir=None)  # which is relative to all of them
+        found = []
+        for place, own in open_members(images, alone):
+            _check_masks(place, masks, options)
+            found.append((place, own, _list_images(place, own)))
+        return join_inventories(images, found)
+    source = open_rows(images, options)
+    return scan_rows(source) if source else _list_folders(images, options)
+
+
+def _check_masks(images: Location, masks: Location, options: ConvertOptions) -> None:
+    if options.mask_dir is not None and images.contains(masks):
         raise UsageError(
-            f"the masks {masks} lie among the images {root}, where they would be taken for images: "
-            "give the folder of the images alone"
+            f"the masks {masks} lie among the images {images}, where they would be taken for "
+            "images: give the folder of the images alone"
         )
+
+
+def _list_folders(root: Location, options: ConvertOptions) -> Inventory:
+    _check_masks(root, inputs.locate_masks(root, options), options)
     skipped: list[Skipped] = []
     found, folders = _list_files(root, skipped)
     if not folders and options.label_from == "top":
@@ -118,7 +133,6 @@ def scan_folder(root: Location, options: ConvertOptions = inputs.DEFAULTS) -> In
         classes=classes,
         entries=tuple(entries),
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
-        notes=_note_names(entries, classes),
         labelled=options.label_from != "none",
     )
 
@@ -155,8 +169,9 @@ def _explain_empty(root: Location, classes: Sequence[str], skipped: Sequence[Ski
     return f"{root} has {what}: looked for names that end in " + ", ".join(sorted(SUFFIXES))
 
 
-def _note_names(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Note, ...]:
+def _note_names(inventory: Inventory) -> Inventory:
     """Notes what is odd about the names of images and classes."""
+    entries, classes = inventory.entries, inventory.classes
     notes = [make_note("twin_class", names) for names in _find_twins(classes)]
     # Hashes first: a million paths take eight bytes each, and only equal ones are compared.
     hashes = np.asarray(array("q", (hash(_fold(entry.path)) for entry in entries)))
@@ -168,7 +183,7 @@ def _note_names(entries: Sequence[Entry], classes: Sequence[str]) -> tuple[Note,
     empty = [name for label, name in enumerate(classes) if label not in used]
     if empty and NO_LABEL not in used:
         notes.append(make_note("empty_class", empty))
-    return tuple(notes)
+    return dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
 
 
 def _find_twins(names: Iterable[str]) -> list[list[str]]:

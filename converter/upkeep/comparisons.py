@@ -6,7 +6,6 @@ Every original is read to compare its content; none is decoded.
 import contextlib
 import dataclasses
 import itertools
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -14,9 +13,9 @@ from typing import Final, NamedTuple
 from converter.errors import ImageError
 from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
-from converter.format.schema import BOXES, LABELS, Column
+from converter.format.schema import BOXES
 from converter.images.opened_images import examine_image, note_traits
-from converter.inventory import NO_LABEL, Entry, Inventory, NoteTally
+from converter.inventory import Entry, Inventory, NoteTally
 from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft
@@ -146,32 +145,6 @@ class Comparison:
             return []
         files = {entry.path for entry in entries}
         return [line for path, line in self.refused.items() if find_file(path, "all") in files]
-
-
-def keep_labels(inventory: Inventory, classes: Sequence[str]) -> Inventory:
-    """Gives the classes of a scan their earlier labels; new classes come after them."""
-    merged = tuple(dict.fromkeys((*classes, *inventory.classes)))
-    places = {name: label for label, name in enumerate(merged)}
-    labels = {label: places[name] for label, name in enumerate(inventory.classes)}
-    labels[NO_LABEL] = NO_LABEL
-    if all(label == place for label, place in labels.items()):
-        return dataclasses.replace(inventory, classes=merged)
-    entries = tuple(_relabel(entry, inventory.columns, labels) for entry in inventory.entries)
-    return dataclasses.replace(inventory, classes=merged, entries=entries)
-
-
-def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
-    # Most stay the same object: a million copies would take 70 MB.
-    if entry.label != labels[entry.label]:
-        entry = entry._replace(label=labels[entry.label])
-    places = [place for place, column in enumerate(columns) if column.kind == "labels"]
-    if not places:
-        return entry
-    values = json.loads(entry.values)
-    for place in places:
-        numbers = [labels[label] for label in values[place]]
-        values[place] = sorted(numbers) if columns[place].name == LABELS else numbers
-    return entry._replace(values=json.dumps(values, separators=(",", ":")))
 
 
 class ClassChanges(NamedTuple):

@@ -80,7 +80,8 @@ class RepairJob:
     def recall_members(self, shard: ShardInfo) -> list[Entry] | None:
         """Lists a shard's originals from its records; None if those or the originals changed."""
         options = self.options
-        if self.manifest.columns or options.source in IN_FILES or not self.images.is_dir():
+        unnamed = self.manifest.columns or options.members or options.source in IN_FILES
+        if unnamed or not self.images.is_dir():
             return None  # a record does not name its row, or its place in an archive
 
         def recall(item: tuple[str, contents.Source]) -> Entry | None:

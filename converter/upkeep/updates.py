@@ -23,9 +23,10 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan, list_left_out
 from converter.planning.splits import assign_splits, draw
 from converter.sources.duplicates import DUPLICATE_CODES, note_duplicates
+from converter.sources.joined import keep_labels
 from converter.storage.files import MANIFEST, REJECTS, Layout, hash_file, name_index
 from converter.storage.location import Location, map_in_threads
-from converter.upkeep.comparisons import Comparison, ShardComparison, keep_labels
+from converter.upkeep.comparisons import Comparison, ShardComparison
 from converter.upkeep.contents import OnShard
 from converter.writing.records import make_records
 from converter.writing.shard_writer import Receipt, write_receipt

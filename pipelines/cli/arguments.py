@@ -10,6 +10,7 @@ from converter.errors import UsageError
 from converter.option_fields import GROUPS, Option, list_options, read_meanings, suggest
 from converter.options import ConvertOptions
 from converter.sources.inputs import is_archive, locate_base, locate_mask_base, locate_root
+from converter.sources.joined import join_images, locate_images
 from converter.storage.locate import locate, parse_location
 
 _COMMANDS: Final = {
@@ -58,7 +59,7 @@ _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]]
     (_CONVERSIONS, "images", "a folder with a folder for each class, or with split folders, here "
      "or in an object store (s3://bucket/prefix, gs://bucket/prefix); an archive of such folders "
      "(.tar, .tar.gz, .zip); or a table (.csv, .tsv, .jsonl, .parquet)",
-     _IMAGES),
+     {**_IMAGES, "nargs": "+"}),
     (_COMMANDS.keys() - {"index"}, "out", "the data set's folder, here or in an object store",
      {**_IMAGES, "metavar": "OUT"}),
     (["index"], "files", "files, folders (their *.tfrecord*), or patterns in quotes",
@@ -70,10 +71,10 @@ _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]]
      "with its options; shards without changes stay as they are", {**_MODE, "const": "update"}),
     (["verify"], "--quick", "look at names and sizes only", _SWITCH),
     (["verify"], "--no-decode", "look at image headers only", _SWITCH),
-    (["verify"], "--sources", "also compare each record with its original in this folder",
-     _IMAGES),
-    (["repair"], "--images", "the folder of the originals",
-     {**_IMAGES, "required": True}),
+    (["verify"], "--sources", "also compare each record with its original in IMAGES",
+     {**_IMAGES, "nargs": "+"}),
+    (["repair"], "--images", "what was converted",
+     {**_IMAGES, "nargs": "+", "required": True}),
     (["clean"], "--dry-run", "list it and remove nothing", _SWITCH),
     (["clean"], "--unfinished", "also give up an unfinished conversion or replacement, with its "
      "finished shards", _SWITCH),
@@ -115,6 +116,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         hint = f"did you mean {near}?" if near else f"choose one of {', '.join(_COMMANDS)}"
         raise UsageError(f"{command!r} is not a command: {hint}")
     parsed, rest = _make_parser().parse_known_args(arguments)
+    if rest and parsed.command in _CONVERSIONS and not rest[0].startswith("-"):
+        raise UsageError(
+            f"{rest[0]!r} comes after an option: write IMAGES and OUT side by side, before options"
+        )
     if rest and parsed.command not in _BEAM_JOBS:
         name = rest[0].split("=", 1)[0]
         near = suggest(name, parsed.flags)
@@ -131,12 +136,13 @@ def read_options(
     given = {name: value for name, value in vars(arguments).items() if name in names}
     values = {**(defaults or {}), **given}
     # Stored relative to the table and the images, so that all of them can move together.
-    if "table_root" in given and not is_archive(arguments.images):
-        base = locate_base(arguments.images)
+    images = locate_images(arguments.images)
+    if "table_root" in given and len(images) == 1 and not is_archive(images[0]):
+        base = locate_base(images[0])
         values["table_root"] = locate(parse_location(given["table_root"])).relate(base)
     if "mask_dir" in given:
         root = ConvertOptions(table_root=values.get("table_root", "."))
-        base = locate_mask_base(locate_root(locate(arguments.images), root))
+        base = locate_mask_base(locate_root(*join_images(images, root)))
         values["mask_dir"] = locate(parse_location(given["mask_dir"])).relate(base)
     sizes = given.get("image_size", [values.get("image_size", ConvertOptions().image_size)])
     return [ConvertOptions.from_json({**values, "image_size": size}) for size in sizes]
@@ -189,6 +195,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     sections = {title: add(title) for title in GROUPS}
     groups: dict[str, Any] = {}
     for name, default, option in list_options(ConvertOptions):
+        if option.hidden:
+            continue
         flag = option.flag or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
         place = _choose_group(sections[option.group], flag, groups)
         traits = _describe_option(default, option, meanings.get(name, ""))

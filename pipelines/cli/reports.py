@@ -75,7 +75,9 @@ def summarize_cost(cost: Cost) -> Iterator[str]:
 def summarize_preview(preview: Preview) -> Iterator[str]:
     """What `shardmill plan` prints."""
     if preview.proposal:
-        yield f"source: {preview.options.source}{preview.recognized and f', {preview.recognized}'}"
+        members = [member.replace(":", " ", 1) for member in preview.options.members]
+        found = [*(members or [preview.options.source]), preview.recognized]
+        yield f"source: {', '.join(filter(None, found))}"
         yield from _summarize_proposal(preview.proposal, preview.options.shard_bytes)
     elif preview.update:
         yield from _summarize_changes(preview.update, preview.classes)

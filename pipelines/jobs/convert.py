@@ -21,9 +21,10 @@ from converter.format.manifest import Manifest, read_manifest
 from converter.inventory import Inventory, Note
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, write_plan
+from converter.sources.joined import Images
 from converter.sources.scan import scan_images
 from converter.storage.files import Layout
-from converter.storage.locate import locate, locate_output
+from converter.storage.locate import locate_output
 from converter.storage.location import AnyPath, Location
 from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
@@ -48,7 +49,7 @@ class Conversion:
 
 
 def convert(
-    images: AnyPath,
+    images: Images,
     out: AnyPath,
     options: ConvertOptions | None = None,
     beam_args: Sequence[str] = (),
@@ -61,7 +62,8 @@ def convert(
 
     Args:
         images: folder with a folder of images for each class, or with folders of splits; an
-            archive of such folders; or a table of images. Here or in an object store.
+            archive of such folders; a table; or another source of images (docs/sources.md). Here
+            or in an object store. A list of them becomes one data set.
         out: folder for the data set: new, empty, or with a conversion of the same images. Here or
             in an object store.
         options: size, encoding, shards and splits. An update takes those of the data set, and no
@@ -84,7 +86,7 @@ def convert(
 
 
 def convert_sizes(
-    images: AnyPath,
+    images: Images,
     out: AnyPath,
     sizes: Sequence[ConvertOptions],
     beam_args: Sequence[str] = (),
@@ -116,7 +118,7 @@ def convert_sizes(
 
 
 def run_conversions(
-    images: AnyPath,
+    images: Images,
     outs: Mapping[Location, ConvertOptions | None],
     beam_args: Sequence[str] = (),
     **settings: Any,
@@ -124,7 +126,7 @@ def run_conversions(
     """Does what `convert` and `convert_sizes` do, and returns the whole outcome by output."""
     run = make_settings(SETTINGS, beam_args, **settings)
     beam = runners.parse_options(run.beam_args)
-    requests = make_requests(locate(images), outs, run)
+    requests = make_requests(images, outs, run)
     for request in requests:
         clusters.check_paths(beam.pipeline, *request.places)
     # Only now, so that a refusal touches nothing.

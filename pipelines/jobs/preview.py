@@ -24,6 +24,7 @@ from converter.planning.splits import assign_splits, plan_shards
 from converter.sizes import format_bytes
 from converter.sources.containers import are_read_in_order
 from converter.sources.inputs import locate_root
+from converter.sources.joined import Images
 from converter.sources.recognition import resolve_options
 from converter.sources.scan import scan_images
 from converter.storage.files import SHARD_SUFFIX, Layout
@@ -119,7 +120,7 @@ class Preview:
 
 
 def plan(
-    images: AnyPath, out: AnyPath, options: ConvertOptions | None = None, **settings: Any
+    images: Images, out: AnyPath, options: ConvertOptions | None = None, **settings: Any
 ) -> Preview:
     """Finds out what `pipelines.convert` would do, without writing a byte or taking a lock.
 
@@ -135,7 +136,7 @@ def plan(
 
 
 def plan_sizes(
-    images: AnyPath, out: AnyPath, sizes: Sequence[ConvertOptions], **settings: Any
+    images: Images, out: AnyPath, sizes: Sequence[ConvertOptions], **settings: Any
 ) -> dict[str, Preview]:
     """Does for `pipelines.convert_sizes` what `plan` does for `convert`.
 
@@ -147,11 +148,11 @@ def plan_sizes(
 
 
 def preview_outputs(
-    images: AnyPath, outs: Mapping[Location, ConvertOptions | None], **settings: Any
+    images: Images, outs: Mapping[Location, ConvertOptions | None], **settings: Any
 ) -> list[Preview]:
     """Does what `plan` and `plan_sizes` do; a preview for each output, in order."""
     run = make_settings(SETTINGS, **settings)
-    requests = make_requests(locate(images), outs, run)
+    requests = make_requests(images, outs, run)
     for request in requests:
         if request.needs_lock and (owner := request.out.find_owner()):
             check_broken(request.out, owner, break_lock=run.break_lock)

@@ -18,7 +18,7 @@ from converter.option_fields import check_choice
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
 from converter.sources.inputs import is_pattern, locate_masks, locate_root, overlaps
-from converter.sources.recognition import resolve_options
+from converter.sources.joined import Images, join_images, locate_images
 from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
 from converter.storage.location import Location
 from converter.upkeep.updates import check_kind
@@ -166,21 +166,23 @@ class Request:
 
 
 def make_requests(
-    images: Location, outs: Mapping[Location, ConvertOptions | None], run: RunSettings
+    images: Images, outs: Mapping[Location, ConvertOptions | None], run: RunSettings
 ) -> list[Request]:
     """Checks each output, with its options if given."""
     check_import_names()
-    return [_make_request(images, out, options, run) for out, options in outs.items()]
+    places = locate_images(images)
+    return [_make_request(places, out, options, run) for out, options in outs.items()]
 
 
 def _make_request(
-    images: Location, out: Location, options: ConvertOptions | None, run: RunSettings
+    places: Sequence[Location], out: Location, options: ConvertOptions | None, run: RunSettings
 ) -> Request:
-    check_folders(images, out)
+    for place in places:
+        check_folders(place, out)
     _check_place(out)
     if run.mode == "update":
-        options = _choose_options(images, out, options)
-    options = resolve_options(images, options or ConvertOptions())
+        options = _choose_options(places, out, options)
+    images, options = join_images(places, options or ConvertOptions())
     request = Request(images=images, out=out, options=options, run=run)
     if request.options.mask_dir is not None:
         check_folders(request.masks, out)
@@ -195,7 +197,7 @@ def _make_request(
 
 
 def _choose_options(
-    images: Location, out: Location, options: ConvertOptions | None
+    places: Sequence[Location], out: Location, options: ConvertOptions | None
 ) -> ConvertOptions:
     """Those of the data set to update, which any given ones must equal."""
     manifest = find_manifest(out)
@@ -204,7 +206,7 @@ def _choose_options(
             f"output {out} holds no finished data set that could be updated: leave out --update"
         )
     stated = ConvertOptions.from_json(manifest.options)
-    options = resolve_options(images, options) if options else stated
+    options = join_images(places, options)[1] if options else stated
     if changed := name_changes(manifest.options, manifest.generator, options):
         raise UsageError(
             f"output {out} cannot be updated with other options or versions than it was converted "

@@ -17,12 +17,17 @@ from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan
 from converter.sources.inputs import is_pattern, locate_masks, locate_root
+from converter.sources.joined import (
+    Images,
+    keep_labels,
+    locate_images,
+    locate_originals,
+)
 from converter.sources.scan import Originals, scan_images
 from converter.storage.files import MANIFEST, NOTES, REJECTS, Layout, name_index
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 from converter.storage.locks import sign_folder
-from converter.upkeep.comparisons import keep_labels
 from converter.upkeep.contents import OnShard
 from converter.upkeep.repairs import RepairJob
 from converter.upkeep.verification import (
@@ -57,7 +62,7 @@ def verify(
     *,
     quick: bool = False,
     decode: bool = True,
-    sources: AnyPath | None = None,
+    sources: Images | None = None,
     beam_args: Sequence[str] | None = None,
     **settings: Any,
 ) -> list[Fault]:
@@ -87,7 +92,7 @@ def verify(
 
 def run_verification(
     out: AnyPath,
-    sources: AnyPath | None,
+    sources: Images | None,
     job: RunSettings | None,
     *,
     quick: bool,
@@ -95,16 +100,18 @@ def run_verification(
     progress: bool,
 ) -> tuple[Manifest | None, list[Fault]]:
     """Does what `verify` does; also returns the manifest, or None if there is none yet."""
-    folder, images = locate(out), None if sources is None else locate(sources)
-    if images is not None and not (images.exists() or is_pattern(images)):
-        raise UsageError(f"{images} does not exist: give the images that were converted")
+    folder = locate(out)
+    for images in () if sources is None else locate_images(sources):
+        if not (images.exists() or is_pattern(images)):
+            raise UsageError(f"{images} does not exist: give the images that were converted")
     if _read_manifest_version(folder) is None:
-        return None, verify_dataset(folder, quick=quick, decode=decode, originals=images)
+        return None, verify_dataset(folder, quick=quick, decode=decode)
 
     def find_faults(manifest: Manifest) -> list[Fault]:
         originals = None
-        if images is not None:
-            originals = Originals(images, ConvertOptions.from_json(manifest.options))
+        if sources is not None:
+            options = ConvertOptions.from_json(manifest.options)
+            originals = Originals(locate_originals(sources, options), options)
         check = Check(
             folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals
         )
@@ -159,7 +166,7 @@ def _open_reports(folder: Location, *, local: bool) -> Iterator[Location]:
         reports.remove_folder()
 
 
-def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **settings: Any) -> Repair:
+def repair(out: AnyPath, images: Images, beam_args: Sequence[str] = (), **settings: Any) -> Repair:
     """Checks a data set, and rebuilds damaged or missing files byte for byte.
 
     A rebuilt file is used only if it has the SHA-256 that the manifest states. So the originals
@@ -167,7 +174,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
 
     Args:
         out: the data set's folder, on a disk or in an object store.
-        images: the folder of the originals, on a disk or in an object store.
+        images: what was converted, on a disk or in an object store.
         beam_args: Beam's own options.
         **settings: `workers`, `progress` and `break_lock` of `RunSettings`.
 
@@ -181,7 +188,7 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
     from pipelines.beam.remaining import write_remaining  # noqa: PLC0415
 
     run = make_settings(("workers", "progress", "break_lock"), beam_args, **settings)
-    folder, originals = locate_output(out), locate(images)
+    folder = locate_output(out)
 
     def find_faults(manifest: Manifest) -> list[Fault]:
         with _draw_bar(manifest, shown=run.progress) as on_shard:
@@ -194,16 +201,19 @@ def repair(out: AnyPath, images: AnyPath, beam_args: Sequence[str] = (), **setti
     if beam_args or _read_manifest_version(folder) is None:
         with _explain_manifest_errors():
             manifest = find_manifest(folder) or read_manifest(folder)
-    check_folders(originals, folder)
+    for place in locate_images(images):
+        check_folders(place, folder)
     if manifest is not None:
         options = ConvertOptions.from_json(manifest.options)
-        root = locate_root(originals, options)
+        root = locate_root(locate_originals(images, options), options)
         clusters.check_paths(beam.pipeline, root, locate_masks(root, options), folder)
     with folder.lock(break_lock=run.break_lock):
         with _explain_manifest_errors():
             settle_folder(folder)
             manifest, faults = _check_current(folder, find_faults)
-        root = locate_root(originals, ConvertOptions.from_json(manifest.options))
+        options = ConvertOptions.from_json(manifest.options)
+        originals = locate_originals(images, options)
+        root = locate_root(originals, options)
         job = RepairJob(folder=folder, manifest=manifest, images=root)
         damaged = {fault.file for fault in faults if not fault.original}
 
