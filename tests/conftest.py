@@ -43,7 +43,8 @@ KINDS = {
     "system": (
         "archives batch batches cache clusters commands commit conversion costs damage dataset "
         "decoding duplicates frames frameworks hosts image_decoders image_notes inputs "
-        "indexing isolation keras layers leftovers locks masks mixing multi_size object_files "
+        "indexing isolation joined keras layers leftovers locks masks mixing multi_size "
+        "object_files "
         "object_repairs object_updates objects open_remote pipeline "
         "preview public_api range_reads read_plan readahead reading_masks "
         "remote_reading repairs replacements reports request resume resume_callback roundtrip "

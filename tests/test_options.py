@@ -92,6 +92,7 @@ def test_json_has_every_option_in_order():
         ("mask_dir", None),
         ("mask_padding", 0),
         ("source", "auto"),
+        ("members", []),
         ("seed", 0),
     ]
 
