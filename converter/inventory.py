@@ -77,11 +77,17 @@ NOTES: Final = {
     "wrong_extension": "the name and the content say different formats",
     "animated": "several frames or pages, only the first is taken",
     "profile": "colours converted to sRGB from another ICC profile",
+    "inks": "CMYK that does not say how its inks are meant, read as most programs do",
+    "palette": "pixels whose number is not in the palette, shown black",
+    "range": "samples of over 8 bits that use a quarter of their range or less, or leave it",
+    "transparent": "alpha is 0 everywhere: BMP, ICO and TGA are shown opaque, others not at all",
 }
 """What is odd but converted, by its code in `notes.jsonl`."""
 
 # Notes that need the images to be read.
-CONTENT_NOTES: Final = ("wrong_extension", "animated", "profile")
+CONTENT_NOTES: Final = (
+    "wrong_extension", "animated", "profile", "inks", "palette", "range", "transparent",
+)  # fmt: skip
 
 
 class Entry(NamedTuple):

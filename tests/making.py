@@ -22,6 +22,10 @@ GOLDEN = Path(__file__).with_name("golden_images.tsv")
 HOSTILE = SHARED / "hostile"
 OPTIONS = ConvertOptions(resize="none", encoding="png")
 
+# How the values of a TIFF's tags are packed, by their type; a fraction is two of them.
+_CODES = {3: "H", 4: "L", 5: "L"}
+_RATIONAL = 5
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
 
 
@@ -57,6 +61,7 @@ def make_images() -> Iterator[tuple[str, bytes]]:
     yield from _make_damaged()
     yield from _make_foreign()
     yield from _make_liars()
+    yield from _make_unusual()
 
 
 def _make_good() -> Iterator[tuple[str, bytes]]:
@@ -147,6 +152,58 @@ def _make_liars() -> Iterator[tuple[str, bytes]]:
     yield "ten thousand chunks.png", png[:33] + chunks + png[33:]
     yield "tall.png", encode_image(Image.new("L", (1, 20_000)), "PNG")
     yield "wide.jpeg", encode_image(Image.new("L", (65_000, 1)), "JPEG")
+
+
+def _make_unusual() -> Iterator[tuple[str, bytes]]:
+    """Images whose samples break the convention of their format, or whose file does not say it."""
+    row = bytes(range(6))
+    levels = [10, 200, 30, 40, 50, 255] + [0] * 250
+    wide = np.array([0, 16, 1000, 2047, 4000, 4095], "<u2").tobytes()
+    yield "map of 8 bits.tiff", make_tiff(row, photo=3, more={320: (3, levels * 3)})
+    yield "map of 4 bits.tiff", make_tiff(row[:3], (4,), photo=3, more={320: (3, levels[:16] * 3)})
+    yield "12 bits in 16.tiff", make_tiff(wide, (16,))
+    yield "12 bits.tiff", make_tiff(bytes(9), (12,))
+    yield "10 bits.tiff", make_tiff(bytes(8), (10,))
+    yield "14 bits.tiff", make_tiff(bytes(11), (14,))
+    yield "signed bytes.tiff", make_tiff(b"\x80\xff\0\1\x64\x7f", more={339: (3, [2])})
+    yield "no photometric.tiff", make_tiff(row, photo=None)
+    yield "no photometric RGB.tiff", make_tiff(row * 3, (8,) * 3, photo=None)
+    yield "rows of YCbCr.tiff", make_tiff(row * 3, (8,) * 3, photo=6, more={530: (3, [1, 1])})
+    yield "other inks.tiff", make_tiff(row * 4, (8,) * 4, photo=5, more={332: (3, [2])})
+    yield "ICC Lab.tiff", make_tiff(row * 3, (8,) * 3, photo=9)
+    yield "half floats.tiff", make_tiff(row * 2, (16,), more={339: (3, [3])})
+    yield "double floats.tiff", make_tiff(row * 8, (64,), more={339: (3, [3])})
+    yield "no alpha at all.tiff", make_tiff(bytes(24), (8,) * 4, photo=2)
+    cmyk = encode_image(make_image(1, mode="CMYK"), "JPEG")
+    mark = cmyk.index(b"\xff\xee")
+    yield "CMYK without Adobe.jpeg", cmyk[:mark] + cmyk[mark + 16 :]
+
+
+def make_tiff(
+    rows: bytes,
+    bits: tuple[int, ...] = (8,),
+    *,
+    photo: int | None = 1,
+    order: str = "<",
+    more: dict[int, tuple[int, list[int]]] | None = None,
+) -> bytes:
+    """A TIFF of one row of 6 pixels, with more tags: by number, the type and the values."""
+    tags = {
+        256: (4, [6]), 257: (4, [1]), 258: (3, list(bits)), 259: (3, [1]), 273: (4, [8]),
+        277: (3, [len(bits)]), 278: (4, [1]), 279: (4, [len(rows)]),
+        **({} if photo is None else {262: (3, [photo])}), **(more or {}),
+    }  # fmt: skip
+    rows += bytes(len(rows) % 2)
+    behind, entries, end = b"", b"", 8 + len(rows) + 2 + 12 * len(tags) + 4
+    for number, (kind, values) in sorted(tags.items()):
+        content = struct.pack(order + _CODES[kind] * len(values), *values)
+        place = content.ljust(4, b"\0")
+        if len(content) > 4:
+            place, behind = struct.pack(order + "L", end + len(behind)), behind + content
+        count = len(values) // (2 if kind == _RATIONAL else 1)
+        entries += struct.pack(order + "HHL", number, kind, count) + place
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "L", 8 + len(rows))
+    return head + rows + struct.pack(order + "H", len(tags)) + entries + bytes(4) + behind
 
 
 def make_chunk(name: bytes, body: bytes) -> bytes:

@@ -63,8 +63,8 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode not in _MODES:
         raise ImageError("mask_unreadable", f"mode {image.mode}: a mask has one channel of numbers")
     numbers = np.asarray(image)
-    if pixels.is_negative(image) and image.mode in ("1", "L"):
-        numbers = ~numbers  # Pillow has inverted them, to show 0 as white
+    if pixels.is_inverted(image) and image.mode in ("1", "L"):
+        numbers = ~numbers
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high > MAX_NUMBER:
         raise ImageError("mask_unreadable", f"numbers from {low} to {high}, not 0 to {MAX_NUMBER}")

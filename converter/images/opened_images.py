@@ -10,7 +10,7 @@ from PIL import Image
 from converter.costs import enter
 from converter.errors import ImageError
 from converter.image_options import FORMATS, SUFFIXES
-from converter.images import openers, pixels
+from converter.images import conventions, openers, pixels
 from converter.images.geometry import Geometry, Size, choose_interpolation, pad, scale
 from converter.inventory import NoteTally
 from converter.names import find_file
@@ -35,6 +35,7 @@ class Origin(NamedTuple):
     orientation: int = 1  # of EXIF, which was applied
     animated: bool = False  # the file has several frames or pages
     profiled: bool = False  # colours are converted to sRGB from another ICC profile
+    doubts: str = ""  # the codes of notes about its samples, with spaces between them
 
     @property
     def size(self) -> Size:
@@ -48,7 +49,10 @@ class OpenedImage:
         self, image: Image.Image, data: bytes, sizes: Sequence[ConvertOptions], *, framed: bool
     ) -> None:
         self.image, self.data, self.sizes, self.options = image, data, sizes, sizes[0]
+        self.failure = ""  # what Pillow said when decoding failed
+        self._doubts: list[str] | None = None  # until the image is loaded
         self.is_wide = pixels.has_wide_samples(image)  # before EXIF is read, which may load it
+        doubts = conventions.prepare(image, data)
         stated, self.orientation = pixels.read_orientations(image)
         height, width = pixels.turn_size((image.height, image.width), self.orientation)
         self.origin = Origin(
@@ -59,8 +63,8 @@ class OpenedImage:
             # To ask means to decode two frames of a GIF.
             animated=framed or openers.has_several_frames(image, data),
             profiled=pixels.find_transform(image, self.options) is not None,
+            doubts=" ".join([*doubts, *self._find_doubts()]),
         )
-        self.failure = ""  # what Pillow said when decoding failed
         # A draft may open the file again, at its first frame.
         self._may_draft = not framed and image.format in ("JPEG", "MPO")
         self._upright: dict[Size, tuple[Image.Image, bool]] = {}
@@ -74,6 +78,13 @@ class OpenedImage:
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
             raise
+        if self._doubts is None:
+            self._doubts = conventions.correct(self.image, self.data, is_wide=self.is_wide)
+
+    def _find_doubts(self) -> list[str]:
+        if conventions.needs_pixels(self.image, is_wide=self.is_wide):
+            self.load()
+        return self._doubts or []
 
     def resize(self, geometry: Geometry, options: ConvertOptions) -> Image.Image:
         """The pixels as they are stored in one of the sizes."""
@@ -129,6 +140,7 @@ def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[
         yield "animated"
     if origin.profiled:
         yield "profile"
+    yield from origin.doubts.split()
 
 
 def note_traits(

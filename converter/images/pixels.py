@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import io
+import re
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageChops, ImageCms
 
 from converter.errors import ImageError
@@ -25,6 +27,9 @@ _PROFILED: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 _WITH_ALPHA: Final = ("LA", "PA", "La", "RGBA", "RGBa")
 _GREY_FACTORS: Final = {"L;2": 85, "L;4": 17}  # they bring 2 and 4 bits to 255: 3 * 85, 15 * 17
+
+# How Pillow names layouts of 16 bits a sample; its `BGR;16` has 16 bits a pixel.
+_WIDE: Final = re.compile(r"(?<!BGR);16")
 
 # Tags of a TIFF's header, and a value of the last one. The first is that of EXIF, too.
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 258, 262, 339
@@ -127,6 +132,16 @@ def is_negative(image: Image.Image) -> bool:
     return read_tag(image, _PHOTOMETRIC, 1) == 0
 
 
+def is_inverted(image: Image.Image) -> bool:
+    """Whether Pillow inverts grey samples of up to 8 bits: also if a TIFF does not say."""
+    return image.format == "TIFF" and read_tag(image, _PHOTOMETRIC, 0) == 0
+
+
+def is_signed(image: Image.Image) -> bool:
+    """Whether a TIFF says that its samples are signed; Pillow shows all of 32 bits as signed."""
+    return read_tag(image, _SAMPLE_FORMAT, 1) == _SIGNED
+
+
 def read_tag(image: Image.Image, number: int, default: int) -> int:
     """A number in the header of a TIFF, or the first of several."""
     value = getattr(image, "tag_v2", {}).get(number, default)
@@ -135,8 +150,11 @@ def read_tag(image: Image.Image, number: int, default: int) -> int:
 
 
 def has_wide_samples(image: Image.Image) -> bool:
-    """Whether the file has 16 bits a sample, of which Pillow may keep only the upper half."""
-    return any("16" in mode for mode in _list_raw_modes(image))
+    """Whether the file has up to 16 bits a sample, of which Pillow may keep only the upper 8."""
+    for codec, _, _, arguments in getattr(image, "tile", ()):
+        if codec in ("ppm", "ppm_plain") and arguments[-1] > 255:  # the highest level
+            return True
+    return any(_WIDE.search(mode) for mode in _list_raw_modes(image))
 
 
 def read_grey_factor(image: Image.Image) -> int:
@@ -147,27 +165,32 @@ def read_grey_factor(image: Image.Image) -> int:
 
 def _list_raw_modes(image: Image.Image) -> set[str]:
     """Pillow's names of the layouts of an image's samples; known only until it is loaded."""
-    return {str(tile[3]) for tile in getattr(image, "tile", ())}
+    found = (tile[3] for tile in getattr(image, "tile", ()))
+    return {str(each[0] if isinstance(each, tuple) and each else each) for each in found}
 
 
 def _scale_range(image: Image.Image) -> Image.Image:
     """Scales integers from 0 to 65,535 and fractions from 0 to 1, other values by their range."""
     values = np.asarray(image)
-    if image.mode == "I" and read_tag(image, _SAMPLE_FORMAT, _SIGNED) != _SIGNED:
-        values = values.view(np.uint32)  # Pillow shows them as signed
+    if image.mode == "I" and not is_signed(image):
+        values = values.view(np.uint32)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low) or not np.isfinite(high):
         raise ImageError("unsupported_mode", f"mode {image.mode}: not all values are numbers")
     usual = 1.0 if image.mode == "F" else 65_535.0
     if 0 <= low <= high <= usual:
         low, high = 0.0, usual
-    if low == high:
-        return Image.new("L", image.size)
-    scale = 255 / (high - low)
+    scaled = stretch(values, low, high)
+    return Image.fromarray(255 - scaled if is_negative(image) and low < high else scaled)
+
+
+def stretch(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Scales numbers (height, width) from `low` to `high` to 0 to 255; all to 0 without a range."""
     scaled = np.empty(values.shape, np.uint8)
+    scale = 255 / (high - low) if low < high else 0.0
     for row, line in zip(scaled, values, strict=True):  # in float64, a row at a time
         np.rint((line.astype(np.float64) - low) * scale, out=row, casting="unsafe")
-    return Image.fromarray(255 - scaled if is_negative(image) else scaled)
+    return scaled
 
 
 def _convert_alpha(image: Image.Image, transform: _Transform | None) -> Image.Image:
