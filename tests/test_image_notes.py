@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import convert_folder, encode_image, make_image, run_conversion, write_image
@@ -11,11 +12,12 @@ from converter.commits.commit import read_notes
 from converter.format.manifest import read_manifest
 from converter.images.conversion import convert_image
 from converter.images.opened_images import examine_image, list_traits
-from converter.inventory import CONTENT_NOTES, NOTES, Note
+from converter.inventory import CONTENT_NOTES, NOTES, Entry, Note
 from converter.options import ConvertOptions
-from converter.sources.originals import read_source
+from converter.sources import originals
+from converter.sources.originals import read_original
 from converter.sources.scan import scan_images
-from converter.upkeep import comparisons, contents, repairs
+from converter.upkeep import comparisons, repairs
 from converter.upkeep.updates import plan_update
 from pipelines.cli.commands import main
 from pipelines.jobs.upkeep import repair
@@ -113,12 +115,13 @@ def test_no_original_is_read_twice_to_tell_them(root: Path, monkeypatch, frames:
     good = sorted(path.as_posix() for path in files if path.name != "bad.jpg")
     read: list[str] = []
 
-    def note_reading(path: str, *arguments: object) -> bytes:
-        read.append(path)
-        return read_source(path, *arguments)
+    def note_reading(entry: Entry, *arguments: Any) -> bytes:
+        read.append(entry.path)
+        return read_original(entry, *arguments)
 
-    for module in (comparisons, repairs, contents):
-        monkeypatch.setattr(module, "read_source", note_reading)
+    # `hash_original` finds it in its own module, when `verify` or `repair` hash originals.
+    for module in (originals, comparisons, repairs):
+        monkeypatch.setattr(module, "read_original", note_reading)
     manifest = read_manifest(root / "out")
     inventory = scan_images(root / "images", options)
     plan_update(root / "out", manifest, root / "images", inventory)
