@@ -11,7 +11,9 @@ The packages, each of which uses only `storage`, `format` and those before it:
 
 Beside them are
 
-    options   of a conversion (image_options: of each image; option_fields: how they are declared)
+    options   of a conversion (choice_options: which images; image_options: how they look;
+              option_fields: how they are declared)
+    renames   what `class_names` says; conditions: what `where` says
     inventory the result of a scan, and why an image is not in the data set
     costs     where the time of a worker goes
     names     file names that do not depend on the locale

@@ -7,6 +7,7 @@ changes the bytes of data sets.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from converter.errors import ImageError
@@ -23,6 +24,9 @@ SKIP_RULES: Final = {
     "skipped_no_class": "lies beside the class folders, not in one",
     "skipped_no_split": "lies beside the split folders, not in one",
     "skipped_no_label": "its class is not in the list of labels",
+    "skipped_where": "the condition of --where does not hold for it",
+    "skipped_sample": "not in the share that --sample takes",
+    "skipped_take": "not among the number that --take takes",
     "skipped_duplicate": "has the content of another image",
     "skipped_repeated": "a later member of the archive has its name",
     "skipped_outside": "its name leads out of the archive",
@@ -31,6 +35,9 @@ SKIP_RULES: Final = {
     "unreadable": "the folder or its file cannot be read",
 }
 """Why a scan skips a file, by its code in `rejects.jsonl`."""
+
+# Images that the options of `ChoiceOptions` leave out.
+CHOICES: Final = ("skipped_no_label", "skipped_where", "skipped_sample", "skipped_take")
 
 REJECT_CODES: Final = {
     "empty": "the file has no bytes",
@@ -73,6 +80,8 @@ NOTES: Final = {
     "twin_class": "names that look the same, or are the same on other systems",
     "twin_path": "names that look the same, or are the same on other systems",
     "empty_class": "a class without an image",
+    "unknown_class": "a class that --classes renames, and the source does not have",
+    "trimmed_labels": "labels and boxes of classes that --classes leaves out",
     "unused_mask": "a mask without an image",
     "wrong_extension": "the name and the content say different formats",
     "animated": "several frames or pages, only the first is taken",
@@ -136,6 +145,7 @@ class Inventory:
     columns: tuple[Column, ...] = ()  # what the values of the entries are
     # Indices into `entries` of images with the same content, one tuple for each set.
     duplicates: tuple[tuple[int, ...], ...] = ()
+    found_classes: tuple[str, ...] = ()  # by their names in the source, if others are asked for
     labelled: bool = True  # each image has exactly one class
     recognized: str = ""  # what the images were taken for, for people
 
@@ -178,6 +188,13 @@ class NoteTally:
 def make_note(code: str, names: list[str]) -> Note:
     """Makes a note about all these names, and keeps the first."""
     return Note(code, tuple(names[:MAX_NAMES]), len(names))
+
+
+def note_empty(classes: Sequence[str], entries: Iterable[Entry]) -> tuple[Note, ...]:
+    """Notes classes without an image, if every image has a class."""
+    used = {entry.label for entry in entries}
+    empty = [name for label, name in enumerate(classes) if label not in used]
+    return (make_note("empty_class", empty),) if empty and NO_LABEL not in used else ()
 
 
 def describe_excess(totals: Totals, max_rejects: float | None) -> str | None:

@@ -51,6 +51,7 @@ class Option(NamedTuple):
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None  # stands for the value in `--help`
     flag: str = ""  # empty for `--` and the field's name, or `--no-NAME` if True is the default
+    alias: str = ""  # another spelling of the flag
     repeated: bool = False  # the flag may be given several times, for a list of values
     shown: str | None = None  # the default in `--help`; None for the value itself
     hidden: bool = False  # not on the command line, which fills it in from its arguments

@@ -1,15 +1,13 @@
 """The options of a conversion: `ConvertOptions`."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
+from converter.choice_options import ChoiceOptions
 from converter.errors import UsageError
-from converter.image_options import INTERPOLATIONS, POLICIES, ImageOptions, spell_format
-from converter.names import from_bytes
+from converter.image_options import INTERPOLATIONS, POLICIES, spell_format
 from converter.option_fields import LABELS, MASKS, OUTPUT, SOURCE, TABLE, list_options, option
 from converter.sizes import parse_bytes
 
@@ -45,21 +43,12 @@ def parse_image_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def read_class_names(path: str) -> tuple[str, ...]:
-    """Reads a file of class names, one a line, in the spelling of `converter.names`."""
-    try:
-        lines = Path(os.path.expanduser(path)).read_bytes().splitlines()  # noqa: PTH111
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    return tuple(from_bytes(line) for line in lines if line)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ConvertOptions(ImageOptions):
+class ConvertOptions(ChoiceOptions):
     """Everything that decides the bytes of a data set, apart from the images themselves.
 
-    Also holds the options of `ImageOptions`, and with them `converter.image_options.POLICIES`,
-    which decide how a conversion ends.
+    Also holds the options of `ChoiceOptions` and `ImageOptions`, and with them
+    `converter.image_options.POLICIES`, which decide how a conversion ends.
 
     Attributes:
         image_size: height and width of the stored images in pixels: `256`, or `224x320` for height
@@ -91,9 +80,6 @@ class ConvertOptions(ImageOptions):
             `parent`, the one that holds the image; `none`, images have no labels.
         split_folders: whether the folders in IMAGES are splits: train, training; validation,
             valid, val, dev; test, testing, eval, evaluation. `auto` if all have such names.
-        class_names: the classes in label order; images of others are left out. On the command line
-            a file with one name a line. By default all classes, in the order of the bytes of their
-            names.
         label_offset: 1 leaves label 0 to an empty class `background`.
         path_column: paths of the images.
         label_column: the name of one class. By default `label` if there is such a column.
@@ -147,9 +133,6 @@ class ConvertOptions(ImageOptions):
     dedupe: str = option("report", OUTPUT, choices=("report", "drop", "off"))
     label_from: str = option("top", LABELS, choices=("top", "parent", "none"))
     split_folders: str = option("auto", LABELS, choices=("auto", "yes", "no"))
-    class_names: tuple[str, ...] | None = option(
-        None, LABELS, parse=read_class_names, metavar="FILE", flag="--labels"
-    )
     label_offset: int = option(0, LABELS, limits=(0, 1), metavar="0|1")
     path_column: str = option("path", TABLE, metavar="NAME")
     label_column: str | None = option(None, TABLE, metavar="NAME")
@@ -177,7 +160,7 @@ class ConvertOptions(ImageOptions):
         size: object = self.image_size
         if type(size) is int:
             object.__setattr__(self, "image_size", (size, size))
-        ImageOptions.__post_init__(self)
+        ChoiceOptions.__post_init__(self)
         self._check_splits()
         self._check_appearance()
         self._check_labels()
@@ -224,12 +207,8 @@ class ConvertOptions(ImageOptions):
             )
 
     def _check_labels(self) -> None:
-        if self.class_names is not None:
-            _check_unique("class names", self.class_names)
-            if not all(self.class_names) or not self.class_names:
-                raise UsageError("class names are empty: give one or more, none of them empty")
-            if self.label_from == "none":
-                raise UsageError("class names are given, and label from 'none' asks for no labels")
+        if self.class_names is not None and self.label_from == "none":
+            raise UsageError("class names are given, and label from 'none' asks for no labels")
         if self.label_from == "none" and (self.stratify or self.label_offset):
             raise UsageError("without labels, there is nothing to stratify by or to offset")
 

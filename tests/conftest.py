@@ -41,8 +41,8 @@ KINDS = {
         "wheel_building "
     ),
     "system": (
-        "archives batch batches cache clusters commands commit conversion costs damage dataset "
-        "decoding duplicates frames frameworks hosts image_decoders image_notes inputs "
+        "archives batch batches cache chosen clusters commands commit conversion costs damage "
+        "dataset decoding duplicates frames frameworks hosts image_decoders image_notes inputs "
         "indexing isolation joined keras layers leftovers locks masks mixing multi_size "
         "object_files "
         "object_repairs object_updates objects open_remote pipeline "

@@ -52,6 +52,7 @@ PLACES = {
     "AttributeError": (0,),
     "TransientError": (0,),
     "fail": (0,),
+    "_refuse": (1,),
     "ImageError": (0, 1),
     "reject": (0, 1),
     "leave_out": (1, 2),

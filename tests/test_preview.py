@@ -235,14 +235,16 @@ def test_an_update_names_classes_that_came_went_and_were_renamed(root, capsys):
     done = capsys.readouterr().out.splitlines()
     expected = [
         "  images: 11 added, 0 changed, 20 removed",
-        "  class d is renamed to dog",
-        "  class new is new",
-        "  class b has no images any more",
+        "  class d (label 1) is renamed to dog (label 2)",
+        "  class new (label 3) is new",
+        "  class b (label 0) has no images any more",
+        "  empty classes keep their labels; to drop them, convert again with --overwrite, and with "
+        "--classes without them",
     ]
-    assert planned[:4] == expected
-    assert done[1:5] == expected
+    assert planned[:5] == expected
+    assert done[1:6] == expected
     notes = [line for line in planned if line.startswith("  note: ")]
-    assert notes == ["  note: empty_class 1 in 1 set, a class without an image: b"]
+    assert notes == ["  note: empty_class 2 in 1 set, a class without an image: b, d"]
     assert [line for line in done if line.startswith("  note: ")] == notes
     assert planned[-2] == f"would update {out}: write 4 shards"
     assert planned[-1] == "nothing was written"

@@ -23,6 +23,7 @@ from converter.image_options import SUFFIXES
 from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import from_system, to_bytes, to_system
 from converter.options import ConvertOptions
+from converter.renames import list_new_names, parse_renames
 from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_objects
@@ -241,7 +242,8 @@ class Labeller:
 
 def order_classes(found: Iterable[str], options: ConvertOptions) -> tuple[str, ...]:
     """The classes in label order: those of `class_names`, or else `found` in its order."""
-    names = options.class_names or tuple(found)
+    given = options.class_names
+    names = list_new_names(given) if given else tuple(found)
     if not names:
         return ()
     for name in names:
@@ -258,6 +260,14 @@ def order_classes(found: Iterable[str], options: ConvertOptions) -> tuple[str, .
             "name: rename it, or leave the offset out"
         )
     return (BACKGROUND, *names)
+
+
+def number_names(classes: tuple[str, ...], options: ConvertOptions) -> dict[str, int]:
+    """The label of each class by its name in the source; those left out are not among them."""
+    labels = {name: label for label, name in enumerate(classes)}
+    if options.class_names is None:
+        return labels
+    return {old: labels[new] for old, new in parse_renames(options.class_names).items()}
 
 
 def _are_splits(folders: Mapping[str, set[str]], asked: str) -> bool:

@@ -90,6 +90,7 @@ def join_inventories(
         _move(keep_labels(inventory, classes), folder, place, options)
         for place, options, inventory in found
     ]
+    named = itertools.chain(*(each.found_classes for each in moved))
     entries = itertools.chain(*(each.entries for each in moved))
     skipped = itertools.chain(*(each.skipped for each in moved))
     return Inventory(
@@ -99,6 +100,7 @@ def join_inventories(
         rejected=tuple(itertools.chain(*(each.rejected for each in moved))),
         notes=tuple(itertools.chain(*(each.notes for each in moved))),
         columns=first.columns,
+        found_classes=tuple(dict.fromkeys(named)),
         labelled=first.labelled,
     )
 

@@ -7,7 +7,7 @@ does not matter.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from converter.errors import ImageError, UsageError
@@ -18,7 +18,12 @@ from converter.inventory import NO_LABEL, Entry, Inventory, Skipped, leave_out, 
 from converter.names import find_file, to_bytes
 from converter.options import COLUMN_OPTIONS, ConvertOptions
 from converter.sources import rows
-from converter.sources.folders import SPLIT_FOLDERS, clean_name, order_classes
+from converter.sources.folders import (
+    SPLIT_FOLDERS,
+    clean_name,
+    number_names,
+    order_classes,
+)
 from converter.sources.originals import Lookup, make_lookup
 from converter.storage.location import Location
 
@@ -66,10 +71,11 @@ def scan_rows(source: RowSource) -> Inventory:
         raise UsageError(f"{source.images} has {reason}")
     kept = tuple(_reject_repeated(entries, rejected))
     return Inventory(
-        classes=tuple(reader.classes),
+        classes=reader.classes,
         entries=kept,
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         rejected=tuple(rejected),
+        found_classes=reader.found_classes,
         columns=tuple(reader.columns),
         labelled=options.label_column is not None,
         recognized=source.recognized,
@@ -119,7 +125,9 @@ class _RowReader:
 
     options: ConvertOptions
     look_up: Lookup
-    classes: dict[str, int]
+    classes: tuple[str, ...]
+    labels: Mapping[str, int]  # by the names in the rows
+    found_classes: tuple[str, ...]
     columns: dict[Column, str]
 
     def read(self, row: rows.Row, place: str) -> Entry | Skipped:
@@ -143,7 +151,7 @@ class _RowReader:
             raise ValueError(f"{found.path!r:.60} is what a frame would be called: rename it")
         label = NO_LABEL
         if options.label_column:
-            label = self.classes[rows.read_name(row.get(options.label_column))]
+            label = self.labels[rows.read_name(row.get(options.label_column))]
         group = row.get(options.group_column or "")
         return found._replace(
             label=label,
@@ -196,7 +204,10 @@ class _RowReader:
         return rows.convert_cell(cell, column.kind)
 
     def _read_labels(self, cell: Any) -> list[int]:
-        return [self.classes[rows.read_name(name)] for name in rows.read_list(cell)]
+        names = map(rows.read_name, rows.read_list(cell))
+        if self.options.trim_labels:  # taken off later
+            return [self.labels.get(name, NO_LABEL) for name in names]
+        return [self.labels[name] for name in names]
 
 
 def _read_split(cell: Any) -> str:
@@ -236,7 +247,9 @@ def _survey_rows(source: RowSource) -> _RowReader:
         options=options,
         # What holds its images needs no list of what lies in its folder.
         look_up=_find_nothing if holds_images else make_lookup(source.root),
-        classes={name: label for label, name in enumerate(ordered)},
+        classes=ordered,
+        labels=number_names(ordered, options),
+        found_classes=(*classes, *more) if options.class_names else (),
         columns=_list_columns(options, kinds),
     )
 

@@ -18,20 +18,23 @@ from converter.errors import UsageError
 from converter.format.schema import MASK, Column
 from converter.image_options import SUFFIXES
 from converter.inventory import (
+    CHOICES,
     NO_LABEL,
     Entry,
     Inventory,
     Skipped,
     leave_out,
     make_note,
+    note_empty,
     reject,
 )
 from converter.names import to_bytes
 from converter.options import IN_FILES, ConvertOptions
 from converter.sources import inputs
 from converter.sources.archives import list_archive
+from converter.sources.chosen import choose_images
 from converter.sources.duplicates import mark_duplicates
-from converter.sources.folders import BACKGROUND, Labeller, list_folder, order_classes
+from converter.sources.folders import Labeller, list_folder, number_names, order_classes
 from converter.sources.joined import join_inventories, open_members
 from converter.sources.recognition import open_rows, resolve_options
 from converter.sources.row_sources import scan_rows
@@ -72,14 +75,14 @@ def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> 
     """
     options = resolve_options(images, options)
     root = inputs.locate_root(images, options)
-    inventory = _note_names(_list_images(images, options))
+    inventory = _note_names(choose_images(_list_images(images, options), options))
     if options.masked:
         inventory = _pair_masks(inventory, root, options)
     return inventory if options.dedupe == "off" else mark_duplicates(inventory, root, options)
 
 
 def scan_folder(root: Location, options: ConvertOptions = inputs.DEFAULTS) -> Inventory:
-    """Lists the images of a folder or an archive, with the labels and splits of their folders.
+    """Lists all images of a folder or an archive, with the labels and splits of their folders.
 
     Takes about 250 bytes of memory for each file. Raises what `scan_images` raises.
     """
@@ -121,18 +124,16 @@ def _list_folders(root: Location, options: ConvertOptions) -> Inventory:
     entries = list(found)
     # Labels are numbers in the order of all classes, which are known only when all are found.
     names = {labeller.assign(entry.path).class_name for entry in entries}
-    found_classes = (labeller.list_classes() | names) - {""}
-    classes = order_classes(sorted(found_classes, key=to_bytes), options)
-    labels = {name: label for label, name in enumerate(classes)}
-    if options.label_offset:
-        labels.pop(BACKGROUND, None)  # a folder of that name is none of the classes asked for
-    _label_images(entries, labeller, labels, skipped)
+    named = sorted((labeller.list_classes() | names) - {""}, key=to_bytes)
+    classes = order_classes(named, options)
+    _label_images(entries, labeller, number_names(classes, options), skipped)
     if not entries:
         raise UsageError(_explain_empty(root, classes, skipped))
     return Inventory(
         classes=classes,
         entries=tuple(entries),
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
+        found_classes=tuple(named) if options.class_names else (),
         labelled=options.label_from != "none",
     )
 
@@ -179,10 +180,7 @@ def _note_names(inventory: Inventory) -> Inventory:
     alike = np.flatnonzero(np.isin(hashes, values[counts > 1]))
     if twins := _find_twins(entries[place].path for place in alike.tolist()):
         notes.append(make_note("twin_path", list(itertools.chain(*twins))))
-    used = {entry.label for entry in entries}
-    empty = [name for label, name in enumerate(classes) if label not in used]
-    if empty and NO_LABEL not in used:
-        notes.append(make_note("empty_class", empty))
+    notes += note_empty(classes, entries)
     return dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
 
 
@@ -219,6 +217,9 @@ def _pair_masks(inventory: Inventory, root: Location, options: ConvertOptions) -
             f"{masks} has no mask for any image: looked for {_cut_suffix(rejected[0].path)!r}, "
             "with the suffix of an image"
         )
+    for file in inventory.skipped:
+        if file.code in CHOICES:  # its mask is there for a reason
+            found.pop(_cut_suffix(file.path), None)
     unused = sorted((mask.path for each in found.values() for mask in each), key=to_bytes)
     notes = (make_note("unused_mask", unused),) if unused else ()
     return dataclasses.replace(

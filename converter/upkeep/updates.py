@@ -17,7 +17,7 @@ from typing import Final
 from converter.commits.commit import read_notes
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.manifest import Manifest
-from converter.inventory import CONTENT_NOTES, Entry, Inventory, name_class
+from converter.inventory import CONTENT_NOTES, Entry, Inventory, name_class, note_empty
 from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan, list_left_out
@@ -71,7 +71,7 @@ def plan_update(
         folder=folder,
         manifest=manifest,
         images=images,
-        inventory=keep_labels(inventory, manifest.classes),
+        inventory=_note_emptied(keep_labels(inventory, manifest.classes)),
         options=ConvertOptions.from_json(manifest.options),
         refused=read_rejects(folder),
         noted=any(note.code in CONTENT_NOTES for note in read_notes(folder)),
@@ -247,6 +247,16 @@ def _place(
                 mixed = itertools.chain(members[name], itertools.islice(remaining, count))
                 members[name] = sorted(mixed, key=lambda e: (draw(e.path, task.options).rank, e))
     return members
+
+
+def _note_emptied(inventory: Inventory) -> Inventory:
+    """Notes also the classes that the scan has not found any more: they keep their labels."""
+    before = tuple(note for note in inventory.notes if note.code == "empty_class")
+    now = note_empty(inventory.classes, inventory.entries)
+    if now == before:
+        return inventory
+    others = (note for note in inventory.notes if note not in before)
+    return dataclasses.replace(inventory, notes=(*others, *now))
 
 
 def _note_duplicates(task: Comparison, members: Mapping[str, list[Entry]]) -> Inventory:

@@ -200,7 +200,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         flag = option.flag or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
         place = _choose_group(sections[option.group], flag, groups)
         traits = _describe_option(default, option, meanings.get(name, ""))
-        place.add_argument(flag, dest=name, **traits)
+        place.add_argument(*filter(None, (flag, option.alias)), dest=name, **traits)
 
 
 def _describe_option(default: Any, option: Option, meaning: str) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from converter.costs import Cost
 from converter.errors import ShardmillError
 from converter.format.indexing import Indexed
-from converter.format.manifest import Manifest, Totals
-from converter.inventory import NOTES, REJECT_CODES, SKIP_RULES, Note
+from converter.format.manifest import Manifest
+from converter.inventory import NOTES, Note
 from converter.names import fit_message, from_bytes
+from converter.options import ConvertOptions
 from converter.sizes import format_bytes, format_count
 from converter.storage.files import REJECTS
 from converter.storage.locate import locate
@@ -20,6 +21,7 @@ from converter.storage.location import Location
 from converter.upkeep.comparisons import ClassChanges, count_labels
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
+from pipelines.cli import omissions
 from pipelines.jobs.preview import Preview, Proposal
 from pipelines.jobs.upkeep import Repair
 
@@ -44,6 +46,7 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     if update is not None:
         done = f"wrote {format_count(conversion.written, 'shard')}"
         yield f"updated {out} in {seconds:.1f} s: {done}, left {conversion.kept:,} as they were"
+        yield from omissions.list_renames(manifest.options.get("class_names"))
         yield from _summarize_changes(update, conversion.classes)
     else:
         rate = f"{totals.written / seconds:,.0f} images/s"
@@ -54,11 +57,12 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     yield from _list_splits(manifest)
     if update is None:
         scanned = format_count(totals.scanned, "file")
-        yield f"  {scanned}: {totals.written:,} written, {_describe_left_out(totals)}"
+        yield f"  {scanned}: {totals.written:,} written, {omissions.describe_left_out(totals)}"
+        yield from omissions.list_renames(manifest.options.get("class_names"))
     yield from summarize_cost(conversion.cost)
     yield from _list_notes(conversion.notes)
     if update is None and (totals.rejected or totals.skipped):
-        yield from _list_reasons(totals)
+        yield from omissions.list_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
 
 
@@ -78,8 +82,9 @@ def summarize_preview(preview: Preview) -> Iterator[str]:
         members = [member.replace(":", " ", 1) for member in preview.options.members]
         found = [*(members or [preview.options.source]), preview.recognized]
         yield f"source: {', '.join(filter(None, found))}"
-        yield from _summarize_proposal(preview.proposal, preview.options.shard_bytes)
+        yield from _summarize_proposal(preview.proposal, preview.options)
     elif preview.update:
+        yield from omissions.list_renames(preview.options.class_names)
         yield from _summarize_changes(preview.update, preview.classes)
     yield from _list_notes(preview.notes)
     if preview.action == "nothing" and preview.manifest:
@@ -92,7 +97,7 @@ def summarize_preview(preview: Preview) -> Iterator[str]:
         yield "would give up the unfinished conversion of something else that is there"
 
 
-def _summarize_proposal(proposal: Proposal, shard_bytes: int) -> Iterator[str]:
+def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator[str]:
     inventory, estimate = proposal.draft.inventory, proposal.estimate
     images, classes = len(inventory.entries), len(inventory.classes)
     found = f"{format_count(images, 'image')} in {format_count(classes, 'class')}"
@@ -101,6 +106,8 @@ def _summarize_proposal(proposal: Proposal, shard_bytes: int) -> Iterator[str]:
         f"{format_count(inventory.scanned, 'file')}: {found}, {len(inventory.skipped):,} skipped"
         + (f", {rows} rejected" if inventory.rejected else "")
     )
+    yield from omissions.list_choices(inventory)
+    yield from omissions.list_renames(options.class_names)
     if inventory.labelled:
         yield from _list_classes(inventory.classes, proposal.count_labels())
     yield f"reads {format_bytes(proposal.source_bytes)}"
@@ -112,7 +119,7 @@ def _summarize_proposal(proposal: Proposal, shard_bytes: int) -> Iterator[str]:
             f"writes {split}: {format_count(sum(records), 'record')}, about "
             f"{format_bytes(total)}, in {format_count(len(records), 'shard')} of {min(records):,} "
             f"to {max(records):,} records (about {format_bytes(total / len(records))} each; asked "
-            f"for {format_bytes(shard_bytes)})"
+            f"for {format_bytes(options.shard_bytes)})"
         )
     cores = cpu_count() or 1
     seconds = estimate.seconds_per_image * images
@@ -133,7 +140,7 @@ def summarize_dataset(manifest: Manifest, folder: Location) -> Iterator[str]:
     yield f"{folder}: {format_count(totals.written, 'image')} in {classes}"
     yield f"  images     {size}, {image.channels} channels, {formats}"
     yield from _list_splits(manifest)
-    yield f"  left out   {_describe_left_out(totals)}"
+    yield f"  left out   {omissions.describe_left_out(totals)}"
     yield f"  written by {manifest.generator}"
     if manifest.updated:
         yield f"  updated    {manifest.updated:,} times since it was converted as a whole"
@@ -258,12 +265,19 @@ def _say_unchanged(manifest: Manifest, out: Location) -> str:
 def _summarize_changes(update: Update, changes: ClassChanges) -> Iterator[str]:
     changed = f"{update.changed:,} changed, {update.removed:,} removed"
     yield f"  images: {update.added:,} added, {changed}"
-    lines = [f"{old} is renamed to {new}" for old, new in changes.renamed]
-    lines += [f"{name} is new" for name in changes.added]
-    lines += [f"{name} has no images any more" for name in changes.emptied]
+    yield from omissions.list_choices(update.draft.inventory)
+    labels = {name: f"{name} (label {n})" for n, name in enumerate(update.draft.inventory.classes)}
+    lines = [f"{labels[old]} is renamed to {labels[new]}" for old, new in changes.renamed]
+    lines += [f"{labels[name]} is new" for name in changes.added]
+    lines += [f"{labels[name]} has no images any more" for name in changes.emptied]
     yield from (fit_message(f"  class {line}") for line in lines[:MAX_CLASSES])
     if len(lines) > MAX_CLASSES:
         yield f"  … and {len(lines) - MAX_CLASSES:,} more classes"
+    if changes.renamed or changes.emptied:
+        yield (
+            "  empty classes keep their labels; to drop them, convert again with --overwrite, and "
+            "with --classes without them"
+        )
 
 
 def _list_notes(notes: Iterable[Note]) -> Iterator[str]:
@@ -291,26 +305,12 @@ def _list_classes(classes: Sequence[str], counts: Sequence[int]) -> Iterator[str
         yield f"         … and {len(classes) - MAX_CLASSES:,} more classes"
 
 
-def _describe_left_out(totals: Totals) -> str:
-    lines = []
-    for what, reasons in (("rejected", totals.rejected), ("skipped", totals.skipped)):
-        detail = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
-        lines.append(f"{sum(reasons.values()):,} {what}" + (f" ({detail})" if reasons else ""))
-    return ", ".join(lines)
-
-
-def _list_reasons(totals: Totals) -> Iterator[str]:
-    meanings = {**REJECT_CODES, **SKIP_RULES}
-    for reasons in (totals.rejected, totals.skipped):
-        for code, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
-            yield f"  {count:>9,}  {code:<18} {meanings.get(code, '')}".rstrip()
-
-
 def _describe_findings(found: Conversion | Preview) -> dict[str, Any]:
     notes, update = [note._asdict() for note in found.notes], None
     if found.update is not None:
         images = {name: getattr(found.update, name) for name in ("added", "changed", "removed")}
-        update = {"images": images, "classes": found.classes._asdict()}
+        left_out = omissions.count_left_out(found.update.draft.inventory)
+        update = {"images": images, "classes": found.classes._asdict(), "left_out": left_out}
     return {"update": update, "notes": notes}
 
 
@@ -322,6 +322,7 @@ def _describe_proposal(proposal: Proposal) -> dict[str, Any]:
         "images": images,
         "skipped": len(inventory.skipped),
         "rejected": len(inventory.rejected),
+        "left_out": omissions.count_left_out(inventory),
         "source_bytes": proposal.source_bytes,
         "classes": dict(zip(inventory.classes, proposal.count_labels(), strict=True)),
         "splits": {
