@@ -82,6 +82,7 @@ class ConvertOptions(ChoiceOptions):
             valid, val, dev; test, testing, eval, evaluation. `auto` if all have such names.
         label_offset: 1 leaves label 0 to an empty class `background`.
         path_column: paths of the images.
+        image_column: the column, feature or extension that holds the image, where several do.
         label_column: the name of one class. By default `label` if there is such a column.
         labels_column: a list of class names, or names with | between.
         target_column: a number to predict.
@@ -135,6 +136,7 @@ class ConvertOptions(ChoiceOptions):
     split_folders: str = option("auto", LABELS, choices=("auto", "yes", "no"))
     label_offset: int = option(0, LABELS, limits=(0, 1), metavar="0|1")
     path_column: str = option("path", TABLE, metavar="NAME")
+    image_column: str | None = option(None, TABLE, metavar="NAME")
     label_column: str | None = option(None, TABLE, metavar="NAME")
     labels_column: str | None = option(None, TABLE, metavar="NAME")
     target_column: str | None = option(None, TABLE, metavar="NAME")
@@ -213,7 +215,7 @@ class ConvertOptions(ChoiceOptions):
             raise UsageError("without labels, there is nothing to stratify by or to offset")
 
     def _check_columns(self) -> None:
-        for name in ("path_column", *COLUMN_OPTIONS, "table_root", "mask_dir"):
+        for name in ("path_column", "image_column", *COLUMN_OPTIONS, "table_root", "mask_dir"):
             if getattr(self, name) == "":
                 raise UsageError(f"{name.replace('_', ' ')} '' is not a name")
         if self.label_column and self.labels_column:
@@ -269,11 +271,11 @@ class ConvertOptions(ChoiceOptions):
         return cls(**restored)
 
 
-# The options that name a column that a table may have.
+# The options that name a column of values, not of images.
 COLUMN_OPTIONS: Final = tuple(
     name
     for name, default, _ in list_options(ConvertOptions)
-    if name.endswith("_column") and default is None
+    if name.endswith("_column") and default is None and name != "image_column"
 )
 
 

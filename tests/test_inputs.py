@@ -212,3 +212,14 @@ def test_the_command_line_says_in_one_line_what_is_wrong_with_a_pattern(images, 
         "pattern" in line or "matches" in line for line in capsys.readouterr().err.splitlines()
     )
     assert not (shards / "out").exists()
+
+
+def test_a_table_of_paths_takes_no_image_column(tmp_path):
+    (tmp_path / "rows.csv").write_text("path\na.png\n")
+    with pytest.raises(UsageError, match="paths: give their"):
+        resolve_options(tmp_path / "rows.csv", ConvertOptions(image_column="image"))
+
+
+def test_folders_take_no_image_column(image_folder):
+    with pytest.raises(UsageError, match="image column: for"):
+        resolve_options(DiskPath(image_folder), ConvertOptions(image_column="image"))

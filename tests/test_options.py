@@ -86,6 +86,7 @@ def test_json_has_every_option_in_order():
         ("split_folders", "auto"),
         ("label_offset", 0),
         ("path_column", "path"),
+        ("image_column", None),
         *((name, None) for name in COLUMN_OPTIONS[:6]),
         ("box_format", "xyxy"),
         *((name, None) for name in COLUMN_OPTIONS[6:]),

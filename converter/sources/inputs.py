@@ -20,7 +20,9 @@ ARCHIVE_SUFFIXES: Final = (".tar", ".zip", *COMPRESSED_SUFFIXES)
 
 # Refused where they do nothing: that a column or a label is missing would go unnoticed.
 _FOLDER_OPTIONS: Final = ("label_from", "split_folders")
-_TABLE_OPTIONS: Final = (*COLUMN_OPTIONS, "keep_columns", "path_column", "table_root")
+_TABLE_OPTIONS: Final = (
+    *COLUMN_OPTIONS, "keep_columns", "path_column", "image_column", "table_root",
+)  # fmt: skip
 DEFAULTS: Final = ConvertOptions()
 
 _PATTERN: Final = frozenset("*?[{")
@@ -194,6 +196,8 @@ def check_input_options(images: Location, options: ConvertOptions) -> None:
                 suffixes = ", ".join(READERS)
                 where = f"for a table alone, and {images} is none: its name would end in {suffixes}"
             raise UsageError(f"{name.replace('_', ' ')}: {where}")
+    if options.source == "table" and options.image_column is not None:
+        raise UsageError(f"image column: {images} is a table of paths: give their path column")
 
 
 def locate_base(images: Location) -> Location:
