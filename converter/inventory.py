@@ -83,6 +83,17 @@ NOTES: Final = {
     "unknown_class": "a class that --classes renames, and the source does not have",
     "trimmed_labels": "labels and boxes of classes that --classes leaves out",
     "unused_mask": "a mask without an image",
+    "unlabelled": "no column is taken for labels: name it with --label-column, one of several "
+    "labels with --labels-column, or columns of 0 and 1 with --labels-columns",
+    "one_hot": "columns of 0 and 1 beside the label's, so its classes are these numbers: if each "
+    "column is a class, give all of them to --labels-columns",
+    "unsure_label": "columns of labels with both 0 and -1, which both mean no: write 1 where -1 "
+    "means yes",
+    "several_labels": "labels that look like several in one: name their column with "
+    "--labels-column, and what is between them with --labels-separator",
+    "class_number": "numbers as names of classes are not those of the labels: --labels with a file "
+    "of all numbers, one a line, keeps them",
+    "decimal_comma": "numbers with a comma are kept as text: write them with a point",
     "wrong_extension": "the name and the content say different formats",
     "animated": "several frames or pages, only the first is taken",
     "profile": "colours converted to sRGB from another ICC profile",

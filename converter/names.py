@@ -1,4 +1,4 @@
-"""Names of files as text that is the same in every locale, paths of frames, and texts to show.
+"""Names of files as text that is the same in every locale, paths as parts, and texts to show.
 
 A name is bytes. Python decodes it by the locale's encoding, so the same file has one name under
 UTF-8 and another under Latin-1. Here a name is always those bytes read as UTF-8. Bytes that are
@@ -7,6 +7,7 @@ not UTF-8 become lone surrogates, so that nothing is lost on the way back.
 
 import os
 import re
+import string
 from typing import Final
 
 MAX_SHOWN: Final = 120
@@ -58,6 +59,23 @@ def find_file(path: str, frames: str) -> str:
     """
     file, mark, number = path.rpartition("#")
     return file if frames == "all" and mark and number.isdecimal() else path
+
+
+def parse_path_format(text: str) -> list[tuple[str, str | None]]:
+    """The parts of a format of paths: each a text, and the column whose cell follows, if any.
+
+    The braces hold the name of a column, whatever is in it; nothing of Python's formats is obeyed.
+    Raises ValueError for anything else.
+
+    >>> parse_path_format("train/{id}.png")
+    [('train/', 'id'), ('.png', None)]
+    """
+    parts = []
+    for literal, column, spec, conversion in string.Formatter().parse(text):
+        if column is not None and (spec or conversion or not column or "{" in column):
+            raise ValueError("braces hold the name of a column and nothing else")
+        parts.append((literal, column))
+    return parts
 
 
 def show_name(name: str, most: int = MAX_SHOWN) -> str:

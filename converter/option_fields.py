@@ -53,6 +53,7 @@ class Option(NamedTuple):
     flag: str = ""  # empty for `--` and the field's name, or `--no-NAME` if True is the default
     alias: str = ""  # another spelling of the flag
     repeated: bool = False  # the flag may be given several times, for a list of values
+    several: bool = False  # the same, and a flag takes several values
     shown: str | None = None  # the default in `--help`; None for the value itself
     hidden: bool = False  # not on the command line, which fills it in from its arguments
     misfit: str = ""  # what a message says of another type; empty for what the field's type says

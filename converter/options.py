@@ -8,6 +8,7 @@ from typing import Any, Final
 from converter.choice_options import ChoiceOptions
 from converter.errors import UsageError
 from converter.image_options import INTERPOLATIONS, POLICIES, spell_format
+from converter.names import parse_path_format
 from converter.option_fields import LABELS, MASKS, OUTPUT, SOURCE, TABLE, list_options, option
 from converter.sizes import parse_bytes
 
@@ -83,8 +84,12 @@ class ConvertOptions(ChoiceOptions):
         label_offset: 1 leaves label 0 to an empty class `background`.
         path_column: paths of the images.
         image_column: the column, feature or extension that holds the image, where several do.
+        path_format: paths made of columns in braces, such as `train/{id}.png`. `{{` is a brace.
         label_column: the name of one class. By default `label` if there is such a column.
-        labels_column: a list of class names, or names with | between.
+        labels_column: a list of class names, in JSON or with `labels_separator` between.
+        labels_columns: a column of 0 and 1, or of -1 and 1, for each class; blank is 0.
+        labels_separator: what is between the names of a list; a blank stands for any number of
+            them.
         target_column: a number to predict.
         caption_column: a text about the image.
         boxes_column: a list of boxes, four numbers each.
@@ -137,8 +142,13 @@ class ConvertOptions(ChoiceOptions):
     label_offset: int = option(0, LABELS, limits=(0, 1), metavar="0|1")
     path_column: str = option("path", TABLE, metavar="NAME")
     image_column: str | None = option(None, TABLE, metavar="NAME")
+    path_format: str | None = option(None, TABLE, metavar="FORMAT")
     label_column: str | None = option(None, TABLE, metavar="NAME")
     labels_column: str | None = option(None, TABLE, metavar="NAME")
+    labels_columns: tuple[str, ...] = option(
+        (), TABLE, parse=str, metavar="NAME", several=True, shown="none"
+    )
+    labels_separator: str = option("|", TABLE, metavar="TEXT")
     target_column: str | None = option(None, TABLE, metavar="NAME")
     caption_column: str | None = option(None, TABLE, metavar="NAME")
     boxes_column: str | None = option(None, TABLE, metavar="NAME")
@@ -218,14 +228,33 @@ class ConvertOptions(ChoiceOptions):
         for name in ("path_column", "image_column", *COLUMN_OPTIONS, "table_root", "mask_dir"):
             if getattr(self, name) == "":
                 raise UsageError(f"{name.replace('_', ' ')} '' is not a name")
-        if self.label_column and self.labels_column:
+        if not self.labels_separator:
+            raise UsageError("labels separator '' is empty: give what is between two names")
+        if self.path_format is not None:
+            self._check_path_format(self.path_format)
+        names = ("label_column", "labels_column", "labels_columns")
+        given = [name.replace("_", " ") for name in names if getattr(self, name)]
+        if len(given) > 1:
             raise UsageError(
-                "label column and labels column exclude each other: an image has one label, or any "
-                "number of them"
+                f"{given[0]} and {given[1]} exclude each other: an image has one label, or any "
+                "number of them from one place"
             )
         if self.box_labels_column and not self.boxes_column:
             raise UsageError("box labels column is given without a boxes column")
         _check_unique("keep columns", self.keep_columns)
+        _check_unique("labels columns", self.labels_columns)
+
+    def _check_path_format(self, text: str) -> None:
+        if self.path_column != "path":
+            raise UsageError("path column and path format exclude each other: one says it all")
+        try:
+            columns = [column for _, column in parse_path_format(text) if column]
+        except ValueError as error:
+            raise UsageError(f"path format {text!r} is none: {error}") from None
+        if not columns:
+            raise UsageError(
+                f"path format {text!r} names no column: put it in braces, as in 'images/{{id}}.png'"
+            )
 
     @property
     def held_out(self) -> dict[str, float]:

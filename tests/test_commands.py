@@ -511,7 +511,7 @@ def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
         "--path-column=p --labels-column=l --target-column=t --caption-column=c --boxes-column=b "
         "--box-labels-column=x --box-format=yolo --split-column=s --group-column=g "
         "--keep-column=one --keep-column=two --table-root=../photos --mask-column=m "
-        "--mask-padding=255".split()
+        "--mask-padding=255 --labels-separator=;".split()
     )
     (options,) = read_options(arguments)
     assert options == ConvertOptions(
@@ -525,6 +525,7 @@ def test_every_option_about_sources_is_read(tmp_path: Path) -> None:
         label_offset=1,
         path_column="p",
         labels_column="l",
+        labels_separator=";",
         target_column="t",
         caption_column="c",
         boxes_column="b",

@@ -15,9 +15,10 @@ from converter.format import schema
 from converter.format.schema import Column, check_column_name
 from converter.images.geometry import parse_box
 from converter.inventory import NO_LABEL, Entry, Inventory, Skipped, leave_out, reject
-from converter.names import find_file, to_bytes
-from converter.options import COLUMN_OPTIONS, ConvertOptions
+from converter.names import find_file, parse_path_format, to_bytes
+from converter.options import ConvertOptions
 from converter.sources import rows
+from converter.sources.column_notes import ColumnNotes, list_path_columns, list_used
 from converter.sources.folders import (
     SPLIT_FOLDERS,
     clean_name,
@@ -45,6 +46,8 @@ class RowSource:
     read_rows: Callable[[], Iterator[tuple[str, rows.Row]]]
     # Gets the names of all columns, and raises a UsageError.
     check_columns: Callable[[set[str]], None] = lambda _names: None
+    # Says what to do, as the end of a message, if no row has an image.
+    advise: Callable[[], str] = lambda: ""
     classes: tuple[str, ...] = ()  # in label order, if the source says so; rows may have others
     skipped: tuple[Skipped, ...] = ()  # files that are no part of it
     recognized: str = ""  # what was found, for people
@@ -53,7 +56,8 @@ class RowSource:
 def scan_rows(source: RowSource) -> Inventory:
     """Lists the images of a source, ordered by path."""
     # The kinds of columns and the classes are known only after the first time.
-    reader = _survey_rows(source)
+    noted = ColumnNotes(source.options, IMAGE)
+    reader = _survey_rows(source, noted)
     options = reader.options
     entries: list[Entry] = []
     rejected: list[Skipped] = []
@@ -67,7 +71,8 @@ def scan_rows(source: RowSource) -> Inventory:
     if not entries:
         reason = "no rows of images that are asked for"
         if rejected:
-            reason = f"no image in any row; of {rejected[0].path!r:.120}: {rejected[0].detail}"
+            first = rejected[0]
+            reason = f"no image in any row; of {first.path!r:.120}: {first.detail}{source.advise()}"
         raise UsageError(f"{source.images} has {reason}")
     kept = tuple(_reject_repeated(entries, rejected))
     return Inventory(
@@ -76,9 +81,10 @@ def scan_rows(source: RowSource) -> Inventory:
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         rejected=tuple(rejected),
         found_classes=reader.found_classes,
+        notes=tuple(noted.list_notes([*reader.classes])),
         columns=tuple(reader.columns),
         labelled=options.label_column is not None,
-        recognized=source.recognized,
+        recognized=source.recognized or noted.describe(),
     )
 
 
@@ -90,12 +96,6 @@ def normalize_path(cell: Any) -> str:
     if is_outside or "://" in cell or not path:
         raise reject("outside")
     return path
-
-
-def list_used(options: ConvertOptions) -> list[str]:
-    """The columns that options name, apart from that of paths."""
-    named = (getattr(options, name) for name in COLUMN_OPTIONS)
-    return [*(name for name in named if name), *options.keep_columns]
 
 
 def _reject_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterator[Entry]:
@@ -129,13 +129,14 @@ class _RowReader:
     labels: Mapping[str, int]  # by the names in the rows
     found_classes: tuple[str, ...]
     columns: dict[Column, str]
+    path_parts: list[tuple[str, str | None]]  # those of `path_format`
 
     def read(self, row: rows.Row, place: str) -> Entry | Skipped:
         """Makes an entry of a row, or says why there is none."""
-        held = row.get(IMAGE)
-        path = held.path if isinstance(held, Entry) else row.get(self.options.path_column)
-        shown = str(path or place)
+        held, shown = row.get(IMAGE), place
         try:
+            path = held.path if isinstance(held, Entry) else self._name_image(row)
+            shown = str(path or place)
             return self._read(row)
         except ValueError as error:  # a value makes no sense
             return Skipped(shown, "bad_row", f"{place}: {error}")
@@ -167,9 +168,18 @@ class _RowReader:
             raise held
         if held is not None:
             return held  # type: ignore[no-any-return] # what a row holds under that key
-        path = normalize_path(row.get(options.path_column))
+        path = normalize_path(self._name_image(row))
         mask = self._find_mask(row.get(options.mask_column)) if options.mask_column else None
         return self.look_up(path)._replace(mask=mask)
+
+    def _name_image(self, row: rows.Row) -> Any:
+        """What a row says of where its image lies."""
+        if self.options.path_format is None:
+            return row.get(self.options.path_column)
+        return "".join(
+            text + (rows.read_name(row.get(column)) if column else "")
+            for text, column in self.path_parts
+        )
 
     def _find_mask(self, cell: Any) -> Entry:
         if rows.is_blank(cell):
@@ -182,7 +192,7 @@ class _RowReader:
 
     def _encode_values(self, row: rows.Row) -> str:
         values = {
-            column.name: self._read_value(column, row.get(source))
+            column.name: self._read_value(column, row, source)
             for column, source in self.columns.items()
         }
         if schema.BOX_LABELS in values:
@@ -191,23 +201,42 @@ class _RowReader:
                 raise ValueError(f"{boxes} boxes with {labels} labels")
         return _ENCODER.encode([*values.values()])
 
-    def _read_value(self, column: Column, cell: Any) -> Any:
+    def _read_value(self, column: Column, row: rows.Row, source: str) -> Any:
+        cell, options = row.get(source), self.options
         match column.name:
             case schema.LABELS:
-                return sorted(set(self._read_labels(cell)))
+                return sorted({*self._number(_list_labels(row, options))})
             case schema.BOX_LABELS:
-                return self._read_labels(cell)
+                return self._number(_read_names(cell, options))
             case schema.TARGET:
                 return rows.read_number(cell)
             case schema.BOXES:
-                return [parse_box(box, self.options.box_format) for box in rows.read_list(cell)]
+                return [parse_box(box, options.box_format) for box in rows.read_list(cell)]
         return rows.convert_cell(cell, column.kind)
 
-    def _read_labels(self, cell: Any) -> list[int]:
-        names = map(rows.read_name, rows.read_list(cell))
+    def _number(self, names: list[str]) -> list[int]:
         if self.options.trim_labels:  # taken off later
             return [self.labels.get(name, NO_LABEL) for name in names]
         return [self.labels[name] for name in names]
+
+
+def _list_labels(row: rows.Row, options: ConvertOptions) -> list[str]:
+    """The names of all classes that an image has."""
+    if options.labels_column:
+        return _read_names(row.get(options.labels_column), options)
+    return [name for name in options.labels_columns if _has_label(row, name)]
+
+
+def _has_label(row: rows.Row, column: str) -> bool:
+    cell = row.get(column)
+    flag = 0 if rows.is_blank(cell) else rows.find_flag(cell)
+    if flag is None:
+        raise ValueError(f"column {column!r}: {cell!r:.60} is none of 0, 1 and -1")
+    return flag == 1
+
+
+def _read_names(cell: Any, options: ConvertOptions) -> list[str]:
+    return [rows.read_name(name) for name in rows.read_list(cell, options.labels_separator)]
 
 
 def _read_split(cell: Any) -> str:
@@ -219,15 +248,13 @@ def _read_split(cell: Any) -> str:
     return split
 
 
-def _survey_rows(source: RowSource) -> _RowReader:
+def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
     """Finds the columns of the rows, their kinds, and the classes."""
     options = source.options
-    names: set[str] = set()
     kinds = dict.fromkeys(options.keep_columns, rows.UNKNOWN)
     found: set[str] = set()
     holds_images = False
     for place, row in source.read_rows():
-        names |= row.keys()
         holds_images |= IMAGE in row
         try:
             for name, kind in kinds.items():
@@ -235,12 +262,16 @@ def _survey_rows(source: RowSource) -> _RowReader:
         except ValueError as error:
             where = f"{source.images}: column {name!r}, {place}"
             raise UsageError(f"{where} cannot be carried into records: {error}") from error
+        noted.add(row)
         found.update(_list_classes(row, options))
+    names = {*noted.names}
     if not names:
         raise UsageError(f"{source.images} has no rows: give it one for each image")
-    _check_columns(source, names)
     source.check_columns(names)
-    classes = source.classes or tuple(sorted(found, key=_sort_name))
+    _check_columns(source, names)
+    classes = options.labels_columns or source.classes or tuple(sorted(found, key=_sort_name))
+    if not source.classes and not options.class_names:
+        noted.add_labels(found)
     more = sorted(found - {*classes}, key=_sort_name)
     ordered = order_classes((*classes, *more), options)
     return _RowReader(
@@ -251,6 +282,7 @@ def _survey_rows(source: RowSource) -> _RowReader:
         labels=number_names(ordered, options),
         found_classes=(*classes, *more) if options.class_names else (),
         columns=_list_columns(options, kinds),
+        path_parts=parse_path_format(options.path_format or ""),
     )
 
 
@@ -264,15 +296,14 @@ def _list_classes(row: rows.Row, options: ConvertOptions) -> Iterator[str]:
         if options.label_column:
             yield rows.read_name(row.get(options.label_column))
         for column in (options.labels_column, options.box_labels_column):
-            for name in rows.read_list(row.get(column)) if column else ():
-                yield rows.read_name(name)
+            yield from _read_names(row.get(column), options) if column else ()
     except ValueError:
         return
 
 
 def _check_columns(source: RowSource, names: set[str]) -> None:
     options, used = source.options, list_used(source.options)
-    for name in used if IMAGE in names else (options.path_column, *used):
+    for name in used if IMAGE in names else (*list_path_columns(options), *used):
         if name not in names:
             known = ", ".join(sorted(names - {IMAGE})) or "none"
             raise UsageError(f"{source.images} has no column {name!r}: there are {known}")
@@ -280,7 +311,7 @@ def _check_columns(source: RowSource, names: set[str]) -> None:
 
 def _list_columns(options: ConvertOptions, kinds: dict[str, str]) -> dict[Column, str]:
     asked = (
-        (schema.LABELS, "labels", options.labels_column),
+        (schema.LABELS, "labels", options.labels_column or ", ".join(options.labels_columns)),
         (schema.TARGET, "float", options.target_column),
         (schema.CAPTION, "text", options.caption_column),
         (schema.BOXES, "boxes", options.boxes_column),

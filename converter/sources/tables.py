@@ -2,54 +2,90 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+import itertools
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from converter.errors import UsageError
 from converter.options import ConvertOptions
 from converter.sources import rows
+from converter.sources.column_notes import list_path_columns, list_used
+from converter.sources.hints import find_path_format, propose_path_option
 from converter.sources.inputs import locate_root
-from converter.sources.row_sources import RowSource, list_used
+from converter.sources.row_sources import RowSource
+from converter.sources.rows import Row
 from converter.storage.location import Location
 
 _PATH_COLUMNS: Final = ("path", "file_name")
 _LABEL_COLUMN: Final = "label"
+_FIRST_ROWS: Final = 8  # that proposals look at
 
 
 def open_table(table: Location, options: ConvertOptions) -> RowSource:
     """Opens a table in CSV, TSV, JSON lines or Parquet, whose rows name images."""
     root = locate_root(table, options)
-    _, first = next(rows.read_rows(table), (0, {}))
-    options = _apply_usual_names(options, first)
+    first = [row for _, row in itertools.islice(rows.read_rows(table), _FIRST_ROWS)]
+    options = _apply_usual_names(options, first[0] if first else {})
 
-    def read_rows() -> Iterator[tuple[str, rows.Row]]:
+    def read_rows() -> Iterator[tuple[str, Row]]:
         return ((f"row {number}", row) for number, row in rows.read_rows(table))
+
+    def check_columns(names: set[str]) -> None:
+        _check_paths(table, root, options, names, first)
+        _check_labels(table, options, names)
 
     return RowSource(
         images=table,
         root=root,
         options=options,
         read_rows=read_rows,
-        check_columns=functools.partial(_check_labels, table, options),
+        check_columns=check_columns,
+        advise=functools.partial(_advise, root, options, first),
     )
 
 
 def _apply_usual_names(options: ConvertOptions, row: rows.Row) -> ConvertOptions:
     path, label = options.path_column, options.label_column
-    if path not in row and path == _PATH_COLUMNS[0]:
+    if path not in row and path == _PATH_COLUMNS[0] and options.path_format is None:
         path = next((name for name in _PATH_COLUMNS if name in row), path)
-    unlabelled = label is None and options.labels_column is None
-    if unlabelled and _LABEL_COLUMN in row and _LABEL_COLUMN not in list_used(options):
+    if _is_unlabelled(options) and _LABEL_COLUMN in row and _LABEL_COLUMN not in list_used(options):
         label = _LABEL_COLUMN
     return dataclasses.replace(options, path_column=path, label_column=label)
+
+
+def _is_unlabelled(options: ConvertOptions) -> bool:
+    return not (options.label_column or options.labels_column or options.labels_columns)
+
+
+def _check_paths(
+    table: Location, root: Location, options: ConvertOptions, names: set[str], first: Sequence[Row]
+) -> None:
+    column = options.path_column
+    if options.path_format is not None or column in names:
+        return
+    proposal = propose_path_option(root, first)
+    raise UsageError(
+        f"{table} has no column {column!r}: there are {', '.join(sorted(names))}"
+        + (f"; {proposal}" if proposal else "")
+    )
 
 
 def _check_labels(table: Location, options: ConvertOptions, names: set[str]) -> None:
     # Labels must not get lost because of how their column is spelled, or where it begins.
     alike = {name for name in names if name.strip().lower() == _LABEL_COLUMN}
-    unused = sorted(alike - {*list_used(options), options.path_column})
-    if unused and options.label_column is None and options.labels_column is None:
+    unused = sorted(alike - {*list_used(options), *list_path_columns(options)})
+    if unused and _is_unlabelled(options):
         raise UsageError(
             f"{table}: column {unused[0]!r} is not taken for labels, as the first row has no "
             f"{_LABEL_COLUMN!r}: name it with --label-column, or carry it along with --keep-column"
         )
+
+
+def _advise(root: Location, options: ConvertOptions, first: Sequence[Row]) -> str:
+    """What to do if no image that a table names is there."""
+    column = options.path_column
+    found = "" if options.path_format else find_path_format(root, column, first)
+    return (
+        f"; give --path-format {shlex.quote(found)}" if found not in ("", f"{{{column}}}") else ""
+    )

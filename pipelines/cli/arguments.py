@@ -209,7 +209,8 @@ def _describe_option(default: Any, option: Option, meaning: str) -> dict[str, An
         return {"action": f"store_{not default}".lower(), "help": text}
     shown = option.shown or (f"{default:,}" if isinstance(default, int) else default)
     return {
-        "action": "append" if option.repeated else "store",
+        "action": "extend" if option.several else "append" if option.repeated else "store",
+        "nargs": "+" if option.several else None,
         "type": _typed(option.parse or (str if default is None else type(default))),
         "choices": option.choices or None,
         "metavar": option.metavar,
