@@ -338,8 +338,8 @@ def test_wrong_usage_of_the_program_itself(capsys: pytest.CaptureFixture[str]) -
 def test_names_that_would_change_the_terminal_are_escaped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = refuse(["convert", str(tmp_path / "\x1b[31mred"), str(tmp_path / "out")], capsys)
-    assert "\\x1b[31mred does not exist" in line
+    line = refuse(["convert", str(tmp_path / "\x1b]0;red"), str(tmp_path / "out")], capsys)
+    assert "\\x1b]0;red does not exist" in line
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
