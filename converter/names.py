@@ -8,6 +8,7 @@ not UTF-8 become lone surrogates, so that nothing is lost on the way back.
 import os
 import re
 import string
+import unicodedata
 from typing import Final
 
 MAX_SHOWN: Final = 120
@@ -45,6 +46,11 @@ def from_bytes(name: bytes) -> str:
 def to_bytes(name: str) -> bytes:
     """The bytes of a portable name, which also order names independently of the locale."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def fold_name(name: str) -> str:
+    """A name as it is where neither case nor the composition of letters counts."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def name_frame(path: str, number: int | None) -> str:

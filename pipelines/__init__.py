@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from converter.commits.replacements import clean
+    from converter.exports.export_job import Export
     from pipelines.beam.transforms import MillShards, VerifyShards
     from pipelines.jobs.convert import convert, convert_sizes
+    from pipelines.jobs.export import export
     from pipelines.jobs.preview import Preview, plan, plan_sizes
     from pipelines.jobs.request import RunSettings
     from pipelines.jobs.upkeep import Repair, repair, verify
 
 __all__ = [
+    "Export",
     "MillShards",
     "Preview",
     "Repair",
@@ -34,6 +37,7 @@ __all__ = [
     "clean",
     "convert",
     "convert_sizes",
+    "export",
     "plan",
     "plan_sizes",
     "repair",
@@ -42,8 +46,10 @@ __all__ = [
 
 _HOMES: Final = {
     "converter.commits.replacements": ("clean",),
+    "converter.exports.export_job": ("Export",),
     "pipelines.beam.transforms": ("MillShards", "VerifyShards"),
     "pipelines.jobs.convert": ("convert", "convert_sizes"),
+    "pipelines.jobs.export": ("export",),
     "pipelines.jobs.preview": ("Preview", "plan", "plan_sizes"),
     "pipelines.jobs.request": ("RunSettings",),
     "pipelines.jobs.upkeep": ("Repair", "repair", "verify"),

@@ -42,7 +42,8 @@ KINDS = {
     ),
     "system": (
         "archives batch batches cache chosen clusters commands commit conversion costs damage "
-        "dataset decoding duplicates frames frameworks hosts image_decoders image_notes inputs "
+        "dataset decoding duplicates export export_names export_readers export_stores "
+        "export_targets frames frameworks hosts image_decoders image_notes inputs "
         "indexing isolation joined keras layers leftovers locks masks mixing multi_size "
         "object_files "
         "object_repairs object_updates objects open_remote pipeline "

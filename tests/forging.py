@@ -12,6 +12,7 @@ from converter.format import examples
 from converter.format.indexes import format_line
 from converter.format.manifest import ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
 from converter.format.tfrecords import frame_record
+from converter.names import to_bytes
 from converter.storage.files import name_index
 
 CLASSES = ("ant", "bee")
@@ -30,9 +31,9 @@ def make_payload(
         examples.CHANNELS: 3,
         examples.COLORSPACE: b"RGB",
         examples.LABEL: number % 2,
-        examples.TEXT: CLASSES[number % 2].encode(),
+        examples.TEXT: to_bytes(CLASSES[number % 2]),
         examples.FILENAME: name.encode(),
-        examples.SOURCE_ID: f"{CLASSES[number % 2]}/{name}".encode(),
+        examples.SOURCE_ID: to_bytes(f"{CLASSES[number % 2]}/{name}"),
         examples.SHA256: hashlib.sha256(encoded).hexdigest().encode(),
     }
     changed = {f"image/{key.replace('class_', 'class/')}": value for key, value in changes.items()}

@@ -78,7 +78,9 @@ def test_a_pasted_argument_is_never_repeated_as_a_whole(
     # What makes sense is not done: only what is said of nonsense is of interest here.
     monkeypatch.setattr("pipelines.jobs.convert.run_conversions", refuse)
     monkeypatch.setattr("pipelines.cli.commands.repair", refuse)
+    monkeypatch.setattr("pipelines.cli.commands.export", refuse)
     given = {"images": str(place / "images"), "out": str(tmp_path / "out"), "files": "*.none"}
+    given["folder"] = str(tmp_path / "export")
     if command not in ("convert", "plan"):
         given["out"] = str(place / "set")
     said = 0

@@ -23,7 +23,9 @@ HEAVY = {"apache_beam", "tensorflow", "keras"}
 FORMAT_MODULES = {"errors", "format", "names", "option_fields", "sizes", "storage"}
 """What `reader` may use of `converter`."""
 
-FLOW = ("storage", "format", "images", "sources", "planning", "writing", "commits", "upkeep")
+FLOW = (
+    "storage", "format", "images", "sources", "planning", "writing", "commits", "upkeep", "exports",
+)  # fmt: skip
 """The packages of `converter`: each may use those before it."""
 
 ROOMS = ("sampling", "records", "examples", "remote", "plan", "batches", "tfdata")

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import itertools
 import os
-import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from converter.inventory import (
     note_empty,
     reject,
 )
-from converter.names import to_bytes
+from converter.names import fold_name, to_bytes
 from converter.options import IN_FILES, ConvertOptions
 from converter.sources import inputs
 from converter.sources.archives import list_archive
@@ -175,7 +174,7 @@ def _note_names(inventory: Inventory) -> Inventory:
     entries, classes = inventory.entries, inventory.classes
     notes = [make_note("twin_class", names) for names in _find_twins(classes)]
     # Hashes first: a million paths take eight bytes each, and only equal ones are compared.
-    hashes = np.asarray(array("q", (hash(_fold(entry.path)) for entry in entries)))
+    hashes = np.asarray(array("q", (hash(fold_name(entry.path)) for entry in entries)))
     values, counts = np.unique(hashes, return_counts=True)
     alike = np.flatnonzero(np.isin(hashes, values[counts > 1]))
     if twins := _find_twins(entries[place].path for place in alike.tolist()):
@@ -187,13 +186,8 @@ def _note_names(inventory: Inventory) -> Inventory:
 def _find_twins(names: Iterable[str]) -> list[list[str]]:
     alike: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(_fold(name), []).append(name)
+        alike.setdefault(fold_name(name), []).append(name)
     return [group for group in alike.values() if len(group) > 1]
-
-
-def _fold(name: str) -> str:
-    """A name as it is where neither case nor the composition of letters counts."""
-    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def _pair_masks(inventory: Inventory, root: Location, options: ConvertOptions) -> Inventory:

@@ -112,6 +112,19 @@ class DiskPath(PosixPath):
                 with contextlib.suppress(OSError):
                     temporary.unlink(missing_ok=True)
 
+    def write_new(self, data: bytes) -> None:
+        with describe_errors(self):
+            try:
+                file = open(self, "xb")  # noqa: SIM115 (closed below)
+            except FileNotFoundError:
+                self.parent.make_folder()
+                file = open(self, "xb")  # noqa: SIM115
+            with file:
+                file.write(data)
+
+    def flush_all(self) -> None:
+        os.sync()  # `fsync` for each of a million files would take hours
+
     def make_folder(self) -> None:
         self.mkdir(parents=True, exist_ok=True)
 

@@ -112,6 +112,16 @@ class Location(Protocol):
         OutputError if it cannot be written, or reads back differently from what was written.
         """
 
+    def write_new(self, data: bytes) -> None:
+        """Writes a file of a name that is free, and makes the folders above it.
+
+        For files that count only once `flush_all` is done: it flushes and compares nothing. Raises
+        what `create` raises.
+        """
+
+    def flush_all(self) -> None:
+        """Flushes all files of all processes to the disks; a store has nothing to flush."""
+
     def unlink(self, missing_ok: bool = ...) -> None: ...  # noqa: FBT001 (as in `Path`)
 
     # Folders. A store has none: a folder exists as long as something is in it.

@@ -21,6 +21,7 @@ from converter.images.conversion import StoredImage, check_image
 from converter.inventory import NO_LABEL, Entry
 from converter.names import from_bytes, to_bytes
 from converter.sources.originals import hash_original
+from converter.storage.disk import DiskPath
 from converter.storage.files import hash_file, name_index
 from converter.storage.location import Location, map_in_threads
 
@@ -81,14 +82,9 @@ def read_sources(
     With `detailed`, records are read whole to fill in `Source.details`. Raises DatasetError if a
     file is missing or has another size than stated, or if a record cannot be read.
     """
-    index = name_index(shard.name)
-    with folder.bring_local((shard.name, index)) as here:
+    with folder.bring_local((shard.name, name_index(shard.name))) as here:
         try:
-            data = (here / index).read_bytes()
-            bounds = parse_index(data, index=index, shard_bytes=shard.bytes).tolist()
-            size = (here / shard.name).stat().st_size
-            if len(bounds) != shard.records + 1 or size != shard.bytes:
-                raise DatasetError(f"{shard.name} is not as large as the manifest states")
+            bounds = read_bounds(here, shard)
             # Without a buffer, which `os.pread` does not use.
             with open(here / shard.name, "rb", buffering=0) as file:
                 return [
@@ -97,6 +93,19 @@ def read_sources(
                 ]
         except OSError as error:
             raise DatasetError(f"{error.filename or shard.name}: {error.strerror}") from error
+
+
+def read_bounds(folder: DiskPath, shard: ShardInfo) -> list[int]:
+    """Reads where each record of a shard begins, and where the last one ends, from its index.
+
+    Raises OSError, and DatasetError if shard or index are not as large as the manifest states.
+    """
+    index = name_index(shard.name)
+    data = (folder / index).read_bytes()
+    bounds: list[int] = parse_index(data, index=index, shard_bytes=shard.bytes).tolist()
+    if len(bounds) != shard.records + 1 or (folder / shard.name).stat().st_size != shard.bytes:
+        raise DatasetError(f"{shard.name} is not as large as the manifest states")
+    return bounds
 
 
 def read_all_sources(
@@ -128,7 +137,13 @@ def describe_change(entry: Entry, sha256: str, images: Location, max_bytes: int)
 
 def check_content(payload: bytes, manifest: Manifest, *, decode: bool) -> Source:
     """Checks a record, without `decode` only its image's header; ValueError says what is wrong."""
-    features = examples.decode_example(payload)
+    return check_features(examples.decode_example(payload), manifest, decode=decode)
+
+
+def check_features(
+    features: Mapping[str, Sequence[Any]], manifest: Manifest, *, decode: bool
+) -> Source:
+    """`check_content` for the features of a record."""
     found = _read_singles(features, labelled=manifest.labelled)
     check_values(manifest.columns, features, len(manifest.classes))
     label = _check_label(found, manifest.classes) if manifest.labelled else NO_LABEL

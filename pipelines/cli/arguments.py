@@ -7,8 +7,10 @@ from typing import Any, Final, NoReturn
 
 import converter
 from converter.errors import UsageError
+from converter.exports.export_job import KINDS, POLICIES
 from converter.option_fields import GROUPS, Option, list_options, read_meanings, suggest
 from converter.options import ConvertOptions
+from converter.sizes import parse_bytes
 from converter.sources.inputs import is_archive, locate_base, locate_mask_base, locate_root
 from converter.sources.joined import join_images, locate_images
 from converter.storage.locate import locate, parse_location
@@ -19,6 +21,7 @@ _COMMANDS: Final = {
     "verify": "check every byte of a data set",
     "repair": "rebuild damaged files",
     "inspect": "show counts, sizes and a record",
+    "export": "give the images back, as folders, WebDataset or Parquet",
     "clean": "remove what killed runs left behind",
     "index": "index TFRecord files that something else wrote",
 }
@@ -27,6 +30,8 @@ _DESCRIPTIONS: Final = {
     "verify": "Checks every byte of a data set; with --runner as a Beam job.",
     "repair": "Verifies OUT, and rebuilds what is damaged or missing from the originals. A rebuilt "
     "file is used only if it is, byte for byte, what the manifest states.",
+    "export": "Writes the images of OUT to FOLDER: stored bytes as they are, raw pixels as PNG. At "
+    "the end it prints the command that converts FOLDER to the same pixels, labels and columns.",
     "clean": "Removes temporary files, stale locks and replaced data sets that killed runs left in "
     "OUT and beside it. What a running conversion uses, and what is not part of it, stays.",
 }
@@ -62,6 +67,8 @@ _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]]
      {**_IMAGES, "nargs": "+"}),
     (_COMMANDS.keys() - {"index"}, "out", "the data set's folder, here or in an object store",
      {**_IMAGES, "metavar": "OUT"}),
+    (["export"], "folder", "where the export appears: a new or empty folder, here or in a store",
+     {**_IMAGES, "metavar": "FOLDER"}),
     (["index"], "files", "files, folders (their *.tfrecord*), or patterns in quotes",
      {"metavar": "FILES", "nargs": "+"}),
     (_COMMANDS, "--debug", "show tracebacks", _SWITCH),
@@ -75,22 +82,30 @@ _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]]
      {**_IMAGES, "nargs": "+"}),
     (["repair"], "--images", "what was converted",
      {**_IMAGES, "nargs": "+", "required": True}),
+    (["export"], "--as", "a folder for each split and class, tars for WebDataset, or Parquet for "
+     "Hugging Face (default: folders)",
+     {"dest": "kind", "choices": KINDS, "default": KINDS[0]}),
+    (["export"], "--split", "export this split alone", {"metavar": "NAME"}),
+    (["export"], "--shard-size", "of tars and Parquet files (default: 500MB)",
+     {"dest": "shard_bytes", "type": _typed(parse_bytes), "metavar": "BYTES"}),
+    (["export"], "--on-damage", "end at a damaged record, or leave it out (default: raise)",
+     {"choices": POLICIES, "default": POLICIES[0]}),
     (["clean"], "--dry-run", "list it and remove nothing", _SWITCH),
     (["clean"], "--unfinished", "also give up an unfinished conversion or replacement, with its "
      "finished shards", _SWITCH),
     (["index"], "--overwrite", "replace an index that does not fit its file", _SWITCH),
     (["index"], "--no-checksums", "skip the checksums of payloads; those of lengths are compared",
      _SWITCH),
-    (["convert", "repair", "clean"], "--break-lock", "treat a lock held by another machine as "
-     "stale", _SWITCH),
+    (["convert", "repair", "export", "clean"], "--break-lock", "treat a lock held by another "
+     "machine as stale", _SWITCH),
     (_BEAM_JOBS, "--workers", "local processes (default: all cores)",
      {"type": int, "default": 0, "metavar": "N"}),
     (_BEAM_JOBS, "--runner", "any Beam runner (default: processes here)", {"metavar": "RUNNER"}),
     (_BEAM_JOBS, "--shared-paths", "workers on other machines have the same folders under the "
      "same paths", _SWITCH),
-    (_BEAM_JOBS, "--no-progress", "draw no progress bar", _SWITCH),
-    (["convert", "plan", "verify", "inspect"], "--json", "print one JSON object instead of lines",
-     _SWITCH),
+    ((*_BEAM_JOBS, "export"), "--no-progress", "draw no progress bar", _SWITCH),
+    (["convert", "plan", "verify", "inspect", "export"], "--json", "print one JSON object instead "
+     "of lines", _SWITCH),
     (_COMMANDS.keys() - {"plan", "inspect"}, "--quiet", "print errors only: no bar, no summary",
      _SWITCH),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command line: `shardmill convert|plan|verify|repair|inspect|clean|index`.
+"""The command line: `shardmill convert|plan|verify|repair|inspect|export|clean|index`.
 
 Exit codes: 0 done, 1 failed or faults found, 2 wrong usage, 3 done but over the limit of rejected
 images, 130 interrupted. An error is one line; `--debug` shows the traceback.
@@ -28,6 +28,7 @@ from converter.storage.location import Location
 from converter.upkeep.verification import Fault
 from pipelines.cli import reports, terminal
 from pipelines.cli.arguments import parse_arguments, read_options
+from pipelines.jobs.export import export
 from pipelines.jobs.preview import SpaceWarning, preview_outputs
 from pipelines.jobs.request import RunSettings, find_sizes, locate_sizes
 from pipelines.jobs.upkeep import repair, run_verification
@@ -218,6 +219,26 @@ def _read_record(manifest: Manifest, folder: Location) -> tuple[str, Mapping[str
         raise RecordError(shard.name, offset, str(error), 0) from error
 
 
+def run_export(arguments: argparse.Namespace) -> int:
+    """`shardmill export OUT FOLDER`: a line for each split, and how to convert it again."""
+    _refuse_sizes(arguments)
+    result = export(
+        arguments.out,
+        arguments.folder,
+        kind=arguments.kind,
+        split=arguments.split,
+        shard_bytes=arguments.shard_bytes,
+        on_damage=arguments.on_damage,
+        progress=_has_bar(arguments),
+        break_lock=arguments.break_lock,
+    )
+    if arguments.json:
+        terminal.print_json(reports.describe_export(result, arguments.folder))
+    elif not arguments.quiet:
+        terminal.print_lines(reports.summarize_export(result, arguments.folder))
+    return 0
+
+
 def run_clean(arguments: argparse.Namespace) -> int:
     """`shardmill clean OUT`: a line for each thing that a killed run left behind."""
     _refuse_sizes(arguments)
@@ -256,5 +277,5 @@ def run_index(arguments: argparse.Namespace) -> int:
 
 _COMMANDS: Final[dict[str, Callable[..., int]]] = {
     "convert": run_convert, "plan": run_plan, "verify": run_verify, "repair": run_repair,
-    "inspect": run_inspect, "clean": run_clean, "index": run_index,
+    "inspect": run_inspect, "export": run_export, "clean": run_clean, "index": run_index,
 }  # fmt: skip

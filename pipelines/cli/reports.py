@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from converter.costs import Cost
 from converter.errors import ShardmillError
+from converter.exports.export_job import Export, SplitFiles
 from converter.format.indexing import Indexed
 from converter.format.manifest import Manifest
 from converter.inventory import NOTES, Note
@@ -194,6 +195,30 @@ def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
         )
     else:
         yield f"no fault in {folder}, rebuilt: {format_count(len(repair.repaired), 'file')}"
+
+
+def summarize_export(result: Export, folder: Location) -> Iterator[str]:
+    """What `shardmill export` prints."""
+    total = SplitFiles(*map(sum, zip(*result.splits.values(), strict=True)))
+    for name, files in (("", total), *result.splits.items()):
+        held = f"{format_count(files.images, 'image')} in {format_count(files.files, 'file')}"
+        line = f"{held}, {format_bytes(files.bytes)}"
+        yield f"  {name:<11}{line}" if name else f"exported {line} to {folder}"
+    if result.damaged:
+        yield f"  left out   {format_count(result.damaged, 'damaged record')}"
+        yield from (f"    {error}" for error in result.errors[:MAX_CLASSES])
+    yield f"  to convert it again: {result.command}"
+
+
+def describe_export(result: Export, folder: Location) -> dict[str, Any]:
+    """What `shardmill export --json` prints."""
+    return {
+        "folder": str(locate(folder)),
+        "kind": result.kind,
+        "splits": {name: files._asdict() for name, files in result.splits.items()},
+        "damaged": {"records": result.damaged, "errors": [*map(str, result.errors)]},
+        "command": result.command,
+    }
 
 
 def summarize_indexes(outcomes: Sequence[Indexed]) -> str:

@@ -179,7 +179,7 @@ def _make_request(
 ) -> Request:
     for place in places:
         check_folders(place, out)
-    _check_place(out)
+    check_place(out)
     if run.mode == "update":
         options = _choose_options(places, out, options)
     images, options = join_images(places, options or ConvertOptions())
@@ -187,12 +187,12 @@ def _make_request(
     if request.options.mask_dir is not None:
         check_folders(request.masks, out)
     if not request.is_finished:
-        _refuse_inside_dataset(out)
+        refuse_inside_dataset(out)
     elif run.mode != "new":
         request.current.check_replaceable()
     if request.needs_lock:
-        _check_writable(out)
-        _check_writable(request.target)
+        check_writable(out)
+        check_writable(request.target)
     return request
 
 
@@ -248,7 +248,7 @@ def check_folders(images: Location, out: Location) -> None:
         )
 
 
-def _check_place(out: Location) -> None:
+def check_place(out: Location) -> None:
     """Refuses a folder that cannot be made, as far as that shows without a try."""
     if out.is_remote:
         return
@@ -267,7 +267,7 @@ def _check_place(out: Location) -> None:
             raise UsageError(f"output {out} cannot be made in {mount}: choose another folder")
 
 
-def _check_writable(out: Location) -> None:
+def check_writable(out: Location) -> None:
     """Refuses a folder that this process may not make or write."""
     if out.is_remote:
         return
@@ -286,7 +286,8 @@ def _find_existing(out: Location) -> Path:
     return next(path for path in (place, *place.parents) if os.path.lexists(path))
 
 
-def _refuse_inside_dataset(out: Location) -> None:
+def refuse_inside_dataset(out: Location) -> None:
+    """Raises a UsageError for a folder that lies in a data set."""
     # What is in a data set's folder and not of it counts as damage.
     place = out
     while not out.is_remote and place != place.parent:

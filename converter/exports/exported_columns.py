@@ -1,0 +1,127 @@
+"""The columns of an exported table: what they are called, and what an image has in them.
+
+Columns that were carried along keep their names. Ours have those below, or the same with `_` behind
+them where a column is called like that already.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from converter.format import schema
+from converter.format.manifest import Manifest
+from converter.format.schema import Column
+
+FILE: Final = "file_name"
+LABEL: Final = "label"
+SPLIT: Final = "split"
+
+_NAMES: Final = {
+    schema.LABELS: "labels",
+    schema.TARGET: "target",
+    schema.CAPTION: "caption",
+    schema.BOXES: "boxes",
+    schema.BOX_LABELS: "box_labels",
+    schema.MASK: "mask_file_name",
+}
+
+# The options of a conversion that name them.
+_OPTIONS: Final = {
+    schema.LABELS: "--labels-column",
+    schema.TARGET: "--target-column",
+    schema.CAPTION: "--caption-column",
+    schema.BOXES: "--boxes-column",
+    schema.BOX_LABELS: "--box-labels-column",
+    schema.MASK: "--mask-column",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnNames:
+    """What the columns of a data set are called in an exported table.
+
+    Attributes:
+        file: of the path of an image.
+        label: of the name of its class.
+        split: of its split.
+        columns: of all others, by the name of the feature.
+    """
+
+    file: str
+    label: str
+    split: str
+    columns: Mapping[str, str]
+
+    @classmethod
+    def choose(cls, columns: Sequence[Column], **usual: str) -> "ColumnNames":
+        """Chooses them for a data set; `usual` replaces some of our own names."""
+        taken = {column.name for column in columns if column.name not in _NAMES}
+        kept = {name: name for name in taken}
+        ours = {column.name: _NAMES[column.name] for column in columns if column.name in _NAMES}
+
+        def find(name: str) -> str:
+            name = usual.get(name, name)
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            return name
+
+        file, label, split = map(find, (FILE, LABEL, SPLIT))
+        names = kept | {name: find(shown) for name, shown in ours.items()}
+        return cls(
+            file=file,
+            label=label,
+            split=split,
+            columns={column.name: names[column.name] for column in columns},
+        )
+
+    def make_row(
+        self, file: str, label: str | None, split: str, values: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What is known about an image, by column; `values` are by feature."""
+        labels = {} if label is None else {self.label: label}
+        shown = {self.columns[name]: value for name, value in values.items()}
+        return {self.file: file, **labels, self.split: split, **shown}
+
+    def list_flags(self, manifest: Manifest) -> list[str]:
+        """The options of a command that converts the table."""
+        flags = ["--split-column", self.split]
+        if self.file != FILE or "path" in self.columns.values():
+            flags += ["--path-column", self.file]
+        if manifest.labelled and self.label != LABEL:
+            flags += ["--label-column", self.label]
+        for name, shown in self.columns.items():
+            flags += [_OPTIONS.get(name, "--keep-column"), shown]
+        if schema.BOXES in self.columns:
+            flags += ["--box-format", "yxyx"]
+        return flags
+
+
+def read_values(
+    columns: Sequence[Column], features: Mapping[str, Sequence[Any]], classes: Sequence[str]
+) -> dict[str, Any]:
+    """The values of a record as JSON can hold them, by the name of the feature; no mask.
+
+    Labels are the names of their classes, and a missing number is None.
+    """
+    return {
+        column.name: _convert(column, features[column.name], classes)
+        for column in columns
+        if column.name != schema.MASK
+    }
+
+
+def _convert(column: Column, values: Sequence[Any], classes: Sequence[str]) -> Any:
+    if column.kind == "labels":
+        return [classes[value] for value in values]
+    value = column.read(values)
+    if column.kind == "boxes":
+        return [*map(list, value)]
+    if isinstance(value, list):
+        return [*map(_drop_nan, value)]
+    return _drop_nan(value)
+
+
+def _drop_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,66 @@
+"""What the columns of an exported table are called, and what is in them."""
+
+import pytest
+
+from converter.exports.exported_columns import ColumnNames, read_values
+from converter.format import schema
+from converter.format.schema import Column
+
+COLUMNS = (
+    Column(schema.LABELS, "labels"),
+    Column(schema.BOXES, "boxes"),
+    Column(schema.MASK, "mask"),
+    Column("age", "int"),
+)
+
+
+def test_columns_have_the_names_that_tables_know():
+    names = ColumnNames.choose(COLUMNS)
+    assert (names.file, names.label, names.split) == ("file_name", "label", "split")
+    assert [*names.columns.values()] == ["labels", "boxes", "mask_file_name", "age"]
+
+
+@pytest.mark.parametrize("taken", ["file_name", "label", "split", "boxes"])
+def test_a_column_that_was_carried_along_keeps_its_name(taken):
+    names = ColumnNames.choose([*COLUMNS, Column(taken, "int"), Column(f"{taken}_", "text")])
+    shown = [names.file, names.label, names.split, *names.columns.values()]
+    assert names.columns[taken] == taken
+    assert names.columns[f"{taken}_"] == f"{taken}_"
+    assert f"{taken}__" in shown
+    assert len(set(shown)) == len(shown)
+
+
+def test_usual_names_can_be_others():
+    names = ColumnNames.choose(COLUMNS, file_name="image", mask_file_name="mask")
+    assert (names.file, names.columns[schema.MASK]) == ("image", "mask")
+
+
+def test_values_are_those_of_json():
+    columns = [*COLUMNS, Column("weight", "float"), Column("words", "texts"), Column("n", "floats")]
+    features = {
+        schema.LABELS: [1, 0],
+        schema.BOXES: [0.0, 0.25, 0.5, 1.0, 0.0, 0.0, 1.0, 1.0],
+        schema.MASK: [b"png"],
+        "age": [7],
+        "weight": [float("nan")],
+        "words": [b"\xff", "ü".encode()],
+        "n": [1.5, float("inf")],
+    }
+    assert read_values(columns, features, ["no", "yes"]) == {
+        schema.LABELS: ["yes", "no"],
+        schema.BOXES: [[0.0, 0.25, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]],
+        "age": 7,
+        "weight": None,
+        "words": ["\udcff", "ü"],
+        "n": [1.5, None],
+    }
+
+
+def test_a_row_has_no_label_where_there_are_none():
+    names = ColumnNames.choose(COLUMNS[-1:])
+    assert names.make_row("a.png", None, "train", {"age": 7}) == {
+        "file_name": "a.png",
+        "split": "train",
+        "age": 7,
+    }
+    assert names.make_row("a.png", "cat", "train", {})["label"] == "cat"
