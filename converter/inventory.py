@@ -7,7 +7,9 @@ changes the bytes of data sets.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import itertools
+import json
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from converter.errors import ImageError
@@ -201,11 +203,22 @@ def make_note(code: str, names: list[str]) -> Note:
     return Note(code, tuple(names[:MAX_NAMES]), len(names))
 
 
-def note_empty(classes: Sequence[str], entries: Iterable[Entry]) -> tuple[Note, ...]:
-    """Notes classes without an image, if every image has a class."""
-    used = {entry.label for entry in entries}
+def find_used(entries: Iterable[Entry], columns: Sequence[Column]) -> set[int]:
+    """The labels that any image has, alone or in a list."""
+    places = [place for place, column in enumerate(columns) if column.kind == "labels"]
+    used: set[int] = set()
+    for entry in entries:
+        used.add(entry.label)
+        if places:
+            values = json.loads(entry.values)
+            used.update(itertools.chain.from_iterable(values[place] for place in places))
+    return used - {NO_LABEL}
+
+
+def note_empty(classes: Sequence[str], used: Collection[int]) -> tuple[Note, ...]:
+    """Notes the classes that are not used."""
     empty = [name for label, name in enumerate(classes) if label not in used]
-    return (make_note("empty_class", empty),) if empty and NO_LABEL not in used else ()
+    return (make_note("empty_class", empty),) if empty else ()
 
 
 def describe_excess(totals: Totals, max_rejects: float | None) -> str | None:

@@ -624,3 +624,41 @@ def test_several_images_are_renamed_and_chosen_as_one(tmp_path):
     assert {entry.path[:4] for entry in inventory.entries} == {"one/", "two/"}
     assert count_codes(inventory) == {"skipped_where": 5, "skipped_take": 7}
     assert Note("unknown_class", ("wolf",), 1) in inventory.notes
+
+
+def test_an_update_names_a_class_that_only_lists_had(table, capsys):
+    out = table.parent / "out"
+    options = ConvertOptions(labels_column="tags", class_names=("dog", "cat", "kitten", "sky", "x"))
+    convert_folder(table, out, dataclasses.replace(options, **SMALL))
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    write_rows(table.parent, [row for row in rows if "dog" not in row["tags"]])
+    assert plan(table, out, mode="update").classes == ((), ("dog",), ())
+    command = ["convert", str(table), str(out), "--update", "--no-progress", *IN_MEMORY]
+    assert main(command) == 0
+    assert "  class dog (label 0) has no images any more" in capsys.readouterr().out.splitlines()
+    assert read_manifest(out).classes == ("dog", "cat", "kitten", "sky", "x")
+    assert Note("empty_class", ("dog", "x"), 2) in read_notes(out)
+    write_rows(table.parent, rows)
+    assert plan(table, out, mode="update").classes == ((), (), ())
+
+
+def test_records_are_compared_with_originals_that_would_not_be_chosen_now(tmp_path):
+    """As many images are taken as before, but others: each record has its original still."""
+    images = tmp_path / "images"
+    for seed in range(20):
+        write_image(images / "a" / f"{seed}.png", seed)
+    convert_folder(images, tmp_path / "out", ConvertOptions(take=5, **SMALL))
+    for seed in range(20, 200):
+        write_image(images / "a" / f"{seed}.png", seed)
+    assert plan(images, tmp_path / "out", mode="update").update.removed > 0
+    assert verify_dataset(tmp_path / "out", originals=images) == []
+
+
+def test_a_row_may_say_background_where_that_is_label_0(table):
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    write_rows(table.parent, [{**row, "label": ("background", "cat")[n % 2]} for n, row in
+                              enumerate(rows)])  # fmt: skip
+    inventory = scan(table, class_names=("cat",), label_offset=1)
+    assert list_labels(inventory) == {"background": 6, "cat": 6}
+    renamed = scan(table, class_names=("cat", "background -> sky"), label_offset=1)
+    assert list_labels(renamed) == {"background": 0, "cat": 6, "sky": 6}

@@ -3,6 +3,7 @@
 import fnmatch
 import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -342,3 +343,17 @@ def test_many_stars_do_not_try_all_ways():
     start = time.process_time()
     assert not found({"label": ["a" * 2_000 + "c"]})
     assert time.process_time() - start < 2
+
+
+def test_what_the_docs_say_is_the_language():
+    page = (Path(__file__).parents[1] / "docs" / "sources.md").read_text()
+    _, _, rest = page.partition("**`--where CONDITION`**")
+    shown = re.findall(r"^    (.+)$", rest.partition("|")[0], re.MULTILINE)
+    assert len(shown) == 2
+    fields = FIELDS | {"path": FIELDS["label"], "bytes": FIELDS["age"]}
+    for text in shown:
+        bind_condition(parse_condition(text), fields)
+    table = re.findall(r"`(name [^`]+)`", rest)
+    assert len(table) == 9
+    for text in table:
+        parse_condition(text.replace("…", "value"))

@@ -20,6 +20,7 @@ from converter.options import ConvertOptions
 from converter.sources import rows
 from converter.sources.column_notes import ColumnNotes, list_path_columns, list_used
 from converter.sources.folders import (
+    BACKGROUND,
     SPLIT_FOLDERS,
     clean_name,
     number_names,
@@ -279,7 +280,8 @@ def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
         # What holds its images needs no list of what lies in its folder.
         look_up=_find_nothing if holds_images else make_lookup(source.root),
         classes=ordered,
-        labels=number_names(ordered, options),
+        # What lies in a folder of that name is left out, but a row may say it.
+        labels=({BACKGROUND: 0} if options.label_offset else {}) | number_names(ordered, options),
         found_classes=(*classes, *more) if options.class_names else (),
         columns=_list_columns(options, kinds),
         path_parts=parse_path_format(options.path_format or ""),

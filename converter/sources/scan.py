@@ -62,7 +62,10 @@ class Originals(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def _index_originals(originals: Originals) -> dict[str, Entry]:
-    options = dataclasses.replace(originals.options, dedupe="off")
+    # All of them: which ones were chosen may depend on others that came since.
+    options = dataclasses.replace(
+        originals.options, dedupe="off", where=None, sample=None, take=None
+    )
     return {entry.path: entry for entry in scan_images(originals.images, options).entries}
 
 
@@ -179,7 +182,9 @@ def _note_names(inventory: Inventory) -> Inventory:
     alike = np.flatnonzero(np.isin(hashes, values[counts > 1]))
     if twins := _find_twins(entries[place].path for place in alike.tolist()):
         notes.append(make_note("twin_path", list(itertools.chain(*twins))))
-    notes += note_empty(classes, entries)
+    used = {entry.label for entry in entries}
+    if NO_LABEL not in used:
+        notes += note_empty(classes, used)
     return dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
 
 

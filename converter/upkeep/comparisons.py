@@ -6,8 +6,8 @@ Every original is read to compare its content; none is decoded.
 import contextlib
 import dataclasses
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from converter.errors import ImageError
@@ -15,7 +15,7 @@ from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.schema import BOXES
 from converter.images.opened_images import examine_image, note_traits
-from converter.inventory import Entry, Inventory, NoteTally
+from converter.inventory import Entry, Inventory, NoteTally, find_used
 from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft
@@ -162,17 +162,18 @@ def count_labels(manifest: Manifest) -> list[int]:
 
 
 def compare_classes(
-    folder: Location, manifest: Manifest, images: Location, draft: Draft
+    folder: Location, manifest: Manifest, images: Location, draft: Draft, *, lost: bool = True
 ) -> ClassChanges:
-    """Compares classes with those of an update's draft; raises DatasetError for a damaged shard."""
+    """Compares classes with those of an update's draft; raises DatasetError for a damaged shard.
+
+    `lost` says whether any image was removed or changed: if not, no class has lost one.
+    """
     classes = draft.inventory.classes
     entries = [entry for group in draft.splits.values() for entry in group]
-    now = Counter(entry.label for entry in entries)
-    before = enumerate(count_labels(manifest))
-    emptied = [label for label, count in before if count and not now[label]]
+    emptied = _find_emptied(folder, manifest, entries) if lost else []
     added = range(len(manifest.classes), len(classes))
     renamed: dict[int, int] = {}
-    if emptied and added:
+    if emptied and added and manifest.labelled:
         # Shards and files are read once more, but only if a class vanished and another came.
         old = _hash_records(folder, manifest, emptied)
         new = _hash_files([entry for entry in entries if entry.label in added], images, manifest)
@@ -188,6 +189,32 @@ def compare_classes(
         emptied=tuple(classes[label] for label in emptied if label not in renamed),
         renamed=tuple((classes[label], classes[other]) for label, other in renamed.items()),
     )
+
+
+def _find_emptied(folder: Location, manifest: Manifest, entries: Iterable[Entry]) -> list[int]:
+    """The labels that records have, and no image has any more."""
+    if manifest.labelled:
+        now = {entry.label for entry in entries}
+        return [n for n, count in enumerate(count_labels(manifest)) if count and n not in now]
+    if all(column.kind != "labels" for column in manifest.columns):
+        return []
+    unused = {*range(len(manifest.classes))} - find_used(entries, manifest.columns)
+    # The manifest does not count labels in lists: records are read, if a class may have lost all.
+    return sorted(unused & _find_listed(folder, manifest)) if unused else []
+
+
+def _find_listed(folder: Location, manifest: Manifest) -> set[int]:
+    """The labels in lists of records."""
+    names = [column.name for column in manifest.columns if column.kind == "labels"]
+    return {
+        label
+        for _, sources in contents.read_all_sources(folder, manifest, detailed=True)
+        for source in sources
+        for features in [examples.decode_example(source.details)]
+        for name in names
+        for label in features.get(name, ())
+        if isinstance(label, int)
+    }
 
 
 def _hash_records(

@@ -5,6 +5,7 @@ the bytes. `check_content` looks at all of a record, and decodes its image and i
 """
 
 import dataclasses
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,13 +110,16 @@ def read_bounds(folder: DiskPath, shard: ShardInfo) -> list[int]:
 
 
 def read_all_sources(
-    folder: Location, manifest: Manifest, shards: Sequence[ShardInfo] | None = None
+    folder: Location,
+    manifest: Manifest,
+    shards: Sequence[ShardInfo] | None = None,
+    *,
+    detailed: bool = False,
 ) -> Iterator[tuple[ShardInfo, list[Source]]]:
     """Yields shards, all if not given, with what `read_sources` reads of several at a time."""
     chosen = manifest.shards if shards is None else shards
-    return map_in_threads(
-        lambda shard: read_sources(folder, shard, labelled=manifest.labelled), chosen, folder
-    )
+    read = functools.partial(read_sources, folder, labelled=manifest.labelled, detailed=detailed)
+    return map_in_threads(read, chosen, folder)
 
 
 def is_stated(folder: Location, shard: ShardInfo) -> bool:

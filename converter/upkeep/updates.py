@@ -17,7 +17,7 @@ from typing import Final
 from converter.commits.commit import read_notes
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.manifest import Manifest
-from converter.inventory import CONTENT_NOTES, Entry, Inventory, name_class, note_empty
+from converter.inventory import CONTENT_NOTES, Entry, Inventory, find_used, name_class, note_empty
 from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import Base, Draft, Plan, list_left_out
@@ -252,7 +252,7 @@ def _place(
 def _note_emptied(inventory: Inventory) -> Inventory:
     """Notes also the classes that the scan has not found any more: they keep their labels."""
     before = tuple(note for note in inventory.notes if note.code == "empty_class")
-    now = note_empty(inventory.classes, inventory.entries)
+    now = note_empty(inventory.classes, find_used(inventory.entries, inventory.columns))
     if now == before:
         return inventory
     others = (note for note in inventory.notes if note not in before)

@@ -209,7 +209,8 @@ def compare_update(
     update = plan_update(folder, manifest, root, inventory, on_shard)
     if update.needed:
         check_room(request.out, update.records * manifest.total_bytes / manifest.totals.written)
-    return update, compare_classes(folder, manifest, root, update.draft)
+    lost = bool(update.removed or update.changed)
+    return update, compare_classes(folder, manifest, root, update.draft, lost=lost)
 
 
 def compare(
