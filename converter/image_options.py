@@ -131,6 +131,10 @@ class ImageOptions:
         frames: of an animation or a file of several pages, take the `first` or `all` of them, each
             as an image of its own, or `reject` the file.
         max_frames: how many frames of a file `all` takes; the others are left out.
+        truncated: `reject` a JPEG that ends early, or `fill` its missing rows with grey; records
+            then say how many rows their files have, and how many of them are real. Other formats
+            are always rejected.
+        min_decoded: the share of real rows from which on such a JPEG is filled.
         enlarge: False leaves smaller images as small as they are; not with stretch and crop.
         enlarge_interpolation: the filter where an image is enlarged.
         min_side: leave out images with a shorter side, in pixels.
@@ -165,6 +169,8 @@ class ImageOptions:
     )  # fmt: skip
     frames: str = option("first", IMAGES, choices=("first", "all", "reject"))
     max_frames: int = option(1_000, IMAGES, limits=_COUNT, metavar="N")
+    truncated: str = option("reject", IMAGES, choices=("reject", "fill"))
+    min_decoded: float = option(0.5, IMAGES, bounds=(0, 1), metavar="FRACTION")
     enlarge: bool = option(True, IMAGES)
     enlarge_interpolation: str | None = option(
         None, IMAGES, choices=INTERPOLATIONS, shown="the same"

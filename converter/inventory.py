@@ -99,6 +99,8 @@ NOTES: Final = {
     "wrong_extension": "the name and the content say different formats",
     "animated": "several frames or pages, only the first is taken",
     "profile": "colours converted to sRGB from another ICC profile",
+    "truncated": "a JPEG that ends early, its missing rows are grey",
+    "coarse": "a progressive JPEG that ends early, it lacks detail",
     "inks": "CMYK that does not say how its inks are meant, read as most programs do",
     "palette": "pixels whose number is not in the palette, shown black",
     "range": "samples of over 8 bits that use a quarter of their range or less, or leave it",
@@ -108,7 +110,8 @@ NOTES: Final = {
 
 # Notes that need the images to be read.
 CONTENT_NOTES: Final = (
-    "wrong_extension", "animated", "profile", "inks", "palette", "range", "transparent",
+    "wrong_extension", "animated", "profile", "truncated", "coarse", "inks", "palette", "range",
+    "transparent",
 )  # fmt: skip
 
 

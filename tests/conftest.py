@@ -50,8 +50,8 @@ KINDS = {
         "preview public_api range_reads read_plan readahead reading_masks "
         "remote_reading repairs replacements reports request resume resume_callback roundtrip "
         "runners scan sequence serializable shard_cache shard_groups shardset source "
-        "stored_sources stores table_cases tables terminal tfds tfds_written threads transforms "
-        "updates verification workers "
+        "stored_sources stores table_cases tables terminal tfds tfds_written threads "
+        "transforms truncated_sets updates verification workers "
     ),
 }
 """The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or

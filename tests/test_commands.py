@@ -126,7 +126,7 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         "--num-shards=2 --validation-split=0.3 --test-split=0.3 --seed=5 --no-progress "
         "--formats=+ppm,-gif --color-mode=rgba --color-profiles=ignore --background=#0a0b0c "
         "--frames=reject --max-frames=9 --strict --no-enlarge --enlarge-interpolation=nearest "
-        "--min-side=2 --min-area=9 "
+        "--truncated=fill --min-decoded=0.75 --min-side=2 --min-area=9 "
         "--max-aspect=4 --max-pixels=5000 --max-file-bytes=1MB --on-error=fail --max-rejects=1% "
         "--isolate --max-seconds=9"
     )
@@ -139,6 +139,8 @@ def test_convert_takes_every_option(images: Path, tmp_path: Path) -> None:
         background=(10, 11, 12),
         frames="reject",
         max_frames=9,
+        truncated="fill",
+        min_decoded=0.75,
         enlarge=False,
         enlarge_interpolation="nearest",
         min_side=2,

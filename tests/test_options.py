@@ -60,6 +60,8 @@ def test_json_has_every_option_in_order():
         ("background", [255, 255, 255]),
         ("frames", "first"),
         ("max_frames", 1000),
+        ("truncated", "reject"),
+        ("min_decoded", 0.5),
         ("enlarge", True),
         ("enlarge_interpolation", None),
         ("min_side", 1),

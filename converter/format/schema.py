@@ -28,11 +28,17 @@ CAPTION: Final = "image/caption"
 BOXES: Final = "image/object/bbox"
 BOX_LABELS: Final = "image/object/class/label"
 MASK: Final = "image/segmentation/class/encoded"
+ORIGINAL_ROWS: Final = "image/original_rows"
+DECODED_ROWS: Final = "image/decoded_rows"
+
+# The columns whose values come from the image's files, not from a table.
+FROM_FILES: Final = (MASK, ORIGINAL_ROWS, DECODED_ROWS)
 
 # The kind of each feature with a fixed meaning. Other columns may have any kind but `mask`.
 _RESERVED: Final = {
     LABELS: "labels", TARGET: "float", CAPTION: "text",
     BOXES: "boxes", BOX_LABELS: "labels", MASK: "mask",
+    ORIGINAL_ROWS: "int", DECODED_ROWS: "int",
 }  # fmt: skip
 
 MAX_COLUMNS: Final = 32

@@ -227,7 +227,7 @@ def _can_copy(opened: OpenedImage, encoding: str, options: ConvertOptions) -> bo
     image, origin = opened.image, opened.origin
     unchanged = (
         opened.orientation == 1
-        and not (opened.is_wide or origin.animated or origin.profiled)
+        and not (opened.is_filled or opened.is_wide or origin.animated or origin.profiled)
         and encoding == _COPIED.get(str(image.format))
         and image.mode == MODES[options.color_mode]
         and "transparency" not in image.info

@@ -10,7 +10,7 @@ from PIL import Image
 from converter.costs import enter
 from converter.errors import ImageError
 from converter.image_options import FORMATS, SUFFIXES
-from converter.images import conventions, openers, pixels
+from converter.images import conventions, openers, pixels, truncation
 from converter.images.geometry import Geometry, Size, choose_interpolation, pad, scale
 from converter.inventory import NoteTally
 from converter.names import find_file
@@ -36,6 +36,8 @@ class Origin(NamedTuple):
     animated: bool = False  # the file has several frames or pages
     profiled: bool = False  # colours are converted to sRGB from another ICC profile
     doubts: str = ""  # the codes of notes about its samples, with spaces between them
+    rows: int = 0  # of the file, before the image is turned upright
+    decoded_rows: int = 0  # of these, the ones whose data is not missing
 
     @property
     def size(self) -> Size:
@@ -48,6 +50,11 @@ class OpenedImage:
     def __init__(
         self, image: Image.Image, data: bytes, sizes: Sequence[ConvertOptions], *, framed: bool
     ) -> None:
+        filled = None if framed else truncation.fill_jpeg(image, data, sizes[0])
+        self.is_filled = filled is not None
+        if filled:
+            data = filled.data
+            image = openers.open_image(data, sizes[0].formats)
         self.image, self.data, self.sizes, self.options = image, data, sizes, sizes[0]
         self.failure = ""  # what Pillow said when decoding failed
         self._doubts: list[str] | None = None  # until the image is loaded
@@ -63,7 +70,9 @@ class OpenedImage:
             # To ask means to decode two frames of a GIF.
             animated=framed or openers.has_several_frames(image, data),
             profiled=pixels.find_transform(image, self.options) is not None,
-            doubts=" ".join([*doubts, *self._find_doubts()]),
+            doubts=" ".join([*(filled.doubts if filled else ()), *doubts, *self._find_doubts()]),
+            rows=image.height,
+            decoded_rows=filled.rows if filled else image.height,
         )
         # A draft may open the file again, at its first frame.
         self._may_draft = not framed and image.format in ("JPEG", "MPO")

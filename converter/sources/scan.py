@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from converter.errors import UsageError
-from converter.format.schema import MASK, Column
+from converter.format.schema import DECODED_ROWS, MASK, MAX_COLUMNS, ORIGINAL_ROWS, Column
 from converter.image_options import SUFFIXES
 from converter.inventory import (
     CHOICES,
@@ -80,6 +80,11 @@ def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> 
     inventory = _note_names(choose_images(_list_images(images, options), options))
     if options.masked:
         inventory = _pair_masks(inventory, root, options)
+    if options.truncated == "fill":
+        rows = (Column(name, "int") for name in (ORIGINAL_ROWS, DECODED_ROWS))
+        inventory = dataclasses.replace(inventory, columns=(*inventory.columns, *rows))
+    if (count := len(inventory.columns)) > MAX_COLUMNS:
+        raise UsageError(f"{count} columns, at most {MAX_COLUMNS}: keep fewer of the table")
     return inventory if options.dedupe == "off" else mark_duplicates(inventory, root, options)
 
 

@@ -16,7 +16,7 @@ from converter.errors import DatasetError, ImageError, RecordError
 from converter.format import examples
 from converter.format.indexes import parse_index
 from converter.format.manifest import ImageInfo, Manifest, ShardInfo
-from converter.format.schema import MASK, check_values
+from converter.format.schema import DECODED_ROWS, MASK, ORIGINAL_ROWS, check_values
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
 from converter.images.conversion import StoredImage, check_image
 from converter.inventory import NO_LABEL, Entry
@@ -160,8 +160,11 @@ def check_features(
     )
     _check_size(image, manifest.image)
     _check_decodes("image", image, decode=decode)
-    if any(column.name == MASK for column in manifest.columns):
+    names = {column.name for column in manifest.columns}
+    if MASK in names:
         _check_mask(features, image, decode=decode)
+    if DECODED_ROWS in names:
+        _check_rows(features)
     return Source(
         path=from_bytes(found[examples.SOURCE_ID]),
         sha256=found[examples.SHA256].decode("ascii", "replace"),
@@ -245,6 +248,14 @@ def _check_mask(features: Mapping[str, Sequence[Any]], image: StoredImage, *, de
     examples.read_value(features, examples.MASK_SHA256, bytes)
     mask = dataclasses.replace(image, data=features[MASK][0], format="png", channels=1)
     _check_decodes("mask", mask, decode=decode)
+
+
+def _check_rows(features: Mapping[str, Sequence[Any]]) -> None:
+    whole, decoded = (
+        examples.read_value(features, name, int) for name in (ORIGINAL_ROWS, DECODED_ROWS)
+    )
+    if not 0 < decoded <= whole:
+        raise ValueError(f"{DECODED_ROWS} is {decoded}, of {whole} rows")
 
 
 def _check_decodes(what: str, image: StoredImage, *, decode: bool) -> None:

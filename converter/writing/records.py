@@ -17,7 +17,14 @@ from typing import Any, BinaryIO, Final, TypeAlias
 from converter.costs import count_read, enter
 from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format import examples
-from converter.format.schema import MASK, Column, make_features
+from converter.format.schema import (
+    DECODED_ROWS,
+    FROM_FILES,
+    MASK,
+    ORIGINAL_ROWS,
+    Column,
+    make_features,
+)
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.image_options import check_file_size
 from converter.images.conversion import Converted, StoredImage, convert_frames
@@ -141,7 +148,7 @@ def describe_values(
     entry: Entry, columns: Sequence[Column], size: Size, options: ConvertOptions
 ) -> dict[str, list[Any]]:
     """The features that a row of a table gives to an original of that upright (height, width)."""
-    valued = [column for column in columns if column.name != MASK]
+    valued = [column for column in columns if column.name not in FROM_FILES]
     if not valued:
         return {}
     return make_features(valued, fit_boxes(valued, json.loads(entry.values), size, options))
@@ -282,6 +289,8 @@ def _describe_image(
         examples.SOURCE_ID: to_bytes(entry.path),
         **describe_values(entry, columns, image.origin.size, options),
     }
+    if options.truncated == "fill":
+        features |= {ORIGINAL_ROWS: image.origin.rows, DECODED_ROWS: image.origin.decoded_rows}
     # A column may be empty in a row, and its feature then has no value that tells its type.
     types = {column.name: column.type for column in columns}
     return Record(payload=examples.encode_example(features, types), image=image)

@@ -26,6 +26,8 @@ ALIASES: Final = {
     "caption": schema.CAPTION,
     "boxes": schema.BOXES,
     "box_labels": schema.BOX_LABELS,
+    "original_rows": schema.ORIGINAL_ROWS,
+    "decoded_rows": schema.DECODED_ROWS,
 }
 """Short names of the columns with a meaning; a user's own column of that name comes first."""
 
