@@ -1,7 +1,6 @@
 """The options that choose images and classes, and rename these, whatever the source."""
 
 import dataclasses
-from typing import Any
 
 from converter.conditions import parse_condition
 from converter.errors import UsageError
@@ -49,12 +48,8 @@ class ChoiceOptions(ImageOptions):
     )
     trim_labels: bool = option(False, IMAGES)
     where: str | None = option(None, IMAGES, parse=from_system, metavar="CONDITION", shown="all")
-    sample: float | None = option(
-        None, IMAGES, bounds=(0, 2), parse=parse_fraction, metavar="SHARE", shown="all"
-    )
-    take: int | float | None = option(
-        None, IMAGES, bounds=(0, 2**31), parse=parse_share, metavar="N|P%", shown="all"
-    )
+    sample: float | None = option(None, IMAGES, parse=parse_fraction, metavar="SHARE", shown="all")
+    take: int | float | None = option(None, IMAGES, parse=parse_share, metavar="N|P%", shown="all")
 
     def __post_init__(self) -> None:
         ImageOptions.__post_init__(self)
@@ -68,13 +63,14 @@ class ChoiceOptions(ImageOptions):
             )
         if self.where is not None:
             parse_condition(self.where)
-        _check_share("sample", self.sample)
-        _check_share("take", self.take)
+        if self.sample is not None and not 0 < self.sample <= 1:  # also true of NaN
+            raise UsageError(f"sample {self.sample} is out of range: over 0, up to 1 for all")
+        if self.take is not None and not _is_number_or_share(self.take):
+            raise UsageError(
+                f"take {self.take} is out of range: a whole number from 1 on, or a fraction over 0 "
+                "and up to 1"
+            )
 
 
-def _check_share(name: str, value: Any) -> None:
-    if value is not None and (value <= 0 or (isinstance(value, float) and value > 1)):
-        allowed = "over 0 and up to 1, which is 100%"
-        if name == "take":
-            allowed += ", or a whole number"
-        raise UsageError(f"{name} {value} is out of range: {allowed}")
+def _is_number_or_share(value: float) -> bool:
+    return value > 0 and (isinstance(value, int) or value <= 1)
