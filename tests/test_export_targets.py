@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from exported import list_tree, make_folder, make_table
+from faults.injected import mount_tmpfs, remount
 
 from converter.commits.replacements import clean
 from converter.errors import DatasetError, LockedError, OutputError, RecordError, UsageError
@@ -20,8 +22,12 @@ from converter.format.tfrecords import frame_record
 from converter.storage.disk import DiskPath
 from converter.upkeep.contents import read_bounds
 from pipelines import export
+from pipelines.cli.commands import main
 
 KINDS = ("folders", "webdataset", "parquet")
+NEED_ROOT = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
+)
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +213,41 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(kind, out, tmp_path, monkeyp
     assert not (tmp_path / "export").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_one_line(out, tmp_path):
-    (tmp_path / "export").mkdir(mode=0o555)
-    with pytest.raises(OutputError, match="Permission denied"):
-        export(out, tmp_path / "export")
+@NEED_ROOT
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", ["4k", "8k", "16k", "4m,nr_inodes=5", "4m,nr_inodes=9"])
+def test_a_real_disk_that_is_full_is_one_line(kind, limit, out, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    with mount_tmpfs(disk, f"size={limit}"):
+        words = ["export", str(out), str(disk / "export"), "--as", kind, "--no-progress"]
+        code = main(words)
+        printed, errors = capsys.readouterr()
+        assert (code, printed, errors.count("\n")) == (1, "", 1)
+        assert "No space left on device" in errors
+        assert list_all(disk) == set()
+        remount(disk, "size=4m,nr_inodes=1000")
+        assert main([*words, "--quiet"]) == 0
+        export(out, tmp_path / "here", kind=kind)
+        assert list_tree(disk / "export") == list_tree(tmp_path / "here")
+
+
+@NEED_ROOT
+def test_a_read_only_disk_is_one_line(out, tmp_path, capsys):
+    with mount_tmpfs(tmp_path / "disk", "size=4m"):
+        (tmp_path / "disk" / "empty").mkdir()
+        remount(tmp_path / "disk", "ro")
+        for name in ("export", "empty"):
+            folder = tmp_path / "disk" / name
+            assert main(["export", str(out), str(folder)]) == 1
+            line = f"shardmill: error: {folder} cannot be written: Read-only file system\n"
+            assert capsys.readouterr().err == line
+
+
+@NEED_ROOT
+def test_a_mount_point_is_used_as_it_is(out, tmp_path):
+    with mount_tmpfs(tmp_path / "disk", "size=4m"):
+        export(out, tmp_path / "disk")
+        assert (tmp_path / "disk" / "metadata.jsonl").exists()
 
 
 def test_a_folder_of_the_kernel_is_one_line(out):
