@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import convert_folder, write_image
+from conftest import convert_folder, encode_image, make_image, write_image
 from exported import (
     COUNT,
     ENCODINGS,
+    SIZE,
     TABLE,
     convert_again,
     describe_dataset,
@@ -28,7 +29,7 @@ from PIL import Image
 from converter.errors import UsageError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
-from pipelines import export
+from pipelines import convert, export
 from pipelines.cli.commands import main
 
 
@@ -108,6 +109,46 @@ def test_without_labels_there_are_no_class_folders(tmp_path):
     assert not (tmp_path / "export" / "labels.txt").exists()
 
 
+def test_frames_come_back_as_images_of_their_own(tmp_path):
+    for number in range(4):
+        frames = [make_image(4 * number + seed) for seed in range(3)]
+        more = {"save_all": True, "append_images": frames[1:]}
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.gif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(frames[0], "GIF", **more))
+    options = ConvertOptions(resize="none", encoding="keep", frames="all")
+    convert_folder(tmp_path / "images", tmp_path / "out", options)
+    result = export(tmp_path / "out", tmp_path / "export")
+    assert (tmp_path / "export" / "train" / "a" / "0.gif#2.png").exists()
+    again = convert_again(result.command, tmp_path / "again")
+    assert len(describe_dataset(again)) == 12
+    assert describe_dataset(again) == describe_dataset(tmp_path / "out")
+
+
+def test_classes_of_inner_folders_and_splits_of_outer_ones_come_back(tmp_path):
+    for seed in range(12):
+        folder = f"{('training', 'dev', 'eval')[seed % 3]}/2024/{'ab'[seed % 2]}"
+        write_image(tmp_path / "images" / folder / f"{seed}.png", seed)
+    options = ConvertOptions(image_size=(12, 12), label_from="parent")
+    convert_folder(tmp_path / "images", tmp_path / "out", options)
+    result = export(tmp_path / "out", tmp_path / "export")
+    assert (tmp_path / "export" / "validation" / "b" / "dev" / "2024" / "b" / "1.jpg").exists()
+    again = convert_again(result.command, tmp_path / "again")
+    assert describe_dataset(again) == describe_dataset(tmp_path / "out")
+
+
+def test_an_updated_data_set_comes_back(tmp_path):
+    out = make_folder(tmp_path)
+    for seed in range(100, 103):
+        write_image(tmp_path / "images" / "new" / f"{seed}.png", seed)
+    settings = {"image_size": SIZE, "validation_split": 0.3, "num_shards": 3}
+    convert(tmp_path / "images", out, ConvertOptions(**settings), mode="update", workers=1)
+    result = export(out, tmp_path / "export")
+    again = convert_again(result.command, tmp_path / "again")
+    assert len(describe_dataset(again)) == COUNT + 3
+    assert describe_dataset(again) == describe_dataset(out)
+
+
 def test_a_background_class_keeps_its_number(tmp_path):
     out = make_folder(tmp_path, label_offset=1)
     result = export(out, tmp_path / "export")
@@ -135,6 +176,17 @@ def test_the_same_data_set_gives_the_same_bytes(kind, table, tmp_path, monkeypat
     second = export(table, tmp_path / "other", kind=kind)
     assert list_tree(tmp_path / "one") == list_tree(tmp_path / "other")
     assert first.splits == second.splits
+
+
+@pytest.mark.parametrize("kind", ["folders", "webdataset", "parquet"])
+def test_neither_locale_nor_umask_changes_a_byte(kind, table, tmp_path):
+    export(table, tmp_path / "here", kind=kind)
+    latin = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TZ": "Asia/Tokyo"}
+    words = [sys.executable, "-m", "pipelines", "export", str(table), str(tmp_path / "there")]
+    subprocess.run(
+        [*words, "--as", kind, "--quiet"], env={**os.environ, **latin}, check=True, umask=0o077
+    )
+    assert list_tree(tmp_path / "there") == list_tree(tmp_path / "here")
 
 
 @pytest.mark.parametrize("kind", ["folders", "webdataset", "parquet"])

@@ -16,7 +16,7 @@ from faults.injected import mount_tmpfs, remount
 
 from converter.commits.replacements import clean
 from converter.errors import DatasetError, LockedError, OutputError, RecordError, UsageError
-from converter.exports import exporting, targets
+from converter.exports import exporting, image_folders, targets
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import frame_record
 from converter.storage.disk import DiskPath
@@ -336,6 +336,25 @@ def test_a_data_set_that_is_replaced_meanwhile_ends_an_export(tmp_path, monkeypa
     monkeypatch.setattr(exporting, "write_folders", replace)
     with pytest.raises(DatasetError, match="was replaced"):
         export(out, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_no_image_is_written_any_more_when_an_export_ends(out, tmp_path, monkeypatch):
+    real = DiskPath.write_new
+
+    def write_late(self, data):
+        time.sleep(0.05)
+        real(self, data)
+
+    def refuse(_):
+        raise ValueError("no row")
+
+    monkeypatch.setattr(DiskPath, "write_new", write_late)
+    monkeypatch.setattr(image_folders, "dump_row", refuse)
+    with pytest.raises(ValueError, match="no row") as caught:
+        export(out, tmp_path / "export")
+    time.sleep(0.3)
+    assert caught  # with its frames, and what they hold
     assert not (tmp_path / "export").exists()
 
 

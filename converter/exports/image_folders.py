@@ -70,10 +70,14 @@ def write_folders(
             folder.child(stem + MASK_SUFFIX).write_new(mask)
         return len(data) + len(mask or b"")
 
-    with open_table(job, folder, target.scratch) as own:
+    all_named = ((item, *name_item(item, classes, namer)) for item in items)
+    with (
+        open_table(job, folder, target.scratch) as own,
+        # Closed before what was written is removed, if a row cannot be written.
+        contextlib.closing(map_ahead(write, all_named, target.threads)) as all_written,
+    ):
         tables = [(file, start) for file, start in ((table, f"{top}/"), (own, "")) if file]
-        all_named = ((item, *name_item(item, classes, namer)) for item in items)
-        for (item, stem, suffix), written in map_ahead(write, all_named, target.threads):
+        for (item, stem, suffix), written in all_written:
             images, files, size = images + 1, files + 1 + (item.mask is not None), size + written
             values = read_values(manifest.columns, item.features, manifest.classes)
             for file, start in tables:

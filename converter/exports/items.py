@@ -91,7 +91,7 @@ def read_items(
 
 def map_ahead(
     work: Callable[[Given], Found], items: Iterable[Given], threads: int
-) -> Iterator[tuple[Given, Found]]:
+) -> Generator[tuple[Given, Found]]:
     """Yields each item, in order, with the result of work on it; holds twice as many as threads."""
     pending: deque[tuple[Given, Future[Found]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
