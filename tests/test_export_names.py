@@ -91,6 +91,7 @@ def test_parquet_holds_every_image(tmp_path):
     [
         ("..", "."), ("a/b", "/c"), ("Cat", "cat"), (".hidden", "nul"), ("a.png", "metadata.jsonl"),
         ("é", "e\u0301"), (from_bytes(b"\xff"), "x" * 400), ("a\x1b[0m", " "), ("train", "test"),
+        ("a", "b -> c"), ("a->a", "->"), ("\ufeffa", "a"), ("1", "01"), ("true", "null"),
     ],
 )  # fmt: skip
 def test_classes_of_any_name_come_back(classes, tmp_path, monkeypatch):

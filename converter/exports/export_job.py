@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import shlex
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +13,9 @@ from converter.exports.exported_columns import ColumnNames
 from converter.exports.safe_names import TABLE, name_folders
 from converter.format.manifest import Manifest, read_manifest
 from converter.image_options import COLOR_CHANNELS, MAX_FILE_BYTES, MAX_PIXELS
+from converter.names import to_bytes
 from converter.option_fields import check_choice
+from converter.renames import is_renamed
 from converter.storage.files import LABELS, Layout
 from converter.storage.location import Location
 
@@ -132,10 +135,11 @@ class ExportJob:
 
     @property
     def labels(self) -> bytes:
-        """The classes as a file of names; nothing if such a file cannot hold them."""
+        """The classes as a file for `--labels`; nothing if that would not give the same ones."""
         names = self.manifest.classes
-        data = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
-        return data if len(set(names) - {""}) == len(data.splitlines()) == len(names) else b""
+        data = to_bytes("".join(f"{name}\n" for name in names))
+        plain = all(map(str.strip, names)) and not (is_renamed(names) or data.startswith(BOM_UTF8))
+        return data if plain and len({*names}) == len(data.splitlines()) == len(names) else b""
 
     @functools.cached_property
     def files(self) -> dict[str, bytes]:
