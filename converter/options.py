@@ -13,7 +13,7 @@ from converter.option_fields import LABELS, MASKS, OUTPUT, SOURCE, TABLE, list_o
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
-SOURCES: Final = ("folders", "archive", "table")
+SOURCES: Final = ("folders", "archive", "table", "shardmill")
 IN_FILES: Final = ("parquet", "webdataset", "tfrecord", "tfds", "shardmill")  # not one file each
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
 
@@ -79,8 +79,10 @@ class ConvertOptions(ChoiceOptions):
             `drop` converts only the first, `off` does not look for them.
         label_from: which folder is the class: `top`, the first below IMAGES or below a split;
             `parent`, the one that holds the image; `none`, images have no labels.
-        split_folders: whether the folders in IMAGES are splits: train, training; validation,
-            valid, val, dev; test, testing, eval, evaluation. `auto` if all have such names.
+        split_folders: whether the source's splits are used. The folders in IMAGES are splits if
+            they are called train, training; validation, valid, val, dev; test, testing, eval,
+            evaluation; `auto` if all have such names. Other sources state their splits: `no`
+            ignores them, for new ones.
         label_offset: 1 leaves label 0 to an empty class `background`.
         path_column: paths of the images.
         image_column: the column, feature or extension that holds the image, where several do.
@@ -107,8 +109,8 @@ class ConvertOptions(ChoiceOptions):
             but for the suffix. In Python it is relative to the folder of images, or of their
             archive, on the command line to the current one.
         mask_padding: the class number where the image is padded.
-        source: what IMAGES is: `folders` of images, an `archive` of them, or a `table`; `auto`
-            looks.
+        source: what IMAGES is: `folders` of images, an `archive` of them, a `table`, or a
+            `shardmill` data set; `auto` looks.
         members: of several IMAGES, the kind and the place of each in the folder that holds them;
             filled in where they are given.
         seed: decides the splits and the order of the records.

@@ -46,7 +46,7 @@ KINDS = {
         "export_targets frames frameworks hosts image_decoders image_notes inputs "
         "indexing isolation joined keras layers leftovers locks masks mixing multi_size "
         "object_files "
-        "object_repairs object_updates objects open_remote pipeline "
+        "object_repairs object_updates objects open_remote own_sets pipeline "
         "preview public_api range_reads read_plan readahead reading_masks "
         "remote_reading repairs replacements reports request resume resume_callback roundtrip "
         "runners scan sequence serializable shard_cache shard_groups shardset source "

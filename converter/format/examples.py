@@ -92,10 +92,18 @@ def encode_example(features: Mapping[str, Value], types: Mapping[str, type] | No
 def decode_example(data: bytes) -> dict[str, list[bytes] | list[int] | list[float]]:
     """The values of each feature of a `tf.train.Example`; a `ValueError` if `data` is none."""
     decoded = {}
-    for name, feature in _parse(data).features.feature.items():
+    for name, feature in parse_example(data).features.feature.items():
         kind = feature.WhichOneof("kind")
         decoded[name] = list(getattr(feature, kind).value) if kind else []
     return decoded
+
+
+def parse_example(data: bytes) -> Any:
+    """The protobuf message of a `tf.train.Example`; a `ValueError` if `data` is none."""
+    try:
+        return _Example.FromString(data)
+    except DecodeError as error:
+        raise ValueError(f"not a tf.train.Example: {error}") from error
 
 
 def read_value(features: Mapping[str, Sequence[Any]], name: str, kind: type[T]) -> T:
@@ -110,7 +118,7 @@ def read_value(features: Mapping[str, Sequence[Any]], name: str, kind: type[T]) 
 
 def strip_feature(data: memoryview, name: str) -> bytes:
     """A `tf.train.Example` without one of its features; a `ValueError` if `data` is none."""
-    example = _parse(bytes(data))
+    example = parse_example(bytes(data))
     if name in example.features.feature:
         del example.features.feature[name]
     return _serialize(example)
@@ -177,13 +185,6 @@ def read_varint(data: memoryview, at: int) -> tuple[int, int]:
         if shift > _MAX_SHIFT:
             raise ValueError("not a tf.train.Example: a number of more than 64 bits")
     return value | byte << shift, at + 1
-
-
-def _parse(data: bytes) -> Any:
-    try:
-        return _Example.FromString(data)
-    except DecodeError as error:
-        raise ValueError(f"not a tf.train.Example: {error}") from error
 
 
 def _serialize(example: Any) -> bytes:

@@ -12,10 +12,12 @@ from PIL.GifImagePlugin import GifImageFile
 
 from converter.costs import enter
 from converter.errors import ImageError
+from converter.format.examples import ENCODED
 from converter.images import openers
 from converter.images.geometry import fit_image
 from converter.images.opened_images import OpenedImage, Origin
 from converter.images.pixels import MODES
+from converter.images.record_images import OwnRecord, RecordImage, may_copy
 from converter.options import HELD_BY, MAX_SIDE_PIXELS, ConvertOptions
 
 # The formats that can be stored as they are: Pillow's name for each, and ours.
@@ -52,6 +54,7 @@ class StoredImage:
     width: int
     channels: int = 3
     origin: Origin = _UNKNOWN
+    record: OwnRecord | None = None  # that it was copied from
 
 
 Converted: TypeAlias = StoredImage | ImageError
@@ -114,6 +117,25 @@ def convert_frames(data: bytes, sizes: Sequence[ConvertOptions]) -> Iterator[Fra
                     return
     except ImageError as error:
         yield Frame(number, [error.strip()] * len(sizes))
+
+
+def copy_images(data: bytes, sizes: Sequence[ConvertOptions]) -> list[Converted] | None:
+    """The image of a record of ours in each size, without opening it; None if that will not do."""
+    record = data.record if isinstance(data, RecordImage) else None
+    if record is None or not all(may_copy(record, options) for options in sizes):
+        return None
+    height, width, channels = record.shape
+    origin = Origin(record.format, height, width, rows=height, decoded_rows=height)
+    image = StoredImage(
+        data=record.features[ENCODED][0],
+        format=record.format,
+        height=height,
+        width=width,
+        channels=channels,
+        origin=origin,
+        record=record,
+    )
+    return [image] * len(sizes)
 
 
 def check_image(image: StoredImage, *, decode: bool) -> None:

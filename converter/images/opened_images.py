@@ -143,7 +143,9 @@ def examine_image(data: bytes, options: ConvertOptions) -> Origin:
 def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[str]:
     """The codes of `converter.inventory.NOTES` that apply to an image, or to a frame."""
     suffix = os.path.splitext(find_file(path, options.frames))[1].lower()
-    if suffix in SUFFIXES and suffix not in _USUAL.get(origin.format, SUFFIXES):
+    # Of an image from a data set, the path is that of its first original.
+    is_named = options.source != "shardmill" and suffix in SUFFIXES
+    if is_named and suffix not in _USUAL.get(origin.format, SUFFIXES):
         yield "wrong_extension"
     if origin.animated and options.frames == "first":
         yield "animated"

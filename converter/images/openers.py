@@ -157,7 +157,18 @@ def check_header(image: Image.Image, data: bytes, options: ImageOptions) -> None
         _check_tiles(image, options)
     if options.frames == "reject" and _is_animated(image):
         raise ImageError("animated", f"{getattr(image, 'n_frames', 2)} frames or pages")
-    _check_filters((height, width), options)
+    check_filters((height, width), options)
+
+
+def check_filters(size: Size, options: ImageOptions) -> None:
+    """Raises an `ImageError` for an image of a size that the options leave out."""
+    short, long = sorted(size)
+    if short < options.min_side:
+        raise ImageError("filtered_side", f"{short} pixels, at least {options.min_side}")
+    if short * long < options.min_area:
+        raise ImageError("filtered_area", f"{short * long:,} pixels, at least {options.min_area:,}")
+    if options.max_aspect is not None and long > options.max_aspect * short:
+        raise ImageError("filtered_aspect", f"{long}:{short}, at most {options.max_aspect:g} to 1")
 
 
 def has_several_frames(image: Image.Image, data: bytes) -> bool:
@@ -228,16 +239,6 @@ def _check_tiles(image: Image.Image, options: ImageOptions) -> None:
     width, height = (read_tag(image, number, 0) for number in _TILE_SIDES)
     if width * height > limit:
         raise ImageError("too_large", f"tiles of {width}x{height} pixels, at most {limit:,}")
-
-
-def _check_filters(size: Size, options: ImageOptions) -> None:
-    short, long = sorted(size)
-    if short < options.min_side:
-        raise ImageError("filtered_side", f"{short} pixels, at least {options.min_side}")
-    if short * long < options.min_area:
-        raise ImageError("filtered_area", f"{short * long:,} pixels, at least {options.min_area:,}")
-    if options.max_aspect is not None and long > options.max_aspect * short:
-        raise ImageError("filtered_aspect", f"{long}:{short}, at most {options.max_aspect:g} to 1")
 
 
 def _scale_transparent_color(image: Image.Image) -> None:

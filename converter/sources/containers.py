@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.inventory import Entry
-from converter.sources import archives
+from converter.sources import archives, record_files
 from converter.sources.inputs import COMPRESSED_SUFFIXES, is_compressed
 from converter.storage.location import Location
 
@@ -30,7 +30,7 @@ def _digest_member(file: Location, entry: Entry) -> bytes:
     return bytes.fromhex(archives.digest_members(file).get(path, ""))
 
 
-# By how the name of the file ends.
+# By how the name of the file ends; any other name is that of a file of records.
 CONTAINERS: Final[dict[str, Container]] = {
     ".tar": Container(_start_member),
     ".zip": Container(_start_member),
@@ -38,6 +38,10 @@ CONTAINERS: Final[dict[str, Container]] = {
         COMPRESSED_SUFFIXES, Container(_start_member, in_order=True, digest=_digest_member)
     ),
 }
+
+# Records lie in files that are called `x.tfrecord`, `x.tfrecord-00000-of-00010`, `x-00000-of-00010`
+# and anything else.
+_RECORDS: Final = Container(record_files.start_record)
 
 
 def start_part(root: Location, entry: Entry) -> Callable[[], bytes]:
@@ -75,4 +79,5 @@ def locate_part(entry: Entry) -> tuple[str, int]:
 
 def _find_container(file: str) -> Container:
     name = file.lower()
-    return next(found for suffix, found in CONTAINERS.items() if name.endswith(suffix))
+    known = (found for suffix, found in CONTAINERS.items() if name.endswith(suffix))
+    return next(known, _RECORDS)

@@ -190,9 +190,12 @@ def check_input_options(images: Location, options: ConvertOptions) -> None:
     if options.members:  # each has its own
         return
     folders = options.source in ("folders", "archive")
-    for name in _TABLE_OPTIONS if folders else _FOLDER_OPTIONS:
+    refused = _TABLE_OPTIONS if folders else _FOLDER_OPTIONS
+    if options.source != "table" and options.split_folders != "yes":  # others may state splits
+        refused = tuple(name for name in refused if name != "split_folders")
+    for name in refused:
         if getattr(options, name) != getattr(DEFAULTS, name):
-            where = f"for folders alone, and {images} is a table: name columns instead"
+            where = f"for folders alone, and {images} is a {options.source}: name columns instead"
             if folders:
                 suffixes = ", ".join(READERS)
                 where = f"for a table alone, and {images} is none: its name would end in {suffixes}"

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from converter.errors import ImageError
 from converter.image_options import MAX_FILE_BYTES, check_file_size
+from converter.images.record_images import identify
 from converter.inventory import NO_LABEL, Entry, reject
 from converter.names import to_bytes, to_system
 from converter.sources import archives, containers
@@ -127,14 +128,17 @@ def read_original(entry: Entry, images: Location, max_bytes: int = MAX_FILE_BYTE
 
 
 def hash_original(entry: Entry, images: Location, max_bytes: int) -> str:
-    """The SHA-256 of an original in hexadecimal; raises what `read_source` raises."""
+    """The SHA-256 of an original in hexadecimal, as of `identify`.
+
+    Raises what `read_source` raises.
+    """
     if entry.file and are_read_in_order([entry], images):
         digest = containers.digest_part(images, entry, 0).hex()
     elif is_compressed(images):
         # All members are hashed in one pass, because each can be read only after those before it.
         digest = archives.digest_members(images).get(entry.path, "")
     else:
-        return hashlib.sha256(read_original(entry, images, max_bytes)).hexdigest()
+        return identify(read_original(entry, images, max_bytes))
     if not digest:
         raise reject("vanished")
     return digest

@@ -50,6 +50,8 @@ class RowSource:
     # Says what to do, as the end of a message, if no row has an image.
     advise: Callable[[], str] = lambda: ""
     classes: tuple[str, ...] = ()  # in label order, if the source says so; rows may have others
+    # Of columns, if the source says so, whatever their cells look like: keys of `schema.KINDS`.
+    kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()  # files that are no part of it
     recognized: str = ""  # what was found, for people
 
@@ -154,10 +156,11 @@ class _RowReader:
         label = NO_LABEL
         if options.label_column:
             label = self.labels[rows.read_name(row.get(options.label_column))]
+        given = "" if options.split_folders == "no" else found.split
         group = row.get(options.group_column or "")
         return found._replace(
             label=label,
-            split=_read_split(row.get(options.split_column or "")) or found.split,
+            split=_read_split(row.get(options.split_column or "")) or given,
             group="" if rows.is_blank(group) else rows.read_name(group),
             values=self._encode_values(row) if self.columns else "",
         )
@@ -252,7 +255,7 @@ def _read_split(cell: Any) -> str:
 def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
     """Finds the columns of the rows, their kinds, and the classes."""
     options = source.options
-    kinds = dict.fromkeys(options.keep_columns, rows.UNKNOWN)
+    kinds = {name: source.kinds.get(name, rows.UNKNOWN) for name in options.keep_columns}
     found: set[str] = set()
     holds_images = False
     for place, row in source.read_rows():

@@ -35,6 +35,7 @@ from converter.sources.chosen import choose_images
 from converter.sources.duplicates import mark_duplicates
 from converter.sources.folders import Labeller, list_folder, number_names, order_classes
 from converter.sources.joined import join_inventories, open_members
+from converter.sources.own_sets import is_own_set
 from converter.sources.recognition import open_rows, resolve_options
 from converter.sources.row_sources import scan_rows
 from converter.storage.location import Location
@@ -45,6 +46,19 @@ class Originals(NamedTuple):
 
     images: Location
     options: ConvertOptions
+
+    @classmethod
+    def locate(cls, images: Location, options: ConvertOptions) -> "Originals":
+        """What IMAGES are to a data set with these options.
+
+        To one that was made from another data set: that one, or the originals of that one.
+        """
+        if options.source == "shardmill":
+            names = images.list_names() if inputs.is_folder(images) else []
+            if not is_own_set(images, names):
+                first = dataclasses.replace(inputs.DEFAULTS, max_file_bytes=options.max_file_bytes)
+                return cls(images, resolve_options(images, first))
+        return cls(images, options)
 
     @property
     def root(self) -> Location:

@@ -40,6 +40,7 @@ NOTES: Final = "notes.jsonl"
 WORK_FOLDER: Final = ".shardmill"
 
 _SHARD_FILE: Final = re.compile(r"[a-z]+-\d{5}-of-\d{5}\.(tfrecord|tfindex)")
+_SIZE: Final = re.compile(r"\d+x\d+")
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -84,6 +85,13 @@ class Layout(Generic[_L]):
 def name_size(height: int, width: int) -> str:
     """Names the folder of a size, if there are several: `224x320`."""
     return f"{height}x{width}"
+
+
+def find_sizes(out: Location, names: Iterable[str] | None = None) -> list[str]:
+    """The names of the folders in `out` that hold a data set of one size, in order."""
+    listed = out.list_names() if names is None else names
+    sizes = (name for name in listed if _SIZE.fullmatch(name))
+    return [name for name in sizes if Layout(out / name).manifest.is_file()]
 
 
 def name_shard(split: str, index: int, count: int) -> str:

@@ -15,6 +15,7 @@ from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.schema import BOXES
 from converter.images.opened_images import examine_image, note_traits
+from converter.images.record_images import identify
 from converter.inventory import Entry, Inventory, NoteTally, find_used
 from converter.names import find_file
 from converter.options import ConvertOptions
@@ -23,7 +24,7 @@ from converter.planning.splits import may_stay
 from converter.sources.containers import are_read_in_order
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import hash_original, read_entry, read_original
-from converter.storage.files import hash_bytes, name_index
+from converter.storage.files import name_index
 from converter.storage.location import Location, map_in_threads
 from converter.upkeep import contents
 from converter.writing.records import describe_values
@@ -111,7 +112,7 @@ class Comparison:
             limit = self.options.max_file_bytes
             if contents.describe_change(entry, source.sha256, self.images, limit):
                 return True
-        elif hash_bytes(data) != source.sha256:
+        elif identify(data) != source.sha256:
             return True
         if not self.manifest.columns:
             return False
@@ -123,7 +124,7 @@ class Comparison:
             return False
         with contextlib.suppress(ImageError):
             data = read_entry(entry.mask, locate_masks(self.images, self.options))
-            return features.get(examples.MASK_SHA256) != [hash_bytes(data).encode()]
+            return features.get(examples.MASK_SHA256) != [identify(data).encode()]
         return True
 
     def _has_other_values(

@@ -88,7 +88,7 @@ def verify_dataset(
         return _verify_unfinished(folder, quick=quick)
     manifest = read_manifest(folder)
     options = ConvertOptions.from_json(manifest.options)
-    stated = Originals(originals, options) if originals else None
+    stated = Originals.locate(originals, options) if originals else None
     check = Check(folder=folder, manifest=manifest, quick=quick, decode=decode, originals=stated)
     return run_check(check)
 

@@ -27,18 +27,24 @@ from converter.format.schema import (
 )
 from converter.format.tfrecords import FRAMING_BYTES
 from converter.image_options import check_file_size
-from converter.images.conversion import Converted, StoredImage, convert_frames
+from converter.images.conversion import (
+    Converted,
+    Frame,
+    StoredImage,
+    convert_frames,
+    copy_images,
+)
 from converter.images.geometry import Size, fit_boxes
 from converter.images.isolation import convert_isolated, convert_mask_isolated
 from converter.images.masks import convert_mask, wrap_mask_errors
 from converter.images.opened_images import Origin
+from converter.images.record_images import RecordImage, identify
 from converter.inventory import FILTERS, NO_LABEL, NOTES, Entry, Inventory, name_class
 from converter.names import name_frame, to_bytes
 from converter.options import ConvertOptions
 from converter.sources.containers import are_read_in_order, locate_part
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Read, Reads, read_entry
-from converter.storage.files import hash_bytes
 from converter.storage.location import Location
 
 # The notes that `strict` refuses, the gravest first.
@@ -98,7 +104,10 @@ def make_records(
         return
     enter("other")
     common = _describe_original(entry, text, data, mask)
-    frames = (convert_isolated if options.isolate else convert_frames)(data, sizes)
+    if copies := copy_images(data, sizes):
+        frames = iter([Frame(None, copies)])
+    else:
+        frames = (convert_isolated if options.isolate else convert_frames)(data, sizes)
     if mask is not None:
         # The child process that converts the mask has to be done with the image first.
         frames = iter([*frames])
@@ -249,12 +258,15 @@ def _describe_original(
 ) -> dict[str, examples.Value]:
     features: dict[str, examples.Value] = {
         examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
-        examples.SHA256: hash_bytes(data).encode(),
+        examples.SHA256: identify(data).encode(),
     }
     if entry.label != NO_LABEL:
         features |= {examples.LABEL: entry.label, examples.TEXT: to_bytes(text)}
+    if isinstance(data, RecordImage):  # what is known of the first original
+        rows = {*data.record.features} & {ORIGINAL_ROWS, DECODED_ROWS}
+        features |= {name: data.record.features[name][0] for name in rows}
     if mask is not None:
-        features |= {examples.MASK_FORMAT: b"png", examples.MASK_SHA256: hash_bytes(mask).encode()}
+        features |= {examples.MASK_FORMAT: b"png", examples.MASK_SHA256: identify(mask).encode()}
     return features
 
 
@@ -265,6 +277,8 @@ def _fit_mask(
     origin = next((image.origin for image in images if isinstance(image, StoredImage)), None)
     if mask is None or origin is None:
         return [{}] * len(images)
+    if all(isinstance(image, StoredImage) and image.record for image in images):
+        return [{MASK: bytes(mask)}] * len(images)
     convert = convert_mask_isolated if sizes[0].isolate else convert_mask
     return [{MASK: fitted} for fitted in convert(mask, origin, sizes)]
 
@@ -289,8 +303,10 @@ def _describe_image(
         examples.SOURCE_ID: to_bytes(entry.path),
         **describe_values(entry, columns, image.origin.size, options),
     }
-    if options.truncated == "fill":
+    if options.truncated == "fill" and ORIGINAL_ROWS not in features:
         features |= {ORIGINAL_ROWS: image.origin.rows, DECODED_ROWS: image.origin.decoded_rows}
+    if image.record and image.record.holds(features):
+        return Record(payload=image.record.payload, image=image)
     # A column may be empty in a row, and its feature then has no value that tells its type.
     types = {column.name: column.type for column in columns}
     return Record(payload=examples.encode_example(features, types), image=image)

@@ -22,7 +22,7 @@ from converter.format.tfrecords import read_records
 from converter.inventory import describe_excess
 from converter.names import fit_message
 from converter.options import ConvertOptions
-from converter.storage.files import MANIFEST, Layout, name_size
+from converter.storage.files import MANIFEST, Layout, find_sizes, name_size
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import Location
 from converter.upkeep.verification import Fault
@@ -30,7 +30,7 @@ from pipelines.cli import reports, terminal
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.jobs.export import export
 from pipelines.jobs.preview import SpaceWarning, preview_outputs
-from pipelines.jobs.request import RunSettings, find_sizes, locate_sizes
+from pipelines.jobs.request import RunSettings, locate_sizes
 from pipelines.jobs.upkeep import repair, run_verification
 
 

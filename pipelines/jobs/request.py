@@ -5,7 +5,6 @@ import dataclasses
 import errno
 import importlib.metadata
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,14 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, name_changes, read_plan
 from converter.sources.inputs import is_pattern, locate_masks, locate_root, overlaps
 from converter.sources.joined import Images, join_images, locate_images
-from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, is_shard_file, name_size
+from converter.storage.files import (
+    MANIFEST,
+    WORK_FOLDER,
+    Layout,
+    find_sizes,
+    is_shard_file,
+    name_size,
+)
 from converter.storage.location import Location
 from converter.upkeep.updates import check_kind
 from converter.writing.records import check_scan
@@ -31,8 +37,6 @@ DISTRIBUTION: Final = "shardmill"
 
 # They show the state of the kernel. Their permissions let root write, but they take no new folder.
 _KERNEL_MOUNTS: Final = (Path("/proc"), Path("/sys"))
-
-_SIZE: Final = re.compile(r"\d+x\d+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,12 +314,6 @@ def _is_ours(out: Location, found: Sequence[str]) -> bool:
     except DatasetError:
         return False
     return True
-
-
-def find_sizes(out: Location) -> list[str]:
-    """The names of the folders in `out` that hold a data set of one size, in order."""
-    names = (name for name in out.list_names() if _SIZE.fullmatch(name))
-    return [name for name in names if Layout(out / name).manifest.is_file()]
 
 
 def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Location, ConvertOptions]:

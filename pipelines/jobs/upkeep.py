@@ -111,7 +111,7 @@ def run_verification(
         originals = None
         if sources is not None:
             options = ConvertOptions.from_json(manifest.options)
-            originals = Originals(locate_originals(sources, options), options)
+            originals = Originals.locate(locate_originals(sources, options), options)
         check = Check(
             folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals
         )
