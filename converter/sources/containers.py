@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.inventory import Entry
-from converter.sources import archives, record_files
+from converter.sources import archives, example_files
 from converter.sources.inputs import COMPRESSED_SUFFIXES, is_compressed
 from converter.storage.location import Location
 
@@ -41,7 +41,7 @@ CONTAINERS: Final[dict[str, Container]] = {
 
 # Records lie in files that are called `x.tfrecord`, `x.tfrecord-00000-of-00010`, `x-00000-of-00010`
 # and anything else.
-_RECORDS: Final = Container(record_files.start_record)
+_RECORDS: Final = Container(example_files.start_record)
 
 
 def start_part(root: Location, entry: Entry) -> Callable[[], bytes]:

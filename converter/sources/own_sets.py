@@ -18,8 +18,8 @@ from converter.images.record_images import KEPT, OF_MASK, PLAIN, UNKNOWN, measur
 from converter.inventory import NO_LABEL, SPLITS, Entry, Skipped, leave_out
 from converter.names import from_bytes
 from converter.options import ConvertOptions
+from converter.sources.example_files import Found, read_bounds, scan_file
 from converter.sources.inputs import DEFAULTS
-from converter.sources.record_files import Found, read_bounds, scan_file
 from converter.sources.row_sources import IMAGE, RowSource, normalize_path
 from converter.sources.rows import Row
 from converter.sources.spool import Spool
