@@ -231,6 +231,22 @@ def test_metadata_goes_unless_it_is_kept(tmp_path):
     assert not any(b"secret" in payload for payload in read_payloads(tmp_path / "clean"))
 
 
+def test_how_much_of_an_original_is_real_stays_known(tmp_path):
+    for seed in range(3):
+        write_image(tmp_path / "images" / "a" / f"{seed}.jpg", seed, "JPEG", quality=99)
+    cut = tmp_path / "images" / "a" / "1.jpg"
+    cut.write_bytes(cut.read_bytes()[:-150])
+    fill = ConvertOptions(image_size=(24, 32), truncated="fill")
+    convert_folder(tmp_path / "images", tmp_path / "old", fill)
+    before = read_features(tmp_path / "old")["a/1.jpg"]["record"].values
+    assert 12 <= before[schema.DECODED_ROWS] < before[schema.ORIGINAL_ROWS] == 24
+    for side in (8, 24):
+        options = ConvertOptions(image_size=(side, 32))
+        convert_folder(tmp_path / "old", tmp_path / str(side), options)
+        assert read_features(tmp_path / str(side))["a/1.jpg"]["record"].values == before
+    assert read_payloads(tmp_path / "24") == read_payloads(tmp_path / "old")
+
+
 def test_images_over_a_limit_are_not_copied(old, tmp_path):
     options = ConvertOptions(image_size=(40, 40), min_side=41)
     inventory = scan_images(old, options)
