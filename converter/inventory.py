@@ -93,8 +93,8 @@ NOTES: Final = {
     "means yes",
     "several_labels": "labels that look like several in one: name their column with "
     "--labels-column, and what is between them with --labels-separator",
-    "class_number": "numbers as names of classes are not those of the labels: --labels with a file "
-    "of all numbers, one a line, keeps them",
+    "class_number": "numbers as names of classes are not those of the labels: --classes with a "
+    "file of all numbers, one a line, keeps them",
     "decimal_comma": "numbers with a comma are kept as text: write them with a point",
     "wrong_extension": "the name and the content say different formats",
     "animated": "several frames or pages, only the first is taken",

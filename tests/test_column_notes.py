@@ -166,6 +166,9 @@ def test_the_columns_that_are_used_and_those_that_are_not_are_told():
     seen = ColumnNotes(options, KEY)
     seen.add(dict.fromkeys(["x", "id", "age", "dir", "sex", KEY], "a"))
     assert seen.describe() == "uses dir, id, x; leaves out age, sex"
+    odd = ColumnNotes(ConvertOptions(), KEY)
+    odd.add({"path": "a", "": "1", "a\nb": "2", "x" * 9999: "3"})
+    assert odd.describe() == f"uses path; leaves out '', a\\nb, …{'x' * 119}"
     many = ColumnNotes(ConvertOptions(labels_columns=tuple(f"c{n}" for n in range(40))), KEY)
     many.add({"path": "a", **{f"c{n}": 1 for n in range(40)}})
     assert many.describe().endswith("c9, c10 and 29 more")

@@ -1,5 +1,6 @@
 """Tables as people have them: those of well-known competitions, and what Excel writes."""
 
+import dataclasses
 import json
 import os
 import re
@@ -16,8 +17,11 @@ from test_tables import write_table
 from converter.errors import UsageError
 from converter.format import schema
 from converter.format.manifest import read_manifest
+from converter.inventory import NO_LABEL, Entry
 from converter.options import ConvertOptions
+from converter.sources.row_sources import IMAGE, RowSource, scan_rows
 from converter.sources.scan import scan_images
+from converter.storage.disk import DiskPath
 from pipelines.cli.commands import main
 from pipelines.jobs.upkeep import repair, verify
 from reader import load_dataset, open_shards
@@ -135,7 +139,7 @@ def test_a_file_with_all_numbers_keeps_them(world, tmp_path, capsys):
     (tmp_path / "numbers.txt").write_text("0\n1\n2\n3\n4\n")
     printed = plan(
         world / "aptos" / "train.csv", tmp_path, capsys, "--label-column=diagnosis",
-        "--path-format=train_images/{id_code}.png", f"--labels={tmp_path}/numbers.txt",
+        "--path-format=train_images/{id_code}.png", f"--classes={tmp_path}/numbers.txt",
     )  # fmt: skip
     assert "    4  4                                3" in printed
     assert list_notes(printed) == ["empty_class: 3"]
@@ -203,6 +207,19 @@ def test_columns_of_flags_are_labels_in_the_order_of_the_columns(faces, tmp_path
     assert labels == [[1, 2], [2], []]  # one without any is kept
     [(_, batch)] = load_dataset(tmp_path / "out", batch_size=IMAGES, order="path", shuffle=False)
     np.testing.assert_array_equal(batch[:3], [[0, 1, 1], [0, 0, 1], [0, 0, 0]])
+
+
+def test_columns_of_flags_are_chosen_and_renamed_like_other_classes(faces):
+    chosen = dataclasses.replace(FACE_OPTIONS, class_names=("Male -> man", "Smiling"))
+    trimmed = dataclasses.replace(chosen, trim_labels=True)
+    inventory = scan_images(faces, trimmed)
+    assert inventory.classes == ("man", "Smiling")
+    assert {entry.values for entry in inventory.entries} == {"[[0,1]]", "[[0]]", "[[]]"}
+    rows = [CASES["celeba"][2](number) | {"Young": 1} for number in range(IMAGES)]
+    write_table(faces, rows)
+    assert len(scan_images(faces, trimmed).entries) == IMAGES - IMAGES // 3
+    with pytest.raises(UsageError, match="no rows of images"):
+        scan_images(faces, chosen)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -320,6 +337,16 @@ def test_a_format_is_relative_to_the_table_root_and_names_columns_that_exist(wor
 def test_options_that_make_no_sense_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
         ConvertOptions(**values)
+
+
+def test_a_format_is_refused_where_rows_hold_their_images(tmp_path):
+    row = {IMAGE: Entry("a.png", NO_LABEL, 1, file="x.tar"), "id": "7"}
+    source = RowSource(
+        images=DiskPath(tmp_path), root=DiskPath(tmp_path),
+        options=ConvertOptions(path_format="{id}.png"), read_rows=lambda: iter([("row 1", row)]),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="holds its images"):
+        scan_rows(source)
 
 
 @pytest.mark.parametrize("values", [{"path_format": "{id}"}, {"labels_columns": ("a",)},

@@ -308,6 +308,8 @@ def _list_classes(row: rows.Row, options: ConvertOptions) -> Iterator[str]:
 
 def _check_columns(source: RowSource, names: set[str]) -> None:
     options, used = source.options, list_used(source.options)
+    if IMAGE in names and options.path_format is not None:
+        raise UsageError(f"path format: {source.images} holds its images: leave the format out")
     for name in used if IMAGE in names else (*list_path_columns(options), *used):
         if name not in names:
             known = ", ".join(sorted(names - {IMAGE})) or "none"
