@@ -16,7 +16,7 @@ from converter.storage.disk import DiskPath
 from converter.storage.locate import locate, parse_location
 from converter.storage.objects import ObjectPath
 from pipelines.cli.commands import main
-from pipelines.jobs import request
+from pipelines.jobs import outputs
 
 NAMES = [
     "train/a-000.tar", "train/a-001.tar", "train/a-010.tar", "train/.a-002.tar", "train/b.tar",
@@ -188,9 +188,9 @@ def test_an_output_may_lie_beside_the_files_and_not_among_them(out, is_refused, 
     assert overlaps(pattern, shards / out) == is_refused
     if is_refused:
         with pytest.raises(UsageError, match="output"):
-            request.check_folders(pattern, shards / out)
+            outputs.check_folders(pattern, shards / out)
     else:
-        request.check_folders(pattern, shards / out)
+        outputs.check_folders(pattern, shards / out)
 
 
 def test_a_pattern_here_and_an_output_there_do_not_overlap(shards):

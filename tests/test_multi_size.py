@@ -34,8 +34,8 @@ from converter.writing.multi_size import (
 from pipelines.beam.remaining import list_remaining
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import Conversion, run_conversions
+from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.preview import propose
-from pipelines.jobs.request import locate_sizes
 
 SIZES = [
     ConvertOptions(image_size=(side, side), encoding="raw", shard_bytes=8_000, validation_split=0.2)

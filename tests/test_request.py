@@ -20,7 +20,7 @@ from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import receipt_path
 from pipelines import convert_sizes, repair, verify
 from pipelines.cli.commands import main
-from pipelines.jobs import preview, request
+from pipelines.jobs import outputs, preview, request
 from pipelines.jobs.convert import convert
 
 NEED_ROOT = pytest.mark.skipif(
@@ -45,7 +45,7 @@ def test_a_new_an_empty_and_an_unfinished_output_are_accepted(tmp_path: Path) ->
     (tmp_path / "unfinished" / ".shardmill").mkdir(parents=True)
     (tmp_path / "unfinished" / "train-00000-of-00001.tfrecord").touch()
     for out in ("new/deep", "empty", "unfinished"):
-        request.check_folders(tmp_path / "images", tmp_path / out)
+        outputs.check_folders(tmp_path / "images", tmp_path / out)
 
 
 def test_an_output_inside_a_data_set_is_refused(images: Path, tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_an_output_inside_the_images_is_seen_through_a_link(tmp_path: Path) -> N
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "images")
     with pytest.raises(UsageError, match="lies inside the images"):
-        request.check_folders(tmp_path / "images", tmp_path / "link" / "out")
+        outputs.check_folders(tmp_path / "images", tmp_path / "link" / "out")
 
 
 def test_folders_that_only_begin_alike_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    request.check_folders(tmp_path / "images", tmp_path / "images-256")
+    outputs.check_folders(tmp_path / "images", tmp_path / "images-256")
 
 
 def test_this_environment_has_no_other_owner_of_the_import_names() -> None:

@@ -29,8 +29,9 @@ from converter.upkeep.verification import Fault
 from pipelines.cli import reports, terminal
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.jobs.export import export
+from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.preview import SpaceWarning, preview_outputs
-from pipelines.jobs.request import RunSettings, locate_sizes
+from pipelines.jobs.request import RunSettings
 from pipelines.jobs.upkeep import repair, run_verification
 
 

@@ -1,5 +1,7 @@
 """Each command as a function.
 
+outputs    where a data set may be written
+export     `export`: the images of a data set back
 request    settings of a conversion, and the checks of it that need no scan and no lock
 preview    `plan`: the shards that a conversion would write, and what becomes of its output
 convert    scan -> plan -> run -> commit, for one size or several; overwrite and update, too

@@ -30,8 +30,9 @@ from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import clusters, runners
 from pipelines.beam.remaining import follow_shards, write_remaining
+from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.preview import compare, compare_update
-from pipelines.jobs.request import SETTINGS, Request, locate_sizes, make_requests, make_settings
+from pipelines.jobs.request import SETTINGS, Request, make_requests, make_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

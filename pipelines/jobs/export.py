@@ -9,12 +9,8 @@ from converter.exports.export_job import Export, ExportJob
 from converter.exports.exporting import run_export
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
-from pipelines.jobs.request import (
-    check_place,
-    check_writable,
-    make_settings,
-    refuse_inside_dataset,
-)
+from pipelines.jobs.outputs import check_place, check_writable, refuse_inside_dataset
+from pipelines.jobs.request import make_settings
 
 
 def export(

@@ -35,7 +35,8 @@ from converter.upkeep.comparisons import ClassChanges, compare_classes
 from converter.upkeep.contents import OnShard
 from converter.upkeep.updates import Update, plan_update
 from converter.writing.records import Estimate, bound_record_bytes, check_scan, estimate_records
-from pipelines.jobs.request import SETTINGS, Request, locate_sizes, make_requests, make_settings
+from pipelines.jobs.outputs import locate_sizes
+from pipelines.jobs.request import SETTINGS, Request, make_requests, make_settings
 
 
 class SpaceWarning(UserWarning):

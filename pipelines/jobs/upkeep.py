@@ -38,8 +38,9 @@ from converter.upkeep.verification import (
     run_check,
     verify_dataset,
 )
+from pipelines.jobs.outputs import check_folders
 from pipelines.jobs.preview import propose
-from pipelines.jobs.request import RunSettings, check_folders, make_settings
+from pipelines.jobs.request import RunSettings, make_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
