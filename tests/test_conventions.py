@@ -130,7 +130,7 @@ TGA_HEAD = struct.pack("<BBBHHBHHHHBB", 0, 1, 1, 0, 2, 24, 0, 0, 6, 1, 8, 0)
     ids=["png", "gif", "bmp", "tga"],
 )
 def test_a_number_beyond_the_palette_is_black_and_noted(make):
-    inside, beyond = make(bytes([0, 1, 1, 0, 0, 1])), make(bytes([0, 1, 1, 0, 2, 255]))
+    inside, beyond = make(bytes([0, 1, 1, 0, 0, 1])), make(bytes([0, 1, 1, 0, 2, 2]))
     assert read_row(inside)[:2] == read_row(beyond)[:2] == COLORS[:2]
     assert list_notes(inside) == []
     assert read_row(beyond)[4:] == [(0, 0, 0)] * 2
@@ -169,6 +169,14 @@ WIDE = (0, 257, 4095, 16_200, 16_384, 65_535)
 )
 def test_samples_that_fill_a_quarter_of_their_range_or_less_are_noted(make, highest, notes):
     assert list_notes(make([min(value, highest) for value in WIDE])) == notes
+
+
+def test_the_extreme_samples_that_a_tiff_states_change_nothing():
+    """`MinSampleValue` and `MaxSampleValue` are not to affect what is shown, says TIFF 6.0."""
+    row = np.array([0, 16, 1000, 2047, 4000, 4095], "<u2").tobytes()
+    data = make_tiff(row, (16,), more={280: (3, [16]), 281: (3, [4095])})
+    assert read_levels(data) == read_levels(make_tiff(row, (16,))) == [0, 0, 3, 7, 15, 15]
+    assert list_notes(data) == ["range"]
 
 
 @pytest.mark.parametrize(
@@ -390,6 +398,7 @@ def test_a_bmp_of_16_bits_is_scaled_to_white(masks, shifts):
     found = read_row(make_bmp(16, struct.pack("<6H", *packed), masks, size=size))
     np.testing.assert_allclose(found, COLORS, rtol=0, atol=7)
     assert found[1:] == COLORS[1:]
+    assert list_notes(make_bmp(16, bytes(12), masks, size=size)) == []  # black, in 8 bits or fewer
 
 
 def test_a_bmp_of_other_masks_is_refused():

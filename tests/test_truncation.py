@@ -239,7 +239,9 @@ def test_what_is_filled_is_encoded_again(encoding: str):
     options = dataclasses.replace(FILL, encoding=encoding)
     for kind, lacking in (("baseline", 2), ("baseline", 2000), ("grey", 900)):
         mode = {"color_mode": "grayscale"} if kind == "grey" else {}
-        image = convert_image(make_jpeg(kind)[:-lacking], dataclasses.replace(options, **mode))
+        cut = make_jpeg(kind)[:-lacking]
+        image = convert_image(cut, dataclasses.replace(options, **mode))
+        assert not image.data.startswith(cut[:-2])
         assert image.format == "jpeg"
         assert image.data.endswith(b"\xff\xd9")
         check_image(image, decode=True)
@@ -284,6 +286,24 @@ def test_rows_are_those_of_the_file_before_it_is_turned(orientation: int):
     turned = {1: straight, 3: straight[::-1, ::-1], 6: np.rot90(straight, 3), 8: np.rot90(straight)}
     if orientation in turned:
         np.testing.assert_array_equal(pixels, turned[orientation])
+
+
+@pytest.mark.parametrize("file_format", ["TIFF", "PNG", "WEBP", "JPEG"])
+def test_whole_files_have_all_their_rows_also_if_they_lie_on_their_side(file_format: str):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    origin = read(encode_image(make_noisy(), file_format, exif=exif))[1]
+    assert origin.orientation == 6
+    assert origin.size == (WIDTH, HEIGHT)
+    assert (origin.rows, origin.decoded_rows) == (HEIGHT, HEIGHT)
+
+
+def test_frames_have_rows_of_their_own():
+    pages = [make_noisy(height=40), make_noisy(height=60)]
+    data = encode_image(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    every = dataclasses.replace(FILL, frames="all")
+    origins = [image.origin for frame in convert_frames(data, [every]) for image in frame.images]
+    assert [(origin.rows, origin.decoded_rows) for origin in origins] == [(40, 40), (60, 60)]
 
 
 def test_a_fraction_of_the_size_has_the_same_rows():

@@ -62,6 +62,7 @@ class OpenedImage:
         doubts = conventions.prepare(image, data)
         stated, self.orientation = pixels.read_orientations(image)
         height, width = pixels.turn_size((image.height, image.width), self.orientation)
+        rows, _ = pixels.turn_size((height, width), stated)
         self.origin = Origin(
             format=openers.name_format(image),
             height=height,
@@ -71,8 +72,8 @@ class OpenedImage:
             animated=framed or openers.has_several_frames(image, data),
             profiled=pixels.find_transform(image, self.options) is not None,
             doubts=" ".join([*(filled.doubts if filled else ()), *doubts, *self._find_doubts()]),
-            rows=image.height,
-            decoded_rows=filled.rows if filled else image.height,
+            rows=rows,
+            decoded_rows=filled.rows if filled else rows,
         )
         # A draft may open the file again, at its first frame.
         self._may_draft = not framed and image.format in ("JPEG", "MPO")

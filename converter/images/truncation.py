@@ -61,7 +61,8 @@ def fill_jpeg(image: Image.Image, data: bytes, options: ImageOptions) -> Filled 
 
     A row is real if no data that might follow can change it, apart from the detail that later scans
     of a progressive JPEG add. To find out, the file is decoded with two continuations: memory peaks
-    at 9 bytes a pixel. Returns None for a whole file, another format, or too few rows.
+    at 12 bytes a pixel, 15 if it is progressive (measured). Returns None for a whole file, another
+    format, or too few rows.
     """
     if options.truncated == "reject" or image.format not in ("JPEG", "MPO"):
         return None
