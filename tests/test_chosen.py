@@ -372,6 +372,12 @@ def test_an_image_stays_in_or_out_when_others_come_and_go():
     assert chosen != choose(large, sample=0.2, seed=1)
 
 
+def test_a_share_of_a_share_takes_another_seed():
+    chosen = choose_images(make_inventory(2_000), ConvertOptions(sample=0.2))
+    assert choose(chosen, sample=0.5) == set(list_paths(chosen))
+    assert 0.3 < len(choose(chosen, sample=0.5, seed=1)) / len(chosen.entries) < 0.7
+
+
 def test_a_small_share_is_split_like_all_images(tmp_path):
     """With the hash that draws splits, all of it would be held out."""
     inventory = make_inventory(5_000)
