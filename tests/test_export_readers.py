@@ -13,7 +13,9 @@ from exported import (
     COUNT,
     ENCODINGS,
     TABLE,
+    convert_again,
     decode_pixels,
+    describe_dataset,
     list_tree,
     make_folder,
     make_table,
@@ -25,6 +27,7 @@ from converter.errors import UsageError
 from converter.format import examples, schema
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
+from converter.sources.recognition import FORMATS
 from pipelines import export
 
 # Both libraries leave the closing of files to the garbage collector.
@@ -252,3 +255,45 @@ def test_the_tables_of_splits_say_what_the_one_for_all_says(table, tmp_path):
             assert f"{split}/{row['file_name_']}" in tree
             row |= {name: f"{split}/{row[name]}" for name in ("file_name_", "mask_file_name")}
         assert own == [row for row in rows if row["split"] == split]
+
+
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.skipif(kind not in FORMATS, reason=f"no source {kind}"))
+    for kind in ("webdataset", "parquet")
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_what_is_exported_converts_to_the_same_pixels(kind, name, tmp_path):
+    out = make_folder(tmp_path, **ENCODINGS[name])
+    result = export(out, tmp_path / "export", kind=kind, shard_bytes=9_000)
+    again = convert_again(result.command, tmp_path / "again")
+    assert describe_dataset(again) == describe_dataset(out)
+    assert read_manifest(again).classes == read_manifest(out).classes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_columns_come_back(kind, table, tmp_path):
+    result = export(table, tmp_path / "export", kind=kind)
+    again = convert_again(result.command, tmp_path / "again")
+    assert describe_dataset(again) == describe_dataset(table)
+    assert read_manifest(again).classes == read_manifest(table).classes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_labels_come_back(kind, tmp_path):
+    out = make_table(tmp_path, **LABELS)
+    result = export(out, tmp_path / "export", kind=kind)
+    again = convert_again(result.command, tmp_path / "again")
+    assert describe_dataset(again) == describe_dataset(out)
+    assert not read_manifest(again).labelled
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_without_labels_come_back(kind, tmp_path):
+    out = make_folder(tmp_path, label_from="none")
+    result = export(out, tmp_path / "export", kind=kind)
+    again = convert_again(result.command, tmp_path / "again")
+    assert describe_dataset(again) == describe_dataset(out)
+    assert not read_manifest(again).labelled

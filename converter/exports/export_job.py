@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from converter.errors import RecordError, UsageError
-from converter.exports.exported_columns import ColumnNames
+from converter.exports.exported_columns import FILE, IMAGE, MASK_FILE, ColumnNames
 from converter.exports.safe_names import TABLE, name_folders
 from converter.format.manifest import Manifest, read_manifest
 from converter.image_options import COLOR_CHANNELS, MAX_FILE_BYTES, MAX_PIXELS
@@ -122,8 +122,8 @@ class ExportJob:
     def names(self) -> ColumnNames:
         usual = {
             "folders": {},
-            "webdataset": {"file_name": "source_id"},
-            "parquet": {"file_name": "image", "mask_file_name": "mask"},
+            "webdataset": {FILE: "source_id", MASK_FILE: "mask.png"},
+            "parquet": {FILE: IMAGE, MASK_FILE: "mask"},
         }
         return ColumnNames.choose(self.manifest.columns, **usual[self.kind])
 
@@ -172,6 +172,7 @@ class ExportJob:
             flags += ["--max-file-bytes", str(largest)]
         if LABELS in self.files and not folder.is_remote:  # the file is read from a disk
             flags += ["--labels", str(folder / LABELS)]
-        if self.needs_table:
-            return [*flags, *self.names.list_flags(self.manifest)]
-        return flags if self.manifest.labelled else [*flags, "--label-from", "none"]
+        labelled = self.manifest.labelled
+        if self.needs_table or self.kind != "folders":
+            return [*flags, *self.names.list_flags(self.kind, labelled=labelled)]
+        return flags if labelled else [*flags, "--label-from", "none"]

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from converter.format import schema
-from converter.format.manifest import Manifest
 from converter.format.schema import Column
 
 FILE: Final = "file_name"
+IMAGE: Final = "image"
+MASK_FILE: Final = "mask_file_name"
 LABEL: Final = "label"
 SPLIT: Final = "split"
 
@@ -23,7 +24,7 @@ _NAMES: Final = {
     schema.CAPTION: "caption",
     schema.BOXES: "boxes",
     schema.BOX_LABELS: "box_labels",
-    schema.MASK: "mask_file_name",
+    schema.MASK: MASK_FILE,
 }
 
 # The options of a conversion that name them.
@@ -84,12 +85,17 @@ class ColumnNames:
         shown = {self.columns[name]: value for name, value in values.items()}
         return {self.file: file, **labels, self.split: split, **shown}
 
-    def list_flags(self, manifest: Manifest) -> list[str]:
-        """The options of a command that converts the table."""
-        flags = ["--split-column", self.split]
-        if self.file != FILE or "path" in self.columns.values():
-            flags += ["--path-column", self.file]
-        if manifest.labelled and self.label != LABEL:
+    def list_flags(self, kind: str, *, labelled: bool) -> list[str]:
+        """The options of a command that converts what has these columns, of a kind of export."""
+        flags = []
+        if kind == "folders":
+            flags = ["--split-column", self.split]
+            if self.file != FILE or "path" in self.columns.values():
+                flags += ["--path-column", self.file]
+        elif kind == "parquet" and (self.file != IMAGE or schema.MASK in self.columns):
+            flags = ["--image-column", self.file]
+        # The part .cls of a sample is but a number.
+        if labelled and (self.label != LABEL or kind == "webdataset"):
             flags += ["--label-column", self.label]
         for name, shown in self.columns.items():
             flags += [_OPTIONS.get(name, "--keep-column"), shown]
