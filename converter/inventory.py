@@ -62,6 +62,7 @@ REJECT_CODES: Final = {
     "outside": "its path in the table leads out of the folder",
     "repeated": "an earlier row of the table has this image, too",
     "bad_row": "a value in its row of the table is missing or makes no sense",
+    "bad_sample": "its sample has no image, several, or lies in several places",
     "mask_missing": "there is no mask for it, or more than one",
     "mask_unreadable": "its mask cannot be read, or does not hold numbers of classes",
     "mask_size": "its mask has another size than the image",
@@ -85,6 +86,7 @@ NOTES: Final = {
     "unknown_class": "a class that --classes renames, and the source does not have",
     "trimmed_labels": "labels and boxes of classes that --classes leaves out",
     "unused_mask": "a mask without an image",
+    "unused_part": "parts of samples that no option asks for",
     "unlabelled": "no column is taken for labels: name it with --label-column, one of several "
     "labels with --labels-column, or columns of 0 and 1 with --labels-columns",
     "one_hot": "columns of 0 and 1 beside the label's, so its classes are these numbers: if each "

@@ -51,7 +51,8 @@ KINDS = {
         "remote_reading repairs replacements reports request resume resume_callback roundtrip "
         "runners scan sequence serializable shard_cache shard_groups shardset source "
         "stored_sources stores table_cases tables terminal tfds tfds_written threads "
-        "transforms truncated_sets updates verification workers "
+        "transforms truncated_sets updates verification webdataset "
+        "workers "
     ),
 }
 """The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or

@@ -22,7 +22,7 @@ import tarfile
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, BinaryIO, Final, cast
 
 from converter.errors import ImageError, UsageError
@@ -45,6 +45,7 @@ _FREE_BYTES: Final = 1 << 30
 _MAX_RATIO: Final = 200
 
 _PIECE_BYTES: Final = 1 << 20
+_MAX_DIGESTED: Final = 1_024  # compressed tars whose hashes are kept, about 300 bytes a member
 
 # What decompressing a damaged tar raises.
 _DAMAGE: Final = (EOFError, OSError, lzma.LZMAError, zlib.error)
@@ -86,16 +87,46 @@ def read_members(archive: Location) -> Iterator[Entry | Skipped]:
     Folders are entries whose paths end in a slash. The name of an inner tar, without its suffix, is
     a folder in the paths of its members.
     """
-    try:
-        packed_bytes, _ = archive.read_version()
-        if not (archive.is_remote or archive.is_file()):  # a pipe would be waited for
-            raise UsageError(f"{archive} is no file: give an archive of images")
-        CURSOR.close()
+    with _explain_damage(archive):
+        packed_bytes = _measure(archive)
         if is_zip(archive):
             with archive.open_read() as file:
                 yield from list_zip(file, archive.name)
         else:
-            yield from _list_tar(archive, packed_bytes)
+            with _open_window(archive, packed_bytes) as window:
+                yield from _list_window(window, "", 1)
+
+
+def read_tar(
+    archive: Location, wants: Callable[[Entry], bool]
+) -> Generator[tuple[Entry | Skipped, bytes | None]]:
+    """The members of a tar, and the content of those that are wanted, in one reading.
+
+    A tar in it is a member like any other. Raises what `read_members` raises.
+    """
+    with _explain_damage(archive), _open_window(archive, _measure(archive)) as window:
+        for member in _list_window(window, "", _MAX_DEPTH):
+            content = None
+            if isinstance(member, Entry) and wants(member):
+                window.file.seek(member.place + _BLOCK)
+                content = window.file.read(member.size_bytes)
+                if len(content) != member.size_bytes:
+                    raise UsageError(f"{archive} became shorter while it was read: start again")
+            yield member, content
+
+
+def _measure(archive: Location) -> int:
+    packed_bytes, _ = archive.read_version()
+    if not (archive.is_remote or archive.is_file()):  # a pipe would be waited for
+        raise UsageError(f"{archive} is no file: give an archive of images")
+    CURSOR.close()
+    return packed_bytes
+
+
+@contextlib.contextmanager
+def _explain_damage(archive: Location) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise UsageError(f"{archive} does not exist: give an archive of images") from None
     except (tarfile.TarError, struct.error, ValueError, *_DAMAGE) as error:
@@ -149,7 +180,7 @@ def digest_members(archive: Location) -> dict[str, str]:
         return _digest_version(archive, version)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=_MAX_DIGESTED)
 def _digest_version(archive: Location, version: tuple[int, str]) -> dict[str, str]:
     digests = {}
     for path, member in _index_version(archive, version).items():
@@ -264,11 +295,12 @@ class _Window:
         return self._at
 
 
-def _list_tar(archive: Location, packed_bytes: int) -> Iterator[Entry | Skipped]:
+@contextlib.contextmanager
+def _open_window(archive: Location, packed_bytes: int) -> Iterator[_Window]:
     compressed = is_compressed(archive)
     size = _FREE_BYTES + _MAX_RATIO * packed_bytes if compressed else packed_bytes
     with _decompress(archive) if compressed else archive.open_read() as file:
-        yield from _list_window(_Window(file, 0, size), "", 1)
+        yield _Window(file, 0, size)
 
 
 def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Entry | Skipped]:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.options import ConvertOptions
-from converter.sources import own_sets, tables
+from converter.sources import own_sets, tables, webdataset
 from converter.sources.inputs import (
     check_input_options,
     is_archive,
@@ -37,6 +37,7 @@ class Format(NamedTuple):
 # In the order in which they are tried.
 FORMATS: Final[dict[str, Format]] = {
     "shardmill": Format(own_sets.is_own_set, own_sets.open_own_set, own_sets.imply_options),
+    "webdataset": Format(webdataset.recognize, webdataset.open_samples, webdataset.imply_options),
     "table": Format(
         lambda images, _: is_table(images) and not is_pattern(images), tables.open_table
     ),

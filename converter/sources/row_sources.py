@@ -7,14 +7,14 @@ does not matter.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.schema import Column, check_column_name
 from converter.images.geometry import parse_box
-from converter.inventory import NO_LABEL, Entry, Inventory, Skipped, leave_out, reject
+from converter.inventory import NO_LABEL, Entry, Inventory, Note, Skipped, leave_out, reject
 from converter.names import find_file, parse_path_format, to_bytes
 from converter.options import ConvertOptions
 from converter.sources import rows
@@ -52,7 +52,9 @@ class RowSource:
     classes: tuple[str, ...] = ()  # in label order, if the source says so; rows may have others
     # Of columns, if the source says so, whatever their cells look like: keys of `schema.KINDS`.
     kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    skipped: tuple[Skipped, ...] = ()  # files that are no part of it
+    # Files that are no part of it, and what is odd; both may grow while the rows are read first.
+    skipped: Sequence[Skipped] = ()
+    notes: Sequence[Note] = ()
     recognized: str = ""  # what was found, for people
 
 
@@ -84,7 +86,7 @@ def scan_rows(source: RowSource) -> Inventory:
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         rejected=tuple(rejected),
         found_classes=reader.found_classes,
-        notes=tuple(noted.list_notes([*reader.classes])),
+        notes=(*source.notes, *noted.list_notes([*reader.classes])),
         columns=tuple(reader.columns),
         labelled=options.label_column is not None,
         recognized=source.recognized or noted.describe(),

@@ -7,9 +7,10 @@ import dataclasses
 import functools
 import itertools
 import os
+import threading
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,9 @@ from converter.sources.recognition import open_rows, resolve_options
 from converter.sources.row_sources import scan_rows
 from converter.storage.location import Location
 
+# Of many threads that look for originals, one lists them.
+_one_at_a_time: Final = threading.Lock()
+
 
 class Originals(NamedTuple):
     """What a data set was converted from: IMAGES, and the options of its manifest."""
@@ -69,9 +73,16 @@ class Originals(NamedTuple):
         """The original with that path in a record; an `ImageError` if there is none."""
         if self.options.source not in IN_FILES and not self.options.members:
             return Entry(path, NO_LABEL, 0)
-        if (entry := _index_originals(self).get(path)) is None:
+        with _one_at_a_time:
+            entry = _index_originals(self).get(path)
+        if entry is None:
             raise reject("vanished")
         return entry
+
+    @staticmethod
+    def forget() -> None:
+        """Lets `find` look again: a process keeps what it found, however the files change."""
+        _index_originals.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)

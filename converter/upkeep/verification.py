@@ -100,6 +100,7 @@ def run_check(check: Check, on_shard: OnShard | None = None) -> list[Fault]:
     for each record of a shard.
     """
     places = check.folder, check.originals and check.originals.root
+    Originals.forget()
     work = functools.partial(check_shard, check=check)
     checked = map_in_threads(work, check.manifest.shards, *places, on_item=on_shard)
     return collect_faults(check, [report for _, report in checked])
