@@ -102,7 +102,7 @@ def test_the_manifest_says_what_the_receipts_say(plan):
         f"shardmill 0.1.0, Pillow {PIL.__version__}",
         plan.digest,
     )
-    assert (manifest.classes, manifest.options) == (("a", "b"), OPTIONS.to_json())
+    assert (manifest.classes, manifest.options) == (("a", "b"), plan.options.to_json())
     assert [(s.name, s.split, s.records, s.bytes, s.sha256) for s in manifest.shards] == [
         (r.name, r.split, r.records, r.bytes, r.sha256) for r in receipts
     ]
