@@ -21,6 +21,7 @@ from exported import (
     list_tree,
     make_folder,
     make_table,
+    read_features,
     read_stored,
     write_mask,
 )
@@ -135,6 +136,25 @@ def test_classes_of_inner_folders_and_splits_of_outer_ones_come_back(tmp_path):
     assert (tmp_path / "export" / "validation" / "b" / "dev" / "2024" / "b" / "1.jpg").exists()
     again = convert_again(result.command, tmp_path / "again")
     assert describe_dataset(again) == describe_dataset(tmp_path / "out")
+
+
+def test_how_much_of_an_image_is_real_comes_back_as_columns(tmp_path):
+    for seed in range(4):
+        data = encode_image(make_image(seed, 200, 300), "JPEG")
+        path = tmp_path / "images" / "ab"[seed % 2] / f"{seed}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data[: len(data) * (10 - seed) // 10])
+    options = ConvertOptions(resize="none", encoding="keep", truncated="fill")
+    convert_folder(tmp_path / "images", tmp_path / "out", options)
+    result = export(tmp_path / "out", tmp_path / "export")
+    again = convert_again(result.command, tmp_path / "again")
+    before, after = (
+        [row[:3] for row in describe_dataset(out)] for out in (tmp_path / "out", again)
+    )
+    assert before == after
+    stored = sorted(row["image/decoded_rows"] for _, row in read_features(tmp_path / "out"))
+    assert sorted(row["decoded_rows"] for _, row in read_features(again)) == stored
+    assert stored[0][0] < stored[-1][0] == 200
 
 
 def test_an_updated_data_set_comes_back(tmp_path):

@@ -1,5 +1,8 @@
 """Exports of data sets in object stores, and to object stores, are those of disks."""
 
+import errno
+import os
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -7,7 +10,7 @@ import pytest
 from exported import convert_again, describe_dataset, list_tree, make_folder, make_table
 from servers import KilledError, Server, count_writes, kill_at, upload
 
-from converter.errors import StoreError, UsageError
+from converter.errors import OutputError, StoreError, UsageError
 from converter.exports.targets import MARKER
 from converter.storage.object_requests import list_objects, put_object
 from converter.storage.objects import ObjectPath
@@ -92,6 +95,17 @@ def test_a_folder_inside_the_stored_data_set_or_around_it_is_refused(server, out
     for folder in (stored / "export", stored, stored.parent):
         with pytest.raises(UsageError, match="data set"):
             export(stored, folder)
+
+
+def test_a_full_temporary_folder_is_named(server, out, monkeypatch):
+    def fill(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fill)
+    place = find_place(server)
+    with pytest.raises(OutputError, match="set TMPDIR"):
+        export(out, place, kind="webdataset")
+    assert list(list_objects(place)) == []
 
 
 def test_a_store_that_refuses_is_one_line(out, monkeypatch, server):

@@ -20,6 +20,12 @@ def test_columns_have_the_names_that_tables_know():
     assert [*names.columns.values()] == ["labels", "boxes", "mask_file_name", "age"]
 
 
+def test_every_feature_with_a_fixed_meaning_has_a_name_that_a_column_can_have():
+    columns = [Column(name, kind) for name, kind in schema._RESERVED.items()]
+    names = ColumnNames.choose(columns).columns
+    assert [schema.check_column_name(name) for name in names.values()] == [*names.values()]
+
+
 @pytest.mark.parametrize("taken", ["file_name", "label", "split", "boxes"])
 def test_a_column_that_was_carried_along_keeps_its_name(taken):
     names = ColumnNames.choose([*COLUMNS, Column(taken, "int"), Column(f"{taken}_", "text")])

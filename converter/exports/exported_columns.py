@@ -25,6 +25,8 @@ _NAMES: Final = {
     schema.BOXES: "boxes",
     schema.BOX_LABELS: "box_labels",
     schema.MASK: MASK_FILE,
+    schema.ORIGINAL_ROWS: "original_rows",
+    schema.DECODED_ROWS: "decoded_rows",
 }
 
 # The options of a conversion that name them.

@@ -152,10 +152,11 @@ def _explain_errors(folder: Location) -> Iterator[None]:
 
 
 def _describe(folder: Location, error: OSError) -> OutputError:
-    where = error.filename or folder
+    # What goes to a store is built in a temporary file here.
+    other = f"make room in {folder.temporary} or set TMPDIR" if folder.is_remote else ""
     return OutputError(
-        f"{where} cannot be written: {error.strerror}; nothing is left in {folder}: make room or "
-        "choose another folder, and run the same command again"
+        f"{error.filename or folder} cannot be written: {error.strerror}; nothing is left in "
+        f"{folder}: {other or 'make room or choose another folder'}, and run the same command again"
     )
 
 
