@@ -13,7 +13,7 @@ from converter.option_fields import LABELS, MASKS, OUTPUT, SOURCE, TABLE, list_o
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
-SOURCES: Final = ("folders", "archive", "table", "webdataset", "shardmill")
+SOURCES: Final = ("folders", "archive", "table", "webdataset", "parquet", "shardmill")
 IN_FILES: Final = ("parquet", "webdataset", "tfrecord", "tfds", "shardmill")  # not one file each
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
 
@@ -110,7 +110,7 @@ class ConvertOptions(ChoiceOptions):
             archive, on the command line to the current one.
         mask_padding: the class number where the image is padded.
         source: what IMAGES is: `folders` of images, an `archive` of them, a `table`, tars of a
-            `webdataset`, or a `shardmill` data set; `auto` looks.
+            `webdataset`, `parquet` files that hold images, or a `shardmill` data set; `auto` looks.
         members: of several IMAGES, the kind and the place of each in the folder that holds them;
             filled in where they are given.
         seed: decides the splits and the order of the records.

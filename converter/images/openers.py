@@ -251,6 +251,16 @@ def _scale_transparent_color(image: Image.Image) -> None:
         image.info["transparency"] = key * read_grey_factor(image)
 
 
+def begins_like_image(data: bytes) -> bool:
+    """Whether some bytes begin like a file of a known format; text rarely does."""
+    # Two bytes are the beginning of many a word.
+    return (data[:2] == b"BM" != data[:3] and data[6:10] == bytes(4)) or any(
+        data.startswith(signatures, at)
+        for name, at, signatures in _SIGNATURES
+        if name in FORMATS and name != "bmp"
+    )
+
+
 def _describe_unidentified(data: bytes, formats: tuple[str, ...]) -> ImageError:
     for name, at, signatures in _SIGNATURES:
         if data.startswith(signatures, at):

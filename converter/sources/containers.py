@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.inventory import Entry
-from converter.sources import archives, example_files
+from converter.sources import archives, example_files, parquet_images
 from converter.sources.inputs import COMPRESSED_SUFFIXES, is_compressed
 from converter.storage.location import Location
 
@@ -25,6 +25,10 @@ def _start_member(file: Location, entry: Entry) -> Callable[[], bytes]:
     return archives.start_member(file, entry.place, entry.size_bytes)
 
 
+def _start_row(file: Location, entry: Entry) -> Callable[[], bytes]:
+    return lambda: parquet_images.read_image(file, entry)
+
+
 def _digest_member(file: Location, entry: Entry) -> bytes:
     path = entry.path.removeprefix(f"{entry.file}/")
     return bytes.fromhex(archives.digest_members(file).get(path, ""))
@@ -34,6 +38,7 @@ def _digest_member(file: Location, entry: Entry) -> bytes:
 CONTAINERS: Final[dict[str, Container]] = {
     ".tar": Container(_start_member),
     ".zip": Container(_start_member),
+    ".parquet": Container(_start_row, in_order=True, digest=parquet_images.MEASURED.digest),
     **dict.fromkeys(
         COMPRESSED_SUFFIXES, Container(_start_member, in_order=True, digest=_digest_member)
     ),

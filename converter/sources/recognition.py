@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.options import ConvertOptions
-from converter.sources import own_sets, tables, webdataset
+from converter.sources import own_sets, parquet, tables, webdataset
 from converter.sources.inputs import (
     check_input_options,
     is_archive,
@@ -38,6 +38,7 @@ class Format(NamedTuple):
 FORMATS: Final[dict[str, Format]] = {
     "shardmill": Format(own_sets.is_own_set, own_sets.open_own_set, own_sets.imply_options),
     "webdataset": Format(webdataset.recognize, webdataset.open_samples, webdataset.imply_options),
+    "parquet": Format(parquet.recognize, parquet.open_parquet, parquet.imply_options),
     "table": Format(
         lambda images, _: is_table(images) and not is_pattern(images), tables.open_table
     ),
@@ -53,7 +54,7 @@ def resolve_options(images: Location, options: ConvertOptions) -> ConvertOptions
     if options.members:  # each of them has its own
         return options
     if options.source == "auto":
-        options = dataclasses.replace(options, source=_recognize(images))
+        options = dataclasses.replace(options, source=_recognize(images, options))
     check_input_options(images, options)
     if known := FORMATS.get(options.source):
         options = dataclasses.replace(options, **known.imply(images, options))
@@ -63,11 +64,13 @@ def resolve_options(images: Location, options: ConvertOptions) -> ConvertOptions
 def open_rows(images: Location, options: ConvertOptions) -> RowSource | None:
     """Opens what gives rows; None for folders and archives of images."""
     known = FORMATS.get(options.source)
-    return known.open(images, options) if known else None
+    return known.open(locate(images), options) if known else None
 
 
-def _recognize(images: Location) -> str:
+def _recognize(images: Location, options: ConvertOptions) -> str:
     names = images.list_names() if is_folder(images) else []
+    if options.image_column and parquet.find_first(images, names):
+        return "parquet"
     for source, known in FORMATS.items():
         if known.recognizes(images, names):
             return source

@@ -16,13 +16,14 @@ from typing import Any, Final, TypeAlias
 from converter.errors import UsageError
 from converter.names import from_bytes, to_bytes
 from converter.sources.delimited import UTF16_MARKS, find_dialect
+from converter.sources.parquet_files import ParquetError, read_batches, read_metadata
 from converter.storage.location import Location
 
 Row: TypeAlias = dict[str, Any]
 
-# A row of Parquet or a line of JSON is in memory whole, so both are bounded.
+# A line is in memory whole, so it is bounded.
 _MAX_LINE_BYTES: Final = 1 << 24
-_BATCH_ROWS: Final = 4_096
+_BINARY: Final = ("binary", "large_binary")
 
 # The largest numbers that a record can hold: in an int64, and in the 32 bits of a float.
 _MAX_INT: Final = 2**63 - 1
@@ -90,26 +91,20 @@ def _read_json_lines(table: Location) -> Iterator[Row]:
 
 
 def _read_parquet(table: Location) -> Iterator[Row]:
+    metadata = read_metadata(table)
+    schema = metadata.schema.to_arrow_schema()
+    _check_header(table, schema.names)
+    # Some writers store text as binary columns.
+    binary = [field.name for field in schema if str(field.type) in _BINARY]
     try:
-        import pyarrow as pa  # noqa: PLC0415 (half a second, for one format alone)
-        from pyarrow import parquet  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{table}: reading Parquet takes pyarrow: pip install pyarrow") from error
-    try:
-        with table.open_read() as file, parquet.ParquetFile(file) as rows:
-            schema = rows.schema_arrow
-            _check_header(table, schema.names)
-            # Some writers store text as binary columns.
-            binary = [field.name for field in schema if pa.types.is_binary(field.type)]
-            for batch in rows.iter_batches(_BATCH_ROWS):
-                for row in batch.to_pylist():
-                    for name in binary:
-                        if row[name] is not None:
-                            row[name] = from_bytes(row[name])
-                    yield row
-    except (pa.ArrowException, ValueError) as error:
-        line = str(error).partition("\n")[0]
-        raise UsageError(f"{table} cannot be read as Parquet: {line}") from error
+        for batch in read_batches(table, schema.names, range(metadata.num_row_groups)):
+            for row in batch.to_pylist():
+                for name in binary:
+                    if row[name] is not None:
+                        row[name] = from_bytes(row[name])
+                yield row
+    except ParquetError as error:
+        raise UsageError(f"{table} cannot be read as Parquet: {error}") from error
 
 
 def _check_header(table: Location, names: Sequence[str]) -> None:

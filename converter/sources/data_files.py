@@ -1,0 +1,154 @@
+"""Lists the files of a data set as Hugging Face lays them out, with the split of each.
+
+    data/train-00000-of-00005.parquet    the text before the number is the split
+    validation/0000.parquet              or a folder has its name
+    my_test.parquet                      or the name of the file has it as a word of its own
+
+The rules are those of `datasets/data_files.py`; `train`, `validation` and `test` are spelled as for
+folders. In a folder with several configurations, each is a data set of its own.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from converter.errors import UsageError
+from converter.inventory import Skipped, leave_out
+from converter.names import from_system, to_bytes
+from converter.sources.folders import SPLIT_FOLDERS, is_clutter, list_prefix, stays_inside
+from converter.sources.inputs import is_folder, is_pattern, list_pattern
+from converter.storage.location import Location
+
+DATA_FOLDER: Final = "data"
+CARD: Final = "README.md"  # that the folder of a data set has, which says that it is one
+
+_SHARD: Final = re.compile(r"(.+)-\d{5}-of-\d{5}[^/]*")
+_KEYWORD: Final = re.compile(rf"(?:^|[-._ 0-9])({'|'.join(SPLIT_FOLDERS)})(?=[-._ 0-9]|$)")
+_COUNT: Final = re.compile(r"(-\d{5})-of-\d{5}$")
+
+
+class DataFile(NamedTuple):
+    """A file of a data set."""
+
+    path: str  # relative to the root
+    split: str  # empty if no file has any
+    name: str  # what paths of its images begin with: its path without the suffix, made short
+
+
+def list_data_files(
+    images: Location, root: Location, suffix: str
+) -> tuple[list[DataFile], list[Skipped]]:
+    """The files of IMAGES with that suffix, in the order of their names, and all others.
+
+    IMAGES is one file, a pattern, or a folder, `root`. Raises UsageError if there is none, or if
+    there are several configurations.
+    """
+    skipped: list[Skipped] = []
+    if is_pattern(images):
+        paths = [_relate(file, root) for file in list_pattern(images)]
+    elif is_folder(images):
+        paths = sorted(_find_files(root, suffix, skipped), key=to_bytes)
+    else:
+        paths = [_relate(images, root)]
+    if not paths:
+        raise UsageError(f"{images} has no file that ends in {suffix}")
+    _check_configurations(images, paths)
+    splits = find_splits(paths)
+    skipped += (leave_out(path, "skipped_no_split") for path in paths if path not in splits)
+    names = name_files([*splits], suffix)
+    return [DataFile(path, splits[path], names[path]) for path in splits], skipped
+
+
+def find_splits(paths: Sequence[str]) -> dict[str, str]:
+    """The split of each file, empty if none has any; without those that alone have none."""
+    for find in (_read_shard, _read_folders, _read_name):
+        found = {path: split for path in paths if (split := find(path))}
+        if found:
+            return found
+    return dict.fromkeys(paths, "")
+
+
+def name_files(paths: Sequence[str], suffix: str) -> dict[str, str]:
+    """What the paths of images begin with, by the path of their file.
+
+    Without the number of files, as long as that tells them apart: when one is added, all others
+    get another number.
+    """
+    plain = {path: path.removesuffix(suffix) for path in paths}
+    short = {path: _COUNT.sub(r"\1", name) for path, name in plain.items()}
+    return short if len({*short.values()}) == len(short) else plain
+
+
+def find_folders(names: Sequence[str]) -> list[str]:
+    """The folders, of the names in one, that files of a data set may lie in."""
+    usual = [name for name in names if name.lower() in (*SPLIT_FOLDERS, DATA_FOLDER, "default")]
+    if CARD in names:
+        return [name for name in names if "." not in name]
+    return usual
+
+
+def _read_shard(path: str) -> str:
+    found = _SHARD.fullmatch(path.rpartition("/")[2])
+    return SPLIT_FOLDERS.get(found[1].lower(), "") if found else ""
+
+
+def _read_folders(path: str) -> str:
+    for part in path.split("/")[:-1]:
+        if found := _KEYWORD.search(part.lower()):
+            return SPLIT_FOLDERS[found[1]]
+    return ""
+
+
+def _read_name(path: str) -> str:
+    found = _KEYWORD.search(path.rpartition("/")[2].lower())
+    return SPLIT_FOLDERS[found[1]] if found else ""
+
+
+def _check_configurations(images: Location, paths: Sequence[str]) -> None:
+    known = {DATA_FOLDER, *SPLIT_FOLDERS}
+    folders = {
+        "/".join(part for part in path.split("/")[:-1] if part.lower() not in known)
+        for path in paths
+    }
+    if len(folders) > 1:
+        names = sorted(folder or "." for folder in folders)
+        raise UsageError(
+            f"{images} holds several data sets, in {', '.join(map(repr, names[:5]))}: give one of "
+            "these folders, or a pattern"
+        )
+
+
+def _relate(file: Location, root: Location) -> str:
+    path = file.relate(root)
+    return path if root.is_remote else from_system(path)
+
+
+def _find_files(root: Location, suffix: str, skipped: list[Skipped]) -> Iterator[str]:
+    found = (path for path, _ in list_prefix(root)) if root.is_remote else _walk(root)
+    hidden: set[str] = set()
+    for path in found:
+        parts = path.split("/")
+        clutter = next((n for n, part in enumerate(parts, 1) if is_clutter(part)), 0)
+        if clutter:
+            name = "/".join(parts[:clutter]) + "/" * (clutter < len(parts))
+            if name not in hidden:
+                hidden.add(name)
+                skipped.append(leave_out(name, "skipped_hidden"))
+        elif not path.lower().endswith(suffix):
+            skipped.append(leave_out(path, "skipped_extension"))
+        elif not (root.is_remote or stays_inside(Path(str(root), path), Path(str(root)))):
+            skipped.append(leave_out(path, "skipped_link"))
+        else:
+            yield path
+
+
+def _walk(root: Location) -> Iterator[str]:
+    base = str(root)
+    for folder, folders, files in os.walk(base):
+        here = f"{folder[len(base) :]}/".lstrip("/")
+        yield from (from_system(here + name) for name in files)
+        hidden = [name for name in folders if is_clutter(name)]
+        yield from (from_system(f"{here}{name}/") for name in hidden)
+        folders[:] = (name for name in folders if name not in hidden)

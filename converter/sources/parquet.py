@@ -1,0 +1,154 @@
+"""Images in Parquet files, as the library `datasets` of Hugging Face writes them, and others.
+
+An image is called FILE/NAME: FILE is where its file lies, without what follows the number of a
+shard, and NAME is what the row says, or the number of the row from 0. If an earlier row of the
+file has that name, the number stands before it. So an image keeps its name, and with it its split,
+when rows are appended or files are added.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from converter.errors import UsageError
+from converter.options import ConvertOptions
+from converter.sources.column_notes import list_used
+from converter.sources.data_files import CARD, DATA_FOLDER, DataFile, find_folders, list_data_files
+from converter.sources.folders import SPLIT_FOLDERS, is_clutter
+from converter.sources.inputs import DEFAULTS, is_folder, is_pattern, list_pattern, locate_root
+from converter.sources.parquet_columns import (
+    Columns,
+    find_images,
+    list_classes,
+    list_labels,
+    read_columns,
+    recognize_images,
+)
+from converter.sources.parquet_rows import ParquetRows
+from converter.sources.row_sources import RowSource
+from converter.storage.location import Location, map_in_threads
+
+SUFFIX: Final = ".parquet"
+
+_LABEL_NAMES: Final = ("label", "labels")
+_MAX_CLASS_FOLDERS: Final = 1  # beside Parquet files, before a folder is one of classes
+
+
+def recognize(images: Location, names: Sequence[str]) -> bool:
+    """Whether IMAGES is, holds or stands for Parquet files with a column of images."""
+    file = find_first(images, names)
+    try:
+        return file is not None and recognize_images(read_columns(file))
+    except UsageError:  # to be described by what takes it for something else
+        return False
+
+
+def find_first(images: Location, names: Sequence[str]) -> Location | None:
+    """The first Parquet file that IMAGES is, holds or stands for; not one among class folders."""
+    if is_pattern(images):
+        files = list_pattern(images)
+        return files[0] if all(_is_parquet(file.name) for file in files) else None
+    if is_folder(images):
+        return None if _has_classes(images, names) else _find_in(images, names)
+    return images if _is_parquet(images.name) else None
+
+
+def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
+    """The columns of images and of labels; raises UsageError if other options make no sense."""
+    for name in ("path_format", "table_root"):
+        if getattr(options, name) != getattr(DEFAULTS, name):
+            what = name.replace("_", " ")
+            raise UsageError(f"{what} is for tables of paths, and {images} holds its images")
+    root = locate_root(images, options)
+    (first, *_), _ = list_data_files(images, root, SUFFIX)
+    columns = read_columns(root.child(first.path))
+    image = find_images(columns, options.image_column)
+    return {"image_column": image, **_choose_labels(columns, image, options)}
+
+
+def open_parquet(images: Location, options: ConvertOptions) -> RowSource:
+    """Opens the files that IMAGES is, holds or stands for."""
+    root = locate_root(images, options)
+    files, skipped = list_data_files(images, root, SUFFIX)
+    places = [root.child(file.path) for file in files]
+    columns = [found for _, found in map_in_threads(read_columns, places, root)]
+    for found in columns:
+        find_images(found, options.image_column)
+        _check_used(found, options)
+    classes = list_classes(columns, options)
+    return RowSource(
+        images=images,
+        root=root,
+        options=options,
+        read_rows=ParquetRows(images, root, tuple(files), tuple(columns), options).read,
+        classes=classes,
+        skipped=tuple(skipped),
+        recognized=_describe(files, columns[0], options, classes),
+    )
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
+
+
+def _has_classes(images: Location, names: Sequence[str]) -> bool:
+    """Whether a folder looks like one of class folders, with Parquet files among them."""
+    known = (*SPLIT_FOLDERS, DATA_FOLDER, "default")
+    others = [name for name in names if not (is_clutter(name) or name.lower() in known)]
+    if CARD in names or len(others) <= _MAX_CLASS_FOLDERS:
+        return False
+    folders = (name for name in others if not _is_parquet(name) and is_folder(images / name))
+    return sum(1 for _ in folders) > _MAX_CLASS_FOLDERS
+
+
+def _find_in(folder: Location, names: Sequence[str], depth: int = 2) -> Location | None:
+    """A Parquet file in a folder, or in one of its folders that may hold some."""
+    for name in names:
+        if _is_parquet(name) and not is_clutter(name):
+            return folder / name
+    for name in find_folders(names) if depth else ():
+        if is_folder(folder / name):
+            inner = folder / name
+            if found := _find_in(inner, inner.list_names(), depth - 1):
+                return found
+    return None
+
+
+def _choose_labels(columns: Columns, image: str, options: ConvertOptions) -> dict[str, str]:
+    """The column of labels, if none is named: a usual name, or the only one of class names."""
+    taken = (image, *list_used(options))
+    if options.label_column or options.labels_column:
+        return {}
+    for name in _LABEL_NAMES:
+        if name in columns.types and name not in taken:
+            return {"labels_column" if columns.is_list(name) else "label_column": name}
+    found = [name for name in columns.types if columns.is_single_class(name) and name not in taken]
+    if len(found) > 1:
+        raise UsageError(
+            f"{columns.file}: the columns {', '.join(map(repr, found[:5]))} hold classes: name one "
+            "with --label-column, or carry the others along with --keep-column"
+        )
+    return {"label_column": found[0]} if found else {}
+
+
+def _check_used(columns: Columns, options: ConvertOptions) -> None:
+    for name in list_used(options):
+        if not columns.has_cells(name):
+            raise UsageError(
+                f"{columns.file} has no column {name!r}: there are {columns.describe()}"
+            )
+    mask = options.mask_column
+    if mask and not columns.can_hold_images(mask):
+        raise UsageError(f"{columns.file}: the masks in column {mask!r} are no images")
+
+
+def _describe(
+    files: Sequence[DataFile], columns: Columns, options: ConvertOptions, classes: Sequence[str]
+) -> str:
+    count = f"{len(files):,} files" if len(files) > 1 else "1 file"
+    text = f"{count} of Parquet, images in column {options.image_column!r}"
+    if labels := list_labels(options):
+        text += f", labels in {', '.join(map(repr, labels))}"
+        text += f" with {len(classes):,} names" if classes else ""
+    used = {options.image_column, *(name.partition(".")[0] for name in list_used(options))}
+    unused = [name for name in columns.types if name not in used | {*list_used(options)}]
+    return text + (f"; not used: {', '.join(map(repr, unused))}" if unused else "")
