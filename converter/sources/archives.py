@@ -30,6 +30,7 @@ from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import to_bytes
 from converter.sources.folders import clean_name, has_image_suffix, is_clutter
 from converter.sources.inputs import is_compressed, is_zip
+from converter.sources.tar_headers import Header
 from converter.sources.zips import list_zip, peek_zip_member, start_zip_member
 from converter.storage.location import Location
 
@@ -306,7 +307,9 @@ def _open_window(archive: Location, packed_bytes: int) -> Iterator[_Window]:
 def _list_window(window: _Window, folder: str, depth: int) -> Iterator[Entry | Skipped]:
     # `tarfile` asks its file for nothing but `read`, `seek` and `tell`; its types ask for more.
     # With this encoding its names are spelled as `converter.names` spells them.
-    with tarfile.open(fileobj=window, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:  # type: ignore[call-overload]
+    with tarfile.open(  # type: ignore[call-overload]
+        fileobj=window, mode="r:", tarinfo=Header, encoding="utf-8", errors="surrogateescape"
+    ) as tar:
         while (info := tar.next()) is not None:
             tar.members = []  # it would keep a kilobyte of each
             path, is_outside = clean_name(info.name)

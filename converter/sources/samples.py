@@ -9,6 +9,7 @@ UTF-8 are columns, and so are the keys of a `.json`. Nothing is unpickled, and p
 asks for are not read.
 """
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,6 +54,7 @@ class Sample(NamedTuple):
         return [extension for extension in self.parts if is_image(extension)]
 
 
+@functools.lru_cache(maxsize=1_024)
 def is_image(extension: str) -> bool:
     """Whether a part is an image, by its extension."""
     return has_image_suffix(f"x.{extension}")
