@@ -13,7 +13,9 @@ from converter.option_fields import LABELS, MASKS, OUTPUT, SOURCE, TABLE, list_o
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
-SOURCES: Final = ("folders", "archive", "table", "webdataset", "parquet", "shardmill")
+SOURCES: Final = (
+    "folders", "archive", "table", "webdataset", "parquet", "shardmill", "tfds", "tfrecord",
+)  # fmt: skip
 IN_FILES: Final = ("parquet", "webdataset", "tfrecord", "tfds", "shardmill")  # not one file each
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
 
@@ -110,7 +112,8 @@ class ConvertOptions(ChoiceOptions):
             archive, on the command line to the current one.
         mask_padding: the class number where the image is padded.
         source: what IMAGES is: `folders` of images, an `archive` of them, a `table`, tars of a
-            `webdataset`, `parquet` files that hold images, or a `shardmill` data set; `auto` looks.
+            `webdataset`, `parquet` files that hold images, a `shardmill` data set, a folder of
+            `tfds`, or files of `tfrecord`; `auto` looks.
         members: of several IMAGES, the kind and the place of each in the folder that holds them;
             filled in where they are given.
         seed: decides the splits and the order of the records.
@@ -143,16 +146,16 @@ class ConvertOptions(ChoiceOptions):
     split_folders: str = option("auto", LABELS, choices=("auto", "yes", "no"))
     label_offset: int = option(0, LABELS, limits=(0, 1), metavar="0|1")
     path_column: str = option("path", TABLE, metavar="NAME")
-    image_column: str | None = option(None, TABLE, metavar="NAME")
+    image_column: str | None = option(None, TABLE, metavar="NAME", aliases=("--image-feature",))
     path_format: str | None = option(None, TABLE, metavar="FORMAT")
-    label_column: str | None = option(None, TABLE, metavar="NAME")
+    label_column: str | None = option(None, TABLE, metavar="NAME", aliases=("--label-feature",))
     labels_column: str | None = option(None, TABLE, metavar="NAME")
     labels_columns: tuple[str, ...] = option(
         (), TABLE, parse=str, metavar="NAME", several=True, shown="none"
     )
     labels_separator: str = option("|", TABLE, metavar="TEXT")
     target_column: str | None = option(None, TABLE, metavar="NAME")
-    caption_column: str | None = option(None, TABLE, metavar="NAME")
+    caption_column: str | None = option(None, TABLE, metavar="NAME", aliases=("--text-feature",))
     boxes_column: str | None = option(None, TABLE, metavar="NAME")
     box_labels_column: str | None = option(None, TABLE, metavar="NAME")
     box_format: str = option("xyxy", TABLE, choices=("xyxy", "xywh", "yolo", "yxyx"))

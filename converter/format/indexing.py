@@ -124,6 +124,22 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
     return list(found.values())
 
 
+def refuse_compressed(file: BinaryIO, path: object) -> None:
+    """Raises a `DatasetError` if a file of records is compressed."""
+    file.seek(0)
+    unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        begin = unpacker.decompress(file.read(_HEAD_BYTES), HEADER_BYTES)
+    except zlib.error:
+        return
+    # A damaged file may happen to unpack, but then not to a record.
+    if is_header(begin) or (unpacker.eof and not begin):
+        raise DatasetError(
+            f"{path} is compressed, and compressed TFRecords cannot be read at random: decompress "
+            "it, or write it again without compression"
+        ) from None
+
+
 def _expand(pattern: str) -> Iterator[Path]:
     matches = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)  # noqa: PTH207
     for match in map(Path, sorted(matches, key=os.fsencode)):
@@ -160,23 +176,8 @@ def _scan_file(path: Path, *, payloads: bool) -> tuple[bytes, int]:
                 offset += size
         except RecordError as error:
             if error.record == 0:
-                _refuse_compressed(file, path)
+                refuse_compressed(file, path)
             raise
         if os.fstat(file.fileno()).st_size != file_bytes:
             raise DatasetError(f"{path} changed while it was read: run again when it is complete")
     return bytes(lines), file_bytes
-
-
-def _refuse_compressed(file: BinaryIO, path: Path) -> None:
-    file.seek(0)
-    unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
-    try:
-        begin = unpacker.decompress(file.read(_HEAD_BYTES), HEADER_BYTES)
-    except zlib.error:
-        return
-    # A damaged file may happen to unpack, but then not to a record.
-    if is_header(begin) or (unpacker.eof and not begin):
-        raise DatasetError(
-            f"{path} is compressed, and compressed TFRecords cannot be read at random: decompress "
-            "it, or write it again without compression"
-        ) from None

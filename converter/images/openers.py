@@ -115,6 +115,15 @@ def open_image(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     return image
 
 
+def is_image(head: bytes) -> bool:
+    """Whether bytes begin like an image that no text begins like."""
+    return any(
+        head.startswith(signatures, at)
+        for name, at, signatures in _SIGNATURES
+        if name not in ("bmp", "ppm", "ico")
+    )
+
+
 def name_format(image: Image.Image) -> str:
     """The format of an opened image, as `FORMATS` names it."""
     return _NAMES[str(image.format)]

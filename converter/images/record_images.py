@@ -17,8 +17,8 @@ from converter.names import from_bytes
 from converter.options import ConvertOptions
 
 # What `Entry.part` says of an image in a record, by the options that it was stored with; or that
-# the mask is meant.
-PLAIN, KEPT, UNKNOWN, OF_MASK = OWN_PARTS = ("plain", "kept", "unknown", "mask")
+# the mask is meant. The colon is for features of others, which `Entry.part` names, too.
+PLAIN, KEPT, UNKNOWN, OF_MASK = OWN_PARTS = (":plain", ":kept", ":unknown", ":mask")
 
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
 

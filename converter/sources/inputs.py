@@ -6,8 +6,8 @@ import itertools
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from converter.errors import UsageError
 from converter.options import COLUMN_OPTIONS, ConvertOptions
@@ -202,6 +202,12 @@ def check_input_options(images: Location, options: ConvertOptions) -> None:
             raise UsageError(f"{name.replace('_', ' ')}: {where}")
     if options.source == "table" and options.image_column is not None:
         raise UsageError(f"image column: {images} is a table of paths: give their path column")
+
+
+def leave_given(implied: Mapping[str, Any], options: ConvertOptions) -> dict[str, Any]:
+    """Those of the implied options that are still at their defaults."""
+    unset = (name for name in implied if getattr(options, name) == getattr(DEFAULTS, name))
+    return {name: implied[name] for name in unset}
 
 
 def locate_base(images: Location) -> Location:

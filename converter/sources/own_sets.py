@@ -19,7 +19,7 @@ from converter.inventory import NO_LABEL, SPLITS, Entry, Skipped, leave_out
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sources.example_files import Found, read_bounds, scan_file
-from converter.sources.inputs import DEFAULTS
+from converter.sources.inputs import leave_given
 from converter.sources.row_sources import IMAGE, RowSource, normalize_path
 from converter.sources.rows import Row
 from converter.sources.spool import Spool
@@ -80,8 +80,8 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
         if getattr(options, one) or getattr(options, other):  # an image has one of them
             implied = {name: implied[name] for name in implied.keys() - {one, other}}
     if options.encoding == "keep" and manifest.image.is_raw:
-        return {**_leave_given(implied, options), "encoding": "raw"}  # a worker gets a TIFF
-    return _leave_given(implied, options)
+        return {**leave_given(implied, options), "encoding": "raw"}  # a worker gets a TIFF
+    return leave_given(implied, options)
 
 
 def open_own_set(images: Location, options: ConvertOptions) -> RowSource:
@@ -123,12 +123,6 @@ def _read_manifest(images: Location) -> Manifest:
             several = ", ".join(str(images / name) for name in sizes[:4])
             raise UsageError(f"{images} holds data sets of several sizes: give one of {several}")
     return read_manifest(images)
-
-
-def _leave_given(implied: Mapping[str, Any], options: ConvertOptions) -> dict[str, Any]:
-    """Those of the implied options that are still at their defaults."""
-    unset = (name for name in implied if getattr(options, name) == getattr(DEFAULTS, name))
-    return {name: implied[name] for name in unset}
 
 
 def _list_strangers(images: Location, manifest: Manifest) -> Iterator[Skipped]:

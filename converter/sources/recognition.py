@@ -6,7 +6,14 @@ from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.options import ConvertOptions
-from converter.sources import own_sets, parquet, tables, webdataset
+from converter.sources import (
+    own_sets,
+    parquet,
+    tables,
+    tfds_sets,
+    tfrecord_files,
+    webdataset,
+)
 from converter.sources.inputs import (
     check_input_options,
     is_archive,
@@ -39,6 +46,12 @@ FORMATS: Final[dict[str, Format]] = {
     "shardmill": Format(own_sets.is_own_set, own_sets.open_own_set, own_sets.imply_options),
     "webdataset": Format(webdataset.recognize, webdataset.open_samples, webdataset.imply_options),
     "parquet": Format(parquet.recognize, parquet.open_parquet, parquet.imply_options),
+    "tfds": Format(tfds_sets.is_tfds_folder, tfds_sets.open_tfds_folder, tfds_sets.imply_features),
+    "tfrecord": Format(
+        tfrecord_files.recognize_records,
+        tfrecord_files.open_records,
+        tfrecord_files.imply_features,
+    ),
     "table": Format(
         lambda images, _: is_table(images) and not is_pattern(images), tables.open_table
     ),

@@ -1,0 +1,223 @@
+"""TFRecord files from anyone: which there are, and which features of a record mean what.
+
+What is not said by options is guessed from the first record that can be read.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from converter.errors import ImageError, UsageError
+from converter.format.features import Features
+from converter.format.indexing import refuse_compressed
+from converter.images.openers import is_image
+from converter.inventory import Skipped, leave_out
+from converter.names import from_system
+from converter.options import ConvertOptions
+from converter.sources.column_notes import list_used
+from converter.sources.example_files import scan_file
+from converter.sources.example_rows import ExampleLayout, ExampleRows, RecordFile
+from converter.sources.folders import SPLIT_FOLDERS
+from converter.sources.inputs import (
+    is_folder,
+    is_pattern,
+    leave_given,
+    list_pattern,
+    locate_base,
+)
+from converter.sources.row_sources import RowSource
+from converter.storage.files import INDEX_SUFFIX
+from converter.storage.location import Location
+
+_SUFFIX: Final = re.compile(
+    r"\.(tfrecords?|tfrec|tfr)(-?\d+)?(-of-\d+)?(\.(gz|gzip|zlib))?$", re.IGNORECASE
+)
+_NUMBERED: Final = re.compile(r"-\d{5}-of-\d{5}$")
+_SPLIT: Final = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_FOLDERS)})(?:[^a-z]|$)", re.IGNORECASE)
+
+# Names of features in the order in which they are looked for, those of the TensorFlow Models first.
+_IMAGES: Final = ("image/encoded", "image_raw", "image", "encoded", "img", "jpg", "jpeg", "png")
+_LABELS: Final = ("image/class/label", "label", "class", "class_id", "label_id", "category")
+_TEXTS: Final = ("image/class/text", "label", "class", "class_name", "label_name", "category")
+_CAPTIONS: Final = ("image/caption", "caption", "text")
+_PATHS: Final = (
+    "image/source_id", "image/filename", "filename", "file_name", "path", "image/path",
+)  # fmt: skip
+_BOXES: Final = "image/object/bbox"
+_BOX_LABELS: Final = ("image/object/class/text", "image/object/class/label")
+_NAMES_OF: Final = {
+    "image/class/label": ("image/class/text",), "label": ("label_name", "class_name"),
+    "class": ("class_name",), "class_id": ("class_name",), "label_id": ("label_name",),
+}  # fmt: skip
+_HEAD_BYTES: Final = 32
+
+
+class _First(NamedTuple):
+    """The first record that can be read, and how each of its single values of bytes begins."""
+
+    features: Features
+    heads: Mapping[str, bytes]
+
+
+def is_record_file(name: str) -> bool:
+    """Whether a file of records would be called like that."""
+    is_index = INDEX_SUFFIX in name or name.endswith(".idx")
+    return not is_index and bool(_SUFFIX.search(name) or _NUMBERED.search(name))
+
+
+def recognize_records(images: Location, names: Sequence[str]) -> bool:
+    """Whether IMAGES is a file, a pattern or a folder of records: no folder lies beside them."""
+    if is_pattern(images):
+        return all(is_record_file(file.name) for file in list_pattern(images))
+    if not names:
+        return bool(_SUFFIX.search(images.name)) and not is_folder(images)
+    if not any(map(is_record_file, names)):
+        return False
+    files = images.list_sizes()
+    shown = (name for name in names if not name.startswith("."))
+    return all(name in files for name in shown) and any(map(is_record_file, files))
+
+
+def imply_features(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
+    """The options that name the features of the image, its label, its caption and its boxes."""
+    first = _read_first(images)
+    implied: dict[str, Any] = {"image_column": _choose_image(images, first, options)}
+    single = {name for name in first.features.message if len(first.features.read(name)) == 1}
+    used = {implied["image_column"], *list_used(options)}
+    free = single - used
+    numbers = {name for name in free if isinstance(first.features.read(name)[0], int)}
+    texts = {name for name in free if isinstance(first.features.read(name)[0], bytes)}
+    if not (options.label_column or options.labels_column):
+        label = _find(_LABELS, numbers) or _find(_TEXTS, texts)
+        implied["label_column"] = label
+        texts -= {label, *_NAMES_OF.get(label or "", ())}
+    implied["caption_column"] = _find(_CAPTIONS, texts)
+    if f"{_BOXES}/ymin" in first.features.message:
+        implied |= {"boxes_column": _BOXES, "box_format": "yxyx"}
+        if not options.boxes_column:
+            implied["box_labels_column"] = _find(_BOX_LABELS, {*first.features.message})
+    return leave_given({name: value for name, value in implied.items() if value}, options)
+
+
+def open_records(images: Location, options: ConvertOptions) -> RowSource:
+    """Opens files of records; raises a UsageError if no record of theirs holds an image."""
+    root, first = locate_base(images), _read_first(images)
+    files, skipped = _list_files(images)
+    image = options.image_column or _choose_image(images, first, options)
+    label = options.label_column or ""
+    layout = ExampleLayout(
+        files=tuple(_find_splits(files, root)),
+        image=image,
+        names={},
+        path=_find(_PATHS, {*first.heads}),
+        text=_find(_NAMES_OF.get(label, ()), {*first.heads}),
+    )
+    rows = ExampleRows(root, layout, options)
+    return RowSource(
+        images=images,
+        root=root,
+        options=options,
+        read_rows=rows.read_rows,
+        classes=rows.classes,
+        skipped=skipped,
+        recognized=_describe(image, first, layout, options),
+    )
+
+
+def _list_files(images: Location) -> tuple[list[Location], tuple[Skipped, ...]]:
+    if is_pattern(images):
+        return [file for file in list_pattern(images) if INDEX_SUFFIX not in file.name], ()
+    if not is_folder(images):
+        if not images.exists():
+            raise UsageError(f"{images} does not exist: give files of records")
+        return [images], ()
+    names = [name for name in images.list_names() if not name.endswith(INDEX_SUFFIX)]
+    found = [name for name in names if is_record_file(name)]
+    skipped = (
+        leave_out(name, "skipped_hidden" if name.startswith(".") else "skipped_extension")
+        for name in names
+        if name not in found
+    )
+    if not found:
+        raise UsageError(f"{images} has no file of records: name them, in a pattern in quotes")
+    return [images / name for name in found], tuple(skipped)
+
+
+def _find_splits(files: Sequence[Location], root: Location) -> Iterator[RecordFile]:
+    """The files with the splits that their names say, if all of them say one."""
+    found = [_SPLIT.search(file.name) for file in files]
+    for file, split in zip(files, found, strict=True):
+        path = file.relate(root) if file != root else file.name
+        name = SPLIT_FOLDERS[split[1].lower()] if split and all(found) else ""
+        yield RecordFile(path=path if file.is_remote else from_system(path), split=name)
+
+
+def _read_first(images: Location) -> _First:
+    reasons = []
+    for file in _list_files(images)[0]:
+        found = next(scan_file(file), None)
+        if found is None:
+            continue
+        if not isinstance(found.features, ImageError):
+            return _First(found.features, _read_heads(file, found.place, found.features))
+        with file.open_read() as stream:
+            refuse_compressed(stream, file)
+        reasons.append(found.features.detail)
+    reason = f": {reasons[0]}" if reasons else ""
+    raise UsageError(f"{images} has no record of a tf.train.Example at its beginning{reason}")
+
+
+def _read_heads(file: Location, place: int, features: Features) -> dict[str, bytes]:
+    heads = {}
+    for name in features.message:
+        values: Sequence[Any] = features.read(name)
+        if len(values) == 1 and isinstance(values[0], bytes):
+            heads[name] = values[0][:_HEAD_BYTES]
+    for name, lies in features.held.items():
+        if lies is not None:
+            heads[name] = file.read_range(place + 12 + lies[0], min(_HEAD_BYTES, lies[1]))
+    return heads
+
+
+def _choose_image(images: Location, first: _First, options: ConvertOptions) -> str:
+    if options.image_column:
+        if options.image_column not in first.features.names:
+            raise UsageError(
+                f"{images} has no feature {options.image_column!r}: there are "
+                f"{first.features.describe()}"
+            )
+        return options.image_column
+    found = sorted(name for name, head in first.heads.items() if is_image(head))
+    if options.mask_column in found:
+        found.remove(options.mask_column)
+    chosen = _find(_IMAGES, {*found}) or (found[0] if len(found) == 1 else None)
+    if chosen is None:
+        what = f"{len(found)} features that begin like an image" if found else (
+            "no feature that begins like an image: pixels without a format cannot be read"
+        )  # fmt: skip
+        raise UsageError(
+            f"{images} has {what}; name it with --image-feature; found: {first.features.describe()}"
+        )
+    return chosen
+
+
+def _find(names: Sequence[str], found: set[str]) -> str | None:
+    return next((name for name in names if name in found), None)
+
+
+def _describe(image: str, first: _First, layout: ExampleLayout, options: ConvertOptions) -> str:
+    used = list_used(options)
+    known = {image, layout.path, layout.text, *used}
+    boxes = f"{options.boxes_column}/"
+    left = [
+        name for name in first.features.names if name not in known and not name.startswith(boxes)
+    ]
+    named = {
+        option.replace("_", " "): getattr(options, f"{option}_column")
+        for option in ("label", "labels", "caption", "boxes", "box_labels")
+    }
+    parts = [f"image feature {image!r}"]
+    parts += (f"{option} {name!r}" for option, name in named.items() if name)
+    if left:
+        parts.append(f"left: {', '.join(left[:12])}")
+    return ", ".join(parts)
