@@ -52,7 +52,6 @@ class Option(NamedTuple):
     metavar: str | None = None  # stands for the value in `--help`
     flag: str = ""  # empty for `--` and the field's name, or `--no-NAME` if True is the default
     alias: str = ""  # another spelling of the flag
-    aliases: tuple[str, ...] = ()  # other flags for the same
     repeated: bool = False  # the flag may be given several times, for a list of values
     several: bool = False  # the same, and a flag takes several values
     shown: str | None = None  # the default in `--help`; None for the value itself

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from converter.errors import DatasetError, ImageError
+from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.features import Features
 from converter.format.indexing import refuse_compressed
 from converter.inventory import NO_LABEL, Entry
@@ -65,7 +65,9 @@ class ExampleRows:
         self._texts: dict[int, set[str | None]] = {}  # the names that stand beside each number
         self._hashes = array("Q")
         self._named = layout.path is not None
+        self._seen: set[str] = set()  # names of features
         self._spool = Spool(self._read_files())
+        self._check_seen()
         hashes = np.asarray(self._hashes)
         self._named &= len(np.unique(hashes)) == len(hashes)
         self.classes = self._number_classes()
@@ -82,6 +84,12 @@ class ExampleRows:
             for column in self._used:
                 row[column] = self._finish_cell(column, row.get(column))
             yield place, row
+
+    def _check_seen(self) -> None:
+        for name in (*self._held, *self._used):
+            if name not in self._seen and f"{name}/{_SIDES[0]}" not in self._seen:
+                there = ", ".join(sorted(self._seen)) or "none"
+                raise UsageError(f"{self._root} has no feature {name!r}: there are {there}")
 
     def _finish_cell(self, column: str, cell: Any) -> Any:
         if isinstance(cell, list) and column not in self._lists:
@@ -129,6 +137,7 @@ class ExampleRows:
                 raise found.features
             # Of all features, because a column that is missing is named with those that are there.
             row: Row = dict.fromkeys(found.features.names)
+            self._seen |= row.keys()
             row |= {name: self._read_cell(found.features, name) for name in self._used}
             row[IMAGE] = self._describe_image(path, file, found, found.features)
             self._note_names(found.features, row)

@@ -17,7 +17,7 @@ from converter.options import ConvertOptions
 from converter.sources.column_notes import list_used
 from converter.sources.example_rows import ExampleLayout, ExampleRows, RecordFile
 from converter.sources.folders import SPLIT_FOLDERS
-from converter.sources.inputs import leave_given
+from converter.sources.inputs import is_folder, leave_given
 from converter.sources.row_sources import RowSource
 from converter.storage.location import Location
 
@@ -124,7 +124,7 @@ def _find_versions(images: Location, names: Sequence[str]) -> Iterator[tuple[Loc
     shown = [name for name in names if name != _DOWNLOADS and not name.startswith(".")]
     inner = images
     prefix = ""
-    if len(shown) == 1 and not _VERSION.fullmatch(shown[0]):
+    if len(shown) == 1 and not _VERSION.fullmatch(shown[0]) and is_folder(images / shown[0]):
         inner, prefix = images / shown[0], f"{shown[0]}/"
         shown = [name for name in inner.list_names() if not name.startswith(".")]
     for name in shown if all(map(_VERSION.fullmatch, shown)) else ():
@@ -144,6 +144,8 @@ def _read_dataset(images: Location) -> _Dataset:
     info, features = (_read_json(folder / name) for name in METADATA)
     try:
         listed = dict(_list_features(features, "", None, plural=False))
+        if len(listed) > _MAX_FEATURES:
+            raise ValueError(f"{len(listed):,} features, at most {_MAX_FEATURES:,}")  # noqa: TRY301
     except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
         raise DatasetError(f"{folder / _FEATURES} is damaged: {error!r:.100}") from error
     kind = info.get("fileFormat", "tfrecord")
@@ -172,14 +174,14 @@ def _list_features(
     content: Mapping[str, Any], name: str, file: str | None, *, plural: bool
 ) -> Iterator[tuple[str, _Feature]]:
     """All features below one, by the names that they have on the disk."""
-    if inner := content.get("featuresDict"):
-        for key, feature in inner["features"].items():
+    if "featuresDict" in content:
+        for key, feature in content["featuresDict"]["features"].items():
             named = key.replace("/", ".")
             label = named if file is None else f"{file}-{named}"
             path = f"{name}/{key}" if name else key
             yield from _list_features(feature, path, label, plural=plural)
-    elif inner := content.get("sequence"):
-        yield from _list_features(inner["feature"], name, file, plural=True)
+    elif "sequence" in content:
+        yield from _list_features(content["sequence"]["feature"], name, file, plural=True)
     else:
         kind = next((_KINDS[key] for key in _KINDS if key in content), "other")
         classes = content["classLabel"].get("numClasses", 0) if kind == "label" else 0
