@@ -1,7 +1,6 @@
 """Whatever the records of a data set call their originals, an export stays inside, and is whole."""
 
 import json
-import os
 import tarfile
 from pathlib import Path
 
@@ -13,8 +12,10 @@ from forging import forge, make_payload
 from test_safe_names import HOSTILE, check_path
 
 from converter.names import from_bytes, to_bytes
+from converter.sources.recognition import FORMATS
 from pipelines import export
 
+KNOWN = {"folders", *FORMATS}
 MORE = [
     "Cat.png",
     "cat.png",
@@ -26,6 +27,10 @@ MORE = [
     "x.jpg",
     "x",
     "X",
+]
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.skipif(kind not in KNOWN, reason=f"no source {kind}"))
+    for kind in ("folders", "webdataset", "parquet")
 ]
 SOURCES = [*HOSTILE, *MORE, *(f"ant/{name}" for name in MORE), "x.png", "x.png", "dir.png/x.png"]
 
@@ -54,8 +59,6 @@ def test_folders_hold_every_image_and_nothing_lies_outside(tmp_path):
     for name in written:
         check_path(name)
         assert name.startswith(("train/ant/", "train/bee/"))
-    again = convert_again(result.command, tmp_path / "again")
-    assert describe_dataset(again) == describe_dataset(out)
 
 
 # WebDataset leaves the closing of files to the garbage collector.
@@ -86,6 +89,14 @@ def test_parquet_holds_every_image(tmp_path):
         check_path(cell["path"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_originals_of_any_name_convert_again(kind, tmp_path):
+    out, _ = forge_sources(tmp_path / "out", SOURCES)
+    result = export(out, tmp_path / "export", kind=kind)
+    again = convert_again(result.command, tmp_path / "again")
+    assert describe_dataset(again) == describe_dataset(out)
+
+
 @pytest.mark.parametrize(
     "classes",
     [
@@ -94,7 +105,8 @@ def test_parquet_holds_every_image(tmp_path):
         ("a", "b -> c"), ("a->a", "->"), ("\ufeffa", "a"), ("1", "01"), ("true", "null"),
     ],
 )  # fmt: skip
-def test_classes_of_any_name_come_back(classes, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_of_any_name_come_back(kind, classes, tmp_path, monkeypatch):
     monkeypatch.setattr(forging, "CLASSES", classes)
     images = [encode_image(make_image(number), "PNG") for number in range(8)]
     payloads = [
@@ -102,11 +114,12 @@ def test_classes_of_any_name_come_back(classes, tmp_path, monkeypatch):
         for number, image in enumerate(images)
     ]
     out = forge(tmp_path / "out", {"train-00000-of-00001": payloads})
-    result = export(out, tmp_path / "export")
+    result = export(out, tmp_path / "export", kind=kind)
     for name in list_tree(tmp_path / "export"):
         check_path(name)
-    folders = os.listdir(tmp_path / "export" / "train")  # noqa: PTH208 (names, not paths)
-    assert len({folder.lower() for folder in folders} - {"metadata.jsonl"}) == 2
+    if kind == "folders":
+        names = {path.name.lower() for path in (tmp_path / "export" / "train").iterdir()}
+        assert len(names - {"metadata.jsonl"}) == 2
     again = convert_again(result.command, tmp_path / "again")
     assert describe_dataset(again) == describe_dataset(out)
 
