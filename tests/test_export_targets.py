@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 from exported import list_tree, make_folder, make_table
@@ -95,7 +96,8 @@ from converter.storage.disk import DiskPath
 write = DiskPath.write_new
 def slowly(self, data):
     write(self, data)
-    print("wrote", flush=True)
+    sys.stdout.write("wrote\\n")  # in one piece, as `print` of several threads is not
+    sys.stdout.flush()
     time.sleep(0.3)
 DiskPath.write_new = slowly
 from pipelines import export
@@ -103,12 +105,31 @@ export(sys.argv[1], sys.argv[2])
 """
 
 
+STEADY = """
+import sys, time
+from converter.storage.disk import DiskPath
+for name in ("write_new", "create", "move_files", "remove_folder", "unlink"):
+    def wait(*given, real=getattr(DiskPath, name), **more):
+        time.sleep(0.01)
+        return real(*given, **more)
+    setattr(DiskPath, name, wait)
+from pipelines.cli.commands import main
+import converter.exports.exporting
+print("begins", flush=True)
+main(["export", *sys.argv[1:], "--quiet"])
+"""
+
+
 def start_slowly(out: Path, folder: Path) -> subprocess.Popen[str]:
-    """An export in another process, which has written an image."""
+    """An export in another process, which has written a few images."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(out), str(folder)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW, str(out), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
-    assert process.stdout.readline() == "wrote\n"
+    for _ in range(4):  # by then all threads run
+        assert process.stdout.readline() == "wrote\n"
     return process
 
 
@@ -121,6 +142,43 @@ def test_a_killed_process_leaves_nothing_that_could_be_taken_for_an_export(out, 
     export(out, tmp_path / "export")
     export(out, tmp_path / "whole")
     assert list_tree(tmp_path / "export") == list_tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_kills_at_any_moment_the_same_command_gives_a_whole_export(kind, out, tmp_path):
+    export(out, tmp_path / "whole", kind=kind)
+    whole = {path.name for path in (tmp_path / "whole").iterdir()}
+    words = [sys.executable, "-c", STEADY, str(out), str(tmp_path / "export"), "--as", kind]
+    random = Random(kind)
+    for _ in range(5):
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "begins\n"
+            time.sleep(random.uniform(0, 0.4))
+            process.kill()
+        names = {name.partition("/")[0] for name in list_all(tmp_path / "export")} - {".shardmill"}
+        assert names in (set(), whole - {targets.MARKER}, whole)
+        if targets.MARKER in names:
+            break
+    if targets.MARKER not in names:
+        export(out, tmp_path / "export", kind=kind)
+    assert list_tree(tmp_path / "whole").items() <= list_tree(tmp_path / "export").items()
+
+
+def test_what_a_late_thread_left_is_in_no_ones_way(out, tmp_path):
+    export(out, tmp_path / "whole")
+    (name, _), *_ = list_tree(tmp_path / "whole" / "train").items()
+    late = tmp_path / "export" / ".shardmill" / "export" / "train" / name
+    late.parent.mkdir(parents=True)
+    late.write_bytes(b"late")
+    export(out, tmp_path / "export")
+    assert list_tree(tmp_path / "export") == list_tree(tmp_path / "whole")
+
+
+def test_an_interruption_leaves_nothing(out, tmp_path):
+    with start_slowly(out, tmp_path / "export") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    assert not (tmp_path / "export").exists()
 
 
 def test_an_interrupted_export_of_something_else_is_not_touched(out, tmp_path):

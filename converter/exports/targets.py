@@ -106,6 +106,8 @@ class Target:
                     "remove the folder, or choose another one"
                 )
             self._discard()
+        # A thread that is just being started outlives an interruption, and writes once more.
+        self._remove_work()
         layout.scratch.make_folder()
         write_file(layout.work / _NOTE, dump_json(self.note), layout.scratch)
         with _explain_errors(self.folder):
