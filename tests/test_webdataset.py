@@ -233,6 +233,18 @@ def test_class_folders_beside_or_in_tars_stay_what_they_were(image_folder, tmp_p
     assert resolve_options(splits, OPTIONS).source == "folders"
 
 
+def test_tables_beside_tars_are_skipped_as_img2dataset_writes_them_or_are_the_source(tmp_path):
+    write_samples(tmp_path / "in", 2, "%05d.tar")
+    (tmp_path / "in" / "00000.parquet").write_bytes(b"about the samples")
+    (tmp_path / "in" / "00000_stats.json").write_text("{}")
+    inventory = scan_images(tmp_path / "in", OPTIONS)
+    assert len(inventory.entries) == 2
+    assert {skip.code for skip in inventory.skipped} == {"skipped_extension"}
+    write_tar(tmp_path / "other" / "t.tar", ("a/1.jpg", b"x"))
+    (tmp_path / "other" / "rows.csv").write_text("path\n")
+    assert not webdataset.recognize(tmp_path / "other", ["t.tar", "rows.csv"])
+
+
 def test_a_source_may_be_named(tmp_path):
     images = [(f"{key}.jpg", encode_image(make_image(key))) for key in range(3)]
     tar = write_tar(tmp_path / "t.tar", *images)
@@ -632,6 +644,19 @@ def test_a_tar_that_changes_meanwhile_is_noticed(shards, tmp_path):
         for reject in receipt.rejects
     }
     assert codes == {"train-000001.tar": "changed", "train-000002.tar": "vanished"}
+
+
+def test_duplicates_are_found_by_their_beginnings_and_then_as_a_whole(tmp_path, monkeypatch):
+    contents = [os.urandom(20_000) for _ in range(3)]
+    contents += [contents[0], contents[1][:-1] + b"x"]
+    members = [(f"{key}.jpg", content) for key, content in enumerate(contents)]
+    tar = write_tar(tmp_path / "t.tar", *members)
+    read = []
+    original = archives.start_member
+    monkeypatch.setattr(archives, "start_member", lambda *a: read.append(a) or original(*a))
+    inventory = scan_images(tar, dataclasses.replace(OPTIONS, source="webdataset"))
+    assert inventory.duplicates == ((0, 3),)
+    assert len(read) == 4  # those whose beginnings are alike
 
 
 def test_compressed_tars_are_decompressed_a_few_times_and_not_for_each_image(tmp_path, monkeypatch):

@@ -19,10 +19,16 @@ class Container(NamedTuple):
     in_order: bool = False  # a part can only be read with what stands before it
     # The SHA-256 of a part that is read in order; empty if it cannot be read.
     digest: Callable[[Location, Entry], bytes] | None = None
+    # The first bytes of a part, at most so many, if they take less than all of it.
+    peek: Callable[[Location, Entry, int], bytes] | None = None
 
 
 def _start_member(file: Location, entry: Entry) -> Callable[[], bytes]:
     return archives.start_member(file, entry.place, entry.size_bytes)
+
+
+def _peek_member(file: Location, entry: Entry, size: int) -> bytes:
+    return archives.peek_member(file, entry.place, size)
 
 
 def _start_row(file: Location, entry: Entry) -> Callable[[], bytes]:
@@ -36,8 +42,8 @@ def _digest_member(file: Location, entry: Entry) -> bytes:
 
 # By how the name of the file ends; any other name is that of a file of records.
 CONTAINERS: Final[dict[str, Container]] = {
-    ".tar": Container(_start_member),
-    ".zip": Container(_start_member),
+    ".tar": Container(_start_member, peek=_peek_member),
+    ".zip": Container(_start_member, peek=_peek_member),
     ".parquet": Container(_start_row, in_order=True, digest=parquet_images.MEASURED.digest),
     **dict.fromkeys(
         COMPRESSED_SUFFIXES, Container(_start_member, in_order=True, digest=_digest_member)
@@ -59,12 +65,17 @@ def start_part(root: Location, entry: Entry) -> Callable[[], bytes]:
     return _find_container(entry.file).start(root.child(entry.file), entry)
 
 
-def digest_part(root: Location, entry: Entry, _end_bytes: int) -> bytes:
-    """The SHA-256 of a part; empty if it cannot be read now."""
+def digest_part(root: Location, entry: Entry, end_bytes: int) -> bytes:
+    """The SHA-256 of the first `end_bytes` of a part, or of all of it, as for 0 bytes.
+
+    It is empty if the part cannot be read now.
+    """
     container, file = _find_container(entry.file), root.child(entry.file)
     if container.digest:
         return container.digest(file, entry)
     try:
+        if container.peek and end_bytes and entry.size_bytes > 2 * end_bytes:
+            return hashlib.sha256(container.peek(file, entry, end_bytes)).digest()
         return hashlib.sha256(start_part(root, entry)()).digest()
     except (ImageError, OSError):
         return b""

@@ -23,7 +23,7 @@ from converter.sources.inputs import (
     locate_base,
 )
 from converter.sources.row_sources import RowSource
-from converter.sources.rows import Row
+from converter.sources.rows import READERS, Row
 from converter.sources.samples import (
     CAPTION,
     KEY,
@@ -63,7 +63,8 @@ def recognize(images: Location, names: Sequence[str]) -> bool:
     a `.cls` makes them samples. Raises UsageError for several tars without samples.
     """
     if is_folder(images):
-        if not _holds_tars(images, names):
+        has_table = any(name.lower().endswith(tuple(READERS)) for name in names)
+        if not _holds_tars(images, names, must_have_samples=has_table):
             return False
     elif not is_pattern(images):
         return _is_tar(images.name) and any(map(_is_certain, _find_samples(_peek(images))))
@@ -226,7 +227,7 @@ def _read_list(images: Location, root: Location) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-def _holds_tars(folder: Location, names: Sequence[str]) -> bool:
+def _holds_tars(folder: Location, names: Sequence[str], *, must_have_samples: bool) -> bool:
     """Whether a folder, or those of splits in it, have tars, and neither images nor classes."""
     splits = [name for name in names if name.lower() in SPLIT_FOLDERS]
     if not (splits or any(map(_is_tar, names))) or any(map(has_image_suffix, names)):
@@ -236,9 +237,12 @@ def _holds_tars(folder: Location, names: Sequence[str]) -> bool:
         return False
     tars = _find_tars(folder)
     deeper = (file.path for file in tars.skipped if file.path.count("/") > 0)
-    return bool(tars.files) and not any(
-        path.endswith("/") or has_image_suffix(path) for path in deeper
+    if not tars.files or any(path.endswith("/") or has_image_suffix(path) for path in deeper):
+        return False
+    samples = (
+        found for file in tars.files for found in _find_samples(_peek(tars.root.child(file)))
     )
+    return not must_have_samples or any(map(_is_certain, samples))
 
 
 def _find_tars(images: Location) -> _Tars:

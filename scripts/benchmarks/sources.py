@@ -1,7 +1,8 @@
 """Converts the same 5,000 photos out of a folder and out of files that hold them, side by side.
 
-    parquet   row groups of 100 rows, Snappy, a structure of bytes and path: as `datasets` writes
-    one       the same in a single row group of 1 GB: memory must not grow with it
+    parquet     row groups of 100 rows, Snappy, a structure of bytes and path: as `datasets` writes
+    webdataset  tars of 500 samples with .cls, .txt and .json, as the library writes them
+    one         Parquet in a single row group of 1 GB: memory must not grow with it
 
 Runs alternate, because machines drift; ratios are those of the medians.
 """
@@ -137,9 +138,25 @@ def write_parquet(photos: list[Path], path: Path, group_rows: int) -> None:
                     writer.write_batch(batch, row_group_size=len(photos))
 
 
+def pack_tars(images: Path, folder: Path) -> None:
+    """Writes tars of 500 samples with class, caption and JSON."""
+    import webdataset
+
+    photos = list_photos(images)
+    names = sorted({photo.parent.name for photo in photos})
+    folder.mkdir()
+    with webdataset.ShardWriter(str(folder / "train-%06d.tar"), maxcount=500, verbose=0) as writer:
+        for number, photo in enumerate(photos):
+            about = {"number": number, "name": photo.name}
+            label = names.index(photo.parent.name)
+            parts = {"jpg": photo.read_bytes(), "cls": label, "txt": photo.name, "json": about}
+            writer.write({"__key__": f"{number:06}", **parts})
+
+
 # The name of each kind, its file, and what writes it.
 PACKERS: Mapping[str, tuple[str, Callable[[Path, Path], None]]] = {
     "parquet": ("photos.parquet", pack_parquet),
+    "webdataset": ("tars", pack_tars),
 }
 
 
