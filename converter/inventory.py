@@ -29,6 +29,7 @@ SKIP_RULES: Final = {
     "skipped_where": "the condition of --where does not hold for it",
     "skipped_sample": "not in the share that --sample takes",
     "skipped_take": "not among the number that --take takes",
+    "skipped_unlisted": "no annotation and no list names it",
     "skipped_duplicate": "has the content of another image",
     "skipped_repeated": "a later member of the archive has its name",
     "skipped_outside": "its name leads out of the archive",
@@ -98,6 +99,14 @@ NOTES: Final = {
     "class_number": "numbers as names of classes are not those of the labels: --classes with a "
     "file of all numbers, one a line, keeps them",
     "decimal_comma": "numbers with a comma are kept as text: write them with a point",
+    "unused_folder": "a folder without an image, as some layouts of images and boxes have",
+    "missing_list": "folders or lists that a YAML file names and that are not there",
+    "class_numbers": "no data.yaml and no classes.txt names the classes, so their numbers do",
+    "unknown_image": "annotations of images that are not listed, left out",
+    "box_invalid": "boxes that are not four numbers with an area, left out",
+    "box_class": "boxes of a class that is not listed, left out",
+    "box_outside": "boxes that lie outside of their image, left out",
+    "box_size": "the annotation states another size: boxes are taken as pixels of the file",
     "wrong_extension": "the name and the content say different formats",
     "animated": "several frames or pages, only the first is taken",
     "profile": "colours converted to sRGB from another ICC profile",
@@ -113,7 +122,7 @@ NOTES: Final = {
 # Notes that need the images to be read.
 CONTENT_NOTES: Final = (
     "wrong_extension", "animated", "profile", "truncated", "coarse", "inks", "palette", "range",
-    "transparent",
+    "transparent", "box_outside", "box_size",
 )  # fmt: skip
 
 

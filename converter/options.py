@@ -14,7 +14,8 @@ from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 SOURCES: Final = (
-    "folders", "archive", "table", "webdataset", "parquet", "shardmill", "tfds", "tfrecord",
+    "folders", "archive", "table", "coco", "voc", "yolo", "webdataset", "parquet", "shardmill",
+    "tfds", "tfrecord",
 )  # fmt: skip
 IN_FILES: Final = ("parquet", "webdataset", "tfrecord", "tfds", "shardmill")  # not one file each
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
@@ -98,6 +99,8 @@ class ConvertOptions(ChoiceOptions):
         caption_column: a text about the image.
         boxes_column: a list of boxes, four numbers each.
         box_labels_column: a list of class names, one for each box.
+        box_columns: other columns with a value for each box, such as `is_crowd`, which are stored
+            as image/object/NAME and left out with their box.
         box_format: `xyxy` is left, top, right, bottom and `xywh` left, top, width, height in pixels
             of the image as a person sees it; `yolo` is centre x, centre y, width, height and `yxyx`
             top, left, bottom, right in fractions of its size.
@@ -113,7 +116,8 @@ class ConvertOptions(ChoiceOptions):
         mask_padding: the class number where the image is padded.
         source: what IMAGES is: `folders` of images, an `archive` of them, a `table`, tars of a
             `webdataset`, `parquet` files that hold images, a `shardmill` data set, a folder of
-            `tfds`, or files of `tfrecord`; `auto` looks.
+            `tfds`, or files of `tfrecord`; objects in boxes, as annotated by `coco`, `voc` or
+            `yolo`; `auto` looks.
         members: of several IMAGES, the kind and the place of each in the folder that holds them;
             filled in where they are given.
         seed: decides the splits and the order of the records.
@@ -158,6 +162,9 @@ class ConvertOptions(ChoiceOptions):
     caption_column: str | None = option(None, TABLE, metavar="NAME", alias="--text-feature")
     boxes_column: str | None = option(None, TABLE, metavar="NAME")
     box_labels_column: str | None = option(None, TABLE, metavar="NAME")
+    box_columns: tuple[str, ...] = option(
+        (), TABLE, parse=str, metavar="NAME", flag="--box-column", repeated=True, shown="none"
+    )
     box_format: str = option("xyxy", TABLE, choices=("xyxy", "xywh", "yolo", "yxyx"))
     mask_column: str | None = option(None, TABLE, metavar="NAME")
     split_column: str | None = option(None, TABLE, metavar="NAME")
@@ -244,9 +251,11 @@ class ConvertOptions(ChoiceOptions):
                 f"{given[0]} and {given[1]} exclude each other: an image has one label, or any "
                 "number of them from one place"
             )
-        if self.box_labels_column and not self.boxes_column:
-            raise UsageError("box labels column is given without a boxes column")
+        if (self.box_labels_column or self.box_columns) and not self.boxes_column:
+            what = "box columns are" if self.box_columns else "box labels column is"
+            raise UsageError(f"{what} given without a boxes column")
         _check_unique("keep columns", self.keep_columns)
+        _check_unique("box columns and keep columns", (*self.box_columns, *self.keep_columns))
         _check_unique("labels columns", self.labels_columns)
 
     def _check_path_format(self, text: str) -> None:

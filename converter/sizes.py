@@ -47,5 +47,5 @@ def format_count(number: int, noun: str) -> str:
     >>> format_count(1, "shard"), format_count(1200, "class")
     ('1 shard', '1,200 classes')
     """
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
     return f"{number:,} {noun if number == 1 else plural}"

@@ -41,8 +41,8 @@ KINDS = {
         "wheel_building "
     ),
     "system": (
-        "archives batch batches cache chosen clusters commands commit conversion costs damage "
-        "dataset decoding duplicates export export_names export_readers export_stores "
+        "archives batch batches cache chosen clusters coco commands commit conversion costs damage "
+        "dataset decoding detections duplicates export export_names export_readers export_stores "
         "export_targets frames frameworks hosts image_decoders image_notes inputs "
         "indexing isolation joined keras layers leftovers locks masks mixing multi_size "
         "object_files "
@@ -53,8 +53,8 @@ KINDS = {
         "runners scan sequence serializable shard_cache shard_groups shardset source "
         "stored_sources stores table_cases tables terminal tfds tfds_sets tfds_written "
         "tfrecord_files threads "
-        "transforms truncated_sets updates verification webdataset "
-        "workers "
+        "transforms truncated_sets updates verification voc webdataset "
+        "workers yolo "
     ),
 }
 """The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or

@@ -95,6 +95,7 @@ def test_json_has_every_option_in_order():
         ("labels_columns", []),
         ("labels_separator", "|"),
         *((name, None) for name in COLUMN_OPTIONS[2:6]),
+        ("box_columns", []),
         ("box_format", "xyxy"),
         *((name, None) for name in COLUMN_OPTIONS[6:]),
         ("keep_columns", []),
@@ -109,7 +110,7 @@ def test_json_has_every_option_in_order():
 
 def test_an_unknown_option_is_refused():
     with pytest.raises(
-        UsageError, match="'sise': known are background, box_format, box_labels_column, "
+        UsageError, match="'sise': known are background, box_columns, box_format, "
     ):
         ConvertOptions.from_json({"sise": 3})
 

@@ -34,12 +34,21 @@ DECODED_ROWS: Final = "image/decoded_rows"
 # The columns whose values come from the image's files, not from a table.
 FROM_FILES: Final = (MASK, ORIGINAL_ROWS, DECODED_ROWS)
 
+OBJECTS: Final = "image/object/"
+"""How the columns begin that hold a value for each box, but for `BOXES` themselves."""
+
+# 0 or 1 for each box; the names are those of the TensorFlow Models.
+_FLAGS: Final = tuple(f"{OBJECTS}{name}" for name in ("is_crowd", "difficult", "truncated"))
+
 # The kind of each feature with a fixed meaning. Other columns may have any kind but `mask`.
 _RESERVED: Final = {
     LABELS: "labels", TARGET: "float", CAPTION: "text",
     BOXES: "boxes", BOX_LABELS: "labels", MASK: "mask",
     ORIGINAL_ROWS: "int", DECODED_ROWS: "int",
+    **dict.fromkeys(_FLAGS, "ints"),
 }  # fmt: skip
+
+_OF_BOXES: Final = ("ints", "floats", "texts")
 
 MAX_COLUMNS: Final = 32
 
@@ -92,11 +101,37 @@ def check_columns(columns: Sequence[Column]) -> None:
         raise ValueError("a column is listed twice")
     for column in columns:
         expected = _RESERVED.get(column.name)
-        known = column.kind == expected if expected else column.kind in KINDS.keys() - {"mask"}
+        kinds = _OF_BOXES if is_of_boxes(column.name) else KINDS.keys() - {"mask"}
+        known = column.kind == expected if expected else column.kind in kinds
         if not known:
             raise ValueError(f"column {column.name!r} is of the unknown kind {column.kind!r}")
-        if not expected and not _NAME.fullmatch(column.name):
+        if not expected and not _NAME.fullmatch(column.name.removeprefix(OBJECTS)):
             raise ValueError(f"column {column.name!r} has no name that a feature can have")
+
+
+def is_of_boxes(name: str) -> bool:
+    """Whether a column has a value for each box, which goes where its box goes."""
+    return name.startswith(OBJECTS) and name != BOXES
+
+
+def check_lengths(values: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` unless each column of boxes has one value for each box."""
+    for name in filter(is_of_boxes, values):
+        boxes, count = len(values[BOXES]), len(values[name])
+        if boxes != count:
+            what = "labels" if name == BOX_LABELS else f"values of {name}"
+            raise ValueError(f"{boxes} boxes with {count} {what}")
+
+
+def make_box_column(name: str, kind: str) -> Column:
+    """The column of a table's column with a value for each box; a `UsageError` if it has no name.
+
+    `kind` is that of its cells, and is used if the name has no fixed meaning.
+    """
+    feature = f"{OBJECTS}{check_column_name(name.removeprefix(OBJECTS))}"
+    if feature == BOXES:
+        raise UsageError(f"box column {name!r} would be stored as {feature}: rename it")
+    return Column(feature, _RESERVED.get(feature, kind))
 
 
 def make_features(columns: Sequence[Column], values: Iterable[Any]) -> dict[str, list[Any]]:

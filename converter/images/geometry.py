@@ -10,11 +10,17 @@ from typing import Any, Final, TypeAlias
 
 from PIL import Image
 
-from converter.format.schema import BOX_LABELS, BOXES, Column
+from converter.format.schema import BOXES, Column, is_of_boxes
 from converter.options import ConvertOptions
 
 Size: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[float, float, float, float]  # top, left, bottom, right
+
+_MAX_SIDE: Final = 1e300  # also refuses whole numbers that no float can hold
+# The orientations in which rows or columns of the file are shown in the other direction. From 5 on,
+# rows are then shown as columns.
+_ROWS_BACKWARD: Final = (3, 4, 6, 7)
+_COLUMNS_BACKWARD: Final = (2, 3, 7, 8)
 
 _FRACTIONS: Final = ("yolo", "yxyx")  # boxes in fractions of the image's size, not in pixels
 
@@ -90,7 +96,7 @@ def parse_box(box: Any, box_format: str) -> Box:
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"box {box!r:.60} is not a list of four numbers")
     # JSON may hold NaN and Infinity, and `True` is an int, too.
-    if not all(type(side) in (int, float) and math.isfinite(side) for side in box):
+    if not all(type(side) in (int, float) and abs(side) <= _MAX_SIDE for side in box):
         raise ValueError(f"box {box!r:.60} does not hold four numbers")
     one, two, three, four = map(float, box)
     match box_format:
@@ -109,23 +115,85 @@ def parse_box(box: Any, box_format: str) -> Box:
 
 
 def fit_boxes(
-    columns: Sequence[Column], values: list[Any], size: Size, options: ConvertOptions
+    columns: Sequence[Column],
+    values: list[Any],
+    size: Size,
+    options: ConvertOptions,
+    orientation: int = 1,
 ) -> list[Any]:
     """Replaces the boxes among the values of a record by those in the stored image.
 
-    Boxes are cut at its edges. A box that lies outside is left out, together with its label. The
-    sides of all boxes come in one list. `size` is that of the upright original.
+    Boxes are cut at its edges. A box that lies outside is left out, with all that belongs to it.
+    The sides of all boxes come in one list.
+
+    Args:
+        columns: what the values are.
+        values: of the columns, and where boxes are in pixels of the file, the (height, width) that
+            is stated of it behind them, or (0, 0) if none is.
+        size: of the upright original.
+        options: of the conversion.
+        orientation: of EXIF, which turned the original upright.
     """
-    found = dict(zip((column.name for column in columns), values, strict=True))
+    found = dict(zip((column.name for column in columns), values, strict=False))
     if BOXES not in found:
         return values
     geometry, in_fractions = fit_image(size, options), options.box_format in _FRACTIONS
-    moved = [move_box(box, size, geometry, in_fractions=in_fractions) for box in found[BOXES]]
+    boxes = _turn_boxes(found[BOXES], values[len(columns) :], size, orientation)
+    moved = [move_box(box, size, geometry, in_fractions=in_fractions) for box in boxes]
+    for name in filter(is_of_boxes, found):
+        pairs = zip(found[name], moved, strict=True)
+        found[name] = [value for value, box in pairs if box is not None]
     found[BOXES] = [side for box in moved if box is not None for side in box]
-    if BOX_LABELS in found:
-        labels = zip(found[BOX_LABELS], moved, strict=True)
-        found[BOX_LABELS] = [label for label, box in labels if box is not None]
     return [*found.values()]
+
+
+def find_odd_boxes(
+    columns: Sequence[Column],
+    values: list[Any],
+    size: Size,
+    options: ConvertOptions,
+    orientation: int = 1,
+) -> dict[str, int]:
+    """Counts what is odd about the boxes of an original, by code of `converter.inventory.NOTES`.
+
+    The arguments are those of `fit_boxes`.
+    """
+    found = dict(zip((column.name for column in columns), values, strict=False))
+    stated = values[len(columns) :]
+    boxes = _turn_boxes(found.get(BOXES, []), stated, size, orientation)
+    whole = Geometry(crop=(0, 0, *size), scaled=size, canvas=size)
+    in_fractions = options.box_format in _FRACTIONS
+    moved = [move_box(box, size, whole, in_fractions=in_fractions) for box in boxes]
+    known = (size, _turn_size(size, orientation), (0, 0))
+    odd = {"box_outside": moved.count(None), "box_size": sum(tuple(s) not in known for s in stated)}
+    return {code: count for code, count in odd.items() if count}
+
+
+def _turn_boxes(
+    boxes: Sequence[Box], stated: Sequence[Sequence[int]], size: Size, orientation: int
+) -> Sequence[Box]:
+    """Boxes in the upright original, from those that may be in pixels of its file.
+
+    They are that if any size is stated, unless it is that of the upright image alone.
+    """
+    unturned = _turn_size(size, orientation)
+    if not stated or orientation == 1 or tuple(stated[0]) == size != unturned:
+        return boxes
+    return [_turn_box(box, unturned, orientation) for box in boxes]
+
+
+def _turn_size(size: Size, orientation: int) -> Size:
+    return size[::-1] if orientation >= 5 else size
+
+
+def _turn_box(box: Box, size: Size, orientation: int) -> Box:
+    """Turns a box in a file of that size as EXIF says that its image is turned."""
+    (height, width), (top, left, bottom, right) = size, box
+    if orientation in _ROWS_BACKWARD:
+        top, bottom = height - bottom, height - top
+    if orientation in _COLUMNS_BACKWARD:
+        left, right = width - right, width - left
+    return (left, top, right, bottom) if orientation >= 5 else (top, left, bottom, right)
 
 
 def move_box(box: Box, size: Size, geometry: Geometry, *, in_fractions: bool) -> Box | None:

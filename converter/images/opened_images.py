@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from PIL import Image
@@ -12,7 +12,6 @@ from converter.errors import ImageError
 from converter.image_options import FORMATS, SUFFIXES
 from converter.images import conventions, openers, pixels, truncation
 from converter.images.geometry import Geometry, Size, choose_interpolation, pad, scale
-from converter.inventory import NoteTally
 from converter.names import find_file
 from converter.options import ConvertOptions
 
@@ -153,13 +152,3 @@ def list_traits(path: str, origin: Origin, options: ConvertOptions) -> Iterator[
     if origin.profiled:
         yield "profile"
     yield from origin.doubts.split()
-
-
-def note_traits(
-    paths: Iterable[str], data: bytes, options: ConvertOptions, tally: NoteTally
-) -> None:
-    """Adds the traits of a file to a tally, under each path; raises what `examine_image` does."""
-    origin = examine_image(data, options)
-    for path in paths:
-        for code in list_traits(path, origin, options):
-            tally.add(code, path)

@@ -158,7 +158,7 @@ def list_fields(inventory: Inventory) -> dict[str, Field]:
         fields["label"] = Field(is_number=False, read=lambda entry: _list_present(name(entry)))
     for place, column in enumerate(inventory.columns):
         if column.kind not in _WITHOUT_NAME:
-            called = _NAMES.get(column.name, column.name)
+            called = _NAMES.get(column.name, column.name.removeprefix(schema.OBJECTS))
             fields.setdefault(called, _make_field(place, column, inventory.classes))
     return fields
 
@@ -197,7 +197,7 @@ def _trim_labels(inventory: Inventory) -> Inventory:
     places = {
         column.name: place
         for place, column in enumerate(inventory.columns)
-        if column.kind in ("labels", "boxes")
+        if column.kind in ("labels", "boxes") or schema.is_of_boxes(column.name)
     }
     if not places.keys() & {schema.LABELS, schema.BOX_LABELS}:
         raise UsageError(
@@ -218,7 +218,7 @@ def _trim_labels(inventory: Inventory) -> Inventory:
 def _trim_entries(
     entries: Iterable[Entry], places: Mapping[str, int], tally: NoteTally, skipped: list[Skipped]
 ) -> Iterator[Entry]:
-    named = [place for name, place in places.items() if name != schema.BOXES]
+    named = [places[name] for name in (schema.LABELS, schema.BOX_LABELS) if name in places]
     for entry in entries:
         values = json.loads(entry.values)
         labels = [label for place in named for label in values[place]]
@@ -235,8 +235,9 @@ def _trim_entries(
 def _trim_values(values: list[Any], places: Mapping[str, int]) -> str:
     if (place := places.get(schema.BOX_LABELS)) is not None:
         known = [label != NO_LABEL for label in values[place]]
-        for each in (place, places[schema.BOXES]):
-            values[each] = list(itertools.compress(values[each], known))
+        for name, each in places.items():
+            if name != schema.LABELS:
+                values[each] = list(itertools.compress(values[each], known))
     if (place := places.get(schema.LABELS)) is not None:
         values[place] = [label for label in values[place] if label != NO_LABEL]
     return json.dumps(values, separators=(",", ":"))

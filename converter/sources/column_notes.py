@@ -37,7 +37,8 @@ _TAGGED_SHARE: Final = 0.9  # of the labels with several parts
 def list_used(options: ConvertOptions) -> list[str]:
     """The columns that options name, apart from those of paths."""
     named = (getattr(options, name) for name in COLUMN_OPTIONS)
-    return [*(name for name in named if name), *options.labels_columns, *options.keep_columns]
+    lists = (*options.labels_columns, *options.box_columns, *options.keep_columns)
+    return [*(name for name in named if name), *lists]
 
 
 def list_path_columns(options: ConvertOptions) -> list[str]:

@@ -12,9 +12,10 @@ The path of an image says its split and its class:
     train|valid|test/…             split folders before any of them
 """
 
+import itertools
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -37,6 +38,13 @@ SPLIT_FOLDERS: Final = {
 
 # The class with label 0 where labels begin at 1, as in Inception and its followers.
 BACKGROUND: Final = "background"
+
+# Folders that lie beside each other in layouts of images with annotations; neither is a class.
+_LAYOUTS: Final = (
+    ("images", "labels"), ("images", "annotations"), ("images", "masks"),
+    ("JPEGImages", "Annotations"),
+)  # fmt: skip
+LAYOUT_FOLDERS: Final = frozenset((*itertools.chain(*_LAYOUTS), "ImageSets"))
 
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
@@ -61,6 +69,18 @@ def list_folder(
         raise UsageError(f"{root} cannot be read: check its permissions")
     folders = {top: _find_subfolders(folder / to_system(top)) for top in _find_subfolders(folder)}
     return _walk_folder(folder, skipped), folders
+
+
+def check_layout(images: Location, names: Collection[str]) -> None:
+    """Raises UsageError if folders of these names would be taken for classes, and are none."""
+    for pair in _LAYOUTS:
+        if {*pair} <= {*names}:
+            known = "nothing in them is as COCO, VOC or YOLO have it"
+            raise UsageError(
+                f"{images} has the folders {' and '.join(pair)}, which look like images with "
+                f"annotations, and {known}: name what it is with --source, folders if these are "
+                "classes; masks are named with --mask-dir"
+            )
 
 
 def clean_name(name: str) -> tuple[str, bool]:

@@ -21,8 +21,8 @@ ARCHIVE_SUFFIXES: Final = (".tar", ".zip", *COMPRESSED_SUFFIXES)
 # Refused where they do nothing: that a column or a label is missing would go unnoticed.
 _FOLDER_OPTIONS: Final = ("label_from", "split_folders")
 _TABLE_OPTIONS: Final = (
-    *COLUMN_OPTIONS, "labels_columns", "labels_separator", "keep_columns", "path_column",
-    "path_format", "image_column", "table_root",
+    *COLUMN_OPTIONS, "labels_columns", "labels_separator", "box_columns", "keep_columns",
+    "path_column", "path_format", "image_column", "table_root",
 )  # fmt: skip
 DEFAULTS: Final = ConvertOptions()
 

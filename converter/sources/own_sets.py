@@ -70,8 +70,9 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
         implied["box_format"] = "yxyx"
     if schema.ORIGINAL_ROWS in names:
         implied["truncated"] = "fill"
-    others = (column.name for column in manifest.columns if column.name not in _FIXED)
-    implied["keep_columns"] = tuple(others)
+    others = [column.name for column in manifest.columns if column.name not in _FIXED]
+    implied["keep_columns"] = tuple(name for name in others if not schema.is_of_boxes(name))
+    implied["box_columns"] = tuple(filter(schema.is_of_boxes, others))
     if options.split_folders != "no" and any(options.held_out.values()):
         # By the same hashes, a part of `train` would be what other splits have taken from it.
         seed = manifest.options.get("seed")
@@ -225,8 +226,8 @@ def _measure(features: Features, name: str) -> int:
 
 
 def _drop_flat_boxes(row: Row) -> None:
-    """Leaves out boxes, with their labels, that have no area in the 32 bits of their numbers."""
+    """Leaves out boxes, with all of theirs, that have no area in the 32 bits of their numbers."""
     wide = [top < bottom and left < right for top, left, bottom, right in row[schema.BOXES]]
     row[schema.BOXES] = [[*box] for box in itertools.compress(row[schema.BOXES], wide)]
-    if schema.BOX_LABELS in row:
-        row[schema.BOX_LABELS] = [*itertools.compress(row[schema.BOX_LABELS], wide)]
+    for name in filter(schema.is_of_boxes, row):
+        row[name] = [*itertools.compress(row[name], wide)]

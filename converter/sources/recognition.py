@@ -14,6 +14,8 @@ from converter.sources import (
     tfrecord_files,
     webdataset,
 )
+from converter.sources.coco import imply_coco, open_coco, recognize_coco
+from converter.sources.folders import check_layout
 from converter.sources.inputs import (
     check_input_options,
     is_archive,
@@ -23,6 +25,8 @@ from converter.sources.inputs import (
     list_pattern,
 )
 from converter.sources.row_sources import RowSource
+from converter.sources.voc import imply_voc, open_voc, recognize_voc
+from converter.sources.yolo import imply_yolo, open_yolo, recognize_yolo
 from converter.storage.locate import locate
 from converter.storage.location import Location
 
@@ -55,6 +59,9 @@ FORMATS: Final[dict[str, Format]] = {
     "table": Format(
         lambda images, _: is_table(images) and not is_pattern(images), tables.open_table
     ),
+    "coco": Format(recognize_coco, open_coco, imply_coco),
+    "voc": Format(recognize_voc, open_voc, imply_voc),
+    "yolo": Format(recognize_yolo, open_yolo, imply_yolo),
 }
 
 
@@ -92,4 +99,7 @@ def _recognize(images: Location, options: ConvertOptions) -> str:
             f"{images} stands for {len(list_pattern(images)):,} files, and none of a kind that a "
             "pattern may stand for: give a folder, an archive or a table instead"
         )
-    return "archive" if is_archive(images) else "folders"
+    if is_archive(images):
+        return "archive"
+    check_layout(images, names)
+    return "folders"

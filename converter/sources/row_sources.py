@@ -33,6 +33,10 @@ from converter.storage.location import Location
 # it name their image in the path column. No column has that name.
 IMAGE: Final = "\0image"
 
+# The key in a row of the (height, width) that it states, (0, 0) for none. With it, boxes are in
+# pixels of the file, whose EXIF may turn the image.
+SIZE: Final = "\0size"
+
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -117,7 +121,7 @@ def _reject_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterator[
             yield entry
 
 
-def _sort_name(name: str) -> tuple[bool, int, bytes, bytes]:
+def sort_name(name: str) -> tuple[bool, int, bytes, bytes]:
     """Orders whole numbers by value, and all other names after them by their bytes."""
     is_number = name.isascii() and name.isdecimal()
     digits = to_bytes(name.lstrip("0")) if is_number else b""
@@ -201,11 +205,9 @@ class _RowReader:
             column.name: self._read_value(column, row, source)
             for column, source in self.columns.items()
         }
-        if schema.BOX_LABELS in values:
-            boxes, labels = len(values[schema.BOXES]), len(values[schema.BOX_LABELS])
-            if boxes != labels:
-                raise ValueError(f"{boxes} boxes with {labels} labels")
-        return _ENCODER.encode([*values.values()])
+        schema.check_lengths(values)
+        stated = [row[SIZE]] if SIZE in row and schema.BOXES in values else []
+        return _ENCODER.encode([*values.values(), *stated])
 
     def _read_value(self, column: Column, row: rows.Row, source: str) -> Any:
         cell, options = row.get(source), self.options
@@ -218,6 +220,8 @@ class _RowReader:
                 return rows.read_number(cell)
             case schema.BOXES:
                 return [parse_box(box, options.box_format) for box in rows.read_list(cell)]
+        if schema.is_of_boxes(column.name):
+            cell = rows.read_list(cell)
         return rows.convert_cell(cell, column.kind)
 
     def _number(self, names: list[str]) -> list[int]:
@@ -257,14 +261,19 @@ def _read_split(cell: Any) -> str:
 def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
     """Finds the columns of the rows, their kinds, and the classes."""
     options = source.options
-    kinds = {name: source.kinds.get(name, rows.UNKNOWN) for name in options.keep_columns}
+    kinds = {
+        name: source.kinds.get(name, rows.UNKNOWN)
+        for name in (*options.box_columns, *options.keep_columns)
+    }
     found: set[str] = set()
     holds_images = False
     for place, row in source.read_rows():
-        holds_images |= IMAGE in row
+        holds_images |= isinstance(row.get(IMAGE), Entry)
         try:
             for name, kind in kinds.items():
-                kinds[name] = rows.join_kinds(kind, rows.find_kind(row.get(name)))
+                cell = row.get(name)
+                cell = rows.read_list(cell) if name in options.box_columns else cell
+                kinds[name] = rows.join_kinds(kind, rows.find_kind(cell))
         except ValueError as error:
             where = f"{source.images}: column {name!r}, {place}"
             raise UsageError(f"{where} cannot be carried into records: {error}") from error
@@ -275,10 +284,10 @@ def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
         raise UsageError(f"{source.images} has no rows: give it one for each image")
     source.check_columns(names)
     _check_columns(source, names)
-    classes = options.labels_columns or source.classes or tuple(sorted(found, key=_sort_name))
+    classes = options.labels_columns or source.classes or tuple(sorted(found, key=sort_name))
     if not source.classes and not options.class_names:
         noted.add_labels(found)
-    more = sorted(found - {*classes}, key=_sort_name)
+    more = sorted(found - {*classes}, key=sort_name)
     ordered = order_classes((*classes, *more), options)
     return _RowReader(
         options=options,
@@ -291,6 +300,10 @@ def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
         columns=_list_columns(options, kinds),
         path_parts=parse_path_format(options.path_format or ""),
     )
+
+
+def _make_column(name: str, kind: str) -> Column:
+    return Column(check_column_name(name), kind)
 
 
 def _find_nothing(_path: str) -> Entry:
@@ -314,7 +327,7 @@ def _check_columns(source: RowSource, names: set[str]) -> None:
         raise UsageError(f"path format: {source.images} holds its images: leave the format out")
     for name in used if IMAGE in names else (*list_path_columns(options), *used):
         if name not in names:
-            known = ", ".join(sorted(names - {IMAGE})) or "none"
+            known = ", ".join(sorted(names - {IMAGE, SIZE})) or "none"
             raise UsageError(f"{source.images} has no column {name!r}: there are {known}")
 
 
@@ -329,5 +342,6 @@ def _list_columns(options: ConvertOptions, kinds: dict[str, str]) -> dict[Column
     columns = {Column(name, kind): source for name, kind, source in asked if source}
     stored = {rows.UNKNOWN: "text", "blank": "text", "list": "texts"}  # a column without a value
     for name, kind in kinds.items():
-        columns[Column(check_column_name(name), stored.get(kind, kind))] = name
+        make = schema.make_box_column if name in options.box_columns else _make_column
+        columns[make(name, stored.get(kind, kind))] = name
     return columns

@@ -22,6 +22,7 @@ from converter.inventory import (
     NO_LABEL,
     Entry,
     Inventory,
+    Note,
     Skipped,
     leave_out,
     make_note,
@@ -34,7 +35,13 @@ from converter.sources import inputs
 from converter.sources.archives import list_archive
 from converter.sources.chosen import choose_images
 from converter.sources.duplicates import mark_duplicates
-from converter.sources.folders import Labeller, list_folder, number_names, order_classes
+from converter.sources.folders import (
+    LAYOUT_FOLDERS,
+    Labeller,
+    list_folder,
+    number_names,
+    order_classes,
+)
 from converter.sources.joined import join_inventories, open_members
 from converter.sources.own_sets import is_own_set
 from converter.sources.recognition import open_rows, resolve_options
@@ -166,6 +173,7 @@ def _list_folders(root: Location, options: ConvertOptions) -> Inventory:
         entries=tuple(entries),
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         found_classes=tuple(named) if options.class_names else (),
+        notes=_note_folders(entries, folders),
         labelled=options.label_from != "none",
     )
 
@@ -200,6 +208,13 @@ def _explain_empty(root: Location, classes: Sequence[str], skipped: Sequence[Ski
         return f"{root} has no image in any of the {len(classes)} classes that are asked for"
     what = f"{len(classes)} class folders but no image" if classes else "no image in any folder"
     return f"{root} has {what}: looked for names that end in " + ", ".join(sorted(SUFFIXES))
+
+
+def _note_folders(entries: Sequence[Entry], folders: Iterable[str]) -> tuple[Note, ...]:
+    """Notes folders without an image whose names say that they are no classes."""
+    used = {entry.path.partition("/")[0] for entry in entries}
+    unused = sorted(LAYOUT_FOLDERS.intersection(folders) - used, key=to_bytes)
+    return (make_note("unused_folder", unused),) if unused else ()
 
 
 def _note_names(inventory: Inventory) -> Inventory:

@@ -14,7 +14,7 @@ from converter.errors import ImageError
 from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.schema import BOXES
-from converter.images.opened_images import examine_image, note_traits
+from converter.images.opened_images import Origin, examine_image
 from converter.images.record_images import identify
 from converter.inventory import Entry, Inventory, NoteTally, find_used
 from converter.names import find_file
@@ -27,6 +27,7 @@ from converter.sources.originals import hash_original, read_entry, read_original
 from converter.storage.files import name_index
 from converter.storage.location import Location, map_in_threads
 from converter.upkeep import contents
+from converter.writing.image_notes import note_original
 from converter.writing.records import describe_values
 from converter.writing.shard_writer import Receipt
 
@@ -74,6 +75,7 @@ class Comparison:
             sources = contents.read_sources(here, shard, labelled=labelled, detailed=detailed)
             damaged = not contents.is_stated(here, shard)
         entries, changed, removed, tally = [], 0, 0, NoteTally()
+        columns = self.inventory.columns
         mode = self.options.frames
         for path, group in itertools.groupby(sources, lambda s: find_file(s.path, mode)):
             entry, frames = present.get(path), list(group)
@@ -85,7 +87,8 @@ class Comparison:
             changed += self._is_changed(entry, frames[0], data)
             if self.noted and data is not None:
                 with contextlib.suppress(ImageError):
-                    note_traits((frame.path for frame in frames), data, self.options, tally)
+                    paths = [frame.path for frame in frames]
+                    note_original(entry, paths, data, self.options, columns, tally=tally)
         rejects = self._list_rejects(entries)
         receipt = Receipt(
             **dataclasses.asdict(shard),
@@ -130,11 +133,11 @@ class Comparison:
     def _has_other_values(
         self, entry: Entry, features: examples.Features, data: bytes | None
     ) -> bool:
-        columns, size = self.manifest.columns, (1, 1)
+        columns, origin = self.manifest.columns, Origin()
         if any(column.name == BOXES for column in columns):
             original = read_entry(entry, self.images) if data is None else data
-            size = examine_image(original, self.options).size
-        now = describe_values(entry, columns, size, self.options)
+            origin = examine_image(original, self.options)
+        now = describe_values(entry, columns, origin, self.options)
         stored = {name: features.get(name, []) for name in now}
         types = {column.name: column.type for column in columns}
         # Compared as bytes, because NaN is not equal to itself and stored floats are rounded.

@@ -16,7 +16,6 @@ from converter.format.indexes import format_line
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.metadata import describe_dataset
 from converter.format.tfrecords import scan_records
-from converter.images.opened_images import note_traits
 from converter.inventory import Entry, Inventory, NoteTally
 from converter.names import find_file
 from converter.options import IN_FILES, ConvertOptions
@@ -35,6 +34,7 @@ from converter.storage.files import (
 from converter.storage.location import Location, map_in_threads
 from converter.upkeep import contents
 from converter.upkeep.updates import draft_shards, find_rejects, read_rejects
+from converter.writing.image_notes import note_original
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,14 +173,15 @@ class RepairJob:
         return b"".join((*lines, *map(dump_line, list_left_out(draft))))
 
     def _describe_notes(self, draft: Draft) -> bytes:
-        options, tally = self.options, NoteTally()
+        options, tally, columns = self.options, NoteTally(), draft.inventory.columns
         entries = {entry.path: entry for entry in draft.inventory.entries}
         for _, sources in contents.read_all_sources(self.folder, self.manifest):
             paths = [source.path for source in sources]
             for path, frames in itertools.groupby(paths, lambda p: find_file(p, options.frames)):
                 with contextlib.suppress(ImageError, KeyError):
-                    data = read_original(entries[path], self.images, options.max_file_bytes)
-                    note_traits(frames, data, options, tally)
+                    entry = entries[path]
+                    data = read_original(entry, self.images, options.max_file_bytes)
+                    note_original(entry, frames, data, options, columns, tally=tally)
         notes = (*draft.inventory.notes, *tally.list_notes())
         return b"".join(dump_line(note._asdict()) for note in notes)
 

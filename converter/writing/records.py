@@ -34,7 +34,7 @@ from converter.images.conversion import (
     convert_frames,
     copy_images,
 )
-from converter.images.geometry import Size, fit_boxes
+from converter.images.geometry import fit_boxes
 from converter.images.isolation import convert_isolated, convert_mask_isolated
 from converter.images.masks import convert_mask, wrap_mask_errors
 from converter.images.opened_images import Origin
@@ -154,13 +154,14 @@ def unpack_outcomes(file: BinaryIO, entry: Entry, size: int) -> Frames:
 
 
 def describe_values(
-    entry: Entry, columns: Sequence[Column], size: Size, options: ConvertOptions
+    entry: Entry, columns: Sequence[Column], origin: Origin, options: ConvertOptions
 ) -> dict[str, list[Any]]:
-    """The features that a row of a table gives to an original of that upright (height, width)."""
+    """The features that the row of an original gives to its record."""
     valued = [column for column in columns if column.name not in FROM_FILES]
     if not valued:
         return {}
-    return make_features(valued, fit_boxes(valued, json.loads(entry.values), size, options))
+    values, turned = json.loads(entry.values), origin.orientation
+    return make_features(valued, fit_boxes(valued, values, origin.size, options, turned))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,7 +302,7 @@ def _describe_image(
         examples.CHANNELS: image.channels,
         examples.COLORSPACE: _COLORSPACES[image.channels],
         examples.SOURCE_ID: to_bytes(entry.path),
-        **describe_values(entry, columns, image.origin.size, options),
+        **describe_values(entry, columns, image.origin, options),
     }
     if options.truncated == "fill" and ORIGINAL_ROWS not in features:
         features |= {ORIGINAL_ROWS: image.origin.rows, DECODED_ROWS: image.origin.decoded_rows}

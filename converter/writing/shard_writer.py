@@ -20,7 +20,6 @@ from converter.format.manifest import ShardInfo
 from converter.format.schema import Column
 from converter.format.tfrecords import frame_record
 from converter.images.conversion import StoredImage
-from converter.images.opened_images import list_traits
 from converter.inventory import Entry, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, name_generator, read_entries
@@ -28,6 +27,7 @@ from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
 from converter.storage.files import HashedFile, Layout, hash_bytes, name_index, write_file
 from converter.storage.location import Location
+from converter.writing.image_notes import note_image
 from converter.writing.records import Frames, check_policy, make_records
 
 Planned: TypeAlias = tuple[Entry, str]
@@ -124,7 +124,7 @@ def compose_shard(shard: Shard, job: Job, images: Iterable[Frames]) -> Callable[
             if isinstance(outcome, ImageError):
                 tally.reject(entry, outcome)
                 continue
-            tally.add(entry, outcome.image, job.options)
+            tally.add(entry, outcome.image, job.columns, job.options)
             enter("write")
             framed = frame_record(outcome.payload)
             index.write(format_line(file.size, len(framed)))
@@ -188,10 +188,15 @@ class _Tally:
     def reject(self, entry: Entry, error: ImageError) -> None:
         self.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
 
-    def add(self, entry: Entry, image: StoredImage, options: ConvertOptions) -> None:
+    def add(
+        self,
+        entry: Entry,
+        image: StoredImage,
+        columns: Sequence[Column],
+        options: ConvertOptions,
+    ) -> None:
         self.labels[entry.label] += 1
-        for code in list_traits(entry.path, image.origin, options):
-            self.notes.add(code, entry.path)
+        note_image(entry, columns, image.origin, options, self.notes)
         self.formats[image.format] += 1
         self.max_height = max(self.max_height, image.height)
         self.max_width = max(self.max_width, image.width)

@@ -247,7 +247,8 @@ def _label_records(
 
 def _find_column(manifest: Manifest, name: str) -> Column:
     column = find_column(manifest.columns, name)
-    column = column or find_column(manifest.columns, ALIASES.get(name, name))
+    for alias in (ALIASES.get(name, name), f"{schema.OBJECTS}{name}"):
+        column = column or find_column(manifest.columns, alias)
     if column is None:
         known = ", ".join(other.name for other in manifest.columns) or "none"
         raise UsageError(f"column {name!r} is none of the data set: there are {known}")
