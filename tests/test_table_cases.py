@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ from conftest import convert_folder, write_image
 from servers import Server, upload_tree
 from test_tables import write_table
 
+import converter
 from converter.errors import UsageError
 from converter.format import schema
 from converter.format.manifest import read_manifest
@@ -22,6 +24,7 @@ from converter.options import ConvertOptions
 from converter.sources.row_sources import IMAGE, RowSource, scan_rows
 from converter.sources.scan import scan_images
 from converter.storage.disk import DiskPath
+from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.cli.commands import main
 from pipelines.jobs.upkeep import repair, verify
 from reader import load_dataset, open_shards
@@ -183,6 +186,23 @@ def test_notes_are_in_the_data_set_and_in_what_convert_and_plan_print(world, tmp
     [printed] = json.loads(capsys.readouterr().out)["datasets"]
     assert printed["notes"] == [note]
     assert printed["recognized"] == "uses image, MEL; leaves out NV, BCC"
+
+
+def test_every_command_in_the_docs_is_one(tmp_path, monkeypatch):
+    page = Path(converter.__file__).parents[1] / "docs" / "sources.md"
+    section = page.read_text().split("**Tables as people have them.**")[1].split("\n\n- ")[0]
+    lines = section.replace("\\\n", "").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("    shardmill")]
+    monkeypatch.chdir(tmp_path)
+    Path("numbers.txt").write_text("0\n1\n2\n3\n")
+    given = [read_options(parse_arguments(command))[0] for command in commands]
+    assert len(given) == len(CASES) + 1
+    assert {options.path_format for options in given} > {
+        None, "train_images/{id_code}.png", "img_align_celeba/{image_id}"
+    }  # fmt: skip
+    assert {options.labels_columns for options in given} == {
+        (), ("MEL", "NV", "BCC"), ("Smiling", "Male", "Young")
+    }  # fmt: skip
 
 
 FACE_OPTIONS = ConvertOptions(

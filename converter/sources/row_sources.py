@@ -239,8 +239,8 @@ def _list_labels(row: rows.Row, options: ConvertOptions) -> list[str]:
 
 def _has_label(row: rows.Row, column: str) -> bool:
     cell = row.get(column)
-    flag = 0 if rows.is_blank(cell) else rows.find_flag(cell)
-    if flag is None:
+    flag = rows.find_flag(cell)
+    if flag is None and not rows.is_blank(cell):
         raise ValueError(f"column {column!r}: {cell!r:.60} is none of 0, 1 and -1")
     return flag == 1
 

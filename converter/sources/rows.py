@@ -34,7 +34,10 @@ _DIGITS: Final = re.compile(r"[+-]?\d+")
 _INT: Final = re.compile(r"[+-]?(0|[1-9]\d{0,18})")
 
 _COMMA: Final = re.compile(r"[+-]?\d+,\d+")
-_WORDS: Final = {"true": 1.0, "false": 0.0}
+_FLAGS: Final[dict[str | float, int]] = {
+    "1": 1, "0": 0, "-1": -1, "1.0": 1, "0.0": 0, "-1.0": -1, "true": 1, "false": 0,
+    1: 1, 0: 0, -1: -1,
+}  # fmt: skip
 
 _BLANK: Final = "blank"
 UNKNOWN: Final = ""  # the kind of a column before its first cell
@@ -189,15 +192,13 @@ def has_decimal_comma(cell: Any) -> bool:
 
 def find_flag(cell: Any) -> int | None:
     """The 1, 0 or -1 that a cell holds, as a number, in text or as a boolean; None for others."""
-    return _parse_flag(cell) if isinstance(cell, str | int | float) else None
-
-
-# A table may have millions of them: this takes a fifth of the time of parsing.
-@functools.lru_cache(maxsize=1024)
-def _parse_flag(cell: str | float) -> int | None:
+    if not isinstance(cell, str | int | float):
+        return None
+    if cell in _FLAGS:  # a table may have millions of them
+        return _FLAGS[cell]
     word = str(cell).strip().lower()
     try:
-        number = _WORDS[word] if word in _WORDS else float(word)
+        number = float(_FLAGS.get(word, word))
     except ValueError:
         return None
     return int(number) if number in (0, 1, -1) else None
