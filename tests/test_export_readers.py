@@ -27,7 +27,6 @@ from converter.errors import UsageError
 from converter.format import examples, schema
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
-from converter.sources.recognition import FORMATS
 from pipelines import export
 
 # Both libraries leave the closing of files to the garbage collector.
@@ -257,10 +256,7 @@ def test_the_tables_of_splits_say_what_the_one_for_all_says(table, tmp_path):
         assert own == [row for row in rows if row["split"] == split]
 
 
-KINDS = [
-    pytest.param(kind, marks=pytest.mark.skipif(kind not in FORMATS, reason=f"no source {kind}"))
-    for kind in ("webdataset", "parquet")
-]
+KINDS = ("webdataset", "parquet")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -297,3 +293,24 @@ def test_images_without_labels_come_back(kind, tmp_path):
     again = convert_again(result.command, tmp_path / "again")
     assert describe_dataset(again) == describe_dataset(out)
     assert not read_manifest(again).labelled
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_that_is_not_utf_8_is_lost_by_parquet_alone(kind, tmp_path):
+    out = make_bytes(tmp_path)
+    result = export(out, tmp_path / "export", kind=kind)
+    again = convert_again(result.command, tmp_path / "again")
+    found = [features[schema.CAPTION][0] for _, features in read_features(again)]
+    assert found == [b"a\xff" if kind == "webdataset" else b"a\\xff"] * 4
+
+
+def make_bytes(root: Path) -> Path:
+    """A data set with captions that are not UTF-8."""
+    with open(root / "table.jsonl", "w", encoding="ascii") as file:
+        for seed in range(4):
+            write_image(root / f"{seed}.png", seed)
+            row = {"path": f"{seed}.png", "label": "ab"[seed % 2], "text": "a\udcff"}
+            file.write(json.dumps(row) + "\n")
+    options = ConvertOptions(image_size=(12, 16), caption_column="text")
+    convert_folder(root / "table.jsonl", root / "out", options)
+    return root / "out"

@@ -127,7 +127,7 @@ def _list_types(job: ExportJob, pa: Any) -> list[tuple[str, Any]]:
 
 
 def _describe_features(job: ExportJob) -> str:
-    label = {"names": [*map(_mend_text, job.manifest.classes)], "_type": "ClassLabel"}
+    label = {"names": [*job.manifest.classes], "_type": "ClassLabel"}
     kinds: dict[str, Any] = {}
     kinds |= {kind: {"dtype": dtype, "_type": "Value"} for kind, dtype in _DTYPES.items()}
     kinds |= {f"{kind}s": _describe_list(kinds[kind]) for kind in _DTYPES}
