@@ -109,9 +109,7 @@ def test_json_has_every_option_in_order():
 
 
 def test_an_unknown_option_is_refused():
-    with pytest.raises(
-        UsageError, match="'sise': known are background, box_columns, box_format, "
-    ):
+    with pytest.raises(UsageError, match="'sise': known are background, box_columns, box_format, "):
         ConvertOptions.from_json({"sise": 3})
 
 
