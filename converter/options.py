@@ -14,8 +14,8 @@ from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
 SOURCES: Final = (
-    "folders", "archive", "table", "coco", "voc", "yolo", "webdataset", "parquet", "shardmill",
-    "tfds", "tfrecord",
+    "folders", "archive", "table", "metadata", "coco", "voc", "yolo", "webdataset", "parquet",
+    "shardmill", "tfds", "tfrecord",
 )  # fmt: skip
 IN_FILES: Final = ("parquet", "webdataset", "tfrecord", "tfds", "shardmill")  # not one file each
 ENCODINGS: Final = ("jpeg", "png", "webp", "raw", "keep")
@@ -114,10 +114,10 @@ class ConvertOptions(ChoiceOptions):
             but for the suffix. In Python it is relative to the folder of images, or of their
             archive, on the command line to the current one.
         mask_padding: the class number where the image is padded.
-        source: what IMAGES is: `folders` of images, an `archive` of them, a `table`, tars of a
-            `webdataset`, `parquet` files that hold images, a `shardmill` data set, a folder of
-            `tfds`, or files of `tfrecord`; objects in boxes, as annotated by `coco`, `voc` or
-            `yolo`; `auto` looks.
+        source: what IMAGES is: `folders` of images, an `archive` of them, a `table`, a folder
+            with `metadata` of its images, tars of a `webdataset`, `parquet` files that hold images,
+            a `shardmill` data set, a folder of `tfds`, or files of `tfrecord`; objects in boxes, as
+            annotated by `coco`, `voc` or `yolo`; `auto` looks.
         members: of several IMAGES, the kind and the place of each in the folder that holds them;
             filled in where they are given.
         seed: decides the splits and the order of the records.

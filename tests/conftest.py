@@ -43,7 +43,7 @@ KINDS = {
     "system": (
         "archives batch batches cache chosen clusters coco commands commit conversion costs damage "
         "dataset decoding detections duplicates export export_names export_readers export_stores "
-        "export_targets frames frameworks hosts image_decoders image_notes inputs "
+        "export_targets frames frameworks hosts image_decoders image_metadata image_notes inputs "
         "indexing isolation joined keras layers leftovers locks masks mixing multi_size "
         "object_files "
         "object_repairs object_updates objects open_remote own_sets parquet parquet_headers "

@@ -8,6 +8,7 @@ The rules are those of `datasets/data_files.py`; `train`, `validation` and `test
 folders. In a folder with several configurations, each is a data set of its own.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,10 @@ from converter.sources.folders import SPLIT_FOLDERS, is_clutter, list_prefix, st
 from converter.sources.inputs import is_folder, is_pattern, list_pattern
 from converter.storage.location import Location
 
-DATA_FOLDER: Final = "data"
 CARD: Final = "README.md"  # that the folder of a data set has, which says that it is one
+
+_DATA_FOLDER: Final = "data"
+_USUAL: Final = frozenset((*SPLIT_FOLDERS, _DATA_FOLDER, "default"))
 
 _SHARD: Final = re.compile(r"(.+)-\d{5}-of-\d{5}[^/]*")
 _KEYWORD: Final = re.compile(rf"(?:^|[-._ 0-9])({'|'.join(SPLIT_FOLDERS)})(?=[-._ 0-9]|$)")
@@ -63,7 +66,7 @@ def list_data_files(
 
 def find_splits(paths: Sequence[str]) -> dict[str, str]:
     """The split of each file, empty if none has any; without those that alone have none."""
-    for find in (_read_shard, _read_folders, _read_name):
+    for find in (_read_shard, read_split_folder, _read_name):
         found = {path: split for path in paths if (split := find(path))}
         if found:
             return found
@@ -81,12 +84,18 @@ def name_files(paths: Sequence[str], suffix: str) -> dict[str, str]:
     return short if len({*short.values()}) == len(short) else plain
 
 
+def has_class_folders(folder: Location, names: Sequence[str]) -> bool:
+    """Whether a folder with these names in it looks like one of class folders: two or more."""
+    others = (name for name in names if not is_clutter(name) and name.lower() not in _USUAL)
+    found = (name for name in others if is_folder(folder / name))
+    return sum(1 for _ in itertools.islice(found, 2)) > 1
+
+
 def find_folders(names: Sequence[str]) -> list[str]:
     """The folders, of the names in one, that files of a data set may lie in."""
-    usual = [name for name in names if name.lower() in (*SPLIT_FOLDERS, DATA_FOLDER, "default")]
     if CARD in names:
         return [name for name in names if "." not in name]
-    return usual
+    return [name for name in names if name.lower() in _USUAL]
 
 
 def _read_shard(path: str) -> str:
@@ -94,7 +103,8 @@ def _read_shard(path: str) -> str:
     return SPLIT_FOLDERS.get(found[1].lower(), "") if found else ""
 
 
-def _read_folders(path: str) -> str:
+def read_split_folder(path: str) -> str:
+    """The split that a folder in a path is called like; empty if there is none."""
     for part in path.split("/")[:-1]:
         if found := _KEYWORD.search(part.lower()):
             return SPLIT_FOLDERS[found[1]]
@@ -107,7 +117,7 @@ def _read_name(path: str) -> str:
 
 
 def _check_configurations(images: Location, paths: Sequence[str]) -> None:
-    known = {DATA_FOLDER, *SPLIT_FOLDERS}
+    known = {_DATA_FOLDER, *SPLIT_FOLDERS}
     folders = {
         "/".join(part for part in path.split("/")[:-1] if part.lower() not in known)
         for path in paths

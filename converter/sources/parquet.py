@@ -12,8 +12,14 @@ from typing import Any, Final
 from converter.errors import UsageError
 from converter.options import ConvertOptions
 from converter.sources.column_notes import list_used
-from converter.sources.data_files import CARD, DATA_FOLDER, DataFile, find_folders, list_data_files
-from converter.sources.folders import SPLIT_FOLDERS, is_clutter
+from converter.sources.data_files import (
+    CARD,
+    DataFile,
+    find_folders,
+    has_class_folders,
+    list_data_files,
+)
+from converter.sources.folders import is_clutter
 from converter.sources.inputs import DEFAULTS, is_folder, is_pattern, list_pattern, locate_root
 from converter.sources.parquet_columns import (
     Columns,
@@ -30,7 +36,6 @@ from converter.storage.location import Location, map_in_threads
 SUFFIX: Final = ".parquet"
 
 _LABEL_NAMES: Final = ("label", "labels")
-_MAX_CLASS_FOLDERS: Final = 1  # beside Parquet files, before a folder is one of classes
 
 
 def recognize(images: Location, names: Sequence[str]) -> bool:
@@ -48,7 +53,8 @@ def find_first(images: Location, names: Sequence[str]) -> Location | None:
         files = list_pattern(images)
         return files[0] if all(_is_parquet(file.name) for file in files) else None
     if is_folder(images):
-        return None if _has_classes(images, names) else _find_in(images, names)
+        among_classes = CARD not in names and has_class_folders(images, names)
+        return None if among_classes else _find_in(images, names)
     return images if _is_parquet(images.name) else None
 
 
@@ -81,6 +87,8 @@ def open_parquet(images: Location, options: ConvertOptions) -> RowSource:
         options=options,
         read_rows=ParquetRows(images, root, tuple(files), tuple(columns), options).read,
         classes=classes,
+        # Digits in a column of text may be a name, such as 0012.
+        kinds={name: "text" for name in columns[0].types if columns[0].is_text(name)},
         skipped=tuple(skipped),
         recognized=_describe(files, columns[0], options, classes),
     )
@@ -88,16 +96,6 @@ def open_parquet(images: Location, options: ConvertOptions) -> RowSource:
 
 def _is_parquet(name: str) -> bool:
     return name.lower().endswith(SUFFIX)
-
-
-def _has_classes(images: Location, names: Sequence[str]) -> bool:
-    """Whether a folder looks like one of class folders, with Parquet files among them."""
-    known = (*SPLIT_FOLDERS, DATA_FOLDER, "default")
-    others = [name for name in names if not (is_clutter(name) or name.lower() in known)]
-    if CARD in names or len(others) <= _MAX_CLASS_FOLDERS:
-        return False
-    folders = (name for name in others if not _is_parquet(name) and is_folder(images / name))
-    return sum(1 for _ in folders) > _MAX_CLASS_FOLDERS
 
 
 def _find_in(folder: Location, names: Sequence[str], depth: int = 2) -> Location | None:

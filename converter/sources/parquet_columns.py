@@ -74,6 +74,10 @@ class Columns(NamedTuple):
         """Whether a column holds lists."""
         return _find_inner(self.types[name]) is not self.types[name]
 
+    def is_text(self, name: str) -> bool:
+        """Whether a column holds text."""
+        return str(self.types[name]) in ("string", "large_string")
+
     def find_top(self, name: str) -> str:
         """The column of that name, or in which it is nested."""
         return name if name in self.types else name.partition(".")[0]

@@ -16,7 +16,7 @@ from converter.sources.parquet_columns import Columns, list_labels
 from converter.sources.parquet_files import ParquetError, read_batches, read_metadata
 from converter.sources.parquet_images import MEASURED, NO_IMAGE, Measures
 from converter.sources.row_sources import IMAGE, normalize_path
-from converter.sources.rows import Row
+from converter.sources.rows import Row, find_cell
 from converter.storage.location import Location
 
 _MAX_NAME: Final = 200  # characters that the name of an image may have
@@ -125,7 +125,7 @@ class _Entries:
             begin += len(batch)
 
     def _make_row(self, cells: Row, name: Any, number: int) -> Row:
-        row = self._unused | {used: _find_cell(cells, used) for used in self._used}
+        row = self._unused | {used: _decode(find_cell(cells, used)) for used in self._used}
         path = self._name(name, number)
         try:
             for column, classes in self._classes.items():
@@ -176,20 +176,6 @@ class _Entries:
         path = normalize_path(name)
         found: Entry = self._make_lookup()(f"{folder}/{path}" if folder else path)
         return found._replace(split=self._file.split)
-
-
-def _find_cell(cells: Row, name: str) -> Any:
-    """The cell of a column, also of one that is nested, as in a list of structures."""
-    if name in cells:
-        return _decode(cells[name])
-    top, *parts = name.split(".")
-    cell = cells[top]
-    for part in parts:
-        if isinstance(cell, list):
-            cell = [each.get(part) for each in cell if isinstance(each, dict)]
-        elif isinstance(cell, dict):
-            cell = cell.get(part)
-    return cell
 
 
 def _decode(cell: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from converter.errors import UsageError
 from converter.options import ConvertOptions
 from converter.sources import (
+    image_metadata,
     own_sets,
     parquet,
     tables,
@@ -56,6 +57,7 @@ FORMATS: Final[dict[str, Format]] = {
         tfrecord_files.open_records,
         tfrecord_files.imply_features,
     ),
+    "metadata": Format(image_metadata.recognize, image_metadata.open_metadata),
     "table": Format(
         lambda images, _: is_table(images) and not is_pattern(images), tables.open_table
     ),

@@ -60,6 +60,8 @@ class RowSource:
     skipped: Sequence[Skipped] = ()
     notes: Sequence[Note] = ()
     recognized: str = ""  # what was found, for people
+    # The split of the image at a path, if neither its row nor its file says one.
+    find_split: Callable[[str], str] = lambda _path: ""
 
 
 def scan_rows(source: RowSource) -> Inventory:
@@ -139,6 +141,7 @@ class _RowReader:
     found_classes: tuple[str, ...]
     columns: dict[Column, str]
     path_parts: list[tuple[str, str | None]]  # those of `path_format`
+    find_split: Callable[[str], str]
 
     def read(self, row: rows.Row, place: str) -> Entry | Skipped:
         """Makes an entry of a row, or says why there is none."""
@@ -162,7 +165,8 @@ class _RowReader:
         label = NO_LABEL
         if options.label_column:
             label = self.labels[rows.read_name(row.get(options.label_column))]
-        given = "" if options.split_folders == "no" else found.split
+        given = found.split or self.find_split(found.path)
+        given = "" if options.split_folders == "no" else given
         group = row.get(options.group_column or "")
         return found._replace(
             label=label,
@@ -299,6 +303,7 @@ def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
         found_classes=(*classes, *more) if options.class_names else (),
         columns=_list_columns(options, kinds),
         path_parts=parse_path_format(options.path_format or ""),
+        find_split=source.find_split,
     )
 
 

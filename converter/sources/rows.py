@@ -128,6 +128,20 @@ READERS: Final[dict[str, Callable[[Location], Iterator[Row]]]] = {
 }
 
 
+def find_cell(row: Row, name: str) -> Any:
+    """The cell of a column, also of one in a structure or in a list of them: `objects.bbox`."""
+    if name in row:
+        return row[name]
+    top, *parts = name.split(".")
+    cell = row.get(top)
+    for part in parts:
+        if isinstance(cell, list):
+            cell = [each.get(part) for each in cell if isinstance(each, dict)]
+        else:
+            cell = cell.get(part) if isinstance(cell, dict) else None
+    return cell
+
+
 def is_blank(cell: Any) -> bool:
     """Whether a cell holds nothing."""
     return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))

@@ -26,14 +26,14 @@ def open_table(table: Location, options: ConvertOptions) -> RowSource:
     """Opens a table in CSV, TSV, JSON lines or Parquet, whose rows name images."""
     root = locate_root(table, options)
     first = [row for _, row in itertools.islice(rows.read_rows(table), _FIRST_ROWS)]
-    options = _apply_usual_names(options, first[0] if first else {})
+    options = apply_usual_names(options, first[0] if first else {})
 
     def read_rows() -> Iterator[tuple[str, Row]]:
         return ((f"row {number}", row) for number, row in rows.read_rows(table))
 
     def check_columns(names: set[str]) -> None:
         _check_paths(table, root, options, names, first)
-        _check_labels(table, options, names)
+        check_labels(table, options, names)
 
     return RowSource(
         images=table,
@@ -45,7 +45,8 @@ def open_table(table: Location, options: ConvertOptions) -> RowSource:
     )
 
 
-def _apply_usual_names(options: ConvertOptions, row: rows.Row) -> ConvertOptions:
+def apply_usual_names(options: ConvertOptions, row: rows.Row) -> ConvertOptions:
+    """The options with the columns that a first row has, if nothing is said."""
     path, label = options.path_column, options.label_column
     if path not in row and path == _PATH_COLUMNS[0] and options.path_format is None:
         path = next((name for name in _PATH_COLUMNS if name in row), path)
@@ -71,7 +72,8 @@ def _check_paths(
     )
 
 
-def _check_labels(table: Location, options: ConvertOptions, names: set[str]) -> None:
+def check_labels(table: Location, options: ConvertOptions, names: set[str]) -> None:
+    """Raises UsageError if labels look forgotten."""
     # Labels must not get lost because of how their column is spelled, or where it begins.
     alike = {name for name in names if name.strip().lower() == _LABEL_COLUMN}
     unused = sorted(alike - {*list_used(options), *list_path_columns(options)})
