@@ -172,7 +172,7 @@ def find_entries(
     return found
 
 
-def read_varint(data: memoryview, at: int) -> tuple[int, int]:
+def read_varint(data: memoryview | bytes, at: int) -> tuple[int, int]:
     """The integer at a place of a message, and the place after it.
 
     Raises a `ValueError` if it has more than 64 bits, an `IndexError` if it is cut off.

@@ -17,7 +17,8 @@ MAX_LEFT_BYTES: Final = 1 << 20  # of a feature that is not skimmed over
 MAX_BYTES: Final = 1 << 23  # of all of them together
 
 _PIECE_BYTES: Final = 4_096
-_KEY_BYTES: Final = 512  # in which the name of a feature, and all before its value, must end
+_ENTRY_BYTES: Final = 1_024  # in which the name of a feature that is held ends
+_HEAD_BYTES: Final = 11  # a tag and the longest length
 
 # Tags of protobuf's wire format: the number of a field, and 2 for a length and a content.
 _FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2
@@ -65,27 +66,23 @@ def skim_features(fetch: Fetch, size: int, held: Collection[str] = ()) -> Featur
     `tf.train.Example`, or has more than `MAX_FEATURES`.
     """
     window = _Window(fetch, size)
-    at, end = _find_features(window)
     names = {name.encode("utf-8", "surrogateescape") for name in held}
     found: dict[str, tuple[int, int] | None] = {}
-    kept: list[bytes] = []
-    count = kept_bytes = 0
+    count = 0
+    at, end = _find_features(window)
+    window.begin_run(at)
     while at < end:
-        begin, entry_end = window.enter(at, end, _FIRST)
         count += 1
         if count > MAX_FEATURES:
             raise ValueError(f"over {MAX_FEATURES:,} features")
-        name = window.read_name(begin, entry_end)
+        name, begin, entry_end = window.read_entry(at, end)
         if name in names or entry_end - at > MAX_LEFT_BYTES:
+            window.end_run(at)
             found[name.decode("utf-8", "backslashreplace")] = window.find_value(begin, entry_end)
-        else:
-            kept.append(window.take(at, entry_end))
-            kept_bytes += entry_end - at
-            if kept_bytes > MAX_BYTES:
-                raise ValueError(f"features of more than {MAX_BYTES:,} bytes")
+            window.begin_run(entry_end)
         at = entry_end
-    content = b"".join(kept)
-    return Features(parse_example(_frame(content)).features.feature, found)
+    window.end_run(end)
+    return Features(parse_example(_frame(b"".join(window.kept))).features.feature, found)
 
 
 def read_held(payload: bytes, name: str) -> bytes:
@@ -118,11 +115,57 @@ def _find_features(window: "_Window") -> tuple[int, int]:
 
 
 class _Window:
-    """A message of which only a piece is in memory."""
+    """A message of which only a piece is in memory, and runs of features that are kept of it."""
 
     def __init__(self, fetch: Fetch, size: int) -> None:
-        self.size = size
+        self.size, self.kept = size, list[bytes]()
         self._fetch, self._begin, self._data = fetch, 0, fetch(0, min(size, _PIECE_BYTES))
+        self._run = self._kept_bytes = 0
+
+    def begin_run(self, at: int) -> None:
+        """Begins a run of features that are kept."""
+        self._run = at
+
+    def end_run(self, at: int) -> None:
+        """Keeps all bytes from the beginning of the run on."""
+        if at > self._run:
+            self._kept_bytes += at - self._run
+            if self._kept_bytes > MAX_BYTES:
+                raise ValueError(f"features of more than {MAX_BYTES:,} bytes")
+            self.kept.append(self.look(self._run, at - self._run))
+
+    def read_entry(self, at: int, end: int) -> tuple[bytes, int, int]:
+        """The name of the feature whose entry begins at a place, and the bounds of its content."""
+        # Most of a scan's time is spent here, so nothing is called that need not be.
+        data, place = self._data, at - self._begin
+        if place < 0 or (place + _ENTRY_BYTES > len(data) and self._begin + len(data) < self.size):
+            self._move(at)
+            data, place = self._data, 0
+        try:
+            if data[place] != _FIRST:
+                raise ValueError(_NOT_EXAMPLE)
+            length, content = data[place + 1], place + 2
+            if length > 127:
+                length, content = read_varint(data, place + 1)
+        except IndexError:
+            raise ValueError(f"{_NOT_EXAMPLE}: it ends too early") from None
+        begin = self._begin + content
+        if begin + length > end:
+            raise ValueError(f"{_NOT_EXAMPLE}: a field goes past its end")
+        if length < 2 or data[content] != _FIRST:
+            return b"", begin, begin + length  # it has no name, or not in front
+        name_bytes, start = data[content + 1], content + 2
+        if name_bytes > 127:
+            name_bytes, start = read_varint(data[: content + _HEAD_BYTES], content + 1)
+        return data[start : start + name_bytes], begin, begin + length
+
+    def _move(self, at: int) -> None:
+        """Goes on to the piece that begins at a place; what the run has so far is kept."""
+        if self._begin <= self._run < at <= self._begin + len(self._data):
+            self.end_run(at)
+            self._run = at
+        self._begin = at
+        self._data = self._fetch(at, min(_PIECE_BYTES, self.size - at))
 
     def look(self, at: int, size: int) -> bytes:
         """Up to `size` bytes, which are fetched if they are not in memory; fewer at the end."""
@@ -136,30 +179,19 @@ class _Window:
             raise ValueError(f"{_NOT_EXAMPLE}: it ends too early")
         return found
 
-    def take(self, at: int, end: int) -> bytes:
-        """All bytes between two places."""
-        return self.look(at, end - at)
-
     def enter(self, at: int, end: int, tag: int) -> tuple[int, int]:
         """The bounds of the content of the field at a place, which must have that tag."""
-        head = self.look(at, min(11, end - at))
+        head = self.look(at, min(_HEAD_BYTES, end - at))
         try:
             if head[0] != tag:
                 raise ValueError(_NOT_EXAMPLE)
-            length, begin = read_varint(memoryview(head), 1)
+            length, content = read_varint(head, 1)
         except IndexError:
             raise ValueError(f"{_NOT_EXAMPLE}: it ends too early") from None
-        if at + begin + length > end:
+        start = at + content
+        if start + length > end:
             raise ValueError(f"{_NOT_EXAMPLE}: a field goes past its end")
-        return at + begin, at + begin + length
-
-    def read_name(self, at: int, end: int) -> bytes:
-        """The name of a feature; empty if its entry does not begin with one."""
-        head = self.look(at, min(_KEY_BYTES, end - at))
-        if not head or head[0] != _FIRST:
-            return b""
-        begin, name_end = self.enter(at, end, _FIRST)
-        return head[begin - at : name_end - at]
+        return start, start + length
 
     def find_value(self, at: int, end: int) -> tuple[int, int] | None:
         """Where the only value of a feature of bytes lies in its entry."""

@@ -1,5 +1,6 @@
 """Images that are parts of files: which module reads a part, by the name of its file."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
@@ -62,7 +63,7 @@ def start_part(root: Location, entry: Entry) -> Callable[[], bytes]:
     and raises `ImageError` if the part is damaged or another one now, and `OSError` if the file
     cannot be read.
     """
-    return _find_container(entry.file).start(root.child(entry.file), entry)
+    return _find_container(entry.file).start(_locate_file(root, entry.file), entry)
 
 
 def digest_part(root: Location, entry: Entry, end_bytes: int) -> bytes:
@@ -93,6 +94,13 @@ def locate_part(entry: Entry) -> tuple[str, int]:
     return entry.file, entry.place
 
 
+@functools.lru_cache(maxsize=256)
+def _locate_file(root: Location, file: str) -> Location:
+    # Many parts lie in one file, and a path takes as long to make as a part to read.
+    return root.child(file)
+
+
+@functools.lru_cache(maxsize=256)
 def _find_container(file: str) -> Container:
     name = file.lower()
     known = (found for suffix, found in CONTAINERS.items() if name.endswith(suffix))

@@ -25,6 +25,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, Generic, TypeVar
 
+import google_crc32c
+
 from converter.errors import OutputError
 from converter.sizes import format_bytes
 from converter.storage.location import Location
@@ -116,16 +118,21 @@ def name_index(shard: str) -> str:
 
 
 class HashedFile:
-    """A file that is being written, with the SHA-256 and the size of what was written."""
+    """A file that is being written, with the SHA-256 and the size of what was written.
+
+    What is read back is compared by its CRC-32C, which takes a twentieth of the time: it has to
+    find what a disk does, not what a person does.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
-        self.size = 0
+        self._crc = self.size = 0
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
         self._hash.update(data)
+        self._crc = google_crc32c.extend(self._crc, data)
         self.size += len(data)
 
     @property
@@ -139,7 +146,10 @@ class HashedFile:
 
     def compare(self, pieces: Iterable[bytes], path: object) -> None:
         """Raises OutputError if what can be read back differs from what was written."""
-        if _hash_pieces(pieces) != self.sha256:
+        crc = size = 0
+        for piece in pieces:
+            crc, size = google_crc32c.extend(crc, piece), size + len(piece)
+        if (crc, size) != (self._crc, self.size):
             raise OutputError(
                 f"{path} reads back differently from what was written: check the disk"
             )

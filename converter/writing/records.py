@@ -11,7 +11,6 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Final, TypeAlias
 
 from converter.costs import count_read, enter
@@ -258,7 +257,7 @@ def _describe_original(
     entry: Entry, text: str, data: bytes, mask: bytes | None
 ) -> dict[str, examples.Value]:
     features: dict[str, examples.Value] = {
-        examples.FILENAME: to_bytes(PurePosixPath(entry.path).name),
+        examples.FILENAME: to_bytes(entry.path.rpartition("/")[2]),
         examples.SHA256: identify(data).encode(),
     }
     if entry.label != NO_LABEL:
