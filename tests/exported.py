@@ -44,6 +44,7 @@ TABLE = {
     "box_labels_column": "things",
     "mask_column": "mask",
     "split_column": "split",
+    "box_columns": ("is_crowd", "weights"),
     "keep_columns": ("age", "height", "name", "scores", "codes", "words", "file_name", "label"),
 }
 
@@ -85,6 +86,7 @@ def make_row(seed: int) -> dict[str, Any]:
         "boxes": [[2, 3, 10 + seed, 12], [0.5, 1, 9, 9.7]][: seed // 3 % 3],
         "things": ["x", "y"][: seed // 3 % 3], "age": seed,
         "height": seed + 0.1 if seed % 4 else None, "name": f"n{seed}",
+        "is_crowd": [seed % 2, 1][: seed // 3 % 3], "weights": [0.5, seed][: seed // 3 % 3],
         "scores": [seed, 0.3], "codes": list(range(seed % 3)),
         "words": ["w", str(seed)], "file_name": f"f{seed}", "label": f"l{seed}",
     }  # fmt: skip

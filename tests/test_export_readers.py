@@ -91,8 +91,8 @@ def test_parquet_has_all_columns_with_their_types(table, datasets, tmp_path):
     assert loaded.features["target"].dtype == loaded.features["height"].dtype == "float32"
     assert (loaded.features["age"].dtype, loaded.features["caption"].dtype) == ("int64", "string")
     assert set(loaded.features) == {
-        "image", "label_", "target", "caption", "boxes", "box_labels", "mask", "age", "height",
-        "name", "scores", "codes", "words", "file_name", "label",
+        "image", "label_", "target", "caption", "boxes", "box_labels", "is_crowd", "weights",
+        "mask", "age", "height", "name", "scores", "codes", "words", "file_name", "label",
     }  # fmt: skip
     for row, features in zip(loaded, expected, strict=True):
         assert [row["label_"]] == features[examples.LABEL]
@@ -100,6 +100,7 @@ def test_parquet_has_all_columns_with_their_types(table, datasets, tmp_path):
         assert [side for box in row["boxes"] for side in box] == features[schema.BOXES]
         assert all(len(box) == 4 for box in row["boxes"])
         assert row["box_labels"] == features[schema.BOX_LABELS]
+        assert row["is_crowd"] == features["image/object/is_crowd"]
         assert [word.encode() for word in row["words"]] == features["words"]
         assert (row["codes"], row["scores"]) == (features["codes"], features["scores"])
         np.testing.assert_equal(row["height"], features["height"][0])

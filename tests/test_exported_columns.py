@@ -36,6 +36,16 @@ def test_a_column_that_was_carried_along_keeps_its_name(taken):
     assert len(set(shown)) == len(shown)
 
 
+def test_columns_with_a_value_for_each_box_have_short_names_that_no_other_has():
+    columns = [Column("image/object/is_crowd", "ints"), Column("image/object/age", "floats")]
+    names = ColumnNames.choose([*COLUMNS, *columns])
+    assert names.columns["image/object/is_crowd"] == "is_crowd"
+    assert (names.columns["age"], names.columns["image/object/age"]) == ("age", "age_")
+    flags = names.list_flags("parquet", labelled=True)
+    assert flags[flags.index("is_crowd") - 1] == flags[flags.index("age_") - 1] == "--box-column"
+    assert flags[flags.index("age") - 1] == "--keep-column"
+
+
 def test_usual_names_can_be_others():
     names = ColumnNames.choose(COLUMNS, file_name="image", mask_file_name="mask")
     assert (names.file, names.columns[schema.MASK]) == ("image", "mask")

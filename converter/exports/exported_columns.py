@@ -59,9 +59,10 @@ class ColumnNames:
     @classmethod
     def choose(cls, columns: Sequence[Column], **usual: str) -> "ColumnNames":
         """Chooses them for a data set; `usual` replaces some of our own names."""
-        taken = {column.name for column in columns if column.name not in _NAMES}
-        kept = {name: name for name in taken}
-        ours = {column.name: _NAMES[column.name] for column in columns if column.name in _NAMES}
+        features = [column.name for column in columns]
+        kept = {name: name for name in features if name not in _NAMES and not _is_of_boxes(name)}
+        ours = {name: _shorten(name) for name in features if name not in kept}
+        taken = {*kept.values()}
 
         def find(name: str) -> str:
             name = usual.get(name, name)
@@ -76,7 +77,7 @@ class ColumnNames:
             file=file,
             label=label,
             split=split,
-            columns={column.name: names[column.name] for column in columns},
+            columns={name: names[name] for name in features},
         )
 
     def make_row(
@@ -100,10 +101,20 @@ class ColumnNames:
         if labelled and (self.label != LABEL or kind == "webdataset"):
             flags += ["--label-column", self.label]
         for name, shown in self.columns.items():
-            flags += [_OPTIONS.get(name, "--keep-column"), shown]
+            usual = "--box-column" if _is_of_boxes(name) else "--keep-column"
+            flags += [_OPTIONS.get(name, usual), shown]
         if schema.BOXES in self.columns:
             flags += ["--box-format", "yxyx"]
         return flags
+
+
+def _is_of_boxes(feature: str) -> bool:
+    """Whether a feature has a value for each box, and is not the boxes or their classes."""
+    return feature.startswith(schema.OBJECTS) and feature not in _NAMES
+
+
+def _shorten(feature: str) -> str:
+    return _NAMES.get(feature) or feature.removeprefix(schema.OBJECTS)
 
 
 def read_values(
