@@ -27,6 +27,7 @@ from converter.sources.folders import (
     order_classes,
 )
 from converter.sources.originals import Lookup, make_lookup
+from converter.sources.row_labels import list_classes, list_labels, read_names
 from converter.storage.location import Location
 
 # The key in a row of the image that it holds: an `Entry`, or an `ImageError` for none. Rows without
@@ -217,9 +218,9 @@ class _RowReader:
         cell, options = row.get(source), self.options
         match column.name:
             case schema.LABELS:
-                return sorted({*self._number(_list_labels(row, options))})
+                return sorted({*self._number(list_labels(row, options))})
             case schema.BOX_LABELS:
-                return self._number(_read_names(cell, options))
+                return self._number(read_names(cell, options))
             case schema.TARGET:
                 return rows.read_number(cell)
             case schema.BOXES:
@@ -232,25 +233,6 @@ class _RowReader:
         if self.options.trim_labels:  # taken off later
             return [self.labels.get(name, NO_LABEL) for name in names]
         return [self.labels[name] for name in names]
-
-
-def _list_labels(row: rows.Row, options: ConvertOptions) -> list[str]:
-    """The names of all classes that an image has."""
-    if options.labels_column:
-        return _read_names(row.get(options.labels_column), options)
-    return [name for name in options.labels_columns if _has_label(row, name)]
-
-
-def _has_label(row: rows.Row, column: str) -> bool:
-    cell = row.get(column)
-    flag = rows.find_flag(cell)
-    if flag is None and not rows.is_blank(cell):
-        raise ValueError(f"column {column!r}: {cell!r:.60} is none of 0, 1 and -1")
-    return flag == 1
-
-
-def _read_names(cell: Any, options: ConvertOptions) -> list[str]:
-    return [rows.read_name(name) for name in rows.read_list(cell, options.labels_separator)]
 
 
 def _read_split(cell: Any) -> str:
@@ -282,7 +264,7 @@ def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
             where = f"{source.images}: column {name!r}, {place}"
             raise UsageError(f"{where} cannot be carried into records: {error}") from error
         noted.add(row)
-        found.update(_list_classes(row, options))
+        found.update(list_classes(row, options))
     names = {*noted.names}
     if not names:
         raise UsageError(f"{source.images} has no rows: give it one for each image")
@@ -313,17 +295,6 @@ def _make_column(name: str, kind: str) -> Column:
 
 def _find_nothing(_path: str) -> Entry:
     raise reject("missing")
-
-
-def _list_classes(row: rows.Row, options: ConvertOptions) -> Iterator[str]:
-    """The names of classes in a row, up to one that makes no sense: `_RowReader` rejects that."""
-    try:
-        if options.label_column:
-            yield rows.read_name(row.get(options.label_column))
-        for column in (options.labels_column, options.box_labels_column):
-            yield from _read_names(row.get(column), options) if column else ()
-    except ValueError:
-        return
 
 
 def _check_columns(source: RowSource, names: set[str]) -> None:
