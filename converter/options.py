@@ -276,6 +276,11 @@ class ConvertOptions(ChoiceOptions):
         return {"validation": self.validation_split, "test": self.test_split}
 
     @property
+    def names_labels(self) -> bool:
+        """Whether a column of labels is named, or columns of them."""
+        return bool(self.label_column or self.labels_column or self.labels_columns)
+
+    @property
     def masked(self) -> bool:
         """Whether each image has a mask."""
         return self.mask_dir is not None or self.mask_column is not None

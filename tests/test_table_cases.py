@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import convert_folder, write_image
+from conftest import convert_folder, encode_image, make_image, write_image
 from servers import Server, upload_tree
 from test_tables import write_table
 
@@ -357,6 +357,17 @@ def test_a_format_is_relative_to_the_table_root_and_names_columns_that_exist(wor
 def test_options_that_make_no_sense_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
         ConvertOptions(**values)
+
+
+def test_flags_are_labels_of_images_in_parquet_too(tmp_path):
+    images = [{"bytes": encode_image(make_image(n), "PNG"), "path": f"{n}.png"} for n in range(3)]
+    flags = zip(images, (1, 0, 1), (True, None, False), strict=True)
+    rows = [{"image": image, "label": "x", "a": a, "b": b} for image, a, b in flags]
+    inventory = scan_images(
+        write_table(tmp_path / "t.parquet", rows), ConvertOptions(labels_columns=("b", "a"))
+    )
+    assert (inventory.classes, inventory.labelled) == (("b", "a"), False)
+    assert [entry.values for entry in inventory.entries] == ["[[0,1]]", "[[]]", "[[1]]"]
 
 
 def test_a_format_is_refused_where_rows_hold_their_images(tmp_path):

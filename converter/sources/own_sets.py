@@ -78,12 +78,17 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
         # By the same hashes, a part of `train` would be what other splits have taken from it.
         seed = manifest.options.get("seed")
         implied["seed"] = seed + 1 if isinstance(seed, int) else 1
-    for one, other in (("label_column", "labels_column"), ("mask_column", "mask_dir")):
-        if getattr(options, one) or getattr(options, other):  # an image has one of them
-            implied = {name: implied[name] for name in implied.keys() - {one, other}}
+    if options.names_labels:
+        implied = _drop(implied, "label_column", "labels_column")
+    if options.masked:
+        implied = _drop(implied, "mask_column", "mask_dir")
     if options.encoding == "keep" and manifest.image.is_raw:
         return {**leave_given(implied, options), "encoding": "raw"}  # a worker gets a TIFF
     return leave_given(implied, options)
+
+
+def _drop(implied: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in implied.items() if name not in names}
 
 
 def open_own_set(images: Location, options: ConvertOptions) -> RowSource:

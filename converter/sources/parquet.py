@@ -114,7 +114,7 @@ def _find_in(folder: Location, names: Sequence[str], depth: int = 2) -> Location
 def _choose_labels(columns: Columns, image: str, options: ConvertOptions) -> dict[str, str]:
     """The column of labels, if none is named: a usual name, or the only one of class names."""
     taken = (image, *list_used(options))
-    if options.label_column or options.labels_column:
+    if options.names_labels:
         return {}
     for name in _LABEL_NAMES:
         if name in columns.types and name not in taken:

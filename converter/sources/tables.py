@@ -50,13 +50,13 @@ def apply_usual_names(options: ConvertOptions, row: rows.Row) -> ConvertOptions:
     path, label = options.path_column, options.label_column
     if path not in row and path == _PATH_COLUMNS[0] and options.path_format is None:
         path = next((name for name in _PATH_COLUMNS if name in row), path)
-    if _is_unlabelled(options) and _LABEL_COLUMN in row and _LABEL_COLUMN not in list_used(options):
+    if (
+        not options.names_labels
+        and _LABEL_COLUMN in row
+        and _LABEL_COLUMN not in list_used(options)
+    ):
         label = _LABEL_COLUMN
     return dataclasses.replace(options, path_column=path, label_column=label)
-
-
-def _is_unlabelled(options: ConvertOptions) -> bool:
-    return not (options.label_column or options.labels_column or options.labels_columns)
 
 
 def _check_paths(
@@ -77,7 +77,7 @@ def check_labels(table: Location, options: ConvertOptions, names: set[str]) -> N
     # Labels must not get lost because of how their column is spelled, or where it begins.
     alike = {name for name in names if name.strip().lower() == _LABEL_COLUMN}
     unused = sorted(alike - {*list_used(options), *list_path_columns(options)})
-    if unused and _is_unlabelled(options):
+    if unused and not options.names_labels:
         raise UsageError(
             f"{table}: column {unused[0]!r} is not taken for labels, as the first row has no "
             f"{_LABEL_COLUMN!r}: name it with --label-column, or carry it along with --keep-column"

@@ -71,7 +71,7 @@ def imply_features(images: Location, options: ConvertOptions) -> Mapping[str, An
     """The options that name the features of the image, its label, its caption and its boxes."""
     found = _read_dataset(images)
     implied: dict[str, Any] = {"image_column": _choose_image(images, found, options)}
-    if not (options.label_column or options.labels_column):
+    if not options.names_labels:
         implied["label_column"] = found.choose("label", names=("label",))
         if implied["label_column"] is None:
             many = [n for n, f in found.features.items() if f.kind == "label" and "/" not in n]

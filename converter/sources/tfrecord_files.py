@@ -87,7 +87,7 @@ def imply_features(images: Location, options: ConvertOptions) -> Mapping[str, An
     free = single - used
     numbers = {name for name in free if isinstance(first.features.read(name)[0], int)}
     texts = {name for name in free if isinstance(first.features.read(name)[0], bytes)}
-    if not (options.label_column or options.labels_column):
+    if not options.names_labels:
         label = _find(_LABELS, numbers) or _find(_TEXTS, texts)
         implied["label_column"] = label
         texts -= {label, *_NAMES_OF.get(label or "", ())}

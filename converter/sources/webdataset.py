@@ -83,7 +83,7 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
     """Labels are those of `.cls`, and captions those of `.txt`, unless others are named."""
     first = _find_first(images, _find_tars(images), options)
     used, implied = list_used(options), {}
-    if not _has_labels(options) and LABEL not in used:
+    if not options.names_labels and LABEL not in used:
         implied["label_column"] = LABEL
     if options.caption_column is None and CAPTION not in used:
         implied["caption_column"] = CAPTION
@@ -109,7 +109,7 @@ def open_samples(images: Location, options: ConvertOptions) -> RowSource:
     scan = _Scan(tars, made, [file for file in tars.skipped if not names or file.path != listed])
 
     def check_columns(found: set[str]) -> None:
-        if LABEL in found and LABEL not in list_used(options) and not _has_labels(options):
+        if LABEL in found and LABEL not in list_used(options) and not options.names_labels:
             raise UsageError(
                 f"{images}: .{LABEL} is not taken for labels, as the first sample has none: name "
                 f"it with --label-column {LABEL}, or carry it along with --keep-column {LABEL}"
@@ -126,10 +126,6 @@ def open_samples(images: Location, options: ConvertOptions) -> RowSource:
         notes=scan.notes,
         recognized=_describe(tars, first, options, names and f"{len(names):,} names in {listed}"),
     )
-
-
-def _has_labels(options: ConvertOptions) -> bool:
-    return bool(options.label_column or options.labels_column or options.labels_columns)
 
 
 def _describe(tars: _Tars, first: Sample, options: ConvertOptions, names: object) -> str:
