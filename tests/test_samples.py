@@ -231,6 +231,24 @@ def test_a_number_is_a_line_of_the_list_of_classes(text, complete, label):
         assert row["cls"] == label
 
 
+@pytest.mark.parametrize(
+    ("value", "label"), [(1, "bee"), (1.0, "bee"), ("1", "bee"), ("bee", "bee"), (1.5, "1.5")]
+)
+def test_a_number_in_a_json_is_a_line_too(value, label):
+    options = ConvertOptions(label_column="kind")
+    content = json.dumps({"kind": value}).encode()
+    row = make("1.jpg", "1.json", options=options, classes=["ant", "bee"], json=content)
+    assert row["kind"] == label
+
+
+@pytest.mark.parametrize("value", [True, [1], {"a": 1}])
+def test_a_label_that_is_no_name_is_a_reject(value):
+    options = ConvertOptions(label_column="kind")
+    content = json.dumps({"kind": value}).encode()
+    row = make("1.jpg", "1.json", options=options, classes=["ant", "bee"], json=content)
+    assert "is not a name" in refusal(row)
+
+
 def test_without_a_list_numbers_are_names():
     row = make("1.jpg", "1.cls", options=ConvertOptions(label_column="cls"), cls=b"007")
     assert row["cls"] == "007"

@@ -1,12 +1,14 @@
 """Tars of samples that the library WebDataset wrote become the data set that it reads."""
 
 import dataclasses
+import errno
 import io
 import itertools
 import json
 import os
 import shutil
 import tarfile
+import tempfile
 import tracemalloc
 import uuid
 from pathlib import Path
@@ -25,7 +27,7 @@ from PIL import Image
 from servers import upload_tree
 
 from converter.commits.commit import list_finished
-from converter.errors import UsageError
+from converter.errors import OutputError, UsageError
 from converter.format.manifest import read_manifest
 from converter.inventory import NOTES
 from converter.options import ConvertOptions
@@ -644,6 +646,17 @@ def test_a_tar_that_changes_meanwhile_is_noticed(shards, tmp_path):
         for reject in receipt.rejects
     }
     assert codes == {"train-000001.tar": "changed", "train-000002.tar": "vanished"}
+
+
+def test_a_full_temporary_folder_is_one_line(shards, tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with pytest.raises(OutputError, match=rf"{tmp_path}/rows.*No space left"):
+        scan_images(shards, OPTIONS)
 
 
 def test_duplicates_are_found_by_their_beginnings_and_then_as_a_whole(tmp_path, monkeypatch):

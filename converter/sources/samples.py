@@ -21,7 +21,7 @@ from converter.options import ConvertOptions
 from converter.sources.column_notes import list_used
 from converter.sources.folders import has_image_suffix, is_clutter
 from converter.sources.row_sources import IMAGE
-from converter.sources.rows import Row, is_blank
+from converter.sources.rows import Row, is_blank, read_name
 
 LABEL: Final = "cls"
 CAPTION: Final = "txt"
@@ -181,8 +181,7 @@ class RowMaker:
         if label := self.options.label_column:
             if is_blank(row.get(label)):
                 raise reject("bad_row", f"it has no .{label}, and no {label!r} in a .json")
-            if self._names and not isinstance(row[label], list | dict):
-                row[label] = self._name_class(str(row[label]).strip())
+            row[label] = self._name_class(row[label]) if self._names else row[label]
         return row
 
     def _note_names(self, names: Iterable[str]) -> None:
@@ -213,8 +212,12 @@ class RowMaker:
             raise reject("bad_row", "its .json is not an object with keys")
         return values
 
-    def _name_class(self, label: str) -> str:
+    def _name_class(self, cell: Any) -> str:
         """The class of a label, which may be a number of a line in the list of names."""
+        try:
+            label = read_name(cell).strip()
+        except ValueError as error:
+            raise reject("bad_row", str(error)) from error
         if label in self._listed or not (label.isascii() and label.isdecimal()):
             return label
         if len(label) < 10 and int(label) < len(self._names):

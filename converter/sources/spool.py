@@ -9,20 +9,27 @@ from converter.errors import ImageError
 from converter.inventory import Entry
 from converter.sources.row_sources import IMAGE
 from converter.sources.rows import Row
+from converter.storage.disk import DiskPath
+from converter.storage.files import describe_errors
 
 
 class Spool:
     """Rows in the order in which they came, each a line of JSON in a file without a name.
 
     It takes about as many bytes on the disk, in the folder that `TMPDIR` names, as the rows have
-    characters.
+    characters. Without room there, it raises an `OutputError`.
     """
 
     def __init__(self, rows: Iterable[tuple[str, Row]]) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+        place_of_file = DiskPath(tempfile.gettempdir(), "rows")  # it has no name
+        with describe_errors(place_of_file):
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
         for place, row in rows:
             line = json.dumps([place, _pack(row.pop(IMAGE, None)), row], separators=(",", ":"))
-            self._file.write(line.encode("ascii") + b"\n")
+            with describe_errors(place_of_file):
+                self._file.write(line.encode("ascii") + b"\n")
+        with describe_errors(place_of_file):
+            self._file.flush()
 
     def __del__(self) -> None:
         self._file.close()

@@ -17,6 +17,7 @@ from converter.sources.folders import SPLIT_FOLDERS, has_image_suffix, is_clutte
 from converter.sources.inputs import (
     COMPRESSED_SUFFIXES,
     DEFAULTS,
+    is_compressed,
     is_folder,
     is_pattern,
     list_pattern,
@@ -97,7 +98,7 @@ def open_samples(images: Location, options: ConvertOptions) -> RowSource:
             raise UsageError(f"{name.replace('_', ' ')} is for tables, and {images} holds images")
     tars = _find_tars(images)
     first = _find_first(images, tars, options)
-    if options.mask_column and any(not file.endswith(".tar") for file in tars.files):
+    if options.mask_column and any(map(is_compressed, map(tars.root.child, tars.files))):
         raise UsageError(
             f"{images} is compressed as a whole, so no mask can be read without everything before "
             "it: decompress the tars"
