@@ -6,7 +6,7 @@ from converter.conditions import parse_condition
 from converter.errors import UsageError
 from converter.image_options import ImageOptions, parse_share
 from converter.names import from_system
-from converter.option_fields import IMAGES, option
+from converter.option_fields import CHOICE, option
 from converter.renames import parse_renames, read_class_names
 
 
@@ -33,7 +33,7 @@ class ChoiceOptions(ImageOptions):
             a class under another name, and several to one name merge. On the command line a file
             with one class a line. By default all classes, in the order of the bytes of their names.
         trim_labels: an image with several labels or boxes keeps those of the classes in
-            class_names, and is left out only if none of them is left. Without it, one other class
+            `class_names`, and is left out only if none of them is left. Without it, one other class
             leaves the image out.
         where: a condition that images have to meet, such as `label in (cats, dogs) and
             bytes >= 10000`; docs/sources.md has the whole language.
@@ -44,12 +44,12 @@ class ChoiceOptions(ImageOptions):
     """
 
     class_names: tuple[str, ...] | None = option(
-        None, IMAGES, parse=read_class_names, metavar="FILE", flag="--classes", alias="--labels"
+        None, CHOICE, parse=read_class_names, metavar="FILE", flag="--classes", alias="--labels"
     )
-    trim_labels: bool = option(False, IMAGES)
-    where: str | None = option(None, IMAGES, parse=from_system, metavar="CONDITION", shown="all")
-    sample: float | None = option(None, IMAGES, parse=parse_fraction, metavar="SHARE", shown="all")
-    take: int | float | None = option(None, IMAGES, parse=parse_share, metavar="N|P%", shown="all")
+    trim_labels: bool = option(False, CHOICE)
+    where: str | None = option(None, CHOICE, parse=from_system, metavar="CONDITION", shown="all")
+    sample: float | None = option(None, CHOICE, parse=parse_fraction, metavar="SHARE", shown="all")
+    take: int | float | None = option(None, CHOICE, parse=parse_share, metavar="N|P%", shown="all")
 
     def __post_init__(self) -> None:
         ImageOptions.__post_init__(self)

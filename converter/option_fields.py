@@ -18,15 +18,17 @@ from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 from converter.errors import UsageError
 
 OUTPUT: Final = "what is written"
-IMAGES: Final = "which images, and how they look"
+SPLIT: Final = "splits"
+CHOICE: Final = "which classes and images"
+IMAGES: Final = "how images are read, and their limits"
 FAILURES: Final = "what may go wrong"
 SOURCE: Final = "what IMAGES is"
 LABELS: Final = "labels of folders"
-TABLE: Final = "columns of a table"
+COLUMNS: Final = "names of columns, features of TFRecords, or parts of WebDataset"
 MASKS: Final = "masks"
 
-# The headings of `--help`, in order.
-GROUPS: Final = (OUTPUT, IMAGES, FAILURES, SOURCE, LABELS, TABLE, MASKS)
+# The headings of `--help`, in order: what most conversions need comes first.
+GROUPS: Final = (OUTPUT, SPLIT, CHOICE, IMAGES, FAILURES, SOURCE, LABELS, COLUMNS, MASKS)
 
 # What a message says of a value that is none of that type; the first that fits is used.
 _MISFITS: Final = {

@@ -9,7 +9,17 @@ from converter.choice_options import ChoiceOptions
 from converter.errors import UsageError
 from converter.image_options import INTERPOLATIONS, POLICIES, spell_format
 from converter.names import parse_path_format
-from converter.option_fields import LABELS, MASKS, OUTPUT, SOURCE, TABLE, list_options, option
+from converter.option_fields import (
+    CHOICE,
+    COLUMNS,
+    LABELS,
+    MASKS,
+    OUTPUT,
+    SOURCE,
+    SPLIT,
+    list_options,
+    option,
+)
 from converter.sizes import parse_bytes
 
 RESIZES: Final = ("stretch", "crop", "pad", "shorter", "longer", "none")
@@ -114,10 +124,10 @@ class ConvertOptions(ChoiceOptions):
             but for the suffix. In Python it is relative to the folder of images, or of their
             archive, on the command line to the current one.
         mask_padding: the class number where the image is padded.
-        source: what IMAGES is: `folders` of images, an `archive` of them, a `table`, a folder
-            with `metadata` of its images, tars of a `webdataset`, `parquet` files that hold images,
-            a `shardmill` data set, a folder of `tfds`, or files of `tfrecord`; objects in boxes, as
-            annotated by `coco`, `voc` or `yolo`; `auto` looks.
+        source: what IMAGES is: `folders` of images, an `archive` of them, a `table` that names
+            them, or a folder with `metadata` of them; annotations of `coco`, `voc` or `yolo`; tars
+            of a `webdataset`, or `parquet` or `tfrecord` files, that hold images; a folder of
+            `tfds`, or a `shardmill` data set. `auto` looks.
         members: of several IMAGES, the kind and the place of each in the folder that holds them;
             filled in where they are given.
         seed: decides the splits and the order of the records.
@@ -141,43 +151,43 @@ class ConvertOptions(ChoiceOptions):
     num_shards: int | None = option(
         None, OUTPUT, limits=(1, MAX_SHARDS), parse=int, metavar="N", shown="by size"
     )
-    validation_split: float = option(0.0, OUTPUT, bounds=(0, 1), metavar="FRACTION", shown="none")
-    test_split: float = option(0.0, OUTPUT, bounds=(0, 1), metavar="FRACTION", shown="none")
-    stratify: bool = option(False, OUTPUT)
-    group_by: str | None = option(None, OUTPUT, metavar="PATTERN")
-    dedupe: str = option("report", OUTPUT, choices=("report", "drop", "off"))
+    validation_split: float = option(0.0, SPLIT, bounds=(0, 1), metavar="FRACTION", shown="none")
+    test_split: float = option(0.0, SPLIT, bounds=(0, 1), metavar="FRACTION", shown="none")
+    stratify: bool = option(False, SPLIT)
+    group_by: str | None = option(None, SPLIT, metavar="PATTERN")
+    dedupe: str = option("report", CHOICE, choices=("report", "drop", "off"))
     label_from: str = option("top", LABELS, choices=("top", "parent", "none"))
     split_folders: str = option("auto", LABELS, choices=("auto", "yes", "no"))
     label_offset: int = option(0, LABELS, limits=(0, 1), metavar="0|1")
-    path_column: str = option("path", TABLE, metavar="NAME")
-    image_column: str | None = option(None, TABLE, metavar="NAME", alias="--image-feature")
-    path_format: str | None = option(None, TABLE, metavar="FORMAT")
-    label_column: str | None = option(None, TABLE, metavar="NAME", alias="--label-feature")
-    labels_column: str | None = option(None, TABLE, metavar="NAME")
+    path_column: str = option("path", COLUMNS, metavar="NAME")
+    image_column: str | None = option(None, COLUMNS, metavar="NAME")
+    path_format: str | None = option(None, COLUMNS, metavar="FORMAT")
+    label_column: str | None = option(None, COLUMNS, metavar="NAME")
+    labels_column: str | None = option(None, COLUMNS, metavar="NAME")
     labels_columns: tuple[str, ...] = option(
-        (), TABLE, parse=str, metavar="NAME", several=True, shown="none"
+        (), COLUMNS, parse=str, metavar="NAME", several=True, shown="none"
     )
-    labels_separator: str = option("|", TABLE, metavar="TEXT")
-    target_column: str | None = option(None, TABLE, metavar="NAME")
-    caption_column: str | None = option(None, TABLE, metavar="NAME", alias="--text-feature")
-    boxes_column: str | None = option(None, TABLE, metavar="NAME")
-    box_labels_column: str | None = option(None, TABLE, metavar="NAME")
+    labels_separator: str = option("|", COLUMNS, metavar="TEXT")
+    target_column: str | None = option(None, COLUMNS, metavar="NAME")
+    caption_column: str | None = option(None, COLUMNS, metavar="NAME")
+    boxes_column: str | None = option(None, COLUMNS, metavar="NAME")
+    box_labels_column: str | None = option(None, COLUMNS, metavar="NAME")
     box_columns: tuple[str, ...] = option(
-        (), TABLE, parse=str, metavar="NAME", flag="--box-column", repeated=True, shown="none"
+        (), COLUMNS, parse=str, metavar="NAME", flag="--box-column", repeated=True, shown="none"
     )
-    box_format: str = option("xyxy", TABLE, choices=("xyxy", "xywh", "yolo", "yxyx"))
-    mask_column: str | None = option(None, TABLE, metavar="NAME")
-    split_column: str | None = option(None, TABLE, metavar="NAME")
-    group_column: str | None = option(None, TABLE, metavar="NAME")
+    box_format: str = option("xyxy", COLUMNS, choices=("xyxy", "xywh", "yolo", "yxyx"))
+    mask_column: str | None = option(None, COLUMNS, metavar="NAME")
+    split_column: str | None = option(None, COLUMNS, metavar="NAME")
+    group_column: str | None = option(None, COLUMNS, metavar="NAME")
     keep_columns: tuple[str, ...] = option(
-        (), TABLE, parse=str, metavar="NAME", flag="--keep-column", repeated=True, shown="none"
+        (), COLUMNS, parse=str, metavar="NAME", flag="--keep-column", repeated=True, shown="none"
     )
-    table_root: str = option(".", TABLE, metavar="PATH", shown="the table's folder")
+    table_root: str = option(".", COLUMNS, metavar="PATH", shown="the table's folder")
     mask_dir: str | None = option(None, MASKS, metavar="PATH")
     mask_padding: int = option(0, MASKS, limits=(0, 255), metavar="0-255")
     source: str = option("auto", SOURCE, choices=("auto", *SOURCES))
     members: tuple[str, ...] = option((), SOURCE, hidden=True)
-    seed: int = option(0, OUTPUT, limits=(0, 2**63 - 1), metavar="N")
+    seed: int = option(0, SPLIT, limits=(0, 2**63 - 1), metavar="N")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoding", spell_format(self.encoding))

@@ -703,7 +703,11 @@ def test_help_says_of_every_option_what_it_means(
     meanings = read_meanings(ConvertOptions)
     shown = (name for name, _, option in list_options(ConvertOptions) if not option.hidden)
     for meaning in map(meanings.__getitem__, shown):
-        assert meaning.replace("`", "").removesuffix(".").removeprefix("False ") in text
+        # What is for Python alone is left out, and names of fields are those of flags.
+        for part in re.split(r"; in Python [^.]*|`\w+_\w+`", meaning.removeprefix("False ")):
+            assert part.replace("`", "").strip().removesuffix(".") in text
+    assert "in JSON or with --labels-separator between" in text
+    assert "; in Python" not in text
     for group in GROUPS:
         assert f" {group}: --" in text
 

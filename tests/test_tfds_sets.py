@@ -194,7 +194,7 @@ def change_json(path: Path, change) -> None:
          "safe file name"),
         ("dataset_info.json", lambda c: c.update(name="/etc"), "safe file name"),
         ("features.json", lambda c: list(map(c["featuresDict"]["features"].pop, ("image", "mask"))),
-         "--image-feature"),
+         "--image-column"),
         ("features.json", lambda c: c["featuresDict"].pop("features"), "is damaged"),
         ("features.json", lambda c: c["featuresDict"]["features"].update(label=7), "is damaged"),
     ],

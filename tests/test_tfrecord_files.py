@@ -134,7 +134,7 @@ def test_features_are_named_by_flags(tmp_path):
         for n in range(6)
     ]  # fmt: skip
     write_file(tmp_path / "a.tfrecord", records)
-    flags = ["--image-feature=picture", "--label-feature=city", "--text-feature=story"]
+    flags = ["--image-column=picture", "--label-column=city", "--caption-column=story"]
     flags += ["--resize=none", "--encoding=keep", "--keep-column=height", "--quiet", *IN_MEMORY]
     assert main(["convert", str(tmp_path / "a.tfrecord"), str(tmp_path / "out"), *flags]) == 0
     shards = open_shards(tmp_path / "out")

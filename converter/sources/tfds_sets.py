@@ -194,7 +194,7 @@ def _choose_image(images: Location, found: _Dataset, options: ConvertOptions) ->
     if chosen is None or kinds.get(chosen) not in ("image", "text", "tensor"):
         listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
         what = f"no feature {chosen!r}" if options.image_column else "no single feature of an image"
-        raise UsageError(f"{images} has {what}; name it with --image-feature; found: {listed}")
+        raise UsageError(f"{images} has {what}; name it with --image-column; found: {listed}")
     return chosen
 
 

@@ -196,7 +196,7 @@ def _choose_image(images: Location, first: _First, options: ConvertOptions) -> s
             "no feature that begins like an image: pixels without a format cannot be read"
         )  # fmt: skip
         raise UsageError(
-            f"{images} has {what}; name it with --image-feature; found: {first.features.describe()}"
+            f"{images} has {what}; name it with --image-column; found: {first.features.describe()}"
         )
     return chosen
 

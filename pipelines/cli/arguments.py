@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -57,13 +58,16 @@ _IMAGES: Final = {"type": _typed(parse_location), "metavar": "IMAGES"}
 _CONVERSIONS: Final = ("convert", "plan")
 _BEAM_JOBS: Final = ("convert", "verify", "repair")
 
+_CONVERTED: Final = "IMAGES [IMAGES ...] OUT"
+
 _EPILOG: Final = "Any other option goes to Beam: write it after OUT, as --name=value."
 
 # Commands, name, help and traits of everything that is not an option of a conversion.
 _ARGUMENTS: Final[tuple[tuple[Iterable[str], str, str, Mapping[str, Any]], ...]] = (
-    (_CONVERSIONS, "images", "a folder with a folder for each class, or with split folders, here "
-     "or in an object store (s3://bucket/prefix, gs://bucket/prefix); an archive of such folders "
-     "(.tar, .tar.gz, .zip); or a table (.csv, .tsv, .jsonl, .parquet)",
+    (_CONVERSIONS, "images", "a folder with a folder for each class, or with split folders; an "
+     "archive of such folders; a table; annotations of COCO, VOC or YOLO; WebDataset, Parquet or "
+     "TFRecords with images in them; a data set of Shardmill; or several of these. Here or in an "
+     "object store (s3://bucket/prefix, gs://bucket/prefix). docs/sources.md says more",
      {**_IMAGES, "nargs": "+"}),
     (_COMMANDS.keys() - {"index"}, "out", "the data set's folder, here or in an object store",
      {**_IMAGES, "metavar": "OUT"}),
@@ -181,6 +185,8 @@ def _make_parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=_DESCRIPTIONS.get(name, f"{text[0].upper()}{text[1:]}."),
+            # Of 80 options, argparse's own takes a screen.
+            usage=f"%(prog)s [options] {_CONVERTED}" if name in _CONVERSIONS else None,
             epilog=_EPILOG if name in _BEAM_JOBS else None,
             allow_abbrev=False,
         )
@@ -209,13 +215,24 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add = functools.partial(parser.add_argument_group, argument_default=argparse.SUPPRESS)
     sections = {title: add(title) for title in GROUPS}
     groups: dict[str, Any] = {}
+    flags = {
+        name: option.flag or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
+        for name, default, option in list_options(ConvertOptions)
+        if not option.hidden
+    }
     for name, default, option in list_options(ConvertOptions):
         if option.hidden:
             continue
-        flag = option.flag or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
-        place = _choose_group(sections[option.group], flag, groups)
-        traits = _describe_option(default, option, meanings.get(name, ""))
-        place.add_argument(*filter(None, (flag, option.alias)), dest=name, **traits)
+        place = _choose_group(sections[option.group], flags[name], groups)
+        meaning = _name_flags(meanings.get(name, ""), flags)
+        traits = _describe_option(default, option, meaning)
+        place.add_argument(*filter(None, (flags[name], option.alias)), dest=name, **traits)
+
+
+def _name_flags(meaning: str, flags: Mapping[str, str]) -> str:
+    """What an option means on the command line, from its line for Python."""
+    text = re.sub(r"; in Python [^.]*", "", meaning)
+    return re.sub(r"`(\w+_\w+)`", lambda word: flags.get(word[1], word[0]), text)
 
 
 def _describe_option(default: Any, option: Option, meaning: str) -> dict[str, Any]:
