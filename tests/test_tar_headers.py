@@ -97,6 +97,50 @@ def test_a_whole_tar_reads_alike(kind):
     assert len(found[0]) == len(NAMES)
 
 
+def pack_records(*records):
+    return b"".join(b"%d %b\n" % (len(record) + 4, record) for record in records)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pack_records(b"mtime=1.5", b"uname=someone"),
+        pack_records(b"mtime=1.5", b"path=other"),
+        pack_records(b"size=00000003"),
+        pack_records(b"uname=a\n13 path=other"),
+        b"13 mtime=1.515 path=other\n",  # a record that ends without a line
+        b"99 mtime=1.5\n",
+        b"12 mtime=1.5\n",
+        b"nonsense",
+        b"",
+        pack_records(b"GNU.sparse.size=1", b"GNU.sparse.map=0,0"),
+        pack_records(*[b"uname=someone"] * 400),
+        pack_records(b"hdrcharset=BINARY", b"mtime=1.5"),
+    ],
+)
+@pytest.mark.parametrize("end", ["member", "zeros", "nothing", "damage"])
+def test_what_pax_says_is_heard_as_tarfile_hears_it(said, end):
+    info = tarfile.TarInfo("x")
+    info.size, info.type = len(said), tarfile.XHDTYPE
+    data = info.tobuf(tarfile.USTAR_FORMAT) + said + bytes(-len(said) % 512)
+    content = b"content"
+    after = make_header("some/where.jpg", size=len(content)) + content.ljust(512, b"\0")
+    data += {
+        "member": after + bytes(1_024), "zeros": bytes(1_024), "nothing": b"",
+        "damage": b"x" * 512 + after,
+    }[end]  # fmt: skip
+    data = make_header("first.jpg", size=0) + data
+
+    def read_all(reader):
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:", tarinfo=reader) as tar:
+                return [(i.name, i.size, i.offset, i.offset_data, i.issparse()) for i in tar]
+        except (tarfile.TarError, ValueError) as error:
+            return type(error), str(error)
+
+    assert read_all(Header) == read_all(tarfile.TarInfo)
+
+
 def test_it_takes_half_the_time_at_most():
     data = make_header()
     taken = []

@@ -267,7 +267,7 @@ def _check_member(data: bytes, size: int) -> bytes:
 
 def _check_header(data: bytes) -> None:
     try:
-        tarfile.TarInfo.frombuf(data, "utf-8", "surrogateescape")
+        Header.frombuf(data, "utf-8", "surrogateescape")
     except tarfile.TarError:
         raise ImageError("changed", "the archive changed since it was listed") from None
 

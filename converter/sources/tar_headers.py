@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
-from typing import TYPE_CHECKING, Final
+from tarfile import TarError, TarFile
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# What PAX says of a member and no one asks for: "%d key=value\\n", with the length of all of it.
+_UNASKED: Final = re.compile(rb"(\d{1,6}) (?:[acm]time|[ug]id|[ug]name)=[^\n]*\n")
+_MAX_BYTES: Final = 4_096  # of what PAX says, to be read here
 _PLAIN: Final = (tarfile.REGTYPE, tarfile.XHDTYPE)  # a file, and what PAX says before it
 
 
@@ -37,3 +42,40 @@ class Header(tarfile.TarInfo):
         header = cls(f"{prefix}/{name}" if prefix else name)
         header.size, header.chksum, header.type = *octal, bytes(buf[156:157])
         return header
+
+    @classmethod
+    def fromtarfile(cls, tarfile: TarFile) -> Self:
+        """Reads the next header; raises what `TarInfo.fromtarfile` raises."""
+        file: Any = tarfile.fileobj
+        place = file.tell()
+        if _skip_unasked(file):
+            try:
+                header = super().fromtarfile(tarfile)
+            except TarError:  # it is none, and what to say about that is said below
+                pass
+            else:
+                header.offset = place
+                return header
+        file.seek(place)
+        return super().fromtarfile(tarfile)
+
+
+def _skip_unasked(file: Any) -> bool:
+    """Whether what PAX says about the next member was skipped; if not, the place is any."""
+    data = file.read(tarfile.BLOCKSIZE)
+    if data[156:157] != tarfile.XHDTYPE or not data[124:135].isdigit():
+        return False
+    try:
+        header = Header.frombuf(data, "ascii", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    if not 0 < header.size <= _MAX_BYTES:
+        return False
+    said = file.read(-(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)[: header.size]
+    place = 0
+    while place < len(said):
+        record = _UNASKED.match(said, place)
+        if record is None or int(record[1]) != len(record[0]):
+            return False
+        place = record.end()
+    return place == header.size
