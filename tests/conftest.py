@@ -51,8 +51,8 @@ KINDS = {
         "preview public_api range_reads read_plan readahead reading_masks "
         "remote_reading repairs replacements reports request resume resume_callback roundtrip "
         "runners scan sequence serializable shard_cache shard_groups shardset source "
-        "stored_sources stores table_cases tables terminal tfds tfds_sets tfds_written "
-        "tfrecord_files threads "
+        "stored_records stored_sources stores table_cases tables terminal tfds tfds_sets "
+        "tfds_written tfrecord_files threads "
         "transforms truncated_sets updates verification voc webdataset "
         "workers yolo "
     ),

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import convert_folder, encode_image, make_image, run_conversion, write_image
+from forging import forge as forge_set
+from forging import make_payload
 
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format import examples, schema
@@ -356,7 +358,7 @@ def test_a_damaged_record_is_a_reject(old, tmp_path):
     lines = (tmp_path / "new" / REJECTS).read_text().splitlines()
     details = [json.loads(line)["detail"] for line in lines]
     for number in (3, 5, 7):
-        assert any(f"{shard.name}, record at byte {bounds[number]}" in line for line in details)
+        assert any(shard.name in line and f"byte {bounds[number]}:" in line for line in details)
 
 
 def forge(folder: Path, name: str, change) -> Path:
@@ -443,3 +445,47 @@ def test_a_record_that_was_replaced_is_not_taken_for_another(old, tmp_path):
     with pytest.raises(ImageError) as caught:
         read_entry(mixed, place)
     assert caught.value.code == "changed"
+
+
+def test_several_data_sets_become_one(old, table_set, tmp_path):
+    other = tmp_path / "other"
+    convert_folder(old, other, ConvertOptions(image_size=20, encoding="raw"))
+    convert([old, other], tmp_path / "new", ConvertOptions(image_size=(40, 40)), IN_MEMORY)
+    manifest = read_manifest(tmp_path / "new")
+    assert (manifest.totals.written, manifest.classes) == (144, ("ant", "bee", "cat with hat"))
+    assert verify(tmp_path / "new", sources=[old, other]) == []
+    with pytest.raises(UsageError, match="mask column differs"):
+        convert([old, table_set], tmp_path / "mixed", ConvertOptions(image_size=20), IN_MEMORY)
+
+
+PNG = encode_image(make_image(1), "PNG")
+SHA256 = hash_bytes(PNG).encode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"height": 2**40}, None), ({"height": -1}, "decode_error"),
+        ({"source_id": b"../../etc/passwd"}, "outside"), ({"source_id": b"/etc/passwd"}, "outside"),
+        ({"source_id": b""}, "decode_error"), ({"source_id": [b"a", b"b"]}, "decode_error"),
+        ({"encoded": b"x"}, "not_an_image"),
+        ({"class_label": 2}, "decode_error"), ({"class_label": -1}, "decode_error"),
+        ({"class_label": 0.5}, "decode_error"), ({"format": b"raw"}, "decode_error"),
+        ({"format": 7}, "decode_error"), ({"key/sha256": b"zz"}, "decode_error"),
+        ({"format": b"exe"}, None), ({"key/sha256": b"0" * 64}, None), ({"width": 7}, None),
+    ],
+)  # fmt: skip
+def test_forged_records_are_typed_rejects_or_images(tmp_path, changes, code):
+    encoded = changes.get("encoded", PNG)
+    others = {name: value for name, value in changes.items() if name != "encoded"}
+    payloads = [make_payload(PNG, 1), make_payload(encoded, 0, **{"key/sha256": SHA256, **others})]
+    forge_set(tmp_path / "old", {"train-00000-of-00001": payloads})
+    options = ConvertOptions(image_size=(8, 8), dedupe="off", encoding="png")
+    convert_folder(tmp_path / "old", tmp_path / "new", options)
+    totals = read_manifest(tmp_path / "new").totals
+    assert (totals.scanned, totals.written) == (2, 1 + (code is None))
+    # What a header claims is read from the image itself where it has to be made anew.
+    assert totals.rejected == (
+        {} if code is None else {code.replace("implausible", "decode_error"): 1}
+    )
+    assert verify_dataset(tmp_path / "new") == []

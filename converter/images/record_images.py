@@ -14,7 +14,7 @@ from converter.image_options import ImageOptions
 from converter.images.geometry import fit_image
 from converter.images.openers import check_filters
 from converter.names import from_bytes
-from converter.options import ConvertOptions
+from converter.options import MAX_SIDE_PIXELS, ConvertOptions
 
 # What `Entry.part` says of an image in a record, by the options that it was stored with; or that
 # the mask is meant. The colon is for features of others, which `Entry.part` names, too.
@@ -110,6 +110,7 @@ def may_copy(record: OwnRecord, options: ConvertOptions) -> bool:
         record.format == encoding
         and (record.trust == PLAIN or (keep and record.trust == KEPT))
         and channels == options.channels
+        and max(height, width) <= MAX_SIDE_PIXELS
         and fit_image((height, width), options).canvas == (height, width)
         and _is_asked(record, options)
     )

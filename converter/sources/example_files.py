@@ -24,7 +24,7 @@ class Found(NamedTuple):
     number: int  # from 0 in its file
     place: int  # of its first byte
     span: int  # bytes with its framing; 0 if that is not known
-    features: Features | ImageError
+    features: Features | ImageError  # which names the byte, but not the file
 
 
 def scan_file(
@@ -44,12 +44,12 @@ def scan_file(
             end = None if bounds is None else bounds[number + 1]
             if isinstance(length, str):
                 behind = "" if end else "; no record behind it can be found"
-                error = ImageError("decode_error", _describe(file, place, f"{length}{behind}"))
+                error = ImageError("decode_error", f"byte {place}: {length}{behind}")
                 yield Found(number, place, end - place if end else 0, error)
                 place = end or total
             else:
                 span = length + FRAMING_BYTES
-                yield Found(number, place, span, _skim(file, stream, place, length, held))
+                yield Found(number, place, span, _skim(stream, place, length, held))
                 place += span
             number += 1
 
@@ -76,7 +76,8 @@ def start_record(file: Location, entry: Entry) -> Callable[[], bytes]:
             return read_held(payload, entry.part)
         except (RecordError, ValueError) as error:
             reason = error.detail if isinstance(error, RecordError) else str(error)
-            raise ImageError("decode_error", _describe(file, entry.place, reason)) from error
+            where = f"{file.name}, record at byte {entry.place}"
+            raise ImageError("decode_error", f"{where}: {reason}") from error
 
     return finish
 
@@ -96,7 +97,7 @@ def _read_length(stream: BinaryIO, place: int, total: int) -> int | str:
 
 
 def _skim(
-    file: Location, stream: BinaryIO, place: int, length: int, held: Collection[str]
+    stream: BinaryIO, place: int, length: int, held: Collection[str]
 ) -> Features | ImageError:
     def fetch(at: int, size: int) -> bytes:
         stream.seek(place + HEADER_BYTES + at)
@@ -105,8 +106,4 @@ def _skim(
     try:
         return skim_features(fetch, length, held)
     except ValueError as error:
-        return ImageError("decode_error", _describe(file, place, str(error)))
-
-
-def _describe(file: Location, place: int, reason: str) -> str:
-    return f"{file.name}, record at byte {place}: {reason}"
+        return ImageError("decode_error", f"byte {place}: {error}")

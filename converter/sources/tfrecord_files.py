@@ -162,7 +162,7 @@ def _read_first(images: Location) -> _First:
             return _First(found.features, _read_heads(file, found.place, found.features))
         with file.open_read() as stream:
             refuse_compressed(stream, file)
-        reasons.append(found.features.detail)
+        reasons.append(f"{file.name}, {found.features.detail}")
     reason = f": {reasons[0]}" if reasons else ""
     raise UsageError(f"{images} has no record of a tf.train.Example at its beginning{reason}")
 
