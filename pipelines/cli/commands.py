@@ -26,7 +26,7 @@ from converter.storage.files import MANIFEST, Layout, find_sizes, name_size
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import Location
 from converter.upkeep.verification import Fault
-from pipelines.cli import reports, terminal
+from pipelines.cli import json_reports, reports, terminal
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.jobs.export import export
 from pipelines.jobs.outputs import locate_sizes
@@ -73,7 +73,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     # As they were written on the command line, not as they were located.
     shown = [arguments.out / place.name if len(outs) > 1 else arguments.out for place in done]
     if arguments.json:
-        found = map(reports.describe_conversion, done.values(), shown)
+        found = map(json_reports.describe_conversion, done.values(), shown)
         terminal.print_json({"datasets": [*found], "seconds": round(seconds, 3)})
     elif not arguments.quiet:
         for place, conversion in zip(shown, done.values(), strict=True):
@@ -127,7 +127,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     outs = _locate_outputs(arguments.out, sizes)
     previews = preview_outputs(arguments.images, outs, mode=arguments.mode)
     if arguments.json:
-        terminal.print_json({"datasets": [*map(reports.describe_preview, previews)]})
+        terminal.print_json({"datasets": [*map(json_reports.describe_preview, previews)]})
         return 0
     for preview in previews:
         terminal.print_lines([f"{preview.out.name}:"] if len(sizes) > 1 else [])
@@ -196,7 +196,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     shard, features = _read_record(manifest, folder)
     if arguments.json:
         shown = {name: [*map(reports.show_value, features[name])] for name in sorted(features)}
-        described = reports.describe_dataset(manifest, folder)
+        described = json_reports.describe_dataset(manifest, folder)
         terminal.print_json({**described, "record": {"shard": shard, "features": shown}})
     else:
         terminal.print_lines(reports.summarize_dataset(manifest, folder))
@@ -234,7 +234,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         break_lock=arguments.break_lock,
     )
     if arguments.json:
-        terminal.print_json(reports.describe_export(result, arguments.folder))
+        terminal.print_json(json_reports.describe_export(result, arguments.folder))
     elif not arguments.quiet:
         terminal.print_lines(reports.summarize_export(result, arguments.folder))
     return 0

@@ -1,8 +1,7 @@
-"""Results as lines of text for people (`summarize_…`) and as JSON for programs (`describe_…`)."""
+"""Results as lines of text for people; `json_reports` has them for programs."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import cpu_count
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,6 @@ from converter.names import fit_message, from_bytes
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes, format_count
 from converter.storage.files import REJECTS
-from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.upkeep.comparisons import ClassChanges, count_labels
 from converter.upkeep.updates import Update
@@ -210,17 +208,6 @@ def summarize_export(result: Export, folder: Location) -> Iterator[str]:
     yield f"  to convert it again: {result.command}"
 
 
-def describe_export(result: Export, folder: Location) -> dict[str, Any]:
-    """What `shardmill export --json` prints."""
-    return {
-        "folder": str(locate(folder)),
-        "kind": result.kind,
-        "splits": {name: files._asdict() for name, files in result.splits.items()},
-        "damaged": {"records": result.damaged, "errors": [*map(str, result.errors)]},
-        "command": result.command,
-    }
-
-
 def summarize_indexes(outcomes: Sequence[Indexed]) -> str:
     """The last line of `shardmill index`."""
     done = [outcome for outcome in outcomes if not isinstance(outcome, ShardmillError)]
@@ -232,49 +219,6 @@ def summarize_indexes(outcomes: Sequence[Indexed]) -> str:
     if failed := len(outcomes) - len(done):
         line += f"; {format_count(failed, 'file')} failed"
     return line
-
-
-def describe_conversion(conversion: Conversion, folder: Location) -> dict[str, Any]:
-    """What `shardmill convert --json` prints about a data set."""
-    result = "updated" if conversion.update else "written"
-    return {
-        **describe_dataset(conversion.manifest, folder),
-        "result": "unchanged" if conversion.unchanged else result,
-        "shards": {"written": conversion.written, "kept": conversion.kept},
-        **_describe_findings(conversion),
-    }
-
-
-def describe_preview(preview: Preview) -> dict[str, Any]:
-    """What `shardmill plan --json` prints about a data set."""
-    written, kept = preview.shards
-    return {
-        "folder": str(preview.out),
-        "action": preview.action,
-        "source": preview.options.source,
-        "recognized": preview.recognized,
-        "shards": {"written": written, "kept": kept},
-        "discards": preview.discards,
-        "proposal": _describe_proposal(preview.proposal) if preview.proposal else None,
-        **_describe_findings(preview),
-    }
-
-
-def describe_dataset(manifest: Manifest, folder: Location) -> dict[str, Any]:
-    """What `shardmill inspect --json` prints, but for the record."""
-    return {
-        "folder": str(locate(folder)),
-        "generator": manifest.generator,
-        "updated": manifest.updated,
-        "options": manifest.options,
-        "image": dataclasses.asdict(manifest.image),
-        "classes": dict(zip(manifest.classes, count_labels(manifest), strict=False)),
-        "splits": {
-            name: {"records": split.records, "shards": split.shards, "bytes": split.bytes}
-            for name, split in manifest.splits.items()
-        },
-        "totals": dataclasses.asdict(manifest.totals),
-    }
 
 
 def _count_faults(faults: Sequence[Fault]) -> str:
@@ -328,35 +272,3 @@ def _list_classes(classes: Sequence[str], counts: Sequence[int]) -> Iterator[str
         yield fit_message(f"  {label:>5}  {name:<24} {count:>9,}")
     if len(classes) > MAX_CLASSES:
         yield f"         … and {len(classes) - MAX_CLASSES:,} more classes"
-
-
-def _describe_findings(found: Conversion | Preview) -> dict[str, Any]:
-    notes, update = [note._asdict() for note in found.notes], None
-    if found.update is not None:
-        images = {name: getattr(found.update, name) for name in ("added", "changed", "removed")}
-        left_out = omissions.count_left_out(found.update.draft.inventory)
-        update = {"images": images, "classes": found.classes._asdict(), "left_out": left_out}
-    return {"update": update, "notes": notes}
-
-
-def _describe_proposal(proposal: Proposal) -> dict[str, Any]:
-    inventory, estimate = proposal.draft.inventory, proposal.estimate
-    images = len(inventory.entries)
-    return {
-        "files": inventory.scanned,
-        "images": images,
-        "skipped": len(inventory.skipped),
-        "rejected": len(inventory.rejected),
-        "left_out": omissions.count_left_out(inventory),
-        "source_bytes": proposal.source_bytes,
-        "classes": dict(zip(inventory.classes, proposal.count_labels(), strict=True)),
-        "splits": {
-            name: {
-                "records": sum(records),
-                "shards": len(records),
-                "bytes": round(sum(records) * estimate.record_bytes) if estimate else None,
-            }
-            for name, records in proposal.draft.shard_records.items()
-        },
-        "core_seconds": round(estimate.seconds_per_image * images, 3) if estimate else None,
-    }

@@ -1,0 +1,103 @@
+"""Results as JSON for programs; `reports` has them as lines of text for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from converter.exports.export_job import Export
+from converter.format.manifest import Manifest
+from converter.storage.locate import locate
+from converter.storage.location import Location
+from converter.upkeep.comparisons import count_labels
+from pipelines.cli import omissions
+from pipelines.jobs.preview import Preview, Proposal
+
+if TYPE_CHECKING:  # it imports Beam
+    from pipelines.jobs.convert import Conversion
+
+
+def describe_conversion(conversion: Conversion, folder: Location) -> dict[str, Any]:
+    """What `shardmill convert --json` prints about a data set."""
+    result = "updated" if conversion.update else "written"
+    return {
+        **describe_dataset(conversion.manifest, folder),
+        "result": "unchanged" if conversion.unchanged else result,
+        "shards": {"written": conversion.written, "kept": conversion.kept},
+        **_describe_findings(conversion),
+    }
+
+
+def describe_preview(preview: Preview) -> dict[str, Any]:
+    """What `shardmill plan --json` prints about a data set."""
+    written, kept = preview.shards
+    return {
+        "folder": str(preview.out),
+        "action": preview.action,
+        "source": preview.options.source,
+        "recognized": preview.recognized,
+        "shards": {"written": written, "kept": kept},
+        "discards": preview.discards,
+        "proposal": _describe_proposal(preview.proposal) if preview.proposal else None,
+        **_describe_findings(preview),
+    }
+
+
+def describe_dataset(manifest: Manifest, folder: Location) -> dict[str, Any]:
+    """What `shardmill inspect --json` prints, but for the record."""
+    return {
+        "folder": str(locate(folder)),
+        "generator": manifest.generator,
+        "updated": manifest.updated,
+        "options": manifest.options,
+        "image": dataclasses.asdict(manifest.image),
+        "classes": dict(zip(manifest.classes, count_labels(manifest), strict=False)),
+        "splits": {
+            name: {"records": split.records, "shards": split.shards, "bytes": split.bytes}
+            for name, split in manifest.splits.items()
+        },
+        "totals": dataclasses.asdict(manifest.totals),
+    }
+
+
+def describe_export(result: Export, folder: Location) -> dict[str, Any]:
+    """What `shardmill export --json` prints."""
+    return {
+        "folder": str(locate(folder)),
+        "kind": result.kind,
+        "splits": {name: files._asdict() for name, files in result.splits.items()},
+        "damaged": {"records": result.damaged, "errors": [*map(str, result.errors)]},
+        "command": result.command,
+    }
+
+
+def _describe_findings(found: Conversion | Preview) -> dict[str, Any]:
+    notes, update = [note._asdict() for note in found.notes], None
+    if found.update is not None:
+        images = {name: getattr(found.update, name) for name in ("added", "changed", "removed")}
+        left_out = omissions.count_left_out(found.update.draft.inventory)
+        update = {"images": images, "classes": found.classes._asdict(), "left_out": left_out}
+    return {"update": update, "notes": notes}
+
+
+def _describe_proposal(proposal: Proposal) -> dict[str, Any]:
+    inventory, estimate = proposal.draft.inventory, proposal.estimate
+    images = len(inventory.entries)
+    return {
+        "files": inventory.scanned,
+        "images": images,
+        "skipped": len(inventory.skipped),
+        "rejected": len(inventory.rejected),
+        "left_out": omissions.count_left_out(inventory),
+        "source_bytes": proposal.source_bytes,
+        "classes": dict(zip(inventory.classes, proposal.count_labels(), strict=True)),
+        "splits": {
+            name: {
+                "records": sum(records),
+                "shards": len(records),
+                "bytes": round(sum(records) * estimate.record_bytes) if estimate else None,
+            }
+            for name, records in proposal.draft.shard_records.items()
+        },
+        "core_seconds": round(estimate.seconds_per_image * images, 3) if estimate else None,
+    }
