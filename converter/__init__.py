@@ -13,7 +13,7 @@ Beside them are
 
     options   of a conversion (choice_options: which images; image_options: how they look;
               option_fields: how they are declared)
-    renames   what `class_names` says; conditions: what `where` says
+    class_names which classes, under which names; conditions: the language of `where`
     inventory the result of a scan, and why an image is not in the data set
     costs     where the time of a worker goes
     names     file names that do not depend on the locale

@@ -2,12 +2,12 @@
 
 import dataclasses
 
+from converter.class_names import parse_renames, read_class_names
 from converter.conditions import parse_condition
 from converter.errors import UsageError
 from converter.image_options import ImageOptions, parse_share
 from converter.names import from_system
 from converter.option_fields import CHOICE, option
-from converter.renames import parse_renames, read_class_names
 
 
 def parse_fraction(text: str) -> float:

@@ -2,8 +2,10 @@
 
 import ast
 import collections
+import importlib
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -197,6 +199,13 @@ def test_only_one_package_of_pipelines_imports_beam():
 def test_no_two_modules_have_the_same_name():
     counts = collections.Counter(name.rpartition(".")[2] for name in SOURCES if name not in FOLDERS)
     assert [name for name, count in counts.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("package", [f"converter.{name}" for name in FLOW] + ["pipelines.cli"])
+def test_a_package_says_of_each_module_what_it_is_for(package):
+    described = importlib.import_module(package)
+    names = [module.name for module in pkgutil.iter_modules(described.__path__)]
+    assert [name for name in names if not re.search(rf"\b{name}\b", described.__doc__)] == []
 
 
 def test_the_rooms_of_reader_are_these():

@@ -1,5 +1,6 @@
 """Gives the images of a finished data set back, for other programs or to convert them again.
 
+export_job        what to export, and what came of it
 items             records of a split, checked -> images with names, labels and columns
 safe_names        the name of an original -> one that is safe everywhere, and taken once
 exported_columns  the columns of records -> those of tables

@@ -8,6 +8,7 @@ from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from converter.class_names import is_renamed
 from converter.errors import RecordError, UsageError
 from converter.exports.exported_columns import FILE, IMAGE, MASK_FILE, ColumnNames
 from converter.exports.safe_names import TABLE, name_folders
@@ -15,7 +16,6 @@ from converter.format.manifest import Manifest, read_manifest
 from converter.image_options import COLOR_CHANNELS, MAX_FILE_BYTES, MAX_PIXELS
 from converter.names import to_bytes
 from converter.option_fields import check_choice
-from converter.renames import is_renamed
 from converter.storage.files import LABELS, Layout
 from converter.storage.location import Location
 

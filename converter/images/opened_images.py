@@ -10,7 +10,7 @@ from PIL import Image
 from converter.costs import enter
 from converter.errors import ImageError
 from converter.image_options import FORMATS, SUFFIXES
-from converter.images import conventions, openers, pixels, truncation
+from converter.images import corrections, openers, pixels, truncation
 from converter.images.geometry import Geometry, Size, choose_interpolation, pad, scale
 from converter.names import find_file
 from converter.options import ConvertOptions
@@ -58,7 +58,7 @@ class OpenedImage:
         self.failure = ""  # what Pillow said when decoding failed
         self._doubts: list[str] | None = None  # until the image is loaded
         self.is_wide = pixels.has_wide_samples(image)  # before EXIF is read, which may load it
-        doubts = conventions.prepare(image, data)
+        doubts = corrections.prepare(image, data)
         stated, self.orientation = pixels.read_orientations(image)
         height, width = pixels.turn_size((image.height, image.width), self.orientation)
         rows, _ = pixels.turn_size((height, width), stated)
@@ -88,10 +88,10 @@ class OpenedImage:
             self.failure = f"{type(error).__name__}: {error}"
             raise
         if self._doubts is None:
-            self._doubts = conventions.correct(self.image, self.data, is_wide=self.is_wide)
+            self._doubts = corrections.correct(self.image, self.data, is_wide=self.is_wide)
 
     def _find_doubts(self) -> list[str]:
-        if conventions.needs_pixels(self.image, is_wide=self.is_wide):
+        if corrections.needs_pixels(self.image, is_wide=self.is_wide):
             self.load()
         return self._doubts or []
 

@@ -69,15 +69,15 @@ class _Document(NamedTuple):
         return list(dict.fromkeys((*inner, "images", "", beside)))
 
 
-def recognize_coco(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str]) -> bool:
     """Whether this is a JSON file with lists as COCO has them, or a folder with such files."""
     if is_folder(images):
         return bool(_find_documents(images, names))
     return images.name.lower().endswith(".json") and _looks_like_coco(images)
 
 
-def imply_coco(images: Location, options: ConvertOptions) -> dict[str, Any]:
-    """The columns of `open_coco`, and where the images of a single file lie."""
+def imply_options(images: Location, options: ConvertOptions) -> dict[str, Any]:
+    """The columns of `open_rows`, and where the images of a single file lie."""
     implied = imply_columns(options, box_format="xywh", box_columns=(_FLAG,))
     if is_folder(images) or options.table_root != DEFAULTS.table_root:
         return implied
@@ -91,7 +91,7 @@ def imply_coco(images: Location, options: ConvertOptions) -> dict[str, Any]:
     return implied
 
 
-def open_coco(images: Location, options: ConvertOptions) -> RowSource:
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens COCO's annotations; boxes come as `boxes`, `box_labels` and `is_crowd`.
 
     The columns `image_id`, and `caption` and `captions` from the file captions_… beside, are there

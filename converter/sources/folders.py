@@ -19,12 +19,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from converter.class_names import list_new_names, parse_renames
 from converter.errors import UsageError
 from converter.image_options import SUFFIXES
 from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import from_system, to_bytes, to_system
 from converter.options import ConvertOptions
-from converter.renames import list_new_names, parse_renames
 from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_objects

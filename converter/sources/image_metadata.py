@@ -9,7 +9,7 @@ The format: https://huggingface.co/docs/datasets/image_dataset#imagefolder
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from converter.errors import ImageError, UsageError
@@ -100,7 +100,12 @@ def recognize(images: Location, names: Sequence[str]) -> bool:
     return False
 
 
-def open_metadata(images: Location, options: ConvertOptions) -> RowSource:
+def imply_options(_images: Location, _options: ConvertOptions) -> Mapping[str, str]:
+    """Nothing: the usual names of columns are looked for in the first row."""
+    return {}
+
+
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens the metadata of a folder, or of each split in it."""
     for name in ("path_format", "table_root"):
         if getattr(options, name) != getattr(DEFAULTS, name):

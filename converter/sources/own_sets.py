@@ -49,7 +49,7 @@ _COLUMNS: Final = {
 _FIXED: Final = {*_COLUMNS, *schema.FROM_FILES}
 
 
-def is_own_set(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str]) -> bool:
     """Whether a folder holds a data set of ours: finished or not, damaged, or in several sizes."""
     if MANIFEST in names and any(map(is_shard_file, names)):
         return True
@@ -91,7 +91,7 @@ def _drop(implied: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in implied.items() if name not in names}
 
 
-def open_own_set(images: Location, options: ConvertOptions) -> RowSource:
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a data set; each record becomes a row.
 
     Raises a UsageError if it is not finished or one of several sizes, and a DatasetError if its

@@ -71,7 +71,7 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
     return {"image_column": image, **_choose_labels(columns, image, options)}
 
 
-def open_parquet(images: Location, options: ConvertOptions) -> RowSource:
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens the files that IMAGES is, holds or stands for."""
     root = locate_root(images, options)
     files, skipped = list_data_files(images, root, SUFFIX)

@@ -1,69 +1,71 @@
 """Looks what IMAGES is, and completes the options with what follows from it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from converter.errors import UsageError
 from converter.options import ConvertOptions
 from converter.sources import (
+    coco,
     image_metadata,
     own_sets,
     parquet,
     tables,
     tfds_sets,
-    tfrecord_files,
+    tfrecord_sets,
+    voc,
     webdataset,
+    yolo,
 )
-from converter.sources.coco import imply_coco, open_coco, recognize_coco
 from converter.sources.folders import check_layout
 from converter.sources.inputs import (
     check_input_options,
     is_archive,
     is_folder,
     is_pattern,
-    is_table,
     list_pattern,
 )
 from converter.sources.row_sources import RowSource
-from converter.sources.voc import imply_voc, open_voc, recognize_voc
-from converter.sources.yolo import imply_yolo, open_yolo, recognize_yolo
 from converter.storage.locate import locate
 from converter.storage.location import Location
 
 
-class Format(NamedTuple):
-    """A kind of source whose images come as rows.
+class Format(Protocol):
+    """What the module of a source has whose images come as rows."""
 
-    `recognizes` gets IMAGES and, if it is a folder, the names in it; it looks and opens no image.
-    `open` reads what it needs of headers. It may be asked to open what it would not recognize, and
-    then raises a UsageError that says what was looked for and what was found.
-    """
+    def recognize(self, images: Location, names: Sequence[str], /) -> bool:
+        """Whether IMAGES is of that kind; `names` are those in it, if it is a folder.
 
-    recognizes: Callable[[Location, Sequence[str]], bool]
-    open: Callable[[Location, ConvertOptions], RowSource]
-    # The options that follow from the data and that are not given, such as `box_format`.
-    imply: Callable[[Location, ConvertOptions], Mapping[str, Any]] = lambda _images, _options: {}
+        Looks, and opens no image.
+        """
+        ...
+
+    def imply_options(self, images: Location, options: ConvertOptions, /) -> Mapping[str, Any]:
+        """The options that follow from the data and are not given, such as `box_format`."""
+        ...
+
+    def open_rows(self, images: Location, options: ConvertOptions, /) -> RowSource:
+        """Opens IMAGES, and reads what it needs of headers.
+
+        May be asked to open what it would not recognize: then it raises a UsageError that says what
+        was looked for and what was found.
+        """
+        ...
 
 
 # In the order in which they are tried.
 FORMATS: Final[dict[str, Format]] = {
-    "shardmill": Format(own_sets.is_own_set, own_sets.open_own_set, own_sets.imply_options),
-    "webdataset": Format(webdataset.recognize, webdataset.open_samples, webdataset.imply_options),
-    "parquet": Format(parquet.recognize, parquet.open_parquet, parquet.imply_options),
-    "tfds": Format(tfds_sets.is_tfds_folder, tfds_sets.open_tfds_folder, tfds_sets.imply_features),
-    "tfrecord": Format(
-        tfrecord_files.recognize_records,
-        tfrecord_files.open_records,
-        tfrecord_files.imply_features,
-    ),
-    "metadata": Format(image_metadata.recognize, image_metadata.open_metadata),
-    "table": Format(
-        lambda images, _: is_table(images) and not is_pattern(images), tables.open_table
-    ),
-    "coco": Format(recognize_coco, open_coco, imply_coco),
-    "voc": Format(recognize_voc, open_voc, imply_voc),
-    "yolo": Format(recognize_yolo, open_yolo, imply_yolo),
+    "shardmill": own_sets,
+    "webdataset": webdataset,
+    "parquet": parquet,
+    "tfds": tfds_sets,
+    "tfrecord": tfrecord_sets,
+    "metadata": image_metadata,
+    "table": tables,
+    "coco": coco,
+    "voc": voc,
+    "yolo": yolo,
 }
 
 
@@ -79,14 +81,14 @@ def resolve_options(images: Location, options: ConvertOptions) -> ConvertOptions
         options = dataclasses.replace(options, source=_recognize(images, options))
     check_input_options(images, options)
     if known := FORMATS.get(options.source):
-        options = dataclasses.replace(options, **known.imply(images, options))
+        options = dataclasses.replace(options, **known.imply_options(images, options))
     return options
 
 
-def open_rows(images: Location, options: ConvertOptions) -> RowSource | None:
+def open_source(images: Location, options: ConvertOptions) -> RowSource | None:
     """Opens what gives rows; None for folders and archives of images."""
     known = FORMATS.get(options.source)
-    return known.open(locate(images), options) if known else None
+    return known.open_rows(locate(images), options) if known else None
 
 
 def _recognize(images: Location, options: ConvertOptions) -> str:
@@ -94,7 +96,7 @@ def _recognize(images: Location, options: ConvertOptions) -> str:
     if options.image_column and parquet.find_first(images, names):
         return "parquet"
     for source, known in FORMATS.items():
-        if known.recognizes(images, names):
+        if known.recognize(images, names):
             return source
     if is_pattern(images):
         raise UsageError(

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from converter.errors import UsageError
 from converter.names import from_bytes, to_bytes
-from converter.sources.delimited import UTF16_MARKS, find_dialect
+from converter.sources.dialects import UTF16_MARKS, find_dialect
 from converter.sources.parquet_files import ParquetError, read_batches, read_metadata
 from converter.storage.location import Location
 

@@ -31,9 +31,8 @@ from converter.inventory import (
 )
 from converter.names import fold_name, to_bytes
 from converter.options import IN_FILES, ConvertOptions
-from converter.sources import inputs
+from converter.sources import inputs, own_sets
 from converter.sources.archives import list_archive
-from converter.sources.chosen import choose_images
 from converter.sources.duplicates import mark_duplicates
 from converter.sources.folders import (
     LAYOUT_FOLDERS,
@@ -42,9 +41,9 @@ from converter.sources.folders import (
     number_names,
     order_classes,
 )
+from converter.sources.image_choice import choose_images
 from converter.sources.joined import join_inventories, open_members
-from converter.sources.own_sets import is_own_set
-from converter.sources.recognition import open_rows, resolve_options
+from converter.sources.recognition import open_source, resolve_options
 from converter.sources.row_sources import scan_rows
 from converter.storage.location import Location
 
@@ -66,7 +65,7 @@ class Originals(NamedTuple):
         """
         if options.source == "shardmill":
             names = images.list_names() if inputs.is_folder(images) else []
-            if not is_own_set(images, names):
+            if not own_sets.recognize(images, names):
                 first = dataclasses.replace(inputs.DEFAULTS, max_file_bytes=options.max_file_bytes)
                 return cls(images, resolve_options(images, first))
         return cls(images, options)
@@ -137,7 +136,7 @@ def _list_images(images: Location, options: ConvertOptions) -> Inventory:
             _check_masks(place, masks, options)
             found.append((place, own, _list_images(place, own)))
         return join_inventories(images, found)
-    source = open_rows(images, options)
+    source = open_source(images, options)
     return scan_rows(source) if source else _list_folders(images, options)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from converter.errors import UsageError
@@ -12,7 +12,7 @@ from converter.options import ConvertOptions
 from converter.sources import rows
 from converter.sources.column_notes import list_path_columns, list_used
 from converter.sources.hints import find_path_format, propose_path_option
-from converter.sources.inputs import locate_root
+from converter.sources.inputs import is_pattern, is_table, locate_root
 from converter.sources.row_sources import RowSource
 from converter.sources.rows import Row
 from converter.storage.location import Location
@@ -22,7 +22,17 @@ _LABEL_COLUMN: Final = "label"
 _FIRST_ROWS: Final = 8  # that proposals look at
 
 
-def open_table(table: Location, options: ConvertOptions) -> RowSource:
+def recognize(images: Location, _names: Sequence[str]) -> bool:
+    """Whether IMAGES is a table, by its name."""
+    return is_table(images) and not is_pattern(images)
+
+
+def imply_options(_images: Location, _options: ConvertOptions) -> Mapping[str, str]:
+    """Nothing: the usual names of columns are looked for in the first row."""
+    return {}
+
+
+def open_rows(table: Location, options: ConvertOptions) -> RowSource:
     """Opens a table in CSV, TSV, JSON lines or Parquet, whose rows name images."""
     root = locate_root(table, options)
     first = [row for _, row in itertools.islice(rows.read_rows(table), _FIRST_ROWS)]

@@ -62,12 +62,12 @@ class _Dataset(NamedTuple):
         return named or (found[0] if len(found) == 1 else None)
 
 
-def is_tfds_folder(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str]) -> bool:
     """Whether a folder is that of a version, or one or two above it."""
     return any(True for _ in _find_versions(images, names))
 
 
-def imply_features(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
+def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
     """The options that name the features of the image, its label, its caption and its boxes."""
     found = _read_dataset(images)
     implied: dict[str, Any] = {"image_column": _choose_image(images, found, options)}
@@ -87,7 +87,7 @@ def imply_features(images: Location, options: ConvertOptions) -> Mapping[str, An
     return leave_given({name: value for name, value in implied.items() if value}, options)
 
 
-def open_tfds_folder(images: Location, options: ConvertOptions) -> RowSource:
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a folder; raises a UsageError if it holds no images, or no TFRecords.
 
     Raises a DatasetError if a file is missing, damaged, or has another number of records.

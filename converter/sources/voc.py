@@ -53,17 +53,17 @@ _SETS: Final = ("train", "val", "test", _BOTH)
 _MAX_DEPTH: Final = 100  # of elements in each other
 
 
-def recognize_voc(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str]) -> bool:
     """Whether this is a folder with images and annotations of VOC, or with such folders."""
     return is_folder(images) and bool(_find_years(images, names))
 
 
-def imply_voc(_images: Location, options: ConvertOptions) -> dict[str, Any]:
-    """The columns of `open_voc`."""
+def imply_options(_images: Location, options: ConvertOptions) -> dict[str, Any]:
+    """The columns of `open_rows`."""
     return imply_columns(options, box_columns=_FLAGS)
 
 
-def open_voc(images: Location, options: ConvertOptions) -> RowSource:
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a folder of VOC; boxes come as `boxes`, `box_labels`, `difficult` and `truncated`.
 
     If there are lists, the images in them are taken, also those without an XML file, and no others;

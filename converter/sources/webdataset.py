@@ -74,7 +74,7 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
     return {name: part for name, part in implied.items() if part in first.parts}
 
 
-def open_samples(images: Location, options: ConvertOptions) -> RowSource:
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a tar of samples, a folder of such tars, or those that a pattern stands for."""
     for name in ("path_column", "path_format", "table_root"):
         if getattr(options, name) != getattr(DEFAULTS, name):

@@ -55,7 +55,7 @@ class _Member(NamedTuple):
     place: str
 
 
-def recognize_yolo(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str]) -> bool:
     """Whether this is a YAML file, or a folder whose images have text files with boxes."""
     if not is_folder(images):
         return images.name.lower().endswith(SUFFIXES) and images.is_file()
@@ -65,12 +65,12 @@ def recognize_yolo(images: Location, names: Sequence[str]) -> bool:
     return any(_has_texts(place / _LABELS) for place in places) or _is_configured(images, names)
 
 
-def imply_yolo(_images: Location, options: ConvertOptions) -> dict[str, Any]:
-    """The columns of `open_yolo`."""
+def imply_options(_images: Location, options: ConvertOptions) -> dict[str, Any]:
+    """The columns of `open_rows`."""
     return imply_columns(options, box_format="yolo")
 
 
-def open_yolo(images: Location, options: ConvertOptions) -> RowSource:
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a folder of YOLO or its YAML file; boxes come as `boxes` and `box_labels`.
 
     Takes about 60 bytes of memory for each box and 500 for each image. Raises UsageError if there

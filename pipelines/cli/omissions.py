@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from converter.class_names import is_renamed, parse_renames
 from converter.format.manifest import Totals
 from converter.inventory import CHOICES, REJECT_CODES, SKIP_RULES, Inventory
 from converter.names import fit_message
-from converter.renames import is_renamed, parse_renames
 
 _MAX_RENAMES: Final = 3  # that are listed
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import UsageError
-from converter.sources.delimited import find_dialect
+from converter.sources.dialects import find_dialect
 from converter.sources.rows import find_flag, has_decimal_comma, read_list, read_number, read_rows
 from converter.storage.disk import DiskPath
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from converter.class_names import parse_renames
 from converter.conditions import Field, bind_condition, parse_condition
 from converter.errors import UsageError
 from converter.format import schema
@@ -36,7 +37,6 @@ from converter.inventory import (
 )
 from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.renames import parse_renames
 from converter.sources.folders import SPLIT_FOLDERS
 
 # What a condition calls the columns with a meaning of their own; others have their own names.

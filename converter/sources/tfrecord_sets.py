@@ -65,7 +65,7 @@ def is_record_file(name: str) -> bool:
     return not is_index and bool(_SUFFIX.search(name) or _NUMBERED.search(name))
 
 
-def recognize_records(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str]) -> bool:
     """Whether IMAGES is a file, a pattern or a folder of records: no folder lies beside them."""
     if is_pattern(images):
         return all(is_record_file(file.name) for file in list_pattern(images))
@@ -78,7 +78,7 @@ def recognize_records(images: Location, names: Sequence[str]) -> bool:
     return all(name in files for name in shown) and any(map(is_record_file, files))
 
 
-def imply_features(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
+def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
     """The options that name the features of the image, its label, its caption and its boxes."""
     first = _read_first(images)
     implied: dict[str, Any] = {"image_column": _choose_image(images, first, options)}
@@ -99,7 +99,7 @@ def imply_features(images: Location, options: ConvertOptions) -> Mapping[str, An
     return leave_given({name: value for name, value in implied.items() if value}, options)
 
 
-def open_records(images: Location, options: ConvertOptions) -> RowSource:
+def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens files of records; raises a UsageError if no record of theirs holds an image."""
     root, first = locate_base(images), _read_first(images)
     files, skipped = _list_files(images)

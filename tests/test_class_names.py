@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.class_names import is_renamed, list_new_names, parse_renames, read_class_names
 from converter.errors import UsageError
 from converter.options import ConvertOptions
-from converter.renames import is_renamed, list_new_names, parse_renames, read_class_names
 
 
 @pytest.mark.parametrize(

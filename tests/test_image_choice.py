@@ -17,7 +17,7 @@ from converter.format.manifest import read_manifest
 from converter.format.schema import Column
 from converter.inventory import NO_LABEL, SKIP_RULES, Entry, Inventory, Note
 from converter.options import ConvertOptions
-from converter.sources.chosen import choose_images, draw_choice, list_fields
+from converter.sources.image_choice import choose_images, draw_choice, list_fields
 from converter.sources.joined import join_images
 from converter.sources.scan import scan_images
 from converter.upkeep.verification import verify_dataset
