@@ -9,7 +9,7 @@ from conftest import convert_folder, encode_image, make_image, run_conversion, w
 from servers import upload_tree
 from test_own_sets import SAME, TABLE, write_rows
 from test_stored_sources import read_tree
-from test_tfrecord_files import make_features, write_file
+from test_tfrecord_sets import make_features, write_file
 
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.manifest import read_manifest

@@ -2,7 +2,7 @@
 
 What becomes of each hostile record is in a golden file:
 
-python tests/test_tfrecord_files.py > tests/golden_records.tsv
+python tests/test_tfrecord_sets.py > tests/golden_records.tsv
 """
 
 import gzip

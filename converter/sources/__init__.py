@@ -6,7 +6,7 @@ inputs         what IMAGES is, by its name; patterns; where images and masks lie
 recognition    what IMAGES is, by looking, and the options that follow from it
 scan           the whole inventory of it, with masks
 folders        files in a folder, or below a prefix of a store; classes and splits from paths
-archives       members of tars, and of zips (tar_headers: the plain ones, fast)
+archives       members of tars (tar_headers: the plain ones, fast), and of zips
 row_sources    rows that name images or hold them, as each module below opens them -> entries
 image_choice   images that a user wants, by their classes, a condition, a share or a number
 joined         several IMAGES as one data set
