@@ -133,7 +133,13 @@ def forge_file(
 
 
 def forge_page(
-    path: Path, data: bytes, *, plain_bytes: int, codec: int = 0, stated: int | None = None
+    path: Path,
+    data: bytes,
+    *,
+    plain_bytes: int,
+    codec: int = 0,
+    stated: int | None = None,
+    rows: int = 1,
 ) -> Path:
     """A file of one row with one page, which may lie about its size."""
     page = [(1, "int", 1), (2, "int", 0), (3, "int", 3), (4, "int", 3)]
@@ -141,10 +147,10 @@ def forge_page(
     body = encode_struct(header) + data
     column = [
         (1, "int", 6), (2, "list", ("int", [0, 3])), (3, "list", ("bytes", [b"image"])),
-        (4, "int", codec), (5, "long", 1), (6, "long", stated or plain_bytes),
+        (4, "int", codec), (5, "long", rows), (6, "long", stated or plain_bytes),
         (7, "long", len(body)), (9, "long", 4),
     ]  # fmt: skip
     chunk = [(2, "long", 4), (3, "struct", column)]
-    group = [(1, "list", ("struct", [chunk])), (2, "long", plain_bytes), (3, "long", 1)]
+    group = [(1, "list", ("struct", [chunk])), (2, "long", plain_bytes), (3, "long", rows)]
     columns = [describe_column("root", 1), describe_column("image")]
-    return forge_file(path, columns, body, [group], 1)
+    return forge_file(path, columns, body, [group], rows)

@@ -29,6 +29,7 @@ from converter.format.schema import BOX_LABELS, BOXES, CAPTION, LABELS
 from converter.inventory import Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
+from converter.sources import parquet_images
 from converter.sources.recognition import resolve_options
 from converter.sources.scan import scan_images
 from converter.storage.locate import locate
@@ -234,6 +235,27 @@ def test_update_writes_what_changed(root, tmp_path):
     (images / "data" / "train-00003-of-00003.parquet").unlink()
     run_conversion(images, out, None, IN_MEMORY, mode="update")
     assert sorted(read_back(out)) == sorted(name_rows(images))
+
+
+def test_update_reads_row_groups_in_their_order(tmp_path, monkeypatch):
+    rows = [{**row, "mask": {"bytes": row["mask"]["bytes"], "path": None}} for row in make_rows(60)]
+    write_shards(rows, [tmp_path / "images" / "a.parquet"])
+    whole = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "images" / "a.parquet")
+    pytest.importorskip("pyarrow.parquet").write_table(
+        whole, tmp_path / "images" / "a.parquet", row_group_size=6
+    )
+    options = dataclasses.replace(EVERYTHING, labels_column=None, mask_column="mask")
+    convert_folder(tmp_path / "images", tmp_path / "out", options)
+    begun = []
+    read = parquet_images.read_batches
+    monkeypatch.setattr(
+        parquet_images, "read_batches", lambda *given: begun.append(given[1]) or read(*given)
+    )
+    parquet_images.MEASURED.forget_others([])
+    assert run_conversion(tmp_path / "images", tmp_path / "out", None, [], mode="update").unchanged
+    # All once for the digests, and images once for each shard: boxes are fractions of their sizes.
+    assert begun.count(["mask.bytes"]) == 10
+    assert 10 < begun.count(["image.bytes"]) <= 10 + 2 * 10
 
 
 def test_labels_that_change_are_seen(tmp_path):

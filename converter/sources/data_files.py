@@ -18,7 +18,13 @@ from typing import Final, NamedTuple
 from converter.errors import UsageError
 from converter.inventory import Skipped, leave_out
 from converter.names import from_system, to_bytes
-from converter.sources.folders import SPLIT_FOLDERS, is_clutter, list_prefix, stays_inside
+from converter.sources.folders import (
+    SPLIT_FOLDERS,
+    has_image_suffix,
+    is_clutter,
+    list_prefix,
+    stays_inside,
+)
 from converter.sources.inputs import is_folder, is_pattern, list_pattern
 from converter.storage.location import Location
 
@@ -26,6 +32,8 @@ CARD: Final = "README.md"  # that the folder of a data set has, which says that 
 
 _DATA_FOLDER: Final = "data"
 _USUAL: Final = frozenset((*SPLIT_FOLDERS, _DATA_FOLDER, "default"))
+
+_MAX_FOLDERS: Final = 20  # that are looked into, because a card may lie in any folder
 
 _SHARD: Final = re.compile(r"(.+)-\d{5}-of-\d{5}[^/]*")
 _KEYWORD: Final = re.compile(rf"(?:^|[-._ 0-9])({'|'.join(SPLIT_FOLDERS)})(?=[-._ 0-9]|$)")
@@ -86,15 +94,19 @@ def name_files(paths: Sequence[str], suffix: str) -> dict[str, str]:
 
 def has_class_folders(folder: Location, names: Sequence[str]) -> bool:
     """Whether a folder with these names in it looks like one of class folders: two or more."""
-    others = (name for name in names if not is_clutter(name) and name.lower() not in _USUAL)
-    found = (name for name in others if is_folder(folder / name))
+    # A store would be asked about each of the other names.
+    files = folder.list_sizes() if folder.is_remote else {}
+    others = (name for name in names if name.lower() not in _USUAL and name not in files)
+    shown = (name for name in others if not (is_clutter(name) or has_image_suffix(name)))
+    found = (name for name in shown if is_folder(folder / name))
     return sum(1 for _ in itertools.islice(found, 2)) > 1
 
 
 def find_folders(names: Sequence[str]) -> list[str]:
     """The folders, of the names in one, that files of a data set may lie in."""
-    if CARD in names:
-        return [name for name in names if "." not in name]
+    found = [name for name in names if "." not in name]
+    if CARD in names and len(found) <= _MAX_FOLDERS:
+        return found
     return [name for name in names if name.lower() in _USUAL]
 
 

@@ -15,7 +15,7 @@ from converter.images.openers import begins_like_image
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sources.parquet_files import ParquetError, read_batches, read_metadata
-from converter.sources.parquet_images import find_leaf, take_values
+from converter.sources.parquet_images import BATCH_BYTES, find_leaf, take_values
 from converter.storage.location import Location
 
 IMAGE_NAMES: Final = (
@@ -26,7 +26,6 @@ IMAGE_NAMES: Final = (
 _PATH_NAMES: Final = ("path", "file_name")
 _LISTS: Final = ("Sequence", "List", "LargeList")
 _SHOWN: Final = 20  # columns that a message names
-_LOOKED_AT: Final = 64  # rows, for one with an image
 _MAX_LISTS: Final = 9  # of lists in lists
 
 
@@ -185,7 +184,7 @@ def _has_image(file: Location, column: str) -> bool:
     """Whether the first bytes in a column begin like an image."""
     metadata = read_metadata(file)
     groups = range(min(1, metadata.num_row_groups))
-    batches = read_batches(file, [find_leaf(metadata, column)], groups, _LOOKED_AT)
+    batches = read_batches(file, [find_leaf(metadata, column)], groups, BATCH_BYTES)
     try:
         values = take_values(next(batches), column)
     except (ParquetError, StopIteration):

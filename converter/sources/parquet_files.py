@@ -22,9 +22,8 @@ from converter.sources.parquet_headers import (
 )
 from converter.storage.location import Location
 
-BATCH_ROWS: Final = 4_096
-
-_BATCH_BYTES: Final = 16 << 20
+_BATCH_ROWS: Final = 4_096
+_MAX_ROWS: Final = 20_000_000  # nulls take no space, and each row some memory
 _NUMBER_BYTES: Final = 16
 _BUFFER_BYTES: Final = 1 << 20  # without it, Arrow reads the column of a row group at once
 
@@ -61,16 +60,21 @@ def _read_footer(file: Location, version: tuple[int, str]) -> Any:
     size = find_footer(tail, file_bytes)
     footer = file.read_range(file_bytes - TAIL_BYTES - size, size)
     check_footer(footer)
-    return parquet.read_metadata(pa.BufferReader(MARK + footer + tail))
+    metadata = parquet.read_metadata(pa.BufferReader(MARK + footer + tail))
+    groups = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+    if (rows := sum(map(abs, groups))) > _MAX_ROWS:
+        raise ParquetError(f"it claims {rows:,} rows, at most {_MAX_ROWS:,}: write several files")
+    return metadata
 
 
 def read_batches(
-    file: Location, columns: Sequence[str], groups: Iterable[int], most_rows: int = BATCH_ROWS
+    file: Location, columns: Sequence[str], groups: Iterable[int], batch_bytes: int = 16 << 20
 ) -> Iterator[Any]:
     """The rows of some row groups in their order, as batches of Arrow with these columns.
 
-    A column is named by its path, such as `image.bytes`. Raises ParquetError where the file is
-    damaged, or lies about itself, and what reading a `Location` raises.
+    A batch has at most 4,096 rows, and as many as take so many bytes on average. A column is named
+    by its path, such as `image.bytes`. Raises ParquetError where the file is damaged, or lies about
+    itself, and what reading a `Location` raises.
     """
     metadata = read_metadata(file)
     _, parquet = _import_arrow(file)
@@ -85,7 +89,7 @@ def read_batches(
         for group in groups:
             described = metadata.row_group(group)
             value_bytes = sum(_measure_cell(file, described, leaf) for leaf in leaves)
-            rows = int(min(most_rows, max(1, _BATCH_BYTES // max(1, value_bytes))))
+            rows = int(min(_BATCH_ROWS, max(1, batch_bytes // max(1, value_bytes))))
             yield from opened.iter_batches(
                 rows, row_groups=[group], columns=[*columns], use_threads=False
             )

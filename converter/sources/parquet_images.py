@@ -24,16 +24,18 @@ DAMAGED: Final = -2  # or cannot be read
 
 DIGEST_BYTES: Final = 32
 
-_BATCH_ROWS: Final = 64
+BATCH_BYTES: Final = 4 << 20
+_MAX_LOST: Final = 1_000_000  # rows of a damaged row group, which are rejected one by one
 _TASK_BYTES: Final = 32 << 20  # of a thread at once, so that small row groups cost little
 _THREADS: Final = 4  # that read from a store, each of which holds up to 36 MiB that are sent ahead
 
 
 class Measures(NamedTuple):
-    """What one pass over a column of images tells, 40 bytes for each row."""
+    """What one pass over a column of images tells: 12 bytes for each row, and 32 if hashed."""
 
     version: tuple[int, str]  # of the file
     sizes: npt.NDArray[np.int64]  # (rows,), in bytes, or `NO_IMAGE` or `DAMAGED`
+    ranks: npt.NDArray[np.int32]  # (rows,), how many images there are up to each row
     digests: bytes  # the SHA-256 of each image, one after another; empty if they were not asked for
 
 
@@ -69,7 +71,8 @@ class MeasuredFiles:
                 return b""
         if entry.place >= len(known.sizes) or known.sizes[entry.place] < 0:
             return b""
-        return known.digests[entry.place * DIGEST_BYTES : (entry.place + 1) * DIGEST_BYTES]
+        end = int(known.ranks[entry.place]) * DIGEST_BYTES
+        return known.digests[end - DIGEST_BYTES : end]
 
 
 MEASURED: Final = MeasuredFiles()
@@ -87,7 +90,8 @@ def _measure(file: Location, column: str, version: tuple[int, str], *, hashed: b
             )
         )
     sizes = np.concatenate([np.empty(0, np.int64), *(sizes for sizes, _ in found)])
-    return Measures(version, sizes, b"".join(digests for _, digests in found))
+    ranks = np.cumsum(sizes >= 0, dtype=np.int32)
+    return Measures(version, sizes, ranks, b"".join(digests for _, digests in found))
 
 
 def _deal_groups(metadata: Any) -> Iterator[list[int]]:
@@ -114,17 +118,20 @@ def _measure_groups(
     for group in groups:
         missing = metadata.row_group(group).num_rows
         try:
-            for batch in read_batches(file, [leaf], [group], _BATCH_ROWS):
+            for batch in read_batches(file, [leaf], [group], BATCH_BYTES):
                 values = take_values(batch, column)
                 sizes.append(_measure_values(values))
                 missing -= len(values)
                 if hashed:
-                    digests.append(b"".join(map(_hash, values)))
-        except ParquetError:
-            pass
+                    digests.extend(map(_hash, values.drop_null()))
+        except ParquetError as error:
+            if missing > _MAX_LOST:
+                raise UsageError(
+                    f"{file}: row group {group} is damaged, and {missing:,} rows of it are lost: "
+                    f"{error}"
+                ) from error
         # Of a damaged page, its batch is lost, and all that comes after it in its row group.
         sizes.append(np.full(missing, DAMAGED, np.int64))
-        digests.append(bytes(DIGEST_BYTES * missing * hashed))
     return np.concatenate(sizes), b"".join(digests)
 
 
@@ -136,8 +143,7 @@ def _measure_values(values: Any) -> npt.NDArray[np.int64]:
 
 
 def _hash(value: Any) -> bytes:
-    content = value.as_buffer()  # without a copy
-    return bytes(DIGEST_BYTES) if content is None else hashlib.sha256(content).digest()
+    return hashlib.sha256(value.as_buffer()).digest()  # without a copy
 
 
 def find_leaf(metadata: Any, column: str) -> str:
@@ -176,7 +182,7 @@ class RowCursor:
             if group != self._group or row < self._begin:
                 self._group, self._values = group, None
                 self._begin = self._end = int(self._ends[group - 1]) if group else 0
-                self._batches = read_batches(self._file, [self._leaf], [group], _BATCH_ROWS)
+                self._batches = read_batches(self._file, [self._leaf], [group], BATCH_BYTES)
             while row >= self._end:
                 self._values = take_values(next(self._batches), self._column)
                 self._begin, self._end = self._end, self._end + len(self._values)
@@ -189,11 +195,10 @@ class RowCursor:
         return content
 
 
-class Cursors:
-    """The open columns of one Parquet file: images and masks are read side by side."""
+class Cursors(threading.local):
+    """The open columns of one Parquet file, for a thread: images, and masks beside them."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
         self._opened: tuple[Location, tuple[int, str] | None] | None = None
         self._columns: dict[str, RowCursor] = {}
 
@@ -201,18 +206,17 @@ class Cursors:
         """The image in a row of a column; raises `ImageError` and `OSError`."""
         # Of an object, no other version than the one that was opened can be read.
         asked = file, None if file.is_remote else file.read_version()
-        with self._lock:
-            if self._opened != asked:
-                self._columns, self._opened = {}, asked
-            if column not in self._columns:
-                try:
-                    self._columns[column] = RowCursor(file, column)
-                except (UsageError, LookupError) as error:  # it was readable when it was listed
-                    raise reject("changed", str(error)) from error
-            return self._columns[column].read(row)
+        if self._opened != asked:
+            self._columns, self._opened = {}, asked
+        if column not in self._columns:
+            try:
+                self._columns[column] = RowCursor(file, column)
+            except (UsageError, LookupError) as error:  # it was readable when it was listed
+                raise reject("changed", str(error)) from error
+        return self._columns[column].read(row)
 
 
-# One for all threads of a process: they read rows in their order, so it hardly goes back.
+# A thread reads rows in their order, so it hardly goes back.
 CURSORS: Final = Cursors()
 
 

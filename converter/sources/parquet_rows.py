@@ -19,6 +19,7 @@ from converter.sources.row_sources import IMAGE, normalize_path
 from converter.sources.rows import Row, find_cell
 from converter.storage.location import Location
 
+_MAX_LOST: Final = 10_000_000  # rows without an image, each of which takes memory
 _MAX_NAME: Final = 200  # characters that the name of an image may have
 
 
@@ -46,28 +47,35 @@ class ParquetRows(NamedTuple):
     def _check_any(self) -> None:
         MEASURED.forget_others([self.root.child(file.path) for file in self.files])
         column = self.options.image_column or ""
-        total = 0
+        total = lost = named = 0
         for file, columns in zip(self.files, self.columns, strict=True):
             sizes = self.measure(file.path, column).sizes
-            total += len(sizes)
-            if (sizes >= 0).any() or (columns.holds_names(column) and _has_names(columns, column)):
-                return
-        raise UsageError(
-            f"{self.images} has no image in column {column!r}: all {total:,} are null or damaged"
-        )
+            total, lost = total + len(sizes), lost + int((sizes < 0).sum())
+            if columns.holds_names(column) and (sizes < 0).any():
+                named += _count_names(columns, column)
+        if total == lost and not named:
+            raise UsageError(
+                f"{self.images} has no image in column {column!r}: all {total:,} are null or "
+                "damaged"
+            )
+        if lost - named > _MAX_LOST:
+            raise UsageError(
+                f"{self.images} has no image in {lost - named:,} rows, which would be rejected one "
+                f"by one: at most {_MAX_LOST:,}"
+            )
 
 
-def _has_names(columns: Columns, column: str) -> bool:
-    """Whether any image has a name, which may lead to a file; read only if there are no images."""
+def _count_names(columns: Columns, column: str) -> int:
+    """How many images have a name, which may lead to a file."""
+    count = 0
     groups = range(read_metadata(columns.file).num_row_groups)
     try:
         for batch in read_batches(columns.file, [f"{column}.path"], groups):
             names = batch.column(0).flatten()[0]
-            if names.null_count < len(names):
-                return True
-    except ParquetError:
+            count += len(names) - names.null_count
+    except ParquetError:  # to be rejected later
         pass
-    return False
+    return count
 
 
 class _Entries:
@@ -86,7 +94,8 @@ class _Entries:
         self._named = columns.holds_names(self._image)
         self._sizes = rows.measure(file.path, self._image).sizes
         self._mask_sizes = rows.measure(file.path, self._mask).sizes if self._mask else None
-        self._unused = dict.fromkeys(name for name in columns.types if name != self._image)
+        names = (*columns.types, *list_used(options))
+        self._blank: Row = dict.fromkeys(name for name in names if name != self._image)
         self._seen: set[str] = set()
 
     def read_rows(self) -> Iterator[tuple[str, Row]]:
@@ -102,8 +111,8 @@ class _Entries:
                     begin += 1
             except ParquetError as error:
                 for number in range(begin, end):
-                    row = {IMAGE: reject("unreadable", f"damaged: {error}")}
-                    row[self._shown] = self._name(None, number)
+                    lost = reject("unreadable", f"damaged: {error}")
+                    row = self._blank | {IMAGE: lost, self._shown: self._name(None, number)}
                     yield f"{self._file.path} row {number + 1}", row
             begin = end
 
@@ -125,7 +134,7 @@ class _Entries:
             begin += len(batch)
 
     def _make_row(self, cells: Row, name: Any, number: int) -> Row:
-        row = self._unused | {used: _decode(find_cell(cells, used)) for used in self._used}
+        row = self._blank | {used: _decode(find_cell(cells, used)) for used in self._used}
         path = self._name(name, number)
         try:
             for column, classes in self._classes.items():
@@ -135,8 +144,6 @@ class _Entries:
         except ImageError as error:
             row[IMAGE] = error
             row[self._shown] = path
-        if self._mask:
-            row[self._mask] = None
         return row
 
     def _name(self, name: Any, number: int) -> str:

@@ -21,7 +21,7 @@ from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft
 from converter.planning.splits import may_stay
-from converter.sources.containers import are_read_in_order
+from converter.sources.containers import are_read_in_order, locate_part
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import hash_original, read_entry, read_original
 from converter.storage.files import name_index
@@ -74,15 +74,20 @@ class Comparison:
             labelled, detailed = self.manifest.labelled, bool(self.manifest.columns)
             sources = contents.read_sources(here, shard, labelled=labelled, detailed=detailed)
             damaged = not contents.is_stated(here, shard)
-        entries, changed, removed, tally = [], 0, 0, NoteTally()
+        changed, removed, tally = 0, 0, NoteTally()
         columns = self.inventory.columns
+        kept: list[tuple[Entry, list[contents.Source]]] = []
         mode = self.options.frames
         for path, group in itertools.groupby(sources, lambda s: find_file(s.path, mode)):
             entry, frames = present.get(path), list(group)
             if entry is None or not may_stay(entry, shard.split, self.options):
                 removed += 1
-                continue
-            entries.append(entry)
+            else:
+                kept.append((entry, frames))
+        entries = [entry for entry, _ in kept]
+        if are_read_in_order(entries, self.images):
+            kept.sort(key=lambda pair: locate_part(pair[0]))
+        for entry, frames in kept:
             data = self._read(entry)
             changed += self._is_changed(entry, frames[0], data)
             if self.noted and data is not None:
@@ -126,8 +131,9 @@ class Comparison:
         if entry.mask is None:
             return False
         with contextlib.suppress(ImageError):
-            data = read_entry(entry.mask, locate_masks(self.images, self.options))
-            return features.get(examples.MASK_SHA256) != [identify(data).encode()]
+            masks = locate_masks(self.images, self.options)
+            digest = hash_original(entry.mask, masks, self.options.max_file_bytes)
+            return features.get(examples.MASK_SHA256) != [digest.encode()]
         return True
 
     def _has_other_values(
