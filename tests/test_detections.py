@@ -354,6 +354,11 @@ def test_splits_that_are_given_are_kept_and_others_drawn(root, tmp_path):
     assert splits["validation"].records == 6
 
 
+def test_splits_that_are_given_may_be_left(root):
+    inventory = scan_images(root, ConvertOptions(split_folders="no"))
+    assert {entry.split for entry in inventory.entries} == {""}
+
+
 def test_options_for_folders_are_refused(root):
     for options in ({"label_from": "none"}, {"split_folders": "yes"}):
         with pytest.raises(UsageError, match="for folders alone"):

@@ -95,7 +95,7 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens COCO's annotations; boxes come as `boxes`, `box_labels` and `is_crowd`.
 
     The columns `image_id`, and `caption` and `captions` from the file captions_… beside, are there
-    if asked for. Takes about 60 bytes of memory for each box and 500 for each image. Raises
+    if asked for. Takes about 60 bytes of memory for each box and 2,000 for each image. Raises
     UsageError if there is no such file, or one is damaged.
     """
     root, in_folder = locate_root(images, options), is_folder(images)

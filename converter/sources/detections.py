@@ -24,7 +24,7 @@ from converter.options import ConvertOptions
 from converter.sizes import format_count
 from converter.sources import rows
 from converter.sources.folders import SPLIT_FOLDERS, list_folder
-from converter.sources.inputs import DEFAULTS, is_folder
+from converter.sources.inputs import is_folder, leave_given
 from converter.sources.row_sources import IMAGE, SIZE, RowSource
 from converter.storage.location import Location, map_in_threads
 
@@ -231,11 +231,5 @@ def find_split(name: str) -> str:
 
 def imply_columns(options: ConvertOptions, **more: Any) -> dict[str, Any]:
     """The options for columns with these names, and more, as far as they are not given."""
-    implied = {
-        "boxes_column": BOXES, "box_labels_column": BOX_LABELS, "split_column": SPLIT, **more
-    }  # fmt: skip
-    return {
-        name: value
-        for name, value in implied.items()
-        if getattr(options, name) == getattr(DEFAULTS, name)
-    }
+    columns = {"boxes_column": BOXES, "box_labels_column": BOX_LABELS, "split_column": SPLIT}
+    return leave_given({**columns, **more}, options)

@@ -67,7 +67,7 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a folder of VOC; boxes come as `boxes`, `box_labels`, `difficult` and `truncated`.
 
     If there are lists, the images in them are taken, also those without an XML file, and no others;
-    else those that have an XML file. Takes about 60 bytes of memory for each box and 500 for each
+    else those that have an XML file. Takes about 60 bytes of memory for each box and 2,000 for each
     image. Raises UsageError if there is no such folder.
     """
     root = locate_root(images, options)

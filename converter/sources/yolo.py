@@ -73,7 +73,7 @@ def imply_options(_images: Location, options: ConvertOptions) -> dict[str, Any]:
 def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a folder of YOLO or its YAML file; boxes come as `boxes` and `box_labels`.
 
-    Takes about 60 bytes of memory for each box and 500 for each image. Raises UsageError if there
+    Takes about 60 bytes of memory for each box and 2,000 for each image. Raises UsageError if there
     are no images, or if the YAML file makes no sense.
     """
     in_folder, root = is_folder(images), locate_root(images, options)
