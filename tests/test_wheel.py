@@ -108,6 +108,7 @@ def test_a_worker_gets_seven_requirements_and_no_tensorflow(metadata):
         "packaging",
         "pillow",
         "protobuf",
+        "pyyaml",
         "tqdm",
     ]
     assert all(r.specifier for r in parsed if r.marker is None)
