@@ -114,7 +114,8 @@ class ConvertOptions(ChoiceOptions):
         box_format: `xyxy` is left, top, right, bottom and `xywh` left, top, width, height in pixels
             of the image as a person sees it; `yolo` is centre x, centre y, width, height and `yxyx`
             top, left, bottom, right in fractions of its size.
-        mask_column: the path of the image's mask, relative to the same folder as the image's.
+        mask_column: the path of the image's mask, relative to the same folder as the image's; of a
+            WebDataset, the extension of the mask, such as `seg.png`.
         split_column: names of splits, as for folders.
         group_column: images with the same value are never divided between splits.
         keep_columns: other columns to carry into the records.

@@ -310,11 +310,25 @@ def test_numbers_are_lines_of_a_list_beside_the_tars(name, shards, tmp_path):
     assert [entry.label for entry in inventory.entries] == [key % 3 for key in range(10)]
     assert inventory.skipped == ()
     assert f"4 names in {name}" in inventory.recognized
-    pinned = dataclasses.replace(OPTIONS, class_names=("x", "y"))
-    inventory = scan_images(folder, pinned)
-    assert inventory.classes == ("x", "y")
-    assert len(inventory.entries) == 7
-    assert {skip.code for skip in inventory.skipped if "000" in skip.path} == {"skipped_no_label"}
+    chosen = dataclasses.replace(OPTIONS, class_names=("cow -> cattle", "ant"))
+    inventory = scan_images(folder, chosen)
+    assert inventory.classes == ("cattle", "ant")
+    assert [entry.label for entry in inventory.entries] == [1, 0, 1, 0, 1, 0, 1]
+    assert {skip.code for skip in inventory.skipped} == {"skipped_no_label"}
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "labels"),
+    [
+        (("x", "y"), ("x", "y"), [0, 1, 0, 1, 0, 1, 0]),
+        (("2 -> x", "0 -> y"), ("x", "y"), [1, 0, 1, 0, 1, 0, 1]),
+        (("2", "1"), ("2", "1"), [1, 0, 1, 0, 1, 0]),
+    ],
+)
+def test_without_a_list_numbers_count_the_classes_asked_for(shards, names, classes, labels):
+    inventory = scan_images(shards, dataclasses.replace(OPTIONS, class_names=names))
+    assert inventory.classes == classes
+    assert [entry.label for entry in inventory.entries] == labels
 
 
 def test_a_list_that_does_not_fit_is_not_believed(shards, tmp_path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What PAX says of a member and no one asks for: "%d key=value\\n", with the length of all of it.
+# What PAX says of a member and no one asks for: "%d key=value\n", with the length of all of it.
 _UNASKED: Final = re.compile(rb"(\d{1,6}) (?:[acm]time|[ug]id|[ug]name)=[^\n]*\n")
 _MAX_BYTES: Final = 4_096  # of what PAX says, to be read here
 _PLAIN: Final = (tarfile.REGTYPE, tarfile.XHDTYPE)  # a file, and what PAX says before it

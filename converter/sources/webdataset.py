@@ -8,6 +8,7 @@ from typing import Any, Final
 from converter.errors import UsageError
 from converter.inventory import MAX_NAMES, Note, Skipped, reject
 from converter.options import ConvertOptions
+from converter.renames import ARROW
 from converter.sources.archives import read_tar
 from converter.sources.column_notes import list_used
 from converter.sources.inputs import (
@@ -89,7 +90,11 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     listed, names = read_list(images, tars.root) if options.label_column else ("", ())
     if len({*names}) < len(names):
         names = ()
-    made = RowMaker(options, options.class_names or names, complete=not options.class_names)
+    # Without a list, numbers count the classes asked for, unless a line says one, or renames it.
+    asked = options.class_names or ()
+    if any(ARROW in name or name.isdecimal() for name in asked):
+        asked = ()
+    made = RowMaker(options, names or asked, complete=bool(names))
     scan = _Scan(tars, made, [file for file in tars.skipped if not names or file.path != listed])
 
     def check_columns(found: set[str]) -> None:
@@ -105,7 +110,7 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
         options=options,
         read_rows=scan.read_rows,
         check_columns=check_columns,
-        classes=() if options.class_names else names,
+        classes=names,
         skipped=scan.skipped,
         notes=scan.notes,
         recognized=_describe(tars, first, options, names and f"{len(names):,} names in {listed}"),
