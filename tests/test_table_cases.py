@@ -258,9 +258,9 @@ def test_every_format_gives_the_same_labels_and_paths(faces, suffix):
         ({"Male": "2"}, "column 'Male': '2' is none of 0, 1 and -1"),
         ({"Young": "yes"}, "column 'Young': 'yes' is none of"),
         ({"image_id": ""}, "'' is not a name"),
-        ({"image_id": "../celeba/img_align_celeba/000001.jpg"}, "its path in the table leads out"),
-        ({"image_id": "none.jpg"}, "the table names it, and there is no such file"),
-        ({"image_id": "{Male}.jpg"}, "the table names it, and there is no such file"),
+        ({"image_id": "../celeba/img_align_celeba/000001.jpg"}, "its path leads out"),
+        ({"image_id": "none.jpg"}, "it is named, and there is no such file"),
+        ({"image_id": "{Male}.jpg"}, "it is named, and there is no such file"),
     ],
 )
 def test_a_cell_that_makes_no_sense_costs_its_row_alone(faces, cells, code):

@@ -197,7 +197,7 @@ def test_rows_without_an_image_are_rejects(tmp_path):
     assert inventory.rejected[0] == (
         "../secret.png",
         "outside",
-        "row 2: its path in the table leads out of the folder",
+        "row 2: its path leads out of the folder",
     )
     assert inventory.scanned == len(rows)
     assert inventory.entries[0].label == -1
