@@ -5,10 +5,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from converter.class_names import ARROW
 from converter.errors import UsageError
 from converter.inventory import MAX_NAMES, Note, Skipped, reject
 from converter.options import ConvertOptions
-from converter.renames import ARROW
 from converter.sources.archives import read_tar
 from converter.sources.column_notes import list_used
 from converter.sources.inputs import (
