@@ -43,9 +43,9 @@ KINDS = {
     "system": (
         "archives batch batches cache clusters coco commands commit conversion costs damage "
         "dataset decoding detections duplicates export export_names export_readers export_stores "
-        "export_targets frames frameworks hosts image_decoders image_metadata image_notes inputs "
+        "export_targets frames frameworks hosts image_decoders image_metadata image_notes "
         "indexing isolation joined keras layers leftovers locks masks mixing multi_size "
-        "image_choice object_files "
+        "image_choice object_files patterns "
         "object_repairs object_updates objects open_remote own_sets parquet parquet_headers "
         "pipeline "
         "preview public_api range_reads read_plan readahead reading_masks "

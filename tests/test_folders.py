@@ -10,8 +10,8 @@ import pytest
 from converter.errors import UsageError
 from converter.inventory import NO_LABEL, Note
 from converter.options import ConvertOptions
-from converter.sources.folders import SPLIT_FOLDERS
 from converter.sources.scan import scan_folder
+from converter.sources.split_names import SPLIT_FOLDERS
 
 
 def fill(root: Path, *paths: str) -> None:

@@ -20,7 +20,8 @@ from typing import Final
 
 from converter.image_options import FORMATS, SUFFIXES
 from converter.names import fold_name, to_bytes
-from converter.sources.folders import SPLIT_FOLDERS, is_clutter
+from converter.sources.folders import is_clutter
+from converter.sources.split_names import SPLIT_FOLDERS
 
 TABLE: Final = "metadata.jsonl"
 

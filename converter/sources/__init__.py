@@ -2,7 +2,8 @@
 
 The way there:
 
-inputs         what IMAGES is, by its name; patterns; where images and masks lie
+inputs         what IMAGES is, by its name, and where images and masks lie
+patterns       several files by one pattern, as in a shell
 recognition    what IMAGES is, by looking, and the options that follow from it
 scan           the whole inventory of it, with masks
 folders        files in a folder, or below a prefix of a store; classes and splits from paths
@@ -27,6 +28,7 @@ own_sets       a data set of ours
 
 What these share:
 
+split_names    which split a name says
 rows           rows of a table, and what a cell may mean (dialects: of tables in text)
 row_labels     the names of classes in a row
 column_notes   what is odd about columns, and which are used

@@ -23,7 +23,6 @@ from converter.sources.column_notes import list_used
 from converter.sources.detections import (
     Detections,
     Picture,
-    find_split,
     imply_columns,
     list_files,
 )
@@ -31,6 +30,7 @@ from converter.sources.folders import clean_name
 from converter.sources.inputs import DEFAULTS, is_folder, locate_base, locate_root
 from converter.sources.json_streams import read_lists
 from converter.sources.row_sources import RowSource, sort_name
+from converter.sources.split_names import find_first_word
 from converter.storage.locate import join
 from converter.storage.location import Location
 
@@ -55,7 +55,7 @@ class _Document(NamedTuple):
     @property
     def split(self) -> str:
         words = re.split("[/_.-]", self.path)
-        return next(filter(None, map(find_split, words)), "")
+        return next(filter(None, map(find_first_word, words)), "")
 
     @property
     def folders(self) -> list[str]:

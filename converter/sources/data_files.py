@@ -19,13 +19,14 @@ from converter.errors import UsageError
 from converter.inventory import Skipped, leave_out
 from converter.names import from_system, to_bytes
 from converter.sources.folders import (
-    SPLIT_FOLDERS,
     has_image_suffix,
     is_clutter,
     list_prefix,
     stays_inside,
 )
-from converter.sources.inputs import is_folder, is_pattern, list_pattern
+from converter.sources.inputs import is_folder
+from converter.sources.patterns import is_pattern, list_pattern
+from converter.sources.split_names import SPLIT_FOLDERS
 from converter.storage.location import Location
 
 CARD: Final = "README.md"  # that the folder of a data set has, which says that it is one

@@ -7,7 +7,6 @@ what is said about it makes no sense as a whole.
 
 import dataclasses
 import itertools
-import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
@@ -23,8 +22,8 @@ from converter.names import from_bytes, to_bytes
 from converter.options import ConvertOptions
 from converter.sizes import format_count
 from converter.sources import rows
-from converter.sources.folders import SPLIT_FOLDERS, list_folder
-from converter.sources.inputs import is_folder, leave_given
+from converter.sources.folders import list_folder
+from converter.sources.inputs import leave_given
 from converter.sources.row_sources import IMAGE, SIZE, RowSource
 from converter.storage.location import Location, map_in_threads
 
@@ -185,11 +184,6 @@ def list_files(root: Location) -> Files:
     return Files(images, others, [skip for skip in skipped if skip.path not in others])
 
 
-def list_names(place: Location) -> list[str]:
-    """The names in a folder; none if it is a file, or not there."""
-    return place.list_names() if is_folder(place) else []
-
-
 def read_texts(root: Location, paths: Sequence[str]) -> Iterator[bytes | ImageError]:
     """Reads small files, in order; of one that cannot be read or is not small, says why."""
 
@@ -217,16 +211,6 @@ def read_lines(root: Location, path: str) -> list[str]:
         raise UsageError(f"{file} has more than {_MAX_LIST_BYTES:,} bytes: divide it")
     lines = from_bytes(file.read_bytes().removeprefix(b"\xef\xbb\xbf")).splitlines()
     return [line for text in lines if (line := text.strip())]
-
-
-def find_split(name: str) -> str:
-    """The split that the first word in the name of a folder is; empty for none.
-
-    >>> find_split("val2017"), find_split("default")
-    ('validation', '')
-    """
-    word = re.match("[a-z]*", name.lower())
-    return SPLIT_FOLDERS.get(word[0], "") if word else ""
 
 
 def imply_columns(options: ConvertOptions, **more: Any) -> dict[str, Any]:

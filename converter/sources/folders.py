@@ -25,16 +25,10 @@ from converter.image_options import SUFFIXES
 from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import from_system, to_bytes, to_system
 from converter.options import ConvertOptions
+from converter.sources.split_names import SPLIT_FOLDERS
 from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_objects
-
-# The split of a folder, by its name in lower case; the spellings of Hugging Face.
-SPLIT_FOLDERS: Final = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
 
 # The class with label 0 where labels begin at 1, as in Inception and its followers.
 BACKGROUND: Final = "background"

@@ -37,7 +37,7 @@ from converter.inventory import (
 )
 from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.sources.folders import SPLIT_FOLDERS
+from converter.sources.split_names import SPLIT_FOLDERS
 
 # What a condition calls the columns with a meaning of their own; others have their own names.
 _NAMES: Final = {

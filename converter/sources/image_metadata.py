@@ -19,7 +19,7 @@ from converter.sources import rows
 from converter.sources.column_notes import list_used
 from converter.sources.data_files import find_folders, has_class_folders, read_split_folder
 from converter.sources.folders import is_clutter, list_folder
-from converter.sources.inputs import DEFAULTS, is_folder
+from converter.sources.inputs import DEFAULTS, find_given, is_folder, list_names
 from converter.sources.row_sources import RowSource, normalize_path
 from converter.sources.rows import Row
 from converter.sources.tables import apply_usual_names, check_labels
@@ -107,11 +107,9 @@ def imply_options(_images: Location, _options: ConvertOptions) -> Mapping[str, s
 
 def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens the metadata of a folder, or of each split in it."""
-    for name in ("path_format", "table_root"):
-        if getattr(options, name) != getattr(DEFAULTS, name):
-            said = name.replace("_", " ")
-            raise UsageError(f"{said} is for tables, and paths are relative to the metadata")
-    names = images.list_names() if is_folder(images) else []
+    if name := find_given(("path_format", "table_root"), options):
+        raise UsageError(f"{name} is for tables, and paths are relative to the metadata")
+    names = list_names(images)
     files = tuple(_find_files(images, names, _DEPTH))
     if not files:
         raise UsageError(f"{images} has no {', '.join(FILES)}, also not in folders of splits")

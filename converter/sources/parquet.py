@@ -20,7 +20,7 @@ from converter.sources.data_files import (
     list_data_files,
 )
 from converter.sources.folders import is_clutter
-from converter.sources.inputs import DEFAULTS, is_folder, is_pattern, list_pattern, locate_root
+from converter.sources.inputs import find_given, is_folder, locate_root
 from converter.sources.parquet_columns import (
     Columns,
     find_images,
@@ -30,6 +30,7 @@ from converter.sources.parquet_columns import (
     recognize_images,
 )
 from converter.sources.parquet_rows import ParquetRows
+from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.row_sources import RowSource
 from converter.storage.location import Location, map_in_threads
 
@@ -60,10 +61,8 @@ def find_first(images: Location, names: Sequence[str]) -> Location | None:
 
 def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
     """The columns of images and of labels; raises UsageError if other options make no sense."""
-    for name in ("path_format", "table_root"):
-        if getattr(options, name) != getattr(DEFAULTS, name):
-            what = name.replace("_", " ")
-            raise UsageError(f"{what} is for tables of paths, and {images} holds its images")
+    if name := find_given(("path_format", "table_root"), options):
+        raise UsageError(f"{name} is for tables of paths, and {images} holds its images")
     root = locate_root(images, options)
     (first, *_), _ = list_data_files(images, root, SUFFIX)
     columns = read_columns(root.child(first.path))

@@ -19,13 +19,8 @@ from converter.sources import (
     yolo,
 )
 from converter.sources.folders import check_layout
-from converter.sources.inputs import (
-    check_input_options,
-    is_archive,
-    is_folder,
-    is_pattern,
-    list_pattern,
-)
+from converter.sources.inputs import check_input_options, is_archive, list_names
+from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.row_sources import RowSource
 from converter.storage.locate import locate
 from converter.storage.location import Location
@@ -92,7 +87,7 @@ def open_source(images: Location, options: ConvertOptions) -> RowSource | None:
 
 
 def _recognize(images: Location, options: ConvertOptions) -> str:
-    names = images.list_names() if is_folder(images) else []
+    names = list_names(images)
     if options.image_column and parquet.find_first(images, names):
         return "parquet"
     for source, known in FORMATS.items():

@@ -64,7 +64,7 @@ class Originals(NamedTuple):
         To one that was made from another data set: that one, or the originals of that one.
         """
         if options.source == "shardmill":
-            names = images.list_names() if inputs.is_folder(images) else []
+            names = inputs.list_names(images)
             if not own_sets.recognize(images, names):
                 first = dataclasses.replace(inputs.DEFAULTS, max_file_bytes=options.max_file_bytes)
                 return cls(images, resolve_options(images, first))

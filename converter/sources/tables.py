@@ -12,7 +12,8 @@ from converter.options import ConvertOptions
 from converter.sources import rows
 from converter.sources.column_notes import list_path_columns, list_used
 from converter.sources.hints import find_path_format, propose_path_option
-from converter.sources.inputs import is_pattern, is_table, locate_root
+from converter.sources.inputs import is_table, locate_root
+from converter.sources.patterns import is_pattern
 from converter.sources.row_sources import RowSource
 from converter.sources.rows import Row
 from converter.storage.location import Location

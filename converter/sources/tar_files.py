@@ -1,7 +1,6 @@
 """Which files are tars of samples, and which splits and lists of classes lie with them."""
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -10,14 +9,10 @@ from converter.errors import UsageError
 from converter.inventory import Skipped, leave_out
 from converter.names import from_bytes, from_system, to_bytes
 from converter.options import ConvertOptions
-from converter.sources.folders import SPLIT_FOLDERS, has_image_suffix, is_clutter, stays_inside
-from converter.sources.inputs import (
-    COMPRESSED_SUFFIXES,
-    is_folder,
-    is_pattern,
-    list_pattern,
-    locate_base,
-)
+from converter.sources.folders import has_image_suffix, is_clutter, stays_inside
+from converter.sources.inputs import COMPRESSED_SUFFIXES, is_folder, locate_base
+from converter.sources.patterns import is_pattern, list_pattern
+from converter.sources.split_names import SPLIT_FOLDERS, find_split_word
 from converter.storage.locate import locate, parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_level
@@ -137,9 +132,7 @@ def _find_split(file: str) -> str:
     folder, _, name = file.rpartition("/")
     if split := SPLIT_FOLDERS.get(folder.partition("/")[0].lower()):
         return split
-    words = re.split("[^a-z]+", name.lower())
-    splits = {SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS}
-    return splits.pop() if len(splits) == 1 else ""
+    return find_split_word(name)
 
 
 def read_list(images: Location, root: Location) -> tuple[str, tuple[str, ...]]:

@@ -16,9 +16,9 @@ from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sources.column_notes import list_used
 from converter.sources.example_rows import ExampleLayout, ExampleRows, RecordFile
-from converter.sources.folders import SPLIT_FOLDERS
 from converter.sources.inputs import is_folder, leave_given
 from converter.sources.row_sources import RowSource
+from converter.sources.split_names import SPLIT_FOLDERS
 from converter.storage.location import Location
 
 _INFO, _FEATURES = METADATA = "dataset_info.json", "features.json"

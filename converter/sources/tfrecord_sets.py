@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from converter.errors import ImageError, UsageError
 from converter.format.features import Features
 from converter.format.indexing import refuse_compressed
+from converter.format.tfrecords import HEADER_BYTES
 from converter.images.openers import is_image
 from converter.inventory import Skipped, leave_out
 from converter.names import from_system
@@ -17,15 +18,10 @@ from converter.options import ConvertOptions
 from converter.sources.column_notes import list_used
 from converter.sources.example_files import scan_file
 from converter.sources.example_rows import ExampleLayout, ExampleRows, RecordFile
-from converter.sources.folders import SPLIT_FOLDERS
-from converter.sources.inputs import (
-    is_folder,
-    is_pattern,
-    leave_given,
-    list_pattern,
-    locate_base,
-)
+from converter.sources.inputs import is_folder, leave_given, locate_base
+from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.row_sources import RowSource
+from converter.sources.split_names import find_split_word
 from converter.storage.files import INDEX_SUFFIX
 from converter.storage.location import Location
 
@@ -33,7 +29,6 @@ _SUFFIX: Final = re.compile(
     r"\.(tfrecords?|tfrec|tfr)(-?\d+)?(-of-\d+)?(\.(gz|gzip|zlib))?$", re.IGNORECASE
 )
 _NUMBERED: Final = re.compile(r"-\d{5}-of-\d{5}$")
-_SPLIT: Final = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_FOLDERS)})(?:[^a-z]|$)", re.IGNORECASE)
 
 # Names of features in the order in which they are looked for, those of the TensorFlow Models first.
 _IMAGES: Final = ("image/encoded", "image_raw", "image", "encoded", "img", "jpg", "jpeg", "png")
@@ -145,10 +140,10 @@ def _list_files(images: Location) -> tuple[list[Location], tuple[Skipped, ...]]:
 
 def _find_splits(files: Sequence[Location], root: Location) -> Iterator[RecordFile]:
     """The files with the splits that their names say, if all of them say one."""
-    found = [_SPLIT.search(file.name) for file in files]
+    found = [find_split_word(file.name) for file in files]
     for file, split in zip(files, found, strict=True):
         path = file.relate(root) if file != root else file.name
-        name = SPLIT_FOLDERS[split[1].lower()] if split and all(found) else ""
+        name = split if all(found) else ""
         yield RecordFile(path=path if file.is_remote else from_system(path), split=name)
 
 
@@ -175,7 +170,7 @@ def _read_heads(file: Location, place: int, features: Features) -> dict[str, byt
             heads[name] = values[0][:_HEAD_BYTES]
     for name, lies in features.held.items():
         if lies is not None:
-            heads[name] = file.read_range(place + 12 + lies[0], min(_HEAD_BYTES, lies[1]))
+            heads[name] = file.read_range(place + HEADER_BYTES + lies[0], min(_HEAD_BYTES, lies[1]))
     return heads
 
 

@@ -26,15 +26,14 @@ from converter.sources.detections import (
     Files,
     Key,
     Picture,
-    find_split,
     imply_columns,
     list_files,
-    list_names,
     read_lines,
     read_texts,
 )
-from converter.sources.inputs import is_folder, locate_root
+from converter.sources.inputs import is_folder, list_names, locate_root
 from converter.sources.row_sources import RowSource
+from converter.sources.split_names import find_first_word
 from converter.storage.location import Location
 
 _IMAGES: Final = "JPEGImages"
@@ -164,7 +163,7 @@ def _choose_split(lists: Sequence[str], paths: Sequence[str]) -> str:
         raise ValueError(f"it is in the lists {' and '.join(sure)}")
     if len(paths) > 1:
         raise ValueError(f"it may be any of {', '.join(paths)}")
-    return find_split(sure[0]) if sure else "train" if lists else ""
+    return find_first_word(sure[0]) if sure else "train" if lists else ""
 
 
 def _read_objects(text: bytes | ImageError, picture: Picture, key: Key, found: Detections) -> None:

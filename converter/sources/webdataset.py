@@ -11,13 +11,8 @@ from converter.inventory import MAX_NAMES, Note, Skipped, reject
 from converter.options import ConvertOptions
 from converter.sources.archives import read_tar
 from converter.sources.column_notes import list_used
-from converter.sources.inputs import (
-    DEFAULTS,
-    is_compressed,
-    is_folder,
-    is_pattern,
-    list_pattern,
-)
+from converter.sources.inputs import DEFAULTS, find_given, is_compressed, is_folder
+from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.row_sources import RowSource
 from converter.sources.rows import READERS, Row
 from converter.sources.samples import (
@@ -77,9 +72,8 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
 
 def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a tar of samples, a folder of such tars, or those that a pattern stands for."""
-    for name in ("path_column", "path_format", "table_root"):
-        if getattr(options, name) != getattr(DEFAULTS, name):
-            raise UsageError(f"{name.replace('_', ' ')} is for tables, and {images} holds images")
+    if name := find_given(("path_column", "path_format", "table_root"), options):
+        raise UsageError(f"{name} is for tables of paths, and {images} holds its images")
     tars = find_tars(images)
     first = _find_first(images, tars, options)
     if options.mask_column and any(map(is_compressed, map(tars.root.child, tars.files))):

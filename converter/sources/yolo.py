@@ -27,16 +27,15 @@ from converter.sources.detections import (
     Files,
     Key,
     Picture,
-    find_split,
     imply_columns,
     list_files,
-    list_names,
     read_lines,
     read_texts,
 )
 from converter.sources.folders import clean_name, has_image_suffix
-from converter.sources.inputs import is_folder, locate_root
+from converter.sources.inputs import is_folder, list_names, locate_root
 from converter.sources.row_sources import RowSource
+from converter.sources.split_names import find_first_word
 from converter.sources.yolo_configs import SUFFIXES, Config, find_config, read_config
 from converter.storage.location import Location
 
@@ -60,7 +59,7 @@ def recognize(images: Location, names: Sequence[str]) -> bool:
     if not is_folder(images):
         return images.name.lower().endswith(SUFFIXES) and images.is_file()
     places = [images] if {_IMAGES, _LABELS} <= {*names} else []
-    splits = (images / name for name in names if find_split(name))
+    splits = (images / name for name in names if find_first_word(name))
     places += [place for place in splits if {_IMAGES, _LABELS} <= {*list_names(place)}]
     return any(_has_texts(place / _LABELS) for place in places) or _is_configured(images, names)
 
@@ -138,9 +137,9 @@ def _sort_members(files: Files) -> _Listing:
     for path in sorted(files.images, key=to_bytes):
         top, inner, *_ = (*path.split("/"), "")
         if top == _IMAGES:
-            members.append(_Member(path, find_split(inner), top))
-        elif inner == _IMAGES and find_split(top):
-            members.append(_Member(path, find_split(top), f"{top}/{inner}"))
+            members.append(_Member(path, find_first_word(inner), top))
+        elif inner == _IMAGES and find_first_word(top):
+            members.append(_Member(path, find_first_word(top), f"{top}/{inner}"))
     return _Listing(members, [], [])
 
 

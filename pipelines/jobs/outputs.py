@@ -9,7 +9,7 @@ from typing import Final
 from converter.errors import DatasetError, OutputError, UsageError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
-from converter.sources.inputs import is_pattern, overlaps
+from converter.sources.patterns import is_pattern, overlaps
 from converter.storage.files import (
     MANIFEST,
     WORK_FOLDER,

@@ -16,13 +16,14 @@ from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan
-from converter.sources.inputs import is_pattern, locate_masks, locate_root
+from converter.sources.inputs import locate_masks, locate_root
 from converter.sources.joined import (
     Images,
     keep_labels,
     locate_images,
     locate_originals,
 )
+from converter.sources.patterns import is_pattern
 from converter.sources.scan import Originals, scan_images
 from converter.storage.files import MANIFEST, NOTES, REJECTS, Layout, name_index
 from converter.storage.locate import locate, locate_output
