@@ -29,7 +29,7 @@ from converter.format.schema import BOX_LABELS, BOXES, CAPTION, LABELS
 from converter.inventory import Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import write_plan
-from converter.sources import parquet_images
+from converter.sources import parquet_images, parquet_rows
 from converter.sources.recognition import resolve_options
 from converter.sources.scan import scan_images
 from converter.storage.locate import locate
@@ -494,6 +494,31 @@ def test_rows_without_an_image_are_rejected(tmp_path):
     totals = read_manifest(tmp_path / "out").totals
     assert totals.rejected == {"decode_error": 1, "empty": 1, "missing": 1}
     assert (totals.written, totals.scanned) == (1, 4)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2])
+@pytest.mark.parametrize("module", [parquet_images, parquet_rows])
+def test_a_row_group_of_another_length_than_stated_loses_no_row(
+    tmp_path, monkeypatch, module, batches
+):
+    file = write_plain(tmp_path / "a.parquet", {"image": [PNG] * 3, "label": ["x", "y", "x"]})
+    read = module.read_batches
+
+    def repeat(*given):
+        for batch in read(*given):
+            yield from [batch] * batches
+
+    monkeypatch.setattr(module, "read_batches", repeat)
+    if batches == 0 and module is parquet_images:
+        with pytest.raises(UsageError, match="null or damaged"):
+            scan_images(file, ConvertOptions(image_column="image"))
+        return
+    if batches == 0:
+        with pytest.raises(UsageError, match="fewer rows"):
+            scan_images(file)
+        return
+    inventory = scan_images(file)
+    assert (len(inventory.entries), inventory.rejected) == (3, ())
 
 
 def test_ten_million_nulls_take_a_moment(tmp_path):

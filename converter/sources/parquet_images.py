@@ -119,7 +119,7 @@ def _measure_groups(
         missing = metadata.row_group(group).num_rows
         try:
             for batch in read_batches(file, [leaf], [group], BATCH_BYTES):
-                values = take_values(batch, column)
+                values = take_values(batch, column)[:missing]
                 sizes.append(_measure_values(values))
                 missing -= len(values)
                 if hashed:

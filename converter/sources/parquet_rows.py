@@ -1,6 +1,7 @@
 """The rows of Parquet files that hold images: each with its image, or why it has none."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -105,15 +106,16 @@ class _Entries:
         begin = 0
         for group in range(metadata.num_row_groups):
             end = begin + metadata.row_group(group).num_rows
+            lost = reject("unreadable", "damaged: the row group has fewer rows than it states")
             try:
-                for row in self._read_group(wanted, group, begin):
+                for row in itertools.islice(self._read_group(wanted, group, begin), end - begin):
                     yield f"{self._file.path} row {begin + 1}", row
                     begin += 1
             except ParquetError as error:
-                for number in range(begin, end):
-                    lost = reject("unreadable", f"damaged: {error}")
-                    row = self._blank | {IMAGE: lost, self._shown: self._name(None, number)}
-                    yield f"{self._file.path} row {number + 1}", row
+                lost = reject("unreadable", f"damaged: {error}")
+            for number in range(begin, end):
+                row = self._blank | {IMAGE: lost, self._shown: self._name(None, number)}
+                yield f"{self._file.path} row {number + 1}", row
             begin = end
 
     def _read_group(self, wanted: Sequence[str], group: int, begin: int) -> Iterator[Row]:
