@@ -215,5 +215,7 @@ def read_lines(root: Location, path: str) -> list[str]:
 
 def imply_columns(options: ConvertOptions, **more: Any) -> dict[str, Any]:
     """The options for columns with these names, and more, as far as they are not given."""
-    columns = {"boxes_column": BOXES, "box_labels_column": BOX_LABELS, "split_column": SPLIT}
-    return leave_given({**columns, **more}, options)
+    implied = {"boxes_column": BOXES, "box_labels_column": BOX_LABELS, **more}
+    if options.split_folders != "no":
+        implied["split_column"] = SPLIT
+    return leave_given(implied, options)
