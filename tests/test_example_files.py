@@ -72,6 +72,15 @@ def test_a_damaged_length_hides_what_is_behind_it_but_not_from_an_index(file):
     assert read_labels(scan_file(file, ["image"], bounds)) == [0, 1, "decode_error", 3, 4, 5]
 
 
+def test_a_forged_index_hides_and_invents_nothing(file):
+    size = file.measure()
+    for bounds in ([0, size], [0, 20, 40, size], [0, size, size]):
+        assert read_labels(scan_file(file, ["image"], bounds)) == list(range(6))
+    flip(file, 3)
+    assert read_labels(scan_file(file, ["image"], [0, size])) == ["decode_error"]
+    assert "decode_error" in read_labels(scan_file(file, ["image"], [0, 20, 40, size]))
+
+
 def test_damaged_features_are_one_record(file):
     flip(file, 12)
     assert read_labels(scan_file(file, ["image"])) == ["decode_error", 1, 2, 3, 4, 5]

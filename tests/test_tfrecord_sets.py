@@ -7,6 +7,7 @@ python tests/test_tfrecord_sets.py > tests/golden_records.tsv
 
 import gzip
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -134,6 +135,8 @@ def test_a_folder_a_file_and_a_pattern(folder):
 def test_splits_are_those_of_all_names_or_of_none(folder):
     write_file(folder / "more.tfrecord", [make_features(70)])
     assert {entry.split for entry in scan_images(folder).entries} == {""}
+    asked = scan_images(folder, ConvertOptions(split_folders="yes"))
+    assert {entry.split for entry in asked.entries} == {"train", "validation", ""}
 
 
 def test_features_are_named_by_flags(tmp_path):
@@ -381,11 +384,17 @@ def test_class_folders_and_tables_stay_what_they_are(tmp_path):
     assert resolve_options(tmp_path / "images", ConvertOptions()).source == "tfrecord"
 
 
-def test_other_files_are_accounted_for(folder):
+def test_other_files_are_accounted_for_and_pipes_are_not_waited_for(folder):
     (folder / "README").write_text("mine")
-    inventory = scan_images(folder)
-    assert [line.path for line in inventory.skipped] == ["README"]
-    assert inventory.scanned == 13
+    os.mkfifo(folder / "pipe.tfrecord")
+    options = ConvertOptions(source="tfrecord")
+    inventory = scan_images(folder, options)
+    assert [(line.path, line.code) for line in inventory.skipped] == [
+        ("README", "skipped_extension"), ("pipe.tfrecord", "skipped_special"),
+    ]  # fmt: skip
+    assert inventory.scanned == 14
+    with pytest.raises(UsageError, match="not a file"):
+        scan_images(folder / "pipe.tfrecord", options)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A scan reads the beginning of each record and what stands behind its images, nev
 worker reads a record whole, in one request, and checks its checksum.
 """
 
+import bisect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import BinaryIO, Final, NamedTuple
 
@@ -41,8 +42,9 @@ def scan_file(
         place = number = 0
         while place < total:
             length = _read_length(stream, place, total)
-            end = None if bounds is None else bounds[number + 1]
             if isinstance(length, str):
+                # The index may be forged, so it only says where a next record could begin.
+                end = next(iter(bounds[bisect.bisect_right(bounds, place) :]), 0) if bounds else 0
                 behind = "" if end else "; no record behind it can be found"
                 error = ImageError("decode_error", f"byte {place}: {length}{behind}")
                 yield Found(number, place, end - place if end else 0, error)

@@ -70,7 +70,7 @@ def check_input_options(images: Location, options: ConvertOptions) -> None:
         return
     folders = options.source in ("folders", "archive")
     refused = _TABLE_OPTIONS if folders else _FOLDER_OPTIONS
-    if options.source != "table" and options.split_folders != "yes":  # others may state splits
+    if options.source != "table":  # others may state splits
         refused = tuple(name for name in refused if name != "split_folders")
     if name := find_given(refused, options):
         where = f"for folders alone, and {images} is a {options.source}: name columns instead"

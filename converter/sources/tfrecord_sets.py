@@ -101,7 +101,7 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     image = options.image_column or _choose_image(images, first, options)
     label = options.label_column or ""
     layout = ExampleLayout(
-        files=tuple(_find_splits(files, root)),
+        files=tuple(_find_splits(files, root, options)),
         image=image,
         names={},
         path=_find(_PATHS, {*first.heads}),
@@ -123,27 +123,33 @@ def _list_files(images: Location) -> tuple[list[Location], tuple[Skipped, ...]]:
     if is_pattern(images):
         return [file for file in list_pattern(images) if INDEX_SUFFIX not in file.name], ()
     if not is_folder(images):
-        if not images.exists():
-            raise UsageError(f"{images} does not exist: give files of records")
+        if not images.is_file():  # a pipe would be waited for
+            raise UsageError(f"{images} does not exist, or is not a file: give files of records")
         return [images], ()
     names = [name for name in images.list_names() if not name.endswith(INDEX_SUFFIX)]
-    found = [name for name in names if is_record_file(name)]
-    skipped = (
-        leave_out(name, "skipped_hidden" if name.startswith(".") else "skipped_extension")
-        for name in names
-        if name not in found
-    )
+    files = images.list_sizes()
+    found = [name for name in names if is_record_file(name) and name in files]
+    skipped = (leave_out(name, _judge(name, files)) for name in names if name not in found)
     if not found:
         raise UsageError(f"{images} has no file of records: name them, in a pattern in quotes")
     return [images / name for name in found], tuple(skipped)
 
 
-def _find_splits(files: Sequence[Location], root: Location) -> Iterator[RecordFile]:
-    """The files with the splits that their names say, if all of them say one."""
+def _judge(name: str, files: Mapping[str, int]) -> str:
+    if name.startswith("."):
+        return "skipped_hidden"
+    return "skipped_extension" if name in files else "skipped_special"
+
+
+def _find_splits(
+    files: Sequence[Location], root: Location, options: ConvertOptions
+) -> Iterator[RecordFile]:
+    """The files with the splits that their names say, if all of them say one or it is asked for."""
     found = [find_split_word(file.name) for file in files]
+    used = all(found) or options.split_folders == "yes"
     for file, split in zip(files, found, strict=True):
         path = file.relate(root) if file != root else file.name
-        name = split if all(found) else ""
+        name = split if used else ""
         yield RecordFile(path=path if file.is_remote else from_system(path), split=name)
 
 
