@@ -458,8 +458,8 @@ def test_labels_that_are_no_class_are_rejected(tmp_path):
 def test_plan_says_what_is_used_and_what_not(root, tmp_path):
     preview = plan(root, tmp_path / "out", OPTIONS)
     assert preview.recognized == (
-        "3 files of Parquet, images in column 'image', labels in 'label' with 3 names; "
-        "not used: 'text', 'tags', 'objects', 'age', 'mask'"
+        "3 files of Parquet, 3 classes by name, image 'image', label 'label'; "
+        "leaves out text, tags, objects, age, mask"
     )
     assert (preview.options.source, preview.options.image_column) == ("parquet", "image")
 

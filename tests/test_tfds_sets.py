@@ -149,8 +149,8 @@ def test_what_follows_from_the_features_is_implied(folder, tmp_path, capsys):
     assert given.label_column == "age"
     assert main(["plan", str(folder), str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    assert "tfds, 4 files, image feature 'image', label with 4 names" in shown
-    assert "left: age, " in shown
+    assert "tfds, 4 files, image 'image', label 'label', caption 'caption', " in shown
+    assert "; leaves out age, " in shown
 
 
 def test_new_splits_are_drawn_on_request(folder):

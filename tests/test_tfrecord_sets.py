@@ -114,7 +114,7 @@ def make_tensorflow_example(tf, data: bytes, n: int, name: str) -> bytes:
 def test_what_is_guessed_is_shown(folder, tmp_path, capsys):
     assert main(["plan", str(folder), str(tmp_path / "out"), "--image-size=8"]) == 0
     shown = capsys.readouterr().out
-    assert "tfrecord, image feature 'image_raw', label 'label', left: height, width" in shown
+    assert "tfrecord, image 'image_raw', label 'label'; leaves out height, width" in shown
 
 
 def test_a_folder_a_file_and_a_pattern(folder):

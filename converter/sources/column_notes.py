@@ -61,6 +61,14 @@ def _rank_name(name: str, words: Sequence[str]) -> list[tuple[bool, int]]:
     return sorted((part != whole, words.index(part)) for part in parts if part in words)[:1]
 
 
+def describe_columns(options: ConvertOptions, image: str, unused: Sequence[str]) -> str:
+    """What columns, features or parts are taken for, and which are left out, for people."""
+    named = [(name, getattr(options, name)) for name in COLUMN_OPTIONS]
+    taken = [(name.removesuffix("_column").replace("_", " "), column) for name, column in named]
+    line = ", ".join(f"{what} {column!r}" for what, column in [("image", image), *taken] if column)
+    return line + (f"; leaves out {_enumerate(unused)}" if unused else "")
+
+
 class ColumnNotes:
     """Collects what is odd about columns, row by row; memory grows with the columns alone."""
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from converter.errors import UsageError
 from converter.options import ConvertOptions
-from converter.sources.column_notes import list_used
+from converter.sizes import format_count
+from converter.sources.column_notes import describe_columns, list_used
 from converter.sources.data_files import (
     CARD,
     DataFile,
@@ -25,7 +26,6 @@ from converter.sources.parquet_columns import (
     Columns,
     find_images,
     list_classes,
-    list_labels,
     read_columns,
     recognize_images,
 )
@@ -141,11 +141,8 @@ def _check_used(columns: Columns, options: ConvertOptions) -> None:
 def _describe(
     files: Sequence[DataFile], columns: Columns, options: ConvertOptions, classes: Sequence[str]
 ) -> str:
-    count = f"{len(files):,} files" if len(files) > 1 else "1 file"
-    text = f"{count} of Parquet, images in column {options.image_column!r}"
-    if labels := list_labels(options):
-        text += f", labels in {', '.join(map(repr, labels))}"
-        text += f" with {len(classes):,} names" if classes else ""
     used = {options.image_column, *(name.partition(".")[0] for name in list_used(options))}
     unused = [name for name in columns.types if name not in used | {*list_used(options)}]
-    return text + (f"; not used: {', '.join(map(repr, unused))}" if unused else "")
+    count = f"{format_count(len(files), 'file')} of Parquet"
+    names = f"{format_count(len(classes), 'class')} by name, " if classes else ""
+    return f"{count}, {names}{describe_columns(options, options.image_column or '', unused)}"

@@ -14,7 +14,8 @@ from converter.format.typed_json import load_json
 from converter.inventory import Skipped, leave_out
 from converter.names import from_bytes
 from converter.options import ConvertOptions
-from converter.sources.column_notes import list_used
+from converter.sizes import format_count
+from converter.sources.column_notes import describe_columns, list_used
 from converter.sources.example_rows import ExampleLayout, ExampleRows, RecordFile
 from converter.sources.inputs import is_folder, leave_given
 from converter.sources.row_sources import RowSource
@@ -255,9 +256,5 @@ def _list_strangers(found: _Dataset, files: Sequence[RecordFile]) -> Iterator[Sk
 def _describe(found: _Dataset, layout: ExampleLayout, options: ConvertOptions) -> str:
     used = {layout.image, layout.path, *list_used(options)}
     left = [name for name in found.features if name not in used]
-    counts = ", ".join(
-        f"{name} with {len(layout.names[name])} names" for name in layout.names if name in used
-    )
-    parts = [f"{len(layout.files):,} files", f"image feature {layout.image!r}", counts]
-    parts.append(f"left: {', '.join(left[:12])}" if left else "")
-    return ", ".join(filter(None, parts))
+    count = format_count(len(layout.files), "file")
+    return f"{count}, {describe_columns(options, layout.image, left)}"

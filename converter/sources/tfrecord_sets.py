@@ -15,7 +15,7 @@ from converter.images.openers import is_image
 from converter.inventory import Skipped, leave_out
 from converter.names import from_system
 from converter.options import ConvertOptions
-from converter.sources.column_notes import list_used
+from converter.sources.column_notes import describe_columns, list_used
 from converter.sources.example_files import scan_file
 from converter.sources.example_rows import ExampleLayout, ExampleRows, RecordFile
 from converter.sources.inputs import is_folder, leave_given, locate_base
@@ -213,12 +213,4 @@ def _describe(image: str, first: _First, layout: ExampleLayout, options: Convert
     left = [
         name for name in first.features.names if name not in known and not name.startswith(boxes)
     ]
-    named = {
-        option.replace("_", " "): getattr(options, f"{option}_column")
-        for option in ("label", "labels", "caption", "boxes", "box_labels")
-    }
-    parts = [f"image feature {image!r}"]
-    parts += (f"{option} {name!r}" for option, name in named.items() if name)
-    if left:
-        parts.append(f"left: {', '.join(left[:12])}")
-    return ", ".join(parts)
+    return describe_columns(options, image, left)
