@@ -3,9 +3,9 @@
 import pytest
 
 from converter.errors import UsageError
-from converter.options import ConvertOptions
+from converter.options import IN_FILES, SOURCES, ConvertOptions
 from converter.sources.inputs import find_given, leave_given, list_names
-from converter.sources.recognition import resolve_options
+from converter.sources.recognition import FORMATS, resolve_options
 from converter.storage.disk import DiskPath
 
 
@@ -19,6 +19,11 @@ def test_options_that_are_given_are_not_implied():
     implied = {"label_column": "found", "caption_column": "text"}
     options = ConvertOptions(label_column="given")
     assert leave_given(implied, options) == {"caption_column": "text"}
+
+
+def test_every_source_that_can_be_named_can_be_opened():
+    assert sorted([*FORMATS, "folders", "archive"]) == sorted(SOURCES)
+    assert FORMATS.keys() > {*IN_FILES}
 
 
 def test_only_folders_have_names_in_them(tmp_path):

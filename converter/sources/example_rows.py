@@ -21,6 +21,7 @@ from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sources.column_notes import list_used
 from converter.sources.example_files import Found, read_bounds, scan_file
+from converter.sources.row_labels import find_class
 from converter.sources.row_sources import IMAGE, normalize_path
 from converter.sources.rows import Row
 from converter.sources.spool import Spool
@@ -168,7 +169,7 @@ class ExampleRows:
             for value in features.read(name)
         ]
         if name in self._layout.names:
-            values = [_name_class(value, self._layout.names[name]) for value in values]
+            values = [find_class(value, self._layout.names[name]) for value in values]
         if name == self._options.boxes_column:
             if len(values) % 4:
                 raise ValueError(f"{name} has {len(values)} numbers: no boxes of four each")
@@ -209,12 +210,6 @@ def _measure(features: Features, name: str) -> int:
         found = "is not one value of bytes" if name in features.held else "is missing"
         raise ValueError(f"{name} {found}; found: {features.describe()}")
     return place[1]
-
-
-def _name_class(value: Any, names: Sequence[str]) -> str:
-    if not isinstance(value, int) or not 0 <= value < len(names):
-        raise ValueError(f"label {value!r:.60}, and there are {len(names)} classes")
-    return names[value]
 
 
 def _hash(name: str) -> int:

@@ -88,6 +88,12 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
+def leave_other(path: str, detail: str = "") -> Skipped:
+    """What lies beside the files of a data set; the detail is what its code means by default."""
+    is_hidden = is_clutter(path.rpartition("/")[2])
+    return leave_out(path, "skipped_hidden" if is_hidden else "skipped_extension", detail)
+
+
 def has_image_suffix(name: str) -> bool:
     """Whether a name ends like an image's."""
     return os.path.splitext(name)[1].lower() in SUFFIXES

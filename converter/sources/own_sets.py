@@ -15,11 +15,13 @@ from converter.format import examples, schema
 from converter.format.features import Features
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.images.record_images import KEPT, OF_MASK, PLAIN, UNKNOWN, measure_wrapped
-from converter.inventory import NO_LABEL, SPLITS, Entry, Skipped, leave_out
+from converter.inventory import NO_LABEL, SPLITS, Entry, Skipped
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sources.example_files import Found, read_bounds, scan_file
+from converter.sources.folders import leave_other
 from converter.sources.inputs import leave_given
+from converter.sources.row_labels import find_class
 from converter.sources.row_sources import IMAGE, RowSource, normalize_path
 from converter.sources.rows import Row
 from converter.sources.spool import Spool
@@ -138,8 +140,7 @@ def _list_strangers(images: Location, manifest: Manifest) -> Iterator[Skipped]:
         files |= shard.file_sizes.keys()
     for name in images.list_names():
         if name not in files:
-            code = "skipped_hidden" if name.startswith(".") else "skipped_extension"
-            yield leave_out(name, code, "no part of the data set")
+            yield leave_other(name, "no part of the data set")
 
 
 def _choose_trust(manifest: Manifest) -> str:
@@ -199,10 +200,7 @@ class _RecordReader:
         if row[IMAGE].mask is not None:
             row[schema.MASK] = row[IMAGE].mask.path
         if self.manifest.labelled:
-            label = examples.read_value(values, examples.LABEL, int)
-            if not 0 <= label < len(classes):
-                raise ValueError(f"label {label}, and there are {len(classes)} classes")
-            row[_LABEL] = classes[label]
+            row[_LABEL] = find_class(examples.read_value(values, examples.LABEL, int), classes)
         return row
 
     def _describe_image(

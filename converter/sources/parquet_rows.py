@@ -16,6 +16,7 @@ from converter.sources.originals import Lookup, make_lookup
 from converter.sources.parquet_columns import Columns, list_labels
 from converter.sources.parquet_files import ParquetError, read_batches, read_metadata
 from converter.sources.parquet_images import MEASURED, NO_IMAGE, Measures
+from converter.sources.row_labels import find_class
 from converter.sources.row_sources import IMAGE, normalize_path
 from converter.sources.rows import Row, find_cell
 from converter.storage.location import Location
@@ -198,6 +199,7 @@ def _name_classes(cell: Any, classes: Sequence[str]) -> Any:
         return [_name_classes(each, classes) for each in cell]
     if cell is None or isinstance(cell, str):
         return cell
-    if not isinstance(cell, int) or not 0 <= cell < len(classes):
-        raise reject("bad_row", f"label {cell!r:.20} is none of {len(classes):,} classes")
-    return classes[cell]
+    try:
+        return find_class(cell, classes)
+    except ValueError as error:
+        raise reject("bad_row", str(error)) from error

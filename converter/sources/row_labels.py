@@ -1,6 +1,6 @@
 """The names of classes in rows: of one label, of several in a list, or of a column for each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from converter.options import ConvertOptions
@@ -31,6 +31,13 @@ def list_labels(row: rows.Row, options: ConvertOptions) -> list[str]:
 def read_names(cell: Any, options: ConvertOptions) -> list[str]:
     """Reads a list of the names of classes; a ValueError if one of them makes no sense."""
     return [rows.read_name(name) for name in rows.read_list(cell, options.labels_separator)]
+
+
+def find_class(number: Any, classes: Sequence[str]) -> str:
+    """The name of the class with a number; a ValueError if there is none."""
+    if not isinstance(number, int) or not 0 <= number < len(classes):
+        raise ValueError(f"label {number!r:.60} is none of {len(classes):,} classes")
+    return classes[number]
 
 
 def _has_label(row: rows.Row, column: str) -> bool:

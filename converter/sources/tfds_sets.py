@@ -11,12 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from converter.errors import DatasetError, UsageError
 from converter.format.typed_json import load_json
-from converter.inventory import Skipped, leave_out
+from converter.inventory import Skipped
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sizes import format_count
 from converter.sources.column_notes import describe_columns, list_used
 from converter.sources.example_rows import ExampleLayout, ExampleRows, RecordFile
+from converter.sources.folders import leave_other
 from converter.sources.inputs import is_folder, leave_given
 from converter.sources.row_sources import RowSource
 from converter.sources.split_names import SPLIT_FOLDERS
@@ -158,12 +159,15 @@ def _read_dataset(images: Location) -> _Dataset:
     return _Dataset(folder, prefix, info, listed)
 
 
+def _read_small(path: Location) -> bytes:
+    if (size := path.measure() or 0) > _MAX_BYTES:
+        raise DatasetError(f"{path} has {size:,} bytes, at most {_MAX_BYTES:,}")
+    return path.read_bytes()
+
+
 def _read_json(path: Location) -> dict[str, Any]:
     try:
-        size = path.measure() or 0
-        if size > _MAX_BYTES:
-            raise DatasetError(f"{path} has {size:,} bytes, at most {_MAX_BYTES:,}")
-        content = load_json(path.read_bytes())
+        content = load_json(_read_small(path))
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
@@ -203,7 +207,7 @@ def _read_classes(found: _Dataset, feature: _Feature) -> tuple[str, ...]:
     path = found.folder / f"{feature.file}.labels.txt"
     if not path.is_file():
         return tuple(map(str, range(feature.classes)))
-    lines = (from_bytes(line).strip() for line in path.read_bytes().split(b"\n"))
+    lines = (from_bytes(line).strip() for line in _read_small(path).split(b"\n"))
     return tuple(line for line in lines if line)
 
 
@@ -249,8 +253,7 @@ def _list_strangers(found: _Dataset, files: Sequence[RecordFile]) -> Iterator[Sk
         path = f"{found.prefix}{name}"
         is_metadata = name in METADATA or name.endswith((".labels.txt", ".tfindex"))
         if path not in known and not is_metadata:
-            code = "skipped_hidden" if name.startswith(".") else "skipped_extension"
-            yield leave_out(path, code)
+            yield leave_other(path)
 
 
 def _describe(found: _Dataset, layout: ExampleLayout, options: ConvertOptions) -> str:
