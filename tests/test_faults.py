@@ -30,7 +30,7 @@ from converter.writing.shard_writer import Job, write_shard
 from pipelines.cli.commands import main
 from pipelines.jobs.preview import propose
 
-OPTIONS = ConvertOptions(image_size=(16, 16), encoding="raw", num_shards=6)
+OPTIONS = ConvertOptions(source="folders", image_size=(16, 16), encoding="raw", num_shards=6)
 NEED_ROOT = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting takes root"
 )

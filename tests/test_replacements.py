@@ -23,8 +23,8 @@ from converter.storage import disk
 from converter.storage.files import Layout
 from converter.upkeep.verification import verify_dataset
 
-OLD = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
-NEW = ConvertOptions(image_size=(6, 6), encoding="png", num_shards=3)
+OLD = ConvertOptions(source="folders", image_size=(8, 10), encoding="png", num_shards=2)
+NEW = ConvertOptions(source="folders", image_size=(6, 6), encoding="png", num_shards=3)
 
 
 @pytest.fixture

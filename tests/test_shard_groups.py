@@ -26,7 +26,9 @@ from converter.writing.shard_groups import uses_store, write_pipelined
 from converter.writing.shard_writer import Job, read_receipt, receipt_path
 from pipelines.jobs.preview import propose
 
-OPTIONS = ConvertOptions(image_size=(8, 8), encoding="png", num_shards=4, validation_split=0.25)
+OPTIONS = ConvertOptions(
+    source="folders", image_size=(8, 8), encoding="png", num_shards=4, validation_split=0.25
+)
 
 
 @pytest.fixture(scope="module")

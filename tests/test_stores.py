@@ -34,8 +34,8 @@ from pipelines import convert
 from pipelines.cli.commands import main
 from pipelines.jobs.preview import propose
 
-OPTIONS = ConvertOptions(image_size=(24, 24), num_shards=3, validation_split=0.25)
-OTHER = ConvertOptions(image_size=(16, 16), num_shards=2)
+OPTIONS = ConvertOptions(source="folders", image_size=(24, 24), num_shards=3, validation_split=0.25)
+OTHER = ConvertOptions(source="folders", image_size=(16, 16), num_shards=2)
 FLAGS = ("--image-size=24", "--num-shards=3", "--validation-split=0.25", "--no-progress")
 
 
