@@ -155,4 +155,4 @@ def _is_fine(layout: _Layout, *, whole: bool) -> bool:
         for each in scan.components
         for frequency in scan.frequencies
     }
-    return fine.issuperset(itertools.product(layout.components, range(64)))
+    return fine.issuperset(itertools.product(layout.components, range(_FREQUENCIES)))

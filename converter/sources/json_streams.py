@@ -101,7 +101,7 @@ class _Parser:
     def _peek(self) -> str:
         """The next character that is not blank; empty at the end."""
         while True:
-            self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]
+            self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it fits anything
             if self._at < len(self._text) or self._is_all:
                 return self._text[self._at : self._at + 1]
             self._read_more()

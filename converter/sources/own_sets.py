@@ -38,7 +38,6 @@ from converter.storage.location import Location
 _LABEL: Final = examples.TEXT
 _HELD: Final = (examples.ENCODED, schema.MASK)
 _SHAPE: Final = (examples.HEIGHT, examples.WIDTH, examples.CHANNELS)
-_READ: Final = (*_SHAPE, examples.FORMAT, examples.LABEL, examples.SOURCE_ID)
 _WAY_OUT: Final = "shardmill repair rebuilds it from the originals, or convert those"
 
 # The options that use the columns with a fixed meaning.

@@ -250,14 +250,7 @@ def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
     holds_images = False
     for place, row in source.read_rows():
         holds_images |= isinstance(row.get(IMAGE), Entry)
-        try:
-            for name, kind in kinds.items():
-                cell = row.get(name)
-                cell = rows.read_list(cell) if name in options.box_columns else cell
-                kinds[name] = rows.join_kinds(kind, rows.find_kind(cell))
-        except ValueError as error:
-            where = f"{source.images}: column {name!r}, {place}"
-            raise UsageError(f"{where} cannot be carried into records: {error}") from error
+        _join_kinds(kinds, row, f"{source.images}: {place}", options)
         noted.add(row)
         found.update(list_classes(row, options))
     names = {*noted.names}
@@ -282,6 +275,18 @@ def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
         path_parts=parse_path_format(options.path_format or ""),
         find_split=source.find_split,
     )
+
+
+def _join_kinds(kinds: dict[str, str], row: rows.Row, where: str, options: ConvertOptions) -> None:
+    """Takes the cells of a row into account for the kinds of columns that records carry."""
+    try:
+        for name, kind in kinds.items():
+            cell = row.get(name)
+            cell = rows.read_list(cell) if name in options.box_columns else cell
+            kinds[name] = rows.join_kinds(kind, rows.find_kind(cell))
+    except ValueError as error:
+        what = f"{where}, column {name!r}"
+        raise UsageError(f"{what} cannot be carried into records: {error}") from error
 
 
 def _make_column(name: str, kind: str) -> Column:

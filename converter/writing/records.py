@@ -89,14 +89,9 @@ def make_records(
     `text` is the name of its class, if it has a label, and `columns` say what its values are. The
     options in `sizes` differ only in their size. Without pending `reads`, it is read here.
     """
-    options, mask = sizes[0], None
+    options = sizes[0]
     try:
-        data = _read(entry, images, options, reads.image if reads else None)
-        count_read(len(data))
-        if entry.mask is not None:
-            with wrap_mask_errors():
-                masks = locate_masks(images, options)
-                mask = _read(entry.mask, masks, options, reads.mask if reads else None)
+        data, mask = _read_both(entry, images, options, reads)
     except ImageError as error:
         enter("other")
         yield entry, [error.strip()] * len(sizes)
@@ -124,6 +119,19 @@ def make_records(
             for image, more, size in parts
         ]
         yield found, outcomes
+
+
+def _read_both(
+    entry: Entry, images: Location, options: ConvertOptions, reads: Reads | None
+) -> tuple[bytes, bytes | None]:
+    """The content of an original, and of its mask if it has one."""
+    data = _read(entry, images, options, reads.image if reads else None)
+    count_read(len(data))
+    if entry.mask is None:
+        return data, None
+    with wrap_mask_errors():
+        masks = locate_masks(images, options)
+        return data, _read(entry.mask, masks, options, reads.mask if reads else None)
 
 
 def pack_outcome(entry: Entry, outcome: Outcome) -> tuple[bytes, bytes]:
