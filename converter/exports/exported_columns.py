@@ -29,16 +29,6 @@ _NAMES: Final = {
     schema.DECODED_ROWS: "decoded_rows",
 }
 
-# The options of a conversion that name them.
-_OPTIONS: Final = {
-    schema.LABELS: "--labels-column",
-    schema.TARGET: "--target-column",
-    schema.CAPTION: "--caption-column",
-    schema.BOXES: "--boxes-column",
-    schema.BOX_LABELS: "--box-labels-column",
-    schema.MASK: "--mask-column",
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnNames:
@@ -102,7 +92,8 @@ class ColumnNames:
             flags += ["--label-column", self.label]
         for name, shown in self.columns.items():
             usual = "--box-column" if _is_of_boxes(name) else "--keep-column"
-            flags += [_OPTIONS.get(name, usual), shown]
+            option = schema.FILLED_BY.get(name)
+            flags += [f"--{option.replace('_', '-')}" if option else usual, shown]
         if schema.BOXES in self.columns:
             flags += ["--box-format", "yxyx"]
         return flags

@@ -31,6 +31,12 @@ MASK: Final = "image/segmentation/class/encoded"
 ORIGINAL_ROWS: Final = "image/original_rows"
 DECODED_ROWS: Final = "image/decoded_rows"
 
+# The option of a conversion that names the column for each feature with a meaning of its own.
+FILLED_BY: Final = {
+    LABELS: "labels_column", TARGET: "target_column", CAPTION: "caption_column",
+    BOXES: "boxes_column", BOX_LABELS: "box_labels_column", MASK: "mask_column",
+}  # fmt: skip
+
 # The columns whose values come from the image's files, not from a table.
 FROM_FILES: Final = (MASK, ORIGINAL_ROWS, DECODED_ROWS)
 

@@ -40,14 +40,8 @@ _HELD: Final = (examples.ENCODED, schema.MASK)
 _SHAPE: Final = (examples.HEIGHT, examples.WIDTH, examples.CHANNELS)
 _WAY_OUT: Final = "shardmill repair rebuilds it from the originals, or convert those"
 
-# The options that use the columns with a fixed meaning.
-_COLUMNS: Final = {
-    schema.LABELS: "labels_column", schema.TARGET: "target_column",
-    schema.CAPTION: "caption_column", schema.BOXES: "boxes_column",
-    schema.BOX_LABELS: "box_labels_column", schema.MASK: "mask_column",
-}  # fmt: skip
-
-_FIXED: Final = {*_COLUMNS, *schema.FROM_FILES}
+# Features with a meaning of their own, which no option keeps as they are.
+_FIXED: Final = {*schema.FILLED_BY, *schema.FROM_FILES}
 
 
 def recognize(images: Location, names: Sequence[str]) -> bool:
@@ -65,7 +59,9 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
     if options.frames == "all":
         raise UsageError(f"frames all: each image in the data set {images} has one: leave it out")
     names = {column.name for column in manifest.columns}
-    implied: dict[str, Any] = {_COLUMNS[name]: name for name in names & _COLUMNS.keys()}
+    implied: dict[str, Any] = {
+        option: name for name, option in schema.FILLED_BY.items() if name in names
+    }
     if manifest.labelled:
         implied["label_column"] = _LABEL
     if schema.BOXES in names:
