@@ -9,10 +9,8 @@ folders. In a folder with several configurations, each is a data set of its own.
 """
 
 import itertools
-import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import UsageError
@@ -21,8 +19,7 @@ from converter.names import from_system, to_bytes
 from converter.sources.folders import (
     has_image_suffix,
     is_clutter,
-    list_prefix,
-    stays_inside,
+    list_folder,
 )
 from converter.sources.inputs import is_folder
 from converter.sources.patterns import is_pattern, list_pattern
@@ -149,29 +146,11 @@ def _relate(file: Location, root: Location) -> str:
 
 
 def _find_files(root: Location, suffix: str, skipped: list[Skipped]) -> Iterator[str]:
-    found = (path for path, _ in list_prefix(root)) if root.is_remote else _walk(root)
-    hidden: set[str] = set()
-    for path in found:
-        parts = path.split("/")
-        clutter = next((n for n, part in enumerate(parts, 1) if is_clutter(part)), 0)
-        if clutter:
-            name = "/".join(parts[:clutter]) + "/" * (clutter < len(parts))
-            if name not in hidden:
-                hidden.add(name)
-                skipped.append(leave_out(name, "skipped_hidden"))
-        elif not path.lower().endswith(suffix):
-            skipped.append(leave_out(path, "skipped_extension"))
-        elif not (root.is_remote or stays_inside(Path(str(root), path), Path(str(root)))):
-            skipped.append(leave_out(path, "skipped_link"))
+    others: list[Skipped] = []
+    images, _ = list_folder(root, others)
+    skipped += (leave_out(image.path, "skipped_extension") for image in images)
+    for file in others:
+        if file.code == "skipped_extension" and file.path.lower().endswith(suffix):
+            yield file.path
         else:
-            yield path
-
-
-def _walk(root: Location) -> Iterator[str]:
-    base = str(root)
-    for folder, folders, files in os.walk(base):
-        here = f"{folder[len(base) :]}/".lstrip("/")
-        yield from (from_system(here + name) for name in files)
-        hidden = [name for name in folders if is_clutter(name)]
-        yield from (from_system(f"{here}{name}/") for name in hidden)
-        folders[:] = (name for name in folders if name not in hidden)
+            skipped.append(file)

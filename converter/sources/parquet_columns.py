@@ -156,7 +156,7 @@ def recognize_images(columns: Columns) -> bool:
     return found is not None and (columns.is_image(found) or not names_images)
 
 
-def list_labels(options: ConvertOptions) -> list[str]:
+def list_label_columns(options: ConvertOptions) -> list[str]:
     """The columns that hold classes."""
     names = (options.label_column, options.labels_column, options.box_labels_column)
     return [name for name in names if name]
@@ -164,7 +164,7 @@ def list_labels(options: ConvertOptions) -> list[str]:
 
 def list_classes(columns: Sequence[Columns], options: ConvertOptions) -> tuple[str, ...]:
     """The classes that several files have names for, in their order, also without an image."""
-    names = (found.list_cells(name) for name in list_labels(options) for found in columns)
+    names = (found.list_cells(name) for name in list_label_columns(options) for found in columns)
     return tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
 
 

@@ -13,7 +13,7 @@ from converter.sources.column_notes import list_used
 from converter.sources.data_files import DataFile
 from converter.sources.folders import clean_name
 from converter.sources.originals import Lookup, make_lookup
-from converter.sources.parquet_columns import Columns, list_labels
+from converter.sources.parquet_columns import Columns, list_label_columns
 from converter.sources.parquet_files import ParquetError, read_batches, read_metadata
 from converter.sources.parquet_images import MEASURED, NO_IMAGE, Measures
 from converter.sources.row_labels import find_class
@@ -92,7 +92,7 @@ class _Entries:
         self._image, self._mask = options.image_column or "", options.mask_column
         self._shown = options.path_column  # by which rejects are named
         self._used = [name for name in list_used(options) if name != self._mask]
-        self._classes = {name: columns.list_cells(name) for name in list_labels(options)}
+        self._classes = {name: columns.list_cells(name) for name in list_label_columns(options)}
         self._named = columns.holds_names(self._image)
         self._sizes = rows.measure(file.path, self._image).sizes
         self._mask_sizes = rows.measure(file.path, self._mask).sizes if self._mask else None
