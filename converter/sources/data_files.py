@@ -15,11 +15,12 @@ from typing import Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.inventory import Skipped, leave_out
-from converter.names import from_system, to_bytes
+from converter.names import to_bytes
 from converter.sources.folders import (
     has_image_suffix,
     is_clutter,
     list_folder,
+    spell_path,
 )
 from converter.sources.inputs import is_folder
 from converter.sources.patterns import is_pattern, list_pattern
@@ -56,11 +57,11 @@ def list_data_files(
     """
     skipped: list[Skipped] = []
     if is_pattern(images):
-        paths = [_relate(file, root) for file in list_pattern(images)]
+        paths = [spell_path(file, root) for file in list_pattern(images)]
     elif is_folder(images):
         paths = sorted(_find_files(root, suffix, skipped), key=to_bytes)
     else:
-        paths = [_relate(images, root)]
+        paths = [spell_path(images, root)]
     if not paths:
         raise UsageError(f"{images} has no file that ends in {suffix}")
     _check_configurations(images, paths)
@@ -138,11 +139,6 @@ def _check_configurations(images: Location, paths: Sequence[str]) -> None:
             f"{images} holds several data sets, in {', '.join(map(repr, names[:5]))}: give one of "
             "these folders, or a pattern"
         )
-
-
-def _relate(file: Location, root: Location) -> str:
-    path = file.relate(root)
-    return path if root.is_remote else from_system(path)
 
 
 def _find_files(root: Location, suffix: str, skipped: list[Skipped]) -> Iterator[str]:

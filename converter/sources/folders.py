@@ -88,6 +88,12 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
+def spell_path(file: Location, root: Location) -> str:
+    """The path of a file in a folder, in the spelling of `converter.names`."""
+    path = file.relate(root)
+    return path if file.is_remote else from_system(path)
+
+
 def leave_other(path: str, detail: str = "") -> Skipped:
     """What lies beside the files of a data set; the detail is what its code means by default."""
     is_hidden = is_clutter(path.rpartition("/")[2])

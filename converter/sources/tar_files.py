@@ -9,7 +9,7 @@ from converter.errors import UsageError
 from converter.inventory import Skipped, leave_out
 from converter.names import from_bytes, from_system, to_bytes
 from converter.options import ConvertOptions
-from converter.sources.folders import has_image_suffix, is_clutter, stays_inside
+from converter.sources.folders import has_image_suffix, is_clutter, spell_path, stays_inside
 from converter.sources.inputs import COMPRESSED_SUFFIXES, is_folder, locate_base
 from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.split_names import SPLIT_FOLDERS, find_split_word
@@ -40,8 +40,7 @@ def find_tars(images: Location) -> Tars:
         files = list(_walk(root, "", skipped))
     else:
         places = list_pattern(images) if is_pattern(images) else [images]
-        start = len(str(root).rstrip("/")) + 1
-        found = [_spell(str(place)[start:], root) for place in places]
+        found = [spell_path(place, root) for place in places]
         files = [file for file in found if is_tar(file) or not is_pattern(images)]
         skipped += [leave_out(file, "skipped_extension") for file in found if file not in files]
     return Tars(root, tuple(sorted(files, key=to_bytes)), tuple(skipped))

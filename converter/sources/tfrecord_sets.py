@@ -13,11 +13,11 @@ from converter.format.indexing import refuse_compressed
 from converter.format.tfrecords import HEADER_BYTES
 from converter.images.openers import is_image
 from converter.inventory import Skipped, leave_out
-from converter.names import from_system
 from converter.options import ConvertOptions
 from converter.sources.column_notes import describe_columns, list_used
 from converter.sources.example_files import scan_file
 from converter.sources.example_rows import ExampleLayout, ExampleRows, RecordFile
+from converter.sources.folders import spell_path
 from converter.sources.inputs import is_folder, leave_given, locate_base
 from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.row_sources import RowSource
@@ -148,9 +148,8 @@ def _find_splits(
     found = [find_split_word(file.name) for file in files]
     used = all(found) or options.split_folders == "yes"
     for file, split in zip(files, found, strict=True):
-        path = file.relate(root) if file != root else file.name
-        name = split if used else ""
-        yield RecordFile(path=path if file.is_remote else from_system(path), split=name)
+        path = file.name if file == root else spell_path(file, root)
+        yield RecordFile(path=path, split=split if used else "")
 
 
 def _read_first(images: Location) -> _First:
