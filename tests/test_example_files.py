@@ -1,9 +1,12 @@
 """Records of files as sources: read by framing or by an index, damaged or not; and their spool."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from conftest import write_image
 
-from converter.errors import ImageError
+from converter.errors import ImageError, OutputError
 from converter.format.examples import encode_example
 from converter.format.indexes import format_line
 from converter.format.tfrecords import frame_record
@@ -139,3 +142,10 @@ def test_a_spool_gives_rows_as_they_came(tmp_path):
                 assert (image.code, image.detail) == (other.code, other.detail)
             else:
                 assert image == other
+
+
+@pytest.mark.parametrize("characters", [10, 100_000])  # which are left in a buffer, or not
+def test_a_full_disk_under_a_spool_is_told_once(monkeypatch, characters):
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("r+b"))
+    with pytest.raises(OutputError, match="No space left"):
+        Spool([("row 1", {"caption": "x" * characters})])

@@ -232,8 +232,12 @@ def test_a_number_is_a_line_of_the_list_of_classes(text, complete, label):
 
 
 @pytest.mark.parametrize(
-    ("value", "label"), [(1, "bee"), (1.0, "bee"), ("1", "bee"), ("bee", "bee"), (1.5, "1.5")]
-)
+    ("value", "label"),
+    [
+        (1, "bee"), (1.0, "bee"), ("1", "bee"), (" 1 ", "bee"), ("bee", "bee"), (1.5, "1.5"),
+        ("bee ", "bee "), ("\tcow", "\tcow"),
+    ],
+)  # fmt: skip
 def test_a_number_in_a_json_is_a_line_too(value, label):
     options = ConvertOptions(label_column="kind")
     content = json.dumps({"kind": value}).encode()

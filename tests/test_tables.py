@@ -159,6 +159,12 @@ def test_numbers_that_are_written_differently_are_classes_in_one_order(root, tmp
     assert scan_images(backward, options).classes == classes
 
 
+def test_what_is_not_called_like_a_table_is_one_line(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"has to end in \.csv"):
+        scan_images(tmp_path / "a.tar", ConvertOptions(source="table"))
+
+
 def test_rows_without_an_image_are_rejects(tmp_path):
     root = tmp_path / "root"
     for name in ("a/1.png", "a/2.png"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -210,6 +211,14 @@ def test_what_does_not_fit_is_said_in_one_line(folder, name, change, message):
 def test_damaged_metadata_is_one_line(folder, content):
     (folder / "features.json").write_bytes(content)
     with pytest.raises(DatasetError, match=r"features\.json is damaged"):
+        scan_images(folder)
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+def test_a_pipe_in_place_of_metadata_is_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(DatasetError, match="is not a file"):
         scan_images(folder)
 
 

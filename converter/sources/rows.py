@@ -47,8 +47,10 @@ def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
     """The rows of a table, numbered from 1; memory is bounded by a few thousand rows."""
     if not table.is_file():
         raise UsageError(f"{table} does not exist, or is not a file: give a table of images")
+    if (read := READERS.get(table.suffix.lower())) is None:
+        raise UsageError(f"{table} is no table: its name has to end in {', '.join(READERS)}")
     try:
-        yield from enumerate(READERS[table.suffix.lower()](table), 1)
+        yield from enumerate(read(table), 1)
     except OSError as error:
         raise UsageError(f"{table} cannot be read: {error.strerror or error}") from error
 

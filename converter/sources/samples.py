@@ -215,17 +215,18 @@ class RowMaker:
     def _name_class(self, cell: Any) -> str:
         """The class of a label, which may be a number of a line in the list of names."""
         try:
-            label = read_name(cell).strip()
+            label = read_name(cell)
         except ValueError as error:
             raise reject("bad_row", str(error)) from error
-        if label in self._listed or not (label.isascii() and label.isdecimal()):
+        number = label.strip()  # but a name of a class may end in a blank, as that of a folder may
+        if label in self._listed or not (number.isascii() and number.isdecimal()):
             return label
-        if len(label) < 10 and int(label) < len(self._names):
-            return self._names[int(label)]
+        if len(number) < 10 and int(number) < len(self._names):
+            return self._names[int(number)]
         if not self._complete:
             return label
         most = f"0 to {len(self._names) - 1:,}"
-        raise reject("bad_row", f"label {label} is no line of the list of classes, {most}")
+        raise reject("bad_row", f"label {number} is no line of the list of classes, {most}")
 
 
 def _locate(tar: str, part: Entry | Skipped) -> Entry:

@@ -1,5 +1,6 @@
 """Rows that are read once from their files, and then from a temporary file as often as needed."""
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -32,7 +33,9 @@ class Spool:
             self._file.flush()
 
     def __del__(self) -> None:
-        self._file.close()
+        # A full disk, which was said when it was written to, does not take what is left either.
+        with contextlib.suppress(AttributeError, OSError):
+            self._file.close()
 
     def __call__(self) -> Iterator[tuple[str, Row]]:
         """The rows, from the first one on; of two that are under way, the first one ends."""

@@ -160,7 +160,10 @@ def _read_dataset(images: Location) -> _Dataset:
 
 
 def _read_small(path: Location) -> bytes:
-    if (size := path.measure() or 0) > _MAX_BYTES:
+    size = path.measure()
+    if size is None:  # a pipe would be waited for
+        raise DatasetError(f"{path} is gone, or is not a file")
+    if size > _MAX_BYTES:
         raise DatasetError(f"{path} has {size:,} bytes, at most {_MAX_BYTES:,}")
     return path.read_bytes()
 

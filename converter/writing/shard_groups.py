@@ -145,9 +145,8 @@ def open_images(
     folder = Layout(jobs[0].out).scratch.temporary
     with contextlib.ExitStack() as stack:
         # Without a name, so that nothing is left over if this process is killed.
-        files = [
-            cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile(dir=folder))) for _ in jobs
-        ]
+        files = [cast("BinaryIO", tempfile.TemporaryFile(dir=folder)) for _ in jobs]
+        stack.callback(_close, files)
         # (images, sizes, 2): the first byte in the file of a size, and the number of bytes
         spans = np.zeros((len(planned), len(jobs), 2), np.int64)
         parts = [locate_part(entry) for entry, _ in planned]
@@ -158,6 +157,9 @@ def open_images(
                     with describe_errors(Layout(job.out).scratch / "spool"):
                         file.writelines(pack_outcome(found, outcome))
             spans[number, :, 1] = [file.tell() for file in files] - spans[number, :, 0]
+        for job, file in zip(jobs, files, strict=True):
+            with describe_errors(Layout(job.out).scratch / "spool"):
+                file.flush()
         ends = np.cumsum([shard.records for shard in shards]).tolist()
         places = {s.name: slice(end - s.records, end) for s, end in zip(shards, ends, strict=True)}
 
@@ -169,10 +171,17 @@ def open_images(
         yield read_images
 
 
+def _close(files: Sequence[BinaryIO]) -> None:
+    for file in files:
+        # A full disk, which was said when it was written to, does not take what is left either.
+        with contextlib.suppress(OSError):
+            file.close()
+
+
 def _unpack_image(entry: Entry, files: Sequence[BinaryIO], spans: list[list[int]]) -> Frames:
     packed = []
     for file, (begin, size_bytes) in zip(files, spans, strict=True):
-        file.seek(begin)  # which also flushes what was written
+        file.seek(begin)
         if os.fstat(file.fileno()).st_size < begin + size_bytes:
             message = "a temporary file is shorter than what was written to it"
             raise OSError(errno.EIO, message)
