@@ -144,8 +144,12 @@ def test_a_spool_gives_rows_as_they_came(tmp_path):
                 assert image == other
 
 
+def open_full(**_):
+    return Path("/dev/full").open("r+b")  # noqa: SIM115
+
+
 @pytest.mark.parametrize("characters", [10, 100_000])  # which are left in a buffer, or not
 def test_a_full_disk_under_a_spool_is_told_once(monkeypatch, characters):
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("r+b"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_full)
     with pytest.raises(OutputError, match="No space left"):
         Spool([("row 1", {"caption": "x" * characters})])

@@ -185,6 +185,10 @@ def test_a_series_that_is_killed_in_a_store_is_gone_on_with(
         assert (out / path.name).read_bytes() == path.read_bytes()
 
 
+def open_full(**_):
+    return Path("/dev/full").open("r+b")  # noqa: SIM115
+
+
 @pytest.mark.parametrize("size", [(8, 8), (256, 256)])  # left in a buffer, or not
 def test_a_full_disk_is_told_where_images_are_read_in_order(images, tmp_path, monkeypatch, size):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
@@ -192,7 +196,7 @@ def test_a_full_disk_is_told_where_images_are_read_in_order(images, tmp_path, mo
     options = dataclasses.replace(OPTIONS, source="archive", image_size=size)
     draft = propose(tmp_path / "a.tar.gz", options, always_sample=False).draft
     plan = write_plan(draft, options, images=tmp_path / "a.tar.gz", out=tmp_path / "out")
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("r+b"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_full)
     with pytest.raises(OutputError, match="No space left"):
         shard_groups.write_together(plan.shards[:1], Job.of_plan(plan))
 

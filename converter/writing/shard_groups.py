@@ -145,8 +145,11 @@ def open_images(
     folder = Layout(jobs[0].out).scratch.temporary
     with contextlib.ExitStack() as stack:
         # Without a name, so that nothing is left over if this process is killed.
-        files = [cast("BinaryIO", tempfile.TemporaryFile(dir=folder)) for _ in jobs]
+        files: list[BinaryIO] = []
         stack.callback(_close, files)
+        for _ in jobs:
+            opened = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed above)
+            files.append(cast("BinaryIO", opened))
         # (images, sizes, 2): the first byte in the file of a size, and the number of bytes
         spans = np.zeros((len(planned), len(jobs), 2), np.int64)
         parts = [locate_part(entry) for entry, _ in planned]
