@@ -145,7 +145,7 @@ def test_a_spool_gives_rows_as_they_came(tmp_path):
 
 
 def open_full(**_):
-    return Path("/dev/full").open("r+b")  # noqa: SIM115
+    return Path("/dev/full").open("r+b")
 
 
 @pytest.mark.parametrize("characters", [10, 100_000])  # which are left in a buffer, or not

@@ -186,7 +186,7 @@ def test_a_series_that_is_killed_in_a_store_is_gone_on_with(
 
 
 def open_full(**_):
-    return Path("/dev/full").open("r+b")  # noqa: SIM115
+    return Path("/dev/full").open("r+b")
 
 
 @pytest.mark.parametrize("size", [(8, 8), (256, 256)])  # left in a buffer, or not
