@@ -161,16 +161,16 @@ class ConvertOptions(ChoiceOptions):
     split_folders: str = option("auto", LABELS, choices=("auto", "yes", "no"))
     label_offset: int = option(0, LABELS, limits=(0, 1), metavar="0|1")
     path_column: str = option("path", COLUMNS, metavar="NAME")
-    image_column: str | None = option(None, COLUMNS, metavar="NAME")
+    image_column: str | None = option(None, COLUMNS, metavar="NAME", alias="--image-feature")
     path_format: str | None = option(None, COLUMNS, metavar="FORMAT")
-    label_column: str | None = option(None, COLUMNS, metavar="NAME")
+    label_column: str | None = option(None, COLUMNS, metavar="NAME", alias="--label-feature")
     labels_column: str | None = option(None, COLUMNS, metavar="NAME")
     labels_columns: tuple[str, ...] = option(
         (), COLUMNS, parse=str, metavar="NAME", several=True, shown="none"
     )
     labels_separator: str = option("|", COLUMNS, metavar="TEXT")
     target_column: str | None = option(None, COLUMNS, metavar="NAME")
-    caption_column: str | None = option(None, COLUMNS, metavar="NAME")
+    caption_column: str | None = option(None, COLUMNS, metavar="NAME", alias="--text-feature")
     boxes_column: str | None = option(None, COLUMNS, metavar="NAME")
     box_labels_column: str | None = option(None, COLUMNS, metavar="NAME")
     box_columns: tuple[str, ...] = option(

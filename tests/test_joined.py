@@ -131,6 +131,13 @@ def test_a_lost_shard_is_rebuilt_from_all_of_them(two, tmp_path):
     assert verify(out) == []
 
 
+def test_a_repair_needs_the_same_of_them(two, tmp_path):
+    out = tmp_path / "out"
+    run_conversion(two, out, OPTIONS, IN_MEMORY)
+    with pytest.raises(UsageError, match="the same 2 IMAGES"):
+        repair(out, two[0], IN_MEMORY)
+
+
 def test_a_changed_original_is_named_with_its_place(two, tmp_path):
     images, out = [two[0], pack(two[1], tmp_path / "b.tgz")], tmp_path / "out"
     run_conversion(images, out, OPTIONS, IN_MEMORY)

@@ -166,6 +166,17 @@ def test_files_of_no_split_beside_others_are_named(tmp_path):
     assert (len(inventory.entries), inventory.scanned) == (4, 6)
 
 
+def test_links_out_of_the_folder_are_to_be_named(root, tmp_path):
+    """As in the cache of Hugging Face, where files are links to blobs beside the snapshots."""
+    (tmp_path / "snapshot" / "data").mkdir(parents=True)
+    for name in SHARDED:
+        (tmp_path / "snapshot" / name).symlink_to(root / name)
+    with pytest.raises(UsageError, match="links") as caught:
+        scan_images(locate(tmp_path / "snapshot"))
+    pattern = str(caught.value).split("'")[-2]
+    assert len(scan_images(locate(pattern)).entries) == 30
+
+
 @pytest.mark.parametrize("card", [True, False])
 def test_configurations_are_not_mixed(tmp_path, card):
     for name in ("default", "small"):

@@ -233,7 +233,7 @@ def _read_given(
     for split in asked & {entry.split for entry in entries}:
         raise UsageError(
             f"split {split!r} is given by the images' folders or table, and asked for as a "
-            f"fraction: leave out the {split} split"
+            f"fraction: leave out the {split} split, or draw all splits with --split-folders no"
         )
     hinted = {**_NUMBERS, "": OPEN}
     if asked:

@@ -62,6 +62,14 @@ def list_data_files(
         paths = sorted(_find_files(root, suffix, skipped), key=to_bytes)
     else:
         paths = [spell_path(images, root)]
+    links = (file for file in skipped if file.code == "skipped_link")
+    if not paths and (link := next((x for x in links if x.path.endswith(suffix)), None)):
+        # As in Hugging Face's cache, where files are links to blobs beside the snapshots.
+        folder = images.child(link.path).parent
+        raise UsageError(
+            f"{images} has {link.path} and others as links that lead out of it, which are followed "
+            f"only if you name them: give the pattern '{folder}/*{suffix}'"
+        )
     if not paths:
         raise UsageError(f"{images} has no file that ends in {suffix}")
     _check_configurations(images, paths)

@@ -61,7 +61,14 @@ def locate_originals(images: Images, options: ConvertOptions) -> Location:
     """Where the images of a data set with these options lie: one place also for several IMAGES."""
     alone = dataclasses.replace(options, source="auto", members=())
     places = locate_images(images)
-    return places[0] if len(places) == 1 else join_images(places, alone)[0]
+    if len(places) > 1:
+        return join_images(places, alone)[0]
+    for member in options.members:
+        if not (place := places[0].join(member.partition(":")[2])).exists():
+            raise UsageError(
+                f"{place} does not exist: give the same {len(options.members):,} IMAGES as before"
+            )
+    return places[0]
 
 
 def open_members(

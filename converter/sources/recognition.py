@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from converter.errors import UsageError
@@ -22,6 +23,7 @@ from converter.sources.folders import check_layout
 from converter.sources.inputs import check_input_options, is_archive, list_names
 from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.row_sources import RowSource
+from converter.sources.tar_files import is_tar
 from converter.storage.locate import locate
 from converter.storage.location import Location
 
@@ -100,5 +102,12 @@ def _recognize(images: Location, options: ConvertOptions) -> str:
         )
     if is_archive(images):
         return "archive"
+    tars = [name for name in names if is_tar(name)]
+    links = not images.is_remote and [Path(str(images / name)).is_symlink() for name in tars]
+    if tars and links and all(links):
+        raise UsageError(
+            f"{images} has tars as links that lead out of it, which are followed only if you name "
+            f"them: give the pattern '{images}/*.tar'"
+        )
     check_layout(images, names)
     return "folders"
