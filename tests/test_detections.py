@@ -360,9 +360,8 @@ def test_splits_that_are_given_may_be_left(root):
 
 
 def test_options_for_folders_are_refused(root):
-    for options in ({"label_from": "none"}, {"split_folders": "yes"}):
-        with pytest.raises(UsageError, match="for folders alone"):
-            scan_images(root, ConvertOptions(**options))
+    with pytest.raises(UsageError, match="for folders alone"):
+        scan_images(root, ConvertOptions(label_from="none"))
 
 
 @pytest.mark.parametrize(
