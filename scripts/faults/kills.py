@@ -125,7 +125,7 @@ def write_twice(soak: Soak) -> Iterator[str]:
     """Writes one shard in two processes at once, and kills one of them every other time."""
     case = soak.cases["convert"]
     options = ConvertOptions(
-        image_size=(16, 16), encoding="raw", num_shards=6, validation_split=0.2
+        source="folders", image_size=(16, 16), encoding="raw", num_shards=6, validation_split=0.2
     )
     for number in range(soak.times):
         out = case.place(soak.work / "doubled")
