@@ -15,7 +15,7 @@ from converter.storage.location import Location
 MAX_ITEM_CHARS: Final = 1 << 22
 _PIECE_CHARS: Final = 1 << 20
 
-_BLANKS: Final = re.compile(r"[ \t\n\r]*")
+_FILLED: Final = re.compile(r"[^ \t\n\r]")
 _NUMBER_GOES_ON: Final = ("", ".", "e", "E")
 _DECODER: Final = json.JSONDecoder()
 
@@ -101,9 +101,10 @@ class _Parser:
     def _peek(self) -> str:
         """The next character that is not blank; empty at the end."""
         while True:
-            self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it fits anything
-            if self._at < len(self._text) or self._is_all:
-                return self._text[self._at : self._at + 1]
+            found = _FILLED.search(self._text, self._at)
+            self._at = found.start() if found else len(self._text)
+            if found or self._is_all:
+                return found[0] if found else ""
             self._read_more()
 
     def _decode(self) -> Any:

@@ -176,8 +176,8 @@ class _RowReader:
         held, options = row.get(IMAGE), self.options
         if isinstance(held, ImageError):
             raise held
-        if held is not None:
-            return held  # type: ignore[no-any-return] # what a row holds under that key
+        if isinstance(held, Entry):
+            return held
         path = normalize_path(self._name_image(row))
         mask = self._find_mask(row.get(options.mask_column)) if options.mask_column else None
         return self.look_up(path)._replace(mask=mask)
