@@ -20,12 +20,7 @@ from converter.images.geometry import Size
 from converter.options import ConvertOptions
 from converter.sources import rows
 from converter.sources.column_notes import list_used
-from converter.sources.detections import (
-    Detections,
-    Picture,
-    imply_columns,
-    list_files,
-)
+from converter.sources.detections import Detections, Picture, imply_columns, list_files
 from converter.sources.folders import clean_name
 from converter.sources.inputs import DEFAULTS, is_folder, locate_base, locate_root
 from converter.sources.json_streams import read_lists
@@ -256,7 +251,7 @@ def _has_any(root: Location, folder: str, names: Sequence[Any]) -> bool:
     try:
         place = join(root, folder or ".")
         paths = [clean_name(name) for name in names if isinstance(name, str)]
-        return any((place.child(path)).is_file() for path, is_outside in paths if not is_outside)
+        return any(place.child(path).is_file() for path, is_outside in paths if not is_outside)
     except (UsageError, OSError, ValueError):  # out of a bucket, or no name of a file
         return False
 

@@ -5,6 +5,7 @@ that makes no sense is left out alone, and its image is named in a note; an imag
 what is said about it makes no sense as a whole.
 """
 
+import codecs
 import dataclasses
 import itertools
 from array import array
@@ -209,7 +210,7 @@ def read_lines(root: Location, path: str) -> list[str]:
     file = root.child(path)
     if (file.measure() or 0) > _MAX_LIST_BYTES:
         raise UsageError(f"{file} has more than {_MAX_LIST_BYTES:,} bytes: divide it")
-    lines = from_bytes(file.read_bytes().removeprefix(b"\xef\xbb\xbf")).splitlines()
+    lines = from_bytes(file.read_bytes().removeprefix(codecs.BOM_UTF8)).splitlines()
     return [line for text in lines if (line := text.strip())]
 
 

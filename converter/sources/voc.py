@@ -70,7 +70,7 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     image. Raises UsageError if there is no such folder.
     """
     root = locate_root(images, options)
-    years = _find_years(root, root.list_names()) if is_folder(root) else []
+    years = _find_years(root, list_names(root))
     if not years:
         raise UsageError(
             f"{root} has no annotations of VOC: looked for {_IMAGES} and {_OBJECTS}, also in "

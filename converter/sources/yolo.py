@@ -85,17 +85,18 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     names, named_in = _name_classes(config, root, files)
     reader = _Reader(root, names, found, is_pose=config is not None and config.is_pose)
     reader.read(listing.members, files)
+    classes = reader.list_classes()
     used = {member.path for member in listing.members} | {*listing.lists, named_in, *reader.paths}
     notes = [make_note("missing_list", listing.absent)] if listing.absent else []
     if not named_in:
-        notes.append(make_note("class_numbers", reader.list_classes()))
+        notes.append(make_note("class_numbers", classes))
     return found.make_source(
         images=images,
         root=root,
-        classes=tuple(reader.list_classes()),
+        classes=tuple(classes),
         skipped=files.skip_unused(used) if in_folder and root == images else (),
         notes=notes,
-        recognized=f"{len(reader.paths)} files of boxes, {len(reader.list_classes())} classes "
+        recognized=f"{len(reader.paths)} files of boxes, {len(classes)} classes "
         + (f"as named in {named_in}" if named_in else "that are called by their numbers"),
     )
 
