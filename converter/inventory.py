@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.format.manifest import Totals
@@ -19,6 +19,8 @@ from converter.format.schema import Column
 SPLITS: Final = ("train", "validation", "test")
 NO_LABEL: Final = -1  # of an image without a class
 MAX_NAMES: Final = 10  # that a note keeps
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 SKIP_RULES: Final = {
     "skipped_hidden": "a dotfile, or one that an operating system leaves behind",
@@ -141,6 +143,11 @@ class Entry(NamedTuple):
     file: str = ""  # that file, relative to the root; empty for a file of its own
     part: str = ""  # the column or feature that holds it; empty if there is only one
     span: int = 0  # bytes from `place` on that hold it with all around it; 0 if unknown
+
+
+def encode_values(values: Sequence[Any]) -> str:
+    """The values of an entry, in the order of their columns, as it holds them."""
+    return _ENCODER.encode(values)
 
 
 class Skipped(NamedTuple):

@@ -31,6 +31,7 @@ from converter.inventory import (
     Inventory,
     NoteTally,
     Skipped,
+    encode_values,
     leave_out,
     make_note,
     name_class,
@@ -240,4 +241,4 @@ def _trim_values(values: list[Any], places: Mapping[str, int]) -> str:
                 values[each] = list(itertools.compress(values[each], known))
     if (place := places.get(schema.LABELS)) is not None:
         values[place] = [label for label in values[place] if label != NO_LABEL]
-    return json.dumps(values, separators=(",", ":"))
+    return encode_values(values)

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from converter.errors import UsageError
 from converter.format.schema import LABELS, Column
-from converter.inventory import NO_LABEL, Entry, Inventory, Skipped
+from converter.inventory import NO_LABEL, Entry, Inventory, Skipped, encode_values
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.inputs import is_archive, locate_base, locate_root
@@ -135,7 +135,7 @@ def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int])
     for place in places:
         numbers = [labels[label] for label in values[place]]
         values[place] = sorted(numbers) if columns[place].name == LABELS else numbers
-    return entry._replace(values=json.dumps(values, separators=(",", ":")))
+    return entry._replace(values=encode_values(values))
 
 
 def _find_common(images: Sequence[Location], roots: Sequence[Location]) -> Location:

@@ -6,7 +6,6 @@ does not matter.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,7 +13,16 @@ from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.schema import Column, check_column_name
 from converter.images.geometry import parse_box
-from converter.inventory import NO_LABEL, Entry, Inventory, Note, Skipped, leave_out, reject
+from converter.inventory import (
+    NO_LABEL,
+    Entry,
+    Inventory,
+    Note,
+    Skipped,
+    encode_values,
+    leave_out,
+    reject,
+)
 from converter.names import find_file, parse_path_format, to_bytes
 from converter.options import ConvertOptions
 from converter.sources import rows
@@ -32,8 +40,6 @@ IMAGE: Final = "\0image"
 # The key in a row of the (height, width) that it states, (0, 0) for none. With it, boxes are in
 # pixels of the file, whose EXIF may turn the image.
 SIZE: Final = "\0size"
-
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,7 +213,7 @@ class _RowReader:
         }
         schema.check_lengths(values)
         stated = [row[SIZE]] if SIZE in row and schema.BOXES in values else []
-        return _ENCODER.encode([*values.values(), *stated])
+        return encode_values((*values.values(), *stated))
 
     def _read_value(self, column: Column, row: rows.Row, source: str) -> Any:
         cell, options = row.get(source), self.options
