@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from servers import run_server
 
 from converter.commits.commit import commit
@@ -128,6 +128,14 @@ def make_record(
     if isinstance(outcome, ImageError):
         raise outcome
     return outcome
+
+
+def make_profile() -> bytes:
+    """An ICC profile of RGB that is not sRGB: its red and blue have changed places."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = data.index(b"rXYZ", 128), data.index(b"bXYZ", 128)
+    data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(data)
 
 
 def write_folder(images: Path, out: Path, options: ConvertOptions) -> Plan:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import convert_folder, encode_image, make_image, write_image
+from conftest import convert_folder, encode_image, make_image, make_profile, write_image
 from exported import (
     COUNT,
     ENCODINGS,
@@ -51,6 +51,18 @@ def test_class_folders_convert_to_the_same_pixels(name, tmp_path):
     again = convert_again(result.command, tmp_path / "again")
     assert describe_dataset(again) == describe_dataset(out)
     assert read_manifest(again).classes == read_manifest(out).classes
+
+
+@pytest.mark.parametrize("kind", ["folders", "webdataset", "parquet"])
+def test_kept_images_keep_the_colours_of_their_profiles(kind, tmp_path):
+    for seed in range(4):
+        path = tmp_path / "images" / "ab"[seed % 2] / f"{seed}.jpg"
+        write_image(path, seed, "JPEG", icc_profile=make_profile())
+    options = {"resize": "none", "encoding": "keep", "color_profiles": "ignore"}
+    convert_folder(tmp_path / "images", tmp_path / "out", ConvertOptions(**options))
+    result = export(tmp_path / "out", tmp_path / "export", kind=kind)
+    again = convert_again(result.command, tmp_path / "again")
+    assert sorted(read_stored(again, "train")) == sorted(read_stored(tmp_path / "out", "train"))
 
 
 def test_stored_bytes_are_written_as_they_are(folder, tmp_path):

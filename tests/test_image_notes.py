@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, run_conversion, write_image
-from PIL import ImageCms
+from conftest import (
+    convert_folder,
+    encode_image,
+    make_image,
+    make_profile,
+    run_conversion,
+    write_image,
+)
 
 from converter.commits.commit import read_notes
 from converter.format.manifest import read_manifest
@@ -24,14 +30,6 @@ from pipelines.jobs.upkeep import repair
 
 OPTIONS = ConvertOptions(image_size=(8, 10), encoding="png", num_shards=2)
 IN_MEMORY = ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
-
-
-def make_profile() -> bytes:
-    """An ICC profile of RGB that is not sRGB: its red and blue have changed places."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    red, blue = data.index(b"rXYZ", 128), data.index(b"bXYZ", 128)
-    data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
-    return bytes(data)
 
 
 @pytest.fixture

@@ -165,6 +165,8 @@ class ExportJob:
         modes = {count: mode for mode, count in COLOR_CHANNELS.items()}
         if image.channels != COLOR_CHANNELS["rgb"]:
             flags += ["--color-mode", modes.get(image.channels, "rgb")]
+        if self.manifest.options.get("color_profiles") == "ignore":  # kept images have theirs
+            flags += ["--color-profiles", "ignore"]
         if image.max_height * image.max_width > MAX_PIXELS:
             flags += ["--max-pixels", str(image.max_height * image.max_width)]
         largest = max((shard.max_record_bytes for shard in self.manifest.shards), default=0)
