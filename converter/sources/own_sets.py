@@ -5,6 +5,7 @@ of the first original stays: its path and its SHA-256.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,16 +117,22 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
 
 
 def _read_manifest(images: Location) -> Manifest:
-    # Not kept for the next call: it may be another one by then.
-    if not Layout(images).manifest.is_file():
-        if Layout(images).plan.is_file():
-            raise UsageError(
-                f"{images} holds an unfinished conversion: finish it by the command that began "
-                "it, and then convert from it"
-            )
-        if sizes := find_sizes(images, images.list_names()):
-            several = ", ".join(str(images / name) for name in sizes[:4])
-            raise UsageError(f"{images} holds data sets of several sizes: give one of {several}")
+    path = Layout(images).manifest
+    if path.is_file():
+        return _read_version(images, path.read_version())
+    if Layout(images).plan.is_file():
+        raise UsageError(
+            f"{images} holds an unfinished conversion: finish it by the command that began it, and "
+            "then convert from it"
+        )
+    if sizes := find_sizes(images, images.list_names()):
+        several = ", ".join(str(images / name) for name in sizes[:4])
+        raise UsageError(f"{images} holds data sets of several sizes: give one of {several}")
+    return read_manifest(images)  # which says what is wrong
+
+
+@functools.lru_cache(maxsize=1)  # a command asks four times, and 100,000 shards take 2 s
+def _read_version(images: Location, _version: tuple[int, str]) -> Manifest:
     return read_manifest(images)
 
 
