@@ -48,6 +48,14 @@ class Features(NamedTuple):
         kind = feature.WhichOneof("kind")
         return list(getattr(feature, kind).value) if kind else []
 
+    def locate(self, name: str) -> tuple[int, int]:
+        """Where a feature that was left lies, as in `held`; a `ValueError` if it has no place."""
+        if name not in self.held:
+            raise ValueError(f"{name} is missing")
+        if (place := self.held[name]) is None:
+            raise ValueError(f"{name} is not one value of bytes")
+        return place
+
     def describe(self) -> str:
         """Names and types of all features, for people."""
         types = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
@@ -88,11 +96,8 @@ def skim_features(fetch: Fetch, size: int, held: Collection[str] = ()) -> Featur
 def read_held(payload: bytes, name: str) -> bytes:
     """The only value of a feature of bytes; a `ValueError` if there is none."""
     features = skim_features(lambda at, size: payload[at : at + size], len(payload), [name])
-    if name not in features.held:
-        raise ValueError(f"{name} is missing")
-    if (place := features.held[name]) is None:
-        raise ValueError(f"{name} is not one value of bytes")
-    return payload[place[0] : sum(place)]
+    begin, size = features.locate(name)
+    return payload[begin : begin + size]
 
 
 def _frame(content: bytes) -> bytes:

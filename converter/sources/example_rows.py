@@ -205,11 +205,11 @@ def _read_text(features: Features, name: str) -> str | None:
 
 
 def _measure(features: Features, name: str) -> int:
-    place = features.held.get(name)
-    if place is None:
-        found = "is not one value of bytes" if name in features.held else "is missing"
-        raise ValueError(f"{name} {found}; found: {features.describe()}")
-    return place[1]
+    try:
+        _, size = features.locate(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; found: {features.describe()}") from error
+    return size
 
 
 def _hash(name: str) -> int:

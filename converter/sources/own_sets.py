@@ -210,7 +210,7 @@ class _RecordReader:
     ) -> Entry:
         """The entry of a record's image, with its mask if there is one."""
         path = normalize_path(from_bytes(examples.read_value(values, examples.SOURCE_ID, bytes)))
-        size = _measure(features, examples.ENCODED)
+        _, size = features.locate(examples.ENCODED)
         if examples.read_value(values, examples.FORMAT, bytes) == b"raw":
             shape = [examples.read_value(values, name, int) for name in _SHAPE]
             if min(shape) < 1 or math.prod(shape) != size:
@@ -219,16 +219,10 @@ class _RecordReader:
         image = Entry(path, NO_LABEL, size, place=found.place, file=shard.name, span=found.span)
         mask = None
         if schema.find_column(self.manifest.columns, schema.MASK):
-            mask = image._replace(size_bytes=_measure(features, schema.MASK), part=OF_MASK)
+            _, mask_bytes = features.locate(schema.MASK)
+            mask = image._replace(size_bytes=mask_bytes, part=OF_MASK)
         split = shard.split if shard.split in SPLITS else ""
         return image._replace(split=split, part=self.trust, mask=mask)
-
-
-def _measure(features: Features, name: str) -> int:
-    place = features.held.get(name)
-    if place is None:
-        raise ValueError(f"{name} is not one value of bytes")
-    return place[1]
 
 
 def _drop_flat_boxes(row: Row) -> None:
