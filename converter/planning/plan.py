@@ -16,7 +16,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import PIL
 
@@ -30,6 +30,12 @@ from converter.sources.containers import are_read_in_order
 from converter.storage.files import HashedFile, Layout, hash_bytes, name_shard, write_file
 from converter.storage.locate import locate
 from converter.storage.location import Location
+
+_NO_MASK: Final = Entry("", NO_LABEL, 0)
+
+# What an entry's line leaves out at its end: its place and values, six fields of its mask, and its
+# file, part and span.
+_LEFT_OUT: Final = (0, "", "", 0, 0, "", "", 0, "", "", 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,16 +202,14 @@ def parse_entries(data: bytes, out: Location, shard: Shard) -> Iterator[tuple[En
     if (count := data.count(b"\n")) != shard.records:
         raise DatasetError(f"{path}: {count} entries for {shard.name}, expected {shard.records}")
     for name, label, text, size, *more in map(json.loads, io.BytesIO(data)):
-        place, values, *rest = more or (0, "")
-        mask = _parse_mask(rest[:6]) if rest and rest[0] else None
-        file, part, span = rest[6:] or ("", "", 0)
-        entry = Entry(name, label, size, place=place, values=values, mask=mask)
-        yield entry._replace(file=file, part=part, span=span) if file else entry, text
+        rest: list[Any] = [*more, *_LEFT_OUT[len(more) :]]
+        place, values, *fields, file, part, span = rest
+        mask = _parse_mask(fields) if fields[0] else None
+        yield Entry(name, label, size, "", "", values, place, mask, file, part, span), text
 
 
 def _parse_mask(fields: list[Any]) -> Entry:
-    path, size, place, *inside = fields
-    file, part, span = inside or ("", "", 0)
+    path, size, place, file, part, span = fields
     return Entry(path, NO_LABEL, size, place=place, file=file, part=part, span=span)
 
 
@@ -283,16 +287,15 @@ def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
 
 
 def _dump_entry(entry: Entry, inventory: Inventory) -> bytes:
+    mask = entry.mask or _NO_MASK
+    more = [
+        entry.place, entry.values, mask.path, mask.size_bytes, mask.place,
+        mask.file, mask.part, mask.span, entry.file, entry.part, entry.span,
+    ]  # fmt: skip
+    if not entry.file:
+        del more[5 if entry.mask else 2 if entry.place or entry.values else 0 :]
     fields = [entry.path, entry.label, name_class(inventory, entry), entry.size_bytes]
-    if entry.place or entry.values or entry.mask or entry.file:
-        fields += [entry.place, entry.values]
-    if mask := entry.mask:
-        fields += [mask.path, mask.size_bytes, mask.place]
-    if entry.file:
-        # The mask has six fields here, so that the place of the last three is known.
-        fields += [mask.file, mask.part, mask.span] if mask else ["", 0, 0, "", "", 0]
-        fields += [entry.file, entry.part, entry.span]
-    return dump_line(fields)
+    return dump_line([*fields, *more])
 
 
 def dump_line(value: object) -> bytes:
