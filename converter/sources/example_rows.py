@@ -16,13 +16,13 @@ import numpy as np
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.features import Features
 from converter.format.indexing import refuse_compressed
-from converter.inventory import NO_LABEL, Entry
+from converter.inventory import NO_LABEL, Entry, Skipped
 from converter.names import from_bytes
 from converter.options import ConvertOptions
 from converter.sources.column_notes import list_used
 from converter.sources.example_files import Found, read_bounds, scan_file
 from converter.sources.row_labels import find_class
-from converter.sources.row_sources import IMAGE, normalize_path
+from converter.sources.row_sources import IMAGE, RowSource, normalize_path
 from converter.sources.rows import Row
 from converter.sources.spool import Spool
 from converter.storage.files import name_index
@@ -72,6 +72,20 @@ class ExampleRows:
         hashes = np.asarray(self._hashes)
         self._named &= len(np.unique(hashes)) == len(hashes)
         self.classes = self._number_classes()
+
+    def make_source(
+        self, images: Location, *, skipped: Sequence[Skipped], recognized: str
+    ) -> RowSource:
+        """The source that these rows are, with the files that are no part of it."""
+        return RowSource(
+            images=images,
+            root=self._root,
+            options=self._options,
+            read_rows=self.read_rows,
+            classes=self.classes,
+            skipped=skipped,
+            recognized=recognized,
+        )
 
     def read_rows(self) -> Iterator[tuple[str, Row]]:
         """The rows, with what is known only after all of them."""

@@ -106,13 +106,8 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
         },
         path=next((name for name in _PATHS if name in found.features), None),
     )
-    rows = ExampleRows(images, layout, options)
-    return RowSource(
-        images=images,
-        root=images,
-        options=options,
-        read_rows=rows.read_rows,
-        classes=rows.classes,
+    return ExampleRows(images, layout, options).make_source(
+        images,
         skipped=tuple(_list_strangers(found, files)),
         recognized=_describe(found, layout, options),
     )

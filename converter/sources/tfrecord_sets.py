@@ -4,7 +4,7 @@ What is not said by options is guessed from the first record that can be read.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from converter.errors import ImageError, UsageError
@@ -75,7 +75,7 @@ def recognize(images: Location, names: Sequence[str]) -> bool:
 
 def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
     """The options that name the features of the image, its label, its caption and its boxes."""
-    first = _read_first(images)
+    first = _read_first(images, _list_files(images)[0])
     implied: dict[str, Any] = {"image_column": _choose_image(images, first, options)}
     single = {name for name in first.features.message if len(first.features.read(name)) == 1}
     used = {implied["image_column"], *list_used(options)}
@@ -96,26 +96,18 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
 
 def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens files of records; raises a UsageError if no record of theirs holds an image."""
-    root, first = locate_base(images), _read_first(images)
     files, skipped = _list_files(images)
-    image = options.image_column or _choose_image(images, first, options)
+    root, first = locate_base(images), _read_first(images, files)
     label = options.label_column or ""
     layout = ExampleLayout(
         files=tuple(_find_splits(files, root, options)),
-        image=image,
+        image=options.image_column or _choose_image(images, first, options),
         names={},
         path=_find(_PATHS, {*first.heads}),
         text=_find(_NAMES_OF.get(label, ()), {*first.heads}),
     )
-    rows = ExampleRows(root, layout, options)
-    return RowSource(
-        images=images,
-        root=root,
-        options=options,
-        read_rows=rows.read_rows,
-        classes=rows.classes,
-        skipped=skipped,
-        recognized=_describe(image, first, layout, options),
+    return ExampleRows(root, layout, options).make_source(
+        images, skipped=skipped, recognized=_describe(first, layout, options)
     )
 
 
@@ -152,9 +144,9 @@ def _find_splits(
         yield RecordFile(path=path, split=split if used else "")
 
 
-def _read_first(images: Location) -> _First:
+def _read_first(images: Location, files: Iterable[Location]) -> _First:
     reasons = []
-    for file in _list_files(images)[0]:
+    for file in files:
         found = next(scan_file(file), None)
         if found is None:
             continue
@@ -205,11 +197,10 @@ def _find(names: Sequence[str], found: set[str]) -> str | None:
     return next((name for name in names if name in found), None)
 
 
-def _describe(image: str, first: _First, layout: ExampleLayout, options: ConvertOptions) -> str:
-    used = list_used(options)
-    known = {image, layout.path, layout.text, *used}
+def _describe(first: _First, layout: ExampleLayout, options: ConvertOptions) -> str:
+    known = {layout.image, layout.path, layout.text, *list_used(options)}
     boxes = f"{options.boxes_column}/"
     left = [
         name for name in first.features.names if name not in known and not name.startswith(boxes)
     ]
-    return describe_columns(options, image, left)
+    return describe_columns(options, layout.image, left)
