@@ -120,11 +120,11 @@ def _list_files(images: Location) -> tuple[list[Location], tuple[Skipped, ...]]:
         return [images], ()
     names = [name for name in images.list_names() if not name.endswith(INDEX_SUFFIX)]
     files = images.list_sizes()
-    found = [name for name in names if is_record_file(name) and name in files]
+    found = {name: images / name for name in names if is_record_file(name) and name in files}
     skipped = (leave_out(name, _judge(name, files)) for name in names if name not in found)
     if not found:
         raise UsageError(f"{images} has no file of records: name them, in a pattern in quotes")
-    return [images / name for name in found], tuple(skipped)
+    return [*found.values()], tuple(skipped)
 
 
 def _judge(name: str, files: Mapping[str, int]) -> str:
