@@ -43,8 +43,7 @@ def scan_file(
         while place < total:
             length = _read_length(stream, place, total)
             if isinstance(length, str):
-                # The index may be forged, so it only says where a next record could begin.
-                end = next(iter(bounds[bisect.bisect_right(bounds, place) :]), 0) if bounds else 0
+                end = _find_next(bounds or (), place)
                 behind = "" if end else "; no record behind it can be found"
                 error = ImageError("decode_error", f"byte {place}: {length}{behind}")
                 yield Found(number, place, end - place if end else 0, error)
@@ -54,6 +53,12 @@ def scan_file(
                 yield Found(number, place, span, _skim(stream, place, length, held))
                 place += span
             number += 1
+
+
+def _find_next(bounds: Sequence[int], place: int) -> int:
+    """Where a next record could begin, as an index says that may be forged; 0 if it says none."""
+    behind = bisect.bisect_right(bounds, place)
+    return bounds[behind] if behind < len(bounds) else 0
 
 
 def read_bounds(file: Location, index: Location) -> list[int] | None:

@@ -15,6 +15,7 @@ from converter.errors import DatasetError, ImageError, UsageError
 from converter.format import examples, schema
 from converter.format.features import Features
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
+from converter.format.schema import Column
 from converter.images.record_images import KEPT, OF_MASK, PLAIN, UNKNOWN, measure_wrapped
 from converter.inventory import NO_LABEL, SPLITS, Entry, Skipped
 from converter.names import from_bytes
@@ -173,24 +174,22 @@ class _RecordReader:
     trust: str  # the `Entry.part` of its images
 
     def read_rows(self, path_column: str) -> Iterator[tuple[str, Row]]:
+        columns = [each for each in self.manifest.columns if each.name not in schema.FROM_FILES]
         for shard in self.manifest.shards:
             bounds = _read_bounds(self.images, shard)
             for found in scan_file(self.images / shard.name, _HELD, bounds):
                 place = f"{shard.name} record {found.number}"
                 try:
-                    yield place, self._read_row(found, shard)
+                    yield place, self._read_row(found, shard, columns)
                 except (ImageError, ValueError) as error:
                     is_known = isinstance(error, ImageError)
                     damage = error if is_known else ImageError("decode_error", str(error))
                     yield place, {path_column: place, IMAGE: damage}
 
-    def _read_row(self, found: Found, shard: ShardInfo) -> Row:
+    def _read_row(self, found: Found, shard: ShardInfo, columns: Sequence[Column]) -> Row:
         if isinstance(found.features, ImageError):
             raise found.features
         values = {name: found.features.read(name) for name in found.features.message}
-        columns = [
-            column for column in self.manifest.columns if column.name not in schema.FROM_FILES
-        ]
         classes = self.manifest.classes
         schema.check_values(columns, values, len(classes))
         row: Row = {IMAGE: self._describe_image(found, found.features, values, shard)}
