@@ -458,6 +458,21 @@ def test_several_data_sets_become_one(old, table_set, tmp_path):
         convert([old, table_set], tmp_path / "mixed", ConvertOptions(image_size=20), IN_MEMORY)
 
 
+def test_a_list_that_is_too_large_is_a_reject(tmp_path):
+    rows = []
+    for n, count in enumerate((3, 300_000)):
+        write_image(tmp_path / f"rows/{n}.png", n)
+        rows.append(json.dumps({"path": f"{n}.png", "scores": [0.5] * count}) + "\n")
+    (tmp_path / "rows/rows.jsonl").write_text("".join(rows))
+    options = ConvertOptions(image_size=8, keep_columns=("scores",))
+    convert_folder(tmp_path / "rows/rows.jsonl", tmp_path / "old", options)
+    found = scan_images(tmp_path / "old")
+    assert [entry.path for entry in found.entries] == ["0.png"]
+    ((code, detail),) = [(skip.code, skip.detail) for skip in found.rejected]
+    assert code == "decode_error"
+    assert "scores has more than 1,048,576 bytes" in detail
+
+
 PNG = encode_image(make_image(1), "PNG")
 SHA256 = hash_bytes(PNG).encode()
 

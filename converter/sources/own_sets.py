@@ -189,7 +189,9 @@ class _RecordReader:
     def _read_row(self, found: Found, shard: ShardInfo, columns: Sequence[Column]) -> Row:
         if isinstance(found.features, ImageError):
             raise found.features
-        values = {name: found.features.read(name) for name in found.features.message}
+        # A column may be missing in a damaged record, or too large to be read.
+        names = {*found.features.message, *(column.name for column in columns)}
+        values = {name: found.features.read(name) for name in names}
         classes = self.manifest.classes
         schema.check_values(columns, values, len(classes))
         row: Row = {IMAGE: self._describe_image(found, found.features, values, shard)}
