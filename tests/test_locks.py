@@ -58,7 +58,7 @@ def start_holder(folder: Location) -> subprocess.Popen[str]:
 
 
 def write_owner(folder: Location, **changes: object) -> None:
-    """Leaves a lock that nobody holds, as its owner would have written it."""
+    """Leaves a lock that no process holds, as its owner would have written it."""
     layout = Layout(folder)
     layout.work.make_folder()
     owner = {**dataclasses.asdict(describe_self()), **changes}

@@ -499,7 +499,7 @@ def test_forged_records_are_typed_rejects_or_images(tmp_path, changes, code):
     convert_folder(tmp_path / "old", tmp_path / "new", options)
     totals = read_manifest(tmp_path / "new").totals
     assert (totals.scanned, totals.written) == (2, 1 + (code is None))
-    # What a header claims is read from the image itself where it has to be made anew.
+    # What a header claims is read from the image itself where it has to be made again.
     assert totals.rejected == (
         {} if code is None else {code.replace("implausible", "decode_error"): 1}
     )

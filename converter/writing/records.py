@@ -187,8 +187,7 @@ def estimate_records(
     """Converts `entries`, which are in random order, until their mean size is known well enough."""
     places = images, locate_masks(images, options)
     threads = BATCH if any(place.is_remote for place in places) else os.cpu_count()
-    in_order = are_read_in_order(entries, images)
-    if in_order:
+    if are_read_in_order(entries, images):
         entries, threads = sorted(entries, key=locate_part), 1
 
     def measure(entry: Entry) -> tuple[int, float]:

@@ -134,9 +134,9 @@ def open_images(
 ) -> Iterator[Callable[[Shard], Iterator[Frames]]]:
     """Gives a function that converts the images of a shard, in its order.
 
-    The jobs differ only in output and size. Images that are read in order are
-    all converted here. Without room for the spill files, in the scratch folder or in `TMPDIR` if
-    the output lies in a store, this raises `OutputError`.
+    The jobs differ only in output and size. Images that are read in order are all converted here.
+    Without room for the spill files, in the scratch folder or in `TMPDIR` if the output lies in a
+    store, this raises `OutputError`.
     """
     if not jobs[0].in_order:
         yield lambda shard: convert_images(read_entries(jobs[0].out, shard), jobs)
