@@ -10,7 +10,7 @@ folders. In a folder with several configurations, each is a data set of its own.
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from converter.errors import UsageError
@@ -62,21 +62,29 @@ def list_data_files(
         paths = sorted(_find_files(root, suffix, skipped), key=to_bytes)
     else:
         paths = [spell_path(images, root)]
-    links = (file for file in skipped if file.code == "skipped_link")
-    if not paths and (link := next((x for x in links if x.path.endswith(suffix)), None)):
-        # As in Hugging Face's cache, where files are links to blobs beside the snapshots.
-        folder = images.child(link.path).parent
-        raise UsageError(
-            f"{images} has {link.path} and others as links that lead out of it, which are followed "
-            f"only if you name them: give the pattern '{folder}/*{suffix}'"
-        )
     if not paths:
+        check_links(images, skipped, (suffix,))
         raise UsageError(f"{images} has no file that ends in {suffix}")
     _check_configurations(images, paths)
     splits = find_splits(paths)
     skipped += (leave_out(path, "skipped_no_split") for path in paths if path not in splits)
     names = name_files([*splits], suffix)
     return [DataFile(path, splits[path], names[path]) for path in splits], skipped
+
+
+def check_links(images: Location, skipped: Iterable[Skipped], suffixes: Sequence[str]) -> None:
+    """Raises UsageError if a folder has files of its kind as links that lead out of it.
+
+    As in Hugging Face's cache, where files are links to blobs beside the snapshots.
+    """
+    links = (file.path for file in skipped if file.code == "skipped_link")
+    for link, suffix in itertools.product(links, suffixes):
+        if link.lower().endswith(suffix):
+            pattern = images.child(link).parent / f"*{link[-len(suffix) :]}"
+            raise UsageError(
+                f"{images} has {link} and others as links that lead out of it, which are followed "
+                f"only if you name them: give the pattern '{pattern}'"
+            )
 
 
 def find_splits(paths: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from converter.errors import UsageError
@@ -19,11 +18,12 @@ from converter.sources import (
     webdataset,
     yolo,
 )
+from converter.sources.data_files import check_links
 from converter.sources.folders import check_layout
 from converter.sources.inputs import check_input_options, is_archive, list_names
 from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.row_sources import RowSource
-from converter.sources.tar_files import is_tar
+from converter.sources.tar_files import TAR_SUFFIXES, find_bare_tars
 from converter.storage.locate import locate
 from converter.storage.location import Location
 
@@ -102,12 +102,7 @@ def _recognize(images: Location, options: ConvertOptions) -> str:
         )
     if is_archive(images):
         return "archive"
-    tars = [name for name in names if is_tar(name)]
-    links = not images.is_remote and [Path(str(images / name)).is_symlink() for name in tars]
-    if tars and links and all(links):
-        raise UsageError(
-            f"{images} has tars as links that lead out of it, which are followed only if you name "
-            f"them: give the pattern '{images}/*.tar'"
-        )
+    if tars := find_bare_tars(images, names):
+        check_links(images, tars.skipped, TAR_SUFFIXES)
     check_layout(images, names)
     return "folders"

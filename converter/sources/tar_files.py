@@ -17,7 +17,7 @@ from converter.storage.locate import locate, parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_level
 
-_SUFFIXES: Final = (".tar", *COMPRESSED_SUFFIXES)
+TAR_SUFFIXES: Final = (".tar", *COMPRESSED_SUFFIXES)
 _FIRST: Final = 1_000  # names in a store that are looked at
 # Beside the tars, one class a line. The first name is that of OpenCLIP's data sets.
 _LISTS: Final = ("classnames.txt", "classes.txt", "labels.txt")
@@ -38,11 +38,12 @@ def find_tars(images: Location) -> Tars:
     root = locate_base(images)
     if is_folder(images):
         files = list(_walk(root, "", skipped))
+    elif is_pattern(images):
+        found = [spell_path(place, root) for place in list_pattern(images)]
+        files = [file for file in found if is_tar(file)]
+        skipped += [leave_out(file, "skipped_extension") for file in found if not is_tar(file)]
     else:
-        places = list_pattern(images) if is_pattern(images) else [images]
-        found = [spell_path(place, root) for place in places]
-        files = [file for file in found if is_tar(file) or not is_pattern(images)]
-        skipped += [leave_out(file, "skipped_extension") for file in found if file not in files]
+        files = [spell_path(images, root)]
     return Tars(root, tuple(sorted(files, key=to_bytes)), tuple(skipped))
 
 
@@ -79,27 +80,29 @@ def _judge(place: Location, root: Location, *, is_file: bool) -> str:
 
 def is_tar(name: str) -> bool:
     """Whether a file is a tar, by its name."""
-    return name.lower().endswith(_SUFFIXES)
+    return name.lower().endswith(TAR_SUFFIXES)
 
 
 def _spell(name: str, root: Location) -> str:
     return name if root.is_remote else from_system(name)
 
 
-def holds_tars(folder: Location, names: Sequence[str]) -> bool:
-    """Whether a folder, or those of splits in it, have tars, and neither images nor classes."""
+def find_bare_tars(folder: Location, names: Sequence[str]) -> Tars | None:
+    """The tars of a folder, and of those of splits in it; None if it has images or classes, too.
+
+    Without a file, all tars are links that lead out of the folder, or hidden.
+    """
     splits = [name for name in names if name.lower() in SPLIT_FOLDERS]
     inner = itertools.chain(*(_list_first(folder / name) for name in splits))
     if any(map(has_image_suffix, names)) or not any(map(is_tar, (*names, *inner))):
-        return False
+        return None
     others = {name for name in names if not is_clutter(name)} - {*splits, *folder.list_sizes()}
     if others:
-        return False
+        return None
     tars = find_tars(folder)
     deeper = (file.path for file in tars.skipped if "/" in file.path)
-    return bool(tars.files) and not any(
-        path.endswith("/") or has_image_suffix(path) for path in deeper
-    )
+    is_mixed = any(path.endswith("/") or has_image_suffix(path) for path in deeper)
+    return None if is_mixed else tars
 
 
 def _list_first(folder: Location) -> list[str]:

@@ -11,8 +11,9 @@ from converter.inventory import MAX_NAMES, Note, Skipped, reject
 from converter.options import ConvertOptions
 from converter.sources.archives import read_tar
 from converter.sources.column_notes import list_used
+from converter.sources.data_files import check_links
 from converter.sources.inputs import DEFAULTS, find_given, is_compressed, is_folder
-from converter.sources.patterns import is_pattern, list_pattern
+from converter.sources.patterns import is_pattern
 from converter.sources.row_sources import RowSource
 from converter.sources.rows import READERS, Row
 from converter.sources.samples import (
@@ -28,7 +29,15 @@ from converter.sources.samples import (
     group_members,
 )
 from converter.sources.spool import Spool
-from converter.sources.tar_files import Tars, find_tars, holds_tars, is_tar, list_splits, read_list
+from converter.sources.tar_files import (
+    TAR_SUFFIXES,
+    Tars,
+    find_bare_tars,
+    find_tars,
+    is_tar,
+    list_splits,
+    read_list,
+)
 from converter.storage.location import Location
 
 _FIRST: Final = 100  # members that are looked at
@@ -43,14 +52,15 @@ def recognize(images: Location, names: Sequence[str]) -> bool:
     a `.cls` makes them samples. Raises UsageError for several tars without samples.
     """
     if is_folder(images):
-        has_table = any(name.lower().endswith(tuple(READERS)) for name in names)
-        if not holds_tars(images, names) or (has_table and not _holds_samples(images)):
-            return False
-    elif not is_pattern(images):
+        tars = find_bare_tars(images, names)
+    elif is_pattern(images):
+        tars = find_tars(images)
+    else:
         return is_tar(images.name) and any(map(_is_certain, _find_samples(_peek(images))))
-    elif not any(is_tar(file.name) for file in list_pattern(images)):
+    has_table = any(name.lower().endswith(tuple(READERS)) for name in names)
+    if not (tars and tars.files) or (has_table and not _holds_samples(tars)):
         return False
-    first = _find_first(images, find_tars(images), DEFAULTS)
+    first = _find_first(images, tars, DEFAULTS)
     if _PARTNERS.isdisjoint(first.parts):
         raise UsageError(
             f"{images} has tars of images alone, as {first.key!r} has no .cls, .json or .txt: say "
@@ -169,8 +179,7 @@ class _Scan:
                 self.skipped.append(found._replace(path=f"{tar}/{found.path}"))
 
 
-def _holds_samples(folder: Location) -> bool:
-    tars = find_tars(folder)
+def _holds_samples(tars: Tars) -> bool:
     peeked = (_peek(tars.root.child(file)) for file in tars.files)
     return any(_is_certain(found) for members in peeked for found in _find_samples(members))
 
@@ -201,6 +210,7 @@ def _find_first(images: Location, tars: Tars, options: ConvertOptions) -> Sample
                 return sample
         seen += [f"{member.path!r:.60}" for member, _ in members[:_SHOWN]]
     if not tars.files:
+        check_links(images, tars.skipped, TAR_SUFFIXES)
         raise UsageError(f"{images} has no tars: looked for names that end in .tar or .tar.gz")
     raise UsageError(
         f"{images} has no samples: looked for images with partners, as in 000001.jpg and "
