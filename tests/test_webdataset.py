@@ -242,9 +242,11 @@ def test_tables_beside_tars_are_skipped_as_img2dataset_writes_them_or_are_the_so
     inventory = scan_images(tmp_path / "in", OPTIONS)
     assert len(inventory.entries) == 2
     assert {skip.code for skip in inventory.skipped} == {"skipped_extension"}
+    named = dataclasses.replace(OPTIONS, image_column="jpg")
+    assert resolve_options(tmp_path / "in", named).source == "webdataset"
     write_tar(tmp_path / "other" / "t.tar", ("a/1.jpg", b"x"))
     (tmp_path / "other" / "rows.csv").write_text("path\n")
-    assert not webdataset.recognize(tmp_path / "other", ["t.tar", "rows.csv"])
+    assert not webdataset.recognize(tmp_path / "other", ["t.tar", "rows.csv"], OPTIONS)
 
 
 def test_a_source_may_be_named(tmp_path):

@@ -64,7 +64,7 @@ class _Document(NamedTuple):
         return list(dict.fromkeys((*inner, "images", "", beside)))
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str], _options: ConvertOptions) -> bool:
     """Whether this is a JSON file with lists as COCO has them, or a folder with such files."""
     if is_folder(images):
         return bool(_find_documents(images, names))

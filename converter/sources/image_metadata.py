@@ -85,7 +85,7 @@ def _normalize(cell: Any) -> str:
         return ""
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str], _options: ConvertOptions) -> bool:
     """Whether IMAGES is a folder with metadata about its images, and not one of class folders."""
     if not is_folder(images):
         return False

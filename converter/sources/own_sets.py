@@ -46,7 +46,7 @@ _WAY_OUT: Final = "shardmill repair rebuilds it from the originals, or convert t
 _FIXED: Final = {*schema.FILLED_BY, *schema.FROM_FILES}
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str], _options: ConvertOptions) -> bool:
     """Whether a folder holds a data set of ours: finished or not, damaged, or in several sizes."""
     if MANIFEST in names and any(map(is_shard_file, names)):
         return True

@@ -39,24 +39,17 @@ SUFFIX: Final = ".parquet"
 _LABEL_NAMES: Final = ("label", "labels")
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
-    """Whether IMAGES is, holds or stands for Parquet files with a column of images."""
-    file = find_first(images, names)
+def recognize(images: Location, names: Sequence[str], options: ConvertOptions) -> bool:
+    """Whether IMAGES is, holds or stands for Parquet files with a column of images.
+
+    If one is named, any will do: if it holds no images, that is to be said.
+    """
+    file = _find_first(images, names)
+    is_named = options.image_column is not None
     try:
-        return file is not None and recognize_images(read_columns(file))
+        return file is not None and (is_named or recognize_images(read_columns(file)))
     except UsageError:  # to be described by what takes it for something else
         return False
-
-
-def find_first(images: Location, names: Sequence[str]) -> Location | None:
-    """The first Parquet file that IMAGES is, holds or stands for; not one among class folders."""
-    if is_pattern(images):
-        files = list_pattern(images)
-        return files[0] if all(_is_parquet(file.name) for file in files) else None
-    if is_folder(images):
-        among_classes = CARD not in names and has_class_folders(images, names)
-        return None if among_classes else _find_in(images, names)
-    return images if _is_parquet(images.name) else None
 
 
 def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
@@ -91,6 +84,17 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
         skipped=tuple(skipped),
         recognized=_describe(files, columns[0], options, classes),
     )
+
+
+def _find_first(images: Location, names: Sequence[str]) -> Location | None:
+    """The first Parquet file that IMAGES is, holds or stands for; not one among class folders."""
+    if is_pattern(images):
+        files = list_pattern(images)
+        return files[0] if all(_is_parquet(file.name) for file in files) else None
+    if is_folder(images):
+        among_classes = CARD not in names and has_class_folders(images, names)
+        return None if among_classes else _find_in(images, names)
+    return images if _is_parquet(images.name) else None
 
 
 def _is_parquet(name: str) -> bool:

@@ -31,7 +31,7 @@ from converter.storage.location import Location
 class Format(Protocol):
     """What the module of a source has whose images come as rows."""
 
-    def recognize(self, images: Location, names: Sequence[str], /) -> bool:
+    def recognize(self, images: Location, names: Sequence[str], options: ConvertOptions, /) -> bool:
         """Whether IMAGES is of that kind; `names` are those in it, if it is a folder.
 
         Looks, and opens no image.
@@ -90,10 +90,8 @@ def open_source(images: Location, options: ConvertOptions) -> RowSource | None:
 
 def _recognize(images: Location, options: ConvertOptions) -> str:
     names = list_names(images)
-    if options.image_column and parquet.find_first(images, names):
-        return "parquet"
     for source, known in FORMATS.items():
-        if known.recognize(images, names):
+        if known.recognize(images, names, options):
             return source
     if is_pattern(images):
         raise UsageError(

@@ -65,7 +65,7 @@ class Originals(NamedTuple):
         """
         if options.source == "shardmill":
             names = inputs.list_names(images)
-            if not own_sets.recognize(images, names):
+            if not own_sets.recognize(images, names, options):
                 first = dataclasses.replace(inputs.DEFAULTS, max_file_bytes=options.max_file_bytes)
                 return cls(images, resolve_options(images, first))
         return cls(images, options)

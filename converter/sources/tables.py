@@ -23,7 +23,7 @@ _LABEL_COLUMN: Final = "label"
 _FIRST_ROWS: Final = 8  # that proposals look at
 
 
-def recognize(images: Location, _names: Sequence[str]) -> bool:
+def recognize(images: Location, _names: Sequence[str], _options: ConvertOptions) -> bool:
     """Whether IMAGES is a table, by its name."""
     return is_table(images) and not is_pattern(images)
 

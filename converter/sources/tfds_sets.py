@@ -64,7 +64,7 @@ class _Dataset(NamedTuple):
         return named or (found[0] if len(found) == 1 else None)
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str], _options: ConvertOptions) -> bool:
     """Whether a folder is that of a version, or one or two above it."""
     return any(True for _ in _find_versions(images, names))
 

@@ -60,7 +60,7 @@ def is_record_file(name: str) -> bool:
     return not is_index and bool(_SUFFIX.search(name) or _NUMBERED.search(name))
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str], _options: ConvertOptions) -> bool:
     """Whether IMAGES is a file, a pattern or a folder of records: no folder lies beside them."""
     if is_pattern(images):
         return all(is_record_file(file.name) for file in list_pattern(images))

@@ -52,7 +52,7 @@ _SETS: Final = ("train", "val", "test", _BOTH)
 _MAX_DEPTH: Final = 100  # of elements in each other
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str], _options: ConvertOptions) -> bool:
     """Whether this is a folder with images and annotations of VOC, or with such folders."""
     return is_folder(images) and bool(_find_years(images, names))
 

@@ -12,7 +12,7 @@ from converter.options import ConvertOptions
 from converter.sources.archives import read_tar
 from converter.sources.column_notes import list_used
 from converter.sources.data_files import check_links
-from converter.sources.inputs import DEFAULTS, find_given, is_compressed, is_folder
+from converter.sources.inputs import find_given, is_compressed, is_folder
 from converter.sources.patterns import is_pattern
 from converter.sources.row_sources import RowSource
 from converter.sources.rows import READERS, Row
@@ -45,7 +45,7 @@ _SHOWN: Final = 3  # members that a message names
 _PARTNERS: Final = frozenset((LABEL, VALUES, CAPTION))
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str], options: ConvertOptions) -> bool:
     """Whether IMAGES is a tar, or several, whose first members are samples with partners.
 
     In a tar that is given alone, images in folders may have their classes from these, so that only
@@ -60,7 +60,7 @@ def recognize(images: Location, names: Sequence[str]) -> bool:
     has_table = any(name.lower().endswith(tuple(READERS)) for name in names)
     if not (tars and tars.files) or (has_table and not _holds_samples(tars)):
         return False
-    first = _find_first(images, tars, DEFAULTS)
+    first = _find_first(images, tars, options)
     if _PARTNERS.isdisjoint(first.parts):
         raise UsageError(
             f"{images} has tars of images alone, as {first.key!r} has no .cls, .json or .txt: say "

@@ -54,7 +54,7 @@ class _Member(NamedTuple):
     place: str
 
 
-def recognize(images: Location, names: Sequence[str]) -> bool:
+def recognize(images: Location, names: Sequence[str], _options: ConvertOptions) -> bool:
     """Whether this is a YAML file, or a folder whose images have text files with boxes."""
     if not is_folder(images):
         return images.name.lower().endswith(SUFFIXES) and images.is_file()
