@@ -164,7 +164,7 @@ class _Thrift:
         return (value >> 1) ^ -(value & 1)
 
     def read_fields(self) -> Iterator[tuple[int, int]]:
-        """The number and the kind of each field; whoever gets one has to read its value."""
+        """The number and the kind of each field, whose value is to be read before the next one."""
         field = 0
         while head := self.read_byte():
             field = field + (head >> 4) if head >> 4 else self.read_int()
