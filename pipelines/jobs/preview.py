@@ -253,13 +253,16 @@ def propose(
 ) -> Proposal:
     """Plans the shards of a conversion, whatever the output; scans if there is no `inventory` yet.
 
+    If there is one, the options have to be those of that scan: completed by `resolve_options`.
+
     Without `always_sample`, a sample is converted only if the number of shards depends on it, or if
     the shards might not fit into `room`, in bytes.
     """
     folder = locate(images)
-    options = resolve_options(folder, options)
     register_formats(options.formats)  # a missing extra shows here, not in every worker
-    inventory = inventory or scan_images(folder, options)
+    if inventory is None:
+        options = resolve_options(folder, options)
+        inventory = scan_images(folder, options)
     check_scan(inventory, options)
     splits = assign_splits(inventory.entries, options, inventory.duplicates)
     estimate, record_bytes = None, bound_record_bytes(options)
