@@ -6,11 +6,13 @@ Object stores: `server`, each kind in turn; processes that live until the last t
 Both are made here from arithmetic, so the tests need no file from elsewhere.
 """
 
+import contextlib
 import io
 import os
 import sys
+import tracemalloc
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,18 @@ def run_conversion(images: Path, out: Path, options=None, *beam_args, **settings
 
     place = locate_output(out)
     return run_conversions(images, {place: options}, *beam_args, **settings)[place]
+
+
+@contextlib.contextmanager
+def limit_memory(most: int) -> Iterator[None]:
+    """Holds what runs in it to fewer bytes of Python's memory at once."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < most
 
 
 def list_states(folder: Path) -> dict[str, tuple[int, int, int]]:

@@ -1,9 +1,9 @@
 """Long JSON is read item by item, to the same values as all at once, within bounded memory."""
 
 import json
-import tracemalloc
 
 import pytest
+from conftest import limit_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,15 +75,10 @@ def test_what_is_no_json_is_said_in_one_line(tmp_path, content, message):
     assert "a.json" in str(caught.value)
 
 
-def measure_peak(path) -> int:
-    tracemalloc.start()
-    try:
-        with pytest.raises(UsageError, match=r"inside|longer than"):
-            for _, items in read_lists(path):
-                sum(1 for _ in items)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+def refuse_within(path, most: int) -> None:
+    with limit_memory(most), pytest.raises(UsageError, match=r"inside|longer than"):
+        for _, items in read_lists(path):
+            sum(1 for _ in items)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
@@ -91,14 +86,14 @@ def test_a_hundred_megabytes_of_lists_in_lists_take_little_memory(tmp_path, open
     with open(tmp_path / "deep.json", "w") as file:
         file.write('{"annotations": [')
         file.writelines(opening * ((1 << 20) // len(opening)) for _ in range(100))
-    assert measure_peak(tmp_path / "deep.json") < 30 << 20
+    refuse_within(tmp_path / "deep.json", 30 << 20)
 
 
 def test_one_item_without_an_end_takes_little_memory(tmp_path):
     with open(tmp_path / "long.json", "w") as file:
         file.write('{"annotations": ["')
         file.writelines("x" * (1 << 20) for _ in range(40))
-    assert measure_peak(tmp_path / "long.json") < 12 * MAX_ITEM_CHARS
+    refuse_within(tmp_path / "long.json", 12 * MAX_ITEM_CHARS)
 
 
 def test_many_items_take_the_memory_of_one(tmp_path):
@@ -107,9 +102,6 @@ def test_many_items_take_the_memory_of_one(tmp_path):
         item = '{"bbox": [1, 2, 3, 4], "segmentation": [[1.5, 2.5]]},'
         file.writelines(item * 20_000 for _ in range(8))
         file.write("1]}")
-    tracemalloc.start()
-    count = sum(1 for _, items in read_lists(DiskPath(tmp_path / "wide.json")) for _ in items)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    with limit_memory(8 << 20):
+        count = sum(1 for _, items in read_lists(DiskPath(tmp_path / "wide.json")) for _ in items)
     assert count == 160_001
-    assert peak < 8 << 20
