@@ -1,6 +1,7 @@
 """Boxes of COCO, VOC and YOLO: where they land, what is read back, and what data sets can do."""
 
 import dataclasses
+import io
 import json
 import re
 import uuid
@@ -24,7 +25,7 @@ from annotating import (
     write_voc,
 )
 from conftest import convert_folder, encode_image, run_conversion, write_folder, write_image
-from PIL import Image
+from PIL import Image, ImageOps
 from servers import upload_tree
 
 from converter.commits.commit import list_finished, read_notes
@@ -113,10 +114,9 @@ def test_boxes_are_turned_with_their_file(tmp_path, kind, orientation, stated):
     height, width, box = 60, 100, (40, 15, 25, 10)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = paint(height, width, box)
-    data = encode_image(image, "PNG", exif=exif)
+    data = encode_image(paint(height, width, box), "PNG", exif=exif)
     if stated == "upright":
-        turned = np.asarray(_orient(image, orientation))[..., 0]
+        turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))[..., 0]
         rows, columns = np.flatnonzero(turned.any(axis=1)), np.flatnonzero(turned.any(axis=0))
         box = (columns[0], rows[0], len(columns), len(rows))
         height, width = turned.shape
@@ -127,17 +127,6 @@ def test_boxes_are_turned_with_their_file(tmp_path, kind, orientation, stated):
     write_one(tmp_path / "data", kind, shot, data)
     sizes = RESIZES if orientation == 6 else ("crop",)
     check_pixels(tmp_path, scan_images(tmp_path / "data"), expected_notes=(), sizes=sizes)
-
-
-def _orient(image, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    from PIL import ImageOps
-
-    copy = image.copy()
-    copy.info["exif"] = exif.tobytes()
-    copy.getexif()[0x0112] = orientation
-    return ImageOps.exif_transpose(copy)
 
 
 def write_one(root, kind: str, shot: Shot, data: bytes):
@@ -237,7 +226,7 @@ def test_tensorflow_datasets_reads_flags(tmp_path):
 
 
 def annotate(root, kind: str, shot: Shot) -> None:
-    """Writes what is said about one image anew."""
+    """Writes what is said about one image again."""
     if kind == "voc":
         write_files(root, {f"Annotations/{shot.name}.xml": describe_voc(shot)})
     elif kind == "yolo":
@@ -340,10 +329,9 @@ def test_the_order_of_files_changes_nothing(kind, tmp_path):
     other = WRITERS[kind](tmp_path / "other", SHOTS[::-1])
     convert_folder(one, tmp_path / "a", OPTIONS)
     convert_folder(other, tmp_path / "b", OPTIONS)
-    shards = [read_tree(tmp_path / name) for name in "ab"]
-    assert [{n: d for n, d in tree.items() if ".tf" in n} for tree in shards][:1] * 2 == [
-        {n: d for n, d in tree.items() if ".tf" in n} for tree in shards
-    ]
+    trees = (read_tree(tmp_path / name) for name in "ab")
+    a, b = ({name: data for name, data in tree.items() if ".tf" in name} for tree in trees)
+    assert a == b
 
 
 def test_splits_that_are_given_are_kept_and_others_drawn(root, tmp_path):
