@@ -45,6 +45,11 @@ SHOTS = tuple(map(_make_shot, range(24)))
 SPLITS = {"train": "train", "val": "validation"}
 
 
+def find_shot(path: str) -> Shot:
+    """The one whose image lies at a path."""
+    return next(shot for shot in SHOTS if path.rpartition("/")[2] == f"{shot.name}.jpg")
+
+
 def draw(shot: Shot) -> bytes:
     """A picture that no other shot has, as JPEG."""
     return encode_image(make_image(shot.id + 1, shot.height, shot.width), "JPEG")

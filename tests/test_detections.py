@@ -19,6 +19,7 @@ from annotating import (
     describe_yolo,
     draw,
     expect_boxes,
+    find_shot,
     paint,
     write_coco,
     write_files,
@@ -56,10 +57,6 @@ def kind(request):
 @pytest.fixture
 def root(kind, tmp_path):
     return WRITERS[kind](tmp_path / "data")
-
-
-def find_shot(path: str) -> Shot:
-    return next(shot for shot in SHOTS if path.rpartition("/")[2] == f"{shot.name}.jpg")
 
 
 def read_tree(out) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from annotating import SHOTS, describe_voc, draw, expect_boxes, write_files, write_voc
+from annotating import SHOTS, describe_voc, draw, expect_boxes, find_shot, write_files, write_voc
 from conftest import convert_folder, limit_memory
 
 from converter.errors import UsageError
@@ -48,7 +48,7 @@ def test_records_hold_what_the_files_say(root, tmp_path):
             f"JPEGImages/{name}.jpg" for name in listed
         )
         for record in source:
-            shot = next(s for s in SHOTS if record.source_id == f"JPEGImages/{s.name}.jpg")
+            shot = find_shot(record.source_id)
             path = root / "Annotations" / f"{shot.name}.xml"
             things = read_by_hand(path.read_text()) if path.exists() else []
             count += len(things)
