@@ -167,6 +167,11 @@ def run_conversion(images: Path, out: Path, options=None, *beam_args, **settings
     return run_conversions(images, {place: options}, *beam_args, **settings)[place]
 
 
+def read_tree(out: Path) -> dict[str, bytes]:
+    """The content of each file in a folder, by its name."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
 @contextlib.contextmanager
 def limit_memory(most: int) -> Iterator[None]:
     """Holds what runs in it to fewer bytes of Python's memory at once."""

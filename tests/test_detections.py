@@ -25,7 +25,14 @@ from annotating import (
     write_files,
     write_voc,
 )
-from conftest import convert_folder, encode_image, run_conversion, write_folder, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    read_tree,
+    run_conversion,
+    write_folder,
+    write_image,
+)
 from PIL import Image, ImageOps
 from servers import upload_tree
 
@@ -57,10 +64,6 @@ def kind(request):
 @pytest.fixture
 def root(kind, tmp_path):
     return WRITERS[kind](tmp_path / "data")
-
-
-def read_tree(out) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 def test_all_of_them_give_the_same_boxes(root, kind, tmp_path):

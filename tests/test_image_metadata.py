@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import convert_folder, encode_image, make_image, run_conversion, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    make_image,
+    read_tree,
+    run_conversion,
+    write_image,
+)
 from parquet_making import write_plain
 from PIL import Image
 from servers import Server, upload_tree
@@ -74,10 +81,6 @@ def write_metadata(folder: Path, rows: list[dict[str, Any]], kind: str = "jsonl"
 def read_back(out: Path) -> dict[str, Any]:
     splits = read_manifest(out).splits
     return {r.source_id: r for split in splits for r in open_shards(out).source(split)}
-
-
-def read_tree(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 # `datasets` leaves a CSV open.

@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import convert_folder, encode_image, make_image, run_conversion, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    make_image,
+    read_tree,
+    run_conversion,
+    write_image,
+)
 from parquet_making import (
     CLASSES,
     TAGS,
@@ -79,10 +86,6 @@ def read_back(out: Path) -> dict[str, Any]:
         for split in read_manifest(out).splits
         for record in opened.source(split)
     }
-
-
-def read_tree(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 def name_rows(folder: Path, images: Path | None = None) -> list[str]:

@@ -18,6 +18,7 @@ from conftest import (
     convert_folder,
     encode_image,
     make_image,
+    read_tree,
     run_conversion,
     write_folder,
     write_image,
@@ -144,10 +145,6 @@ def s3_far(s3_server: Server, world: Path, place) -> ObjectPath:
     """The world in one kind of store."""
     s3_server.set_faults()
     return place(s3_server, world)
-
-
-def read_tree(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 def check_alike(far: ObjectPath, near: Path, options: ConvertOptions, folder: Path) -> None:

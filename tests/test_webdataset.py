@@ -19,6 +19,7 @@ from conftest import (
     convert_folder,
     encode_image,
     make_image,
+    read_tree,
     run_conversion,
     write_folder,
     write_image,
@@ -92,10 +93,6 @@ def sample(key: str, seed: int = 0, label: str = "1") -> list[tuple[str, bytes]]
 def shards(tmp_path_factory):
     """Three tars of ten samples."""
     return write_samples(tmp_path_factory.mktemp("shards"))
-
-
-def read_tree(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 def read_with_library(tars: list[Path]) -> dict[str, dict[str, object]]:
