@@ -4,9 +4,9 @@ import os
 import re
 import shutil
 import subprocess
-import tracemalloc
 
 import pytest
+from conftest import limit_memory
 
 from converter.errors import UsageError
 from converter.options import ConvertOptions
@@ -108,13 +108,8 @@ def test_a_pattern_for_nothing_is_one_line(pattern, shards):
     ],
 )  # fmt: skip
 def test_hostile_patterns_are_one_line_and_little_memory(pattern, shards):
-    tracemalloc.start()
-    try:
-        with pytest.raises(UsageError):
-            list_pattern(shards / pattern)
-        assert tracemalloc.get_traced_memory()[1] < 150_000_000
-    finally:
-        tracemalloc.stop()
+    with limit_memory(150_000_000), pytest.raises(UsageError):
+        list_pattern(shards / pattern)
 
 
 def test_braces_may_stand_for_so_many_names_and_no_more(shards, monkeypatch):
