@@ -149,8 +149,10 @@ def _leaves_range(image: Image.Image, *, is_wide: bool) -> bool:
         return not (low >= 0 and most / _DARK < high <= most)
     if image.mode == "L" and image.format == "TIFF" and pixels.is_signed(image):
         return int(_view_signed(image).min()) < 0
+    if not is_wide:  # most images: they are not looked at
+        return False
     channels = zip(image.getbands(), np.atleast_2d(image.getextrema()), strict=True)
-    return is_wide and all(high <= 255 / _DARK for band, (_, high) in channels if band != "A")
+    return all(high <= 255 / _DARK for band, (_, high) in channels if band != "A")
 
 
 def _is_transparent(image: Image.Image) -> bool:
