@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from PIL import Image
 
 from converter.format.schema import BOXES, Column, is_of_boxes
+from converter.images.pixels import turn_size
 from converter.options import ConvertOptions
 
 Size: TypeAlias = tuple[int, int]
@@ -164,7 +165,7 @@ def find_odd_boxes(
     whole = Geometry(crop=(0, 0, *size), scaled=size, canvas=size)
     in_fractions = options.box_format in _FRACTIONS
     moved = [move_box(box, size, whole, in_fractions=in_fractions) for box in boxes]
-    known = (size, _turn_size(size, orientation), (0, 0))
+    known = (size, turn_size(size, orientation), (0, 0))
     odd = {"box_outside": moved.count(None), "box_size": sum(tuple(s) not in known for s in stated)}
     return {code: count for code, count in odd.items() if count}
 
@@ -176,14 +177,10 @@ def _turn_boxes(
 
     They are that if any size is stated, unless it is that of the upright image alone.
     """
-    unturned = _turn_size(size, orientation)
+    unturned = turn_size(size, orientation)
     if not stated or orientation == 1 or tuple(stated[0]) == size != unturned:
         return boxes
     return [_turn_box(box, unturned, orientation) for box in boxes]
-
-
-def _turn_size(size: Size, orientation: int) -> Size:
-    return size[::-1] if orientation >= 5 else size
 
 
 def _turn_box(box: Box, size: Size, orientation: int) -> Box:
