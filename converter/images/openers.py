@@ -115,15 +115,6 @@ def open_image(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     return image
 
 
-def is_image(head: bytes) -> bool:
-    """Whether bytes begin like an image that no text begins like."""
-    return any(
-        head.startswith(signatures, at)
-        for name, at, signatures in _SIGNATURES
-        if name not in ("bmp", "ppm", "ico")
-    )
-
-
 def name_format(image: Image.Image) -> str:
     """The format of an opened image, as `FORMATS` names it."""
     return _NAMES[str(image.format)]
@@ -260,24 +251,31 @@ def _scale_transparent_color(image: Image.Image) -> None:
         image.info["transparency"] = key * read_grey_factor(image)
 
 
+def is_image(head: bytes) -> bool:
+    """Whether bytes begin like an image that no text begins like."""
+    return _find_signature(head) not in ("", "bmp", "ppm", "ico")
+
+
 def begins_like_image(data: bytes) -> bool:
-    """Whether some bytes begin like a file of a known format; text rarely does."""
+    """Whether bytes begin like a file of a known format; text rarely does."""
+    name = _find_signature(data)
     # Two bytes are the beginning of many a word.
-    return (data[:2] == b"BM" != data[:3] and data[6:10] == bytes(4)) or any(
-        data.startswith(signatures, at)
-        for name, at, signatures in _SIGNATURES
-        if name in FORMATS and name != "bmp"
-    )
+    return name != "" and (name != "bmp" or data[6:10] == bytes(4))
+
+
+def _find_signature(data: bytes) -> str:
+    """The format of a file that begins like this; empty if it is none of those above."""
+    found = (name for name, at, signatures in _SIGNATURES if data.startswith(signatures, at))
+    return next(found, "")
 
 
 def _describe_unidentified(data: bytes, formats: tuple[str, ...]) -> ImageError:
-    for name, at, signatures in _SIGNATURES:
-        if data.startswith(signatures, at):
-            if name not in formats:
-                return _describe_other_format(name)
-            detail = f"this {name} is damaged, or of a kind that nobody reads"
-            return ImageError("decode_error", detail)
-    return ImageError("not_an_image", f"begins with {data[:8]!r}")
+    name = _find_signature(data)
+    if not name:
+        return ImageError("not_an_image", f"begins with {data[:8]!r}")
+    if name not in formats:
+        return _describe_other_format(name)
+    return ImageError("decode_error", f"this {name} is damaged, or of a kind that nobody reads")
 
 
 def _describe_other_format(name: str) -> ImageError:
