@@ -10,15 +10,16 @@ from typing import Any, Final
 
 from converter.errors import UsageError
 from converter.exports.export_job import ExportJob, SplitFiles
-from converter.exports.image_folders import find_name
+from converter.exports.image_folders import MASK_SUFFIX, find_name
 from converter.exports.items import Item, deal_out, map_ahead
 from converter.exports.safe_names import Namer
 from converter.exports.targets import Sink, Target
 from converter.format import schema
 from converter.format.schema import Column
+from converter.names import to_bytes
 from converter.storage.files import HashedFile
 
-# A row group is in memory whole, for whoever writes or reads it.
+# A row group is in memory whole, both to write and to read it.
 _GROUP_ROWS: Final = 100
 _GROUP_BYTES: Final = 4 << 20
 
@@ -102,7 +103,7 @@ def _make_row(job: ExportJob, item: Item, path: str) -> dict[str, Any]:
 
 def _convert(column: Column, item: Item, path: str) -> Any:
     if column.name == schema.MASK:
-        return {"bytes": item.mask, "path": path.rpartition(".")[0] + ".mask.png"}
+        return {"bytes": item.mask, "path": path.rpartition(".")[0] + MASK_SUFFIX}
     value = column.read(item.features[column.name])
     if column.kind == "text":
         return _mend_text(value)
@@ -113,7 +114,7 @@ def _convert(column: Column, item: Item, path: str) -> Any:
 
 def _mend_text(text: str) -> str:
     """A text as Arrow takes it: bytes that are not UTF-8 are spelt as in Python."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return to_bytes(text).decode("utf-8", "backslashreplace")
 
 
 def _list_types(job: ExportJob, pa: Any) -> list[tuple[str, Any]]:

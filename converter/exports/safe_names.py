@@ -33,9 +33,6 @@ _MAX_PATH: Final = 700
 _ODD: Final = frozenset('<>:"\\|?*%/')
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
-# The usual suffix of each stored format; raw pixels are written as PNG.
-_SUFFIXES: Final = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-
 
 class Namer:
     """Gives each file of a split a name of its own, in the order in which it is asked.
@@ -86,9 +83,10 @@ def split_suffix(name: str, form: str) -> tuple[str, str]:
     (('one', '.JPG'), ('one', '.png'), ('v1.2', '.png'))
     """
     stem, suffix = os.path.splitext(name)
-    if suffix.lower() in FORMATS[form].suffixes:
+    known = FORMATS[form].suffixes
+    if suffix.lower() in known:
         return clean_name(stem), suffix
-    return clean_name(stem if suffix.lower() in SUFFIXES else name), _SUFFIXES[form]
+    return clean_name(stem if suffix.lower() in SUFFIXES else name), known[0]
 
 
 def clean_name(name: str) -> str:

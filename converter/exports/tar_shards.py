@@ -14,7 +14,7 @@ users or permissions of its own.
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from converter.exports.export_job import ExportJob, SplitFiles
 from converter.exports.exported_columns import read_values
@@ -23,9 +23,8 @@ from converter.exports.items import Item, deal_out, map_ahead
 from converter.exports.safe_names import Namer
 from converter.exports.targets import Sink, Target
 from converter.format.schema import CAPTION
+from converter.image_options import FORMATS
 from converter.names import to_bytes
-
-_SUFFIXES: Final = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
 
 def write_tars(job: ExportJob, target: Target, split: str, items: Iterable[Item]) -> SplitFiles:
@@ -57,7 +56,7 @@ def _name_key(item: Item, classes: list[str], namer: Namer) -> str:
 
 def _list_files(job: ExportJob, item: Item, data: bytes) -> Iterator[tuple[str, bytes]]:
     manifest, names = job.manifest, job.names
-    yield _SUFFIXES[item.form], data
+    yield FORMATS[item.form].suffixes[0], data
     if item.label is not None:
         yield ".cls", b"%d" % item.source.label
     values = read_values(manifest.columns, item.features, manifest.classes)
