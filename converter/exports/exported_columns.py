@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from converter.format import schema
-from converter.format.schema import Column
+from converter.format.schema import Column, is_of_boxes
 
 FILE: Final = "file_name"
 IMAGE: Final = "image"
@@ -50,7 +50,7 @@ class ColumnNames:
     def choose(cls, columns: Sequence[Column], **usual: str) -> "ColumnNames":
         """Chooses them for a data set; `usual` replaces some of our own names."""
         features = [column.name for column in columns]
-        kept = {name: name for name in features if name not in _NAMES and not _is_of_boxes(name)}
+        kept = {name: name for name in features if name not in _NAMES and not is_of_boxes(name)}
         ours = {name: _shorten(name) for name in features if name not in kept}
         taken = {*kept.values()}
 
@@ -91,17 +91,12 @@ class ColumnNames:
         if labelled and (self.label != LABEL or kind == "webdataset"):
             flags += ["--label-column", self.label]
         for name, shown in self.columns.items():
-            usual = "--box-column" if _is_of_boxes(name) else "--keep-column"
+            usual = "--box-column" if is_of_boxes(name) else "--keep-column"
             option = schema.FILLED_BY.get(name)
             flags += [f"--{option.replace('_', '-')}" if option else usual, shown]
         if schema.BOXES in self.columns:
             flags += ["--box-format", "yxyx"]
         return flags
-
-
-def _is_of_boxes(feature: str) -> bool:
-    """Whether a feature has a value for each box, and is not the boxes or their classes."""
-    return feature.startswith(schema.OBJECTS) and feature not in _NAMES
 
 
 def _shorten(feature: str) -> str:
