@@ -12,11 +12,11 @@ from converter.class_names import is_renamed
 from converter.errors import RecordError, UsageError
 from converter.exports.exported_columns import FILE, IMAGE, MASK_FILE, ColumnNames
 from converter.exports.safe_names import TABLE, name_folders
-from converter.format.manifest import Manifest, read_manifest
+from converter.format.manifest import Manifest, read_manifest, read_manifest_version
 from converter.image_options import COLOR_CHANNELS, MAX_FILE_BYTES, MAX_PIXELS
 from converter.names import to_bytes
 from converter.option_fields import check_choice
-from converter.storage.files import LABELS, Layout
+from converter.storage.files import LABELS
 from converter.storage.location import Location
 
 KINDS: Final = ("folders", "webdataset", "parquet")
@@ -75,7 +75,7 @@ class ExportJob:
 
     out: Location
     manifest: Manifest
-    version: tuple[int, str]  # of the manifest's file
+    version: tuple[int, str] | None  # of the manifest's file
     kind: str = "folders"
     split: str | None = None
     shard_bytes: int | None = None
@@ -95,8 +95,7 @@ class ExportJob:
     @classmethod
     def read(cls, out: Location, **settings: Any) -> "ExportJob":
         """Reads the manifest of a finished data set; raises what `read_manifest` raises."""
-        path = Layout(out).manifest
-        version = path.read_version() if path.is_file() else (0, "")
+        version = read_manifest_version(out)
         return cls(out=out, manifest=read_manifest(out), version=version, **settings)
 
     @property

@@ -14,6 +14,7 @@ from converter.exports.parquet_shards import import_arrow, write_parquet
 from converter.exports.safe_names import TABLE
 from converter.exports.tar_shards import write_tars
 from converter.exports.targets import MARKER, Target
+from converter.format.manifest import read_manifest_version
 from converter.storage.files import Layout, hash_file, write_file
 from converter.storage.location import Location
 
@@ -43,8 +44,7 @@ def run_export(
         splits = _write_splits(job, target, damage, on_bytes)
         for name, content in job.files.items():
             write_file(target.stage / name, content, target.scratch)
-        path = Layout(job.out).manifest
-        if not path.is_file() or path.read_version() != job.version:
+        if read_manifest_version(job.out) != job.version:
             raise DatasetError(
                 f"{job.out} was replaced while it was exported: run the same command again"
             )

@@ -33,7 +33,7 @@ from converter.names import show_name, to_bytes
 from converter.sizes import format_count
 from converter.storage.files import MANIFEST, hash_bytes, name_index
 from converter.storage.locate import locate
-from converter.storage.location import AnyPath
+from converter.storage.location import AnyPath, Location
 
 FORMAT: Final = "shardmill"
 FORMAT_VERSION: Final = (1, 0)
@@ -177,6 +177,13 @@ def read_manifest(folder: AnyPath) -> Manifest:
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     return parse_manifest(data, str(path))
+
+
+def read_manifest_version(folder: Location) -> tuple[int, str] | None:
+    """A token that changes whenever a manifest is written; None if there is no manifest."""
+    # Not the manifest itself: one of 100,000 shards takes seconds to read.
+    path = folder / MANIFEST
+    return path.read_version() if path.is_file() else None
 
 
 def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:

@@ -12,7 +12,12 @@ from tqdm import tqdm
 
 from converter.commits.replacements import find_manifest, restore_folder, settle_folder
 from converter.errors import DatasetError, UsageError
-from converter.format.manifest import Manifest, ShardInfo, read_manifest
+from converter.format.manifest import (
+    Manifest,
+    ShardInfo,
+    read_manifest,
+    read_manifest_version,
+)
 from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan
@@ -106,7 +111,7 @@ def run_verification(
     for images in () if sources is None else locate_images(sources):
         if not (images.exists() or is_pattern(images)):
             raise UsageError(f"{images} does not exist: give the images that were converted")
-    if _read_manifest_version(folder) is None:
+    if read_manifest_version(folder) is None:
         return None, verify_dataset(folder, quick=quick, decode=decode)
 
     def find_faults(manifest: Manifest) -> list[Fault]:
@@ -200,7 +205,7 @@ def repair(out: AnyPath, images: Images, beam_args: Sequence[str] = (), **settin
     beam, manifest = runners.parse_options(beam_args), None
     # Without options for Beam, workers run here and see all folders. Then the manifest, which takes
     # seconds to read for 100,000 shards, is only read under the lock.
-    if beam_args or _read_manifest_version(folder) is None:
+    if beam_args or read_manifest_version(folder) is None:
         with _explain_manifest_errors():
             manifest = find_manifest(folder) or read_manifest(folder)
     for place in locate_images(images):
@@ -236,18 +241,11 @@ def _check_current(
     """Checks a data set, again if it is replaced meanwhile; returns its manifest and the faults."""
     # Files of the old one vanish under a reader, which would look like damage.
     while True:
-        version = _read_manifest_version(folder)
+        version = read_manifest_version(folder)
         manifest = read_manifest(folder)
         faults = find_faults(manifest)
-        if not faults or _read_manifest_version(folder) in (version, None):
+        if not faults or read_manifest_version(folder) in (version, None):
             return manifest, faults
-
-
-def _read_manifest_version(folder: Location) -> tuple[int, str] | None:
-    """A token that changes whenever a manifest is written; None if there is no manifest."""
-    # Not the manifest itself: one of 100,000 shards takes seconds to read.
-    manifest = Layout(folder).manifest
-    return manifest.read_version() if manifest.is_file() else None
 
 
 @contextlib.contextmanager
