@@ -400,17 +400,17 @@ def try_cases(at: Any, folder: Path, begin: int, step: int, plant: str = "") -> 
 
 
 def forget_payload_checksums() -> None:
-    """A planted bug: nobody compares the checksum of a payload."""
+    """A planted bug: the checksum of a payload is not compared."""
     tfrecords._check_payload = lambda *arguments: None
 
 
 def forget_lengths() -> None:
-    """A planted bug: nobody compares the checksum of a length, nor the length with the index."""
+    """A planted bug: a length is compared neither with its checksum nor with the index."""
     tfrecords._read_length = lambda header, describe: _Equal()
 
 
 def forget_checksums_of_blocks() -> None:
-    """A planted bug: nobody compares the checksums of records that are read together."""
+    """A planted bug: the checksums of records that are read together are not compared."""
     blocks.check_records = lambda data, starts, stops: np.ones(len(starts), np.bool_)
 
 
@@ -422,7 +422,7 @@ class _Equal:
 
 
 def forget_checksums_of_pixels() -> None:
-    """A planted bug: nobody compares those of images that are read straight into their place."""
+    """A planted bug: those of images that are read straight into their place are not."""
     batch_reader.mask_crc = lambda crcs: _Equal()
 
 
@@ -432,7 +432,7 @@ def forget_blanks() -> None:
 
 
 def forget_index_checksums() -> None:
-    """A planted bug: nobody compares the checksum of an index."""
+    """A planted bug: the checksum of an index is not compared."""
     of_shard = RecordFile.of_shard
     RecordFile.of_shard = lambda folder, shard: dataclasses.replace(
         of_shard(folder, shard), index_sha256=None

@@ -1,4 +1,4 @@
-"""The emulator of Google Cloud Storage, without notes that nobody reads if it keeps all in memory.
+"""The emulator of Google Cloud Storage, without needless notes if it keeps all in memory.
 
     python tests/gcs_emulator.py start --in-memory …
 

@@ -574,7 +574,7 @@ def test_a_damaged_record_is_left_out_of_its_batch_or_blanked(
             assert (np.sum(image), label, mask, empty) == (0, 0, 0, b"")
     else:
         assert not blank
-    if batch_size is not None:  # how many are damaged, nobody knows before
+    if batch_size is not None:  # how many are damaged is not known before
         assert sum(1 for _ in dataset) == len(dataset)
 
 

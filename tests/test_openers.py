@@ -56,7 +56,7 @@ def test_several_pictures_in_a_jpeg_are_a_format_of_their_own():
 
 
 def test_the_content_decides_and_not_the_name():
-    # Nobody tells the converter a name.
+    # The converter is not told a name.
     for file_format in ("PNG", "GIF", "BMP"):
         assert find_code(encode_image(make_image(1), file_format), "png,gif,bmp") is None
 

@@ -105,7 +105,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def whole(stored, tmp_path_factory):
-    """What a training leaves behind that nobody disturbs."""
+    """What a training leaves behind that nothing disturbs."""
     tf.config.experimental.enable_op_determinism()
     return train(stored, tmp_path_factory.mktemp("whole"))
 
@@ -413,7 +413,7 @@ def fit_after(
 
 @pytest.fixture(scope="module", params=[{}, {"initial_epoch": 1, "initial_step": 3}], ids=str)
 def unseen(request, stored, tmp_path_factory):
-    """Where a training begins; and what comes of it, with data that nobody has looked at."""
+    """Where a training begins; and what comes of it, with data that nothing has looked at."""
     tf.config.experimental.enable_op_determinism()
     folder = tmp_path_factory.mktemp("unseen")
     return request.param, fit_after(stored, folder, "nothing", **request.param)
