@@ -9,7 +9,12 @@ from converter.exports.export_job import Export, ExportJob
 from converter.exports.exporting import run_export
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
-from pipelines.jobs.outputs import check_place, check_writable, refuse_inside_dataset
+from pipelines.jobs.outputs import (
+    check_place,
+    check_writable,
+    refuse_file,
+    refuse_inside_dataset,
+)
 from pipelines.jobs.request import make_settings
 
 
@@ -66,8 +71,7 @@ def _check_places(out: Location, folder: Location) -> None:
         raise UsageError(f"{folder} lies inside the data set {out}: choose a folder elsewhere")
     if target.contains(source):
         raise UsageError(f"the data set {out} lies inside {folder}: choose a folder elsewhere")
-    if folder.is_file() or (not folder.is_remote and folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder} is a file: choose a folder")
+    refuse_file(folder)
     check_place(folder)
     refuse_inside_dataset(folder)
     check_writable(folder)

@@ -41,9 +41,7 @@ def check_folders(images: Location, out: Location) -> None:
         raise UsageError(
             f"the images {images} lie inside the output {out}: choose a new folder for the output"
         )
-    # The second question is for devices, sockets and pipes.
-    if out.is_file() or (not out.is_remote and out.exists() and not out.is_dir()):
-        raise UsageError(f"output {out} is a file: choose a folder")
+    refuse_file(out)
     found = out.list_names()
     if found and not _is_ours(out, found):
         if sizes := find_sizes(out):
@@ -55,6 +53,13 @@ def check_folders(images: Location, out: Location) -> None:
             f"output {out} is not empty and not ours (it holds {found[0]!r}): "
             "choose a new or an empty folder"
         )
+
+
+def refuse_file(out: Location) -> None:
+    """Raises a UsageError for what is there and is no folder."""
+    # The second question is for devices, sockets and pipes.
+    if out.is_file() or (not out.is_remote and out.exists() and not out.is_dir()):
+        raise UsageError(f"output {out} is a file: choose a folder")
 
 
 def check_place(out: Location) -> None:
