@@ -18,6 +18,7 @@ from converter.options import ConvertOptions
 from converter.storage.disk import DiskPath
 from converter.storage.locate import locate
 from pipelines.cli.arguments import parse_arguments, read_options
+from pipelines.jobs.export import export
 
 COUNT = 24
 SIZE = (24, 32)
@@ -100,6 +101,12 @@ def convert_again(command: str, out: Path) -> DiskPath:
     assert str(arguments.out) == "OUT2"
     convert_folder(locate(arguments.images[0]), out, read_options(arguments)[0])
     return DiskPath(out)
+
+
+def bring_back(out: Path, root: Path, **settings: Any) -> DiskPath:
+    """Exports a data set, and converts what it gave by the command that it printed."""
+    result = export(out, root / "export", **settings)
+    return convert_again(result.command, root / "again")
 
 
 def describe_dataset(out: Path, *splits: str) -> list[tuple]:

@@ -22,6 +22,7 @@ from exported import (
     ENCODINGS,
     SIZE,
     TABLE,
+    bring_back,
     convert_again,
     describe_dataset,
     list_tree,
@@ -53,8 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_class_folders_convert_to_the_same_pixels(name, tmp_path):
     out = make_folder(tmp_path, **ENCODINGS[name])
-    result = export(out, tmp_path / "export")
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path)
     assert describe_dataset(again) == describe_dataset(out)
     assert read_manifest(again).classes == read_manifest(out).classes
 
@@ -91,8 +91,7 @@ def test_paths_are_those_of_the_originals(folder, tmp_path):
 @pytest.mark.parametrize("encoding", ["png", "jpeg", "raw"])
 def test_a_table_has_all_columns(encoding, tmp_path):
     out = make_table(tmp_path, encoding=encoding)
-    result = export(out, tmp_path / "export")
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path)
     assert describe_dataset(again) == describe_dataset(out)
     assert read_manifest(again).classes == read_manifest(out).classes
 
@@ -100,8 +99,7 @@ def test_a_table_has_all_columns(encoding, tmp_path):
 def test_several_labels_come_back(tmp_path):
     options = {**TABLE, "label_column": None, "labels_column": "tags", "mask_column": None}
     out = make_table(tmp_path, **options)
-    result = export(out, tmp_path / "export")
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path)
     assert describe_dataset(again) == describe_dataset(out)
     assert not read_manifest(again).labelled
 
@@ -113,16 +111,14 @@ def test_masks_of_a_folder_come_back(tmp_path):
         write_mask(tmp_path / "masks" / "ab"[seed % 2] / f"{seed}.png", mask)
     options = ConvertOptions(image_size=(12, 16), mask_dir="../masks", encoding="png")
     convert_folder(tmp_path / "images", tmp_path / "out", options)
-    result = export(tmp_path / "out", tmp_path / "export")
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(tmp_path / "out", tmp_path)
     assert describe_dataset(again) == describe_dataset(tmp_path / "out")
     assert (tmp_path / "export" / "train" / "a" / "0.mask.png").exists()
 
 
 def test_without_labels_there_are_no_class_folders(tmp_path):
     out = make_folder(tmp_path, label_from="none")
-    result = export(out, tmp_path / "export")
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path)
     assert describe_dataset(again) == describe_dataset(out)
     assert not read_manifest(again).labelled
     assert not (tmp_path / "export" / "labels.txt").exists()
@@ -164,8 +160,7 @@ def test_how_much_of_an_image_is_real_comes_back_as_columns(tmp_path):
         path.write_bytes(data[: len(data) * (10 - seed) // 10])
     options = ConvertOptions(resize="none", encoding="keep", truncated="fill")
     convert_folder(tmp_path / "images", tmp_path / "out", options)
-    result = export(tmp_path / "out", tmp_path / "export")
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(tmp_path / "out", tmp_path)
     before, after = (
         [row[:3] for row in describe_dataset(out)] for out in (tmp_path / "out", again)
     )
@@ -181,16 +176,14 @@ def test_an_updated_data_set_comes_back(tmp_path):
         write_image(tmp_path / "images" / "new" / f"{seed}.png", seed)
     settings = {"image_size": SIZE, "validation_split": 0.3, "num_shards": 3}
     convert(tmp_path / "images", out, ConvertOptions(**settings), mode="update", workers=1)
-    result = export(out, tmp_path / "export")
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path)
     assert len(describe_dataset(again)) == COUNT + 3
     assert describe_dataset(again) == describe_dataset(out)
 
 
 def test_a_background_class_keeps_its_number(tmp_path):
     out = make_folder(tmp_path, label_offset=1)
-    result = export(out, tmp_path / "export")
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path)
     assert describe_dataset(again) == describe_dataset(out)
     assert read_manifest(again).classes[0] == "background"
 

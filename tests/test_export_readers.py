@@ -13,7 +13,7 @@ from exported import (
     COUNT,
     ENCODINGS,
     TABLE,
-    convert_again,
+    bring_back,
     decode_pixels,
     describe_dataset,
     list_tree,
@@ -264,16 +264,14 @@ KINDS = ("webdataset", "parquet")
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_what_is_exported_converts_to_the_same_pixels(kind, name, tmp_path):
     out = make_folder(tmp_path, **ENCODINGS[name])
-    result = export(out, tmp_path / "export", kind=kind, shard_bytes=9_000)
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path, kind=kind, shard_bytes=9_000)
     assert describe_dataset(again) == describe_dataset(out)
     assert read_manifest(again).classes == read_manifest(out).classes
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_columns_come_back(kind, table, tmp_path):
-    result = export(table, tmp_path / "export", kind=kind)
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(table, tmp_path, kind=kind)
     assert describe_dataset(again) == describe_dataset(table)
     assert read_manifest(again).classes == read_manifest(table).classes
 
@@ -281,8 +279,7 @@ def test_all_columns_come_back(kind, table, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_several_labels_come_back(kind, tmp_path):
     out = make_table(tmp_path, **LABELS)
-    result = export(out, tmp_path / "export", kind=kind)
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path, kind=kind)
     assert describe_dataset(again) == describe_dataset(out)
     assert not read_manifest(again).labelled
 
@@ -290,8 +287,7 @@ def test_several_labels_come_back(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_without_labels_come_back(kind, tmp_path):
     out = make_folder(tmp_path, label_from="none")
-    result = export(out, tmp_path / "export", kind=kind)
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path, kind=kind)
     assert describe_dataset(again) == describe_dataset(out)
     assert not read_manifest(again).labelled
 
@@ -299,8 +295,7 @@ def test_images_without_labels_come_back(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_that_is_not_utf_8_is_lost_by_parquet_alone(kind, tmp_path):
     out = make_bytes(tmp_path)
-    result = export(out, tmp_path / "export", kind=kind)
-    again = convert_again(result.command, tmp_path / "again")
+    again = bring_back(out, tmp_path, kind=kind)
     found = [features[schema.CAPTION][0] for _, features in read_features(again)]
     assert found == [b"a\xff" if kind == "webdataset" else b"a\\xff"] * 4
 
