@@ -8,7 +8,6 @@
 Everything that is compared is measured in this one run, because machines differ and drift.
 """
 
-import argparse
 import itertools
 import json
 import math
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.corpora import convert, link_images, make_photos
-from benchmarks.measuring import Run, measure, report, run_sections
+from benchmarks.measuring import Run, make_parser, measure, report, run_sections
 from PIL import Image
 
 from converter.costs import count_read, enter
@@ -47,12 +46,10 @@ REAL = HERE.parents[3] / "shared" / "images"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, ("real", "draft", "costs", "convert"))
     parser.add_argument("--images", type=Path, default=REAL, help="photos, clipart and digits")
-    parser.add_argument("--work", type=Path, default=HERE.parents[2] / "build" / "benchmark")
     parser.add_argument("--counts", type=int, nargs="*", default=[5_000, 20_000])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("real", "draft", "costs", "convert"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     sections = {

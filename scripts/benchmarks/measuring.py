@@ -1,14 +1,17 @@
 """What the benchmarks share: a command is run and measured, a value is printed beside its bar."""
 
+import argparse
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
 SAMPLE_S = 0.1
+WORK = Path(__file__).resolve().parents[2] / "build" / "benchmark"
 
 
 class Run(NamedTuple):
@@ -29,6 +32,14 @@ class Run(NamedTuple):
     launcher_mb: float
     worker_mb: float
     cpu_seconds: float
+
+
+def make_parser(about: str | None, sections: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser of where to work, and of the one section to run."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--only", choices=sections)
+    return parser
 
 
 def run_sections(sections: Mapping[str, Callable[[], Iterator[bool]]], only: str | None) -> int:

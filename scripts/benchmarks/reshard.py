@@ -7,7 +7,6 @@
 Images are JPEGs of 500x375, stored as they are. Nothing in a record changes, so it is copied.
 """
 
-import argparse
 import os
 import shutil
 import statistics
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from benchmarks.corpora import convert, keep, link_images, make_photos
-from benchmarks.measuring import report, run_sections
+from benchmarks.measuring import make_parser, report, run_sections
 
 from converter.commits.commit import commit
 from converter.format.manifest import read_manifest
@@ -30,7 +29,6 @@ from converter.storage.location import Location
 from converter.writing.shard_writer import Job, write_shard
 from pipelines.jobs.preview import propose
 
-HERE = Path(__file__).resolve()
 T = TypeVar("T")
 
 KEPT = ("--encoding=keep", "--resize=none")
@@ -51,11 +49,9 @@ class Spent(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, default=HERE.parents[2] / "build" / "benchmark")
+    parser = make_parser(__doc__, ("core", "command", "small"))
     parser.add_argument("--count", type=int, default=5_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("core", "command", "small"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     work, count, repeats = arguments.work, arguments.count, arguments.repeats

@@ -10,7 +10,6 @@ How each figure grows is fitted over the larger counts: seconds as a power of th
 memory as so much for each. docs/scale.md carries it on.
 """
 
-import argparse
 import re
 import shutil
 import sys
@@ -20,9 +19,8 @@ from pathlib import Path
 import numpy as np
 from benchmarks.convert import PLAN
 from benchmarks.corpora import convert, link_images, write_table
-from benchmarks.measuring import Run, measure, report, run_sections
+from benchmarks.measuring import Run, make_parser, measure, report, run_sections
 
-HERE = Path(__file__).resolve()
 SIZE = ("--image-size=8", "--encoding=png")
 
 COUNTS = [1_000, 10_000, 100_000, 1_000_000]
@@ -38,11 +36,9 @@ GROWTH_MB = 25
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, default=HERE.parents[2] / "build" / "benchmark")
+    parser = make_parser(__doc__, ("plan", "table", "convert", "update"))
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--update-count", type=int, default=100_000)
-    parser.add_argument("--only", choices=("plan", "table", "convert", "update"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     sections = {

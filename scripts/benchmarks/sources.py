@@ -7,26 +7,22 @@
 Runs alternate, because machines drift; ratios are those of the medians.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.corpora import convert, make_photos
-from benchmarks.measuring import Run, report, run_sections
+from benchmarks.measuring import Run, make_parser, report, run_sections
 
-HERE = Path(__file__).resolve()
 MAX_TIME, MAX_MEMORY = 1.1, 1.3  # times what a folder takes
 MAX_PEAK_MB = 1_500
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=HERE.parents[2] / "build" / "benchmark")
+    parser = make_parser(__doc__, ("compare", "one"))
     parser.add_argument("--count", type=int, default=5_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("compare", "one"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     work, count = arguments.work, arguments.count

@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[2] / "tests"))
 
 from benchmarks.corpora import convert, make_photos
-from benchmarks.measuring import report, run_sections
+from benchmarks.measuring import make_parser, report, run_sections
 from servers import run_server
 
 from converter.storage.location import Location
@@ -34,11 +34,9 @@ UPLOADS = 8
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=HERE.parents[2] / "build" / "benchmark")
+    parser = make_parser(__doc__, ("s3", "gs"))
     parser.add_argument("--count", type=int, default=4_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("s3", "gs"))
     arguments = parser.parse_args()
     sections = {
         scheme: lambda scheme=scheme: measure_store(scheme, arguments) for scheme in ("s3", "gs")
