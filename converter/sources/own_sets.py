@@ -152,11 +152,11 @@ def _choose_trust(manifest: Manifest) -> str:
     return KEPT if manifest.options.get("color_profiles") == "srgb" else UNKNOWN
 
 
-def _read_bounds(images: Location, shard: ShardInfo) -> list[int]:
+def _read_bounds(images: Location, shard: ShardInfo, sizes: Mapping[str, int]) -> list[int]:
     """The bounds of a shard's records; a DatasetError if one of its files is not as stated."""
     index = name_index(shard.name)
     for name, size in shard.file_sizes.items():
-        if (found := (images / name).measure()) != size:
+        if (found := sizes.get(name)) != size:
             reason = "is gone" if found is None else f"has {found:,} bytes, stated are {size:,}"
             raise DatasetError(f"{images / name} {reason}: {_WAY_OUT}")
     bounds = read_bounds(images / shard.name, images / index)
@@ -175,8 +175,9 @@ class _RecordReader:
 
     def read_rows(self, path_column: str) -> Iterator[tuple[str, Row]]:
         columns = [each for each in self.manifest.columns if each.name not in schema.FROM_FILES]
+        sizes = self.images.list_sizes()  # not two requests to a store for each shard
         for shard in self.manifest.shards:
-            bounds = _read_bounds(self.images, shard)
+            bounds = _read_bounds(self.images, shard, sizes)
             for found in scan_file(self.images / shard.name, _HELD, bounds):
                 place = f"{shard.name} record {found.number}"
                 try:

@@ -6,7 +6,7 @@ disk nested features are flat: `objects/bbox` holds the sides of all boxes, one 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from converter.errors import DatasetError, UsageError
@@ -210,15 +210,16 @@ def _read_classes(found: _Dataset, feature: _Feature) -> tuple[str, ...]:
 
 
 def _list_files(found: _Dataset, options: ConvertOptions) -> Iterator[RecordFile]:
+    there = found.folder.list_sizes()  # not one request to a store for each shard
     try:
         for split in found.info["splits"]:
-            yield from _list_shards(found, split, options)
+            yield from _list_shards(found, split, there, options)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise DatasetError(f"{found.folder / _INFO} is damaged: {error!r:.100}") from error
 
 
 def _list_shards(
-    found: _Dataset, split: Mapping[str, Any], options: ConvertOptions
+    found: _Dataset, split: Mapping[str, Any], there: Collection[str], options: ConvertOptions
 ) -> Iterator[RecordFile]:
     lengths, name = [*map(int, split.get("shardLengths", ()))], split["name"]
     known = SPLIT_FOLDERS.get(name.lower(), "")
@@ -240,7 +241,7 @@ def _list_shards(
             file = file.replace(f"{{{key}}}", value)
         if not _SAFE.fullmatch(file):
             raise ValueError(f"{file!r:.60} is not a safe file name")
-        if not (found.folder / file).is_file():
+        if file not in there:
             raise DatasetError(f"{found.folder / file} is missing: copy the data set again")
         yield RecordFile(path=f"{found.prefix}{file}", split=known, records=records)
 
