@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from converter.errors import ImageError
 from converter.format import examples
 from converter.format.manifest import Manifest, ShardInfo
-from converter.format.schema import BOXES
+from converter.format.schema import BOXES, find_column
 from converter.images.opened_images import Origin, examine_image
 from converter.images.record_images import identify
 from converter.inventory import Entry, Inventory, NoteTally, find_used
@@ -140,7 +140,7 @@ class Comparison:
         self, entry: Entry, features: examples.Features, data: bytes | None
     ) -> bool:
         columns, origin = self.manifest.columns, Origin()
-        if any(column.name == BOXES for column in columns):
+        if find_column(columns, BOXES):
             original = read_entry(entry, self.images) if data is None else data
             origin = examine_image(original, self.options)
         now = describe_values(entry, columns, origin, self.options)

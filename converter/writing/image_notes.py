@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from converter.format.schema import BOXES, FROM_FILES, Column
+from converter.format.schema import BOXES, FROM_FILES, Column, find_column
 from converter.images.geometry import find_odd_boxes
 from converter.images.opened_images import Origin, examine_image, list_traits
 from converter.inventory import Entry, NoteTally
@@ -20,7 +20,7 @@ def note_image(
     """Adds what is odd about an image, or a frame, and its boxes to a tally."""
     for code in list_traits(entry.path, origin, options):
         tally.add(code, entry.path)
-    if any(column.name == BOXES for column in columns):
+    if find_column(columns, BOXES):
         valued = [column for column in columns if column.name not in FROM_FILES]
         values, turned = json.loads(entry.values), origin.orientation
         odd = find_odd_boxes(valued, values, origin.size, options, turned)
