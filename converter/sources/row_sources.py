@@ -322,7 +322,7 @@ def _list_columns(options: ConvertOptions, kinds: dict[str, str]) -> dict[Column
         (schema.BOX_LABELS, "labels", options.box_labels_column),
     )
     columns = {Column(name, kind): source for name, kind, source in asked if source}
-    stored = {rows.UNKNOWN: "text", "blank": "text", "list": "texts"}  # a column without a value
+    stored = {rows.UNKNOWN: "text", rows.BLANK: "text", "list": "texts"}  # a column without a value
     for name, kind in kinds.items():
         make = schema.make_box_column if name in options.box_columns else _make_column
         columns[make(name, stored.get(kind, kind))] = name

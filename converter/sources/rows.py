@@ -39,8 +39,8 @@ _FLAGS: Final[dict[str | float, int]] = {
     1: 1, 0: 0, -1: -1,
 }  # fmt: skip
 
-_BLANK: Final = "blank"
-UNKNOWN: Final = ""  # the kind of a column before its first cell
+BLANK: Final = "blank"  # the kind of a column whose cells hold nothing
+UNKNOWN: Final = ""  # and of one before its first cell
 
 
 def read_rows(table: Location) -> Iterator[tuple[int, Row]]:
@@ -223,7 +223,7 @@ def find_flag(cell: Any) -> int | None:
 def find_kind(cell: Any) -> str:
     """The kind of a column with this cell alone: a key of `schema.KINDS`, `list` or `blank`."""
     if is_blank(cell):
-        return _BLANK
+        return BLANK
     if isinstance(cell, list):
         kinds = [find_kind(part) for part in cell]
         joined = "list"
@@ -253,11 +253,11 @@ def _is_float(text: str) -> bool:
 
 def join_kinds(one: str, other: str) -> str:
     """The kind of a column that holds cells of two kinds."""
-    kinds = {one, other} - {_BLANK, UNKNOWN}
+    kinds = {one, other} - {BLANK, UNKNOWN}
     if len(kinds) < 2:
-        found = kinds.pop() if kinds else _BLANK
+        found = kinds.pop() if kinds else BLANK
         # A missing number is NaN, which no integer can be.
-        return "float" if found == "int" and _BLANK in (one, other) else found
+        return "float" if found == "int" and BLANK in (one, other) else found
     plural = {kind for kind in kinds if kind.endswith("s") or kind == "list"}
     if len(plural) == 1:
         raise ValueError("lists in some rows, and single values in others")
