@@ -53,7 +53,7 @@ def prepare(image: Image.Image, data: bytes) -> list[str]:
 def needs_pixels(image: Image.Image, *, is_wide: bool) -> bool:
     """Whether only the loaded image tells what is doubtful about it."""
     signed = image.format == "TIFF" and pixels.is_signed(image)
-    wide = is_wide or signed or image.mode in ("I", "F") or image.mode.startswith("I;16")
+    wide = is_wide or signed or _holds_wide(image)
     return wide or image.mode == "P" or pixels.has_alpha(image)
 
 
@@ -141,7 +141,7 @@ def _leaves_palette(image: Image.Image) -> bool:
 
 def _leaves_range(image: Image.Image, *, is_wide: bool) -> bool:
     """Whether samples of over 8 bits fill a small part of their range, or go beyond it."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if _holds_wide(image):
         values = np.asarray(image)
         whole = 2 ** pixels.read_tag(image, _BITS, 16) - 1 if "16" in image.mode else 65_535
         low, high = float(values.min()), float(values.max())
@@ -153,6 +153,11 @@ def _leaves_range(image: Image.Image, *, is_wide: bool) -> bool:
         return False
     channels = zip(image.getbands(), np.atleast_2d(image.getextrema()), strict=True)
     return all(high <= 255 / _DARK for band, (_, high) in channels if band != "A")
+
+
+def _holds_wide(image: Image.Image) -> bool:
+    """Whether Pillow holds samples of over 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def _is_transparent(image: Image.Image) -> bool:
