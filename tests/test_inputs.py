@@ -32,6 +32,15 @@ def test_only_folders_have_names_in_them(tmp_path):
     assert list_names(tmp_path / "file") == list_names(tmp_path / "nothing") == []
 
 
+@pytest.mark.parametrize("name", ["path_column", "path_format", "table_root"])
+@pytest.mark.parametrize("source", IN_FILES)
+def test_what_holds_its_images_takes_no_options_of_paths(tmp_path, source, name):
+    options = ConvertOptions(source=source, **{name: "{x}"})
+    with pytest.raises(UsageError, match="for tables of paths") as caught:
+        resolve_options(tmp_path, options)
+    assert str(caught.value).startswith(name.replace("_", " "))
+
+
 def test_a_table_of_paths_takes_no_image_column(tmp_path):
     (tmp_path / "rows.csv").write_text("path\na.png\n")
     with pytest.raises(UsageError, match="paths: give their"):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from converter.errors import UsageError
-from converter.options import COLUMN_OPTIONS, ConvertOptions
+from converter.options import COLUMN_OPTIONS, IN_FILES, ConvertOptions
 from converter.sources.patterns import find_base, is_pattern
 from converter.sources.rows import READERS
 from converter.storage.locate import join, locate
@@ -16,9 +16,10 @@ ARCHIVE_SUFFIXES: Final = (".tar", ".zip", *COMPRESSED_SUFFIXES)
 
 # Refused where they do nothing: that a column or a label is missing would go unnoticed.
 _FOLDER_OPTIONS: Final = ("label_from", "split_folders")
+_PATH_OPTIONS: Final = ("path_column", "path_format", "table_root")
 _TABLE_OPTIONS: Final = (
     *COLUMN_OPTIONS, "labels_columns", "labels_separator", "box_columns", "keep_columns",
-    "path_column", "path_format", "image_column", "table_root",
+    "image_column", *_PATH_OPTIONS,
 )  # fmt: skip
 DEFAULTS: Final = ConvertOptions()
 
@@ -65,7 +66,7 @@ def _is_prefix(path: Location) -> bool:
 
 
 def check_input_options(images: Location, options: ConvertOptions) -> None:
-    """Refuses options for columns without any, and options for folders with columns."""
+    """Refuses options for columns without any, for folders with columns, for paths without any."""
     if options.members:  # each has its own
         return
     folders = options.source in ("folders", "archive")
@@ -78,6 +79,8 @@ def check_input_options(images: Location, options: ConvertOptions) -> None:
             suffixes = ", ".join(READERS)
             where = f"for a table alone, and {images} is none: its name would end in {suffixes}"
         raise UsageError(f"{name}: {where}")
+    if options.source in IN_FILES and (name := find_given(_PATH_OPTIONS, options)):
+        raise UsageError(f"{name} is for tables of paths, and {images} holds its images")
     if options.source == "table" and options.image_column is not None:
         raise UsageError(f"image column: {images} is a table of paths: give their path column")
 

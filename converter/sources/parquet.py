@@ -21,7 +21,7 @@ from converter.sources.data_files import (
     list_data_files,
 )
 from converter.sources.folders import is_clutter
-from converter.sources.inputs import find_given, is_folder, locate_root
+from converter.sources.inputs import is_folder, locate_root
 from converter.sources.parquet_columns import (
     Columns,
     find_images,
@@ -53,9 +53,7 @@ def recognize(images: Location, names: Sequence[str], options: ConvertOptions) -
 
 
 def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any]:
-    """The columns of images and of labels; raises UsageError if other options make no sense."""
-    if name := find_given(("path_format", "table_root"), options):
-        raise UsageError(f"{name} is for tables of paths, and {images} holds its images")
+    """The columns of images and of labels; raises UsageError if several fit."""
     root = locate_root(images, options)
     (first, *_), _ = list_data_files(images, root, SUFFIX)
     columns = read_columns(root.child(first.path))

@@ -12,7 +12,7 @@ from converter.options import ConvertOptions
 from converter.sources.archives import read_tar
 from converter.sources.column_notes import list_used
 from converter.sources.data_files import check_links
-from converter.sources.inputs import find_given, is_compressed, is_folder
+from converter.sources.inputs import is_compressed, is_folder
 from converter.sources.patterns import is_pattern
 from converter.sources.row_sources import RowSource
 from converter.sources.rows import READERS, Row
@@ -82,8 +82,6 @@ def imply_options(images: Location, options: ConvertOptions) -> Mapping[str, Any
 
 def open_rows(images: Location, options: ConvertOptions) -> RowSource:
     """Opens a tar of samples, a folder of such tars, or those that a pattern stands for."""
-    if name := find_given(("path_column", "path_format", "table_root"), options):
-        raise UsageError(f"{name} is for tables of paths, and {images} holds its images")
     tars = find_tars(images)
     first = _find_first(images, tars, options)
     if options.mask_column and any(map(is_compressed, map(tars.root.child, tars.files))):
