@@ -119,7 +119,6 @@ def list_notes(printed: str) -> list[str]:
         ("planet", ["--labels-column=tags"], 4,
          ["several_labels: agriculture clear primary water, clear primary, …"]),
         ("planet", ["--labels-column=tags", "--labels-separator= "], 6, []),
-        ("isic", ["--label-column=NV"], 2, ["one_hot: MEL, NV, …"]),
         ("isic", ["--labels-columns", "MEL", "NV", "BCC"], 3, []),
         ("celeba", ["--labels-columns", "Young", "Smiling", "--labels-columns=Male"], 3, []),
         ("plant", ["--label-column=labels"], 3, ["several_labels: scab frog_eye"]),
@@ -174,9 +173,25 @@ def drop_measured(printed: str) -> list[str]:
     return [line for line in printed.splitlines() if not line.startswith("takes about")]
 
 
+def test_one_column_of_a_one_hot_label_becomes_no_classes_0_and_1(world, tmp_path, capsys):
+    table = world / "isic" / "truth.csv"
+    options = ("--path-format=ISIC_Input/ISIC_Input/{image}.jpg", "--label-column=NV")
+    error = plan(table, tmp_path, capsys, *options)
+    assert "3 columns of 0 and 1, and each row has one 1: give --labels-columns MEL NV BCC" in error
+    # With a row of none of them, the column may well be a label of its own.
+    rows = table.read_text().splitlines()
+    blank = [*rows[:-1], ",".join([rows[-1].split(",")[0], "0.0", "0.0", "0.0"])]
+    (table.parent / "some.csv").write_text("\n".join(blank) + "\n")
+    printed = plan(table.parent / "some.csv", tmp_path, capsys, *options)
+    assert f"{IMAGES} images in 2 classes" in printed
+    assert list_notes(printed) == ["one_hot: MEL, NV, …"]
+
+
 def test_notes_are_in_the_data_set_and_in_what_convert_and_plan_print(world, tmp_path, capsys):
     table, out = world / "isic" / "truth.csv", tmp_path / "out"
+    (tmp_path / "both.txt").write_text("0.0\n1.0\n")
     options = ["--path-format=ISIC_Input/ISIC_Input/{image}.jpg", "--label-column=MEL"]
+    options += [f"--classes={tmp_path}/both.txt"]
     command = [str(table), str(out), *options, "--image-size=8"]
     assert main(["convert", *command, "--no-progress", IN_MEMORY]) == 0
     assert list_notes(capsys.readouterr().out) == ["one_hot: MEL, NV, …"]

@@ -119,13 +119,21 @@ class ColumnNotes:
         unlabelled = not any(getattr(self._options, name) for name in _SUPERVISION)
         found = {
             "unlabelled": self._propose_labels() if unlabelled else [],
-            "one_hot": self._find_one_hot(),
+            "one_hot": self.find_one_hot(),
             "unsure_label": self._find_unsure(),
             "several_labels": sorted(self._find_tags()),
             "class_number": self._find_shifted(classes),
             "decimal_comma": [name for name, has_comma in self._commas.items() if has_comma],
         }
         return (make_note(code, names) for code, names in found.items() if names)
+
+    def find_one_hot(self) -> list[str]:
+        """The label column and others like it, if it holds 0 and 1 and is not alone with that."""
+        label, unused, flags = self._options.label_column, self._list_unused(), self._list_flags()
+        if label not in flags:
+            return []
+        found = [name for name in flags if name == label or name in unused]
+        return found if len(found) > 1 else []
 
     def _list_unused(self) -> list[str]:
         used = {self._key, *list_path_columns(self._options), *list_used(self._options)}
@@ -144,14 +152,6 @@ class ColumnNotes:
         unused = self._list_unused()
         flags = [name for name in self._list_flags() if name in unused]
         return rank_columns(unused, _LABEL_WORDS) or flags or unused
-
-    def _find_one_hot(self) -> list[str]:
-        """The label column and others like it, if it holds 0 and 1 and is not alone with that."""
-        label, unused, flags = self._options.label_column, self._list_unused(), self._list_flags()
-        if label not in flags:
-            return []
-        found = [name for name in flags if name == label or name in unused]
-        return found if len(found) > 1 else []
 
     def _find_unsure(self) -> list[str]:
         labels = self._options.labels_columns

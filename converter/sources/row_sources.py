@@ -6,6 +6,7 @@ does not matter.
 """
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -75,12 +76,21 @@ def scan_rows(source: RowSource) -> Inventory:
     entries: list[Entry] = []
     rejected: list[Skipped] = []
     skipped: list[Skipped] = [*source.skipped]
+    one_hot = [] if options.class_names else noted.find_one_hot()
     for place, row in source.read_rows():
+        if one_hot and [rows.find_flag(row.get(name)) for name in one_hot].count(1) != 1:
+            one_hot = []
         found = reader.read(row, place)
         if isinstance(found, Entry):
             entries.append(found)
         else:
             (skipped if found.code == "skipped_no_label" else rejected).append(found)
+    if one_hot:
+        raise UsageError(
+            f"{source.images}: {options.label_column!r} is one of {len(one_hot):,} columns of 0 "
+            f"and 1, and each row has one 1: give --labels-columns {shlex.join(one_hot)}; if 0 and "
+            "1 are the classes, give a file with both as --classes"
+        )
     if not entries:
         reason = "no rows of images that are asked for"
         if rejected:
