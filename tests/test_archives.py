@@ -500,3 +500,13 @@ def test_a_compressed_bomb_is_refused_by_its_first_header(tmp_path):
 def test_a_missing_archive_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"t\.zip does not exist"):
         scan_images(tmp_path / "t.zip", OPTIONS)
+
+
+def test_a_tar_without_classes_and_samples_says_what_is_in_it(tmp_path):
+    (tmp_path / "notes.md").write_text("x")
+    (tmp_path / "1.png").write_bytes(b"x")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "notes.md", "notes.md")
+        tar.add(tmp_path / "1.png", "1.png")
+    with pytest.raises(UsageError, match=r"its members are '1\.png', 'notes\.md'"):
+        scan_images(tmp_path / "a.tar")

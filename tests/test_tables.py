@@ -477,3 +477,11 @@ def test_a_path_loses_what_means_nothing():
 def test_a_batch_without_any_label_is_all_zeros():
     numbers = stack_column(Column(schema.LABELS, "labels"), [[], []])
     assert mark_classes(numbers, 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_a_table_of_parquet_without_paths_says_what_it_has(tmp_path):
+    table = write_table(tmp_path / "t.parquet", [{"secret": "x" * 500, "number": 1}])
+    with pytest.raises(UsageError) as caught:
+        scan_images(table)
+    found = "'secret' (string), 'number' (int64), none of which holds images"
+    assert f"has no column 'path': there are {found}" in str(caught.value)

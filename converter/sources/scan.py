@@ -47,6 +47,8 @@ from converter.sources.recognition import open_source, resolve_options
 from converter.sources.row_sources import scan_rows
 from converter.storage.location import Location
 
+_SHOWN: Final = 3  # members of an archive without classes, in a message
+
 # Of many threads that look for originals, one lists them.
 _one_at_a_time: Final = threading.Lock()
 
@@ -153,6 +155,13 @@ def _list_folders(root: Location, options: ConvertOptions) -> Inventory:
     skipped: list[Skipped] = []
     found, folders = _list_files(root, skipped)
     if not folders and options.label_from == "top":
+        if inputs.is_archive(root):
+            members = [*(entry.path for entry in found), *(file.path for file in skipped)]
+            first = ", ".join(f"{path!r:.60}" for path in members[:_SHOWN]) or "missing"
+            raise UsageError(
+                f"{root} has no class folders, and no samples of WebDataset: its members are "
+                f"{first}; convert its images without labels, with --label-from none"
+            )
         raise UsageError(
             f"{root} has no class folders: put the images of each class in a folder of its own, "
             f"such as {root}/cats and {root}/dogs, or convert it without labels, with "

@@ -13,6 +13,7 @@ from converter.sources import rows
 from converter.sources.column_notes import list_path_columns, list_used
 from converter.sources.hints import find_path_format, propose_path_option
 from converter.sources.inputs import is_table, locate_root
+from converter.sources.parquet_columns import read_columns
 from converter.sources.patterns import is_pattern
 from converter.sources.row_sources import RowSource
 from converter.sources.rows import Row
@@ -78,9 +79,16 @@ def _check_paths(
         return
     proposal = propose_path_option(root, first)
     raise UsageError(
-        f"{table} has no column {column!r}: there are {', '.join(sorted(names))}"
+        f"{table} has no column {column!r}: there are {_describe_columns(table, names)}"
         + (f"; {proposal}" if proposal else "")
     )
+
+
+def _describe_columns(table: Location, names: set[str]) -> str:
+    if table.suffix.lower() != ".parquet":
+        return ", ".join(sorted(names))
+    # It may have been meant to hold its images.
+    return f"{read_columns(table).describe()}, none of which holds images"
 
 
 def check_labels(table: Location, options: ConvertOptions, names: set[str]) -> None:
