@@ -33,7 +33,7 @@ FLOW = (
 ROOMS = ("sampling", "records", "examples", "remote", "plan", "batches", "tfdata")
 """The packages of `reader`, likewise."""
 
-STOREYS = ("beam", "jobs", "cli")
+STOREYS = ("beam", "pages", "jobs", "view", "cli")
 """The packages of `pipelines`, likewise."""
 
 TENSORFLOW_MODULES = {
@@ -160,7 +160,18 @@ def test_imports_are_absolute():
 def test_imports_between_the_packages_run_one_way():
     assert find_importers("converter") == {"converter", "pipelines", "reader"}
     assert find_importers("pipelines") == {"pipelines"}
-    assert find_importers("reader") == {"reader"}
+    assert find_importers("reader") <= {"pipelines", "reader"}
+
+
+def test_only_what_shows_records_imports_the_reader():
+    """What runs on workers and converts does without it."""
+    importers = {
+        name.split(".")[1]
+        for name, imports in IMPORTS.items()
+        if name.startswith("pipelines.")
+        and any(imported.startswith("reader") for imported in imports)
+    }
+    assert importers <= {"pages", "view", "cli"}
 
 
 def test_reader_uses_of_converter_the_format_modules_alone():

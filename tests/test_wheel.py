@@ -98,12 +98,13 @@ def test_the_metadata_says_what_it_is(metadata):
     assert metadata["Requires-Python"] == "<3.14,>=3.10"
 
 
-def test_a_worker_gets_eight_requirements_and_no_tensorflow(metadata):
+def test_a_worker_gets_nine_requirements_and_no_tensorflow(metadata):
     parsed = [requirements.Requirement(text) for text in metadata.get_all("Requires-Dist")]
     base = sorted(r.name for r in parsed if r.marker is None)
     assert base == [
         "apache-beam",
         "google-crc32c",
+        "jinja2",
         "numpy",
         "packaging",
         "pillow",
@@ -116,7 +117,7 @@ def test_a_worker_gets_eight_requirements_and_no_tensorflow(metadata):
 
 def test_each_extra_brings_what_it_is_for(metadata):
     assert sorted(metadata.get_all("Provides-Extra")) == [
-        "aws", "dask", "dev", "gcp", "gs", "heif", "read", "s3", "train",
+        "aws", "dask", "dev", "gcp", "gs", "heif", "read", "s3", "train", "view",
     ]  # fmt: skip
     parsed = [requirements.Requirement(text) for text in metadata.get_all("Requires-Dist")]
 
@@ -129,6 +130,7 @@ def test_each_extra_brings_what_it_is_for(metadata):
 
     assert list_extra("read") == ["simplejpeg"]
     assert list_extra("train") == ["simplejpeg", "tensorflow"]
+    assert list_extra("view") == ["flask"]
     assert list_extra("heif") == ["pillow-heif"]
     assert list_extra("gcp") == ["apache-beam[gcp]"]
     assert list_extra("aws") == ["apache-beam[aws]"]

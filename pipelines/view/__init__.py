@@ -1,0 +1,1 @@
+"""`shardmill view`: a local page to walk through records; the only folder that knows Flask."""
