@@ -40,7 +40,7 @@ KINDS = {
     "proof": (
         "dask dataflow determinism faults grain gs_tensorflow hostile hostile_files "
         "hostile_images hostile_messages hostile_records parts processes resume_callback soak "
-        "torch wheel wheel_building "
+        "site torch wheel wheel_building "
     ),
     "system": (
         "archives batch batches cache clusters coco commands commit conversion costs damage "

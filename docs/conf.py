@@ -1,0 +1,40 @@
+"""The site: Sphinx with furo, of the Markdown files in this folder. `./scripts/docs` builds it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from converter import __version__
+
+project = "Shardmill"
+version = release = __version__
+html_title = f"Shardmill {version}"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+html_theme = "furo"
+html_show_copyright = False
+html_show_sphinx = False
+html_copy_source = False
+html_show_sourcelink = False
+# It fetches pages, which a browser refuses if the site is read from a disk.
+html_show_search_summary = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+# GitHub makes the same anchors of headings, so that a link works there, too.
+myst_heading_anchors = 4
+
+# What a reader copies is the command, not the prompt or what it prints.
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
+copybutton_exclude = ".linenos, .gp"
+
+# Until all pages are there.
+suppress_warnings = ["toc.not_readable", "toc.empty_glob"]
