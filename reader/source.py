@@ -319,9 +319,9 @@ def explain_missing_packages() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         if error.name == "simplejpeg":
-            need, extra = "decoding images needs simplejpeg", "read"
+            need, package = "decoding images needs simplejpeg", "simplejpeg"
         elif error.name in ("tensorflow", "keras"):
-            need, extra = "reading as a tf.data.Dataset needs TensorFlow", "train"
+            need, package = "reading as a tf.data.Dataset needs TensorFlow", "tensorflow"
         else:
             raise
-        raise ShardmillError(f"{need}: pip install 'shardmill[{extra}]'") from error
+        raise ShardmillError(f"{need}: pip install {package}") from error

@@ -819,6 +819,6 @@ print(len(shards.source("train")))
 
 def test_the_package_that_decodes_is_named_where_it_is_missing(stored):
     assert run_script(MISSING, stored).splitlines() == [
-        "ShardmillError decoding images needs simplejpeg: pip install 'shardmill[read]'",
+        "ShardmillError decoding images needs simplejpeg: pip install simplejpeg",
         str(RECORDS),
     ]

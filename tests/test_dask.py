@@ -13,7 +13,9 @@ from pipelines.beam import clusters, runners
 def test_a_cluster_leaves_the_tree_of_a_local_run_though_a_worker_is_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("distributed", reason="Dask is not installed: shardmill[dask]")
+    pytest.importorskip(
+        "distributed", reason="Dask is not installed: pip install 'apache-beam[dask]'"
+    )
     from engines.dask import prove_dask
 
     proof = prove_dask(make_photos(tmp_path, 160), tmp_path / "dask")
@@ -27,7 +29,9 @@ def test_a_cluster_leaves_the_tree_of_a_local_run_though_a_worker_is_killed(
 def test_each_shard_is_a_task_unless_asked_otherwise(
     name: str, argument: str, size: int | None
 ) -> None:
-    pytest.importorskip("distributed", reason="Dask is not installed: shardmill[dask]")
+    pytest.importorskip(
+        "distributed", reason="Dask is not installed: pip install 'apache-beam[dask]'"
+    )
     options = runners.parse_options([f"--runner={name}", argument])
     assert not options.local
     assert options.pipeline.get_all_options()["partition_size"] == size
@@ -42,7 +46,9 @@ def test_without_dask_its_runner_says_what_to_install(monkeypatch: pytest.Monkey
 def test_a_folder_of_this_machine_is_refused_where_the_scheduler_is_on_another(
     tmp_path: Path,
 ) -> None:
-    pytest.importorskip("distributed", reason="Dask is not installed: shardmill[dask]")
+    pytest.importorskip(
+        "distributed", reason="Dask is not installed: pip install 'apache-beam[dask]'"
+    )
     here, there = (
         ["--runner=DaskRunner", f"--dask_client_address=tcp://{host}:8786"]
         for host in ("127.0.0.1", "10.0.0.1")

@@ -135,7 +135,7 @@ def register_formats(formats: tuple[str, ...]) -> list[str]:
             module: Any = importlib.import_module(FORMATS[name].module)
         except ImportError as error:
             raise UsageError(
-                f"format {name} cannot be read here: {error}; install shardmill[{name}], or leave "
+                f"format {name} cannot be read here: {error}; pip install pillow-heif, or leave "
                 "it out of --formats"
             ) from error
         if name == "heif":

@@ -103,6 +103,9 @@ class Store(Protocol):
     async def delete(self, bucket: str, key: str) -> None: ...
 
 
+_CLIENTS: Final = {"s3": "s3fs", "gs": "gcsfs"}  # which bring all that is needed
+
+
 def load_package(module: str, extra: str) -> Any:
     """Imports a module that only users of object stores need, or tells them to install it."""
     try:
@@ -110,7 +113,7 @@ def load_package(module: str, extra: str) -> Any:
     except ImportError as error:
         raise UsageError(
             f"{extra}:// needs the package {module.partition('.')[0]}, which is not installed: "
-            f'pip install "shardmill[{extra}]"'
+            f"pip install {_CLIENTS[extra]}"
         ) from error
 
 

@@ -104,7 +104,7 @@ def check_dataflow(options: PipelineOptions) -> None:
     except ImportError:
         raise UsageError(
             "Dataflow needs Google's client libraries, which are not installed: "
-            "pip install 'shardmill[gcp]'"
+            "pip install 'apache-beam[gcp]'"
         ) from None
 
 

@@ -233,7 +233,9 @@ def _load_runner(options: RunnerOptions) -> None:
     if standard.runner.rpartition(".")[2].lower() == "daskrunner":
         standard.runner = DASK_RUNNER
         if importlib.util.find_spec("distributed") is None:
-            raise UsageError(f"runner {DASK_RUNNER} is not available: install shardmill[dask]")
+            raise UsageError(
+                f"runner {DASK_RUNNER} is not available: pip install 'apache-beam[dask]'"
+            )
     try:
         create_runner(standard.runner)
     except (ImportError, ValueError) as error:
