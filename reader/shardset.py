@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from reader.batches.iterator import Batches
+    from reader.batches.pixel_statistics import PixelStatistics
     from reader.tfdata.sequence import BatchSequence
 
 SUBSETS: Final = {"training": "train", "validation": "validation"}
@@ -160,6 +161,36 @@ class ShardSet:
         loading = {name: options.pop(name) for name in names if name in options}
         read_options = make_options({"batch_size": batch_size, **options})
         return BatchSequence(self._plan(split, read_options, random_access=True), **loading)
+
+    def statistics(
+        self, split: str = "train", sample: int | None = None, *, seed: int = 0, **options: Any
+    ) -> PixelStatistics:
+        """Mean and standard deviation of each channel, for `keras.layers.Normalization`.
+
+        Adds up whole numbers, so the same records give the same numbers on every machine. As many
+        threads as cores decode the images, within `max_ram`.
+
+        Args:
+            split: its name.
+            sample: how many records to read, drawn by the seed; None for all. A larger sample
+                holds the smaller one.
+            seed: of the sample.
+            **options: `on_damage`, `max_damaged`, `max_ram`, `cache_dir` and `cache_bytes`, as in
+                `ReadOptions`.
+
+        Raises:
+            UsageError: the options make no sense.
+            RecordError: a record is damaged, and `on_damage` is `raise`.
+            DatasetError: there is no such split, or no image in it.
+            ShardmillError: simplejpeg is not installed.
+        """
+        with explain_missing_packages():
+            from reader.batches import pixel_statistics  # noqa: PLC0415 (Pillow)
+        chosen = pixel_statistics.choose_options(self.manifest.image, options)
+        plan = self._plan(split, chosen, random_access=sample is not None)
+        if sample is not None:
+            plan = pixel_statistics.draw_sample(plan, sample, seed)
+        return pixel_statistics.measure_pixels(plan)
 
     def _plan(self, split: str, options: ReadOptions, *, random_access: bool = False) -> ReadPlan:
         options = self._complete(options)
