@@ -14,7 +14,6 @@ from conftest import encode_image, make_image, write_image
 from converter.errors import RecordError, UsageError
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import frame_record
-from converter.option_fields import GROUPS, list_options, read_meanings
 from converter.options import ConvertOptions
 from pipelines.cli.arguments import parse_arguments, read_options
 from pipelines.cli.commands import main
@@ -328,10 +327,10 @@ def test_commands_on_what_is_no_data_set_fail_with_one_line(
 
 
 def test_wrong_usage_of_the_program_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "required" in refuse([], capsys)
+    assert "required" in refuse(["--nonsense"], capsys)
     for word in ("konvert", "convret", "convrt"):
         assert refuse([word], capsys) == f"{word!r} is not a command: did you mean convert?"
-    message = "'zzz' is not a command: choose one of convert, plan, verify, "
+    message = "'zzz' is not a command: choose one of plan, convert, inspect, "
     assert refuse(["zzz"], capsys).startswith(message)
     assert "--nonsense is not known" in refuse(["verify", "x", "--nonsense"], capsys)
     assert "a path is empty: write . for the current" in refuse(["plan", "", "x"], capsys)
@@ -673,15 +672,82 @@ def test_quiet_prints_errors_alone(images: Path, tmp_path: Path, capsys: Capture
     (out / "labels.txt").unlink()
     assert main(["verify", str(out), "--quiet"]) == 1
     assert capsys.readouterr() == ("labels.txt: is missing\n", "")
-    assert "not allowed with" in refuse(["verify", str(out), "--quiet", "--json"], capsys)
+    assert main(["verify", str(out), "--quiet", "--json"]) == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (["inspect", "none"], "DatasetError", 1),
+        (["clean", "none"], "UsageError", 2),
+        (["verify", "none", "--nonsense"], "UsageError", 2),
+        (["plan", "none", "out"], "UsageError", 2),
+        (["index", "*.none"], "UsageError", 2),
+        (["konvert"], "UsageError", 2),
+    ],
+)
+def test_an_error_is_an_object_for_a_program_and_a_line_for_a_person(
+    arguments: list[str], kind: str, code: int, tmp_path: Path, monkeypatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--json"]) == code
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert list(found) == ["error"]
+    assert (found["error"]["kind"], found["error"]["exit_code"]) == (kind, code)
+    assert printed.err == f"shardmill: error: {found['error']['message']}\n"
+    assert refuse(arguments, capsys, code) == found["error"]["message"]
+
+
+def test_repair_clean_and_index_answer_programs(
+    converted: Path, image_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = shutil.copytree(converted, tmp_path / "set")
+    (out / "labels.txt").unlink()
+    (out / "letter.txt").touch()
+    (out / ".shardmill" / "repair").mkdir(parents=True)
+    write_records(tmp_path / "a.tfrecord", 3)
+    (tmp_path / "b.tfrecord").write_bytes(b"no record")
+
+    def ask(*arguments: str) -> tuple[int, object]:
+        code = main([*arguments, "--json"])
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return code, json.loads(printed.out)
+
+    (removed,) = ask("clean", str(out))[1]["removed"]
+    assert removed == {"path": f"{out}/.shardmill/repair", "what": "a repair that was not finished"}
+    assert ask("clean", str(out)) == (0, {"folder": str(out), "removed": []})
+
+    code, found = ask("repair", str(out), "--images", str(image_folder))
+    assert (code, found["whole"], found["repaired"]) == (1, False, ["labels.txt"])
+    assert [fault["file"] for fault in found["faults"]] == ["letter.txt"]
+    (out / "letter.txt").unlink()
+    code, found = ask("repair", str(out), "--images", str(image_folder))
+    assert (code, found["whole"], found["repaired"]) == (0, True, [])
+
+    code, found = ask("index", str(tmp_path / "*.tfrecord"))
+    assert code == 1
+    (file,) = found["files"]
+    assert file == {
+        "path": f"{tmp_path}/a.tfrecord",
+        "index": f"{tmp_path}/a.tfindex",
+        "records": 3,
+        "bytes": 51,
+        "written": True,
+    }
+    (failed,) = found["failed"]
+    assert failed.startswith(f"{tmp_path}/b.tfrecord: ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["repair", "--images=x", "--json"], "--json is not known, neither by shardmill nor by"),
+        (["repair", "--images=x", "--jsom"], "--jsom is not known: did you mean --json?"),
+        (["repair", "--images=x", "--as=x"], "--as is not known, neither by shardmill nor by"),
         (["repair", "--images=x", "--quite"], "--quite is not known: did you mean --quiet?"),
-        (["clean", "--json"], "--json is not known here"),
+        (["clean", "--as=x"], "--as is not known here"),
         (["clean", "--dry-rum"], "--dry-rum is not known: did you mean --dry-run?"),
         (["plan", "images", "--quality=9", "--updat"], "--updat is not known: did you mean --upd"),
         (["plan", "images", "--runner=x"], "--runner is not known here"),
@@ -691,25 +757,6 @@ def test_an_unknown_flag_is_not_taken_for_one_that_only_looks_alike(
     arguments: list[str], message: str, tmp_path: Path, capsys: Capture
 ) -> None:
     assert message in refuse([*arguments, str(tmp_path)], capsys)
-
-
-def test_help_says_of_every_option_what_it_means(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "2000")
-    with pytest.raises(SystemExit):
-        main(["convert", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    meanings = read_meanings(ConvertOptions)
-    shown = (name for name, _, option in list_options(ConvertOptions) if not option.hidden)
-    for meaning in map(meanings.__getitem__, shown):
-        # What is for Python alone is left out, and names of fields are those of flags.
-        for part in re.split(r"; in Python [^.]*|`\w+_\w+`", meaning.removeprefix("False ")):
-            assert part.replace("`", "").strip().removesuffix(".") in text
-    assert "in JSON or with --labels-separator between" in text
-    assert "; in Python" not in text
-    for group in GROUPS:
-        assert f" {group}: --" in text
 
 
 def test_ctrl_c_before_the_command_has_begun_is_one_line(monkeypatch, capsys):

@@ -13,8 +13,8 @@ from test_tables import write_table
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.planning.plan import list_left_out
-from pipelines.cli.arguments import _make_parser
 from pipelines.cli.commands import main
+from pipelines.cli.parsers import make_parser
 from pipelines.jobs.preview import propose
 from reader import open_shards
 
@@ -29,7 +29,7 @@ ARGUMENTS = {
     "list": ",".join(["x" * 90] * 70),
 }
 
-PARSER = _make_parser()
+PARSER = make_parser()
 
 COMMANDS: dict[str, argparse.ArgumentParser] = next(
     action.choices for action in PARSER._actions if isinstance(action.choices, dict)
@@ -77,8 +77,8 @@ def test_a_pasted_argument_is_never_repeated_as_a_whole(
     monkeypatch.chdir(tmp_path)
     # What makes sense is not done: only what is said of nonsense is of interest here.
     monkeypatch.setattr("pipelines.jobs.convert.run_conversions", refuse)
-    monkeypatch.setattr("pipelines.cli.commands.repair", refuse)
-    monkeypatch.setattr("pipelines.cli.commands.export", refuse)
+    monkeypatch.setattr("pipelines.cli.job_commands.repair", refuse)
+    monkeypatch.setattr("pipelines.cli.job_commands.export", refuse)
     given = {"images": str(place / "images"), "out": str(tmp_path / "out"), "files": "*.none"}
     given["folder"] = str(tmp_path / "export")
     if command not in ("convert", "plan"):

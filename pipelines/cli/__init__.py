@@ -1,9 +1,14 @@
 """The command line: what it takes, what it does, what it prints.
 
-commands      one function for each command
-arguments     flags and their help -> options
-reports       results -> lines of text
-json_reports  results -> JSON
-omissions     of both, what was left out and which classes were renamed
-terminal      prints lines, JSON, warnings and logs to streams that last
+commands        runs one of the commands; its errors become one line and an exit code
+job_commands    commands that run a job: convert, verify, export, …
+look_commands   commands that look at a data set: inspect
+declarations    the commands with their examples, and their arguments
+parsers         declarations and the fields of options -> a parser, and the pages of help
+help_pages      prints those pages
+arguments       reads a command line -> options
+reports         results -> lines of text
+json_reports    results -> JSON
+omissions       of both, what was left out and which classes were renamed
+terminal        prints lines, JSON, warnings and logs to streams that last
 """

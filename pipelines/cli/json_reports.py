@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from converter.commits.replacements import Leftover
 from converter.exports.export_job import Export
+from converter.format.indexing import Indexed, IndexedFile
 from converter.format.manifest import Manifest
+from converter.names import fit_message
 from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.upkeep.comparisons import count_labels
+from converter.upkeep.verification import Fault
 from pipelines.cli import omissions
 from pipelines.jobs.preview import Preview, Proposal
+from pipelines.jobs.upkeep import Repair
 
 if TYPE_CHECKING:  # it imports Beam
     from pipelines.jobs.convert import Conversion
@@ -69,6 +75,33 @@ def describe_export(result: Export, folder: Location) -> dict[str, Any]:
         "damaged": {"records": result.damaged, "errors": [*map(str, result.errors)]},
         "command": result.command,
     }
+
+
+def describe_faults(faults: Sequence[Fault], folder: Location) -> dict[str, Any]:
+    """What `shardmill verify --json` prints."""
+    found = [fault._replace(detail=fit_message(fault.detail))._asdict() for fault in faults]
+    return {"folder": str(locate(folder)), "whole": not faults, "faults": found}
+
+
+def describe_repair(repair: Repair, folder: Location) -> dict[str, Any]:
+    """What `shardmill repair --json` prints: what `verify` would say now, and what was done."""
+    done = {"repaired": [*repair.repaired], "unknown": [*repair.unknown]}
+    return {**describe_faults(repair.left, folder), **done}
+
+
+def describe_leftovers(found: Sequence[Leftover], folder: Location) -> dict[str, Any]:
+    """What `shardmill clean --json` prints."""
+    removed = [{"path": str(path), "what": what} for path, what in found]
+    return {"folder": str(locate(folder)), "removed": removed}
+
+
+def describe_indexes(outcomes: Sequence[Indexed]) -> dict[str, Any]:
+    """What `shardmill index --json` prints."""
+    done = [outcome for outcome in outcomes if isinstance(outcome, IndexedFile)]
+    failed = [outcome for outcome in outcomes if not isinstance(outcome, IndexedFile)]
+    paths = ({"path": str(file.path), "index": str(file.index)} for file in done)
+    files = [{**dataclasses.asdict(file), **path} for file, path in zip(done, paths, strict=True)]
+    return {"files": files, "failed": [fit_message(str(error)) for error in failed]}
 
 
 def _describe_findings(found: Conversion | Preview) -> dict[str, Any]:
