@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import convert_folder, make_environment, write_image
+from servers import find_port
 
 from converter.options import ConvertOptions
 from reader import open_shards
@@ -184,12 +184,6 @@ def test_pytorch_takes_a_batch_without_a_copy(folder):
         print(moved.shape)
     """
     assert run_script(folder, script) == "torch.Size([4, 3, 16, 20])\n"
-
-
-def find_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 SHOW = """

@@ -8,7 +8,6 @@ https://github.com/keras-team/keras/issues/20585. Keras' layers, losses and opti
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import convert_folder, write_image
+from servers import find_port
 
 from converter import ConvertOptions
 from reader import load_dataset, open_shards
@@ -78,17 +78,9 @@ print(json.dumps([train(*case, host) for case in json.loads(sys.argv[1])]))
 """
 
 
-def find_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 def run_hosts(cases: list[tuple[str, dict[str, str]]]) -> list[list[dict]]:
     """Trains on all hosts at once; what each of them has seen and learned, by case."""
-    workers = [f"127.0.0.1:{port}" for port in find_ports(HOSTS)]
+    workers = [f"127.0.0.1:{find_port()}" for _ in range(HOSTS)]
     processes = []
     for index in range(HOSTS):
         task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
