@@ -44,11 +44,11 @@ KINDS = {
     ),
     "system": (
         "archives batch batches cache clusters coco commands commit conversion costs damage "
-        "dataset decoding detections duplicates export export_names export_readers export_stores "
-        "export_targets frames frameworks hosts image_choice image_decoders image_metadata "
-        "image_notes indexing isolation joined keras layers leftovers locks masks mixing "
-        "multi_size object_files object_repairs object_updates objects open_remote own_sets "
-        "parquet parquet_headers patterns pipeline pixel_statistics preview public_api "
+        "dataset decoding detections docs duplicates export export_names export_readers "
+        "export_stores export_targets frames frameworks hosts image_choice image_decoders "
+        "image_metadata image_notes indexing isolation joined keras layers leftovers locks masks "
+        "mixing multi_size object_files object_repairs object_updates objects open_remote "
+        "own_sets parquet parquet_headers patterns pipeline pixel_statistics preview public_api "
         "range_reads read_plan readahead reading_masks remote_reading repairs replacements "
         "reports request resume roundtrip runners scan sequence serializable shard_cache "
         "shard_groups shardset source stored_records stored_sources stores table_cases tables "
