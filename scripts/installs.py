@@ -91,7 +91,7 @@ def main() -> int:
 
 def build(folder: Path) -> tuple[Path, Path]:
     """Builds both, the wheel from the sdist; returns their paths."""
-    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return wheel, sdist
@@ -159,7 +159,7 @@ def try_wheel(place: Environment, wheel: Path, *, train: bool) -> None:
 def try_sdist(place: Environment, sdist: Path) -> None:
     place.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "shardmill")
     place.install(str(sdist))
-    place.run("shardmill", "verify", "from-shell")
+    place.run("shardmill", "verify", "from-python")
 
 
 if __name__ == "__main__":
