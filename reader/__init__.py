@@ -14,6 +14,9 @@ The modules on top of them:
 
     shardset        a data set and its manifest: `open_shards`, `load_dataset`
     source          random access by number or name; TFRecords of other programs
+    preprocessing   any image as the array that a data set gives of it, beside a model
+    prepared_images the work of it: converts and decodes; given_images: what counts as an image
+    placement       where its parts land, and the way back
 
 TensorFlow is imported only when you ask for a `tf.data.Dataset`.
 
@@ -28,6 +31,7 @@ Synopsis:
 from typing import TYPE_CHECKING, Any
 
 from reader.plan.read_options import ReadOptions
+from reader.preprocessing import Preprocessing, load_preprocessing
 from reader.records.damage import typed_errors
 from reader.shardset import ShardSet, load_dataset, mix_datasets, open_shards
 from reader.source import Record, Source, TFRecordSet, open_tfrecords
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from reader.tfdata.resume import ResumeTraining
 
 __all__ = [
+    "Preprocessing",
     "ReadOptions",
     "Record",
     "ResumeTraining",
@@ -43,6 +48,7 @@ __all__ = [
     "Source",
     "TFRecordSet",
     "load_dataset",
+    "load_preprocessing",
     "mix_datasets",
     "open_shards",
     "open_tfrecords",

@@ -15,6 +15,7 @@ from converter.storage.location import Location
 from reader.plan.planning import list_files, plan_mixture, plan_reading, plan_serializable
 from reader.plan.read_options import ReadOptions, check_cache, check_choice, make_options
 from reader.plan.read_plan import ReadPlan
+from reader.preprocessing import Preprocessing, make_preprocessing
 from reader.records.indexed_file import check_size, measure_file
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import RangeFiles, await_manifest
@@ -23,6 +24,7 @@ from reader.source import Source, explain_missing_packages
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from reader.arrays import Array
     from reader.batches.iterator import Batches
     from reader.batches.pixel_statistics import PixelStatistics
     from reader.tfdata.sequence import BatchSequence
@@ -167,22 +169,19 @@ class ShardSet:
     ) -> PixelStatistics:
         """Mean and standard deviation of each channel, for `keras.layers.Normalization`.
 
-        Adds up whole numbers, so the same records give the same numbers on every machine. As many
-        threads as cores decode the images, within `max_ram`.
+        Adds up whole numbers, so the same records give the same numbers on every machine.
 
         Args:
             split: its name.
-            sample: how many records to read, drawn by the seed; None for all. A larger sample
-                holds the smaller one.
+            sample: how many records to draw by the seed; None for all. A larger one holds a
+                smaller one.
             seed: of the sample.
-            **options: `on_damage`, `max_damaged`, `max_ram`, `cache_dir` and `cache_bytes`, as in
-                `ReadOptions`.
+            **options: `on_damage`, `max_damaged`, `max_ram` and the cache of `ReadOptions`.
 
         Raises:
-            UsageError: the options make no sense.
             RecordError: a record is damaged, and `on_damage` is `raise`.
             DatasetError: there is no such split, or no image in it.
-            ShardmillError: simplejpeg is not installed.
+            ShardmillError: the options make no sense, or simplejpeg is not installed.
         """
         with explain_missing_packages():
             from reader.batches import pixel_statistics  # noqa: PLC0415 (Pillow)
@@ -191,6 +190,27 @@ class ShardSet:
         if sample is not None:
             plan = pixel_statistics.draw_sample(plan, sample, seed)
         return pixel_statistics.measure_pixels(plan)
+
+    def preprocessing(self, *, made_from: Any = (), **options: Any) -> Preprocessing:
+        """What makes of any image the array that this data set gives of it.
+
+        Args:
+            made_from: the data set that this one was made from, or a list, the oldest first.
+            **options: `dtype`, here `uint8` by default, `color_mode`, `data_format`, `image_size`,
+                `interpolation`, `crop_to_aspect_ratio` and `pad_to_aspect_ratio`, as you give them
+                to `load_dataset`. A size other than the stored one needs TensorFlow.
+
+        Raises:
+            UsageError: an option is unknown, or what happened to an image cannot be known.
+        """
+        listed = made_from if isinstance(made_from, list | tuple) else [made_from]
+        opened = [one if isinstance(one, ShardSet) else open_shards(one) for one in listed]
+        manifests = [*(one.manifest for one in opened), self.manifest]
+        return make_preprocessing(manifests, options)
+
+    def preprocess(self, images: Any, **options: Any) -> Array:
+        """`preprocessing(**options).preprocess(images)`; for many calls, keep the former."""
+        return self.preprocessing(**options).preprocess(images)
 
     def _plan(self, split: str, options: ReadOptions, *, random_access: bool = False) -> ReadPlan:
         options = self._complete(options)

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+import PIL
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
+import converter
 from converter.costs import enter
 from converter.errors import ImageError
 from converter.format.examples import ENCODED
@@ -66,6 +68,11 @@ class Frame(NamedTuple):
 
     number: int | None
     images: list[Converted]
+
+
+def name_generator() -> str:
+    """The versions that the bytes of a data set depend on."""
+    return f"shardmill {converter.__version__}, Pillow {PIL.__version__}"
 
 
 def convert_image(data: bytes, options: ConvertOptions) -> StoredImage:

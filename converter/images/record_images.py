@@ -93,6 +93,13 @@ class RecordImage(bytes):
         return image
 
 
+def choose_trust(options: Mapping[str, Any]) -> str:
+    """What the options of a data set say of its images, for `OwnRecord.trust`."""
+    if options.get("encoding") != "keep":
+        return PLAIN
+    return KEPT if options.get("color_profiles") == "srgb" else UNKNOWN
+
+
 def identify(data: bytes) -> str:
     """The SHA-256 of an original; of an image from a data set, that of the first original."""
     return data.sha256 if isinstance(data, RecordImage) else hashlib.sha256(data).hexdigest()

@@ -18,11 +18,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-import PIL
-
-import converter
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
+from converter.images.conversion import name_generator
 from converter.inventory import NO_LABEL, Entry, Inventory, name_class
 from converter.names import find_file, fit_message
 from converter.options import ConvertOptions
@@ -101,11 +99,6 @@ class Plan:
     def scanned(self) -> int:
         left_out = sum(self.rejected.values()) + sum(self.skipped.values())
         return self.records + left_out - self.frames
-
-
-def name_generator() -> str:
-    """The versions that the bytes of a data set depend on."""
-    return f"shardmill {converter.__version__}, Pillow {PIL.__version__}"
 
 
 def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: Location) -> Plan:

@@ -16,7 +16,7 @@ from converter.format import examples, schema
 from converter.format.features import Features
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.format.schema import Column
-from converter.images.record_images import KEPT, OF_MASK, PLAIN, UNKNOWN, measure_wrapped
+from converter.images.record_images import OF_MASK, choose_trust, measure_wrapped
 from converter.inventory import NO_LABEL, SPLITS, Entry, Skipped
 from converter.names import from_bytes
 from converter.options import ConvertOptions
@@ -104,7 +104,7 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
             "with --split-folders no"
         )
     counts = ", ".join(f"{name} {split.records:,}" for name, split in manifest.splits.items())
-    reader = _RecordReader(images=images, manifest=manifest, trust=_choose_trust(manifest))
+    reader = _RecordReader(images=images, manifest=manifest, trust=choose_trust(manifest.options))
     return RowSource(
         images=images,
         root=images,
@@ -144,12 +144,6 @@ def _list_strangers(images: Location, manifest: Manifest) -> Iterator[Skipped]:
     for name in images.list_names():
         if name not in files:
             yield leave_other(name, "no part of the data set")
-
-
-def _choose_trust(manifest: Manifest) -> str:
-    if manifest.options.get("encoding") != "keep":
-        return PLAIN
-    return KEPT if manifest.options.get("color_profiles") == "srgb" else UNKNOWN
 
 
 def _read_bounds(images: Location, shard: ShardInfo, sizes: Mapping[str, int]) -> list[int]:

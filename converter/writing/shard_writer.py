@@ -19,10 +19,10 @@ from converter.format.indexes import format_line
 from converter.format.manifest import ShardInfo
 from converter.format.schema import Column
 from converter.format.tfrecords import frame_record
-from converter.images.conversion import StoredImage
+from converter.images.conversion import StoredImage, name_generator
 from converter.inventory import Entry, NoteTally
 from converter.options import ConvertOptions
-from converter.planning.plan import Plan, Shard, name_generator, read_entries
+from converter.planning.plan import Plan, Shard, read_entries
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Reads, read_ahead
 from converter.storage.files import HashedFile, Layout, hash_bytes, name_index, write_file

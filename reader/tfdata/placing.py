@@ -23,7 +23,13 @@ from reader.tfdata import decoding
 
 def make_placer(plan: ReadPlan) -> Decoder:
     """Makes what decodes an image for the engine, and resizes it if that is done one by one."""
-    images = _leave_to_tensorflow(plan)
+    return make_image_placer(plan.images, resizes_batches=plan.buffers.resizes_batches)
+
+
+def make_image_placer(images: ImagePlan, *, resizes_batches: bool = False) -> Decoder:
+    """Makes what decodes an image; it resizes it, too, unless whole batches are resized later."""
+    is_resized = images.is_resized and not resizes_batches
+    images = _leave_to_tensorflow(images)
     if images.options.random_crop is not None:
         return _place_result(decoding.make_decoder(images), images.part_images)
     natural = dataclasses.replace(
@@ -34,21 +40,25 @@ def make_placer(plan: ReadPlan) -> Decoder:
         decode = decoders.make_decoder(as_stored)
     else:  # TensorFlow decodes a PNG in two thirds of the time that Pillow takes
         decode = _place_result(decoding.make_decoder(as_stored), as_stored.part_images)
-    return _resize_singly(plan, decode, images.channels, images.options.interpolation)
+    method = images.options.interpolation
+    return _resize_singly(images, decode, images.channels, method) if is_resized else decode
 
 
 def make_mask_placer(plan: ReadPlan) -> Decoder:
     """Makes what does the same with a mask."""
-    images, padding = _leave_to_tensorflow(plan), plan.given.mask_padding
+    images, padding = _leave_to_tensorflow(plan.images), plan.given.mask_padding
     if images.options.random_crop is not None:
         return _place_result(decoding.make_mask_decoder(images, padding), images.part_images)
-    return _resize_singly(plan, decoders.make_mask_decoder(), 1, "nearest", padding)
+    decode = decoders.make_mask_decoder()
+    if plan.buffers.resizes_batches or not images.is_resized:
+        return decode
+    return _resize_singly(images, decode, 1, "nearest", padding)
 
 
-def _leave_to_tensorflow(plan: ReadPlan) -> ImagePlan:
+def _leave_to_tensorflow(images: ImagePlan) -> ImagePlan:
     # The engine mirrors and rounds.
-    options = dataclasses.replace(plan.options, random_flip=False, dtype="float32")
-    return dataclasses.replace(plan.images, options=options)
+    options = dataclasses.replace(images.options, random_flip=False, dtype="float32")
+    return dataclasses.replace(images, options=options)
 
 
 def make_resizer(plan: ReadPlan) -> Callable[[Batch], Batch] | None:
@@ -147,12 +157,10 @@ def _place_result(decode: decoding.Decode, part_images: int) -> Decoder:
 
 
 def _resize_singly(
-    plan: ReadPlan, decode: Decoder, channels: int, method: str, padding: int = 0
+    images: ImagePlan, decode: Decoder, channels: int, method: str, padding: int = 0
 ) -> Decoder:
     """Resizes what a decoder gives, uint8 (height, width, channels), one image after the other."""
-    options, scratch = plan.options, Scratch()
-    if plan.buffers.resizes_batches or not plan.images.is_resized:
-        return decode
+    options, scratch = images.options, Scratch()
 
     def resize(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         if options.crop_to_aspect_ratio:
