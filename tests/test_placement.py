@@ -198,7 +198,7 @@ def test_what_is_none_of_these_is_refused(make_set, table):
             placement.boxes_to_original(boxes)
     with pytest.raises(UsageError, match="are no points"):
         placement.points_to_original([1, 2, 3])
-    with pytest.raises(UsageError, match="not of the prepared image"):
+    with pytest.raises(UsageError, match="of the prepared image"):
         placement.mask_to_original(np.zeros((3, 3)))
     assert placement.boxes_to_original(np.zeros((0, 4))).shape == (0, 4)
     with pytest.raises(ImageError, match=r"missing: .*none\.jpeg"):
