@@ -17,6 +17,7 @@ The modules on top of them:
     preprocessing   any image as the array that a data set gives of it, beside a model
     prepared_images the work of it: converts and decodes; given_images: what counts as an image
     placement       where its parts land, and the way back
+    bench           how fast all this is here, and what limits it: `shardmill bench`
 
 TensorFlow is imported only when you ask for a `tf.data.Dataset`.
 

@@ -43,7 +43,7 @@ KINDS = {
         "site soak torch wheel wheel_building "
     ),
     "system": (
-        "archives batch batches cache clusters coco commands commit conversion costs damage "
+        "archives batch batches bench cache clusters coco commands commit conversion costs damage "
         "dataset decoding detections docs duplicates export export_names export_readers "
         "export_stores export_targets frames frameworks hosts image_choice image_decoders "
         "image_metadata image_notes indexing input_stats isolation joined keras layers leftovers "

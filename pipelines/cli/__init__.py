@@ -3,6 +3,7 @@
 commands        runs one of the commands; its errors become one line and an exit code
 job_commands    commands that run a job: convert, verify, export, …
 look_commands   commands that look at a data set: inspect
+benching        measures reading, and says what limits it: bench
 declarations    the commands with their examples, and their arguments
 parsers         declarations and the fields of options -> a parser, and the pages of help
 help_pages      prints those pages

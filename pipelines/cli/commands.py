@@ -11,7 +11,7 @@ from typing import Final
 
 from converter.errors import ShardmillError
 from converter.names import fit_message
-from pipelines.cli import job_commands, look_commands, terminal
+from pipelines.cli import benching, job_commands, look_commands, terminal
 from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.help_pages import format_overview
 from pipelines.jobs.preview import SpaceWarning
@@ -20,6 +20,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "plan": job_commands.run_plan,
     "convert": job_commands.run_convert,
     "inspect": look_commands.run_inspect,
+    "bench": benching.run_bench,
     "verify": job_commands.run_verify,
     "repair": job_commands.run_repair,
     "clean": job_commands.run_clean,

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
 from converter.exports.export_job import KINDS, POLICIES
+from converter.options import parse_image_size
 from converter.sizes import parse_bytes
 from converter.storage.locate import parse_location
 
@@ -75,6 +76,18 @@ COMMANDS: Final = {
         "look",
         "show counts, sizes, columns and a record",
         (("photos-256", "splits, classes, columns and the first record"),),
+    ),
+    "bench": Command(
+        "look",
+        "measure how fast it is read here, and what limits that",
+        (
+            ("photos-256 --batch-size 64", "a table, and what limits reading, in words"),
+            ("photos-256 --seconds 3", "less exact, and done in half the time"),
+        ),
+        "Measures images a second, CPU, memory and the time to the first batch: of load_dataset, "
+        "and of batches() without TensorFlow. Beside them stand TensorFlow's bare decoder and the "
+        "bare disk or store. Then it says in words what limits reading on this machine, and what "
+        "to do about it. It takes a minute or two.",
     ),
     "verify": Command(
         "keep",
@@ -170,6 +183,15 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      "Hugging Face (default: folders)",
      {"dest": "kind", "choices": KINDS, "default": KINDS[0]}),
     (["export"], "--split", "export this split alone", {"metavar": "NAME"}),
+    (["bench"], "--split", "which to read (default: train)", {"metavar": "NAME"}),
+    (["bench"], "--batch-size", "images a batch (default: 64)",
+     {"type": int, "default": 64, "metavar": "N"}),
+    (["bench"], "--seconds", "to read with each contender, in three rounds (default: 10)",
+     {"type": float, "default": 10.0, "metavar": "S"}),
+    (["bench"], "--image-size", "resize while reading, as load_dataset does with image_size",
+     {"type": typed(parse_image_size), "metavar": "SIZE"}),
+    (["bench"], "--max-ram", "of load_dataset and batches() (default: 512MB)",
+     {"type": typed(parse_bytes), "metavar": "BYTES"}),
     (["export"], "--shard-size", "of tars and Parquet files (default: 500MB)",
      {"dest": "shard_bytes", "type": typed(parse_bytes), "metavar": "BYTES"}),
     (["export"], "--on-damage", "end at a damaged record, or leave it out (default: raise)",
@@ -192,7 +214,7 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      "of lines", _SWITCH, PRINT, "one JSON object instead of lines"),
     (COMMANDS, "--quiet", "print errors only: no bar, no summary",
      _SWITCH, PRINT, "errors only"),
-    ((*BEAM_JOBS, "export"), "--no-progress", "draw no progress bar", _SWITCH, PRINT),
+    ((*BEAM_JOBS, "export", "bench"), "--no-progress", "draw no progress bar", _SWITCH, PRINT),
     (COMMANDS, "--debug", "show tracebacks", _SWITCH, PRINT),
 ))  # fmt: skip
 """In the order of their command's `--help`."""

@@ -61,6 +61,7 @@ CONTENDERS = {
     "decode_jpeg, eager": Contender("decode-eager", "jpeg"),
     "DALI": Contender("dali", "jpeg"),
     "Keras, originals": Contender("keras", "originals"),
+    "Keras, cached": Contender("cached", "originals"),
     "Keras, resized": Contender("keras", "resized"),
     "tutorial float32": Contender("tutorial-float32", "jpeg"),
     "tutorial uint8": Contender("tutorial-uint8", "jpeg"),
@@ -229,7 +230,7 @@ def run_python(script: str, *arguments: object, checkout: Path | None = None) ->
     """Runs a module beside this one, with the code of a checkout; it prints its result last."""
     command = [sys.executable, "-m", f"benchmarks.{script}", *map(str, arguments)]
     root = (checkout or SCRIPTS.parent).absolute()
-    paths = root, SCRIPTS
+    paths = root, root / "scripts"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     # In that checkout, because `-m` looks into the current folder first.
     done = subprocess.run(

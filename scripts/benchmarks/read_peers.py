@@ -14,25 +14,31 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import numpy as np
-import psutil
+
+from reader.bench.contenders import (
+    count_images,
+    import_tensorflow,
+    prepare_batches,
+    prepare_dataset,
+    prepare_decoder,
+)
+from reader.bench.meter import Build, Epoch, watch
+from reader.usage import measure_memory
 
 BATCH = 64
 SIZE = (256, 256)
 CORES = os.cpu_count() or 1
 DECODED_S = 0.00023
 ASKED = {"batch_size": BATCH, "dtype": "uint8", "seed": 1}
-
-Epoch: TypeAlias = Callable[[], Iterable[int]]
-Build: TypeAlias = Callable[[], Epoch]
 
 
 def main() -> None:
@@ -59,27 +65,25 @@ def main() -> None:
 
 def measure_epochs(build: Build, epochs: int) -> dict[str, Any]:
     """Reads some epochs, and looks at the process's memory after every batch."""
-    process = psutil.Process()
-    bare = process.memory_info().rss
-    peaks: list[float] = []
-    rates: list[float] = []
-    cpu: list[float] = []
-    first: float | None = None
-    start = time.perf_counter()
+    bare, begun = measure_memory(), time.perf_counter()
     epoch = build()
-    for _ in range(epochs):
-        images, peak, begun, begun_cpu = 0, 0, time.perf_counter(), time.process_time()
-        for count in epoch():
-            first = first or time.perf_counter() - start
-            images += count
-            peak = max(peak, process.memory_info().rss)
-        rates.append(images / (time.perf_counter() - begun))
-        cpu.append((time.process_time() - begun_cpu) / images * 1000)
-        peaks.append((peak - bare) / 1e6)
+    built_s = time.perf_counter() - begun
+    counts: list[float] = []
+
+    def count() -> Iterator[float]:
+        for number in epoch():
+            counts.append(number)
+            yield number
+
+    stretches = [watch(count()) for _ in range(epochs)]
+    rates = [stretch.images / stretch.seconds for stretch in stretches]
+    cpu = [stretch.cpu_seconds / stretch.images * 1000 for stretch in stretches]
+    peaks = [(stretch.peak_bytes - bare) / 1e6 for stretch in stretches]
+    first_s = stretches[0].first_seconds
     return {
         "rate": statistics.median(rates[1:] or rates),
         # Of those that have batches at all.
-        "first_s": first if count <= BATCH else None,
+        "first_s": None if first_s is None or max(counts) > BATCH else built_s + first_s,
         "growth_mb": max(peaks),
         "rss_mb": max(peaks) + bare / 1e6,
         "peaks_mb": peaks,
@@ -87,29 +91,9 @@ def measure_epochs(build: Build, epochs: int) -> dict[str, Any]:
     }
 
 
-def import_tensorflow() -> Any:
-    """TensorFlow, with the threads that its first pipeline brings: what any user of it pays."""
-    import tensorflow as tf
-
-    next(iter(tf.data.Dataset.range(1).map(lambda x: x).batch(1)))
-    return tf
-
-
-def count_images(dataset: Iterable[tuple[Any, Any]]) -> Epoch:
-    def epoch() -> Iterator[int]:
-        for _, labels in dataset:
-            yield int(labels.shape[0])
-
-    return epoch
-
-
 def prepare_shardmill(folder: Path, **options: Any) -> Build:
     """load_dataset(FOLDER, "train", batch_size=64, dtype="uint8", seed=1)."""
-    import_tensorflow()
-    from reader import load_dataset
-
-    asked = {**ASKED, **options}
-    return lambda: count_images(load_dataset(folder, "train", **asked))
+    return prepare_dataset(str(folder), "train", **{**ASKED, **options})
 
 
 def prepare_serializable(folder: Path, **options: Any) -> Build:
@@ -148,17 +132,9 @@ def prepare_fit(folder: Path, **options: Any) -> Build:
     return build
 
 
-def prepare_batches(folder: Path, **options: Any) -> Build:
+def prepare_arrays(folder: Path, **options: Any) -> Build:
     """open_shards(FOLDER).batches("train", batch_size=64, dtype="uint8", seed=1)."""
-    from reader import open_shards
-
-    asked = {**ASKED, **options}
-
-    def build() -> Epoch:
-        batches = open_shards(folder).batches("train", **asked)
-        return lambda: (len(labels) for _, labels in batches)
-
-    return build
+    return prepare_batches(str(folder), "train", **{**ASKED, **options})
 
 
 def open_engine(folder: Path, decode: Callable[..., list[str | None]]) -> Any:
@@ -250,23 +226,7 @@ def prepare_simplejpeg(folder: Path) -> Build:
 
 def prepare_decode_mapped(folder: Path) -> Build:
     """Nothing but tf.io.decode_jpeg, in a parallel tf.data map over bytes held in memory."""
-    tf = import_tensorflow()
-    from reader import open_shards
-
-    def build() -> Epoch:
-        images = [record.encoded for record in open_shards(folder).source("train")]
-        dataset = tf.data.Dataset.from_tensors(tf.constant(images)).unbatch()
-        # Dropped as it comes: all but the last image are skipped, decoded nonetheless.
-        dataset = dataset.map(decode_accurately, 4 * CORES, deterministic=True)
-        dataset = dataset.skip(len(images) - 1)
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        options.experimental_optimization.inject_prefetch = False
-        options.threading.private_threadpool_size = CORES
-        dataset = dataset.with_options(options)
-        return lambda: (len(images) for _ in dataset)
-
-    return build
+    return prepare_decoder(str(folder), "train")
 
 
 def prepare_decode_eager(folder: Path) -> Build:
@@ -355,6 +315,18 @@ def prepare_keras(folder: Path) -> Build:
     )
 
 
+def prepare_cached(folder: Path) -> Build:
+    """image_dataset_from_directory(FOLDER, image_size=(256, 256), batch_size=64).cache()."""
+    import_tensorflow()
+    import keras
+
+    return lambda: count_images(
+        keras.utils.image_dataset_from_directory(
+            folder, image_size=SIZE, batch_size=BATCH, seed=1, verbose=False
+        ).cache()
+    )
+
+
 def prepare_tutorial(folder: Path, dtype: str) -> Build:
     tf = import_tensorflow()
 
@@ -412,7 +384,7 @@ PEERS: dict[str, Callable[..., Build]] = {
     "shardmill": prepare_shardmill,
     "serializable": prepare_serializable,
     "fit": prepare_fit,
-    "batches": prepare_batches,
+    "batches": prepare_arrays,
     "engine": prepare_engine,
     "waiting": prepare_waiting,
     "sequence": prepare_sequence,
@@ -421,6 +393,7 @@ PEERS: dict[str, Callable[..., Build]] = {
     "decode-eager": prepare_decode_eager,
     "dali": prepare_dali,
     "keras": prepare_keras,
+    "cached": prepare_cached,
     "tutorial-float32": prepare_tutorial_float32,
     "tutorial-uint8": prepare_tutorial_uint8,
     "grain": prepare_grain,

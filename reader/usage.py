@@ -1,0 +1,35 @@
+"""What a process uses of its machine."""
+
+import contextlib
+import re
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+_PAGE_BYTES: Final = resource.getpagesize()
+
+
+def measure_memory() -> int:
+    """The bytes of memory that this process holds now; its peak where the system tells no more."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure_free_memory() -> int | None:
+    """The bytes that are free or can be freed at once; None where the system does not tell.
+
+    Includes what the system caches of files. A limit of this container counts, too.
+    """
+    found = []
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        lines = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text("ascii"))
+        found.append(int(lines[1]) * 1024)  # type: ignore[index]  # a TypeError without it
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
+        found.append(limit - measure_memory())
+    return max(min(found), 0) if found else None
