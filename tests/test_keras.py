@@ -6,6 +6,7 @@ order of the records is another one. Stored as PNG, images have to be equal to t
 
 import os
 import re
+import warnings
 from pathlib import Path
 
 import keras
@@ -400,3 +401,20 @@ def test_shuffled_images_keep_their_labels(images, stored):
     for _ in range(2):
         found = [(image.tobytes(), label) for image, label in dataset.unbatch().as_numpy_iterator()]
         assert dict(found) == expected
+
+
+@pytest.mark.parametrize("serializable", [False, True])
+def test_keras_does_not_warn_of_a_data_set_that_is_shuffled(stored, serializable):
+    model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    train = load_dataset(stored, "train", batch_size=4, seed=7, serializable=serializable)
+    with warnings.catch_warnings(record=True) as caught:
+        model.fit(train, verbose=0)
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_warnings_of_a_data_set_that_is_not_shuffled_stay(stored):
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        load_dataset(stored, "train", shuffle=False)
+        assert warnings.filters == []

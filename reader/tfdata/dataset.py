@@ -2,8 +2,10 @@
 
 import atexit
 import functools
+import re
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -85,6 +87,7 @@ leave_alone: Final = tf.autograph.experimental.do_not_convert
 
 def make_dataset(plan: ReadPlan) -> tf.data.Dataset:
     """Builds the pipeline that `ShardSet.dataset` describes."""
+    silence_keras(plan.options)
     reader = make_reader(plan)
     position = Position(plan.options.initial_epoch, plan.options.initial_step)
     block = plan.block_steps if plan.options.batch_size is None else None
@@ -155,6 +158,7 @@ def make_record_dataset(
     if options.remainder == "pad":
         raise UsageError("remainder 'pad' needs to know what a record holds: use 'keep' or 'drop'")
     options = resolve_options(options, "", remote=False)
+    silence_keras(options)
     measured = measure_files(files.files)
     demand = Demand(
         **measured,
@@ -262,6 +266,18 @@ def call_python(
     *columns, error = tf.numpy_function(call, inputs, [*types, tf.string], stateful=False)
     with tf.control_dependencies([tf.raw_ops.Assert(condition=tf.equal(error, ""), data=[error])]):
         return [tf.identity(column) for column in columns]
+
+
+def silence_keras(options: ReadOptions) -> None:
+    """Keeps `fit` from warning, at every call, that it does not shuffle what is shuffled here.
+
+    Keras warns of any `tf.data.Dataset` unless `shuffle=False` is passed, and cannot see into it.
+    """
+    if options.shuffle:
+        text = (
+            "`shuffle=True` was passed, but will be ignored since the data `x` was provided as a tf"
+        )
+        warnings.filterwarnings("ignore", re.escape(text), UserWarning)
 
 
 def choose_settings(calls: int = 1) -> tf.data.Options:

@@ -22,7 +22,7 @@ from reader.examples.fields import NUMBERS
 from reader.examples.image_headers import MAX_SCANS
 from reader.plan.memory import OPEN_SHARDS, READ_BYTES, TURN_RECORDS
 from reader.plan.read_plan import ReadPlan
-from reader.tfdata.dataset import Columns, choose_settings, leave_alone
+from reader.tfdata.dataset import Columns, choose_settings, leave_alone, silence_keras
 from reader.tfdata.decoding import format_labels, make_decoder, make_mask_decoder
 
 # Buffer for shuffling shards. With all of them in it, one worker of a tf.data service could take
@@ -36,6 +36,7 @@ _SIDE: Final = 1 << 14  # sides in a WebP have 14 bits
 def make_serializable(plan: ReadPlan) -> tf.data.Dataset:
     """Builds the pipeline that `ShardSet.dataset` describes for `serializable`."""
     options, seed, buffers = plan.options, plan.options.seed, plan.buffers
+    silence_keras(options)
     shuffled = options.shuffle == "buffer"
     paths = [os.fsencode(str(file.path)) for file in plan.files.files]
     counts = [file.records for file in plan.files.files]
