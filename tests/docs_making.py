@@ -1,14 +1,18 @@
 """The folders that pages of the docs speak of: `photos`, `photos-256`, and more for some."""
 
 import csv
+import io
 import json
 import random
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 from conftest import convert_folder, write_image
 from PIL import Image, ImageDraw
 
+from converter.format.examples import encode_example
+from converter.format.tfrecords import frame_record
 from converter.options import ConvertOptions
 
 CLASSES = {"birds": 12, "cats": 48, "dogs": 36}
@@ -92,6 +96,46 @@ def make_lists(folder: Path) -> None:
     (folder / "numbers.txt").write_text("0\n1\n2\n3\n")
 
 
+def make_tfds(folder: Path) -> None:
+    """`tensorflow_datasets/flowers/1.0.0`: the pictures as TensorFlow Datasets stores them."""
+    out = folder / "tensorflow_datasets" / "flowers" / "1.0.0"
+    out.mkdir(parents=True)
+    paths = _list_photos(folder)
+    splits = {"train": [p for n, p in enumerate(paths) if n % 5], "test": paths[::5]}
+    for split, names in splits.items():
+        records = (_pack_photo(folder / name) for name in names)
+        path = out / f"flowers-{split}.tfrecord-00000-of-00001"
+        path.write_bytes(b"".join(map(frame_record, records)))
+    lengths = [{"name": name, "shardLengths": [str(len(p))]} for name, p in splits.items()]
+    info = {"name": "flowers", "version": "1.0.0", "fileFormat": "tfrecord", "splits": lengths}
+    (out / "dataset_info.json").write_text(json.dumps(info))
+    kinds = "tensorflow_datasets.core.features"
+    features = {
+        "image": {"pythonClassName": f"{kinds}.image_feature.Image",
+                  "image": {"dtype": "uint8", "shape": {"dimensions": ["-1", "-1", "3"]}}},
+        "label": {"pythonClassName": f"{kinds}.class_label_feature.ClassLabel",
+                  "classLabel": {"numClasses": str(len(CLASSES))}},
+    }  # fmt: skip
+    described = {"pythonClassName": f"{kinds}.features_dict.FeaturesDict",
+                 "featuresDict": {"features": features}}  # fmt: skip
+    (out / "features.json").write_text(json.dumps(described))
+    (out / "label.labels.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+
+
+def make_img2dataset(folder: Path) -> None:
+    """`img2dataset-out`: two tars as img2dataset writes them."""
+    (folder / "img2dataset-out").mkdir()
+    paths = [folder / path for path in _list_photos(folder) if path.endswith(".jpg")]
+    for shard in range(2):
+        with tarfile.open(folder / "img2dataset-out" / f"{shard:05}.tar", "w") as tar:
+            for number, path in enumerate(paths[shard::2]):
+                key = f"{shard:05}{number:04}"
+                about = {"key": key, "url": f"https://a.b/{key}", "original_width": 640}
+                _add_file(tar, f"{key}.jpg", path.read_bytes())
+                _add_file(tar, f"{key}.json", json.dumps(about).encode())
+                _add_file(tar, f"{key}.txt", f"picture {number}".encode())
+
+
 NEEDS: dict[str, Callable[[Path], None]] = {
     "drawings": make_drawings,
     "masks": make_masks,
@@ -99,6 +143,8 @@ NEEDS: dict[str, Callable[[Path], None]] = {
     "tags": make_tags,
     "captions": make_captions,
     "lists": make_lists,
+    "tfds": make_tfds,
+    "img2dataset": make_img2dataset,
 }
 """What a page may ask for with `<!-- needs: NAME -->`; tests/test_docs.py adds stores."""
 
@@ -120,6 +166,16 @@ def draw_things(
             )
         boxes.append((kind, [left, top, side + 1, side + 1]))
     return image, mask, boxes
+
+
+def _pack_photo(path: Path) -> bytes:
+    return encode_example({"image": path.read_bytes(), "label": [*CLASSES].index(path.parent.name)})
+
+
+def _add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
 
 
 def _save(image: Image.Image, path: Path) -> None:

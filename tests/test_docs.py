@@ -27,6 +27,8 @@ MOST = {
     "needs Colab": 4,
     "one command for each kind of data": 11,
     "tests/test_frameworks.py runs it": 7,
+    "needs PyTorch": 2,
+    "downloads images": 1,
 }
 """Why a block may not be run, and how many there may be: a new one has to be asked for here."""
 
