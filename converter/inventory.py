@@ -253,6 +253,6 @@ def describe_excess(totals: Totals, max_rejects: float | None) -> str | None:
         return None
     allowed = f"{max_rejects:,}" if isinstance(max_rejects, int) else f"{max_rejects:.6g} of them"
     return (
-        f"{rejected:,} of {images:,} images were rejected, more than --max-rejects allows "
+        f"{rejected:,} of {images:,} images could not be converted, more than --max-rejects "
         f"({allowed}): the data set is complete without them"
     )

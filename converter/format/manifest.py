@@ -31,7 +31,7 @@ from converter.format.tfrecords import FRAMING_BYTES
 from converter.format.typed_json import check_count, dump_json, find_reader, load_json
 from converter.names import show_name, to_bytes
 from converter.sizes import format_count
-from converter.storage.files import MANIFEST, hash_bytes, name_index
+from converter.storage.files import MANIFEST, Layout, hash_bytes, name_index
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath, Location
 
@@ -172,11 +172,19 @@ def read_manifest(folder: AnyPath) -> Manifest:
             raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
         data = path.read_range(0, size or 1)
     except FileNotFoundError:
-        message = f"{folder} is no finished data set: there is no {MANIFEST} in it"
-        raise DatasetError(message) from None
+        raise DatasetError(_explain_missing(folder)) from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     return parse_manifest(data, str(path))
+
+
+def _explain_missing(folder: AnyPath) -> str:
+    if Layout(locate(folder)).work.exists():
+        return (
+            f"{folder} is no finished data set: its conversion was interrupted or is still "
+            "running; the same convert command goes on with it"
+        )
+    return f"{folder} is no finished data set: there is no {MANIFEST} in it"
 
 
 def read_manifest_version(folder: Location) -> tuple[int, str] | None:

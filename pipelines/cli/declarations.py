@@ -75,7 +75,14 @@ COMMANDS: Final = {
     "inspect": Command(
         "look",
         "show counts, sizes, columns and a record",
-        (("photos-256", "splits, classes, columns and the first record"),),
+        (
+            ("photos-256", "splits, classes, and the features of the first record"),
+            ("photos-256 --record -1 --split validation", "the last record of that split"),
+            ("photos-256 --record photos/cat/1.jpg", "the record of that original"),
+            ("photos-256 --stats --sample 1000", "what to normalize by: means and deviations"),
+        ),
+        "Shows what is in a data set: splits, classes with their counts, and the features of a "
+        "record. Nothing is written.",
     ),
     "bench": Command(
         "look",
@@ -177,6 +184,16 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
     (["verify"], "--no-decode", "look at image headers only", _SWITCH),
     (["verify"], "--sources", "also compare each record with its original in IMAGES",
      {**_IMAGES, "nargs": "+"}),
+    (["inspect"], "--record", "show one record alone, by its number in the split or by the path of "
+     "its original; negative numbers count from the end, and a path reads through the data set",
+     {"metavar": "N|PATH"}),
+    (["inspect"], "--split", "of the record and of --stats (default: the first of a record, all "
+     "for --stats)", {"metavar": "NAME"}),
+    (["inspect"], "--classes", "list all classes, not only the first 20", _SWITCH),
+    (["inspect"], "--stats", "show the mean and the standard deviation of each channel; decodes "
+     "all images, or --sample of them", _SWITCH),
+    (["inspect"], "--sample", "of --stats: draw so many records of each split",
+     {"type": int, "metavar": "N"}),
     (["repair"], "--images", "what was converted",
      {**_IMAGES, "nargs": "+", "required": True}),
     (["export"], "--as", "a folder for each split and class, tars for WebDataset, or Parquet for "

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from converter.commits.replacements import Leftover
 from converter.exports.export_job import Export
+from converter.format.examples import ENCODED
 from converter.format.indexing import Indexed, IndexedFile
 from converter.format.manifest import Manifest
-from converter.names import fit_message
+from converter.format.schema import MASK
+from converter.names import fit_message, from_bytes
 from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.upkeep.comparisons import count_labels
 from converter.upkeep.verification import Fault
 from pipelines.cli import omissions
+from pipelines.cli.inspection import ClassCounts, FoundRecord
 from pipelines.jobs.preview import Preview, Proposal
 from pipelines.jobs.upkeep import Repair
 
 if TYPE_CHECKING:  # it imports Beam
     from pipelines.jobs.convert import Conversion
+    from reader.batches.pixel_statistics import PixelStatistics
 
 
 def describe_conversion(conversion: Conversion, folder: Location) -> dict[str, Any]:
@@ -50,13 +55,14 @@ def describe_preview(preview: Preview) -> dict[str, Any]:
 
 
 def describe_dataset(manifest: Manifest, folder: Location) -> dict[str, Any]:
-    """What `shardmill inspect --json` prints, but for the record."""
+    """What `shardmill convert --json` and `inspect --json` print about a finished data set."""
     return {
         "folder": str(locate(folder)),
         "generator": manifest.generator,
         "updated": manifest.updated,
         "options": manifest.options,
         "image": dataclasses.asdict(manifest.image),
+        "columns": {column.name: column.kind for column in manifest.columns},
         "classes": dict(zip(manifest.classes, count_labels(manifest), strict=False)),
         "splits": {
             name: {"records": split.records, "shards": split.shards, "bytes": split.bytes}
@@ -64,6 +70,54 @@ def describe_dataset(manifest: Manifest, folder: Location) -> dict[str, Any]:
         },
         "totals": dataclasses.asdict(manifest.totals),
     }
+
+
+def describe_inspection(
+    manifest: Manifest,
+    folder: Location,
+    counts: ClassCounts,
+    record: FoundRecord | None,
+    statistics: Mapping[str, PixelStatistics],
+) -> dict[str, Any]:
+    """What `shardmill inspect --json` prints."""
+    return {
+        **describe_dataset(manifest, folder),
+        "classes": {name: _add_counts(counts.images, n) for n, name in enumerate(manifest.classes)},
+        "boxes": {
+            name: _add_counts(counts.boxes, n)
+            for n, name in enumerate(manifest.classes)
+            if counts.boxes
+        },
+        "counted": {"records": sum(counts.looked.values()), "all": counts.whole},
+        "record": _describe_record(record) if record else None,
+        "statistics": {
+            name: {"records": each.records, "mean": [*each.mean], "std": [*each.std]}
+            for name, each in statistics.items()
+        },
+    }
+
+
+def _add_counts(counts: Mapping[str, Sequence[int]], label: int) -> int:
+    return sum(each[label] for each in counts.values() if each)
+
+
+def _describe_record(record: FoundRecord) -> dict[str, Any]:
+    features = {
+        name: [_show_value(name, value) for value in values]
+        for name, values in sorted(record.features.items())
+    }
+    place = {name: getattr(record, name) for name in ("split", "number", "shard", "row")}
+    error = fit_message(str(record.error)) if record.error else None
+    return {**place, "features": features, "error": error}
+
+
+def _show_value(name: str, value: Any) -> Any:
+    """Of images and masks the length alone; text as text, and NaN, which JSON lacks, as null."""
+    if name in (ENCODED, MASK):
+        return {"bytes": len(value)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return from_bytes(value) if isinstance(value, bytes) else value
 
 
 def describe_export(result: Export, folder: Location) -> dict[str, Any]:

@@ -1,47 +1,87 @@
 """The commands that look at a data set: inspect."""
 
-import argparse
-import io
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from converter.errors import DatasetError, RecordError
-from converter.format.examples import decode_example
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from converter.errors import UsageError
 from converter.format.manifest import Manifest, read_manifest
-from converter.format.tfrecords import read_records
 from converter.storage.locate import locate
 from converter.storage.location import Location
-from pipelines.cli import json_reports, reports, terminal
+from pipelines.cli import inspection_reports, json_reports, terminal
 from pipelines.cli.arguments import refuse_sizes
+from pipelines.cli.inspection import FoundRecord, count_classes, find_record, read_record
+from pipelines.cli.text_layout import find_width
+
+if TYPE_CHECKING:  # it imports numpy
+    from reader.batches.pixel_statistics import PixelStatistics
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
-    """`shardmill inspect OUT`: counts, sizes, and the first record."""
-    folder = arguments.out
+    """`shardmill inspect OUT`: counts, sizes and a record; exit code 1 if that is damaged."""
     refuse_sizes(arguments)
-    manifest = read_manifest(locate(folder))
-    shard, features = _read_record(manifest, folder)
+    folder = locate(arguments.out)
+    manifest = read_manifest(folder)
+    if arguments.split is not None:
+        manifest.list_shards(arguments.split)  # raises an error if there is no such split
+    record = _look_up_record(folder, manifest, arguments.split, arguments.record)
+    statistics = _measure_pixels(arguments, manifest) if arguments.stats else {}
     if arguments.json:
-        shown = {name: [*map(reports.show_value, features[name])] for name in sorted(features)}
-        described = json_reports.describe_dataset(manifest, folder)
-        terminal.print_json({**described, "record": {"shard": shard, "features": shown}})
-    else:
-        terminal.print_lines(reports.summarize_dataset(manifest, folder))
-        terminal.print_lines([f"first record of {shard}:", *reports.summarize_record(features)])
-    return 0
+        counts = count_classes(folder, manifest)
+        described = json_reports.describe_inspection(manifest, folder, counts, record, statistics)
+        terminal.print_json(described)
+    elif not arguments.quiet:
+        terminal.print_lines(_list_blocks(arguments, manifest, record, statistics))
+    return terminal.fail(f"error: {record.error}", 1) if record and record.error else 0
 
 
-def _read_record(manifest: Manifest, folder: Location) -> tuple[str, Mapping[str, list[Any]]]:
-    """The name of the first shard with a record, and the features of that record."""
-    shard = next(shard for shard in manifest.shards if shard.records)
-    place = folder / shard.name
-    if not (place.is_remote or place.is_file()):  # a pipe would be waited for
-        raise DatasetError(f"{place} is missing or is no file: shardmill repair rebuilds it")
-    # Of a store, no more is read than the largest record.
-    data = place.read_range(0, shard.max_record_bytes)
-    with io.BytesIO(data) as file:
-        offset, payload = next(read_records(file, shard.name, shard.bytes), (0, b""))
-    try:
-        return shard.name, decode_example(payload)
-    except ValueError as error:
-        raise RecordError(shard.name, offset, str(error), 0) from error
+def _look_up_record(
+    folder: Location, manifest: Manifest, split: str | None, wanted: str | None
+) -> FoundRecord | None:
+    """A record by number or by name, or the first; None in an empty data set."""
+    filled = (name for name, info in manifest.splits.items() if info.records)
+    if wanted is not None and not re.fullmatch(r"[+-]?\d{1,18}", wanted):
+        return find_record(folder, manifest, split, wanted)
+    chosen = split or next(filled, None)
+    if chosen is None and wanted is not None:
+        raise UsageError(f"{folder} holds no records: there is none to show")
+    if chosen is None or (wanted is None and not manifest.splits[chosen].records):
+        return None
+    return read_record(folder, manifest, chosen, int(wanted or 0))
+
+
+def _measure_pixels(
+    arguments: argparse.Namespace, manifest: Manifest
+) -> dict[str, PixelStatistics]:
+    from reader import open_shards  # noqa: PLC0415 (numpy)
+
+    shards = open_shards(arguments.out)
+    named = [arguments.split] if arguments.split else manifest.splits
+    filled = [name for name in named if manifest.splits[name].records]
+    return {name: shards.statistics(name, arguments.sample) for name in filled}
+
+
+def _list_blocks(
+    arguments: argparse.Namespace,
+    manifest: Manifest,
+    record: FoundRecord | None,
+    statistics: dict[str, PixelStatistics],
+) -> Iterator[str]:
+    """What was asked for; all but pixels if nothing was."""
+    width, folder = find_width(sys.stdout), arguments.out
+    blocks: list[Iterable[str]] = []
+    if not (asked := arguments.record is not None):
+        blocks.append(inspection_reports.summarize_dataset(manifest, folder))
+        blocks.append(inspection_reports.list_splits(manifest))
+    if arguments.classes or not (asked or statistics):
+        counts, every = count_classes(locate(folder), manifest), arguments.classes
+        blocks.append(inspection_reports.list_classes(manifest, counts, every=every, width=width))
+    if statistics:
+        blocks.append(inspection_reports.list_statistics(statistics, manifest))
+    if record and not record.error and (asked or not (statistics or arguments.classes)):
+        blocks.append(inspection_reports.list_features(record, manifest, None if asked else width))
+    return inspection_reports.join_blocks(blocks)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import cpu_count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from converter.costs import Cost
 from converter.errors import ShardmillError
@@ -12,12 +12,12 @@ from converter.exports.export_job import Export, SplitFiles
 from converter.format.indexing import Indexed
 from converter.format.manifest import Manifest
 from converter.inventory import NOTES, Note
-from converter.names import fit_message, from_bytes
+from converter.names import fit_message
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes, format_count
 from converter.storage.files import REJECTS
 from converter.storage.location import Location
-from converter.upkeep.comparisons import ClassChanges, count_labels
+from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update
 from converter.upkeep.verification import Fault
 from pipelines.cli import omissions
@@ -56,7 +56,8 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     yield from _list_splits(manifest)
     if update is None:
         scanned = format_count(totals.scanned, "file")
-        yield f"  {scanned}: {totals.written:,} written, {omissions.describe_left_out(totals)}"
+        rejected, skipped = (sum(codes.values()) for codes in (totals.rejected, totals.skipped))
+        yield f"  {scanned}: {totals.written:,} written, {rejected:,} rejected, {skipped:,} skipped"
         yield from omissions.list_renames(manifest.options.get("class_names"))
     yield from summarize_cost(conversion.cost)
     yield from _list_notes(conversion.notes)
@@ -126,38 +127,6 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
         f"takes about {seconds:,.0f} s of one core, {seconds / cores:,.0f} s on {cores} cores "
         f"(measured on {estimate.samples:,} images, {estimate.rejected} of them rejected)"
     )
-
-
-def summarize_dataset(manifest: Manifest, folder: Location) -> Iterator[str]:
-    """What `shardmill inspect` prints about the data set."""
-    image, totals = manifest.image, manifest.totals
-    size = f"of different sizes, up to {image.max_height}x{image.max_width}"
-    if image.height:
-        size = f"{image.height}x{image.width}"
-    formats = ", ".join(f"{count:,} {name}" for name, count in image.formats.items())
-    classes = format_count(len(manifest.classes), "class")
-    yield f"{folder}: {format_count(totals.written, 'image')} in {classes}"
-    yield f"  images     {size}, {image.channels} channels, {formats}"
-    yield from _list_splits(manifest)
-    yield f"  left out   {omissions.describe_left_out(totals)}"
-    yield f"  written by {manifest.generator}"
-    if manifest.updated:
-        yield f"  updated    {manifest.updated:,} times since it was converted as a whole"
-    yield from _list_classes(manifest.classes, count_labels(manifest))
-
-
-def summarize_record(features: Mapping[str, list[Any]]) -> Iterator[str]:
-    """A line for each feature of a record, with the length of long bytes only."""
-    for name, values in sorted(features.items()):
-        shown = ", ".join(str(show_value(value)) for value in values[:8])
-        yield fit_message(f"  {name:<20} {shown}{' …' if len(values) > 8 else ''}")
-
-
-def show_value(value: Any) -> Any:
-    """A value of a feature as it is shown: bytes as text, long ones as their length."""
-    if not isinstance(value, bytes):
-        return value
-    return from_bytes(value) if len(value) <= 200 else f"{len(value):,} bytes"
 
 
 def name_fault(fault: Fault) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Final, TextIO
 from tqdm import tqdm
 
 from converter.names import escape, fit_message
+from pipelines.cli.text_layout import find_width, wrap_line
 
 _BEAM_THREADS: Final = re.compile("beam_|read_|run_worker|Thread-|ThreadPool|UnboundedThread")
 
@@ -69,9 +70,10 @@ def _wrap(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Prints lines, escaped."""
+    """Prints lines, escaped; on a terminal, long ones are broken between words."""
+    width = find_width(sys.stdout)
     for line in lines:
-        print(escape(line))
+        print(*wrap_line(escape(line), width), sep="\n")
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -80,8 +82,9 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def fail(message: str, code: int) -> int:
-    """Prints a message to standard error; returns the exit code."""
-    print(fit_message(f"shardmill: {message}"), file=sys.stderr)
+    """Prints a message to standard error, broken like `print_lines`; returns the exit code."""
+    line = fit_message(f"shardmill: {message}")
+    print(*wrap_line(line, find_width(sys.stderr)), sep="\n", file=sys.stderr)
     return code
 
 
