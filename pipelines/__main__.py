@@ -5,13 +5,17 @@ import sys
 
 def main() -> int:
     """Runs the command line; gives its exit code, also if Ctrl-C comes while it is imported."""
+    from pipelines.cli.interrupts import interrupts  # noqa: PLC0415 (first, and at once)
+
     try:
+        interrupts.watch()
         from pipelines.cli import commands  # noqa: PLC0415 (takes a quarter of a second)
 
-        return commands.main()
+        code = commands.main()
     except KeyboardInterrupt:
-        print("shardmill: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        code = interrupts.end(sys.argv[1:])
+    interrupts.finish(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ KINDS = {
         "site soak torch wheel wheel_building "
     ),
     "system": (
-        "archives batch batches bench cache clusters coco commands commit conversion costs damage "
-        "dataset decoding detections docs duplicates export export_names export_readers "
+        "archives bars batch batches bench cache clusters coco commands commit conversion costs "
+        "damage dataset decoding detections docs duplicates export export_names export_readers "
         "export_stores export_targets frames frameworks hosts image_choice image_decoders "
         "image_metadata image_notes indexing input_stats inspection isolation joined keras layers "
         "leftovers locks masks mixing multi_size object_files object_repairs object_updates "

@@ -53,9 +53,7 @@ def test_convert_tells_what_it_did(
         "          1  skipped_extension  the name does not end like an image's",
         f"  every file that was left out, and why: {tmp_path / 'out' / 'rejects.jsonl'}",
     ]
-    assert "converting: 100%" in printed.err
-    assert "7/7" in printed.err
-    assert "1/1 shards, 1 rejected" in printed.err
+    assert printed.err == ""  # of a log, phases under ten seconds are no part
 
 
 @pytest.mark.parametrize(
@@ -371,7 +369,7 @@ def test_index_tells_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["index", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert printed.out == "indexed 1,234 records in 2 files, 739.7 kB\n"
-    assert "indexing: 100%" in printed.err
+    assert printed.err == ""
     assert list_files(tmp_path) == [
         "a.tfindex",
         "a.tfrecord",
@@ -769,7 +767,9 @@ def test_ctrl_c_before_the_command_has_begun_is_one_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipelines.cli.commands.main", interrupt)
+    monkeypatch.setattr("pipelines.cli.interrupts.SIGNALS", ())  # pytest has its own
+    monkeypatch.setattr("sys.argv", ["shardmill", "verify"])
     assert entry.main() == 130
     assert capsys.readouterr().err == (
-        "shardmill: interrupted; run the same command again to go on\n"
+        "shardmill: interrupted: nothing was changed, run the same command again\n"
     )

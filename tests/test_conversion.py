@@ -430,8 +430,8 @@ def test_ctrl_c_ends_with_one_line(slow_folder: Path, tmp_path: Path) -> None:
         wait_for_receipt(tmp_path / "out")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    interrupted = "shardmill: interrupted; run the same command again to go on\n"
-    assert (process.returncode, errors) == (130, interrupted)
+    said = "interrupted: finished shards are kept, run the same command again to go on"
+    assert (process.returncode, errors) == (130, f"shardmill: {said}\n")
     assert Layout(tmp_path / "out").plan.exists()
     assert not Layout(tmp_path / "out").lock.exists()
 

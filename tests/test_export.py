@@ -273,9 +273,9 @@ def test_the_command_prints_counts_and_how_to_convert_again(folder, tmp_path, ca
     assert describe_dataset(again) == describe_dataset(folder)
 
 
-def test_the_command_draws_a_bar_over_bytes(folder, tmp_path, capsys):
+def test_the_command_can_cut_tars_by_size(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "export", "--as", "webdataset", "--shard-size", "5kB") == 0
-    assert "exporting: 100%" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
     assert len(list((tmp_path / "export").glob("train-*.tar"))) > 2
 
 

@@ -157,7 +157,7 @@ def test_parts_that_are_gone_or_damaged_are_made_again(folder, alone, tmp_path, 
     first.unlink()
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     plans = write_plans(folder, tmp_path / "other")
-    work = plan_work(plans, [list_remaining(plan, progress=False) for plan in plans])
+    work = plan_work(plans, [list_remaining(plan) for plan in plans])
     assert work.shards == choose_leader(plans).shards
     written = []
     monkeypatch.setattr(

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from converter import progress
 from converter.errors import DatasetError, OutputError, StoreError
 from converter.format.manifest import FileInfo, ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
 from converter.format.metadata import describe_dataset
@@ -50,6 +51,7 @@ def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
     layout = Layout(plan.out)
     if layout.manifest.is_file():
         raise OutputError(f"{layout.manifest} exists already: the data set is finished")
+    progress.begin("commit", len(plan.shards), "shards")
     receipts = _read_receipts(plan)
     totals = _count_images(plan, receipts)
     shards = tuple(_describe_shard(receipt) for receipt in receipts)
@@ -130,6 +132,7 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
     for shard, name, data in zip(plan.shards, names, contents, strict=True):
         receipt = parse_receipt(data, layout.receipts / name)
         receipts.append(receipt)
+        progress.advance()
         # Carried-over shards may have stayed where they were.
         stays = shard.name in plan.carried
         _check_receipt(receipt, shard, receipt.file_sizes if stays else sizes)

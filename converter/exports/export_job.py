@@ -103,9 +103,9 @@ class ExportJob:
         return [*self.manifest.splits] if self.split is None else [self.split]
 
     @property
-    def total_bytes(self) -> int:
-        """The bytes of the shards to read."""
-        return sum(self.manifest.splits[split].bytes for split in self.splits)
+    def total_records(self) -> int:
+        """How many records there are to read."""
+        return sum(self.manifest.splits[split].records for split in self.splits)
 
     @functools.cached_property
     def class_folders(self) -> list[str]:

@@ -87,7 +87,6 @@ def main(convert: Convert = convert_frames) -> None:
     sizes = [ConvertOptions.from_json(values) for values in _receive(requests)[0]["options"]]
     limit = BASE_BYTES + PIXEL_BYTES * sizes[0].max_pixels
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     while True:
         try:
             request, (data,) = _receive(requests)
@@ -104,7 +103,10 @@ class _Decoder:
 
     def __init__(self, sizes: tuple[ConvertOptions, ...]) -> None:
         pipe, self.sizes = subprocess.PIPE, sizes
-        self.process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe)  # noqa: S603 (ourselves)
+        # In a session of its own: Ctrl-C is for the parent, whose end ends it.
+        self.process = subprocess.Popen(  # noqa: S603 (ourselves)
+            COMMAND, stdin=pipe, stdout=pipe, start_new_session=True
+        )
         self.stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]  # a pipe
         self.stdout: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # a pipe
         values = [{**options.to_json(), **options.policies_to_json()} for options in sizes]

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from converter import progress
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
 from converter.images.conversion import name_generator
@@ -235,6 +236,8 @@ def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> No
 
 def _describe(draft: Draft, options: ConvertOptions, entries: HashedFile) -> dict[str, Any]:
     """Writes the entries, and describes everything that decides the bytes of the shards."""
+    images = sum(map(len, draft.splits.values()))
+    progress.begin("plan", images, note="dealing images out to shards")
     shards = [dataclasses.asdict(shard) for shard in _write_entries(draft, entries)]
     return {
         "generator": name_generator(),
@@ -268,6 +271,7 @@ def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
             offset = file.size
             for entry in members:
                 file.write(_dump_entry(entry, draft.inventory))
+            progress.advance(len(members))
             yield Shard(
                 split=split,
                 index=index,

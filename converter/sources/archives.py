@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, BinaryIO, Final, cast
 
+from converter import progress
 from converter.errors import ImageError, UsageError
 from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
 from converter.names import to_bytes
@@ -75,11 +76,11 @@ def list_archive(
             code = "skipped_hidden" if is_hidden else "skipped_extension"
             skipped.append(leave_out(member.path, code))
             continue
+        progress.advance()
         if member.path in found:  # as with tar, the last one counts
             skipped.append(leave_out(member.path, "skipped_repeated"))
         found[member.path] = member
-    entries = sorted(found.values(), key=lambda entry: to_bytes(entry.path))
-    return entries, folders
+    return sorted(found.values(), key=lambda entry: to_bytes(entry.path)), folders
 
 
 def read_members(archive: Location) -> Iterator[Entry | Skipped]:

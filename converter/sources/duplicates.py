@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from converter import progress
 from converter.inventory import SKIP_RULES, SPLITS, Entry, Inventory, Note, Skipped, make_note
 from converter.names import to_bytes
 from converter.options import ConvertOptions
@@ -54,10 +55,12 @@ def find_duplicates(entries: Sequence[Entry], root: Location, max_bytes: int) ->
     alike = np.flatnonzero(np.isin(sizes, values[asked]))
     threads = CONNECTIONS if root.is_remote else os.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        progress.begin("plan", len(alike), note="looking for duplicates")
         sets = _group(alike, entries, root, END_BYTES, pool)
         small = [group for group in sets if entries[group[0]].size_bytes <= 2 * END_BYTES]
         large = [group for group in sets if entries[group[0]].size_bytes > 2 * END_BYTES]
         places = np.fromiter(itertools.chain(*large), np.int64)
+        progress.begin("plan", len(places), note="comparing likely duplicates")
         return sorted([*small, *_group(places, entries, root, 0, pool)])
 
 
@@ -81,7 +84,9 @@ def _group(
     hashes = np.empty((2, len(places)), np.uint64)  # each half of the hashes is a row
     begins = range(0, len(places), chunk)
     for begin, data in zip(begins, pool.map(read, begins), strict=True):
-        hashes[:, begin : begin + chunk] = np.frombuffer(data, np.uint64).reshape(-1, 2).T
+        part = np.frombuffer(data, np.uint64).reshape(-1, 2).T
+        hashes[:, begin : begin + chunk] = part
+        progress.advance(part.shape[1])
     sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))
     order = np.lexsort((*hashes, sizes))
     order = order[hashes[:, order].any(axis=0)]  # a hash of zeros is an image that cannot be read

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from converter import progress
 from converter.class_names import list_new_names, parse_renames
 from converter.errors import UsageError
 from converter.image_options import SUFFIXES
@@ -141,6 +142,7 @@ def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[Entry]:
         elif item.is_dir(follow_symlinks=False):
             pending.append(_list_ordered(Path(item.path), root, skipped))
         else:
+            progress.advance()
             try:
                 yield Entry(_relate(item.path, root), NO_LABEL, item.stat().st_size)
             except OSError as error:
@@ -197,6 +199,7 @@ def _list_prefix(root: Location, skipped: list[Skipped]) -> tuple[list[Entry], d
         if parts:
             folders[parts[0]].update(parts[1:2])
         if not code:
+            progress.advance()
             entries.append(Entry(path, NO_LABEL, size))
         elif name not in hidden:
             skipped.append(leave_out(name, code))

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from converter import progress
 from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.schema import Column, check_column_name
@@ -77,7 +78,9 @@ def scan_rows(source: RowSource) -> Inventory:
     rejected: list[Skipped] = []
     skipped: list[Skipped] = [*source.skipped]
     one_hot = [] if options.class_names else noted.find_one_hot()
+    progress.begin("scan", unit="rows", note="looking for their images")
     for place, row in source.read_rows():
+        progress.advance()
         if one_hot and [rows.find_flag(row.get(name)) for name in one_hot].count(1) != 1:
             one_hot = []
         found = reader.read(row, place)
@@ -264,7 +267,9 @@ def _survey_rows(source: RowSource, noted: ColumnNotes) -> _RowReader:
     }
     found: set[str] = set()
     holds_images = False
+    progress.begin("scan", unit="rows")
     for place, row in source.read_rows():
+        progress.advance()
         holds_images |= isinstance(row.get(IMAGE), Entry)
         _join_kinds(kinds, row, f"{source.images}: {place}", options)
         noted.add(row)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from converter import progress
 from converter.errors import UsageError
 from converter.format.schema import DECODED_ROWS, MASK, MAX_COLUMNS, ORIGINAL_ROWS, Column
 from converter.image_options import SUFFIXES
@@ -108,6 +109,7 @@ def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> 
     `images` is a folder, a prefix of an object store, an archive, or a table. Raises UsageError if
     there is nothing to convert, or the options do not fit.
     """
+    progress.begin("scan")
     options = resolve_options(images, options)
     root = inputs.locate_root(images, options)
     inventory = _note_names(choose_images(_list_images(images, options), options))

@@ -14,6 +14,7 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from converter import progress
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.format.indexes import parse_index
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
@@ -212,6 +213,7 @@ def _check_contents(
     with open(folder / shard.name, "rb") as file:
         for number, (start, end) in enumerate(pairwise(bounds)):
             payload = file.read(end - start)[HEADER_BYTES:-FOOTER_BYTES]
+            progress.count_image(end - start)
             try:
                 source = check_content(payload, check.manifest, decode=check.decode)
             except ValueError as error:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Final, TypeAlias
 
+from converter import progress
 from converter.costs import count_read, enter
 from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format import examples
@@ -199,6 +200,7 @@ def estimate_records(
 
     sizes: list[int] = []
     seconds = 0.0
+    progress.begin("plan", note="converting a sample")
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         # The number of samples depends on their sizes alone, never on time or cores, so that the
         # same images give the same shards everywhere.
@@ -206,6 +208,7 @@ def estimate_records(
             for size, spent in pool.map(measure, entries[len(sizes) : len(sizes) + BATCH]):
                 sizes.append(size)
                 seconds += spent
+                progress.advance()
     return Estimate(
         record_bytes=max(FRAMING_BYTES, statistics.fmean(sizes)),
         seconds_per_image=seconds / len(sizes),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from converter import progress
 from converter.costs import enter
 from converter.errors import DatasetError, ImageError, OutputError
 from converter.format.indexes import format_line
@@ -95,13 +96,15 @@ def convert_images(planned: Iterable[Planned], jobs: Sequence[Job]) -> Iterator[
 
 def convert_original(planned: Planned, jobs: Sequence[Job], reads: Reads | None = None) -> Frames:
     """Converts one image, or each of its frames, for jobs that differ only in output and size."""
-    sizes = [job.options for job in jobs]
+    sizes, rejected = [job.options for job in jobs], 0
     for found, outcomes in make_records(
         *planned, jobs[0].images, sizes, jobs[0].columns, reads=reads
     ):
         for outcome in outcomes:
             check_policy(found, outcome, sizes[0])
+        rejected += isinstance(outcomes[0], ImageError)
         yield found, outcomes
+    progress.count_image(planned[0].size_bytes, rejected)
 
 
 def write_images(shard: Shard, job: Job, images: Iterable[Frames]) -> Receipt:

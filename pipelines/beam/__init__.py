@@ -4,5 +4,5 @@ transforms   the pipelines: `MillShards` and the like, of shards or groups of th
 runners      which Beam runner, with which options
 clusters     runners on other machines: what workers see and get, and what Dataflow is told
 workers      local worker processes, started early and watched (`worker_main` is one of them)
-remaining    runs the unfinished shards of plans, with a bar over images
+remaining    runs the unfinished shards of plans, and counts their images
 """

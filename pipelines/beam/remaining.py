@@ -1,17 +1,15 @@
-"""The unfinished shards of plans: finds them, runs them, and draws how far they are."""
+"""The unfinished shards of plans: finds them, runs them, and counts how far they are."""
 
-import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from tqdm import tqdm
-
+from converter import progress
 from converter.commits.commit import list_finished
 from converter.costs import Cost, read_costs
 from converter.errors import DatasetError
 from converter.planning.plan import Plan, Shard
+from converter.progress import Counts
 from converter.storage.files import Layout
 from converter.writing.multi_size import choose_leader, plan_work
 from converter.writing.shard_writer import parse_receipt, receipt_path
@@ -19,14 +17,12 @@ from pipelines.beam import runners
 from pipelines.beam.transforms import MillShards, MillSizes
 from pipelines.beam.workers import LocalWorkers
 
-# How often a bar that goes to a file is drawn: often enough to show that the job is alive.
-LOG_INTERVAL_S: Final = 10.0
 # How often receipts in an object store are listed, which takes a request each time.
 STORE_INTERVAL_S: Final = 2.0
 
 
 def write_remaining(
-    plans: Sequence[Plan], beam: runners.RunnerOptions, pool: LocalWorkers | None, *, progress: bool
+    plans: Sequence[Plan], beam: runners.RunnerOptions, pool: LocalWorkers | None
 ) -> list[tuple[int, Cost]]:
     """Writes the unfinished shards of some plans, reading each image once.
 
@@ -35,7 +31,7 @@ def write_remaining(
     """
     if not plans:
         return []
-    remaining = [list_remaining(plan, progress=progress) for plan in plans]
+    remaining = [list_remaining(plan) for plan in plans]
     kept = [len(plan.shards) - len(left) for plan, left in zip(plans, remaining, strict=True)]
     leader = choose_leader(plans)
     place = plans.index(leader)
@@ -46,24 +42,26 @@ def write_remaining(
         transform = MillSizes(work, groups) if work.shards or work.assemblies else None
     elif shards:
         transform = MillShards(leader, shards, groups)
-    with contextlib.closing(ReceiptWatch(leader, finished=kept[place], bar=progress)) as watch:
-        watch.poll()  # a bar that resumes begins with what was finished before
-        if transform is not None:
-            # The same name each time: Dataflow refuses a second job while the first still runs.
-            job = f"shardmill-{leader.digest[:20]}"
-            runners.run_pipeline(transform, beam, pool, job=job, on_poll=watch.poll)
-        watch.poll(final=True)
+    watch = ReceiptWatch(leader, finished=kept[place], count=choose_counter(beam, pool))
+    watch.poll()  # a bar that resumes begins with what was finished before
+    if transform is not None:
+        # The same name each time: Dataflow refuses a second job while the first still runs.
+        job = f"shardmill-{leader.digest[:20]}"
+        runners.run_pipeline(transform, beam, pool, job=job, on_poll=watch.poll)
+    watch.poll(final=True)
     costs = [Cost()] * len(plans)
     costs[place] = read_costs(Layout(leader.out), (shard.name for shard in shards))
     return list(zip(kept, costs, strict=True))
 
 
-def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
+def list_remaining(plan: Plan) -> list[Shard]:
     """Lists the unfinished shards of a plan, and removes their stale receipts."""
     layout = Layout(plan.out)
     receipts = layout.receipts.list_sizes()
-    with follow_shards(len(plan.shards), "checking", shown=progress and bool(receipts)) as count:
-        finished = {shard.name for shard in list_finished(plan, on_shard=count)}
+    if receipts:
+        progress.begin("check", len(plan.shards), "shards", "of an earlier run")
+    count = (lambda _: progress.advance()) if receipts else None
+    finished = {shard.name for shard in list_finished(plan, on_shard=count)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
     # `ReceiptWatch` would count a stale one as progress.
     stale = (receipt_path(layout, shard).name for shard in remaining)
@@ -71,59 +69,69 @@ def list_remaining(plan: Plan, *, progress: bool) -> list[Shard]:
     return remaining
 
 
-@contextlib.contextmanager
-def follow_shards(total: int, what: str, *, shown: bool) -> Iterator[Callable[[object], object]]:
-    """Draws a bar over shards; gives the function to call with each."""
-    with tqdm(total=total, unit=" shards", desc=what, disable=not shown) as bar:
-        yield lambda _: bar.update()
+def choose_counter(
+    beam: runners.RunnerOptions, pool: LocalWorkers | None
+) -> Callable[[], Counts] | None:
+    """What tells how much a local runner has done so far; None for one on other machines."""
+    if pool is not None:
+        return pool.read_counts
+    return progress.read_counts if beam.local else None
 
 
 class ReceiptWatch:
-    """Counts the written and the rejected images of a plan, and shows them as a bar if asked."""
+    """Counts the written and the rejected images of a plan, in the phase `convert`."""
 
-    # Receipts are the one sign of progress that the launcher sees with every runner: local runners
-    # show no counters before the end, and those of remote runners are minutes late.
+    # With every runner, receipts are what the launcher sees; counters of remote runners are minutes
+    # late. Of local workers it also sees images of shards that are not finished.
 
-    def __init__(self, plan: Plan, *, finished: int = 0, bar: bool) -> None:
-        self.written = self.rejected = 0
+    def __init__(
+        self, plan: Plan, *, finished: int = 0, count: Callable[[], Counts] | None = None
+    ) -> None:
+        self.images = self.written = self.rejected = 0
         layout = Layout(plan.out)
         self._folder = layout.receipts
         self._interval_s = STORE_INTERVAL_S * self._folder.is_remote
         self._next = 0.0
-        self._unseen = {receipt_path(layout, shard).name for shard in plan.shards}
+        self._unseen = {receipt_path(layout, shard).name: shard for shard in plan.shards}
         self._shards = len(plan.shards)
         self._before = f", {finished} finished before" if finished else ""
-        self._live = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=plan.records,
-            unit=" images",
-            desc="converting",
-            disable=not bar,
-            dynamic_ncols=self._live,
-            mininterval=0.1 if self._live else LOG_INTERVAL_S,
-        )
+        self._count = count or Counts
+        self._start = self._count()
+        # Those that the scan rejected are a part of the sum that the command prints at its end.
+        self._left_out = sum(plan.rejected.values())
+        self._bytes = 0
+        self._first: tuple[int, int] | None = None  # images and rejects of an earlier run
+        self._phase = progress.begin("convert", plan.records, note="starting workers")
 
     def poll(self, *, final: bool = False) -> None:
-        """Reads new receipts, if it is time to or `final` is set, and redraws the bar."""
+        """Reads new receipts, if it is time to or `final` is set."""
         now = time.monotonic()
         if final or now >= self._next:
             self._read_new()
             self._next = now + self._interval_s
-        rejected = f", {self.rejected} rejected" if self.rejected else ""
-        written = f"{self._shards - len(self._unseen)}/{self._shards} shards"
-        self._bar.set_postfix_str(f"{written}{self._before}{rejected}", refresh=self._live)
-
-    def close(self) -> None:
-        self._bar.close()
+        done, rejected, size = self.images, self.rejected, self._bytes
+        if self._first is None:
+            self._first, self._bytes = (done, rejected), 0
+            self._phase.before, size = done, 0
+        live = self._count().minus(self._start)
+        if not final:  # then receipts say it all
+            done = max(done, self._first[0] + live.images)
+            rejected = max(rejected, self._first[1] + live.rejected)
+        self._phase.done = min(done, self._phase.total or 0)
+        self._phase.rejected = self._left_out + rejected
+        self._phase.bytes = max(size, live.bytes)
+        if live.images or not self._unseen or done > self._phase.before:
+            written = f"{self._shards - len(self._unseen)}/{self._shards} shards"
+            self._phase.note = f"{written}{self._before}"
 
     def _read_new(self) -> None:
-        names = sorted(self._unseen & self._folder.list_sizes().keys())
+        names = sorted(self._unseen.keys() & self._folder.list_sizes().keys())
         for name, data in zip(names, self._folder.read_files(names), strict=True):
             try:
                 receipt = parse_receipt(data, self._folder / name)
             except DatasetError:
                 continue  # half written by a file system that does not rename in one step
-            self._unseen.remove(name)
+            self._bytes += self._unseen.pop(name).source_bytes
+            self.images += receipt.images
             self.written += receipt.records
             self.rejected += len(receipt.rejects)
-            self._bar.update(receipt.images)

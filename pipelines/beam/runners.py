@@ -24,6 +24,7 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineState
 
+from converter import progress
 from converter.errors import ShardmillError, UsageError
 from converter.option_fields import suggest
 from converter.storage.location import Location
@@ -37,6 +38,8 @@ LOCAL_RUNNERS: Final = ("", "directrunner", "fnapirunner")
 POLL_S: Final = 0.2
 # How long a runner may take to end after one of its workers has died.
 ABORT_TIMEOUT_S: Final = 5.0
+# How long Ctrl-C waits until a job on other machines is cancelled, which would cost money.
+CANCEL_S: Final = 20.0
 
 # Beam knows this runner only by its full name.
 DASK_RUNNER: Final = "apache_beam.runners.dask.dask_runner.DaskRunner"
@@ -133,6 +136,7 @@ def run_pipeline(
                 # Here, because only the main thread may handle signals, as Beam does where it
                 # starts Prism or Flink's job server.
                 result = _submit(pipeline)
+                progress.get_phase().cancel_s = CANCEL_S
                 # Only now, when Ctrl-C can cancel the job.
                 if where := clusters.describe_job(result, options.pipeline):
                     _LOGGER.info(where)
@@ -200,8 +204,21 @@ def build_pipeline(
     # Only cross-language transforms need this folder, and a kill would leave it behind.
     with contextlib.suppress(OSError):
         Path(pipeline.local_tempdir).rmdir()
-    _ = pipeline | transform
+    with _label_plainly():
+        _ = pipeline | transform
     return pipeline
+
+
+@contextlib.contextmanager
+def _label_plainly() -> Iterator[None]:
+    """Keeps Beam from putting the number of a notebook's cell into labels."""
+    # For that it imports its data frames, which takes seconds, and fails with pandas 3 (2.77).
+    module: Any = importlib.import_module("apache_beam.pipeline")
+    alter, module.alter_label_if_ipython = module.alter_label_if_ipython, lambda *_: None
+    try:
+        yield
+    finally:
+        module.alter_label_if_ipython = alter
 
 
 def _make_runner(options: RunnerOptions, workers: LocalWorkers | None) -> Any:

@@ -1,8 +1,9 @@
 """A local worker process: imports what it will need, then waits for the pipeline.
 
-    python -m pipelines.beam.worker_main [s3] [gs]      the stores that it will use
+    python -m pipelines.beam.worker_main DESCRIPTOR [s3] [gs]      the stores that it will use
 
-It reads one line of JSON from standard input, with the environment variables of Beam's worker.
+It reads one line of JSON from standard input, with the environment variables of Beam's worker, and
+writes how much it has done to the open file DESCRIPTOR.
 """
 
 import contextlib
@@ -20,13 +21,15 @@ from apache_beam.runners.worker import sdk_worker_main  # noqa: E402
 
 import pipelines.beam.transforms  # noqa: E402, F401 (imported early for the shards to come)
 from converter.errors import ShardmillError  # noqa: E402
+from converter.progress import share_counts  # noqa: E402
 from converter.storage.requests import open_store  # noqa: E402
 
 
 def main() -> None:
     """Serves one pipeline."""
+    share_counts(int(sys.argv[1]))
     # Started early, so that the imports (1.1 s) run while the launcher plans.
-    for scheme in sys.argv[1:]:
+    for scheme in sys.argv[2:]:
         with contextlib.suppress(ShardmillError):  # raised again by the first request
             open_store(scheme)
     if line := sys.stdin.readline():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import subprocess
@@ -18,6 +19,7 @@ from apache_beam.transforms import environments
 from google.protobuf import json_format, text_format
 
 from converter.errors import WorkerError
+from converter.progress import Counts, read_shared
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,6 +63,11 @@ class LocalWorkers:
         for worker in [*self.idle, *(worker for worker, _ in self._busy)]:
             worker.close()
 
+    def read_counts(self) -> Counts:
+        """What all processes have done since they started."""
+        workers = [*self.idle, *(worker for worker, _ in self._busy)]
+        return functools.reduce(Counts.plus, (worker.read_counts() for worker in workers), Counts())
+
     @property
     def environment(self) -> environments.Environment:
         """Where Beam is to run a pipeline: in these processes."""
@@ -95,13 +102,18 @@ class _Worker:
     def __init__(self, schemes: Iterable[str]) -> None:
         # A file keeps what native decoders print out of the progress bar.
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        # Of what it has done, for a bar that does not wait for whole shards.
+        self._last = Counts()
+        self._counts: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         # Without -P the current folder comes first on sys.path, and a `proto.py` there breaks Beam.
         safe_path = ["-P"] if sys.version_info >= (3, 11) else []
+        descriptor = str(self._counts.fileno())
         self.process = subprocess.Popen(  # noqa: S603 (this very interpreter)
-            [sys.executable, *safe_path, "-m", "pipelines.beam.worker_main", *schemes],
+            [sys.executable, *safe_path, "-m", "pipelines.beam.worker_main", descriptor, *schemes],
             stdin=subprocess.PIPE,  # for `connect`: Beam's addresses are not known yet
             stdout=self._stderr,
             stderr=self._stderr,
+            pass_fds=(self._counts.fileno(),),
             start_new_session=True,  # Ctrl-C is for the launcher, which ends them
         )
         self._stdin: IO[bytes] = self.process.stdin  # type: ignore[assignment]  # a pipe
@@ -131,6 +143,13 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):
             self._stdin.close()
         self._stderr.close()
+        self._counts.close()
+
+    def read_counts(self) -> Counts:
+        # A bar is drawn once more when all is closed, by another thread even meanwhile.
+        with contextlib.suppress(ValueError, OSError):
+            self._last = read_shared(self._counts.fileno())
+        return self._last
 
 
 @environments.Environment.register_urn(URN, bytes)

@@ -1,6 +1,7 @@
 """The command line: what it takes, what it does, what it prints.
 
 commands            runs one of the commands; its errors become one line and an exit code
+interrupts          ends a command after Ctrl-C, SIGTERM or a closed terminal
 job_commands        commands that run a job: convert, verify, export, …
 look_commands       commands that look at a data set: inspect
 benching            measures reading, and says what limits it: bench

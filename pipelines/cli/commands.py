@@ -14,6 +14,7 @@ from converter.names import fit_message
 from pipelines.cli import benching, job_commands, look_commands, terminal
 from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.help_pages import format_overview
+from pipelines.cli.interrupts import interrupts
 from pipelines.jobs.preview import SpaceWarning
 
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
@@ -39,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except KeyboardInterrupt:
-            return terminal.fail("interrupted; run the same command again to go on", 130)
+            return interrupts.end(arguments)
         except (ShardmillError, OSError) as error:
+            if interrupts.number:  # a signal to all processes ended a worker, too
+                return interrupts.end(arguments)
             if "--debug" in arguments:
                 raise
             return _explain(error, as_json="--json" in arguments)

@@ -231,7 +231,8 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      "of lines", _SWITCH, PRINT, "one JSON object instead of lines"),
     (COMMANDS, "--quiet", "print errors only: no bar, no summary",
      _SWITCH, PRINT, "errors only"),
-    ((*BEAM_JOBS, "export", "bench"), "--no-progress", "draw no progress bar", _SWITCH, PRINT),
+    ((*BEAM_JOBS, "plan", "export", "index", "bench"), "--no-progress", "draw no progress bar",
+     _SWITCH, PRINT),
     (COMMANDS, "--debug", "show tracebacks", _SWITCH, PRINT),
 ))  # fmt: skip
 """In the order of their command's `--help`."""

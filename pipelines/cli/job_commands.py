@@ -3,10 +3,10 @@
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from converter import progress
 from converter.commits.replacements import clean, find_manifest
 from converter.errors import DatasetError, ShardmillError
 from converter.format.indexing import find_files, index_files
@@ -18,6 +18,7 @@ from converter.storage.location import Location
 from converter.upkeep.verification import Fault
 from pipelines.cli import json_reports, reports, terminal
 from pipelines.cli.arguments import read_options, refuse_sizes
+from pipelines.jobs.bars import follow
 from pipelines.jobs.export import export
 from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.preview import preview_outputs
@@ -27,14 +28,16 @@ from pipelines.jobs.upkeep import repair, run_verification
 
 def run_convert(arguments: argparse.Namespace) -> int:
     """`shardmill convert IMAGES OUT`."""
-    # Beam: a second to import, which the other commands do without.
-    from pipelines.jobs.convert import run_conversions  # noqa: PLC0415
-
     start = time.monotonic()
     sizes = read_options(arguments, _read_stored(arguments))
-    beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
-    outs = _locate_outputs(arguments.out, sizes)
-    done = run_conversions(arguments.images, outs, beam_args, mode=arguments.mode, **settings)
+    with follow(shown=_has_bar(arguments)):
+        progress.begin("start")
+        # Beam: a second to import, which the other commands do without.
+        from pipelines.jobs.convert import run_conversions  # noqa: PLC0415
+
+        beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
+        outs = _locate_outputs(arguments.out, sizes)
+        done = run_conversions(arguments.images, outs, beam_args, mode=arguments.mode, **settings)
     seconds = time.monotonic() - start
     # As they were written on the command line, not as they were located.
     shown = [arguments.out / place.name if len(outs) > 1 else arguments.out for place in done]
@@ -64,7 +67,7 @@ def _read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _has_bar(arguments: argparse.Namespace) -> bool:
-    return not (arguments.no_progress or arguments.quiet or getattr(arguments, "json", False))
+    return not any(getattr(arguments, name, False) for name in ("no_progress", "quiet", "json"))
 
 
 def _read_beam_args(arguments: argparse.Namespace) -> list[str]:
@@ -91,7 +94,8 @@ def run_plan(arguments: argparse.Namespace) -> int:
     """`shardmill plan IMAGES OUT`: what `convert` would do."""
     sizes = read_options(arguments, _read_stored(arguments))
     outs = _locate_outputs(arguments.out, sizes)
-    previews = preview_outputs(arguments.images, outs, mode=arguments.mode)
+    shown = _has_bar(arguments)
+    previews = preview_outputs(arguments.images, outs, mode=arguments.mode, progress=shown)
     if arguments.json:
         terminal.print_json({"datasets": [*map(json_reports.describe_preview, previews)]})
         return 0
@@ -106,18 +110,21 @@ def run_verify(arguments: argparse.Namespace) -> int:
     """`shardmill verify OUT`: a line for each fault; exit code 1 if there is one."""
     refuse_sizes(arguments)
     manifest, job = None, None
-    if arguments.runner or arguments.rest or arguments.workers:
-        beam_args = tuple(_read_beam_args(arguments))
-        job = RunSettings(beam_args=beam_args, workers=arguments.workers)
+    shown = _has_bar(arguments)
     try:
-        manifest, faults = run_verification(
-            arguments.out,
-            arguments.sources,
-            job,
-            quick=arguments.quick,
-            decode=not arguments.no_decode,
-            progress=_has_bar(arguments),
-        )
+        with follow(shown=shown):
+            if arguments.runner or arguments.rest or arguments.workers:
+                progress.begin("start")
+                beam_args = tuple(_read_beam_args(arguments))
+                job = RunSettings(beam_args=beam_args, workers=arguments.workers)
+            manifest, faults = run_verification(
+                arguments.out,
+                arguments.sources,
+                job,
+                quick=arguments.quick,
+                decode=not arguments.no_decode,
+                shown=shown,
+            )
     except DatasetError as error:
         if not arguments.json:
             raise
@@ -135,8 +142,10 @@ def run_verify(arguments: argparse.Namespace) -> int:
 def run_repair(arguments: argparse.Namespace) -> int:
     """`shardmill repair OUT --images IMAGES`: a line for each file; exit code 1 if any is left."""
     refuse_sizes(arguments)
-    beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
-    result = repair(arguments.out, arguments.images, beam_args, **settings)
+    with follow(shown=_has_bar(arguments)):
+        progress.begin("start")
+        beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
+        result = repair(arguments.out, arguments.images, beam_args, **settings)
     if arguments.json:
         terminal.print_json(json_reports.describe_repair(result, arguments.out))
     elif result.left or not arguments.quiet:
@@ -186,13 +195,18 @@ def run_index(arguments: argparse.Namespace) -> int:
     """`shardmill index FILES`: a line for each fault; exit code 1 if there is one."""
     files = find_files(arguments.files)
     sizes = {path: path.stat().st_size if path.exists() else 0 for path in files}
-    total, silent = sum(sizes.values()), arguments.quiet or arguments.json
-    with tqdm(total=total, unit="B", unit_scale=True, desc="indexing", disable=silent) as bar:
+    with follow(shown=_has_bar(arguments)):
+        phase = progress.begin("index", len(files), "files")
+
+        def count(path: Path, _: object) -> None:
+            phase.done += 1
+            phase.bytes += sizes[path]
+
         outcomes = index_files(
             files,
             payloads=not arguments.no_checksums,
             overwrite=arguments.overwrite,
-            on_file=lambda path, _: bar.update(sizes[path]),
+            on_file=count,
         )
     faults = [outcome for outcome in outcomes if isinstance(outcome, ShardmillError)]
     if arguments.json:

@@ -100,7 +100,8 @@ def show_warnings(own: type[Warning], *, quiet: bool) -> Iterator[None]:
             if not issubclass(category, own):
                 show(message, category, *place, **more)
             elif not quiet:
-                print(fit_message(f"shardmill: warning: {message}"), file=sys.stderr)
+                # `print` would break the progress bar.
+                tqdm.write(fit_message(f"shardmill: warning: {message}"), file=sys.stderr)
 
         warnings.simplefilter("always", own)
         warnings.showwarning = show_line

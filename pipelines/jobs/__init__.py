@@ -1,5 +1,7 @@
 """Each command as a function.
 
+bars       follows the phases of a job, and draws them: terminal, log or notebook
+bar_texts  what a bar says: rates and time left
 outputs    where a data set may be written
 export     `export`: the images of a data set back
 request    settings of a conversion, and the checks of it that need no scan and no lock

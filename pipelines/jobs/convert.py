@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from converter import progress
 from converter.commits.commit import commit, read_notes
 from converter.commits.replacements import (
     discard_dataset,
@@ -29,7 +30,8 @@ from converter.storage.location import AnyPath, Location
 from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import clusters, runners
-from pipelines.beam.remaining import follow_shards, write_remaining
+from pipelines.beam.remaining import write_remaining
+from pipelines.jobs.bars import follow
 from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.preview import compare, compare_update
 from pipelines.jobs.request import SETTINGS, Request, make_requests, make_settings
@@ -134,7 +136,7 @@ def run_conversions(
     for out in outs:
         restore_folder(out, break_lock=run.break_lock)
     # Before the scan, so that no other run writes what this one has compared.
-    with contextlib.ExitStack() as locks:
+    with follow(shown=run.progress), contextlib.ExitStack() as locks:
         ended = False
         for request in requests:
             if request.needs_lock:
@@ -159,7 +161,7 @@ def _convert(
     workers = runners.start_workers(beam, run.workers, *requests[0].places)
     with workers if needed else contextlib.nullcontext() as pool:
         done, plans = _plan(requests, locks, ended=ended)
-        written = write_remaining([*plans.values()], beam, pool, progress=run.progress)
+        written = write_remaining([*plans.values()], beam, pool)
     for (out, plan), (kept, cost) in zip(plans.items(), written, strict=True):
         done[out] = _complete(plan, out, kept, cost)
     for out, plan in plans.items():
@@ -207,8 +209,8 @@ def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOpti
     total = len(old.shards)
     # As above, the processes start while this one compares.
     with runners.start_workers(beam, run.workers, *request.places) as pool:
-        with follow_shards(total, "comparing", shown=run.progress) as count:
-            update, classes = compare_update(request, old, inventory, count)
+        progress.begin("compare", total, "shards")
+        update, classes = compare_update(request, old, inventory, lambda _: progress.advance())
         if not update.needed:
             notes = update.draft.inventory.notes
             return Conversion(manifest=old, kept=total, unchanged=True, update=update, notes=notes)
@@ -216,7 +218,7 @@ def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOpti
             _discard_other(request, update.draft)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             plan = carry_shards(update, out, plan)
-            ((kept, cost),) = write_remaining([plan], beam, pool, progress=run.progress)
+            ((kept, cost),) = write_remaining([plan], beam, pool)
             conversion = _complete(plan, out, kept, cost)
             replace_dataset(out)
     return dataclasses.replace(conversion, update=update, classes=classes)

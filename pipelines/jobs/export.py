@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from tqdm import tqdm
-
+from converter import progress
 from converter.errors import UsageError
 from converter.exports.export_job import Export, ExportJob
 from converter.exports.exporting import run_export
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
+from pipelines.jobs.bars import follow
 from pipelines.jobs.outputs import (
     check_place,
     check_writable,
@@ -59,10 +59,14 @@ def export(
         place, kind=kind, split=split, shard_bytes=shard_bytes, on_damage=on_damage
     )
     _check_places(place, target)
-    with tqdm(
-        total=job.total_bytes, unit="B", unit_scale=True, desc="exporting", disable=not run.progress
-    ) as bar:
-        return run_export(job, target, break_lock=run.break_lock, on_bytes=bar.update)
+    with follow(shown=run.progress):
+        phase = progress.begin("export", job.total_records)
+
+        def count(size_bytes: int) -> None:
+            phase.done += 1
+            phase.bytes += size_bytes
+
+        return run_export(job, target, break_lock=run.break_lock, on_bytes=count)
 
 
 def _check_places(out: Location, folder: Location) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from converter import progress
 from converter.commits.commit import list_finished
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, read_manifest
@@ -35,6 +36,7 @@ from converter.upkeep.comparisons import ClassChanges, compare_classes
 from converter.upkeep.contents import OnShard
 from converter.upkeep.updates import Update, plan_update
 from converter.writing.records import Estimate, bound_record_bytes, check_scan, estimate_records
+from pipelines.jobs.bars import follow
 from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.request import SETTINGS, Request, make_requests, make_settings
 
@@ -157,15 +159,16 @@ def preview_outputs(
     for request in requests:
         if request.needs_lock and (owner := request.out.find_owner()):
             check_broken(request.out, owner, break_lock=run.break_lock)
-    if run.mode == "update":
-        inventory = scan_images(requests[0].images, requests[0].options)
-        return [_preview_update(request, inventory) for request in requests]
-    ended = any(request.is_ending for request in requests)
-    finished, proposals = compare(requests, ended=ended, always_sample=True)
-    return [
-        _preview(request, finished.get(request.out), proposals.get(request.out))
-        for request in requests
-    ]
+    with follow(shown=run.progress):
+        if run.mode == "update":
+            inventory = scan_images(requests[0].images, requests[0].options)
+            return [_preview_update(request, inventory) for request in requests]
+        ended = any(request.is_ending for request in requests)
+        finished, proposals = compare(requests, ended=ended, always_sample=True)
+        return [
+            _preview(request, finished.get(request.out), proposals.get(request.out))
+            for request in requests
+        ]
 
 
 def _preview(request: Request, manifest: Manifest | None, proposal: Proposal | None) -> Preview:
@@ -264,6 +267,7 @@ def propose(
         options = resolve_options(folder, options)
         inventory = scan_images(folder, options)
     check_scan(inventory, options)
+    progress.begin("plan", note="drawing splits")
     splits = assign_splits(inventory.entries, options, inventory.duplicates)
     estimate, record_bytes = None, bound_record_bytes(options)
     doubtful = record_bytes * len(inventory.entries) > room

@@ -8,8 +8,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
+from converter import progress
 from converter.commits.replacements import find_manifest, restore_folder, settle_folder
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import (
@@ -21,6 +20,7 @@ from converter.format.manifest import (
 from converter.inventory import Entry, Inventory
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, digest_plan
+from converter.progress import Counts
 from converter.sources.inputs import locate_masks, locate_root
 from converter.sources.joined import (
     Images,
@@ -44,6 +44,7 @@ from converter.upkeep.verification import (
     run_check,
     verify_dataset,
 )
+from pipelines.jobs.bars import follow
 from pipelines.jobs.outputs import check_folders
 from pipelines.jobs.preview import propose
 from pipelines.jobs.request import RunSettings, make_settings
@@ -94,7 +95,7 @@ def verify(
     """
     run = make_settings(("workers", "progress"), beam_args or (), **settings)
     job = None if beam_args is None else run
-    return run_verification(out, sources, job, quick=quick, decode=decode, progress=run.progress)[1]
+    return run_verification(out, sources, job, quick=quick, decode=decode, shown=run.progress)[1]
 
 
 def run_verification(
@@ -104,9 +105,9 @@ def run_verification(
     *,
     quick: bool,
     decode: bool,
-    progress: bool,
+    shown: bool,
 ) -> tuple[Manifest | None, list[Fault]]:
-    """Does what `verify` does; also returns the manifest, or None if there is none yet."""
+    """Does what `verify` does, with a bar if `shown`; also returns the manifest, or None."""
     folder = locate(out)
     for images in () if sources is None else locate_images(sources):
         if not (images.exists() or is_pattern(images)):
@@ -122,14 +123,17 @@ def run_verification(
         check = Check(
             folder=folder, manifest=manifest, quick=quick, decode=decode, originals=originals
         )
-        with _draw_bar(manifest, shown=progress) as on_shard:
-            return _run_as_job(check, job, on_shard) if job else run_check(check, on_shard)
+        if job is None:
+            return run_check(check, _count_records(manifest, progress.read_counts))
+        return _run_as_job(check, job)
 
-    return _check_current(folder, find_faults)
+    with follow(shown=shown):
+        return _check_current(folder, find_faults)
 
 
-def _run_as_job(check: Check, run: RunSettings, on_shard: OnShard) -> list[Fault]:
+def _run_as_job(check: Check, run: RunSettings) -> list[Fault]:
     from pipelines.beam import clusters, runners  # noqa: PLC0415
+    from pipelines.beam.remaining import choose_counter  # noqa: PLC0415
     from pipelines.beam.transforms import VerifyShards, report_path  # noqa: PLC0415
 
     options = runners.parse_options(run.beam_args)
@@ -141,6 +145,7 @@ def _run_as_job(check: Check, run: RunSettings, on_shard: OnShard) -> list[Fault
     ):
         unseen = {report_path(reports, shard).name: shard for shard in check.manifest.shards}
         names = list(unseen)
+        on_shard = _count_records(check.manifest, choose_counter(options, pool))
 
         def poll() -> None:
             for name in sorted(unseen.keys() & reports.list_sizes().keys()):
@@ -198,8 +203,8 @@ def repair(out: AnyPath, images: Images, beam_args: Sequence[str] = (), **settin
     folder = locate_output(out)
 
     def find_faults(manifest: Manifest) -> list[Fault]:
-        with _draw_bar(manifest, shown=run.progress) as on_shard:
-            return run_check(Check(folder=folder, manifest=manifest), on_shard)
+        on_shard = _count_records(manifest, progress.read_counts)
+        return run_check(Check(folder=folder, manifest=manifest), on_shard)
 
     restore_folder(folder, break_lock=run.break_lock)
     beam, manifest = runners.parse_options(beam_args), None
@@ -214,7 +219,7 @@ def repair(out: AnyPath, images: Images, beam_args: Sequence[str] = (), **settin
         options = ConvertOptions.from_json(manifest.options)
         root = locate_root(locate_originals(images, options), options)
         clusters.check_paths(beam.pipeline, root, locate_masks(root, options), folder)
-    with folder.lock(break_lock=run.break_lock):
+    with follow(shown=run.progress), folder.lock(break_lock=run.break_lock):
         with _explain_manifest_errors():
             settle_folder(folder)
             manifest, faults = _check_current(folder, find_faults)
@@ -226,7 +231,7 @@ def repair(out: AnyPath, images: Images, beam_args: Sequence[str] = (), **settin
 
         def convert(plan: Plan) -> None:
             with runners.start_workers(beam, run.workers, originals, folder) as pool:
-                write_remaining([plan], beam, pool, progress=run.progress)
+                write_remaining([plan], beam, pool)
 
         repaired, unknown = _rebuild(job, originals, damaged, convert)
         left = [fault for fault in faults if fault.file not in repaired]
@@ -248,13 +253,24 @@ def _check_current(
             return manifest, faults
 
 
-@contextlib.contextmanager
-def _draw_bar(manifest: Manifest, *, shown: bool) -> Iterator[OnShard]:
-    """Draws a bar over bytes on standard error; yields the function to call with each shard."""
-    with tqdm(
-        total=manifest.total_bytes, unit="B", unit_scale=True, desc="verifying", disable=not shown
-    ) as bar:
-        yield lambda shard: bar.update(shard.bytes)
+def _count_records(manifest: Manifest, count: Callable[[], Counts] | None) -> OnShard:
+    """Begins the phase `verify`; gives the function to call with each shard that is checked."""
+    phase = progress.begin("verify", manifest.totals.written, "records")
+    read = count or Counts
+    start, records, size = read(), 0, 0
+
+    def look() -> None:
+        live = read().minus(start)
+        done = min(live.images, manifest.totals.written)  # a damaged one may have more
+        phase.done, phase.bytes = max(records, done), max(size, live.bytes)
+
+    def count_shard(shard: ShardInfo) -> None:
+        nonlocal records, size
+        records, size = records + shard.records, size + shard.bytes
+        look()
+
+    phase.poll = look
+    return count_shard
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def replace_beam() -> None:
         "clusters": {"check_paths": lambda *_: None},
         "runners": {
             "RunnerOptions": object,
-            "parse_options": lambda *_, **__: types.SimpleNamespace(pipeline=None),
+            "parse_options": lambda *_, **__: types.SimpleNamespace(pipeline=None, local=True),
             "start_workers": start_no_workers,
             "run_pipeline": run_loop,
         },

@@ -5,6 +5,7 @@
     errors          each call that concerns the output fails once; with --times 5000
                     it fails with each error, which takes four times as long    1,000
     process-errors  a random one fails, in all of Beam's processes              20
+    interrupts      Ctrl-C, SIGTERM and SIGHUP: each command ends in 2 s       100
     disks           too few bytes, too few inodes, then room                    10 sizes of each
     races           two converters on one folder, 0 to 1 s apart                50
     doubles         one shard in two processes at once, one of them killed      200
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 from faults.experiment import Experiment, Skip, Soak, make_cases
 from faults.injected import check_order, fill_disks, inject_errors, inject_processes
+from faults.interruptions import interrupt_commands
 from faults.kills import (
     change_sources,
     kill_converters,
@@ -42,6 +44,7 @@ EXPERIMENTS: dict[str, tuple[Experiment, int]] = {
     "doubles": (write_twice, 200),
     "kills": (kill_converters, 100),
     "process-kills": (kill_processes, 100),
+    "interrupts": (interrupt_commands, 100),
     "process-errors": (inject_processes, 20),
     "errors": (inject_errors, 1000),
 }
