@@ -32,12 +32,13 @@ def test_processes_get_ready_for_the_stores_that_they_will_need() -> None:
     places = DiskPath("here"), ObjectPath("s3", "bucket", "a"), ObjectPath("s3", "bucket", "b")
     with start_workers(parse_options([]), 1, *places) as workers:
         worker = psutil.Process(workers.idle[0].process.pid)
-        assert worker.cmdline()[-3] == "pipelines.beam.worker_main"
-        assert worker.cmdline()[-1] == "s3"
         end = time.monotonic() + 60
         while not any("aiohttp" in item.path for item in worker.memory_maps()):
             assert time.monotonic() < end
             time.sleep(0.1)
+        # Only now: for a moment after `exec` a process has no command line.
+        assert worker.cmdline()[-3] == "pipelines.beam.worker_main"
+        assert worker.cmdline()[-1] == "s3"
 
 
 @pytest.mark.parametrize(
