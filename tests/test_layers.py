@@ -305,3 +305,14 @@ def test_no_module_can_run_data_as_code(name):
 )
 def test_what_could_run_data_as_code_is_recognised(source):
     assert len(list(find_dangers(ast.parse(source)))) == 1
+
+
+def test_flask_is_imported_where_pages_are_served_alone():
+    served = ("flask", "werkzeug", "markupsafe")
+    importers = {
+        name.rpartition(".")[0]
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if imported.partition(".")[0] in served
+    }
+    assert importers == {"pipelines.view"}

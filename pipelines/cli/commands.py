@@ -21,6 +21,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "plan": job_commands.run_plan,
     "convert": job_commands.run_convert,
     "inspect": look_commands.run_inspect,
+    "view": look_commands.run_view,
     "bench": benching.run_bench,
     "verify": job_commands.run_verify,
     "repair": job_commands.run_repair,

@@ -84,6 +84,17 @@ COMMANDS: Final = {
         "Shows what is in a data set: splits, classes with their counts, and the features of a "
         "record. Nothing is written.",
     ),
+    "view": Command(
+        "look",
+        "walk through its records in a browser",
+        (
+            ("photos-256", "open a page in your browser; Ctrl-C ends it"),
+            ("photos-256 --port 8765 --no-browser", "print its address alone, on a far machine say"),
+        ),
+        "Shows the records of a data set in your browser: thumbnails by split, class and part of "
+        "a name; each record with its boxes, its mask and all its features. Only this machine is "
+        "answered, and nothing is written. Ctrl-C ends it.",
+    ),
     "bench": Command(
         "look",
         "measure how fast it is read here, and what limits that",
@@ -200,6 +211,9 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      "Hugging Face (default: folders)",
      {"dest": "kind", "choices": KINDS, "default": KINDS[0]}),
     (["export"], "--split", "export this split alone", {"metavar": "NAME"}),
+    (["view"], "--port", "of this machine (default: 8765, or any that is free)",
+     {"type": int, "metavar": "N"}),
+    (["view"], "--no-browser", "print the address and open no browser", _SWITCH),
     (["bench"], "--split", "which to read (default: train)", {"metavar": "NAME"}),
     (["bench"], "--batch-size", "images a batch (default: 64)",
      {"type": int, "default": 64, "metavar": "N"}),

@@ -1,4 +1,4 @@
-"""The commands that look at a data set: inspect."""
+"""The commands that look at a data set: inspect and view."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     elif not arguments.quiet:
         terminal.print_lines(_list_blocks(arguments, manifest, record, statistics))
     return terminal.fail(f"error: {record.error}", 1) if record and record.error else 0
+
+
+def run_view(arguments: argparse.Namespace) -> int:
+    """`shardmill view OUT`: ends with Ctrl-C."""
+    from pipelines.view.server import serve  # noqa: PLC0415 (the reader)
+
+    def announce(address: str, notes: Iterable[str]) -> None:
+        if arguments.json:
+            terminal.print_json({"address": address})
+        else:
+            notes = [] if arguments.quiet else notes
+            terminal.print_lines([f"viewing at {address}", *notes])
+
+    refuse_sizes(arguments)
+    browser = not arguments.no_browser
+    serve(arguments.out, port=arguments.port, browser=browser, announce=announce)
+    return 0
 
 
 def _look_up_record(

@@ -1,0 +1,76 @@
+"""Values as a page can hold them: text that is safe, colours, and a picture of what is damaged."""
+
+import textwrap
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from converter.names import from_bytes
+from pipelines.pages.thumbnails import VOID, Picture, choose_color
+
+MAX_SHOWN: Final = 600  # characters of a value
+MAX_VALUES: Final = 24
+
+_FAULT: Final = Markup(
+    '<svg xmlns="http://www.w3.org/2000/svg" width="320" height="320" viewBox="0 0 160 160">'
+    '<rect width="160" height="160" fill="#fdeceb"/>'
+    '<g fill="#8f1d17" font-family="sans-serif" font-size="12" text-anchor="middle">{}</g></svg>'
+)
+_LINE: Final = Markup('<text x="80" y="{}"{}>{}</text>')
+
+
+def clean(value: Any) -> Any:
+    """Text as a page can hold it: bytes that are not UTF-8, and control characters, as escapes."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(char if _is_fine(char) else _spell(char) for char in value)
+
+
+def _is_fine(char: str) -> bool:
+    is_text = char >= " " and char != "\x7f" and not "\ud800" <= char <= "\udfff"
+    return is_text or char in "\n\t"
+
+
+def _spell(char: str) -> str:
+    # A byte that is not UTF-8 is a surrogate in a name.
+    code = ord(char)
+    byte = code - 0xDC00 if code >= 0xDC80 else code
+    return f"\\x{byte:02x}" if byte <= 0xFF else f"\\u{code:04x}"
+
+
+def paint(label: int | None) -> str:
+    """The colour of a class as in HTML."""
+    color = (128, 128, 128) if label == VOID else choose_color(label or 0)
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def break_name(name: str) -> Markup:
+    """The name of a feature, which may be broken behind a slash."""
+    return Markup("/<wbr>").join(name.split("/"))
+
+
+def describe_feature(name: str, values: Any) -> tuple[str, str]:
+    """A feature and its values as text; long bytes as their length."""
+    shown = ", ".join(map(_show_value, values[:MAX_VALUES])) or "none"
+    more = f" and {len(values) - MAX_VALUES:,} more" if len(values) > MAX_VALUES else ""
+    return name, (shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…") + more
+
+
+def _show_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not isinstance(value, bytes):
+        return str(value)
+    is_text = len(value) <= MAX_SHOWN and all(byte > 8 for byte in value)
+    return from_bytes(value) if is_text else f"{len(value):,} bytes"
+
+
+def draw_fault(place: str) -> Picture:
+    """A picture in place of one that is damaged: it says where that is."""
+    lines = [line for part in place.split(", ") for line in textwrap.wrap(part, 22)][:6]
+    top = 84 - 8 * len(lines)
+    texts = [_LINE.format(top, Markup(' font-weight="bold"'), "damaged")]
+    texts += [
+        _LINE.format(top + 16 * row, "", clean(line)) for row, line in enumerate(lines, start=1)
+    ]
+    return Picture(_FAULT.format(Markup("").join(texts)).encode(), "image/svg+xml", 320, 320)
