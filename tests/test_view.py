@@ -463,7 +463,7 @@ def test_what_is_no_finished_data_set_is_one_line(tmp_path, converted):
     unfinished = tmp_path / "unfinished"
     (unfinished / ".shardmill").mkdir(parents=True)
     (unfinished / ".shardmill" / "plan.json").write_text("{}")
-    with pytest.raises(DatasetError, match="run the same convert command"):
+    with pytest.raises(DatasetError, match="is an unfinished conversion"):
         open_data_set(unfinished)
     foreign = tmp_path / "foreign"
     foreign.mkdir()

@@ -89,7 +89,7 @@ COMMANDS: Final = {
         "walk through its records in a browser",
         (
             ("photos-256", "open a page in your browser; Ctrl-C ends it"),
-            ("photos-256 --port 8765 --no-browser", "print its address alone, on a far machine say"),
+            ("photos-256 --port 8765 --no-browser", "print its address, on a far machine say"),
         ),
         "Shows the records of a data set in your browser: thumbnails by split, class and part of "
         "a name; each record with its boxes, its mask and all its features. Only this machine is "
