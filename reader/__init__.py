@@ -38,9 +38,11 @@ from reader.shardset import ShardSet, load_dataset, mix_datasets, open_shards
 from reader.source import Record, Source, TFRecordSet, open_tfrecords
 
 if TYPE_CHECKING:
+    from reader.tfdata.input_stats import InputStats
     from reader.tfdata.resume import ResumeTraining
 
 __all__ = [
+    "InputStats",
     "Preprocessing",
     "ReadOptions",
     "Record",
@@ -58,6 +60,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "InputStats":
+        from reader.tfdata.input_stats import InputStats  # noqa: PLC0415 (Keras)
+
+        return InputStats
     if name == "ResumeTraining":
         from reader.tfdata.resume import ResumeTraining  # noqa: PLC0415 (Keras)
 

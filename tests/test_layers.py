@@ -51,12 +51,13 @@ TENSORFLOW_MODULES = {
     for name in (
         "dataset",
         "decoding",
+        "input_stats",
         "placing",
         "sequence",
         "serializable",
     )
 }
-KERAS_MODULES = {"reader.tfdata.resume", "reader.tfdata.sequence"}
+KERAS_MODULES = {f"reader.tfdata.{name}" for name in ("input_stats", "resume", "sequence")}
 
 FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
