@@ -117,14 +117,15 @@ def test_a_line_says_what_to_do_only_if_there_is_something_to_do():
     use = InputUse(
         steps=10, images=640, seconds=2, waited_s=0.2, memory_bytes=10**9, peak_bytes=2 * 10**9
     )
-    line = describe_use(0, use)
+    line = describe_use(0, [use])
     assert line == "epoch 1: 320 images/s, input wait 10% of a step, memory 1.0 GB, at most 2.0 GB"
     use = InputUse(steps=10, seconds=2, waited_s=1.9)
-    line = describe_use(4, use)
+    line = describe_use(4, [InputUse(), use])
     assert line.startswith("epoch 5: input wait 95% of a step, memory ")
     assert "max_ram" in line
     assert "docs/training.md" in line
     assert "\n" not in line
+    assert describe_use(5, [use, use]) == line.replace("epoch 5", "epoch 6").partition(";")[0]
 
 
 def test_memory_is_that_of_the_process(monkeypatch, tmp_path):

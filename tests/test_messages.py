@@ -241,7 +241,7 @@ def test_a_message_is_one_plain_line(messages):
     assert not wrong
 
 
-PROPER_NAMES = {"Dataflow", "SHARDMILL_STORE_SECONDS", "ResumeTraining"}
+PROPER_NAMES = {"Dataflow", "InputStats", "SHARDMILL_STORE_SECONDS", "ResumeTraining"}
 """With which a message may begin, for they are spelled so."""
 
 

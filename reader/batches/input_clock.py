@@ -69,10 +69,11 @@ def join_uses(uses: Sequence[InputUse]) -> InputUse:
     return dataclasses.replace(last, **totals)
 
 
-def describe_use(number: int, use: InputUse) -> str:
-    """One line on an epoch; `number` counts from 0."""
-    advice = f"; {_ADVICE}" if use.wait_share > STARVED else ""
-    return f"epoch {number + 1}: {use}{advice}"
+def describe_use(number: int, uses: Sequence[InputUse]) -> str:
+    """One line on the last epoch, whose `number` is from 0; the first to starve gets advice."""
+    starved = [use.wait_share > STARVED for use in uses]
+    advice = f"; {_ADVICE}" if starved[-1] and not any(starved[:-1]) else ""
+    return f"epoch {number + 1}: {uses[-1]}{advice}"
 
 
 class InputClock:

@@ -96,7 +96,7 @@ class InputStats(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has n
         """Ends an epoch of your loop, and prints its line."""
         self._end_step()
         use = self._clock.end_epoch()
-        self._line = describe_use(len(self.epochs) - 1, use)
+        self._line = describe_use(len(self.epochs) - 1, self.epochs)
         self._print()
         return use
 
@@ -131,7 +131,7 @@ class InputStats(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has n
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         use = self._clock.end_epoch()
-        self._line = describe_use(epoch, use)
+        self._line = describe_use(epoch, self.epochs)
         if logs is not None:
             logs["input_wait_share"] = use.wait_share
             logs["images_per_second"] = use.images_per_second
