@@ -323,9 +323,10 @@ def mix_datasets(
 ) -> tf.data.Dataset:
     """Mixes one split of several data sets in fixed proportions.
 
-    Every hundred records hold the same number from each data set. The order is a pure function of
-    seed, epoch and step, so a mixture is resumed and divided among hosts like a single data set.
-    An epoch ends with the first data set that has been read completely.
+    Every hundred records hold the same number from each data set; if one has too few for that, a
+    smaller number of records does, such as three for weights of 2 and 1. The order is a pure
+    function of seed, epoch and step, so a mixture is resumed and divided among hosts like a single
+    data set. An epoch ends with the first data set that has been read completely.
 
     Args:
         weights: by data set; only their ratios count. All need the same classes.

@@ -7,6 +7,7 @@ CONTRIBUTING.md says what the marks mean.
 import contextlib
 import dataclasses
 import io
+import linecache
 import logging
 import os
 import re
@@ -17,6 +18,8 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from conftest import make_environment
 
 from pipelines.beam.runners import parse_options
 from pipelines.cli.arguments import parse_arguments
@@ -33,8 +36,10 @@ MARKS = ("not run", "fails", "shows", "needs", "own process")
 
 _FENCE = re.compile(r" *(`{3,})(.*)")
 _MARK = re.compile(r"^ *<!-- ([a-z ]+?)(?:: (.+))? -->$")
+_PUZZLING = re.compile("deprecated|could not be transformed|retracing")
 # In a shell, `shardmill` is this checkout.
 _OURS = f'shardmill() {{ {shlex.quote(sys.executable)} -m pipelines "$@"; }}; '
+_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 _BEAM_JOBS = ("convert", "verify", "repair")
 
 
@@ -175,7 +180,9 @@ def _run(block: Block, name: str, namespace: dict[str, object]) -> str:
 
 
 def run_python(source: str, name: str, namespace: dict[str, object]) -> None:
-    """Runs code, in which warnings are errors, and so is what TensorFlow calls deprecated."""
+    """Runs code, in which warnings are errors, and so are those of TensorFlow in its log."""
+    # Where TensorFlow looks for the code of a function that it compiles.
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     with warnings.catch_warnings(), _watch_logs() as messages:
         warnings.simplefilter("error")
         # As Python shows them: those of the page itself, not those between libraries.
@@ -191,7 +198,7 @@ def _watch_logs() -> Iterator[list[str]]:
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())
-    handler.addFilter(lambda record: "deprecated" in record.getMessage())
+    handler.addFilter(lambda record: _PUZZLING.search(record.getMessage()))
     loggers = [logging.getLogger(name) for name in ("tensorflow", "absl", "jax")]
     for logger in loggers:
         logger.addHandler(handler)
@@ -212,7 +219,7 @@ def run_commands(commands: Sequence[str]) -> None:
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", _OURS + command],
                 check=False, text=True, capture_output=True,
-                env=make_environment(), timeout=200,
+                env=make_environment(PATH=_PATH), timeout=200,
             )  # fmt: skip
             print(done.stdout, end="")
             print(done.stderr, end="", file=sys.stderr)
@@ -229,12 +236,6 @@ def run_ours(arguments: list[str]) -> int:
         return main([*arguments, *(near if arguments[0] in _BEAM_JOBS and not away else [])])
     except SystemExit as end:  # --help, --version
         return int(end.code or 0)
-
-
-def make_environment() -> dict[str, str]:
-    """The environment of commands, with this checkout and this Python."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 if __name__ == "__main__":

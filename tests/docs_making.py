@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import convert_folder, write_image
+from conftest import convert_folder, encode_image, make_image, write_image
 from PIL import Image, ImageDraw
 
 from converter.format.examples import encode_example
@@ -89,6 +89,17 @@ def make_captions(folder: Path) -> None:
     _write_table(folder / "captions.csv", rows)
 
 
+def make_tfrecords(folder: Path) -> None:
+    """`data`: two TFRecord files of images and labels, as a script would write them."""
+    (folder / "data").mkdir()
+    for number in range(2):
+        with (folder / "data" / f"train-{number:05}-of-00002.tfrecord").open("wb") as file:
+            for seed in range(number * 12, number * 12 + 12):
+                image = encode_image(make_image(seed))
+                payload = encode_example({"image_raw": image, "label": seed % 3})
+                file.write(frame_record(payload))
+
+
 def make_lists(folder: Path) -> None:
     """Lists of classes, for `--classes`."""
     (folder / "classes.txt").write_text("dogs\nbirds -> cats\ncats\n")
@@ -145,6 +156,7 @@ NEEDS: dict[str, Callable[[Path], None]] = {
     "lists": make_lists,
     "tfds": make_tfds,
     "img2dataset": make_img2dataset,
+    "tfrecords": make_tfrecords,
 }
 """What a page may ask for with `<!-- needs: NAME -->`; tests/test_docs.py adds stores."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import docs_blocks
 import pytest
+from conftest import make_environment
 from docs_blocks import LANGUAGES, PAGES, ROOT, Block, compare, read_page, run_page, split_commands
 from docs_making import NEEDS, make_converted, make_photos
 from servers import upload_tree
@@ -26,9 +27,9 @@ MOST = {
     "waits for you": 6,
     "needs Colab": 4,
     "one command for each kind of data": 11,
-    "tests/test_frameworks.py runs it": 7,
     "needs PyTorch": 2,
     "downloads images": 1,
+    "tests/test_frameworks.py runs it": 1,
 }
 """Why a block may not be run, and how many there may be: a new one has to be asked for here."""
 
@@ -110,7 +111,7 @@ def run_alone(page: str) -> None:
     done = subprocess.run(
         [sys.executable, docs_blocks.__file__, page],
         check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200,
-        env={**docs_blocks.make_environment(), "JAX_PLATFORMS": "cpu"},
+        env=make_environment(JAX_PLATFORMS="cpu"),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
 
@@ -122,6 +123,25 @@ def forget_models() -> None:
 
         keras.config.set_dtype_policy("float32")
         keras.utils.clear_session()
+
+
+def test_the_recipe_for_a_kill_survives_one(folders, tmp_path):
+    shutil.copytree(folders / "all" / "photos-256", tmp_path / "photos-256")
+    blocks, _ = read_page((ROOT / "docs" / "recipes" / "resume.md").read_text())
+    (program,) = (block.text for block in blocks if block.language == "python")
+    (tmp_path / "train.py").write_text(program)
+    command = [sys.executable, "-u", "train.py"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=make_environment(), **pipes) as training:
+        assert any("Epoch 3/8" in line for line in training.stdout)
+        training.kill()
+    done = subprocess.run(
+        command, cwd=tmp_path, env=make_environment(), check=False, timeout=200, **pipes
+    )
+    assert done.returncode == 0, done.stdout
+    assert "resuming at epoch 2, step 0 of 5, from checkpoints" in done.stdout
+    assert "Epoch 3/8" in done.stdout
+    assert "Epoch 2/8" not in done.stdout
 
 
 def test_blocks_that_are_not_run_are_few_and_each_has_a_reason():

@@ -1,7 +1,6 @@
-"""Every block of docs/frameworks.md is run as it stands there, where its library is installed."""
+"""The loops of docs/frameworks.md and its recipes, killed and resumed, where their library is."""
 
 import importlib.util
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,29 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import convert_folder, make_environment, write_image
+from docs_blocks import ROOT, read_page
 from servers import find_port
 
 from converter.options import ConvertOptions
 from reader import open_shards
 
-PAGE = Path(__file__).parents[1] / "docs" / "frameworks.md"
 STEPS = 9  # of an epoch of 36 images in batches of 4
 
 
-def list_blocks() -> dict[str, list[str]]:
-    """The blocks of Python below each heading."""
-    _, *parts = re.split(r"^##? (.+)$", PAGE.read_text(), flags=re.MULTILINE)
-    found = {
-        heading: re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        for heading, text in zip(parts[::2], parts[1::2], strict=True)
-    }
-    return {heading: blocks for heading, blocks in found.items() if blocks}
+def list_blocks(page: str) -> list[str]:
+    """The blocks of Python of a page."""
+    blocks, _ = read_page((ROOT / "docs" / page).read_text())
+    return [block.text for block in blocks if block.language == "python"]
 
 
-BLOCKS = list_blocks()
-INTRODUCTION, SEVERAL, LOADER = (
-    "PyTorch, JAX and plain NumPy", "Several GPUs, several processes", "PyTorch's DataLoader",
-)  # fmt: skip
+(SHORTEST,) = list_blocks("frameworks.md")
+(NUMPY,) = list_blocks("recipes/numpy.md")
+TORCH, TORCH_SEVERAL, LOADER = list_blocks("recipes/pytorch.md")
+JAX, JAX_SEVERAL = list_blocks("recipes/jax.md")
 
 
 @pytest.fixture
@@ -82,23 +77,11 @@ def start_script(folder: Path, script: str, **variables: str) -> subprocess.Pope
     )
 
 
-def test_all_blocks_of_the_page_are_run_here():
-    assert {heading: len(blocks) for heading, blocks in BLOCKS.items()} == {
-        INTRODUCTION: 1,
-        "NumPy": 1,
-        "PyTorch": 1,
-        "JAX": 1,
-        SEVERAL: 2,
-        LOADER: 1,
-    }
-
-
 def test_the_shortest_loop_shows_what_it_says(folder):
-    (block,) = BLOCKS[INTRODUCTION]
-    lines = run_script(folder, block).splitlines()
+    lines = run_script(folder, SHORTEST).splitlines()
     assert lines == ["(36, 16, 20, 3) (36,)"]
     promised = "(64, 256, 256, 3), float32, 0 to 255, and (64,), int32"
-    assert promised in block
+    assert promised in SHORTEST
     images, labels = next(iter(open_shards(folder / "photos-256").batches(batch_size=36)))
     assert (images.dtype, labels.dtype, images.max()) == (np.float32, np.int32, 255)
 
@@ -117,16 +100,15 @@ Batches.__iter__ = give
 """
 
 LOOPS = [
-    ("NumPy", "numpy", "weights"),
-    ("PyTorch", "torch", "torch.cat([each.flatten() for each in model.parameters()]).detach()"),
-    ("JAX", "jax", "weights"),
+    (NUMPY, "numpy", "weights"),
+    (TORCH, "torch", "torch.cat([each.flatten() for each in model.parameters()]).detach()"),
+    (JAX, "jax", "weights"),
 ]
 
 
-@pytest.mark.parametrize(("heading", "library", "weights"), LOOPS, ids=[each[0] for each in LOOPS])
-def test_a_loop_that_is_killed_ends_with_the_same_weights(folder, heading, library, weights):
+@pytest.mark.parametrize(("block", "library", "weights"), LOOPS, ids=[each[1] for each in LOOPS])
+def test_a_loop_that_is_killed_ends_with_the_same_weights(folder, block, library, weights):
     need(library)
-    (block,) = BLOCKS[heading]
     show = f"\nimport numpy as np\nprint(train.epoch, np.asarray({weights}).tobytes().hex())"
     script = change(block) + show
     whole = run_script(folder, script)
@@ -155,8 +137,7 @@ module.BatchReader.read = note
 
 
 def test_a_loop_learns_something(folder):
-    (block,) = BLOCKS["NumPy"]
-    script = change(block).replace("train.epoch < 3", "train.epoch < 60")
+    script = change(NUMPY).replace("train.epoch < 3", "train.epoch < 60")
     script += "\nprint((errors < 0).sum(), -errors[errors < 0].mean())"
     printed = run_script(folder, script).split()
     assert int(printed[0]) == 4
@@ -194,8 +175,7 @@ print(len(train), train.plan.options.shard_index, train.plan.options.shard_count
 
 def test_processes_of_pytorch_divide_an_epoch(folder):
     need("torch")
-    block, _ = BLOCKS[SEVERAL]
-    script = block.replace("batch_size=64", "batch_size=4") + SHOW
+    script = TORCH_SEVERAL.replace("batch_size=64", "batch_size=4") + SHOW
     script += "torch.distributed.destroy_process_group()"
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_port()), "WORLD_SIZE": "2"}
     ranks = [start_script(folder, script, RANK=str(rank), **address) for rank in range(2)]
@@ -206,15 +186,13 @@ def test_processes_of_pytorch_divide_an_epoch(folder):
 
 def test_processes_of_jax_divide_an_epoch(folder):
     need("jax")
-    _, block = BLOCKS[SEVERAL]
-    printed = run_script(folder, block.replace("batch_size=64", "batch_size=4") + SHOW)
+    printed = run_script(folder, JAX_SEVERAL.replace("batch_size=64", "batch_size=4") + SHOW)
     assert printed.startswith("9 0 1 [(")
 
 
 def test_the_loader_of_pytorch_takes_a_source(folder):
     need("torch")
-    (block,) = BLOCKS[LOADER]
-    script = block.replace("batch_size=64", "batch_size=16").replace("workers=4", "workers=2")
+    script = LOADER.replace("batch_size=64", "batch_size=16").replace("workers=4", "workers=2")
     assert run_script(folder, script).splitlines() == [
         f"torch.Size([{count}, 16, 20, 3]) torch.Size([{count}])" for count in (16, 16, 4)
     ]

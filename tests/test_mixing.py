@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from converter import ConvertOptions, UsageError
 from converter.format.manifest import ImageInfo
 from reader import ReadOptions, mix_datasets, open_shards
-from reader.plan.planning import BLOCK_RECORDS, join_images, plan_mixture, share_block
+from reader.plan.planning import (
+    BLOCK_RECORDS,
+    join_images,
+    plan_mixture,
+    reduce_shares,
+    share_block,
+)
 
 OPTIONS = ConvertOptions(image_size=(4, 5), encoding="png", num_shards=2)
 READING = {"batch_size": 16, "dtype": "uint8", "with_filename": True, "seed": 5}
@@ -106,6 +112,22 @@ def test_shares_of_some_weights(weights, shares):
 
 
 @pytest.mark.parametrize(
+    ("weights", "shares"),
+    [
+        ([1, 1, 1], [1, 1, 1]),
+        ([6, 4], [3, 2]),
+        ([0.3, 0.7], [3, 7]),
+        ([np.float32(0.5), 0.25], [2, 1]),
+        ([1e308, 1e308], [1, 1]),
+        ([1_000, 1], [99, 1]),
+        ([5e-324, 5e-324], [50, 50]),
+    ],
+)
+def test_the_smallest_block_has_the_same_proportions(weights, shares):
+    assert reduce_shares(weights) == shares
+
+
+@pytest.mark.parametrize(
     "weights", [[], [1, 0], [-1, 2], [float("nan"), 1], [float("inf"), 1], [1] * 101]
 )
 def test_weights_that_mean_nothing_are_refused(weights):
@@ -144,16 +166,19 @@ def test_pixels_that_have_nothing_in_common_are_not_joined(changes):
         ({"few": 1, "many": 3}, {"few": 25, "many": 75}, 4),
         ({"many": 2, "few": 1, "tiny": 0.3}, {"many": 61, "few": 30, "tiny": 9}, 4),
         ({"many": 1}, {"many": 100}, 3),
+        ({"few": 2, "tiny": 1}, {"few": 67, "tiny": 33}, 1),
+        ({"few": 1, "tiny": 1}, {"few": 1, "tiny": 1}, 40),
     ],
 )
 def test_every_hundred_records_have_the_same_shares(mix, weights, shares, blocks, shuffle):
+    size = sum(shares.values())
     dataset = mix(weights, shuffle=shuffle)
-    assert len(dataset) == -(-blocks * BLOCK_RECORDS // 16)
+    assert len(dataset) == -(-blocks * size // 16)
     for _ in range(2):
         names = list_names(dataset)
-        assert len(set(names)) == len(names) == blocks * BLOCK_RECORDS
-        for begin in range(0, len(names), BLOCK_RECORDS):
-            assert count_sets(names[begin : begin + BLOCK_RECORDS]) == shares
+        assert len(set(names)) == len(names) == blocks * size
+        for begin in range(0, len(names), size):
+            assert count_sets(names[begin : begin + size]) == shares
 
 
 def test_images_and_labels_are_those_of_the_names(mix, sets):
@@ -265,9 +290,9 @@ def test_another_mixture_is_not_taken_for_the_same(mix):
         ({"few": "half"}, {}, "weights ['half'] are out of range: 1 to 100 numbers above 0"),
         ({"few": 1, "many": 0}, {}, "weights [1, 0] are out of range: 1 to 100 numbers above 0"),
         (
-            {"few": 1, "tiny": 1},
+            {"few": 1, "tiny": 99},
             {},
-            "data sets of 130, 40 records are too small to be mixed at 50:50",
+            "data sets of 130, 40 records are too small to be mixed at 1:99",
         ),
         (
             {"few": 1},

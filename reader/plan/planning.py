@@ -120,7 +120,10 @@ def plan_mixture(
         raise UsageError("shuffle 'buffer' reads one data set at a time: mix with 'exact'")
     groups = [RecordFiles(list_files(*part[:2], split, options)) for part in parts]
     counts = [len(files) for files in groups]
-    shares = share_block([weight for _, _, weight in parts])
+    weights = [weight for _, _, weight in parts]
+    shares = share_block(weights)
+    if any(count < share for count, share in zip(counts, shares, strict=True)):
+        shares = reduce_shares(weights)
     # An epoch ends before the first data set would start over. Of the others it has then shown a
     # part, a different one in each epoch if it is shuffled.
     blocks = min(count // share for count, share in zip(counts, shares, strict=True))
@@ -133,7 +136,7 @@ def plan_mixture(
     images = join_images([manifest.image for manifest in manifests])
     manifest = dataclasses.replace(manifests[0], image=images)
     choice = choose_records(files, manifest, split, options)
-    plan = _make_plan(files, choice, options, blocks * BLOCK_RECORDS, random_access=False)
+    plan = _make_plan(files, choice, options, blocks * sum(shares), random_access=False)
     return dataclasses.replace(plan, order=_mix_orders(counts, shares, options))
 
 
@@ -188,6 +191,19 @@ def share_block(weights: Sequence[float]) -> list[int]:
         able = [index for index, given in enumerate(shares) if given + step >= 1]
         shares[max(able, key=gaps.__getitem__)] += step
     return shares
+
+
+def reduce_shares(weights: Sequence[float]) -> list[int]:
+    """Divides the smallest block with exactly these proportions, at most one of `share_block`.
+
+    >>> reduce_shares([1, 1, 1]), reduce_shares([0.5, 0.25])
+    ([1, 1, 1], [2, 1])
+    """
+    fractions = [Fraction(float(weight)).limit_denominator(BLOCK_RECORDS) for weight in weights]
+    scale = math.lcm(*(fraction.denominator for fraction in fractions))
+    whole = [int(fraction * scale) for fraction in fractions]
+    shares = [share // (math.gcd(*whole) or 1) for share in whole]
+    return shares if all(shares) and sum(shares) <= BLOCK_RECORDS else share_block(weights)
 
 
 def join_images(images: Sequence[ImageInfo]) -> ImageInfo:
