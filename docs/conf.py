@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from converter import __version__
 
@@ -17,6 +18,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "reference_texts",
 ]
 html_theme = "furo"
 html_show_copyright = False
@@ -35,6 +37,17 @@ copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = True
 copybutton_exclude = ".linenos, .gp"
+
+# Of docstrings: `x` is code, and types stand in the signature.
+default_role = "literal"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 88
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+# Types of other projects lead nowhere without a network, and ours are shown under shorter names.
+nitpick_ignore_regex = [("py:.*", ".*")]
 
 # Until all pages are there.
 suppress_warnings = ["toc.not_readable", "toc.empty_glob"]

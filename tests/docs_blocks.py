@@ -188,7 +188,6 @@ def run_python(source: str, name: str, namespace: dict[str, object]) -> None:
         # As Python shows them: those of the page itself, not those between libraries.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
-        warnings.filterwarnings("ignore", ".shuffle=True. was passed, but will be ignored")  # Keras
         exec(compile(source, name, "exec", dont_inherit=True), namespace)
     assert not messages, messages
 
