@@ -43,18 +43,18 @@ KINDS = {
         "site soak torch wheel wheel_building "
     ),
     "system": (
-        "archives bars batch batches bench cache clusters coco commands commit conversion costs "
-        "damage dataset decoding detections docs duplicates export export_names export_readers "
-        "export_stores export_targets frames frameworks hosts image_choice image_decoders "
-        "image_metadata image_notes indexing input_stats inspection isolation joined keras layers "
-        "leftovers locks masks mixing multi_size object_files object_repairs object_updates "
-        "objects open_remote own_sets parquet parquet_headers patterns pipeline pixel_statistics "
-        "placement preprocessing preview public_api range_reads read_plan readahead reading_masks "
-        "remote_reading repairs replacements reports request resume roundtrip runners scan "
-        "sequence serializable shard_cache shard_groups shardset source stored_records "
-        "stored_sources stores table_cases tables terminal tfds tfds_sets tfds_written "
-        "tfrecord_sets threads transforms truncated_sets updates verification view view_page voc "
-        "webdataset workers yolo "
+        "archives bars batch batches bench cache clusters coco commands commit completion "
+        "conversion costs damage dataset decoding detections docs duplicates export export_names "
+        "export_readers export_stores export_targets frames frameworks hosts image_choice "
+        "image_decoders image_metadata image_notes indexing input_stats inspection isolation "
+        "joined keras layers leftovers locks masks mixing multi_size object_files object_repairs "
+        "object_updates objects open_remote own_sets parquet parquet_headers patterns pipeline "
+        "pixel_statistics placement preprocessing preview public_api range_reads read_plan "
+        "readahead reading_masks remote_reading repairs replacements reports request resume "
+        "roundtrip runners scan sequence serializable shard_cache shard_groups shardset source "
+        "stored_records stored_sources stores table_cases tables terminal tfds tfds_sets "
+        "tfds_written tfrecord_sets threads transforms truncated_sets updates verification view "
+        "view_page voc webdataset workers yolo "
     ),
 }
 """The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or

@@ -80,6 +80,7 @@ def test_a_pasted_argument_is_never_repeated_as_a_whole(
     monkeypatch.setattr("pipelines.cli.job_commands.repair", refuse)
     monkeypatch.setattr("pipelines.cli.job_commands.export", refuse)
     given = {"images": str(place / "images"), "out": str(tmp_path / "out"), "files": "*.none"}
+    given["shell"] = "bash"
     given["folder"] = str(tmp_path / "export")
     if command not in ("convert", "plan"):
         given["out"] = str(place / "set")

@@ -28,6 +28,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "clean": job_commands.run_clean,
     "export": job_commands.run_export,
     "index": job_commands.run_index,
+    "completion": look_commands.run_completion,
 }
 
 
@@ -52,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options = parse_arguments(arguments)
-    terminal.set_up_logs(debug=options.debug, quiet=options.quiet)
-    with terminal.show_warnings(SpaceWarning, quiet=options.quiet):
+    quiet = getattr(options, "quiet", False)
+    terminal.set_up_logs(debug=options.debug, quiet=quiet)
+    with terminal.show_warnings(SpaceWarning, quiet=quiet):
         return _COMMANDS[options.command](options)
 
 

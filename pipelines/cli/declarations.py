@@ -46,6 +46,7 @@ GROUPS: Final = {
     "look": "see what is in it",
     "keep": "check it and mend it",
     "exchange": "from and to other formats",
+    "shell": "type less",
 }
 """The headings of `shardmill --help`, each with what its commands are for."""
 
@@ -148,6 +149,18 @@ COMMANDS: Final = {
         "Indexes TFRecord files that something else wrote, so that `reader.open_tfrecords` reads "
         "them at random. Checks them on the way.",
     ),
+    "completion": Command(
+        "shell",
+        "print a script that completes what you type",
+        (
+            ("bash", 'put this into ~/.bashrc: eval "$(shardmill completion bash)"'),
+            ("zsh", 'put this into ~/.zshrc, behind compinit: eval "$(shardmill completion zsh)"'),
+            ("fish", "type once: shardmill completion fish > "
+             "~/.config/fish/completions/shardmill.fish"),
+        ),
+        "Prints a script for bash, zsh or fish, with which the tab key completes commands, "
+        "options, their choices and paths.",
+    ),
 }  # fmt: skip
 """The commands, in the order of `shardmill --help`."""
 
@@ -179,12 +192,14 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      "object store (s3://bucket/prefix, gs://bucket/prefix). docs/sources.md says more",
      {**_IMAGES, "nargs": "+"}, PLACES,
      "a folder of class folders, a table, an archive, annotations, tars, …"),
-    (COMMANDS.keys() - {"index"}, "out", "the data set's folder, here or in an object store",
-     {**_IMAGES, "metavar": "OUT"}, PLACES, "the data set's folder"),
+    (COMMANDS.keys() - {"index", "completion"}, "out", "the data set's folder, here or in an "
+     "object store", {**_IMAGES, "metavar": "OUT"}, PLACES, "the data set's folder"),
     (["export"], "folder", "where the export appears: a new or empty folder, here or in a store",
      {**_IMAGES, "metavar": "FOLDER"}, PLACES),
     (["index"], "files", "files, folders (their *.tfrecord*), or patterns in quotes",
      {"metavar": "FILES", "nargs": "+"}, PLACES),
+    (["completion"], "shell", "bash, zsh or fish",
+     {"metavar": "SHELL", "choices": ("bash", "zsh", "fish")}),
     (CONVERSIONS, "--overwrite", "replace the data set in OUT once the new one is complete; give "
      "up an unfinished conversion of something else", {**_MODE, "const": "overwrite"}, MODE,
      "replace the data set in OUT"),
@@ -241,9 +256,9 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      "same paths", _SWITCH, RUN),
     (["convert", "repair", "export", "clean"], "--break-lock", "treat a lock held by another "
      "machine as stale", _SWITCH, RUN),
-    (COMMANDS, "--json", "print one JSON object instead "
+    (COMMANDS.keys() - {"completion"}, "--json", "print one JSON object instead "
      "of lines", _SWITCH, PRINT, "one JSON object instead of lines"),
-    (COMMANDS, "--quiet", "print errors only: no bar, no summary",
+    (COMMANDS.keys() - {"completion"}, "--quiet", "print errors only: no bar, no summary",
      _SWITCH, PRINT, "errors only"),
     ((*BEAM_JOBS, "plan", "export", "index", "bench"), "--no-progress", "draw no progress bar",
      _SWITCH, PRINT),

@@ -1,4 +1,4 @@
-"""The commands that look at a data set: inspect and view."""
+"""The commands that start no job: inspect, view and completion."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from converter.storage.locate import locate
 from converter.storage.location import Location
 from pipelines.cli import inspection_reports, json_reports, terminal
 from pipelines.cli.arguments import refuse_sizes
+from pipelines.cli.completion import write_script
 from pipelines.cli.inspection import FoundRecord, count_classes, find_record, read_record
 from pipelines.cli.text_layout import find_width
 
@@ -102,3 +103,9 @@ def _list_blocks(
     if record and not record.error and (asked or not (statistics or arguments.classes)):
         blocks.append(inspection_reports.list_features(record, manifest, None if asked else width))
     return inspection_reports.join_blocks(blocks)
+
+
+def run_completion(arguments: argparse.Namespace) -> int:
+    """`shardmill completion SHELL`: a script for a shell."""
+    print(write_script(arguments.shell))
+    return 0

@@ -30,6 +30,11 @@ class Parser(argparse.ArgumentParser):
 
     page: Page | None = None  # None for all commands together
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: dict[str, Parser] = {}
+        self.added: list[argparse.Action] = []  # all but `--help`
+
     def error(self, message: str) -> NoReturn:
         """Raises a UsageError, where argparse would print several lines and exit."""
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -55,11 +60,13 @@ def make_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"shardmill {converter.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, command in COMMANDS.items():
-        filler = _Filler(commands.add_parser(name, help=command.line, allow_abbrev=False), name)
+        added = commands.add_parser(name, help=command.line, allow_abbrev=False)
+        filler = _Filler(added, name)
         for argument in ARGUMENTS:
             if name in argument.commands:
                 filler.add_argument(argument)
         filler.finish()
+        parser.commands[name] = added
     return parser
 
 
@@ -96,8 +103,9 @@ class _Filler:
         if key and key not in self._groups:
             self._groups[key] = self._parser.add_mutually_exclusive_group()
         place = self._groups[key] if key else self._parser
-        text = meaning.replace("%", "%%")
-        place.add_argument(*names, help=text, **traits)
+        # Shells show it beside a name; `--help` has pages of its own.
+        text = re.split(r"[.;:] | \(default", brief or meaning)[0].replace("%", "%%")
+        self._parser.added.append(place.add_argument(*names, help=text, **traits))
         self._page.add(section, Row(_spell_names(names, traits), meaning, brief))
         self._flags += [name for name in names if name.startswith("-")]
 
