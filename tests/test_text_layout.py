@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import select
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,14 @@ def test_a_terminal_has_a_width_and_a_file_has_none(columns, tmp_path, monkeypat
     os.close(controller)
 
 
+def read_all(controller):
+    """What was written to a terminal, which hands it out in parts."""
+    found = b""
+    while select.select([controller], [], [], 0.2)[0]:
+        found += os.read(controller, 10_000)
+    return found.decode()
+
+
 def test_what_a_command_prints_is_broken_on_a_terminal_and_whole_in_a_pipe(tmp_path, monkeypatch):
     from pipelines.cli import terminal
 
@@ -98,7 +107,7 @@ def test_what_a_command_prints_is_broken_on_a_terminal_and_whole_in_a_pipe(tmp_p
         terminal.print_lines([line])
         assert terminal.fail("error: " + line.strip(), 7) == 7
         stream.flush()
-        printed = os.read(controller, 10_000).decode().splitlines()
+        printed = read_all(controller).splitlines()
     os.close(controller)
     assert max(map(len, printed)) <= 60
     first = next(n for n, text in enumerate(printed) if text.startswith("shardmill:"))
