@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -769,7 +770,11 @@ def test_ctrl_c_before_the_command_has_begun_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("pipelines.cli.commands.main", interrupt)
     monkeypatch.setattr("pipelines.cli.interrupts.SIGNALS", ())  # pytest has its own
     monkeypatch.setattr("sys.argv", ["shardmill", "verify"])
-    assert entry.main() == 130
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert entry.main() == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == (
         "shardmill: interrupted: nothing was changed, run the same command again\n"
     )

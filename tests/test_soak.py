@@ -24,6 +24,7 @@ from faults.experiment import (
     wait_for,
 )
 from faults.injected import CASES, find_disorder, inject_once, list_places, read_calls, strace
+from faults.interruptions import Trial, judge
 from faults.kills import KILLED
 
 from converter.storage.files import Layout
@@ -143,6 +144,7 @@ def plant(soak: Soak, bug: str) -> Soak:
         ("kills", 3),
         ("process-kills", 3),
         ("process-errors", 1),
+        ("interrupts", 5),
         ("errors", 3),
     ],
 )
@@ -259,6 +261,34 @@ def test_a_slow_disk_is_only_slow_and_can_be_killed_like_a_fast_one(whole: Soak)
         assert not Layout(out).manifest.exists()
         assert not judge_moment(case, out)
         assert not judge_resume(case, out, whole.launch)
+
+
+SAID = "shardmill: interrupted: nothing was changed, run the same command again"
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "spent", "words"),
+    [
+        (130, [SAID], 1.9, ""),
+        (130, [SAID], 2.1, "it took 2.10 s"),
+        (130, [SAID, "Traceback"], 0.1, "not one line"),
+        (130, ["shardmill: interrupted"], 0.1, "not one line"),
+        (-2, [], 0.1, "exit code -2"),
+        (0, [SAID], 0.1, "exit code 0"),
+    ],
+)
+def test_an_interruption_has_to_end_at_once_with_one_line(code, lines, spent, words) -> None:
+    trial = Trial(command=[], moment=1.0, way="launcher")
+    found = judge(trial, code, lines, spent, 2)
+    assert bool(found) == bool(words)
+    assert words in found
+
+
+def test_before_any_line_of_ours_a_signal_may_end_the_interpreter() -> None:
+    early = Trial(command=[], moment=0.01, way="launcher")
+    of_site = ["Traceback (most recent call last):", '  File "/lib/site.py"', "KeyboardInterrupt"]
+    assert not judge(early, -2, of_site, 0.1, 2)
+    assert judge(early, -2, [*of_site, '  File "/pipelines/__main__.py"'], 0.1, 2)
 
 
 @pytest.mark.parametrize(

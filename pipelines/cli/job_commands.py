@@ -28,13 +28,13 @@ from pipelines.jobs.upkeep import repair, run_verification
 
 def run_convert(arguments: argparse.Namespace) -> int:
     """`shardmill convert IMAGES OUT`."""
-    start = time.monotonic()
     sizes = read_options(arguments, _read_stored(arguments))
     with follow(shown=_has_bar(arguments)):
         progress.begin("start")
         # Beam: a second to import, which the other commands do without.
         from pipelines.jobs.convert import run_conversions  # noqa: PLC0415
 
+        start = time.monotonic()
         beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
         outs = _locate_outputs(arguments.out, sizes)
         done = run_conversions(arguments.images, outs, beam_args, mode=arguments.mode, **settings)

@@ -146,8 +146,9 @@ def judge(trial: Trial, code: int, lines: list[str], spent: float, number: int) 
 
 
 def is_of_interpreter(lines: list[str]) -> bool:
-    """Whether a process ended before any line of ours ran: no file of ours is named."""
-    return not any("pipelines" in line or "converter" in line for line in lines)
+    """Whether a process ended before `main` of ours was called, which can do something about it."""
+    ours = [line for line in lines if "pipelines" in line or "converter" in line]
+    return all("pipelines/__init__.py" in line for line in ours)
 
 
 def try_again(trial: Trial, where: str) -> str:
