@@ -21,7 +21,7 @@ Beside them are
     errors    what goes wrong, as a tree
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and
-`errors`; `pipelines` uses all.
+`errors`; to prepare an image for a model it also uses `images`. `pipelines` uses all.
 """
 
 from converter.errors import (
