@@ -72,6 +72,11 @@ def list_options(owner: Any) -> Iterator[tuple[str, Any, Option]]:
         yield field.name, field.default, field.metadata["option"]
 
 
+def name_flag(name: str, default: Any, found: Option) -> str:
+    """The flag of an option: `--no-NAME` switches off what is on by default."""
+    return found.flag or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
+
+
 def read_meanings(owner: type) -> dict[str, str]:
     """One line on each option, by name, from the docstrings of its dataclass and its parents."""
     # With `python -OO` there are no docstrings.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.convert import convert, convert_sizes
     from pipelines.jobs.export import export
     from pipelines.jobs.preview import Preview, plan, plan_sizes
+    from pipelines.jobs.reporting import report
     from pipelines.jobs.request import RunSettings
     from pipelines.jobs.upkeep import Repair, repair, verify
 
@@ -45,6 +46,7 @@ __all__ = [
     "plan",
     "plan_sizes",
     "repair",
+    "report",
     "verify",
 ]
 
@@ -55,6 +57,7 @@ _HOMES = {
     "pipelines.jobs.convert": ("convert", "convert_sizes"),
     "pipelines.jobs.export": ("export",),
     "pipelines.jobs.preview": ("Preview", "plan", "plan_sizes"),
+    "pipelines.jobs.reporting": ("report",),
     "pipelines.jobs.request": ("RunSettings",),
     "pipelines.jobs.upkeep": ("Repair", "repair", "verify"),
 }

@@ -14,6 +14,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from converter.planning.splits import draw
 from converter.sources.inputs import locate_root
 from converter.sources.recognition import resolve_options
 from converter.storage.disk import DiskPath
+from converter.storage.files import COMPANIONS
 from converter.storage.locate import locate_output
 from converter.writing.records import Record, make_records
 from converter.writing.shard_writer import Job, write_shard
@@ -44,21 +46,24 @@ KINDS = {
     ),
     "system": (
         "archives bars batch batches bench cache clusters coco commands commit completion "
-        "conversion costs damage dataset decoding detections docs duplicates export export_names "
-        "export_readers export_stores export_targets frames frameworks hosts image_choice "
-        "image_decoders image_metadata image_notes indexing input_stats inspection isolation "
-        "joined keras layers leftovers locks masks mixing multi_size object_files object_repairs "
-        "object_updates objects open_remote own_sets parquet parquet_headers patterns pipeline "
-        "pixel_statistics placement preprocessing preview public_api range_reads read_plan "
-        "readahead reading_masks remote_reading repairs replacements reports request resume "
-        "roundtrip runners scan sequence serializable shard_cache shard_groups shardset source "
-        "stored_records stored_sources stores table_cases tables terminal tfds tfds_sets "
-        "tfds_written tfrecord_sets threads transforms truncated_sets updates verification view "
-        "view_page voc webdataset workers yolo "
+        "contact_sheet conversion costs damage dataset decoding detections docs duplicates export "
+        "export_names export_readers export_stores export_targets frames frameworks hosts "
+        "image_choice image_decoders image_metadata image_notes indexing input_stats inspection "
+        "isolation joined keras layers leftovers locks masks mixing multi_size object_files "
+        "object_repairs object_updates objects open_remote own_sets parquet parquet_headers "
+        "patterns pipeline pixel_statistics placement preprocessing preview public_api "
+        "range_reads read_plan readahead reading_masks remote_reading repairs replacements "
+        "report_page reporting reports request resume roundtrip runners scan sequence "
+        "serializable shard_cache shard_groups shardset source stored_records stored_sources "
+        "stores table_cases tables terminal tfds tfds_sets tfds_written tfrecord_sets threads "
+        "transforms truncated_sets updates verification view view_page voc webdataset workers "
+        "yolo "
     ),
 }
 """The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or
 TensorFlow; those of `proof` show on the whole what others show of parts: see CONTRIBUTING.md."""
+
+Content = TypeVar("Content")
 
 SHARED = DiskPath(__file__).resolve().parents[2] / "shared"
 
@@ -169,8 +174,14 @@ def run_conversion(images: Path, out: Path, options=None, *beam_args, **settings
 
 
 def read_tree(out: Path) -> dict[str, bytes]:
-    """The content of each file in a folder, by its name."""
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    """The content of each file in a folder, by its name, but for `COMPANIONS`."""
+    files = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    return drop_companions(files)
+
+
+def drop_companions(tree: dict[str, Content]) -> dict[str, Content]:
+    """A tree without the log and the report, which hold times and so are no part of a data set."""
+    return {name: data for name, data in tree.items() if name.split("/")[-1] not in COMPANIONS}
 
 
 @contextlib.contextmanager

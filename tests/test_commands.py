@@ -53,6 +53,7 @@ def test_convert_tells_what_it_did(
         "          1  not_an_image       the content is no image of a known format",
         "          1  skipped_extension  the name does not end like an image's",
         f"  every file that was left out, and why: {tmp_path / 'out' / 'rejects.jsonl'}",
+        f"  report: {tmp_path / 'out' / 'report.html'}",
     ]
     assert printed.err == ""  # of a log, phases under ten seconds are no part
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from conftest import (
     convert_folder,
+    drop_companions,
     encode_image,
     list_states,
     make_image,
@@ -45,10 +46,11 @@ IN_MEMORY = ["--direct_running_mode=in_memory"]
 
 
 def hash_tree(folder: Path) -> dict[str, str]:
-    return {
+    hashes = {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
     }
+    return drop_companions(hashes)
 
 
 @pytest.fixture(scope="module")

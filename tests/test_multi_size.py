@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import encode_image, make_image, run_conversion, write_image
+from conftest import drop_companions, encode_image, make_image, run_conversion, write_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -73,7 +73,8 @@ def run_sizes(images: Path, out: Path, sizes, beam_args, **settings) -> dict[str
 
 
 def read_tree(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    files = (path for path in out.rglob("*") if path.is_file())
+    return drop_companions({str(path.relative_to(out)): path.read_bytes() for path in files})
 
 
 def read_all(out: Path) -> dict[str, dict[str, bytes]]:
@@ -352,7 +353,8 @@ def test_sizes_that_are_there_are_replaced_or_updated_one_by_one(folder, alone, 
 def read_tree_there(out) -> dict[str, bytes]:
     if isinstance(out, Path):
         return read_tree(out)
-    return {path.relative_to(out): path.read_bytes() for path, _ in list_objects(out)}
+    found = {path.relative_to(out): path.read_bytes() for path, _ in list_objects(out)}
+    return drop_companions(found)
 
 
 def count_reads(monkeypatch) -> list[str]:

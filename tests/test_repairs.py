@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, write_image
+from conftest import convert_folder, drop_companions, write_image
 
 from converter.commits.replacements import clean
 from converter.errors import DatasetError, LockedError, OutputError, UsageError
@@ -50,7 +50,7 @@ def root(original: Path, tmp_path: Path) -> Path:
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return drop_companions({path.name: path.read_bytes() for path in folder.iterdir()})
 
 
 def flip(path: Path, place: int) -> None:

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, write_folder, write_image
+from conftest import convert_folder, drop_companions, write_folder, write_image
 from servers import Server, upload_tree
 
 from converter.commits.commit import commit, list_finished
@@ -87,8 +87,9 @@ def stored(server: Server, images: Path) -> ObjectPath:
 
 def read_tree(out: Location) -> dict[str, bytes]:
     if isinstance(out, Path):
-        return {path.name: path.read_bytes() for path in out.iterdir()}
-    return {path.relative_to(out): path.read_bytes() for path, _ in list_objects(out)}
+        return drop_companions({path.name: path.read_bytes() for path in out.iterdir()})
+    found = {path.relative_to(out): path.read_bytes() for path, _ in list_objects(out)}
+    return drop_companions(found)
 
 
 def new_out(server: Server) -> ObjectPath:

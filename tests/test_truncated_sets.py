@@ -5,7 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, encode_image, make_image, run_conversion, write_image
+from conftest import (
+    convert_folder,
+    drop_companions,
+    encode_image,
+    make_image,
+    run_conversion,
+    write_image,
+)
 from making import read_golden
 
 from converter.commits.commit import read_notes
@@ -70,7 +77,7 @@ def read_rejects(out: Path) -> dict[str, str]:
 
 def read_tree(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file() and ".shardmill" not in str(path))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return drop_companions({str(path.relative_to(folder)): path.read_bytes() for path in files})
 
 
 def test_every_record_says_how_much_of_it_is_real(root: Path):

@@ -11,6 +11,7 @@ import pytest
 from conftest import (
     convert_folder,
     draw_split,
+    drop_companions,
     encode_image,
     list_states,
     make_image,
@@ -268,7 +269,7 @@ def test_the_same_update_gives_the_same_bytes(root: Path, tmp_path: Path) -> Non
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return drop_companions({path.name: path.read_bytes() for path in folder.iterdir()})
 
 
 def test_an_update_that_was_killed_goes_on(root: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from converter.format.manifest import Manifest, read_manifest
 from converter.format.metadata import METADATA
 from converter.planning.plan import read_plan
 from converter.storage.files import (
+    COMPANIONS,
     MANIFEST,
     NOTES,
     REJECTS,
@@ -140,7 +141,7 @@ def discard_dataset(folder: Location) -> None:
 
 def list_own_files(folder: Location) -> set[str]:
     """Lists a data set's own files, by its manifest or plan, or if damaged by their names."""
-    names = {MANIFEST, REJECTS, NOTES, *METADATA}
+    names = {MANIFEST, REJECTS, NOTES, *METADATA, *COMPANIONS}
     try:
         stated = read_manifest(folder) if Layout(folder).manifest.is_file() else read_plan(folder)
     except DatasetError:

@@ -28,6 +28,7 @@ from converter.sources.row_sources import IMAGE, RowSource, normalize_path
 from converter.sources.rows import Row
 from converter.sources.spool import Spool
 from converter.storage.files import (
+    COMPANIONS,
     MANIFEST,
     WORK_FOLDER,
     Layout,
@@ -138,7 +139,7 @@ def _read_version(images: Location, _version: tuple[int, str]) -> Manifest:
 
 
 def _list_strangers(images: Location, manifest: Manifest) -> Iterator[Skipped]:
-    files = {MANIFEST, *manifest.files}
+    files = {MANIFEST, *COMPANIONS, *manifest.files}
     for shard in manifest.shards:
         files |= shard.file_sizes.keys()
     for name in images.list_names():

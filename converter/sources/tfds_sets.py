@@ -21,6 +21,7 @@ from converter.sources.folders import leave_other
 from converter.sources.inputs import is_folder, leave_given
 from converter.sources.row_sources import RowSource
 from converter.sources.split_names import SPLIT_FOLDERS
+from converter.storage.files import COMPANIONS
 from converter.storage.location import Location
 
 _INFO, _FEATURES = METADATA = "dataset_info.json", "features.json"
@@ -250,7 +251,9 @@ def _list_strangers(found: _Dataset, files: Sequence[RecordFile]) -> Iterator[Sk
     known = {file.path for file in files}
     for name in found.folder.list_names():
         path = f"{found.prefix}{name}"
-        is_metadata = name in METADATA or name.endswith((".labels.txt", ".tfindex"))
+        # Also what Shardmill puts beside a data set that it wrote in this format.
+        is_metadata = name in (*METADATA, *COMPANIONS)
+        is_metadata |= name.endswith((".labels.txt", ".tfindex"))
         if path not in known and not is_metadata:
             yield leave_other(path)
 

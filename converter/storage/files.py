@@ -2,6 +2,7 @@
 
 OUT/{split}-{i:05d}-of-{n:05d}.tfrecord   and .tfindex: a shard and its index
 OUT/manifest.json                         last to appear: the data set is complete
+OUT/run.jsonl, report.html                beside it, for people: no part of the data set
 OUT/.shardmill/                           plan, receipts, temporary files and a lock until then
 .OUT.shardmill-new/                       beside it: replaces OUT once it is complete
 .OUT.shardmill-old/                       beside it: was replaced and is being removed
@@ -40,6 +41,10 @@ LABELS: Final = "labels.txt"
 REJECTS: Final = "rejects.jsonl"
 NOTES: Final = "notes.jsonl"
 WORK_FOLDER: Final = ".shardmill"
+RUN_LOG: Final = "run.jsonl"
+REPORT: Final = "report.html"
+COMPANIONS: Final = (RUN_LOG, REPORT)
+"""Files about a data set that lie in its folder and are no part of it: they hold times."""
 
 _SHARD_FILE: Final = re.compile(r"[a-z]+-\d{5}-of-\d{5}\.(tfrecord|tfindex)")
 _SIZE: Final = re.compile(r"\d+x\d+")

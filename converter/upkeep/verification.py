@@ -25,7 +25,14 @@ from converter.planning.plan import read_plan
 from converter.sizes import format_count
 from converter.sources.scan import Originals
 from converter.storage.disk import DiskPath
-from converter.storage.files import MANIFEST, WORK_FOLDER, Layout, hash_file, name_index
+from converter.storage.files import (
+    COMPANIONS,
+    MANIFEST,
+    WORK_FOLDER,
+    Layout,
+    hash_file,
+    name_index,
+)
 from converter.storage.location import Location, map_in_threads
 from converter.upkeep.contents import (
     OnShard,
@@ -268,7 +275,7 @@ def _check_counts(manifest: Manifest, counts: Sequence[SourceCounts]) -> Iterato
 
 def _find_strangers(folder: Location, manifest: Manifest) -> Iterator[Fault]:
     pairs = ((shard.name, name_index(shard.name)) for shard in manifest.shards)
-    names = {MANIFEST, *manifest.files, *chain.from_iterable(pairs)}
+    names = {MANIFEST, *COMPANIONS, *manifest.files, *chain.from_iterable(pairs)}
     for name in folder.list_names():
         if name == WORK_FOLDER:
             # With an owner, a replacement is in progress; this data set is whole until it ends.

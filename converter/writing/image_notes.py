@@ -1,9 +1,11 @@
-"""Notes what is odd about images and their boxes, as shows only when they are read."""
+"""Notes what is odd about images and their boxes, and counts them, as they are read."""
 
 import json
 from collections.abc import Iterable, Sequence
 
+from converter.costs import count_original
 from converter.format.schema import BOXES, FROM_FILES, Column, find_column
+from converter.images.conversion import Converted, StoredImage
 from converter.images.geometry import find_odd_boxes
 from converter.images.opened_images import Origin, examine_image, list_traits
 from converter.inventory import Entry, NoteTally
@@ -41,3 +43,16 @@ def note_original(
     origin = examine_image(data, options)
     for path in paths:
         note_image(entry._replace(path=path), columns, origin, options, tally)
+
+
+def count_converted(
+    converted: Sequence[Converted], size_bytes: int, options: ConvertOptions
+) -> None:
+    """Counts an original of so many bytes for the histograms; of several sizes, by the first."""
+    for image in converted:
+        if isinstance(image, StoredImage):
+            origin = image.origin
+            grown = image.height > origin.height, image.width > origin.width
+            enlarged = all(grown) if options.resize == "pad" else any(grown)  # or only padded
+            count_original(origin.format, origin.size, size_bytes, enlarged=enlarged)
+            return

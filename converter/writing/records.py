@@ -46,6 +46,7 @@ from converter.sources.containers import are_read_in_order, locate_part
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Read, Reads, read_entry
 from converter.storage.location import Location
+from converter.writing.image_notes import count_converted
 
 # The notes that `strict` refuses, the gravest first.
 STRICT_NOTES: Final = (
@@ -119,6 +120,8 @@ def make_records(
             _describe_image(found, image, common | more, size, columns)
             for image, more, size in parts
         ]
+        if not number:  # of an animation, its first frame stands for all
+            count_converted(converted, len(data), options)
         yield found, outcomes
 
 

@@ -3,7 +3,7 @@
 commands            runs one of the commands; its errors become one line and an exit code
 interrupts          ends a command after Ctrl-C, SIGTERM or a closed terminal
 job_commands        commands that run a job: convert, verify, export, …
-look_commands       commands that start no job: inspect, view, completion
+look_commands       commands that start no job: inspect, report, view, completion
 benching            measures reading, and says what limits it: bench
 declarations        the commands with their examples, and their arguments
 parsers             declarations and the fields of options -> a parser, and the pages of help

@@ -16,6 +16,7 @@ from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.help_pages import format_overview
 from pipelines.cli.interrupts import interrupts
 from pipelines.jobs.preview import SpaceWarning
+from pipelines.jobs.request import ReportWarning
 
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "plan": job_commands.run_plan,
@@ -23,6 +24,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "inspect": look_commands.run_inspect,
     "view": look_commands.run_view,
     "bench": benching.run_bench,
+    "report": look_commands.run_report,
     "verify": job_commands.run_verify,
     "repair": job_commands.run_repair,
     "clean": job_commands.run_clean,
@@ -55,7 +57,7 @@ def _run(arguments: list[str]) -> int:
     options = parse_arguments(arguments)
     quiet = getattr(options, "quiet", False)
     terminal.set_up_logs(debug=options.debug, quiet=quiet)
-    with terminal.show_warnings(SpaceWarning, quiet=quiet):
+    with terminal.show_warnings(SpaceWarning, ReportWarning, quiet=quiet):
         return _COMMANDS[options.command](options)
 
 

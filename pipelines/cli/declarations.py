@@ -108,6 +108,18 @@ COMMANDS: Final = {
         "bare disk or store. Then it says in words what limits reading on this machine, and what "
         "to do about it. It takes a minute or two.",
     ),
+    "report": Command(
+        "look",
+        "write report.html again: what is in it, with pictures",
+        (
+            ("photos-256", "photos-256/report.html, which convert has written, too"),
+            ("photos-256 --images photos", "with pictures of the files that were rejected"),
+            ("photos-256 --out report.html", "to another file, and nothing into OUT"),
+        ),
+        "Writes one page for people: counts of classes, samples, what the originals were like, "
+        "what was left out and why, and what you should know. It opens in any browser, and loads "
+        "nothing from anywhere.",
+    ),
     "verify": Command(
         "keep",
         "check every byte of a data set",
@@ -222,6 +234,10 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      {"type": int, "metavar": "N"}),
     (["repair"], "--images", "what was converted",
      {**_IMAGES, "nargs": "+", "required": True}),
+    (["report"], "--images", "what was converted, to show pictures of the files that were "
+     "rejected", {**_IMAGES, "nargs": "+"}),
+    (["report"], "--out", "the file to write (default: report.html in OUT)",
+     {**_IMAGES, "dest": "file", "metavar": "FILE"}),
     (["export"], "--as", "a folder for each split and class, tars for WebDataset, or Parquet for "
      "Hugging Face (default: folders)",
      {"dest": "kind", "choices": KINDS, "default": KINDS[0]}),
@@ -254,8 +270,8 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      {"metavar": "RUNNER"}, RUN, "another Beam runner, such as DataflowRunner"),
     (BEAM_JOBS, "--shared-paths", "workers on other machines have the same folders under the "
      "same paths", _SWITCH, RUN),
-    (["convert", "repair", "export", "clean"], "--break-lock", "treat a lock held by another "
-     "machine as stale", _SWITCH, RUN),
+    (["convert", "repair", "export", "clean", "report"], "--break-lock", "treat a lock held by "
+     "another machine as stale", _SWITCH, RUN),
     (COMMANDS.keys() - {"completion"}, "--json", "print one JSON object instead "
      "of lines", _SWITCH, PRINT, "one JSON object instead of lines"),
     (COMMANDS.keys() - {"completion"}, "--quiet", "print errors only: no bar, no summary",

@@ -14,6 +14,7 @@ from converter.format.indexing import Indexed, IndexedFile
 from converter.format.manifest import Manifest
 from converter.format.schema import MASK
 from converter.names import fit_message, from_bytes
+from converter.storage.files import REPORT
 from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.upkeep.comparisons import count_labels
@@ -35,6 +36,7 @@ def describe_conversion(conversion: Conversion, folder: Location) -> dict[str, A
         **describe_dataset(conversion.manifest, folder),
         "result": "unchanged" if conversion.unchanged else result,
         "shards": {"written": conversion.written, "kept": conversion.kept},
+        "report": None if conversion.report_error else str(locate(folder) / REPORT),
         **_describe_findings(conversion),
     }
 

@@ -1,4 +1,4 @@
-"""The commands that start no job: inspect, view and completion."""
+"""The commands that start no job: inspect, report, view and completion."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, read_manifest
+from converter.storage.files import REPORT
 from converter.storage.locate import locate
 from converter.storage.location import Location
-from pipelines.cli import inspection_reports, json_reports, terminal
+from pipelines.cli import inspection_reports, json_reports, reports, terminal
 from pipelines.cli.arguments import refuse_sizes
 from pipelines.cli.completion import write_script
 from pipelines.cli.inspection import FoundRecord, count_classes, find_record, read_record
 from pipelines.cli.text_layout import find_width
+from pipelines.jobs.reporting import report
 
 if TYPE_CHECKING:  # it imports numpy
     from reader.batches.pixel_statistics import PixelStatistics
@@ -54,6 +56,23 @@ def run_view(arguments: argparse.Namespace) -> int:
     refuse_sizes(arguments)
     browser = not arguments.no_browser
     serve(arguments.out, port=arguments.port, browser=browser, announce=announce)
+    return 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """`shardmill report OUT`: writes the page, and says where it is."""
+    refuse_sizes(arguments)
+    made = report(
+        arguments.out,
+        arguments.file,
+        images=arguments.images,
+        break_lock=arguments.break_lock,
+    )
+    place = arguments.file or arguments.out / REPORT
+    if arguments.json:
+        terminal.print_json({"report": str(locate(place)), **made.to_json()})
+    elif not arguments.quiet:
+        terminal.print_lines(reports.summarize_report(made, place))
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 import converter
 from converter.errors import UsageError
-from converter.option_fields import GROUPS, Option, list_options, read_meanings
+from converter.option_fields import GROUPS, Option, list_options, name_flag, read_meanings
 from converter.options import ConvertOptions
 from pipelines.cli.declarations import (
     ARGUMENTS,
@@ -113,10 +113,7 @@ class _Filler:
         meanings = read_meanings(ConvertOptions)
         shown = [row for row in list_options(ConvertOptions) if not row[2].hidden]
         shown.sort(key=lambda row: GROUPS.index(row[2].group))
-        flags = {
-            name: option.flag or f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
-            for name, default, option in shown
-        }
+        flags = {name: name_flag(name, default, option) for name, default, option in shown}
         for name, default, option in shown:
             names = (flags[name], *filter(None, [option.alias]))
             meaning = _describe_option(default, option, _name_flags(meanings.get(name, ""), flags))

@@ -15,7 +15,7 @@ from converter.inventory import NOTES, Note
 from converter.names import fit_message
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes, format_count
-from converter.storage.files import REJECTS
+from converter.storage.files import REJECTS, REPORT
 from converter.storage.location import Location
 from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update
@@ -24,8 +24,9 @@ from pipelines.cli import omissions
 from pipelines.jobs.preview import Preview, Proposal
 from pipelines.jobs.upkeep import Repair
 
-if TYPE_CHECKING:  # it imports Beam
+if TYPE_CHECKING:  # they import Beam and NumPy
     from pipelines.jobs.convert import Conversion
+    from pipelines.pages.report import Report
 
 MAX_CLASSES: Final = 20  # that are listed; the others are counted
 
@@ -64,6 +65,8 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     if update is None and (totals.rejected or totals.skipped):
         yield from omissions.list_reasons(totals)
         yield f"  every file that was left out, and why: {out / REJECTS}"
+    if not conversion.report_error:
+        yield f"  report: {out / REPORT}"
 
 
 def summarize_cost(cost: Cost) -> Iterator[str]:
@@ -127,6 +130,16 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
         f"takes about {seconds:,.0f} s of one core, {seconds / cores:,.0f} s on {cores} cores "
         f"(measured on {estimate.samples:,} images, {estimate.rejected} of them rejected)"
     )
+
+
+def summarize_report(made: Report, place: Location) -> Iterator[str]:
+    """What `shardmill report` prints: where the page is, and the gravest of what it says."""
+    from pipelines.pages.findings import list_findings  # noqa: PLC0415 (NumPy)
+
+    yield f"report: {place}"
+    for finding in list_findings(made.survey):
+        if finding.level != "info":
+            yield fit_message(f"  {finding.title}")
 
 
 def name_fault(fault: Fault) -> str:

@@ -89,8 +89,8 @@ def fail(message: str, code: int) -> int:
 
 
 @contextlib.contextmanager
-def show_warnings(own: type[Warning], *, quiet: bool) -> Iterator[None]:
-    """Shows warnings of our own class as one line each, or not at all; others as Python does."""
+def show_warnings(*own: type[Warning], quiet: bool) -> Iterator[None]:
+    """Shows warnings of our own classes as one line each, or not at all; others as Python does."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
@@ -103,7 +103,8 @@ def show_warnings(own: type[Warning], *, quiet: bool) -> Iterator[None]:
                 # `print` would break the progress bar.
                 tqdm.write(fit_message(f"shardmill: warning: {message}"), file=sys.stderr)
 
-        warnings.simplefilter("always", own)
+        for category in own:
+            warnings.simplefilter("always", category)
         warnings.showwarning = show_line
         yield
 

@@ -5,6 +5,7 @@ One size is the usual case of several: their images are read and decoded once fo
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,9 @@ from pipelines.beam.remaining import write_remaining
 from pipelines.jobs.bars import follow
 from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.preview import compare, compare_update
-from pipelines.jobs.request import SETTINGS, Request, make_requests, make_settings
+from pipelines.jobs.reporting import write_report
+from pipelines.jobs.request import SETTINGS, ReportWarning, Request, make_requests, make_settings
+from pipelines.jobs.run_records import RunClock, Work, make_works, note_run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +52,7 @@ class Conversion:
     classes: ClassChanges = dataclasses.field(default_factory=ClassChanges)  # by the update
     notes: tuple[Note, ...] = ()  # what is odd about images that were converted
     cost: Cost = dataclasses.field(default_factory=Cost)  # of the shards written
+    report_error: str = ""  # why there is no report, if there is none
 
 
 def convert(
@@ -154,19 +158,24 @@ def _convert(
     *,
     ended: bool,
 ) -> dict[Location, Conversion]:
-    run = requests[0].run
+    run, clock = requests[0].run, RunClock()
     # Nothing to start if all that is left is to find out that nothing has changed.
     needed = run.mode == "overwrite" or not all(request.is_finished for request in requests)
     # Processes start here and import Beam (1.1 s) while this one scans and plans.
     workers = runners.start_workers(beam, run.workers, *requests[0].places)
     with workers if needed else contextlib.nullcontext() as pool:
-        done, plans = _plan(requests, locks, ended=ended)
-        written = write_remaining([*plans.values()], beam, pool)
-    for (out, plan), (kept, cost) in zip(plans.items(), written, strict=True):
-        done[out] = _complete(plan, out, kept, cost)
+        with clock.measure("scan"):
+            done, plans = _plan(requests, locks, ended=ended)
+        with clock.measure("convert"):
+            written = write_remaining([*plans.values()], beam, pool)
+    asked = {request.out: request for request in requests}
+    works = make_works([*plans.values()], written)
+    for (out, plan), work in zip(plans.items(), works, strict=True):
+        done[out] = _complete(plan, asked[out], work, clock)
     for out, plan in plans.items():
         if plan.out != out:  # only now, when all of them are complete
             replace_dataset(out)
+        done[out] = _report(done[out], asked[out])
     return {request.out: done[request.out] for request in requests}
 
 
@@ -205,12 +214,13 @@ def _update(requests: Sequence[Request], beam: runners.RunnerOptions) -> dict[Lo
 
 def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOptions) -> Conversion:
     out, run, stage = request.out, request.run, Layout(request.out).stage
-    old = read_manifest(request.current)
+    old, clock = read_manifest(request.current), RunClock()
     total = len(old.shards)
     # As above, the processes start while this one compares.
     with runners.start_workers(beam, run.workers, *request.places) as pool:
         progress.begin("compare", total, "shards")
-        update, classes = compare_update(request, old, inventory, lambda _: progress.advance())
+        with clock.measure("scan"):
+            update, classes = compare_update(request, old, inventory, lambda _: progress.advance())
         if not update.needed:
             notes = update.draft.inventory.notes
             return Conversion(manifest=old, kept=total, unchanged=True, update=update, notes=notes)
@@ -218,21 +228,38 @@ def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOpti
             _discard_other(request, update.draft)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             plan = carry_shards(update, out, plan)
-            ((kept, cost),) = write_remaining([plan], beam, pool)
-            conversion = _complete(plan, out, kept, cost)
+            with clock.measure("convert"):
+                written = write_remaining([plan], beam, pool)
+            (work,) = make_works([plan], written)
+            conversion = _complete(plan, request, work, clock)
             replace_dataset(out)
+            conversion = _report(conversion, request)  # the lock ends with this block
     return dataclasses.replace(conversion, update=update, classes=classes)
 
 
-def _complete(plan: Plan, out: Location, kept: int, cost: Cost) -> Conversion:
+def _complete(plan: Plan, request: Request, work: Work, clock: RunClock) -> Conversion:
     """Commits a plan whose shards are all written, unless it is committed already."""
-    if Layout(plan.out).manifest.is_file():
-        manifest = read_manifest(plan.out)
-    else:
-        # The plan marks a staged folder as one that is to replace another.
-        manifest = commit(plan, keep_work=plan.out != out)
-    written, notes = len(plan.shards) - kept, read_notes(plan.out)
-    return Conversion(manifest=manifest, written=written, kept=kept, notes=notes, cost=cost)
+    with clock.measure("commit"):
+        if Layout(plan.out).manifest.is_file():
+            manifest = read_manifest(plan.out)
+        else:
+            # The plan marks a staged folder as one that is to replace another.
+            manifest = commit(plan, keep_work=plan.out != request.out)
+    note_run(request, manifest, work, clock, folder=plan.out)
+    return Conversion(
+        manifest=manifest,
+        written=work.written,
+        kept=work.kept,
+        notes=read_notes(plan.out),
+        cost=work.cost,
+    )
+
+
+def _report(conversion: Conversion, request: Request) -> Conversion:
+    """Writes the report; the data set is whole without it."""
+    if error := write_report(request.out, request.images):
+        warnings.warn(error, ReportWarning, stacklevel=2)
+    return dataclasses.replace(conversion, report_error=error)
 
 
 def _discard_other(request: Request, draft: Draft) -> None:

@@ -32,6 +32,10 @@ IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
 
 
+class ReportWarning(UserWarning):
+    """A data set is complete, but its report could not be written."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
     """How a job runs. None of it changes a byte of what is written.

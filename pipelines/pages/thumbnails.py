@@ -155,6 +155,12 @@ def list_mask_labels(record: Record, classes: Sequence[str] = ()) -> list[int]:
     return [label for label, count in enumerate(counts) if count and alphas[label]]
 
 
+def count_mask_pixels(record: Record) -> dict[int, int]:
+    """How many pixels of a mask have each number that it holds; raises as `draw_mask` does."""
+    with wrap_decoder_errors():
+        return {label: n for label, n in enumerate(_open_mask(record).histogram()) if n}
+
+
 def _decode(record: Record) -> Image.Image:
     """Opens an image whose pixels are loaded when they are needed."""
     size = record.height, record.width

@@ -27,6 +27,7 @@ from benchmarks.measuring import report
 from dataflow.standin import StandIn, list_packages
 from engines.proof import find_free_port, is_open
 
+from converter.storage.files import COMPANIONS
 from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import list_objects, put_object
@@ -149,11 +150,11 @@ def check_worker(told: dict[str, Any], folder: str) -> Iterator[tuple[str, str, 
 
 
 def read_tree(folder: Location) -> dict[str, bytes]:
-    """All files below a folder."""
+    """All files below a folder, but for those that hold times."""
     if isinstance(folder, ObjectPath):
-        paths = [path for path, _ in list_objects(folder)]
+        paths = [path for path, _ in list_objects(folder) if path.name not in COMPANIONS]
         return {path.relative_to(folder): path.read_bytes() for path in paths}
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in COMPANIONS]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
+from converter.storage.files import COMPANIONS
+
 SCRIPTS = Path(__file__).resolve().parents[1]
 LOOP = (sys.executable, str(SCRIPTS / "faults" / "loop_runner.py"))
 BEAM = (sys.executable, "-m", "pipelines")
@@ -185,7 +187,7 @@ def read_tree(folder: Path) -> Tree:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name not in COMPANIONS  # they hold times
     }
 
 
@@ -193,7 +195,8 @@ def read_named(out: Path) -> Tree:
     """The files with a final name."""
     if not out.is_dir():
         return {}
-    files = (path for path in sorted(out.iterdir()) if path.is_file())
+    found = (path for path in sorted(out.iterdir()) if path.name not in COMPANIONS)
+    files = (path for path in found if path.is_file())
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

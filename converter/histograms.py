@@ -1,0 +1,111 @@
+"""What the originals of a conversion are like: counted by format, size, shape and bytes.
+
+Buckets begin at 1, 2 or 5 times a power of ten, sides at powers of two, and a shape goes to the
+nearest ratio that has a name. So the counts of a million images take two kilobytes.
+"""
+
+import bisect
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from typing import Final
+
+_STEPS: Final = tuple(step * 10**power for power in range(13) for step in (1, 2, 5))
+_SIDES: Final = tuple(2**power for power in range(17))
+
+RATIOS: Final = (
+    "1:8", "1:4", "1:3", "1:2", "9:16", "2:3", "3:4", "4:5", "1:1",
+    "5:4", "4:3", "3:2", "16:9", "2:1", "3:1", "4:1", "8:1",
+)  # fmt: skip
+"""Width to height; the first and the last stand also for all that is longer."""
+
+# Between two ratios lies the mean of their logarithms.
+_SHAPES: Final = [math.log(int(w) / int(h)) for w, _, h in (r.partition(":") for r in RATIOS)]
+_SHAPE_EDGES: Final = [(low + high) / 2 for low, high in itertools.pairwise(_SHAPES)]
+
+# Exact sizes: the commonest are kept, so that images that all differ cost no more memory.
+_KEPT_SIZES: Final = 64
+_HELD_SIZES: Final = 1_024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Histograms:
+    """Counts of originals that were converted, by the lower edge of their bucket.
+
+    Attributes:
+        images: how many were counted.
+        enlarged: how many of them have fewer rows or columns than what is stored.
+        formats: by format.
+        sizes: by `WIDTHxHEIGHT`, upright, in pixels: the commonest.
+        sides: by the shorter side, in pixels.
+        pixels: by width times height.
+        ratios: by the nearest of `RATIOS`.
+        bytes: by the size of the file.
+    """
+
+    images: int = 0
+    enlarged: int = 0
+    formats: dict[str, int] = dataclasses.field(default_factory=dict)
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    sides: dict[str, int] = dataclasses.field(default_factory=dict)
+    pixels: dict[str, int] = dataclasses.field(default_factory=dict)
+    ratios: dict[str, int] = dataclasses.field(default_factory=dict)
+    bytes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __add__(self, other: "Histograms") -> "Histograms":
+        merged = {
+            name: dict(Counter(getattr(self, name)) + Counter(getattr(other, name)))
+            for name in _COUNTED
+        }
+        merged["sizes"] = dict(Counter(merged["sizes"]).most_common(_KEPT_SIZES))
+        images, enlarged = self.images + other.images, self.enlarged + other.enlarged
+        return Histograms(images=images, enlarged=enlarged, **merged)
+
+
+_COUNTED: Final = ("formats", "sizes", "sides", "pixels", "ratios", "bytes")
+
+
+class OriginalTally:
+    """Counts originals, one by one: 2 µs each."""
+
+    def __init__(self) -> None:
+        self._images = self._enlarged = 0
+        self._counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+
+    def add(
+        self, file_format: str, size: tuple[int, int], size_bytes: int, *, enlarged: bool
+    ) -> None:
+        """Counts an original of that size (height, width), upright, in pixels."""
+        height, width = size
+        self._images += 1
+        self._enlarged += enlarged
+        counts = self._counts
+        counts["formats"][file_format] += 1
+        counts["sizes"][f"{width}x{height}"] += 1
+        counts["sides"][_find_edge(_SIDES, min(size))] += 1
+        counts["pixels"][_find_edge(_STEPS, height * width)] += 1
+        counts["ratios"][name_ratio(height, width)] += 1
+        counts["bytes"][_find_edge(_STEPS, size_bytes)] += 1
+        if len(counts["sizes"]) > _HELD_SIZES:
+            counts["sizes"] = Counter(dict(counts["sizes"].most_common(_KEPT_SIZES)))
+
+    def describe(self) -> Histograms:
+        counts = {name: dict(counted) for name, counted in self._counts.items()}
+        counts["sizes"] = dict(self._counts["sizes"].most_common(_KEPT_SIZES))
+        return Histograms(images=self._images, enlarged=self._enlarged, **counts)
+
+
+def name_ratio(height: int, width: int) -> str:
+    """The ratio of width to height that a size is nearest to.
+
+    >>> name_ratio(480, 640), name_ratio(1000, 1000)
+    ('4:3', '1:1')
+    """
+    shape = math.log(max(1, width) / max(1, height))
+    return RATIOS[bisect.bisect_right(_SHAPE_EDGES, shape)]
+
+
+def _find_edge(edges: tuple[int, ...], value: int) -> str:
+    """The lower edge of the bucket of a value."""
+    return str(edges[max(0, bisect.bisect_right(edges, value) - 1)])

@@ -1,0 +1,200 @@
+"""Counts as bars: what a page draws of histograms, records and times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from converter.commits.run_log import Run
+from converter.histograms import RATIOS, Histograms
+from converter.sizes import format_bytes
+from pipelines.pages.record_facts import AREA_EDGES, COUNT_EDGES, WORD_EDGES
+from pipelines.pages.survey import Survey, share_labels
+
+_MAX_BARS: Final = 12  # of what has no order
+_MAX_CLASSES: Final = 40
+
+_STEPS: Final = {
+    "read": "reading", "decode": "decoding", "convert": "resizing", "encode": "encoding",
+    "write": "writing", "other": "bookkeeping",
+}  # fmt: skip
+
+
+class Bar(NamedTuple):
+    """A count, and what it is of."""
+
+    label: str
+    value: float
+    shown: str = ""  # instead of the value
+
+
+class Chart(NamedTuple):
+    """Bars with a title; `note` says what they count."""
+
+    title: str
+    bars: Sequence[Bar]
+    note: str = ""
+    of: float | None = None  # what is 100%; None for the sum of all, 0 for no share
+
+    @property
+    def most(self) -> float:
+        return max((bar.value for bar in self.bars), default=0) or 1
+
+    @property
+    def total(self) -> float:
+        return sum(bar.value for bar in self.bars) if self.of is None else self.of
+
+
+def chart_formats(seen: Histograms) -> Chart:
+    """Originals by format."""
+    return Chart("Formats", _rank(seen.formats.items()))
+
+
+def chart_sizes(seen: Histograms) -> Chart:
+    """The commonest sizes of originals."""
+    counts = {name.replace("x", " \u00d7 "): count for name, count in seen.sizes.items()}
+    bars = _rank(counts.items(), 8)
+    return Chart("Commonest sizes", bars, "width and height in pixels")
+
+
+def chart_sides(seen: Histograms) -> Chart:
+    """Originals by their shorter side."""
+
+    def label(low: int) -> str:
+        return f"{low:,} to {2 * low - 1:,}" if low > 1 else "1"
+
+    return Chart("Shorter side", _fill(seen.sides, _double, label), "pixels")
+
+
+def chart_pixels(seen: Histograms) -> Chart:
+    """Originals by their pixels."""
+
+    def label(low: int) -> str:
+        return f"from {low / 1e6:,g} MP" if low >= 10_000 else f"from {low:,} pixels"
+
+    return Chart("Pixels", _fill(seen.pixels, _step, label), "width times height")
+
+
+def chart_ratios(seen: Histograms) -> Chart:
+    """Originals by their shape."""
+    present = [place for place, name in enumerate(RATIOS) if seen.ratios.get(name)]
+    names = RATIOS[min(present, default=0) : max(present, default=0) + 1]
+    bars = [Bar(name, seen.ratios.get(name, 0)) for name in names]
+    return Chart("Aspect ratio", bars, "width to height, the nearest of these")
+
+
+def chart_bytes(seen: Histograms) -> Chart:
+    """Originals by the size of their file."""
+    return Chart(
+        "File size", _fill(seen.bytes, _step, lambda low: f"from {format_bytes(low)}"), "bytes"
+    )
+
+
+ORIGINAL_CHARTS: Final[Sequence[Callable[[Histograms], Chart]]] = (
+    chart_formats, chart_sizes, chart_sides, chart_pixels, chart_ratios, chart_bytes,
+)  # fmt: skip
+
+
+def chart_records(survey: Survey) -> list[Chart]:
+    """What records say beside one label: several labels, boxes, masks, captions, numbers."""
+    facts, classes = survey.records, survey.classes
+    charts = [
+        _chart_classes("Labels", facts.tagged, classes, "records that have each", facts.looked),
+        _chart_counts("Labels a record", facts.labels_per_record, COUNT_EDGES),
+        _chart_classes("Classes of boxes", facts.boxed, classes, "boxes"),
+        _chart_counts("Boxes a record", facts.boxes_per_record, COUNT_EDGES),
+        _chart_areas(facts.box_areas),
+        _chart_classes("Classes in masks", facts.masked, classes, "masks with each", facts.masks),
+        _chart_mask_pixels(facts.mask_pixels, classes),
+        _chart_counts("Words a caption", facts.caption_words, WORD_EDGES),
+        _chart_targets(facts.targets, facts.target_range),
+    ]
+    return [chart for chart in charts if chart.bars]
+
+
+def chart_phases(run: Run | None) -> list[Chart]:
+    """Where the time of a run went, as a whole and in its workers."""
+    if run is None:
+        return []
+    phases = [Bar(name, msec, _seconds(msec)) for name, msec in run.phases_msec.items()]
+    steps = sorted(run.steps_msec.items(), key=lambda item: -item[1])
+    works = [Bar(_STEPS.get(name, name), msec, _seconds(msec)) for name, msec in steps if msec]
+    charts = [Chart("Phases", phases, "by the clock"), Chart("Steps", works, "of all workers")]
+    return [chart for chart in charts if chart.bars]
+
+
+def _seconds(msec: int) -> str:
+    return f"{msec / 1000:,.1f} s"
+
+
+def _rank(items: Iterable[tuple[str, int]], most: int = _MAX_BARS) -> list[Bar]:
+    """The largest counts, and the sum of all others."""
+    ordered = sorted(items, key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ordered[most:])
+    bars = [Bar(name, count) for name, count in ordered[:most]]
+    return [*bars, Bar(f"{len(ordered) - most:,} others", rest)] if rest else bars
+
+
+def _fill(
+    counts: Mapping[str, int], following: Callable[[int], int], label: Callable[[int], str]
+) -> list[Bar]:
+    """Buckets from the first to the last that is not empty; those between them may be."""
+    edges = sorted(map(int, counts))
+    if not edges:
+        return []
+    bars: list[Bar] = []
+    edge = edges[0]
+    while edge <= edges[-1] and len(bars) < 40:
+        bars.append(Bar(label(edge), counts.get(str(edge), 0)))
+        edge = following(edge)
+    return bars
+
+
+def _double(edge: int) -> int:
+    return 2 * max(1, edge)
+
+
+def _step(edge: int) -> int:
+    """The next of 1, 2, 5, 10, 20 and so on."""
+    first = str(max(1, edge))[0]
+    return max(1, edge) * 5 // 2 if first == "2" else 2 * max(1, edge)
+
+
+def _chart_classes(
+    title: str, counts: Mapping[int, int], classes: Any, note: str, of: float | None = None
+) -> Chart:
+    return Chart(title, _rank(share_labels(counts, classes), _MAX_CLASSES), note, of)
+
+
+def _chart_mask_pixels(counts: Mapping[int, int], classes: Sequence[str]) -> Chart:
+    bars = _rank(share_labels(counts, classes), _MAX_CLASSES)
+    bars = [bar._replace(shown=f"{bar.value / 10:.1f}%") for bar in bars]
+    return Chart("Area of classes", bars, "share of all pixels of the masks", 0)
+
+
+def _chart_counts(title: str, counts: Mapping[int, int], edges: Sequence[int]) -> Chart:
+    """Buckets that begin at these edges, from the first to the last that is not empty."""
+    ends = [*(edge - 1 for edge in edges[1:]), None]
+    bars = [
+        Bar(str(edge) if end == edge else f"{edge} to {end}" if end else f"{edge} or more", n)
+        for edge, end in zip(edges, ends, strict=True)
+        if (n := counts.get(edge, 0)) or min(counts, default=edge) < edge < max(counts, default=0)
+    ]
+    return Chart(title, bars, "records")
+
+
+def _chart_areas(counts: Mapping[float, int]) -> Chart:
+    bars = [
+        Bar(f"from {100 * edge:g}%" if edge else f"under {100 * AREA_EDGES[1]:g}%", counts[edge])
+        for edge in AREA_EDGES
+        if edge in counts
+    ]
+    return Chart("Size of boxes", bars, "share of the image")
+
+
+def _chart_targets(counts: Sequence[int], limits: tuple[float, float] | None) -> Chart:
+    if limits is None:
+        return Chart("Number to predict", ())
+    low, step = limits[0], (limits[1] - limits[0]) / len(counts)
+    bars = [Bar(f"from {low + place * step:,.4g}", count) for place, count in enumerate(counts)]
+    return Chart("Number to predict", bars if step else bars[:1], f"up to {limits[1]:,.4g}")

@@ -1,0 +1,163 @@
+"""What a report points out, in words: each thing where it is, and only there."""
+
+import dataclasses
+
+import pytest
+from surveying import make_run, make_survey
+
+from converter.costs import STEPS
+from converter.histograms import Histograms
+from converter.inventory import NOTES, Note
+from pipelines.pages.findings import LEVELS, explain_bottleneck, list_findings
+from pipelines.pages.record_facts import RecordFacts
+
+
+def find(survey, part: str):
+    """The only finding with these letters in its title."""
+    (found,) = [each for each in list_findings(survey) if part in each.title]
+    return found
+
+
+def test_nothing_is_said_where_nothing_is_odd():
+    assert list_findings(make_survey()) == []
+    assert list_findings(make_survey(runs=[make_run()])) == []
+
+
+def test_near_empty_classes_are_named():
+    survey = make_survey({"train": [500, 9, 400, 3], "test": [100, 0, 99, 2]}, list("abcd"))
+    found = find(survey, "fewer than 10")
+    assert (found.level, found.title) == ("warn", "2 classes with fewer than 10 images: b, d")
+
+
+def test_a_class_of_ten_is_not_near_empty():
+    survey = make_survey({"train": [10, 10, 11]})
+    assert not [each for each in list_findings(survey) if "fewer than" in each.title]
+
+
+def test_empty_classes_are_named_once():
+    survey = make_survey(
+        {"train": [500, 0]}, ["cats", "dogs"], notes=[Note("empty_class", ("dogs",), 1)]
+    )
+    assert find(survey, "without an image").title == "1 class without an image: dogs"
+    assert len([each for each in list_findings(survey) if "dogs" in str(each)]) == 1
+
+
+def test_the_largest_and_the_smallest_class_are_weighed():
+    found = find(make_survey({"train": [1000, 100, 40]}, ["a", "b", "c"]), "unbalanced")
+    assert "a has 1,000 images, c 40: 25 times as many" in found.text
+    assert "class_weight" in found.text
+    assert not [f for f in list_findings(make_survey({"train": [399, 40]})) if "balanc" in f.title]
+
+
+@pytest.mark.parametrize(("split", "level"), [("train", "bad"), ("validation", "warn")])
+def test_a_class_that_a_split_lacks_is_named(split, level):
+    counts = {"train": [300, 300], "validation": [300, 300]}
+    counts[split] = [600, 0]
+    found = find(make_survey(counts, ["here", "gone"]), f"missing in {split}")
+    assert (found.level, found.title) == (level, f"1 class missing in {split}: gone")
+
+
+def test_a_split_may_be_empty_or_small():
+    survey = make_survey({"train": [300, 300], "validation": [10, 15], "test": [0, 0]})
+    assert find(survey, "test is empty").level == "warn"
+    assert "4.0 points" in find(survey, "validation has only 25 images").text
+    assert not [each for each in list_findings(survey) if "missing in test" in each.title]
+
+
+def test_a_set_with_nothing_held_out_is_told_how():
+    assert "--validation-split 0.2" in find(make_survey({"train": [300, 300]}), "held out").text
+
+
+def test_one_class_is_no_classification():
+    found = find(make_survey({"train": [300]}, ["all"]), "only one class")
+    assert (found.level, found.title[-1]) == ("warn", "s")
+    assert not [e for e in list_findings(make_survey({"train": [300]})) if "balanced" in e.title]
+
+
+def test_sets_of_copies_are_counted_together():
+    notes = [Note("duplicate_split", ("a.jpg", "b.jpg"), 2), Note("duplicate_split", ("c",), 3)]
+    found = find(make_survey(notes=notes), "several splits")
+    assert found.level == "bad"
+    assert found.title.endswith("(5 in 2 sets)")
+    assert found.text.startswith("a.jpg, b.jpg, c.")
+
+
+@pytest.mark.parametrize("code", NOTES)
+def test_every_note_is_said_in_a_sentence(code):
+    found = list_findings(make_survey(notes=[Note(code, ("one",), 1)]))
+    assert code == "empty_class" or (len(found) == 1 and found[0].level in LEVELS)
+    assert all(each.title and "  " not in each.text for each in found)
+
+
+def test_a_note_of_a_newer_version_is_its_code():
+    assert find(make_survey(notes=[Note("curse", (), 4)]), "curse").title == "curse (4)"
+
+
+@pytest.mark.parametrize(("count", "level"), [(5, "info"), (50, "warn")])
+def test_the_share_of_rejects_decides_how_grave_they_are(count, level):
+    rejected = {"decode_error": count, "filtered_side": 999}
+    found = find(make_survey(manifest={"rejected": rejected}), "could not be converted")
+    assert found.level == level
+    assert found.title == f"{count} images could not be converted"
+    assert "truncated or damaged" in found.text
+
+
+def test_what_a_filter_leaves_out_is_no_finding():
+    assert list_findings(make_survey(manifest={"rejected": {"filtered_side": 999}})) == []
+
+
+def test_damage_comes_first():
+    records = RecordFacts(looked=9, total=9, damage=("train-0: damaged record at byte 7",))
+    first, *_ = list_findings(make_survey({"train": [3, 0]}, records=records))
+    assert (first.level, first.title) == ("bad", "Records are damaged")
+    assert "at byte 7" in first.text
+    assert "shardmill repair" in first.text
+
+
+def test_small_originals_and_long_ones_are_pointed_out():
+    seen = Histograms(images=100, enlarged=38, formats={"jpeg": 100}, ratios={"1:1": 90, "4:1": 10})
+    survey = make_survey(runs=[make_run(originals=seen)])
+    assert find(survey, "smaller than what is stored").title.startswith("38% of")
+    assert "--resize pad" in find(survey, "three times").text
+    padded = make_survey(runs=[make_run(originals=seen)], manifest={"options": {"resize": "pad"}})
+    assert not [each for each in list_findings(padded) if "three times" in each.title]
+
+
+def test_what_cannot_be_read_and_updates_are_said():
+    survey = make_survey(unread=["run.jsonl, line 1 is damaged"], manifest={"updated": 2})
+    assert find(survey, "cannot be read").text == "run.jsonl, line 1 is damaged"
+    assert "2 times" in find(survey, "Updated").title
+
+
+def test_findings_are_sorted_by_how_grave_they_are():
+    survey = make_survey({"train": [300, 0], "test": [1, 5]}, notes=[Note("duplicate", ("a",), 2)])
+    levels = [LEVELS.index(each.level) for each in list_findings(survey)]
+    assert levels == sorted(levels)
+    assert {0, 1, 2} <= {*levels}
+
+
+def test_twenty_thousand_classes_are_not_all_named():
+    survey = make_survey({"train": [1] * 20_000})
+    assert "and 19,995 more" in find(survey, "fewer than 10").title
+    assert max(len(each.title + each.text) for each in list_findings(survey)) < 600
+
+
+def test_names_are_short_and_on_one_line():
+    survey = make_survey({"train": [300, 0]}, ["a", "x\n" * 100])
+    title = find(survey, "without an image").title
+    assert "\n" not in title
+    assert len(title) < 150
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_bottleneck_has_advice(step):
+    assert "took longest" in explain_bottleneck({**dict.fromkeys(STEPS, 1), step: 50})
+
+
+def test_without_a_measurement_there_is_no_advice():
+    assert explain_bottleneck({}) == explain_bottleneck(dict.fromkeys(STEPS, 0)) == ""
+
+
+def test_a_finding_is_made_of_facts_alone():
+    survey = make_survey({"train": [300, 0]})
+    assert list_findings(survey) == list_findings(dataclasses.replace(survey))
