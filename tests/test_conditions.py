@@ -347,7 +347,7 @@ def test_many_stars_do_not_try_all_ways():
 
 def test_what_the_docs_say_is_the_language():
     page = (Path(__file__).parents[1] / "docs" / "sources.md").read_text()
-    _, _, rest = page.partition("**`--where CONDITION`**")
+    _, _, rest = page.partition("`--where CONDITION` takes")
     shown = rest.partition("```text\n")[2].partition("\n```")[0].splitlines()
     assert len(shown) == 2
     fields = FIELDS | {"path": FIELDS["label"], "bytes": FIELDS["age"]}

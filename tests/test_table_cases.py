@@ -205,7 +205,7 @@ def test_notes_are_in_the_data_set_and_in_what_convert_and_plan_print(world, tmp
 
 def test_every_command_in_the_docs_is_one(tmp_path, monkeypatch):
     page = Path(converter.__file__).parents[1] / "docs" / "sources.md"
-    section = page.read_text().split("### Tables as people have them")[1].split("\n\n- ")[0]
+    section = page.read_text().split("### Tables as people have them")[1].split("\n\n**")[0]
     lines = section.replace("\\\n", "").splitlines()
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("shardmill")]
     monkeypatch.chdir(tmp_path)
