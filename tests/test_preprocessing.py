@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ import pytest
 from conftest import convert_folder, encode_image, make_environment, make_image, make_profile
 from making import make_images
 from PIL import Image
+from servers import upload_tree
 
 from converter.errors import DatasetError, ImageError, ShardmillError, UsageError
 from converter.names import name_frame
@@ -285,6 +287,18 @@ def test_a_path_without_a_readable_file_is_an_error(make_set, tmp_path):
         with pytest.raises(ImageError, match=said) as caught:
             preprocessing.preprocess(path)
         assert "\n" not in str(caught.value)
+
+
+def test_an_address_is_read_like_a_file(server, folder, make_set, tmp_path):
+    shutil.copy(folder / "class" / "large.jpeg", tmp_path / "1.jpeg")
+    address = upload_tree(tmp_path, server.path("preprocessing"))
+    preprocessing = open_shards(make_set("crop")).preprocessing()
+    expected = preprocessing.preprocess(tmp_path / "1.jpeg")
+    np.testing.assert_array_equal(preprocessing.preprocess(str(address / "1.jpeg")), expected)
+    with pytest.raises(ImageError, match=r"^missing: "):
+        preprocessing.preprocess(str(address / "2.jpeg"))
+    with pytest.raises(UsageError, match="unknown kind"):
+        preprocessing.preprocess("http://example.com/1.jpeg")
 
 
 def test_it_is_saved_and_loaded(folder, make_set, tmp_path):
