@@ -56,8 +56,8 @@ KINDS = {
         "report_page reporting reports request resume roundtrip runners scan sequence "
         "serializable shard_cache shard_groups shardset source stored_records stored_sources "
         "stores table_cases tables terminal tfds tfds_sets tfds_written tfrecord_sets threads "
-        "transforms truncated_sets updates verification view view_page voc webdataset workers "
-        "yolo "
+        "train transforms truncated_sets updates verification view view_page voc webdataset "
+        "workers yolo "
     ),
 }
 """The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or

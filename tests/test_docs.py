@@ -28,6 +28,7 @@ MOST = {
     "needs Colab": 4,
     "one command for each kind of data": 11,
     "needs PyTorch": 2,
+    "takes a minute": 1,
     "downloads images": 1,
     "tests/test_frameworks.py runs it": 1,
 }
