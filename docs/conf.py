@@ -21,6 +21,7 @@ extensions = [
     "reference_texts",
 ]
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # the default underlines modules as if they were links
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
