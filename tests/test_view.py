@@ -20,7 +20,7 @@ from forging import forge, make_payload, sign
 from PIL import Image
 from servers import find_port, upload
 
-from converter import ConvertOptions, DatasetError, ShardmillError, UsageError
+from converter import ConvertOptions, DatasetError, ShardmillError, StoreError, UsageError
 from converter.format.manifest import read_manifest
 from converter.storage.files import name_index
 from pipelines.view import albums, listings, markup, server
@@ -453,8 +453,46 @@ def test_a_record_that_holds_no_image_is_damaged(tmp_path):
     visitor = Visitor(tmp_path / "out")
     assert visitor.read("/s/train/").count('class="damaged"') == 1
     assert "not a tf.train.Example" in visitor.read("/s/train/1")
-    assert visitor.get("/s/train/2/image").mimetype == "image/svg+xml"
+    drawn = visitor.get("/s/train/2/image")
+    assert drawn.mimetype == "image/svg+xml"
+    assert "cannot be decoded" in drawn.text
+    assert "cannot be decoded" not in visitor.get("/s/train/2/thumbnail").text
     assert visitor.get("/s/train/3/image").mimetype == "image/png"
+
+
+def test_a_search_that_fails_says_so(converted, monkeypatch):
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(listings, "read_summaries", fail)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    visitor = Visitor(converted)
+    page = visitor.read("/s/train/?class=1")
+    assert "ended early" in page
+    assert 'id="progress"' not in page
+    assert json.loads(visitor.get("/s/train/progress").data)["failed"]
+
+
+def test_a_store_that_does_not_answer_is_a_fault_of_each_record(converted, monkeypatch):
+    album = open_data_set(converted).albums["train"]
+
+    def fail(_):
+        raise StoreError("the store is silent")
+
+    monkeypatch.setattr(album.files, "prefetch", fail)
+    assert {summary.error for summary in album.summarize(range(3))} == {"the store is silent"}
+
+
+def test_a_set_without_records_is_one_line(converted, tmp_path):
+    shutil.copytree(converted, tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    content = json.loads(path.read_bytes())
+    del content["digest"]
+    content |= {"splits": {}, "shards": []}
+    content["totals"] |= {"scanned": 0, "written": 0}
+    sign(path, content)
+    with pytest.raises(DatasetError, match="holds no records"):
+        open_data_set(tmp_path / "out")
 
 
 def test_what_is_no_finished_data_set_is_one_line(tmp_path, converted):

@@ -36,7 +36,7 @@ WHOLE_PIXELS: Final = 4_096
 """The longer side of a picture "at full size": no screen shows more."""
 
 LOSSLESS_PIXELS: Final = 1 << 21  # larger pictures are sent as JPEG
-KEPT_THUMBNAILS: Final = 4_096  # of 4 kB each
+KEPT_THUMBNAILS: Final = 1_024  # of about 10 kB each
 DRAWN_AT_ONCE: Final = min(4, os.cpu_count() or 1)  # an image may take 4 bytes a pixel
 
 
@@ -167,6 +167,8 @@ def open_data_set(out: AnyPath) -> DataSet:
         manifest = read_manifest(folder)
     except DatasetError as error:
         raise _explain(folder, error) from error
+    if not manifest.splits:
+        raise DatasetError(f"{folder} holds no records: there is nothing to view")
     albums = {split: Album(folder, manifest, split) for split in manifest.splits}
     return DataSet(
         name=folder.resolve().name or str(folder),

@@ -45,6 +45,7 @@ class Progress(NamedTuple):
     records: int
     damaged: int  # records and records of files that cannot be read
     done: bool
+    failed: bool = False  # whether it ended before it was done
 
 
 class _Part(NamedTuple):
@@ -76,8 +77,10 @@ class Listing:
 
     @property
     def progress(self) -> Progress:
-        records = len(self._files)
-        return Progress(self._looked, records, self._damaged, done=self._looked >= records)
+        ended = self._thread is not None and not self._thread.is_alive()
+        looked, records = self._looked, len(self._files)
+        done = looked >= records
+        return Progress(looked, records, self._damaged, done, failed=ended and not done)
 
     def start(self, patience_s: float = 0.0) -> Progress:
         """Begins to collect unless that has begun; waits a little, for small sets are done soon."""

@@ -65,12 +65,19 @@ def _show_value(value: Any) -> str:
     return from_bytes(value) if is_text else f"{len(value):,} bytes"
 
 
-def draw_fault(place: str) -> Picture:
-    """A picture in place of one that is damaged: it says where that is."""
+def draw_fault(place: str, reason: str = "") -> Picture:
+    """A picture in place of one that is damaged: it says where that is, and why if there is room.
+
+    Args:
+        place: parts with commas between them, each a line.
+        reason: in small letters.
+    """
     lines = [line for part in place.split(", ") for line in textwrap.wrap(part, 22)][:6]
-    top = 84 - 8 * len(lines)
+    small = textwrap.wrap(reason, 44)[:5]
+    top = 84 - 8 * len(lines) - 5 * len(small)
     texts = [_LINE.format(top, Markup(' font-weight="bold"'), "damaged")]
-    texts += [
-        _LINE.format(top + 16 * row, "", clean(line)) for row, line in enumerate(lines, start=1)
-    ]
+    texts += [_LINE.format(top + 16 * row, "", clean(line)) for row, line in enumerate(lines, 1)]
+    top += 16 * len(lines) + 6
+    size = Markup(' font-size="6.5"')
+    texts += [_LINE.format(top + 9 * row, size, clean(line)) for row, line in enumerate(small, 1)]
     return Picture(_FAULT.format(Markup("").join(texts)).encode(), "image/svg+xml", 320, 320)

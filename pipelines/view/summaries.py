@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from converter.errors import DatasetError, RecordError
+from converter.errors import RecordError, ShardmillError
 from converter.format import examples
 from converter.format.schema import BOX_LABELS, CAPTION, LABELS, MASK, Column
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES
@@ -102,7 +102,7 @@ def read_summaries(files: RecordFiles, numbers: Numbers, shape: Shape) -> list[S
         rows = np.flatnonzero(which == file)
         try:
             summaries = _read_file(files, numbers[rows], shape)
-        except DatasetError as error:
+        except (ShardmillError, OSError) as error:
             summaries = [Summary("", error=str(error))] * len(rows)
         for row, summary in zip(rows.tolist(), summaries, strict=True):
             found[row] = summary

@@ -13,7 +13,7 @@ from converter.errors import ShardmillError
 from converter.sizes import format_bytes
 from pipelines.pages.thumbnails import Picture, name_class
 from pipelines.view import markup, screens
-from pipelines.view.albums import Album, DataSet
+from pipelines.view.albums import Album, DataSet, describe_fault
 from pipelines.view.guards import guard
 from pipelines.view.listings import Filter
 from pipelines.view.screens import View
@@ -108,8 +108,9 @@ def _add_pictures(app: Flask, data: DataSet) -> None:
         draw = ways.get(kind) or abort(404)
         try:
             picture = draw(row)
-        except (ShardmillError, OSError):
-            picture = markup.draw_fault(album.find_place(row))
+        except (ShardmillError, OSError) as error:
+            reason = "" if kind == "thumbnail" else describe_fault(error)
+            picture = markup.draw_fault(album.find_place(row), reason)
         return Response(picture.data, mimetype=picture.media_type)
 
 

@@ -35,7 +35,7 @@ async function follow() {
     `${now.looked.toLocaleString("en")} of ${now.records.toLocaleString("en")} records, ` +
     `${now.found.toLocaleString("en")} found`;
   const fills = progress.dataset.full === "0" && now.found > Number(progress.dataset.found);
-  if (now.done || fills) location.reload();
+  if (now.done || now.failed || fills) location.reload();
   else setTimeout(follow, 700);
 }
 
