@@ -578,6 +578,32 @@ def test_a_listing_of_a_text_ends_at_its_limit(monkeypatch, converted):
     assert not Filter()
 
 
+def test_a_search_lets_pages_pass_but_not_for_ever(monkeypatch):
+    traffic = listings.Traffic()
+    traffic.let_pass()
+    passed = []
+    monkeypatch.setattr(listings, "MAX_WAIT_S", 30)
+    with traffic, traffic:
+        thread = threading.Thread(target=lambda: passed.append(traffic.let_pass()))
+        thread.start()
+        thread.join(0.05)
+        assert passed == []
+    thread.join(30)
+    assert passed == [None]
+    monkeypatch.setattr(listings, "MAX_WAIT_S", 0.01)
+    with traffic:
+        traffic.let_pass()
+
+
+def test_every_answer_counts_as_traffic(visitor, monkeypatch):
+    traffic, seen = visitor.data.traffic, []
+    album = visitor.data.albums["train"]
+    draw = album.draw
+    monkeypatch.setattr(album, "draw", lambda n: seen.append(traffic._pages) or draw(n))
+    visitor.get("/s/train/0/image")
+    assert (seen, traffic._pages) == ([1], 0)
+
+
 # Who is answered
 
 

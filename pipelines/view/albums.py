@@ -24,7 +24,7 @@ from converter.storage.files import INDEX_SUFFIX, Layout
 from converter.storage.locate import locate
 from converter.storage.location import AnyPath, Location
 from pipelines.pages.thumbnails import THUMBNAIL_PIXELS, Drawing, Picture, draw_mask, draw_record
-from pipelines.view.listings import Listing
+from pipelines.view.listings import Listing, Traffic
 from pipelines.view.summaries import Shape, Summary, read_summaries
 from reader import Record, Source
 from reader.plan.planning import list_files
@@ -43,12 +43,12 @@ DRAWN_AT_ONCE: Final = min(4, os.cpu_count() or 1)  # an image may take 4 bytes 
 class Album:
     """One split: its records by number. Shared by threads."""
 
-    def __init__(self, folder: Location, manifest: Manifest, split: str) -> None:
+    def __init__(self, folder: Location, manifest: Manifest, split: str, traffic: Traffic) -> None:
         files = list_files(folder, manifest, split, ReadOptions())
         self.split, self.classes = split, manifest.classes
         self.files = RangeFiles(files) if folder.is_remote else RecordFiles(files)
         self.shape = Shape.of_columns(manifest.columns, labelled=manifest.labelled)
-        self.listing = Listing(self.files, self.shape)
+        self.listing = Listing(self.files, self.shape, traffic)
         self.is_remote = folder.is_remote
         self.bytes = manifest.splits[split].bytes
         self.counts = manifest.splits[split].labels
@@ -120,6 +120,7 @@ class DataSet:
         folder: where it lies.
         manifest: what it holds.
         albums: its splits, by name.
+        traffic: the pages being answered.
         faults: a line for each file that is missing or has another size than when it was written.
     """
 
@@ -127,6 +128,7 @@ class DataSet:
     folder: Location
     manifest: Manifest
     albums: dict[str, Album]
+    traffic: Traffic
     faults: tuple[str, ...] = ()
 
     @property
@@ -169,12 +171,14 @@ def open_data_set(out: AnyPath) -> DataSet:
         raise _explain(folder, error) from error
     if not manifest.splits:
         raise DatasetError(f"{folder} holds no records: there is nothing to view")
-    albums = {split: Album(folder, manifest, split) for split in manifest.splits}
+    traffic = Traffic()
+    albums = {split: Album(folder, manifest, split, traffic) for split in manifest.splits}
     return DataSet(
         name=folder.resolve().name or str(folder),
         folder=folder,
         manifest=manifest,
         albums=albums,
+        traffic=traffic,
         faults=tuple(_list_faults(folder, manifest)),
     )
 

@@ -9,7 +9,6 @@ import functools
 import os
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -22,7 +21,8 @@ from pipelines.view.summaries import Shape, Summary, read_summaries
 from reader.arrays import Numbers
 from reader.records.record_files import RecordFiles
 
-PART_RECORDS: Final = 1_024
+PART_RECORDS: Final = 512
+MAX_WAIT_S: Final = 0.05  # of a search for the pages being answered, between two parts
 MAX_FOUND: Final = 10_000
 """Records whose names hold a text: more are not counted."""
 
@@ -48,6 +48,31 @@ class Progress(NamedTuple):
     failed: bool = False  # whether it ended before it was done
 
 
+class Traffic:
+    """Counts the pages being answered, which searches let pass: `with traffic:` around each."""
+
+    def __init__(self) -> None:
+        self._pages = 0
+        self._lock = threading.Lock()
+        self._calm = threading.Event()
+        self._calm.set()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._pages += 1
+            self._calm.clear()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._pages -= 1
+            if not self._pages:
+                self._calm.set()
+
+    def let_pass(self) -> None:
+        """Waits until no page is being answered, but not for long."""
+        self._calm.wait(MAX_WAIT_S)
+
+
 class _Part(NamedTuple):
     """Some neighbours: their labels, and where their names lie in the temporary file."""
 
@@ -61,8 +86,8 @@ class _Part(NamedTuple):
 class Listing:
     """What is known of the records of one split; `start` collects it in a thread."""
 
-    def __init__(self, files: RecordFiles, shape: Shape) -> None:
-        self._files, self._shape = files, shape
+    def __init__(self, files: RecordFiles, shape: Shape, traffic: Traffic | None = None) -> None:
+        self._files, self._shape, self._traffic = files, shape, traffic or Traffic()
         self._parts: list[_Part] = []
         self._names = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed below)
         weakref.finalize(self, self._names.close)
@@ -104,7 +129,7 @@ class Listing:
                 numbers = np.arange(begin, end, dtype=np.int64)
                 summaries = read_summaries(self._files, numbers, self._shape)
                 offset += self._add(begin, summaries, offset)
-                time.sleep(0)  # pages come first
+                self._traffic.let_pass()
             first += file.records
 
     def _add(self, first: int, summaries: Sequence[Summary], offset: int) -> int:

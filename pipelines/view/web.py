@@ -42,6 +42,14 @@ def make_app(data: DataSet, token: str) -> Flask:
     _add_pages(app, data)
     _add_pictures(app, data)
 
+    answer = app.wsgi_app
+
+    def answer_first(*request_of: Any) -> Any:
+        with data.traffic:
+            return answer(*request_of)
+
+    app.wsgi_app = answer_first  # type: ignore[assignment, method-assign]  # as Flask's docs wrap it
+
     @app.errorhandler(404)
     def say_missing(_: Exception) -> tuple[str, int]:
         return render_template("message.html", view=None, title="There is no such page"), 404
