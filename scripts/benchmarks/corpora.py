@@ -1,5 +1,6 @@
 """The images and data sets that the benchmarks measure with; what is there already is kept."""
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -14,10 +15,12 @@ from benchmarks.measuring import Run, measure
 from PIL import Image
 
 from converter.commits.commit import commit
+from converter.format.manifest import SplitInfo, Totals, read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, write_plan
 from converter.planning.splits import plan_shards
 from converter.sources.scan import scan_folder
+from converter.storage.files import name_index, name_shard
 from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.writing.shard_writer import Job, write_shard
@@ -134,6 +137,41 @@ def make_tiny(work: Path, records: int) -> Path:
         Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
     options = ConvertOptions(image_size=(8, 8), encoding="png")
     return keep(out, lambda: write_repeated(images, out, records, options, 600))
+
+
+def multiply_tiny(work: Path, records: int, times: int) -> Path:
+    """A data set with the shards of `make_tiny` so many times, as hard links: made in seconds."""
+    source, out = make_tiny(work, records), work / f"tiny-{records}x{times}"
+    return keep(out, lambda: _link_shards(source, out, times))
+
+
+def _link_shards(source: Path, out: Path, times: int) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    manifest = read_manifest(source)
+    count, shards = len(manifest.shards) * times, []
+    for number in range(count):
+        shard = manifest.shards[number % len(manifest.shards)]
+        name = name_shard("train", number, count)
+        for old, new in ((shard.name, name), (name_index(shard.name), name_index(name))):
+            os.link(source / old, out / new)
+        shards.append(dataclasses.replace(shard, name=name))
+    for name in manifest.files:
+        shutil.copy(source / name, out)
+    train = manifest.splits["train"]
+    whole = SplitInfo(
+        records=train.records * times,
+        bytes=train.bytes * times,
+        shards=count,
+        labels=tuple(label * times for label in train.labels),
+    )
+    written = dataclasses.replace(
+        manifest,
+        splits={"train": whole},
+        shards=tuple(shards),
+        totals=Totals(scanned=whole.records, written=whole.records, rejected={}, skipped={}),
+    )
+    (out / "manifest.json").write_bytes(written.to_bytes())
 
 
 def write_repeated(

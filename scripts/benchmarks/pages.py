@@ -1,5 +1,7 @@
 """What the pages for people take for a million records, beside what they are held to.
 
+    report     `shardmill report`: seconds, bytes of the page, memory
+    classes    the same page for 20,000 classes: seconds and bytes
     view       the server behind `shardmill view`: first page, jumps, classes, searches, memory
 
 The records are PNGs of 8x8, so what is measured is what their number costs.
@@ -15,21 +17,61 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from benchmarks.corpora import make_tiny
-from benchmarks.measuring import make_parser, report, run_sections
+from benchmarks.corpora import make_tiny, multiply_tiny
+from benchmarks.measuring import make_parser, measure, report, run_sections
 
 RECORDS = 1_000_000
 FIRST_PAGE_S, JUMP_S, SEARCH_S, VIEW_MB = 1.0, 0.2, 0.5, 300
 JUMPS = 50
 
+REPORTED, TIMES = 50_000, 20
+REPORT_S, REPORT_BYTES, REPORT_MB = 10, 3_000_000, 500
+CLASSES = 20_000
+
+# The page alone, with names as long as those of real classes.
+PAGE = f"""
+import sys
+sys.path.insert(0, "tests")
+from surveying import make_run, make_survey
+from pipelines.pages.page import render_report
+names = [f"n{{n:08d}} a class with a name of usual length" for n in range({CLASSES})]
+train, validation = ([1 + n % most for n in range({CLASSES})] for most in (977, 97))
+survey = make_survey({{"train": train, "validation": validation}}, names, runs=[make_run()])
+page = render_report(survey, {{}})
+print(len(page.encode()))
+"""
+
 
 def main() -> int:
-    parser = make_parser(__doc__, ("view",))
+    parser = make_parser(__doc__, ("report", "classes", "view"))
     parser.add_argument("--records", type=int, default=RECORDS)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    sections = {"view": lambda: measure_view(make_tiny(arguments.work, arguments.records))}
+    sections = {
+        "report": lambda: measure_report(multiply_tiny(arguments.work, REPORTED, TIMES)),
+        "classes": measure_classes,
+        "view": lambda: measure_view(make_tiny(arguments.work, arguments.records)),
+    }
     return run_sections(sections, arguments.only)
+
+
+def measure_report(out: Path) -> Iterator[bool]:
+    run = measure([sys.executable, "-m", "pipelines", "report", str(out)])
+    yield from _report_page(f"{REPORTED * TIMES:,} records", run.seconds,
+                            (out / "report.html").stat().st_size)  # fmt: skip
+    yield report("  memory", f"{run.peak_mb:.0f} MB", f"at most {REPORT_MB} MB",
+                 ok=run.peak_mb <= REPORT_MB)  # fmt: skip
+
+
+def measure_classes() -> Iterator[bool]:
+    run = measure([sys.executable, "-c", PAGE])
+    yield from _report_page(f"{CLASSES:,} classes", run.seconds, int(run.output))
+
+
+def _report_page(what: str, seconds: float, size: int) -> Iterator[bool]:
+    yield report(what, f"{seconds:.1f} s", f"at most {REPORT_S} s", ok=seconds <= REPORT_S)
+    yield report("  the page", f"{size:,} bytes", f"at most {REPORT_BYTES:,}",
+                 ok=size <= REPORT_BYTES)  # fmt: skip
 
 
 def measure_view(out: Path) -> Iterator[bool]:
