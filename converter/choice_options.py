@@ -64,7 +64,9 @@ class ChoiceOptions(ImageOptions):
         if self.where is not None:
             parse_condition(self.where)
         if self.sample is not None and not 0 < self.sample <= 1:  # also true of NaN
-            raise UsageError(f"sample {self.sample} is out of range: over 0, up to 1 for all")
+            raise UsageError(
+                f"sample {self.sample} is out of range: above 0, and up to 1, which is all"
+            )
         if self.take is not None and not _is_number_or_share(self.take):
             raise UsageError(
                 f"take {self.take} is out of range: a whole number from 1 on, or a fraction over 0 "

@@ -145,7 +145,7 @@ def _bind_test(test: Test, fields: Mapping[str, Field]) -> Predicate:
 
 def _read_limit(name: Token, value: Token, field: Field) -> Any:
     if not field.is_number and value.kind == "word" and _NUMBER.fullmatch(value.text):
-        _refuse(value, f"{name.text!r} holds text: in quotes, {value.text!r} is text, too")
+        _refuse(value, f"{name.text!r} holds text: put {value.text!r} in quotes")
     return _read_value(name, value, field)
 
 
@@ -153,7 +153,7 @@ def _read_value(name: Token, value: Token, field: Field) -> str | float:
     if not field.is_number:
         return field.spell(value.text)
     if value.kind != "word" or not _NUMBER.fullmatch(value.text):
-        _refuse(value, f"{name.text!r} holds numbers, and {value.text!r} is none")
+        _refuse(value, f"{name.text!r} holds numbers, and {value.text!r} is not a number")
     try:
         whole = int(value.text) if len(value.text) <= _MAX_DIGITS else float(value.text)
     except ValueError:  # it has a fraction or an exponent
@@ -165,7 +165,9 @@ def _read_value(name: Token, value: Token, field: Field) -> str | float:
 
 def _read_pattern(name: Token, value: Token, field: Field) -> re.Pattern[str]:
     if field.is_number:
-        _refuse(value, f"{name.text!r} holds numbers, and like is for text")
+        _refuse(
+            value, f"{name.text!r} holds numbers, and like is for text: compare them with =, < or >"
+        )
     # `translate` makes patterns that do not try all ways to share a text between many stars.
     return re.compile(fnmatch.translate(value.text.replace("[", "[[]")))
 
@@ -205,8 +207,8 @@ class _Parser:
 
     def _fail(self, expected: str) -> NoReturn:
         token = self._next
-        found = "the end" if token.kind == "end" else repr(token.text)
-        _refuse(token, f"{found} stands where {expected} has to be")
+        found = "the condition ends" if token.kind == "end" else f"{token.text!r} stands"
+        _refuse(token, f"{found} where {expected} is expected")
 
     def _parse_condition(self) -> Condition:
         parts = [self._parse_part()]
@@ -227,7 +229,7 @@ class _Parser:
             return self._parse_test()
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            _refuse(opening, f"more than {MAX_DEPTH} parentheses or nots in each other")
+            _refuse(opening, f"parentheses and nots are nested more than {MAX_DEPTH} deep")
         if word == "not":
             inner: Condition = Not(self._parse_term())
         else:
@@ -276,7 +278,7 @@ def _split(text: str) -> Iterator[Token]:
         if kind == "quoted":
             word = word[1:-1].replace(word[0] * 2, word[0])
         elif kind == "odd" and word in "'\"":
-            _refuse(Token(kind, word, found.start() + 1), f"a quote {word} without its end")
+            _refuse(Token(kind, word, found.start() + 1), f"the quote {word} is not closed")
         yield Token(kind, word, found.start() + 1)
     yield Token("end", "", len(text) + 1)
 

@@ -66,7 +66,10 @@ def parse_formats(text: str) -> tuple[str, ...]:
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     signed = [word[0] in "+-" for word in words]
     if any(signed) and not all(signed):
-        raise UsageError(f"formats {text!r} mix names with and without + and -: use one way")
+        raise UsageError(
+            f"formats {text!r} mix names with and without + and -: list all, as in png,jpeg, or "
+            "change the default, as in +tga,-gif"
+        )
     chosen = set(DEFAULT_FORMATS if any(signed) else ())
     for word in words:
         name = spell_format(word[1:] if any(signed) else word)
@@ -198,7 +201,8 @@ class ImageOptions:
         object.__setattr__(self, "formats", _check_formats(formats))
         if isinstance(self.max_rejects, float) and self.max_rejects > 1:
             raise UsageError(
-                f"max rejects {self.max_rejects} is neither a whole number nor a fraction up to 1"
+                f"max rejects {self.max_rejects} is neither a whole number nor a fraction up to 1: "
+                "give 10, or 2.5%, which is 0.025 in Python"
             )
 
     @property
@@ -209,7 +213,7 @@ class ImageOptions:
 
 def _check_formats(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
-        raise UsageError("formats () are not a tuple of one name or more")
+        raise UsageError(f"formats are empty: name one or more of {', '.join(FORMATS)}")
     for name in names:
         check_choice("format", name, tuple(FORMATS))
     return names

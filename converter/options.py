@@ -245,12 +245,17 @@ class ConvertOptions(ChoiceOptions):
         if self.class_names is not None and self.label_from == "none":
             raise UsageError("class names are given, and label from 'none' asks for no labels")
         if self.label_from == "none" and (self.stratify or self.label_offset):
-            raise UsageError("without labels, there is nothing to stratify by or to offset")
+            raise UsageError(
+                "label from 'none' gives no labels, which stratify and label offset need: leave "
+                "them out"
+            )
 
     def _check_columns(self) -> None:
         for name in ("path_column", "image_column", *COLUMN_OPTIONS, "table_root", "mask_dir"):
             if getattr(self, name) == "":
-                raise UsageError(f"{name.replace('_', ' ')} '' is not a name")
+                raise UsageError(
+                    f"{name.replace('_', ' ')} '' is not a name: give one, or leave it out"
+                )
         if not self.labels_separator:
             raise UsageError("labels separator '' is empty: give what is between two names")
         if self.path_format is not None:
@@ -264,7 +269,7 @@ class ConvertOptions(ChoiceOptions):
             )
         if (self.box_labels_column or self.box_columns) and not self.boxes_column:
             what = "box columns are" if self.box_columns else "box labels column is"
-            raise UsageError(f"{what} given without a boxes column")
+            raise UsageError(f"{what} given without a boxes column: name that, too")
         _check_unique("keep columns", self.keep_columns)
         _check_unique("box columns and keep columns", (*self.box_columns, *self.keep_columns))
         _check_unique("labels columns", self.labels_columns)
@@ -275,7 +280,7 @@ class ConvertOptions(ChoiceOptions):
         try:
             columns = [column for _, column in parse_path_format(text) if column]
         except ValueError as error:
-            raise UsageError(f"path format {text!r} is none: {error}") from None
+            raise UsageError(f"path format {text!r} cannot be read: {error}") from None
         if not columns:
             raise UsageError(
                 f"path format {text!r} names no column: put it in braces, as in 'images/{{id}}.png'"

@@ -170,7 +170,9 @@ class Source(RecordSequence[Record]):
         """The labels, int32 (records,); takes half a kilobyte of reading for each record."""
         label_counts, _, labelled = self._arguments
         if not labelled:
-            raise UsageError("the records have no labels")
+            raise UsageError(
+                "the records have no labels: this data set has none, or several for an image"
+            )
         return read_labels(self._files, label_counts)
 
     def by_id(self, source_id: str) -> Record:
@@ -289,7 +291,7 @@ def open_tfrecords(
         except TypeError:
             raise UsageError(f"files {files!r:.60} is not a path or a list of paths") from None
     if not paths:
-        raise DatasetError(f"{files} matches no file")
+        raise DatasetError(f"{files} matches no file: check the path, or the pattern")
     return TFRecordSet(RecordFiles([_describe_file(path.absolute()) for path in paths]), features)
 
 

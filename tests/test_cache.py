@@ -110,11 +110,13 @@ def test_a_cache_beside_which_nothing_fits_is_refused(stored):
     [
         (
             {"random_flip": True},
-            "cache keeps decoded images, which random_crop and random_flip change",
+            "cache keeps decoded images, which random_crop and random_flip change: leave out one "
+            "of the two",
         ),
         (
             {"random_crop": (0.5, 1.0)},
-            "cache keeps decoded images, which random_crop and random_flip change",
+            "cache keeps decoded images, which random_crop and random_flip change: leave out one "
+            "of the two",
         ),
         ({"batch_size": None}, "cache keeps batches ready: give a batch_size"),
     ],

@@ -750,10 +750,10 @@ def test_repair_clean_and_index_answer_programs(
         (["repair", "--images=x", "--jsom"], "--jsom is not known: did you mean --json?"),
         (["repair", "--images=x", "--as=x"], "--as is not known, neither by shardmill nor by"),
         (["repair", "--images=x", "--quite"], "--quite is not known: did you mean --quiet?"),
-        (["clean", "--as=x"], "--as is not known here"),
+        (["clean", "--as=x"], "--as is not known: see shardmill clean --help"),
         (["clean", "--dry-rum"], "--dry-rum is not known: did you mean --dry-run?"),
         (["plan", "images", "--quality=9", "--updat"], "--updat is not known: did you mean --upd"),
-        (["plan", "images", "--runner=x"], "--runner is not known here"),
+        (["plan", "images", "--runner=x"], "--runner is not known: see shardmill plan --help"),
     ],
 )
 def test_an_unknown_flag_is_not_taken_for_one_that_only_looks_alike(

@@ -268,7 +268,10 @@ def test_none_converted_is_no_data_set(tmp_path):
 
 def test_a_missing_receipt_is_refused(plan):
     receipt_path(Layout(plan.out), plan.shards[1]).unlink()
-    assert_refused(plan, f"{plan.shards[1].name} has no receipt: it was not finished")
+    assert_refused(
+        plan,
+        f"{plan.shards[1].name} has no receipt: it was not finished; run the same command again",
+    )
 
 
 def test_a_receipt_that_leaves_images_out_is_refused(plan):
@@ -289,19 +292,25 @@ def test_a_shard_that_was_given_too_few_images_is_refused(plan):
 def test_a_shard_of_another_size_is_refused(plan, size):
     name = plan.shards[2].name
     (plan.out / name).write_bytes(bytes(size))
-    assert_refused(plan, f"{name} does not exist in the size that its receipt states")
+    with pytest.raises(DatasetError, match=f"^{name} is missing, or has"):
+        commit(plan)
+    assert not (plan.out / "manifest.json").exists()
 
 
 def test_a_missing_shard_is_refused(plan):
     name = plan.shards[2].name
     (plan.out / name).unlink()
-    assert_refused(plan, f"{name} does not exist in the size that its receipt states")
+    with pytest.raises(DatasetError, match=f"^{name} is missing, or has"):
+        commit(plan)
+    assert not (plan.out / "manifest.json").exists()
 
 
 def test_a_missing_index_is_refused(plan):
     name = name_index(plan.shards[2].name)
     (plan.out / name).unlink()
-    assert_refused(plan, f"{name} does not exist in the size that its receipt states")
+    with pytest.raises(DatasetError, match=f"^{name} is missing, or has"):
+        commit(plan)
+    assert not (plan.out / "manifest.json").exists()
 
 
 def test_what_is_missing_is_not_finished(plan):

@@ -204,7 +204,7 @@ def test_what_an_update_takes_over_has_to_be_there(s3_server, root, monkeypatch)
         patch.setattr("pipelines.jobs.convert.replace_dataset", lambda out: None)
         kept = [*update(root / "images", out).update.kept]
     (out / kept[0]).unlink(missing_ok=True)
-    with pytest.raises(DatasetError, match=f"^{kept[0]} is neither below"):
+    with pytest.raises(DatasetError, match=f"^{kept[0]} is not in"):
         replace_dataset(out)
     assert read_manifest(out).updated == 0
 

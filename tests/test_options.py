@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from converter.errors import UsageError
 from converter.image_options import (
+    FORMATS,
     INTERPOLATIONS,
     parse_color,
     parse_formats,
@@ -184,14 +185,15 @@ def test_an_unknown_option_is_refused():
         ({"color_profiles": "p3"}, "color profiles 'p3' is unknown: choose one of srgb, ignore"),
         ({"frames": "last"}, "frames 'last' is unknown: choose one of first, all, reject"),
         ({"on_error": "retry"}, "on error 'retry' is unknown: choose one of reject, fail"),
-        ({"formats": ()}, "formats () are not a tuple of one name or more"),
+        ({"formats": ()}, f"formats are empty: name one or more of {', '.join(FORMATS)}"),
         ({"background": (0, 0)}, "background (0, 0) is not (red, green, blue)"),
         ({"background": (0, 0, 256)}, "background 256 is out of range: 0 to 255"),
         ({"max_aspect": 0.5}, "max aspect 0.5 is out of range: 1 or more"),
         ({"max_rejects": -1}, "max rejects -1 is out of range: 0 or more"),
         (
             {"max_rejects": 1.5},
-            "max rejects 1.5 is neither a whole number nor a fraction up to 1",
+            "max rejects 1.5 is neither a whole number nor a fraction up to 1: give 10, or 2.5%, "
+            "which is 0.025 in Python",
         ),
         ({"isolate": 1}, "isolate 1 is neither True nor False"),
         ({"max_pixels": 0}, "max pixels 0 is out of range: 1 to 2147483647"),
@@ -268,7 +270,7 @@ def test_a_whole_number_does_for_any_number():
     [
         (parse_formats, "png,-gif", "formats 'png,-gif' mix names with and without + and -: "),
         (parse_formats, "+eps", "format 'eps' is unknown: choose one of jpeg, mpo, png, "),
-        (parse_formats, "", "formats () are not a tuple of one name or more"),
+        (parse_formats, "", "formats are empty: name one"),
         (parse_color, "pink", "'pink' is not a colour: write white, black, gray, #rrggbb or r,g,b"),
         (parse_color, "1,2,256", "'1,2,256' is not a colour: "),
         (parse_share, "some", "'some' is neither a number of images, such as 10, nor a share: "),

@@ -253,7 +253,7 @@ def test_columns_of_flags_are_chosen_and_renamed_like_other_classes(faces):
     rows = [CASES["celeba"][2](number) | {"Young": 1} for number in range(IMAGES)]
     write_table(faces, rows)
     assert len(scan_images(faces, trimmed).entries) == IMAGES - IMAGES // 3
-    with pytest.raises(UsageError, match="no rows of images"):
+    with pytest.raises(UsageError, match="no row left"):
         scan_images(faces, chosen)
 
 
@@ -355,12 +355,12 @@ def test_a_format_is_relative_to_the_table_root_and_names_columns_that_exist(wor
     [
         ({"path_format": ""}, "path format '' names no column"),
         ({"path_format": "a.png"}, "path format 'a.png' names no column"),
-        ({"path_format": "{}"}, "path format '{}' is none"),
+        ({"path_format": "{}"}, "path format '{}' cannot be read"),
         ({"path_format": "{id!r}"}, "braces hold the name"),
         ({"path_format": "{id:05d}"}, "braces hold the name"),
         ({"path_format": "{id:{x}}"}, "braces hold the name"),
         ({"path_format": "{id"}, "expected '}'"),
-        ({"path_format": "id}"}, "path format 'id}' is none"),
+        ({"path_format": "id}"}, "path format 'id}' cannot be read"),
         ({"path_format": "{id}", "path_column": "id"}, "exclude each other"),
         ({"labels_separator": ""}, "labels separator '' is empty"),
         ({"labels_columns": ("a", "a")}, "'a' is given twice"),

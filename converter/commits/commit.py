@@ -126,7 +126,9 @@ def _read_receipts(plan: Plan) -> list[Receipt]:
     names = [receipt_path(layout, shard).name for shard in plan.shards]
     for shard, name in zip(plan.shards, names, strict=True):
         if name not in known:
-            raise DatasetError(f"{shard.name} has no receipt: it was not finished")
+            raise DatasetError(
+                f"{shard.name} has no receipt: it was not finished; run the same command again"
+            )
     receipts = []
     contents = layout.receipts.read_files(names)
     for shard, name, data in zip(plan.shards, names, contents, strict=True):
@@ -150,7 +152,10 @@ def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> 
         )
     for name, size in receipt.file_sizes.items():
         if sizes.get(name) != size:
-            raise DatasetError(f"{name} does not exist in the size that its receipt states")
+            raise DatasetError(
+                f"{name} is missing, or has another size than its receipt states ({size:,} bytes): "
+                "run the same command again"
+            )
 
 
 def _describe_shard(receipt: Receipt) -> ShardInfo:

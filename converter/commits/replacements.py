@@ -168,8 +168,8 @@ def _list_staying(out: Location, stage: Location) -> set[str]:
     for name in sorted(staying):
         if here.get(name) != stated[name]:
             raise DatasetError(
-                f"{name} is neither below {stage} nor beside it as it was: run the same command "
-                "again"
+                f"{name} is not in {stage}, and not in {out} with its old size: run the same "
+                "command again"
             )
     return staying
 

@@ -81,7 +81,9 @@ def parse_offsets(pieces: Iterable[bytes], *, index: str, shard_bytes: int) -> _
     parts = [_parse_offsets(lines, index) for lines in _cut_lines(pieces, index)]
     bounds = np.concatenate([*parts, np.array([shard_bytes], np.int64)])
     if bounds[0] or np.any(bounds[1:] < bounds[:-1] + FRAMING_BYTES):
-        raise DatasetError(f"{index}: is not that of a shard of {shard_bytes} bytes")
+        raise DatasetError(
+            f"{index} does not belong to a shard of {shard_bytes} bytes: run shardmill verify"
+        )
     return bounds
 
 

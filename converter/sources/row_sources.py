@@ -95,7 +95,7 @@ def scan_rows(source: RowSource) -> Inventory:
             "1 are the classes, give a file with both as --classes"
         )
     if not entries:
-        reason = "no rows of images that are asked for"
+        reason = "no row left: the options leave out all of them"
         if rejected:
             first = rejected[0]
             reason = f"no image in any row; of {first.path!r:.120}: {first.detail}{source.advise()}"

@@ -225,7 +225,9 @@ def _acquire(place: Location, take: Callable[[], _T | None], pause_s: float) -> 
             if (taken := take()) is not None:
                 return taken
         time.sleep(pause_s)
-    raise LockedError(f"{place} changes hands all the time: run the same command again")
+    raise LockedError(
+        f"{place} is locked by one process after another: run the same command again when they end"
+    )
 
 
 def find_disk_owner(folder: DiskPath) -> Owner | None:

@@ -31,7 +31,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     if rest and parsed.command not in BEAM_JOBS:
         name = rest[0].split("=", 1)[0]
         near = suggest(name, parsed.flags)
-        raise UsageError(f"{name} is not known" + (f": did you mean {near}?" if near else " here"))
+        hint = f"did you mean {near}?" if near else f"see shardmill {parsed.command} --help"
+        raise UsageError(f"{name} is not known: {hint}")
     parsed.rest = rest
     return parsed
 

@@ -120,8 +120,8 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
         total = sum(records) * estimate.record_bytes
         yield (
             f"writes {split}: {format_count(sum(records), 'record')}, about "
-            f"{format_bytes(total)}, in {format_count(len(records), 'shard')} of {min(records):,} "
-            f"to {max(records):,} records (about {format_bytes(total / len(records))} each; asked "
+            f"{format_bytes(total)}, in {format_count(len(records), 'shard')} of "
+            f"{_describe_range(records)} (about {format_bytes(total / len(records))} each; asked "
             f"for {format_bytes(options.shard_bytes)})"
         )
     cores = cpu_count() or 1
@@ -130,6 +130,11 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
         f"takes about {seconds:,.0f} s of one core, {seconds / cores:,.0f} s on {cores} cores "
         f"(measured on {estimate.samples:,} images, {estimate.rejected} of them rejected)"
     )
+
+
+def _describe_range(records: Sequence[int]) -> str:
+    least, most = min(records), max(records)
+    return f"{least:,} to {most:,} records" if least < most else format_count(most, "record")
 
 
 def summarize_report(made: Report, place: Location) -> Iterator[str]:

@@ -132,9 +132,11 @@ def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Locatio
         raise UsageError("there is no image size to convert to: give at least one")
     names = [name_size(*options.image_size) for options in sizes]
     if double := [name for name in names if names.count(name) > 1]:
-        raise UsageError(f"image size {double[0]} is given twice")
+        raise UsageError(f"image size {double[0]} is given twice: leave one out")
     if sizes[0].resize == "none":
-        raise UsageError("resize none ignores the image size: leave all of them out")
+        raise UsageError(
+            "resize none leaves images as large as they are: leave out the image sizes"
+        )
     # They share one scan and one reading, so all but the size must be the same.
     first, *others = (options.to_json() | options.policies_to_json() for options in sizes)
     for name, other in zip(names[1:], others, strict=True):

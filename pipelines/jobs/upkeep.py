@@ -157,7 +157,9 @@ def _run_as_job(check: Check, run: RunSettings) -> list[Fault]:
         poll()
         if unseen:
             shard = next(iter(unseen.values()))
-            raise DatasetError(f"no report on {shard.name}: the job ended without checking it")
+            raise DatasetError(
+                f"no report on {shard.name}: the job ended without checking it; run it again"
+            )
         return collect_faults(check, [*map(Report.from_json, reports.read_files(names))])
 
 

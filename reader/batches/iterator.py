@@ -85,7 +85,9 @@ class Batches:
         try:
             epoch, step = operator.index(epoch), operator.index(step)
         except TypeError:
-            raise UsageError(f"epoch {epoch!r:.60}, step {step!r:.60}: give two numbers") from None
+            raise UsageError(
+                f"epoch {epoch!r:.60}, step {step!r:.60} are not two numbers: give both"
+            ) from None
         if epoch < 0 or not 0 <= step <= len(self):
             raise UsageError(
                 f"epoch {epoch}, step {step} is out of range: epochs from 0, steps to {len(self)}"

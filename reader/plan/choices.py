@@ -260,7 +260,10 @@ def _choose_masks(manifest: Manifest, options: ReadOptions) -> bool:
     if options.masks is None:
         return has_masks and options.label_mode == "int" and options.labels is None
     if options.masks and not has_masks:
-        raise UsageError("masks are asked for, and this data set was converted without any")
+        raise UsageError(
+            "masks are asked for, and this data set was converted without any: leave masks out, or "
+            "convert with --mask-dir"
+        )
     return bool(options.masks)
 
 

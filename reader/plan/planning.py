@@ -212,7 +212,8 @@ def join_images(images: Sequence[ImageInfo]) -> ImageInfo:
     formats = sum(counters, collections.Counter())
     if len({image.channels for image in images}) > 1 or ("raw" in formats and len(formats) > 1):
         raise UsageError(
-            "data sets of different channels, or raw and encoded ones, cannot be mixed"
+            "data sets of different channels, or raw and encoded ones, cannot be mixed: convert "
+            "them alike"
         )
     sizes = {(image.height, image.width) for image in images}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)

@@ -175,11 +175,13 @@ class ReadOptions:
 
     def _check_combinations(self) -> None:
         if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
-            raise UsageError("crop_to_aspect_ratio and pad_to_aspect_ratio exclude each other")
+            raise UsageError(
+                "crop_to_aspect_ratio and pad_to_aspect_ratio exclude each other: leave one out"
+            )
         if self.labels is not None and self.class_names is not None:
             raise UsageError("class_names names the stored labels, which `labels` replaces")
         if (self.validation_split is None) != (self.subset is None):
-            raise UsageError("validation_split and subset take each other: give both or none")
+            raise UsageError("validation_split and subset go together: give both, or neither")
         if self.validation_split is not None:
             if not _is_number(self.validation_split) or not 0 < self.validation_split < 1:
                 raise UsageError(
@@ -197,10 +199,14 @@ class ReadOptions:
             )
         if self.random_crop and (self.crop_to_aspect_ratio or self.pad_to_aspect_ratio):
             raise UsageError(
-                "random_crop leaves nothing for an aspect ratio to be cropped or padded to"
+                "random_crop chooses the part of an image itself: leave out crop_to_aspect_ratio "
+                "and pad_to_aspect_ratio"
             )
         if self.cache and (self.random_crop or self.random_flip):
-            raise UsageError("cache keeps decoded images, which random_crop and random_flip change")
+            raise UsageError(
+                "cache keeps decoded images, which random_crop and random_flip change: leave out "
+                "one of the two"
+            )
         if self.on_damage == "skip" and self.remainder == "drop":
             raise UsageError(
                 "on_damage 'skip' can make a batch smaller, remainder 'drop' makes all equal: use "

@@ -315,7 +315,9 @@ class Position:
         except TypeError:
             place = -1, -1
         if min(place) < 0:
-            raise UsageError(f"epoch {epoch!r:.60}, step {step!r:.60}: give two numbers from 0")
+            raise UsageError(
+                f"epoch {epoch!r:.60}, step {step!r:.60} are not two whole numbers from 0 on"
+            )
         with self._lock:
             self.epoch, self.step = place
 
