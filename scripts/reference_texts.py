@@ -1,7 +1,7 @@
 """Fills the pages of the reference that are made from declarations, while the site is built.
 
-A line `<!-- every command -->` or `<!-- every option -->` in a page becomes what the parser and
-`ConvertOptions` say, so that neither page can be out of date.
+A line `<!-- Sphinx: every command -->` or `<!-- Sphinx: every option -->` becomes what the parser
+and `ConvertOptions` say, so that neither page can be out of date.
 """
 
 import re
@@ -26,8 +26,8 @@ def setup(app: Any) -> dict[str, bool]:
 
 def _fill(_app: Any, _name: str, source: list[str]) -> None:
     for mark, write in (
-        ("<!-- every command -->", write_commands),
-        ("<!-- every option -->", write_options),
+        ("<!-- Sphinx: every command -->", write_commands),
+        ("<!-- Sphinx: every option -->", write_options),
     ):
         if mark in source[0]:
             source[0] = source[0].replace(mark, "\n".join(write()))

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -32,7 +33,7 @@ PAGES = sorted(
     if "_build" not in page.parts
 )
 LANGUAGES = {"python", "sh", "text", "csv", "json", "yaml", "mermaid", "docker", "html"}
-MARKS = ("not run", "fails", "shows", "needs", "own process")
+MARKS = ("not run", "fails", "shows", "alternatives", "needs", "own process")
 
 _FENCE = re.compile(r" *(`{3,})(.*)")
 _MARK = re.compile(r"^ *<!-- ([a-z ]+?)(?:: (.+))? -->$")
@@ -164,7 +165,8 @@ def _run(block: Block, name: str, namespace: dict[str, object]) -> str:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(notes):
         try:
             if block.language == "sh":
-                run_commands(split_commands(block.text))
+                commands = split_commands(block.text)
+                run_commands(commands, apart="alternatives" in block.marks)
             else:
                 run_python("\n" * (block.line - 1) + block.text, name, namespace)
         except subprocess.CalledProcessError as error:
@@ -208,9 +210,13 @@ def _watch_logs() -> Iterator[list[str]]:
             logger.removeHandler(handler)
 
 
-def run_commands(commands: Sequence[str]) -> None:
-    """Runs commands: our own in this process, as starting each costs seconds; others by a shell."""
+def run_commands(commands: Sequence[str], *, apart: bool = False) -> None:
+    """Runs commands: our own in this process, as starting each costs seconds; others by a shell.
+
+    With `apart`, each finds the folder as the first one did.
+    """
     for command in commands:
+        before = set(Path().iterdir())
         words = split_words(command)
         if words and words[0] == "shardmill":
             code = run_ours(words[1:])
@@ -225,6 +231,8 @@ def run_commands(commands: Sequence[str]) -> None:
             code = done.returncode
         if code:
             raise subprocess.CalledProcessError(code, command)
+        for made in set(Path().iterdir()) - before if apart else ():
+            shutil.rmtree(made)
 
 
 def run_ours(arguments: list[str]) -> int:

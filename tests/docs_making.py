@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conftest import convert_folder, encode_image, make_image, write_image
+from docs_sources import make_sources
 from PIL import Image, ImageDraw
 
 from converter.format.examples import encode_example
@@ -157,6 +158,7 @@ NEEDS: dict[str, Callable[[Path], None]] = {
     "tfds": make_tfds,
     "img2dataset": make_img2dataset,
     "tfrecords": make_tfrecords,
+    "sources": make_sources,
 }
 """What a page may ask for with `<!-- needs: NAME -->`; tests/test_docs.py adds stores."""
 

@@ -26,7 +26,7 @@ MOST = {
     "needs the checkout": 10,
     "waits for you": 6,
     "needs Colab": 4,
-    "one command for each kind of data": 11,
+    "one command for each kind of data": 1,
     "needs PyTorch": 2,
     "takes a minute": 1,
     "downloads images": 1,
@@ -58,8 +58,8 @@ def store(request):
         server.set_faults()
         for bucket in ("bucket", "other"):
             make_bucket(scheme, server.port, bucket)
-            address = parse_address(f"{scheme}://{bucket}/photos")
-            upload_tree(folders / "all" / "photos", address)
+            for need, name in (("all", "photos"), ("sources", "shards")):
+                upload_tree(folders / need / name, parse_address(f"{scheme}://{bucket}/{name}"))
 
     return fill
 
@@ -219,6 +219,13 @@ def test_commands_of_a_shell_are_run_by_one(tmp_path, monkeypatch):
     run("```sh\necho 'a b' > made  # for later\ncat made | tr b \\\n  c\n```\n"
         "<!-- shows -->\n```text\na …\n```")  # fmt: skip
     assert Path("made").read_text() == "a b\n"
+
+
+def test_alternatives_find_the_folder_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("kept").mkdir()
+    run("<!-- alternatives -->\n```sh\nmkdir out\nmkdir out\nrmdir kept\n```")
+    assert list(Path().iterdir()) == []
 
 
 def test_the_command_is_that_of_this_checkout(tmp_path, monkeypatch):

@@ -27,13 +27,13 @@ def test_every_public_name_is_on_a_page(package):
 
 
 def test_pages_have_the_places_that_are_filled():
-    assert "\n<!-- every command -->\n" in TEXTS["commands"]
-    assert "\n<!-- every option -->\n" in TEXTS["convert-options"]
+    assert "\n<!-- Sphinx: every command -->\n" in TEXTS["commands"]
+    assert "\n<!-- Sphinx: every option -->\n" in TEXTS["convert-options"]
 
 
 @pytest.mark.parametrize("mark", ["every command", "every option"])
 def test_a_page_is_filled_when_it_is_read(mark):
-    source = [f"# Title\n\n<!-- {mark} -->\n"]
+    source = [f"# Title\n\n<!-- Sphinx: {mark} -->\n"]
     reference_texts._fill(None, "page", source)
     assert source[0].startswith("# Title\n\n## ")
     assert "<!--" not in source[0]
