@@ -38,7 +38,7 @@ from converter.errors import (
 )
 from converter.options import ConvertOptions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ConvertOptions",

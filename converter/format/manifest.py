@@ -1,6 +1,6 @@
 """`manifest.json`: what a data set holds, and the sign that it is complete.
 
-    {"format": "shardmill", "format_version": "1.0", "generator": "shardmill 0.1.0",
+    {"format": "shardmill", "format_version": "1.0", "generator": "shardmill 0.2.0",
      "options": …, "plan": …, "classes": ["cats", "dogs"],
      "image": {"height": 256, "width": 256, "max_height": 256, "max_width": 256, "channels": 3,
                "formats": {"jpeg": 5000}},
