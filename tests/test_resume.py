@@ -190,8 +190,8 @@ def test_a_mixture_is_one_epoch_of_each_at_most(converted, tmp_path):
     names = list_names(mixed)
     assert len(names) == 100
     assert max(names.count(name) for name in names) <= 2
-    with pytest.raises(UsageError, match=r"mixed at 75:25$"):
-        mix_datasets({converted: 3, other: 1}, **OPTIONS)
+    with pytest.raises(UsageError, match=r"mixed at 99:1$"):
+        mix_datasets({converted: 99, other: 1}, **OPTIONS)
 
 
 def test_keras_gets_the_same_pixels_labels_and_names(image_folder, tmp_path):
