@@ -1,5 +1,6 @@
 """Pictures of records: every stored format, boxes and masks drawn, and typed errors."""
 
+import dataclasses
 import io
 import math
 import zlib
@@ -109,6 +110,8 @@ def test_names_of_boxes_are_drawn_in_large_pictures_whatever_they_are(name):
     numbered = see(draw_record(record, (), WHOLE))
     assert named.shape == numbered.shape
     assert (named != numbered).any() == (name != "0")
+    bare = see(draw_record(record, [name], dataclasses.replace(WHOLE, names=False)))
+    assert (bare != named).any()
 
 
 def test_boxes_that_make_no_sense_are_left_out_and_the_others_cut():

@@ -48,13 +48,15 @@ class Drawing:
         side_pixels: the longer side of the picture at most; None for the size as stored. Pictures
             are never enlarged.
         file_format: `jpeg` (transparent pixels become white), `png` or `webp`.
-        boxes: whether to draw boxes, with the names of their classes where the picture is large.
+        boxes: whether to draw boxes.
+        names: whether boxes get the names of their classes where the picture is large.
         mask: whether to draw the mask over the image.
     """
 
     side_pixels: int | None = THUMBNAIL_PIXELS
     file_format: str = "jpeg"
     boxes: bool = True
+    names: bool = True
     mask: bool = True
 
 
@@ -102,7 +104,7 @@ def draw_record(
         if drawing.mask and record.mask is not None:
             canvas = _paint_mask(canvas, _open_mask(record), classes)
         if drawing.boxes:
-            _draw_boxes(canvas, list_boxes(record), classes)
+            _draw_boxes(canvas, list_boxes(record), classes if drawing.names else None)
         return _encode(canvas, drawing.file_format)
 
 
@@ -229,7 +231,7 @@ def _list_alphas(classes: Sequence[str], alpha: int) -> list[int]:
     return [0 if first.strip().lower() in _BACKGROUND else alpha, *[alpha] * VOID]
 
 
-def _draw_boxes(canvas: Image.Image, boxes: Sequence[Box], classes: Sequence[str]) -> None:
+def _draw_boxes(canvas: Image.Image, boxes: Sequence[Box], classes: Sequence[str] | None) -> None:
     if not boxes:
         return
     draw, (width, height) = ImageDraw.Draw(canvas), canvas.size
@@ -241,7 +243,8 @@ def _draw_boxes(canvas: Image.Image, boxes: Sequence[Box], classes: Sequence[str
         # A dark rim keeps a bright line visible on a bright image.
         draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0))
         draw.rectangle((left, top, right, bottom), outline=color, width=line)
-        if box.label is not None and max(width, height) >= _NAMED_PIXELS:
+        is_large = max(width, height) >= _NAMED_PIXELS
+        if is_large and classes is not None and box.label is not None:
             _draw_name(draw, (left, top), name_class(box.label, classes), color)
 
 

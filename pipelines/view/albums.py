@@ -107,7 +107,7 @@ class Album:
     def _draw_thumbnail(self, number: int) -> Picture:
         record = self.read(number)
         with self._pens:
-            how = Drawing(side_pixels=2 * THUMBNAIL_PIXELS, file_format="webp")
+            how = Drawing(side_pixels=2 * THUMBNAIL_PIXELS, file_format="webp", names=False)
             return draw_record(record, self.classes, how)
 
 
