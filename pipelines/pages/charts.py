@@ -12,6 +12,7 @@ from pipelines.pages.record_facts import AREA_EDGES, COUNT_EDGES, WORD_EDGES
 from pipelines.pages.survey import Survey, share_labels
 
 _MAX_BARS: Final = 12  # of what has no order
+_MAX_SIZES: Final = 8
 _MAX_CLASSES: Final = 40
 
 _STEPS: Final = {
@@ -52,9 +53,12 @@ def chart_formats(seen: Histograms) -> Chart:
 
 def chart_sizes(seen: Histograms) -> Chart:
     """The commonest sizes of originals."""
-    counts = {name.replace("x", " \u00d7 "): count for name, count in seen.sizes.items()}
-    bars = _rank(counts.items(), 8)
-    return Chart("Commonest sizes", bars, "width and height in pixels")
+    ordered = sorted(seen.sizes.items(), key=lambda item: (-item[1], item[0]))[:_MAX_SIZES]
+    bars = [Bar(name.replace("x", " \u00d7 "), count) for name, count in ordered]
+    # Not of those that were counted: of sizes that all differ, only some are kept.
+    rest = seen.images - sum(count for _, count in ordered)
+    others = [Bar("other sizes", rest)] if rest > 0 else []
+    return Chart("Commonest sizes", [*bars, *others], "width and height in pixels")
 
 
 def chart_sides(seen: Histograms) -> Chart:
