@@ -98,7 +98,7 @@ def test_the_metadata_says_what_it_is(metadata):
     assert metadata["Requires-Python"] == "<3.14,>=3.10"
 
 
-def test_a_worker_gets_nine_requirements_and_no_tensorflow(metadata):
+def test_a_worker_gets_ten_requirements_and_no_tensorflow(metadata):
     parsed = [requirements.Requirement(text) for text in metadata.get_all("Requires-Dist")]
     base = sorted(r.name for r in parsed if r.marker is None)
     assert base == [
@@ -110,6 +110,7 @@ def test_a_worker_gets_nine_requirements_and_no_tensorflow(metadata):
         "pillow",
         "protobuf",
         "pyyaml",
+        "shtab",
         "tqdm",
     ]
     assert all(r.specifier for r in parsed if r.marker is None)
