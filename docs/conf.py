@@ -49,6 +49,3 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 # Types of other projects lead nowhere without a network, and ours are shown under shorter names.
 nitpick_ignore_regex = [("py:.*", ".*")]
-
-# Until all pages are there.
-suppress_warnings = ["toc.not_readable", "toc.empty_glob"]
