@@ -21,6 +21,7 @@ from conftest import (
     write_image,
 )
 
+from converter import __version__
 from converter.commits.commit import commit, list_finished, remove_work
 from converter.errors import DatasetError, OutputError
 from converter.format.manifest import FileInfo, ImageInfo, SplitInfo, Totals, read_manifest
@@ -38,6 +39,7 @@ from converter.writing.shard_writer import (
     write_receipt,
     write_shard,
 )
+from reader import open_shards
 
 OPTIONS = ConvertOptions(
     image_size=(8, 10), encoding="png", num_shards=3, validation_split=0.4, seed=1
@@ -99,7 +101,7 @@ def test_the_manifest_says_what_the_receipts_say(plan):
     manifest = commit(plan)
     assert manifest == read_manifest(plan.out)
     assert (manifest.generator, manifest.plan) == (
-        f"shardmill 0.1.0, Pillow {PIL.__version__}",
+        f"shardmill {__version__}, Pillow {PIL.__version__}",
         plan.digest,
     )
     assert (manifest.classes, manifest.options) == (("a", "b"), plan.options.to_json())
@@ -158,6 +160,30 @@ def test_images_of_many_sizes_leave_the_size_open(tmp_path):
     assert commit(write_folder(tmp_path / "images", tmp_path / "out", options)).image == ImageInfo(
         height=None, width=None, max_height=7, max_width=9, channels=3, formats={"raw": 2}
     )
+
+
+def test_images_that_happen_to_be_alike_can_be_read_in_batches(tmp_path):
+    for seed in range(3):
+        write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
+    (tmp_path / "images" / "a" / "bad.png").write_bytes(b"bad")
+    options = ConvertOptions(resize="none", encoding="raw", num_shards=4)
+    plan = write_folder(tmp_path / "images", tmp_path / "out", options)
+    assert commit(plan).image == ImageInfo(
+        height=24, width=32, max_height=24, max_width=32, channels=3, formats={"raw": 3}
+    )
+    (images, _) = next(iter(open_shards(plan.out).batches("train", 3)))
+    assert images.shape == (3, 24, 32, 3)
+
+
+def test_images_of_one_height_alone_leave_the_size_open(tmp_path):
+    for seed, size in enumerate([(4, 9), (4, 3)]):
+        path = tmp_path / "images" / "a" / f"{seed}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(make_image(seed, *size), "PNG"))
+    image = commit(
+        write_folder(tmp_path / "images", tmp_path / "out", ConvertOptions(resize="none"))
+    ).image
+    assert (image.height, image.width, image.max_height, image.max_width) == (None, None, 4, 9)
 
 
 def test_a_shard_without_a_good_image_is_a_part_like_any_other(tmp_path):

@@ -321,7 +321,8 @@ def test_damaged_records_are_named(tmp_path, capsys):
 def test_wrong_usage_is_one_line(arguments, shown, folder, tmp_path, capsys):
     code = run(*(word.format(out=folder, new=tmp_path / "new") for word in arguments))
     printed, errors = capsys.readouterr()
-    assert (code, printed, errors.count("\n")) == (2, "", 1)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert bool(printed) is ("--json" in arguments)  # as an object, too
     assert shown in errors
     assert not (tmp_path / "new").exists()
 

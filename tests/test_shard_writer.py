@@ -91,6 +91,7 @@ def test_a_receipt_describes_what_was_written(plan):
             index_bytes=len(index),
             index_sha256=hashlib.sha256(index).hexdigest(),
             max_record_bytes=max(np.diff(offsets)),
+            min_image_size=(8, 10),
             max_image_size=(8, 10),
             formats={"png": len(records)},
             labels=[(label, labels.count(label)) for label in sorted(set(labels))],
@@ -214,8 +215,8 @@ def test_a_shard_without_a_single_good_image_is_an_empty_file(tmp_path):
     assert dataclasses.replace(receipt, rejects=[]) == Receipt(
         name="train-00000-of-00001.tfrecord", split="train", records=0,
         bytes=0, sha256=nothing, index_bytes=0, index_sha256=nothing,
-        max_record_bytes=0, max_image_size=(0, 0), formats={}, labels=[], rejects=[],
-        frames=0, notes=[],
+        max_record_bytes=0, min_image_size=(0, 0), max_image_size=(0, 0), formats={}, labels=[],
+        rejects=[], frames=0, notes=[],
     )  # fmt: skip
     assert {reject["code"] for reject in receipt.rejects} == OTHERS
     assert (plan.out / receipt.name).read_bytes() == b""
@@ -282,7 +283,7 @@ def test_the_receipt_is_the_last_file_of_a_shard(plan):
         b"[]",
         b"{}",
         b"null",
-        b'{"max_image_size": [1], "labels": []}',
+        b'{"min_image_size": [1, 1], "max_image_size": [1], "labels": []}',
         b"\xff",
         b"[" * 100_000,
     ],

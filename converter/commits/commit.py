@@ -168,12 +168,16 @@ def _describe_image(receipts: Sequence[Receipt], options: ConvertOptions) -> Ima
     formats: Counter[str] = Counter()
     for receipt in receipts:
         formats.update(receipt.formats)
-    height, width = options.image_size if options.fixed_size else (None, None)
+    written = [receipt for receipt in receipts if receipt.records]
+    smallest = map(min, zip(*(receipt.min_image_size for receipt in written), strict=True))
+    largest = (*map(max, zip(*(receipt.max_image_size for receipt in written), strict=True)),)
+    # Images that were not resized may be alike, too: then they can be read in batches as they are.
+    height, width = largest if (*smallest,) == largest else (None, None)
     return ImageInfo(
         height=height,
         width=width,
-        max_height=max(receipt.max_image_size[0] for receipt in receipts),
-        max_width=max(receipt.max_image_size[1] for receipt in receipts),
+        max_height=largest[0],
+        max_width=largest[1],
         channels=options.channels,
         formats=dict(sorted(formats.items())),
     )

@@ -61,17 +61,19 @@ class SourceCounts(NamedTuple):
 
     labels: list[tuple[int, int]]
     formats: dict[str, int]
+    min_image_size: tuple[int, int]
     max_image_size: tuple[int, int]
 
 
 def count_sources(sources: Sequence[Source]) -> SourceCounts:
     """Counts the records of a shard, ordered by label and by format."""
-    height = max((source.height for source in sources), default=0)
-    width = max((source.width for source in sources), default=0)
+    heights = [source.height for source in sources] or [0]
+    widths = [source.width for source in sources] or [0]
     return SourceCounts(
         labels=sorted(Counter(source.label for source in sources).items()),
         formats=dict(sorted(Counter(source.format for source in sources).items())),
-        max_image_size=(height, width),
+        min_image_size=(min(heights), min(widths)),
+        max_image_size=(max(heights), max(widths)),
     )
 
 

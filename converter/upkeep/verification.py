@@ -79,8 +79,9 @@ class Report(NamedTuple):
     def from_json(cls, data: bytes) -> "Report":
         faults, counts = json.loads(data)
         if counts is not None:
-            labels, formats, (height, width) = counts
-            counts = SourceCounts([(label, n) for label, n in labels], formats, (height, width))
+            labels, formats, smallest, largest = counts
+            pairs = [(label, n) for label, n in labels]
+            counts = SourceCounts(pairs, formats, tuple(smallest), tuple(largest))
         return cls([Fault(*fault) for fault in faults], counts)
 
 

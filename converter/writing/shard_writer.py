@@ -64,7 +64,8 @@ class Job:
 class Receipt(ShardInfo):
     """What was written for one shard, and what became of its images."""
 
-    max_image_size: tuple[int, int]  # the largest height and the largest width, in pixels
+    min_image_size: tuple[int, int]  # the least height and the least width, in pixels
+    max_image_size: tuple[int, int]
     formats: dict[str, int]  # number of images by stored format
     labels: list[tuple[int, int]]  # label, or `NO_LABEL`, and number of records, in label order
     rejects: list[dict[str, str]]  # path, code and detail, in plan order
@@ -169,9 +170,11 @@ def parse_receipt(data: bytes, path: Location) -> Receipt:
         content: dict[str, Any] = json.loads(data)
         if content.pop("digest") != _digest(content):
             raise ValueError("its digest does not match")  # noqa: TRY301
-        height, width = content.pop("max_image_size")
+        for name in ("min_image_size", "max_image_size"):
+            height, width = content[name]
+            content[name] = (height, width)
         labels = [(label, count) for label, count in content.pop("labels")]
-        return Receipt(**content, max_image_size=(height, width), labels=labels)
+        return Receipt(**content, labels=labels)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as a receipt: {error}") from error
 
@@ -186,7 +189,9 @@ class _Tally:
         self.formats: Counter[str] = Counter()
         self.rejects: list[dict[str, str]] = []
         self.notes = NoteTally()
-        self.max_record_bytes = self.max_height = self.max_width = 0
+        self.max_record_bytes = 0
+        self.heights: set[int] = set()
+        self.widths: set[int] = set()
 
     def reject(self, entry: Entry, error: ImageError) -> None:
         self.rejects.append({"path": entry.path, "code": error.code, "detail": error.detail})
@@ -201,8 +206,8 @@ class _Tally:
         self.labels[entry.label] += 1
         note_image(entry, columns, image.origin, options, self.notes)
         self.formats[image.format] += 1
-        self.max_height = max(self.max_height, image.height)
-        self.max_width = max(self.max_width, image.width)
+        self.heights.add(image.height)
+        self.widths.add(image.width)
 
     def describe(self, shard: Shard, file: HashedFile, index: HashedFile) -> Receipt:
         written = sum(self.labels.values())
@@ -215,7 +220,8 @@ class _Tally:
             index_bytes=index.size,
             index_sha256=index.sha256,
             max_record_bytes=self.max_record_bytes,
-            max_image_size=(self.max_height, self.max_width),
+            min_image_size=(min(self.heights, default=0), min(self.widths, default=0)),
+            max_image_size=(max(self.heights, default=0), max(self.widths, default=0)),
             formats=dict(sorted(self.formats.items())),
             labels=sorted(self.labels.items()),
             rejects=self.rejects,
