@@ -5,6 +5,7 @@ over in place, and elsewhere a line every ten seconds.
 """
 
 import contextlib
+import datetime as dt
 import importlib
 import sys
 import threading
@@ -50,15 +51,14 @@ class Progress:
     """The phases of a job.
 
     Attributes:
-        seconds: how long each phase took so far, by its name, in the order of their beginning:
-            `start`, `scan`, `plan`, `check`, `compare`, `convert`, `commit`, `verify`, `export`
-            and `index`, as far as there were any.
+        started: when it began.
         phase: the present one.
     """
 
     def __init__(self, display: Display | None) -> None:
-        self.seconds: dict[str, float] = {}
+        self.started = dt.datetime.now(dt.timezone.utc)
         self.phase = Phase("start")
+        self._seconds: dict[str, float] = {}  # of phases that have ended
         self._pace = Pace(self.phase)
         self._display = display
         self._lock = threading.RLock()
@@ -66,6 +66,14 @@ class Progress:
         if display is not None:
             # A thread, so that a phase that counts nothing yet is seen to be alive.
             threading.Thread(target=self._draw_often, name="draw_progress", daemon=True).start()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each phase took so far, by its name, in the order of their beginning."""
+        with self._lock:
+            name, spent = self.phase.name, time.monotonic() - self.phase.started
+            spent *= not self._ended.is_set()
+            return {**self._seconds, name: self._seconds.get(name, 0.0) + spent}
 
     def enter(self, phase: Phase) -> None:
         """Ends a phase, and begins the next one."""
@@ -76,16 +84,15 @@ class Progress:
 
     def close(self) -> None:
         """Ends the last phase."""
-        self._ended.set()
         with self._lock:
             self._end_phase()
+            self._ended.set()
             if self._display is not None:
                 with contextlib.suppress(OSError):
                     self._display.close()
 
     def _end_phase(self) -> None:
-        spent = time.monotonic() - self.phase.started
-        self.seconds[self.phase.name] = self.seconds.get(self.phase.name, 0.0) + spent
+        self._seconds = self.seconds
         if self._display is not None:
             with contextlib.suppress(OSError):  # a terminal was closed, which must not end a job
                 self._look()

@@ -32,12 +32,12 @@ from converter.upkeep.comparisons import ClassChanges
 from converter.upkeep.updates import Update, carry_shards
 from pipelines.beam import clusters, runners
 from pipelines.beam.remaining import write_remaining
-from pipelines.jobs.bars import follow
+from pipelines.jobs.bars import Progress, follow
 from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.preview import compare, compare_update
 from pipelines.jobs.reporting import write_report
 from pipelines.jobs.request import SETTINGS, ReportWarning, Request, make_requests, make_settings
-from pipelines.jobs.run_records import RunClock, Work, make_works, note_run
+from pipelines.jobs.run_records import Work, make_works, note_run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,38 +140,37 @@ def run_conversions(
     for out in outs:
         restore_folder(out, break_lock=run.break_lock)
     # Before the scan, so that no other run writes what this one has compared.
-    with follow(shown=run.progress), contextlib.ExitStack() as locks:
+    with follow(shown=run.progress) as followed, contextlib.ExitStack() as locks:
         ended = False
         for request in requests:
             if request.needs_lock:
                 locks.enter_context(request.out.lock(break_lock=run.break_lock))
                 ended |= settle_folder(request.out)
         if run.mode == "update":
-            return _update(requests, beam)
-        return _convert(requests, beam, locks, ended=ended)
+            return _update(requests, beam, followed)
+        return _convert(requests, beam, locks, followed, ended=ended)
 
 
 def _convert(
     requests: Sequence[Request],
     beam: runners.RunnerOptions,
     locks: contextlib.ExitStack,
+    followed: Progress,
     *,
     ended: bool,
 ) -> dict[Location, Conversion]:
-    run, clock = requests[0].run, RunClock()
+    run = requests[0].run
     # Nothing to start if all that is left is to find out that nothing has changed.
     needed = run.mode == "overwrite" or not all(request.is_finished for request in requests)
     # Processes start here and import Beam (1.1 s) while this one scans and plans.
     workers = runners.start_workers(beam, run.workers, *requests[0].places)
     with workers if needed else contextlib.nullcontext() as pool:
-        with clock.measure("scan"):
-            done, plans = _plan(requests, locks, ended=ended)
-        with clock.measure("convert"):
-            written = write_remaining([*plans.values()], beam, pool)
+        done, plans = _plan(requests, locks, ended=ended)
+        written = write_remaining([*plans.values()], beam, pool)
     asked = {request.out: request for request in requests}
     works = make_works([*plans.values()], written)
     for (out, plan), work in zip(plans.items(), works, strict=True):
-        done[out] = _complete(plan, asked[out], work, clock)
+        done[out] = _complete(plan, asked[out], work, followed, {})
     for out, plan in plans.items():
         if plan.out != out:  # only now, when all of them are complete
             replace_dataset(out)
@@ -204,23 +203,27 @@ def _plan(
     return done, plans
 
 
-def _update(requests: Sequence[Request], beam: runners.RunnerOptions) -> dict[Location, Conversion]:
+def _update(
+    requests: Sequence[Request], beam: runners.RunnerOptions, followed: Progress
+) -> dict[Location, Conversion]:
     inventory = scan_images(requests[0].images, requests[0].options)
     # All of them before any is written.
     for request in requests:
         request.check_update(inventory)
-    return {request.out: _update_one(request, inventory, beam) for request in requests}
+    return {request.out: _update_one(request, inventory, beam, followed) for request in requests}
 
 
-def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOptions) -> Conversion:
+def _update_one(
+    request: Request, inventory: Inventory, beam: runners.RunnerOptions, followed: Progress
+) -> Conversion:
     out, run, stage = request.out, request.run, Layout(request.out).stage
-    old, clock = read_manifest(request.current), RunClock()
+    earlier = {**followed.seconds, "scan": 0.0}  # of other sizes, which share the scan
+    old = read_manifest(request.current)
     total = len(old.shards)
     # As above, the processes start while this one compares.
     with runners.start_workers(beam, run.workers, *request.places) as pool:
         progress.begin("compare", total, "shards")
-        with clock.measure("scan"):
-            update, classes = compare_update(request, old, inventory, lambda _: progress.advance())
+        update, classes = compare_update(request, old, inventory, lambda _: progress.advance())
         if not update.needed:
             notes = update.draft.inventory.notes
             return Conversion(manifest=old, kept=total, unchanged=True, update=update, notes=notes)
@@ -228,24 +231,23 @@ def _update_one(request: Request, inventory: Inventory, beam: runners.RunnerOpti
             _discard_other(request, update.draft)
             plan = write_plan(update.draft, request.options, images=request.root, out=stage)
             plan = carry_shards(update, out, plan)
-            with clock.measure("convert"):
-                written = write_remaining([plan], beam, pool)
-            (work,) = make_works([plan], written)
-            conversion = _complete(plan, request, work, clock)
+            (work,) = make_works([plan], write_remaining([plan], beam, pool))
+            conversion = _complete(plan, request, work, followed, earlier)
             replace_dataset(out)
             conversion = _report(conversion, request)  # the lock ends with this block
     return dataclasses.replace(conversion, update=update, classes=classes)
 
 
-def _complete(plan: Plan, request: Request, work: Work, clock: RunClock) -> Conversion:
+def _complete(
+    plan: Plan, request: Request, work: Work, followed: Progress, earlier: Mapping[str, float]
+) -> Conversion:
     """Commits a plan whose shards are all written, unless it is committed already."""
-    with clock.measure("commit"):
-        if Layout(plan.out).manifest.is_file():
-            manifest = read_manifest(plan.out)
-        else:
-            # The plan marks a staged folder as one that is to replace another.
-            manifest = commit(plan, keep_work=plan.out != request.out)
-    note_run(request, manifest, work, clock, folder=plan.out)
+    if Layout(plan.out).manifest.is_file():
+        manifest = read_manifest(plan.out)
+    else:
+        # The plan marks a staged folder as one that is to replace another.
+        manifest = commit(plan, keep_work=plan.out != request.out)
+    note_run(request, manifest, work, followed, earlier, folder=plan.out)
     return Conversion(
         manifest=manifest,
         written=work.written,

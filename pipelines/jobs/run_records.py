@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import datetime as dt
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from converter.commits.run_log import Run, append_run
@@ -18,26 +16,13 @@ from converter.spelling import list_changed, spell_command
 from converter.storage.files import Layout
 from converter.storage.location import Location
 from converter.writing.multi_size import choose_leader
+from pipelines.jobs.bars import Progress
 from pipelines.jobs.request import Request
 
-PHASES: Final = ("scan", "convert", "commit")
-
-
-class RunClock:
-    """When a run began, and how long each of its phases took."""
-
-    def __init__(self) -> None:
-        self.started = dt.datetime.now(dt.timezone.utc)
-        self.msec = dict.fromkeys(PHASES, 0)
-
-    @contextlib.contextmanager
-    def measure(self, phase: str) -> Iterator[None]:
-        """Counts the time of the block as that of a phase."""
-        begin = time.monotonic()
-        try:
-            yield
-        finally:
-            self.msec[phase] += round((time.monotonic() - begin) * 1000)
+# What a log calls the phases of `converter.progress`.
+_PHASES: Final = {
+    "scan": ("scan", "plan", "compare"), "convert": ("check", "convert"), "commit": ("commit",),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,19 +56,34 @@ def make_works(plans: Sequence[Plan], written: Sequence[tuple[int, Cost]]) -> li
 
 
 def note_run(
-    request: Request, manifest: Manifest, work: Work, clock: RunClock, *, folder: Location
+    request: Request,
+    manifest: Manifest,
+    work: Work,
+    followed: Progress,
+    earlier: Mapping[str, float],
+    *,
+    folder: Location,
 ) -> None:
-    """Appends a run to the log of a data set in `folder`; the data set is whole without it."""
+    """Appends a run to the log of a data set in `folder`; the data set is whole without it.
+
+    `earlier` are the seconds of each phase that were spent on other data sets.
+    """
+    seconds = followed.seconds
     out, update = request.out, request.run.mode == "update"
     run = Run(
         command=describe_command(request),
         kind="update" if update else "convert",
-        started=clock.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        started=followed.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         generator=manifest.generator,
         runner=_name_runner(request.run.beam_args),
         workers=len(work.cost.peaks),
         options=list_changed(request.options),
-        phases_msec=dict(clock.msec),
+        phases_msec={
+            name: round(
+                1000 * sum(seconds.get(part, 0.0) - earlier.get(part, 0.0) for part in parts)
+            )
+            for name, parts in _PHASES.items()
+        },
         steps_msec={step: round(msec) for step, msec in work.cost.msec.items()},
         launcher_peak_bytes=measure_peak(),
         worker_peak_bytes=max(work.cost.peaks.values(), default=0),
