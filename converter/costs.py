@@ -24,8 +24,11 @@ from converter.histograms import Histograms, OriginalTally
 from converter.storage.files import Layout, write_file
 from converter.storage.location import Location
 
-STEPS: Final = ("read", "decode", "convert", "encode", "write", "other")
-"""The steps of a worker: `convert` is resizing, turning and colours; `other` is bookkeeping."""
+STEPS: Final = {
+    "read": "reading", "decode": "decoding", "convert": "resizing", "encode": "encoding",
+    "write": "writing", "other": "bookkeeping",
+}  # fmt: skip
+"""The steps of a worker, each with the word for it; `convert` also turns, and changes colours."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

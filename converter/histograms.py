@@ -9,10 +9,14 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
-_STEPS: Final = tuple(step * 10**power for power in range(13) for step in (1, 2, 5))
-_SIDES: Final = tuple(2**power for power in range(17))
+STEP_EDGES: Final = tuple(step * 10**power for power in range(13) for step in (1, 2, 5))
+"""Where buckets of pixels and of bytes begin."""
+
+SIDE_EDGES: Final = tuple(2**power for power in range(17))
+"""Where buckets of shorter sides begin."""
 
 RATIOS: Final = (
     "1:8", "1:4", "1:3", "1:2", "9:16", "2:3", "3:4", "4:5", "1:1",
@@ -27,6 +31,8 @@ _SHAPE_EDGES: Final = [(low + high) / 2 for low, high in itertools.pairwise(_SHA
 # Exact sizes: the commonest are kept, so that images that all differ cost no more memory.
 _KEPT_SIZES: Final = 64
 _HELD_SIZES: Final = 1_024
+
+_T = TypeVar("_T", int, float)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,10 +89,10 @@ class OriginalTally:
         counts = self._counts
         counts["formats"][file_format] += 1
         counts["sizes"][f"{width}x{height}"] += 1
-        counts["sides"][_find_edge(_SIDES, min(size))] += 1
-        counts["pixels"][_find_edge(_STEPS, height * width)] += 1
+        counts["sides"][str(find_edge(SIDE_EDGES, min(size)))] += 1
+        counts["pixels"][str(find_edge(STEP_EDGES, height * width))] += 1
         counts["ratios"][name_ratio(height, width)] += 1
-        counts["bytes"][_find_edge(_STEPS, size_bytes)] += 1
+        counts["bytes"][str(find_edge(STEP_EDGES, size_bytes))] += 1
         if len(counts["sizes"]) > _HELD_SIZES:
             counts["sizes"] = Counter(dict(counts["sizes"].most_common(_KEPT_SIZES)))
 
@@ -106,6 +112,10 @@ def name_ratio(height: int, width: int) -> str:
     return RATIOS[bisect.bisect_right(_SHAPE_EDGES, shape)]
 
 
-def _find_edge(edges: tuple[int, ...], value: int) -> str:
-    """The lower edge of the bucket of a value."""
-    return str(edges[max(0, bisect.bisect_right(edges, value) - 1)])
+def find_edge(edges: Sequence[_T], value: float) -> _T:
+    """The lower edge of the bucket of a value.
+
+    >>> find_edge((0, 10, 20), 19), find_edge((0, 10, 20), -1)
+    (10, 0)
+    """
+    return edges[max(0, bisect.bisect_right(edges, value) - 1)]

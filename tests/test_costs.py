@@ -88,7 +88,7 @@ def test_a_slow_source_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_each_moment_is_counted_once() -> None:
     begin = time.perf_counter()
     start_cost()
-    for step in STEPS * 3:
+    for step in [*STEPS] * 3:
         enter(step)
         time.sleep(0.002)
     cost = take_cost()

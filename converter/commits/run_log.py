@@ -140,7 +140,7 @@ def _check(run: Run) -> None:
 
 
 def _check_names(run: Run) -> None:
-    if unknown := run.steps_msec.keys() - {*STEPS}:
+    if unknown := run.steps_msec.keys() - STEPS.keys():
         raise ValueError(f"step {min(unknown)!r} is unknown")
     edges = run.originals.sides.keys() | run.originals.pixels.keys() | run.originals.bytes.keys()
     if wrong := [edge for edge in edges if not edge.isdecimal()]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from os import cpu_count
 from typing import TYPE_CHECKING, Final
 
-from converter.costs import Cost
+from converter.costs import STEPS, Cost
 from converter.errors import ShardmillError
 from converter.exports.export_job import Export, SplitFiles
 from converter.format.indexing import Indexed
@@ -29,11 +29,6 @@ if TYPE_CHECKING:  # they import Beam and NumPy
     from pipelines.pages.report import Report
 
 MAX_CLASSES: Final = 20  # that are listed; the others are counted
-
-_STEPS: Final = {
-    "read": "reading", "decode": "decoding", "convert": "resizing", "encode": "encoding",
-    "write": "writing", "other": "bookkeeping",
-}  # fmt: skip
 
 
 def summarize_conversion(conversion: Conversion, out: Location, seconds: float) -> Iterator[str]:
@@ -74,7 +69,7 @@ def summarize_cost(cost: Cost) -> Iterator[str]:
     if not cost.total_msec:
         return
     steps = sorted(((msec, step) for step, msec in cost.msec.items()), reverse=True)
-    first, *others = (f"{_STEPS[step]} {msec / cost.total_msec:.0%}" for msec, step in steps)
+    first, *others = (f"{STEPS[step]} {msec / cost.total_msec:.0%}" for msec, step in steps)
     seconds = f"{cost.total_msec / 1000:,.1f} s"
     yield f"  bottleneck: {first} of {seconds} of worker time ({', '.join(others)})"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from converter.commits.run_log import Run
-from converter.histograms import RATIOS, Histograms
+from converter.costs import STEPS
+from converter.histograms import RATIOS, SIDE_EDGES, STEP_EDGES, Histograms
 from converter.sizes import format_bytes
 from pipelines.pages.record_facts import AREA_EDGES, COUNT_EDGES, WORD_EDGES
 from pipelines.pages.survey import Survey, share_labels
@@ -15,10 +17,7 @@ _MAX_BARS: Final = 12  # of what has no order
 _MAX_SIZES: Final = 8
 _MAX_CLASSES: Final = 40
 
-_STEPS: Final = {
-    "read": "reading", "decode": "decoding", "convert": "resizing", "encode": "encoding",
-    "write": "writing", "other": "bookkeeping",
-}  # fmt: skip
+_T = TypeVar("_T")
 
 
 class Bar(NamedTuple):
@@ -67,7 +66,7 @@ def chart_sides(seen: Histograms) -> Chart:
     def label(low: int) -> str:
         return f"{low:,} to {2 * low - 1:,}" if low > 1 else "1"
 
-    return Chart("Shorter side", _fill(seen.sides, _double, label), "pixels")
+    return Chart("Shorter side", _fill(_by_number(seen.sides), SIDE_EDGES, label), "pixels")
 
 
 def chart_pixels(seen: Histograms) -> Chart:
@@ -76,22 +75,22 @@ def chart_pixels(seen: Histograms) -> Chart:
     def label(low: int) -> str:
         return f"from {low / 1e6:,g} MP" if low >= 10_000 else f"from {low:,} pixels"
 
-    return Chart("Pixels", _fill(seen.pixels, _step, label), "width times height")
+    return Chart("Pixels", _fill(_by_number(seen.pixels), STEP_EDGES, label), "width times height")
 
 
 def chart_ratios(seen: Histograms) -> Chart:
     """Originals by their shape."""
-    present = [place for place, name in enumerate(RATIOS) if seen.ratios.get(name)]
-    names = RATIOS[min(present, default=0) : max(present, default=0) + 1]
-    bars = [Bar(name, seen.ratios.get(name, 0)) for name in names]
+    bars = _fill(seen.ratios, RATIOS, str)
     return Chart("Aspect ratio", bars, "width to height, the nearest of these")
 
 
 def chart_bytes(seen: Histograms) -> Chart:
     """Originals by the size of their file."""
-    return Chart(
-        "File size", _fill(seen.bytes, _step, lambda low: f"from {format_bytes(low)}"), "bytes"
-    )
+
+    def label(low: int) -> str:
+        return f"from {format_bytes(low)}"
+
+    return Chart("File size", _fill(_by_number(seen.bytes), STEP_EDGES, label), "bytes")
 
 
 ORIGINAL_CHARTS: Final[Sequence[Callable[[Histograms], Chart]]] = (
@@ -122,7 +121,7 @@ def chart_phases(run: Run | None) -> list[Chart]:
         return []
     phases = [Bar(name, msec, _seconds(msec)) for name, msec in run.phases_msec.items()]
     steps = sorted(run.steps_msec.items(), key=lambda item: -item[1])
-    works = [Bar(_STEPS.get(name, name), msec, _seconds(msec)) for name, msec in steps if msec]
+    works = [Bar(STEPS.get(name, name), msec, _seconds(msec)) for name, msec in steps if msec]
     charts = [Chart("Phases", phases, "by the clock"), Chart("Steps", works, "of all workers")]
     return [chart for chart in charts if chart.bars]
 
@@ -139,29 +138,15 @@ def _rank(items: Iterable[tuple[str, int]], most: int = _MAX_BARS) -> list[Bar]:
     return [*bars, Bar(f"{len(ordered) - most:,} others", rest)] if rest else bars
 
 
-def _fill(
-    counts: Mapping[str, int], following: Callable[[int], int], label: Callable[[int], str]
-) -> list[Bar]:
+def _fill(counts: Mapping[_T, int], edges: Sequence[_T], label: Callable[[_T], str]) -> list[Bar]:
     """Buckets from the first to the last that is not empty; those between them may be."""
-    edges = sorted(map(int, counts))
-    if not edges:
-        return []
-    bars: list[Bar] = []
-    edge = edges[0]
-    while edge <= edges[-1] and len(bars) < 40:
-        bars.append(Bar(label(edge), counts.get(str(edge), 0)))
-        edge = following(edge)
-    return bars
+    filled = [place for place, edge in enumerate(edges) if counts.get(edge)]
+    shown = edges[min(filled) : max(filled) + 1] if filled else ()
+    return [Bar(label(edge), counts.get(edge, 0)) for edge in shown]
 
 
-def _double(edge: int) -> int:
-    return 2 * max(1, edge)
-
-
-def _step(edge: int) -> int:
-    """The next of 1, 2, 5, 10, 20 and so on."""
-    first = str(max(1, edge))[0]
-    return max(1, edge) * 5 // 2 if first == "2" else 2 * max(1, edge)
+def _by_number(counts: Mapping[str, int]) -> dict[int, int]:
+    return {int(edge): count for edge, count in counts.items()}
 
 
 def _chart_classes(
@@ -178,13 +163,14 @@ def _chart_mask_pixels(counts: Mapping[int, int], classes: Sequence[str]) -> Cha
 
 def _chart_counts(title: str, counts: Mapping[int, int], edges: Sequence[int]) -> Chart:
     """Buckets that begin at these edges, from the first to the last that is not empty."""
-    ends = [*(edge - 1 for edge in edges[1:]), None]
-    bars = [
-        Bar(str(edge) if end == edge else f"{edge} to {end}" if end else f"{edge} or more", n)
-        for edge, end in zip(edges, ends, strict=True)
-        if (n := counts.get(edge, 0)) or min(counts, default=edge) < edge < max(counts, default=0)
-    ]
-    return Chart(title, bars, "records")
+    ends = {low: high - 1 for low, high in itertools.pairwise(edges)}
+
+    def label(edge: int) -> str:
+        if (end := ends.get(edge)) is None:
+            return f"{edge} or more"
+        return str(edge) if end == edge else f"{edge} to {end}"
+
+    return Chart(title, _fill(counts, edges, label), "records")
 
 
 def _chart_areas(counts: Mapping[float, int]) -> Chart:

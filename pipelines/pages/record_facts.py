@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
 from converter.format.schema import BOX_LABELS, BOXES, CAPTION, LABELS, TARGET
+from converter.histograms import find_edge
 from reader import Record
 
 MAX_MASKS: Final = 256  # that are decoded, 1 ms each
@@ -78,13 +78,13 @@ class RecordTally:
         values, counts = record.values, self._counts
         if (labels := values.get(LABELS)) is not None:
             counts["tagged"].update(set(labels))
-            counts["labels_per_record"][_find(COUNT_EDGES, len(labels))] += 1
+            counts["labels_per_record"][find_edge(COUNT_EDGES, len(labels))] += 1
         if (boxes := values.get(BOXES)) is not None:
-            counts["boxes_per_record"][_find(COUNT_EDGES, len(boxes))] += 1
+            counts["boxes_per_record"][find_edge(COUNT_EDGES, len(boxes))] += 1
             counts["boxed"].update(values.get(BOX_LABELS, ()))
             counts["box_areas"].update(_measure_boxes(boxes))
         if (caption := values.get(CAPTION)) is not None:
-            counts["caption_words"][_find(WORD_EDGES, len(caption.split()))] += 1
+            counts["caption_words"][find_edge(WORD_EDGES, len(caption.split()))] += 1
             if len(self._captions) < MAX_CAPTIONS:
                 self._captions.append(caption[:_MAX_CAPTION])
         if (target := values.get(TARGET)) is not None:
@@ -119,13 +119,8 @@ class RecordTally:
 
 def _measure_boxes(boxes: Sequence[Sequence[float]]) -> list[float]:
     return [
-        _find(AREA_EDGES, (bottom - top) * (right - left)) for top, left, bottom, right in boxes
+        find_edge(AREA_EDGES, (bottom - top) * (right - left)) for top, left, bottom, right in boxes
     ]
-
-
-def _find(edges: Sequence[Any], value: float) -> Any:
-    """The lower edge of the bucket of a value."""
-    return edges[max(0, bisect.bisect_right(edges, value) - 1)]
 
 
 def _cut_range(values: Sequence[float]) -> tuple[int, ...]:
