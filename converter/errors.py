@@ -28,6 +28,10 @@ class ShardmillError(Exception):
         super().__init__(fit_message(message))
 
 
+class ShardmillWarning(UserWarning):
+    """Base of every warning that a command shows as one line: nothing has failed yet."""
+
+
 class UsageError(ShardmillError):
     """An argument, or the combination of arguments, makes no sense."""
 

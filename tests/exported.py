@@ -17,7 +17,8 @@ from converter.format.tfrecords import read_records
 from converter.options import ConvertOptions
 from converter.storage.disk import DiskPath
 from converter.storage.locate import locate
-from pipelines.cli.arguments import parse_arguments, read_options
+from pipelines.cli.arguments import parse_arguments
+from pipelines.cli.given_options import read_options
 from pipelines.jobs.export import export
 
 COUNT = 24

@@ -17,8 +17,9 @@ from converter.errors import RecordError, UsageError
 from converter.format.manifest import read_manifest
 from converter.format.tfrecords import frame_record
 from converter.options import ConvertOptions
-from pipelines.cli.arguments import parse_arguments, read_options
+from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.commands import main
+from pipelines.cli.given_options import read_options
 
 Capture = pytest.CaptureFixture[str]
 IN_MEMORY = "--direct_running_mode=in_memory"

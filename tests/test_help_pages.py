@@ -8,9 +8,10 @@ import pytest
 from converter.option_fields import GROUPS, list_options, read_meanings
 from converter.options import ConvertOptions
 from pipelines.cli import declarations
-from pipelines.cli.arguments import parse_arguments, read_options
+from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.commands import main
 from pipelines.cli.declarations import ARGUMENTS, BRIEF, COMMANDS, CONVERSIONS
+from pipelines.cli.given_options import read_options
 from pipelines.cli.parsers import make_parser
 
 EXAMPLES = [

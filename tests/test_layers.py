@@ -116,7 +116,8 @@ def test_no_module_of_reader_loads_beam():
     [
         ("converter", HEAVY | {"numpy", "PIL", "google"}),
         ("pipelines", HEAVY | {"numpy", "PIL", "google"}),
-        ("pipelines.cli.commands", HEAVY),  # `shardmill inspect` does not wait for Beam
+        ("pipelines.cli.commands", HEAVY | {"numpy", "PIL", "tqdm"}),  # for `shardmill --help`
+        ("pipelines.cli.look_commands", HEAVY | {"PIL", "jinja2", "tqdm"}),  # for `inspect`
         ("reader", HEAVY | {"PIL"}),  # encoded images are handed out as they are
     ],
 )

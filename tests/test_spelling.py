@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from converter.option_fields import list_options
 from converter.options import ConvertOptions
 from converter.spelling import list_changed, spell_command
-from pipelines.cli.arguments import parse_arguments, read_options
+from pipelines.cli.arguments import parse_arguments
+from pipelines.cli.given_options import read_options
 
 CASES = [
     {},

@@ -24,8 +24,9 @@ from converter.options import ConvertOptions
 from converter.sources.row_sources import IMAGE, RowSource, scan_rows
 from converter.sources.scan import scan_images
 from converter.storage.disk import DiskPath
-from pipelines.cli.arguments import parse_arguments, read_options
+from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.commands import main
+from pipelines.cli.given_options import read_options
 from pipelines.jobs.upkeep import repair, verify
 from reader import load_dataset, open_shards
 

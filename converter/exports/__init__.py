@@ -10,3 +10,9 @@ parquet_shards    items -> Parquet as Hugging Face's `datasets` reads it
 targets           a folder in which an export appears whole or not at all
 exporting         all of it, and the command that converts an export again
 """
+
+from typing import Final
+
+# Here, because the command line names them before it loads the rest.
+KINDS: Final = ("folders", "webdataset", "parquet")
+POLICIES: Final = ("raise", "skip")  # `on_damage`, as in `reader`

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from converter.class_names import is_renamed
 from converter.errors import RecordError, UsageError
+from converter.exports import KINDS, POLICIES
 from converter.exports.exported_columns import FILE, IMAGE, MASK_FILE, ColumnNames
 from converter.exports.safe_names import TABLE, name_folders
 from converter.format.manifest import Manifest, read_manifest, read_manifest_version
@@ -19,8 +20,6 @@ from converter.option_fields import check_choice
 from converter.storage.files import LABELS
 from converter.storage.location import Location
 
-KINDS: Final = ("folders", "webdataset", "parquet")
-POLICIES: Final = ("raise", "skip")  # `on_damage`, as in `reader`
 SHARD_BYTES: Final = 500_000_000
 
 MAX_NAMED: Final = 100  # damaged records that are kept, for their names; all are counted

@@ -149,6 +149,11 @@ class Manifest:
             raise DatasetError(f"no split {split!r:.60}: there are {', '.join(self.splits)}")
         return tuple(shard for shard in self.shards if shard.split == split)
 
+    def count_labels(self) -> list[int]:
+        """Counts the records of each class, in label order; [] if they are not counted."""
+        labels = (split.labels for split in self.splits.values())
+        return [sum(counts) for counts in zip(*labels, strict=True)]
+
     def to_bytes(self) -> bytes:
         """The content of `manifest.json`."""
         content = {

@@ -165,12 +165,6 @@ class ClassChanges(NamedTuple):
     renamed: tuple[tuple[str, str], ...] = ()  # old and new names of classes with the same images
 
 
-def count_labels(manifest: Manifest) -> list[int]:
-    """Counts the records of each class of a data set, in label order."""
-    labels = (split.labels for split in manifest.splits.values())
-    return [sum(counts) for counts in zip(*labels, strict=True)]
-
-
 def compare_classes(
     folder: Location, manifest: Manifest, images: Location, draft: Draft, *, lost: bool = True
 ) -> ClassChanges:
@@ -205,7 +199,7 @@ def _find_emptied(folder: Location, manifest: Manifest, entries: Iterable[Entry]
     """The labels that records have, and no image has any more."""
     if manifest.labelled:
         now = {entry.label for entry in entries}
-        return [n for n, count in enumerate(count_labels(manifest)) if count and n not in now]
+        return [n for n, count in enumerate(manifest.count_labels()) if count and n not in now]
     if all(column.kind != "labels" for column in manifest.columns):
         return []
     unused = {*range(len(manifest.classes))} - find_used(entries, manifest.columns)

@@ -9,7 +9,8 @@ declarations        the commands with their examples, and their arguments
 parsers             declarations and the fields of options -> a parser, and the pages of help
 completion          scripts for bash, zsh and fish
 help_pages          prints those pages
-arguments           reads a command line -> options
+arguments           reads a command line
+given_options       what it gives -> the options of a conversion
 inspection          finds a record, and counts classes in records
 reports             results -> lines of text
 inspection_reports  what is found in a data set -> tables

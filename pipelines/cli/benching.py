@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from tqdm import tqdm
-
+from converter import progress
 from converter.sizes import format_bytes, format_count
 from pipelines.cli import terminal
-from pipelines.cli.arguments import refuse_sizes
+from pipelines.cli.arguments import has_bar, refuse_sizes
+from pipelines.jobs.bars import follow
 
 if TYPE_CHECKING:
     from reader.bench.limits import Verdict
@@ -34,21 +34,20 @@ def run_bench(arguments: argparse.Namespace) -> int:
         seconds=arguments.seconds,
         **{name: value for name, value in given.items() if value is not None},
     )
-    runs = options.rounds * len(rounds.TITLES)
-    hidden = arguments.json or arguments.quiet or arguments.no_progress
-    with tqdm(total=runs, unit="run", desc="measuring", disable=hidden or None, leave=False) as bar:
-        bench = rounds.run_bench(arguments.out, options, lambda title: _show(bar, title))
+    with follow(shown=has_bar(arguments)):
+        phase = progress.begin("measure", options.rounds * len(rounds.TITLES), "runs")
+
+        def show(title: str) -> None:  # before each run
+            phase.done += bool(phase.note)
+            phase.note = title
+
+        bench = rounds.run_bench(arguments.out, options, show)
     verdict = limits.judge(bench)
     if arguments.json:
         terminal.print_json(describe_bench(bench, verdict))
     elif not arguments.quiet:
         terminal.print_lines(summarize_bench(bench, verdict))
     return 0
-
-
-def _show(bar: tqdm[Any], title: str) -> None:
-    bar.set_postfix_str(title, refresh=False)
-    bar.update()
 
 
 def summarize_bench(bench: Bench, verdict: Verdict) -> Iterator[str]:

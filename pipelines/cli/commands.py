@@ -5,33 +5,23 @@ images, 130 interrupted. An error is one line; `--debug` shows the traceback.
 """
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from converter.errors import ShardmillError
 from converter.names import fit_message
-from pipelines.cli import benching, job_commands, look_commands, terminal
+from pipelines.cli import terminal
 from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.help_pages import format_overview
 from pipelines.cli.interrupts import interrupts
-from pipelines.jobs.preview import SpaceWarning
-from pipelines.jobs.request import ReportWarning
 
-_COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
-    "plan": job_commands.run_plan,
-    "convert": job_commands.run_convert,
-    "inspect": look_commands.run_inspect,
-    "view": look_commands.run_view,
-    "bench": benching.run_bench,
-    "report": look_commands.run_report,
-    "verify": job_commands.run_verify,
-    "repair": job_commands.run_repair,
-    "clean": job_commands.run_clean,
-    "export": job_commands.run_export,
-    "index": job_commands.run_index,
-    "completion": look_commands.run_completion,
+_HOMES: Final = {
+    "bench": "benching",
+    **dict.fromkeys(("inspect", "view", "report", "completion"), "look_commands"),
 }
+"""The modules of commands that are not in `job_commands`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,8 +47,16 @@ def _run(arguments: list[str]) -> int:
     options = parse_arguments(arguments)
     quiet = getattr(options, "quiet", False)
     terminal.set_up_logs(debug=options.debug, quiet=quiet)
-    with terminal.show_warnings(SpaceWarning, ReportWarning, quiet=quiet):
-        return _COMMANDS[options.command](options)
+    with terminal.show_warnings(quiet=quiet):
+        return _find_command(options.command)(options)
+
+
+def _find_command(name: str) -> Callable[[argparse.Namespace], int]:
+    """The function of a command."""
+    # Imported only now, because `--help` does without any, and `inspect` without the jobs.
+    home = importlib.import_module(f"pipelines.cli.{_HOMES.get(name, 'job_commands')}")
+    found: Callable[[argparse.Namespace], int] = getattr(home, f"run_{name}")
+    return found
 
 
 def _explain(error: ShardmillError | OSError, *, as_json: bool) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from converter.errors import UsageError
-from converter.exports.export_job import KINDS, POLICIES
+from converter.exports import KINDS, POLICIES
 from converter.options import parse_image_size
 from converter.sizes import parse_bytes
 from converter.storage.locate import parse_location

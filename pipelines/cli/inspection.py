@@ -16,7 +16,6 @@ from converter.names import show_name
 from converter.sizes import format_count
 from converter.storage.files import name_index
 from converter.storage.location import Location, map_in_threads
-from converter.upkeep import contents
 
 # Of records that are read to count what the manifest does not: a second from a disk, a few requests
 # to a store.
@@ -138,6 +137,8 @@ def find_record(folder: Location, manifest: Manifest, split: str | None, name: s
     what stands around the images, until it is found. Raises a UsageError if it is not there, and a
     DatasetError if a file in which it may be cannot be read.
     """
+    from converter.upkeep import contents  # noqa: PLC0415 (Pillow, for this alone)
+
     shards = manifest.list_shards(split) if split else manifest.shards
     ending: tuple[str, int] | None = None
     similar: list[str] = []

@@ -17,7 +17,8 @@ from converter.storage.locate import locate_output
 from converter.storage.location import Location
 from converter.upkeep.verification import Fault
 from pipelines.cli import json_reports, reports, terminal
-from pipelines.cli.arguments import read_options, refuse_sizes
+from pipelines.cli.arguments import has_bar, refuse_sizes
+from pipelines.cli.given_options import read_options
 from pipelines.jobs.bars import follow
 from pipelines.jobs.export import export
 from pipelines.jobs.outputs import locate_sizes
@@ -29,7 +30,7 @@ from pipelines.jobs.upkeep import repair, run_verification
 def run_convert(arguments: argparse.Namespace) -> int:
     """`shardmill convert IMAGES OUT`."""
     sizes = read_options(arguments, _read_stored(arguments))
-    with follow(shown=_has_bar(arguments)):
+    with follow(shown=has_bar(arguments)):
         progress.begin("start")
         # Beam: a second to import, which the other commands do without.
         from pipelines.jobs.convert import run_conversions  # noqa: PLC0415
@@ -61,13 +62,9 @@ def _locate_outputs(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Loca
 def _read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "workers": arguments.workers,
-        "progress": _has_bar(arguments),
+        "progress": has_bar(arguments),
         "break_lock": arguments.break_lock,
     }
-
-
-def _has_bar(arguments: argparse.Namespace) -> bool:
-    return not any(getattr(arguments, name, False) for name in ("no_progress", "quiet", "json"))
 
 
 def _read_beam_args(arguments: argparse.Namespace) -> list[str]:
@@ -94,7 +91,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     """`shardmill plan IMAGES OUT`: what `convert` would do."""
     sizes = read_options(arguments, _read_stored(arguments))
     outs = _locate_outputs(arguments.out, sizes)
-    shown = _has_bar(arguments)
+    shown = has_bar(arguments)
     previews = preview_outputs(arguments.images, outs, mode=arguments.mode, progress=shown)
     if arguments.json:
         terminal.print_json({"datasets": [*map(json_reports.describe_preview, previews)]})
@@ -110,7 +107,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     """`shardmill verify OUT`: a line for each fault; exit code 1 if there is one."""
     refuse_sizes(arguments)
     manifest, job = None, None
-    shown = _has_bar(arguments)
+    shown = has_bar(arguments)
     try:
         with follow(shown=shown):
             if arguments.runner or arguments.rest or arguments.workers:
@@ -142,7 +139,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
 def run_repair(arguments: argparse.Namespace) -> int:
     """`shardmill repair OUT --images IMAGES`: a line for each file; exit code 1 if any is left."""
     refuse_sizes(arguments)
-    with follow(shown=_has_bar(arguments)):
+    with follow(shown=has_bar(arguments)):
         progress.begin("start")
         beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
         result = repair(arguments.out, arguments.images, beam_args, **settings)
@@ -163,7 +160,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         shard_bytes=arguments.shard_bytes,
         on_damage=arguments.on_damage,
-        progress=_has_bar(arguments),
+        progress=has_bar(arguments),
         break_lock=arguments.break_lock,
     )
     if arguments.json:
@@ -195,7 +192,7 @@ def run_index(arguments: argparse.Namespace) -> int:
     """`shardmill index FILES`: a line for each fault; exit code 1 if there is one."""
     files = find_files(arguments.files)
     sizes = {path: path.stat().st_size if path.exists() else 0 for path in files}
-    with follow(shown=_has_bar(arguments)):
+    with follow(shown=has_bar(arguments)):
         phase = progress.begin("index", len(files), "files")
 
         def count(path: Path, _: object) -> None:

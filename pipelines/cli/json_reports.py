@@ -7,25 +7,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from converter.commits.replacements import Leftover
-from converter.exports.export_job import Export
+from converter.errors import ShardmillError
 from converter.format.examples import ENCODED
-from converter.format.indexing import Indexed, IndexedFile
 from converter.format.manifest import Manifest
 from converter.format.schema import MASK
 from converter.names import fit_message, from_bytes
 from converter.storage.files import REPORT
 from converter.storage.locate import locate
 from converter.storage.location import Location
-from converter.upkeep.comparisons import count_labels
-from converter.upkeep.verification import Fault
 from pipelines.cli import omissions
 from pipelines.cli.inspection import ClassCounts, FoundRecord
-from pipelines.jobs.preview import Preview, Proposal
-from pipelines.jobs.upkeep import Repair
 
-if TYPE_CHECKING:  # it imports Beam
+if TYPE_CHECKING:  # `inspect` does without the jobs
+    from converter.commits.replacements import Leftover
+    from converter.exports.export_job import Export
+    from converter.format.indexing import Indexed
+    from converter.upkeep.verification import Fault
     from pipelines.jobs.convert import Conversion
+    from pipelines.jobs.preview import Preview, Proposal
+    from pipelines.jobs.upkeep import Repair
     from reader.batches.pixel_statistics import PixelStatistics
 
 
@@ -65,7 +65,7 @@ def describe_dataset(manifest: Manifest, folder: Location) -> dict[str, Any]:
         "options": manifest.options,
         "image": dataclasses.asdict(manifest.image),
         "columns": {column.name: column.kind for column in manifest.columns},
-        "classes": dict(zip(manifest.classes, count_labels(manifest), strict=False)),
+        "classes": dict(zip(manifest.classes, manifest.count_labels(), strict=False)),
         "splits": {
             name: {"records": split.records, "shards": split.shards, "bytes": split.bytes}
             for name, split in manifest.splits.items()
@@ -153,8 +153,8 @@ def describe_leftovers(found: Sequence[Leftover], folder: Location) -> dict[str,
 
 def describe_indexes(outcomes: Sequence[Indexed]) -> dict[str, Any]:
     """What `shardmill index --json` prints."""
-    done = [outcome for outcome in outcomes if isinstance(outcome, IndexedFile)]
-    failed = [outcome for outcome in outcomes if not isinstance(outcome, IndexedFile)]
+    done = [outcome for outcome in outcomes if not isinstance(outcome, ShardmillError)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, ShardmillError)]
     paths = ({"path": str(file.path), "index": str(file.index)} for file in done)
     files = [{**dataclasses.asdict(file), **path} for file, path in zip(done, paths, strict=True)]
     return {"files": files, "failed": [fit_message(str(error)) for error in failed]}

@@ -15,10 +15,8 @@ from converter.storage.locate import locate
 from converter.storage.location import Location
 from pipelines.cli import inspection_reports, json_reports, reports, terminal
 from pipelines.cli.arguments import refuse_sizes
-from pipelines.cli.completion import write_script
 from pipelines.cli.inspection import FoundRecord, count_classes, find_record, read_record
 from pipelines.cli.text_layout import find_width
-from pipelines.jobs.reporting import report
 
 if TYPE_CHECKING:  # it imports numpy
     from reader.batches.pixel_statistics import PixelStatistics
@@ -61,6 +59,8 @@ def run_view(arguments: argparse.Namespace) -> int:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """`shardmill report OUT`: writes the page, and says where it is."""
+    from pipelines.jobs.reporting import report  # noqa: PLC0415 (all that reads images)
+
     refuse_sizes(arguments)
     made = report(
         arguments.out,
@@ -126,5 +126,7 @@ def _list_blocks(
 
 def run_completion(arguments: argparse.Namespace) -> int:
     """`shardmill completion SHELL`: a script for a shell."""
+    from pipelines.cli.completion import write_script  # noqa: PLC0415 (for this command alone)
+
     print(write_script(arguments.shell))
     return 0

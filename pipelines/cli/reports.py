@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from converter.costs import STEPS, Cost
 from converter.errors import ShardmillError
-from converter.exports.export_job import Export, SplitFiles
-from converter.format.indexing import Indexed
 from converter.format.manifest import Manifest
 from converter.inventory import NOTES, Note
 from converter.names import fit_message
@@ -17,15 +15,17 @@ from converter.options import ConvertOptions
 from converter.sizes import format_bytes, format_count
 from converter.storage.files import REJECTS, REPORT
 from converter.storage.location import Location
-from converter.upkeep.comparisons import ClassChanges
-from converter.upkeep.updates import Update
-from converter.upkeep.verification import Fault
 from pipelines.cli import omissions
-from pipelines.jobs.preview import Preview, Proposal
-from pipelines.jobs.upkeep import Repair
 
-if TYPE_CHECKING:  # they import Beam and NumPy
+if TYPE_CHECKING:  # `inspect` does without the jobs
+    from converter.exports.export_job import Export
+    from converter.format.indexing import Indexed
+    from converter.upkeep.comparisons import ClassChanges
+    from converter.upkeep.updates import Update
+    from converter.upkeep.verification import Fault
     from pipelines.jobs.convert import Conversion
+    from pipelines.jobs.preview import Preview, Proposal
+    from pipelines.jobs.upkeep import Repair
     from pipelines.pages.report import Report
 
 MAX_CLASSES: Final = 20  # that are listed; the others are counted
@@ -179,6 +179,8 @@ def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
 
 def summarize_export(result: Export, folder: Location) -> Iterator[str]:
     """What `shardmill export` prints."""
+    from converter.exports.export_job import SplitFiles  # noqa: PLC0415 (as above)
+
     total = SplitFiles(*map(sum, zip(*result.splits.values(), strict=True)))
     for name, files in (("", total), *result.splits.items()):
         held = f"{format_count(files.images, 'image')} in {format_count(files.files, 'file')}"

@@ -16,8 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TextIO
 
-from tqdm import tqdm
-
+from converter.errors import ShardmillWarning
 from converter.names import escape, fit_message
 from pipelines.cli.text_layout import find_width, wrap_line
 
@@ -89,22 +88,20 @@ def fail(message: str, code: int) -> int:
 
 
 @contextlib.contextmanager
-def show_warnings(*own: type[Warning], quiet: bool) -> Iterator[None]:
-    """Shows warnings of our own classes as one line each, or not at all; others as Python does."""
+def show_warnings(*, quiet: bool) -> Iterator[None]:
+    """Shows our own warnings as one line each, or not at all; others as Python does."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def show_line(
             message: Warning | str, category: type[Warning], *place: Any, **more: Any
         ) -> None:
-            if not issubclass(category, own):
+            if not issubclass(category, ShardmillWarning):
                 show(message, category, *place, **more)
             elif not quiet:
-                # `print` would break the progress bar.
-                tqdm.write(fit_message(f"shardmill: warning: {message}"), file=sys.stderr)
+                _write_beside_bar(f"shardmill: warning: {message}")
 
-        for category in own:
-            warnings.simplefilter("always", category)
+        warnings.simplefilter("always", ShardmillWarning)
         warnings.showwarning = show_line
         yield
 
@@ -124,8 +121,14 @@ def set_up_logs(*, debug: bool, quiet: bool) -> None:
 
 class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        # `print` would break the progress bar.
-        tqdm.write(fit_message(f"shardmill: {record.getMessage()}"), file=sys.stderr)
+        _write_beside_bar(f"shardmill: {record.getMessage()}")
+
+
+def _write_beside_bar(text: str) -> None:
+    """Writes a line to standard error, where `print` would break a progress bar."""
+    from tqdm import tqdm  # noqa: PLC0415 (0.05 s)
+
+    tqdm.write(fit_message(text), file=sys.stderr)
 
 
 def silence_beam_threads() -> None:

@@ -17,6 +17,7 @@ DOING: Final = {
     "verify": "verifying",
     "export": "exporting",
     "index": "indexing",
+    "measure": "measuring",
 }
 """What a phase is called while it runs."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from converter import progress
 from converter.commits.commit import list_finished
-from converter.errors import DatasetError, UsageError
+from converter.errors import DatasetError, ShardmillWarning, UsageError
 from converter.format.manifest import Manifest, read_manifest
 from converter.images.openers import register_formats
 from converter.inventory import Inventory, Note
@@ -41,7 +41,7 @@ from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.request import SETTINGS, Request, make_requests, make_settings
 
 
-class SpaceWarning(UserWarning):
+class SpaceWarning(ShardmillWarning):
     """The disk looks too small for a conversion."""
 
 

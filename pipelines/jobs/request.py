@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from converter.commits.replacements import find_dataset, find_manifest, is_staged
-from converter.errors import DatasetError, UsageError
+from converter.errors import DatasetError, ShardmillWarning, UsageError
 from converter.format.manifest import Manifest, read_manifest
 from converter.inventory import Inventory
 from converter.option_fields import check_choice
@@ -32,7 +32,7 @@ IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
 
 
-class ReportWarning(UserWarning):
+class ReportWarning(ShardmillWarning):
     """A data set is complete, but its report could not be written."""
 
 
