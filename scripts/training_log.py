@@ -3,6 +3,7 @@
 import csv
 import gc
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from reader.usage import measure_memory
 SAMPLE_S = 1.0
 IN_LOGS = {"input_wait_share", "images_per_second"}
 """What `InputStats` adds to the logs of Keras: the rows have it under their own names."""
+
+HAS_MATPLOTLIB = find_spec("matplotlib") is not None
+"""Whether there can be a picture: the extra `train` does not install it."""
 
 STEP_FIELDS = ("epoch", "images_per_s", "memory_bytes")
 
@@ -86,7 +90,8 @@ class TrainingLog(keras.callbacks.Callback):
         print(describe(row, self.params["epochs"]), flush=True)
         write_rows(self._folder / "epochs.csv", self.rows)
         write_rows(self._folder / "steps.csv", self._samples)
-        draw(self.rows, self._samples, self._folder / "training.png")
+        if HAS_MATPLOTLIB:
+            draw(self.rows, self._samples, self._folder / "training.png")
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:

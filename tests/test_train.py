@@ -1,8 +1,13 @@
 """`scripts/train`: what it trains, what it writes down, and that it goes on after a kill."""
 
 import csv
+import os
 import re
+import shutil
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import keras
 import pytest
@@ -31,6 +36,19 @@ def run(converted, tmp_path, monkeypatch, capsys):
         return code, capsys.readouterr()
 
     return call
+
+
+class FakeDataset:
+    """Images of a side and two classes, in so many batches, as far as a model needs to know."""
+
+    class_names = ("a", "b")
+
+    def __init__(self, side, batches=24):
+        self.element_spec = (types.SimpleNamespace(shape=(None, side, side, 3)), None)
+        self.batches = batches
+
+    def __len__(self):
+        return self.batches
 
 
 def read_epochs(folder):
@@ -169,13 +187,19 @@ def test_arguments_that_make_no_sense_are_refused(argument, capsys):
     ],
 )
 def test_the_model_is_chosen_by_the_size_of_images(arguments, side, name):
-    spec = (types.SimpleNamespace(shape=(None, side, side, 3)), None)
-    dataset = types.SimpleNamespace(element_spec=spec, class_names=["a", "b"])
     options = TrainOptions(data="", augment="flip", **arguments)
-    model = build_model(dataset, options, is_single=False)
+    model = build_model(FakeDataset(side), options, is_single=False)
     assert model.name == name
     assert (model.output_shape, model.layers[-1].activation.__name__) == ((None, 2), "sigmoid")
     assert model.layers[-1].dtype == "float32"
+
+
+@pytest.mark.parametrize(("batches", "momentum"), [(24, 0.9), (400, 0.99), (100_000, 0.999)])
+def test_batch_normalization_follows_within_an_epoch(batches, momentum):
+    model = build_model(FakeDataset(96, batches), TrainOptions(data=""), is_single=True)
+    network = next(layer for layer in model.layers if layer.name.lower().startswith("mobilenet"))
+    (found,) = {layer.momentum for layer in network.layers if hasattr(layer, "momentum")}
+    assert found == pytest.approx(momentum)
 
 
 def test_where_there_is_a_gpu_it_computes_in_float16(monkeypatch):
@@ -188,9 +212,7 @@ def test_where_there_is_a_gpu_it_computes_in_float16(monkeypatch):
         train.set_precision()
         monkeypatch.undo()
         assert keras.mixed_precision.global_policy().name == "mixed_float16"
-        spec = (types.SimpleNamespace(shape=(None, 16, 16, 3)), None)
-        dataset = types.SimpleNamespace(element_spec=spec, class_names=["a", "b"])
-        model = build_model(dataset, TrainOptions(data=""), is_single=True)
+        model = build_model(FakeDataset(16), TrainOptions(data=""), is_single=True)
         assert model.layers[-1].compute_dtype == "float32"
         assert model.layers[-3].compute_dtype == "float16"
     finally:
@@ -203,3 +225,31 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert training_log.read_rows(tmp_path / "rows.csv") == rows
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
     assert training_log.read_rows(tmp_path / "other.csv") == []
+
+
+def test_without_matplotlib_it_trains_and_says_how_to_get_the_picture(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_log, "HAS_MATPLOTLIB", False)
+    code, printed = run("--epochs=1")
+    assert code == 0
+    assert "pip install matplotlib" in printed.out.splitlines()[-1]
+    assert len(read_epochs(tmp_path / "to")) == 1
+    assert not (tmp_path / "to" / "training.png").exists()
+
+
+@pytest.mark.parametrize("has_all", [True, False])
+def test_the_active_environment_trains_if_it_can(has_all, tmp_path):
+    shutil.copy(Path(train.__file__).with_suffix(""), tmp_path / "train")
+    (tmp_path / "train.py").write_text("import sys; print('trains', *sys.argv[1:])")
+    (tmp_path / "setup").write_text('#!/bin/sh\necho "setup makes an environment to run $3"\n')
+    (tmp_path / "setup").chmod(0o755)
+    (tmp_path / "python").symlink_to(sys.executable if has_all else shutil.which("false"))
+    root = Path(train.__file__).parents[1]
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "PYTHONPATH": os.pathsep.join([str(root), *sys.path]),
+    }
+    done = subprocess.run(
+        [tmp_path / "train", "out-256"], env=environment, capture_output=True, text=True, check=True
+    )
+    wanted = "trains out-256" if has_all else "setup makes an environment to run out-256"
+    assert done.stdout.strip() == wanted
