@@ -30,6 +30,7 @@ MOST = {
     "needs PyTorch": 2,
     "takes a minute": 1,
     "downloads images": 1,
+    "downloads weights": 2,
     "tests/test_frameworks.py runs it": 1,
 }
 """Why a block may not be run, and how many there may be: a new one has to be asked for here."""
