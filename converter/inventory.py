@@ -117,7 +117,8 @@ NOTES: Final = {
     "inks": "CMYK that does not say how its inks are meant, read as most programs do",
     "palette": "pixels whose number is not in the palette, shown black",
     "range": "samples of over 8 bits that use a quarter of their range or less, or leave it",
-    "transparent": "alpha is 0 everywhere: BMP, ICO and TGA are shown opaque, others not at all",
+    "transparent": "nothing in it is visible, alpha is 0 everywhere: BMP, ICO and TGA are stored "
+    "opaque, others as plain background",
 }
 """What is odd but converted, by its code in `notes.jsonl`."""
 

@@ -173,8 +173,23 @@ def test_plan_says_what_would_happen_and_writes_nothing(
     assert lines[:2] == ["source: folders", "6 files: 6 images in 2 classes, 0 skipped"]
     assert [line.split() for line in lines[2:4]] == [["0", "a", "3"], ["1", "b", "3"]]
     assert lines[5].startswith("writes train: 6 records, about ")
+    assert lines[-2].startswith(f"would make {tmp_path / 'out'}: write ")
     assert lines[-1] == "nothing was written"
     assert list_files(tmp_path) == before
+
+
+def test_plan_says_what_is_skipped_and_why_and_names_a_file(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/notes.txt", "b/more.txt", "b/.hidden"):
+        (images / name).write_text("words")
+    assert main(["plan", str(images), str(tmp_path / "out"), "--image-size=8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "9 files: 6 images in 2 classes, 3 skipped"
+    assert lines[2].split(maxsplit=2)[:2] == ["2", "skipped_extension"]
+    assert lines[2].endswith(": a/notes.txt")
+    assert lines[3].split(maxsplit=2)[:2] == ["1", "skipped_hidden"]
+    assert lines[3].endswith(": b/.hidden")
 
 
 def test_verify_passes_a_whole_data_set(

@@ -118,9 +118,16 @@ def test_small_originals_and_long_ones_are_pointed_out():
     seen = Histograms(images=100, enlarged=38, formats={"jpeg": 100}, ratios={"1:1": 90, "4:1": 10})
     survey = make_survey(runs=[make_run(originals=seen)])
     assert find(survey, "smaller than what is stored").title.startswith("38% of")
-    assert "--resize pad" in find(survey, "three times").text
+    assert "--resize pad" in find(survey, "about twice").text
     padded = make_survey(runs=[make_run(originals=seen)], manifest={"options": {"resize": "pad"}})
-    assert not [each for each in list_findings(padded) if "three times" in each.title]
+    assert not [each for each in list_findings(padded) if "about twice" in each.title]
+
+
+def test_invisible_images_are_pointed_out_with_their_class():
+    path = "recreation/sports__badminton_racket_brice_b_01.png"
+    found = find(make_survey(notes=[Note("transparent", (path,), 1)]), "Nothing is visible")
+    assert found.level == "warn"
+    assert found.text.startswith(f"{path}. Their alpha is 0")
 
 
 def test_what_cannot_be_read_and_updates_are_said():

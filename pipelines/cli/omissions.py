@@ -20,6 +20,13 @@ def list_choices(inventory: Inventory) -> Iterator[str]:
             yield f"  {counts[code]:>9,}  {code:<18} {SKIP_RULES[code]}"
 
 
+def list_skipped(inventory: Inventory) -> Iterator[str]:
+    """A line on each reason for which files are left out, the commonest first, with an example."""
+    first = {file.code: file.path for file in reversed(inventory.skipped)}
+    for code, count in Counter(file.code for file in inventory.skipped).most_common():
+        yield fit_message(f"  {count:>9,}  {code:<18} {SKIP_RULES[code]}: {first[code]}")
+
+
 def list_renames(names: Sequence[str] | None) -> Iterator[str]:
     """How many classes become how many, and the first that get another name."""
     if not names or not is_renamed(tuple(names)):

@@ -89,7 +89,8 @@ def summarize_preview(preview: Preview) -> Iterator[str]:
         yield _say_unchanged(preview.manifest, preview.out)
         return
     written, kept = preview.shards
-    done = f"would {preview.action} {preview.out}: write {format_count(written, 'shard')}"
+    action = "make" if preview.action == "write" else preview.action
+    done = f"would {action} {preview.out}: write {format_count(written, 'shard')}"
     yield done + (f", keep {kept:,}" if kept else "")
     if preview.discards:
         yield "would give up the unfinished conversion of something else that is there"
@@ -104,7 +105,7 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
         f"{format_count(inventory.scanned, 'file')}: {found}, {len(inventory.skipped):,} skipped"
         + (f", {rows} rejected" if inventory.rejected else "")
     )
-    yield from omissions.list_choices(inventory)
+    yield from omissions.list_skipped(inventory)
     yield from omissions.list_renames(options.class_names)
     if inventory.labelled:
         yield from _list_classes(inventory.classes, proposal.count_labels())
@@ -240,8 +241,10 @@ def _list_notes(notes: Iterable[Note]) -> Iterator[str]:
     for code, group in by_code.items():
         first = group[0]
         names = ", ".join(first.names[:2]) + (", …" if first.total > 2 else "")
-        total, sets = sum(note.total for note in group), format_count(len(group), "set")
-        yield fit_message(f"  note: {code} {total:,} in {sets}, {NOTES[code]}: {names}")
+        total = f"{sum(note.total for note in group):,}"
+        if len(group) > 1:
+            total += f" in {len(group):,} sets"
+        yield fit_message(f"  note: {code} {total}, {NOTES[code]}: {names}")
 
 
 def _list_splits(manifest: Manifest) -> Iterator[str]:

@@ -24,7 +24,7 @@ UNBALANCED: Final = 10
 _SMALL_SPLIT: Final = 100
 _MANY_REJECTS: Final = 0.01
 _MANY_ENLARGED: Final = 0.1
-_LONG: Final = ("1:8", "1:4", "1:3", "3:1", "4:1", "8:1")
+_LONG: Final = ("1:8", "1:4", "1:3", "1:2", "2:1", "3:1", "4:1", "8:1")
 _MAX_NAMES: Final = 5
 
 _LEAKS: Final = {
@@ -51,6 +51,11 @@ _SAID: Final = {
         "Some images are stored more than once",
         "They stay in one split together. To keep only the first of each, convert with --dedupe "
         "drop.",
+    ),
+    "transparent": (
+        "Nothing is visible in some images",
+        "Their alpha is 0 everywhere, so they are stored as plain background; BMP, ICO and TGA are "
+        "stored opaque. Look at the files, and mend or remove them.",
     ),
 }
 
@@ -208,7 +213,7 @@ def _find_sizes(survey: Survey) -> Iterator[Finding]:
     if survey.options.get("resize", "stretch") == "stretch" and long / seen.images >= 0.05:
         yield Finding(
             "info",
-            f"{_percent(long / seen.images)} of the originals are three times as long as wide, or "
+            f"{_percent(long / seen.images)} of the originals are about twice as long as wide, or "
             "more",
             "Stretching them to the stored size distorts them. --resize pad or crop does not.",
         )
@@ -260,7 +265,7 @@ def _list_names(names: Sequence[str], total: int | None = None) -> str:
 
 
 def _name(name: str) -> str:
-    return show_path(name, 40) if "/" in name else show_text(name, 40)
+    return show_path(name, 80) if "/" in name else show_text(name, 40)
 
 
 def _percent(share: float) -> str:
