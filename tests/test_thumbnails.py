@@ -12,6 +12,7 @@ from PIL import Image
 
 from converter.errors import ImageError
 from converter.format.schema import BOX_LABELS, BOXES
+from pipelines.pages.texts import name_class
 from pipelines.pages.thumbnails import (
     MAX_DRAWN,
     VOID,
@@ -21,7 +22,6 @@ from pipelines.pages.thumbnails import (
     draw_record,
     list_boxes,
     list_mask_labels,
-    name_class,
 )
 from reader import Record
 

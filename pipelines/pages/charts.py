@@ -12,6 +12,7 @@ from converter.histograms import RATIOS, SIDE_EDGES, STEP_EDGES, Histograms
 from converter.sizes import format_bytes
 from pipelines.pages.record_facts import AREA_EDGES, COUNT_EDGES, WORD_EDGES
 from pipelines.pages.survey import Survey, share_labels
+from pipelines.pages.texts import format_time
 
 _MAX_BARS: Final = 12  # of what has no order
 _MAX_SIZES: Final = 8
@@ -119,15 +120,11 @@ def chart_phases(run: Run | None) -> list[Chart]:
     """Where the time of a run went, as a whole and in its workers."""
     if run is None:
         return []
-    phases = [Bar(name, msec, _seconds(msec)) for name, msec in run.phases_msec.items()]
+    phases = [Bar(name, msec, format_time(msec)) for name, msec in run.phases_msec.items()]
     steps = sorted(run.steps_msec.items(), key=lambda item: -item[1])
-    works = [Bar(STEPS.get(name, name), msec, _seconds(msec)) for name, msec in steps if msec]
+    works = [Bar(STEPS.get(name, name), msec, format_time(msec)) for name, msec in steps if msec]
     charts = [Chart("Phases", phases, "by the clock"), Chart("Steps", works, "of all workers")]
     return [chart for chart in charts if chart.bars]
-
-
-def _seconds(msec: int) -> str:
-    return f"{msec / 1000:,.1f} s"
 
 
 def _rank(items: Iterable[tuple[str, int]], most: int = _MAX_BARS) -> list[Bar]:

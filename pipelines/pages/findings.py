@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from converter.sizes import format_count
 from pipelines.pages.survey import Survey
-from pipelines.pages.texts import show_path, show_text
+from pipelines.pages.texts import format_percent, show_path, show_text
 
 LEVELS: Final = ("bad", "warn", "info")
 
@@ -94,8 +94,8 @@ def _find_rejects(survey: Survey) -> Iterator[Finding]:
     yield Finding(
         "warn" if share >= _MANY_REJECTS else "info",
         f"{format_count(survey.failed, 'image')} could not be converted",
-        f"That is {_percent(share)} of all. Most often ({main.count:,}): {main.meaning}. They "
-        "are listed below and in rejects.jsonl.",
+        f"That is {format_percent(share)} of all. Most often ({main.count:,}): {main.meaning}. "
+        "They are listed below and in rejects.jsonl.",
     )
 
 
@@ -204,8 +204,8 @@ def _find_sizes(survey: Survey) -> Iterator[Finding]:
     if seen.enlarged / seen.images >= _MANY_ENLARGED:
         yield Finding(
             "info",
-            f"{_percent(seen.enlarged / seen.images)} of the originals are smaller than what is "
-            "stored",
+            f"{format_percent(seen.enlarged, seen.images)} of the originals are smaller than what "
+            "is stored",
             "They were enlarged, which adds bytes but no detail. A smaller --image-size keeps all "
             "there is.",
         )
@@ -213,8 +213,8 @@ def _find_sizes(survey: Survey) -> Iterator[Finding]:
     if survey.options.get("resize", "stretch") == "stretch" and long / seen.images >= 0.05:
         yield Finding(
             "info",
-            f"{_percent(long / seen.images)} of the originals are about twice as long as wide, or "
-            "more",
+            f"{format_percent(long, seen.images)} of the originals are about twice as long as "
+            "wide, or more",
             "Stretching them to the stored size distorts them. --resize pad or crop does not.",
         )
 
@@ -266,10 +266,6 @@ def _list_names(names: Sequence[str], total: int | None = None) -> str:
 
 def _name(name: str) -> str:
     return show_path(name, 80) if "/" in name else show_text(name, 40)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
 
 
 def _capitalize(text: str) -> str:

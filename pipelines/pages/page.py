@@ -19,7 +19,7 @@ from pipelines.pages.charts import ORIGINAL_CHARTS, Chart, chart_phases, chart_r
 from pipelines.pages.contact_sheet import ALL, Sample
 from pipelines.pages.findings import explain_bottleneck, list_findings
 from pipelines.pages.survey import Survey
-from pipelines.pages.texts import show_path, show_text
+from pipelines.pages.texts import format_percent, format_time, show_path, show_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -151,9 +151,9 @@ def _environment() -> Environment:
         "number": lambda value: f"{value:,}",
         "cut": show_text,
         "cut_path": show_path,
-        "seconds": _format_seconds,
+        "seconds": format_time,
         "share": lambda part, whole: f"{100 * part / max(1, whole):.2f}",
-        "percent": _format_percent,
+        "percent": format_percent,
         "option": _format_option,
         "address": _trust,
     }
@@ -176,23 +176,6 @@ def _read(name: str) -> str:
     from importlib.resources import files  # noqa: PLC0415
 
     return files("pipelines.pages").joinpath(name).read_text("utf-8")
-
-
-def _format_seconds(msec: float) -> str:
-    """Milliseconds as people say them."""
-    seconds = msec / 1000
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _format_percent(part: float, whole: float) -> str:
-    share = 100 * part / max(1, whole)
-    if 0 < share < 0.1:
-        return "<0.1%"
-    return f"{share:.1f}%" if 0 < share < 9.95 else f"{share:.0f}%"
 
 
 def _format_option(value: Any) -> str:

@@ -18,8 +18,10 @@ from converter.format.schema import BOXES, CAPTION, LABELS, MASK, TARGET
 from converter.histograms import Histograms
 from converter.inventory import FILTERS, NOTES, REJECT_CODES, SKIP_RULES, Note
 from converter.options import ConvertOptions
+from converter.sizes import format_count
 from converter.spelling import list_changed, spell_command
 from pipelines.pages.record_facts import RecordFacts
+from pipelines.pages.texts import name_class
 
 MAX_EXAMPLES: Final = 12  # rejects that are named for each reason
 MAX_BARS: Final = 120  # shards of a split, each or several as one bar
@@ -185,7 +187,7 @@ def _list_contents(labelled: bool, names: Iterable[str]) -> tuple[str, ...]:  # 
     found = ["a label"] if labelled else []
     found += [name for name in named if name]
     if others:
-        found.append(f"{others} more column{'s' * (others > 1)}")
+        found.append(format_count(others, "more column"))
     return tuple(found)
 
 
@@ -229,9 +231,5 @@ def _find_originals(runs: Sequence[Run]) -> Histograms | None:
 
 def share_labels(counts: Mapping[int, int], classes: Sequence[str]) -> list[tuple[str, int]]:
     """Counts by class name, the commonest first; numbers stand for classes without a name."""
-    named = Counter({_name(label, classes): count for label, count in counts.items()})
+    named = Counter({name_class(label, classes): count for label, count in counts.items()})
     return sorted(named.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _name(label: int, classes: Sequence[str]) -> str:
-    return classes[label] if 0 <= label < len(classes) else str(label)

@@ -1,5 +1,6 @@
 """Texts from a data set as a page shows them."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from converter.names import escape
@@ -30,3 +31,34 @@ def show_path(path: str, most: int = MAX_NAME) -> str:
     '…re/deep/one.jpg'
     """
     return show_text(path if len(path) <= most else f"…{path[1 - most :]}", most)
+
+
+def name_class(label: int, classes: Sequence[str]) -> str:
+    """The name of a class, or its number where it has none."""
+    return classes[label] if 0 <= label < len(classes) else str(label)
+
+
+def format_time(msec: float) -> str:
+    """Milliseconds as people say them.
+
+    >>> format_time(1500), format_time(125_000)
+    ('1.5 s', '2 min 5 s')
+    """
+    seconds = msec / 1000
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def format_percent(part: float, whole: float = 1) -> str:
+    """A share with as many digits as mean something.
+
+    >>> format_percent(1, 3), format_percent(1, 30), format_percent(1, 3000)
+    ('33%', '3.3%', '<0.1%')
+    """
+    share = 100 * part / max(1, whole)
+    if 0 < share < 0.1:
+        return "<0.1%"
+    return f"{share:.1f}%" if 0 < share < 9.95 else f"{share:.0f}%"

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from converter.errors import ImageError
 from converter.format.schema import BOX_LABELS, BOXES
 from converter.images.openers import wrap_decoder_errors
+from pipelines.pages.texts import name_class
 from reader import Record
 from reader.examples.image_headers import measure_image
 
@@ -143,11 +144,6 @@ def list_boxes(record: Record) -> list[Box]:
         if all(map(math.isfinite, sides)) and top <= bottom and left <= right:
             boxes.append(Box(top, left, bottom, right, label))
     return boxes
-
-
-def name_class(label: int, classes: Sequence[str]) -> str:
-    """The name of a class, or its number where it has none."""
-    return classes[label] if 0 <= label < len(classes) else str(label)
 
 
 def list_mask_labels(record: Record, classes: Sequence[str] = ()) -> list[int]:

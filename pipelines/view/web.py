@@ -11,7 +11,8 @@ from flask import Flask, Response, abort, redirect, render_template, request
 
 from converter.errors import ShardmillError
 from converter.sizes import format_bytes
-from pipelines.pages.thumbnails import Picture, name_class
+from pipelines.pages.texts import name_class
+from pipelines.pages.thumbnails import Picture
 from pipelines.view import markup, screens
 from pipelines.view.albums import Album, DataSet, describe_fault
 from pipelines.view.guards import guard
