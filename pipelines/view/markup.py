@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from converter.names import from_bytes
+from converter.names import escape, from_bytes
 from pipelines.pages.thumbnails import VOID, Picture, choose_color
 
 MAX_SHOWN: Final = 600  # characters of a value
@@ -23,19 +23,12 @@ def clean(value: Any) -> Any:
     """Text as a page can hold it: bytes that are not UTF-8, and control characters, as escapes."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return "".join(char if _is_fine(char) else _spell(char) for char in value)
+    return "".join(char if _is_fine(char) else escape(char) for char in value)
 
 
 def _is_fine(char: str) -> bool:
     is_text = char >= " " and char != "\x7f" and not "\ud800" <= char <= "\udfff"
     return is_text or char in "\n\t"
-
-
-def _spell(char: str) -> str:
-    # A byte that is not UTF-8 is a surrogate in a name.
-    code = ord(char)
-    byte = code - 0xDC00 if code >= 0xDC80 else code
-    return f"\\x{byte:02x}" if byte <= 0xFF else f"\\u{code:04x}"
 
 
 def paint(label: int | None) -> str:

@@ -61,8 +61,7 @@ def show_page(view: View) -> str:
     if view.wanted and view.needs_consent:
         return render_template("consent.html", view=view, address=view.address(fetch="yes"))
     numbers = view.find()
-    pages = max(1, math.ceil(len(numbers) / PAGE_RECORDS))
-    page = min(max(1, read_number(request.args.get("page", ""), 10**9) or 1), pages)
+    page, pages = _choose_page(len(numbers), PAGE_RECORDS)
     shown = [int(n) for n in numbers[(page - 1) * PAGE_RECORDS : page * PAGE_RECORDS]]
     return render_template(
         "page.html",
@@ -84,8 +83,7 @@ def list_classes(view: View) -> str:
         for label, name in enumerate(view.album.classes)
         if wanted in fold_name(name)
     ]
-    pages = max(1, math.ceil(len(chosen) / PAGE_CLASSES))
-    page = min(max(1, read_number(request.args.get("page", ""), 10**9) or 1), pages)
+    page, pages = _choose_page(len(chosen), PAGE_CLASSES)
     base = View(view.album, Filter()).address() + "classes"
     text = {"q": view.wanted.text} if view.wanted.text else {}
 
@@ -97,6 +95,12 @@ def list_classes(view: View) -> str:
         address=address,
         chosen=chosen[(page - 1) * PAGE_CLASSES : page * PAGE_CLASSES], page=page, pages=pages,
     )  # fmt: skip
+
+
+def _choose_page(count: int, size: int) -> tuple[int, int]:
+    """The page that is asked for, and how many there are, of so many things with `size` on each."""
+    pages = max(1, math.ceil(count / size))
+    return min(read_number(request.args.get("page", ""), 10**9) or 1, pages), pages
 
 
 def find_target(view: View, text: str) -> str:
