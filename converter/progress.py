@@ -21,7 +21,7 @@ _COUNTS: Final = struct.Struct("<3Q")
 
 @dataclasses.dataclass(slots=True)
 class Phase:
-    """A phase, or a part of one, and how far it is; whoever began it keeps it up to date.
+    """A phase, or a part of one, and how far it is. What began it keeps it up to date.
 
     Attributes:
         name: a verb, such as `scan`; the parts of a phase have the same one.

@@ -1,7 +1,7 @@
 """The names and labels of a whole split, collected in the background, to filter and to search.
 
 Names go to a temporary file without a name, 4 bytes a record and label stay in memory: a million
-records take about 8 MB. Nothing is collected before somebody filters or searches.
+records take about 8 MB. Nothing is collected before you filter or search.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ class Listing:
         self._looked = self._damaged = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._find = functools.lru_cache(maxsize=8)(self._find_anew)
+        self._find = functools.lru_cache(maxsize=8)(self._find_records)
 
     @property
     def started(self) -> bool:
@@ -146,7 +146,7 @@ class Listing:
         self._looked = first + len(summaries)
         return len(names)
 
-    def _find_anew(self, wanted: Filter, parts: int) -> Numbers:
+    def _find_records(self, wanted: Filter, parts: int) -> Numbers:
         if wanted.text:
             return np.array([*self._search(wanted, parts)], np.int64)
         if wanted.label is None:
