@@ -155,7 +155,10 @@ def test_a_signal_to_all_processes_ends_them_all_and_the_next_run_goes_on(
         _, errors = process.communicate(timeout=30)
     assert time.monotonic() - sent < 3  # it is below 2 on a machine that does nothing else
     assert process.returncode == 128 + number
-    assert len(errors.splitlines()) == 1
+    # On a busy machine, a line says what goes on before the signal comes.
+    *earlier, last = errors.splitlines()
+    assert all(line.startswith("converting: ") for line in earlier)
+    assert last.startswith("shardmill: interrupted")
     assert "finished shards are kept" in errors
     assert not psutil.wait_procs(family, timeout=10)[1]
     with start([*command, "--quiet"]) as process:
