@@ -48,7 +48,7 @@ def test_convert_tells_what_it_did(
     lines = printed.out.splitlines()
     assert lines[0].startswith(f"wrote 6 images to {tmp_path / 'out'} in ")
     assert lines[1].startswith("  train      6 records in 1 shard, ")
-    bottleneck = lines.pop(3)
+    bottleneck = lines.pop(6)
     assert re.match(r"  bottleneck: \w+ \d+% of \d+\.\d s of worker time \(", bottleneck)
     assert lines[2:] == [
         "  8 files: 6 written, 1 rejected, 1 skipped",
@@ -186,10 +186,10 @@ def test_plan_says_what_is_skipped_and_why_and_names_a_file(
     assert main(["plan", str(images), str(tmp_path / "out"), "--image-size=8"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "9 files: 6 images in 2 classes, 3 skipped"
-    assert lines[2].split(maxsplit=2)[:2] == ["2", "skipped_extension"]
-    assert lines[2].endswith(": a/notes.txt")
-    assert lines[3].split(maxsplit=2)[:2] == ["1", "skipped_hidden"]
-    assert lines[3].endswith(": b/.hidden")
+    assert lines[2].split(maxsplit=2)[:2] == ["1", "skipped_hidden"]
+    assert lines[2].endswith(": b/.hidden")
+    assert lines[3].split(maxsplit=2)[:2] == ["2", "skipped_extension"]
+    assert lines[3].endswith(": a/notes.txt")
 
 
 def test_verify_passes_a_whole_data_set(

@@ -21,10 +21,13 @@ def list_choices(inventory: Inventory) -> Iterator[str]:
 
 
 def list_skipped(inventory: Inventory) -> Iterator[str]:
-    """A line on each reason for which files are left out, the commonest first, with an example."""
+    """A line on each reason for which files are left out; names one, unless by choice."""
+    counts = Counter(file.code for file in inventory.skipped)
     first = {file.code: file.path for file in reversed(inventory.skipped)}
-    for code, count in Counter(file.code for file in inventory.skipped).most_common():
-        yield fit_message(f"  {count:>9,}  {code:<18} {SKIP_RULES[code]}: {first[code]}")
+    for code, meaning in SKIP_RULES.items():
+        if counts[code]:
+            example = "" if code in CHOICES else f": {first[code]}"
+            yield fit_message(f"  {counts[code]:>9,}  {code:<18} {meaning}{example}")
 
 
 def list_renames(names: Sequence[str] | None) -> Iterator[str]:

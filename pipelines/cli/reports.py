@@ -54,12 +54,12 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
         scanned = format_count(totals.scanned, "file")
         rejected, skipped = (sum(codes.values()) for codes in (totals.rejected, totals.skipped))
         yield f"  {scanned}: {totals.written:,} written, {rejected:,} rejected, {skipped:,} skipped"
+        if rejected or skipped:
+            yield from omissions.list_reasons(totals)
+            yield f"  every file that was left out, and why: {out / REJECTS}"
         yield from omissions.list_renames(manifest.options.get("class_names"))
     yield from summarize_cost(conversion.cost)
     yield from _list_notes(conversion.notes)
-    if update is None and (totals.rejected or totals.skipped):
-        yield from omissions.list_reasons(totals)
-        yield f"  every file that was left out, and why: {out / REJECTS}"
     if not conversion.report_error:
         yield f"  report: {out / REPORT}"
 
@@ -117,8 +117,7 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
         yield (
             f"writes {split}: {format_count(sum(records), 'record')}, about "
             f"{format_bytes(total)}, in {format_count(len(records), 'shard')} of "
-            f"{_describe_range(records)} (about {format_bytes(total / len(records))} each; asked "
-            f"for {format_bytes(options.shard_bytes)})"
+            f"{_describe_range(records)} (about {format_bytes(total / len(records))} each)"
         )
     cores = cpu_count() or 1
     seconds = estimate.seconds_per_image * images
