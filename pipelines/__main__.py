@@ -14,7 +14,7 @@ def main() -> int:
 
     try:
         interrupts.watch()
-        from pipelines.cli import commands  # noqa: PLC0415 (takes a quarter of a second)
+        from pipelines.cli import commands  # noqa: PLC0415 (takes a tenth of a second)
 
         code = commands.main()
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import pytest
 
 from converter.option_fields import GROUPS, list_options, read_meanings
 from converter.options import ConvertOptions
-from pipelines.cli import declarations
+from pipelines.cli import commands, declarations
 from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.commands import main
 from pipelines.cli.declarations import ARGUMENTS, BRIEF, COMMANDS, CONVERSIONS
@@ -28,6 +28,11 @@ def read_help(arguments, capsys):
     printed = capsys.readouterr()
     assert printed.err == ""
     return printed.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_help_names_can_be_run(command):
+    assert commands._find_command(command).__name__ == f"run_{command}"
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
