@@ -98,7 +98,7 @@ def test_pillow_is_never_given_another_format():
 def test_an_extra_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     register_formats.cache_clear()
-    with pytest.raises(UsageError, match="^format heif .* pip install pillow-heif,"):
+    with pytest.raises(UsageError, match=r"^format heif .* pip install pillow-heif,"):
         convert_image(b"data", ConvertOptions(formats=("heif",)))
     register_formats.cache_clear()
 
