@@ -26,7 +26,7 @@ from reader.arrays import Numbers
 from reader.examples.columns import NO_LABEL, FilePaths, NameIndex, read_labels
 from reader.plan.read_options import make_options
 from reader.records.indexed_file import Place, RecordFile, load_index, measure_file
-from reader.records.record_files import RecordFiles, find_source
+from reader.records.record_files import RecordFiles
 from reader.sampling.orders import select_all
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _parse_record(
             values=values,
         )
     except (ValueError, TypeError) as error:
-        raise place.describe(f"not an image: {error}", find_source(payload)) from error
+        raise place.describe(f"not an image: {error}", examples.find_source(payload)) from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)

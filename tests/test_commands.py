@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import encode_image, make_image, write_image
+from conftest import convert_folder, encode_image, make_image, write_image
 
 import converter
 from converter.errors import RecordError, UsageError
+from converter.format.examples import find_source
 from converter.format.manifest import read_manifest
-from converter.format.tfrecords import frame_record
+from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
 from pipelines.cli.arguments import parse_arguments
 from pipelines.cli.commands import main
@@ -55,6 +56,7 @@ def test_convert_tells_what_it_did(
         "          1  not_an_image       the content is no image of a known format",
         "          1  skipped_extension  the name does not end like an image's",
         f"  every file that was left out, and why: {tmp_path / 'out' / 'rejects.jsonl'}",
+        "  mend or replace them, and take them in: the same command with --update",
         f"  report: {tmp_path / 'out' / 'report.html'}",
     ]
     assert printed.err == ""  # of a log, phases under ten seconds are no part
@@ -206,20 +208,65 @@ def test_verify_names_each_fault(
     shutil.copytree(converted, damaged)
     shard = damaged / "train-00000-of-00003.tfrecord"
     data = bytearray(shard.read_bytes())
-    data[40] ^= 1
+    data[300] ^= 1
     shard.write_bytes(data)
     (damaged / "labels.txt").unlink()
+    with open(converted / shard.name, "rb") as file:
+        _, payload = next(read_records(file, shard.name, shard.stat().st_size))
+    source = find_source(memoryview(payload))
 
     assert main(["verify", str(damaged)]) == 1
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         "train-00000-of-00003.tfrecord: its checksum does not match: bytes were changed",
-        "train-00000-of-00003.tfrecord: damaged record at byte 0 (record 0): "
+        f"train-00000-of-00003.tfrecord: damaged record at byte 0 (record 0, from {source!r}): "
         "checksum of the payload does not match",
         "labels.txt: is missing",
     ]
     assert lines[3].startswith("3 faults in 72 records in ")
+    assert lines[4:] == [f"to rebuild what is damaged: shardmill repair {damaged} --images IMAGES"]
+
+
+def test_what_does_not_belong_is_not_called_damaged(
+    converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = shutil.copytree(converted, tmp_path / "set")
+    (found / "notes.txt").write_text("mine")
+    assert main(["verify", str(found)]) == 1
+    assert "repair" not in capsys.readouterr().out
+
+
+def test_originals_that_changed_are_taken_in_by_an_update(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "set"
+    for seed in range(4):
+        write_image(images / "a" / f"{seed}.png", seed)
+    convert_folder(images, out, ConvertOptions(image_size=(8, 8)))
+    write_image(images / "a" / "1.png", 9)
+    assert main(["verify", str(out), "--sources", str(images)]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == (
+        f"to take in originals that changed: shardmill convert IMAGES {out} --update"
+    )
+    assert "repair" not in "".join(printed)
+
+
+def test_splits_far_from_the_shares_asked_for_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    for number in range(128):
+        write_image(images / "ab"[number % 2] / f"{number}.png", number // 16)
+    arguments = [str(images), str(tmp_path / "out"), "--image-size=8", "--validation-split=0.2"]
+    assert main(["plan", *arguments]) == 0
+    planned = capsys.readouterr().out
+    assert main(["convert", *arguments, "--no-progress", IN_MEMORY]) == 0
+    done = capsys.readouterr().out
+    (line,) = [line for line in done.splitlines() if "of the images, not 20%" in line]
+    assert line in planned.splitlines()
+    assert line.startswith("  note: validation has ")
 
 
 def test_inspect_shows_counts_and_a_record(

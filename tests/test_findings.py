@@ -57,6 +57,16 @@ def test_a_class_that_a_split_lacks_is_named(split, level):
     assert (found.level, found.title) == (level, f"1 class missing in {split}: gone")
 
 
+def test_a_split_far_from_the_share_asked_for_is_pointed_out():
+    made = {"options": {"validation_split": 0.2}}
+    survey = make_survey({"train": [104], "validation": [752]}, manifest=made)
+    found = find(survey, "of the images, not")
+    assert (found.level, found.title) == ("warn", "validation has 88% of the images, not 20%")
+    assert "--stratify" in found.text
+    near = make_survey({"train": [700, 700], "validation": [160, 180]}, manifest=made)
+    assert list_findings(near) == []
+
+
 def test_a_split_may_be_empty_or_small():
     survey = make_survey({"train": [300, 300], "validation": [10, 15], "test": [0, 0]})
     assert find(survey, "test is empty").level == "warn"

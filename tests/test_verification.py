@@ -19,6 +19,7 @@ from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
 from converter.sources.scan import Originals
 from converter.storage.files import Layout, name_index
+from converter.upkeep.contents import read_sources
 from converter.upkeep.verification import (
     MAX_FAULTS,
     Check,
@@ -192,15 +193,57 @@ def test_a_folder_in_place_of_a_file_is_found(copy):
 def test_a_damaged_record_is_named(copy):
     path = copy / ONE
     data = bytearray(path.read_bytes())
-    start = int((copy / name_index(ONE)).read_bytes().splitlines()[1].split()[0])
-    data[start + 20] ^= 1
+    source = read_path(copy, 1)
+    start, size = map(int, (copy / name_index(ONE)).read_bytes().splitlines()[1].split())
+    data[start + size - 5] ^= 1  # the width: the name of the original can still be read
     path.write_bytes(data)
     assert verify_dataset(copy) == [
         Fault(ONE, "its checksum does not match: bytes were changed"),
         Fault(
             ONE,
-            f"damaged record at byte {start} (record 1): checksum of the payload does not match",
+            f"damaged record at byte {start} (record 1, from {source!r}): "
+            "checksum of the payload does not match",
         ),
+    ]
+
+
+def read_path(folder, number):
+    """The original of a record, as an untouched copy of the shard names it."""
+    (shard,) = [shard for shard in read_manifest(folder).shards if shard.name == ONE]
+    return read_sources(folder, shard)[number].path
+
+
+def flip_payloads(folder, numbers):
+    data = bytearray((folder / ONE).read_bytes())
+    starts = [int(line.split()[0]) for line in (folder / name_index(ONE)).read_bytes().splitlines()]
+    for number in numbers:
+        data[starts[number] + 20] ^= 1
+    (folder / ONE).write_bytes(data)
+    return starts
+
+
+def test_every_damaged_record_is_named_with_its_original(copy):
+    paths = [read_path(copy, number) for number in (0, 2)]
+    starts = flip_payloads(copy, (0, 2))
+    _, *named = verify_dataset(copy)
+    assert named == [
+        Fault(
+            ONE,
+            f"damaged record at byte {starts[number]} (record {number}, from {path!r}): "
+            "checksum of the payload does not match",
+        )
+        for number, path in zip((0, 2), paths, strict=True)
+    ]
+
+
+def test_without_a_whole_index_the_first_damaged_record_is_named(copy):
+    flip_payloads(copy, (0, 2))
+    (copy / name_index(ONE)).unlink()
+    details = [fault.detail for fault in verify_dataset(copy)]
+    assert details == [
+        "its checksum does not match: bytes were changed",
+        "is missing",
+        "damaged record at byte 0 (record 0): checksum of the payload does not match",
     ]
 
 
@@ -228,7 +271,9 @@ def test_records_that_the_manifest_vouches_for_are_checked_all_the_same(copy):
     vouch(copy, read_manifest(copy))
     [fault] = verify_dataset(copy)
     assert fault.file == ONE
-    assert fault.detail.endswith("(record 2): checksum of the payload does not match")
+    assert fault.detail.endswith(
+        "(record 2, from 'a/0.png'): checksum of the payload does not match"
+    )
 
 
 def test_records_are_counted(copy):

@@ -9,6 +9,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
+from converter.names import from_bytes
+
 T = TypeVar("T")
 
 Value: TypeAlias = bytes | int | float | Sequence[bytes] | Sequence[int] | Sequence[float]
@@ -29,6 +31,8 @@ LABEL: Final = "image/class/label"
 TEXT: Final = "image/class/text"
 MASK_FORMAT: Final = "image/segmentation/class/format"
 MASK_SHA256: Final = "image/segmentation/class/key/sha256"
+
+_MAX_NAME_BYTES: Final = 4_096  # of a name that is read from a damaged record
 
 # Tags of protobuf's wire format: the number of a field and its type, 2 for a length and a content.
 _FIELD_1: Final = 1 << 3 | 2
@@ -146,6 +150,15 @@ def find_values(
         return find_entries(data, names, at, end)
     except IndexError as error:
         raise ValueError("not a tf.train.Example: it ends too early") from error
+
+
+def find_source(payload: memoryview) -> str | None:
+    """Returns the path of the original in a payload, as far as damage lets it be read."""
+    try:
+        begin, end = find_values(payload, (SOURCE_ID,))[SOURCE_ID]
+    except (ValueError, KeyError):
+        return None
+    return from_bytes(bytes(payload[begin : min(end, begin + _MAX_NAME_BYTES)]))
 
 
 def find_entries(

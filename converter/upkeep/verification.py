@@ -16,9 +16,10 @@ from typing import Final, NamedTuple
 
 from converter import progress
 from converter.errors import DatasetError, ImageError, RecordError
+from converter.format.examples import find_source
 from converter.format.indexes import parse_index
 from converter.format.manifest import Manifest, ShardInfo, read_manifest
-from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records
+from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records, unframe_record
 from converter.names import find_file
 from converter.options import ConvertOptions
 from converter.planning.plan import read_plan
@@ -41,6 +42,7 @@ from converter.upkeep.contents import (
     check_content,
     count_sources,
     describe_change,
+    read_bounds,
 )
 from converter.writing.shard_writer import read_receipt, receipt_path
 
@@ -189,7 +191,9 @@ def _check_records(
         with open(folder / shard.name, "rb") as file:
             bounds = [0, *accumulate(scan_records(file, shard.name, shard.bytes))]
     except RecordError as error:
-        yield Fault(shard.name, str(error).removeprefix(f"{shard.name}: "))
+        damage = _find_damage(folder, shard) if with_index else iter(())
+        first = next(damage, _describe(error))
+        yield from _limit(shard.name, chain([first], damage))
         return
     if len(bounds) != shard.records + 1:
         found = format_count(len(bounds) - 1, "record")
@@ -203,6 +207,28 @@ def _check_records(
         )
         return
     yield from _limit(shard.name, _check_contents(folder, shard, check, bounds, sources))
+
+
+def _find_damage(folder: DiskPath, shard: ShardInfo) -> Iterator[Fault]:
+    """Every damaged record, with its original: the index says where each begins."""
+    try:
+        bounds = read_bounds(folder, shard)
+    except DatasetError:
+        return
+    if max(end - start for start, end in pairwise(bounds)) > shard.max_record_bytes:
+        return
+    with open(folder / shard.name, "rb") as file:
+        for number, (start, end) in enumerate(pairwise(bounds)):
+            record = memoryview(file.read(end - start))
+            try:
+                unframe_record(record, shard=shard.name, offset=start, number=number)
+            except RecordError as error:
+                source = find_source(record[HEADER_BYTES:])
+                yield _describe(RecordError(shard.name, start, error.detail, number, source))
+
+
+def _describe(error: RecordError) -> Fault:
+    return Fault(error.shard, str(error).removeprefix(f"{error.shard}: "))
 
 
 def _check_index(folder: Path, shard: ShardInfo, bounds: list[int]) -> Iterator[Fault]:

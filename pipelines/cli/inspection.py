@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from converter.errors import DatasetError, RecordError, UsageError
-from converter.format.examples import decode_example
+from converter.format.examples import decode_example, find_source
 from converter.format.indexes import parse_index
 from converter.format.manifest import Manifest, ShardInfo
 from converter.format.schema import BOX_LABELS, LABELS
-from converter.format.tfrecords import read_records, unframe_record
+from converter.format.tfrecords import HEADER_BYTES, read_records, unframe_record
 from converter.names import show_name
 from converter.sizes import format_count
 from converter.storage.files import name_index
@@ -106,7 +106,11 @@ def _read_features(folder: Location, shard: ShardInfo, row: int) -> Mapping[str,
     if not end:  # without an index, the first record says how long it is
         size = min(len(data), int.from_bytes(data[:8], "little") + 16)
         data = data[:size]
-    payload = unframe_record(data, shard=shard.name, offset=offset, number=row)
+    try:
+        payload = unframe_record(data, shard=shard.name, offset=offset, number=row)
+    except RecordError as error:
+        source = find_source(memoryview(data)[HEADER_BYTES:])
+        raise RecordError(shard.name, offset, error.detail, row, source) from error
     return _decode(payload, shard.name, offset, row)
 
 

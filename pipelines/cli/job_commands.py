@@ -132,7 +132,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     else:
         terminal.print_lines(map(reports.name_fault, faults))
         if not arguments.quiet:
-            terminal.print_lines([reports.summarize_faults(faults, manifest, arguments.out)])
+            terminal.print_lines(reports.summarize_faults(faults, manifest, arguments.out))
     return 1 if faults else 0
 
 

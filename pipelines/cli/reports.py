@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import cpu_count
 from typing import TYPE_CHECKING, Final
 
 from converter.costs import STEPS, Cost
 from converter.errors import ShardmillError
 from converter.format.manifest import Manifest
-from converter.inventory import NOTES, Note
+from converter.inventory import FILTERS, NOTES, Note
 from converter.names import fit_message
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes, format_count
@@ -51,12 +51,16 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
         yield f"wrote {format_count(totals.written, 'image')} to {out} in {seconds:.1f} s ({rate})"
     yield from _list_splits(manifest)
     if update is None:
+        held = {name: split.records for name, split in manifest.splits.items()}
+        yield from _list_uneven(held, ConvertOptions.from_json(manifest.options))
         scanned = format_count(totals.scanned, "file")
         rejected, skipped = (sum(codes.values()) for codes in (totals.rejected, totals.skipped))
         yield f"  {scanned}: {totals.written:,} written, {rejected:,} rejected, {skipped:,} skipped"
         if rejected or skipped:
             yield from omissions.list_reasons(totals)
             yield f"  every file that was left out, and why: {out / REJECTS}"
+        if totals.rejected.keys() - FILTERS:
+            yield "  mend or replace them, and take them in: the same command with --update"
         yield from omissions.list_renames(manifest.options.get("class_names"))
     yield from summarize_cost(conversion.cost)
     yield from _list_notes(conversion.notes)
@@ -119,6 +123,8 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
             f"{format_bytes(total)}, in {format_count(len(records), 'shard')} of "
             f"{_describe_range(records)} (about {format_bytes(total / len(records))} each)"
         )
+    held = {split: sum(records) for split, records in proposal.draft.shard_records.items()}
+    yield from _list_uneven(held, options)
     cores = cpu_count() or 1
     seconds = estimate.seconds_per_image * images
     yield (
@@ -147,14 +153,23 @@ def name_fault(fault: Fault) -> str:
     return fit_message(f"{fault.file}: {fault.detail}")
 
 
-def summarize_faults(faults: Sequence[Fault], manifest: Manifest | None, folder: Location) -> str:
-    """The last line of `shardmill verify`, about the whole data set."""
+def summarize_faults(
+    faults: Sequence[Fault], manifest: Manifest | None, folder: Location
+) -> Iterator[str]:
+    """The last lines of `shardmill verify`: about the whole data set, and what to do."""
     whole = str(folder)
     if manifest is not None:
         size = format_bytes(manifest.total_bytes)
         shards = format_count(len(manifest.shards), "shard")
         whole = f"{format_count(manifest.totals.written, 'record')} in {shards}, {size}"
-    return f"{_count_faults(faults)} in {whole}"
+    yield f"{_count_faults(faults)} in {whole}"
+    if manifest is None:
+        return
+    stated = {name for shard in manifest.shards for name in shard.file_sizes} | {*manifest.files}
+    if any(fault.file in stated for fault in faults):
+        yield f"to rebuild what is damaged: shardmill repair {folder} --images IMAGES"
+    if any(fault.original for fault in faults):
+        yield f"to take in originals that changed: shardmill convert IMAGES {folder} --update"
 
 
 def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
@@ -251,6 +266,16 @@ def _list_splits(manifest: Manifest) -> Iterator[str]:
         held = f"{format_count(split.records, 'record')} in {format_count(split.shards, 'shard')}"
         mean = format_bytes(split.bytes / split.shards)
         yield f"  {name:<11}{held}, {format_bytes(split.bytes)} ({mean} a shard)"
+
+
+def _list_uneven(records: Mapping[str, int], options: ConvertOptions) -> Iterator[str]:
+    from converter.planning.splits import find_uneven  # noqa: PLC0415 (NumPy)
+
+    for split, share, wish in find_uneven(records, options.held_out):
+        yield (
+            f"  note: {split} has {share:.0%} of the images, not {wish:.0%}: those with the same "
+            "content, or of a group, stay together; --stratify or --dedupe drop come closer"
+        )
 
 
 def _list_classes(classes: Sequence[str], counts: Sequence[int]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from converter.planning.splits import find_uneven
 from converter.sizes import format_count
 from pipelines.pages.survey import Survey
 from pipelines.pages.texts import format_percent, show_path, show_text
@@ -95,7 +96,8 @@ def _find_rejects(survey: Survey) -> Iterator[Finding]:
         "warn" if share >= _MANY_REJECTS else "info",
         f"{format_count(survey.failed, 'image')} could not be converted",
         f"That is {format_percent(share)} of all. Most often ({main.count:,}): {main.meaning}. "
-        "They are listed below and in rejects.jsonl.",
+        "They are listed below and in rejects.jsonl. Mend or replace them, and take them in: the "
+        "same command with --update.",
     )
 
 
@@ -180,6 +182,18 @@ def _find_splits(survey: Survey) -> Iterator[Finding]:
         )
 
 
+def _find_uneven(survey: Survey) -> Iterator[Finding]:
+    records = {split.name: split.records for split in survey.splits}
+    asked = {name: survey.options.get(f"{name}_split", 0.0) for name in ("validation", "test")}
+    for split, share, wish in find_uneven(records, asked):
+        yield Finding(
+            "warn",
+            f"{split} has {format_percent(share)} of the images, not {format_percent(wish)}",
+            "Images with the same content, or of a group, stay together, and where one of them is "
+            "held out, all are. --stratify comes closer, and so does --dedupe drop.",
+        )
+
+
 def _find_notes(survey: Survey) -> Iterator[Finding]:
     # A note for each set of duplicates: one finding for all of them.
     groups: dict[str, list[tuple[str, str, tuple[str, ...], int]]] = {}
@@ -232,8 +246,8 @@ def _find_log(survey: Survey) -> Iterator[Finding]:
 
 
 _LOOKS: Final[Sequence[Callable[[Survey], Iterator[Finding]]]] = (
-    _find_damage, _find_gaps, _find_splits, _find_small_classes, _find_balance, _find_notes,
-    _find_rejects, _find_sizes, _find_log,
+    _find_damage, _find_gaps, _find_splits, _find_uneven, _find_small_classes, _find_balance,
+    _find_notes, _find_rejects, _find_sizes, _find_log,
 )  # fmt: skip
 
 _ADVICE: Final = {

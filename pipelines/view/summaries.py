@@ -21,7 +21,7 @@ from reader.arrays import Bytes, Flags, Numbers
 from reader.examples.fields import find_spans, read_numbers
 from reader.records.blocks import check_lengths
 from reader.records.indexed_file import Group, open_file
-from reader.records.record_files import RecordFiles, find_source
+from reader.records.record_files import RecordFiles
 
 _WINDOW_BYTES: Final = 1 << 10
 _WIDE_BYTES: Final = 1 << 12  # where captions and boxes stand beside the image
@@ -205,7 +205,7 @@ def _parse_record(payload: memoryview | RecordError, shape: Shape) -> Summary:
         label = (examples.read_value(features, examples.LABEL, int),) if shape.labelled else ()
         return _complete(Summary(name, label), features)
     except ValueError as error:
-        return Summary(find_source(payload) or "", error=f"not an image: {error}")
+        return Summary(examples.find_source(payload) or "", error=f"not an image: {error}")
 
 
 def _complete(summary: Summary, features: examples.Features) -> Summary:

@@ -22,7 +22,7 @@ from reader.plan.read_plan import ReadPlan
 from reader.records.blocks import Block, read_integers
 from reader.records.damage import REFUSAL, DamageLog
 from reader.records.indexed_file import Group, open_file
-from reader.records.record_files import RecordFiles, find_source
+from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import RangeFiles, ShardPrefetcher, list_remote
 from reader.sampling.draws import derive_key, draw_flips
 
@@ -173,7 +173,7 @@ class BatchReader:
             except ValueError as error:
                 problem = str(error)
             if problem is not None:
-                self.damage.report(place.describe(problem, find_source(payload)))
+                self.damage.report(place.describe(problem, examples.find_source(payload)))
                 continue
             batch.labels[slot], batch.names[slot] = field.label, field.name
             batch.values[slot], batch.valid[slot] = field.values, True

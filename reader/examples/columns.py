@@ -17,7 +17,7 @@ from reader.arrays import Bytes, Flags, Numbers
 from reader.examples.fields import find_spans, read_numbers
 from reader.records.blocks import check_lengths
 from reader.records.indexed_file import Group, Place, open_file
-from reader.records.record_files import RecordFiles, find_source
+from reader.records.record_files import RecordFiles
 from reader.sampling.orders import Selection
 
 T = TypeVar("T")
@@ -201,5 +201,5 @@ def _parse_value(
     try:
         value: T = examples.read_value(examples.decode_example(bytes(payload)), name, kind)
     except ValueError as error:
-        raise place.describe(f"{lack}: {error}", find_source(payload)) from error
+        raise place.describe(f"{lack}: {error}", examples.find_source(payload)) from error
     return value

@@ -16,9 +16,8 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from converter.errors import RecordError
-from converter.format import examples
+from converter.format.examples import find_source
 from converter.format.tfrecords import HEADER_BYTES, unframe_record
-from converter.names import from_bytes
 from converter.storage.location import Location
 from reader.arrays import Memory, Numbers
 from reader.records.blocks import MAX_RUN_BYTES, Block, join_neighbours, read_blocks
@@ -35,7 +34,6 @@ from reader.records.indexed_file import (
 
 # More records are read in their order on disk, and the system reads ahead by itself.
 MAX_PREFETCHED_RECORDS: Final = 4_096
-MAX_NAME_BYTES: Final = 4_096  # of a name that is read from a damaged record
 
 Run: TypeAlias = list[tuple[Place, memoryview | RecordError]]
 
@@ -235,15 +233,6 @@ def _unframe(record: memoryview, place: Place) -> memoryview | RecordError:
         return unframe_record(record, shard=shard, offset=place.offset, number=place.record)
     except RecordError as error:
         return place.describe(error.detail, find_source(record[HEADER_BYTES:]))
-
-
-def find_source(payload: memoryview) -> str | None:
-    """Returns the path of the original in a payload, as far as damage lets it be read."""
-    try:
-        begin, end = examples.find_values(payload, (examples.SOURCE_ID,))[examples.SOURCE_ID]
-    except (ValueError, KeyError):
-        return None
-    return from_bytes(bytes(payload[begin : min(end, begin + MAX_NAME_BYTES)]))
 
 
 def _join(part: Sequence[tuple[int, memoryview]], size: int, memory: Memory | None) -> Block:
