@@ -49,7 +49,7 @@ def test_convert_tells_what_it_did(
     lines = printed.out.splitlines()
     assert lines[0].startswith(f"wrote 6 images to {tmp_path / 'out'} in ")
     assert lines[1].startswith("  train      6 records in 1 shard, ")
-    bottleneck = lines.pop(6)
+    bottleneck = lines.pop(7)
     assert re.match(r"  bottleneck: \w+ \d+% of \d+\.\d s of worker time \(", bottleneck)
     assert lines[2:] == [
         "  8 files: 6 written, 1 rejected, 1 skipped",
