@@ -237,6 +237,45 @@ def test_a_damaged_file_beside_is_a_sentence_and_nothing_else(copy, name):
     assert "A file cannot be read" in (copy / REPORT).read_text()
 
 
+@pytest.mark.parametrize("name", [RUN_LOG, "notes.jsonl", "rejects.jsonl"])
+def test_a_pipe_beside_is_not_waited_for(copy, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    found = report(copy)
+    assert [error for error in found.survey.unread if name in error] == [*found.survey.unread]
+    assert len(found.survey.unread) == (name != RUN_LOG)  # a log may be missing
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"code": [], "names": [], "total": 1},
+        {"code": "duplicate", "names": [{}], "total": 1},
+        {"code": "duplicate", "names": ["a"], "total": float("nan")},
+        {"code": "duplicate", "names": ["a"], "total": "<b>"},
+    ],
+)
+def test_a_forged_note_is_a_sentence(copy, line):
+    (copy / "notes.jsonl").write_text(json.dumps(line) + "\n")
+    (error,) = report(copy).survey.unread
+    assert "notes.jsonl" in error
+
+
+def test_endless_notes_are_not_read(copy):
+    (copy / "notes.jsonl").unlink()
+    with open(copy / "notes.jsonl", "wb") as file:
+        file.truncate(1 << 40)
+    (error,) = report(copy).survey.unread
+    assert "notes.jsonl" in error
+
+
+@pytest.mark.parametrize("path", ["a\x00b.png", "a\x00/b.png", "\ud800.png"])
+def test_a_reject_that_is_no_name_has_no_picture(copy, tmp_path, path):
+    reject = {"path": path, "code": "decode_error", "detail": "x"}
+    (copy / "rejects.jsonl").write_text(json.dumps(reject) + "\n")
+    assert report(copy, images=tmp_path / "images").reject_pictures == {}
+
+
 def test_a_hostile_log_is_shown_and_never_followed(copy, tmp_path):
     line = json.loads((copy / RUN_LOG).read_text())
     secret = tmp_path / "secret"

@@ -5,17 +5,21 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from converter import progress
 from converter.errors import DatasetError, OutputError, StoreError
 from converter.format.manifest import FileInfo, ImageInfo, Manifest, ShardInfo, SplitInfo, Totals
 from converter.format.metadata import describe_dataset
+from converter.format.typed_json import check_count, find_reader, load_json
 from converter.inventory import Note, NoteTally
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, dump_line
 from converter.storage.files import NOTES, REJECTS, Layout, hash_file, name_index, write_file
 from converter.storage.location import Location, map_in_threads
 from converter.writing.shard_writer import Receipt, parse_receipt, read_receipt, receipt_path
+
+_MAX_NOTES_BYTES: Final = 1 << 24  # ten names of each kind of note take a tenth of it
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
@@ -104,11 +108,20 @@ def _count_images(plan: Plan, receipts: Sequence[Receipt]) -> Totals:
 
 def read_notes(out: Location) -> tuple[Note, ...]:
     """Reads the notes on a finished data set's images; raises DatasetError if they are damaged."""
+    path = out / NOTES
     try:
-        lines = [json.loads(line) for line in (out / NOTES).read_bytes().splitlines()]
-        return tuple(Note(line["code"], tuple(line["names"]), line["total"]) for line in lines)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DatasetError(f"{out / NOTES}: cannot be read: {error}") from error
+        size = path.measure()  # None of a pipe, too, which would be waited for
+        if size is None or size > _MAX_NOTES_BYTES:
+            raise DatasetError(f"{path} is no file of up to {_MAX_NOTES_BYTES:,} bytes")
+        return tuple(map(_parse_note, path.read_range(0, max(1, size)).splitlines()))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
+
+
+def _parse_note(line: bytes) -> Note:
+    content = load_json(line)
+    code, names = find_reader(str)(content["code"]), find_reader(tuple[str, ...])(content["names"])
+    return Note(code, names, check_count(content["total"]))
 
 
 def remove_work(out: Location) -> None:

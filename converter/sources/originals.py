@@ -276,7 +276,7 @@ def _look_in_folder(root: Path) -> Lookup:
     def is_inside(folder: str) -> bool:
         try:
             target = (root / to_system(folder)).resolve()
-        except (OSError, RuntimeError):  # links that lead to each other, or a name that is too long
+        except (OSError, RuntimeError, ValueError):  # links in a circle, or no name at all
             return False
         return target.is_relative_to(root.resolve())
 
@@ -291,7 +291,7 @@ def _look_in_folder(root: Path) -> Lookup:
                 status = file.stat()
                 if not stays_inside(file, root):
                     raise reject("outside")
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # no file has a name with NUL or half a character
             raise reject("missing") from None
         except OSError as error:
             raise reject("unreadable", str(error.strerror)) from error

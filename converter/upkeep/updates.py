@@ -128,11 +128,13 @@ def carry_shards(update: Update, folder: Location, plan: Plan) -> Plan:
 
 def read_rejects(folder: Location) -> dict[str, dict[str, str]]:
     """The lines of `rejects.jsonl` by path; raises DatasetError if it is missing or damaged."""
+    path = folder / REJECTS
     try:
-        lines = (folder / REJECTS).read_bytes().splitlines()
-        return {line["path"]: line for line in map(json.loads, lines)}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DatasetError(f"{folder / REJECTS}: cannot be read: {error}") from error
+        if path.measure() is None:  # of a pipe, too, which would be waited for
+            raise DatasetError(f"{path} is missing, or no file")
+        return {line["path"]: line for line in map(json.loads, path.read_bytes().splitlines())}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
 
 
 def find_rejects(

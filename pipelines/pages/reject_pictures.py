@@ -43,7 +43,8 @@ def read_rejects(folder: Location) -> Examples:
     """
     path = folder / REJECTS
     try:
-        size = path.measure() or 0
+        if (size := path.measure()) is None:  # of a pipe, too, which would be waited for
+            raise DatasetError(f"{path} is missing, or no file")
         data = path.read_range(0, max(1, min(size, _MAX_READ_BYTES)))
         lines = data.splitlines()[: -1 if size > _MAX_READ_BYTES else None]
         found: Examples = {}
