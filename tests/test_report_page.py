@@ -215,6 +215,9 @@ def test_the_page_has_no_address_in_it():
         (make_survey(runs=[make_run(), make_run(kind="update", images_read=0)]),
          ["update", "Runs</h3>", "This repeats the last run"], []),
         (make_survey(runs=[make_run(steps_msec={}, images_read=0)]), ["converted no image"], []),
+        (make_survey(records=RecordFacts(looked=1, total=1, captions=(" ",))), ["(empty)"], []),
+        (make_survey(manifest={"options": {"labels_column": "x", "labels_separator": " "}}),
+         ["<dd>&#39; &#39;</dd>"], []),
     ],
 )  # fmt: skip
 def test_each_kind_of_data_set_has_its_view(survey, said, unsaid):
@@ -245,6 +248,7 @@ def test_a_very_large_number_of_long_names_is_cut(monkeypatch):
 
 def test_texts_are_short_and_show_what_is_in_them():
     assert show_text("قطط 😀\u200d") == "قطط 😀\u200d"
+    assert show_text("眠る\u3000\xa0\u2028") == "眠る\u3000\xa0\\u2028"
     assert show_text("a\u202eb\udcff\x1b") == "a\\u202eb\\xff\\x1b"
     assert show_text("abcdef", 4) == "abc…"
     assert show_path("abcdef", 4) == "…def"

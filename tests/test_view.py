@@ -367,6 +367,9 @@ def test_odd_names_are_text(name, tmp_path):
         page = visitor.read(path)
         assert "<script>alert" not in page
         assert "\x00" not in page
+        assert "\u202e" not in page
+    assert markup.clean("\u202egnp.exe\n") == "\\u202egnp.exe\n"
+    assert markup.clean("猫が\u3000眠る") == "猫が\u3000眠る"
     assert markup.clean("\udcff\udcfe") == r"\xff\xfe"
     assert markup.clean("a\x00\ud800") == r"a\x00\ud800"
     assert markup.clean(7) == 7

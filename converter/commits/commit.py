@@ -110,9 +110,10 @@ def read_notes(out: Location) -> tuple[Note, ...]:
     """Reads the notes on a finished data set's images; raises DatasetError if they are damaged."""
     path = out / NOTES
     try:
-        size = path.measure()  # None of a pipe, too, which would be waited for
-        if size is None or size > _MAX_NOTES_BYTES:
-            raise DatasetError(f"{path} is no file of up to {_MAX_NOTES_BYTES:,} bytes")
+        if (size := path.measure()) is None:  # of a pipe, too, which would be waited for
+            raise DatasetError(f"{path} is missing, or no file")
+        if size > _MAX_NOTES_BYTES:
+            raise DatasetError(f"{path} has {size:,} bytes, at most {_MAX_NOTES_BYTES:,}")
         return tuple(map(_parse_note, path.read_range(0, max(1, size)).splitlines()))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read: {error}") from error

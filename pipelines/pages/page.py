@@ -184,4 +184,6 @@ def _format_option(value: Any) -> str:
         return shown.join(map(str, value[:20])) + (", …" if len(value) > 20 else "")
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, str) and not value.strip():
+        return repr(value)  # a separator, say
     return f"{value:,}" if isinstance(value, int | float) else str(value)

@@ -1,5 +1,6 @@
 """Texts from a data set as a page shows them."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,9 +20,17 @@ def show_text(text: str, most: int = MAX_NAME) -> str:
     ('photos\\n', 'a-rathe…')
     """
     cut = text if len(text) <= most else f"{text[: most - 1]}…"
-    if cut.isprintable():
-        return cut
-    return "".join(char if char in _JOINERS else escape(char) for char in cut)
+    return cut if cut.isprintable() else "".join(map(show_char, cut))
+
+
+def show_char(char: str) -> str:
+    r"""A character, or its escape if it does not show; blanks of all widths do.
+
+    >>> show_char("é"), show_char("\u202e")
+    ('é', '\\u202e')
+    """
+    is_fine = char in _JOINERS or unicodedata.category(char) == "Zs"
+    return char if is_fine else escape(char)
 
 
 def show_path(path: str, most: int = MAX_NAME) -> str:

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from converter.names import escape, from_bytes
+from converter.names import from_bytes
+from pipelines.pages.texts import show_char
 from pipelines.pages.thumbnails import VOID, Picture, choose_color
 
 MAX_SHOWN: Final = 600  # characters of a value
@@ -20,15 +21,10 @@ _LINE: Final = Markup('<text x="80" y="{}"{}>{}</text>')
 
 
 def clean(value: Any) -> Any:
-    """Text as a page can hold it: bytes that are not UTF-8, and control characters, as escapes."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    """Text as a page can hold it: what does not show, or turns a line around, as escapes."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
-    return "".join(char if _is_fine(char) else escape(char) for char in value)
-
-
-def _is_fine(char: str) -> bool:
-    is_text = char >= " " and char != "\x7f" and not "\ud800" <= char <= "\udfff"
-    return is_text or char in "\n\t"
+    return "".join(char if char in "\n\t" else show_char(char) for char in value)
 
 
 def paint(label: int | None) -> str:
