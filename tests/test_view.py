@@ -486,6 +486,22 @@ def test_a_store_that_does_not_answer_is_a_fault_of_each_record(converted, monke
     assert {summary.error for summary in album.summarize(range(3))} == {"the store is silent"}
 
 
+def test_a_set_that_changes_while_it_is_viewed_says_so(converted, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(converted, out)
+    visitor = Visitor(out)
+    pages = "/s/train/", "/s/train/1", "/s/train/classes"
+    assert not any("start it again" in visitor.read(page) for page in pages)
+    manifest = (out / "manifest.json").read_bytes()
+    (out / "manifest.json").unlink()
+    (out / "manifest.json").write_bytes(manifest)
+    assert all("start it again" in visitor.read(page) for page in pages)
+    assert "start it again" not in Visitor(out).read("/s/train/")
+    visitor = Visitor(out)
+    shutil.rmtree(out)
+    assert all("start it again" in visitor.read(page) for page in pages)
+
+
 def test_a_set_without_records_is_one_line(converted, tmp_path):
     shutil.copytree(converted, tmp_path / "out")
     path = tmp_path / "out" / "manifest.json"
@@ -764,6 +780,9 @@ def test_a_started_process_answers_its_address_and_ends_with_ctrl_c(converted):
         opener.open(address, timeout=30).close()
         with opener.open(f"http://127.0.0.1:{port}/s/train/", timeout=30) as page:
             assert b"records, in the order" in page.read()
+        with socket.create_connection(("127.0.0.1", port)) as line:  # its address is not told
+            line.sendall(b"GET /?token=secret HTTP/9.9 x\r\n\r\n")
+            assert b"400" in line.recv(4096)
         idle = socket.create_connection(("127.0.0.1", port))  # an open line does not hold it
         end = time.monotonic()
         process.send_signal(2)

@@ -17,7 +17,7 @@ import numpy as np
 
 from converter.errors import DatasetError, ImageError, RecordError, ShardmillError, StoreError
 from converter.format.examples import decode_example
-from converter.format.manifest import Manifest, read_manifest
+from converter.format.manifest import Manifest, read_manifest, read_manifest_version
 from converter.format.schema import BOXES, CAPTION, LABELS
 from converter.names import fold_name
 from converter.storage.files import INDEX_SUFFIX, Layout
@@ -122,6 +122,7 @@ class DataSet:
         albums: its splits, by name.
         traffic: the pages being answered.
         faults: a line for each file that is missing or has another size than when it was written.
+        version: of its manifest when it was opened.
     """
 
     name: str
@@ -130,6 +131,15 @@ class DataSet:
     albums: dict[str, Album]
     traffic: Traffic
     faults: tuple[str, ...] = ()
+    version: tuple[int, str] | None = None
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it was updated, replaced or removed since it was opened."""
+        try:
+            return read_manifest_version(self.folder) != self.version
+        except (OSError, StoreError):  # of a store that does not answer, nothing is known
+            return False
 
     @property
     def kind(self) -> str:
@@ -166,6 +176,7 @@ def open_data_set(out: AnyPath) -> DataSet:
     """
     folder = locate(out)
     try:
+        version = read_manifest_version(folder)
         manifest = read_manifest(folder)
     except DatasetError as error:
         raise _explain(folder, error) from error
@@ -180,6 +191,7 @@ def open_data_set(out: AnyPath) -> DataSet:
         albums=albums,
         traffic=traffic,
         faults=tuple(_list_faults(folder, manifest)),
+        version=version,
     )
 
 

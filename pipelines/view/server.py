@@ -90,6 +90,9 @@ def _make_server(app: Any, line: socket.socket) -> Any:
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             pass
 
+        def log_error(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
+            pass
+
     host, port = line.getsockname()[:2]
     server: Any = make_server(
         host, port, app, threaded=True, request_handler=QuietHandler, fd=line.fileno()
