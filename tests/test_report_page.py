@@ -233,6 +233,9 @@ def test_samples_stand_by_class_or_side_by_side(show):
     assert by_class.count('class="class-row"') == 2
     assert "damaged: cut short" in by_class
     assert render_report(survey, {0: one[:1], 1: one[:1]}).count('class="class-row"') == 0
+    strange = render_report(survey, {-5: one, 2**62: one})
+    assert "class -5" in strange
+    assert str(2**62) in strange
     alone = render_report(make_survey(manifest={"labelled": False}), {ALL: one})
     assert alone.count("<figure") == 2
 

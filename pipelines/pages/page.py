@@ -123,9 +123,10 @@ def list_rows(survey: Survey) -> tuple[list[Row], str]:
 def _name_group(survey: Survey, label: int, samples: Sequence[Sample]) -> Group:
     if label == ALL:
         return Group("", None, samples)
-    name = survey.classes[label] if 0 <= label < len(survey.classes) else f"class {label}"
+    if not 0 <= label < len(survey.classes):  # of a forged record
+        return Group(f"class {label}", None, samples)
     counts = survey.label_counts
-    return Group(name, counts[label] if label < len(counts) else None, samples)
+    return Group(survey.classes[label], counts[label] if counts else None, samples)
 
 
 def _chart_originals(survey: Survey) -> list[Chart]:
