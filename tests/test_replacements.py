@@ -85,6 +85,25 @@ def test_a_stranger_that_is_in_the_way_is_named_and_nothing_changes(out: Path) -
     assert_replaced(out)
 
 
+def test_a_folder_is_never_a_file_of_the_old_one(out: Path) -> None:
+    (out / "report.html").mkdir()
+    (out / "report.html" / "mine").touch()
+    replace_dataset(out)
+    assert_replaced(out)
+    assert (out / "report.html" / "mine").exists()
+
+
+def test_a_folder_that_is_in_the_way_is_named_and_nothing_changes(out: Path) -> None:
+    (out / "labels.txt").unlink()
+    (out / "labels.txt").mkdir()
+    with pytest.raises(OutputError, match=r"labels\.txt does not belong"):
+        replace_dataset(out)
+    assert read_manifest(out).options == OLD.to_json()
+    (out / "labels.txt").rmdir()
+    replace_dataset(out)
+    assert_replaced(out)
+
+
 class Killed(BaseException):
     """Ends a step as a kill would: nothing that comes after is done."""
 

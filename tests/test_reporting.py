@@ -106,6 +106,17 @@ def test_an_update_appends_a_line_and_writes_the_report_again(copy, tmp_path):
     assert report(copy).survey.originals.images == 40
 
 
+def test_a_folder_in_place_of_the_report_stays_and_holds_nothing_up(copy, tmp_path):
+    (copy / REPORT).unlink()
+    (copy / REPORT).mkdir()
+    (copy / REPORT / "mine").touch()
+    with pytest.warns(ReportWarning, match=r"report\.html"):
+        run_conversion(tmp_path / "images", copy, OPTIONS, IN_MEMORY, mode="overwrite")
+    assert (copy / REPORT / "mine").exists()
+    assert verify_dataset(copy) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_a_replacement_begins_a_new_log(copy, tmp_path):
     other = ConvertOptions(image_size=(8, 8), encoding="png")
     run_conversion(tmp_path / "images", copy, other, IN_MEMORY, mode="overwrite")

@@ -155,8 +155,11 @@ def list_own_files(folder: Location) -> set[str]:
 
 
 def list_strangers(folder: Location, own: Collection[str]) -> list[str]:
-    """Lists the names in a data set's folder that do not belong to it."""
-    return [name for name in folder.list_names() if name not in own and name != WORK_FOLDER]
+    """Lists the names in a data set's folder that do not belong to it; of folders, none does."""
+    names, files = folder.list_names(), folder.list_sizes()
+    folders = {name for name in names if name not in files and (folder / name).is_dir()}
+    own = {*own} - folders
+    return [name for name in names if name not in own and name != WORK_FOLDER]
 
 
 def _list_staying(out: Location, stage: Location) -> set[str]:
