@@ -526,7 +526,7 @@ def test_what_is_no_state_is_refused(stored, state):
 @pytest.mark.parametrize(("epoch", "step"), [("1", 0), (None, 0), (1.5, 0), (0, 1.0)])
 def test_a_place_is_two_whole_numbers(stored, epoch, step):
     batches = open_batches(stored, **OPTIONS)
-    with pytest.raises(UsageError, match=f"^epoch {epoch!r}, step {step!r} are not two"):
+    with pytest.raises(UsageError, match=f"^epoch {epoch!r}, step {step!r} are"):
         batches.seek(epoch, step)
     batches.seek(np.int64(1), np.int64(2))
     assert json.loads(json.dumps(batches.state_dict()))["step"] == 2
