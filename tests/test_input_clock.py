@@ -1,7 +1,5 @@
 """The clock of a training's steps: with a time of its own, so that shares are exact."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,6 @@ from reader.batches.input_clock import (
     count_images,
     describe_use,
     join_uses,
-    measure_memory,
 )
 
 
@@ -126,15 +123,3 @@ def test_a_line_says_what_to_do_only_if_there_is_something_to_do():
     assert "docs/training.md" in line
     assert "\n" not in line
     assert describe_use(5, [use, use]) == line.replace("epoch 5", "epoch 6").partition(";")[0]
-
-
-def test_memory_is_that_of_the_process(monkeypatch, tmp_path):
-    before, peak = measure_memory()
-    assert 10**7 < before <= peak
-    held = np.ones(10_000_000)
-    assert measure_memory()[0] > before + 0.5 * held.nbytes
-    monkeypatch.setattr(input_clock, "_STATM", tmp_path / "none")
-    now, peak = measure_memory()
-    assert now == peak > before
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert measure_memory()[0] < peak

@@ -2,22 +2,18 @@
 
 import contextlib
 import dataclasses
-import os
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from converter.sizes import format_bytes
+from reader.usage import measure_memory, measure_peak_memory
 
 T = TypeVar("T")
 
 STARVED: Final = 0.1
 """From this share of waiting on, a line says what to do about it."""
 
-_STATM: Final = Path("/proc/self/statm")
 _ADVICE: Final = (
     "the model waits for data: give load_dataset more max_ram, or cache=True; or convert with "
     "--encoding raw or a smaller --image-size (docs/training.md)"
@@ -120,7 +116,8 @@ class InputClock:
 
     def end_epoch(self) -> InputUse:
         """Adds the epoch to `epochs`, and returns it."""
-        memory_bytes, peak_bytes = measure_memory()
+        memory_bytes = measure_memory()
+        peak_bytes = max(memory_bytes, measure_peak_memory())
         count = self._count if self._count.steps else self._first
         use = dataclasses.replace(count, memory_bytes=memory_bytes, peak_bytes=peak_bytes)
         self.epochs.append(use)
@@ -154,16 +151,3 @@ def count_images(batch: Any) -> int:
         return sum(map(count_images, parts))
     shape = getattr(batch, "shape", None)
     return int(shape[0]) if shape is not None and len(shape) else 0
-
-
-def measure_memory() -> tuple[int, int]:
-    """The memory of this process now, and the most that it had, in bytes."""
-    # In kilobytes, but on macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    try:
-        pages = int(_STATM.read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return peak_bytes, peak_bytes
-    now_bytes = pages * os.sysconf("SC_PAGE_SIZE")
-    return now_bytes, max(now_bytes, peak_bytes)
