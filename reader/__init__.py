@@ -9,15 +9,14 @@ The folders follow the data from a seed to a tensor. Each imports only from thos
     plan        resolves `ReadOptions` against a manifest -> `ReadPlan`, sized by `max_ram`
     batches     the engine: blocks of records -> images decoded into lent batches, in threads
     tfdata      `tf.data.Dataset`, Keras `PyDataset`, and training that resumes
+    inference   one image more, beside a model: the array that the data set gives of it
+    bench       how fast all this is here, and what limits it: `shardmill bench`
 
-The modules on top of them:
+Beside them, `arrays`, `usage` and `packages` are for all: types, the memory of this process, and
+what to install. On top of them:
 
-    shardset        a data set and its manifest: `open_shards`, `load_dataset`
-    source          random access by number or name; TFRecords of other programs
-    preprocessing   any image as the array that a data set gives of it, beside a model
-    prepared_images the work of it: converts and decodes; given_images: what counts as an image
-    placement       where its parts land, and the way back
-    bench           how fast all this is here, and what limits it: `shardmill bench`
+    shardset    a data set and its manifest: `open_shards`, `load_dataset`
+    source      random access by number or name; TFRecords of other programs
 
 TensorFlow is imported only when you ask for a `tf.data.Dataset`.
 
@@ -31,8 +30,8 @@ Synopsis:
 
 from typing import TYPE_CHECKING, Any
 
+from reader.inference.preprocessing import Preprocessing, load_preprocessing
 from reader.plan.read_options import ReadOptions
-from reader.preprocessing import Preprocessing, load_preprocessing
 from reader.records.damage import typed_errors
 from reader.shardset import ShardSet, load_dataset, mix_datasets, open_shards
 from reader.source import Record, Source, TFRecordSet, open_tfrecords

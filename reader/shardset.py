@@ -12,14 +12,15 @@ from converter.format.manifest import Manifest, SplitInfo, describe_manifest, re
 from converter.names import show_name
 from converter.storage.locate import locate
 from converter.storage.location import Location
+from reader.inference.preprocessing import Preprocessing, make_preprocessing
+from reader.packages import explain_missing_packages
 from reader.plan.planning import list_files, plan_mixture, plan_reading, plan_serializable
 from reader.plan.read_options import ReadOptions, check_cache, check_choice, make_options
 from reader.plan.read_plan import ReadPlan
-from reader.preprocessing import Preprocessing, make_preprocessing
 from reader.records.indexed_file import check_size, measure_file
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import RangeFiles, await_manifest
-from reader.source import Source, explain_missing_packages
+from reader.source import Source
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import glob
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from converter.errors import DatasetError, RecordError, ShardmillError, UsageError
+from converter.errors import DatasetError, RecordError, UsageError
 from converter.format import examples
 from converter.format.schema import MASK, Column
 from converter.names import from_bytes, show_name
@@ -24,6 +23,7 @@ from converter.storage.files import INDEX_SUFFIX
 from converter.storage.locate import expand_home, is_address
 from reader.arrays import Numbers
 from reader.examples.columns import NO_LABEL, FilePaths, NameIndex, read_labels
+from reader.packages import explain_missing_packages
 from reader.plan.read_options import make_options
 from reader.records.indexed_file import Place, RecordFile, load_index, measure_file
 from reader.records.record_files import RecordFiles
@@ -312,18 +312,3 @@ def _describe_file(path: DiskPath) -> RecordFile:
         # Of the index, so of all record sizes: the most one can tell without reading records.
         digest=sha256,
     )
-
-
-@contextlib.contextmanager
-def explain_missing_packages() -> Iterator[None]:
-    """Turns a failed import into a `ShardmillError` that says what to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name == "simplejpeg":
-            need, package = "decoding images needs simplejpeg", "simplejpeg"
-        elif error.name in ("tensorflow", "keras"):
-            need, package = "reading as a tf.data.Dataset needs TensorFlow", "tensorflow"
-        else:
-            raise
-        raise ShardmillError(f"{need}: pip install {package}") from error

@@ -26,9 +26,9 @@ FORMAT_MODULES = {"errors", "format", "names", "option_fields", "sizes", "storag
 """What `reader` may use of `converter`."""
 
 CONVERTING_MODULES = {
-    "reader.given_images": {"image_options", "images"},
-    "reader.prepared_images": {"images", "options"},
-    "reader.preprocessing": {"image_options", "images", "options"},
+    "reader.inference.given_images": {"image_options", "images"},
+    "reader.inference.prepared_images": {"images", "options"},
+    "reader.inference.preprocessing": {"image_options", "images", "options"},
 }
 """What these alone may use besides: they convert an image for a model, as it was for training."""
 
@@ -37,8 +37,13 @@ FLOW = (
 )  # fmt: skip
 """The packages of `converter`: each may use those before it."""
 
-ROOMS = ("sampling", "records", "examples", "remote", "plan", "batches", "tfdata", "bench")
+ROOMS = (
+    "sampling", "records", "examples", "remote", "plan", "batches", "tfdata", "inference", "bench",
+)  # fmt: skip
 """The packages of `reader`, likewise."""
+
+BASE = {"arrays", "packages", "usage"}
+"""The modules that all of them may use."""
 
 FACES = {"bench": {"shardset", "source"}}
 """What else they use: a measurement reads as a user does."""
@@ -202,7 +207,7 @@ def test_a_package_of_converter_uses_only_those_before_it(package):
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_of_reader_uses_only_those_before_it(room):
     used = list_used(f"reader.{room}", "reader")
-    assert used <= {"arrays", "usage", *FACES.get(room, ()), *ROOMS[: ROOMS.index(room) + 1]}
+    assert used <= {*BASE, *FACES.get(room, ()), *ROOMS[: ROOMS.index(room) + 1]}
 
 
 @pytest.mark.parametrize("storey", STOREYS)
@@ -226,7 +231,10 @@ def test_no_two_modules_have_the_same_name():
     assert [name for name, count in counts.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("package", [f"converter.{name}" for name in FLOW] + ["pipelines.cli"])
+@pytest.mark.parametrize(
+    "package",
+    [*(f"converter.{name}" for name in FLOW), "pipelines.cli", "reader.bench", "reader.inference"],
+)
 def test_a_package_says_of_each_module_what_it_is_for(package):
     described = importlib.import_module(package)
     names = [module.name for module in pkgutil.iter_modules(described.__path__)]

@@ -451,7 +451,7 @@ def test_a_data_set_of_several_inputs_with_another_among_them_is_refused(make_se
 
 def test_another_version_is_said_once(folder, make_set, monkeypatch):
     monkeypatch.setattr("converter.images.conversion.name_generator", lambda: "Pillow 99")
-    monkeypatch.setattr("reader.preprocessing._warned", set())
+    monkeypatch.setattr("reader.inference.preprocessing._warned", set())
     shards, image = open_shards(make_set("crop")), folder / "class" / "large.jpeg"
     with pytest.warns(UserWarning, match="here is Pillow 99") as caught:
         shards.preprocess(image)

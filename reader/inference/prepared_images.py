@@ -19,11 +19,11 @@ from converter.options import ConvertOptions
 from reader.arrays import Array
 from reader.batches.batch_reader import view_channels_last
 from reader.batches.decoders import Decoder, Size, Task, make_decoder
-from reader.given_images import FORMATS, name_given, read_given
-from reader.placement import Placement, join_placements
+from reader.inference.given_images import FORMATS, name_given, read_given
+from reader.inference.placement import Placement, join_placements
+from reader.packages import explain_missing_packages
 from reader.plan.choices import ImagePlan
 from reader.plan.memory import count_cores
-from reader.source import explain_missing_packages
 
 _NAME: Final = b"given"  # of an image that has no path in a data set
 _HASH: Final = b"0" * 64
@@ -144,8 +144,7 @@ def _place(geometry: Geometry, origin: Origin) -> Placement:
     top, left, height, width = geometry.crop
     scale = geometry.scaled[0] / height, geometry.scaled[1] / width
     # As `pad` rounds it.
-    margins = ((geometry.canvas[axis] - geometry.scaled[axis]) // 2 for axis in (0, 1))
-    down, right = margins
+    down, right = ((geometry.canvas[axis] - geometry.scaled[axis]) // 2 for axis in (0, 1))
     return Placement(
         original=origin.size,
         prepared=geometry.canvas,

@@ -18,14 +18,14 @@ from converter.options import ConvertOptions
 from converter.sizes import format_count
 from converter.storage.files import write_file
 from converter.storage.locate import expand_home, locate
+from reader.packages import explain_missing_packages
 from reader.plan.choices import ImagePlan
 from reader.plan.read_options import make_options
-from reader.source import explain_missing_packages
 
 if TYPE_CHECKING:
     from reader.arrays import Array
-    from reader.placement import Placement
-    from reader.prepared_images import Preparer
+    from reader.inference.placement import Placement
+    from reader.inference.prepared_images import Preparer
 
 FORMAT: Final = "shardmill preprocessing"
 VERSION: Final = 1
@@ -126,7 +126,7 @@ class Preprocessing:
         steps = [_restore(step) for step in self.steps]
         images = ImagePlan(stored=self.image, options=make_options({**self.read}, READ))
         with explain_missing_packages():
-            from reader.prepared_images import Preparer  # noqa: PLC0415 (Pillow)
+            from reader.inference.prepared_images import Preparer  # noqa: PLC0415 (Pillow)
         _warn_of_versions(self.steps)
         return Preparer(steps, images)
 
