@@ -1,8 +1,10 @@
 """Runs a conversion on Apache Beam: the only folder that knows Beam.
 
-    cli    the command line
-    jobs   each command as a function
-    beam   transforms, runners and workers: the only modules that import Beam
+    cli     the command line
+    view    `shardmill view`: a page to walk through records
+    jobs    each command as a function
+    pages   `report.html`, and what both pages share
+    beam    transforms, runners and workers: the only modules that import Beam
 
 Each uses those below it.
 

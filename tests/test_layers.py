@@ -233,7 +233,11 @@ def test_no_two_modules_have_the_same_name():
 
 @pytest.mark.parametrize(
     "package",
-    [*(f"converter.{name}" for name in FLOW), "pipelines.cli", "reader.bench", "reader.inference"],
+    [
+        *(f"converter.{name}" for name in FLOW),
+        *(f"reader.{name}" for name in ROOMS),
+        *(f"pipelines.{name}" for name in STOREYS),
+    ],
 )
 def test_a_package_says_of_each_module_what_it_is_for(package):
     described = importlib.import_module(package)
