@@ -9,12 +9,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from converter.errors import ShardmillError
+from reader.batches.input_clock import count_images
 from reader.bench.bare_reads import prepare_disk, prepare_store
 from reader.bench.meter import Build, Epoch, measure_reading
 from reader.plan.memory import count_cores
@@ -45,24 +46,18 @@ def import_tensorflow() -> Any:
 def prepare_dataset(folder: str, split: str, **options: Any) -> Build:
     """`load_dataset`: a tf.data.Dataset."""
     import_tensorflow()
-    return lambda: count_images(load_dataset(folder, split, **options))
+    return lambda: count_batches(load_dataset(folder, split, **options))
 
 
 def prepare_batches(folder: str, split: str, **options: Any) -> Build:
     """`open_shards(…).batches`: NumPy arrays, without TensorFlow."""
     shards = open_shards(folder)
-    return lambda: count_images(shards.batches(split, **options))
+    return lambda: count_batches(shards.batches(split, **options))
 
 
-def count_images(elements: Iterable[Any]) -> Epoch:
-    """Counts the images of each batch, which comes with its labels or without."""
-
-    def epoch() -> Iterator[int]:
-        for element in elements:
-            images = element[0] if isinstance(element, tuple) else element
-            yield int(images.shape[0])
-
-    return epoch
+def count_batches(batches: Iterable[Any]) -> Epoch:
+    """Counts the images of each batch."""
+    return lambda: map(count_images, batches)
 
 
 def prepare_decoder(folder: str, split: str, **_: Any) -> Build:

@@ -26,7 +26,7 @@ ROWS = {
     "Keras, originals": "image_dataset_from_directory",
     CACHED: "… with .cache()",
     "Keras, resized": "… on images resized before",
-    "load_dataset": 'Shardmill: load_dataset, dtype="uint8"',
+    OURS: 'Shardmill: load_dataset, dtype="uint8"',
 }
 WIDTH, MARGIN = 480, 6
 ROW, BAR, TITLE = 39, 13, 34

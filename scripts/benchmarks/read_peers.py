@@ -25,7 +25,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import numpy as np
 
 from reader.bench.contenders import (
-    count_images,
+    count_batches,
     import_tensorflow,
     prepare_batches,
     prepare_dataset,
@@ -308,7 +308,7 @@ def prepare_keras(folder: Path) -> Build:
     import_tensorflow()
     import keras
 
-    return lambda: count_images(
+    return lambda: count_batches(
         keras.utils.image_dataset_from_directory(
             folder, image_size=SIZE, batch_size=BATCH, seed=1, verbose=False
         )
@@ -320,7 +320,7 @@ def prepare_cached(folder: Path) -> Build:
     import_tensorflow()
     import keras
 
-    return lambda: count_images(
+    return lambda: count_batches(
         keras.utils.image_dataset_from_directory(
             folder, image_size=SIZE, batch_size=BATCH, seed=1, verbose=False
         ).cache()
@@ -343,7 +343,7 @@ def prepare_tutorial(folder: Path, dtype: str) -> Build:
     def build() -> Epoch:
         files = sorted(tf.io.gfile.glob(f"{folder}/train-*.tfrecord"))
         dataset = tf.data.TFRecordDataset(files).map(parse, tf.data.AUTOTUNE)
-        return count_images(dataset.shuffle(1000).batch(BATCH).prefetch(tf.data.AUTOTUNE))
+        return count_batches(dataset.shuffle(1000).batch(BATCH).prefetch(tf.data.AUTOTUNE))
 
     return build
 
