@@ -1,8 +1,7 @@
 """From a folder of images to a trained model, on 1,797 real scans of handwritten digits.
 
-The scans come with scikit-learn. They are written as PNG files in a folder for each digit, as
-anybody's images would lie there, and from then on it is what a user does: convert, verify, and
-`scripts/train`.
+The scans come with scikit-learn. They are written as PNG files in a folder for each digit, as yours
+might lie there. From then on it is what you would do: convert, verify, and `scripts/train`.
 """
 
 import shutil

@@ -153,7 +153,6 @@ def train(options: TrainOptions) -> dict[str, Any]:
         epochs=options.epochs,
         class_weight=weights,
         callbacks=[stats, log, resuming],
-        shuffle=False,  # the data set is shuffled: with True, Keras warns that it does nothing
         verbose=0,
     )
     model.save(options.to / "model.keras")
