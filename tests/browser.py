@@ -46,21 +46,40 @@ class Browser:
 
 @contextlib.contextmanager
 def open_browser(*, width: int = 1400, height: int = 900, dark: bool = False) -> Iterator[Browser]:
+    """Opens a window, in a Chromium of its own unless the test uses the fixture `chromium`."""
+    with _start_chromium() as chromium:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+        )
+        try:
+            yield Browser(context)
+        finally:
+            context.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[None]:
+    """One Chromium for the tests of a module: to start one takes a second of two cores."""
+    # Of a module and no longer: as long as it runs, this thread has an event loop, and
+    # `asyncio.run` refuses to start another.
+    with _start_chromium() as running, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "_start_chromium", lambda: contextlib.nullcontext(running))
+        yield
+
+
+@contextlib.contextmanager
+def _start_chromium() -> Iterator[Any]:
     """Starts Chromium; skips the test where it is missing."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
         pytest.skip("Chromium is missing: install Debian's package chromium")
     from playwright.sync_api import sync_playwright
 
     flags = [*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
-        process = playwright.chromium.launch(executable_path=chromium, args=flags)
+        running = playwright.chromium.launch(executable_path=path, args=flags)
         try:
-            yield Browser(
-                process.new_context(
-                    viewport={"width": width, "height": height},
-                    color_scheme="dark" if dark else "light",
-                )
-            )
+            yield running
         finally:
-            process.close()
+            running.close()

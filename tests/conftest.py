@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+from browser import chromium  # noqa: F401 (a fixture)
 from PIL import Image, ImageCms
 from servers import run_server
 

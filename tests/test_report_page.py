@@ -73,6 +73,7 @@ def read_column(page, place: int) -> list[str]:
     )
 
 
+@pytest.mark.usefixtures("chromium")
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [380, 1400])
 def test_nothing_planted_runs_and_no_request_leaves(show, width, dark):
@@ -96,6 +97,7 @@ def test_nothing_planted_runs_and_no_request_leaves(show, width, dark):
         assert all("<script>" in name for name in names)
 
 
+@pytest.mark.usefixtures("chromium")
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_is_readable_in_both_schemes(show, dark):
     with open_browser(dark=dark) as browser:
@@ -108,6 +110,7 @@ def test_text_is_readable_in_both_schemes(show, dark):
         assert abs(lights[0] - lights[1]) > 450
 
 
+@pytest.mark.usefixtures("chromium")
 def test_a_click_sorts_by_name_and_by_number(show):
     counts = {"train": [30, 200, 1000], "test": [7, 5, 9]}
     page_text = render_report(make_survey(counts, ["b 10", "a", "b 9"]), {})
@@ -128,6 +131,7 @@ def test_a_click_sorts_by_name_and_by_number(show):
         assert browser.complaints == []
 
 
+@pytest.mark.usefixtures("chromium")
 def test_twenty_thousand_classes_are_sorted_and_filtered(show):
     counts = [(n * 7919) % 20_011 + 1 for n in range(20_000)]
     names = [f"class number {n:05d} of many" for n in range(20_000)]
@@ -153,6 +157,7 @@ def test_twenty_thousand_classes_are_sorted_and_filtered(show):
         assert browser.complaints == []
 
 
+@pytest.mark.usefixtures("chromium")
 def test_the_command_is_copied(show):
     with open_browser() as browser:
         page = browser.open(show(render_report(make_survey(runs=[make_run()]), {})))

@@ -112,6 +112,7 @@ def test_no_heading_stands_twice_on_a_page(pages):
     assert {name: texts for name, texts in twice.items() if texts} == {}
 
 
+@pytest.mark.usefixtures("chromium")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [380, 1400])
 def test_pages_fit_the_window_and_complain_of_nothing(built, width, dark):
@@ -125,6 +126,7 @@ def test_pages_fit_the_window_and_complain_of_nothing(built, width, dark):
         assert [address for address in browser.requests if not address.startswith("file:")] == []
 
 
+@pytest.mark.usefixtures("chromium")
 def test_a_page_follows_the_scheme_of_the_system(built):
     shades = []
     for dark in (False, True):
@@ -135,6 +137,7 @@ def test_a_page_follows_the_scheme_of_the_system(built):
     assert light > 600 > 200 > dark
 
 
+@pytest.mark.usefixtures("chromium")
 def test_the_search_finds_a_page_without_a_network(built):
     with open_browser() as browser:
         page = browser.open(f"{(built / 'search.html').as_uri()}?q=max_ram")

@@ -17,6 +17,8 @@ from pipelines.view.server import _listen, _make_server
 from pipelines.view.web import make_app
 from reader import open_shards
 
+pytestmark = pytest.mark.usefixtures("chromium")
+
 TOKEN = "token-in-an-address"
 PLANTS = (
     "<svg onload=\"document.title = 'taken'\">",
