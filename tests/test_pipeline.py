@@ -30,7 +30,7 @@ if sys.argv[3] == "raises":
 @pytest.mark.parametrize("options", ["{}", '{"image_size": [50, 60], "random_crop": [0.2, 1.0]}'])
 def test_a_script_whose_iterator_is_alive_ends(converted: Path, options: str, ends: str):
     command = [sys.executable, "-c", LEFT_OPEN, str(converted), options, ends]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.stdout == "read\n", done.stderr
     assert done.returncode == (3 if ends == "raises" else 0)
 
@@ -58,7 +58,7 @@ print("ends")
 @pytest.mark.parametrize("way", ["ignores", "retries"])
 def test_a_script_ends_though_a_thread_goes_on_reading(converted: Path, way: str):
     command = [sys.executable, "-c", GOES_ON, str(converted), way]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
 
 

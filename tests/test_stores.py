@@ -228,7 +228,8 @@ def test_what_was_left_behind_is_removed_on_demand(plan):
 def test_an_outage_in_the_middle_is_one_line(server, stored, monkeypatch):
     out = new_out(server)
     plan = plan_only(stored, out)
-    monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "1")
+    # On a busy machine a second is too little for the requests that are not refused.
+    monkeypatch.setenv("SHARDMILL_STORE_SECONDS", "4")
     server.set_faults(faults=1, kinds="refuse", only="ant")
     with pytest.raises(StoreError, match=r"images/ant/.* cannot be reached for") as caught:
         for shard in plan.shards:
