@@ -97,6 +97,11 @@ def write_coco(root: Path, shots=SHOTS, *, folder: str = "{}2017") -> Path:
     return write_files(root, files)
 
 
+def write_own(root: Path, shots=SHOTS) -> Path:
+    files = {f"images/{shot.name}.jpg": draw(shot) for shot in shots}
+    return write_files(root, {**files, "annotations.json": json.dumps(describe_coco(shots))})
+
+
 def write_roboflow(root: Path, shots=SHOTS) -> Path:
     files = {}
     for split, folder in (("train", "train"), ("val", "valid")):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from annotating import write_coco, write_roboflow, write_voc, write_yolo
+from annotating import write_coco, write_own, write_roboflow, write_voc, write_yolo
 from conftest import convert_folder, encode_image, make_image, write_image
 from parquet_making import make_rows, write_plain
 
@@ -52,6 +52,7 @@ def make_sources(folder: Path) -> None:
     _write_pictures(folder / "pictures")
     write_coco(folder / "coco")
     _write_captions(folder / "coco" / "annotations")
+    write_own(folder / "mine")
     write_roboflow(folder / "roboflow")
     write_voc(folder / "VOCdevkit" / "VOC2012")
     write_yolo(folder / "yolo")

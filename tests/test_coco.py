@@ -106,6 +106,26 @@ def test_images_are_found_where_they_may_lie(tmp_path, layout):
     assert inventory.labelled is False
 
 
+@pytest.mark.parametrize("image", ["images/{}", "{}", "photos/{}"])
+def test_a_folder_with_annotations_json_needs_no_more(tmp_path, image):
+    content = describe_coco(SHOTS[:4])
+    folder = image.removesuffix("{}") if image.startswith("photos") else ""
+    for each in content["images"]:
+        each["file_name"] = folder + each["file_name"]
+    files = {image.format(f"{shot.name}.jpg"): draw(shot) for shot in SHOTS[:4]}
+    write_files(tmp_path, {**files, "annotations.json": json.dumps(content), "tags.csv": "a,b"})
+    assert resolve_options(tmp_path, ConvertOptions()).source == "coco"
+    inventory = scan_images(tmp_path)
+    assert (len(inventory.entries), inventory.rejected) == (4, ())
+    assert {entry.split for entry in inventory.entries} == {""}
+
+
+def test_annotations_json_of_something_else_is_no_source(tmp_path):
+    files = {f"cats/{shot.name}.jpg": draw(shot) for shot in SHOTS[:2]}
+    write_files(tmp_path, {**files, "annotations.json": json.dumps({"cats": []})})
+    assert resolve_options(tmp_path, ConvertOptions()).source == "folders"
+
+
 @pytest.mark.parametrize(
     ("file", "image", "implied"),
     [

@@ -166,6 +166,13 @@ def test_names_are_short_and_on_one_line():
     assert len(title) < 150
 
 
+def test_of_few_images_the_start_of_the_workers_took_longest():
+    steps = {**dict.fromkeys(STEPS, 1), "decode": 2_000}
+    assert "Starting the workers" in explain_bottleneck(steps, 9_500)
+    assert "Decoding" in explain_bottleneck(steps, 3_000)
+    assert "Decoding" in explain_bottleneck(steps)
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_each_bottleneck_has_advice(step):
     assert "took longest" in explain_bottleneck({**dict.fromkeys(STEPS, 1), step: 50})

@@ -123,6 +123,7 @@ def test_labels_and_names_are_those_of_the_files(remote, folder):
     source, local = remote.source("train"), open_shards(folder).source("train")
     assert source.labels.tolist() == local.labels.tolist()
     assert source.file_paths[50:53] == local.file_paths[50:53]
+    assert repr(source.file_paths) == f"<{len(source):,} paths of originals: list(…) reads them>"
     assert source.by_id("bee/77.png") == local[77]
 
 

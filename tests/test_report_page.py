@@ -15,6 +15,7 @@ from pipelines.pages.contact_sheet import ALL, Sample
 from pipelines.pages.page import STATIC_ROWS, list_rows, render_report
 from pipelines.pages.record_facts import RecordFacts
 from pipelines.pages.texts import show_path, show_text
+from pipelines.pages.thumbnails import choose_color
 
 # A picture of one pixel.
 PIXEL = (
@@ -209,7 +210,9 @@ def test_the_page_has_no_address_in_it():
          ["Labels", "75%", "4 records drawn at random, out of 9", "<bdi>hi</bdi>"], []),
         (make_survey(records=RecordFacts(looked=2, total=2, boxed={0: 3}, boxes_per_record={3: 1},
                                          box_areas={0.01: 3})),
-         ["Classes of boxes", "3 to 4", "from 1%", "Of all 2 records"], []),
+         ["Classes of boxes", "3 to 4", "from 1%", "Of all 2 records",
+          f'fill="#{bytes(choose_color(0)).hex()}"'],
+         []),
         (make_survey(records=RecordFacts(looked=2, total=2, masks=2, masked={0: 2, 1: 1},
                                          mask_pixels={0: 875, 1: 125})),
          ["Classes in masks", "87.5%"], []),

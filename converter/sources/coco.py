@@ -2,6 +2,7 @@
 
     annotations/instances_train2017.json   with the images in train2017/ or images/train2017/
     train/_annotations.coco.json           with the images beside it, as Roboflow writes it
+    annotations.json                       beside a folder of images
     any.json                               alone, with the images where they can be found
 
 https://cocodataset.org/#format-data defines it. A box is left, top, width, height in pixels of the
@@ -32,6 +33,7 @@ from converter.storage.location import Location
 _FOLDER: Final = "annotations"
 _INSTANCES: Final = "instances_"
 _ROBOFLOW: Final = "_annotations.coco.json"
+_ALONE: Final = "annotations.json"  # as tools for labelling export it
 _SPLITS: Final = ("train", "valid", "val", "test")  # folders of Roboflow
 _FLAG: Final = "is_crowd"
 _CAPTIONS: Final = frozenset(("caption", "captions"))
@@ -99,8 +101,8 @@ def open_rows(images: Location, options: ConvertOptions) -> RowSource:
         documents = _find_documents(images, images.list_names())
     if not documents:
         raise UsageError(
-            f"{images} has no annotations of COCO: looked for {_FOLDER}/{_INSTANCES}*.json and "
-            f"{_SPLITS[0]}/{_ROBOFLOW}"
+            f"{images} has no annotations of COCO: looked for {_FOLDER}/{_INSTANCES}*.json, "
+            f"{_SPLITS[0]}/{_ROBOFLOW} and {_ALONE}"
         )
     found = Detections(options, (_FLAG,))
     readers = [_Reader(document, found) for document in documents]
@@ -229,6 +231,8 @@ def _find_documents(images: Location, names: Sequence[str]) -> list[_Document]:
     for name in _SPLITS:
         if name in names and (images / name / _ROBOFLOW).is_file():
             paths.append(f"{name}/{_ROBOFLOW}")
+    if not paths and _ALONE in names and _looks_like_coco(images / _ALONE):
+        paths.append(_ALONE)
     return [_Document(path, images.child(path)) for path in paths]
 
 

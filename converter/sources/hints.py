@@ -33,7 +33,7 @@ def propose_path_option(root: Location, first: Sequence[rows.Row]) -> str:
         if found := find_path_format(root, column, first):
             if found == f"{{{column}}}":
                 return f"{column!r} holds paths: give --path-column {shlex.quote(column)}"
-            return f"{column!r} tells them: give --path-format {shlex.quote(found)}"
+            return f"{column!r} names the files: give --path-format {shlex.quote(found)}"
     if not columns:
         return ""
     column = columns[0]

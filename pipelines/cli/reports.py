@@ -128,9 +128,14 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
     cores = cpu_count() or 1
     seconds = estimate.seconds_per_image * images
     yield (
-        f"takes about {seconds:,.0f} s of one core, {seconds / cores:,.0f} s on {cores} cores "
+        f"takes about {_seconds(seconds)} of one core, {_seconds(seconds / cores)} on {cores} "
+        "cores, and some seconds to start "
         f"(measured on {estimate.samples:,} images, {estimate.rejected} of them rejected)"
     )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def _describe_range(records: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from converter.sizes import format_bytes
 from pipelines.pages.record_facts import AREA_EDGES, COUNT_EDGES, WORD_EDGES
 from pipelines.pages.survey import Survey, share_labels
 from pipelines.pages.texts import format_time
+from pipelines.pages.thumbnails import choose_color
 
 _MAX_BARS: Final = 12  # of what has no order
 _MAX_SIZES: Final = 8
@@ -27,6 +28,7 @@ class Bar(NamedTuple):
     label: str
     value: float
     shown: str = ""  # instead of the value
+    color: str = ""  # in which pictures show it
 
 
 class Chart(NamedTuple):
@@ -105,11 +107,11 @@ def chart_records(survey: Survey) -> list[Chart]:
     charts = [
         _chart_classes("Labels", facts.tagged, classes, "records that have each", facts.looked),
         _chart_counts("Labels a record", facts.labels_per_record, COUNT_EDGES),
-        _chart_classes("Classes of boxes", facts.boxed, classes, "boxes"),
+        _color(_chart_classes("Classes of boxes", facts.boxed, classes, "boxes"), classes),
         _chart_counts("Boxes a record", facts.boxes_per_record, COUNT_EDGES),
         _chart_areas(facts.box_areas),
         _chart_classes("Classes in masks", facts.masked, classes, "masks with each", facts.masks),
-        _chart_mask_pixels(facts.mask_pixels, classes),
+        _color(_chart_mask_pixels(facts.mask_pixels, classes), classes),
         _chart_counts("Words a caption", facts.caption_words, WORD_EDGES),
         _chart_targets(facts.targets, facts.target_range),
     ]
@@ -150,6 +152,13 @@ def _chart_classes(
     title: str, counts: Mapping[int, int], classes: Any, note: str, of: float | None = None
 ) -> Chart:
     return Chart(title, _rank(share_labels(counts, classes), _MAX_CLASSES), note, of)
+
+
+def _color(chart: Chart, classes: Sequence[str]) -> Chart:
+    """With the colours that boxes and masks of these classes are drawn in."""
+    colors = {name: bytes(choose_color(label)).hex() for label, name in enumerate(classes)}
+    bars = [bar._replace(color=colors.get(bar.label, "")) for bar in chart.bars]
+    return chart._replace(bars=bars)
 
 
 def _chart_mask_pixels(counts: Mapping[int, int], classes: Sequence[str]) -> Chart:

@@ -265,10 +265,16 @@ _ADVICE: Final = {
 }
 
 
-def explain_bottleneck(steps_msec: dict[str, int]) -> str:
-    """A sentence about the step that took the workers longest; empty if nothing was measured."""
-    if not sum(steps_msec.values()):
+def explain_bottleneck(steps_msec: dict[str, int], convert_msec: int = 0) -> str:
+    """A sentence about the step that took the workers longest; empty if nothing was measured.
+
+    Of a small data set it is about the time in which no worker had an image yet.
+    """
+    worked = sum(steps_msec.values())
+    if not worked:
         return ""
+    if 2 * worked < convert_msec:  # however many workers there were
+        return "Starting the workers took longest, as with few images. More images add little."
     return _ADVICE.get(max(steps_msec, key=steps_msec.__getitem__), "")
 
 

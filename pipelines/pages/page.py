@@ -80,7 +80,7 @@ def render_report(
         charts=_chart_originals(survey),
         record_charts=chart_records(survey),
         phases=chart_phases(run),
-        advice=explain_bottleneck(run.steps_msec) if run else "",
+        advice=explain_bottleneck(run.steps_msec, run.phases_msec.get("convert", 0)) if run else "",
         run=run,
         pictures=reject_pictures or {},
         sought=reject_pictures is not None,

@@ -92,6 +92,9 @@ class FilePaths(Sequence[str]):
     def __len__(self) -> int:
         return self._selection.count
 
+    def __repr__(self) -> str:
+        return f"<{len(self):,} paths of originals: list(…) reads them>"
+
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
