@@ -95,15 +95,25 @@ def test_each_phase_has_a_bar_that_leaves_nothing_behind(photos: Path, tmp_path:
     assert [json.loads(line)["path"] for line in lines] == ["class0/0.jpg"]
 
 
-@pytest.mark.parametrize("columns", [120, 50, 24])
+@pytest.mark.parametrize("columns", [120, 50, 24, 0])
 def test_a_bar_is_as_wide_as_its_terminal(converted: Path, columns: int) -> None:
+    """One without a size, as in a container, counts as 80 columns."""
     code, sent = run_on_terminal([*COMMAND, "verify", str(converted)], columns)
     stay, seen = show(sent)
     assert code == 0
     assert stay == [line for line in stay if line.startswith("no fault in")]
     bars = [line for line in seen if line.startswith("verifying")]
     assert bars
-    assert max(map(len, bars)) <= columns
+    assert max(map(len, bars)) <= (columns or 80)
+    assert columns or max(map(len, bars)) > 70
+
+
+def test_a_terminal_shows_a_line_before_anything_is_imported(converted: Path) -> None:
+    """Imports take 0.3 s of CPU, and seconds on a machine that is busy or starts cold."""
+    code, sent = run_on_terminal([*COMMAND, "inspect", str(converted)], 80)
+    assert code == 0
+    assert sent.startswith("\rstarting\r        \r")
+    assert "starting" not in "".join(show(sent)[0])
 
 
 @pytest.mark.parametrize("flag", ["--quiet", "--json", "--no-progress"])

@@ -556,6 +556,11 @@ def test_convert_again_updates_and_overwrites(
     assert main([*convert, "--image-size=8", "--seed=3"]) == 0
     line = f"nothing to do: {tmp_path / 'out'} is finished, 6 images in 1 shard\n"
     assert capsys.readouterr().out == line
+    (tmp_path / "out" / "report.html").unlink()  # as after a kill at the very end
+    assert main([*convert, "--image-size=8", "--seed=3"]) == 0
+    assert "there is no report.html: shardmill report" in capsys.readouterr().out
+    assert main([*convert, "--image-size=8", "--seed=3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["datasets"][0]["report"] is None
 
     write_image(images / "a" / "new.png", 9)
     assert main([*convert, "--update", IN_MEMORY]) == 0
@@ -817,6 +822,8 @@ def test_repair_clean_and_index_answer_programs(
         (["clean", "--as=x"], "--as is not known: see shardmill clean --help"),
         (["clean", "--dry-rum"], "--dry-rum is not known: did you mean --dry-run?"),
         (["plan", "images", "--quality=9", "--updat"], "--updat is not known: did you mean --upd"),
+        (["--dry-run", "clean"], "--dry-run stands before the command: write it after clean"),
+        (["--seed=5", "plan", "images"], "--seed stands before the command"),
         (["plan", "images", "--runner=x"], "--runner is not known: see shardmill plan --help"),
     ],
 )

@@ -59,6 +59,7 @@ def test_an_epoch_without_a_step_has_no_share(clock):
     clock.begin_epoch()
     use = clock.end_epoch()
     assert (use.steps, use.wait_share, use.images_per_second) == (0, 0, 0)
+    assert str(use).startswith("no step was measured")
     assert join_uses([]) == InputUse()
 
 

@@ -174,6 +174,23 @@ def test_an_interrupted_fit_leaves_a_model_that_can_be_trained():
     model.fit(make_data(), verbose=0)
 
 
+def test_two_in_one_fit_are_refused():
+    stats = InputStats(verbose=False)
+    for other in (stats, InputStats(verbose=False)):
+        with pytest.raises(UsageError, match="two InputStats"):
+            make_model().fit(make_data(), callbacks=[stats, other], verbose=0)
+
+
+def test_an_interrupted_fit_adds_no_step_to_the_next():
+    model, stats = make_model(), InputStats(verbose=False)
+    model.make_train_function()
+    stats.set_model(model)
+    stats.on_train_begin()
+    stats.take(iter(make_data()))
+    model.fit(make_data().take(1), callbacks=[stats], verbose=0)
+    assert stats.epochs[0].steps == 1
+
+
 def test_several_replicas_count_their_images():
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
     with strategy.scope():

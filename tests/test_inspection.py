@@ -14,6 +14,7 @@ from PIL import Image
 from servers import upload_tree
 from test_tables import write_table
 
+from converter import progress
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.storage.locate import locate
@@ -189,6 +190,7 @@ def test_a_record_is_shown_alone_if_one_is_asked_for(converted, capsys):
         (["--split", "none"], "no split 'none': there are train, validation"),
         (["--stats", "--sample", "0"], "sample 0"),
         (["--stats", "--sample", "x"], "invalid int value"),
+        (["--sample", "5"], "sample 5 is for --stats"),
         (["--json", "--quiet"], "not allowed with"),
     ],
 )
@@ -315,6 +317,22 @@ def test_statistics_are_those_of_the_reader(converted, capsys):
     numbers = rf"{mean:.3f} +{std:.3f} +{mean / 255:.5f} +{std / 255:.5f}"
     assert re.search(rf"^  train +green +{numbers}  of \d+ records$", text, re.MULTILINE)
     assert "validation  red" not in text
+
+
+def test_what_reads_all_records_says_how_far_it_is(converted, capsys, monkeypatch):
+    phases, begin = [], progress.begin
+
+    def note(*arguments):
+        phases.append(begin(*arguments))
+        return phases[-1]
+
+    monkeypatch.setattr(progress, "begin", note)
+    look(capsys, converted, "--stats", "--split", "train")
+    assert main(["inspect", str(converted), "--record", "none"]) == 2
+    records = {name: info.records for name, info in open_shards(converted).splits.items()}
+    found = {phase.name: (phase.done, phase.total) for phase in phases}
+    assert found["measure"] == (records["train"], records["train"])
+    assert found["search"] == (sum(records.values()), sum(records.values()))
 
 
 def test_statistics_of_a_sample_say_so(converted, capsys):

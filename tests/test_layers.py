@@ -26,11 +26,13 @@ FORMAT_MODULES = {"errors", "format", "names", "option_fields", "sizes", "storag
 """What `reader` may use of `converter`."""
 
 CONVERTING_MODULES = {
+    "reader.batches.pixel_statistics": {"progress"},
     "reader.inference.given_images": {"image_options", "images"},
     "reader.inference.prepared_images": {"images", "options"},
     "reader.inference.preprocessing": {"image_options", "images", "options"},
 }
-"""What these alone may use besides: they convert an image for a model, as it was for training."""
+"""What these alone may use besides: they convert an image for a model, as it was for training; or
+they read a whole split, and say how far they are."""
 
 FLOW = (
     "storage", "format", "images", "sources", "planning", "writing", "commits", "upkeep", "exports",

@@ -3,7 +3,9 @@
 import io
 import itertools
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 import warnings
@@ -315,6 +317,32 @@ def test_it_is_saved_and_loaded(folder, make_set, tmp_path):
     assert (tmp_path / "preprocessing.json").stat().st_size < 4_000
     loaded.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "preprocessing.json").read_bytes()
+
+
+def test_only_a_file_is_written_over(make_set, tmp_path):
+    preprocessing = open_shards(make_set("crop")).preprocessing()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place, said in (
+        (tmp_path, "is a folder"), (pipe, "a device or a pipe"), (tmp_path / "a" / "b", "no folder")
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
+            preprocessing.save(place)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    link = tmp_path / "link.json"
+    link.symlink_to("p.json")
+    preprocessing.save(link)
+    assert link.is_symlink()
+    assert load_preprocessing(tmp_path / "p.json") == preprocessing
+
+
+def test_options_that_a_file_leaves_out_have_their_defaults(make_set, tmp_path):
+    path = tmp_path / "p.json"
+    open_shards(make_set("crop")).preprocessing().save(path)
+    content = json.loads(path.read_text())
+    content["steps"][0]["options"] = {}
+    path.write_text(json.dumps(content))
+    assert repr(load_preprocessing(path)).startswith("Preprocessing(256x256, uint8")
 
 
 def test_serving_needs_neither_shards_nor_tensorflow(folder, make_set, tmp_path):

@@ -223,6 +223,8 @@ def test_what_cannot_be_reported_is_one_line(copy, tmp_path, capsys):
         assert len(printed.err.splitlines()) == 1
     with pytest.raises(UsageError, match="is a folder"):
         report(copy, tmp_path)
+    with pytest.raises(UsageError, match="there is no folder"):
+        report(copy, tmp_path / "none" / "report.html")
     with pytest.raises(UsageError, match="does not exist"):
         report(copy, images=tmp_path / "gone")
 

@@ -109,6 +109,13 @@ def test_it_goes_on_with_the_step_after_the_checkpoint(run, tmp_path, monkeypatc
     assert printed.err.count("\n") == 1
 
 
+def test_ctrl_c_ends_it_at_once_with_one_line():
+    code = "import train; train.end_at_once()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == f"\n{train.INTERRUPTED}\n"
+
+
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
     """Data sets of six images: with several labels, with numbers, with none, of many sizes."""

@@ -28,7 +28,7 @@ from typing import BinaryIO, Final, Generic, TypeVar
 
 import google_crc32c
 
-from converter.errors import OutputError
+from converter.errors import OutputError, UsageError
 from converter.sizes import format_bytes
 from converter.storage.location import Location
 
@@ -165,6 +165,28 @@ def write_file(path: Location, data: bytes, scratch: Location, *, exclusive: boo
     with path.create(scratch, exclusive=exclusive) as file:
         file.write(data)
     return file.sha256
+
+
+def write_named(path: Location, data: bytes) -> None:
+    """Writes a small file of no data set, which a person has named; a link is written through.
+
+    Raises a `UsageError` if there is no folder for it, or something else than a file in its place,
+    and an `OutputError` if it cannot be written.
+    """
+    place = path.as_output()
+    if not place.is_remote:
+        if not place.parent.is_dir():
+            raise UsageError(f"there is no folder {place.parent}: make it first")
+        if place.is_dir():
+            raise UsageError(f"{place} is a folder: give a file, such as one in it")
+        if place.exists() and not place.is_file():
+            raise UsageError(f"{place} is a device or a pipe: give a file")
+    try:
+        write_file(place, data, place.parent)
+    except OutputError as error:
+        if isinstance(cause := error.__cause__, OSError):  # without what it says of a conversion
+            raise OutputError(f"{place} cannot be written: {cause.strerror}") from cause
+        raise
 
 
 def hash_bytes(data: bytes) -> str:

@@ -14,6 +14,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """Parses a command line; adds the `command`, the names of its `flags`, and `rest` for Beam."""
     # Here, because argparse would list the commands without the one that was meant.
     command = next((word for word in arguments if not word.startswith("-")), "convert")
+    first = arguments[0].split("=", 1)[0]
+    if first.startswith("--") and first not in ("--help", "--version") and command in arguments:
+        raise UsageError(f"{first} stands before the command: write it after {command}")
     if command not in COMMANDS:
         near = suggest(command, COMMANDS)
         hint = f"did you mean {near}?" if near else f"choose one of {', '.join(COMMANDS)}"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from converter import progress
 from converter.errors import DatasetError, RecordError, UsageError
 from converter.format.examples import decode_example, find_source
 from converter.format.indexes import parse_index
@@ -147,6 +148,7 @@ def find_record(folder: Location, manifest: Manifest, split: str | None, name: s
     ending: tuple[str, int] | None = None
     similar: list[str] = []
     counts = dict.fromkeys(manifest.splits, 0)
+    progress.begin("search", sum(shard.records for shard in shards), "records")
     for shard, sources in contents.read_all_sources(folder, manifest, shards):
         for row, source in enumerate(sources):
             place = shard.split, counts[shard.split] + row
@@ -157,6 +159,7 @@ def find_record(folder: Location, manifest: Manifest, split: str | None, name: s
             if len(similar) < _MAX_SIMILAR and _is_similar(source.path, name):
                 similar.append(repr(show_name(source.path)))
         counts[shard.split] += len(sources)
+        progress.advance(len(sources))
     if ending is not None:
         return read_record(folder, manifest, *ending)
     where = f"split {split}" if split else "the data set"

@@ -31,6 +31,7 @@ _LATE = {
     "clean": "run the same command again to go on",
 }
 _EARLY = {"convert": "before it converted an image, run the same command again"}
+_REPORTING = "all images are converted, run the same command again, and shardmill report after it"
 _READ_ONLY = "nothing was changed, run the same command again"
 _BEFORE = ("start", "scan", "plan", "check", "compare")
 
@@ -115,6 +116,8 @@ class Interrupts:
 def describe(arguments: Sequence[str], phase: str) -> str:
     """What an interruption in some phase means, and how to go on."""
     command = next((word for word in arguments if not word.startswith("-")), "")
+    if phase == "report" and command == "convert":
+        return _REPORTING
     if phase in _BEFORE and command in _EARLY:
         return _EARLY[command]
     return _LATE.get(command, _READ_ONLY)

@@ -32,11 +32,12 @@ if TYPE_CHECKING:  # `inspect` does without the jobs
 def describe_conversion(conversion: Conversion, folder: Location) -> dict[str, Any]:
     """What `shardmill convert --json` prints about a data set."""
     result = "updated" if conversion.update else "written"
+    page = locate(folder) / REPORT
     return {
         **describe_dataset(conversion.manifest, folder),
         "result": "unchanged" if conversion.unchanged else result,
         "shards": {"written": conversion.written, "kept": conversion.kept},
-        "report": None if conversion.report_error else str(locate(folder) / REPORT),
+        "report": str(page) if page.is_file() and not conversion.report_error else None,
         **_describe_findings(conversion),
     }
 

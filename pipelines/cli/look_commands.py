@@ -14,7 +14,7 @@ from converter.storage.files import REPORT
 from converter.storage.locate import locate
 from converter.storage.location import Location
 from pipelines.cli import inspection_reports, json_reports, reports, terminal
-from pipelines.cli.arguments import refuse_sizes
+from pipelines.cli.arguments import has_bar, refuse_sizes
 from pipelines.cli.inspection import FoundRecord, count_classes, find_record, read_record
 from pipelines.cli.text_layout import find_width
 
@@ -24,13 +24,18 @@ if TYPE_CHECKING:  # it imports numpy
 
 def run_inspect(arguments: argparse.Namespace) -> int:
     """`shardmill inspect OUT`: counts, sizes and a record; exit code 1 if that is damaged."""
+    from pipelines.jobs.bars import follow  # noqa: PLC0415 (tqdm)
+
     refuse_sizes(arguments)
+    if arguments.sample is not None and not arguments.stats:
+        raise UsageError(f"sample {arguments.sample} is for --stats: give that, too")
     folder = locate(arguments.out)
     manifest = read_manifest(folder)
     if arguments.split is not None:
         manifest.list_shards(arguments.split)  # raises an error if there is no such split
-    record = _look_up_record(folder, manifest, arguments.split, arguments.record)
-    statistics = _measure_pixels(arguments, manifest) if arguments.stats else {}
+    with follow(shown=has_bar(arguments)):
+        record = _look_up_record(folder, manifest, arguments.split, arguments.record)
+        statistics = _measure_pixels(arguments, manifest) if arguments.stats else {}
     if arguments.json:
         counts = count_classes(folder, manifest)
         described = json_reports.describe_inspection(manifest, folder, counts, record, statistics)
@@ -59,15 +64,17 @@ def run_view(arguments: argparse.Namespace) -> int:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """`shardmill report OUT`: writes the page, and says where it is."""
+    from pipelines.jobs.bars import follow  # noqa: PLC0415 (tqdm)
     from pipelines.jobs.reporting import report  # noqa: PLC0415 (all that reads images)
 
     refuse_sizes(arguments)
-    made = report(
-        arguments.out,
-        arguments.file,
-        images=arguments.images,
-        break_lock=arguments.break_lock,
-    )
+    with follow(shown=has_bar(arguments)):
+        made = report(
+            arguments.out,
+            arguments.file,
+            images=arguments.images,
+            break_lock=arguments.break_lock,
+        )
     place = arguments.file or arguments.out / REPORT
     if arguments.json:
         terminal.print_json({"report": str(locate(place)), **made.to_json()})

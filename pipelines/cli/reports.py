@@ -14,6 +14,7 @@ from converter.names import fit_message
 from converter.options import ConvertOptions
 from converter.sizes import format_bytes, format_count
 from converter.storage.files import REJECTS, REPORT
+from converter.storage.locate import locate
 from converter.storage.location import Location
 from pipelines.cli import omissions
 
@@ -37,6 +38,8 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
     if conversion.unchanged:
         yield _say_unchanged(manifest, out)
         yield from _list_notes(conversion.notes)
+        if not (locate(out) / REPORT).is_file():  # the run before was killed while it wrote it
+            yield f"  there is no {REPORT}: shardmill report {out} writes it"
         return
     if update is not None:
         done = f"wrote {format_count(conversion.written, 'shard')}"

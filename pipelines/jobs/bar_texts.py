@@ -17,7 +17,9 @@ DOING: Final = {
     "verify": "verifying",
     "export": "exporting",
     "index": "indexing",
+    "search": "searching",
     "measure": "measuring",
+    "report": "reporting",
 }
 """What a phase is called while it runs."""
 

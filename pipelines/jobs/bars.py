@@ -146,6 +146,7 @@ class TerminalBar:
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._measure: Any = None  # gives columns and rows
         self._phase: Phase | None = None
 
     def draw(self, pace: Pace) -> None:
@@ -155,8 +156,12 @@ class TerminalBar:
             self._phase = phase
             self._bar = tqdm(total=phase.total or None, leave=False, dynamic_ncols=True, delay=1e9)
             self._bar.delay = 0  # it is drawn below, once it has its text
+            self._measure, self._bar.dynamic_ncols = self._bar.dynamic_ncols, None
         bar = self._bar
-        bar.bar_format = lay_out(pace, bar.dynamic_ncols(bar.fp)[0] or 80)
+        # A terminal may have no size yet, such as one of a container: tqdm takes that for -1.
+        columns, _ = self._measure(bar.fp)
+        bar.ncols = columns if columns > 0 else 80
+        bar.bar_format = lay_out(pace, bar.ncols)
         bar.n = phase.done
         bar.refresh()
 

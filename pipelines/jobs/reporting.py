@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converter import progress
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import read_manifest
 from converter.names import fit_message
 from converter.options import ConvertOptions
 from converter.planning.plan import read_plan
 from converter.sources.joined import Images, locate_images, locate_originals
-from converter.storage.files import REPORT, Layout, write_file
+from converter.storage.files import REPORT, Layout, write_file, write_named
 from converter.storage.locate import locate, locate_output
 from converter.storage.location import AnyPath, Location
 
@@ -50,10 +51,7 @@ def report(
         with place.lock(break_lock=break_lock):
             _write(place, made)
     else:
-        target = locate(file)
-        if target.is_dir():
-            raise UsageError(f"{target} is a folder: give a file, such as {target / REPORT}")
-        write_file(target, made.to_html(), target.parent)
+        write_named(locate(file), made.to_html())
     return made
 
 
@@ -79,6 +77,7 @@ def refuse_unfinished(folder: Location) -> None:
 
 
 def _make(folder: Location, images: Location | None) -> Report:
+    progress.begin("report", note="drawing samples")
     # NumPy, Pillow and Jinja2, which a conversion does not wait for at its start.
     from pipelines.pages.report import make_report  # noqa: PLC0415
 

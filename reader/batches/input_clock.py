@@ -50,6 +50,8 @@ class InputUse:
         return self.images / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
+        if not self.steps:
+            return f"no step was measured, memory {format_bytes(self.memory_bytes)}"
         speed = f"{self.images_per_second:,.0f} images/s, " * bool(self.images)
         memory = f"{format_bytes(self.memory_bytes)}, at most {format_bytes(self.peak_bytes)}"
         return f"{speed}input wait {self.wait_share:.0%} of a step, memory {memory}"

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from converter import progress
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import ImageInfo
 from converter.sizes import format_count
@@ -121,6 +122,7 @@ def measure_pixels(plan: ReadPlan) -> PixelStatistics:
         records, (height, width) = int(batch.valid.sum()), batch.images.shape[1:3]
         return records, records * height * width, sum_channels(batch.images)
 
+    progress.begin("measure", plan.choice.selection.count)
     steps, ahead = range(plan.steps.count), plan.buffers.prefetch_batches
     results = run_ahead(add_up, steps, plan.calls, ahead)
     return _total(results, plan.images.channels, reader)
@@ -149,6 +151,7 @@ def _total(
     sums, squares = [0] * channels, [0] * channels
     for images, held, part in results:
         records, pixels = records + images, pixels + held
+        progress.advance(images)
         for channel, (total, square) in enumerate(part.T.tolist()):
             sums[channel] += total
             squares[channel] += square

@@ -16,7 +16,7 @@ from converter.image_options import POLICIES, ImageOptions
 from converter.names import show_name
 from converter.options import ConvertOptions
 from converter.sizes import format_count
-from converter.storage.files import write_file
+from converter.storage.files import write_named
 from converter.storage.locate import expand_home, locate
 from reader.packages import explain_missing_packages
 from reader.plan.choices import ImagePlan
@@ -75,7 +75,7 @@ class Preprocessing:
     class_names: tuple[str, ...]
 
     def __repr__(self) -> str:
-        size = self.read["image_size"] or self.steps[-1].options["image_size"]
+        size = self.read["image_size"] or _restore(self.steps[-1]).image_size
         classes = format_count(len(self.class_names), "class")
         return f"Preprocessing({'x'.join(map(str, size))}, {self.read['dtype']}, {classes})"
 
@@ -117,9 +117,8 @@ class Preprocessing:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it as JSON, a few kilobytes: beside a model, it is all that serving needs."""
-        place = locate(expand_home(path))
         content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        write_file(place, dump_json(content), place.parent)
+        write_named(locate(expand_home(path)), dump_json(content))
 
     @functools.cached_property
     def _preparer(self) -> Preparer:

@@ -48,7 +48,8 @@ class InputStats(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has n
             its logs and its history.
 
     Raises:
-        UsageError: Keras does not run on TensorFlow; `watch` works with any framework.
+        UsageError: Keras does not run on TensorFlow, where `watch` works with any framework; or
+            there are two of them in one `fit`.
     """
 
     def __init__(self, verbose: bool = True) -> None:  # noqa: FBT001, FBT002 (as Keras has it)
@@ -107,10 +108,13 @@ class InputStats(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has n
                 f"InputStats measures fit on TensorFlow, and Keras runs on {backend}: write a loop "
                 "with stats.watch(…)"
             )
-        self._clock, self._images = InputClock(), None
-        # An interrupted `fit` leaves the measured function behind.
+        self._clock, self._images, self._batches = InputClock(), None, 0
         step = self.model.train_function
-        self.model.train_function = _Measured(self, getattr(step, "unmeasured", step))
+        if isinstance(step, _Measured):  # an interrupted `fit` left it behind
+            if step.params is self.params:  # Keras makes them for each `fit`
+                raise UsageError("there are two InputStats in one fit: leave one of them out")
+            step = step.unmeasured
+        self.model.train_function = _Measured(self, step)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         del epoch, logs
@@ -169,6 +173,7 @@ class _Measured:
     def __init__(self, stats: InputStats, unmeasured: Callable[[Any], Any]) -> None:
         self.unmeasured = unmeasured
         self._stats, self._model = stats, stats.model
+        self.params = stats.params
         self._run: Callable[[Any], Any] | None = None
 
     def __call__(self, iterator: Any) -> Any:
