@@ -365,7 +365,7 @@ def test_an_epoch_read_to_its_end_is_followed_by_the_next(stored):
     assert [read_steps(again), read_steps(again)] == epochs[1:]
 
 
-def test_an_epoch_left_before_its_last_batch_begins_anew(stored):
+def test_an_epoch_left_before_its_last_batch_starts_again(stored):
     batches = open_batches(stored, **OPTIONS)
     epochs = [read_steps(batches) for _ in range(2)]
     batches.seek(0)

@@ -365,7 +365,7 @@ MASKS = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     [lambda row: make_bmp(32, row, MASKS, size=108), make_ico, make_tga],
     ids=["bmp", "ico", "tga"],
 )
-def test_an_alpha_that_nobody_filled_is_none(make):
+def test_an_alpha_that_was_never_filled_is_none(make):
     empty, opaque, half = (make(with_alpha(alpha)) for alpha in (0, 255, 128))
     assert read_row(empty) == read_row(opaque) == COLORS
     assert [pixel[3] for pixel in read_row(empty, RGBA)] == [255] * 6

@@ -118,7 +118,7 @@ def test_errors_of_others_go_through_as_they_are():
         tf.reshape(tf.zeros(2), (3,))
 
 
-def test_errors_that_nobody_asks_for_are_forgotten():
+def test_errors_that_are_not_asked_for_are_forgotten():
     for number in range(200):
         text = damage.keep_error(DatasetError(f"{number}"))
     assert len(damage.kept_errors) <= 64

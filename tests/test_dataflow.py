@@ -30,7 +30,7 @@ def test_what_is_staged_writes_what_a_local_run_writes(
 
 @contextlib.contextmanager
 def start(images: Path, out: Path, stand_in: StandIn) -> Iterator[subprocess.Popen[str]]:
-    """A conversion of which the job goes on until somebody cancels it; it ends with the block."""
+    """A conversion whose job goes on until it is cancelled; it ends with the block."""
     arguments = [*submit.ASKED, "--no_auth", f"--dataflow_endpoint={stand_in.address}"]
     with subprocess.Popen(
         [sys.executable, "-m", "pipelines", "convert", images, out, "--no-progress",

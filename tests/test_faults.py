@@ -244,7 +244,7 @@ def last(steps: list[str], step: str) -> int:
     return len(steps) - 1 - steps[::-1].index(step)
 
 
-def test_a_conversion_that_failed_leaves_its_lock_to_nobody(images: Path, tmp_path: Path) -> None:
+def test_a_conversion_that_failed_leaves_no_lock(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     plan = write_folder(images, out, OPTIONS)
     (out / plan.shards[0].name).unlink()

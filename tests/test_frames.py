@@ -155,7 +155,7 @@ def test_frames_of_an_isolated_file_are_the_same():
             assert repr(found) == repr(expected)
 
 
-def test_frames_that_nobody_wants_leave_no_answers_behind():
+def test_frames_that_are_not_wanted_leave_no_answers_behind():
     data = encode_frames("GIF", make_frames(4))
     isolated = [dataclasses.replace(OPTIONS, isolate=True)]
     frames = convert_isolated(data, isolated)

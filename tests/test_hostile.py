@@ -140,7 +140,7 @@ def read_rows(dataset: Any) -> Iterator[tuple[str, tuple[object, ...]]]:
         ("forget_checksums_of_pixels", "raw"),
     ],
 )
-def test_it_would_be_noticed_if_nobody_compared_checksums(few, plant, encoding):
+def test_it_would_be_noticed_if_checksums_were_not_compared(few, plant, encoding):
     problems = run_apart(try_cases, few / encoding, 0, 101, plant)
     assert len(problems) >= MAX_PROBLEMS
     assert all("flip" in problem for problem in problems)
@@ -199,7 +199,7 @@ def test_swapped_shards_are_noticed_when_they_are_read(swappable):
     assert list(judge.judge_reading(Hurt(everything, by_index=True), WAYS)) == []
 
 
-def test_that_would_be_noticed_if_nobody_compared_the_checksums_of_indexes(swappable):
+def test_that_would_be_noticed_if_checksums_of_indexes_were_not_compared(swappable):
     problems = run_apart(try_swapped, swappable, "forget_index_checksums")
     assert any("source[0]: gives" in problem for problem in problems)
     assert any("Way(" in problem for problem in problems)

@@ -1,4 +1,4 @@
-"""Data sets that somebody made in order to harm: checksums are right, and nothing else is."""
+"""Data sets that were made to harm: checksums are right, and nothing else is."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Records whose checksums are right, made by somebody in order to harm."""
+"""Records whose checksums are right, made to harm."""
 
 import contextlib
 import functools

@@ -67,7 +67,7 @@ def decode(data: bytes, channels: int = 3, color_mode: str = "rgb", limit: int =
         warnings.simplefilter("always")
         tasks = [Task(encoded, size, 0, row) for row in rows]
         problems = find_decoder(channels, color_mode)(tasks)
-    assert not caught, "somebody is warned"
+    assert not caught, "there is a warning"
     assert problems[0] == problems[1]
     if problems[0] is None:
         np.testing.assert_array_equal(*rows, err_msg="something of the buffer is left")
@@ -153,9 +153,7 @@ def warn(tasks: list[Task]) -> list[str | None]:
 
 
 @pytest.mark.parametrize("plant", [leave_a_row, take_half, warn])
-def test_it_would_be_noticed_if_something_stayed_in_a_buffer_or_somebody_were_warned(
-    plant, monkeypatch
-):
+def test_it_would_be_noticed_if_something_stayed_in_a_buffer_or_a_warning_came(plant, monkeypatch):
     monkeypatch.setitem(globals(), "find_decoder", lambda channels, mode: plant)
     with pytest.raises(AssertionError):
         decode(encode_image(make_image(1)))
@@ -229,7 +227,7 @@ ODD_JPEGS = make_odd_jpegs()
 
 @pytest.mark.parametrize("name", ODD_JPEGS)
 @pytest.mark.parametrize("color_mode", ["rgb", "grayscale"])
-def test_what_libjpeg_only_warns_of_is_decoded_and_nobody_is_warned(name, color_mode):
+def test_what_libjpeg_only_warns_of_is_decoded_without_a_warning(name, color_mode):
     data, channels = ODD_JPEGS[name], COLOR_CHANNELS[color_mode]
     with pytest.raises(ValueError, match=r"Corrupt|Warning|Unknown|Could not determine"):
         simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
@@ -424,7 +422,7 @@ def test_a_black_png_is_not_taken_for_one_without_rows():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_levels_of_transparency_of_a_palette_warn_nobody(channels):
+def test_levels_of_transparency_of_a_palette_do_not_warn(channels):
     image = make_image(1).quantize(7)
     data = encode_image(image, "PNG", transparency=bytes([0, 50, 100, 150, 200, 250, 255]))
     mode = {1: "grayscale", 3: "rgb", 4: "rgba"}[channels]

@@ -38,7 +38,7 @@ IN_MEMORY = ["--direct_running_mode=in_memory"]
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`datasets` asks nobody, and keeps nothing."""
+    """`datasets` asks no server, and keeps nothing."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     datasets.disable_progress_bars()
 

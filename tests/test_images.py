@@ -295,7 +295,7 @@ PNG, WEBP = encode_image(make_image(1), "PNG"), encode_image(make_image(1), "WEB
         ("webp", WEBP + b"EXIF\6\0\0\0secret"),
     ],
 )
-def test_what_is_hidden_where_nobody_looks_is_not_copied(encoding, source):
+def test_what_is_hidden_out_of_sight_is_not_copied(encoding, source):
     assert b"secret" in source
     options = ConvertOptions(image_size=(24, 32), encoding=encoding)
     assert b"secret" not in convert_image(source, options).data

@@ -335,7 +335,7 @@ def test_who_is_late_to_a_stale_lock_leaves_the_new_one(prefix):
     assert [path for path, _ in list_objects(prefix)] == [lock]
 
 
-def test_a_claim_whose_owner_was_killed_is_in_nobodys_way(prefix):
+def test_a_claim_whose_owner_was_killed_is_in_no_ones_way(prefix):
     write_owner(prefix, pid=2**22 + 1)
     lock = Layout(prefix).lock
     stale = lock.read_bytes()

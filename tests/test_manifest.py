@@ -224,7 +224,7 @@ def test_a_manifest_is_shown_as_one_line(changes, shown):
     assert repr(manifest) == f"Manifest({shown})"
 
 
-def test_a_manifest_of_somebody_hostile_is_shown_as_one_short_line():
+def test_a_hostile_manifest_is_shown_as_one_short_line():
     most = 2**63 - 1
     splits = {
         f"{'x' * 250}{n}": SplitInfo(records=most, bytes=most, shards=most, labels=())

@@ -67,7 +67,7 @@ SHARDED = [f"data/train-{number:05d}-of-00003.parquet" for number in range(3)]
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`datasets` asks nobody, and keeps nothing."""
+    """`datasets` asks no server, and keeps nothing."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     datasets.disable_progress_bars()
 

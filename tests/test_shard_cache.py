@@ -247,7 +247,7 @@ def test_a_part_that_is_damaged_is_fetched_again(s3_server, cache, left):
     assert read(cache, content) == make_bytes(1)
 
 
-def test_parts_that_nobody_fetches_any_more_make_room_and_others_do_not(s3_server, cache):
+def test_parts_that_are_no_longer_fetched_make_room_and_others_do_not(s3_server, cache):
     cache.folder.mkdir()
     parts = [cache.folder / f"{digit * 64}.{2 * SIZE}.part" for digit in "ab"]
     for part in parts:

@@ -72,7 +72,7 @@ def prepare_decoder(folder: str, split: str, **_: Any) -> Build:
 
     def build() -> Epoch:
         dataset = tf.data.Dataset.from_tensors(tf.constant(images)).unbatch()
-        # Dropped as it comes: all but the last image are skipped, decoded nonetheless.
+        # Dropped as it comes: all but the last image are skipped, but decoded.
         dataset = dataset.map(
             lambda encoded: decode_pixels(encoded, None, None, plan.images),
             4 * cores,

@@ -33,7 +33,7 @@ class StandIn:
     Args:
         store: address of the server that stands for Google Cloud Storage.
         work: folder for what is fetched.
-        hold: leave jobs running until somebody cancels them.
+        hold: leave jobs running until they are cancelled.
 
     Attributes:
         jobs: what was asked for, in order.
@@ -81,7 +81,7 @@ class StandIn:
         return {"id": number, "currentState": self._states[number], **told}
 
     def update(self, number: str, _change: dict[str, Any]) -> dict[str, Any]:
-        """Cancels a job, which is the one change that anybody asks for."""
+        """Cancels a job, the one change that is ever asked for."""
         self._states[number] = "JOB_STATE_CANCELLED"
         return self.describe(number)
 

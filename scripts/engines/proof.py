@@ -219,7 +219,7 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 def is_open(port: int) -> bool:
-    """Whether somebody listens at a port of this machine."""
+    """Whether something listens at a port of this machine."""
     with socket.socket() as caller:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 
