@@ -46,6 +46,7 @@ def test_it_runs_on_a_few_photos(committed, tmp_path, monkeypatch):
     NotebookClient(committed, timeout=240, kernel_name="python3", resources=folder).execute()
     text = read_text(committed)
     assert re.search(r"the old way died: [\d,]+ images read, [12]\d\d MB taken", text)
+    assert re.search(r"the plain way finished: 900 images read", text)
     assert re.search(r"the new way finished: 7\d\d images read, [\d,]+ MB taken", text)
     assert "wrote 450 images to photos-256" in text
     assert "input wait" in text
@@ -55,6 +56,7 @@ def test_it_runs_on_a_few_photos(committed, tmp_path, monkeypatch):
 def test_its_outputs_are_of_a_whole_run(committed):
     text = read_text(committed)
     assert "the old way died" in text
+    assert "the plain way finished" in text
     assert "the new way finished" in text
     assert count_pictures(committed) == 1
     codes = [cell for cell in committed.cells if cell.cell_type == "code"]
