@@ -7,6 +7,7 @@ Both are made here from arithmetic, so the tests need no file from elsewhere.
 """
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -94,6 +95,18 @@ def write_image(path: Path, seed: int, file_format: str = "PNG", **options: obje
     """Writes one picture, and the folders that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_image(make_image(seed), file_format, **options))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collects tests without looks for garbage in between: 13 s of CPU a process, not 21."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        # A look at all that tests and libraries consist of would take 0.7 s again and again.
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
