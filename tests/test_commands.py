@@ -258,7 +258,7 @@ def test_splits_far_from_the_shares_asked_for_are_noted(
 ) -> None:
     images = tmp_path / "images"
     for number in range(128):
-        write_image(images / "ab"[number % 2] / f"{number}.png", number // 16)
+        write_image(images / "ab"[number % 2] / f"{number}.png", number // 43)
     arguments = [str(images), str(tmp_path / "out"), "--image-size=8", "--validation-split=0.2"]
     assert main(["plan", *arguments]) == 0
     planned = capsys.readouterr().out

@@ -383,7 +383,7 @@ def test_subsets_are_the_splits_of_a_data_set_that_has_them(converted):
         (
             "stored",
             {"validation_split": 0.2, "seed": 1},
-            "validation_split and subset go together",
+            "validation_split and subset go together: give both, or neither",
         ),
     ],
 )
