@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import numpy as np
 import pytest
 from browser import chromium  # noqa: F401 (a fixture)
@@ -66,6 +67,10 @@ KINDS = {
 TensorFlow; those of `proof` show on the whole what others show of parts: see CONTRIBUTING.md."""
 
 Content = TypeVar("Content")
+
+# On a busy machine any example may take long: of time, tests say themselves what they hold to.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 SHARED = DiskPath(__file__).resolve().parents[2] / "shared"
 
