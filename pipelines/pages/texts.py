@@ -66,8 +66,12 @@ def format_percent(part: float, whole: float = 1) -> str:
 
     >>> format_percent(1, 3), format_percent(1, 30), format_percent(1, 3000)
     ('33%', '3.3%', '<0.1%')
+    >>> format_percent(999, 1000)
+    '>99%'
     """
     share = 100 * part / max(1, whole)
     if 0 < share < 0.1:
         return "<0.1%"
+    if 99 < share < 100:
+        return ">99%"  # what is left may be what matters
     return f"{share:.1f}%" if 0 < share < 9.95 else f"{share:.0f}%"
