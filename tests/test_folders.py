@@ -169,7 +169,7 @@ def test_names_that_are_not_utf8_or_of_many_lines_are_labelled(tmp_path):
         ({"class_names": ("a", "b", "a")}, "'a' is given twice in the class names"),
         ({"class_names": "ab"}, "class names 'ab' are not a tuple of names"),
         ({"label_offset": 2}, "label offset 2 is out of range: 0 to 1"),
-        ({"label_from": "none", "label_offset": 1}, "nothing to stratify by or to offset"),
+        ({"label_from": "none", "label_offset": 1}, "which stratify and label offset need"),
         ({"label_from": "none", "class_names": ("a",)}, "label from 'none' asks for no labels"),
         ({"stratify": True}, "stratify draws splits class by class: ask for a validation_split"),
         ({"group_by": "("}, "group by '(' is not a regular expression"),

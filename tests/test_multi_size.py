@@ -316,7 +316,10 @@ def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
     ("sizes", "message"),
     [
         ([SIZES[0], SIZES[1], SIZES[0]], "image size 8x8 is given twice"),
-        ([dataclasses.replace(s, resize="none") for s in SIZES], "resize none ignores the image"),
+        (
+            [dataclasses.replace(s, resize="none") for s in SIZES],
+            "resize none leaves images as large",
+        ),
         ([SIZES[0], dataclasses.replace(SIZES[1], seed=7)], "and seed is 0 for 8x8, 7 for 24x24: "),
         ([SIZES[0], dataclasses.replace(SIZES[1], on_error="fail")], "and on_error is reject for "),
         ([], "there is no image size to convert to"),

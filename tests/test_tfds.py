@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import convert_folder
+from conftest import convert_folder, encode_image, make_image
 
 from converter import ConvertOptions
 from reader import Record, open_shards
@@ -101,9 +101,13 @@ def test_part_of_a_split_can_be_read(folder):
 
 
 @pytest.mark.parametrize("encoding", ["keep", "raw"])
-def test_images_that_keep_their_aspect_ratio_are_read(image_folder, tmp_path, encoding):
+def test_images_that_keep_their_aspect_ratio_are_read(tmp_path, encoding):
+    for seed, size in enumerate([(24, 32), (32, 24), (24, 48)]):
+        path = tmp_path / "images" / "a" / f"{seed}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(make_image(seed, *size), "PNG"))
     options = ConvertOptions(image_size=(12, 12), resize="shorter", encoding=encoding)
-    convert_folder(image_folder, tmp_path / "set", options)
+    convert_folder(tmp_path / "images", tmp_path / "set", options)
     examples = tfds.builder_from_directory(tmp_path / "set").as_dataset("train")
     found = {e["image/source_id"]: e["image/encoded"] for e in examples.as_numpy_iterator()}
     for record in open_shards(tmp_path / "set").source("train"):

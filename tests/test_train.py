@@ -111,7 +111,9 @@ def test_it_goes_on_with_the_step_after_the_checkpoint(run, tmp_path, monkeypatc
 
 def test_ctrl_c_ends_it_at_once_with_one_line():
     code = "import train; train.end_at_once()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    folder = Path(train.__file__).parent
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert done.stderr == f"\n{train.INTERRUPTED}\n"
 
