@@ -19,6 +19,7 @@ Beside them are
     spelling  options -> the command line that gives them
     names     file names that do not depend on the locale
     sizes     numbers of bytes, as people write them
+    usage     the memory of this process, and of the machine
     errors    what goes wrong, as a tree
 
 `import converter` loads neither Beam nor TensorFlow. `reader` uses what describes the format, and

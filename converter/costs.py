@@ -10,8 +10,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -23,6 +21,7 @@ from converter.format.typed_json import find_reader
 from converter.histograms import Histograms, OriginalTally
 from converter.storage.files import Layout, write_file
 from converter.storage.location import Location
+from converter.usage import measure_peak_memory
 
 STEPS: Final = {
     "read": "reading", "decode": "decoding", "convert": "resizing", "encode": "encoding",
@@ -123,20 +122,8 @@ def take_cost() -> Cost:
         bytes_read=_meter.bytes_read,
         msec=msec,
         originals=_meter.originals.describe(),
-        peaks={f"{os.getpid()}@{os.uname().nodename}": measure_peak()},
+        peaks={f"{os.getpid()}@{os.uname().nodename}": measure_peak_memory()},
     )
-
-
-def measure_peak() -> int:
-    """The most memory that this process has held, in bytes."""
-    # Not from `getrusage` where there is another way: on Linux a new process begins with the peak
-    # of the one that started it (measured: 307 MB instead of 14).
-    with contextlib.suppress(OSError, StopIteration, ValueError), open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    # macOS counts in bytes, others in kilobytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def write_cost(cost: Cost, layout: Layout[Location], name: str) -> None:

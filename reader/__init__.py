@@ -12,8 +12,7 @@ The folders follow the data from a seed to a tensor. Each imports only from thos
     inference   one image more, beside a model: the array that the data set gives of it
     bench       how fast all this is here, and what limits it: `shardmill bench`
 
-Beside them, `arrays`, `usage` and `packages` are for all: types, the memory of this process, and
-what to install. On top of them:
+Beside them, `arrays` and `packages` are for all: types, and what to install. On top of them:
 
     shardset    a data set and its manifest: `open_shards`, `load_dataset`
     source      random access by number or name; TFRecords of other programs

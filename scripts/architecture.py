@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "ARCHITECTURE.md"
 TOPS = ("pipelines", "reader", "converter")
-BASE = ("errors", "names", "sizes", "option_fields")
+BASE = ("errors", "names", "sizes", "option_fields", "usage")
 """The modules of `converter` that all others may use."""
 
 LABELS = {

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from converter.sizes import format_bytes
+from converter.usage import measure_memory
 from reader import InputStats
-from reader.usage import measure_memory
 
 SAMPLE_S = 1.0
 IN_LOGS = {"input_wait_share", "images_per_second"}

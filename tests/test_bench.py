@@ -13,6 +13,7 @@ from PIL import Image
 
 from converter import ConvertOptions, DatasetError, ShardmillError, UsageError
 from converter.format.manifest import read_manifest
+from converter.usage import measure_memory
 from pipelines.cli.benching import describe_bench, summarize_bench
 from pipelines.cli.commands import main
 from reader import open_shards
@@ -23,7 +24,6 @@ from reader.bench.meter import measure_reading, repeat, watch
 from reader.bench.rounds import Bench, BenchOptions, Figures, read_answer, run_bench, take_medians
 from reader.plan.memory import Buffers
 from reader.records.indexed_file import RecordFile
-from reader.usage import measure_memory
 
 KINDS = {
     "jpeg": {"encoding": "jpeg", "image_size": (16, 20)},

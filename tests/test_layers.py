@@ -22,7 +22,7 @@ ROOT = Path(converter.__file__).parents[1]
 PACKAGES = (converter, pipelines, reader)
 HEAVY = {"apache_beam", "tensorflow", "keras"}
 
-FORMAT_MODULES = {"errors", "format", "names", "option_fields", "sizes", "storage"}
+FORMAT_MODULES = {"errors", "format", "names", "option_fields", "sizes", "storage", "usage"}
 """What `reader` may use of `converter`."""
 
 CONVERTING_MODULES = {
@@ -44,7 +44,7 @@ ROOMS = (
 )  # fmt: skip
 """The packages of `reader`, likewise."""
 
-BASE = {"arrays", "packages", "usage"}
+BASE = {"arrays", "packages"}
 """The modules that all of them may use."""
 
 FACES = {"bench": {"shardset", "source"}}

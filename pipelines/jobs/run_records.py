@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from converter.commits.run_log import Run, append_run
-from converter.costs import Cost, measure_peak, read_costs
+from converter.costs import Cost, read_costs
 from converter.errors import ShardmillError
 from converter.format.manifest import Manifest
 from converter.histograms import Histograms
@@ -15,6 +15,7 @@ from converter.sources.inputs import locate_masks
 from converter.spelling import list_changed, spell_command
 from converter.storage.files import Layout
 from converter.storage.location import Location
+from converter.usage import measure_peak_memory
 from converter.writing.multi_size import choose_leader
 from pipelines.jobs.bars import Progress
 from pipelines.jobs.request import Request
@@ -85,7 +86,7 @@ def note_run(
             for name, parts in _PHASES.items()
         },
         steps_msec={step: round(msec) for step, msec in work.cost.msec.items()},
-        launcher_peak_bytes=measure_peak(),
+        launcher_peak_bytes=measure_peak_memory(),
         worker_peak_bytes=max(work.cost.peaks.values(), default=0),
         shards_written=work.written,
         shards_kept=work.kept,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from converter.sizes import format_bytes
-from reader.usage import measure_memory, measure_peak_memory
+from converter.usage import measure_memory, measure_peak_memory
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from converter.sizes import format_bytes, format_count
+from converter.usage import measure_free_memory
 from reader.bench.rounds import Bench, Figures
-from reader.usage import measure_free_memory
 
 BUSY: Final = 0.8  # of all cores, from which on there is nothing left to win but cores
 DECODING: Final = 0.5  # of the CPU time, from which on it is the decoder that takes it

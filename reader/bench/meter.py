@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from reader.usage import measure_memory
+from converter.usage import measure_memory
 
 Epoch: TypeAlias = Callable[[], Iterable[float]]
 """Reads an epoch; gives the number of images in each batch, a fraction where parts are read."""

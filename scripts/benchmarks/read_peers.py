@@ -24,6 +24,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import numpy as np
 
+from converter.usage import measure_memory
 from reader.bench.contenders import (
     count_batches,
     import_tensorflow,
@@ -32,7 +33,6 @@ from reader.bench.contenders import (
     prepare_decoder,
 )
 from reader.bench.meter import Build, Epoch, watch
-from reader.usage import measure_memory
 
 BATCH = 64
 SIZE = (256, 256)

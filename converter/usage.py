@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 _STATM: Final = Path("/proc/self/statm")
+_STATUS: Final = Path("/proc/self/status")
 _PAGE_BYTES: Final = resource.getpagesize()
 
 
@@ -21,6 +22,11 @@ def measure_memory() -> int:
 
 def measure_peak_memory() -> int:
     """The most bytes of memory that this process has held."""
+    # Not from `getrusage` where there is another way: on Linux a new process begins with the peak
+    # of the one that started it (measured: 307 MB instead of 14).
+    with contextlib.suppress(OSError, StopIteration, ValueError), open(_STATUS) as file:
+        line = next(line for line in file if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # In kilobytes, but on macOS in bytes.
     return peak if sys.platform == "darwin" else peak * 1024
