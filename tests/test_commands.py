@@ -174,7 +174,8 @@ def test_plan_says_what_would_happen_and_writes_nothing(
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["source: folders", "6 files: 6 images in 2 classes, 0 skipped"]
     assert [line.split() for line in lines[2:4]] == [["0", "a", "3"], ["1", "b", "3"]]
-    assert lines[5].startswith("writes train: 6 records, about ")
+    assert lines[5] == "originals 24x32 (6 read), height x width, stored as 8x8 (stretch)"
+    assert lines[6].startswith("writes train: 6 records, about ")
     assert lines[-2].startswith(f"would make {tmp_path / 'out'}: write ")
     assert lines[-1] == "nothing was written"
     assert list_files(tmp_path) == before

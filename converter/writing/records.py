@@ -1,19 +1,13 @@
-"""Turns originals into records, estimates their sizes, and refuses what the options forbid.
+"""Turns originals into records, and refuses what the options forbid.
 
 An original gives one record, or one for each of its frames.
 """
 
-import concurrent.futures
 import dataclasses
 import json
-import math
-import os
-import statistics
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Final, TypeAlias
 
-from converter import progress
 from converter.costs import count_read, enter
 from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format import examples
@@ -25,7 +19,6 @@ from converter.format.schema import (
     Column,
     make_features,
 )
-from converter.format.tfrecords import FRAMING_BYTES
 from converter.image_options import check_file_size
 from converter.images.conversion import (
     Converted,
@@ -39,10 +32,9 @@ from converter.images.isolation import convert_isolated, convert_mask_isolated
 from converter.images.masks import convert_mask, wrap_mask_errors
 from converter.images.opened_images import Origin
 from converter.images.record_images import RecordImage, identify
-from converter.inventory import FILTERS, NO_LABEL, NOTES, Entry, Inventory, name_class
+from converter.inventory import FILTERS, NO_LABEL, NOTES, Entry, Inventory
 from converter.names import name_frame, to_bytes
 from converter.options import ConvertOptions
-from converter.sources.containers import are_read_in_order, locate_part
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import Read, Reads, read_entry
 from converter.storage.location import Location
@@ -52,11 +44,6 @@ from converter.writing.image_notes import count_converted
 STRICT_NOTES: Final = (
     "duplicate_split", "duplicate_class", "twin_class", "twin_path", "unused_mask",
 )  # fmt: skip
-
-BATCH: Final = 32
-MAX_SAMPLES: Final = 1024
-# Sampling ends at this standard error of the mean: 5 of them make the promised 15 %.
-MAX_RELATIVE_ERROR: Final = 0.03
 
 _COLORSPACES: Final = {1: b"Grayscale", 3: b"RGB", 4: b"RGBA"}
 _PACKED: Final = ("format", "height", "width", "channels")
@@ -175,60 +162,6 @@ def describe_values(
     return make_features(valued, fit_boxes(valued, values, origin.size, options, turned))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """What a sample says about all images."""
-
-    record_bytes: float  # the mean over files: no record if rejected, else all frames, with framing
-    seconds_per_image: float  # of one core
-    samples: int
-    rejected: int
-
-
-def estimate_records(
-    entries: Sequence[Entry], inventory: Inventory, images: Location, options: ConvertOptions
-) -> Estimate:
-    """Converts `entries`, which are in random order, until their mean size is known well enough."""
-    places = images, locate_masks(images, options)
-    threads = BATCH if any(place.is_remote for place in places) else os.cpu_count()
-    if are_read_in_order(entries, images):
-        entries, threads = sorted(entries, key=locate_part), 1
-
-    def measure(entry: Entry) -> tuple[int, float]:
-        start, text = time.thread_time(), name_class(inventory, entry)
-        records = make_records(entry, text, images, [options], inventory.columns)
-        written = [outcome for _, (outcome,) in records if not isinstance(outcome, ImageError)]
-        size = sum(len(record.payload) + FRAMING_BYTES for record in written)
-        return size, time.thread_time() - start
-
-    sizes: list[int] = []
-    seconds = 0.0
-    progress.begin("plan", note="converting a sample")
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        # The number of samples depends on their sizes alone, never on time or cores, so that the
-        # same images give the same shards everywhere.
-        while len(sizes) < min(len(entries), MAX_SAMPLES) and not _is_enough(sizes, len(entries)):
-            for size, spent in pool.map(measure, entries[len(sizes) : len(sizes) + BATCH]):
-                sizes.append(size)
-                seconds += spent
-                progress.advance()
-    return Estimate(
-        record_bytes=max(FRAMING_BYTES, statistics.fmean(sizes)),
-        seconds_per_image=seconds / len(sizes),
-        samples=len(sizes),
-        rejected=sizes.count(0),
-    )
-
-
-def bound_record_bytes(options: ConvertOptions) -> float:
-    """An upper limit for the size of any record in bytes; infinite if unknown."""
-    if not options.fixed_size or options.encoding == "keep" or options.frames == "all":
-        return math.inf
-    height, width = options.image_size
-    # Noise may take more than its pixels once it is compressed; the rest is names and hashes.
-    return height * width * (options.channels + options.masked) * 1.2 + 4096
-
-
 def check_scan(inventory: Inventory, options: ConvertOptions) -> None:
     """Raises UsageError for what `strict` refuses, and ShardmillError for what `on_error` does."""
     if options.on_error == "fail" and inventory.rejected:
@@ -332,13 +265,3 @@ def _read(entry: Entry, images: Location, options: ConvertOptions, read: Read | 
     if len(data) != entry.size_bytes:
         raise ImageError("changed", f"{entry.size_bytes} bytes when planned, {len(data)} now")
     return data
-
-
-def _is_enough(sizes: Sequence[int], population: int) -> bool:
-    if len(sizes) < 2 * BATCH:
-        return False
-    mean = statistics.fmean(sizes)
-    # Images that are drawn without putting them back: of all of them, the mean has no error.
-    unseen = 1 - len(sizes) / population
-    error = statistics.stdev(sizes) * math.sqrt(unseen / len(sizes))
-    return error <= MAX_RELATIVE_ERROR * mean

@@ -189,5 +189,6 @@ def _describe_proposal(proposal: Proposal) -> dict[str, Any]:
             }
             for name, records in proposal.draft.shard_records.items()
         },
+        "sizes": dataclasses.asdict(estimate.sizes) if estimate and estimate.sizes else None,
         "core_seconds": round(estimate.seconds_per_image * images, 3) if estimate else None,
     }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # `inspect` does without the jobs
     from converter.upkeep.comparisons import ClassChanges
     from converter.upkeep.updates import Update
     from converter.upkeep.verification import Fault
+    from converter.writing.estimates import SampledSizes
     from pipelines.jobs.convert import Conversion
     from pipelines.jobs.preview import Preview, Proposal
     from pipelines.jobs.upkeep import Repair
@@ -119,6 +120,8 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
     yield f"reads {format_bytes(proposal.source_bytes)}"
     if estimate is None:
         return
+    if estimate.sizes:
+        yield from _describe_sizes(estimate.sizes, options)
     for split, records in proposal.draft.shard_records.items():
         total = sum(records) * estimate.record_bytes
         yield (
@@ -135,6 +138,28 @@ def _summarize_proposal(proposal: Proposal, options: ConvertOptions) -> Iterator
         "cores, and some seconds to start "
         f"(measured on {estimate.samples:,} images, {estimate.rejected} of them rejected)"
     )
+
+
+def _describe_sizes(sizes: SampledSizes, options: ConvertOptions) -> Iterator[str]:
+    original, stored = ("{}x{}".format(*size) for size in (sizes.original, sizes.stored))
+    read = f"{sizes.read:,} read" if sizes.alike else f"median of {sizes.read:,} read"
+    about = "" if sizes.alike else "about "
+    if options.resize == "none":
+        yield f"originals {about}{original} ({read}), height x width, stored as they are"
+        return
+    wanted = stored if options.fixed_size else f"{about}{stored}"
+    yield (
+        f"originals {about}{original} ({read}), height x width, stored as {wanted} "
+        f"({options.resize})"
+    )
+    if 2 * sizes.enlarged > sizes.read:
+        side = {"shorter": min, "longer": max}.get(options.resize)
+        height, width = (side(sizes.original),) * 2 if side else sizes.original
+        smaller = height if height == width else f"{height}x{width}"
+        yield (
+            f"  note: most originals are {about}{original}: {stored} enlarges them; try "
+            f"--image-size {smaller}"
+        )
 
 
 def _seconds(seconds: float) -> str:

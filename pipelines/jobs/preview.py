@@ -35,7 +35,8 @@ from converter.storage.locks import check_broken
 from converter.upkeep.comparisons import ClassChanges, compare_classes
 from converter.upkeep.contents import OnShard
 from converter.upkeep.updates import Update, plan_update
-from converter.writing.records import Estimate, bound_record_bytes, check_scan, estimate_records
+from converter.writing.estimates import Estimate, bound_record_bytes, estimate_records
+from converter.writing.records import check_scan
 from pipelines.jobs.bars import follow
 from pipelines.jobs.outputs import locate_sizes
 from pipelines.jobs.request import SETTINGS, Request, make_requests, make_settings
