@@ -10,11 +10,15 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.format.manifest import Totals
 from converter.format.schema import Column
+
+if TYPE_CHECKING:  # it takes 80 ms to import, which messages of the command line do without
+    import numpy as np
+    import numpy.typing as npt
 
 SPLITS: Final = ("train", "validation", "test")
 NO_LABEL: Final = -1  # of an image without a class
@@ -173,13 +177,13 @@ class Inventory:
 
     # In label order, also those without an image; empty if images have no labels.
     classes: tuple[str, ...]
-    entries: tuple[Entry, ...]  # ordered by the bytes of their paths
+    entries: Sequence[Entry]  # ordered by the bytes of their paths; a scan gives `Entries`
     skipped: tuple[Skipped, ...]  # all other files, in the same order
     rejected: tuple[Skipped, ...] = ()  # rows of a table that cannot be converted
     notes: tuple[Note, ...] = ()  # what is odd
     columns: tuple[Column, ...] = ()  # what the values of the entries are
     # Indices into `entries` of images with the same content, one tuple for each set.
-    duplicates: tuple[tuple[int, ...], ...] = ()
+    duplicates: Sequence[Sequence[int] | npt.NDArray[np.uint32]] = ()
     found_classes: tuple[str, ...] = ()  # by their names in the source, if others are asked for
     labelled: bool = True  # each image has exactly one class
     recognized: str = ""  # what the images were taken for, for people

@@ -433,7 +433,7 @@ def test_duplicates_in_a_zip_are_found_however_long_their_headers_are(tmp_path):
             info.extra = struct.pack("<2H", 0x9999, extra_bytes) + bytes(extra_bytes)
             file.writestr(info, content)
     inventory = scan_images(tmp_path / "images.zip")
-    assert inventory.duplicates == ((0, 1, 2),)
+    assert [places.tolist() for places in inventory.duplicates] == [[0, 1, 2]]
 
 
 @pytest.mark.parametrize("suffix", ["tar.gz", "tgz", "tar.bz2", "tar.xz"])

@@ -4,10 +4,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import convert_folder, write_image
 
 from converter.commits.commit import read_notes
+from converter.entries import Entries
 from converter.format.manifest import read_manifest
 from converter.image_options import MAX_FILE_BYTES
 from converter.inventory import Entry, Note
@@ -39,7 +41,7 @@ def find(root: Path, contents: dict[str, bytes]) -> tuple[list[Entry], list[list
         sets = find_duplicates(entries, root, MAX_FILE_BYTES)
     assert all(entry.size_bytes > 0 for entry in entries if (entry.path, 0) in read)
     find.read = read
-    return entries, sets
+    return entries, [places.tolist() for places in sets]
 
 
 def test_only_equal_contents_are_duplicates(tmp_path):
@@ -61,15 +63,16 @@ def test_what_cannot_be_read_is_no_duplicate(tmp_path):
     entries, _ = find(tmp_path, {"1": b"x", "2": b"x", "3": b"x", "4": b"x"})
     (tmp_path / "2").unlink()
     (tmp_path / "3").write_bytes(b"xx")
-    assert find_duplicates(entries, tmp_path, MAX_FILE_BYTES) == [[0, 3]]
+    (found,) = find_duplicates(entries, tmp_path, MAX_FILE_BYTES)
+    assert found.tolist() == [0, 3]
 
 
 def test_of_duplicates_the_first_of_the_split_that_is_held_out_is_kept():
-    entries = [
+    entries = Entries(
         Entry(f"{place}.png", 0, 1, split=split)
         for place, split in enumerate(("train", "test", "test", "train"))
-    ]
-    kept, dropped = drop_duplicates(entries, [[0, 1, 2]])
+    )
+    kept, dropped = drop_duplicates(entries, [np.array([0, 1, 2], np.uint32)])
     assert [entry.path for entry in kept] == ["1.png", "3.png"]
     assert [(skip.path, skip.code, skip.detail) for skip in dropped] == [
         (f"{place}.png", "skipped_duplicate", "has the content of another image: 1.png")

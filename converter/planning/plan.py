@@ -10,19 +10,20 @@ shard are one range of bytes, and only that range has to travel to a worker.
 """
 
 import dataclasses
+import functools
 import io
 import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from converter import progress
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
 from converter.images.conversion import name_generator
-from converter.inventory import NO_LABEL, Entry, Inventory, name_class
+from converter.inventory import NO_LABEL, Entry, Inventory
 from converter.names import find_file, fit_message
 from converter.options import ConvertOptions
 from converter.sources.containers import are_read_in_order
@@ -31,6 +32,9 @@ from converter.storage.locate import locate
 from converter.storage.location import Location
 
 _NO_MASK: Final = Entry("", NO_LABEL, 0)
+
+_PLAIN: Final = _NO_MASK[4:]  # what an entry has from its group on, if that is nothing
+_CHUNK: Final = 1_000  # entries that are written at once
 
 # What an entry's line leaves out at its end: its place and values, six fields of its mask, and its
 # file, part and span.
@@ -66,7 +70,7 @@ class Draft:
     """A plan that is not written yet."""
 
     inventory: Inventory
-    splits: dict[str, list[Entry]]  # in record order
+    splits: Mapping[str, Sequence[Entry]]  # in record order
     shard_records: dict[str, list[int]]  # of each shard, by split
     rejected: tuple[dict[str, str], ...] = ()  # what an update does not try again, as it is stored
     base: Base | None = None  # of an update
@@ -125,7 +129,7 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         if resumed:
             # Inside the block: then none of the three files replaces that of the other plan.
             refuse_other_plan(out, digest, options)
-    in_order = are_read_in_order(itertools.chain(*draft.splits.values()), images)
+    in_order = any(are_read_in_order(entries, images) for entries in draft.splits.values())
     located = {"digest": digest, "images": str(images), "in_order": in_order}
     located |= _count_left_out(draft, options)
     data = dump_line({**located, "policies": options.policies_to_json(), **content})
@@ -264,14 +268,15 @@ def _count_left_out(draft: Draft, options: ConvertOptions) -> dict[str, Any]:
 
 
 def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
+    dump = functools.partial(_dump_entry, texts=_dump_texts(draft.inventory))
     for split, entries in draft.splits.items():
         counts, remaining = draft.shard_records[split], iter(entries)
         for index, records in enumerate(counts):
-            members = list(itertools.islice(remaining, records))
-            offset = file.size
-            for entry in members:
-                file.write(_dump_entry(entry, draft.inventory))
-            progress.advance(len(members))
+            offset, source_bytes = file.size, 0
+            for members in _cut(itertools.islice(remaining, records)):
+                file.write(b"".join(dump(entry) for entry in members))
+                source_bytes += sum(entry.size_bytes for entry in members)
+                progress.advance(len(members))
             yield Shard(
                 split=split,
                 index=index,
@@ -279,11 +284,26 @@ def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
                 records=records,
                 offset=offset,
                 size=file.size - offset,
-                source_bytes=sum(entry.size_bytes for entry in members),
+                source_bytes=source_bytes,
             )
 
 
-def _dump_entry(entry: Entry, inventory: Inventory) -> bytes:
+def _cut(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    while members := list(itertools.islice(entries, _CHUNK)):
+        yield members
+
+
+def _dump_texts(inventory: Inventory) -> dict[int, str]:
+    """The name of each class as JSON, by its label."""
+    names = {NO_LABEL: "", **dict(enumerate(inventory.classes))}
+    return {label: json.dumps(name) for label, name in names.items()}
+
+
+def _dump_entry(entry: Entry, texts: Mapping[int, str]) -> bytes:
+    # By hand: a third of what JSON takes for a list, of which a plan has one for each image.
+    line = f"[{json.dumps(entry.path)},{entry.label},{texts[entry.label]},{entry.size_bytes}"
+    if entry[4:] == _PLAIN:
+        return f"{line}]\n".encode("ascii")
     mask = entry.mask or _NO_MASK
     more = [
         entry.place, entry.values, mask.path, mask.size_bytes, mask.place,
@@ -291,8 +311,7 @@ def _dump_entry(entry: Entry, inventory: Inventory) -> bytes:
     ]  # fmt: skip
     if not entry.file:
         del more[5 if entry.mask else 2 if entry.place or entry.values else 0 :]
-    fields = [entry.path, entry.label, name_class(inventory, entry), entry.size_bytes]
-    return dump_line([*fields, *more])
+    return (line + "".join(f",{json.dumps(value)}" for value in more) + "]\n").encode("ascii")
 
 
 def dump_line(value: object) -> bytes:

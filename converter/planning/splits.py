@@ -12,12 +12,14 @@ move when others of its class are added, because the limit moves.
 import hashlib
 import itertools
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from converter.entries import SPLIT_NUMBERS, Entries, Members, Places
 from converter.errors import UsageError
 from converter.inventory import NO_LABEL, SPLITS, Entry
 from converter.names import to_bytes
@@ -27,10 +29,14 @@ FOLDER: Final = "folder"  # the value of `group_by` that makes each folder a gro
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 Draws: TypeAlias = npt.NDArray[np.uint64]
+Hints: TypeAlias = npt.NDArray[np.int8]
+"""Splits as indices of `SPLITS`, or `OPEN`."""
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
-_NUMBERS: Final = {split: number for number, split in enumerate(SPLITS)}
 OPEN: Final = -1  # a split that is not decided yet
+
+_CHUNK: Final = 4_096  # images whose hashes become part of an array at once
+_PART_BITS: Final = 4  # of the ranks that are sorted at once
 
 # A split has at least this many shards, to keep all cores busy and for interleaved reading, while
 # each of them keeps at least `MIN_SHARD_RECORDS`.
@@ -48,17 +54,20 @@ class Drawn(NamedTuple):
 def draw(path: str, options: ConvertOptions) -> Drawn:
     """Hashes a path, or the name of a group, with the seed."""
     # Not by `hash`, which differs between processes.
-    key = options.seed.to_bytes(8, "little")
-    digest = hashlib.blake2b(to_bytes(path), digest_size=16, key=key).digest()
+    digest = hashlib.blake2b(to_bytes(path), digest_size=16, key=_make_key(options)).digest()
     return Drawn(int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"))
+
+
+def _make_key(options: ConvertOptions) -> bytes:
+    return options.seed.to_bytes(8, "little")
 
 
 def assign_splits(
     entries: Sequence[Entry],
     options: ConvertOptions,
-    duplicates: Sequence[Sequence[int]] = (),
+    duplicates: Sequence[Sequence[int] | Places] = (),
     kept: Mapping[str, str] | None = None,
-) -> dict[str, list[Entry]]:
+) -> dict[str, Sequence[Entry]]:
     """Assigns the entries to splits and puts each split into its seeded order.
 
     `duplicates` are images with the same content, as their places in `entries`. `kept` are splits
@@ -66,26 +75,46 @@ def assign_splits(
     with any entries, in the order of `SPLITS`. Raises UsageError if a split that was asked for gets
     no image, or is given already, or if the pattern of groups matches no path.
     """
+    columns = Entries.of(entries)
+    groups = _find_groups(columns, options)
     if kept is None:
-        _check_grouped(entries, options)
-    given = _read_given(entries, options, kept or {})
-    drawn = itertools.chain.from_iterable(draw(entry.path, options) for entry in entries)
-    draws, ranks = np.fromiter(drawn, np.uint64, 2 * len(entries)).reshape(-1, 2).T.copy()
-    if kept and (groups := join_units(entries, options, ())) is not None:
+        _check_grouped(columns, groups, options)
+    given = _read_given(columns, options, kept or {})
+    draws, ranks = _draw_all(columns, options)
+    if kept and groups:
         # Before duplicates are joined, which may lie in several splits by now.
-        given = _spread(given, groups, entries)
-    units = join_units(entries, options, duplicates)
-    if units is not None:
-        draws = _draw_together(units, draws, ranks, entries, options)
-        given = _spread(given, units, entries)
+        given = _spread(given, join_units(groups, len(columns), ()), columns.splits)
+    if groups or options.stratify or (given != OPEN).any():
+        units = join_units(groups, len(columns), duplicates) if groups or duplicates else None
+        if units is not None:
+            draws = _draw_together(units, draws, ranks, groups, options)
+            given = _spread(given, units, columns.splits)
+    else:  # each set for itself, because arrays of units would take more than the entries
+        units = None
+        for places in duplicates:
+            group = np.asarray(places)
+            draws[group] = draws[group[ranks[group].argmin()]]
     if options.stratify:
-        chosen = stratify(_read_labels(entries), draws, given, units, options)
+        chosen = stratify(_read_labels(columns), draws, given, units, options)
     else:
         chosen = np.where(given == OPEN, _draw_freely(draws, options), given)
-    members = _sort(entries, chosen, ranks)
+    del draws, given, units
+    members = _sort(columns, chosen, ranks)
     if kept is None:
-        _check_filled(members, options, is_given=any(entry.split for entry in entries))
+        _check_filled(members, options, is_given=bool((columns.splits != OPEN).any()))
     return {split: group for split, group in members.items() if group}
+
+
+def _draw_all(entries: Entries, options: ConvertOptions) -> tuple[Draws, Draws]:
+    """The draws and ranks of all images: uint64 (images,) each."""
+    draws, ranks = np.empty((2, len(entries)), np.uint64)
+    key, hashes = _make_key(options), entries.paths.iterate()
+    for begin in range(0, len(entries), _CHUNK):
+        paths = itertools.islice(hashes, _CHUNK)
+        found = b"".join(hashlib.blake2b(path, digest_size=16, key=key).digest() for path in paths)
+        part = np.frombuffer(found, "<u8").reshape(-1, 2)
+        draws[begin : begin + _CHUNK], ranks[begin : begin + _CHUNK] = part.T
+    return draws, ranks
 
 
 def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
@@ -96,7 +125,7 @@ def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
 
 
 def plan_shards(
-    splits: dict[str, list[Entry]], options: ConvertOptions, record_bytes: float
+    splits: Mapping[str, Sequence[Entry]], options: ConvertOptions, record_bytes: float
 ) -> dict[str, list[int]]:
     """The number of records of each shard, by split, if a record has this mean size."""
     largest = max(map(len, splits.values()))
@@ -132,24 +161,39 @@ def cut_evenly(total: int, parts: int) -> list[int]:
 
 
 def join_units(
-    entries: Sequence[Entry], options: ConvertOptions, duplicates: Sequence[Sequence[int]]
-) -> Numbers | None:
-    """Numbers for images that are equal if they stay together: int64 (images,); None if none do."""
-    units = np.arange(len(entries), dtype=np.int64)
+    groups: Mapping[int, str], images: int, duplicates: Sequence[Sequence[int] | Places]
+) -> Numbers:
+    """Numbers for images that are equal if they stay together: int64 (images,).
+
+    `groups` are those of the images that have one, by their places.
+    """
+    units = np.arange(images, dtype=np.int64)
     first: dict[str, int] = {}
-    for place, entry in enumerate(entries):
-        if group := find_group(entry, options):
-            units[place] = first.setdefault(group, place)
+    for place, group in groups.items():
+        units[place] = first.setdefault(group, place)
+    if not groups:  # no image is in two sets of duplicates
+        for places in duplicates:
+            units[np.asarray(places)] = places[0]
+        return units
     # Groups that share an image by its content become one.
     parents: dict[int, int] = {}  # only of units with duplicates, which are few
     for places in duplicates:
         root = _find(parents, int(units[places[0]]))
         for place in places[1:]:
             parents[_find(parents, int(units[place]))] = root
-    roots = np.arange(len(entries), dtype=np.int64)
+    roots = np.arange(images, dtype=np.int64)
     for unit in parents:
         roots[unit] = _find(parents, unit)
-    return roots[units] if first or duplicates else None
+    return roots[units]
+
+
+def _find_groups(entries: Entries, options: ConvertOptions) -> dict[int, str]:
+    """The groups of the images that have one, by their places."""
+    if entries.find("group") is None and options.group_by is None:
+        return {}
+    found = ((place, find_group(entry, options)) for place, entry in enumerate(entries))
+    # Equal texts as one object: there are far fewer groups than images.
+    return {place: sys.intern(group) for place, group in found if group}
 
 
 def find_group(entry: Entry, options: ConvertOptions) -> str:
@@ -163,14 +207,18 @@ def find_group(entry: Entry, options: ConvertOptions) -> str:
 
 
 def stratify(
-    labels: Numbers, draws: Draws, given: Numbers, units: Numbers | None, options: ConvertOptions
-) -> Numbers:
+    labels: npt.NDArray[np.int32],
+    draws: Draws,
+    given: Hints,
+    units: Numbers | None,
+    options: ConvertOptions,
+) -> Hints:
     """Assigns the lowest draws of each class to `validation`, and the next ones to `test`.
 
     Of a class of two images or more, at least one is held out, and at least one stays in `train`.
     `given` holds the splits that are decided, or `OPEN`; all arrays have the shape (images,).
     """
-    chosen: Numbers = given.copy()
+    chosen: Hints = given.copy()
     units = np.arange(len(labels)) if units is None else units
     is_open = given == OPEN
     _, firsts, inverse = np.unique(units[is_open], return_index=True, return_inverse=True)
@@ -180,7 +228,7 @@ def stratify(
     classes = _find_commonest(labels[is_open], inverse)
     order = np.lexsort((draws[places[firsts]], classes))
     bounds = np.searchsorted(classes[order], np.arange(int(classes.max(initial=-1)) + 2))
-    taken = np.zeros(len(order), np.int64)
+    taken = np.zeros(len(order), np.int8)
     for label, (begin, end) in enumerate(itertools.pairwise(bounds.tolist())):
         if begin == end:
             continue
@@ -196,7 +244,7 @@ def stratify(
     return chosen
 
 
-def _share_class(given: Numbers, options: ConvertOptions) -> list[int]:
+def _share_class(given: Hints, options: ConvertOptions) -> list[int]:
     """The numbers of images of a class that `validation` and `test` still get."""
     left, quotas = len(given) - 1, []  # one stays in `train`
     for split, share in ((VALIDATION, options.validation_split), (TEST, options.test_split)):
@@ -206,7 +254,7 @@ def _share_class(given: Numbers, options: ConvertOptions) -> list[int]:
     return quotas
 
 
-def _find_commonest(labels: Numbers, units: Numbers) -> Numbers:
+def _find_commonest(labels: npt.NDArray[np.int32], units: Numbers) -> Numbers:
     """The commonest label of each unit, the lowest of several: int64 (units,)."""
     pairs, counts = np.unique(np.stack((units, labels), -1), axis=0, return_counts=True)
     # By unit, then from the commonest label on: the first of each unit is what is sought.
@@ -216,46 +264,43 @@ def _find_commonest(labels: Numbers, units: Numbers) -> Numbers:
     return commonest
 
 
-def _read_labels(entries: Sequence[Entry]) -> Numbers:
-    labels = np.fromiter((entry.label for entry in entries), np.int64, len(entries))
-    if (labels == NO_LABEL).any():
+def _read_labels(entries: Entries) -> npt.NDArray[np.int32]:
+    if (entries.labels == NO_LABEL).any():
         raise UsageError(
             "stratify takes images with one label each: leave it out if they have none or several"
         )
-    return labels
+    return entries.labels
 
 
-def _read_given(
-    entries: Sequence[Entry], options: ConvertOptions, kept: Mapping[str, str]
-) -> Numbers:
-    """The number of the split that each image has already, or `OPEN`: int64 (images,)."""
+def _read_given(entries: Entries, options: ConvertOptions, kept: Mapping[str, str]) -> Hints:
+    """The number of the split that each image has already, or `OPEN`: int8 (images,)."""
     asked = {name for name, share in options.held_out.items() if share}
-    for split in asked & {entry.split for entry in entries}:
+    present = {SPLITS[number] for number in np.unique(entries.splits).tolist() if number != OPEN}
+    for split in asked & present:
         raise UsageError(
             f"split {split!r} is given by the images' folders or table, and asked for as a "
             f"fraction: leave out the {split} split, or draw all splits with --split-folders no"
         )
-    hinted = {**_NUMBERS, "": OPEN}
+    given: Hints = entries.splits.copy()
     if asked:
-        hinted["train"] = OPEN  # fractions are of the images that are given to `train`
-    given = (
-        _NUMBERS[kept[entry.path]] if entry.path in kept else hinted[entry.split]
-        for entry in entries
-    )
-    return np.fromiter(given, np.int64, len(entries))
+        given[given == TRAIN] = OPEN  # fractions are of the images that are given to `train`
+    if kept:
+        for place, path in enumerate(entries.paths):
+            if path in kept:
+                given[place] = SPLIT_NUMBERS[kept[path]]
+    return given
 
 
 def _draw_together(
-    units: Numbers, draws: Draws, ranks: Draws, entries: Sequence[Entry], options: ConvertOptions
+    units: Numbers, draws: Draws, ranks: Draws, groups: Mapping[int, str], options: ConvertOptions
 ) -> Draws:
     """Gives each unit the draw of its image with the lowest rank, or of that image's group."""
     draws = draws.copy()
     known: dict[str, int] = {}
-    for place, entry in enumerate(entries):
-        if group := find_group(entry, options):
-            if group not in known:
-                known[group] = draw(f"group {group}", options).draw
-            draws[place] = known[group]
+    for place, group in groups.items():
+        if group not in known:
+            known[group] = draw(f"group {group}", options).draw
+        draws[place] = known[group]
     # It hardly changes when images are added, and a rank says nothing of the draw: by the lowest
     # draw, a fifth to validate on would be 83 % of the images that have seven copies each.
     order = np.argsort(ranks, kind="stable")[::-1]
@@ -264,12 +309,10 @@ def _draw_together(
     return shared[units]
 
 
-def _spread(given: Numbers, units: Numbers, entries: Sequence[Entry]) -> Numbers:
+def _spread(given: Hints, units: Numbers, splits: Hints) -> Hints:
     """Assigns open images to the split of the images that stay with them."""
-    nothing = len(SPLITS)
     # In a byte each: eight arrays of a million numbers would take more than the plan itself.
-    hints = (_NUMBERS.get(entry.split, OPEN) for entry in entries)
-    splits = np.fromiter(hints, np.int8, len(units))
+    nothing = len(SPLITS)
     of_all = np.where(given == OPEN, nothing, given).astype(np.int8)
     # An image that a folder assigns to `train` is not held out for a duplicate in `test`.
     of_rest = np.where(splits > TRAIN, nothing, of_all).astype(np.int8)
@@ -279,21 +322,31 @@ def _spread(given: Numbers, units: Numbers, entries: Sequence[Entry]) -> Numbers
     in_all, in_rest = lowest[:, units]
     alone = np.where(in_all < nothing, np.minimum(in_rest, np.int8(TRAIN)), np.int8(nothing))
     found = np.where(splits == TRAIN, np.where(in_rest < nothing, in_rest, alone), in_all)
-    return np.where((given == OPEN) & (found < nothing), found, given)
+    spread: Hints = np.where((given == OPEN) & (found < nothing), found, given)
+    return spread
 
 
-def _draw_freely(draws: Draws, options: ConvertOptions) -> Numbers:
+def _draw_freely(draws: Draws, options: ConvertOptions) -> Hints:
     shares = draws / 2.0**64
-    chosen = np.where(shares < sum(options.held_out.values()), TEST, TRAIN)
-    return np.where(shares < options.validation_split, VALIDATION, chosen)
+    chosen = np.full(len(draws), TRAIN, np.int8)
+    chosen[shares < sum(options.held_out.values())] = TEST
+    chosen[shares < options.validation_split] = VALIDATION
+    return chosen
 
 
-def _sort(entries: Sequence[Entry], chosen: Numbers, ranks: Draws) -> dict[str, list[Entry]]:
+def _sort(entries: Entries, chosen: Hints, ranks: Draws) -> dict[str, Members]:
+    """Orders each split by rank, a part of the ranks at a time, which takes less memory."""
+    parts = (ranks >> np.uint64(64 - _PART_BITS)).astype(np.uint8)
     members = {}
-    for split, number in _NUMBERS.items():
-        places = np.flatnonzero(chosen == number)
-        order = np.argsort(ranks[places], kind="stable")
-        members[split] = [entries[place] for place in places[order]]
+    for number, split in enumerate(SPLITS):
+        found = np.empty(int((chosen == number).sum()), np.uint32)
+        begin = 0
+        for part in range(1 << _PART_BITS):
+            places = np.flatnonzero((parts == part) & (chosen == number))
+            order = np.argsort(ranks[places], kind="stable")
+            found[begin : begin + len(places)] = places[order]
+            begin += len(places)
+        members[split] = Members(entries, found)
     return members
 
 
@@ -314,8 +367,8 @@ def find_uneven(
     return uneven
 
 
-def _check_grouped(entries: Sequence[Entry], options: ConvertOptions) -> None:
-    if options.group_by and not any(find_group(entry, options) for entry in entries):
+def _check_grouped(entries: Entries, groups: Mapping[int, str], options: ConvertOptions) -> None:
+    if options.group_by and not groups:
         raise UsageError(
             f"group by {options.group_by!r} matches none of the paths, such as "
             f"{entries[0].path!r}: nothing would be kept together"

@@ -26,9 +26,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, BinaryIO, Final, cast
 
 from converter import progress
+from converter.entries import Entries
 from converter.errors import ImageError, UsageError
 from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
-from converter.names import to_bytes
 from converter.sources.folders import clean_name, has_image_suffix, is_clutter
 from converter.sources.inputs import is_compressed, is_zip
 from converter.sources.tar_headers import Header
@@ -56,11 +56,9 @@ _DAMAGE: Final = (EOFError, OSError, lzma.LZMAError, zlib.error)
 _one_at_a_time: Final = threading.RLock()
 
 
-def list_archive(
-    archive: Location, skipped: list[Skipped]
-) -> tuple[list[Entry], dict[str, set[str]]]:
+def list_archive(archive: Location, skipped: list[Skipped]) -> tuple[Entries, dict[str, set[str]]]:
     """The images of an archive and its folders, as of `list_folder`."""
-    found: dict[str, Entry] = {}
+    entries = Entries()
     folders: defaultdict[str, set[str]] = defaultdict(set)
     for member in read_members(archive):
         if isinstance(member, Skipped):
@@ -77,10 +75,11 @@ def list_archive(
             skipped.append(leave_out(member.path, code))
             continue
         progress.advance()
-        if member.path in found:  # as with tar, the last one counts
-            skipped.append(leave_out(member.path, "skipped_repeated"))
-        found[member.path] = member
-    return sorted(found.values(), key=lambda entry: to_bytes(entry.path)), folders
+        entries.append(member)
+    # As with tar, the last one of a name counts.
+    entries, repeated = entries.sort().keep_distinct(last=True)
+    skipped += (leave_out(path, "skipped_repeated") for path in repeated)
+    return entries, folders
 
 
 def read_members(archive: Location) -> Iterator[Entry | Skipped]:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from converter.entries import list_files
 from converter.errors import ImageError
 from converter.inventory import Entry
 from converter.sources import archives, example_files, parquet_images
@@ -86,7 +87,7 @@ def are_read_in_order(entries: Iterable[Entry], root: Location) -> bool:
     """Whether images can only be read one after another, in the order of file and place."""
     if is_compressed(root):
         return True
-    return any(_find_container(file).in_order for file in {entry.file for entry in entries} - {""})
+    return any(_find_container(file).in_order for file in list_files(entries))
 
 
 def locate_part(entry: Entry) -> tuple[str, int]:

@@ -14,14 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from converter import progress
-from converter.inventory import SKIP_RULES, SPLITS, Entry, Inventory, Note, Skipped, make_note
+from converter.entries import Entries
+from converter.inventory import MAX_NAMES, SKIP_RULES, Entry, Inventory, Note, Skipped
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.originals import digest_source
 from converter.storage.location import Location
 from converter.storage.stores import CONNECTIONS
 
-Sets: TypeAlias = list[list[int]]
+Places: TypeAlias = npt.NDArray[np.uint32]
+Sets: TypeAlias = list[Places]
 """Indices of entries with the same content, set by set."""
 
 DUPLICATE_CODES: Final = ("duplicate", "duplicate_class", "duplicate_split")
@@ -34,39 +36,60 @@ _HASH_BYTES: Final = 16  # of a SHA-256: no one can make two files that share th
 # ones. Objects are given one by one: each read is a request, and many have to be under way.
 _CHUNK: Final = 256
 
+_PART: Final = 1 << 20  # images
+_PART_BITS: Final = 4
+_PARTS: Final = 1 << _PART_BITS  # of all hashes
+
 
 def mark_duplicates(inventory: Inventory, root: Location, options: ConvertOptions) -> Inventory:
     """Notes images with the same content, or leaves out all but one, as `dedupe` says."""
-    entries = inventory.entries
+    entries = Entries.of(inventory.entries)
     sets = find_duplicates(entries, root, options.max_file_bytes)
     notes = (*inventory.notes, *note_duplicates(entries, sets))
     if options.dedupe == "report":
-        return dataclasses.replace(inventory, notes=notes, duplicates=tuple(map(tuple, sets)))
+        return dataclasses.replace(inventory, notes=notes, duplicates=tuple(sets))
     kept, dropped = drop_duplicates(entries, sets)
     skipped = sorted((*inventory.skipped, *dropped), key=lambda file: to_bytes(file.path))
     return dataclasses.replace(inventory, entries=kept, skipped=tuple(skipped), notes=notes)
 
 
-def find_duplicates(entries: Sequence[Entry], root: Location, max_bytes: int) -> Sets:
+def find_duplicates(images: Sequence[Entry], root: Location, max_bytes: int) -> Sets:
     """Finds images with the same content, in order, but no empty, larger or unreadable ones."""
-    sizes = np.fromiter((entry.size_bytes for entry in entries), np.int64, len(entries))
-    values, counts = np.unique(sizes, return_counts=True)
-    asked = (counts > 1) & (values > 0) & (values <= max_bytes)
-    alike = np.flatnonzero(np.isin(sizes, values[asked]))
+    entries = Entries.of(images)
+    alike = _find_alike(entries.sizes, max_bytes)
     threads = CONNECTIONS if root.is_remote else os.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         progress.begin("plan", len(alike), note="looking for duplicates")
         sets = _group(alike, entries, root, END_BYTES, pool)
-        small = [group for group in sets if entries[group[0]].size_bytes <= 2 * END_BYTES]
-        large = [group for group in sets if entries[group[0]].size_bytes > 2 * END_BYTES]
-        places = np.fromiter(itertools.chain(*large), np.int64)
+        is_large = [entries.sizes[group[0]] > 2 * END_BYTES for group in sets]
+        large = [*itertools.compress(sets, is_large)]
+        small = [group for group, skip in zip(sets, is_large, strict=True) if not skip]
+        places = np.concatenate(large) if large else alike[:0]
         progress.begin("plan", len(places), note="comparing likely duplicates")
-        return sorted([*small, *_group(places, entries, root, 0, pool)])
+        sets = [*small, *_group(places, entries, root, 0, pool)]
+        return sorted(sets, key=lambda group: int(group[0]))
+
+
+def _find_alike(sizes: npt.NDArray[np.int64], max_bytes: int) -> Places:
+    """The files that have the size of another one."""
+    ordered = np.sort(sizes)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    twice = twice[(twice > 0) & (twice <= max_bytes)]
+    if not len(twice):
+        return np.empty(0, np.uint32)
+    # In parts: NumPy makes numbers of eight bytes on the way.
+    parts = []
+    for begin in range(0, len(sizes), _PART):
+        part = sizes[begin : begin + _PART]
+        found = np.minimum(np.searchsorted(twice, part), len(twice) - 1)
+        parts.append((np.flatnonzero(twice[found] == part) + begin).astype(np.uint32))
+    return np.concatenate(parts)
 
 
 def _group(
-    places: npt.NDArray[np.int64],
-    entries: Sequence[Entry],
+    places: Places,
+    entries: Entries,
     root: Location,
     end_bytes: int,
     pool: concurrent.futures.Executor,
@@ -81,49 +104,62 @@ def _group(
             for place in places[begin : begin + chunk].tolist()
         )
 
-    hashes = np.empty((2, len(places)), np.uint64)  # each half of the hashes is a row
+    hashes = np.empty((len(places), 2), np.uint64)
     begins = range(0, len(places), chunk)
     for begin, data in zip(begins, pool.map(read, begins), strict=True):
-        part = np.frombuffer(data, np.uint64).reshape(-1, 2).T
-        hashes[:, begin : begin + chunk] = part
-        progress.advance(part.shape[1])
-    sizes = np.fromiter((entries[place].size_bytes for place in places), np.uint64, len(places))
-    order = np.lexsort((*hashes, sizes))
-    order = order[hashes[:, order].any(axis=0)]  # a hash of zeros is an image that cannot be read
-    keys = np.stack((*hashes, sizes))[:, order]  # (3, images)
+        part = np.frombuffer(data, np.uint64).reshape(-1, 2)
+        hashes[begin : begin + chunk] = part
+        progress.advance(len(part))
+    sets: Sets = []
+    # A part at a time, by the first bits of the hash: sorting takes 50 bytes for each hash in it.
+    numbers = (hashes[:, 0] >> np.uint64(64 - _PART_BITS)).astype(np.uint8)
+    for number in range(_PARTS):
+        chosen = np.flatnonzero(numbers == number)
+        sets += _find_sets(hashes[chosen], places[chosen], entries.sizes)
+    return sets
+
+
+def _find_sets(
+    hashes: npt.NDArray[np.uint64], places: Places, sizes: npt.NDArray[np.int64]
+) -> Sets:
+    """The sets of places with one hash and one size; hashes are uint64 (images, 2)."""
+    keys = np.stack((*hashes.T, sizes[places].astype(np.uint64)))
+    order = np.lexsort(keys)
+    order = order[keys[:2, order].any(axis=0)]  # a hash of zeros is an image that cannot be read
+    keys = keys[:, order]
     begins_set = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
     bounds = np.concatenate(([0], np.flatnonzero(begins_set) + 1, [len(order)]))
     alike = np.flatnonzero(np.diff(bounds) > 1)
-    return [sorted(places[order[bounds[n] : bounds[n + 1]]].tolist()) for n in alike]
+    return [np.sort(places[order[bounds[n] : bounds[n + 1]]]) for n in alike]
 
 
-def drop_duplicates(
-    entries: Sequence[Entry], sets: Sets
-) -> tuple[tuple[Entry, ...], tuple[Skipped, ...]]:
+def drop_duplicates(entries: Entries, sets: Sets) -> tuple[Entries, tuple[Skipped, ...]]:
     """Keeps the first image of each set, but one of a held-out split before one of `train`."""
     dropped: dict[int, int] = {}
     for group in sets:
-        # Of several in the same split, `max` takes the first.
-        kept = max(group, key=lambda place: SPLITS.index(entries[place].split or SPLITS[0]))
-        dropped |= {place: kept for place in group if place != kept}
+        splits = np.maximum(entries.splits[group], 0)  # none given is as good as `train`
+        kept = int(group[splits.argmax()])  # the first of several in the same split
+        dropped |= {place: kept for place in group.tolist() if place != kept}
     code, rule = "skipped_duplicate", SKIP_RULES["skipped_duplicate"]
     skipped = (
-        Skipped(entries[place].path, code, f"{rule}: {entries[dropped[place]].path}")
+        Skipped(entries.paths[place], code, f"{rule}: {entries.paths[dropped[place]]}")
         for place in sorted(dropped)
     )
-    kept_ones = (entry for place, entry in enumerate(entries) if place not in dropped)
-    return tuple(kept_ones), tuple(skipped)
+    kept_ones = np.delete(np.arange(len(entries), dtype=np.uint32), [*dropped])
+    return entries.take(kept_ones) if dropped else entries, tuple(skipped)
 
 
-def note_duplicates(entries: Sequence[Entry], sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
+def note_duplicates(entries: Entries, sets: Sequence[Sequence[int] | Places]) -> tuple[Note, ...]:
     """Makes a note about each of the first thousand sets, the gravest first."""
-    notes = []
+    labels, splits = entries.labels.data, entries.splits.data
+    values, notes = entries.find("values"), []
     for group in sets:
-        images, code = [entries[place] for place in group], "duplicate"
-        if len({(image.label, image.values) for image in images}) > 1:
+        places, code = [*map(int, group)], "duplicate"
+        if len({(labels[n], values and values[n]) for n in places}) > 1:
             code = "duplicate_class"
-        if len({image.split for image in images}) > 1:
+        if len({splits[n] for n in places}) > 1:
             code = "duplicate_split"
-        notes.append(make_note(code, [image.path for image in images]))
+        first = tuple(entries.paths[n] for n in places[:MAX_NAMES])
+        notes.append(Note(code, first, len(places)))
     notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
     return tuple(notes[:_MAX_SETS])

@@ -21,10 +21,11 @@ from typing import Final, NamedTuple
 
 from converter import progress
 from converter.class_names import list_new_names, parse_renames
+from converter.entries import Entries
 from converter.errors import UsageError
 from converter.image_options import SUFFIXES
-from converter.inventory import NO_LABEL, Entry, Skipped, leave_out
-from converter.names import from_system, to_bytes, to_system
+from converter.inventory import Skipped, leave_out
+from converter.names import from_bytes, from_system, to_bytes, to_system
 from converter.options import ConvertOptions
 from converter.sources.split_names import SPLIT_FOLDERS
 from converter.storage.locate import parse_address
@@ -44,12 +45,10 @@ LAYOUT_FOLDERS: Final = frozenset((*itertools.chain(*_LAYOUTS), "ImageSets"))
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 
-def list_folder(
-    root: Location, skipped: list[Skipped]
-) -> tuple[Iterable[Entry], dict[str, set[str]]]:
+def list_folder(root: Location, skipped: list[Skipped]) -> tuple[Entries, dict[str, set[str]]]:
     """The images of a folder without labels, and the folders in the root with those in each.
 
-    Everything else is added to `skipped`, an empty list, while the images are read.
+    Everything else is added to `skipped`.
     """
     if root.is_remote:
         return _list_prefix(root, skipped)
@@ -130,65 +129,64 @@ def _find_subfolders(folder: Path) -> set[str]:
     return {from_system(name) for name in folders if not is_clutter(name)}
 
 
-def _walk_folder(root: Path, skipped: list[Skipped]) -> Iterator[Entry]:
+def _walk_folder(root: Path, skipped: list[Skipped]) -> Entries:
+    entries, cut = Entries(), len(os.fsencode(root))
     # A stack of its own: folders may lie deeper in each other than Python's calls may.
-    pending = [_list_ordered(root, root, skipped)]
+    pending = [_list_ordered(os.fsencode(root), cut, skipped)]
     while pending:
         item = next(pending[-1], None)
         if item is None:
             pending.pop()
         elif code := _find_skip_rule(item, root):
-            skipped.append(_describe(item, root, code))
+            skipped.append(_describe(item, cut, code))
         elif item.is_dir(follow_symlinks=False):
-            pending.append(_list_ordered(Path(item.path), root, skipped))
+            pending.append(_list_ordered(item.path, cut, skipped))
         else:
             progress.advance()
             try:
-                yield Entry(_relate(item.path, root), NO_LABEL, item.stat().st_size)
+                entries.add(item.path[cut:].lstrip(b"/"), item.stat().st_size)
             except OSError as error:
-                skipped.append(_describe(item, root, "unreadable", str(error.strerror)))
+                skipped.append(_describe(item, cut, "unreadable", str(error.strerror)))
+    return entries
 
 
-def _list_ordered(folder: Path, root: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
+# Names are bytes here, which are the same in every locale and need not be decoded.
+def _list_ordered(folder: bytes, cut: int, skipped: list[Skipped]) -> Iterator[os.DirEntry[bytes]]:
     try:
         with os.scandir(folder) as items:
             return iter(sorted(items, key=_order))
     except OSError as error:
-        path = _relate(str(folder), root) + "/"
+        path = f"{from_bytes(folder[cut:]).lstrip('/')}/"
         skipped.append(leave_out(path, "unreadable", str(error.strerror)))
         return iter(())
 
 
-def _order(item: os.DirEntry[str]) -> bytes:
+def _order(item: os.DirEntry[bytes]) -> bytes:
     # As paths are ordered: those in `a-b/` come before those in `a/`.
-    slash = b"/" if item.is_dir(follow_symlinks=False) else b""
-    return os.fsencode(item.name) + slash
+    return item.name + b"/" if item.is_dir(follow_symlinks=False) else item.name
 
 
-def _find_skip_rule(item: os.DirEntry[str], root: Path) -> str:
-    if is_clutter(item.name):
+def _find_skip_rule(item: os.DirEntry[bytes], root: Path) -> str:
+    name = from_bytes(item.name)
+    if is_clutter(name):
         return "skipped_hidden"
     if item.is_symlink():
-        if not stays_inside(Path(item.path), root):
+        if not stays_inside(Path(os.fsdecode(item.path)), root):
             return "skipped_link"
     elif item.is_dir():
         return ""
     elif not item.is_file():
         return "skipped_special"
-    return "" if has_image_suffix(item.name) else "skipped_extension"
+    return "" if has_image_suffix(name) else "skipped_extension"
 
 
-def _describe(item: os.DirEntry[str], root: Path, code: str, detail: str = "") -> Skipped:
+def _describe(item: os.DirEntry[bytes], cut: int, code: str, detail: str = "") -> Skipped:
     slash = "/" if item.is_dir(follow_symlinks=False) else ""
-    return leave_out(_relate(item.path, root) + slash, code, detail)
+    return leave_out(from_bytes(item.path[cut:]).lstrip("/") + slash, code, detail)
 
 
-def _relate(path: str, root: Path) -> str:
-    return from_system(path[len(str(root)) :].lstrip("/"))
-
-
-def _list_prefix(root: Location, skipped: list[Skipped]) -> tuple[list[Entry], dict[str, set[str]]]:
-    entries: list[Entry] = []
+def _list_prefix(root: Location, skipped: list[Skipped]) -> tuple[Entries, dict[str, set[str]]]:
+    entries = Entries()
     folders: defaultdict[str, set[str]] = defaultdict(set)
     hidden: set[str] = set()
     for path, size in list_prefix(root):
@@ -200,7 +198,7 @@ def _list_prefix(root: Location, skipped: list[Skipped]) -> tuple[list[Entry], d
             folders[parts[0]].update(parts[1:2])
         if not code:
             progress.advance()
-            entries.append(Entry(path, NO_LABEL, size))
+            entries.add(to_bytes(path), size)
         elif name not in hidden:
             skipped.append(leave_out(name, code))
             if name.endswith("/"):

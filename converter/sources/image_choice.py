@@ -15,13 +15,14 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from converter.class_names import parse_renames
 from converter.conditions import Field, bind_condition, parse_condition
+from converter.entries import Entries
 from converter.errors import UsageError
 from converter.format import schema
 from converter.format.schema import KINDS, Column
@@ -39,6 +40,9 @@ from converter.inventory import (
 from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources.split_names import SPLIT_FOLDERS
+
+Chosen: TypeAlias = npt.NDArray[np.bool_]
+"""Whether each image is taken: bool (images,)."""
 
 # What a condition calls the columns with a meaning of their own; others have their own names.
 _NAMES: Final = {
@@ -74,51 +78,57 @@ def _note_unknown(inventory: Inventory, options: ConvertOptions) -> Inventory:
 
 
 def _leave_out(
-    inventory: Inventory, chosen: Sequence[bool], code: str, options: ConvertOptions
+    inventory: Inventory, chosen: Chosen, code: str, options: ConvertOptions
 ) -> Inventory:
-    entries = tuple(itertools.compress(inventory.entries, chosen))
-    if not entries:
+    if not chosen.any():
         name = code.removeprefix("skipped_")
         raise UsageError(
             f"{name} {getattr(options, name)!r} takes none of {len(chosen):,} images: there would "
             "be nothing to convert"
         )
-    others = itertools.compress(inventory.entries, (not taken for taken in chosen))
-    left_out = (leave_out(entry.path, code) for entry in others)
-    return dataclasses.replace(inventory, entries=entries, skipped=(*inventory.skipped, *left_out))
+    entries = Entries.of(inventory.entries)
+    left_out = (leave_out(entries.paths[n], code) for n in np.flatnonzero(~chosen).tolist())
+    return dataclasses.replace(
+        inventory,
+        entries=entries.take(np.flatnonzero(chosen)),
+        skipped=(*inventory.skipped, *left_out),
+    )
 
 
-def _find_fitting(inventory: Inventory, options: ConvertOptions) -> list[bool] | None:
+def _find_fitting(inventory: Inventory, options: ConvertOptions) -> Chosen | None:
     if options.where is None:
         return None
     fits = bind_condition(parse_condition(options.where), list_fields(inventory))
-    return [fits(entry) for entry in inventory.entries]
+    return np.fromiter(map(fits, inventory.entries), np.bool_, len(inventory.entries))
 
 
-def _find_sampled(inventory: Inventory, options: ConvertOptions) -> list[bool] | None:
+def _find_sampled(inventory: Inventory, options: ConvertOptions) -> Chosen | None:
     if options.sample is None:
         return None
-    limit = int(options.sample * 2**64)
-    return [draw_choice(entry.path, options) < limit for entry in inventory.entries]
+    limit = int(options.sample * 2**64)  # of a share of 1, more than a uint64 can hold
+    taken = (draw < limit for draw in _draw_choices(inventory, options))
+    return np.fromiter(taken, np.bool_, len(inventory.entries))
 
 
-def _find_taken(inventory: Inventory, options: ConvertOptions) -> list[bool] | None:
-    entries, count = inventory.entries, options.take
+def _find_taken(inventory: Inventory, options: ConvertOptions) -> Chosen | None:
+    entries, count = Entries.of(inventory.entries), options.take
     if count is None:
         return None
     if isinstance(count, float):
         count = max(1, round(count * len(entries)))
-    draws = (draw_choice(entry.path, options) for entry in entries)
-    order = np.argsort(np.fromiter(draws, np.uint64, len(entries)), kind="stable")
-    labels = np.fromiter((entry.label for entry in entries), np.int64, len(entries))
+    draws = np.fromiter(_draw_choices(inventory, options), np.uint64, len(entries))
+    order = np.argsort(draws, kind="stable")
     taken = np.zeros(len(entries), np.bool_)
-    taken[_put_classes_first(order, labels, count)[:count]] = True
-    found: list[bool] = taken.tolist()
-    return found
+    taken[_put_classes_first(order, entries.labels, count)[:count]] = True
+    return taken
+
+
+def _draw_choices(inventory: Inventory, options: ConvertOptions) -> Iterator[int]:
+    return (draw_choice(path, options) for path in Entries.of(inventory.entries).paths)
 
 
 def _put_classes_first(
-    order: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], count: int
+    order: npt.NDArray[np.int64], labels: npt.NDArray[np.int32], count: int
 ) -> npt.NDArray[np.int64]:
     """Moves the first image of each class to the front, if there is room for all of them."""
     _, firsts = np.unique(labels[order], return_index=True)
@@ -128,7 +138,7 @@ def _put_classes_first(
 
 
 # The codes of images that are left out, each with what finds those to take; None for all.
-_STEPS: Final[dict[str, Callable[[Inventory, ConvertOptions], list[bool] | None]]] = {
+_STEPS: Final[dict[str, Callable[[Inventory, ConvertOptions], Chosen | None]]] = {
     "skipped_where": _find_fitting,
     "skipped_sample": _find_sampled,
     "skipped_take": _find_taken,
@@ -207,7 +217,7 @@ def _trim_labels(inventory: Inventory) -> Inventory:
         )
     tally = NoteTally()
     skipped: list[Skipped] = []
-    entries = tuple(_trim_entries(inventory.entries, places, tally, skipped))
+    entries = Entries(_trim_entries(inventory.entries, places, tally, skipped))
     return dataclasses.replace(
         inventory,
         entries=entries,

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from converter.entries import Entries
 from converter.errors import UsageError
 from converter.format.schema import LABELS, Column
 from converter.inventory import NO_LABEL, Entry, Inventory, Skipped, encode_values
@@ -102,7 +103,7 @@ def join_inventories(
     skipped = itertools.chain(*(each.skipped for each in moved))
     return Inventory(
         classes=classes,
-        entries=tuple(sorted(entries, key=lambda entry: to_bytes(entry.path))),
+        entries=Entries(entries).sort(),
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         rejected=tuple(itertools.chain(*(each.rejected for each in moved))),
         notes=tuple(itertools.chain(*(each.notes for each in moved))),
@@ -120,14 +121,12 @@ def keep_labels(inventory: Inventory, classes: Sequence[str]) -> Inventory:
     labels[NO_LABEL] = NO_LABEL
     if all(label == place for label, place in labels.items()):
         return dataclasses.replace(inventory, classes=merged)
-    entries = tuple(_relabel(entry, inventory.columns, labels) for entry in inventory.entries)
-    return dataclasses.replace(inventory, classes=merged, entries=entries)
+    relabelled = (_relabel(entry, inventory.columns, labels) for entry in inventory.entries)
+    return dataclasses.replace(inventory, classes=merged, entries=Entries(relabelled))
 
 
 def _relabel(entry: Entry, columns: Sequence[Column], labels: Mapping[int, int]) -> Entry:
-    # Most stay the same object: a million copies would take 70 MB.
-    if entry.label != labels[entry.label]:
-        entry = entry._replace(label=labels[entry.label])
+    entry = entry._replace(label=labels[entry.label])
     places = [place for place, column in enumerate(columns) if column.kind == "labels"]
     if not places:
         return entry
@@ -186,7 +185,7 @@ def _move(
 
     return dataclasses.replace(
         inventory,
-        entries=tuple(map(move, inventory.entries)),
+        entries=Entries(map(move, inventory.entries)),
         skipped=tuple(map(rename, inventory.skipped)),
         rejected=tuple(map(rename, inventory.rejected)),
     )

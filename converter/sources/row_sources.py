@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from converter import progress
+from converter.entries import Entries
 from converter.errors import ImageError, UsageError
 from converter.format import schema
 from converter.format.schema import Column, check_column_name
@@ -74,7 +75,7 @@ def scan_rows(source: RowSource) -> Inventory:
     noted = ColumnNotes(source.options, IMAGE)
     reader = _survey_rows(source, noted)
     options = reader.options
-    entries: list[Entry] = []
+    entries = Entries()
     rejected: list[Skipped] = []
     skipped: list[Skipped] = [*source.skipped]
     one_hot = [] if options.class_names else noted.find_one_hot()
@@ -100,10 +101,11 @@ def scan_rows(source: RowSource) -> Inventory:
             first = rejected[0]
             reason = f"no image in any row; of {first.path!r:.120}: {first.detail}{source.advise()}"
         raise UsageError(f"{source.images} has {reason}")
-    kept = tuple(_reject_repeated(entries, rejected))
+    entries, repeated = entries.sort().keep_distinct()  # of one path, the first row's
+    rejected += (leave_out(path, "repeated") for path in repeated)
     return Inventory(
         classes=reader.classes,
-        entries=kept,
+        entries=entries,
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         rejected=tuple(rejected),
         found_classes=reader.found_classes,
@@ -122,20 +124,6 @@ def normalize_path(cell: Any) -> str:
     if is_outside or "://" in cell or not path:
         raise reject("outside")
     return path
-
-
-def _reject_repeated(entries: list[Entry], rejected: list[Skipped]) -> Iterator[Entry]:
-    """The entries in the order of their paths; of several with one path, the first row's."""
-    # ASCII text sorts like its bytes, without a copy of each path.
-    plain = all(entry.path.isascii() for entry in entries)
-    entries.sort(key=lambda entry: entry.path if plain else to_bytes(entry.path))
-    last = ""
-    for entry in entries:
-        if entry.path == last:
-            rejected.append(leave_out(entry.path, "repeated"))
-        else:
-            last = entry.path
-            yield entry
 
 
 def sort_name(name: str) -> tuple[bool, int, bytes, bytes]:

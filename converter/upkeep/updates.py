@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from converter.commits.commit import read_notes
+from converter.entries import Entries
 from converter.errors import DatasetError, ImageError, UsageError
 from converter.format.manifest import Manifest
 from converter.inventory import CONTENT_NOTES, Entry, Inventory, find_used, name_class, note_empty
@@ -277,5 +278,5 @@ def _note_duplicates(task: Comparison, members: Mapping[str, list[Entry]]) -> In
             entry = entries[place]
             entries[place] = entry._replace(split=splits.get(entry.path, known))
     others = (note for note in inventory.notes if note.code not in DUPLICATE_CODES)
-    notes = (*others, *note_duplicates(entries, inventory.duplicates))
+    notes = (*others, *note_duplicates(Entries(entries), inventory.duplicates))
     return dataclasses.replace(inventory, notes=notes)

@@ -8,12 +8,12 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converter import progress
 from converter.commits.commit import list_finished
+from converter.entries import Entries
 from converter.errors import DatasetError, ShardmillWarning, UsageError
 from converter.format.manifest import Manifest, read_manifest
 from converter.images.openers import register_formats
@@ -61,13 +61,12 @@ class Proposal:
 
     @property
     def source_bytes(self) -> int:
-        return sum(entry.size_bytes for entry in self.draft.inventory.entries)
+        return int(Entries.of(self.draft.inventory.entries).sizes.sum())
 
     def count_labels(self) -> list[int]:
         """Counts the images of each class, in label order."""
         inventory = self.draft.inventory
-        counts = Counter(entry.label for entry in inventory.entries)
-        return [counts[label] for label in range(len(inventory.classes))]
+        return Entries.of(inventory.entries).count_labels(len(inventory.classes))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
