@@ -10,15 +10,11 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from converter.errors import ImageError
 from converter.format.manifest import Totals
 from converter.format.schema import Column
-
-if TYPE_CHECKING:  # it takes 80 ms to import, which messages of the command line do without
-    import numpy as np
-    import numpy.typing as npt
 
 SPLITS: Final = ("train", "validation", "test")
 NO_LABEL: Final = -1  # of an image without a class
@@ -183,7 +179,7 @@ class Inventory:
     notes: tuple[Note, ...] = ()  # what is odd
     columns: tuple[Column, ...] = ()  # what the values of the entries are
     # Indices into `entries` of images with the same content, one tuple for each set.
-    duplicates: Sequence[Sequence[int] | npt.NDArray[np.uint32]] = ()
+    duplicates: Sequence[Sequence[int]] = ()
     found_classes: tuple[str, ...] = ()  # by their names in the source, if others are asked for
     labelled: bool = True  # each image has exactly one class
     recognized: str = ""  # what the images were taken for, for people

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
+from array import array
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import convert_folder, write_image
 
@@ -72,7 +72,7 @@ def test_of_duplicates_the_first_of_the_split_that_is_held_out_is_kept():
         Entry(f"{place}.png", 0, 1, split=split)
         for place, split in enumerate(("train", "test", "test", "train"))
     )
-    kept, dropped = drop_duplicates(entries, [np.array([0, 1, 2], np.uint32)])
+    kept, dropped = drop_duplicates(entries, [array("I", [0, 1, 2])])
     assert [entry.path for entry in kept] == ["1.png", "3.png"]
     assert [(skip.path, skip.code, skip.detail) for skip in dropped] == [
         (f"{place}.png", "skipped_duplicate", "has the content of another image: 1.png")

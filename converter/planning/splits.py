@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from converter.entries import SPLIT_NUMBERS, Entries, Members, Places
+from converter.entries import SPLIT_NUMBERS, Entries, Members
 from converter.errors import UsageError
 from converter.inventory import NO_LABEL, SPLITS, Entry
 from converter.names import to_bytes
@@ -65,7 +65,7 @@ def _make_key(options: ConvertOptions) -> bytes:
 def assign_splits(
     entries: Sequence[Entry],
     options: ConvertOptions,
-    duplicates: Sequence[Sequence[int] | Places] = (),
+    duplicates: Sequence[Sequence[int]] = (),
     kept: Mapping[str, str] | None = None,
 ) -> dict[str, Sequence[Entry]]:
     """Assigns the entries to splits and puts each split into its seeded order.
@@ -161,7 +161,7 @@ def cut_evenly(total: int, parts: int) -> list[int]:
 
 
 def join_units(
-    groups: Mapping[int, str], images: int, duplicates: Sequence[Sequence[int] | Places]
+    groups: Mapping[int, str], images: int, duplicates: Sequence[Sequence[int]]
 ) -> Numbers:
     """Numbers for images that are equal if they stay together: int64 (images,).
 

@@ -6,7 +6,8 @@ Of files with the same size, both ends are read. Only files with the same ends a
 import concurrent.futures
 import dataclasses
 import itertools
-import os
+import time
+from array import array
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -23,7 +24,7 @@ from converter.storage.location import Location
 from converter.storage.stores import CONNECTIONS
 
 Places: TypeAlias = npt.NDArray[np.uint32]
-Sets: TypeAlias = list[Places]
+Sets: TypeAlias = "list[array[int]]"
 """Indices of entries with the same content, set by set."""
 
 DUPLICATE_CODES: Final = ("duplicate", "duplicate_class", "duplicate_split")
@@ -32,9 +33,7 @@ END_BYTES: Final = 4_096  # read first from each end of a file: both take no lon
 _MAX_SETS: Final = 1_000  # of duplicates that are named
 _HASH_BYTES: Final = 16  # of a SHA-256: no one can make two files that share them
 
-# Files that a thread is given at once, so that handing them over costs little beside hashing small
-# ones. Objects are given one by one: each read is a request, and many have to be under way.
-_CHUNK: Final = 256
+_CHUNK: Final = 1_024  # images that are read before it is seen whether threads are of use
 
 _PART: Final = 1 << 20  # images
 _PART_BITS: Final = 4
@@ -57,17 +56,16 @@ def find_duplicates(images: Sequence[Entry], root: Location, max_bytes: int) -> 
     """Finds images with the same content, in order, but no empty, larger or unreadable ones."""
     entries = Entries.of(images)
     alike = _find_alike(entries.sizes, max_bytes)
-    threads = CONNECTIONS if root.is_remote else os.cpu_count()
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
         progress.begin("plan", len(alike), note="looking for duplicates")
         sets = _group(alike, entries, root, END_BYTES, pool)
         is_large = [entries.sizes[group[0]] > 2 * END_BYTES for group in sets]
         large = [*itertools.compress(sets, is_large)]
         small = [group for group, skip in zip(sets, is_large, strict=True) if not skip]
-        places = np.concatenate(large) if large else alike[:0]
+        places = np.fromiter(itertools.chain(*large), np.uint32)
         progress.begin("plan", len(places), note="comparing likely duplicates")
         sets = [*small, *_group(places, entries, root, 0, pool)]
-        return sorted(sets, key=lambda group: int(group[0]))
+        return sorted(sets)
 
 
 def _find_alike(sizes: npt.NDArray[np.int64], max_bytes: int) -> Places:
@@ -96,19 +94,20 @@ def _group(
 ) -> Sets:
     """The sets of those entries that have the same size and the same hash."""
     # In arrays, because dictionaries, or lists of a million numbers, take ten times the memory.
-    chunk = 1 if root.is_remote else _CHUNK
-
-    def read(begin: int) -> bytes:
-        return b"".join(
-            digest_source(entries[place], root, end_bytes)[:_HASH_BYTES].ljust(_HASH_BYTES, b"\0")
-            for place in places[begin : begin + chunk].tolist()
-        )
-
     hashes = np.empty((len(places), 2), np.uint64)
-    begins = range(0, len(places), chunk)
-    for begin, data in zip(begins, pool.map(read, begins), strict=True):
-        part = np.frombuffer(data, np.uint64).reshape(-1, 2)
-        hashes[begin : begin + chunk] = part
+    waits = root.is_remote
+
+    def read(place: int) -> bytes:
+        digest = digest_source(entries[place], root, end_bytes)
+        return digest[:_HASH_BYTES].ljust(_HASH_BYTES, b"\0")
+
+    for begin in range(0, len(places), _CHUNK):
+        part = places[begin : begin + _CHUNK].tolist()
+        start, cpu_start = time.monotonic(), time.process_time()
+        data = b"".join(pool.map(read, part) if waits else map(read, part))
+        hashes[begin : begin + len(part)] = np.frombuffer(data, np.uint64).reshape(-1, 2)
+        # Threads that need not wait for a disk take turns, and 1.7 times as long as one alone.
+        waits |= time.monotonic() - start > 2 * (time.process_time() - cpu_start)
         progress.advance(len(part))
     sets: Sets = []
     # A part at a time, by the first bits of the hash: sorting takes 50 bytes for each hash in it.
@@ -130,7 +129,8 @@ def _find_sets(
     begins_set = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
     bounds = np.concatenate(([0], np.flatnonzero(begins_set) + 1, [len(order)]))
     alike = np.flatnonzero(np.diff(bounds) > 1)
-    return [np.sort(places[order[bounds[n] : bounds[n + 1]]]) for n in alike]
+    found = (np.sort(places[order[bounds[n] : bounds[n + 1]]]) for n in alike)
+    return [array("I", group.tobytes()) for group in found]
 
 
 def drop_duplicates(entries: Entries, sets: Sets) -> tuple[Entries, tuple[Skipped, ...]]:
@@ -138,7 +138,7 @@ def drop_duplicates(entries: Entries, sets: Sets) -> tuple[Entries, tuple[Skippe
     dropped: dict[int, int] = {}
     for group in sets:
         splits = np.maximum(entries.splits[group], 0)  # none given is as good as `train`
-        kept = int(group[splits.argmax()])  # the first of several in the same split
+        kept = group[int(splits.argmax())]  # the first of several in the same split
         dropped |= {place: kept for place in group.tolist() if place != kept}
     code, rule = "skipped_duplicate", SKIP_RULES["skipped_duplicate"]
     skipped = (
@@ -149,12 +149,12 @@ def drop_duplicates(entries: Entries, sets: Sets) -> tuple[Entries, tuple[Skippe
     return entries.take(kept_ones) if dropped else entries, tuple(skipped)
 
 
-def note_duplicates(entries: Entries, sets: Sequence[Sequence[int] | Places]) -> tuple[Note, ...]:
+def note_duplicates(entries: Entries, sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
     """Makes a note about each of the first thousand sets, the gravest first."""
     labels, splits = entries.labels.data, entries.splits.data
     values, notes = entries.find("values"), []
-    for group in sets:
-        places, code = [*map(int, group)], "duplicate"
+    for places in sets:
+        code = "duplicate"
         if len({(labels[n], values and values[n]) for n in places}) > 1:
             code = "duplicate_class"
         if len({splits[n] for n in places}) > 1:

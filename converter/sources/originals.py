@@ -182,7 +182,12 @@ def _read_file(path: bytes, max_bytes: int) -> bytes:
 
 def _encode_path(path: str, images: Location) -> bytes:
     # Joining with `Path` takes as long as opening the file.
-    return os.fsencode(str(images)) + b"/" + to_bytes(path)
+    return _encode_root(images) + to_bytes(path)
+
+
+@functools.lru_cache(maxsize=16)
+def _encode_root(images: Location) -> bytes:
+    return os.fsencode(str(images)) + b"/"
 
 
 def digest_source(entry: Entry, images: Location, end_bytes: int) -> bytes:
