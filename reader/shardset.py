@@ -17,7 +17,7 @@ from reader.packages import explain_missing_packages
 from reader.plan.planning import list_files, plan_mixture, plan_reading, plan_serializable
 from reader.plan.read_options import ReadOptions, check_cache, check_choice, make_options
 from reader.plan.read_plan import ReadPlan
-from reader.records.indexed_file import check_size, measure_file
+from reader.records.indexed_file import check_sizes
 from reader.records.record_files import RecordFiles
 from reader.remote.remote_shards import RangeFiles, await_manifest
 from reader.source import Source
@@ -250,9 +250,7 @@ def open_shards(
     if folder.is_remote:
         return ShardSet(folder, await_manifest(folder), cache_dir, cache_bytes)
     manifest = read_manifest(folder)
-    for shard in manifest.shards:
-        for name, size in shard.file_sizes.items():
-            check_size(folder / name, measure_file(folder / name), size)
+    check_sizes(folder, manifest.shards)
     return ShardSet(folder, manifest)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter.errors import DatasetError
-from reader.records.indexed_file import Group, RecordFile, prefetch_index, prefetch_records
+from reader.records.indexed_file import Group, RecordFile, prefetch_indexes, prefetch_records
 
 SIZE = 1 << 20
 RECORDS = 4
@@ -90,10 +90,10 @@ def test_one_file_that_is_not_there_is_enough_to_ask_for_all(file):
 
 
 def test_an_index_that_is_asked_for_comes(file):
-    prefetch_index(file)
+    prefetch_indexes([file])
     assert comes(file.index, 0, SIZE)
     file.index.unlink()
-    prefetch_index(file)  # reading it reports what is wrong
+    prefetch_indexes([file])  # reading it reports what is wrong
 
 
 def test_a_file_that_is_missing_is_said_at_once(file):
@@ -105,4 +105,4 @@ def test_a_file_that_is_missing_is_said_at_once(file):
 def test_a_system_that_cannot_be_asked_is_not(file, monkeypatch):
     monkeypatch.delattr(os, "posix_fadvise")
     prefetch_records([make_group(file, 0)])
-    prefetch_index(file)
+    prefetch_indexes([file])

@@ -9,17 +9,21 @@ from hypothesis import strategies as st
 
 from converter import UsageError
 from reader.plan.memory import (
+    INDEX_BYTES,
     LENT_BATCHES,
     MAX_CALLS,
     MAX_WINDOW_RECORDS,
     MIN_RUNS,
+    PARSED_BYTES,
     RUN_BYTES,
     RUNTIME_BYTES,
+    SHARD_BYTES,
     SLICE_RECORDS,
     Buffers,
     Demand,
     divide_memory,
 )
+from reader.records.record_files import KEPT_INDEX_BYTES
 
 QUICK = settings(deadline=None, max_examples=300)
 BYTES = st.integers(0, 10**8) | st.integers(0, 10**11)
@@ -34,6 +38,7 @@ DEMANDS = st.builds(
     mean=st.integers(1, 1_000) | st.integers(1, 10**6),
     above=st.integers(0, 10**6),
     records=st.integers(0, 40) | st.integers(0, 10**7),
+    shards=st.just(0) | st.integers(0, 10**5),
     shard_records=st.integers(0, 10**5),
     batch_size=st.integers(1, 512),
     image_bytes=st.integers(1, 10**6),
@@ -60,13 +65,15 @@ def add_up(demand: Demand, buffers: Buffers) -> int:
     block = max(buffers.block_bytes, demand.record_bytes)
     block = min(block, demand.batch_size * demand.record_bytes)
     threads = buffers.calls * buffers.threads
+    parsed = PARSED_BYTES * demand.shard_records * (demand.shuffle == "exact")
     return (
         RUNTIME_BYTES
+        + SHARD_BYTES * demand.shards
         + demand.fixed_bytes
         + buffers.index_bytes
         + given * demand.batch_size * demand.image_bytes
         + buffers.calls * demand.batch_size * demand.staged_bytes
-        + threads * (block + demand.record_bytes + demand.decoded_bytes)
+        + threads * (block + demand.record_bytes + demand.decoded_bytes + parsed)
         + 2 * buffers.window * demand.record_bytes
     )
 
@@ -122,7 +129,7 @@ def test_more_memory_never_gives_less(demand, spare, more):
         large.block_bytes,
         large.window,
     )
-    assert (small.run, small.index_bytes) == (large.run, large.index_bytes)
+    assert small.run == large.run
 
 
 @QUICK
@@ -137,6 +144,8 @@ def test_a_way_out_that_is_named_is_one(demand, max_ram_bytes):
             divide_memory(max_ram_bytes, dataclasses.replace(demand, batch_size=fitting + 1))
     elif message.endswith("; allow that, or leave out the cache"):
         assert divide_memory(max_ram_bytes, dataclasses.replace(demand, fixed_bytes=0))
+    elif "or fewer, larger shards: to list" in message:
+        assert find_least(dataclasses.replace(demand, shards=0)) <= find_least(demand) / 2
     elif message:
         assert message.endswith("; allow that, or smaller images")
         with pytest.raises(UsageError):
@@ -150,21 +159,21 @@ def test_a_way_out_that_is_named_is_one(demand, max_ram_bytes):
             64_000_000,
             {},
             "max_ram 64.0 MB is too small: batches of 64 images of 196,608 bytes, with all that is "
-            "read and decoded for them, need 74.6 MB (74,648,256 bytes); allow that, or batches of "
+            "read and decoded for them, need 74.6 MB (74,625,784 bytes); allow that, or batches of "
             "at most 50",
         ),
         (
             20_000_000,
             {},
             "max_ram 20.0 MB is too small: batches of 64 images of 196,608 bytes, with all that is "
-            "read and decoded for them, need 74.6 MB (74,648,256 bytes); allow that, or smaller "
+            "read and decoded for them, need 74.6 MB (74,625,784 bytes); allow that, or smaller "
             "images",
         ),
         (
             100_000_000,
             {"fixed_bytes": 50_000_000},
             "max_ram 100.0 MB is too small: batches of 64 images of 196,608 bytes, with all that "
-            "is read and decoded for them, need 124.6 MB (124,648,256 bytes); allow that, or leave "
+            "is read and decoded for them, need 124.6 MB (124,625,784 bytes); allow that, or leave "
             "out the cache",
         ),
     ],
@@ -228,15 +237,37 @@ def test_the_sizes_for_common_budgets(max_ram_bytes, calls, prefetch_batches, wi
 @pytest.mark.parametrize(
     ("shuffle", "records", "index_bytes"),
     [
-        ("exact", 10**7, 80_000_000),
-        ("exact", 100, 800),
+        ("exact", 10**7, 80_000_000 + 10_000 * KEPT_INDEX_BYTES),
+        ("exact", 100, 800 + 10_000 * KEPT_INDEX_BYTES),
         # Neighbours lie in one shard or two, here and at the next steps.
-        ("sequential", 10**7, 4 * 313 * 8),
-        ("buffer", 10**7, 4 * 313 * 8),
-        ("sequential", 1_000, 8_000),
-        ("buffer", 1_000, 8_000),
+        ("sequential", 10**7, 4 * (313 * 8 + KEPT_INDEX_BYTES)),
+        ("buffer", 10**7, 4 * (313 * 8 + KEPT_INDEX_BYTES)),
+        ("sequential", 1_000, 8_000 + 4 * KEPT_INDEX_BYTES),
+        ("buffer", 1_000, 8_000 + 4 * KEPT_INDEX_BYTES),
     ],
 )
 def test_an_exact_shuffle_alone_holds_all_indexes(shuffle, records, index_bytes):
-    demand = dataclasses.replace(PHOTOS, records=records, shuffle=shuffle)
+    demand = dataclasses.replace(PHOTOS, records=records, shards=10_000, shuffle=shuffle)
     assert divide_memory(10**9, demand).index_bytes == index_bytes
+
+
+def test_indexes_take_what_is_left_when_not_all_of_them_fit():
+    photos = dataclasses.replace(PHOTOS, shuffle="exact", shards=16)
+    many = dataclasses.replace(photos, records=10**8, shards=10**5)
+    usual = divide_memory(512_000_000, photos)
+    for max_ram_bytes in (256_000_000, 512_000_000, 900_000_000):
+        buffers = divide_memory(max_ram_bytes, many)
+        assert buffers.bytes == max_ram_bytes
+        assert 4 * 313 * INDEX_BYTES < buffers.index_bytes < 10**8 * INDEX_BYTES
+    # Not one thread fewer, for the sake of indexes.
+    assert (buffers.calls, buffers.threads) == (usual.calls, usual.threads)
+    assert divide_memory(2 * 10**9, many).bytes < 2 * 10**9
+
+
+def test_a_list_of_very_many_shards_counts():
+    many = dataclasses.replace(PHOTOS, batch_size=1, shards=10**5)
+    assert "larger shards: to list 100,000 shards takes 120.0 MB" in find_refusal(10**8, many)
+    # A smaller batch is the nearer way out.
+    batch = dataclasses.replace(many, batch_size=64)
+    least = find_least(many)
+    assert "batches of at most 1" in find_refusal(least, batch)

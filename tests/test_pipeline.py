@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import reader.tfdata.dataset
 from converter.errors import UsageError
-from reader.sampling.orders import Position
+from reader.sampling.orders import Position, list_blocks
 from reader.tfdata.dataset import QUIET_S, Calls, call_python, map_elements, read_steps
 
 LEFT_OPEN = """
@@ -119,6 +120,34 @@ def test_records_that_are_read_in_blocks_are_given_one_by_one():
     assert len(dataset) == 10
     assert list(dataset.as_numpy_iterator()) == list(range(3, 10))
     assert list(dataset.as_numpy_iterator()) == list(range(10))
+
+
+@pytest.mark.parametrize("block", [None, 4])
+@pytest.mark.parametrize("step", [0, 3, 38])
+def test_very_many_steps_are_listed_part_by_part(step, block, monkeypatch):
+    sizes = []
+
+    def list_part(*place):
+        sizes.append(len(rows := list_blocks(*place)))
+        return rows
+
+    monkeypatch.setattr(reader.tfdata.dataset, "PART_BLOCKS", 3)
+    monkeypatch.setattr(reader.tfdata.dataset, "list_blocks", list_part)
+
+    def call(steps: tf.Tensor) -> tf.Tensor:
+        numbers = tf.range(steps[1], steps[2]) + 100 * steps[0]
+        numbers.set_shape((block or 1,))
+        return numbers if block else numbers[0]
+
+    dataset = read_steps(call, Position(2, step), 38, block=block)
+    assert len(dataset) == 38
+    assert list(dataset.as_numpy_iterator()) == list(range(200 + step, 238))
+    assert max(sizes) <= 3
+    # Each iterator takes an epoch of its own, also while another is being read.
+    first, second = iter(dataset), iter(dataset)
+    assert (int(next(first)), int(next(second))) == (300, 400)
+    assert [int(one) for one in first] == list(range(301, 338))
+    assert [int(one) for one in second] == list(range(401, 438))
 
 
 def test_an_error_of_ours_is_raised_as_its_text_without_a_traceback():

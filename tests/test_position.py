@@ -6,42 +6,49 @@ import numpy as np
 import pytest
 
 from converter.errors import UsageError
-from reader.sampling.orders import Position
+from reader.sampling.orders import Position, list_blocks
 
 
 def test_epochs_follow_each_other_from_their_first_step():
     position = Position()
-    begun = [position.begin(2) for _ in range(3)]
-    assert [steps.tolist() for steps in begun] == [
-        [[epoch, 0, 1], [epoch, 1, 2]] for epoch in range(3)
-    ]
-    assert all(steps.dtype == np.int64 for steps in begun)
+    assert [position.take() for _ in range(3)] == [(0, 0), (1, 0), (2, 0)]
 
 
 def test_only_the_epoch_that_is_entered_begins_with_a_later_step():
     position = Position(4, 7)
     assert (position.epoch, position.step) == (4, 7)
-    assert position.begin(9).tolist() == [[4, 7, 8], [4, 8, 9]]
-    assert position.begin(9)[0].tolist() == [5, 0, 1]
+    assert [position.take() for _ in range(2)] == [(4, 7), (5, 0)]
 
 
 def test_steps_are_listed_in_blocks_the_last_of_which_may_be_shorter():
-    position = Position(4, 7)
-    assert position.begin(14, 3).tolist() == [[4, 7, 10], [4, 10, 13], [4, 13, 14]]
-    assert position.begin(4, 3).tolist() == [[5, 0, 3], [5, 3, 4]]
+    assert list_blocks(4, 7, 9).tolist() == [[4, 7, 8], [4, 8, 9]]
+    assert list_blocks(4, 7, 14, 3).tolist() == [[4, 7, 10], [4, 10, 13], [4, 13, 14]]
+    assert list_blocks(5, 0, 4, 3).tolist() == [[5, 0, 3], [5, 3, 4]]
+    assert list_blocks(0, 0, 2).dtype == np.int64
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 100])
+@pytest.mark.parametrize("step", [0, 1, 13, 14])
+def test_parts_of_a_list_are_the_whole_list(step, most):
+    parts, place = [], step
+    while len(part := list_blocks(4, place, 14, 3, most)):
+        assert len(part) <= most
+        parts += part.tolist()
+        place = parts[-1][2]
+    assert parts == list_blocks(4, step, 14, 3).tolist()
 
 
 @pytest.mark.parametrize("step", [0, 5])
 def test_an_epoch_without_a_step_that_is_left_has_no_blocks(step: int):
-    assert Position(1, step).begin(step, 3).shape == (0, 3)
+    assert list_blocks(1, step, step, 3).shape == (0, 3)
 
 
 def test_a_position_can_be_sought_forth_and_back():
     position = Position(9, 9)
     position.seek(2, 3)
-    assert position.begin(9)[0].tolist() == [2, 3, 4]
+    assert position.take() == (2, 3)
     position.seek(1)
-    assert position.begin(9)[0].tolist() == [1, 0, 1]
+    assert position.take() == (1, 0)
     assert (position.epoch, position.step) == (2, 0)
 
 
@@ -57,7 +64,7 @@ def test_what_is_no_place_is_refused_before_anything_is_read(place):
 
 def test_a_position_keeps_where_it_was_made_to_begin():
     position = Position(4, 7)
-    position.begin(9)
+    position.take()
     position.seek(9, 1)
     assert position.start == (4, 7)
     assert Position().start == (0, 0)
@@ -66,5 +73,5 @@ def test_a_position_keeps_where_it_was_made_to_begin():
 def test_no_epoch_is_begun_twice_by_several_threads():
     position = Position(0, 5)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        begun = list(pool.map(lambda _: tuple(position.begin(6)[0, :2].tolist()), range(2_000)))
+        begun = list(pool.map(lambda _: position.take(), range(2_000)))
     assert sorted(begun) == [(0, 5), *((epoch, 0) for epoch in range(1, 2_000))]

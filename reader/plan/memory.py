@@ -14,7 +14,7 @@ from converter.sizes import format_bytes, format_count
 from reader.examples.columns import FilePaths
 from reader.plan.choices import Choice, ImagePlan
 from reader.records.indexed_file import RecordFile, read_index
-from reader.records.record_files import RecordFiles
+from reader.records.record_files import KEPT_INDEX_BYTES, RecordFiles
 from reader.remote.remote_shards import MIXED_SHARDS, list_remote
 from reader.sampling.orders import select_all
 
@@ -26,7 +26,10 @@ RUNTIME_BYTES: Final = 24_000_000
 SERIALIZABLE_BYTES: Final = 64_000_000
 # Client libraries, connections and responses of an object store: 45 to 82 MB.
 STORE_BYTES: Final = 96_000_000
-INDEX_BYTES: Final = 8  # per record
+# Of each shard: its entry in the manifest takes 576, its paths 344 and 129 once they are used.
+SHARD_BYTES: Final = 1_200
+INDEX_BYTES: Final = 8  # per record, at most
+PARSED_BYTES: Final = 24  # per record of an index that is being read
 LABEL_BYTES: Final = 5  # per cached image besides its pixels: its label, and whether it is present
 
 LENT_BATCHES: Final = 2  # outside the queues: one with the caller, one on its way back
@@ -65,6 +68,7 @@ class Demand:
     staged_bytes: int = 0  # per image of a batch, until the whole batch has been resized
     fixed_bytes: int = 0  # the image cache
     extra_bytes: int = 0  # whatever else does not depend on the buffers
+    shards: int = 0  # of the split
     open_shards: int = 4  # shards read at the same time, unless all are
     shuffle: bool | str | None = "exact"  # False, `exact` or `buffer`
     cores: int = 2  # for decoding threads
@@ -80,7 +84,8 @@ class Buffers:
     prefetch_batches: int
     threads: int = 1  # that fill each of those batches
     block_bytes: int = BLOCK_BYTES  # encoded records that a thread reads at once, or a single one
-    index_bytes: int = 0  # limit for indexes kept in memory
+    # Limit for indexes kept in memory. An exact shuffle reads others again when it comes to them.
+    index_bytes: int = 0
     run: int = 0  # records read at once with `buffer`; else 0
     window: int = 0  # records shuffled together with `buffer`; else 0
     resizes_batches: bool = False  # whether whole batches are resized, instead of each image
@@ -154,6 +159,7 @@ def measure_files(files: Sequence[RecordFile]) -> dict[str, int]:
     records = sum(file.records for file in files)
     return {
         "records": records,
+        "shards": len(files),
         "shard_records": max((file.records for file in files), default=0),
         "record_bytes": max([1, *(file.max_record_bytes for file in files)]),
         "mean_record_bytes": max(1, sum(file.bytes for file in files) // max(1, records)),
@@ -179,7 +185,14 @@ def _describe_largest(files: RecordFiles, images: ImagePlan) -> str:
 
 def divide_memory(max_ram_bytes: int, demand: Demand) -> Buffers:
     """Sizes the buffers so that a reader holds at most `max_ram_bytes`, or says what would fit."""
-    return _choose(max_ram_bytes, demand, _list_choices(demand), _measure)
+    buffers = _choose(max_ram_bytes, demand, _list_choices(demand), _measure)
+    if demand.shuffle != "exact":
+        return buffers
+    # It touches all indexes, the other orders only those of neighbours.
+    whole = _measure_indexes(demand.records, demand.shards)
+    more = max(0, min(whole - buffers.index_bytes, max_ram_bytes - buffers.bytes))
+    index_bytes, size = buffers.index_bytes + more, buffers.bytes + more
+    return dataclasses.replace(buffers, index_bytes=index_bytes, bytes=size)
 
 
 def divide_serializable(max_ram_bytes: int, demand: Demand) -> Buffers:
@@ -211,7 +224,13 @@ def _choose(
     # In the smallest buffers, only the batches themselves depend on the batch size.
     image_bytes = buffers.batches * demand.image_bytes + buffers.calls * demand.staged_bytes
     fitting = demand.batch_size - -(-(needed - max_ram_bytes) // image_bytes)
-    way_out = f"or batches of at most {fitting}" if fitting > 0 else "or smaller images"
+    listed = SHARD_BYTES * demand.shards
+    way_out = "or smaller images"
+    if fitting > 0:
+        way_out = f"or batches of at most {fitting}"
+    elif listed > needed // 2:
+        count = format_count(demand.shards, "shard")
+        way_out = f"or fewer, larger shards: to list {count} takes {format_bytes(listed)}"
     if demand.fixed_bytes and needed - demand.fixed_bytes <= max_ram_bytes:
         way_out = "or leave out the cache"
     raise UsageError(
@@ -225,9 +244,8 @@ def _list_choices(demand: Demand) -> Iterator[Buffers]:
     """From all cores at work down to one image at a time."""
     most = min(MAX_WINDOW_RECORDS // MIN_RUNS, demand.records // (2 * MIN_RUNS))
     run = max(1, min(RUN_BYTES // demand.mean_record_bytes, most))
-    # An exact shuffle touches all indexes, the other orders only those of neighbours.
     touched = min(demand.open_shards * demand.shard_records, demand.records)
-    indexes = INDEX_BYTES * (demand.records if demand.shuffle == "exact" else touched)
+    indexes = _measure_indexes(touched, min(demand.open_shards, demand.shards))
     window = min(MIN_RUNS * run, demand.records // run * run)
     smallest = Buffers(
         calls=1, prefetch_batches=1, block_bytes=0, index_bytes=indexes, run=run, window=window
@@ -240,14 +258,20 @@ def _list_choices(demand: Demand) -> Iterator[Buffers]:
     yield smallest
 
 
+def _measure_indexes(records: int, shards: int) -> int:
+    return INDEX_BYTES * records + KEPT_INDEX_BYTES * shards
+
+
 def _measure(demand: Demand, buffers: Buffers) -> int:
     """What a reader holds without a window."""
     batch = demand.batch_size
     block = min(batch * demand.record_bytes, max(buffers.block_bytes, demand.record_bytes))
     # A damaged record is read once more, by itself.
     thread = block + demand.record_bytes + demand.decoded_bytes
+    thread += PARSED_BYTES * demand.shard_records * (demand.shuffle == "exact")
     return (
         RUNTIME_BYTES
+        + SHARD_BYTES * demand.shards
         + demand.fixed_bytes
         + demand.extra_bytes
         + buffers.index_bytes
@@ -262,6 +286,7 @@ def _measure_serializable(demand: Demand, buffers: Buffers) -> int:
     opened = (1 + AHEAD) * (OPEN_SHARDS if demand.shuffle == "buffer" else 1)
     return (
         SERIALIZABLE_BYTES
+        + SHARD_BYTES * demand.shards
         + batches * demand.batch_size * demand.image_bytes
         + buffers.calls * (demand.decoded_bytes + 2 * demand.image_bytes + 3 * demand.record_bytes)
         + opened * (READ_BYTES + AHEAD * TURN_RECORDS * demand.record_bytes)

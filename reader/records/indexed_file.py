@@ -143,20 +143,42 @@ def prefetch_records(groups: Sequence[Group]) -> None:
                 os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_WILLNEED)
 
 
-def prefetch_index(file: RecordFile) -> None:
-    """Asks the system to fetch an index; reading it then reports what is wrong with it."""
-    if file.path.is_remote or not hasattr(os, "posix_fadvise"):
-        return
-    with contextlib.suppress(OSError), open(file.open_index(), "rb", buffering=0) as stream:
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+def prefetch_indexes(files: Sequence[RecordFile]) -> None:
+    """Does the same for whole indexes; reading one then reports what is wrong with it."""
+    files = [file for file in files if not file.path.is_remote]
+    with contextlib.suppress(OSError):
+        probes = files[:: max(1, len(files) - 1)]
+        if not hasattr(os, "posix_fadvise") or all(map(_is_index_cached, probes)):
+            return
+    for file in files:
+        with contextlib.suppress(OSError), _close_after(file.open_index()) as descriptor:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _is_cached(group: Group) -> bool:
     """Whether the last byte of the last record can be read without waiting for a disk."""
-    with open_file(group.file) as descriptor, contextlib.suppress(OSError):
-        os.preadv(descriptor, [bytearray(1)], int(group.ends[-1]) - 1, os.RWF_NOWAIT)
+    with open_file(group.file) as descriptor:
+        return _can_read(descriptor, int(group.ends[-1]) - 1)
+
+
+def _is_index_cached(file: RecordFile) -> bool:
+    with _close_after(file.open_index()) as descriptor:
+        return _can_read(descriptor, 0)
+
+
+def _can_read(descriptor: int, offset: int) -> bool:
+    with contextlib.suppress(OSError):
+        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
         return True
     return False  # or the system cannot tell
+
+
+@contextlib.contextmanager
+def _close_after(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def open_regular(path: Location | Path) -> int:
@@ -200,6 +222,19 @@ def _check_large(descriptor: int, place: Place) -> None:
         raise place.describe(
             f"length {size - FRAMING_BYTES}, expected {place.size - FRAMING_BYTES}"
         )
+
+
+def check_sizes(folder: Location, shards: Sequence[ShardInfo]) -> None:
+    """Compares the sizes of all shards and indexes on a disk with the manifest, as `check_size`."""
+    sizes: dict[str, int] = {}
+    # One look at a folder of 200,000 files takes 0.6 s, one at each file 1.6 s, and over a network
+    # far more.
+    with contextlib.suppress(OSError):  # a folder that may be entered, and not listed
+        sizes = folder.list_sizes()
+    for shard in shards:
+        for name, size in shard.file_sizes.items():
+            if sizes.get(name) != size:
+                check_size(folder / name, measure_file(folder / name), size)
 
 
 def measure_file(path: Location) -> int:

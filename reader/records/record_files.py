@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from converter.errors import RecordError
 from converter.format.examples import find_source
 from converter.format.tfrecords import HEADER_BYTES, unframe_record
-from converter.storage.location import Location
 from reader.arrays import Memory, Numbers
 from reader.records.blocks import MAX_RUN_BYTES, Block, join_neighbours, read_blocks
 from reader.records.indexed_file import (
@@ -26,7 +26,7 @@ from reader.records.indexed_file import (
     Place,
     RecordFile,
     open_file,
-    prefetch_index,
+    prefetch_indexes,
     prefetch_records,
     read_at,
     read_index,
@@ -34,7 +34,11 @@ from reader.records.indexed_file import (
 
 # More records are read in their order on disk, and the system reads ahead by itself.
 MAX_PREFETCHED_RECORDS: Final = 4_096
+MAX_INDEX_BYTES: Final = 512_000_000
+KEPT_INDEX_BYTES: Final = 256  # that Python's objects take for an index besides its numbers
 
+# Where the records of a file begin, and where the last one ends.
+Offsets: TypeAlias = npt.NDArray[np.uint32] | Numbers
 Run: TypeAlias = list[tuple[Place, memoryview | RecordError]]
 
 _instances: weakref.WeakSet[RecordFiles] = weakref.WeakSet()
@@ -43,14 +47,16 @@ _instances: weakref.WeakSet[RecordFiles] = weakref.WeakSet()
 class RecordFiles:
     """Numbered records: those of the first file, then those of the second, and so on.
 
-    Indexes take 8 bytes a record, up to `max_index_bytes`; the least recently used goes first.
+    Indexes take 4 bytes a record, 8 in files of 4 GiB and more, up to `max_index_bytes`; the least
+    recently used goes first.
     """
 
-    def __init__(self, files: Sequence[RecordFile], max_index_bytes: int = 1 << 30) -> None:
+    def __init__(self, files: Sequence[RecordFile], max_index_bytes: int = MAX_INDEX_BYTES) -> None:
         self.files = tuple(files)
         self.max_index_bytes = max_index_bytes
         self._ends = np.cumsum([file.records for file in files], dtype=np.int64)
-        self._indexes: collections.OrderedDict[Location, Numbers] = collections.OrderedDict()
+        self.indexes: collections.OrderedDict[int, Offsets] = collections.OrderedDict()
+        self.index_bytes = 0
         self.replace_locks()
         _instances.add(self)
 
@@ -99,34 +105,42 @@ class RecordFiles:
         ordered = numbers[order]
         which = np.searchsorted(self._ends, ordered, side="right")
         # np.unique would import numpy.ma, which takes as long as reading a batch.
-        needed = np.flatnonzero(np.bincount(which)).tolist()
-        files = [self.files[number] for number in needed]
+        firsts = np.flatnonzero(np.diff(which, prepend=-1)).tolist()
+        needed = which[firsts].tolist()
         with self.lock:
-            missing = [file for file in files if file.path not in self._indexes]
+            missing = [number for number in needed if number not in self.indexes]
         self._prefetch_indexes(missing)
-        for number, file in zip(needed, files, strict=True):
-            first, last = np.searchsorted(which, [number, number + 1]).tolist()
+        for number, first, last in zip(needed, firsts, [*firsts, len(which)][1:], strict=True):
+            file = self.files[number]
             records = ordered[first:last] - (self._ends[number] - file.records)
-            offsets = self._get_index(file)
-            yield Group(file, order[first:last], records, offsets[records], offsets[records + 1])
+            offsets = self._get_index(number)
+            begins, ends = (offsets[at].astype(np.int64) for at in (records, records + 1))
+            yield Group(file, order[first:last], records, begins, ends)
 
-    def _prefetch_indexes(self, missing: Sequence[RecordFile]) -> None:
-        for file in missing[1:]:  # while the first one is read
-            prefetch_index(file)
+    def _prefetch_indexes(self, missing: Sequence[int]) -> None:
+        prefetch_indexes([self.files[number] for number in missing])
 
-    def _get_index(self, file: RecordFile) -> Numbers:
+    def _get_index(self, number: int) -> Offsets:
         with self.lock:
-            if (offsets := self._indexes.pop(file.path, None)) is not None:
-                self._indexes[file.path] = offsets
-                return offsets
-        offsets = read_index(file)
+            if (found := self.indexes.get(number)) is not None:
+                self.indexes.move_to_end(number)
+                return found
+        file = self.files[number]
+        offsets: Offsets = read_index(file)
+        if file.bytes <= np.iinfo(np.uint32).max:
+            offsets = offsets.astype(np.uint32)
         with self.lock:
-            self._indexes[file.path] = offsets
-            # Each index has one number more than records.
-            size = sum(kept[:-1].nbytes for kept in self._indexes.values())
-            while size > self.max_index_bytes and len(self._indexes) > 1:
-                size -= self._indexes.popitem(last=False)[1][:-1].nbytes
+            self._keep_index(number, offsets)
         return offsets
+
+    def _keep_index(self, number: int, offsets: Offsets) -> None:
+        if number in self.indexes:  # another thread has read it meanwhile
+            return
+        self.indexes[number] = offsets
+        self.index_bytes += offsets.nbytes + KEPT_INDEX_BYTES
+        while self.index_bytes > self.max_index_bytes and len(self.indexes) > 1:
+            _, dropped = self.indexes.popitem(last=False)
+            self.index_bytes -= dropped.nbytes + KEPT_INDEX_BYTES
 
 
 class RunFiles(RecordFiles):

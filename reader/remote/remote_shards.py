@@ -25,7 +25,7 @@ from converter.storage.location import Location
 from converter.storage.requests import PATIENCE_VARIABLE, read_patience
 from reader.arrays import Numbers
 from reader.records.indexed_file import Group, RecordFile, check_size
-from reader.records.record_files import RecordFiles
+from reader.records.record_files import MAX_INDEX_BYTES, RecordFiles
 from reader.remote.shard_cache import ShardCache, StoredObject
 from reader.sampling.orders import Steps
 
@@ -290,7 +290,7 @@ class RangeRequests:
 class RangeFiles(RecordFiles):
     """Record files in a store that are read record by record, without the rest of their shards."""
 
-    def __init__(self, files: Sequence[RecordFile], max_index_bytes: int = 1 << 30) -> None:
+    def __init__(self, files: Sequence[RecordFile], max_index_bytes: int = MAX_INDEX_BYTES) -> None:
         super().__init__(files, max_index_bytes)
         self._asked_bytes: collections.Counter[Location] = collections.Counter()
         # Otherwise, each file that is fetched would drive out another.
@@ -312,7 +312,7 @@ class RangeFiles(RecordFiles):
             return group
         return group._replace(file=requests.add(file, list(list_ranges(group))))
 
-    def _prefetch_indexes(self, missing: Sequence[RecordFile]) -> None:
+    def _prefetch_indexes(self, missing: Sequence[int]) -> None:
         if len(missing) > 1:
             with ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
                 collections.deque(threads.map(self._get_index, missing), maxlen=0)

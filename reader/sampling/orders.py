@@ -321,11 +321,19 @@ class Position:
         with self._lock:
             self.epoch, self.step = place
 
-    def begin(self, count: int, block: int = 1) -> Numbers:
-        """Takes an epoch of `count` steps: the epoch, begin and end of each block, (blocks, 3)."""
+    def take(self) -> tuple[int, int]:
+        """Takes an epoch: its number, and its first step. The next one begins with its first."""
         with self._lock:
             epoch, step = self.epoch, self.step
             self.epoch, self.step = epoch + 1, 0
-        begins = np.arange(step, count, block, dtype=np.int64)
-        ends = np.minimum(begins + block, count)
-        return np.stack((np.full_like(begins, epoch), begins, ends), axis=-1)
+        return epoch, step
+
+
+def list_blocks(epoch: int, step: int, count: int, block: int = 1, most: int = 1 << 62) -> Numbers:
+    """Divides an epoch of `count` steps into blocks, from a step on, and lists `most` of them.
+
+    Returns the epoch, begin and end of each, int64 (blocks, 3).
+    """
+    begins = np.arange(step, min(count, step + most * block), block, dtype=np.int64)
+    ends = np.minimum(begins + block, count)
+    return np.stack((np.full_like(begins, epoch), begins, ends), axis=-1)

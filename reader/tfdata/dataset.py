@@ -29,11 +29,13 @@ from reader.plan.read_plan import (
 )
 from reader.records.damage import DamageLog, keep_error, typed_errors
 from reader.records.record_files import RecordFiles
-from reader.sampling.orders import Order, Position, Steps, select_all
+from reader.sampling.orders import Order, Position, Steps, list_blocks, select_all
 from reader.tfdata.placing import make_mask_placer, make_placer, make_resizer
 
 Columns: TypeAlias = list[tf.Tensor]
 _NO_ERROR: Final = np.array(b"", np.object_)  # TensorFlow takes 50 us to convert a plain ""
+
+PART_BLOCKS: Final = 1 << 14  # rows of `list_blocks` that are listed at once
 
 # After this time without a call none will come: TensorFlow's queues are full.
 QUIET_S: Final = 0.05
@@ -112,7 +114,7 @@ def make_reader(plan: ReadPlan) -> Reader:
 
 
 def _make_call(plan: ReadPlan, reader: Reader) -> Callable[[tf.Tensor], Any]:
-    """Makes a graph function from a row of `Position.begin` to an element."""
+    """Makes a graph function from a row of `list_blocks` to an element."""
     template = format_batch(plan, reader.read(plan.options.initial_epoch, []))
     types = [tf.as_dtype(array.dtype) for array in _expand(template)]
 
@@ -196,7 +198,7 @@ def make_record_dataset(
 def _read_payloads(
     files: RecordFiles, order: Order, steps: Steps, damage: DamageLog, listed: Array
 ) -> Array:
-    """Reads the payloads, bytes (n,), of a row of `Position.begin`."""
+    """Reads the payloads, bytes (n,), of a row of `list_blocks`."""
     epoch, begin, end = listed.tolist()
     positions = steps.join_positions(range(begin, end))
     found = {}
@@ -217,25 +219,43 @@ def read_steps(
     calls: int = 1,
     block: int | None = None,
 ) -> tf.data.Dataset:
-    """Builds a dataset that calls a function with each row of `Position.begin`.
+    """Builds a dataset that calls a function with each row of `list_blocks`.
 
     Every iterator takes an epoch of its own. `count` is the number of elements of a whole epoch,
     also if the first one starts in its middle: Keras' progress bar and `len` need it beforehand.
     `block` single records are read at once; it is None for batches.
     """
+    blocks = -(-count // (block or 1))
 
-    def take_epoch() -> Array:
+    size, listed = block or 1, min(max(1, blocks), PART_BLOCKS)
+
+    def begin_part(place: Array) -> list[Array]:
         with _calls:
-            return position.begin(count, block or 1)
+            epoch, step = position.take() if place[1] < 0 else place.tolist()
+        return [np.array([epoch, step + listed * size]), np.array([epoch, step])]
 
-    def begin(_: tf.Tensor) -> tf.Tensor:
-        listed = tf.numpy_function(take_epoch, [], tf.int64)
+    def scan(place: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        following, place = tf.numpy_function(begin_part, [place], [tf.int64, tf.int64])
+        following.set_shape((2,))
+        return following, place
+
+    def list_part(place: Array) -> Array:
+        epoch, step = place.tolist()
+        return list_blocks(epoch, step, count, size, listed)
+
+    def expand(place: tf.Tensor) -> tf.Tensor:
+        rows = tf.numpy_function(list_part, [place], tf.int64)
         # Not true of every epoch, but from this `unbatch` knows the number of elements.
-        listed.set_shape((max(1, -(-count // (block or 1))), 3))
-        return listed
+        rows.set_shape((listed, 3))
+        return rows
 
-    # Steps are listed at once: counting in the graph took 11 ms an epoch and 0.06 ms a step.
-    steps = map_elements(tf.data.Dataset.range(min(1, count)), begin).unbatch()
+    # Many steps are listed at once: counting in the graph took 11 ms an epoch and 0.06 ms a step.
+    # Those of 100 million images, all at once, took 80 MB.
+    nowhere = np.array([-1, -1], np.int64)
+    parts = tf.data.Dataset.range(-(-blocks // listed)).scan(nowhere, leave_alone(scan))
+    steps = map_elements(parts, expand).unbatch()
+    if blocks > listed:
+        steps = steps.take(blocks)
     dataset = map_elements(steps, call, calls)
     # `unbatch` assumes that the last block is full: `take` corrects the length.
     return dataset.unbatch().take(count) if block else dataset

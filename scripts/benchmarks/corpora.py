@@ -5,7 +5,7 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,11 @@ from converter.storage.locate import locate
 from converter.storage.location import Location
 from converter.writing.shard_writer import Job, write_shard
 from reader import open_shards
+
+LINKED_SHARDS = 4
+"""ext4 allows 65,000 hard links of a file."""
+LINKED_RECORDS = 1_000
+"""In each of these shards."""
 
 
 def make_photos(work: Path, count: int) -> Path:
@@ -142,34 +147,57 @@ def make_tiny(work: Path, records: int) -> Path:
 def multiply_tiny(work: Path, records: int, times: int) -> Path:
     """A data set with the shards of `make_tiny` so many times, as hard links: made in seconds."""
     source, out = make_tiny(work, records), work / f"tiny-{records}x{times}"
-    return keep(out, lambda: _link_shards(source, out, times))
+    return keep(out, lambda: link_shards(source, out, {"train": times}))
 
 
-def _link_shards(source: Path, out: Path, times: int) -> None:
+def link_photos(work: Path, times: Mapping[str, int]) -> Path:
+    """A data set with `LINKED_SHARDS` shards of photographs so many times in each split.
+
+    They are hard links, each with an index of its own name, so all can be read and take no space.
+    """
+    source = work / "linked"
+    records = LINKED_SHARDS * LINKED_RECORDS
+    options = ConvertOptions(num_shards=LINKED_SHARDS)
+    images = make_photos(work, LINKED_RECORDS)
+    keep(source, lambda: write_repeated(images, source, records, options, 30_000))
+    out = work / f"linked-{'-'.join(map(str, times.values()))}"
+    return keep(out, lambda: link_shards(source, out, times))
+
+
+def link_shards(source: Path, out: Path, times: Mapping[str, int]) -> None:
+    """Writes a data set with all shards of another one so many times in each split."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     manifest = read_manifest(source)
-    count, shards = len(manifest.shards) * times, []
-    for number in range(count):
-        shard = manifest.shards[number % len(manifest.shards)]
-        name = name_shard("train", number, count)
-        for old, new in ((shard.name, name), (name_index(shard.name), name_index(name))):
-            os.link(source / old, out / new)
-        shards.append(dataclasses.replace(shard, name=name))
+    of, (one,) = len(manifest.shards), manifest.splits.values()
+    shards = [
+        dataclasses.replace(
+            manifest.shards[number % of], split=split, name=name_shard(split, number, count * of)
+        )
+        for split, count in times.items()
+        for number in range(count * of)
+    ]
+    for number, shard in enumerate(shards):
+        old = manifest.shards[number % of].name
+        for name, new in ((old, shard.name), (name_index(old), name_index(shard.name))):
+            os.link(source / name, out / new)
     for name in manifest.files:
         shutil.copy(source / name, out)
-    train = manifest.splits["train"]
-    whole = SplitInfo(
-        records=train.records * times,
-        bytes=train.bytes * times,
-        shards=count,
-        labels=tuple(label * times for label in train.labels),
-    )
+    splits = {
+        split: SplitInfo(
+            records=one.records * count,
+            bytes=one.bytes * count,
+            shards=one.shards * count,
+            labels=tuple(label * count for label in one.labels),
+        )
+        for split, count in times.items()
+    }
+    records = sum(split.records for split in splits.values())
     written = dataclasses.replace(
         manifest,
-        splits={"train": whole},
+        splits=splits,
         shards=tuple(shards),
-        totals=Totals(scanned=whole.records, written=whole.records, rejected={}, skipped={}),
+        totals=Totals(scanned=records, written=records, rejected={}, skipped={}),
     )
     (out / "manifest.json").write_bytes(written.to_bytes())
 
