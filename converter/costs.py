@@ -95,10 +95,10 @@ def count_read(size_bytes: int) -> None:
 
 
 def count_original(
-    file_format: str, size: tuple[int, int], size_bytes: int, *, enlarged: bool
+    path: str, file_format: str, size: tuple[int, int], size_bytes: int, *, enlarged: bool
 ) -> None:
     """Counts an original that this thread converted, of that size (height, width) in pixels."""
-    _meter.originals.add(file_format, size, size_bytes, enlarged=enlarged)
+    _meter.originals.add(path, file_format, size, size_bytes, enlarged=enlarged)
 
 
 def credit(spent_ns: Mapping[str, int]) -> None:

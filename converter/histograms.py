@@ -1,7 +1,8 @@
 """What the originals of a conversion are like: counted by format, size, shape and bytes.
 
 Buckets begin at 1, 2 or 5 times a power of ten, sides at powers of two, and a shape goes to the
-nearest ratio that has a name. So the counts of a million images take two kilobytes.
+nearest ratio that has a name. So the counts of a million images take two kilobytes. Beside them
+stand the names of the few smallest and largest.
 """
 
 import bisect
@@ -32,7 +33,24 @@ _SHAPE_EDGES: Final = [(low + high) / 2 for low, high in itertools.pairwise(_SHA
 _KEPT_SIZES: Final = 64
 _HELD_SIZES: Final = 1_024
 
+_MAX_OUTLIERS: Final = 3  # that are kept of each kind
+_MAX_PATH: Final = 400  # letters: these names are kept in each line of a log
+_FAR: Final = 10  # times the pixels of most originals
+
 _T = TypeVar("_T", int, float)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SizedOriginal:
+    """An original by its path, with its size in pixels, upright."""
+
+    path: str
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +66,8 @@ class Histograms:
         pixels: by width times height.
         ratios: by the nearest of `RATIOS`.
         bytes: by the size of the file.
+        smallest: the originals of the fewest pixels; of several, the first by name.
+        largest: likewise those of the most.
     """
 
     images: int = 0
@@ -58,18 +78,52 @@ class Histograms:
     pixels: dict[str, int] = dataclasses.field(default_factory=dict)
     ratios: dict[str, int] = dataclasses.field(default_factory=dict)
     bytes: dict[str, int] = dataclasses.field(default_factory=dict)
+    smallest: tuple[SizedOriginal, ...] = ()
+    largest: tuple[SizedOriginal, ...] = ()
 
     def __add__(self, other: "Histograms") -> "Histograms":
         merged = {
             name: dict(Counter(getattr(self, name)) + Counter(getattr(other, name)))
-            for name in _COUNTED
+            for name in COUNTED
         }
         merged["sizes"] = dict(Counter(merged["sizes"]).most_common(_KEPT_SIZES))
         images, enlarged = self.images + other.images, self.enlarged + other.enlarged
-        return Histograms(images=images, enlarged=enlarged, **merged)
+        smallest = sorted(self.smallest + other.smallest, key=_rank_small)[:_MAX_OUTLIERS]
+        largest = sorted(self.largest + other.largest, key=_rank_large)[:_MAX_OUTLIERS]
+        return Histograms(
+            images=images,
+            enlarged=enlarged,
+            smallest=tuple(smallest),
+            largest=tuple(largest),
+            **merged,
+        )
+
+    @property
+    def median_pixels(self) -> tuple[int, int]:
+        """Half of the originals have at least the first, and half fewer than the second."""
+        passed = 0
+        for edge in STEP_EDGES:
+            passed += self.pixels.get(str(edge), 0)
+            if 2 * passed >= self.images:
+                break
+        return edge, next((high for high in STEP_EDGES if high > edge), 10 * edge)
+
+    def list_outliers(self) -> tuple[list[SizedOriginal], list[SizedOriginal]]:
+        """Of the smallest and of the largest, those of a tenth or ten times the usual pixels."""
+        low, high = self.median_pixels
+        small = [each for each in self.smallest if _FAR * each.pixels <= low]
+        return small, [each for each in self.largest if each.pixels >= _FAR * high]
 
 
-_COUNTED: Final = ("formats", "sizes", "sides", "pixels", "ratios", "bytes")
+def _rank_small(original: SizedOriginal) -> tuple[int, str, int]:
+    return original.pixels, original.path, original.height
+
+
+def _rank_large(original: SizedOriginal) -> tuple[int, str, int]:
+    return -original.pixels, original.path, original.height
+
+
+COUNTED: Final = ("formats", "sizes", "sides", "pixels", "ratios", "bytes")
 
 
 class OriginalTally:
@@ -77,10 +131,19 @@ class OriginalTally:
 
     def __init__(self) -> None:
         self._images = self._enlarged = 0
-        self._counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+        self._counts: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
+        # Pixels, path and height: tuples, which are compared faster than objects.
+        self._smallest: list[tuple[int, str, int]] = []
+        self._largest: list[tuple[int, str, int]] = []
 
     def add(
-        self, file_format: str, size: tuple[int, int], size_bytes: int, *, enlarged: bool
+        self,
+        path: str,
+        file_format: str,
+        size: tuple[int, int],
+        size_bytes: int,
+        *,
+        enlarged: bool,
     ) -> None:
         """Counts an original of that size (height, width), upright, in pixels."""
         height, width = size
@@ -95,11 +158,30 @@ class OriginalTally:
         counts["bytes"][str(find_edge(STEP_EDGES, size_bytes))] += 1
         if len(counts["sizes"]) > _HELD_SIZES:
             counts["sizes"] = Counter(dict(counts["sizes"].most_common(_KEPT_SIZES)))
+        _keep(self._smallest, (height * width, path, height))
+        _keep(self._largest, (-height * width, path, height))
 
     def describe(self) -> Histograms:
         counts = {name: dict(counted) for name, counted in self._counts.items()}
         counts["sizes"] = dict(self._counts["sizes"].most_common(_KEPT_SIZES))
-        return Histograms(images=self._images, enlarged=self._enlarged, **counts)
+        return Histograms(
+            images=self._images,
+            enlarged=self._enlarged,
+            smallest=tuple(map(_name_original, self._smallest)),
+            largest=tuple(map(_name_original, self._largest)),
+            **counts,
+        )
+
+
+def _keep(kept: list[tuple[int, str, int]], found: tuple[int, str, int]) -> None:
+    if len(kept) < _MAX_OUTLIERS or found < kept[-1]:
+        bisect.insort(kept, found)
+        del kept[_MAX_OUTLIERS:]
+
+
+def _name_original(kept: tuple[int, str, int]) -> SizedOriginal:
+    pixels, path, height = kept
+    return SizedOriginal(path=path[:_MAX_PATH], height=height, width=abs(pixels) // max(1, height))
 
 
 def name_ratio(height: int, width: int) -> str:

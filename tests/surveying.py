@@ -78,7 +78,7 @@ def make_run(**changed: Any) -> Run:
     """A run that wrote all shards of a data set."""
     tally = OriginalTally()
     for number in range(100):
-        tally.add("jpeg", (480, 640 + number), 70_000, enlarged=False)
+        tally.add(f"{number}.jpg", "jpeg", (480, 640 + number), 70_000, enlarged=False)
     usual = {
         "command": "shardmill convert photos flowers",
         "started": "2026-11-30T01:50:00Z",

@@ -5,10 +5,9 @@ import dataclasses
 import pytest
 from surveying import make_run, make_survey
 
-from converter.costs import STEPS
-from converter.histograms import Histograms
+from converter.histograms import Histograms, OriginalTally
 from converter.inventory import NOTES, Note
-from pipelines.pages.findings import LEVELS, explain_bottleneck, list_findings
+from pipelines.pages.findings import LEVELS, list_findings
 from pipelines.pages.record_facts import RecordFacts
 
 
@@ -67,6 +66,35 @@ def test_a_split_far_from_the_share_asked_for_is_pointed_out():
     assert list_findings(near) == []
 
 
+def test_a_split_with_other_shares_of_the_classes_is_pointed_out():
+    counts = {"train": [900, 600], "validation": [20, 180]}
+    found = find(make_survey(counts, ["cat", "dog"]), "other shares")
+    assert (found.level, found.title) == (
+        "warn",
+        "Classes have other shares in validation than in the whole",
+    )
+    assert found.text.startswith("cat has 20 images there, not about 108. ")
+    assert found.text.endswith("convert with --split-folders no --validation-split 0.2 --stratify.")
+    drawn = {"options": {"validation_split": 0.2}}
+    found = find(make_survey(counts, manifest=drawn), "other shares")
+    assert found.text.endswith("convert with --stratify.")
+    drawn = {"options": {"validation_split": 0.2, "stratify": True, "group_by": "folder"}}
+    found = find(make_survey(counts, manifest=drawn), "other shares")
+    assert "--stratify" not in found.text
+    several = make_survey(counts, manifest={"labelled": False})
+    assert not [each for each in list_findings(several) if "shares" in each.title]
+
+
+def test_of_many_skewed_classes_the_gravest_are_named():
+    names = [f"class-{number}" for number in range(40)]
+    held = [10] * 20 + [90] * 20
+    survey = make_survey({"train": [100] * 40, "test": held}, names)
+    found = find(survey, "other shares")
+    assert found.text.count("images there") == 3
+    assert ", and 17 more. A score" in found.text
+    assert len(found.text) < 600
+
+
 def test_a_split_may_be_empty_or_small():
     survey = make_survey({"train": [300, 300], "validation": [10, 15], "test": [0, 0]})
     assert find(survey, "test is empty").level == "warn"
@@ -97,6 +125,14 @@ def test_every_note_is_said_in_a_sentence(code):
     found = list_findings(make_survey(notes=[Note(code, ("one",), 1)]))
     assert code == "empty_class" or (len(found) == 1 and found[0].level in LEVELS)
     assert all(each.title and "  " not in each.text for each in found)
+
+
+def test_harmless_notes_say_that_there_is_nothing_to_do():
+    found = find(make_survey(notes=[Note("profile", ("a.jpg",), 1)]), "sRGB")
+    assert (found.level, found.text) == ("info", "a.jpg. Nothing to do.")
+    for code in ("duplicate_class", "truncated", "transparent", "box_class"):
+        (found,) = list_findings(make_survey(notes=[Note(code, ("a.jpg",), 1)]))
+        assert "Nothing to do" not in found.text
 
 
 def test_a_note_of_a_newer_version_is_its_code():
@@ -133,6 +169,22 @@ def test_small_originals_and_long_ones_are_pointed_out():
     assert not [each for each in list_findings(padded) if "about twice" in each.title]
 
 
+def test_the_smallest_and_largest_originals_are_named_if_they_are_far_off():
+    tally = OriginalTally()
+    for number in range(100):
+        tally.add(f"a/{number}.jpg", "jpeg", (600, 900), 70_000, enlarged=False)
+    usual = make_survey(runs=[make_run(originals=tally.describe())])
+    assert not [each for each in list_findings(usual) if "originals" in each.title]
+    tally.add("a/tiny\n.jpg", "jpeg", (1, 2), 700, enlarged=False)
+    tally.add("a/vast.jpg", "jpeg", (9000, 6000), 9_000_000, enlarged=False)
+    survey = make_survey(runs=[make_run(originals=tally.describe())])
+    small, large = find(survey, "far smaller"), find(survey, "far larger")
+    assert (small.level, large.level) == ("info", "info")
+    assert "Half of them have 500,000 pixels or more. " in small.text
+    assert "The smallest: a/tiny\\n.jpg (2 \xd7 1). " in small.text
+    assert "fewer than 1,000,000 pixels. The largest: a/vast.jpg (6000 \xd7 9000)." in large.text
+
+
 def test_invisible_images_are_pointed_out_with_their_class():
     path = "recreation/sports__badminton_racket_brice_b_01.png"
     found = find(make_survey(notes=[Note("transparent", (path,), 1)]), "Nothing is visible")
@@ -164,22 +216,6 @@ def test_names_are_short_and_on_one_line():
     title = find(survey, "without an image").title
     assert "\n" not in title
     assert len(title) < 150
-
-
-def test_of_few_images_the_start_of_the_workers_took_longest():
-    steps = {**dict.fromkeys(STEPS, 1), "decode": 2_000}
-    assert "Starting the workers" in explain_bottleneck(steps, 9_500)
-    assert "Decoding" in explain_bottleneck(steps, 3_000)
-    assert "Decoding" in explain_bottleneck(steps)
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_each_bottleneck_has_advice(step):
-    assert "took longest" in explain_bottleneck({**dict.fromkeys(STEPS, 1), step: 50})
-
-
-def test_without_a_measurement_there_is_no_advice():
-    assert explain_bottleneck({}) == explain_bottleneck(dict.fromkeys(STEPS, 0)) == ""
 
 
 def test_a_finding_is_made_of_facts_alone():

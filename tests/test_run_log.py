@@ -37,6 +37,7 @@ RUN = Run(
 )
 
 
+SIZED = {"path": "a.jpg", "height": 4, "width": 6}
 SEEN = dataclasses.asdict(RUN.originals)
 
 
@@ -98,6 +99,10 @@ def test_what_a_newer_version_adds_is_ignored(folder):
         ({"steps_msec": {"dance": 1}}, "dance"),
         ({"originals": {**SEEN, "sides": {"<b>": 1}}}, "<b>"),
         ({"originals": {**SEEN, "formats": {"x" * 50: 1}}}, "40 characters"),
+        ({"originals": {**SEEN, "smallest": [{**SIZED, "path": "x" * 5_000}]}}, "a path of over"),
+        ({"originals": {**SEEN, "smallest": [SIZED] * 300}}, "more than 200"),
+        ({"originals": {**SEEN, "largest": [{**SIZED, "width": 2**60}]}}, "no count of this world"),
+        ({"originals": {**SEEN, "largest": [{**SIZED, "path": 7}]}}, "is not a string"),
         ({"originals": []}, "is not a JSON object"),
         ({"originals": {}}, "is missing"),
         ({"options": "none"}, "JSON object"),

@@ -14,7 +14,7 @@ from typing import Any, Final
 from converter.costs import STEPS
 from converter.errors import DatasetError
 from converter.format.typed_json import find_reader, load_json
-from converter.histograms import Histograms
+from converter.histograms import COUNTED, Histograms
 from converter.names import fit_message
 from converter.storage.files import RUN_LOG, Layout, write_file
 from converter.storage.location import Location
@@ -129,13 +129,18 @@ def _check(run: Run) -> None:
         if len(getattr(run, name)) > _MAX_TEXT:
             raise ValueError(f"{name} has over {_MAX_TEXT:,} characters")
     counts = [run.phases_msec, run.steps_msec]
-    counts += [getattr(run.originals, f.name) for f in dataclasses.fields(Histograms)[2:]]
+    counts += [getattr(run.originals, name) for name in COUNTED]
     for each in counts:
         if len(each) > _MAX_COUNTS or any(len(name) > 40 for name in each):
             raise ValueError(f"more than {_MAX_COUNTS} counts, or a name of over 40 characters")
     numbers = [run.workers, run.originals.images, *(n for each in counts for n in each.values())]
     if max(numbers) > _MAX_NUMBER:
         raise ValueError(f"{max(numbers)} is no count of this world")
+    outliers = *run.originals.smallest, *run.originals.largest
+    if len(outliers) > _MAX_COUNTS or any(len(each.path) > _MAX_TEXT for each in outliers):
+        raise ValueError(f"more than {_MAX_COUNTS} originals, or a path of over {_MAX_TEXT:,}")
+    if max((max(each.height, each.width) for each in outliers), default=0) > _MAX_NUMBER:
+        raise ValueError("the side of an original is no count of this world")
     _check_names(run)
 
 

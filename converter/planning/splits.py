@@ -350,23 +350,6 @@ def _sort(entries: Entries, chosen: Hints, ranks: Draws) -> dict[str, Members]:
     return members
 
 
-def find_uneven(
-    records: Mapping[str, int], asked: Mapping[str, float]
-) -> list[tuple[str, float, float]]:
-    """Splits, by their records, that hold far from the share asked for: name, share, wish.
-
-    Far is half as much again or half; splits that should hold fewer than 20 vary as much by chance.
-    """
-    wishes = {split: share for split, share in asked.items() if share}
-    drawn = sum(records.get(split, 0) for split in {"train", *wishes})
-    uneven = []
-    for split, wish in wishes.items():
-        share = records.get(split, 0) / max(1, drawn)
-        if wish * drawn >= 20 and not 0.5 < share / wish < 1.5:
-            uneven.append((split, share, wish))
-    return uneven
-
-
 def _check_grouped(entries: Entries, groups: Mapping[int, str], options: ConvertOptions) -> None:
     if options.group_by and not groups:
         raise UsageError(

@@ -46,7 +46,7 @@ def note_original(
 
 
 def count_converted(
-    converted: Sequence[Converted], size_bytes: int, options: ConvertOptions
+    path: str, converted: Sequence[Converted], size_bytes: int, options: ConvertOptions
 ) -> None:
     """Counts an original of so many bytes for the histograms; of several sizes, by the first."""
     for image in converted:
@@ -54,5 +54,5 @@ def count_converted(
             origin = image.origin
             grown = image.height > origin.height, image.width > origin.width
             enlarged = all(grown) if options.resize == "pad" else any(grown)  # or only padded
-            count_original(origin.format, origin.size, size_bytes, enlarged=enlarged)
+            count_original(path, origin.format, origin.size, size_bytes, enlarged=enlarged)
             return

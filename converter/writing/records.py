@@ -108,7 +108,7 @@ def make_records(
             for image, more, size in parts
         ]
         if not number:  # of an animation, its first frame stands for all
-            count_converted(converted, len(data), options)
+            count_converted(entry.path, converted, len(data), options)
         yield found, outcomes
 
 

@@ -12,6 +12,7 @@ from converter.format.manifest import Manifest
 from converter.inventory import FILTERS, NOTES, Note
 from converter.names import fit_message
 from converter.options import ConvertOptions
+from converter.planning.shares import find_uneven
 from converter.sizes import format_bytes, format_count
 from converter.storage.files import REJECTS, REPORT
 from converter.storage.locate import locate
@@ -302,8 +303,6 @@ def _list_splits(manifest: Manifest) -> Iterator[str]:
 
 
 def _list_uneven(records: Mapping[str, int], options: ConvertOptions) -> Iterator[str]:
-    from converter.planning.splits import find_uneven  # noqa: PLC0415 (NumPy)
-
     for split, share, wish in find_uneven(records, options.held_out):
         yield (
             f"  note: {split} has {share:.0%} of the images, not {wish:.0%}: those with the same "

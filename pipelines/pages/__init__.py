@@ -6,6 +6,7 @@ record_facts     what those records say, counted
 reject_pictures  files that were left out, and pictures of them
 survey           all that is known of a data set: facts alone
 findings         facts -> sentences about what a person should know
+bottleneck       the step of a run that took longest -> what would help
 charts           facts -> bars
 texts            what data sets hold as text, made fit to be shown
 page             all of it -> HTML that loads nothing

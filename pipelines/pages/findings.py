@@ -9,7 +9,8 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from converter.planning.splits import find_uneven
+from converter.histograms import SizedOriginal
+from converter.planning.shares import Skew, find_skewed, find_uneven
 from converter.sizes import format_count
 from pipelines.pages.survey import Survey
 from pipelines.pages.texts import format_percent, show_path, show_text
@@ -35,6 +36,11 @@ _LEAKS: Final = {
     "several_labels": "warn", "unlabelled": "warn", "box_class": "warn", "box_size": "warn",
     "unused_mask": "warn",
 }  # fmt: skip
+
+# With which nothing is wrong, and nothing is lost that was asked for.
+_HARMLESS: Final = (
+    "profile", "wrong_extension", "inks", "unused_folder", "unused_part", "trimmed_labels",
+)  # fmt: skip
 
 _SAID: Final = {
     "duplicate_split": (
@@ -194,6 +200,34 @@ def _find_uneven(survey: Survey) -> Iterator[Finding]:
         )
 
 
+def _find_skew(survey: Survey) -> Iterator[Finding]:
+    """Classes of which a split has more or fewer than chance explains."""
+    if not survey.labelled or not survey.label_counts:
+        return
+    skewed: dict[str, list[Skew]] = {}
+    for skew in find_skewed({split.name: split.labels for split in survey.splits}):
+        skewed.setdefault(skew.split, []).append(skew)
+    for split, found in skewed.items():
+        counts = [
+            f"{_name(survey.classes[each.label])} has {each.images:,} images there, not about "
+            f"{each.expected:,.0f}"
+            for each in sorted(found, key=lambda each: -abs(each.images - each.expected))
+        ]
+        more = f", and {len(counts) - 3:,} more" if len(counts) > 3 else ""
+        asked = survey.options.get(f"{split}_split", 0)
+        flags = "" if asked else f"--split-folders no --{split}-split 0.2 "
+        advice = (
+            "Images that stay together decide it."
+            if survey.options.get("stratify")
+            else f"To draw the same share of each class, convert with {flags}--stratify."
+        )
+        yield Finding(
+            "warn",
+            f"Classes have other shares in {split} than in the whole",
+            f"{'; '.join(counts[:3])}{more}. A score on {split} weighs them differently. {advice}",
+        )
+
+
 def _find_notes(survey: Survey) -> Iterator[Finding]:
     # A note for each set of duplicates: one finding for all of them.
     groups: dict[str, list[tuple[str, str, tuple[str, ...], int]]] = {}
@@ -202,7 +236,7 @@ def _find_notes(survey: Survey) -> Iterator[Finding]:
     for code, notes in groups.items():
         if code == "empty_class" and survey.label_counts:
             continue  # it is said with the counts of classes
-        title, advice = _SAID.get(code, ("", ""))
+        title, advice = _SAID.get(code, ("", "Nothing to do." if code in _HARMLESS else ""))
         title = title or _capitalize(notes[0][1]) or code
         total = sum(note[3] for note in notes)
         counted = f"{total:,} in {len(notes):,} sets" if len(notes) > 1 else f"{total:,}"
@@ -233,6 +267,33 @@ def _find_sizes(survey: Survey) -> Iterator[Finding]:
         )
 
 
+def _find_outliers(survey: Survey) -> Iterator[Finding]:
+    if survey.originals is None or not survey.originals.images:
+        return
+    small, large = survey.originals.list_outliers()
+    low, high = survey.originals.median_pixels
+    if small:
+        yield Finding(
+            "info",
+            "Some originals are far smaller than most",
+            f"Half of them have {low:,} pixels or more. The smallest: {_list_sizes(small)}. Look "
+            "whether they belong here; --min-side leaves small ones out.",
+        )
+    if large:
+        yield Finding(
+            "info",
+            "Some originals are far larger than most",
+            f"Half of them have fewer than {high:,} pixels. The largest: {_list_sizes(large)}. "
+            "Look whether they belong here. If they do, there is nothing to do.",
+        )
+
+
+def _list_sizes(originals: Sequence[SizedOriginal]) -> str:
+    return ", ".join(
+        f"{show_path(each.path, 80)} ({each.width} \u00d7 {each.height})" for each in originals
+    )
+
+
 def _find_log(survey: Survey) -> Iterator[Finding]:
     for error in survey.unread:
         yield Finding("warn", "A file cannot be read", error)
@@ -246,36 +307,9 @@ def _find_log(survey: Survey) -> Iterator[Finding]:
 
 
 _LOOKS: Final[Sequence[Callable[[Survey], Iterator[Finding]]]] = (
-    _find_damage, _find_gaps, _find_splits, _find_uneven, _find_small_classes, _find_balance,
-    _find_notes, _find_rejects, _find_sizes, _find_log,
+    _find_damage, _find_gaps, _find_splits, _find_uneven, _find_skew, _find_small_classes,
+    _find_balance, _find_notes, _find_rejects, _find_sizes, _find_outliers, _find_log,
 )  # fmt: skip
-
-_ADVICE: Final = {
-    "read": "Reading the originals took longest. Copy them to a faster disk, or give more "
-    "--workers if they come from a store or a network.",
-    "decode": "Decoding the originals took longest, as it should: it grows with their pixels. More "
-    "cores help, nothing else does.",
-    "convert": "Resizing took longest. --interpolation bilinear is the fastest filter that is not "
-    "coarse.",
-    "encode": "Encoding took longest. JPEG is encoded faster than PNG and WebP; raw pixels need no "
-    "encoding, but more disk.",
-    "write": "Writing took longest. A faster disk for OUT helps, or a smaller encoding than raw or "
-    "PNG.",
-    "other": "Bookkeeping took longest, as with very many tiny images.",
-}
-
-
-def explain_bottleneck(steps_msec: dict[str, int], convert_msec: int = 0) -> str:
-    """A sentence about the step that took the workers longest; empty if nothing was measured.
-
-    Of a small data set it is about the time in which no worker had an image yet.
-    """
-    worked = sum(steps_msec.values())
-    if not worked:
-        return ""
-    if 2 * worked < convert_msec:  # however many workers there were
-        return "Starting the workers took longest, as with few images. More images add little."
-    return _ADVICE.get(max(steps_msec, key=steps_msec.__getitem__), "")
 
 
 def _list_names(names: Sequence[str], total: int | None = None) -> str:

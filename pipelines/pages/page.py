@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from converter.sizes import format_bytes, format_count
+from pipelines.pages.bottleneck import explain_bottleneck
 from pipelines.pages.charts import ORIGINAL_CHARTS, Chart, chart_phases, chart_records
 from pipelines.pages.contact_sheet import ALL, Sample
-from pipelines.pages.findings import explain_bottleneck, list_findings
+from pipelines.pages.findings import list_findings
 from pipelines.pages.survey import Survey
 from pipelines.pages.texts import format_percent, format_time, show_path, show_text
 
