@@ -7,6 +7,7 @@
 A million tuples take 250 MB, a million rows of these columns 47 MB, for paths of 26 letters.
 """
 
+import heapq
 import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ Places: TypeAlias = npt.NDArray[np.integer[Any]]
 
 _SPLITS: Final = (*SPLITS, "")  # so that the number -1 is that of no split
 SPLIT_NUMBERS: Final = {split: number for number, split in enumerate(SPLITS)} | {"": -1}
+_RUN: Final = 1 << 16  # images that are sorted at once
 _NO_MASK: Final = Entry("", NO_LABEL, 0)
 
 # Fields that few sources fill: the names of `Entry`, from its fifth field on.
@@ -81,7 +83,7 @@ class Texts:
 
     def take(self, places: Places) -> "Texts":
         taken = Texts()
-        for place in places.tolist():
+        for place in places.data:
             taken.append_bytes(self.read(place))
         return taken
 
@@ -250,20 +252,30 @@ class Entries(_Listing):
         taken._more = {name: column.take(places) for name, column in self._more.items()}
         return taken
 
-    def sort(self) -> "Entries":
-        """The images ordered by the bytes of their paths; those of one path keep their order."""
-        paths = self.paths.iterate()
-        last = b""
-        for path in paths:
-            if path < last:
-                break
-            last = path
-        else:  # as most sources list them
-            return self
-        found = [*self.paths.iterate()]
-        order = sorted(range(len(found)), key=found.__getitem__)
-        del found
-        return self.take(np.array(order, np.int64))
+    def sort(self) -> None:
+        """Orders the images by the bytes of their paths; those of one path keep their order."""
+        if all(one <= other for one, other in itertools.pairwise(self.paths.iterate())):
+            return  # as most sources list them
+        # In runs that are merged, because a list of all paths would take 100 bytes for each.
+        begins = range(0, len(self), _RUN)
+        runs = [self._sort_run(range(begin, min(begin + _RUN, len(self)))) for begin in begins]
+        merged = heapq.merge(*map(self._read_places, runs))
+        self._reorder(np.fromiter((place for _, place in merged), np.uint32, len(self)))
+
+    def _sort_run(self, places: range) -> "array[int]":
+        return array("I", sorted(places, key=self.paths.read))
+
+    def _read_places(self, places: Iterable[int]) -> Iterator[tuple[bytes, int]]:
+        return ((self.paths.read(place), place) for place in places)
+
+    def _reorder(self, places: Places) -> None:
+        # One column after another, so that only one of them is there twice.
+        self.paths = self.paths.take(places)
+        self._sizes = _take(self._sizes, places)
+        self._labels = _take(self._labels, places)
+        self._splits = _take(self._splits, places)
+        for name, column in self._more.items():
+            self._more[name] = column.take(places)
 
     def keep_distinct(self, *, last: bool = False) -> tuple["Entries", list[str]]:
         """Of neighbours with one path, the first or last alone; and a path for each other one."""

@@ -77,7 +77,8 @@ def list_archive(archive: Location, skipped: list[Skipped]) -> tuple[Entries, di
         progress.advance()
         entries.append(member)
     # As with tar, the last one of a name counts.
-    entries, repeated = entries.sort().keep_distinct(last=True)
+    entries.sort()
+    entries, repeated = entries.keep_distinct(last=True)
     skipped += (leave_out(path, "skipped_repeated") for path in repeated)
     return entries, folders
 

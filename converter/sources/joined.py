@@ -99,11 +99,12 @@ def join_inventories(
         for place, options, inventory in found
     ]
     named = itertools.chain(*(each.found_classes for each in moved))
-    entries = itertools.chain(*(each.entries for each in moved))
+    entries = Entries(itertools.chain(*(each.entries for each in moved)))
+    entries.sort()
     skipped = itertools.chain(*(each.skipped for each in moved))
     return Inventory(
         classes=classes,
-        entries=Entries(entries).sort(),
+        entries=entries,
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         rejected=tuple(itertools.chain(*(each.rejected for each in moved))),
         notes=tuple(itertools.chain(*(each.notes for each in moved))),

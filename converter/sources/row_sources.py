@@ -101,7 +101,8 @@ def scan_rows(source: RowSource) -> Inventory:
             first = rejected[0]
             reason = f"no image in any row; of {first.path!r:.120}: {first.detail}{source.advise()}"
         raise UsageError(f"{source.images} has {reason}")
-    entries, repeated = entries.sort().keep_distinct()  # of one path, the first row's
+    entries.sort()
+    entries, repeated = entries.keep_distinct()  # of one path, the first row's
     rejected += (leave_out(path, "repeated") for path in repeated)
     return Inventory(
         classes=reader.classes,
