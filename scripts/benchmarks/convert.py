@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from benchmarks.corpora import convert, link_images, make_photos
+from benchmarks.corpora import convert, make_photos, write_pixels
 from benchmarks.measuring import Run, make_parser, measure, report, run_sections
 from PIL import Image
 
@@ -173,7 +173,7 @@ def measure_costs(work: Path, repeats: int) -> Iterator[bool]:
 
     telling = min(clock(tell_steps) for _ in range(repeats)) / calls
     kinds = {"500x375 to 256x256": (make_photos(work, 500), 256),
-             "of one pixel": (link_images(work, 2_000), 1)}  # fmt: skip
+             "of one pixel": (write_pixels(work, 2_000), 1)}  # fmt: skip
     for kind, (images, side) in kinds.items():
         out = work / "costs"
         shutil.rmtree(out, ignore_errors=True)

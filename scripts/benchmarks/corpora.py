@@ -60,35 +60,33 @@ def make_photos(work: Path, count: int) -> Path:
     return folder / "images"
 
 
-def link_images(work: Path, count: int) -> Path:
-    """So many files of one pixel, a thousand a folder, in 10 classes; 100 differ, as hard links."""
+def write_pixels(work: Path, count: int) -> Path:
+    """So many PNGs of one pixel, all different, a thousand a folder, in 10 classes: 4 kB each."""
     folder = work / f"pixels-{count}"
     if (folder / "complete").exists():
         return folder / "images"
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "sources").mkdir(parents=True)
-    sources = [folder / "sources" / f"{number}.png" for number in range(100)]
-    for number, source in enumerate(sources):
-        Image.new("RGB", (1, 1), (number, 2 * number, 255 - number)).save(source)
     for number in range(count):
-        group = number // 1000
-        path = folder / "images" / f"class-{group % 10}" / f"{group:04d}" / f"{number:07d}.png"
+        path = folder / "images" / name_pixel(number)
         if number % 1000 == 0:
             path.parent.mkdir(parents=True)
-        os.link(sources[number % 100], path)
+        path.write_bytes(draw_pixel(number))
     (folder / "complete").touch()
     return folder / "images"
 
 
+def name_pixel(number: int) -> str:
+    return f"class-{number // 1000 % 10}/{number // 1000:05d}/{number:08d}.png"
+
+
 def pack_pixels(work: Path, count: int) -> Path:
-    """A tar of so many PNGs of one pixel, all different, a thousand a folder, in 10 classes."""
+    """The files of `write_pixels` in a tar, where each takes a kilobyte and no inode."""
     tar = work / f"pixels-{count}.tar"
     if tar.exists():
         return tar
     with tarfile.open(part := tar.with_suffix(".part"), "w", format=tarfile.USTAR_FORMAT) as file:
         for number in range(count):
-            group, data = number // 1000, draw_pixel(number)
-            info = tarfile.TarInfo(f"class-{group % 10}/{group:05d}/{number:08d}.png")
+            info, data = tarfile.TarInfo(name_pixel(number)), draw_pixel(number)
             info.size = len(data)
             file.addfile(info, io.BytesIO(data))
             file.members = []  # which would keep a kilobyte of each
@@ -111,15 +109,13 @@ def draw_pixel(number: int) -> bytes:
 
 
 def write_table(images: Path, count: int) -> Path:
-    """A CSV of the files of `link_images`, with a label and a caption of 50 letters for each."""
+    """A CSV of the files of `write_pixels`, with a label and a caption of 50 letters for each."""
     table = images / "images.csv"
     with open(table, "w", encoding="ascii") as file:
         file.write("path,label,caption\n")
         for number in range(count):
-            group = number // 1000
-            path = f"class-{group % 10}/{group:04d}/{number:07d}.png"
             caption = f"a photograph of one pixel only, number {number:07d}, one"
-            file.write(f'{path},class-{group % 10},"{caption}"\n')
+            file.write(f'{name_pixel(number)},class-{number // 1000 % 10},"{caption}"\n')
     return table
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from benchmarks.corpora import convert, keep, link_images, make_photos
+from benchmarks.corpora import convert, keep, make_photos, write_pixels
 from benchmarks.measuring import make_parser, report, run_sections
 
 from converter.commits.commit import commit
@@ -120,7 +120,7 @@ def measure_command(work: Path, count: int) -> Iterator[bool]:
 
 def measure_small(work: Path, count: int) -> Iterator[bool]:
     out, new = work / f"pixels-kept-{count}", work / "recut"
-    old = keep(out, lambda: convert(link_images(work, count), out, "--num-shards=8", *KEPT))
+    old = keep(out, lambda: convert(write_pixels(work, count), out, "--num-shards=8", *KEPT))
     spent = reshard(locate(old), locate(new))
     for step, seconds in spent._asdict().items():
         report(f"  {step}, each of {count:,} images", f"{seconds / count * 1e6:,.0f} µs")
