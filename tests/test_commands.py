@@ -628,7 +628,7 @@ def test_a_table_with_split_folders_and_notes_is_summarized(
     printed = capsys.readouterr().out
     assert "  validation 3 records in 1 shard" in printed
     assert (
-        "  note: duplicate_split 6 in 3 sets, the same content in different splits: "
+        "  note: duplicate_split (6 in 3 sets): the same content in different splits: "
         "Valid/a/0.png, train/a/0.png\n"
     ) in printed
 

@@ -171,7 +171,7 @@ def test_boxes_outside_are_left_out_and_counted_and_others_cut(tmp_path, capsys)
     root = write_coco(tmp_path / "data", shots)
     flags = ["--image-size=16", "--no-progress", *IN_MEMORY]
     assert main(["convert", str(root), str(tmp_path / "out"), *flags]) == 0
-    assert "note: box_outside 2, boxes that lie outside" in capsys.readouterr().out
+    assert "note: box_outside (2): boxes that lie outside" in capsys.readouterr().out
     assert read_notes(tmp_path / "out") == (Note("box_outside", ("train2017/odd.jpg",), 2),)
     record = open_shards(tmp_path / "out").source("train").by_id("train2017/odd.jpg")
     boxes = record.values[schema.BOXES]

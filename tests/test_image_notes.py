@@ -76,7 +76,7 @@ def test_they_are_told(root: Path, capsys: pytest.CaptureFixture[str]):
     assert main(arguments) == 0
     told = capsys.readouterr().out
     for code, names in EXPECTED.items():
-        assert f"note: {code} {len(names)}, {NOTES[code]}: " in told
+        assert f"note: {code} ({len(names)}): {NOTES[code]}: " in told
 
 
 def test_isolated_images_have_the_same_notes(root: Path):

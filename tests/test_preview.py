@@ -244,7 +244,7 @@ def test_an_update_names_classes_that_came_went_and_were_renamed(root, capsys):
     assert planned[:5] == expected
     assert done[1:6] == expected
     notes = [line for line in planned if line.startswith("  note: ")]
-    assert notes == ["  note: empty_class 2, a class without an image: b, d"]
+    assert notes == ["  note: empty_class (2): a class without an image: b, d"]
     assert [line for line in done if line.startswith("  note: ")] == notes
     assert planned[-2] == f"would update {out}: write 4 shards"
     assert planned[-1] == "nothing was written"

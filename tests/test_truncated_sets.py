@@ -100,7 +100,7 @@ def test_they_are_noted_and_told(root: Path, capsys: pytest.CaptureFixture[str])
     arguments += ["--truncated=fill", "--min-decoded=0.75", "--no-progress", *IN_MEMORY]
     assert main(arguments) == 0
     told = capsys.readouterr().out
-    assert "note: truncated 1" in told
+    assert "note: truncated (1)" in told
     notes = {note.code: note.names for note in read_notes(root / "out")}
     assert notes == {"coarse": ("b/coarse.jpg",), "truncated": ("a/most.jpg",)}
     assert read_rejects(root / "out")["b/more.jpg"] == "decode_error"

@@ -292,7 +292,7 @@ def _list_notes(notes: Iterable[Note]) -> Iterator[str]:
         total = f"{sum(note.total for note in group):,}"
         if len(group) > 1:
             total += f" in {len(group):,} sets"
-        yield fit_message(f"  note: {code} {total}, {NOTES[code]}: {names}")
+        yield fit_message(f"  note: {code} ({total}): {NOTES[code]}: {names}")
 
 
 def _list_splits(manifest: Manifest) -> Iterator[str]:
