@@ -270,6 +270,26 @@ def test_splits_far_from_the_shares_asked_for_are_noted(
     assert line.startswith("  note: validation has ")
 
 
+def test_what_an_update_leaves_out_is_still_told(tmp_path: Path, capsys: Capture) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_image(images / "a" / "whole.png", 1)
+    for name in ("cut.png", "empty.png"):
+        (images / "a" / name).write_bytes(b"")
+    convert = ["convert", str(images), str(out), "--no-progress", IN_MEMORY]
+    assert main([*convert, "--image-size=8"]) == 0
+    assert "--update" in capsys.readouterr().out
+    write_image(images / "a" / "cut.png", 2)
+    assert main([*convert, "--update"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  still left out: 1 rejected (empty 1), 0 skipped" in lines
+    assert f"  every file that was left out, and why: {out}/rejects.jsonl" in lines
+
+    (out / "labels.txt").unlink()
+    assert main(["verify", str(out)]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"to rebuild what is damaged: shardmill repair {out} --images {images}"
+
+
 def test_inspect_shows_counts_and_a_record(
     converted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -569,6 +589,7 @@ def test_convert_again_updates_and_overwrites(
     assert lines[0].startswith(f"updated {tmp_path / 'out'} in ")
     assert lines[0].endswith(" s: wrote 1 shard, left 0 as they were")
     assert lines[1] == "  images: 1 added, 0 changed, 0 removed"
+    assert "left out" not in "".join(lines)
     assert read_manifest(tmp_path / "out").options["seed"] == 3
 
     assert "(seed was 3, is 4)" in refuse([*convert, "--update", "--seed=4"], capsys)

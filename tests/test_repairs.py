@@ -231,6 +231,7 @@ def test_several_lost_shards_of_an_updated_split_are_reported_and_not_guessed(
     line = next(line for line in summarize_repair(result, root / "out") if "cannot tell" in line)
     assert line.startswith(f"cannot tell which originals {ONE}.tfrecord, {TWO}.tfrecord held: ")
     assert "--overwrite" in line
+    assert line.endswith(f": shardmill verify {root / 'out'} --sources IMAGES")
     convert(root / "images", root / "out", OPTIONS, IN_MEMORY, mode="overwrite")
     assert verify_dataset(root / "out") == []
 

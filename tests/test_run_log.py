@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from converter.commits.run_log import (
     Run,
     append_run,
     read_runs,
+    recall_images,
 )
 from converter.costs import STEPS
 from converter.errors import DatasetError, OutputError
@@ -73,6 +75,23 @@ def test_a_log_goes_on_where_an_update_is_written(folder, tmp_path):
     append_run(folder, RUN, before=folder)
     append_run(other, RUN, before=folder)
     assert (len(read_runs(folder)), len(read_runs(other))) == (1, 2)
+
+
+def test_a_log_recalls_what_was_converted(folder, tmp_path):
+    assert recall_images(folder) == ""
+    photos = [tmp_path / "my photos", tmp_path / "more"]
+    words = ["shardmill", "convert", *map(str, photos), "/out", "--seed", "7"]
+    write(folder, command=shlex.join(words))
+    assert recall_images(folder) == ""
+    for photo in photos:
+        photo.mkdir()
+    assert recall_images(folder) == f"'{photos[0]}' {photos[1]}"
+
+
+@pytest.mark.parametrize("command", ["", "shardmill convert", "shardmill convert 'out", "--a --b"])
+def test_a_hostile_command_recalls_nothing(folder, command):
+    write(folder, command=command)
+    assert recall_images(folder) == ""
 
 
 def test_only_the_last_runs_are_kept(folder):

@@ -8,7 +8,10 @@ you may delete it. What it says is shown and never followed.
 """
 
 import dataclasses
+import itertools
 import json
+import os
+import shlex
 from typing import Any, Final
 
 from converter.costs import STEPS
@@ -86,6 +89,19 @@ def read_runs(folder: Location) -> tuple[Run, ...]:
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     return tuple(_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, 1))
+
+
+def recall_images(folder: Location) -> str:
+    """What the last run converted, as words for a shell; empty if that is not on this machine.
+
+    Nothing vouches for the log, so its answer is only for a command that a person looks at.
+    """
+    try:
+        words = shlex.split(read_runs(folder)[-1].command)
+    except (DatasetError, IndexError, ValueError):
+        return ""
+    *places, _ = [*itertools.takewhile(lambda word: not word.startswith("--"), words[2:])] or [""]
+    return shlex.join(places) if all(map(os.path.exists, places)) else ""
 
 
 def append_run(folder: Location, run: Run, *, before: Location) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import cpu_count
 from typing import TYPE_CHECKING, Final
 
+from converter.commits.run_log import recall_images
 from converter.costs import STEPS, Cost
 from converter.errors import ShardmillError
-from converter.format.manifest import Manifest
+from converter.format.manifest import Manifest, Totals
 from converter.inventory import FILTERS, NOTES, Note
 from converter.names import fit_message
 from converter.options import ConvertOptions
@@ -61,12 +62,11 @@ def summarize_conversion(conversion: Conversion, out: Location, seconds: float) 
         scanned = format_count(totals.scanned, "file")
         rejected, skipped = (sum(codes.values()) for codes in (totals.rejected, totals.skipped))
         yield f"  {scanned}: {totals.written:,} written, {rejected:,} rejected, {skipped:,} skipped"
-        if rejected or skipped:
-            yield from omissions.list_reasons(totals)
-            yield f"  every file that was left out, and why: {out / REJECTS}"
-        if totals.rejected.keys() - FILTERS:
-            yield "  mend or replace them, and take them in: the same command with --update"
+        yield from _list_left_out(totals, out)
         yield from omissions.list_renames(manifest.options.get("class_names"))
+    elif totals.rejected:
+        yield f"  still left out: {omissions.describe_left_out(totals)}"
+        yield f"  every file that was left out, and why: {out / REJECTS}"
     yield from summarize_cost(conversion.cost)
     yield from _list_notes(conversion.notes)
     if not conversion.report_error:
@@ -200,10 +200,13 @@ def summarize_faults(
     if manifest is None:
         return
     stated = {name for shard in manifest.shards for name in shard.file_sizes} | {*manifest.files}
+    images = (faults and recall_images(locate(folder))) or "IMAGES"
     if any(fault.file in stated for fault in faults):
-        yield f"to rebuild what is damaged: shardmill repair {folder} --images IMAGES"
+        line = f"to rebuild what is damaged: shardmill repair {folder} --images {images}"
+        yield fit_message(line)
     if any(fault.original for fault in faults):
-        yield f"to take in originals that changed: shardmill convert IMAGES {folder} --update"
+        line = f"to take in originals that changed: shardmill convert {images} {folder} --update"
+        yield fit_message(line)
 
 
 def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
@@ -214,7 +217,8 @@ def summarize_repair(repair: Repair, folder: Location) -> Iterator[str]:
         yield (
             f"cannot tell which originals {', '.join(repair.unknown)} held: images were added or "
             "removed since, or a split that was updated lost several shards; copy these from a "
-            "backup, or convert again with --overwrite"
+            "backup, or convert again with --overwrite; to see which are gone or changed: "
+            f"shardmill verify {folder} --sources IMAGES"
         )
     if repair.left:
         yield (
@@ -280,6 +284,14 @@ def _summarize_changes(update: Update, changes: ClassChanges) -> Iterator[str]:
             "  empty classes keep their labels; to drop them, convert again with --overwrite, and "
             "with --classes without them"
         )
+
+
+def _list_left_out(totals: Totals, out: Location) -> Iterator[str]:
+    if totals.rejected or totals.skipped:
+        yield from omissions.list_reasons(totals)
+        yield f"  every file that was left out, and why: {out / REJECTS}"
+    if totals.rejected.keys() - FILTERS:
+        yield "  mend or replace them, and take them in: the same command with --update"
 
 
 def _list_notes(notes: Iterable[Note]) -> Iterator[str]:
