@@ -248,7 +248,7 @@ def test_every_cut_of_a_header_is_refused():
         assert find_reason(data[:size]) is not None
     broken = encode_image(make_image(1), "PNG")[:8] + b"\xff" * 30
     assert (
-        find_reason(broken) == "decode_error: this png is damaged, or of a kind that nobody reads"
+        find_reason(broken) == "decode_error: this png is damaged, or of a kind that cannot be read"
     )
 
 

@@ -275,7 +275,7 @@ def _describe_unidentified(data: bytes, formats: tuple[str, ...]) -> ImageError:
         return ImageError("not_an_image", f"begins with {data[:8]!r}")
     if name not in formats:
         return _describe_other_format(name)
-    return ImageError("decode_error", f"this {name} is damaged, or of a kind that nobody reads")
+    return ImageError("decode_error", f"this {name} is damaged, or of a kind that cannot be read")
 
 
 def _describe_other_format(name: str) -> ImageError:
