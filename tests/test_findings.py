@@ -164,6 +164,7 @@ def test_small_originals_and_long_ones_are_pointed_out():
     seen = Histograms(images=100, enlarged=38, formats={"jpeg": 100}, ratios={"1:1": 90, "4:1": 10})
     survey = make_survey(runs=[make_run(originals=seen)])
     assert find(survey, "smaller than what is stored").title.startswith("38% of")
+    assert "--image-size" not in find(survey, "smaller than what is stored").text
     assert "--resize pad" in find(survey, "about twice").text
     padded = make_survey(runs=[make_run(originals=seen)], manifest={"options": {"resize": "pad"}})
     assert not [each for each in list_findings(padded) if "about twice" in each.title]
@@ -183,6 +184,12 @@ def test_the_smallest_and_largest_originals_are_named_if_they_are_far_off():
     assert "Half of them have 500,000 pixels or more. " in small.text
     assert "The smallest: a/tiny\\n.jpg (2 \xd7 1). " in small.text
     assert "fewer than 1,000,000 pixels. The largest: a/vast.jpg (6000 \xd7 9000)." in large.text
+
+
+def test_a_smaller_size_is_advised_if_most_originals_are_smaller():
+    seen = Histograms(images=100, enlarged=51, formats={"jpeg": 100}, ratios={"1:1": 100})
+    found = find(make_survey(runs=[make_run(originals=seen)]), "smaller than what is stored")
+    assert "A smaller --image-size" in found.text
 
 
 def test_invisible_images_are_pointed_out_with_their_class():

@@ -10,7 +10,9 @@ from browser import open_browser
 from surveying import make_run, make_survey
 
 from converter.format.schema import CAPTION, LABELS, Column
+from converter.histograms import Histograms
 from converter.inventory import Note
+from pipelines.pages.charts import chart_sides
 from pipelines.pages.contact_sheet import ALL, Sample
 from pipelines.pages.page import STATIC_ROWS, list_rows, render_report
 from pipelines.pages.record_facts import RecordFacts
@@ -170,6 +172,45 @@ def test_the_command_is_copied(show):
         assert page.text_content("button.copy") == "Copied"
         assert page.evaluate("window.copied") == make_run().command
         assert browser.complaints == []
+
+
+@pytest.mark.usefixtures("chromium")
+def test_no_line_ends_within_an_option(show):
+    counts = {"train": [300, 300], "validation": [300, 0]}
+    command = f"shardmill convert {'x ' * 14}out --image-size 224"
+    run = make_run(command=command)
+    with open_browser(width=380) as browser:
+        page = browser.open(show(render_report(make_survey(counts, ["a", "b"], runs=[run]), {})))
+        heights = page.eval_on_selector_all(
+            ".whole", "all => all.map((each) => [each.textContent, each.getClientRects().length])"
+        )
+        assert ["--stratify", 1] in heights
+        assert ["--image-size", 1] in heights
+        assert all(lines == 1 for _, lines in heights)
+        assert page.text_content("pre.command") == command
+
+
+@pytest.mark.parametrize(
+    ("sides", "labels"),
+    [
+        ({"1": 1, "256": 5}, ["1", "\u2026", "256 to 511"]),
+        ({"16": 1, "256": 5}, ["16 to 31", "32 to 63", "64 to 127", "128 to 255", "256 to 511"]),
+        ({"4": 1, "8": 5}, ["4 to 7", "8 to 15"]),
+        ({"4": 1}, ["4 to 7"]),
+        ({}, []),
+    ],
+)
+def test_a_long_gap_in_a_histogram_is_one_bar(sides, labels):
+    chart = chart_sides(Histograms(images=6, sides=sides))
+    assert [bar.label for bar in chart.bars] == labels
+    assert chart.total == sum(sides.values())
+
+
+def test_a_path_with_hyphens_is_escaped_and_no_option():
+    note = Note("duplicate", ("a--b<i>.jpg", "--x<script>.jpg"), 2)
+    text = render_report(make_survey(notes=[note]), {})
+    assert "a--b&lt;i&gt;.jpg" in text
+    assert '<span class="whole">--x</span>&lt;script&gt;.jpg' in text
 
 
 def test_it_says_the_same_without_a_script():

@@ -18,6 +18,7 @@ from pipelines.pages.thumbnails import choose_color
 _MAX_BARS: Final = 12  # of what has no order
 _MAX_SIZES: Final = 8
 _MAX_CLASSES: Final = 40
+_MAX_GAP: Final = 3  # empty buckets, as between one tiny image and all others
 
 _T = TypeVar("_T")
 
@@ -138,10 +139,14 @@ def _rank(items: Iterable[tuple[str, int]], most: int = _MAX_BARS) -> list[Bar]:
 
 
 def _fill(counts: Mapping[_T, int], edges: Sequence[_T], label: Callable[[_T], str]) -> list[Bar]:
-    """Buckets from the first to the last that is not empty; those between them may be."""
+    """Buckets from the first to the last that is not empty; a long gap between two is one bar."""
     filled = [place for place, edge in enumerate(edges) if counts.get(edge)]
-    shown = edges[min(filled) : max(filled) + 1] if filled else ()
-    return [Bar(label(edge), counts.get(edge, 0)) for edge in shown]
+    bars: list[Bar] = []
+    for before, place in zip([*filled[:1], *filled], filled, strict=False):
+        gap = [Bar(label(edge), 0) for edge in edges[before + 1 : place]]
+        bars += gap if len(gap) <= _MAX_GAP else [Bar("\u2026", 0)]
+        bars.append(Bar(label(edges[place]), counts[edges[place]]))
+    return bars
 
 
 def _by_number(counts: Mapping[str, int]) -> dict[int, int]:

@@ -162,8 +162,8 @@ def _find_gaps(survey: Survey) -> Iterator[Finding]:
                 f"{_list_names(lacks)}",
                 "A model never sees them in training."
                 if trained
-                else "Nothing is measured for them there. --stratify draws the same share of each "
-                "class.",
+                else f"Nothing is measured for {'it' if len(lacks) == 1 else 'them'} there. "
+                "--stratify draws the same share of each class.",
             )
 
 
@@ -249,13 +249,14 @@ def _find_sizes(survey: Survey) -> Iterator[Finding]:
     seen = survey.originals
     if seen is None or not seen.images:
         return
-    if seen.enlarged / seen.images >= _MANY_ENLARGED:
+    share = seen.enlarged / seen.images
+    if share >= _MANY_ENLARGED:
+        most = " A smaller --image-size keeps all there is." if share > 0.5 else ""
         yield Finding(
             "info",
             f"{format_percent(seen.enlarged, seen.images)} of the originals are smaller than what "
             "is stored",
-            "They were enlarged, which adds bytes but no detail. A smaller --image-size keeps all "
-            "there is.",
+            f"They were enlarged, which adds bytes but no detail.{most}",
         )
     long = sum(seen.ratios.get(name, 0) for name in _LONG)
     if survey.options.get("resize", "stretch") == "stretch" and long / seen.images >= 0.05:

@@ -31,6 +31,7 @@ STATIC_ROWS: Final = 200
 _MAX_ROW_BYTES: Final = 1_000_000  # of all the rows behind them
 _COMMENTS: Final = re.compile(r"/\*.*?\*/\s*", re.DOTALL)
 _MAX_TEXT: Final = 5_000  # such as a command
+_OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 class Row(NamedTuple):
@@ -157,6 +158,7 @@ def _environment() -> Environment:
         "share": lambda part, whole: f"{100 * part / max(1, whole):.2f}",
         "percent": format_percent,
         "option": _format_option,
+        "options": _keep_options_whole,
         "address": _trust,
     }
     return environment
@@ -170,7 +172,15 @@ def _finalize(value: Any) -> Any:
 def _trust(text: str) -> Any:
     from markupsafe import Markup  # noqa: PLC0415
 
-    return Markup(text)  # noqa: S704 (files of this package, JSON without `<`, base64)
+    return Markup(text)  # noqa: S704 (files of this package, JSON without `<`, base64, escaped text)
+
+
+def _keep_options_whole(text: str) -> Any:
+    """Escaped text in which no line ends after the hyphens of an option."""
+    from markupsafe import escape  # noqa: PLC0415
+
+    shown = str(escape(show_text(text, _MAX_TEXT)))
+    return _trust(_OPTION.sub(r'<span class="whole">\g<0></span>', shown))
 
 
 @functools.cache

@@ -215,7 +215,7 @@ def _list_left_out(
             meaning=meanings.get(code, ""),
             count=count,
             asked=meanings is SKIP_RULES or code in FILTERS,
-            examples=tuple(examples.get(code, ())[:MAX_EXAMPLES]),
+            examples=tuple(sorted(examples.get(code, ())[:MAX_EXAMPLES])),
         )
         for counts, meanings in ((totals.rejected, REJECT_CODES), (totals.skipped, SKIP_RULES))
         for code, count in counts.items()
