@@ -75,10 +75,10 @@ class Record:
 class RecordSequence(Sequence[T]):
     """Records as a sequence: `records[7]`, `records[-1]`, slices, arrays of numbers.
 
-    Reads only the bytes of these records, checks them, and keeps the indexes of the files used, 8
-    bytes a record. No file stays open, so you can share it between threads, use it after a fork,
-    pickle it for worker processes, and pass it to PyTorch's `DataLoader` or to Grain. `parse` makes
-    an item from a record's place and payload.
+    Reads only the bytes of these records, checks them, and keeps the indexes of the files used, 4
+    bytes a record, up to 512 MB. No file stays open, so you can share it between threads, use it
+    after a fork, pickle it for worker processes, and pass it to PyTorch's `DataLoader` or to Grain.
+    `parse` makes an item from a record's place and payload.
 
     Raises:
         IndexError: there is no record of that number.

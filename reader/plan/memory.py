@@ -26,8 +26,9 @@ RUNTIME_BYTES: Final = 24_000_000
 SERIALIZABLE_BYTES: Final = 64_000_000
 # Client libraries, connections and responses of an object store: 45 to 82 MB.
 STORE_BYTES: Final = 96_000_000
-# Of each shard: its entry in the manifest takes 576, its paths 344 and 129 once they are used.
-SHARD_BYTES: Final = 1_200
+# Of each shard, in the memory of a process that opened 100,000: 576 are the entry in its manifest,
+# 344 are paths and 129 their texts, once they are used.
+SHARD_BYTES: Final = 1_300
 INDEX_BYTES: Final = 8  # per record, at most
 PARSED_BYTES: Final = 24  # per record of an index that is being read
 LABEL_BYTES: Final = 5  # per cached image besides its pixels: its label, and whether it is present
@@ -68,7 +69,7 @@ class Demand:
     staged_bytes: int = 0  # per image of a batch, until the whole batch has been resized
     fixed_bytes: int = 0  # the image cache
     extra_bytes: int = 0  # whatever else does not depend on the buffers
-    shards: int = 0  # of the split
+    shards: int = 0  # in the manifest
     open_shards: int = 4  # shards read at the same time, unless all are
     shuffle: bool | str | None = "exact"  # False, `exact` or `buffer`
     cores: int = 2  # for decoding threads
@@ -139,7 +140,7 @@ def measure_demand(
     cached = images.values * np.dtype(images.decoded_dtype).itemsize + mask + LABEL_BYTES
     is_remote = bool(list_remote(files.files))
     return Demand(
-        **measured,
+        **{**measured, "shards": max(measured["shards"], choice.shards)},
         batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
         image_bytes=images.values * np.dtype(options.dtype).itemsize + mask,
         decoded_bytes=decoded + (0 if whole_batches else resized),

@@ -135,7 +135,8 @@ def plan_mixture(
     files = RecordFiles([file for group in groups for file in group.files])
     images = join_images([manifest.image for manifest in manifests])
     manifest = dataclasses.replace(manifests[0], image=images)
-    choice = choose_records(files, manifest, split, options)
+    shards = sum(len(one.shards) for one in manifests)
+    choice = dataclasses.replace(choose_records(files, manifest, split, options), shards=shards)
     plan = _make_plan(files, choice, options, blocks * sum(shares), random_access=False)
     return dataclasses.replace(plan, order=_mix_orders(counts, shares, options))
 
@@ -282,6 +283,7 @@ def _choose_records(manifest: Manifest, split: str, records: int, options: ReadO
         selection=orders.select_all(records),
         labels=labels,
         given=given,
+        shards=len(manifest.shards),
     )
 
 

@@ -95,7 +95,7 @@ class RecordFiles:
         """Locates some records and asks the system to fetch them, all at once."""
         # From a disk with a long latency, a batch then takes as long as a few single requests.
         groups = list(self.locate(numbers))
-        if len(numbers) <= MAX_PREFETCHED_RECORDS:
+        if 1 < len(numbers) <= MAX_PREFETCHED_RECORDS:
             prefetch_records(groups)
         return groups
 
@@ -109,7 +109,8 @@ class RecordFiles:
         needed = which[firsts].tolist()
         with self.lock:
             missing = [number for number in needed if number not in self.indexes]
-        self._prefetch_indexes(missing)
+        if len(missing) > 1:
+            self._prefetch_indexes(missing)
         for number, first, last in zip(needed, firsts, [*firsts, len(which)][1:], strict=True):
             file = self.files[number]
             records = ordered[first:last] - (self._ends[number] - file.records)

@@ -313,9 +313,8 @@ class RangeFiles(RecordFiles):
         return group._replace(file=requests.add(file, list(list_ranges(group))))
 
     def _prefetch_indexes(self, missing: Sequence[int]) -> None:
-        if len(missing) > 1:
-            with ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
-                collections.deque(threads.map(self._get_index, missing), maxlen=0)
+        with ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
+            collections.deque(threads.map(self._get_index, missing), maxlen=0)
 
 
 def list_ranges(group: Group) -> Iterator[Range]:
