@@ -21,6 +21,8 @@ extensions = [
     "reference_texts",
 ]
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["scheme.css"]
 pygments_dark_style = "github-dark"  # the default underlines modules as if they were links
 html_show_copyright = False
 html_show_sphinx = False

@@ -1,6 +1,7 @@
 """The site as its readers get it: built once, then read as HTML and opened in Chromium."""
 
 import html.parser
+import io
 import subprocess
 import sys
 from collections import Counter
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from browser import open_browser
+from PIL import Image
 
 import docs as site  # scripts/docs.py
 
@@ -124,6 +126,23 @@ def test_pages_fit_the_window_and_complain_of_nothing(built, width, dark):
             page.close()
         assert browser.complaints == []
         assert [address for address in browser.requests if not address.startswith("file:")] == []
+
+
+def test_the_start_shows_what_it_saves(pages, built):
+    (picture,) = [s for s in pages[built / "index.html"].sources if s.endswith("before-after.svg")]
+    assert (built / picture).read_bytes() == (DOCS / "before-after.svg").read_bytes()
+
+
+@pytest.mark.usefixtures("chromium")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_picture_follows_the_scheme_that_is_chosen_on_the_page(built, dark):
+    with open_browser(dark=not dark) as browser:
+        page = browser.open((built / "index.html").as_uri())
+        page.evaluate(f"document.body.dataset.theme = '{'dark' if dark else 'light'}'")
+        shot = page.locator("img[src$='before-after.svg']").screenshot()
+    least, most = Image.open(io.BytesIO(shot)).convert("L").getextrema()
+    assert most - least > 180  # its letters can be read
+    assert (most > 220) if dark else (least < 60)
 
 
 @pytest.mark.usefixtures("chromium")
