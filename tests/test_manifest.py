@@ -9,6 +9,7 @@ import re
 import time
 
 import pytest
+from conftest import limit_memory
 
 from converter.errors import DatasetError
 from converter.format.manifest import (
@@ -24,6 +25,7 @@ from converter.format.manifest import (
 )
 from converter.format.schema import Column
 from converter.names import fit_message, show_name
+from converter.storage.files import hash_bytes, name_shard
 
 
 def describe_shard(name: str, split: str, records: int) -> ShardInfo:
@@ -138,6 +140,35 @@ def test_every_cut_is_found():
 )
 def test_the_same_content_in_other_bytes_is_refused(data):
     with pytest.raises(DatasetError, match=r"^manifest\.json is damaged: "):
+        parse_manifest(data)
+
+
+@pytest.mark.parametrize("spaces", [0, 2, None])
+def test_other_spaces_are_refused_and_so_is_a_digest_that_is_not_last(spaces):
+    first = {"digest": json.loads(DATA)["digest"], **CONTENT}
+    for content in (json.loads(DATA), first):
+        data = json.dumps(content, indent=spaces).encode() + b"\n"
+        with pytest.raises(DatasetError, match=r"^manifest\.json is damaged: .* digest"):
+            parse_manifest(data)
+    with pytest.raises(DatasetError, match=r"^manifest\.json is damaged: .* digest"):
+        parse_manifest(dump(first))
+
+
+def test_writing_and_reading_hold_little_more_than_the_manifest_itself():
+    names = [name_shard("train", number, 5_000) for number in range(5_000)]
+    shard = describe_shard("", "train", 2)
+    shards = tuple(
+        dataclasses.replace(shard, name=name, sha256=hash_bytes(name.encode()), index_sha256="")
+        for name in names
+    )
+    split = SplitInfo(records=10_000, bytes=1_000_000, shards=5_000, labels=(4_000, 6_000))
+    totals = Totals(scanned=10_000, written=10_000, rejected={}, skipped={})
+    large = dataclasses.replace(MANIFEST, shards=shards, splits={"train": split}, totals=totals)
+    data = large.to_bytes()
+    # The text beside the bytes, and what it is parsed into; without care it is ten times as much.
+    with limit_memory(6 * len(data)):
+        large.to_bytes()
+    with limit_memory(5 * len(data)):
         parse_manifest(data)
 
 

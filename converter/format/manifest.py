@@ -19,6 +19,7 @@ The same images and options give the same file: it holds no times, hosts or abso
 """
 
 import dataclasses
+import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +50,10 @@ MAX_RECORD_BYTES: Final = 2**31 - 1  # the limit of protobuf
 # Of a data set in one line: letters of a name, and names in a list.
 _MAX_WORD: Final = 24
 _MAX_LISTED: Final = 4
+
+# How the file ends: the key that is left out of the digest, and the end of what is hashed.
+_DIGEST_LINE: Final = b',\n "digest": "%b"'
+_END: Final = b"\n}\n"
 
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _VERSION: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
@@ -161,7 +166,8 @@ class Manifest:
             "format_version": "{}.{}".format(*FORMAT_VERSION),
             **dataclasses.asdict(self),
         }
-        return dump_json({**content, "digest": hash_bytes(dump_json(content))})
+        body = dump_json(content)
+        return body[: -len(_END)] + _DIGEST_LINE % hash_bytes(body).encode("ascii") + _END
 
 
 def read_manifest(folder: AnyPath) -> Manifest:
@@ -204,7 +210,7 @@ def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
     try:
         content = load_json(data)
         _check_version(content, path)
-        _check_digest(content, content.pop("digest"), data)
+        _check_digest(content["digest"], data)
         manifest: Manifest = find_reader(Manifest)(content)
         _check_consistency(manifest)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -240,9 +246,12 @@ def _check_version(content: Any, path: str) -> None:
         )
 
 
-def _check_digest(content: dict[str, Any], digest: Any, data: bytes) -> None:
-    whole = dump_json({**content, "digest": digest})
-    if whole != data or hash_bytes(dump_json(content)) != digest:
+def _check_digest(digest: Any, data: bytes) -> None:
+    # Not by writing it again, which would take longer than all the rest, and twice the memory.
+    end = _DIGEST_LINE % str(digest).encode("ascii", "replace") + _END
+    body = hashlib.sha256(memoryview(data)[: -len(end)])
+    body.update(_END)
+    if not data.endswith(end) or body.hexdigest() != digest:
         raise ValueError("the content does not match its digest: it was changed or damaged")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import json
 from collections.abc import Callable, Mapping
 from types import UnionType
@@ -14,7 +15,13 @@ _KINDS: Final = {str: "string", list: "list", dict: "JSON object", bool: "truth 
 
 def dump_json(content: Mapping[str, Any]) -> bytes:
     """The bytes of a JSON file: ASCII, in the order of the keys."""
-    return json.dumps(content, indent=1).encode("ascii") + b"\n"
+    # Not `dumps`, which holds each of its pieces until the end: 200 MB for 100,000 shards.
+    file = io.BytesIO()
+    with io.TextIOWrapper(file, "ascii", newline="\n") as text:
+        json.dump(content, text, indent=1)
+        text.write("\n")
+        text.flush()
+        return file.getvalue()
 
 
 def load_json(data: bytes) -> Any:
@@ -67,9 +74,10 @@ def check_count(value: Any, limit: int = 2**63 - 1) -> int:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
+    content = dict(pairs)
+    if len(content) != len(pairs):
         raise ValueError("a key appears twice in one object")
-    return dict(pairs)
+    return content
 
 
 def _refuse(constant: str) -> Any:

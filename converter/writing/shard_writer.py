@@ -154,9 +154,13 @@ def receipt_path(layout: Layout[Location], shard: Shard) -> Location:
 
 def write_receipt(receipt: Receipt, layout: Layout[Location], shard: Shard) -> None:
     """Writes the sign that a shard is finished; raises OutputError if it cannot."""
+    write_file(receipt_path(layout, shard), dump_receipt(receipt), layout.scratch)
+
+
+def dump_receipt(receipt: Receipt) -> bytes:
+    """The content of a receipt's file: one line, which begins with the name of the shard."""
     content = dataclasses.asdict(receipt)
-    data = json.dumps({**content, "digest": _digest(content)}).encode("ascii")
-    write_file(receipt_path(layout, shard), data, layout.scratch)
+    return json.dumps({**content, "digest": _digest(content)}).encode("ascii")
 
 
 def read_receipt(path: Location) -> Receipt:
