@@ -19,7 +19,7 @@ from typing import Any, Final
 from converter.errors import OutputError, StoreError
 from converter.format.typed_json import find_reader
 from converter.histograms import Histograms, OriginalTally
-from converter.storage.files import Layout, write_file
+from converter.storage.files import Layout, hash_bytes, write_file
 from converter.storage.location import Location
 from converter.usage import measure_peak_memory
 
@@ -28,6 +28,9 @@ STEPS: Final = {
     "write": "writing", "other": "bookkeeping",
 }  # fmt: skip
 """The steps of a worker, each with the word for it; `convert` also turns, and changes colours."""
+
+
+_MERGED: Final = ".merged"  # ends the names of files with the costs of many shards
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,15 +141,40 @@ def write_cost(cost: Cost, layout: Layout[Location], name: str) -> None:
 def read_costs(layout: Layout[Location], names: Iterable[str]) -> Cost:
     """The sum of the costs of these shards; missing and damaged ones count as nothing."""
     try:
-        present = layout.costs.list_sizes()
-        files = [file for name in names if (file := _path(layout, name).name) in present]
-        return sum(map(_parse, layout.costs.read_files(files)), Cost())
+        present, wanted = layout.costs.list_sizes(), {_path(layout, name).name for name in names}
+        total, counted = Cost(), set[str]()
+        merged = sorted(name for name in present if name.endswith(_MERGED))
+        for data in layout.costs.read_files(merged):
+            files = _parse_names(data)
+            if files <= wanted:
+                total, counted = total + _parse(data), counted | files
+        own = sorted(wanted & present.keys() - counted)
+        return sum(map(_parse, layout.costs.read_files(own)), total)
     except (OSError, StoreError):
         return Cost()
 
 
+def merge_costs(layout: Layout[Location], names: Iterable[str]) -> None:
+    """Makes one file of the costs of these shards, so that fewer have to be read at the end."""
+    with contextlib.suppress(OSError, StoreError, OutputError):
+        present = layout.costs.list_sizes()
+        files = sorted({_path(layout, name).name for name in names} & present.keys())
+        cost = sum(map(_parse, layout.costs.read_files(files)), Cost())
+        data = json.dumps({"names": files, **dataclasses.asdict(cost)}).encode("ascii")
+        # With the names, because a kill before the next line must not let them count twice.
+        write_file(layout.costs / f"{hash_bytes(data)[:32]}{_MERGED}", data, layout.scratch)
+        layout.costs.remove_files(files)
+
+
 def _path(layout: Layout[Location], name: str) -> Location:
     return layout.costs / f"{PurePath(name).stem}.json"
+
+
+def _parse_names(data: bytes) -> set[str]:
+    try:
+        return set(find_reader(tuple[str, ...])(json.loads(data)["names"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return set()
 
 
 def _parse(data: bytes) -> Cost:

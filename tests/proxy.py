@@ -3,7 +3,8 @@
     python tests/proxy.py PORT TARGET_PORT
 
 What it does is set while it runs: a GET of /-/set?faults=0.3&latency=0.05&seed=7 answers with the
-counts since the last one. Faults are drawn request by request, of those named in `kinds`:
+counts since the last one, of requests by method and of bytes of answers. Faults are drawn request
+by request, of those named in `kinds`:
 
     refuse   503, the request is not passed on
     reset    the connection is reset, the request is not passed on
@@ -92,6 +93,7 @@ class Proxy:
             await asyncio.sleep(HANG_S)
             return reset(writer)
         answer = await self.ask(method, url, head, body)
+        self.counts["bytes"] += len(answer)
         return await send(answer, kind, writer)
 
     async def ask(self, method: bytes, url: bytes, head: bytes, body: bytes) -> bytes:

@@ -16,6 +16,7 @@ from converter.costs import (
     count_read,
     credit,
     enter,
+    merge_costs,
     read_costs,
     start_cost,
     take_cost,
@@ -24,6 +25,7 @@ from converter.costs import (
 from converter.options import ConvertOptions
 from converter.sources import originals
 from converter.sources.originals import read_entry
+from converter.storage.disk import DiskPath
 from converter.storage.files import Layout
 from converter.writing import shard_writer
 from pipelines.beam.transforms import mill_shards
@@ -140,6 +142,29 @@ def test_costs_add_up_and_what_is_missing_or_damaged_counts_nothing(tmp_path: Pa
     assert read_costs(layout, ["a.tfrecord", "b.tfrecord", "c.tfrecord", "d.tfrecord"]) == Cost(
         images_read=6, bytes_read=800, msec=dict.fromkeys(STEPS, 3.0)
     )
+
+
+def test_merged_costs_are_those_of_their_shards_and_count_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, names = Layout(DiskPath(tmp_path)), [f"{letter}.tfrecord" for letter in "abcdef"]
+    layout.make_work_folders()
+    cost = Cost(images_read=3, bytes_read=400, msec=dict.fromkeys(STEPS, 1.5), peaks={"x": 5})
+    for name in names[:5]:
+        write_cost(cost, layout, name)
+    whole = read_costs(layout, names)
+    merge_costs(layout, [*names[:2], "f.tfrecord"])
+    assert len(layout.costs.list_names()) == 4
+    assert read_costs(layout, names) == whole
+    # Of an earlier run, whose shards this one has kept.
+    assert read_costs(layout, names[2:]).images_read == 9
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskPath, "remove_files", lambda *_: None)  # as if killed before it
+        merge_costs(layout, names[2:4])
+    assert len(layout.costs.list_names()) == 5
+    assert read_costs(layout, names) == whole
+    (layout.costs / "0.merged").write_text('{"names": 3}')
+    assert read_costs(layout, names) == whole
 
 
 def test_what_was_read_is_counted_also_of_rejects(tmp_path: Path) -> None:

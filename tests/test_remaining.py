@@ -7,12 +7,16 @@ import pytest
 from conftest import write_folder, write_image
 
 from converter import progress
+from converter.commits import receipts
+from converter.commits.commit import commit
+from converter.costs import Cost, read_costs, write_cost
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan
 from converter.progress import Counts, Phase
 from converter.storage.files import Layout
-from converter.writing.shard_writer import receipt_path
-from pipelines.beam.remaining import ReceiptWatch
+from converter.writing.shard_writer import Job, receipt_path, write_shard
+from pipelines.beam import remaining
+from pipelines.beam.remaining import ReceiptWatch, list_remaining
 
 
 @pytest.fixture
@@ -56,6 +60,54 @@ def test_each_receipt_is_counted_once(plan: Plan) -> None:
     assert (watch.written, watch.rejected) == (9, 1)
     watch.poll(final=True)
     assert (phase.done, phase.rejected, phase.note) == (10, 1, "2/2 shards")
+
+
+def test_many_receipts_are_merged_while_they_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (receipts, remaining):
+        monkeypatch.setattr(module, "MERGED_RECEIPTS", 3)
+    for seed in range(12):
+        write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
+    options = ConvertOptions(image_size=(8, 8), num_shards=12)
+    plan = write_folder(tmp_path / "images", tmp_path / "out", options)
+    layout = Layout(plan.out)
+    for shard in plan.shards:
+        write_cost(Cost(images_read=1), layout, shard.name)
+    late = [take_receipt(plan, place) for place in range(4, 12)]
+    watch, phase = begin(plan)
+    watch.poll()  # of an earlier run
+    for number, (path, receipt) in enumerate(late):
+        path.write_bytes(receipt)
+        watch.poll()
+        assert phase.done == 5 + number
+        assert len(list(layout.receipts.iterdir())) <= 2 + 4  # single ones, and merged ones
+    assert len(list(layout.receipts.glob("*.jsonl"))) == 4
+    assert len(list(layout.costs.iterdir())) == 4 + 2 + 2  # before, merged, and not yet
+    names = [shard.name for shard in plan.shards]
+    assert read_costs(layout, names).images_read == 12
+    assert read_costs(layout, names[4:]).images_read == 8
+
+    # A run that goes on with it finds the damaged one, and counts it no more.
+    shard = plan.out / plan.shards[7].name
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert list_remaining(plan) == [plan.shards[7]]
+    watch, phase = begin(plan, finished=11)
+    watch.poll()
+    assert (phase.done, phase.before) == (11, 11)
+    write_shard(plan.shards[7], Job.of_plan(plan))
+    watch.poll()
+    assert phase.done == 12
+    assert commit(plan).totals.written == 12
+
+
+def test_receipts_that_no_launcher_followed_are_merged_by_the_next(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (receipts, remaining):
+        monkeypatch.setattr(module, "MERGED_RECEIPTS", 2)
+    assert list_remaining(plan) == []
+    assert [path.suffix for path in Layout(plan.out).receipts.iterdir()] == [".jsonl"]
 
 
 def test_images_of_unfinished_shards_count_too_but_none_twice(plan: Plan) -> None:

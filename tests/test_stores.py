@@ -15,21 +15,23 @@ import pytest
 from conftest import convert_folder, drop_companions, write_folder, write_image
 from servers import Server, upload_tree
 
+from converter.commits import receipts
 from converter.commits.commit import commit, list_finished
+from converter.commits.receipts import ReceiptReader
 from converter.commits.replacements import clean, replace_dataset, settle_folder
 from converter.errors import OutputError, StoreError, UsageError
 from converter.format.metadata import describe_dataset
 from converter.options import ConvertOptions
-from converter.planning.plan import Plan, read_plan, write_plan
+from converter.planning.plan import Plan, Shard, read_plan, write_plan
 from converter.sources.originals import read_ahead
 from converter.sources.scan import scan_images
-from converter.storage import object_requests
-from converter.storage.files import Layout
+from converter.storage import gcs, object_requests, s3
+from converter.storage.files import Layout, name_index
 from converter.storage.location import Location
 from converter.storage.object_requests import create_object, list_objects, put_object
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
-from converter.writing.shard_writer import Job, write_shard
+from converter.writing.shard_writer import Job, read_receipt, receipt_path, write_shard
 from pipelines import convert
 from pipelines.cli.commands import main
 from pipelines.jobs.preview import propose
@@ -179,6 +181,120 @@ def test_finished_shards_are_known_by_receipt_and_checksum(plan):
     put_object(out / name, data[:-1] + bytes([data[-1] ^ 1]))
     (out / other).unlink()
     assert list_finished(plan) == list(plan.shards[2:])
+
+
+RAW = ConvertOptions(source="folders", image_size=(200, 300), encoding="raw", num_shards=4)
+
+
+@pytest.fixture
+def sent(server: Server, images: Path) -> Plan:
+    """Three megabytes in four shards that were written into a store."""
+    draft = propose(images, RAW, always_sample=False).draft
+    plan = write_plan(draft, RAW, images=images, out=new_out(server))
+    for shard in plan.shards:
+        write_shard(shard, Job.of_plan(plan))
+    return plan
+
+
+def resume(server: Server, plan: Plan) -> tuple[list[Shard], dict[str, int]]:
+    """The shards that need not be written again, and what it took to find out."""
+    server.set_faults()
+    finished = list_finished(plan)
+    return finished, server.set_faults()
+
+
+def test_what_a_store_says_of_a_shard_is_believed_and_no_shard_is_read(server, sent):
+    sizes = sent.out.list_sizes()
+    finished, asked = resume(server, sent)
+    assert finished == list(sent.shards)
+    assert asked["GET"] == 2 + len(sent.shards)  # two listings, and a receipt a shard
+    assert (
+        sum(asked[method] for method in ("HEAD", "PUT", "POST", "DELETE") if method in asked) == 0
+    )
+    assert asked["bytes"] < 20_000 < 3_000_000 < sum(sizes.values())
+    states = sent.out.list_states()
+    assert {name: size for name, (size, _) in states.items()} == sizes
+    receipt = read_receipt(receipt_path(Layout(sent.out), sent.shards[0]))
+    assert states[sent.shards[0].name] == (receipt.bytes, receipt.tag)
+    assert states[name_index(sent.shards[0].name)] == (receipt.index_bytes, receipt.index_tag)
+
+
+@pytest.mark.parametrize("name", [str, name_index], ids=["shard", "index"])
+def test_a_shard_that_was_changed_in_the_store_is_not_finished(server, sent, name):
+    path = sent.out / name(sent.shards[1].name)
+    data = path.read_bytes()
+    put_object(path, data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    finished, _ = resume(server, sent)
+    assert finished == [sent.shards[0], *sent.shards[2:]]
+    put_object(path, data)  # the very same bytes again
+    assert resume(server, sent)[0] == list(sent.shards)
+
+
+def test_a_shard_of_which_a_store_says_nothing_is_read(server, sent, monkeypatch):
+    for module in (s3, gcs):
+        monkeypatch.setattr(module, "_read_tag", lambda _: "")
+    finished, asked = resume(server, sent)
+    assert finished == list(sent.shards)
+    assert asked["bytes"] > sum(sent.out.list_sizes().values()) > 3_000_000
+    path = sent.out / sent.shards[1].name
+    data = path.read_bytes()
+    put_object(path, data[:-1] + bytes([data[-1] ^ 1]))
+    assert resume(server, sent)[0] == [sent.shards[0], *sent.shards[2:]]
+
+
+def test_a_shard_of_which_a_store_says_something_else_is_read(s3_server, images, monkeypatch):
+    monkeypatch.setattr(s3.S3Store, "max_put_bytes", 1 << 20)
+    out = new_out(s3_server)
+    options = dataclasses.replace(RAW, num_shards=1)
+    draft = propose(images, options, always_sample=False).draft
+    plan = write_plan(draft, options, images=images, out=out)
+    for shard in plan.shards:
+        write_shard(shard, Job.of_plan(plan))
+    tags = {name: tag for name, (_, tag) in out.list_states().items() if "-" in tag}
+    assert tags  # an object that was sent in parts has no MD5 of the whole
+    finished, asked = resume(s3_server, plan)
+    assert (finished, asked["bytes"] < 20_000) == (list(plan.shards), True)
+    # As a tool that copies objects leaves it: the same bytes, in one part.
+    monkeypatch.undo()
+    for name in tags:
+        put_object(out / name, (out / name).read_bytes())
+    finished, asked = resume(s3_server, plan)
+    assert (finished, asked["bytes"] > 1 << 20) == (list(plan.shards), True)
+
+
+def test_a_weak_tag_and_none_say_nothing():
+    said = ('"9af-3"', "9af", 'W/"9af"', None)
+    assert [s3._read_tag({"ETag": tag} if tag else {}) for tag in said] == ["9af-3", "9af", "", ""]
+    assert [gcs._read_tag(item) for item in ({"md5Hash": "x="}, {"md5Hash": None}, {})] == [
+        "x=", "", "",
+    ]  # fmt: skip
+
+
+def test_an_answer_that_was_lost_costs_no_reading_either(server, images, monkeypatch):
+    out = new_out(server)
+    server.set_faults(faults=0.3, kinds="lose,refuse", only="tf", seed=3)
+    draft = propose(images, RAW, always_sample=False).draft
+    plan = write_plan(draft, RAW, images=images, out=out)
+    for shard in plan.shards:
+        write_shard(shard, Job.of_plan(plan))
+    finished, asked = resume(server, plan)
+    assert (finished, asked["bytes"] < 20_000) == (list(plan.shards), True)
+
+
+def test_merged_receipts_take_few_requests(server, sent, monkeypatch):
+    monkeypatch.setattr(receipts, "MERGED_RECEIPTS", 2)
+    reader = ReceiptReader(Layout(sent.out), sent.shards)
+    server.set_faults()
+    assert len(list(reader.read_new())) == 4
+    asked = server.set_faults()
+    assert (asked["GET"], asked["DELETE"]) == (1 + 4, 4)
+    assert list(reader.read_new()) == []
+    assert server.set_faults()["GET"] == 1
+    finished, asked = resume(server, sent)
+    assert (finished, asked["GET"]) == (list(sent.shards), 2 + 2)
+    manifest = commit(sent)
+    assert [shard.name for shard in manifest.shards] == [shard.name for shard in sent.shards]
+    assert verify_dataset(sent.out) == []
 
 
 def test_of_two_commits_one_wins(plan, monkeypatch):

@@ -152,6 +152,9 @@ class DiskPath(PosixPath):
         except FileNotFoundError:
             return {}
 
+    def list_states(self, prefix: str = "") -> dict[str, tuple[int, str]]:
+        return {name: (size, "") for name, size in self.list_sizes(prefix).items()}
+
     def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
         return ((self / name).read_bytes() for name in names)
 

@@ -133,6 +133,8 @@ class HashedFile:
         self._file = file
         self._hash = hashlib.sha256()
         self._crc = self.size = 0
+        # What a store that has the file says of its content, until that changes; else empty.
+        self.tag = ""
 
     def write(self, data: bytes) -> None:
         self._file.write(data)

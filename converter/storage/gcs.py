@@ -54,22 +54,23 @@ class GcsStore:
         query = {
             "prefix": prefix,
             "maxResults": str(stores.PAGE_OBJECTS),
-            "fields": "items(name,size),prefixes,nextPageToken",
+            "fields": "items(name,size,md5Hash),prefixes,nextPageToken",
             "delimiter": None if nested else "/",
             "pageToken": token,
         }
         async with self._ask("GET", bucket, "", query) as answer:
             page = await answer.json()
+        items = page.get("items", ())
         return Page(
-            {item["name"]: int(item["size"]) for item in page.get("items", ())},
+            {item["name"]: int(item["size"]) for item in items},
+            {item["name"]: _read_tag(item) for item in items},
             list(page.get("prefixes", ())),
             page.get("nextPageToken") or None,
         )
 
-    async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> None:
+    async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> str:
         if isinstance(data, bytes):
-            await self._put_bytes(bucket, key, data, attempt)
-            return
+            return await self._put_bytes(bucket, key, data, attempt)
         query = {"uploadType": "media", "name": key}
         headers = {"Content-Type": "application/octet-stream"}
         async with self._ask(
@@ -78,10 +79,11 @@ class GcsStore:
             item = await answer.json()
         # A media upload has no metadata, with which the store would get the hash to compare.
         sent = _hash_md5(stores.read_parts(data, stores.CHUNK_BYTES))
-        if (item.get("md5Hash") or sent) != sent:
+        if (_read_tag(item) or sent) != sent:
             raise stores.TransientError("the store received other bytes than were sent")
+        return _read_tag(item)
 
-    async def _put_bytes(self, bucket: str, key: str, data: bytes, attempt: str | None) -> None:
+    async def _put_bytes(self, bucket: str, key: str, data: bytes, attempt: str | None) -> str:
         # The store refuses bytes with another hash.
         described: dict[str, Any] = {"name": key, "md5Hash": _hash_md5([data])}
         query = {"uploadType": "multipart"}
@@ -96,8 +98,8 @@ class GcsStore:
         )
         body = head.encode() + data + f"\r\n--{mark}--\r\n".encode()
         headers = {"Content-Type": f"multipart/related; boundary={mark}"}
-        async with self._ask("POST", bucket, "", query, headers=headers, data=body):
-            pass
+        async with self._ask("POST", bucket, "", query, headers=headers, data=body) as answer:
+            return _read_tag(await answer.json())
 
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None:
         place = f"{_quote(key)}/rewriteTo/b/{_quote(target_bucket)}/o/{_quote(target_key)}"
@@ -169,6 +171,10 @@ def _find_message(text: str) -> str:
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         return stores.shorten(json.loads(text)["error"]["message"])
     return stores.shorten(text)
+
+
+def _read_tag(item: Mapping[str, Any]) -> str:
+    return str(item.get("md5Hash") or "")
 
 
 def _hash_md5(parts: Iterable[bytes]) -> str:

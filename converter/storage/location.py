@@ -140,6 +140,9 @@ class Location(Protocol):
     def list_sizes(self, prefix: str = "") -> dict[str, int]:
         """The files of `list_names`, with their sizes in bytes; {} without a folder."""
 
+    def list_states(self, prefix: str = "") -> dict[str, tuple[int, str]]:
+        """The files of `list_sizes`, with their sizes and tags; see `HashedFile.tag`."""
+
     def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
         """The content of small files in the folder, in order; a store fetches many at a time."""
 

@@ -92,15 +92,16 @@ def stat_object(path: ObjectPath) -> Stat:
     return wait(start(path, lambda store: store.stat(path.bucket, path.key)))
 
 
-def put_object(path: ObjectPath, data: Body, attempt: str | None = None) -> None:
+def put_object(path: ObjectPath, data: Body, attempt: str | None = None) -> str:
     """Writes bytes, or an open file, as an object; with `attempt`, as `Store.put` does.
 
-    Raises OSError if the file cannot be read.
+    Returns its tag. Raises OSError if the file cannot be read.
     """
     size = len(data) if isinstance(data, bytes) else measure_file(data)
     if not isinstance(data, bytes) and size <= _SMALL_BYTES:
         data = b"".join(read_parts(data, _SMALL_BYTES))
-    wait(start(path, lambda store: store.put(path.bucket, path.key, data, attempt), size=size))
+    put = start(path, lambda store: store.put(path.bucket, path.key, data, attempt), size=size)
+    return wait(put)
 
 
 def create_object(path: ObjectPath, data: bytes) -> None:
@@ -150,10 +151,16 @@ def list_level(folder: ObjectPath, prefix: str = "") -> Iterator[tuple[str, int 
 
     The size is None if there are objects below that name.
     """
+    return ((name, size) for name, size, _ in list_tagged(folder, prefix))
+
+
+def list_tagged(folder: ObjectPath, prefix: str = "") -> Iterator[tuple[str, int | None, str]]:
+    """Does what `list_level` does, with the tag of each object, as `Store.put` returns it."""
     skipped = len(folder.prefix)
     for page in _list_pages(folder, folder.prefix + prefix, nested=False):
-        yield from ((key[skipped:], size) for key, size in page.objects.items())
-        yield from ((deeper[skipped:].rstrip("/"), None) for deeper in page.prefixes)
+        for key, size in page.objects.items():
+            yield key[skipped:], size, page.tags.get(key, "")
+        yield from ((deeper[skipped:].rstrip("/"), None, "") for deeper in page.prefixes)
 
 
 def list_objects(folder: ObjectPath) -> Iterator[tuple[ObjectPath, int]]:

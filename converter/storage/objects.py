@@ -176,7 +176,7 @@ class ObjectPath:
             if exclusive:  # as bytes: a file may be sent in a way that takes no condition
                 object_requests.create_object(self, b"".join(read_parts(stream, _COPY_BYTES)))
             else:
-                object_requests.put_object(self, stream)
+                file.tag = object_requests.put_object(self, stream)
 
     def write_new(self, data: bytes) -> None:
         with describe_errors(self):
@@ -199,8 +199,11 @@ class ObjectPath:
         return sorted(names, key=os.fsencode)
 
     def list_sizes(self, prefix: str = "") -> dict[str, int]:
-        found = object_requests.list_level(self, prefix)
-        return {name: size for name, size in found if size is not None}
+        return {name: size for name, (size, _) in self.list_states(prefix).items()}
+
+    def list_states(self, prefix: str = "") -> dict[str, tuple[int, str]]:
+        found = object_requests.list_tagged(self, prefix)
+        return {name: (size, tag) for name, size, tag in found if size is not None}
 
     def read_files(self, names: Iterable[str]) -> Iterator[bytes]:
         remaining = iter(names)

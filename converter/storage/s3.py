@@ -6,7 +6,7 @@ import contextlib
 import functools
 import re
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 from converter.errors import StoreError
@@ -116,26 +116,29 @@ class S3Store:
                 MaxKeys=stores.PAGE_OBJECTS,
                 **stores.drop_empty(wanted),
             )
+        objects = answer.get("Contents", ())
         return Page(
-            {item["Key"]: item["Size"] for item in answer.get("Contents", ())},
+            {item["Key"]: item["Size"] for item in objects},
+            {item["Key"]: _read_tag(item) for item in objects},
             [item["Prefix"] for item in answer.get("CommonPrefixes", ())],
             answer.get("NextContinuationToken"),
         )
 
-    async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> None:
+    async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> str:
         if not isinstance(data, bytes) and stores.measure_file(data) > self.max_put_bytes:
             async with self._open_upload(bucket, key) as (client, where, tags):
                 for number, part in enumerate(stores.read_parts(data, self.part_bytes), start=1):
                     answer = await client.upload_part(**where, PartNumber=number, Body=part)
                     tags.append(answer["ETag"])
-            return
+            return str(tags[-1])  # that of the whole object
         condition: dict[str, Any] = {}
         if attempt is not None:
             condition = {"IfNoneMatch": "*", "Metadata": {"attempt": attempt}}
         async with self._open(bucket, key) as client:
-            await client.put_object(
+            answer = await client.put_object(
                 Bucket=bucket, Key=key, Body=stores.open_body(data), **condition
             )
+        return _read_tag(answer)
 
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None:
         source = {"Bucket": bucket, "Key": key}
@@ -157,7 +160,10 @@ class S3Store:
 
     @contextlib.asynccontextmanager
     async def _open_upload(self, bucket: str, key: str) -> AsyncIterator[tuple[Any, Any, Any]]:
-        """Yields a client, the arguments that name an upload in parts, and a list for its tags."""
+        """Yields a client, the arguments that name an upload in parts, and a list for their tags.
+
+        At the end that of the whole object is the last of them.
+        """
         async with self._open(bucket, key) as client:
             where = {"Bucket": bucket, "Key": key}
             upload = await client.create_multipart_upload(**where)
@@ -166,7 +172,10 @@ class S3Store:
             try:
                 yield client, where, tags
                 parts = [{"ETag": tag, "PartNumber": n} for n, tag in enumerate(tags, start=1)]
-                await client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+                answer = await client.complete_multipart_upload(
+                    **where, MultipartUpload={"Parts": parts}
+                )
+                tags.append(_read_tag(answer))
             except BaseException:
                 with contextlib.suppress(Exception):
                     await client.abort_multipart_upload(**where)
@@ -181,6 +190,13 @@ class S3Store:
         with _translate(bucket, key):
             await self._files.set_session()
             yield await self._files.get_s3(bucket)
+
+
+def _read_tag(answer: Mapping[str, Any]) -> str:
+    # The MD5 of the object, or something else that changes with it: of parts, or if the store
+    # encrypts it with a key of its customer. A weak one may not change.
+    tag = str(answer.get("ETag", ""))
+    return "" if tag.startswith("W/") else tag.strip('"')
 
 
 @functools.cache

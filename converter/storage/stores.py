@@ -43,6 +43,7 @@ class Page(NamedTuple):
     """One answer to a listing."""
 
     objects: dict[str, int]  # sizes in bytes by key, in the order of keys
+    tags: dict[str, str]  # by key, of those that have one; see `Store.put`
     prefixes: list[str]  # of the keys that the delimiter cuts off, in order
     token: str | None  # asks for the next page; None on the last one
 
@@ -96,8 +97,12 @@ class Store(Protocol):
     async def stat(self, bucket: str, key: str) -> Stat: ...
     async def list(self, bucket: str, prefix: str, *, nested: bool, token: str | None) -> Page: ...
 
-    async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> None:
-        """Writes an object; with `attempt`, only if there is none, and marks it as ours."""
+    async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> str:
+        """Writes an object; with `attempt`, only if there is none, and marks it as ours.
+
+        Returns its tag: what a listing says of its content as long as that is the same. It may be
+        empty, and the same content may get another one.
+        """
 
     async def copy(self, bucket: str, key: str, target_bucket: str, target_key: str) -> None: ...
     async def delete(self, bucket: str, key: str) -> None: ...

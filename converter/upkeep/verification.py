@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter import progress
+from converter.commits.receipts import Receipts, open_receipts
 from converter.errors import DatasetError, ImageError, RecordError
 from converter.format.examples import find_source
 from converter.format.indexes import parse_index
@@ -22,7 +23,7 @@ from converter.format.manifest import Manifest, ShardInfo, read_manifest
 from converter.format.tfrecords import FOOTER_BYTES, HEADER_BYTES, scan_records, unframe_record
 from converter.names import find_file
 from converter.options import ConvertOptions
-from converter.planning.plan import read_plan
+from converter.planning.plan import Shard, read_plan
 from converter.sizes import format_count
 from converter.sources.scan import Originals
 from converter.storage.disk import DiskPath
@@ -44,7 +45,7 @@ from converter.upkeep.contents import (
     describe_change,
     read_bounds,
 )
-from converter.writing.shard_writer import read_receipt, receipt_path
+from converter.writing.shard_writer import receipt_path
 
 MAX_FAULTS: Final = 20  # damaged records of a shard that are named; the others are counted
 
@@ -146,22 +147,28 @@ def collect_faults(check: Check, reports: Sequence[Report]) -> list[Fault]:
 
 
 def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
-    plan, faults, layout = read_plan(folder), [], Layout(folder)
-    receipts = layout.receipts.list_sizes()
-    finished = [shard for shard in plan.shards if receipt_path(layout, shard).name in receipts]
-    for shard in finished:
-        path = receipt_path(layout, shard)
-        try:
-            receipt = read_receipt(path)
-        except DatasetError:
-            faults.append(Fault(path.name, "cannot be read as a receipt"))
-        else:
-            faults += _check_pair(folder, shard.name, receipt, quick=quick)
+    plan, layout = read_plan(folder), Layout(folder)
+    faults: list[Fault] = []
+    with open_receipts(layout) as receipts:
+        finished = [shard for shard in plan.shards if shard in receipts]
+        for shard in finished:
+            faults += _check_finished(folder, shard, receipts, quick=quick)
     state = (
         f"is missing: the conversion is not finished, {len(finished)} of {len(plan.shards)} shards "
         "are; run the same convert command again to go on"
     )
     return [*faults, Fault(MANIFEST, state)]
+
+
+def _check_finished(
+    folder: Location, shard: Shard, receipts: Receipts, *, quick: bool
+) -> Iterator[Fault]:
+    try:
+        receipt = receipts[shard]
+    except DatasetError:
+        yield Fault(receipt_path(Layout(folder), shard).name, "cannot be read as a receipt")
+        return
+    yield from _check_pair(folder, shard.name, receipt, quick=quick)
 
 
 def _check_pair(folder: Location, name: str, stated: ShardInfo, *, quick: bool) -> Iterator[Fault]:

@@ -71,6 +71,8 @@ class Receipt(ShardInfo):
     rejects: list[dict[str, str]]  # path, code and detail, in plan order
     frames: int  # records and rejects beyond the first of each file
     notes: list[dict[str, Any]]  # code, first names and total
+    tag: str = ""  # of the shard in a store, and of its index: see `HashedFile.tag`
+    index_tag: str = ""
 
     @property
     def images(self) -> int:
@@ -231,4 +233,6 @@ class _Tally:
             rejects=self.rejects,
             frames=written + len(self.rejects) - shard.records,
             notes=[note._asdict() for note in self.notes.list_notes()],
+            tag=file.tag,
+            index_tag=index.tag,
         )

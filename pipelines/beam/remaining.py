@@ -6,13 +6,12 @@ from typing import Final
 
 from converter import progress
 from converter.commits.commit import list_finished
-from converter.costs import Cost, read_costs
-from converter.errors import DatasetError
+from converter.commits.receipts import MERGED_RECEIPTS, ReceiptReader, remove_receipts
+from converter.costs import Cost, merge_costs, read_costs
 from converter.planning.plan import Plan, Shard
 from converter.progress import Counts
 from converter.storage.files import Layout
 from converter.writing.multi_size import choose_leader, plan_work
-from converter.writing.shard_writer import parse_receipt, receipt_path
 from pipelines.beam import runners
 from pipelines.beam.transforms import MillShards, MillSizes
 from pipelines.beam.workers import LocalWorkers
@@ -61,11 +60,13 @@ def list_remaining(plan: Plan) -> list[Shard]:
     if receipts:
         progress.begin("check", len(plan.shards), "shards", "of an earlier run")
     count = (lambda _: progress.advance()) if receipts else None
+    if len(receipts) >= MERGED_RECEIPTS:  # of a job that went on without its launcher
+        for _ in ReceiptReader(layout, plan.shards).read_new():
+            pass
     finished = {shard.name for shard in list_finished(plan, on_shard=count)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
-    # `ReceiptWatch` would count a stale one as progress.
-    stale = (receipt_path(layout, shard).name for shard in remaining)
-    layout.receipts.remove_files(name for name in stale if name in receipts)
+    if receipts:
+        remove_receipts(layout, remaining)  # `ReceiptWatch` would count a stale one as progress
     return remaining
 
 
@@ -88,11 +89,12 @@ class ReceiptWatch:
         self, plan: Plan, *, finished: int = 0, count: Callable[[], Counts] | None = None
     ) -> None:
         self.images = self.written = self.rejected = 0
-        layout = Layout(plan.out)
-        self._folder = layout.receipts
-        self._interval_s = STORE_INTERVAL_S * self._folder.is_remote
+        self._layout = Layout(plan.out)
+        self._reader = ReceiptReader(self._layout, plan.shards)
+        self._interval_s = STORE_INTERVAL_S * plan.out.is_remote
         self._next = 0.0
-        self._unseen = {receipt_path(layout, shard).name: shard for shard in plan.shards}
+        self._unseen = {shard.name: shard for shard in plan.shards}
+        self._written: list[str] = []  # by this run, with costs in a file each
         self._shards = len(plan.shards)
         self._before = f", {finished} finished before" if finished else ""
         self._count = count or Counts
@@ -125,13 +127,13 @@ class ReceiptWatch:
             self._phase.note = f"{written}{self._before}"
 
     def _read_new(self) -> None:
-        names = sorted(self._unseen.keys() & self._folder.list_sizes().keys())
-        for name, data in zip(names, self._folder.read_files(names), strict=True):
-            try:
-                receipt = parse_receipt(data, self._folder / name)
-            except DatasetError:
-                continue  # half written by a file system that does not rename in one step
-            self._bytes += self._unseen.pop(name).source_bytes
+        for receipt in self._reader.read_new():
+            self._bytes += self._unseen.pop(receipt.name).source_bytes
             self.images += receipt.images
             self.written += receipt.records
             self.rejected += len(receipt.rejects)
+            if self._first is not None:
+                self._written.append(receipt.name)
+        if len(self._written) >= MERGED_RECEIPTS:
+            merge_costs(self._layout, self._written)
+            self._written.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converter import progress
+from converter.commits.receipts import open_receipts
 from converter.errors import DatasetError, UsageError
 from converter.format.manifest import read_manifest
 from converter.names import fit_message
@@ -69,7 +70,9 @@ def refuse_unfinished(folder: Location) -> None:
     layout = Layout(folder)
     if layout.manifest.is_file() or not layout.plan.is_file():
         return
-    total, done = len(read_plan(folder).shards), len(layout.receipts.list_sizes())
+    total = len(read_plan(folder).shards)
+    with open_receipts(layout) as receipts:
+        done = len(receipts)
     raise DatasetError(
         f"{folder} is not finished: {done:,} of {total:,} shards are; run the same convert command "
         "again, and then report"
