@@ -213,6 +213,17 @@ def test_a_path_with_hyphens_is_escaped_and_no_option():
     assert '<span class="whole">--x</span>&lt;script&gt;.jpg' in text
 
 
+def test_a_reason_names_no_exception():
+    rejects = {
+        "decode_error": [("a.png", "SyntaxError: broken PNG"), ("b.png", "my ValueError: x")]
+    }
+    text = render_report(
+        make_survey(manifest={"rejected": {"decode_error": 2}}, rejects=rejects), {}
+    )
+    assert '<span class="faint">broken PNG</span>' in text
+    assert '<span class="faint">my ValueError: x</span>' in text
+
+
 def test_it_says_the_same_without_a_script():
     text = render_report(make_survey({"train": [5, 7]}, ["a", "b"], runs=[make_run()]), {})
     static = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)

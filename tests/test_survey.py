@@ -47,6 +47,12 @@ def test_no_more_examples_are_kept_than_shown():
     assert len(survey.left_out[0].examples) == MAX_EXAMPLES
 
 
+def test_what_was_left_out_is_listed_by_path():
+    names = {"empty": [("b.jpg", "no bytes"), ("a.jpg", "no bytes"), ("b/c.jpg", "")]}
+    survey = make_survey(manifest={"rejected": {"empty": 3}}, rejects=names)
+    assert [path for path, _ in survey.left_out[0].examples] == ["a.jpg", "b.jpg", "b/c.jpg"]
+
+
 def test_a_reason_that_a_newer_version_has_is_shown_by_its_code():
     survey = make_survey(manifest={"rejected": {"cursed": 2}})
     assert (survey.left_out[0].code, survey.left_out[0].meaning) == ("cursed", "")

@@ -20,7 +20,7 @@ from pipelines.pages.charts import ORIGINAL_CHARTS, Chart, chart_phases, chart_r
 from pipelines.pages.contact_sheet import ALL, Sample
 from pipelines.pages.findings import list_findings
 from pipelines.pages.survey import Survey
-from pipelines.pages.texts import format_percent, format_time, show_path, show_text
+from pipelines.pages.texts import format_percent, format_time, show_path, show_reason, show_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -154,6 +154,7 @@ def _environment() -> Environment:
         "number": lambda value: f"{value:,}",
         "cut": show_text,
         "cut_path": show_path,
+        "cut_reason": show_reason,
         "seconds": format_time,
         "share": lambda part, whole: f"{100 * part / max(1, whole):.2f}",
         "percent": format_percent,

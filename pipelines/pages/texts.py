@@ -1,5 +1,6 @@
 """Texts from a data set as a page shows them."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Final
@@ -11,6 +12,8 @@ MAX_NAME: Final = 80
 
 # Of Persian words and of emoji. Other marks that do not show could turn a line around.
 _JOINERS: Final = "\u200c\u200d"
+
+_EXCEPTION: Final = re.compile(r"[A-Z]\w{0,40}Error: (?=.)")
 
 
 def show_text(text: str, most: int = MAX_NAME) -> str:
@@ -40,6 +43,16 @@ def show_path(path: str, most: int = MAX_NAME) -> str:
     '…re/deep/one.jpg'
     """
     return show_text(path if len(path) <= most else f"…{path[1 - most :]}", most)
+
+
+def show_reason(detail: str, most: int = MAX_NAME) -> str:
+    """Why a file was left out, without the kind of exception, which a person takes for a bug.
+
+    >>> show_reason("SyntaxError: broken PNG file"), show_reason("IndexError: ")
+    ('broken PNG file', 'IndexError: ')
+    """
+    found = _EXCEPTION.match(detail)
+    return show_text(detail[found.end() :] if found else detail, most)
 
 
 def name_class(label: int, classes: Sequence[str]) -> str:
