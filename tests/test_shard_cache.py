@@ -247,6 +247,50 @@ def test_a_part_that_is_damaged_is_fetched_again(s3_server, cache, left):
     assert read(cache, content) == make_bytes(1)
 
 
+@pytest.fixture
+def listings(monkeypatch):
+    """A list that grows by one with every look at all files of a cache."""
+    looks, real = [], shard_cache._list_files
+    monkeypatch.setattr(shard_cache, "_list_files", lambda folder: looks.append(1) or real(folder))
+    return looks
+
+
+def test_files_are_listed_once_in_very_many_objects(s3_server, tmp_path, listings, monkeypatch):
+    monkeypatch.setattr(shard_cache, "RECOUNT", 4)
+    cache = ShardCache(folder=tmp_path / "cache", limit_bytes=10 * SIZE)
+    contents = [put(s3_server, seed) for seed in range(9)]
+    for number, content in enumerate(contents):
+        read(cache, content)
+        assert len(listings) == 1 + number // 4
+    assert len(list_cache(cache)) == 9
+    # When there seems to be no room, it is looked for, each time.
+    more = [put(s3_server, seed) for seed in range(20, 24)]
+    for content in more:
+        read(cache, content)
+    assert len(listings) == 3 + 3
+    assert len(list_cache(cache)) == 10
+
+
+def test_what_was_removed_by_hand_is_found_out(s3_server, cache):
+    for seed in range(4):
+        read(cache, put(s3_server, seed))
+    for name in list_cache(cache):
+        (cache.folder / name).unlink()
+    kept = [put(s3_server, seed) for seed in range(10, 14)]
+    for content in kept:
+        read(cache, content)
+    assert list_cache(cache).keys() == {f"{content.sha256}.whole" for content in kept}
+
+
+@pytest.mark.parametrize("count", [b"", b"0 0\n", b"-9 9\n", b"0 999", b"\xff" * 99, b"0 99999\n"])
+def test_a_count_that_makes_no_sense_is_made_again(s3_server, cache, count, listings):
+    read(cache, put(s3_server, 1))
+    (cache.folder / LOCK).write_bytes(count)
+    read(cache, put(s3_server, 2))
+    assert len(listings) == 2
+    assert (cache.folder / LOCK).read_bytes() == b"%d 999\n" % (2 * SIZE)
+
+
 def test_parts_that_are_no_longer_fetched_make_room_and_others_do_not(s3_server, cache):
     cache.folder.mkdir()
     parts = [cache.folder / f"{digit * 64}.{2 * SIZE}.part" for digit in "ab"]

@@ -2,7 +2,7 @@
 
     CACHE/<sha256>.whole           an object that had this checksum when it came
     CACHE/<sha256>.<bytes>.part    a download in progress, locked by the process that fetches it
-    CACHE/lock                     held while room is made
+    CACHE/lock                     held while room is made; says how much is taken
 
 Objects are known by their checksum in the manifest, so a data set that replaces another never meets
 what was kept of the old one. The least recently used file goes first. A download that was killed
@@ -31,7 +31,11 @@ from reader.records.indexed_file import open_regular
 
 LOCK: Final = "lock"  # name of the file that is locked while room is made
 PAUSES_S: Final = (0.005, 0.05)  # the first and the longest
+RECOUNT: Final = 1_000
+"""How many objects come before the folder is listed again: of 100,000 files that takes 1 s."""
+
 _PIECE_BYTES: Final = 1 << 20
+_COUNTED: Final = re.compile(rb"(\d{1,19}) (\d{1,4})\n")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[0-9a-f]{64}\.(?:whole|(\d{1,19})\.part)")
 
@@ -100,8 +104,8 @@ class ShardCache:
         while True:
             if (found := self._open_whole(item)) is not None:
                 return found
-            with hold_lock(self.folder / LOCK):
-                part = self._lock_part(item)
+            with hold_lock(self.folder / LOCK) as lock:
+                part = self._lock_part(item, lock)
             if part is None:
                 next(pauses)
                 continue
@@ -129,11 +133,11 @@ class ShardCache:
         _mark_used(path, state)
         return descriptor
 
-    def _lock_part(self, item: StoredObject) -> int | None:
+    def _lock_part(self, item: StoredObject, lock: int) -> int | None:
         """Locks the part to download to; None if another process does, or if there is no room."""
         part, whole = self._locate(item, is_part=True), self._locate(item)
         is_begun = part.exists()
-        if whole.exists() or not (is_begun or self._make_room(item.bytes)):
+        if whole.exists() or not (is_begun or self._make_room(item.bytes, lock)):
             return None
         make = 0 if is_begun else os.O_CREAT | os.O_EXCL
         # Between any two of these lines, another process may have completed it or given it up.
@@ -187,21 +191,38 @@ class ShardCache:
             path.unlink(missing_ok=True)
             raise
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int, lock: int) -> bool:
         """Removes what was least recently used; returns whether that makes enough room."""
+        # What is removed by others is still counted here, until it seems that there is no room.
+        total, left = _read_count(lock)
+        if not left or total + size > self.limit_bytes:
+            total, left = self._remove_oldest(size), RECOUNT
+        if total + size > self.limit_bytes:
+            return False
+        os.ftruncate(lock, os.pwrite(lock, b"%d %d\n" % (total + size, left - 1), 0))
+        return True
+
+    def _remove_oldest(self, size: int) -> int:
+        """Makes room for so many bytes, if that can be; returns what is left, in bytes."""
         files = sorted(_list_files(self.folder), key=lambda file: file.used_ns)
-        total = sum(file.reserved_bytes for file in files) + size
+        total = sum(file.reserved_bytes for file in files)
         for file in files:
-            if total <= self.limit_bytes:
+            if total + size <= self.limit_bytes:
                 break
             if not file.is_part or _is_abandoned(file.path):
                 file.path.unlink(missing_ok=True)
                 total -= file.reserved_bytes
-        return total <= self.limit_bytes
+        return total
 
     def _locate(self, item: StoredObject, *, is_part: bool = False) -> Path:
         end = f"{item.bytes}.part" if is_part else "whole"
         return self.folder / f"{item.sha256}.{end}"
+
+
+def _read_count(lock: int) -> tuple[int, int]:
+    """What all files take, and how many may come until they are counted again; 0, 0 if unknown."""
+    found = _COUNTED.fullmatch(os.pread(lock, 64, 0))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 class _CacheFile(NamedTuple):
@@ -273,12 +294,12 @@ def _mark_used(path: Path, state: os.stat_result) -> None:
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, and creates the file if it is missing."""
+def hold_lock(path: Path) -> Iterator[int]:
+    """Holds the lock of a file, and creates the file if it is missing; yields its descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         _unlock_and_close(descriptor)
 
