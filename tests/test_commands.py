@@ -221,7 +221,7 @@ def test_verify_names_each_fault(
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         "train-00000-of-00003.tfrecord: its checksum does not match: bytes were changed",
-        f"train-00000-of-00003.tfrecord: damaged record at byte 0 (record 0, from {source!r}): "
+        f"train-00000-of-00003.tfrecord:0: damaged record at byte 0 (from {source!r}): "
         "checksum of the payload does not match",
         "labels.txt: is missing",
     ]
@@ -518,7 +518,7 @@ def test_verify_answers_programs(converted: Path, tmp_path: Path, capsys: Captur
     damaged = shutil.copytree(converted, tmp_path / "set")
     (damaged / "labels.txt").unlink()
     assert main(["verify", str(damaged), "--json", "--quick"]) == 1
-    fault = {"file": "labels.txt", "detail": "is missing", "original": False}
+    fault = {"file": "labels.txt", "detail": "is missing", "original": False, "record": None}
     assert json.loads(capsys.readouterr().out)["faults"] == [fault]
 
     (damaged / "manifest.json").write_bytes(b"{}")

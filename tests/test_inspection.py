@@ -177,9 +177,55 @@ def test_a_record_is_shown_alone_if_one_is_asked_for(converted, capsys):
     assert text.count("\n") == 13
 
 
+def test_a_record_is_found_by_its_number_in_its_shard(converted, capsys):
+    shards = read_manifest(converted).shards
+    assert len({shard.split for shard in shards}) == 2
+    numbers = dict.fromkeys(open_shards(converted).splits, 0)
+    for shard in shards:
+        for row in range(shard.records):
+            number = numbers[shard.split]
+            for place in (f"{shard.name}:{row}", f"out/{shard.name}:{row - shard.records}"):
+                found = look_as_program(capsys, converted, "--record", place)["record"]
+                assert (found["split"], found["number"]) == (shard.split, number)
+                assert (found["shard"], found["row"]) == (shard.name, row)
+            numbers[shard.split] += 1
+    text = look(capsys, converted, "--record", f"{shards[1].name}:0", "--split", "train")
+    assert f", number 0 in {shards[1].name}:" in text
+
+
+def test_verify_names_a_damaged_record_as_inspect_takes_it(converted, tmp_path, capsys):
+    out = shutil.copytree(converted, tmp_path / "out")
+    shard = read_manifest(out).shards[1]
+    data = bytearray((out / shard.name).read_bytes())
+    data[-6] ^= 1
+    (out / shard.name).write_bytes(data)
+    assert main(["verify", str(out)]) == 1
+    named = [line for line in capsys.readouterr().out.splitlines() if "damaged record" in line]
+    place, _, _ = named[0].partition(": ")
+    assert (len(named), place) == (1, f"{shard.name}:{shard.records - 1}")
+    assert main(["inspect", str(out), "--record", place]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"shardmill: error: {shard.name}: damaged record at byte ")
+    assert f"(record {shard.records - 1}" in error
+    assert main(["verify", str(out), "--json"]) == 1
+    faults = json.loads(capsys.readouterr().out)["faults"]
+    assert [fault["record"] for fault in faults] == [None, shard.records - 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--record", "train-00009-of-00003.tfrecord:1"], "no shard 'train-00009-of-00003.tfrec"),
+        (
+            ["--record", "train-00000-of-00003.tfrecord:99"],
+            "record 99 is out of range: train-00",
+        ),
+        (["--record", "train-00000-of-00003.tfrecord:-99"], "record -99 is out of range"),
+        (
+            ["--record", "train-00000-of-00003.tfrecord:0", "--split", "validation"],
+            "is no shard of split validation",
+        ),
+        (["--record", "train-00000-of-00003.tfrecord:"], "no record of the data set is from"),
         (["--record", "54"], "record 54 is out of range: split train has 5"),
         (["--record", "-99"], "record -99 is out of range"),
         (["--record", "9" * 18], "is out of range"),

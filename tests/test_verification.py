@@ -201,8 +201,9 @@ def test_a_damaged_record_is_named(copy):
         Fault(ONE, "its checksum does not match: bytes were changed"),
         Fault(
             ONE,
-            f"damaged record at byte {start} (record 1, from {source!r}): "
+            f"damaged record at byte {start} (from {source!r}): "
             "checksum of the payload does not match",
+            record=1,
         ),
     ]
 
@@ -229,8 +230,9 @@ def test_every_damaged_record_is_named_with_its_original(copy):
     assert named == [
         Fault(
             ONE,
-            f"damaged record at byte {starts[number]} (record {number}, from {path!r}): "
+            f"damaged record at byte {starts[number]} (from {path!r}): "
             "checksum of the payload does not match",
+            record=number,
         )
         for number, path in zip((0, 2), paths, strict=True)
     ]
@@ -239,11 +241,11 @@ def test_every_damaged_record_is_named_with_its_original(copy):
 def test_without_a_whole_index_the_first_damaged_record_is_named(copy):
     flip_payloads(copy, (0, 2))
     (copy / name_index(ONE)).unlink()
-    details = [fault.detail for fault in verify_dataset(copy)]
-    assert details == [
-        "its checksum does not match: bytes were changed",
-        "is missing",
-        "damaged record at byte 0 (record 0): checksum of the payload does not match",
+    found = [(fault.detail, fault.record) for fault in verify_dataset(copy)]
+    assert found == [
+        ("its checksum does not match: bytes were changed", None),
+        ("is missing", None),
+        ("damaged record at byte 0: checksum of the payload does not match", 0),
     ]
 
 
@@ -270,10 +272,8 @@ def test_records_that_the_manifest_vouches_for_are_checked_all_the_same(copy):
     (copy / ONE).write_bytes(data)
     vouch(copy, read_manifest(copy))
     [fault] = verify_dataset(copy)
-    assert fault.file == ONE
-    assert fault.detail.endswith(
-        "(record 2, from 'a/0.png'): checksum of the payload does not match"
-    )
+    assert (fault.file, fault.record) == (ONE, 2)
+    assert fault.detail.endswith("(from 'a/0.png'): checksum of the payload does not match")
 
 
 def test_records_are_counted(copy):
@@ -356,8 +356,8 @@ def rewrite(folder: Path, number: int = 1, **changes: object) -> None:
 def test_a_record_that_does_not_fit_the_manifest_is_named(copy, changes, detail):
     rewrite(copy, **changes)
     [fault] = verify_dataset(copy)
-    assert fault.file == ONE
-    assert re.fullmatch(rf"record 1 at byte \d+: {detail}", fault.detail), fault
+    assert (fault.file, fault.record) == (ONE, 1)
+    assert re.fullmatch(rf"record at byte \d+: {detail}", fault.detail), fault
 
 
 def test_an_image_that_does_not_decode_is_found_unless_only_headers_are_asked_for(
@@ -371,7 +371,8 @@ def test_an_image_that_does_not_decode_is_found_unless_only_headers_are_asked_fo
     image[-20] ^= 1
     rewrite(copy, 0, encoded=bytes(image))
     [fault] = verify_dataset(copy)
-    assert "record 0 at byte 0: image does not decode: SyntaxError: broken PNG" in fault.detail
+    assert fault.record == 0
+    assert "record at byte 0: image does not decode: SyntaxError: broken PNG" in fault.detail
     assert verify_dataset(copy, decode=False) == []
     rewrite(copy, 0, encoded=encode_image(make_image(1, 16, 21), "PNG"))
     [fault] = verify_dataset(copy, decode=False)

@@ -56,6 +56,7 @@ class Fault(NamedTuple):
     file: str  # a name in the data set, or the path of an original
     detail: str
     original: bool = False  # whether `file` is an original that differs from its record
+    record: int | None = None  # the damaged record of that shard, by its number there
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,7 +236,9 @@ def _find_damage(folder: DiskPath, shard: ShardInfo) -> Iterator[Fault]:
 
 
 def _describe(error: RecordError) -> Fault:
-    return Fault(error.shard, str(error).removeprefix(f"{error.shard}: "))
+    unnumbered = RecordError(error.shard, error.offset, error.detail, source=error.source)
+    detail = str(unnumbered).removeprefix(f"{error.shard}: ")
+    return Fault(error.shard, detail, record=error.record)
 
 
 def _check_index(folder: Path, shard: ShardInfo, bounds: list[int]) -> Iterator[Fault]:
@@ -258,7 +261,7 @@ def _check_contents(
             try:
                 source = check_content(payload, check.manifest, decode=check.decode)
             except ValueError as error:
-                yield Fault(shard.name, f"record {number} at byte {start}: {error}")
+                yield Fault(shard.name, f"record at byte {start}: {error}", record=number)
                 continue
             sources.append(source)
             if check.originals is not None:

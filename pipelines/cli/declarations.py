@@ -222,9 +222,9 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
     (["verify"], "--no-decode", "look at image headers only", _SWITCH),
     (["verify"], "--sources", "also compare each record with its original in IMAGES",
      {**_IMAGES, "nargs": "+"}),
-    (["inspect"], "--record", "show one record alone, by its number in the split or by the path of "
-     "its original; negative numbers count from the end, and a path reads through the data set",
-     {"metavar": "N|PATH"}),
+    (["inspect"], "--record", "show one record alone, by its number in the split, by SHARD:N as "
+     "verify names it, or by the path of its original; negative numbers count from the end, and a "
+     "path reads through the data set", {"metavar": "N|SHARD:N|PATH"}),
     (["inspect"], "--split", "of the record and of --stats (default: the first of a record, all "
      "for --stats)", {"metavar": "NAME"}),
     (["inspect"], "--classes", "list all classes, not only the first 20", _SWITCH),

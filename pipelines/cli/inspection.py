@@ -1,4 +1,4 @@
-"""What `shardmill inspect` looks up: a record by its number or name, and classes in lists."""
+"""What `shardmill inspect` looks up: a record by number, place or name, and classes in lists."""
 
 import dataclasses
 import itertools
@@ -90,6 +90,26 @@ def read_record(folder: Location, manifest: Manifest, split: str, number: int) -
         return dataclasses.replace(found, features=_read_features(folder, shard, row))
     except DatasetError as error:
         return dataclasses.replace(found, error=error)
+
+
+def read_place(folder: Location, manifest: Manifest, name: str, row: int) -> FoundRecord:
+    """Reads a record of a shard by its number there; negative numbers count from its end.
+
+    Raises a UsageError if there is no such shard, or no such number in it.
+    """
+    shard = next((each for each in manifest.shards if each.name == name), None)
+    if shard is None:
+        first = f": they are called as {manifest.shards[0].name}" if manifest.shards else ""
+        raise UsageError(f"there is no shard {name!r} in the data set{first}")
+    if not -shard.records <= row < shard.records:
+        raise UsageError(
+            f"record {row} is out of range: {name} has {format_count(shard.records, 'record')}, "
+            f"0 to {shard.records - 1}"
+        )
+    names = [each.name for each in manifest.list_shards(shard.split)]
+    before = manifest.list_shards(shard.split)[: names.index(name)]
+    number = sum(each.records for each in before) + row % shard.records
+    return read_record(folder, manifest, shard.split, number)
 
 
 def _read_features(folder: Location, shard: ShardInfo, row: int) -> Mapping[str, Sequence[Any]]:

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from converter.errors import UsageError
 from converter.format.manifest import Manifest, read_manifest
@@ -15,11 +15,22 @@ from converter.storage.locate import locate
 from converter.storage.location import Location
 from pipelines.cli import inspection_reports, json_reports, reports, terminal
 from pipelines.cli.arguments import has_bar, refuse_sizes
-from pipelines.cli.inspection import FoundRecord, count_classes, find_record, read_record
+from pipelines.cli.inspection import (
+    FoundRecord,
+    count_classes,
+    find_record,
+    read_place,
+    read_record,
+)
 from pipelines.cli.text_layout import find_width
 
 if TYPE_CHECKING:  # it imports numpy
     from reader.batches.pixel_statistics import PixelStatistics
+
+# As `verify` names a damaged record, also with the folder before it.
+_PLACE: Final = re.compile(
+    r"(?:.*/)?(?P<shard>[^/]+-\d{5}-of-\d{5}\.tfrecord):(?P<row>[+-]?\d{1,18})", re.DOTALL
+)
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
@@ -86,7 +97,12 @@ def run_report(arguments: argparse.Namespace) -> int:
 def _look_up_record(
     folder: Location, manifest: Manifest, split: str | None, wanted: str | None
 ) -> FoundRecord | None:
-    """A record by number or by name, or the first; None in an empty data set."""
+    """A record by number, by place or by name, or the first; None in an empty data set."""
+    if place := _PLACE.fullmatch(wanted or ""):
+        shard, row = place["shard"], int(place["row"])
+        if split and not shard.startswith(f"{split}-"):
+            raise UsageError(f"{shard} is no shard of split {split}: leave --split out")
+        return read_place(folder, manifest, shard, row)
     filled = (name for name, info in manifest.splits.items() if info.records)
     if wanted is not None and not re.fullmatch(r"[+-]?\d{1,18}", wanted):
         return find_record(folder, manifest, split, wanted)

@@ -183,8 +183,9 @@ def summarize_report(made: Report, place: Location) -> Iterator[str]:
 
 
 def name_fault(fault: Fault) -> str:
-    """The line about a fault."""
-    return fit_message(f"{fault.file}: {fault.detail}")
+    """The line about a fault; a record as `inspect --record` takes it."""
+    place = fault.file if fault.record is None else f"{fault.file}:{fault.record}"
+    return fit_message(f"{place}: {fault.detail}")
 
 
 def summarize_faults(
