@@ -12,13 +12,13 @@ import io
 import os
 import sys
 import tracemalloc
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import hypothesis
 import numpy as np
+import proofs
 import pytest
 from browser import chromium  # noqa: F401 (a fixture)
 from PIL import Image, ImageCms
@@ -114,17 +114,21 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+def pytest_report_header() -> str:
+    """Says which third of the proofs runs, and how to run the same again."""
+    return proofs.describe_choice()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test by its file; with SHARDMILL_PROOFS=sample, leaves a third of the proofs."""
+    """Marks each test by its file, and leaves out the proofs that are not asked for."""
     kinds = {f"test_{name}": kind for kind, names in KINDS.items() for name in names.split()}
     for item in items:
         item.add_marker(kinds.get(item.path.stem, "unit"))
-    if os.environ.get("SHARDMILL_PROOFS") == "sample":
-        # By a hash, so that all processes of pytest-xdist choose the same ones.
+    if (third := proofs.read_third()) is not None:
         items[:] = [
             item
             for item in items
-            if not item.get_closest_marker("proof") or zlib.crc32(item.nodeid.encode()) % 3 == 0
+            if not item.get_closest_marker("proof") or proofs.is_in(item.nodeid, third)
         ]
 
 
