@@ -139,7 +139,8 @@ def permute_records(stages: Stages, folder: Path, options: dict[str, Any]) -> No
 
 def fill_memory(stages: Stages, folder: Path, options: dict[str, Any]) -> None:
     """Looks up one record of every shard, and then reads: an epoch comes to all of them."""
-    shards = open_shards(folder)
+    with stages.watch("open"):
+        shards = open_shards(folder)
     with stages.watch("plan"):
         batches = shards.batches("train", **options)
     firsts = np.cumsum([0, *(file.records for file in batches.plan.files.files[:-1])])

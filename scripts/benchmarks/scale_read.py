@@ -3,7 +3,7 @@
     open      the data set, its counts, single records at random places
     batches   the first steps of an epoch and one in its middle, in three orders
     keras     the same for load_dataset, and batches of a PyDataset by their number
-    memory    growth against `max_ram`, with one record of every shard, as in the course of an epoch
+    memory    growth against `max_ram`, opening included; every shard is come to, as in an epoch
     order     what an exact shuffle computes for a record
 
 All shards can be read: they are hard links of four, whose photographs are real, so they take no
@@ -124,7 +124,7 @@ def measure_memory(folder: Path) -> Iterator[bool]:
             needed = int(re.findall(r"\(([\d,]+) bytes\)", error)[0].replace(",", ""))
             what, most = f"  of {batch_size} with what that asks for", needed // 1_000_000
             stages = read("memory", folder, {**options, "max_ram": needed})
-        peak = max(stages[name]["peak_mb"] for name in ("indexes", "steps"))
+        peak = max(stage["peak_mb"] for stage in stages.values())
         yield report(what, f"{peak:.0f} MB", f"at most {most} MB", ok=peak <= most)
 
 
