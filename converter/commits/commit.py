@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from converter import progress
-from converter.commits.receipts import open_receipts
+from converter.commits.receipts import Receipts, open_receipts
 from converter.commits.summary import Summary
 from converter.errors import DatasetError, OutputError, StoreError
 from converter.format.manifest import FileInfo, Manifest
@@ -30,35 +30,47 @@ _MAX_NOTES_BYTES: Final = 1 << 24  # ten names of each kind of note take a tenth
 
 
 def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = None) -> list[Shard]:
-    """Lists the shards that exist as their receipts state; calls `on_shard` with each, in order.
+    """Lists the shards that exist as their receipts state; calls `on_shard` with each.
 
-    Reads no shard of which its store still says what it said when the shard had been sent.
+    Reads no shard of which its store still says what it said when the shard had been sent; those
+    that it reads come last.
     """
-    states = plan.out.list_states()
-    sizes = {name: size for name, (size, _) in states.items()}
+    states, finished, doubtful = plan.out.list_states(), set(plan.carried), list[Shard]()
     with open_receipts(Layout(plan.out)) as receipts:
+        for shard in plan.shards:
+            if shard.name not in plan.carried:  # which the update has compared
+                known = _judge(shard, receipts, states)
+                if known is None:
+                    doubtful.append(shard)
+                    continue
+                finished.update([shard.name] if known else [])
+            if on_shard is not None:
+                on_shard(shard)
 
-        def is_finished(shard: Shard) -> bool:
-            if shard.name in plan.carried:  # the update has compared it
-                return True
+        def is_whole(shard: Shard) -> bool:
             with contextlib.suppress(DatasetError, OSError):
                 receipt = receipts[shard]
-                _check_receipt(receipt, shard, sizes)
-                return _is_as_sent(receipt, states) or (
+                return (
                     hash_file(plan.out / shard.name) == receipt.sha256
                     and hash_file(plan.out / name_index(shard.name)) == receipt.index_sha256
                 )
             return False
 
-        checked = map_in_threads(is_finished, plan.shards, plan.out, on_item=on_shard)
-        return [shard for shard, good in checked if good]
+        read = map_in_threads(is_whole, doubtful, plan.out, on_item=on_shard)
+        finished.update(shard.name for shard, whole in read if whole)
+    return [shard for shard in plan.shards if shard.name in finished]
 
 
-def _is_as_sent(receipt: Receipt, states: Mapping[str, tuple[int, str]]) -> bool:
-    """Whether a store says that a shard and its index are what their receipt states."""
-    sent = (receipt.tag, receipt.index_tag)
-    found = tuple(states[name][1] for name in (receipt.name, name_index(receipt.name)))
-    return all(sent) and sent == found
+def _judge(shard: Shard, receipts: Receipts, states: Mapping[str, tuple[int, str]]) -> bool | None:
+    """Whether a shard is finished, by its receipt and the listing; None if it has to be read."""
+    try:
+        receipt = receipts[shard]
+        _check_receipt(receipt, shard, {name: states[name][0] for name in receipt.file_sizes})
+    except (DatasetError, KeyError):
+        return False
+    sent = [receipt.tag, receipt.index_tag]
+    says = [states[name][1] for name in receipt.file_sizes]
+    return True if all(sent) and sent == says else None
 
 
 def commit(plan: Plan, *, keep_work: bool = False) -> Manifest:
