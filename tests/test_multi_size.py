@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from converter.commits import receipts
 from converter.commits.replacements import replace_dataset
 from converter.errors import ImageError, ShardmillError, UsageError
 from converter.format.manifest import read_manifest
@@ -31,6 +32,7 @@ from converter.writing.multi_size import (
     plan_work,
     write_leaders,
 )
+from pipelines.beam import remaining
 from pipelines.beam.remaining import list_remaining
 from pipelines.cli.commands import main
 from pipelines.jobs.convert import Conversion, run_conversions
@@ -100,6 +102,20 @@ def test_each_data_set_is_what_it_would_be_alone(folder, alone, tmp_path):
         assert verify_dataset(tmp_path / "out" / name, originals=folder) == []
     again = run_sizes(folder, tmp_path / "out", SIZES, IN_MEMORY)
     assert all(conversion.unchanged for conversion in again.values())
+
+
+def test_merged_receipts_change_no_byte_of_any_size(folder, alone, tmp_path, monkeypatch):
+    for module in (receipts, remaining):
+        monkeypatch.setattr(module, "MERGED_RECEIPTS", 2)
+    merged, write = [], receipts._write_merged
+    monkeypatch.setattr(
+        receipts,
+        "_write_merged",
+        lambda layout, lines: merged.append(layout) or write(layout, lines),
+    )
+    run_sizes(folder, tmp_path / "out", SIZES, IN_MEMORY)
+    assert read_all(tmp_path / "out") == alone
+    assert {layout.out.name for layout in merged} == {"8x8", "12x12", "24x24"}
 
 
 def test_every_image_is_read_and_decoded_once(folder, tmp_path, monkeypatch):

@@ -12,14 +12,17 @@ from conftest import write_folder
 
 from converter.commits.commit import commit
 from converter.costs import STEPS, read_costs
-from converter.errors import OutputError
+from converter.errors import DatasetError, OutputError
 from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
+from converter.storage.disk import DiskPath
 from converter.storage.files import Layout
-from converter.upkeep.verification import Check, Report, check_shard
+from converter.upkeep.shard_reports import Report
+from converter.upkeep.verification import Check, check_shard
 from pipelines import MillShards, VerifyShards, verify
-from pipelines.beam.transforms import report_path
+from pipelines.beam.report_watch import STORE_INTERVAL_S, ReportWatch
+from pipelines.beam.transforms import report_path, write_report
 from pipelines.jobs.preview import propose
 
 OPTIONS = ConvertOptions(image_size=(8, 8), num_shards=4)
@@ -151,6 +154,48 @@ def test_checking_leaves_a_report_of_each_shard(image_folder: Path, tmp_path: Pa
         report = Report.from_json(report_path(tmp_path, shard).read_bytes())
         assert report == check_shard(shard, check)
         assert bool(report.faults) == (shard == manifest.shards[1])
+
+
+def test_reports_are_taken_once_in_any_order_and_removed(
+    converted: Path, tmp_path: DiskPath
+) -> None:
+    manifest = read_manifest(converted)
+    check = Check(folder=converted, manifest=manifest)
+    seen: list[str] = []
+    watch = ReportWatch(manifest, tmp_path, lambda shard: seen.append(shard.name))
+    first, *others = manifest.shards
+    for shard in reversed(others):
+        write_report(shard, check, tmp_path)
+        watch.poll()
+        assert list(tmp_path.iterdir()) == []
+    assert seen == [shard.name for shard in reversed(others)]
+    with pytest.raises(DatasetError, match=f"^no report on {first.name}"):
+        watch.finish()
+    path = report_path(tmp_path, first)
+    write_report(first, check, tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])  # half written
+    watch.poll()
+    assert path.exists()
+    path.write_bytes(whole)
+    write_report(others[0], check, tmp_path)  # by a worker that did it once more
+    assert watch.finish().list_faults() == []
+    assert sorted(seen) == sorted(shard.name for shard in manifest.shards)
+
+
+def test_reports_in_a_store_are_looked_for_every_two_seconds(
+    converted: Path, tmp_path: DiskPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DiskPath, "is_remote", True)
+    looks: list[str] = []
+    monkeypatch.setattr(DiskPath, "list_names", lambda self: looks.append(self.name) or [])
+    watch = ReportWatch(read_manifest(converted), tmp_path, lambda _: None)
+    for _ in range(5):
+        watch.poll()
+    assert len(looks) == 1
+    watch._next -= STORE_INTERVAL_S
+    watch.poll()
+    assert len(looks) == 2
 
 
 @pytest.mark.parametrize("beam_args", [["--direct_running_mode=in_memory"], []])

@@ -20,11 +20,10 @@ from converter.options import ConvertOptions
 from converter.sources.scan import Originals
 from converter.storage.files import Layout, name_index
 from converter.upkeep.contents import read_sources
+from converter.upkeep.shard_reports import Fault, Report
 from converter.upkeep.verification import (
     MAX_FAULTS,
     Check,
-    Fault,
-    Report,
     check_shard,
     run_check,
     verify_dataset,

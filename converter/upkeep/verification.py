@@ -7,12 +7,10 @@
 import contextlib
 import dataclasses
 import functools
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from converter import progress
 from converter.commits.receipts import Receipts, open_receipts
@@ -39,24 +37,15 @@ from converter.storage.location import Location, map_in_threads
 from converter.upkeep.contents import (
     OnShard,
     Source,
-    SourceCounts,
     check_content,
     count_sources,
     describe_change,
     read_bounds,
 )
+from converter.upkeep.shard_reports import Fault, Findings, Report
 from converter.writing.shard_writer import receipt_path
 
 MAX_FAULTS: Final = 20  # damaged records of a shard that are named; the others are counted
-
-
-class Fault(NamedTuple):
-    """One thing that is wrong."""
-
-    file: str  # a name in the data set, or the path of an original
-    detail: str
-    original: bool = False  # whether `file` is an original that differs from its record
-    record: int | None = None  # the damaged record of that shard, by its number there
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,25 +57,6 @@ class Check:
     quick: bool = False  # only names and sizes
     decode: bool = True  # whole images, not only their headers
     originals: Originals | None = None  # to compare records with
-
-
-class Report(NamedTuple):
-    """What the check of one shard found; no counts if not all of its records could be read."""
-
-    faults: list[Fault]
-    counts: SourceCounts | None
-
-    def to_json(self) -> bytes:
-        return json.dumps(self).encode("ascii")
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Report":
-        faults, counts = json.loads(data)
-        if counts is not None:
-            labels, formats, smallest, largest = counts
-            pairs = [(label, n) for label, n in labels]
-            counts = SourceCounts(pairs, formats, tuple(smallest), tuple(largest))
-        return cls([Fault(*fault) for fault in faults], counts)
 
 
 def verify_dataset(
@@ -115,8 +85,10 @@ def run_check(check: Check, on_shard: OnShard | None = None) -> list[Fault]:
     places = check.folder, check.originals and check.originals.root
     Originals.forget()
     work = functools.partial(check_shard, check=check)
-    checked = map_in_threads(work, check.manifest.shards, *places, on_item=on_shard)
-    return collect_faults(check, [report for _, report in checked])
+    findings = Findings(check.manifest)
+    for shard, report in map_in_threads(work, check.manifest.shards, *places, on_item=on_shard):
+        findings.add(shard, report)
+    return collect_faults(check, findings)
 
 
 def check_shard(shard: ShardInfo, check: Check) -> Report:
@@ -134,14 +106,9 @@ def check_shard(shard: ShardInfo, check: Check) -> Report:
     return Report(faults, count_sources(sources) if len(sources) == shard.records else None)
 
 
-def collect_faults(check: Check, reports: Sequence[Report]) -> list[Fault]:
+def collect_faults(check: Check, findings: Findings) -> list[Fault]:
     """The faults of all shards, then those of the data set as a whole."""
-    manifest = check.manifest
-    faults = [fault for report in reports for fault in report.faults]
-    counts = [report.counts for report in reports if report.counts is not None]
-    # Where records cannot be read, all counts would be wrong.
-    if not check.quick and len(counts) == len(reports):
-        faults += _check_counts(manifest, counts)
+    manifest, faults = check.manifest, findings.list_faults()
     for name, info in manifest.files.items():
         faults += _check_file(check.folder / name, info.bytes, info.sha256, quick=check.quick)
     return faults + list(_find_strangers(check.folder, manifest))
@@ -288,26 +255,6 @@ def _limit(name: str, faults: Iterable[Fault]) -> Iterator[Fault]:
             more += 1
     if more:
         yield Fault(name, f"{more} more records do not fit the manifest")
-
-
-def _check_counts(manifest: Manifest, counts: Sequence[SourceCounts]) -> Iterator[Fault]:
-    formats: Counter[str] = Counter()
-    labels: dict[str, Counter[int]] = {split: Counter() for split in manifest.splits}
-    for shard, found in zip(manifest.shards, counts, strict=True):
-        formats.update(found.formats)
-        labels[shard.split].update(dict(found.labels))
-    for split, info in manifest.splits.items():
-        for label, expected in enumerate(info.labels):
-            if (count := labels[split][label]) != expected:
-                detail = f"label {label} is on {count} records, stated are {expected}"
-                yield Fault(MANIFEST, f"split {split}: {detail}")
-    image = manifest.image
-    if formats != image.formats:
-        yield Fault(MANIFEST, f"formats are {dict(formats)}, stated are {image.formats}")
-    height, width = map(max, zip(*(found.max_image_size for found in counts), strict=True))
-    if (height, width) != (image.max_height, image.max_width):
-        stated = f"{image.max_height}x{image.max_width}"
-        yield Fault(MANIFEST, f"images are up to {height}x{width}, stated is {stated}")
 
 
 def _find_strangers(folder: Location, manifest: Manifest) -> Iterator[Fault]:

@@ -41,7 +41,9 @@ def write_remaining(
         transform = MillSizes(work, groups) if work.shards or work.assemblies else None
     elif shards:
         transform = MillShards(leader, shards, groups)
-    watch = ReceiptWatch(leader, finished=kept[place], count=choose_counter(beam, pool))
+    followers = [plan for plan in plans if plan is not leader]
+    count = choose_counter(beam, pool)
+    watch = ReceiptWatch(leader, finished=kept[place], count=count, followers=followers)
     watch.poll()  # a bar that resumes begins with what was finished before
     if transform is not None:
         # The same name each time: Dataflow refuses a second job while the first still runs.
@@ -86,11 +88,17 @@ class ReceiptWatch:
     # late. Of local workers it also sees images of shards that are not finished.
 
     def __init__(
-        self, plan: Plan, *, finished: int = 0, count: Callable[[], Counts] | None = None
+        self,
+        plan: Plan,
+        *,
+        finished: int = 0,
+        count: Callable[[], Counts] | None = None,
+        followers: Sequence[Plan] = (),
     ) -> None:
         self.images = self.written = self.rejected = 0
         self._layout = Layout(plan.out)
         self._reader = ReceiptReader(self._layout, plan.shards)
+        self._others = [ReceiptReader(Layout(other.out), other.shards) for other in followers]
         self._interval_s = STORE_INTERVAL_S * plan.out.is_remote
         self._next = 0.0
         self._unseen = {shard.name: shard for shard in plan.shards}
@@ -134,6 +142,9 @@ class ReceiptWatch:
             self.rejected += len(receipt.rejects)
             if self._first is not None:
                 self._written.append(receipt.name)
+        for reader in self._others:
+            for _ in reader.read_new():
+                pass  # which merges them
         if len(self._written) >= MERGED_RECEIPTS:
             merge_costs(self._layout, self._written)
             self._written.clear()

@@ -15,7 +15,7 @@ from converter.options import ConvertOptions
 from converter.storage.files import MANIFEST, name_size
 from converter.storage.locate import locate_output
 from converter.storage.location import Location
-from converter.upkeep.verification import Fault
+from converter.upkeep.shard_reports import Fault
 from pipelines.cli import json_reports, reports, terminal
 from pipelines.cli.arguments import has_bar, refuse_sizes
 from pipelines.cli.given_options import read_options

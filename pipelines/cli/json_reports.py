@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # `inspect` does without the jobs
     from converter.commits.replacements import Leftover
     from converter.exports.export_job import Export
     from converter.format.indexing import Indexed
-    from converter.upkeep.verification import Fault
+    from converter.upkeep.shard_reports import Fault
     from pipelines.jobs.convert import Conversion
     from pipelines.jobs.preview import Preview, Proposal
     from pipelines.jobs.upkeep import Repair

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # `inspect` does without the jobs
     from converter.exports.export_job import Export
     from converter.format.indexing import Indexed
     from converter.upkeep.comparisons import ClassChanges
+    from converter.upkeep.shard_reports import Fault
     from converter.upkeep.updates import Update
-    from converter.upkeep.verification import Fault
     from converter.writing.estimates import SampledSizes
     from pipelines.jobs.convert import Conversion
     from pipelines.jobs.preview import Preview, Proposal

@@ -36,10 +36,9 @@ from converter.storage.location import AnyPath, Location
 from converter.storage.locks import sign_folder
 from converter.upkeep.contents import OnShard
 from converter.upkeep.repairs import RepairJob
+from converter.upkeep.shard_reports import Fault
 from converter.upkeep.verification import (
     Check,
-    Fault,
-    Report,
     collect_faults,
     run_check,
     verify_dataset,
@@ -134,7 +133,8 @@ def run_verification(
 def _run_as_job(check: Check, run: RunSettings) -> list[Fault]:
     from pipelines.beam import clusters, runners  # noqa: PLC0415
     from pipelines.beam.remaining import choose_counter  # noqa: PLC0415
-    from pipelines.beam.transforms import VerifyShards, report_path  # noqa: PLC0415
+    from pipelines.beam.report_watch import ReportWatch  # noqa: PLC0415
+    from pipelines.beam.transforms import VerifyShards  # noqa: PLC0415
 
     options = runners.parse_options(run.beam_args)
     originals = check.originals and check.originals.root
@@ -143,24 +143,12 @@ def _run_as_job(check: Check, run: RunSettings) -> list[Fault]:
         _open_reports(check.folder, local=options.local) as reports,
         runners.start_workers(options, run.workers, check.folder) as pool,
     ):
-        unseen = {report_path(reports, shard).name: shard for shard in check.manifest.shards}
-        names = list(unseen)
         on_shard = _count_records(check.manifest, choose_counter(options, pool))
-
-        def poll() -> None:
-            for name in sorted(unseen.keys() & reports.list_sizes().keys()):
-                on_shard(unseen.pop(name))
-
+        watch = ReportWatch(check.manifest, reports, on_shard)
         transform = VerifyShards(check.manifest.shards, check, reports)
         job = f"shardmill-verify-{check.manifest.plan[:20]}"
-        runners.run_pipeline(transform, options, pool, job=job, on_poll=poll)
-        poll()
-        if unseen:
-            shard = next(iter(unseen.values()))
-            raise DatasetError(
-                f"no report on {shard.name}: the job ended without checking it; run it again"
-            )
-        return collect_faults(check, [*map(Report.from_json, reports.read_files(names))])
+        runners.run_pipeline(transform, options, pool, job=job, on_poll=watch.poll)
+        return collect_faults(check, watch.finish())
 
 
 @contextlib.contextmanager

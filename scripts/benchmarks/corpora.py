@@ -222,9 +222,11 @@ def link_shards(source: Path, out: Path, times: Mapping[str, int]) -> None:
         )
         for split, count in times.items()
     }
-    records = sum(split.records for split in splits.values())
+    records, copies = sum(split.records for split in splits.values()), sum(times.values())
+    formats = {name: count * copies for name, count in manifest.image.formats.items()}
     written = dataclasses.replace(
         manifest,
+        image=dataclasses.replace(manifest.image, formats=formats),
         splits=splits,
         shards=tuple(shards),
         totals=Totals(scanned=records, written=records, rejected={}, skipped={}),

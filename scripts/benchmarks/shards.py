@@ -22,8 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.corpora import write_pixels
-from benchmarks.measuring import make_parser, report, run_sections
+HERE = Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parents[2] / "tests"))
+
+from benchmarks.corpora import multiply_tiny, write_pixels
+from benchmarks.measuring import Run, make_parser, measure, report, run_sections
+from servers import run_server, upload
 
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, Shard, write_plan
@@ -38,11 +42,15 @@ IMAGES = 200_000
 LINKS = 30_000
 """Names of one file, at most: file systems have limits."""
 
-COMMIT_S, COMMIT_MB = 10, 250
+COMMIT_S, COMMIT_MB = 10, 300
 OPEN_S, OPEN_MB = 2, 200
 STORE_S = 20
 LOOK_LISTS, END_REQUESTS = 3, 1_500
 """Answers to a look at the receipts; requests to go on with a conversion, or to end it."""
+
+TINY, TIMES = 100_000, 10
+VERIFY_S, VERIFY_US = 900, 300
+LAUNCHER_GROWTH_MB, WORKER_MB = 25, 400
 
 MEASURED = """
 import json, sys, time
@@ -97,7 +105,7 @@ class Measured(NamedTuple):
 
 
 def main() -> int:
-    parser = make_parser(__doc__, ("commit", "manifest", "store"))
+    parser = make_parser(__doc__, ("commit", "manifest", "store", "verify"))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     out = arguments.work / "many-shards"
@@ -105,6 +113,7 @@ def main() -> int:
         "commit": lambda: measure_commit(arguments.work, out),
         "manifest": lambda: measure_manifest(arguments.work, out),
         "store": lambda: measure_store(arguments.work, out),
+        "verify": lambda: measure_verify(arguments.work),
     }
     return run_sections(sections, arguments.only)
 
@@ -150,6 +159,33 @@ def measure_store(work: Path, out: Path) -> Iterator[bool]:
     if (out / "manifest.json").exists():
         same = (out / "manifest.json").read_bytes() == (bucket / "out/manifest.json").read_bytes()
         yield report("the manifest is that of the disk", str(same), ok=same)
+
+
+def measure_verify(work: Path) -> Iterator[bool]:
+    with run_server("s3") as server:
+        os.environ["SHARDMILL_STORE_SECONDS"] = "120"
+        launchers = []
+        for times in (1, TIMES):
+            folder = multiply_tiny(work, TINY, times)
+            stored = upload(folder, server.path(folder.name))
+            command = [sys.executable, "-m", "pipelines", "verify", str(stored), "--workers=2"]
+            taken = measure([*command, "--no-progress"])
+            launchers.append(taken.launcher_mb)
+            yield from _hold_verify(TINY * times, taken)
+    growth = launchers[-1] - launchers[0]
+    yield report(f"the launcher's growth, {TIMES} times as many", f"{growth:+.0f} MB",
+                 f"at most {LAUNCHER_GROWTH_MB} MB", ok=growth <= LAUNCHER_GROWTH_MB)  # fmt: skip
+
+
+def _hold_verify(records: int, taken: Run) -> Iterator[bool]:
+    yield report(f"{records:,} records", f"{taken.seconds:.0f} s", f"at most {VERIFY_S} s",
+                 ok=taken.seconds <= VERIFY_S)  # fmt: skip
+    spent_us = taken.cpu_seconds / records * 1e6
+    yield report("  CPU for a record", f"{spent_us:.0f} µs", f"at most {VERIFY_US} µs",
+                 ok=spent_us <= VERIFY_US)  # fmt: skip
+    report("  launcher", f"{taken.launcher_mb:.0f} MB")
+    yield report("  largest worker", f"{taken.worker_mb:.0f} MB", f"at most {WORKER_MB} MB",
+                 ok=taken.worker_mb <= WORKER_MB)  # fmt: skip
 
 
 def hold(what: str, taken: Measured, most_s: float, most_mb: float) -> Iterator[bool]:
