@@ -32,7 +32,7 @@ from converter.storage.object_requests import create_object, list_objects, put_o
 from converter.storage.objects import ObjectPath
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import Job, read_receipt, receipt_path, write_shard
-from pipelines import convert
+from pipelines import convert, verify
 from pipelines.cli.commands import main
 from pipelines.jobs.preview import propose
 
@@ -328,6 +328,21 @@ def test_verify_finds_what_is_wrong_in_a_store(plan, images, stored):
     assert ("letter.txt", "does not belong to the data set") in found
     quick = verify_dataset(out, quick=True)
     assert {fault.file for fault in quick} == {names[1], "letter.txt"}
+
+
+def test_verify_as_a_job_finds_in_a_store_what_threads_find(plan):
+    out, local = plan.out, ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
+    commit(plan)
+    assert verify(out, beam_args=local) == []
+    data = bytearray((out / plan.shards[0].name).read_bytes())
+    data[100] ^= 1
+    put_object(out / plan.shards[0].name, bytes(data))
+    (out / name_index(plan.shards[1].name)).unlink()
+    faults = verify(out, beam_args=local)
+    assert faults == verify_dataset(out)
+    assert {fault.file for fault in faults} >= {
+        plan.shards[0].name, name_index(plan.shards[1].name),
+    }  # fmt: skip
 
 
 def test_what_was_left_behind_is_removed_on_demand(plan):

@@ -83,8 +83,8 @@ class ReceiptReader:
 
     def read_new(self) -> Iterator[Receipt]:
         """Reads those that have appeared since the last time."""
-        present = self._layout.receipts.list_sizes()
-        own = {f"{stem}{_OWN}" for stem in self._unread} & present.keys()
+        present = self._layout.receipts.list_names()
+        own = {name for name in present if name.removesuffix(_OWN) in self._unread}
         merged = {name for name in present if name.endswith(_MERGED)} - self._merged
         self._merged |= merged
         for stem, line in read_lines(self._layout.receipts, own | merged):
