@@ -42,7 +42,7 @@ IMAGES = 200_000
 LINKS = 30_000
 """Names of one file, at most: file systems have limits."""
 
-COMMIT_S, COMMIT_MB = 10, 300
+COMMIT_S, COMMIT_MB = 15, 300
 OPEN_S, OPEN_MB = 2, 200
 STORE_S = 20
 LOOK_LISTS, END_REQUESTS = 3, 1_500
