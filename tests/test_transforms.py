@@ -17,12 +17,12 @@ from converter.format.manifest import read_manifest
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, write_plan
 from converter.storage.disk import DiskPath
-from converter.storage.files import Layout
+from converter.storage.files import Layout, hash_bytes
 from converter.upkeep.shard_reports import Report
 from converter.upkeep.verification import Check, check_shard
 from pipelines import MillShards, VerifyShards, verify
 from pipelines.beam.report_watch import STORE_INTERVAL_S, ReportWatch
-from pipelines.beam.transforms import report_path, write_report
+from pipelines.beam.transforms import check_listed, list_shards, report_path, write_report
 from pipelines.jobs.preview import propose
 
 OPTIONS = ConvertOptions(image_size=(8, 8), num_shards=4)
@@ -132,6 +132,25 @@ def test_the_pipeline_carries_references_and_no_paths(image_folder: Path, tmp_pa
     proto = pipeline.to_runner_api().SerializeToString()
     assert b"bild" not in proto
     assert len(proto) < 60_000
+
+
+def test_a_check_carries_places_in_a_list_and_no_shards(
+    converted: Path, tmp_path: DiskPath
+) -> None:
+    manifest = read_manifest(converted)
+    places = list_shards(manifest.shards, tmp_path)
+    check = Check(folder=converted, manifest=manifest)
+    for place, shard in zip(places, manifest.shards, strict=True):
+        check_listed(place, check, tmp_path)
+        report = Report.from_json(report_path(tmp_path, shard).read_bytes())
+        assert report == check_shard(shard, check)
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    many = [
+        dataclasses.replace(manifest.shards[0], sha256=hash_bytes(b"%d" % number))
+        for number in range(2_000)
+    ]
+    _ = pipeline | VerifyShards(many, check, tmp_path)
+    assert len(pipeline.to_runner_api().SerializeToString()) < 60_000 < 2_000 * 64
 
 
 def test_the_heaviest_shards_come_first(image_folder: Path, tmp_path: Path) -> None:
