@@ -15,6 +15,7 @@ Beside them are
               option_fields: how they are declared)
     class_names which classes, under which names; conditions: the language of `where`
     inventory the result of a scan, and why an image is not in the data set
+    entries   its images as columns (entry_columns: of each kind)
     costs     where the time of a worker goes; histograms: what the originals are like
     spelling  options -> the command line that gives them
     names     file names that do not depend on the locale

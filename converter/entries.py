@@ -7,21 +7,19 @@
 A million tuples take 250 MB, a million rows of these columns 47 MB, for paths of 26 letters.
 """
 
+import abc
 import heapq
 import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol, TypeAlias, overload
+from typing import Final, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from converter.entry_columns import Column, Integers, Numbers, Places, Texts, Words, take_numbers
 from converter.inventory import NO_LABEL, SPLITS, Entry
-from converter.names import from_bytes, to_bytes
-
-Numbers: TypeAlias = npt.NDArray[np.int64]
-Places: TypeAlias = npt.NDArray[np.integer[Any]]
-"""Indices of entries."""
+from converter.names import to_bytes
 
 _SPLITS: Final = (*SPLITS, "")  # so that the number -1 is that of no split
 SPLIT_NUMBERS: Final = {split: number for number, split in enumerate(SPLITS)} | {"": -1}
@@ -31,103 +29,6 @@ _NO_MASK: Final = Entry("", NO_LABEL, 0)
 # Fields that few sources fill: the names of `Entry`, from its fifth field on.
 _MORE: Final = Entry._fields[4:]
 _NOTHING: Final = tuple(Entry._field_defaults[name] for name in _MORE)
-
-
-class Column(Protocol):
-    """What an entry has in one field; the number of its bytes is said by each kind."""
-
-    def append(self, value: Any, /) -> None: ...
-
-    def __getitem__(self, place: int, /) -> Any: ...
-
-    def take(self, places: Places, /) -> Any: ...
-
-
-class Texts:
-    """Texts, each with its bytes and 8 more."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self._ends = array("q", (0,))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, place: int) -> str:
-        return from_bytes(self.read(place))
-
-    def __iter__(self) -> Iterator[str]:
-        return map(from_bytes, self.iterate())
-
-    @property
-    def ends(self) -> Numbers:
-        """Where each text ends in `data`, shape (texts + 1,): it begins where the last one ends."""
-        return np.frombuffer(self._ends, np.int64)
-
-    def append(self, text: str) -> None:
-        self.append_bytes(to_bytes(text))
-
-    def append_bytes(self, text: bytes) -> None:
-        self.data += text
-        self._ends.append(len(self.data))
-
-    def read(self, place: int) -> bytes:
-        """The bytes of a text."""
-        return bytes(self.data[self._ends[place] : self._ends[place + 1]])
-
-    def iterate(self) -> Iterator[bytes]:
-        """The bytes of all texts."""
-        with memoryview(self.data) as data:
-            for begin, end in itertools.pairwise(self._ends):
-                yield bytes(data[begin:end])
-
-    def take(self, places: Places) -> "Texts":
-        taken = Texts()
-        for place in places.data:
-            taken.append_bytes(self.read(place))
-        return taken
-
-
-class Words:
-    """Texts of which there are few: 4 bytes each, and each text once."""
-
-    def __init__(self) -> None:
-        self.words = [""]
-        self.numbers = array("i")
-        self._known = {"": 0}
-
-    def __getitem__(self, place: int) -> str:
-        return self.words[self.numbers[place]]
-
-    def append(self, word: str) -> None:
-        if (number := self._known.get(word)) is None:
-            number = self._known[word] = len(self.words)
-            self.words.append(word)
-        self.numbers.append(number)
-
-    def take(self, places: Places) -> "Words":
-        taken = Words()
-        taken.words, taken._known = self.words, self._known
-        taken.numbers = _take(self.numbers, places)
-        return taken
-
-
-class _Integers:
-    """Whole numbers: 8 bytes each."""
-
-    def __init__(self) -> None:
-        self._numbers = array("q")
-
-    def __getitem__(self, place: int) -> int:
-        return self._numbers[place]
-
-    def append(self, number: int) -> None:
-        self._numbers.append(number)
-
-    def take(self, places: Places) -> "_Integers":
-        taken = _Integers()
-        taken._numbers = _take(self._numbers, places)
-        return taken
 
 
 class _Masks:
@@ -150,13 +51,18 @@ class _Masks:
 
 
 _KINDS: Final[dict[str, type[Column]]] = {
-    "group": Words, "values": Texts, "place": _Integers, "mask": _Masks, "file": Words,
-    "part": Words, "span": _Integers,
+    "group": Words, "values": Texts, "place": Integers, "mask": _Masks, "file": Words,
+    "part": Words, "span": Integers,
 }  # fmt: skip
 
 
-class _Listing(Sequence[Entry]):
-    """Equal to any sequence of equal entries."""
+class Listing(Sequence[Entry]):
+    """Images without a tuple for each; equal to any sequence of equal entries."""
+
+    @property
+    @abc.abstractmethod
+    def files(self) -> set[str]:
+        """The files that hold these images as parts."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(other) != len(self):
@@ -166,7 +72,7 @@ class _Listing(Sequence[Entry]):
     __hash__ = None  # type: ignore[assignment]
 
 
-class Entries(_Listing):
+class Entries(Listing):
     """Images to convert. Each is made when it is asked for."""
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
@@ -182,6 +88,20 @@ class Entries(_Listing):
     def of(cls, entries: Iterable[Entry]) -> "Entries":
         """These entries, without a copy if they are columns already."""
         return entries if isinstance(entries, Entries) else cls(entries)
+
+    @classmethod
+    def of_columns(
+        cls,
+        paths: Texts,
+        sizes: Numbers,
+        labels: npt.NDArray[np.int32],
+        splits: npt.NDArray[np.int8],
+    ) -> "Entries":
+        """Images without other fields, from the columns of that name; arrays (images,)."""
+        entries = cls()
+        entries.paths, entries._sizes = paths, array("q", sizes.tobytes())
+        entries.assign(labels, splits)
+        return entries
 
     def append(self, entry: Entry) -> None:
         self.add(to_bytes(entry.path), entry.size_bytes, entry.label, SPLIT_NUMBERS[entry.split])
@@ -223,7 +143,6 @@ class Entries(_Listing):
 
     @property
     def files(self) -> set[str]:
-        """The files that hold these images as parts."""
         found = self._more.get("file")
         if not isinstance(found, Words):
             return set()
@@ -246,9 +165,9 @@ class Entries(_Listing):
         """These of the images, in this order."""
         taken = Entries()
         taken.paths = self.paths.take(places)
-        taken._sizes = _take(self._sizes, places)
-        taken._labels = _take(self._labels, places)
-        taken._splits = _take(self._splits, places)
+        taken._sizes = take_numbers(self._sizes, places)
+        taken._labels = take_numbers(self._labels, places)
+        taken._splits = take_numbers(self._splits, places)
         taken._more = {name: column.take(places) for name, column in self._more.items()}
         return taken
 
@@ -271,9 +190,9 @@ class Entries(_Listing):
     def _reorder(self, places: Places) -> None:
         # One column after another, so that only one of them is there twice.
         self.paths = self.paths.take(places)
-        self._sizes = _take(self._sizes, places)
-        self._labels = _take(self._labels, places)
-        self._splits = _take(self._splits, places)
+        self._sizes = take_numbers(self._sizes, places)
+        self._labels = take_numbers(self._labels, places)
+        self._splits = take_numbers(self._splits, places)
         for name, column in self._more.items():
             self._more[name] = column.take(places)
 
@@ -311,12 +230,16 @@ class Entries(_Listing):
         return map(self.__getitem__, range(len(self)))
 
 
-class Members(_Listing):
+class Members(Listing):
     """Some of the images in another order: 8 bytes each."""
 
     def __init__(self, entries: Entries, places: Places) -> None:
         self.entries = entries
         self.places = places
+
+    @property
+    def files(self) -> set[str]:
+        return self.entries.files
 
     def __len__(self) -> int:
         return len(self.places)
@@ -338,9 +261,7 @@ class Members(_Listing):
 
 def list_files(entries: Iterable[Entry]) -> set[str]:
     """The files that hold images as parts."""
-    if isinstance(entries, Members):
-        entries = entries.entries
-    return entries.files if isinstance(entries, Entries) else {e.file for e in entries} - {""}
+    return entries.files if isinstance(entries, Listing) else {e.file for e in entries} - {""}
 
 
 def _find_repeated(paths: Iterable[bytes]) -> Iterator[int]:
@@ -348,9 +269,3 @@ def _find_repeated(paths: Iterable[bytes]) -> Iterator[int]:
     for place, (one, other) in enumerate(itertools.pairwise(paths), 1):
         if one == other:
             yield place
-
-
-def _take(numbers: "array[int]", places: Places) -> "array[int]":
-    taken = array(numbers.typecode)
-    taken.frombytes(np.frombuffer(numbers, numbers.typecode)[places].tobytes())
-    return taken

@@ -54,13 +54,13 @@ KINDS = {
         "frameworks hosts image_choice image_decoders image_metadata image_notes indexing "
         "input_stats inspection isolation joined keras layers leftovers locks masks mixing "
         "multi_size object_files object_repairs object_updates objects open_remote own_sets "
-        "parquet parquet_headers patterns pipeline pixel_statistics placement preprocessing "
-        "preview public_api range_reads read_plan readahead reading_masks remote_reading repairs "
-        "replacements report_page reporting reports request resume roundtrip runners scan sequence "
-        "serializable shard_cache shard_groups shardset source stored_records stored_sources "
-        "stores table_cases tables terminal tfds tfds_sets tfds_written tfrecord_sets threads "
-        "train transforms truncated_sets updates verification view view_page voc webdataset "
-        "workers yolo "
+        "parquet parquet_headers patterns pipeline pixel_statistics placement planned_parts "
+        "planning_steps preprocessing preview public_api range_reads read_plan readahead "
+        "reading_masks remote_reading repairs replacements report_page reporting reports "
+        "request resume roundtrip runners scan sequence serializable shard_cache shard_groups "
+        "shardset source stored_records stored_sources stores table_cases tables terminal tfds "
+        "tfds_sets tfds_written tfrecord_sets threads train transforms truncated_sets updates "
+        "verification view view_page voc webdataset workers yolo "
     ),
 }
 """The files of tests that are not `unit`. Those of `system` start processes, servers, Beam or

@@ -25,7 +25,7 @@ def test_what_is_staged_writes_what_a_local_run_writes(
         pytest.importorskip("gcsfs", reason="needs pip install gcsfs")
     checks = list(submit.prove(image_folder, tmp_path, stored=stored))
     assert [check for check in checks if not check[2]] == []
-    assert len(checks) == 16
+    assert len(checks) == 17
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from converter import progress
@@ -133,11 +133,11 @@ def _parse_note(line: bytes) -> Note:
     return Note(code, names, check_count(content["total"]))
 
 
-def remove_work(out: Location) -> None:
-    """Removes the work folder, except for a lock in it; raises OSError if it cannot."""
+def remove_work(out: Location, *, keep: Collection[str] = ()) -> None:
+    """Removes the work folder, except for a lock and `keep` in it; raises OSError if it cannot."""
     layout = Layout(out)
     # The plan goes last: while it exists, the rest is known to belong to a conversion.
-    layout.work.remove_tree(keep=(layout.plan.name, layout.lock.name))
+    layout.work.remove_tree(keep=(layout.plan.name, layout.lock.name, *keep))
     layout.plan.unlink(missing_ok=True)
     layout.work.remove_empty()
 

@@ -130,13 +130,16 @@ def is_staged(stage: Location) -> bool:
     return Layout(stage).plan.is_file()
 
 
-def discard_dataset(folder: Location) -> None:
-    """Removes a data set, finished or not, but no other file; the lock stays."""
+def discard_dataset(folder: Location, *, keep: Collection[str] = ()) -> None:
+    """Removes a data set, finished or not, but no other file; the lock stays.
+
+    So does what is named in `keep` of its work folder.
+    """
     # The manifest goes last, because it lists the other files.
     folder.remove_files(list_own_files(folder) - {MANIFEST})
     folder.remove_files([MANIFEST])
     if Layout(folder).work.exists():
-        remove_work(folder)
+        remove_work(folder, keep=keep)
 
 
 def list_own_files(folder: Location) -> set[str]:

@@ -23,7 +23,7 @@ from converter import progress
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
 from converter.images.conversion import name_generator
-from converter.inventory import NO_LABEL, Entry, Inventory
+from converter.inventory import NO_LABEL, Entry, Inventory, Skipped
 from converter.names import find_file, fit_message
 from converter.options import ConvertOptions
 from converter.sources.containers import are_read_in_order
@@ -75,6 +75,53 @@ class Draft:
     rejected: tuple[dict[str, str], ...] = ()  # what an update does not try again, as it is stored
     base: Base | None = None  # of an update
 
+    @property
+    def images(self) -> int:
+        return sum(map(len, self.splits.values()))
+
+    def write_entries(self, file: HashedFile) -> Iterator[Shard]:
+        """Writes all entries, and gives the shards that they lie in."""
+        dump = functools.partial(dump_entry, texts=dump_texts(self.inventory.classes))
+        remaining = {split: iter(entries) for split, entries in self.splits.items()}
+        for split, index, records in self.iterate_shards():
+            offset, source_bytes = file.size, 0
+            for members in _cut(itertools.islice(remaining[split], records)):
+                file.write(b"".join(dump(entry) for entry in members))
+                source_bytes += sum(entry.size_bytes for entry in members)
+                progress.advance(len(members))
+            yield self.make_shard(split, index, offset, file.size - offset, source_bytes)
+
+    def iterate_shards(self) -> Iterator[tuple[str, int, int]]:
+        """The split, the number and the records of each shard."""
+        for split, counts in self.shard_records.items():
+            yield from ((split, index, records) for index, records in enumerate(counts))
+
+    def make_shard(
+        self, split: str, index: int, offset: int, size: int, source_bytes: int
+    ) -> Shard:
+        counts = self.shard_records[split]
+        return Shard(
+            split=split,
+            index=index,
+            count=len(counts),
+            records=counts[index],
+            offset=offset,
+            size=size,
+            source_bytes=source_bytes,
+        )
+
+    def is_read_in_order(self, images: Location) -> bool:
+        """Whether originals can only be read one after another."""
+        return any(are_read_in_order(entries, images) for entries in self.splits.values())
+
+    def dump_left_out(self) -> Iterator[bytes]:
+        """What will not be converted, as lines of `rejects.jsonl`."""
+        return map(dump_line, list_left_out(self))
+
+    def count_skipped(self) -> Mapping[str, int]:
+        """The files that are not opened, by code."""
+        return Counter(line.code for line in self.inventory.skipped)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -121,15 +168,15 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
         layout.notes.create(layout.scratch) as notes,
     ):
         content = _describe(draft, options, entries)
-        for line in list_left_out(draft):
-            left_out.write(dump_line(line))
+        for line in draft.dump_left_out():
+            left_out.write(line)
         for note in draft.inventory.notes:
             notes.write(dump_line(note._asdict()))
         digest = hash_bytes(dump_line(content))
         if resumed:
             # Inside the block: then none of the three files replaces that of the other plan.
             refuse_other_plan(out, digest, options)
-    in_order = any(are_read_in_order(entries, images) for entries in draft.splits.values())
+    in_order = draft.is_read_in_order(images)
     located = {"digest": digest, "images": str(images), "in_order": in_order}
     located |= _count_left_out(draft, options)
     data = dump_line({**located, "policies": options.policies_to_json(), **content})
@@ -139,10 +186,14 @@ def write_plan(draft: Draft, options: ConvertOptions, *, images: Location, out: 
 
 
 def list_left_out(draft: Draft) -> Iterator[dict[str, str]]:
-    """What will not be converted, as lines of `rejects.jsonl`."""
+    """What will not be converted, as values of lines of `rejects.jsonl`."""
     yield from draft.rejected
-    for line in (*draft.inventory.rejected, *draft.inventory.skipped):
-        yield {**line._asdict(), "detail": fit_message(line.detail)}
+    yield from map(describe_skipped, (*draft.inventory.rejected, *draft.inventory.skipped))
+
+
+def describe_skipped(line: Skipped) -> dict[str, str]:
+    """A file that is left out, as the value of a line of `rejects.jsonl`."""
+    return {**line._asdict(), "detail": fit_message(line.detail)}
 
 
 def digest_plan(draft: Draft, options: ConvertOptions) -> str:
@@ -240,9 +291,8 @@ def refuse_other_plan(out: Location, digest: str, options: ConvertOptions) -> No
 
 def _describe(draft: Draft, options: ConvertOptions, entries: HashedFile) -> dict[str, Any]:
     """Writes the entries, and describes everything that decides the bytes of the shards."""
-    images = sum(map(len, draft.splits.values()))
-    progress.begin("plan", images, note="dealing images out to shards")
-    shards = [dataclasses.asdict(shard) for shard in _write_entries(draft, entries)]
+    progress.begin("plan", draft.images, note="dealing images out to shards")
+    shards = [dataclasses.asdict(shard) for shard in draft.write_entries(entries)]
     return {
         "generator": name_generator(),
         "options": options.to_json(),
@@ -258,7 +308,7 @@ def _describe(draft: Draft, options: ConvertOptions, entries: HashedFile) -> dic
 def _count_left_out(draft: Draft, options: ConvertOptions) -> dict[str, Any]:
     rejected = Counter(line["code"] for line in draft.rejected)
     rejected.update(line.code for line in draft.inventory.rejected)
-    skipped = Counter(line.code for line in draft.inventory.skipped)
+    skipped = draft.count_skipped()
     files = {find_file(line["path"], options.frames) for line in draft.rejected}
     return {
         "rejected": dict(sorted(rejected.items())),
@@ -267,39 +317,19 @@ def _count_left_out(draft: Draft, options: ConvertOptions) -> dict[str, Any]:
     }
 
 
-def _write_entries(draft: Draft, file: HashedFile) -> Iterator[Shard]:
-    dump = functools.partial(_dump_entry, texts=_dump_texts(draft.inventory))
-    for split, entries in draft.splits.items():
-        counts, remaining = draft.shard_records[split], iter(entries)
-        for index, records in enumerate(counts):
-            offset, source_bytes = file.size, 0
-            for members in _cut(itertools.islice(remaining, records)):
-                file.write(b"".join(dump(entry) for entry in members))
-                source_bytes += sum(entry.size_bytes for entry in members)
-                progress.advance(len(members))
-            yield Shard(
-                split=split,
-                index=index,
-                count=len(counts),
-                records=records,
-                offset=offset,
-                size=file.size - offset,
-                source_bytes=source_bytes,
-            )
-
-
 def _cut(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
     while members := list(itertools.islice(entries, _CHUNK)):
         yield members
 
 
-def _dump_texts(inventory: Inventory) -> dict[int, str]:
+def dump_texts(classes: Sequence[str]) -> dict[int, str]:
     """The name of each class as JSON, by its label."""
-    names = {NO_LABEL: "", **dict(enumerate(inventory.classes))}
+    names = {NO_LABEL: "", **dict(enumerate(classes))}
     return {label: json.dumps(name) for label, name in names.items()}
 
 
-def _dump_entry(entry: Entry, texts: Mapping[int, str]) -> bytes:
+def dump_entry(entry: Entry, texts: Mapping[int, str]) -> bytes:
+    """The line of an entry in `entries.jsonl`, with the names of classes from `dump_texts`."""
     # By hand: a third of what JSON takes for a list, of which a plan has one for each image.
     line = f"[{json.dumps(entry.path)},{entry.label},{texts[entry.label]},{entry.size_bytes}"
     if entry[4:] == _PLAIN:

@@ -13,27 +13,29 @@ import hashlib
 import itertools
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Collection, Mapping, Sequence, Sized
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from converter.entries import SPLIT_NUMBERS, Entries, Members
+from converter.entry_columns import Numbers
 from converter.errors import UsageError
-from converter.inventory import NO_LABEL, SPLITS, Entry
+from converter.inventory import SPLITS, Entry
 from converter.names import to_bytes
 from converter.options import MAX_SHARDS, ConvertOptions
+from converter.planning.strata import (
+    OPEN,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Draws,
+    Hints,
+    read_labels,
+    stratify,
+)
 
 FOLDER: Final = "folder"  # the value of `group_by` that makes each folder a group
-
-Numbers: TypeAlias = npt.NDArray[np.int64]
-Draws: TypeAlias = npt.NDArray[np.uint64]
-Hints: TypeAlias = npt.NDArray[np.int8]
-"""Splits as indices of `SPLITS`, or `OPEN`."""
-
-TRAIN, VALIDATION, TEST = range(len(SPLITS))
-OPEN: Final = -1  # a split that is not decided yet
 
 _CHUNK: Final = 4_096  # images whose hashes become part of an array at once
 _PART_BITS: Final = 4  # of the ranks that are sorted at once
@@ -80,32 +82,32 @@ def assign_splits(
     if kept is None:
         _check_grouped(columns, groups, options)
     given = _read_given(columns, options, kept or {})
-    draws, ranks = _draw_all(columns, options)
+    draws, ranks = draw_all(columns, options)
     if kept and groups:
         # Before duplicates are joined, which may lie in several splits by now.
-        given = _spread(given, join_units(groups, len(columns), ()), columns.splits)
+        given = spread(given, join_units(groups, len(columns), ()), columns.splits)
     if groups or options.stratify or (given != OPEN).any():
         units = join_units(groups, len(columns), duplicates) if groups or duplicates else None
         if units is not None:
-            draws = _draw_together(units, draws, ranks, groups, options)
-            given = _spread(given, units, columns.splits)
+            draws = draw_together(units, draws, ranks, groups, options)
+            given = spread(given, units, columns.splits)
     else:  # each set for itself, because arrays of units would take more than the entries
         units = None
         for places in duplicates:
             group = np.asarray(places)
             draws[group] = draws[group[ranks[group].argmin()]]
     if options.stratify:
-        chosen = stratify(_read_labels(columns), draws, given, units, options)
+        chosen = stratify(read_labels(columns), draws, given, units, options)
     else:
-        chosen = np.where(given == OPEN, _draw_freely(draws, options), given)
+        chosen = np.where(given == OPEN, draw_freely(draws, options), given)
     del draws, given, units
     members = _sort(columns, chosen, ranks)
     if kept is None:
-        _check_filled(members, options, is_given=bool((columns.splits != OPEN).any()))
+        check_filled(members, options, is_given=bool((columns.splits != OPEN).any()))
     return {split: group for split, group in members.items() if group}
 
 
-def _draw_all(entries: Entries, options: ConvertOptions) -> tuple[Draws, Draws]:
+def draw_all(entries: Entries, options: ConvertOptions) -> tuple[Draws, Draws]:
     """The draws and ranks of all images: uint64 (images,) each."""
     draws, ranks = np.empty((2, len(entries)), np.uint64)
     key, hashes = _make_key(options), entries.paths.iterate()
@@ -125,7 +127,7 @@ def may_stay(entry: Entry, split: str, options: ConvertOptions) -> bool:
 
 
 def plan_shards(
-    splits: Mapping[str, Sequence[Entry]], options: ConvertOptions, record_bytes: float
+    splits: Mapping[str, Sized], options: ConvertOptions, record_bytes: float
 ) -> dict[str, list[int]]:
     """The number of records of each shard, by split, if a record has this mean size."""
     largest = max(map(len, splits.values()))
@@ -206,84 +208,11 @@ def find_group(entry: Entry, options: ConvertOptions) -> str:
     return "" if match is None else match[1 if match.re.groups else 0] or ""
 
 
-def stratify(
-    labels: npt.NDArray[np.int32],
-    draws: Draws,
-    given: Hints,
-    units: Numbers | None,
-    options: ConvertOptions,
-) -> Hints:
-    """Assigns the lowest draws of each class to `validation`, and the next ones to `test`.
-
-    Of a class of two images or more, at least one is held out, and at least one stays in `train`.
-    `given` holds the splits that are decided, or `OPEN`; all arrays have the shape (images,).
-    """
-    chosen: Hints = given.copy()
-    units = np.arange(len(labels)) if units is None else units
-    is_open = given == OPEN
-    _, firsts, inverse = np.unique(units[is_open], return_index=True, return_inverse=True)
-    places = np.flatnonzero(is_open)
-    # Shape (units,) from here on: one element for all images that stay together.
-    weights = np.bincount(inverse)
-    classes = _find_commonest(labels[is_open], inverse)
-    order = np.lexsort((draws[places[firsts]], classes))
-    bounds = np.searchsorted(classes[order], np.arange(int(classes.max(initial=-1)) + 2))
-    taken = np.zeros(len(order), np.int8)
-    for label, (begin, end) in enumerate(itertools.pairwise(bounds.tolist())):
-        if begin == end:
-            continue
-        quotas = _share_class(given[labels == label], options)
-        sizes = weights[order[begin:end]]
-        # A group across a limit goes to the side on which most of it lies.
-        middles = np.cumsum(sizes) - sizes / 2
-        limits = np.cumsum(quotas)
-        taken[order[begin:end]] = np.where(
-            middles < limits[0], VALIDATION, np.where(middles < limits[1], TEST, TRAIN)
-        )
-    chosen[places] = taken[inverse]
-    return chosen
-
-
-def _share_class(given: Hints, options: ConvertOptions) -> list[int]:
-    """The numbers of images of a class that `validation` and `test` still get."""
-    left, quotas = len(given) - 1, []  # one stays in `train`
-    for split, share in ((VALIDATION, options.validation_split), (TEST, options.test_split)):
-        wanted = min(left, max(1, round(share * len(given)))) if share else 0
-        left -= wanted
-        quotas.append(max(0, wanted - int((given == split).sum())))
-    return quotas
-
-
-def _find_commonest(labels: npt.NDArray[np.int32], units: Numbers) -> Numbers:
-    """The commonest label of each unit, the lowest of several: int64 (units,)."""
-    pairs, counts = np.unique(np.stack((units, labels), -1), axis=0, return_counts=True)
-    # By unit, then from the commonest label on: the first of each unit is what is sought.
-    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
-    _, firsts = np.unique(pairs[order, 0], return_index=True)
-    commonest: Numbers = pairs[order[firsts], 1].astype(np.int64)
-    return commonest
-
-
-def _read_labels(entries: Entries) -> npt.NDArray[np.int32]:
-    if (entries.labels == NO_LABEL).any():
-        raise UsageError(
-            "stratify takes images with one label each: leave it out if they have none or several"
-        )
-    return entries.labels
-
-
 def _read_given(entries: Entries, options: ConvertOptions, kept: Mapping[str, str]) -> Hints:
     """The number of the split that each image has already, or `OPEN`: int8 (images,)."""
-    asked = {name for name, share in options.held_out.items() if share}
-    present = {SPLITS[number] for number in np.unique(entries.splits).tolist() if number != OPEN}
-    for split in asked & present:
-        raise UsageError(
-            f"split {split!r} is given by the images' folders or table, and asked for as a "
-            f"fraction: leave out the {split} split, or draw all splits with --split-folders no"
-        )
-    given: Hints = entries.splits.copy()
-    if asked:
-        given[given == TRAIN] = OPEN  # fractions are of the images that are given to `train`
+    numbers = np.unique(entries.splits).tolist()
+    check_given({SPLITS[number] for number in numbers if number != OPEN}, options)
+    given = open_given(entries.splits, options)
     if kept:
         for place, path in enumerate(entries.paths):
             if path in kept:
@@ -291,7 +220,26 @@ def _read_given(entries: Entries, options: ConvertOptions, kept: Mapping[str, st
     return given
 
 
-def _draw_together(
+def check_given(present: Collection[str], options: ConvertOptions) -> None:
+    """Raises UsageError if a split is asked for that some images have already."""
+    for split in options.held_out:
+        if not options.held_out[split] or split not in present:
+            continue
+        raise UsageError(
+            f"split {split!r} is given by the images' folders or table, and asked for as a "
+            f"fraction: leave out the {split} split, or draw all splits with --split-folders no"
+        )
+
+
+def open_given(splits: Hints, options: ConvertOptions) -> Hints:
+    """Given splits, of which `train` is `OPEN` where fractions of it are asked for."""
+    given: Hints = splits.copy()
+    if any(options.held_out.values()):
+        given[given == TRAIN] = OPEN
+    return given
+
+
+def draw_together(
     units: Numbers, draws: Draws, ranks: Draws, groups: Mapping[int, str], options: ConvertOptions
 ) -> Draws:
     """Gives each unit the draw of its image with the lowest rank, or of that image's group."""
@@ -309,7 +257,7 @@ def _draw_together(
     return shared[units]
 
 
-def _spread(given: Hints, units: Numbers, splits: Hints) -> Hints:
+def spread(given: Hints, units: Numbers, splits: Hints) -> Hints:
     """Assigns open images to the split of the images that stay with them."""
     # In a byte each: eight arrays of a million numbers would take more than the plan itself.
     nothing = len(SPLITS)
@@ -326,7 +274,8 @@ def _spread(given: Hints, units: Numbers, splits: Hints) -> Hints:
     return spread
 
 
-def _draw_freely(draws: Draws, options: ConvertOptions) -> Hints:
+def draw_freely(draws: Draws, options: ConvertOptions) -> Hints:
+    """The split of each image, as an index of `SPLITS`, by its draw alone."""
     shares = draws / 2.0**64
     chosen = np.full(len(draws), TRAIN, np.int8)
     chosen[shares < sum(options.held_out.values())] = TEST
@@ -358,9 +307,8 @@ def _check_grouped(entries: Entries, groups: Mapping[int, str], options: Convert
         )
 
 
-def _check_filled(
-    members: Mapping[str, Sequence[Entry]], options: ConvertOptions, *, is_given: bool
-) -> None:
+def check_filled(members: Mapping[str, Sized], options: ConvertOptions, *, is_given: bool) -> None:
+    """Raises UsageError for a split that was asked for, or is needed, and has no image."""
     for split, group in members.items():
         if not group and options.held_out.get(split, not is_given):
             way_out = "smaller fractions" if split == "train" else "a larger fraction"

@@ -6,7 +6,9 @@ inputs         what IMAGES is, by its name, and where images and masks lie
 patterns       several files by one pattern, as in a shell
 recognition    what IMAGES is, by looking, and the options that follow from it
 scan           the whole inventory of it, with masks
-folders        files in a folder, or below a prefix of a store; classes and splits from paths
+folders        files in a folder, or below a prefix of a store
+folder_labels  classes and splits from their paths
+name_notes     names that look the same, and others that are odd
 archives       members of tars (tar_headers: the plain ones, fast), and of zips
 row_sources    rows that name images or hold them, as each module below opens them -> entries
 image_choice   images that a user wants, by their classes, a condition, a share or a number

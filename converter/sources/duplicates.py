@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import resource
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -24,6 +24,7 @@ from converter.storage.location import Location
 from converter.storage.stores import CONNECTIONS
 
 Places: TypeAlias = npt.NDArray[np.uint32]
+Sizes: TypeAlias = npt.NDArray[np.int64]
 Sets: TypeAlias = "list[array[int]]"
 """Indices of entries with the same content, set by set."""
 
@@ -55,26 +56,35 @@ def mark_duplicates(inventory: Inventory, root: Location, options: ConvertOption
 def find_duplicates(images: Sequence[Entry], root: Location, max_bytes: int) -> Sets:
     """Finds images with the same content, in order, but no empty, larger or unreadable ones."""
     entries = Entries.of(images)
-    alike = _find_alike(entries.sizes, max_bytes)
+    shared = find_shared(np.sort(entries.sizes), max_bytes)
+    alike = find_alike(entries.sizes, shared)
     with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
         progress.begin("plan", len(alike), note="looking for duplicates")
         sets = _group(alike, entries, root, END_BYTES, pool)
-        is_large = [entries.sizes[group[0]] > 2 * END_BYTES for group in sets]
-        large = [*itertools.compress(sets, is_large)]
-        small = [group for group, skip in zip(sets, is_large, strict=True) if not skip]
-        places = np.fromiter(itertools.chain(*large), np.uint32)
-        progress.begin("plan", len(places), note="comparing likely duplicates")
-        sets = [*small, *_group(places, entries, root, 0, pool)]
-        return sorted(sets)
+        return confirm_sets(sets, entries, root, pool)
 
 
-def _find_alike(sizes: npt.NDArray[np.int64], max_bytes: int) -> Places:
-    """The files that have the size of another one."""
-    ordered = np.sort(sizes)
+def confirm_sets(
+    sets: Sets, entries: Entries, root: Location, pool: concurrent.futures.Executor
+) -> Sets:
+    """Compares images whose ends are the same whole, if they have more; in order."""
+    is_large = [entries.sizes[group[0]] > 2 * END_BYTES for group in sets]
+    large = [*itertools.compress(sets, is_large)]
+    small = [group for group, skip in zip(sets, is_large, strict=True) if not skip]
+    places = np.fromiter(itertools.chain(*large), np.uint32)
+    progress.begin("plan", len(places), note="comparing likely duplicates")
+    return sorted([*small, *_group(places, entries, root, 0, pool)])
+
+
+def find_shared(ordered: Sizes, max_bytes: int) -> Sizes:
+    """The sizes that occur twice among these in order, but of no empty or larger files."""
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    del ordered
-    twice = twice[(twice > 0) & (twice <= max_bytes)]
-    if not len(twice):
+    return twice[(twice > 0) & (twice <= max_bytes)]
+
+
+def find_alike(sizes: Sizes, twice: Sizes) -> Places:
+    """The files that have one of the sizes that are shared."""
+    if not (len(twice) and len(sizes)):
         return np.empty(0, np.uint32)
     # In parts: NumPy makes numbers of eight bytes on the way.
     parts = []
@@ -93,6 +103,24 @@ def _group(
     pool: concurrent.futures.Executor,
 ) -> Sets:
     """The sets of those entries that have the same size and the same hash."""
+    hashes = hash_images(places, entries, root, end_bytes, pool)
+    sets: Sets = []
+    # A part at a time, by the first bits of the hash: sorting takes 50 bytes for each hash in it.
+    numbers = (hashes[:, 0] >> np.uint64(64 - _PART_BITS)).astype(np.uint8)
+    for number in range(_PARTS):
+        chosen = np.flatnonzero(numbers == number)
+        sets += find_sets(hashes[chosen], places[chosen], entries.sizes)
+    return sets
+
+
+def hash_images(
+    places: Places,
+    entries: Entries,
+    root: Location,
+    end_bytes: int,
+    pool: concurrent.futures.Executor,
+) -> npt.NDArray[np.uint64]:
+    """Hashes of both ends of some images, or of all for 0 bytes: (images, 2); zeros if unread."""
     # In arrays, because dictionaries, or lists of a million numbers, take ten times the memory.
     hashes = np.empty((len(places), 2), np.uint64)
     waits = root.is_remote
@@ -109,13 +137,7 @@ def _group(
         # Threads that need not wait for a disk take turns, and 1.7 times as long as one alone.
         waits |= _count_waits() - waits_before > len(part) / 2
         progress.advance(len(part))
-    sets: Sets = []
-    # A part at a time, by the first bits of the hash: sorting takes 50 bytes for each hash in it.
-    numbers = (hashes[:, 0] >> np.uint64(64 - _PART_BITS)).astype(np.uint8)
-    for number in range(_PARTS):
-        chosen = np.flatnonzero(numbers == number)
-        sets += _find_sets(hashes[chosen], places[chosen], entries.sizes)
-    return sets
+    return hashes
 
 
 def _count_waits() -> int:
@@ -124,9 +146,7 @@ def _count_waits() -> int:
     return 0 if whose is None else resource.getrusage(whose).ru_nvcsw
 
 
-def _find_sets(
-    hashes: npt.NDArray[np.uint64], places: Places, sizes: npt.NDArray[np.int64]
-) -> Sets:
+def find_sets(hashes: npt.NDArray[np.uint64], places: Places, sizes: Sizes) -> Sets:
     """The sets of places with one hash and one size; hashes are uint64 (images, 2)."""
     keys = np.stack((*hashes.T, sizes[places].astype(np.uint64)))
     order = np.lexsort(keys)
@@ -141,31 +161,53 @@ def _find_sets(
 
 def drop_duplicates(entries: Entries, sets: Sets) -> tuple[Entries, tuple[Skipped, ...]]:
     """Keeps the first image of each set, but one of a held-out split before one of `train`."""
-    dropped: dict[int, int] = {}
-    for group in sets:
-        splits = np.maximum(entries.splits[group], 0)  # none given is as good as `train`
-        kept = group[int(splits.argmax())]  # the first of several in the same split
-        dropped |= {place: kept for place in group.tolist() if place != kept}
-    code, rule = "skipped_duplicate", SKIP_RULES["skipped_duplicate"]
+    dropped = choose_dropped(entries, sets)
     skipped = (
-        Skipped(entries.paths[place], code, f"{rule}: {entries.paths[dropped[place]]}")
+        skip_duplicate(entries.paths[place], entries.paths[dropped[place]])
         for place in sorted(dropped)
     )
     kept_ones = np.delete(np.arange(len(entries), dtype=np.uint32), [*dropped])
     return entries.take(kept_ones) if dropped else entries, tuple(skipped)
 
 
+def choose_dropped(entries: Entries, sets: Sets) -> dict[int, int]:
+    """The images of some sets to leave out, each with the one that is kept instead."""
+    dropped: dict[int, int] = {}
+    for group in sets:
+        splits = np.maximum(entries.splits[group], 0)  # none given is as good as `train`
+        kept = group[int(splits.argmax())]  # the first of several in the same split
+        dropped |= {place: kept for place in group.tolist() if place != kept}
+    return dropped
+
+
+def skip_duplicate(path: str, kept: str) -> Skipped:
+    """What is said of an image that is left out because another one is kept."""
+    code = "skipped_duplicate"
+    return Skipped(path, code, f"{SKIP_RULES[code]}: {kept}")
+
+
 def note_duplicates(entries: Entries, sets: Sequence[Sequence[int]]) -> tuple[Note, ...]:
     """Makes a note about each of the first thousand sets, the gravest first."""
+    return tuple(note for _, note in choose_gravest(describe_sets(entries, sets)))
+
+
+def describe_sets(entries: Entries, sets: Iterable[Sequence[int]]) -> Iterator[tuple[int, Note]]:
+    """The place of the first image of each set, and a note about the set."""
+    return ((places[0], _describe_set(entries, places)) for places in sets)
+
+
+def choose_gravest(notes: Iterable[tuple[int, Note]]) -> list[tuple[int, Note]]:
+    """The first thousand of these notes, the gravest before others."""
+    ordered = sorted(notes, key=lambda placed: placed[0])
+    # Across splits, across classes, others.
+    return sorted(ordered, key=lambda placed: placed[1].code, reverse=True)[:_MAX_SETS]
+
+
+def _describe_set(entries: Entries, places: Sequence[int]) -> Note:
     labels, splits = entries.labels.data, entries.splits.data
-    values, notes = entries.find("values"), []
-    for places in sets:
-        code = "duplicate"
-        if len({(labels[n], values and values[n]) for n in places}) > 1:
-            code = "duplicate_class"
-        if len({splits[n] for n in places}) > 1:
-            code = "duplicate_split"
-        first = tuple(entries.paths[n] for n in places[:MAX_NAMES])
-        notes.append(Note(code, first, len(places)))
-    notes.sort(key=lambda note: note.code, reverse=True)  # across splits, across classes, others
-    return tuple(notes[:_MAX_SETS])
+    values, code = entries.find("values"), "duplicate"
+    if len({(labels[n], values and values[n]) for n in places}) > 1:
+        code = "duplicate_class"
+    if len({splits[n] for n in places}) > 1:
+        code = "duplicate_split"
+    return Note(code, tuple(entries.paths[n] for n in places[:MAX_NAMES]), len(places))

@@ -3,37 +3,24 @@
 Everything is ordered by the bytes of the names (`converter.names`), so neither the locale nor the
 order of the directory shows in the result. In a store, the parts of keys count as folders, so an
 empty folder is not seen; otherwise the result is that of the same files on a disk.
-
-The path of an image says its split and its class:
-
-    <class>/**/<image>             label_from top: the folder below the root, or below the split's
-    **/<class>/<image>             label_from parent: the folder that the image lies in
-    **/<image>                     label_from none: no labels
-    train|valid|test/…             split folders before any of them
 """
 
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from converter import progress
-from converter.class_names import list_new_names, parse_renames
 from converter.entries import Entries
 from converter.errors import UsageError
 from converter.image_options import SUFFIXES
 from converter.inventory import Skipped, leave_out
 from converter.names import from_bytes, from_system, to_bytes, to_system
-from converter.options import ConvertOptions
-from converter.sources.split_names import SPLIT_FOLDERS
 from converter.storage.locate import parse_address
 from converter.storage.location import Location
-from converter.storage.object_requests import list_objects
-
-# The class with label 0 where labels begin at 1, as in Inception and its followers.
-BACKGROUND: Final = "background"
+from converter.storage.object_requests import list_objects, list_versions
 
 # Folders that lie beside each other in layouts of images with annotations; neither is a class.
 _LAYOUTS: Final = (
@@ -42,7 +29,28 @@ _LAYOUTS: Final = (
 )  # fmt: skip
 LAYOUT_FOLDERS: Final = frozenset((*itertools.chain(*_LAYOUTS), "ImageSets"))
 
+# What an item is listed with beside its size, which says whether it is still the same.
+OnVersion: TypeAlias = Callable[[str], object]
+
 _CLUTTER: Final = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
+
+
+class Keys(NamedTuple):
+    """The paths behind `after` and up to `until`, by their bytes; that of a folder ends in /."""
+
+    after: bytes = b""
+    until: bytes | None = None  # None for the end
+
+    def holds(self, key: bytes) -> bool:
+        return self.after < key and (self.until is None or key <= self.until)
+
+    def meets(self, folder: bytes) -> bool:
+        """Whether any path that begins like this may be among them."""
+        begins = self.after < folder or self.after.startswith(folder)
+        return begins and (self.until is None or folder <= self.until)
+
+
+ALL_KEYS: Final = Keys()
 
 
 def list_folder(root: Location, skipped: list[Skipped]) -> tuple[Entries, dict[str, set[str]]]:
@@ -52,6 +60,13 @@ def list_folder(root: Location, skipped: list[Skipped]) -> tuple[Entries, dict[s
     """
     if root.is_remote:
         return _list_prefix(root, skipped)
+    folder = check_folder(root)
+    folders = {top: find_subfolders(folder / to_system(top)) for top in find_subfolders(folder)}
+    return _walk_folder(folder, skipped), folders
+
+
+def check_folder(root: Location) -> Path:
+    """The absolute path of a folder on a disk; a UsageError if it cannot be listed."""
     folder = Path(str(root)).absolute()
     if not folder.exists():
         raise UsageError(f"{root} does not exist: give the folder that holds the class folders")
@@ -61,8 +76,21 @@ def list_folder(root: Location, skipped: list[Skipped]) -> tuple[Entries, dict[s
         )
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UsageError(f"{root} cannot be read: check its permissions")
-    folders = {top: _find_subfolders(folder / to_system(top)) for top in _find_subfolders(folder)}
-    return _walk_folder(folder, skipped), folders
+    return folder
+
+
+def list_keys(
+    root: Location, keys: Keys, skipped: list[Skipped], on_version: OnVersion
+) -> tuple[Entries, dict[str, set[str]]]:
+    """What `list_folder` lists of these paths alone; its folders only in a store.
+
+    Calls `on_version` with a text for each image, which is another one if the image is.
+    """
+    if not root.is_remote:
+        return _walk_folder(check_folder(root), skipped, keys, on_version), {}
+    address, after = parse_address(str(root)), from_bytes(keys.after)
+    until = None if keys.until is None else from_bytes(keys.until)
+    return _judge_keys(list_versions(address, after, until, on_version), skipped)
 
 
 def check_layout(images: Location, names: Collection[str]) -> None:
@@ -120,7 +148,8 @@ def list_prefix(root: Location) -> Iterator[tuple[str, int]]:
     return ((found.relative_to(address), size) for found, size in list_objects(address))
 
 
-def _find_subfolders(folder: Path) -> set[str]:
+def find_subfolders(folder: Path) -> set[str]:
+    """The names of the folders in one on a disk, without hidden ones."""
     try:
         with os.scandir(folder) as items:
             folders = [item.name for item in items if item.is_dir(follow_symlinks=False)]
@@ -129,36 +158,61 @@ def _find_subfolders(folder: Path) -> set[str]:
     return {from_system(name) for name in folders if not is_clutter(name)}
 
 
-def _walk_folder(root: Path, skipped: list[Skipped]) -> Entries:
+def _walk_folder(
+    root: Path,
+    skipped: list[Skipped],
+    keys: Keys = ALL_KEYS,
+    on_version: OnVersion | None = None,
+) -> Entries:
     entries, cut = Entries(), len(os.fsencode(root))
     # A stack of its own: folders may lie deeper in each other than Python's calls may.
-    pending = [_list_ordered(os.fsencode(root), cut, skipped)]
+    pending = [_list_ordered(os.fsencode(root), cut, skipped, keys)]
     while pending:
         item = next(pending[-1], None)
         if item is None:
             pending.pop()
         elif code := _find_skip_rule(item, root):
-            skipped.append(_describe(item, cut, code))
+            # Of a folder, the paths in it may be wanted, but not its own.
+            if keys is ALL_KEYS or keys.holds(_spell_key(item, cut)):
+                skipped.append(_describe(item, cut, code))
         elif item.is_dir(follow_symlinks=False):
-            pending.append(_list_ordered(item.path, cut, skipped))
+            pending.append(_list_ordered(item.path, cut, skipped, keys))
         else:
             progress.advance()
             try:
-                entries.add(item.path[cut:].lstrip(b"/"), item.stat().st_size)
+                status = item.stat()
+                entries.add(item.path[cut:].lstrip(b"/"), status.st_size)
+                if on_version:
+                    on_version(f"{status.st_mtime_ns}")
             except OSError as error:
                 skipped.append(_describe(item, cut, "unreadable", str(error.strerror)))
     return entries
 
 
 # Names are bytes here, which are the same in every locale and need not be decoded.
-def _list_ordered(folder: bytes, cut: int, skipped: list[Skipped]) -> Iterator[os.DirEntry[bytes]]:
+def _list_ordered(
+    folder: bytes, cut: int, skipped: list[Skipped], keys: Keys
+) -> Iterator[os.DirEntry[bytes]]:
     try:
         with os.scandir(folder) as items:
-            return iter(sorted(items, key=_order))
+            if keys is ALL_KEYS:
+                return iter(sorted(items, key=_order))
+            return iter(sorted((item for item in items if _is_wanted(item, cut, keys)), key=_order))
     except OSError as error:
-        path = f"{from_bytes(folder[cut:]).lstrip('/')}/"
-        skipped.append(leave_out(path, "unreadable", str(error.strerror)))
+        path = folder[cut:].lstrip(b"/") + b"/"
+        if keys.holds(path):
+            skipped.append(leave_out(from_bytes(path), "unreadable", str(error.strerror)))
         return iter(())
+
+
+def _is_wanted(item: os.DirEntry[bytes], cut: int, keys: Keys) -> bool:
+    key = _spell_key(item, cut)
+    return keys.meets(key) if key.endswith(b"/") else keys.holds(key)
+
+
+def _spell_key(item: os.DirEntry[bytes], cut: int) -> bytes:
+    slash = b"/" if item.is_dir(follow_symlinks=False) else b""
+    return item.path[cut:].lstrip(b"/") + slash
 
 
 def _order(item: os.DirEntry[bytes]) -> bytes:
@@ -186,10 +240,24 @@ def _describe(item: os.DirEntry[bytes], cut: int, code: str, detail: str = "") -
 
 
 def _list_prefix(root: Location, skipped: list[Skipped]) -> tuple[Entries, dict[str, set[str]]]:
+    entries, folders = _judge_keys(list_prefix(root), skipped)
+    if not (entries or skipped):
+        raise refuse_empty_prefix(root)
+    return entries, folders
+
+
+def refuse_empty_prefix(root: Location) -> UsageError:
+    """The error about a prefix of a store without any object."""
+    return UsageError(f"{root} does not exist: give the prefix that holds the class folders")
+
+
+def _judge_keys(
+    found: Iterable[tuple[str, int]], skipped: list[Skipped]
+) -> tuple[Entries, dict[str, set[str]]]:
     entries = Entries()
     folders: defaultdict[str, set[str]] = defaultdict(set)
     hidden: set[str] = set()
-    for path, size in list_prefix(root):
+    for path, size in found:
         name, code = _judge_key(path)
         parts = name.split("/")[:-1]
         if not all(parts) or any(map(is_clutter, parts)):
@@ -203,8 +271,6 @@ def _list_prefix(root: Location, skipped: list[Skipped]) -> tuple[Entries, dict[
             skipped.append(leave_out(name, code))
             if name.endswith("/"):
                 hidden.add(name)
-    if not (entries or skipped):
-        raise UsageError(f"{root} does not exist: give the prefix that holds the class folders")
     return entries, folders
 
 
@@ -218,99 +284,3 @@ def _judge_key(path: str) -> tuple[str, str]:
     if "" in parts:
         return path, "skipped_special"
     return path, "" if has_image_suffix(path) else "skipped_extension"
-
-
-class Assignment(NamedTuple):
-    """The split and class of the images in a folder, or the code of the rule that skips them."""
-
-    split: str = ""
-    class_name: str = ""
-    code: str = ""
-
-
-class Labeller:
-    """Assigns images to splits and classes, given the folders in the root and those in each."""
-
-    def __init__(self, folders: Mapping[str, set[str]], options: ConvertOptions) -> None:
-        self._from = options.label_from
-        self._has_splits = _are_splits(folders, options.split_folders)
-        self._folders = folders
-        self._last = ("", self._assign_folder([]))
-
-    def list_classes(self) -> set[str]:
-        """The classes that have a folder, also of those without an image."""
-        if self._from != "top":
-            return set()
-        if not self._has_splits:
-            return set(self._folders)
-        inner = [self._folders[top] for top in self._folders if top.lower() in SPLIT_FOLDERS]
-        return set().union(*inner)
-
-    def assign(self, path: str) -> Assignment:
-        """The assignment of an image; fastest if images of one folder follow each other."""
-        folder = path.rpartition("/")[0]
-        if folder != self._last[0]:
-            self._last = (folder, self._assign_folder(folder.split("/") if folder else []))
-        return self._last[1]
-
-    def _assign_folder(self, names: list[str]) -> Assignment:
-        split = ""
-        if self._has_splits:
-            split = SPLIT_FOLDERS.get(names[0].lower(), "") if names else ""
-            names = names[1:]
-            if not split:
-                return Assignment(code="skipped_no_split")
-        if self._from == "none":
-            return Assignment(split)
-        if not names:
-            return Assignment(split, code="skipped_no_class")
-        return Assignment(split, names[0] if self._from == "top" else names[-1])
-
-
-def order_classes(found: Iterable[str], options: ConvertOptions) -> tuple[str, ...]:
-    """The classes in label order: those of `class_names`, or else `found` in its order."""
-    given = options.class_names
-    names = list_new_names(given) if given else tuple(found)
-    if not names:
-        return ()
-    for name in names:
-        if "\n" in name or "\r" in name:
-            raise UsageError(
-                f"class {name!r} has a line break in its name, which labels.txt cannot hold: "
-                "rename it"
-            )
-    if not options.label_offset:
-        return names
-    if BACKGROUND in names:
-        raise UsageError(
-            f"label offset 1 leaves label 0 to a class {BACKGROUND!r}, and there is one of that "
-            "name: rename it, or leave the offset out"
-        )
-    return (BACKGROUND, *names)
-
-
-def number_names(classes: tuple[str, ...], options: ConvertOptions) -> dict[str, int]:
-    """The label of each class by its name in the source; those left out are not among them."""
-    labels = {name: label for label, name in enumerate(classes)}
-    if options.class_names is None:
-        return labels
-    return {old: labels[new] for old, new in parse_renames(options.class_names).items()}
-
-
-def _are_splits(folders: Mapping[str, set[str]], asked: str) -> bool:
-    # In order, because messages name them.
-    named = sorted((name for name in folders if name.lower() in SPLIT_FOLDERS), key=to_bytes)
-    if asked == "yes" and not named:
-        names = ", ".join(sorted(SPLIT_FOLDERS))
-        raise UsageError(f"none of the folders is a split: they would be called {names}")
-    if asked != "auto":
-        return asked == "yes"
-    if len(named) == len(folders):
-        return bool(named)
-    if len({SPLIT_FOLDERS[name.lower()] for name in named}) > 1:
-        other = min(folders.keys() - {*named}, key=to_bytes)
-        raise UsageError(
-            f"the folders {', '.join(named)} look like splits, {other!r} beside them does not: "
-            "say with --split-folders yes or no what they are"
-        )
-    return False

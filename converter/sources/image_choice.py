@@ -1,7 +1,7 @@
 """Leaves out images that a user does not want: `trim_labels`, `where`, `sample`, `take`, in order.
 
-Classes come first, where a source labels its images: `folders.number_names`. Duplicates, masks and
-splits come after, so that images that are left out here are never opened.
+Classes come first, where a source labels its images: `folder_labels.number_names`. Duplicates,
+masks and splits come after, so that images that are left out here are never opened.
 
 `sample` and `take` go by a hash of seed and path, one image at a time: a group may lose images, and
 what is left of it still stays together. It is another hash than the one that draws splits, or a
@@ -57,19 +57,47 @@ def choose_images(inventory: Inventory, options: ConvertOptions) -> Inventory:
 
     Raises UsageError if a condition does not fit the images, or none of them is left.
     """
-    inventory = _note_unknown(inventory, options)
+    inventory = note_unknown(inventory, options)
     chosen = _trim_labels(inventory) if options.trim_labels else inventory
     for code, find in _STEPS.items():
         found = find(chosen, options)
         if found is not None:
-            chosen = _leave_out(chosen, found, code, options)
+            if not found.any():
+                raise refuse_choice(code, len(found), options)
+            chosen = _leave_out(chosen, found, code)
     if chosen is inventory:
         return inventory
     skipped = tuple(sorted(chosen.skipped, key=lambda file: to_bytes(file.path)))
     return dataclasses.replace(chosen, skipped=skipped)
 
 
-def _note_unknown(inventory: Inventory, options: ConvertOptions) -> Inventory:
+def choose_part(
+    inventory: Inventory, options: ConvertOptions
+) -> tuple[Inventory, dict[str, tuple[int, int]]]:
+    """Leaves out images of a part of all by `where` and `sample`, even if none is left.
+
+    Also returns how many images there were before each step that was taken, and behind it, by its
+    code. Raises UsageError if a condition does not fit the images.
+    """
+    counts = {}
+    for code, find in _STEPS.items():
+        found = find(inventory, options)
+        if found is not None:
+            counts[code] = len(found), int(found.sum())
+            inventory = _leave_out(inventory, found, code)
+    return inventory, counts
+
+
+def refuse_choice(code: str, images: int, options: ConvertOptions) -> UsageError:
+    """The error about a step that leaves out all images."""
+    name = code.removeprefix("skipped_")
+    return UsageError(
+        f"{name} {getattr(options, name)!r} takes none of {images:,} images: there would "
+        "be nothing to convert"
+    )
+
+
+def note_unknown(inventory: Inventory, options: ConvertOptions) -> Inventory:
     """Notes classes that are to be renamed, and are not among those found: misspelt, perhaps."""
     renames, found = parse_renames(options.class_names or ()), {*inventory.found_classes}
     unknown = [old for old, new in renames.items() if old != new and old not in found]
@@ -77,15 +105,7 @@ def _note_unknown(inventory: Inventory, options: ConvertOptions) -> Inventory:
     return dataclasses.replace(inventory, notes=(*inventory.notes, *notes)) if notes else inventory
 
 
-def _leave_out(
-    inventory: Inventory, chosen: Chosen, code: str, options: ConvertOptions
-) -> Inventory:
-    if not chosen.any():
-        name = code.removeprefix("skipped_")
-        raise UsageError(
-            f"{name} {getattr(options, name)!r} takes none of {len(chosen):,} images: there would "
-            "be nothing to convert"
-        )
+def _leave_out(inventory: Inventory, chosen: Chosen, code: str) -> Inventory:
     entries = Entries.of(inventory.entries)
     left_out = (leave_out(entries.paths[n], code) for n in np.flatnonzero(~chosen).tolist())
     return dataclasses.replace(

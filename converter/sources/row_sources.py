@@ -30,7 +30,8 @@ from converter.names import find_file, parse_path_format, to_bytes
 from converter.options import ConvertOptions
 from converter.sources import rows
 from converter.sources.column_notes import ColumnNotes, list_path_columns, list_used
-from converter.sources.folders import BACKGROUND, clean_name, number_names, order_classes
+from converter.sources.folder_labels import BACKGROUND, number_names, order_classes
+from converter.sources.folders import clean_name
 from converter.sources.originals import Lookup, make_lookup
 from converter.sources.row_labels import list_classes, list_labels, read_names
 from converter.sources.split_names import SPLIT_FOLDERS

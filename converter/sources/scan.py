@@ -5,14 +5,14 @@ Every file is accounted for: it becomes an entry, or a line that says why not.
 
 import dataclasses
 import functools
-import itertools
 import os
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from converter import progress
 from converter.entries import SPLIT_NUMBERS, Entries
@@ -24,27 +24,21 @@ from converter.inventory import (
     NO_LABEL,
     Entry,
     Inventory,
-    Note,
     Skipped,
     leave_out,
     make_note,
-    note_empty,
     reject,
 )
-from converter.names import fold_name, from_bytes, to_bytes
+from converter.names import to_bytes
 from converter.options import IN_FILES, ConvertOptions
 from converter.sources import inputs, own_sets
 from converter.sources.archives import list_archive
 from converter.sources.duplicates import mark_duplicates
-from converter.sources.folders import (
-    LAYOUT_FOLDERS,
-    Labeller,
-    list_folder,
-    number_names,
-    order_classes,
-)
+from converter.sources.folder_labels import Labeller, number_names, order_classes
+from converter.sources.folders import list_folder
 from converter.sources.image_choice import choose_images
 from converter.sources.joined import join_inventories, open_members
+from converter.sources.name_notes import find_unused, note_folders, note_names
 from converter.sources.recognition import open_source, resolve_options
 from converter.sources.row_sources import scan_rows
 from converter.storage.location import Location
@@ -113,15 +107,21 @@ def scan_images(images: Location, options: ConvertOptions = inputs.DEFAULTS) -> 
     progress.begin("scan")
     options = resolve_options(images, options)
     root = inputs.locate_root(images, options)
-    inventory = _note_names(choose_images(_list_images(images, options), options))
+    inventory = note_names(choose_images(_list_images(images, options), options))
     if options.masked:
         inventory = _pair_masks(inventory, root, options)
-    if options.truncated == "fill":
-        rows = (Column(name, "int") for name in (ORIGINAL_ROWS, DECODED_ROWS))
-        inventory = dataclasses.replace(inventory, columns=(*inventory.columns, *rows))
+    columns = (*inventory.columns, *list_row_columns(options))
+    inventory = dataclasses.replace(inventory, columns=columns)
     if (count := len(inventory.columns)) > MAX_COLUMNS:
         raise UsageError(f"{count} columns, at most {MAX_COLUMNS}: keep fewer of the table")
     return inventory if options.dedupe == "off" else mark_duplicates(inventory, root, options)
+
+
+def list_row_columns(options: ConvertOptions) -> tuple[Column, ...]:
+    """The columns that say how many rows of an image are missing, if these are filled."""
+    if options.truncated != "fill":
+        return ()
+    return tuple(Column(name, "int") for name in (ORIGINAL_ROWS, DECODED_ROWS))
 
 
 def scan_folder(root: Location, options: ConvertOptions = inputs.DEFAULTS) -> Inventory:
@@ -129,7 +129,7 @@ def scan_folder(root: Location, options: ConvertOptions = inputs.DEFAULTS) -> In
 
     Takes 21 bytes of memory for each file, and those of its path. Raises what `scan_images` raises.
     """
-    return _note_names(_list_folders(root, options))
+    return note_names(_list_folders(root, options))
 
 
 def _list_images(images: Location, options: ConvertOptions) -> Inventory:
@@ -165,21 +165,17 @@ def _list_folders(root: Location, options: ConvertOptions) -> Inventory:
                 f"{root} has no class folders, and no samples of WebDataset: its members are "
                 f"{first}; convert its images without labels, with --label-from none"
             )
-        raise UsageError(
-            f"{root} has no class folders: put the images of each class in a folder of its own, "
-            f"such as {root}/cats and {root}/dogs, or convert it without labels, with "
-            "--label-from none"
-        )
+        raise refuse_flat(root)
     labeller = Labeller(folders, options)
     classes, named, entries = _label_images(found, labeller, options, skipped)
     if not entries:
-        raise UsageError(_explain_empty(root, classes, skipped))
+        raise refuse_empty(root, classes, {file.code for file in skipped})
     return Inventory(
         classes=classes,
         entries=entries,
         skipped=tuple(sorted(skipped, key=lambda file: to_bytes(file.path))),
         found_classes=tuple(named) if options.class_names else (),
-        notes=_note_folders(entries, folders),
+        notes=note_folders(find_unused(entries, folders)),
         labelled=options.label_from != "none",
     )
 
@@ -195,6 +191,28 @@ def _label_images(
 
     Returns the classes in label order, the names of those found, and the images that are left.
     """
+    provisional, splits, names, left_out = assign_folders(found, labeller)
+    # Labels are numbers in the order of all classes, which are known only when all are found.
+    named = sorted((labeller.list_classes() | {*names}) - {""}, key=to_bytes)
+    classes = order_classes(named, options)
+    given = number_names(classes, options)
+    label_of = np.array([given.get(name, NO_LABEL) for name in names], np.int32)
+    label_of[0] = NO_LABEL
+    labels = label_of[provisional]
+    unlisted = np.flatnonzero((labels == NO_LABEL) & (provisional > 0))
+    left_out |= dict.fromkeys(unlisted.tolist(), "skipped_no_label")
+    found.assign(labels, splits)
+    return classes, named, leave_out_places(found, left_out, skipped)
+
+
+def assign_folders(
+    found: Entries, labeller: Labeller
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], dict[str, int], dict[int, str]]:
+    """What the folders of images say of each.
+
+    Returns the numbers of their classes, and those of their splits, shape (images,); the numbers
+    that classes have here, by name, with 0 for none; and codes of images to leave out, by place.
+    """
     numbers, splits, names = array("i"), array("b"), {"": 0}
     left_out: dict[int, str] = {}
     for place, path in enumerate(found.paths):
@@ -203,66 +221,36 @@ def _label_images(
         splits.append(SPLIT_NUMBERS[split])
         if code:
             left_out[place] = code
-    # Labels are numbers in the order of all classes, which are known only when all are found.
-    named = sorted((labeller.list_classes() | {*names}) - {""}, key=to_bytes)
-    classes = order_classes(named, options)
-    given = number_names(classes, options)
-    label_of = np.array([given.get(name, NO_LABEL) for name in names], np.int32)
-    label_of[0] = NO_LABEL
-    provisional = np.frombuffer(numbers, np.int32)
-    labels = label_of[provisional]
-    unlisted = np.flatnonzero((labels == NO_LABEL) & (provisional > 0))
-    left_out |= dict.fromkeys(unlisted.tolist(), "skipped_no_label")
-    found.assign(labels, np.frombuffer(splits, np.int8))
+    return np.frombuffer(numbers, np.int32), np.frombuffer(splits, np.int8), names, left_out
+
+
+def leave_out_places(
+    found: Entries, left_out: Mapping[int, str], skipped: list[Skipped]
+) -> Entries:
+    """Leaves out images by their places, for the reasons with these codes."""
     if not left_out:
-        return classes, named, found
+        return found
     skipped += (leave_out(found.paths[place], code) for place, code in left_out.items())
-    kept = np.delete(np.arange(len(found), dtype=np.uint32), [*left_out])
-    return classes, named, found.take(kept)
+    return found.take(np.delete(np.arange(len(found), dtype=np.uint32), [*left_out]))
 
 
-def _explain_empty(root: Location, classes: Sequence[str], skipped: Sequence[Skipped]) -> str:
-    if classes and any(file.code == "skipped_no_label" for file in skipped):
-        return f"{root} has no image in any of the {len(classes)} classes that are asked for"
+def refuse_flat(root: Location) -> UsageError:
+    """The error about images that lie in no folders of classes."""
+    return UsageError(
+        f"{root} has no class folders: put the images of each class in a folder of its own, "
+        f"such as {root}/cats and {root}/dogs, or convert it without labels, with "
+        "--label-from none"
+    )
+
+
+def refuse_empty(root: Location, classes: Sequence[str], codes: Collection[str]) -> UsageError:
+    """The error about a folder without images to convert; `codes` say why others are left out."""
+    if classes and "skipped_no_label" in codes:
+        asked = f"{len(classes)} classes that are asked for"
+        return UsageError(f"{root} has no image in any of the {asked}")
     what = f"{len(classes)} class folders but no image" if classes else "no image in any folder"
-    return f"{root} has {what}: looked for names that end in " + ", ".join(sorted(SUFFIXES))
-
-
-def _note_folders(entries: Sequence[Entry], folders: Iterable[str]) -> tuple[Note, ...]:
-    """Notes folders without an image whose names say that they are no classes."""
-    unused = LAYOUT_FOLDERS.intersection(folders)
-    if unused:
-        unused -= {entry.path.partition("/")[0] for entry in entries}
-    names = sorted(unused, key=to_bytes)
-    return (make_note("unused_folder", names),) if names else ()
-
-
-def _note_names(inventory: Inventory) -> Inventory:
-    """Notes what is odd about the names of images and classes."""
-    entries, classes = Entries.of(inventory.entries), inventory.classes
-    notes = [make_note("twin_class", names) for names in _find_twins(classes)]
-    # Hashes first: a million paths take eight bytes each, and only equal ones are compared.
-    hashes = np.fromiter(map(_hash_folded, entries.paths.iterate()), np.int64, len(entries))
-    ordered = np.sort(hashes)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    alike = np.flatnonzero(np.isin(hashes, twice)) if len(twice) else twice
-    if twins := _find_twins(entries.paths[place] for place in alike.tolist()):
-        notes.append(make_note("twin_path", list(itertools.chain(*twins))))
-    used = {*np.unique(entries.labels).tolist()}
-    if NO_LABEL not in used:
-        notes += note_empty(classes, used)
-    return dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
-
-
-def _hash_folded(path: bytes) -> int:
-    return hash(path.lower() if path.isascii() else to_bytes(fold_name(from_bytes(path))))
-
-
-def _find_twins(names: Iterable[str]) -> list[list[str]]:
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(fold_name(name), []).append(name)
-    return [group for group in alike.values() if len(group) > 1]
+    suffixes = ", ".join(sorted(SUFFIXES))
+    return UsageError(f"{root} has {what}: looked for names that end in {suffixes}")
 
 
 def _pair_masks(inventory: Inventory, root: Location, options: ConvertOptions) -> Inventory:

@@ -4,6 +4,7 @@ OUT/{split}-{i:05d}-of-{n:05d}.tfrecord   and .tfindex: a shard and its index
 OUT/manifest.json                         last to appear: the data set is complete
 OUT/run.jsonl, report.html                beside it, for people: no part of the data set
 OUT/.shardmill/                           plan, receipts, temporary files and a lock until then
+OUT/.shardmill/planning/                  what the steps of a planning leave for each other
 .OUT.shardmill-new/                       beside it: replaces OUT once it is complete
 .OUT.shardmill-old/                       beside it: was replaced and is being removed
 .OUT.shardmill-reports-…/                 beside it: what workers elsewhere report on a check
@@ -67,6 +68,7 @@ class Layout(Generic[_L]):
         self.lock = self.work / "lock"
         self.replacing = self.work / "replacing"
         self.repair = self.work / "repair"
+        self.planning = self.work / "planning"
         self.scratch = self.work / "tmp"
 
     # Not set above, because `with_name` fails for /, which has no name.

@@ -50,13 +50,16 @@ class GcsStore:
         attempt = item.get("metadata", {}).get("attempt")
         return Stat(int(item["size"]), str(item["generation"]), attempt)
 
-    async def list(self, bucket: str, prefix: str, *, nested: bool, token: str | None) -> Page:
+    async def list(
+        self, bucket: str, prefix: str, *, nested: bool, token: str | None, after: str = ""
+    ) -> Page:
         query = {
             "prefix": prefix,
             "maxResults": str(stores.PAGE_OBJECTS),
-            "fields": "items(name,size,md5Hash),prefixes,nextPageToken",
+            "fields": "items(name,size,md5Hash,generation),prefixes,nextPageToken",
             "delimiter": None if nested else "/",
             "pageToken": token,
+            "startOffset": after,
         }
         async with self._ask("GET", bucket, "", query) as answer:
             page = await answer.json()
@@ -66,6 +69,7 @@ class GcsStore:
             {item["name"]: _read_tag(item) for item in items},
             list(page.get("prefixes", ())),
             page.get("nextPageToken") or None,
+            {item["name"]: str(item.get("generation", "")) for item in items},
         )
 
     async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> str:

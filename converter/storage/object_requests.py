@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from converter.names import to_bytes
 from converter.storage.requests import start, wait
 from converter.storage.stores import SeekableFile, Stat, Store, Transfer, measure_file, read_parts
 
@@ -170,6 +171,39 @@ def list_objects(folder: ObjectPath) -> Iterator[tuple[ObjectPath, int]]:
             yield dataclasses.replace(folder, key=key), size
 
 
+def list_versions(
+    folder: ObjectPath, after: str, until: str | None, on_version: Callable[[str], object]
+) -> Iterator[tuple[str, int]]:
+    """Lists objects below a prefix whose rest of the key is in a range; calls with versions.
+
+    The range is behind `after` and up to `until`, or to the end. Yields the rest of each key, and
+    the size, in order.
+    """
+    skipped = len(folder.prefix)
+    begin = folder.prefix + after if after else ""
+    first = _start_page(folder, folder.prefix, nested=True, after=begin)
+    for page in _list_pages(folder, folder.prefix, nested=True, first=first, after=begin):
+        for key, size in page.objects.items():
+            name = key[skipped:]
+            # By bytes: Python's order is another one where names are not UTF-8.
+            if until is not None and to_bytes(name) > to_bytes(until):
+                return
+            if to_bytes(name) > to_bytes(after):
+                on_version(page.versions.get(key, ""))
+                yield name, size
+
+
+def probe_keys(folder: ObjectPath, prefix: str, after: str) -> tuple[list[str], bool]:
+    """The next keys below a folder that begin with `prefix`, from about `after` on.
+
+    Returns the rests of up to 1,000 keys in order, and whether more of them follow.
+    """
+    skipped = len(folder.prefix)
+    begin = folder.prefix + after if after else ""
+    page = wait(_start_page(folder, folder.prefix + prefix, nested=True, after=begin))
+    return [key[skipped:] for key in page.objects], page.token is not None
+
+
 def _expand(folder: ObjectPath, page: Page) -> Iterator[tuple[str, int]]:
     """Yields the objects of a page and all below its prefixes, by key."""
     # Why not simply list all? An answer has up to 1000 objects, and only it tells how to ask for
@@ -197,6 +231,7 @@ def _list_pages(
     *,
     nested: bool,
     first: concurrent.futures.Future[Page] | None = None,
+    after: str = "",
 ) -> Iterator[Page]:
     """Yields all pages of a listing; the next one is requested before one is used."""
     following = first or _start_page(folder, prefix, nested=nested)
@@ -204,7 +239,9 @@ def _list_pages(
         while True:
             page = wait(following)
             if page.token is not None:
-                following = _start_page(folder, prefix, nested=nested, token=page.token)
+                following = _start_page(
+                    folder, prefix, nested=nested, token=page.token, after=after
+                )
             # Consoles show an empty folder by an object whose key ends in a slash.
             shown = {key: size for key, size in page.objects.items() if not key.endswith("/")}
             yield page._replace(objects=shown)
@@ -215,11 +252,11 @@ def _list_pages(
 
 
 def _start_page(
-    folder: ObjectPath, prefix: str, *, nested: bool, token: str | None = None
+    folder: ObjectPath, prefix: str, *, nested: bool, token: str | None = None, after: str = ""
 ) -> concurrent.futures.Future[Page]:
     return start(
         dataclasses.replace(folder, key=prefix),
-        lambda store: store.list(folder.bucket, prefix, nested=nested, token=token),
+        lambda store: store.list(folder.bucket, prefix, nested=nested, token=token, after=after),
     )
 
 

@@ -107,8 +107,12 @@ class S3Store:
             answer = await client.head_object(Bucket=bucket, Key=key)
         return Stat(answer["ContentLength"], answer["ETag"], answer["Metadata"].get("attempt"))
 
-    async def list(self, bucket: str, prefix: str, *, nested: bool, token: str | None) -> Page:
+    async def list(
+        self, bucket: str, prefix: str, *, nested: bool, token: str | None, after: str = ""
+    ) -> Page:
         wanted = {"ContinuationToken": token, "Delimiter": None if nested else "/"}
+        if token is None:
+            wanted["StartAfter"] = after
         async with self._open(bucket) as client:
             answer = await client.list_objects_v2(
                 Bucket=bucket,
@@ -122,6 +126,7 @@ class S3Store:
             {item["Key"]: _read_tag(item) for item in objects},
             [item["Prefix"] for item in answer.get("CommonPrefixes", ())],
             answer.get("NextContinuationToken"),
+            {item["Key"]: item.get("ETag", "") for item in objects},
         )
 
     async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> str:

@@ -46,6 +46,7 @@ class Page(NamedTuple):
     tags: dict[str, str]  # by key, of those that have one; see `Store.put`
     prefixes: list[str]  # of the keys that the delimiter cuts off, in order
     token: str | None  # asks for the next page; None on the last one
+    versions: Mapping[str, str] = {}  # of objects by key: another text if their content is
 
 
 class Stat(NamedTuple):
@@ -95,7 +96,11 @@ class Store(Protocol):
 
     async def get(self, bucket: str, key: str, transfer: Transfer) -> None: ...
     async def stat(self, bucket: str, key: str) -> Stat: ...
-    async def list(self, bucket: str, prefix: str, *, nested: bool, token: str | None) -> Page: ...
+
+    async def list(
+        self, bucket: str, prefix: str, *, nested: bool, token: str | None, after: str = ""
+    ) -> Page:
+        """Lists a page of the keys that begin with `prefix`, from about `after` on."""
 
     async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> str:
         """Writes an object; with `attempt`, only if there is none, and marks it as ours.

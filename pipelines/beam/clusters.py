@@ -122,14 +122,16 @@ def complete_options(options: PipelineOptions, given: frozenset[str], job: str) 
         options.view_as(DebugOptions).number_of_worker_harness_threads = DATAFLOW_THREADS
     # Dataflow refuses a second job of the same name, so no shard is written twice while the job of
     # a killed launcher still runs.
-    cloud.job_name = cloud.job_name or job
+    if "job_name" not in given:
+        cloud.job_name = job
+    packages = setup.extra_packages or []
     # Beam stages the wheel when it submits the job, that is within the block.
     with tempfile.TemporaryDirectory(prefix="shardmill-") as folder:
-        packages = setup.extra_packages or []
         installed = options.view_as(WorkerOptions).sdk_container_image or setup.setup_file
         if not installed and not any(map(_OWN_WHEEL.search, packages)):
             setup.extra_packages = [*packages, str(write_wheel(Path(folder)))]
         yield
+    setup.extra_packages = packages  # the next job gets a wheel of its own
 
 
 def describe_job(result: Any, options: PipelineOptions) -> str | None:

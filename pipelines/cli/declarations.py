@@ -270,6 +270,10 @@ ARGUMENTS: Final = tuple(Argument(*row) for row in (
      {"metavar": "RUNNER"}, RUN, "another Beam runner, such as DataflowRunner"),
     (BEAM_JOBS, "--shared-paths", "workers on other machines have the same folders under the "
      "same paths", _SWITCH, RUN),
+    (["convert"], "--plan-on", "where images are listed, compared and dealt out to shards: "
+     "launcher is this process, runner the workers of --runner, whatever the number of images "
+     "(default: runner for 100,000 or more in an object store)",
+     {"choices": ("launcher", "runner")}, RUN),
     (["convert", "repair", "export", "clean", "report"], "--break-lock", "treat a lock held by "
      "another machine as stale", _SWITCH, RUN),
     (COMMANDS.keys() - {"completion"}, "--json", "print one JSON object instead "

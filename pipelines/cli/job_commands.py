@@ -37,6 +37,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
         start = time.monotonic()
         beam_args, settings = _read_beam_args(arguments), _read_settings(arguments)
+        settings["plan_on"] = arguments.plan_on
         outs = _locate_outputs(arguments.out, sizes)
         done = run_conversions(arguments.images, outs, beam_args, mode=arguments.mode, **settings)
     seconds = time.monotonic() - start

@@ -6,6 +6,7 @@ outputs      where a data set may be written
 export       `export`: the images of a data set back
 request      settings of a conversion, and the checks of it that need no scan and no lock
 preview      `plan`: the shards that a conversion would write, and what becomes of its output
+planners     where a conversion is planned: here, or by the workers
 run_records  what is noted of a run: times, memory, originals
 reporting    `report`: writes the page on a data set, and at the end of each conversion
 convert      scan -> plan -> run -> commit, for one size or several; overwrite and update, too

@@ -34,7 +34,8 @@ from pipelines.beam import clusters, runners
 from pipelines.beam.remaining import write_remaining
 from pipelines.jobs.bars import Progress, follow
 from pipelines.jobs.outputs import locate_sizes
-from pipelines.jobs.preview import compare, compare_update
+from pipelines.jobs.planners import choose_planner
+from pipelines.jobs.preview import Planner, compare, compare_update
 from pipelines.jobs.reporting import write_report
 from pipelines.jobs.request import SETTINGS, ReportWarning, Request, make_requests, make_settings
 from pipelines.jobs.run_records import Work, make_works, note_run
@@ -76,7 +77,8 @@ def convert(
         options: size, encoding, shards and splits. An update takes those of the data set, and no
             others.
         beam_args: Beam's own options, as on a command line, such as `["--direct_num_workers=4"]`.
-        **settings: the other fields of `RunSettings`: `workers`, `progress`, `mode`, `break_lock`.
+        **settings: the other fields of `RunSettings`: `workers`, `progress`, `mode`, `break_lock`,
+            `plan_on`.
 
     Returns:
         The manifest of the finished data set.
@@ -162,10 +164,14 @@ def _convert(
     run = requests[0].run
     # Nothing to start if all that is left is to find out that nothing has changed.
     needed = run.mode == "overwrite" or not all(request.is_finished for request in requests)
+    planner = choose_planner(requests, beam)
+    if planner is not None:  # its workers end before those that convert start
+        done, plans = _plan(requests, locks, ended=ended, planner=planner)
     # Processes start here and import Beam (1.1 s) while this one scans and plans.
     workers = runners.start_workers(beam, run.workers, *requests[0].places)
     with workers if needed else contextlib.nullcontext() as pool:
-        done, plans = _plan(requests, locks, ended=ended)
+        if planner is None:
+            done, plans = _plan(requests, locks, ended=ended)
         written = write_remaining([*plans.values()], beam, pool)
     asked = {request.out: request for request in requests}
     works = make_works([*plans.values()], written)
@@ -179,11 +185,15 @@ def _convert(
 
 
 def _plan(
-    requests: Sequence[Request], locks: contextlib.ExitStack, *, ended: bool
+    requests: Sequence[Request],
+    locks: contextlib.ExitStack,
+    *,
+    ended: bool,
+    planner: Planner | None = None,
 ) -> tuple[dict[Location, Conversion], dict[Location, Plan]]:
     """Finds out what is finished, and writes the plans of the others."""
     # The entries of a million images end with this function, before any image is converted.
-    finished, proposals = compare(requests, ended=ended)
+    finished, proposals = compare(requests, ended=ended, planner=planner)
     left = [request for request in requests if request.out in proposals]
     for request in left:
         if request.target != request.out:
@@ -196,6 +206,8 @@ def _plan(
         )
         for request in left
     }
+    if planner is not None:
+        Layout(requests[0].out).planning.remove_folder()
     done = {
         out: Conversion(manifest=manifest, kept=len(manifest.shards), unchanged=True)
         for out, manifest in finished.items()
@@ -267,4 +279,4 @@ def _report(conversion: Conversion, request: Request) -> Conversion:
 def _discard_other(request: Request, draft: Draft) -> None:
     """Gives up an unfinished conversion that follows another plan."""
     if Layout(request.target).plan.is_file() and not request.has_plan(draft):
-        discard_dataset(request.target)
+        discard_dataset(request.target, keep=(Layout(request.target).planning.name,))

@@ -8,8 +8,8 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from converter import progress
 from converter.commits.commit import list_finished
@@ -23,7 +23,6 @@ from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, read_plan, refuse_other_plan
 from converter.planning.splits import assign_splits, plan_shards
 from converter.sizes import format_bytes
-from converter.sources.containers import are_read_in_order
 from converter.sources.inputs import locate_root
 from converter.sources.joined import Images
 from converter.sources.recognition import resolve_options
@@ -56,8 +55,7 @@ class Proposal:
     @property
     def bytes(self) -> float:
         """About how many bytes the shards take; 0 if no sample was needed."""
-        images = len(self.draft.inventory.entries)
-        return self.estimate.record_bytes * images if self.estimate else 0.0
+        return self.estimate.record_bytes * self.draft.images if self.estimate else 0.0
 
     @property
     def source_bytes(self) -> int:
@@ -120,6 +118,10 @@ class Preview:
     def notes(self) -> tuple[Note, ...]:
         """What is odd about the images, as far as a scan shows."""
         return self._draft.inventory.notes if self._draft else ()
+
+
+Planner: TypeAlias = Callable[[Sequence[Request], float], dict[Location, Proposal]]
+"""Proposes shards for each request, if their room in bytes is that."""
 
 
 def plan(
@@ -218,23 +220,26 @@ def compare_update(
 
 
 def compare(
-    requests: Sequence[Request], *, ended: bool, always_sample: bool = False
+    requests: Sequence[Request],
+    *,
+    ended: bool,
+    always_sample: bool = False,
+    planner: Planner | None = None,
 ) -> tuple[dict[Location, Manifest], dict[Location, Proposal]]:
     """Scans once; gives manifests of what is finished as requested, and proposals for the others.
 
-    `ended` says that a killed run left something to complete in one of the outputs.
+    `ended` says that a killed run left something to complete in one of the outputs. `planner` is
+    what scans and proposes, if it is not this process.
     """
     overwrite = requests[0].run.mode == "overwrite"
     finished = [request for request in requests if request.is_finished]
     # Options first, because a scan may take minutes.
     done = {} if overwrite else {request.out: request.check_options() for request in finished}
-    inventory = scan_images(requests[0].images, requests[0].options)
     # A record may be stored three times: in its shard, and while it waits for two others.
     room = requests[0].out.measure_room() / (3 * len(requests))
-    propose_one = functools.partial(
-        propose, always_sample=always_sample, room=room, inventory=inventory
-    )
-    proposals = {request.out: propose_one(request.images, request.options) for request in requests}
+    if planner is None:
+        planner = functools.partial(_propose_all, always_sample=always_sample)
+    proposals = planner(requests, room)
     if overwrite:
         done = _find_replaced(finished, proposals, ended=ended)
     else:
@@ -244,6 +249,16 @@ def compare(
     if left:
         _check_room(left, [proposals[request.out] for request in left])
     return done, {request.out: proposals[request.out] for request in left}
+
+
+def _propose_all(
+    requests: Sequence[Request], room: float, *, always_sample: bool
+) -> dict[Location, Proposal]:
+    inventory = scan_images(requests[0].images, requests[0].options)
+    propose_one = functools.partial(
+        propose, always_sample=always_sample, room=room, inventory=inventory
+    )
+    return {request.out: propose_one(request.images, request.options) for request in requests}
 
 
 def propose(
@@ -269,8 +284,17 @@ def propose(
     check_scan(inventory, options)
     progress.begin("plan", note="drawing splits")
     splits = assign_splits(inventory.entries, options, inventory.duplicates)
+    draft = Draft(inventory=inventory, splits=splits, shard_records={})
+    return cut_shards(draft, folder, options, always_sample=always_sample, room=room)
+
+
+def cut_shards(
+    draft: Draft, images: Location, options: ConvertOptions, *, always_sample: bool, room: float
+) -> Proposal:
+    """Plans the shards of a draft that has none yet; the options are those that `propose` takes."""
+    splits, inventory = draft.splits, draft.inventory
     estimate, record_bytes = None, bound_record_bytes(options)
-    doubtful = record_bytes * len(inventory.entries) > room
+    doubtful = record_bytes * draft.images > room
     if math.isinf(record_bytes):
         decided = options.num_shards is not None
     else:
@@ -278,10 +302,10 @@ def propose(
         decided = plan_shards(splits, options, record_bytes) == plan_shards(splits, options, 0)
     if always_sample or doubtful or not decided:
         sample = max(splits.values(), key=len)
-        estimate = estimate_records(sample, inventory, locate_root(folder, options), options)
+        estimate = estimate_records(sample, inventory, locate_root(images, options), options)
         record_bytes = estimate.record_bytes
     shard_records = plan_shards(splits, options, record_bytes)
-    draft = Draft(inventory=inventory, splits=splits, shard_records=shard_records)
+    draft = dataclasses.replace(draft, shard_records=shard_records)
     return Proposal(draft=draft, estimate=estimate)
 
 
@@ -311,7 +335,7 @@ def _find_replaced(
 
 def _check_room(requests: Sequence[Request], proposals: Sequence[Proposal]) -> None:
     needed = [proposal.bytes for proposal in proposals]
-    in_order = are_read_in_order(proposals[0].draft.inventory.entries, requests[0].root)
+    in_order = proposals[0].draft.is_read_in_order(requests[0].root)
     present = sum(
         size
         for request in requests

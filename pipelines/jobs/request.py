@@ -26,8 +26,9 @@ from pipelines.jobs.outputs import (
     refuse_inside_dataset,
 )
 
-SETTINGS: Final = ("workers", "progress", "mode", "break_lock")
+SETTINGS: Final = ("workers", "progress", "mode", "break_lock", "plan_on")
 MODES: Final = ("new", "overwrite", "update")
+PLANNERS: Final = ("launcher", "runner")
 IMPORT_NAMES: Final = ("converter", "pipelines", "reader")
 DISTRIBUTION: Final = "shardmill"
 
@@ -50,9 +51,12 @@ class RunSettings:
             gives up an unfinished conversion of something else. `update` takes added, changed and
             removed images into a finished data set; shards without changes stay.
         break_lock: treat a lock held by another machine as stale.
+        plan_on: `launcher` lists the images and looks for duplicates in this process; `runner` does
+            so on Beam's workers, in bounded memory here. None chooses the runner for 100,000 images
+            or more in an object store.
 
     Raises:
-        UsageError: the mode is unknown.
+        UsageError: the mode or the planner is unknown.
     """
 
     beam_args: tuple[str, ...] = ()
@@ -60,9 +64,12 @@ class RunSettings:
     progress: bool = False
     mode: str = "new"
     break_lock: bool = False
+    plan_on: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, MODES)
+        if self.plan_on is not None:
+            check_choice("plan on", self.plan_on, PLANNERS)
 
 
 def make_settings(known: Sequence[str], beam_args: Sequence[str] = (), **more: Any) -> RunSettings:

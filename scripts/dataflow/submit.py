@@ -77,12 +77,14 @@ def prove(images: Path, work: Path, *, stored: bool) -> Iterator[tuple[str, str,
         submitted = ("--runner=DataflowRunner", *ASKED, "--no_auth", endpoint)
         if stored:
             target = parse_address(f"gs://{BUCKET}/sets/there")
-            convert(upload(images), target, *submitted)
+            convert(upload(images), target, "--plan-on=runner", *submitted)
         else:
             target = there
             convert(images, target, "--shared-paths", *submitted)
-        (job,) = stand_in.jobs
-        (told,) = stand_in.workers.values()
+        *planning, job = stand_in.jobs
+        *_, told = stand_in.workers.values()
+        value = ", ".join(each["name"] for each in planning)
+        yield "jobs that plan", value or "none", len(planning) == stored
         yield from check_request(job)
         yield from check_worker(told, fetched)
         yield compare_trees(read_tree(here), read_tree(target))

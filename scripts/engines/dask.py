@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from engines.proof import WORK, Cluster, Proof, make_images, run_script
+from engines.proof import PLANNED, WORK, Cluster, Proof, make_images, run_script
 
 WORKERS = ("worker 1", "worker 2")
 
@@ -18,6 +18,8 @@ def prove_dask(images: Path, work: Path) -> Proof:
         proof = Proof(images, work)
         arguments = ("--runner=DaskRunner", f"--dask_client_address={start_dask(cluster)}")
         proof.convert("Dask, two workers", arguments, cluster=cluster, workers=WORKERS)
+        planned = (*arguments, PLANNED)
+        proof.convert("Dask, which plans, too", planned, cluster=cluster, workers=WORKERS)
         proof.convert("Dask, one is killed", arguments, cluster=cluster, victim=WORKERS[1])
     return proof
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from engines.parts import find_flink, find_job_server
 from engines.proof import (
     OPENED,
+    PLANNED,
     WORK,
     Cluster,
     Proof,
@@ -75,6 +76,8 @@ def main() -> int:
             "--parallelism=2",
         )
         proof.convert("Flink, two TaskManagers", arguments, cluster=cluster, workers=POOLS)
+        planned = (*arguments, PLANNED)
+        proof.convert("Flink, which plans, too", planned, cluster=cluster, workers=POOLS)
         proof.convert("Flink, one is killed", arguments, cluster=cluster, victim=MANAGERS[1])
     return proof.conclude()
 

@@ -29,6 +29,8 @@ WORK: Final = ROOT / "build" / "engines"
 ASKED: Final = ("--encoding=png", "--num-shards=16", "--validation-split=0.2", "--no-progress")
 """PNG, because it takes long to encode: there is a middle to kill something in."""
 
+PLANNED: Final = "--plan-on=runner"
+
 SHARDS: Final = 20
 KILL_AT: Final = 5
 """So many shards are finished when something is killed."""

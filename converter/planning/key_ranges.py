@@ -1,0 +1,122 @@
+"""Cuts IMAGES into ranges of paths that are listed side by side, by a look at the top alone.
+
+On a disk, ranges end at the folders in the root, or if they are few, also at those in them. In a
+store, they end at prefixes of keys, which are found letter by letter, wherever there are slashes:
+each request asks for the first keys behind those that are known, so a few hundred of them divide
+ten million keys of one folder.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+from converter.names import from_bytes, to_bytes
+from converter.sources.folders import Keys, check_folder, is_clutter
+from converter.storage.locate import parse_address
+from converter.storage.location import Location
+from converter.storage.object_requests import probe_keys
+
+Probe: TypeAlias = Callable[[str, str], tuple[list[str], bool]]
+"""The next keys with a prefix from about a key on, in order, and whether more follow."""
+
+RANGES: Final = 256
+"""No more ranges than that: each step opens one file for each of them."""
+
+_FULL: Final = 128  # prefixes of a store with more than a page of keys: enough to divide the work
+_PAGE_KEYS: Final = 1_000
+_THREADS: Final = 16
+_LAST_LETTER: Final = 0x10FFFF
+_SURROGATES: Final = range(0xD800, 0xE000)  # which no key has
+
+
+class Cut(NamedTuple):
+    """Where ranges end, in order, and a number of keys of which there are at least as many."""
+
+    bounds: list[str]
+    known: int
+
+
+def cut_images(images: Location) -> Cut:
+    """Looks at the top of a folder, or of a prefix of a store; raises UsageError as a scan does."""
+    if not images.is_remote:
+        return _cut_folder(check_folder(images))
+    address = parse_address(str(images))
+    return cut_prefix(lambda prefix, after: probe_keys(address, prefix, after))
+
+
+def make_ranges(bounds: Sequence[str], most: int = RANGES) -> list[Keys]:
+    """The ranges between bounds, some of them as one if there are too many."""
+    step = -(-(len(bounds) + 1) // most)
+    ends = [to_bytes(bound) for bound in bounds[step - 1 :: step]]
+    return list(itertools.starmap(Keys, itertools.pairwise([b"", *ends, None])))
+
+
+def _cut_folder(root: Path) -> Cut:
+    folders = _list_folders(root, b"")
+    if len(folders) < RANGES // 4:
+        inner = itertools.chain.from_iterable(_list_folders(root, folder) for folder in folders)
+        folders += inner
+    return Cut([from_bytes(folder) for folder in sorted(folders)], 0)
+
+
+def _list_folders(root: Path, folder: bytes) -> list[bytes]:
+    """The folders in one, each with a slash behind it."""
+    try:
+        with os.scandir(os.fsencode(root) + b"/" + folder) as items:
+            names = [item.name for item in items if item.is_dir(follow_symlinks=False)]
+    except OSError:  # reported by what lists it
+        return []
+    return [folder + name + b"/" for name in names if not is_clutter(from_bytes(name))]
+
+
+def cut_prefix(probe: Probe, full: int = _FULL) -> Cut:
+    """Divides keys until `full` prefixes have more than a page of keys, or none has."""
+    known, whole = [""], 0
+    bounds: set[str] = set()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while known and len(known) < full:
+            found = [*pool.map(lambda prefix: _divide(prefix, probe), known)]
+            bounds.update(itertools.chain.from_iterable(each.bounds for each in found))
+            whole += sum(each.whole for each in found)
+            known = [prefix for each in found for prefix in each.full]
+    return Cut(sorted(bounds, key=to_bytes), whole + _PAGE_KEYS * len(known))
+
+
+class _Divided(NamedTuple):
+    bounds: list[str]
+    full: list[str]  # longer prefixes with more than a page of keys each
+    whole: int  # keys that were seen beside those
+
+
+def _divide(prefix: str, probe: Probe) -> _Divided:
+    bounds: list[str] = []
+    full: list[str] = []
+    whole, after, more = 0, "", True
+    while more:
+        keys, more = probe(prefix, after)
+        keys = [key for key in keys if not after or to_bytes(key) > to_bytes(after)]
+        if not keys or not more:
+            whole += len(keys)
+            break
+        longer = keys[0][: len(prefix) + 1]
+        begins_full = longer != prefix and keys[-1].startswith(longer)
+        following = _follow(longer) if begins_full else None
+        if following is None:  # a page of several letters: it is small, or all that is known
+            whole, after = whole + len(keys), keys[-1]
+            bounds.append(after)
+        else:
+            bounds += [longer, following]
+            full.append(longer)
+            after = following
+    return _Divided(bounds, full, whole)
+
+
+def _follow(prefix: str) -> str | None:
+    """The first text behind all that begin like that, but for the last letter there is."""
+    following = ord(prefix[-1]) + 1
+    if following in _SURROGATES:
+        following = _SURROGATES.stop
+    return None if following > _LAST_LETTER else prefix[:-1] + chr(following)

@@ -1,0 +1,157 @@
+"""What one step of planning as a job leaves for the next ones: facts, and pieces of bytes.
+
+    8 bytes, little-endian: the size of the head
+    {"facts": {…}, "sizes": […]}          the head: a few facts, and the size of each piece
+    piece, piece, …                       of which a step reads only those that it needs
+
+A file is written once, whole: whatever a second worker finds for the same part is dropped, so all
+that follows goes by the same one.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.entries import Entries
+from converter.entry_columns import Numbers, Texts
+from converter.errors import OutputError
+from converter.storage.files import write_file
+from converter.storage.location import Location
+
+Records: TypeAlias = npt.NDArray[np.void]
+"""Numbers of some images, of one structured dtype: (images,)."""
+Bucket: TypeAlias = tuple[Records, list[bytes]]
+"""The records of one bucket, and the text of each."""
+
+_SIZE_BYTES: Final = 8
+_FIRST_BYTES: Final = 1 << 16  # read at once, so that most heads take one request
+_AHEAD: Final = 64  # files of which pieces are requested before they are needed
+
+
+def write_part(
+    path: Location, scratch: Location, facts: Mapping[str, Any], pieces: Iterable[bytes] = ()
+) -> None:
+    """Writes a file, unless there is one already."""
+    listed = list(pieces)
+    head = json.dumps({"facts": facts, "sizes": [*map(len, listed)]}).encode("ascii")
+    data = b"".join((len(head).to_bytes(_SIZE_BYTES, "little"), head, *listed))
+    try:
+        write_file(path, data, scratch, exclusive=True)
+    except OutputError:
+        if not path.exists():
+            raise
+
+
+def read_facts(paths: Iterable[Location]) -> Iterator[dict[str, Any]]:
+    """The facts in some files, of which a store sends many at a time."""
+    for head, _ in _read_heads(paths):
+        yield head["facts"]
+
+
+def read_pieces(
+    paths: Iterable[Location], first: int, stop: int | None = None, *, ahead: int = _AHEAD
+) -> Iterator[list[bytes]]:
+    """For each file, its pieces from `first` up to `stop`, or to the end.
+
+    Holds the pieces of `ahead` files in memory, if they lie in a store.
+    """
+
+    def request(path: Location, head: dict[str, Any], offset: int) -> Callable[[], list[bytes]]:
+        sizes = head["sizes"]
+        begin, wanted = offset + sum(sizes[:first]), sizes[first:stop]
+        read = path.start_read(begin, sum(wanted))
+        return lambda: _cut(read(), wanted)
+
+    listed = list(paths)
+    for some in _batch(listed, ahead):
+        found = _read_heads(some)
+        for read in [request(path, *one) for path, one in zip(some, found, strict=True)]:
+            yield read()
+
+
+def _read_heads(paths: Iterable[Location]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each head, and the offset of what follows it."""
+    for some in _batch(list(paths)):
+        for path, read in [(path, path.start_read(0, _FIRST_BYTES)) for path in some]:
+            data = read()
+            end = _SIZE_BYTES + int.from_bytes(data[:_SIZE_BYTES], "little")
+            if end > len(data):
+                data += path.read_range(len(data), end - len(data))
+            yield json.loads(data[_SIZE_BYTES:end]), end
+
+
+def _batch(paths: Sequence[Location], size: int = _AHEAD) -> Iterator[Sequence[Location]]:
+    for begin in range(0, len(paths), size):
+        yield paths[begin : begin + size]
+
+
+def _cut(data: bytes, sizes: Iterable[int]) -> list[bytes]:
+    ends = itertools.accumulate(sizes, initial=0)
+    return [data[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def pack_entries(entries: Entries) -> list[bytes]:
+    """Paths, sizes, labels and given splits of images, as five pieces."""
+    columns = entries.paths.ends, entries.sizes, entries.labels, entries.splits
+    return [bytes(entries.paths.data), *(column.tobytes() for column in columns)]
+
+
+def unpack_entries(pieces: Sequence[bytes]) -> Entries:
+    """The images that `pack_entries` packed."""
+    paths, ends, sizes, labels, splits = pieces
+    return Entries.of_columns(
+        Texts.of_buffer(paths, to_numbers(ends)),
+        to_numbers(sizes),
+        np.frombuffer(labels, np.int32),
+        np.frombuffer(splits, np.int8),
+    )
+
+
+def pack_buckets(
+    buckets: npt.NDArray[np.integer[Any]], count: int, records: Records, texts: Sequence[bytes]
+) -> list[bytes]:
+    """Deals records out to buckets, in order: two pieces for each, as `unpack_bucket` takes them.
+
+    `buckets` are the numbers of their buckets, below `count`. The records have a field `length`,
+    which becomes that of their texts.
+    """
+    order = np.argsort(buckets, kind="stable")
+    records = records[order]
+    bounds = np.searchsorted(buckets[order], np.arange(count + 1))
+    placed = [texts[place] for place in order.tolist()]
+    records["length"] = [len(text) for text in placed]
+    pieces = []
+    for begin, end in itertools.pairwise(bounds.tolist()):
+        pieces += [records[begin:end].tobytes(), b"".join(placed[begin:end])]
+    return pieces
+
+
+def unpack_bucket(pieces: Sequence[bytes], kind: np.dtype[np.void]) -> Bucket:
+    """The records and texts of one bucket."""
+    records = np.frombuffer(pieces[0], kind)
+    return records, _cut(pieces[1], records["length"].tolist())
+
+
+def read_buckets(
+    paths: Iterable[Location], number: int, kind: np.dtype[np.void], *, before: int = 0
+) -> Iterator[Bucket]:
+    """The bucket of that number of each file, behind so many other pieces."""
+    first = before + 2 * number
+    for pieces in read_pieces(paths, first, first + 2):
+        yield unpack_bucket(pieces, kind)
+
+
+def join_buckets(buckets: Iterable[Bucket], kind: np.dtype[np.void]) -> Bucket:
+    """All records and texts of some buckets, in order."""
+    parts = list(buckets)
+    records = np.concatenate([np.empty(0, kind), *(part for part, _ in parts)])
+    return records, [*itertools.chain.from_iterable(texts for _, texts in parts)]
+
+
+def to_numbers(data: bytes) -> Numbers:
+    """A piece of whole numbers: int64 (numbers,)."""
+    return np.frombuffer(data, np.int64)

@@ -1,0 +1,195 @@
+"""Planning on the runner: the same data set, whoever plans, and nothing is lost when one dies."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+
+import apache_beam as beam
+import psutil
+import pytest
+from conftest import make_environment, read_tree, run_conversion, write_image
+from servers import upload_tree
+
+from converter.errors import UsageError
+from converter.options import ConvertOptions
+from converter.planning.key_ranges import Cut
+from converter.planning.planning_steps import STEPS
+from converter.storage.files import Layout
+from pipelines.beam import runners
+from pipelines.beam.planned_parts import PlanParts, list_parts
+from pipelines.jobs import planners
+from pipelines.jobs.planners import choose_planner, make_job
+from pipelines.jobs.request import RunSettings, make_requests
+
+OPTIONS = ConvertOptions(image_size=8, encoding="png", num_shards=3, validation_split=0.25)
+IN_MEMORY = ["--direct_running_mode=in_memory"]
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    root = tmp_path_factory.mktemp("thousand")
+    for seed in range(1_000):
+        write_image(root / f"class {seed % 12}" / f"{seed}.png", seed % 900)
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(thousand, tmp_path_factory):
+    out = tmp_path_factory.mktemp("expected") / "out"
+    run_conversion(thousand, out, OPTIONS, plan_on="launcher", workers=2)
+    return read_tree(out)
+
+
+def list_work(out):
+    return [path.name for path in Layout(out).work.iterdir()] if Layout(out).work.exists() else []
+
+
+def test_local_processes_plan_what_the_launcher_plans(thousand, expected, tmp_path):
+    out = tmp_path / "out"
+    run_conversion(thousand, out, OPTIONS, plan_on="runner", workers=2)
+    assert read_tree(out) == expected
+    assert list_work(out) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds worker processes as Linux has them")
+def test_a_killed_worker_ends_the_run_and_the_next_goes_on(thousand, expected, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pipelines", "convert", thousand, out, "--image-size=8",
+               "--encoding=png", "--num-shards=3", "--validation-split=0.25", "--workers=2",
+               "--plan-on=runner", "--no-progress"]  # fmt: skip
+    with subprocess.Popen(
+        command, env=make_environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        planning = Layout(out).planning
+        while not list(planning.glob("*/list-*")) and process.poll() is None:
+            time.sleep(0.005)
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [each for each in children if "pipelines.beam.worker_main" in each.cmdline()]
+        workers[0].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a worker process was killed by signal 9" in said
+    assert time.monotonic() - killed < 20  # 10 s are promised, on a machine of its own
+    assert planning.exists()
+    run_conversion(thousand, out, OPTIONS, plan_on="runner", workers=2)
+    assert read_tree(out) == expected
+    assert list_work(out) == []
+
+
+def test_a_store_is_planned_by_the_runner_above_a_number_of_images(
+    server, image_folder, tmp_path, monkeypatch
+):
+    options = dataclasses.replace(OPTIONS, dedupe="drop")
+    images, out = upload_tree(image_folder, server.path("planned")), server.path("planned-out")
+    run_conversion(images, tmp_path / "here", options, IN_MEMORY)
+    monkeypatch.setattr(planners, "MANY_IMAGES", 10)
+    seen = []
+    run_planning = planners.run_planning
+    monkeypatch.setattr(
+        planners,
+        "run_planning",
+        lambda job, *more: (seen.append(job), run_planning(job, *more)),
+    )
+    run_conversion(images, out, options, IN_MEMORY)
+    assert len(seen) == 1
+    names = [name for name in out.list_names() if name not in ("report.html", "run.jsonl")]
+    assert {name: (out / name).read_bytes() for name in names} == read_tree(tmp_path / "here")
+
+
+def test_overwriting_plans_on_the_runner_too(image_folder, tmp_path):
+    out, other = tmp_path / "out", dataclasses.replace(OPTIONS, seed=5)
+    run_conversion(image_folder, out, OPTIONS, IN_MEMORY)
+    run_conversion(image_folder, out, other, IN_MEMORY, plan_on="runner", mode="overwrite")
+    run_conversion(image_folder, tmp_path / "here", other, IN_MEMORY)
+    assert read_tree(out) == read_tree(tmp_path / "here")
+    done = run_conversion(image_folder, out, other, IN_MEMORY, plan_on="runner")
+    assert done.unchanged
+
+
+def test_an_unfinished_conversion_of_something_else_is_given_up_but_not_its_planning(
+    image_folder, tmp_path, monkeypatch
+):
+    out, other = tmp_path / "out", dataclasses.replace(OPTIONS, seed=5)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.jobs.convert.write_remaining", fail)
+        with pytest.raises(KeyboardInterrupt):
+            run_conversion(image_folder, out, OPTIONS, IN_MEMORY, plan_on="runner")
+    assert Layout(out).plan.is_file()
+    assert not Layout(out).planning.exists()
+    with pytest.raises(UsageError, match="conversion of other options"):
+        run_conversion(image_folder, out, other, IN_MEMORY, plan_on="runner")
+    run_conversion(image_folder, out, other, IN_MEMORY, plan_on="runner", mode="overwrite")
+    run_conversion(image_folder, tmp_path / "here", other, IN_MEMORY)
+    assert read_tree(out) == read_tree(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"take": 5}, "take needs all images"),
+        ({"stratify": True}, "stratify needs all"),
+        ({"group_by": "folder"}, "group by needs all"),
+    ],
+)
+def test_what_needs_all_images_at_once_is_refused(image_folder, tmp_path, changed, reason):
+    options = dataclasses.replace(OPTIONS, **changed)
+    with pytest.raises(UsageError, match=reason):
+        run_conversion(image_folder, tmp_path / "out", options, IN_MEMORY, plan_on="runner")
+
+
+def test_other_sources_several_images_and_updates_are_refused(image_folder, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("path\nant/x.png\n")
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="source 'table'"):
+        run_conversion(table, out, ConvertOptions(), IN_MEMORY, plan_on="runner")
+    with pytest.raises(UsageError, match="2 IMAGES become one"):
+        folders = [image_folder / "ant", image_folder / "bee"]
+        run_conversion(folders, out, ConvertOptions(label_from="none"), IN_MEMORY, plan_on="runner")
+    with pytest.raises(UsageError, match="plan on 'cluster'"):
+        RunSettings(plan_on="cluster")
+
+
+def test_a_condition_that_fits_no_image_is_refused_before_anything_is_listed(
+    image_folder, tmp_path
+):
+    options = dataclasses.replace(OPTIONS, where="colour = red")
+    with pytest.raises(UsageError, match="colour"):
+        run_conversion(image_folder, tmp_path / "out", options, IN_MEMORY, plan_on="runner")
+    assert not Layout(tmp_path / "out").planning.exists()
+
+
+def test_by_itself_a_disk_is_planned_by_the_launcher(image_folder, tmp_path):
+    beam_options = runners.parse_options([])
+    requests = make_requests(image_folder, {tmp_path / "out": OPTIONS}, RunSettings())
+    assert choose_planner(requests, beam_options) is None
+
+
+def test_the_pipeline_is_one_line_of_steps_and_small(image_folder, tmp_path):
+    options = dataclasses.replace(OPTIONS, source="folders")
+    cut = Cut([f"{n:05d}/" for n in range(255)], 0)
+    job = make_job(image_folder, tmp_path / "out", options, cut)
+    pipeline = beam.Pipeline()
+    _ = pipeline | PlanParts(job)
+    proto = pipeline.to_runner_api()
+    assert len(proto.SerializeToString()) < 100_000
+    read = [name for each in proto.components.transforms.values()
+            if not each.subtransforms for name in each.inputs.values()]  # fmt: skip
+    assert len(read) == len({*read})  # no collection has two readers
+    assert [*list_parts(None, job, 0)] == [*range(256)]
+
+
+def test_dask_takes_each_step_as_a_pipeline_of_its_own():
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    from pipelines.beam.planned_parts import _divide
+
+    local, dask = (runners.parse_options(each) for each in ([], ["--runner=DaskRunner"]))
+    assert _divide(local) == [(0, len(STEPS))]
+    assert _divide(dask) == [(n, n + 1) for n in range(len(STEPS))]
