@@ -30,7 +30,7 @@ from converter.planning.part_files import (
     unpack_entries,
     write_part,
 )
-from converter.planning.planning_job import PlanningJob, name_part
+from converter.planning.planning_job import LISTING, PlanningJob, name_part
 from converter.sources.duplicates import Sizes, find_shared
 from converter.sources.folder_labels import Labeller, number_names, order_classes
 from converter.sources.folders import (
@@ -51,7 +51,8 @@ _UNREAD: Final = "unreadable"
 
 def list_top(job: PlanningJob, bounds: Sequence[str]) -> None:
     """Begins a listing, in place of that of an earlier run: writes what the launcher knows."""
-    job.listing.remove_folder()
+    for name in job.folder.list_names(LISTING):
+        (job.folder / name).remove_folder()
     job.listing.make_folder()
     ranges = [(from_bytes(k.after), k.until and from_bytes(k.until)) for k in make_ranges(bounds)]
     facts = {"ranges": ranges, "folders": {} if job.images.is_remote else _list_tops(job.images)}

@@ -14,6 +14,9 @@ from converter.storage.location import Location
 BUCKET_IMAGES: Final = 100_000
 """Images whose hashes or lines a worker holds at once, about: 200 bytes each."""
 
+LISTING: Final = "listing"
+"""How the name of each folder of a listing begins."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class PlanningJob:
@@ -24,12 +27,13 @@ class PlanningJob:
     scratch: Location
     options: ConvertOptions
     parts: int  # ranges of the listing
+    run: str = ""  # another text each time: workers of a dead launcher may still be at its listing
     bucket_images: int = BUCKET_IMAGES
 
     @property
     def listing(self) -> Location:
         """What this run has listed; each run lists again."""
-        return self.folder / "listing"
+        return self.folder / f"{LISTING}{self.run}"
 
     @property
     def classes(self) -> Location:

@@ -1,6 +1,7 @@
 """Where a conversion is planned: in the launcher, or by the workers that convert."""
 
 import functools
+import uuid
 from collections.abc import Sequence
 from typing import Final
 
@@ -90,6 +91,7 @@ def make_job(images: Location, out: Location, options: ConvertOptions, cut: Cut)
         scratch=layout.scratch,
         options=options,
         parts=len(make_ranges(cut.bounds)),
+        run=f"-{uuid.uuid4().hex[:16]}",
     )
     list_top(job, cut.bounds)
     return job
