@@ -195,14 +195,20 @@ def _list_ordered(
 ) -> Iterator[os.DirEntry[bytes]]:
     try:
         with os.scandir(folder) as items:
-            if keys is ALL_KEYS:
-                return iter(sorted(items, key=_order))
-            return iter(sorted((item for item in items if _is_wanted(item, cut, keys)), key=_order))
+            wanted = (item for item in items if keys is ALL_KEYS or _is_wanted(item, cut, keys))
+            return _pop_all(sorted(wanted, key=_order, reverse=True))
     except OSError as error:
         path = folder[cut:].lstrip(b"/") + b"/"
         if keys.holds(path):
             skipped.append(leave_out(from_bytes(path), "unreadable", str(error.strerror)))
         return iter(())
+
+
+def _pop_all(items: list[os.DirEntry[bytes]]) -> Iterator[os.DirEntry[bytes]]:
+    """The items from the last to the first, each forgotten once it is used."""
+    # An item keeps what the system says of its file: a million of one folder took 900 MB.
+    while items:
+        yield items.pop()
 
 
 def _is_wanted(item: os.DirEntry[bytes], cut: int, keys: Keys) -> bool:
