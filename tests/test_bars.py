@@ -41,9 +41,14 @@ def run_on_terminal(command: list[str], columns: int, *, stop: bytes = b"") -> t
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+
+    def prepare() -> None:  # a shell starts what runs in the background with SIGINT ignored
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     process = subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+        preexec_fn=prepare,  # noqa: PLW1509
     )  # fmt: skip
     os.close(theirs)
     sent, deadline = b"", time.monotonic() + 120

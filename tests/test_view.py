@@ -1,9 +1,11 @@
 """`shardmill view` without a browser: what its pages say, whom it answers, and what it refuses."""
 
+import contextlib
 import io
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -759,12 +761,19 @@ def test_a_missing_object_is_shown_as_such(s3_server, converted, tmp_path, monke
 # The process
 
 
+@contextlib.contextmanager
 def start(out, *arguments, **variables):
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "pipelines", "view", str(out), "--no-browser", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=make_environment(PYTHONUNBUFFERED="1", **variables),
-    )  # fmt: skip
+        # A shell starts what runs in the background with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_started_process_answers_its_address_and_ends_with_ctrl_c(converted):
