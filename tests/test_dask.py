@@ -39,7 +39,7 @@ def test_each_shard_is_a_task_unless_asked_otherwise(
 
 def test_without_dask_its_runner_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UsageError, match=r"is not available: install shardmill\[dask\]$"):
+    with pytest.raises(UsageError, match=r"pip install 'apache-beam\[dask\]'$"):
         runners.parse_options(["--runner=DaskRunner"])
 
 
