@@ -11,7 +11,7 @@ import abc
 import heapq
 import itertools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, overload
 
 import numpy as np
@@ -69,7 +69,7 @@ class Listing(Sequence[Entry]):
             return NotImplemented
         return all(one == another for one, another in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
 
 
 class Entries(Listing):
@@ -164,12 +164,16 @@ class Entries(Listing):
     def take(self, places: Places) -> "Entries":
         """These of the images, in this order."""
         taken = Entries()
-        taken.paths = self.paths.take(places)
-        taken._sizes = take_numbers(self._sizes, places)
-        taken._labels = take_numbers(self._labels, places)
-        taken._splits = take_numbers(self._splits, places)
-        taken._more = {name: column.take(places) for name, column in self._more.items()}
+        taken.paths, taken._more = self.paths, {**self._more}
+        taken._sizes, taken._labels, taken._splits = self._sizes, self._labels, self._splits
+        taken._reorder(places)
         return taken
+
+    def leave_out(self, places: Collection[int]) -> "Entries":
+        """All images but these; the same object if there are none to leave out."""
+        if not len(places):
+            return self
+        return self.take(np.delete(np.arange(len(self), dtype=np.uint32), [*places]))
 
     def sort(self) -> None:
         """Orders the images by the bytes of their paths; those of one path keep their order."""
@@ -198,13 +202,9 @@ class Entries(Listing):
 
     def keep_distinct(self, *, last: bool = False) -> tuple["Entries", list[str]]:
         """Of neighbours with one path, the first or last alone; and a path for each other one."""
-        paths = list(_find_repeated(self.paths.iterate()))
-        if not paths:
-            return self, []
-        repeated = np.array(paths, np.int64)
-        dropped = repeated - 1 if last else repeated
-        kept = np.delete(np.arange(len(self)), dropped)
-        return self.take(kept), [self.paths[place] for place in paths]
+        places = [*_find_repeated(self.paths.iterate())]
+        kept = self.leave_out([place - last for place in places])
+        return kept, [self.paths[place] for place in places]
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -231,7 +231,7 @@ class Entries(Listing):
 
 
 class Members(Listing):
-    """Some of the images in another order: 8 bytes each."""
+    """Some of the images in another order: 4 bytes each, as the places of `assign_splits`."""
 
     def __init__(self, entries: Entries, places: Places) -> None:
         self.entries = entries

@@ -13,10 +13,12 @@ from converter.names import from_bytes, to_bytes
 Numbers: TypeAlias = npt.NDArray[np.int64]
 Places: TypeAlias = npt.NDArray[np.integer[Any]]
 """Indices of entries."""
+Buckets: TypeAlias = npt.NDArray[np.uint16]
+"""The number of a bucket for each image."""
 
 
 class Column(Protocol):
-    """What an entry has in one field; the number of its bytes is said by each kind."""
+    """What entries have in one field; each kind says how many bytes that takes."""
 
     def append(self, value: Any, /) -> None: ...
 
@@ -117,6 +119,28 @@ class Integers:
         taken = Integers()
         taken._numbers = take_numbers(self._numbers, places)
         return taken
+
+
+def deal(hashes: npt.NDArray[np.uint64], bits: int) -> Buckets:
+    """The bucket of each hash, by its first bits, so that buckets are in the order of hashes."""
+    if not bits:  # NumPy shifts nothing by 64 bits
+        return np.zeros(len(hashes), np.uint16)
+    buckets: Buckets = (hashes >> np.uint64(64 - bits)).astype(np.uint16)
+    return buckets
+
+
+def list_repeated(ordered: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The numbers among these in order that occur more than once, some of them several times."""
+    repeated: npt.NDArray[Any] = ordered[1:][ordered[1:] == ordered[:-1]]
+    return repeated
+
+
+def find_repeated(numbers: npt.NDArray[Any]) -> Numbers:
+    """The places of numbers that occur more than once: int64 (places,)."""
+    repeated = list_repeated(np.sort(numbers))
+    if not len(repeated):
+        return np.empty(0, np.int64)
+    return np.flatnonzero(np.isin(numbers, repeated))
 
 
 def take_numbers(numbers: "array[int]", places: Places) -> "array[int]":

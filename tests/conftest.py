@@ -10,9 +10,11 @@ import contextlib
 import gc
 import io
 import os
+import signal
+import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -291,6 +293,25 @@ def draw_split(path: str, options: ConvertOptions) -> str:
     share = draw(path, options).draw / 2**64
     limits = options.validation_split, options.validation_split + options.test_split
     return "validation" if share < limits[0] else "test" if share < limits[1] else "train"
+
+
+@contextlib.contextmanager
+def start_process(
+    command: Sequence[object], *, env: Mapping[str, str], **streams: int
+) -> Iterator[subprocess.Popen[str]]:
+    """A process that Ctrl-C ends, and that is killed with the block."""
+    with subprocess.Popen(
+        [*map(str, command)],
+        env=env,
+        text=True,
+        # A shell starts its background jobs, and so their children, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        **streams,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def make_environment(**variables: str) -> dict[str, str]:

@@ -4,11 +4,10 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import make_environment
+from conftest import make_environment, start_process
 
 pytest.importorskip("google.cloud.dataflow", reason="needs pip install 'apache-beam[gcp]'")
 pytest.importorskip("gcp_storage_emulator", reason="needs pip install gcp-storage-emulator")
@@ -28,23 +27,17 @@ def test_what_is_staged_writes_what_a_local_run_writes(
     assert len(checks) == 17
 
 
-@contextlib.contextmanager
-def start(images: Path, out: Path, stand_in: StandIn) -> Iterator[subprocess.Popen[str]]:
+def start(
+    images: Path, out: Path, stand_in: StandIn
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """A conversion whose job goes on until it is cancelled; it ends with the block."""
     arguments = [*submit.ASKED, "--no_auth", f"--dataflow_endpoint={stand_in.address}"]
-    with subprocess.Popen(
+    return start_process(
         [sys.executable, "-m", "pipelines", "convert", images, out, "--no-progress",
          "--runner=DataflowRunner", "--shared-paths", *arguments],
         env=make_environment(),
         stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts its background jobs, and so their children, with SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.kill()
+    )  # fmt: skip
 
 
 def test_a_killed_launcher_leaves_its_job_alone_and_an_interrupted_one_cancels_it(

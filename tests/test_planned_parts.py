@@ -1,4 +1,4 @@
-"""Planning on the runner: the same data set, whoever plans, and nothing is lost when one dies."""
+"""Planning on the runner gives the bytes of the launcher, also after a worker was killed."""
 
 import dataclasses
 import signal

@@ -253,9 +253,9 @@ def test_an_update_needs_room_for_what_is_written(
 def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
     room = DiskPath(tmp_path / "not" / "there").measure_room()
     assert abs(room - shutil.disk_usage(tmp_path).free) < 100_000_000
-    preview.check_room(tmp_path / "not" / "there", room / 2)
-    with pytest.warns(preview.SpaceWarning, match=r"more will .*/not/there"):
-        preview.check_room(tmp_path / "not" / "there", room * 2)
+    outputs.check_room(tmp_path / "not" / "there", room / 2)
+    with pytest.warns(outputs.SpaceWarning, match=r"more will .*/not/there"):
+        outputs.check_room(tmp_path / "not" / "there", room * 2)
 
 
 def test_an_argument_that_a_function_does_not_know_is_refused(image_folder, converted, tmp_path):

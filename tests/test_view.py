@@ -1,11 +1,9 @@
 """`shardmill view` without a browser: what its pages say, whom it answers, and what it refuses."""
 
-import contextlib
 import io
 import json
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +15,14 @@ import urllib.request
 import numpy as np
 import pytest
 from annotating import CLASSES, SHOTS, write_coco
-from conftest import convert_folder, encode_image, make_environment, make_image, write_image
+from conftest import (
+    convert_folder,
+    encode_image,
+    make_environment,
+    make_image,
+    start_process,
+    write_image,
+)
 from forging import forge, make_payload, sign
 from PIL import Image
 from servers import find_port, upload
@@ -761,19 +766,12 @@ def test_a_missing_object_is_shown_as_such(s3_server, converted, tmp_path, monke
 # The process
 
 
-@contextlib.contextmanager
 def start(out, *arguments, **variables):
-    with subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "view", str(out), "--no-browser", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    return start_process(
+        [sys.executable, "-m", "pipelines", "view", out, "--no-browser", *arguments],
         env=make_environment(PYTHONUNBUFFERED="1", **variables),
-        # A shell starts what runs in the background with SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.kill()
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def test_a_started_process_answers_its_address_and_ends_with_ctrl_c(converted):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.entries import Entries
-from converter.entry_columns import Texts
+from converter.entry_columns import Places, Texts, deal, find_repeated
 from converter.inventory import MAX_NAMES, NO_LABEL, Note
 from converter.names import from_bytes
 from converter.planning.part_files import (
@@ -33,16 +33,14 @@ from converter.planning.part_files import (
 from converter.planning.planning_job import (
     Found,
     PlanningJob,
-    deal,
     locate_step,
     locate_steps,
     name_part,
     read_found,
 )
-from converter.planning.splits import draw_all, draw_together, open_given, spread
+from converter.planning.splits import draw_all, draw_together, number_sets, open_given, spread
 from converter.sources.duplicates import (
     END_BYTES,
-    Places,
     Sets,
     choose_dropped,
     choose_gravest,
@@ -163,9 +161,7 @@ def _join_entries(records: Records, paths: Sequence[bytes]) -> Entries:
 
 def _find_twins(records: Records, paths: Sequence[bytes]) -> list[tuple[int, list[str]]]:
     """Groups of paths that look the same, each with the number of its first image."""
-    ordered = np.sort(records["hash"])
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    alike = np.flatnonzero(np.isin(records["hash"], twice)).tolist()
+    alike = find_repeated(records["hash"]).tolist()
     places = {from_bytes(paths[n]): int(records["place"][n]) for n in alike}
     return [(places[names[0]], names) for names in find_twins(places)]
 
@@ -179,8 +175,7 @@ def _find_changes(
         changed = np.zeros(len(dropped), CHANGED)
         changed["place"] = records["place"][[*dropped]]
         return changed, [entries.paths.read(place) for place in dropped.values()]
-    members = np.fromiter(itertools.chain(*sets), np.int64)
-    units = np.repeat(np.arange(len(sets)), [*map(len, sets)])
+    members, units = number_sets(sets)
     given = open_given(records["split"][members], job.options)
     draws, ranks = records["draw"][members], records["rank"][members]
     changed = np.zeros(len(members), CHANGED)

@@ -42,7 +42,7 @@ from converter.sources.folders import (
 )
 from converter.sources.image_choice import choose_part, note_unknown, refuse_choice
 from converter.sources.name_notes import find_unused, note_folders, note_twins
-from converter.sources.scan import assign_folders, leave_out_places, refuse_empty, refuse_flat
+from converter.sources.scan import assign_folders, label_images, refuse_empty, refuse_flat
 from converter.sources.split_names import SPLIT_FOLDERS
 from converter.storage.location import Location
 
@@ -62,7 +62,7 @@ def list_top(job: PlanningJob, bounds: Sequence[str]) -> None:
 def _list_tops(images: Location) -> dict[str, list[str]]:
     """The folders in the root of a disk, which may be empty, and those in splits."""
     root, tops = check_folder(images), {}
-    for top in sorted(find_subfolders(check_folder(images)), key=to_bytes):
+    for top in sorted(find_subfolders(root), key=to_bytes):
         is_split = top.lower() in SPLIT_FOLDERS
         tops[top] = sorted(find_subfolders(root / to_system(top))) if is_split else []
     return tops
@@ -178,17 +178,12 @@ def _label(
     found: Entries, labeller: Labeller, options: ConvertOptions, skipped: list[Skipped]
 ) -> tuple[Entries, list[str], list[str]]:
     """The images, labelled by place among the names that are taken; those, and all names."""
-    numbers, splits, known, left_out = assign_folders(found, labeller)
+    assigned = assign_folders(found, labeller)
     given = parse_renames(options.class_names) if options.class_names else None
-    all_names = [name for name in known if name]
+    all_names = assigned.list_names()
     taken = [name for name in all_names if given is None or name in given]
-    label_of = np.full(len(known), NO_LABEL, np.int32)
-    label_of[[known[name] for name in taken]] = np.arange(len(taken))
-    labels = label_of[numbers]
-    unlisted = np.flatnonzero((labels == NO_LABEL) & (numbers > 0))
-    left_out |= dict.fromkeys(unlisted.tolist(), "skipped_no_label")
-    found.assign(labels, splits)
-    return leave_out_places(found, left_out, skipped), taken, all_names
+    places = {name: place for place, name in enumerate(taken)}
+    return label_images(found, assigned, places, skipped), taken, all_names
 
 
 def _keep_two(sizes: Sizes) -> Sizes:

@@ -4,9 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from converter.options import ConvertOptions
 from converter.planning.part_files import read_facts
 from converter.storage.location import Location
@@ -87,9 +84,3 @@ def locate_step(job: PlanningJob, found: Found, step: str, number: int) -> Locat
 def name_part(step: str, number: int) -> str:
     """Names the file of a part."""
     return f"{step}-{number:05d}"
-
-
-def deal(hashes: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.uint64]:
-    """The bucket of each hash, by its first bits, so that buckets are in the order of hashes."""
-    # NumPy shifts nothing by 64 bits.
-    return hashes >> np.uint64(64 - bits) if bits else np.zeros_like(hashes)

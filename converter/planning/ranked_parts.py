@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from converter.entries import Entries
-from converter.entry_columns import Places
+from converter.entry_columns import Places, deal
 from converter.inventory import SPLITS, Skipped
 from converter.names import from_bytes, to_bytes
 from converter.planning.hash_parts import CHANGED, read_part
@@ -25,7 +25,6 @@ from converter.planning.plan import describe_skipped, dump_entry, dump_line, dum
 from converter.planning.planning_job import (
     Found,
     PlanningJob,
-    deal,
     locate_step,
     locate_steps,
     read_found,

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from converter.entries import SPLIT_NUMBERS, Entries, Members
-from converter.entry_columns import Numbers
+from converter.entry_columns import Numbers, deal
 from converter.errors import UsageError
 from converter.inventory import SPLITS, Entry
 from converter.names import to_bytes
@@ -86,16 +86,15 @@ def assign_splits(
     if kept and groups:
         # Before duplicates are joined, which may lie in several splits by now.
         given = spread(given, join_units(groups, len(columns), ()), columns.splits)
-    if groups or options.stratify or (given != OPEN).any():
-        units = join_units(groups, len(columns), duplicates) if groups or duplicates else None
-        if units is not None:
-            draws = draw_together(units, draws, ranks, groups, options)
-            given = spread(given, units, columns.splits)
-    else:  # each set for itself, because arrays of units would take more than the entries
-        units = None
-        for places in duplicates:
-            group = np.asarray(places)
-            draws[group] = draws[group[ranks[group].argmin()]]
+    units = None
+    if groups or (options.stratify and duplicates):
+        units = join_units(groups, len(columns), duplicates)
+        draws = draw_together(units, draws, ranks, groups, options)
+        given = spread(given, units, columns.splits)
+    elif duplicates:  # those alone, because units of all images would take as much as the entries
+        places, sets = number_sets(duplicates)
+        draws[places] = draw_together(sets, draws[places], ranks[places], {}, options)
+        given[places] = spread(given[places], sets, columns.splits[places])
     if options.stratify:
         chosen = stratify(read_labels(columns), draws, given, units, options)
     else:
@@ -187,6 +186,12 @@ def join_units(
     for unit in parents:
         roots[unit] = _find(parents, unit)
     return roots[units]
+
+
+def number_sets(sets: Sequence[Sequence[int]]) -> tuple[Numbers, Numbers]:
+    """The images of some sets, and the number of the set of each: int64 (images,)."""
+    members = np.fromiter(itertools.chain(*sets), np.int64)
+    return members, np.repeat(np.arange(len(sets)), [*map(len, sets)])
 
 
 def _find_groups(entries: Entries, options: ConvertOptions) -> dict[int, str]:
@@ -285,7 +290,7 @@ def draw_freely(draws: Draws, options: ConvertOptions) -> Hints:
 
 def _sort(entries: Entries, chosen: Hints, ranks: Draws) -> dict[str, Members]:
     """Orders each split by rank, a part of the ranks at a time, which takes less memory."""
-    parts = (ranks >> np.uint64(64 - _PART_BITS)).astype(np.uint8)
+    parts = deal(ranks, _PART_BITS)
     members = {}
     for number, split in enumerate(SPLITS):
         found = np.empty(int((chosen == number).sum()), np.uint32)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from converter import progress
 from converter.entries import Entries
+from converter.entry_columns import Numbers, Places, deal, list_repeated
 from converter.inventory import MAX_NAMES, SKIP_RULES, Entry, Inventory, Note, Skipped
 from converter.names import to_bytes
 from converter.options import ConvertOptions
@@ -23,8 +24,7 @@ from converter.sources.originals import digest_source
 from converter.storage.location import Location
 from converter.storage.stores import CONNECTIONS
 
-Places: TypeAlias = npt.NDArray[np.uint32]
-Sizes: TypeAlias = npt.NDArray[np.int64]
+Sizes: TypeAlias = Numbers
 Sets: TypeAlias = "list[array[int]]"
 """Indices of entries with the same content, set by set."""
 
@@ -37,8 +37,7 @@ _HASH_BYTES: Final = 16  # of a SHA-256: no one can make two files that share th
 _CHUNK: Final = 1_024  # images that are read before it is seen whether threads are of use
 
 _PART: Final = 1 << 20  # images
-_PART_BITS: Final = 4
-_PARTS: Final = 1 << _PART_BITS  # of all hashes
+_PART_BITS: Final = 4  # of the hashes that are sorted at once
 
 
 def mark_duplicates(inventory: Inventory, root: Location, options: ConvertOptions) -> Inventory:
@@ -78,7 +77,7 @@ def confirm_sets(
 
 def find_shared(ordered: Sizes, max_bytes: int) -> Sizes:
     """The sizes that occur twice among these in order, but of no empty or larger files."""
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    twice: Sizes = np.unique(list_repeated(ordered))
     return twice[(twice > 0) & (twice <= max_bytes)]
 
 
@@ -106,8 +105,8 @@ def _group(
     hashes = hash_images(places, entries, root, end_bytes, pool)
     sets: Sets = []
     # A part at a time, by the first bits of the hash: sorting takes 50 bytes for each hash in it.
-    numbers = (hashes[:, 0] >> np.uint64(64 - _PART_BITS)).astype(np.uint8)
-    for number in range(_PARTS):
+    numbers = deal(hashes[:, 0], _PART_BITS)
+    for number in range(1 << _PART_BITS):
         chosen = np.flatnonzero(numbers == number)
         sets += find_sets(hashes[chosen], places[chosen], entries.sizes)
     return sets
@@ -134,7 +133,7 @@ def hash_images(
         waits_before = _count_waits()
         data = b"".join(pool.map(read, part) if waits else map(read, part))
         hashes[begin : begin + len(part)] = np.frombuffer(data, np.uint64).reshape(-1, 2)
-        # Threads that need not wait for a disk take turns, and 1.7 times as long as one alone.
+        # Threads that wait for no disk only take turns: two take 1.7 times as long as one.
         waits |= _count_waits() - waits_before > len(part) / 2
         progress.advance(len(part))
     return hashes
@@ -166,8 +165,7 @@ def drop_duplicates(entries: Entries, sets: Sets) -> tuple[Entries, tuple[Skippe
         skip_duplicate(entries.paths[place], entries.paths[dropped[place]])
         for place in sorted(dropped)
     )
-    kept_ones = np.delete(np.arange(len(entries), dtype=np.uint32), [*dropped])
-    return entries.take(kept_ones) if dropped else entries, tuple(skipped)
+    return entries.leave_out(dropped), tuple(skipped)
 
 
 def choose_dropped(entries: Entries, sets: Sets) -> dict[int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from converter.entries import Entries
+from converter.entry_columns import find_repeated
 from converter.inventory import NO_LABEL, Entry, Inventory, Note, make_note, note_empty
 from converter.names import fold_name, from_bytes, to_bytes
 from converter.sources.folders import LAYOUT_FOLDERS
@@ -30,10 +31,8 @@ def note_names(inventory: Inventory) -> Inventory:
     notes = note_twins(classes)
     # Hashes first: a million paths take eight bytes each, and only equal ones are compared.
     hashes = np.fromiter(map(_hash_folded, entries.paths.iterate()), np.int64, len(entries))
-    ordered = np.sort(hashes)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    alike = np.flatnonzero(np.isin(hashes, twice)) if len(twice) else twice
-    if twins := find_twins(entries.paths[place] for place in alike.tolist()):
+    alike = find_repeated(hashes).tolist()
+    if twins := find_twins(entries.paths[place] for place in alike):
         notes.append(make_note("twin_path", list(itertools.chain(*twins))))
     used = {*np.unique(entries.labels).tolist()}
     if NO_LABEL not in used:

@@ -191,28 +191,35 @@ def _label_images(
 
     Returns the classes in label order, the names of those found, and the images that are left.
     """
-    provisional, splits, names, left_out = assign_folders(found, labeller)
+    assigned = assign_folders(found, labeller)
     # Labels are numbers in the order of all classes, which are known only when all are found.
-    named = sorted((labeller.list_classes() | {*names}) - {""}, key=to_bytes)
+    named = sorted(labeller.list_classes() | {*assigned.list_names()}, key=to_bytes)
     classes = order_classes(named, options)
-    given = number_names(classes, options)
-    label_of = np.array([given.get(name, NO_LABEL) for name in names], np.int32)
-    label_of[0] = NO_LABEL
-    labels = label_of[provisional]
-    unlisted = np.flatnonzero((labels == NO_LABEL) & (provisional > 0))
-    left_out |= dict.fromkeys(unlisted.tolist(), "skipped_no_label")
-    found.assign(labels, splits)
-    return classes, named, leave_out_places(found, left_out, skipped)
+    return classes, named, label_images(found, assigned, number_names(classes, options), skipped)
 
 
-def assign_folders(
-    found: Entries, labeller: Labeller
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8], dict[str, int], dict[int, str]]:
+class Assigned(NamedTuple):
     """What the folders of images say of each.
 
-    Returns the numbers of their classes, and those of their splits, shape (images,); the numbers
-    that classes have here, by name, with 0 for none; and codes of images to leave out, by place.
+    Attributes:
+        numbers: of their classes here, 0 for none: int32 (images,).
+        splits: indices of `SPLITS`, or -1: int8 (images,).
+        names: the number of each class by its name; 0 for none, whose name is empty.
+        left_out: codes of images to leave out, by place.
     """
+
+    numbers: npt.NDArray[np.int32]
+    splits: npt.NDArray[np.int8]
+    names: dict[str, int]
+    left_out: dict[int, str]
+
+    def list_names(self) -> list[str]:
+        """The classes, in the order in which they were found."""
+        return [name for name in self.names if name]
+
+
+def assign_folders(found: Entries, labeller: Labeller) -> Assigned:
+    """Finds out what the folders of images say of each."""
     numbers, splits, names = array("i"), array("b"), {"": 0}
     left_out: dict[int, str] = {}
     for place, path in enumerate(found.paths):
@@ -221,17 +228,23 @@ def assign_folders(
         splits.append(SPLIT_NUMBERS[split])
         if code:
             left_out[place] = code
-    return np.frombuffer(numbers, np.int32), np.frombuffer(splits, np.int8), names, left_out
+    return Assigned(
+        np.frombuffer(numbers, np.int32), np.frombuffer(splits, np.int8), names, left_out
+    )
 
 
-def leave_out_places(
-    found: Entries, left_out: Mapping[int, str], skipped: list[Skipped]
+def label_images(
+    found: Entries, assigned: Assigned, labels: Mapping[str, int], skipped: list[Skipped]
 ) -> Entries:
-    """Leaves out images by their places, for the reasons with these codes."""
-    if not left_out:
-        return found
+    """Gives images their splits, and the labels of their classes; leaves out those without."""
+    label_of = np.array([labels.get(name, NO_LABEL) for name in assigned.names], np.int32)
+    label_of[0] = NO_LABEL
+    numbers = label_of[assigned.numbers]
+    unlisted = np.flatnonzero((numbers == NO_LABEL) & (assigned.numbers > 0)).tolist()
+    left_out = {**assigned.left_out, **dict.fromkeys(unlisted, "skipped_no_label")}
     skipped += (leave_out(found.paths[place], code) for place, code in left_out.items())
-    return found.take(np.delete(np.arange(len(found), dtype=np.uint32), [*left_out]))
+    found.assign(numbers, assigned.splits)
+    return found.leave_out(left_out)
 
 
 def refuse_flat(root: Location) -> UsageError:

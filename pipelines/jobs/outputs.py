@@ -2,13 +2,16 @@
 
 import errno
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from converter.errors import DatasetError, OutputError, UsageError
+from converter.errors import DatasetError, OutputError, ShardmillWarning, UsageError
 from converter.format.manifest import read_manifest
+from converter.names import fit_message
 from converter.options import ConvertOptions
+from converter.sizes import format_bytes
 from converter.sources.patterns import is_pattern, overlaps
 from converter.storage.files import (
     MANIFEST,
@@ -22,6 +25,10 @@ from converter.storage.location import Location
 
 # They show the state of the kernel. Their permissions let root write, but they take no new folder.
 _KERNEL_MOUNTS: Final = (Path("/proc"), Path("/sys"))
+
+
+class SpaceWarning(ShardmillWarning):
+    """The disk looks too small for a conversion."""
 
 
 def check_folders(images: Location, out: Location) -> None:
@@ -153,3 +160,15 @@ def locate_sizes(out: Location, sizes: Sequence[ConvertOptions]) -> dict[Locatio
             "for each: choose another folder"
         )
     return {out / name: options for name, options in zip(names, sizes, strict=True)}
+
+
+def check_room(out: Location, needed: float) -> None:
+    """Warns if the disk of an output looks too small for that many more bytes."""
+    # No error, because `needed` is an estimate.
+    if needed > (room := out.measure_room()):
+        message = (
+            f"about {format_bytes(needed)} more will be written to {out}, where "
+            f"{format_bytes(int(room))} are free: make room; on a full disk the conversion ends, "
+            "finished shards are kept, and the same command resumes it"
+        )
+        warnings.warn(fit_message(message), SpaceWarning, stacklevel=2)

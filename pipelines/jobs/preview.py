@@ -7,22 +7,19 @@ import contextlib
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from converter import progress
 from converter.commits.commit import list_finished
 from converter.entries import Entries
-from converter.errors import DatasetError, ShardmillWarning, UsageError
+from converter.errors import DatasetError, UsageError
 from converter.format.manifest import Manifest, read_manifest
 from converter.images.openers import register_formats
 from converter.inventory import Inventory, Note
-from converter.names import fit_message
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, digest_plan, read_plan, refuse_other_plan
 from converter.planning.splits import assign_splits, plan_shards
-from converter.sizes import format_bytes
 from converter.sources.inputs import locate_root
 from converter.sources.joined import Images
 from converter.sources.recognition import resolve_options
@@ -37,12 +34,8 @@ from converter.upkeep.updates import Update, plan_update
 from converter.writing.estimates import Estimate, bound_record_bytes, estimate_records
 from converter.writing.records import check_scan
 from pipelines.jobs.bars import follow
-from pipelines.jobs.outputs import locate_sizes
+from pipelines.jobs.outputs import check_room, locate_sizes
 from pipelines.jobs.request import SETTINGS, Request, make_requests, make_settings
-
-
-class SpaceWarning(ShardmillWarning):
-    """The disk looks too small for a conversion."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -346,15 +339,3 @@ def _check_room(requests: Sequence[Request], proposals: Sequence[Proposal]) -> N
     # read in order wait until all of them are read.
     waiting = sum(needed) - max(needed) + in_order * sum(needed)
     check_room(requests[0].target, sum(needed) + waiting - present)
-
-
-def check_room(out: Location, needed: float) -> None:
-    """Warns if the disk of an output looks too small for that many more bytes."""
-    # No error, because `needed` is an estimate.
-    if needed > (room := out.measure_room()):
-        message = (
-            f"about {format_bytes(needed)} more will be written to {out}, where "
-            f"{format_bytes(int(room))} are free: make room; on a full disk the conversion ends, "
-            "finished shards are kept, and the same command resumes it"
-        )
-        warnings.warn(fit_message(message), SpaceWarning, stacklevel=2)
