@@ -53,6 +53,13 @@ def visit(out, **window):
         assert not any(TOKEN in url for url in browser.requests[1:])
 
 
+def press(page, key: str) -> None:
+    # The script that listens for keys runs when all of the page is there, and a page shows
+    # before that: a key that comes earlier does nothing.
+    page.wait_for_load_state()
+    page.keyboard.press(key)
+
+
 def list_shown(page) -> list[int]:
     hrefs = [link.get_attribute("href") for link in page.query_selector_all(".sample > a")]
     return [int(href.rpartition("/")[2].partition("?")[0]) for href in hrefs]
@@ -99,14 +106,14 @@ def test_a_person_walks_jumps_searches_and_filters(converted):
         page.click(".sample:nth-child(3) > a")
         page.wait_for_url("**/s/train/2")
         assert names[2] in page.inner_text(".facts")
-        page.keyboard.press("ArrowRight")
+        press(page, "ArrowRight")
         page.wait_for_url("**/s/train/3")
-        page.keyboard.press("ArrowLeft")
+        press(page, "ArrowLeft")
         page.wait_for_url("**/s/train/2")
-        page.keyboard.press("g")
+        press(page, "g")
         page.keyboard.type("17\n")
         page.wait_for_url("**/s/train/17")
-        page.keyboard.press("Escape")
+        press(page, "Escape")
         page.wait_for_url("**/s/train/?page=1")
         page.select_option("#class", "1")
         page.wait_for_url("**class=1**")
@@ -115,12 +122,12 @@ def test_a_person_walks_jumps_searches_and_filters(converted):
         page.click(".sample:nth-child(2) > a")
         second = [n for n, label in enumerate(labels) if label == 1][1]
         page.wait_for_url(f"**/s/train/{second}?class=1")
-        page.keyboard.press("ArrowRight")
+        press(page, "ArrowRight")
         third = [n for n, label in enumerate(labels) if label == 1][2]
         page.wait_for_url(f"**/s/train/{third}?class=1")
         page.click("text=all thumbnails")
         page.wait_for_url("**/s/train/?class=1&page=1")
-        page.keyboard.press("/")
+        press(page, "/")
         page.keyboard.type("bild 1\n")
         page.wait_for_url("**q=bild**")
         expected = [n for n, name in enumerate(names) if labels[n] == 1 and "bild 1" in name]
@@ -181,7 +188,7 @@ def test_boxes_are_drawn_and_can_be_hidden(boxes):
             assert found["width"] == pytest.approx((right - left) * picture["width"], abs=6)
             assert found["height"] == pytest.approx((bottom - top) * picture["height"], abs=6)
         assert page.locator(".boxes text").first.is_visible()
-        page.keyboard.press("n")
+        press(page, "n")
         assert not page.locator(".boxes text").first.is_visible()
         assert page.locator(".boxes").is_visible()
         page.click("label[for=show-boxes]")
@@ -211,7 +218,7 @@ def test_a_mask_lies_over_its_image_and_can_be_hidden(tmp_path):
             page.locator(f".picture {part}").bounding_box() for part in ("img >> nth=0", ".mask")
         )
         assert image == mask
-        page.keyboard.press("m")
+        press(page, "m")
         assert not page.locator(".mask").is_visible()
 
 
@@ -230,7 +237,7 @@ def test_what_is_damaged_is_shown_and_the_rest_goes_on(converted, tmp_path):
         assert f"{second.name} is missing" in page.inner_text(".faults")
         page.click(".sample:first-child > a")
         assert first.name in page.inner_text(".note.bad >> nth=1")
-        page.keyboard.press("ArrowRight")
+        press(page, "ArrowRight")
         page.wait_for_url("**/s/train/1")
         assert count_broken(page) == 0
 
