@@ -4,7 +4,6 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from benchmarks.corpora import make_photos
 
 from converter.errors import UsageError
 from pipelines.beam import clusters, runners
@@ -17,8 +16,9 @@ def test_a_cluster_leaves_the_tree_of_a_local_run_though_a_worker_is_killed(
         "distributed", reason="Dask is not installed: pip install 'apache-beam[dask]'"
     )
     from engines.dask import prove_dask
+    from engines.proof import make_images
 
-    proof = prove_dask(make_photos(tmp_path, 160), tmp_path / "dask")
+    proof = prove_dask(*make_images(tmp_path, 160, 10_000), tmp_path / "dask")
     assert not proof.missed, capsys.readouterr().out
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import apache_beam as beam
 import psutil
@@ -13,12 +14,16 @@ from conftest import make_environment, read_tree, run_conversion, write_image
 from servers import upload_tree
 
 from converter.errors import UsageError
+from converter.names import to_bytes
 from converter.options import ConvertOptions
-from converter.planning.key_ranges import Cut
-from converter.planning.planning_steps import STEPS
+from converter.planning.key_ranges import Cut, cut_images, make_ranges
+from converter.planning.planning_steps import STEPS, begin_step
+from converter.progress import Phase
+from converter.sources.folders import list_folder, list_keys
 from converter.storage.files import Layout
+from converter.storage.object_requests import put_object
 from pipelines.beam import runners
-from pipelines.beam.planned_parts import PlanParts, list_parts
+from pipelines.beam.planned_parts import PlanParts, _Clock, _count_files, _divide, list_parts
 from pipelines.jobs import planners
 from pipelines.jobs.planners import choose_planner, make_job
 from pipelines.jobs.request import RunSettings, make_requests
@@ -97,6 +102,29 @@ def test_a_store_is_planned_by_the_runner_above_a_number_of_images(
     assert len(seen) == 1
     names = [name for name in out.list_names() if name not in ("report.html", "run.jsonl")]
     assert {name: (out / name).read_bytes() for name in names} == read_tree(tmp_path / "here")
+
+
+def test_listings_of_several_pages_are_divided_in_a_real_store(server):
+    images = server.path("pages")
+    names = [f"img_{n:05d}.png" for n in range(60)]
+    for folder, count in {"a": 40, "a-b": 1_010, "c": 40}.items():
+        names += [f"{folder}/é{n:04d}.png" for n in range(count)]
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda name: put_object(images / name, b"x") or True, names))
+    cut = cut_images(images)
+    assert cut.known == len(names)
+    assert len(cut.bounds) > 2
+    expected, _ = list_folder(images, [])
+    assert [*expected.paths] == sorted(names, key=to_bytes)
+    for most in (2, len(cut.bounds) + 1):
+        listed, versions = [], []
+        server.set_faults()
+        for keys in make_ranges(cut.bounds, most):
+            entries, _ = list_keys(images, keys, [], versions.append)
+            listed += entries
+        assert listed == [*expected]
+        assert len(versions) == len(names)
+        assert server.set_faults()["GET"] <= most + 1  # no page is requested behind a range
 
 
 def test_overwriting_plans_on_the_runner_too(image_folder, tmp_path):
@@ -189,10 +217,31 @@ def test_the_pipeline_is_one_line_of_steps_and_small(image_folder, tmp_path):
     assert [*list_parts(None, job, 0)] == [*range(256)]
 
 
+def test_a_bar_shows_the_step_and_the_share_that_is_done(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.beam.planned_parts.STORE_INTERVAL_S", 0)
+    job = make_job(image_folder, tmp_path / "out", OPTIONS, Cut(["b", "c"], 0))
+    phase, seen = Phase("plan", note="listing"), []
+    for step in STEPS:
+        count = begin_step(job, step)
+        _count_files(job, phase, _Clock())
+        seen.append((phase.note, phase.done, phase.total))
+        for number in range(count):
+            step.work(job, number)
+    _count_files(job, phase, _Clock())
+    seen.append((phase.note, phase.done, phase.total))
+    assert seen == [
+        ("listing", 0, None),
+        ("listing", 3, None),
+        ("labelling", 6, 14),
+        ("hashing", 9, 14),
+        ("comparing hashes", 10, 14),
+        ("assigning splits", 13, 14),
+        ("ordering", 14, 14),
+    ]
+
+
 def test_dask_takes_each_step_as_a_pipeline_of_its_own():
     pytest.importorskip("distributed", reason="Dask is not installed")
-    from pipelines.beam.planned_parts import _divide
-
     local, dask = (runners.parse_options(each) for each in ([], ["--runner=DaskRunner"]))
     assert _divide(local) == [(0, len(STEPS))]
     assert _divide(dask) == [(n, n + 1) for n in range(len(STEPS))]

@@ -18,9 +18,15 @@ class Step(NamedTuple):
     """A step, which begins when that before it is done."""
 
     name: str
+    doing: str  # what a bar says meanwhile
     merge: Callable[[PlanningJob], None] | None  # by one process, before the parts
     count: Callable[[PlanningJob], int]  # parts, once that is done
     work: Callable[[PlanningJob, int], None]
+
+    @property
+    def file(self) -> str:
+        """How the names of the files begin that it leaves."""
+        return self.name.lower()
 
 
 def _count_parts(job: PlanningJob) -> int:
@@ -32,12 +38,12 @@ def _count_buckets(job: PlanningJob) -> int:
 
 
 STEPS: Final = (
-    Step("List", None, _count_parts, list_part),
-    Step("Label", merge_folders, _count_parts, label_part),
-    Step("Hash", merge_labels, _count_parts, hash_part),
-    Step("Group", None, _count_buckets, group_bucket),
-    Step("Assign", None, _count_parts, assign_part),
-    Step("Order", None, _count_buckets, order_bucket),
+    Step("List", "listing", None, _count_parts, list_part),
+    Step("Label", "labelling", merge_folders, _count_parts, label_part),
+    Step("Hash", "hashing", merge_labels, _count_parts, hash_part),
+    Step("Group", "comparing hashes", None, _count_buckets, group_bucket),
+    Step("Assign", "assigning splits", None, _count_parts, assign_part),
+    Step("Order", "ordering", None, _count_buckets, order_bucket),
 )
 
 

@@ -181,12 +181,15 @@ def list_versions(
     """
     skipped = len(folder.prefix)
     begin = folder.prefix + after if after else ""
+    end = None if until is None else to_bytes(folder.prefix + until)
     first = _start_page(folder, folder.prefix, nested=True, after=begin)
-    for page in _list_pages(folder, folder.prefix, nested=True, first=first, after=begin):
+    for page in _list_pages(
+        folder, folder.prefix, nested=True, first=first, after=begin, until=end
+    ):
         for key, size in page.objects.items():
             name = key[skipped:]
             # By bytes: Python's order is another one where names are not UTF-8.
-            if until is not None and to_bytes(name) > to_bytes(until):
+            if end is not None and to_bytes(key) > end:
                 return
             if to_bytes(name) > to_bytes(after):
                 on_version(page.versions.get(key, ""))
@@ -232,20 +235,23 @@ def _list_pages(
     nested: bool,
     first: concurrent.futures.Future[Page] | None = None,
     after: str = "",
+    until: bytes | None = None,
 ) -> Iterator[Page]:
-    """Yields all pages of a listing; the next one is requested before one is used."""
+    """Yields the pages of a listing up to a key; the next one is requested before one is used."""
     following = first or _start_page(folder, prefix, nested=nested)
     try:
         while True:
             page = wait(following)
-            if page.token is not None:
+            last = to_bytes(next(reversed(page.objects), ""))
+            is_last = page.token is None or (until is not None and last > until)
+            if not is_last:
                 following = _start_page(
                     folder, prefix, nested=nested, token=page.token, after=after
                 )
             # Consoles show an empty folder by an object whose key ends in a slash.
             shown = {key: size for key, size in page.objects.items() if not key.endswith("/")}
             yield page._replace(objects=shown)
-            if page.token is None:
+            if is_last:
                 return
     finally:
         following.cancel()

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -67,7 +68,7 @@ def take_step(part: int, job: PlanningJob, number: int) -> tuple[int, int]:
 
 def run_planning(job: PlanningJob, options: runners.RunnerOptions, count: int) -> None:
     """Runs all steps, with `count` local processes if the runner is a local one."""
-    phase = progress.begin("plan", unit="parts", note="as a job")
+    phase = progress.begin("plan", unit="parts", note="listing")
     watch = functools.partial(_count_files, job, phase, _Clock())
     # The same name for the same output: Dataflow refuses a second job while the first still runs.
     name = f"shardmill-plan-{hash_bytes(str(job.folder).encode('utf-8', 'replace'))[:20]}"
@@ -94,5 +95,10 @@ def _count_files(job: PlanningJob, phase: progress.Phase, clock: _Clock) -> None
     if time.monotonic() < clock.next:
         return
     folders = [job.folder / name for name in job.folder.list_names()]
-    phase.done = sum(len(folder.list_names()) for folder in folders)
+    names = [name for folder in folders for name in folder.list_names()]
+    if phase.total is None and job.classes.name in names:
+        phase.total = sum(step.count(job) for step in STEPS)
+    done = Counter(name.partition("-")[0] for name in names if "-" in name)
+    phase.done = done.total()
+    phase.note = next((step.doing for step in reversed(STEPS) if done[step.file]), phase.note)
     clock.next = time.monotonic() + STORE_INTERVAL_S

@@ -154,7 +154,7 @@ class TerminalBar:
         if self._bar is None or phase is not self._phase:
             self.close()
             self._phase = phase
-            self._bar = tqdm(total=phase.total or None, leave=False, dynamic_ncols=True, delay=1e9)
+            self._bar = tqdm(leave=False, dynamic_ncols=True, delay=1e9)
             self._bar.delay = 0  # it is drawn below, once it has its text
             self._measure, self._bar.dynamic_ncols = self._bar.dynamic_ncols, None
         bar = self._bar
@@ -162,7 +162,7 @@ class TerminalBar:
         columns, _ = self._measure(bar.fp)
         bar.ncols = columns if columns > 0 else 80
         bar.bar_format = lay_out(pace, bar.ncols)
-        bar.n = phase.done
+        bar.total, bar.n = phase.total or None, phase.done  # a total may be known only later
         bar.refresh()
 
     def end(self, pace: Pace) -> None:

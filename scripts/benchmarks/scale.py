@@ -4,6 +4,8 @@
     table      the same for a CSV with a label and a caption for each image
     archive    a whole conversion of ten million images, which lie in one tar
     convert    launcher and workers, for few images and for many
+    bucket     planning on the runner: ten million images in a prefix of a store, with no folders
+    read       the same, where all of a million have to be read, as they could be duplicates
     update     the launcher, when one image in a thousand has changed
 
 The images have one pixel each, so nearly all of the time is what an image costs apart from pixels.
@@ -14,15 +16,18 @@ memory as so much for each. docs/scale.md carries it on.
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from benchmarks.convert import PLAN
 from benchmarks.corpora import convert, pack_pixels, write_pixels, write_table
 from benchmarks.measuring import Run, make_parser, measure, report, run_sections
+from benchmarks.pixel_bucket import run_bucket
 
 SIZE = ("--image-size=8", "--encoding=png")
+
+SECTIONS = ("plan", "table", "convert", "archive", "bucket", "read", "update")
 
 COUNTS = [1_000, 10_000, 100_000, 1_000_000]
 FITTED_FROM = 10_000
@@ -42,11 +47,38 @@ MAX_POWER = 1.1
 GROWTH_MB = 25
 """What noise and the entries of a larger shard may add to a worker."""
 
+BUCKET_MB = 250
+"""What a worker may take for 100,000 images of a part or a bucket, beside those of few images."""
+
+PLAN_ON_RUNNER = """
+import math, sys, time
+from converter.options import ConvertOptions
+from converter.planning.plan import write_plan
+from converter.storage.locate import locate
+from pipelines.beam import runners
+from pipelines.jobs.planners import choose_planner
+from pipelines.jobs.request import RunSettings, make_requests
+
+out = locate(sys.argv[2])
+options = ConvertOptions(
+    image_size=8, dedupe=sys.argv[3], source="folders", label_from="none", validation_split=0.1
+)
+if __name__ == "__main__":
+    (request,) = make_requests(sys.argv[1], {out: options}, RunSettings(plan_on="runner"))
+    plan = choose_planner([request], runners.parse_options([]))
+    with request.out.lock():
+        draft = plan([request], math.inf)[request.out].draft
+        write_plan(draft, request.options, images=request.root, out=request.out)
+    print("launcher", round(time.process_time(), 1))
+"""
+
 
 def main() -> int:
-    parser = make_parser(__doc__, ("plan", "table", "convert", "archive", "update"))
+    parser = make_parser(__doc__, SECTIONS)
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--archive-counts", type=int, nargs="+", default=ARCHIVE_COUNTS)
+    parser.add_argument("--bucket-counts", type=int, nargs=2, default=[1_000_000, 10_000_000])
+    parser.add_argument("--read-counts", type=int, nargs=2, default=[100_000, 1_000_000])
     parser.add_argument("--update-count", type=int, default=100_000)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -55,6 +87,8 @@ def main() -> int:
         "table": lambda: measure_table(arguments.work, max(arguments.counts)),
         "convert": lambda: measure_convert(arguments.work, arguments.counts),
         "archive": lambda: measure_archive(arguments.work, arguments.archive_counts),
+        "bucket": lambda: measure_bucket(arguments.work, arguments.bucket_counts),
+        "read": lambda: measure_read(arguments.work, arguments.read_counts),
         "update": lambda: measure_update(arguments.work, arguments.update_count),
     }
     return run_sections(sections, arguments.only)
@@ -134,6 +168,34 @@ def report_growth(counts: list[int], runs: list[Run]) -> Iterator[bool]:
     report("wall time, to the", f"{wall:.2f}")
     slope, base = np.polyfit(images, [run.launcher_mb for _, run in fitted], 1)
     report("the launcher's memory", f"{base:.0f} MB + {slope * 1e6:,.0f} bytes an image")
+
+
+def measure_bucket(work: Path, counts: Sequence[int]) -> Iterator[bool]:
+    yield from plan_buckets(work, counts, "off")
+
+
+def measure_read(work: Path, counts: Sequence[int]) -> Iterator[bool]:
+    yield from plan_buckets(work, counts, "report")
+
+
+def plan_buckets(work: Path, counts: Sequence[int], dedupe: str) -> Iterator[bool]:
+    runs = []
+    for count in counts:
+        shutil.rmtree(work / "planned", ignore_errors=True)
+        with run_bucket(count) as images:
+            command = [sys.executable, "-c", PLAN_ON_RUNNER, images, str(work / "planned"), dedupe]
+            runs.append(run := measure(command))
+        cpu = re.search(r"launcher (.+)", run.output)
+        report(f"{count:,} images, planned", f"{run.seconds:.1f} s")
+        report("  CPU of the launcher", f"{cpu[1]} s" if cpu else "?")
+        report("  launcher, largest worker", f"{run.launcher_mb:.0f} MB, {run.worker_mb:.0f} MB")
+        report_cpu(count, run)
+    few, many = runs
+    launcher, worker = many.launcher_mb - few.launcher_mb, many.worker_mb - few.worker_mb
+    yield report("the launcher's growth", f"{launcher:+.0f} MB", f"at most {GROWTH_MB} MB",
+                 ok=launcher <= GROWTH_MB)  # fmt: skip
+    yield report("a worker's growth", f"{worker:+.0f} MB", f"at most {BUCKET_MB} MB",
+                 ok=worker <= BUCKET_MB)  # fmt: skip
 
 
 def measure_update(work: Path, count: int) -> Iterator[bool]:

@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks.corpora import make_photos
+from benchmarks.corpora import make_photos, write_pixels
 from benchmarks.measuring import report
 from dataflow.standin import StandIn, list_packages
 from engines.proof import find_free_port, is_open
@@ -50,41 +50,49 @@ ASKED = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, default=HERE.parents[2] / "build" / "dataflow")
-    parser.add_argument("--count", type=int, default=200, help="photographs to convert")
+    parser.add_argument("--count", type=int, default=200, help="images to convert")
+    parser.add_argument("--pixels", action="store_true", help="of one pixel, not photographs")
+    parser.add_argument("--only", choices=("store", "disk"), help="where images and output lie")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    images, missed = make_photos(arguments.work, arguments.count), 0
-    for stored in (True, False):
-        print("\nimages and output in the store" if stored else "\nimages and output on this disk")
-        checks = prove(images, arguments.work, stored=stored)
+    make = write_pixels if arguments.pixels else make_photos
+    images, missed = make(arguments.work, arguments.count), 0
+    asked = ["--image-size=8"] * arguments.pixels
+    for place in ("store", "disk"):
+        if arguments.only not in (None, place):
+            continue
+        print(f"\nimages and output in the {place}")
+        checks = prove(images, arguments.work, asked, stored=place == "store")
         missed += sum(not report(what, value, ok=ok) for what, value, ok in checks)
     print(f"\n{missed} checks failed" if missed else "\nevery check passed")
     return 1 if missed else 0
 
 
-def prove(images: Path, work: Path, *, stored: bool) -> Iterator[tuple[str, str, bool]]:
+def prove(
+    images: Path, work: Path, asked: Sequence[str] = (), *, stored: bool
+) -> Iterator[tuple[str, str, bool]]:
     """Converts images here and by way of Dataflow; each check, its value, whether it holds."""
     here, there = work / "here", work / "there"
     for out in (here, there):
         shutil.rmtree(out, ignore_errors=True)
-    convert(images, here)
+    convert(images, here, *asked)
     with (
         run_store() as store,
         tempfile.TemporaryDirectory() as fetched,
         StandIn(store, Path(fetched)) as stand_in,
     ):
         endpoint = f"--dataflow_endpoint={stand_in.address}"
-        submitted = ("--runner=DataflowRunner", *ASKED, "--no_auth", endpoint)
+        submitted = ("--runner=DataflowRunner", "--plan-on=runner", *ASKED, "--no_auth", endpoint)
         if stored:
             target = parse_address(f"gs://{BUCKET}/sets/there")
-            convert(upload(images), target, "--plan-on=runner", *submitted)
+            convert(upload(images), target, *asked, *submitted)
         else:
             target = there
-            convert(images, target, "--shared-paths", *submitted)
+            convert(images, target, "--shared-paths", *asked, *submitted)
         *planning, job = stand_in.jobs
         *_, told = stand_in.workers.values()
         value = ", ".join(each["name"] for each in planning)
-        yield "jobs that plan", value or "none", len(planning) == stored
+        yield "jobs that plan", value or "none", len(planning) == 1
         yield from check_request(job)
         yield from check_worker(told, fetched)
         yield compare_trees(read_tree(here), read_tree(target))

@@ -8,7 +8,6 @@ import json
 import socket
 import sys
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 
 from engines.parts import find_flink, find_job_server
@@ -20,14 +19,16 @@ from engines.proof import (
     Proof,
     find_free_port,
     is_open,
-    make_images,
+    parse_images,
     run_script,
 )
 
 MANAGERS = ("TaskManager 1", "TaskManager 2")
 POOLS = ("pool 1", "pool 2")
+ADDRESSES = ("127.0.0.11", "127.0.0.12")  # of the pools
 
 RUNTIME = "org.apache.flink.runtime"
+JAVA = ("java", *OPENED, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx384m")
 DRIVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 
 SETTINGS = """
@@ -63,11 +64,11 @@ io.tmp.dirs: {folder}
 
 
 def main() -> int:
+    photos, pixels = parse_images(__doc__)
     job_server, flink = find_job_server("flink-1.19"), find_flink()
-    images, work = make_images(), WORK / "flink"
+    work = WORK / "flink"
+    proof, port = Proof(work), find_free_port()
     with Cluster(work) as cluster:
-        proof = Proof(images, work)
-        port = find_free_port()
         arguments = (
             "--runner=PortableRunner",
             f"--job_endpoint=127.0.0.1:{start_flink(cluster, flink, job_server, port)}",
@@ -75,10 +76,13 @@ def main() -> int:
             f"--environment_config=pool:{port}",
             "--parallelism=2",
         )
-        proof.convert("Flink, two TaskManagers", arguments, cluster=cluster, workers=POOLS)
+        proof.convert(photos, "Flink, two TaskManagers", arguments, cluster=cluster, workers=POOLS)
+        what = "Flink, one is killed"
+        proof.convert(photos, what, arguments, cluster=cluster, victim=MANAGERS[1])
+        start_manager(cluster, 1, flink)
         planned = (*arguments, PLANNED)
-        proof.convert("Flink, which plans, too", planned, cluster=cluster, workers=POOLS)
-        proof.convert("Flink, one is killed", arguments, cluster=cluster, victim=MANAGERS[1])
+        what = "Flink, one is killed while it plans"
+        proof.convert(pixels, what, planned, cluster=cluster, victim=MANAGERS[1])
     return proof.conclude()
 
 
@@ -89,33 +93,29 @@ def start_flink(cluster: Cluster, flink: Path, job_server: Path, pool_port: int)
         rpc_port=find_free_port(), rest_port=rest_port, folder=cluster.folder
     )
     (cluster.folder / "config.yaml").write_text(settings)
-    java = ("java", *OPENED, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx384m", "-cp")
     here = (f"{flink}/*", f"{RUNTIME}.entrypoint.StandaloneSessionClusterEntrypoint")
-    cluster.start("JobManager", [*java, *here, "--configDir", cluster.folder])
-    for number in range(len(MANAGERS)):
-        start_manager(cluster, number, [*java, f"{flink}/*"], pool_port)
+    cluster.start("JobManager", [*JAVA, "-cp", *here, "--configDir", cluster.folder])
+    for number, name in enumerate(POOLS):
+        script = Path(__file__).with_name("worker_pool.py")
+        cluster.start(name, [sys.executable, script, f"{ADDRESSES[number]}:{pool_port}"])
+        cluster.wait_for_text(name, "listening")
+        start_manager(cluster, number, flink)
     cluster.wait_until("JobManager", lambda: count_slots(rest_port) == 2 * len(MANAGERS))
     places = (f"--flink-master=127.0.0.1:{rest_port}", f"--artifacts-dir={cluster.folder}")
     ports = (f"--job-port={job_port}", "--artifact-port=0", "--expansion-port=0")
-    cluster.start(
-        "job server", [*java, f"{job_server}/*", DRIVER, "--job-host=127.0.0.1", *places, *ports]
-    )
+    here = (f"{job_server}/*", DRIVER, "--job-host=127.0.0.1")
+    cluster.start("job server", [*JAVA, "-cp", *here, *places, *ports])
     cluster.wait_until("job server", lambda: is_open(job_port))
     return job_port
 
 
-def start_manager(cluster: Cluster, number: int, java: Sequence[str], pool_port: int) -> None:
-    """Starts a TaskManager, and the pool of workers that it finds under the name `pool`."""
-    address = f"127.0.0.{11 + number}"
+def start_manager(cluster: Cluster, number: int, flink: Path) -> None:
+    """Starts a TaskManager, which finds a pool of workers of its own under the name `pool`."""
     hosts = cluster.folder / f"hosts {number + 1}"
-    hosts.write_text(f"127.0.0.1 localhost {socket.gethostname()}\n{address} pool\n")
-    entry = (f"{RUNTIME}.taskexecutor.TaskManagerRunner", "--configDir", cluster.folder)
-    program, *options = java
+    hosts.write_text(f"127.0.0.1 localhost {socket.gethostname()}\n{ADDRESSES[number]} pool\n")
+    here = (f"{flink}/*", f"{RUNTIME}.taskexecutor.TaskManagerRunner")
     names = f"-Djdk.net.hosts.file={hosts}"
-    cluster.start(MANAGERS[number], [program, names, *options, *entry])
-    script = Path(__file__).with_name("worker_pool.py")
-    cluster.start(POOLS[number], [sys.executable, script, f"{address}:{pool_port}"])
-    cluster.wait_for_text(POOLS[number], "listening")
+    cluster.start(MANAGERS[number], [*JAVA, names, "-cp", *here, "--configDir", cluster.folder])
 
 
 def count_slots(rest_port: int) -> int:

@@ -1,14 +1,17 @@
 """Converts on Prism, Beam's own small engine, built from its source."""
 
 from engines.parts import find_prism
-from engines.proof import WORK, Cluster, Proof, make_images, run_script
+from engines.proof import PLANNED, WORK, Cluster, Proof, parse_images, run_script
 
 
 def main() -> int:
+    photos, pixels = parse_images(__doc__)
     prism = find_prism()
     with Cluster(WORK / "prism") as cluster:
-        proof = Proof(make_images(), cluster.folder)
-        proof.convert("Prism", ("--runner=PrismRunner", f"--prism_location={prism}"))
+        proof = Proof(cluster.folder)
+        arguments = ("--runner=PrismRunner", f"--prism_location={prism}")
+        proof.convert(photos, "Prism", arguments)
+        proof.convert(pixels, "Prism, which plans, too", (*arguments, PLANNED))
     return proof.conclude()
 
 

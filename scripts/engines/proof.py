@@ -4,6 +4,7 @@ A conversion on an engine has to leave the tree that a local one leaves, byte fo
 part of the engine is killed with SIGKILL in the middle of it.
 """
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -14,10 +15,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import psutil
-from benchmarks.corpora import make_photos
+from benchmarks.corpora import make_photos, write_pixels
 from benchmarks.measuring import report
 from engines.parts import Unavailable
 from faults.experiment import Tree, list_differences, read_tree
@@ -32,8 +33,8 @@ ASKED: Final = ("--encoding=png", "--num-shards=16", "--validation-split=0.2", "
 PLANNED: Final = "--plan-on=runner"
 
 SHARDS: Final = 20
-KILL_AT: Final = 5
-"""So many shards are finished when something is killed."""
+KILL_AT: Final = {"receipts": 5, "planning/listing-*": 3}
+"""So many files lie there when something is killed: of finished shards, or of listed folders."""
 
 OPENED: Final = tuple(
     f"--add-opens=java.base/{name}=ALL-UNNAMED"
@@ -116,18 +117,24 @@ class Cluster:
         return 0.0
 
 
-class Proof:
-    """Conversions of the same images on engines, each compared with one on this machine alone."""
+class Images(NamedTuple):
+    """What is converted, and what is asked in addition."""
 
-    def __init__(self, images: Path, work: Path) -> None:
-        self.images = images
+    folder: Path
+    asked: tuple[str, ...] = ()
+
+
+class Proof:
+    """Conversions on engines, each compared with one of the same images on this machine alone."""
+
+    def __init__(self, work: Path) -> None:
         self.out, self.log = work / "out", work / "convert.log"
         self.missed = 0
-        self.expected: Tree = {}
-        self.convert("processes here")
+        self._expected: dict[Images, Tree] = {}
 
     def convert(
         self,
+        images: Images,
         what: str,
         arguments: Sequence[str] = (),
         *,
@@ -138,47 +145,60 @@ class Proof:
         """Converts, and prints how it came out.
 
         Args:
+            images: the first time, they are converted here as well.
             what: the engine, and what happens to it.
             arguments: of the command line.
             cluster: where it runs.
             workers: names of processes all of which have to do a fair share.
             victim: the name of one that is killed in the middle.
         """
+        if arguments and images not in self._expected:
+            self.convert(images, f"{images.folder.parent.name}, here")
         begin = time.monotonic()
-        with self._start(arguments) as process:
+        with self._start(images, arguments) as process:
             if cluster and victim:
-                finished = self._wait(process, KILL_AT)
+                place = "planning/listing-*" if PLANNED in arguments else "receipts"
+                found = self._wait(process, place, KILL_AT[place])
                 cluster.signal(victim, signal.SIGKILL)
-                self.missed += finished == SHARDS  # too late
-                what = f"{what} at {finished} of {SHARDS}"
+                # Not too late: no shard is finished while there is no plan, and then not all.
+                limit = 1 if PLANNED in arguments else SHARDS
+                self.missed += not found or self._count("receipts") >= limit
+                what = f"{what} at {found}"
             self._wait(process)
         value = f"{time.monotonic() - begin:.1f} s"
-        self._judge(what, process.returncode, value)
+        self._judge(images, what, process.returncode, value)
         if cluster and workers:
             self._judge_shares({name: cluster.measure_cpu(name) for name in workers})
 
-    def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _start(self, images: Images, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         shutil.rmtree(self.out, ignore_errors=True)
-        command = [sys.executable, "-m", "pipelines", "convert", self.images, self.out]
+        command = [sys.executable, "-m", "pipelines", "convert", images.folder, self.out, *ASKED]
         with open(self.log, "wb") as log:
             return subprocess.Popen(
-                [*command, *ASKED, *arguments], stdout=log, stderr=log, env=make_environment()
+                [*command, *images.asked, *arguments],
+                stdout=log,
+                stderr=log,
+                env=make_environment(),
             )
 
-    def _wait(self, process: subprocess.Popen[bytes], shards: int = SHARDS + 1) -> int:
-        """Waits until so many shards are finished, or the process has ended; says how many are."""
-        deadline, finished = time.monotonic() + CONVERT_S, 0
-        while process.poll() is None and finished < shards:
-            finished = len(list(self.out.glob(".shardmill/receipts/*.json")))
+    def _wait(
+        self, process: subprocess.Popen[bytes], place: str = "", least: int = sys.maxsize
+    ) -> int:
+        """Waits until so many files lie in the work folder, or the process has ended."""
+        deadline, found = time.monotonic() + CONVERT_S, 0
+        while process.poll() is None and found < least:
+            found = self._count(place) if place else 0
             if time.monotonic() > deadline:
                 process.kill()
             time.sleep(0.05)
-        return finished
+        return found
 
-    def _judge(self, what: str, code: int, value: str) -> None:
+    def _count(self, place: str) -> int:
+        return len(list(self.out.glob(f".shardmill/{place}/*")))
+
+    def _judge(self, images: Images, what: str, code: int, value: str) -> None:
         tree = read_tree(self.out)
-        self.expected = self.expected or tree
-        differences = list_differences(tree, self.expected)
+        differences = list_differences(tree, self._expected.setdefault(images, tree))
         ok = code == 0 and not differences and "manifest.json" in tree
         self.missed += not report(what, value, f"{len(tree)} files, the same bytes", ok=ok)
         if not ok:
@@ -195,9 +215,19 @@ class Proof:
         return 1 if self.missed else 0
 
 
-def make_images() -> Path:
-    """The images that the scripts convert; made once."""
-    return make_photos(WORK, 400)
+def parse_images(about: str | None) -> tuple[Images, Images]:
+    """Reads the command line; returns photographs, and files of one pixel, both made once."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--pixels", type=int, default=10_000, help="files planned on the engine")
+    counts = parser.parse_args()
+    return make_images(WORK, counts.photos, counts.pixels)
+
+
+def make_images(work: Path, photos: int, pixels: int) -> tuple[Images, Images]:
+    """Photographs, and files of one pixel, of which there can be many."""
+    tiny = Images(write_pixels(work, pixels), ("--image-size=8",))
+    return Images(make_photos(work, photos)), tiny
 
 
 def make_environment(**variables: str) -> dict[str, str]:

@@ -6,12 +6,13 @@ from pathlib import Path
 from engines.parts import find_job_server, find_spark
 from engines.proof import (
     OPENED,
+    PLANNED,
     WORK,
     Cluster,
     Proof,
     find_free_port,
     is_open,
-    make_images,
+    parse_images,
     run_script,
 )
 
@@ -19,9 +20,10 @@ DRIVER = "org.apache.beam.runners.spark.SparkJobServerDriver"
 
 
 def main() -> int:
+    photos, pixels = parse_images(__doc__)
     job_server, spark = find_job_server("spark-3"), find_spark()
     with Cluster(WORK / "spark") as cluster:
-        proof = Proof(make_images(), cluster.folder)
+        proof = Proof(cluster.folder)
         pool = f"127.0.0.1:{find_free_port()}"
         arguments = (
             "--runner=PortableRunner",
@@ -30,7 +32,8 @@ def main() -> int:
             f"--environment_config={pool}",
             "--sdk_worker_parallelism=2",
         )
-        proof.convert("Spark, two Python workers", arguments)
+        proof.convert(photos, "Spark, two Python workers", arguments)
+        proof.convert(pixels, "Spark, which plans, too", (*arguments, PLANNED))
     return proof.conclude()
 
 
