@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from pipelines import report
 from pipelines.cli.commands import main
 from pipelines.jobs import reporting
 from pipelines.jobs.request import ReportWarning
+from pipelines.pages import reject_pictures
+from pipelines.pages.reject_pictures import draw_rejects
+from pipelines.pages.survey import LeftOut
 
 OPTIONS = ConvertOptions(image_size=(16, 20), encoding="png", num_shards=3, validation_split=0.25)
 IN_MEMORY = ["--direct_running_mode=in_memory"]
@@ -71,6 +75,23 @@ def test_every_other_file_is_still_a_stranger(copy):
     assert sorted(fault.file for fault in verify_dataset(copy)) == sorted(
         ["report.htm", "run.json", "report.html.bak"]
     )
+
+
+def test_an_archive_of_many_images_is_not_listed_for_pictures(made, tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        tar.add(made / "images", ".")
+    images = DiskPath(tmp_path / "images.tar")
+    left_out = [
+        LeftOut(
+            code="decode_error", meaning="", count=1, asked=False, examples=(("cats/0.png", ""),)
+        )
+    ]
+    assert [*draw_rejects(left_out, images, OPTIONS, 40)] == ["cats/0.png"]
+    monkeypatch.setattr(reject_pictures, "_MAX_SCANNED", 39)
+    monkeypatch.setattr(reject_pictures, "make_lookup", None)
+    assert draw_rejects(left_out, images, OPTIONS, 40) == {}
+    monkeypatch.setattr(reject_pictures, "Originals", None)
+    assert draw_rejects([], images, OPTIONS, 40) == {}  # not even looked for
 
 
 def test_the_rejects_of_convert_have_pictures_where_they_decode(made):

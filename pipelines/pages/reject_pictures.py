@@ -12,6 +12,7 @@ from converter.images.isolation import convert_isolated
 from converter.inventory import REJECT_CODES
 from converter.names import find_file
 from converter.options import IN_FILES, ConvertOptions
+from converter.sources.inputs import is_archive
 from converter.sources.originals import make_lookup, read_original
 from converter.sources.scan import Originals
 from converter.storage.files import REJECTS
@@ -66,10 +67,12 @@ def draw_rejects(
     """
     pictures: dict[str, str] = {}
     ends = time.monotonic() + _MAX_SECONDS
+    if not (chosen := [*_choose_paths(left_out)]):
+        return pictures
     with contextlib.suppress(ShardmillError, OSError):  # the images are gone, or others
         originals = Originals.locate(images, options)
         read = _Reader(originals, scanned)
-        for path in _choose_paths(left_out):
+        for path in chosen:
             if time.monotonic() > ends:
                 break
             with contextlib.suppress(ShardmillError, OSError, MemoryError):
@@ -90,10 +93,10 @@ class _Reader:
     def __init__(self, originals: Originals, scanned: int) -> None:
         self._originals, self._root = originals, originals.root
         options = originals.options
-        self._listed = options.source in IN_FILES or bool(options.members)
-        if self._listed and scanned > _MAX_SCANNED:
+        are_in_files = options.source in IN_FILES or bool(options.members)
+        if (are_in_files or is_archive(self._root)) and scanned > _MAX_SCANNED:
             raise ShardmillError("too many images to list all of them")
-        local = not (self._listed or self._root.is_remote)
+        local = not (are_in_files or self._root.is_remote)
         self._find = make_lookup(self._root) if local else originals.find
 
     def __call__(self, path: str) -> bytes:
