@@ -45,7 +45,7 @@ from reader.records.record_files import RecordFiles
 
 KINDS = {
     "proof": (
-        "dask dataflow determinism faults grain gs_tensorflow hostile hostile_files "
+        "dask dataflow determinism faults flink grain gs_tensorflow hostile hostile_files "
         "hostile_images hostile_messages hostile_records installs notebook parts planning_scale "
         "processes resume_callback site soak torch wheel wheel_building "
     ),
