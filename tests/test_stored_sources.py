@@ -29,9 +29,11 @@ from converter.commits.commit import list_finished
 from converter.errors import ImageError, UsageError
 from converter.options import ConvertOptions
 from converter.planning.plan import read_entries, read_plan
+from converter.sources import recognition
 from converter.sources.archives import index_archive, list_archive, read_members
 from converter.sources.inputs import locate_masks
 from converter.sources.originals import read_ahead, read_entry, read_source
+from converter.sources.recognition import resolve_options
 from converter.sources.scan import scan_images
 from converter.storage.object_requests import put_object
 from converter.storage.objects import ObjectPath
@@ -382,3 +384,17 @@ def test_a_tar_of_many_small_members_is_listed_in_few_requests(s3_server, tmp_pa
     counts = s3_server.set_faults()
     assert [member.path for member in members][-2:] == ["film.mp4", "a/last.png"]
     assert counts["GET"] < 30
+
+
+def test_more_names_side_by_side_than_can_be_looked_through_are_one_line(server, monkeypatch):
+    images = server.path("flat")
+    for seed in range(4):
+        put_object(images / f"{seed}.png", encode_image(make_image(seed), "PNG"))
+    monkeypatch.setattr(recognition, "_MAX_NAMES", 4)
+    assert resolve_options(images, ConvertOptions(label_from="none")).source == "folders"
+    monkeypatch.setattr(recognition, "_MAX_NAMES", 3)
+    with pytest.raises(UsageError, match="over 3 names") as caught:
+        resolve_options(images, ConvertOptions(label_from="none"))
+    assert "--source" in str(caught.value)
+    named = ConvertOptions(label_from="none", source="folders")
+    assert resolve_options(images, named) == named

@@ -1,10 +1,12 @@
 """Looks what IMAGES is, and completes the options with what follows from it."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from converter.errors import UsageError
+from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.sources import (
     coco,
@@ -20,12 +22,15 @@ from converter.sources import (
 )
 from converter.sources.data_files import check_links
 from converter.sources.folders import check_layout
-from converter.sources.inputs import check_input_options, is_archive, list_names
+from converter.sources.inputs import check_input_options, is_archive, is_folder, list_names
 from converter.sources.patterns import is_pattern, list_pattern
 from converter.sources.row_sources import RowSource
 from converter.sources.tar_files import TAR_SUFFIXES, find_bare_tars
-from converter.storage.locate import locate
+from converter.storage.locate import locate, parse_address
 from converter.storage.location import Location
+from converter.storage.object_requests import list_level
+
+_MAX_NAMES: Final = 1_000_000  # 150 MB, and a thousand answers of a store, one after another
 
 
 class Format(Protocol):
@@ -89,7 +94,7 @@ def open_source(images: Location, options: ConvertOptions) -> RowSource | None:
 
 
 def _recognize(images: Location, options: ConvertOptions) -> str:
-    names = list_names(images)
+    names = _list_top(images)
     for source, known in FORMATS.items():
         if known.recognize(images, names, options):
             return source
@@ -104,3 +109,17 @@ def _recognize(images: Location, options: ConvertOptions) -> str:
         check_links(images, tars.skipped, TAR_SUFFIXES)
     check_layout(images, names)
     return "folders"
+
+
+def _list_top(images: Location) -> list[str]:
+    """The names at the top of IMAGES, or a UsageError for too many in a store."""
+    if not images.is_remote or not is_folder(images):
+        return list_names(images)
+    listed = itertools.islice(list_level(parse_address(str(images))), _MAX_NAMES + 1)
+    names = sorted({name for name, _ in listed}, key=to_bytes)
+    if len(names) > _MAX_NAMES:
+        raise UsageError(
+            f"{images} has over {_MAX_NAMES:,} names side by side, too many to see what it is: "
+            "name it with --source, folders if these are images"
+        )
+    return names
