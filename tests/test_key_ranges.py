@@ -63,6 +63,11 @@ def test_random_names_and_one_heavy_folder_are_divided():
     assert bucket.asked < 700
 
 
+def test_no_key_is_counted_twice_where_a_page_ends_within_a_letter():
+    bucket = Bucket([*(f"a{n:03d}" for n in range(700)), *(f"b{n:04d}" for n in range(1_400))])
+    assert cut_prefix(bucket.probe).known == 2_100
+
+
 def test_few_keys_are_one_range_after_one_request():
     bucket = Bucket(f"{n}.png" for n in range(PAGE))
     assert cut_prefix(bucket.probe) == ([], PAGE)

@@ -94,6 +94,7 @@ class _Divided(NamedTuple):
 def _divide(prefix: str, probe: Probe) -> _Divided:
     bounds: list[str] = []
     full: list[str] = []
+    before: list[str] = []  # the last page of several letters
     whole, after, more = 0, "", True
     while more:
         keys, more = probe(prefix, after)
@@ -105,9 +106,10 @@ def _divide(prefix: str, probe: Probe) -> _Divided:
         begins_full = longer != prefix and keys[-1].startswith(longer)
         following = _follow(longer) if begins_full else None
         if following is None:  # a page of several letters: it is small, or all that is known
-            whole, after = whole + len(keys), keys[-1]
+            whole, after, before = whole + len(keys), keys[-1], keys
             bounds.append(after)
         else:
+            whole -= sum(key.startswith(longer) for key in before)  # they are counted with it
             bounds += [longer, following]
             full.append(longer)
             after = following
