@@ -1,8 +1,11 @@
 """What one step of planning as a job leaves for the next ones: facts, and pieces of bytes.
 
-    8 bytes, little-endian: the size of the head
+    4 bytes, little-endian                the size of the head
     {"facts": {…}, "sizes": […]}          the head: a few facts, and the size of each piece
     piece, piece, …                       of which a step reads only those that it needs
+
+Behind each of these are four bytes, the CRC-32C of the file's name and of it, which its size has in
+it: a later run keeps such a file, and a flipped bit in it would give another plan.
 
 A file is written once, whole: whatever a second worker finds for the same part is dropped, so all
 that follows goes by the same one.
@@ -13,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +31,9 @@ Records: TypeAlias = npt.NDArray[np.void]
 Bucket: TypeAlias = tuple[Records, list[bytes]]
 """The records of one bucket, and the text of each."""
 
-_SIZE_BYTES: Final = 8
+_SIZE_BYTES: Final = 4
+_SUM_BYTES: Final = 4
+_START_BYTES: Final = _SIZE_BYTES + _SUM_BYTES
 _FIRST_BYTES: Final = 1 << 16  # read at once, so that most heads take one request
 _AHEAD: Final = 64  # files of which pieces are requested before they are needed
 
@@ -37,8 +43,11 @@ def write_part(
 ) -> None:
     """Writes a file, unless there is one already."""
     listed = list(pieces)
-    head = json.dumps({"facts": facts, "sizes": [*map(len, listed)]}).encode("ascii")
-    data = b"".join((len(head).to_bytes(_SIZE_BYTES, "little"), head, *listed))
+    sizes = [len(piece) + _SUM_BYTES for piece in listed]
+    head = json.dumps({"facts": facts, "sizes": sizes}).encode("ascii")
+    size = (len(head) + _SUM_BYTES).to_bytes(_SIZE_BYTES, "little")
+    sealed = ((piece, _sum_up(piece, path)) for piece in (size, head, *listed))
+    data = b"".join(itertools.chain.from_iterable(sealed))
     try:
         write_file(path, data, scratch, exclusive=True)
     except OutputError:
@@ -64,7 +73,7 @@ def read_pieces(
         sizes = head["sizes"]
         begin, wanted = offset + sum(sizes[:first]), sizes[first:stop]
         read = path.start_read(begin, sum(wanted))
-        return lambda: _cut(read(), wanted)
+        return lambda: [_unseal(piece, path) for piece in _cut(read(), wanted)]
 
     listed = list(paths)
     for some in _batch(listed, ahead):
@@ -78,10 +87,27 @@ def _read_heads(paths: Iterable[Location]) -> Iterator[tuple[dict[str, Any], int
     for some in _batch(list(paths)):
         for path, read in [(path, path.start_read(0, _FIRST_BYTES)) for path in some]:
             data = read()
-            end = _SIZE_BYTES + int.from_bytes(data[:_SIZE_BYTES], "little")
+            end = _START_BYTES + int.from_bytes(_unseal(data[:_START_BYTES], path), "little")
             if end > len(data):
                 data += path.read_range(len(data), end - len(data))
-            yield json.loads(data[_SIZE_BYTES:end]), end
+            yield json.loads(_unseal(data[_START_BYTES:end], path)), end
+
+
+def _sum_up(piece: bytes, path: Location) -> bytes:
+    name = f"{path.parent.name}/{path.name}".encode("ascii")
+    crc: int = google_crc32c.extend(google_crc32c.value(name), piece)
+    return crc.to_bytes(_SUM_BYTES, "little")
+
+
+def _unseal(data: bytes, path: Location) -> bytes:
+    """A piece without its sum; removes a file that is damaged, and raises OutputError."""
+    piece = data[:-_SUM_BYTES]
+    if _sum_up(piece, path) != data[-_SUM_BYTES:]:
+        path.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} was damaged, and is removed: run the same command again, and check the disk"
+        )
+    return piece
 
 
 def _batch(paths: Sequence[Location], size: int = _AHEAD) -> Iterator[Sequence[Location]]:
